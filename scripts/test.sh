@@ -3,7 +3,8 @@
 #
 #   bash scripts/test.sh [--all] [--lint] [pytest arguments]
 #
-# No argument: the modern stack, tests marked unit, parity or server, in that order.
+# No argument: the modern stack, tests marked unit, parity, server or browser, in that order; those of the browser need
+#              what `bash scripts/setup.sh browser` installs, and are skipped without it.
 # --all        both stacks, and the slow tests and those on real data as well
 # --lint       lint and types only
 # Further arguments go to pytest: `bash scripts/test.sh -k auc -x`; a path or -m of your own replaces the choice above.
@@ -70,10 +71,10 @@ test_stack() {
         check "$stack: pytest" tests "$stack" 'your choice' "$@"
         return
     fi
-    # One run for all three: each start imports Paddle anew. tests/conftest.py puts them in this order.
+    # One run for all: each start imports Paddle anew. tests/conftest.py puts them in this order.
     # shellcheck disable=SC2046
-    check "$stack: unit, parity and server tests" tests "$stack" 'unit, parity and server' $(side_by_side) \
-        -m '(unit or parity or server) and not slow and not real_data' "$@"
+    check "$stack: unit, parity, server and browser tests" tests "$stack" 'unit, parity, server and browser' \
+        $(side_by_side) -m '(unit or parity or server or browser) and not slow and not real_data' "$@"
     if [ "$ALL" = yes ]; then
         # shellcheck disable=SC2046
         check "$stack: slow and real data tests" tests "$stack" 'slow and real data' $(side_by_side) \
@@ -87,7 +88,7 @@ for argument in "$@"; do
     case "$argument" in
         --all) ALL=yes ;;
         --lint) LINT_ONLY=yes ;;
-        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *)
             case "$argument" in -m | -m?* | *.py | *::* | tests/*) OWN_CHOICE=yes ;; esac
             ARGUMENTS+=("$argument")

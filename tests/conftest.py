@@ -177,7 +177,7 @@ def pytest_make_parametrize_id(val: object) -> Optional[str]:
     return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 40 else None
 
 
-MARKERS = ("unit", "parity", "server", "real_data", "slow")
+MARKERS = ("unit", "parity", "server", "browser", "real_data", "slow")
 # Side by side, the files that take longest come first: at the end, one would run beside nothing.
 LONGEST = (
     "robustness/test_walk_docs.py", "extensions/test_extensions.py", "scoring/test_engines.py",

@@ -28,7 +28,7 @@ def test_a_test_without_a_marker_fails_the_collection_before_a_choice_of_markers
     assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
     message = next(line for line in done.stderr.splitlines() if line.startswith("ERROR: "))
     said, _, tests = message.rpartition(": ")
-    assert said == "ERROR: mark these tests with one of unit, parity, server, real_data, slow"
+    assert said == "ERROR: mark these tests with one of unit, parity, server, browser, real_data, slow"
     assert [test.rpartition("::")[2] for test in tests.split(", ")] == ["test_b", "test_c[1]", "test_c[2]"]
 
 

@@ -219,7 +219,7 @@ def answer(asked: Mapping[str, Any], search_id: str) -> dict[str, Any]:
         }
         if stages.logits is not None:
             hit["logit"] = round(stages.logits[number], 3)
-            hit["probability"] = round(1 / (1 + math.exp(-stages.logits[number])), 4)
+            hit["probability"] = round(1 / (1 + math.exp(-stages.logits[number])), 3)
             shown["ranked"] = {"rank": final[number]}
         if text.text is LONG:
             hit["passage"] = {"start": LONG.index("谈到"), "end": LONG.index("谈到") + 64}

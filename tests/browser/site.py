@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Coroutine
+from functools import partial
 from types import TracebackType
 from typing import Any, Callable, Optional
 
@@ -20,6 +21,7 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.connection import HttpConnection
 from paddle_ranker.serving.http.middleware import Middleware
+from paddle_ranker.serving.process.protocols import ProtocolHandler, SniffingProtocol
 from tests.browser.made_up import INDEX, LONG, TEXTS, answer, highlights_of
 
 SECONDS = 60
@@ -44,7 +46,6 @@ class Site:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._api_key = api_key
-        self._connections = Connections(100)
         self.reset()
 
     def reset(self) -> None:
@@ -81,7 +82,11 @@ class Site:
 
     def hold(self, query: str) -> None:
         """Let answers to this query wait until `release`."""
-        self.held[query] = asyncio.Event()
+
+        async def close() -> None:
+            self.held[query] = asyncio.Event()
+
+        self._run(close())
 
     def release(self, query: str) -> None:
         self._loop.call_soon_threadsafe(self.held.pop(query).set)
@@ -98,10 +103,10 @@ class Site:
             Route("/v1/judge", self._pairs),
         ]
         app = Middleware(Router(routes), Metrics(), api_key=self._api_key)
-        config = ServeConfig()
-        self._server = await self._loop.create_server(
-            lambda: HttpConnection(app, config, self._connections), "127.0.0.1", port
-        )
+        config, self._connections = ServeConfig(), Connections(100)
+        http = (b"", ProtocolHandler(partial(HttpConnection, app, config, self._connections)))
+        listen = partial(SniffingProtocol, config, self._connections, [http])
+        self._server = await self._loop.create_server(listen, "127.0.0.1", port)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def _stop(self) -> None:

@@ -25,9 +25,10 @@ from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, refusal
 from paddle_ranker.serving.http.exchange import SHARE
+from paddle_ranker.serving.http.page import PAGE_PATHS
 
 REQUEST_ID = "x-request-id"
-OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
+OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json", *PAGE_PATHS})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
 OUTCOMES = {

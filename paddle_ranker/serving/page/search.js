@@ -36,7 +36,7 @@ const WORDS = {
     other: "中文", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query",
     settings: "Settings", use: "Recall by", words: "Words", vectors: "Vectors", fused: "Fused", ranked: "Ranked", fusion: "Fusion",
     recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", filters: "Filters", stages: "Stages", results: "Results", keys: "Keys",
-    rrf: "reciprocal ranks", weighted: "weighted scores", none: "none", any: "any", yes: "yes", no: "no", from: "from", to: "to",
+    rrf: "reciprocal ranks", weighted: "weighted scores", none: "no ranking", any: "any", yes: "yes", no: "no", from: "from", to: "to",
     placeholder: "Type a query, such as: {example}", documents: "{n} documents", version: "version {n}",
     welcome: "Type a query, and see what recall found and where ranking put it.", tries: "Try: ",
     found: "First {n} results among {total} documents, in {time}.", milliseconds: "{n} ms", working: "Searching…",
@@ -313,7 +313,7 @@ function fillForm() {
   for (const name of Object.keys(CHOICES)) {
     fillChoices(form[name], CHOICES[name], (value) => (value === 0 ? say("none") : count(value)));
   }
-  $("set").textContent = [...state.use.split(",").map((name) => say(name)), say(state.fusion), `${say("rank_top")} ${count(state.rank_top)}`].join(" · ");
+  $("set").textContent = [...state.use.split(",").map((name) => say(name)), say(state.fusion), state.rank_top ? `${say("rank_top")} ${count(state.rank_top)}` : say("none")].join(" · ");
   $("least").value = Math.round(100 * state.min);
   fillFilters();
 }
@@ -565,7 +565,7 @@ function drawHit(hit, place) {
   const [why, text] = [`why-${place}`, `text-${place}`];
   const address = addressIn(hit.fields);
   const button = make("button", { type: "button", class: "ask-why", "aria-expanded": "false", "aria-controls": why, "aria-describedby": text, onclick: () => toggleWhy(hit.id) }, say("why"));
-  const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", "aria-describedby": text, onclick: () => sendClick(hit) }, say("open"));
+  const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", "aria-describedby": text, title: say("open"), "aria-label": say("open"), onclick: () => sendClick(hit) }, "↗");
   const row = make(
     "li", { "data-id": hit.id },
     make("span", { class: "place", "aria-hidden": "true" }, count(hit.rank)),
@@ -769,13 +769,13 @@ function chooseStage(before) {
     tab.setAttribute("aria-selected", String(isChosen));
     tab.tabIndex = isChosen ? 0 : -1;
   }
-  for (const row of rows.values()) row.hidden = true;
+  const listed = new Set(found.map((hit) => rows.get(hit.id)));
+  for (const row of rows.values()) row.hidden = !listed.has(row);
+  $("results").append(...listed, ...[...rows.values()].filter((row) => row.hidden));
   for (const hit of found) {
     const row = rows.get(hit.id);
-    row.hidden = false;
     row.querySelector(".place").textContent = count(rankIn(hit, stage));
     row.querySelector(".moved").replaceChildren(...drawMoved(hit, stage));
-    $("results").append(row);
   }
   layOut(before);
 }
@@ -803,9 +803,10 @@ function drawColumns(answer) {
   $("board").dataset.columns = stages.length;
   for (const [place, stage] of stages.entries()) {
     const found = answer.hits.filter((hit) => rankIn(hit, stage)).sort((a, b) => rankIn(a, stage) - rankIn(b, stage));
+    const beyond = make("p", { class: "beyond", "aria-hidden": "true" }, say("beyond", { n: count(answer.hits.length) }));
     const list = make("ol", {}, ...found.map((hit) => drawItem(hit, stage)));
     const head = make("h2", { title: titleOf(stage, answer) }, say(stage), " ", make("span", { class: "quiet" }, timeOf(stage, answer.took_ms)));
-    $("lines").before(make("section", { class: `column column-${place}`, "data-stage": stage, "aria-label": say(stage) }, make("div", { class: "head" }, head), list));
+    $("lines").before(make("section", { class: `column column-${place}`, "data-stage": stage, "aria-label": say(stage) }, make("div", { class: "head" }, head), list, beyond));
   }
 }
 
@@ -845,6 +846,7 @@ function layOut(before) {
     items.forEach((item, i) => spots.push({ stage: column.dataset.stage, id: item.dataset.id, node: item, base: places[i] - top - 13, y: places[i] }));
     depth = Math.max(depth, ...places);
   }
+  board.style.setProperty("--beyond", depth > bottom - STEP ? `${bottom - STEP}px` : "-99rem");
   board.style.minHeight = depth > bottom - STEP ? `${depth + STEP}px` : "";
   for (const spot of spots) spot.from = before?.get(`${spot.stage} ${spot.id}`) ?? spot.y;
   shown.spots = spots;
@@ -868,7 +870,7 @@ const deepestRank = () => Math.max(...shown.answer.stages.flatMap((stage) => sho
 /** Return the heights of a column's ranks, ascending: beside the row of the same rank; further down, by its logarithm. */
 function placesOf(ranks, middles, bottom, deepest) {
   const beyond = ranks.filter((rank) => rank > middles.length).length;
-  const room = STEP * Math.max(beyond, 8);
+  const room = STEP * Math.max(beyond, 4);
   const scale = Math.log((deepest + 1) / (middles.length + 1)) || 1;
   const places = ranks.map((rank) => middles[rank - 1] ?? bottom + (room * Math.log(rank / (middles.length + 1))) / scale);
   for (let i = 1; i < places.length; i++) {

@@ -1,0 +1,639 @@
+"""The search page in a real browser: what people do with it, and what goes wrong on such pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+
+from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, Fault
+from tests.browser.conftest import OpenPage
+from tests.browser.made_up import CUT, DOCUMENTS, FAMILY, SCRIPT, TEXTS, answer
+from tests.browser.site import Site
+
+pytestmark = pytest.mark.browser
+QUERY = "苹果手机价格"
+STAGES = ("words", "vectors", "fused", "ranked")
+ASKED = {"query": QUERY, "top_k": 10, "rank_top": 50, "use": ["words", "vectors"], "explain": True}
+ROW = "#results > li"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Site]:
+    with Site() as site:
+        yield site
+
+
+@pytest.fixture
+def site(served: Site) -> Site:
+    served.reset()
+    return served
+
+
+def settle(page: Any) -> None:
+    """Wait until what was asked is drawn and nothing moves."""
+    page.wait_for_function("() => !document.body.classList.contains('is-working')")
+    page.wait_for_function("() => [...document.querySelectorAll('#results > li')].every((row) => !row.style.transform)")
+
+
+def search(page: Any, query: str) -> None:
+    """Type a query and press Enter; wait for the answer."""
+    with page.expect_response("**/v1/search"):
+        page.fill("#query", query)
+        page.press("#query", "Enter")
+    settle(page)
+
+
+def at(site: Site, query: str = QUERY, **settings: object) -> str:
+    """Return the address that shows a query with these settings."""
+    return f"{site.address}/?q={quote(query)}" + "".join(f"&{name}={quote(str(value))}" for name, value in settings.items())
+
+
+def texts(page: Any, selector: str) -> list[str]:
+    return [text.strip() for text in page.locator(selector).all_inner_texts()]
+
+
+def shown_ids(page: Any) -> list[str]:
+    found: list[str] = page.eval_on_selector_all(f"{ROW}:not([hidden])", "rows => rows.map(row => row.dataset.id)")
+    return found
+
+
+def rank_in(hit: dict[str, Any], stage: str) -> Any:
+    return hit["stages"].get(stage, {}).get("rank")
+
+
+def test_the_first_view_is_three_small_requests_under_a_strict_policy(open_page: OpenPage, site: Site) -> None:
+    page = open_page("about:blank")
+    answers = []
+    page.on("response", lambda response: answers.append(response))
+    page.goto(at(site))
+    page.wait_for_selector(ROW)
+    own = [one for one in answers if "/v1/" not in one.url]
+    assert [urlsplit(one.url).path for one in own if not one.url.endswith(".svg")] == ["/", "/page/page.css", "/page/search.js"]
+    assert sum(len(one.body()) for one in own) < 100_000
+    assert own[0].headers["content-security-policy"].startswith("default-src 'self';")
+    assert all(one.url.startswith(site.address) for one in answers)
+    page.reload()
+    page.wait_for_selector(ROW)
+    again = [one for one in answers if one.url.endswith((".css", ".js"))][-2:]
+    assert [one.headers["etag"] for one in again] == [one.headers["etag"] for one in own[1:3]]
+
+
+def test_a_search_shows_every_stage_and_what_moved(open_page: OpenPage, site: Site) -> None:
+    page = open_page(site.address)
+    assert page.is_visible("#welcome") and page.is_hidden("#board")
+    search(page, QUERY)
+    assert [{name: body[name] for name in ASKED} for body in site.asked] == [ASKED]
+    expected = answer(ASKED, "")
+    hits = expected["hits"]
+    assert shown_ids(page) == [hit["id"] for hit in hits]
+    for stage in STAGES[:3]:
+        found = sorted((rank_in(hit, stage), hit["id"]) for hit in hits if rank_in(hit, stage))
+        items = page.eval_on_selector_all(f".column[data-stage={stage}] li", "all => all.map(li => [li.value, li.dataset.id])")
+        assert items == [list(one) for one in found]
+    assert texts(page, ".column h2") == ["词语 2.1 毫秒", "语义 3.9 毫秒", "融合 0.1 毫秒"]
+    assert texts(page, "#last") == ["排序 21.4 毫秒"]
+    assert page.inner_text("#status") == f"{DOCUMENTS:,} 篇文档中的前 10 条结果，用时 28.0 毫秒。"
+    assert texts(page, ".probability b") == [f"{100 * hit['probability']:.1f}%" for hit in hits]
+    for row, hit in enumerate(hits):
+        was, now = rank_in(hit, "fused"), hit["rank"]
+        told = f"↑{was - now} 第 {was} → {now} 位" if now < was else f"↓{now - was} 第 {was} → {now} 位"
+        assert page.locator(ROW).nth(row).locator(".moved").inner_text() == (told if was != now else f"= 第 {now} 位不变")
+    lines = page.eval_on_selector_all("#lines path", "all => all.map(path => [path.dataset.id, path.getAttribute('class')])")
+    for hit in hits:
+        ranks = [rank for stage in STAGES if (rank := rank_in(hit, stage) if stage != "ranked" else hit["rank"])]
+        kinds = ["up" if now < was else "down" if now > was else "same" for was, now in zip(ranks, ranks[1:])]
+        drawn = [kind.split()[0] for id, kind in lines if id == hit["id"]]
+        assert drawn == (["new"] if not rank_in(hit, "words") else []) + kinds
+
+
+def test_a_line_rises_where_the_rank_gets_better(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.wait_for_selector(ROW)
+    settle(page)
+    ends = page.eval_on_selector_all(
+        "#lines path:not(.is-skipping)",
+        "all => all.map(path => [path.classList[0], path.getPointAtLength(0).y, path.getPointAtLength(path.getTotalLength()).y])",
+    )
+    assert {kind for kind, _, _ in ends} == {"up", "down", "same", "new"}
+    for kind, start, end in ends:
+        assert {"up": end < start - 1, "down": end > start + 1}.get(kind, abs(end - start) < 1), (kind, start, end)
+
+
+def test_a_click_follows_a_document_through_all_columns(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.click(".column[data-stage=words] li:nth-child(2) button")
+    followed = page.eval_on_selector_all(".is-followed[data-id]", "all => all.map(one => [one.tagName, one.dataset.id])")
+    assert len({id for _, id in followed}) == 1
+    assert sorted(tag for tag, _ in followed) == ["LI"] * 4 + ["path"] * 3
+    page.mouse.move(0, 0)
+    page.click(".column[data-stage=words] li:nth-child(2) button")
+    page.mouse.move(0, 0)
+    assert page.locator(".is-followed").count() == 0
+
+
+def test_why_tells_the_signals_heaviest_first(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.locator(".ask-why").nth(1).press("Enter")
+    hit = answer(ASKED, "")["hits"][1]
+    panel = page.locator(".why:visible")
+    sections = [part.inner_text() for part in panel.locator("section").all()]
+    assert sections[0].startswith("为什么排在这里") and sections[1].startswith("为什么被找到")
+    logit, probability = f"{hit['logit']:.3g}", f"{100 * hit['probability']:.1f}%"
+    assert f"logit {logit}" in sections[0] and probability in sections[0]
+    for to in ("ranked", "fused"):
+        added = sorted((signal["added"] for signal in hit["signals"].values() if signal["to"] == to), key=abs, reverse=True)
+        told = panel.locator("section").nth(0 if to == "ranked" else 1).locator("li b").all_inner_texts()
+        assert told == [f"{one:+.3g}" for one in added]
+    assert "苹果手机价格 +8.4, 级别 3, 第 1 字" in sections[1]
+    assert sections[2] == "经过\n\n词语第 1 位 → 语义第 3 位 → 融合第 1 位 → 排序第 2 位"
+    assert "https://example.org/12" in sections[3]
+    assert parse_qs(urlsplit(page.url).query)["open"] == [hit["id"]]
+    page.reload()
+    page.wait_for_selector(".why:visible")
+    page.press("body", "Escape")
+    assert page.locator(".why:visible").count() == 0 and "open" not in page.url
+
+
+def test_an_answer_without_signals_tells_what_its_stages_measured(open_page: OpenPage, site: Site) -> None:
+    site.change = lambda content: {**content, "hits": [{k: v for k, v in hit.items() if k != "signals"} for hit in content["hits"]]}
+    page = open_page(at(site, open=answer(ASKED, "")["hits"][0]["id"]))
+    told = page.locator(".why:visible").inner_text()
+    assert "共有的词（BM25）" in told and "意思相近（余弦）" in told and "排序模型（logit）" in told
+    assert page.locator(".why:visible .terms mark").first.inner_text() == QUERY
+
+
+def test_filters_are_asked_for_and_can_be_removed(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.click("#settings summary")
+    page.select_option("#filters [name=kind]", "问答")
+    page.fill("#filters [name='year.gte']", "2022")
+    page.press("#filters [name='year.gte']", "Tab")
+    page.wait_for_function("() => document.querySelectorAll('#chips li').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('#results > li').length === 4")
+    assert site.asked[-1]["filter"] == {"kind": "问答", "year": {"gte": 2022}}
+    assert texts(page, "#chips li") == ["kind = 问答 ×", "year ≥ 2022 ×"]
+    assert page.eval_on_selector("#filters [name='year.gte']", "input => input.value") == "2022"
+    page.click("#chips li:first-child button")
+    page.wait_for_function("() => document.querySelectorAll('#results > li').length > 4")
+    assert site.asked[-1]["filter"] == {"year": {"gte": 2022}}
+
+
+def test_a_filter_that_the_server_refuses_is_told(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site, filter='{"colour": "red"}'))
+    page.wait_for_selector("#failure p")
+    assert "filter: no field colour; there are kind, year" in page.inner_text("#failure")
+    page.click("#chips button")
+    page.wait_for_selector(ROW)
+    assert page.inner_text("#failure") == ""
+
+
+def test_settings_are_asked_for(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.click("#settings summary")
+    page.select_option("[name=fusion]", "weighted")
+    page.select_option("[name=recall]", "200")
+    page.select_option("[name=top_k]", "20")
+    page.uncheck("[name=use][value=vectors]")
+    page.wait_for_function("() => document.querySelectorAll('.column').length === 2")
+    last = {name: site.asked[-1][name] for name in ("fusion", "recall", "top_k", "use", "rank_top")}
+    assert last == {"fusion": "weighted", "recall": 200, "top_k": 20, "use": ["words"], "rank_top": 50}
+    page.click("[name=use][value=words]")
+    assert page.is_checked("[name=use][value=words]")  # one has to stay
+    page.select_option("[name=rank_top]", "0")
+    page.wait_for_function("() => document.querySelectorAll('.column').length === 1")
+    assert "rank_top" not in site.asked[-1]
+    assert page.inner_text("#notice") == "没有经过排序模型：下面是融合后的顺序。"
+    assert page.inner_text("#last").startswith("融合") and page.is_hidden("#cut")
+
+
+def test_clicks_and_judgments_are_logged(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.wait_for_selector(".verdict")
+    second = page.locator(ROW).nth(1)
+    hit = answer(ASKED, "")["hits"][1]
+    for _ in range(3):  # open, close, open: one click
+        second.locator(".ask-why").click()
+    with page.expect_response("**/v1/feedback"):
+        second.locator(".irrelevant").click()
+    page.wait_for_selector(".irrelevant[aria-pressed=true]")
+    content = {"search_id": "search-1", "query": QUERY, "id": hit["id"], "position": 2}
+    assert site.feedback == [{**content, "event": "click"}, {**content, "event": "irrelevant"}]
+    site.fault = Fault(INTERNAL, "the disk is full")
+    second.locator(".relevant").click()
+    page.wait_for_function("() => document.querySelector('#notice').textContent.startsWith('没有记下来')")
+    assert second.locator(".relevant").get_attribute("aria-pressed") == "false"
+
+
+def test_nothing_is_sent_where_nothing_is_logged(open_page: OpenPage, site: Site) -> None:
+    site.index["logging"] = False
+    page = open_page(at(site))
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if "/v1/" in request.url else None)
+    page.locator(".ask-why").first.click()
+    page.wait_for_selector(".why:visible")
+    assert page.locator(".verdict").count() == 0 and page.is_hidden("#to-judge")
+    assert sent == [] and site.feedback == []
+
+
+def test_nothing_found_says_what_was_searched(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site, "zzzz", filter='{"year":2020}', use="words"))
+    page.wait_for_selector("#nothing:visible")
+    told = page.inner_text("#nothing")
+    assert "没有找到与“zzzz”有关的文档。" in told and f"搜索了 {DOCUMENTS:,} 篇文档，方式：词语。 筛选条件：year = 2020。" in told
+    assert page.is_hidden("#board") and page.inner_text("#status").startswith("没有找到")
+    page.click("text=去掉筛选条件")
+    page.wait_for_function("() => !location.search.includes('filter')")
+    page.click("text=同时用词语和语义")
+    page.wait_for_function("() => !location.search.includes('use')")
+    search(page, QUERY)
+    assert page.is_hidden("#nothing") and page.locator(ROW).count() == 10
+
+
+def test_a_query_that_was_cut_is_told(open_page: OpenPage, site: Site) -> None:
+    long = QUERY * 2000
+    page = open_page(site.address)
+    search(page, long)
+    assert page.inner_text("#notice") == f"查询太长：只用了前 {CUT} 个字。"
+    assert site.asked[-1]["query"] == long and page.locator(ROW).count() == 10
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_script_in_a_text_stays_text(open_page: OpenPage, site: Site) -> None:
+    hostile = f"{SCRIPT}<img src=x onerror=\"document.title='broken'\">"
+
+    def spoil(content: dict[str, Any]) -> dict[str, Any]:
+        for hit in content["hits"]:
+            hit["fields"] = {"url": "javascript:document.title='broken'", hostile: hostile}
+            hit["signals"] = {hostile: {"value": 1, "added": 1, "to": "ranked", "terms": [{"term": hostile}]}}
+        return content
+
+    site.change = spoil
+    page = open_page(at(site, "脚本 " + hostile, top_k=50))
+    page.locator(ROW).filter(has_text="<script>").locator(".ask-why").click()
+    assert SCRIPT in page.locator(".text").filter(has_text="<script>").inner_text()
+    assert hostile in page.locator(".why:visible").inner_text()
+    assert page.title().startswith("脚本 <script>")
+    assert page.locator("#results script, #results img, #results a, #results .text b").count() == 0
+
+
+def test_highlights_cut_no_character(open_page: OpenPage, site: Site) -> None:
+    """Offsets count code points; where one falls into a family, a flag or a letter with a mark, all of that is marked."""
+    family, flag, marked = FAMILY.index("\u200d") + 1, FAMILY.index("🇨") + 1, FAMILY.index("\u0301")
+
+    def change(content: dict[str, Any]) -> dict[str, Any]:
+        parts = [{"start": place, "end": place + 1, "level": 2} for place in (family, flag, marked, FAMILY.index("手"))]
+        hit = {**content["hits"][0], "text": FAMILY, "highlights": [*parts, {"start": 900, "end": 990, "level": 1}]}
+        return {**content, "hits": [hit]}
+
+    site.change = change
+    page = open_page(at(site))
+    page.wait_for_selector(".text")
+    assert page.text_content(".text") == FAMILY
+    assert page.locator(".text mark").all_text_contents() == ["👨‍👩‍👧‍👦", "手", "🇨🇳", "e\u0301"]
+
+
+def test_a_long_text_shows_its_best_passage_and_why_shows_all(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    row = page.locator(ROW).first
+    assert row.locator(".text").inner_text().startswith("…谈到苹果手机价格时")
+    row.locator(".ask-why").click()
+    assert row.locator(".whole").inner_text() == TEXTS[-1].text
+
+
+def test_a_server_that_is_gone_is_no_empty_list(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.wait_for_selector(ROW)
+    before = shown_ids(page)
+    site.stop()
+    try:
+        page.fill("#query", "深度学习")
+        page.press("#query", "Enter")
+        page.wait_for_selector("#failure p")
+        assert page.inner_text("#failure p") == f"服务器没有回应。 下面仍是上一次“{QUERY}”的结果。"
+        assert shown_ids(page) == before and page.is_hidden("#nothing")
+    finally:
+        site.start_again()
+    with page.expect_response("**/v1/search"):
+        page.click("#failure button")
+    page.wait_for_function("id => document.querySelector('#results > li').dataset.id !== id", arg=before[0])
+    assert page.inner_text("#failure") == "" and "深度学习" in page.locator(".text").first.inner_text()
+
+
+def test_a_busy_server_says_when_to_try_again(open_page: OpenPage, site: Site) -> None:
+    site.fault = Fault(OVERLOADED, "64 searches wait, which is the limit", retry_after=3)
+    page = open_page(at(site))
+    page.wait_for_selector("#failure p")
+    assert page.inner_text("#failure p") == "服务器正忙。 64 searches wait, which is the limit 3 秒后可重试。"
+    site.fault = None
+    page.click("#failure button")
+    page.wait_for_selector(ROW)
+
+
+def test_an_answer_that_is_none_is_told(open_page: OpenPage, site: Site) -> None:
+    site.change = lambda content: {"hits": [{"id": 1}]}
+    page = open_page(at(site))
+    page.wait_for_selector("#failure p")
+    assert page.inner_text("#failure p") == "服务器的回答读不懂。" and page.is_hidden("#board")
+
+
+def test_a_key_is_asked_for_where_the_server_needs_one(open_page: OpenPage) -> None:
+    with Site(api_key="a secret key") as site:
+        page = open_page(at(site))
+        page.wait_for_selector("#failure input")
+        page.fill("#failure input", "a secret key")
+        page.press("#failure input", "Enter")
+        page.wait_for_selector(ROW)
+        assert "secret" not in page.url
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "last"),
+    [
+        ({"degraded": ["rank"]}, "排序没有按时完成：下面是融合后的顺序。", "融合"),
+        ({"ranked": False}, "没有经过排序模型：下面是融合后的顺序。", "融合"),
+        ({"degraded": ["vectors"]}, "语义召回没有按时完成。", "排序"),
+    ],
+)
+def test_a_degraded_answer_says_so(open_page: OpenPage, site: Site, change: dict[str, Any], told: str, last: str) -> None:
+    site.change = lambda content: {**content, **change}
+    page = open_page(at(site))
+    page.wait_for_selector(ROW)
+    assert page.inner_text("#notice") == told and page.inner_text("#last").startswith(last)
+
+
+def test_letters_of_an_input_method_are_no_query(open_page: OpenPage, site: Site) -> None:
+    page = open_page(site.address)
+    page.clock.install()
+    page.focus("#query")
+    keyboard = page.context.new_cdp_session(page)
+    for letters in ("p", "pi", "ping", "ping guo"):
+        keyboard.send("Input.imeSetComposition", {"text": letters, "selectionStart": len(letters), "selectionEnd": len(letters)})
+        page.clock.run_for(1000)
+    page.evaluate("document.querySelector('#query').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true, cancelable: true}))")
+    page.evaluate("document.querySelector('#form').requestSubmit()")
+    page.clock.run_for(1000)
+    assert site.asked == [] and page.input_value("#query") == "ping guo"
+    keyboard.send("Input.insertText", {"text": "苹果"})
+    with page.expect_response("**/v1/search"):
+        page.clock.run_for(300)
+    assert [body["query"] for body in site.asked] == ["苹果"]
+
+
+def test_typing_searches_after_a_pause_and_adds_one_entry(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site, "价格"))
+    page.wait_for_selector(ROW)
+    page.clock.install()
+    page.focus("#query")
+    page.press("#query", "End")
+    page.keyboard.insert_text("弹")
+    page.clock.run_for(200)
+    page.keyboard.insert_text("性")
+    page.clock.run_for(200)
+    assert len(site.asked) == 1
+    with page.expect_response("**/v1/search"):
+        page.clock.run_for(100)
+    page.keyboard.insert_text("论")
+    with page.expect_response("**/v1/search"):
+        page.clock.run_for(300)
+    assert [body["query"] for body in site.asked] == ["价格", "价格弹性", "价格弹性论"]
+    with page.expect_response("**/v1/search"):
+        page.go_back()
+    assert page.input_value("#query") == "价格"
+
+
+def test_a_slow_earlier_answer_is_dropped(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.wait_for_selector(ROW)
+    before = shown_ids(page)
+    site.hold("深度学习")
+    with page.expect_request("**/v1/search"):
+        page.fill("#query", "深度学习")
+        page.press("#query", "Enter")
+    page.wait_for_selector("body.is-working")
+    assert shown_ids(page) == before and page.inner_text("#status") == "正在搜索……"
+    with page.expect_event("requestfailed", lambda request: "深度学习" in (request.post_data or "")):
+        search(page, "老年人")
+    site.release("深度学习")
+    assert page.title() == "老年人 · 搜索" and "老年人" in "".join(texts(page, ".text"))
+    assert page.locator("body.is-working").count() == 0
+
+
+def test_back_and_forward_and_a_link_show_the_same(open_page: OpenPage, site: Site) -> None:
+    page = open_page(site.address)
+    search(page, QUERY)
+    first = shown_ids(page)
+    search(page, "深度学习")
+    second = shown_ids(page)
+    page.click("#settings summary")
+    with page.expect_response("**/v1/search"):
+        page.select_option("[name=top_k]", "20")
+    page.locator("#least").fill("50")
+    settle(page)
+    third, link = shown_ids(page), page.url
+    for ids, step in ((second, page.go_back), (first, page.go_back), (second, page.go_forward)):
+        with page.expect_response("**/v1/search"):
+            step()
+        page.wait_for_function("id => document.querySelector('#results > li').dataset.id === id", arg=ids[0])
+        assert shown_ids(page) == ids
+    page.go_back()
+    page.go_back()
+    page.wait_for_selector("#welcome:visible")
+    other = open_page(link)
+    other.wait_for_selector(ROW)
+    assert shown_ids(other) == third and other.input_value("#least") == "50"
+    assert other.input_value("#query") == "深度学习" and other.inner_text("#passed").startswith("50%")
+
+
+def test_nonsense_in_the_address_is_left_out(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site, top_k="many", min="7", filter="[1", use="hearsay", rank_top="-3", stage="none", open="doc-none"))
+    page.wait_for_selector(ROW)
+    assert {name: site.asked[-1][name] for name in ("top_k", "filter", "use", "rank_top")} == {
+        "top_k": 10, "filter": {}, "use": ["words", "vectors"], "rank_top": 50
+    }  # fmt: skip
+
+
+def test_the_cut_is_a_line_across_the_list(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.wait_for_selector(ROW)
+    settle(page)
+    assert page.is_hidden("#line") and page.inner_text("#passed") == "不限"
+    page.locator("#least").fill("75")
+    passed = sum(hit["probability"] >= 0.75 for hit in answer(ASKED, "")["hits"])
+    assert 0 < passed < 10 and page.inner_text("#passed") == f"75%：{passed} / 10 条"
+    assert page.locator(f"{ROW}.is-below").count() == 10 - passed
+    line, below = page.locator("#line").bounding_box(), page.locator(f"{ROW}.is-below").first.bounding_box()
+    assert abs(line["y"] - below["y"]) < 3 and line["width"] >= below["width"]
+    assert len(site.asked) == 1 and "min=0.75" in page.url
+
+
+def test_the_keyboard_alone(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.wait_for_selector(".verdict")
+    focused = "() => [document.activeElement.className, document.activeElement.closest('#results > li')?.dataset.id ?? '']"
+    ids = shown_ids(page)
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "query" and page.input_value("#query") == QUERY
+    for number in (0, 1, 2):
+        page.keyboard.press("ArrowDown")
+        assert page.evaluate(focused) == ["ask-why", ids[number]]
+        assert page.locator(f"{ROW}.is-followed").get_attribute("data-id") == ids[number]
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    assert page.locator(".why:visible").count() == 1 and page.get_attribute(f"{ROW}:nth-child(2) .ask-why", "aria-expanded") == "true"
+    page.keyboard.press("Escape")
+    assert page.locator(".why:visible").count() == 0 and page.evaluate(focused) == ["ask-why", ids[1]]
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.id") == "query"
+    page.keyboard.type("/")
+    assert page.input_value("#query").endswith("/") or "/" in page.input_value("#query")
+
+
+def test_the_order_of_tabbing_is_that_of_the_document(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.wait_for_selector(".verdict")
+    page.evaluate("document.activeElement.blur()")
+    places = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        found = page.evaluate(
+            """() => { const node = document.activeElement; if (node === document.body) return null;
+                 const all = [...document.querySelectorAll('*')], box = node.getBoundingClientRect();
+                 return [all.indexOf(node), getComputedStyle(node).outlineStyle !== 'none' || node.id === 'query', box.width > 0]; }"""
+        )
+        if found is None:
+            break
+        places.append(found)
+    assert len(places) > 40 and [place for place, _, _ in places] == sorted(place for place, _, _ in places)
+    assert all(visible and has_size for _, visible, has_size in places)
+
+
+def test_what_a_screen_reader_is_told(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.wait_for_selector(".verdict")
+    tree = page.locator("body").aria_snapshot()
+    assert page.locator("h1").count() == 1
+    for landmark in ("banner", "main", "contentinfo", "search", "navigation"):
+        assert landmark in tree
+    assert page.evaluate("document.querySelector('#results').tagName") == "OL"
+    status = page.get_by_role("status").filter(has_text="28.0 毫秒")
+    assert status.count() == 1
+    assert "词语第 6 位, 语义第 4 位, 融合第 5 位, 排序第 6 位" in page.locator(ROW).nth(5).text_content()
+    button = page.get_by_role("button", name="为什么").first
+    assert button.get_attribute("aria-describedby") == page.locator(".text").first.get_attribute("id")
+
+
+def test_what_moved_is_animated_for_200_ms_and_not_at_all_where_motion_is_unwanted(open_page: OpenPage, site: Site) -> None:
+    def shifts(page: Any) -> list[str]:
+        found: list[str] = page.eval_on_selector_all(ROW, "rows => rows.map(row => row.style.transform).filter(Boolean)")
+        return found
+
+    for motion in ("no-preference", "reduce"):
+        page = open_page(at(site), reduced_motion=motion)
+        page.wait_for_selector(".verdict")
+        page.clock.install()
+        page.clock.pause_at(page.evaluate("Date.now() + 60_000"))
+        page.click("#settings summary")
+        with page.expect_response("**/v1/search"):
+            page.select_option("[name=rank_top]", "0")
+        page.wait_for_function("() => document.querySelectorAll('.column').length === 2", polling=20)
+        assert bool(shifts(page)) == (motion == "no-preference")
+        page.clock.run_for(250)
+        assert shifts(page) == []
+
+
+def test_both_languages(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site), locale="en-GB")
+    page.wait_for_selector(ROW)
+    assert page.inner_text("#status") == f"First 10 results among {DOCUMENTS:,} documents, in 28.0 ms."
+    assert page.locator(ROW).nth(1).locator(".moved").inner_text() == "↓1 from 1 to 2"
+    assert page.get_attribute("html", "lang") == "en" and page.get_attribute(".text", "lang") == "zh"
+    page.click("#language")
+    assert page.get_attribute("html", "lang") == "zh" and page.inner_text("#last").startswith("排序")
+    assert len(site.asked) == 1 and "lang=zh" in page.url
+    page.reload()
+    page.wait_for_selector(ROW)
+    search(page, "深度学习")
+    assert page.inner_text("h1") == "搜索" and "lang=zh" in page.url
+
+
+def test_more_results(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site))
+    page.wait_for_selector(ROW)
+    first = shown_ids(page)
+    page.click("#more button")
+    page.wait_for_function("() => document.querySelectorAll('#results > li').length === 20")
+    assert shown_ids(page)[:10] == first and page.is_visible("#more")
+    page.click("#more button")
+    page.wait_for_function("() => document.querySelectorAll('#results > li').length > 20")
+    assert page.is_hidden("#more")
+
+
+def test_stages_are_tabs_over_one_list_on_a_phone(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site), width=360, height=740)
+    page.wait_for_selector(ROW)
+    assert page.locator(".column:visible").count() == 0
+    hits = answer(ASKED, "")["hits"]
+    assert texts(page, "[role=tab]") == ["词语\n2.1 毫秒", "语义\n3.9 毫秒", "融合\n0.1 毫秒", "排序\n21.4 毫秒"]
+    page.click("#tab-words")
+    by_words = sorted((rank_in(hit, "words"), hit) for hit in hits if rank_in(hit, "words"))
+    assert shown_ids(page) == [hit["id"] for _, hit in by_words]
+    assert texts(page, f"{ROW}:not([hidden]) .place") == [str(rank) for rank, _ in by_words]
+    rank, hit = by_words[0]
+    assert texts(page, f"{ROW}:not([hidden]) .moved")[0] == f"↓{hit['rank'] - rank} 最终第 {hit['rank']} 位"
+    assert page.get_attribute("#tab-words", "aria-selected") == "true" and "stage=words" in page.url
+    page.press("#tab-words", "ArrowLeft")
+    assert page.get_attribute("#tab-ranked", "aria-selected") == "true" and shown_ids(page) == [hit["id"] for hit in hits]
+
+
+CONTRASTS = """() => {
+  const part = (value) => { const c = value / 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+  const read = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  const ground = (node) => { for (; node; node = node.parentElement) { const c = read(getComputedStyle(node).backgroundColor); if (c[3] === 1) return c; } };
+  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !node.checkVisibility() || node.matches(':disabled, :disabled *, noscript, .unseen, .skip, .beyond')) continue;
+    const style = getComputedStyle(node), [one, two] = [light(read(style.color)), light(ground(node) ?? read(getComputedStyle(document.body).backgroundColor))];
+    found.push([(Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05), walker.currentNode.textContent.slice(0, 30), style.opacity]);
+  }
+  return found; }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_at_every_width_in_light_and_dark(
+    open_page: OpenPage, site: Site, screenshot: Any, axe: Any, width: int, scheme: str
+) -> None:
+    """Nothing scrolls sideways, every text has a contrast of 4.5:1, and axe-core, where it is there, finds nothing."""
+    height = {360: 740, 768: 1024, 1440: 900}[width]
+    page = open_page(at(site, min=0.75, filter='{"year":{"gte":2019}}'), width=width, height=height, color_scheme=scheme)
+    page.wait_for_selector(".verdict")
+    settle(page)
+    screenshot(page, f"search-{width}-{scheme}")
+    page.locator(".ask-why").nth(1).click()
+    page.locator(".verdict").nth(1).click()
+    page.wait_for_selector(".verdict[aria-pressed=true]")
+    page.mouse.move(0, 0)
+    screenshot(page, f"why-{width}-{scheme}", full_page=True)
+    page.click("#settings summary")
+    for state in ("open", "nothing", "gone"):
+        if state == "nothing":
+            search(page, "zzzz")
+        elif state == "gone":
+            page.route("**/v1/search", lambda route: route.abort())
+            page.press("#query", "Enter")
+            page.wait_for_selector("#failure p")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
+        contrasts = page.evaluate(CONTRASTS)
+        assert len(contrasts) > 20 and [one for one in contrasts if one[0] < 4.5 or one[2] != "1"] == []
+        if axe is not None:
+            page.evaluate(axe)
+            found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+            assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == [], json.dumps(found)
+    screenshot(page, f"gone-{width}-{scheme}")

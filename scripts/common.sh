@@ -32,6 +32,9 @@ lock_files() {
     esac
 }
 
+# Print the lock file of what drives a browser, for the tests of the search page.
+browser_lock_file() { say requirements/browser.txt; }
+
 # Print the lock file of what lies in the stack's environment without being installed, where it has any.
 aside_lock_file() { if [ "$1" = complete ]; then say requirements/complete-native.txt; fi; }
 

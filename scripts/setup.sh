@@ -2,6 +2,7 @@
 # Make the environment of a stack: .venv (modern, the default) or .venv-complete (complete).
 #
 #   bash scripts/setup.sh [modern|complete]
+#   bash scripts/setup.sh browser             the modern stack, and what the tests of the search page need: Chromium, Playwright
 #
 # Exactly the packages of the lock files in requirements/, checked by their hashes, and this project itself (editable).
 # Installs with uv where it is on PATH, else with pip. Set PYTHON to choose the Python that the environment is made of.
@@ -22,7 +23,8 @@ fail() {
 }
 
 usage() {
-    say 'usage: setup.sh [modern|complete]   (default: modern; see requirements/ for what is in each)'
+    say 'usage: setup.sh [modern|complete|browser]   (default: modern; see requirements/ for what is in each;' \
+        'browser: modern, Chromium and Playwright)'
 }
 
 # --- a Python -------------------------------------------------------------------------------------------------------
@@ -225,13 +227,55 @@ check_imports() {
     "$FOLDER/bin/python" -W ignore -c 'import paddle, paddlenlp.transformers'
 }
 
+# Print the browser that tests would drive, or nothing.
+find_browser() {
+    local name
+    for name in "${PADDLE_RANKER_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
+        if [ -n "$name" ] && command -v "$name" 2>/dev/null; then return; fi
+    done
+}
+
+# Run a command of the system's package manager, as root.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+install_chromium() {
+    as_root apt-get update && DEBIAN_FRONTEND=noninteractive as_root apt-get install -y --no-install-recommends chromium fonts-noto-cjk
+}
+
+# Add to the modern stack what drives a browser, and the browser itself with Chinese fonts where there is none.
+set_up_browser() {
+    FOLDER="$(environment_folder modern)"
+    LOG="$FOLDER.browser.log" CHILD='' INSTALLER=pip LOCK="$FOLDER.lock"
+    local lock stamp="$FOLDER/.browser-set-up-finished"
+    lock="$(browser_lock_file)"
+    bash "$ROOT/scripts/setup.sh" modern || exit
+    trap on_exit EXIT
+    trap on_signal INT TERM HUP
+    take_lock
+    : >"$LOG" || fail "cannot write $LOG: make the folder writable"
+    if command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1; then INSTALLER=uv; fi
+    if ! cmp -s "$ROOT/$lock" "$stamp"; then
+        step 'install Playwright' install_locked "$lock"
+        cat "$ROOT/$lock" >"$stamp"
+    fi
+    if [ -z "$(find_browser)" ]; then
+        command -v apt-get >/dev/null 2>&1 ||
+            fail "no Chromium found: install it with Chinese fonts, or name it by PADDLE_RANKER_CHROMIUM"
+        step 'install Chromium and Chinese fonts' install_chromium
+    fi
+    say "setup: ready: $(find_browser)"
+}
+
 main() {
     STACK="${1:-modern}"
     case "$STACK" in
         -h | --help) usage; exit 0 ;;
+        browser) if [ $# = 1 ]; then set_up_browser; exit; fi ;;
         modern) VERSIONS='3.11 3.12 3.10' ;;
         complete) VERSIONS='3.9' ;;
-        *) complain "setup: error: unknown stack '$STACK': choose modern or complete"; exit 2 ;;
+        *) complain "setup: error: unknown stack '$STACK': choose modern, complete or browser"; exit 2 ;;
     esac
     if [ $# -gt 1 ]; then complain "setup: error: one stack at a time; found: $*"; exit 2; fi
     FOLDER="$(environment_folder "$STACK")"

@@ -1,4 +1,4 @@
-"""A made-up collection and a search in it that answers in the shape of `POST /v1/search`: words, vectors, fused, ranked.
+"""A made-up collection and a search in it, which answers in the shape of `POST /v1/search`.
 
 Small on purpose and without the project's own searchers: scores are sums over shared characters, so a test can count on
 documents that move between the stages.
@@ -24,7 +24,9 @@ class Text(NamedTuple):
 SCRIPT = "<script>document.title = 'broken'</script><b>手机</b>标题里的脚本仍是文字 & 引号\"'"
 FAMILY = "一家人👨‍👩‍👧‍👦用同一部手机🇨🇳拍照，é与e\u0301都完整"
 LONG = (
-    "这是一篇很长的评测。" + "开头与价格无关，只说外观、屏幕和重量。" * 24 + "谈到苹果手机价格时，评测认为新一代手机的定价比上一代低三百元，"
+    "这是一篇很长的评测。"
+    + "开头与价格无关，只说外观、屏幕和重量。" * 24
+    + "谈到苹果手机价格时，评测认为新一代手机的定价比上一代低三百元，"
     "旧款在二手市场上的价格也随之下调。" + "后面谈的是续航与拍照。" * 12
 )
 TEXTS = [
@@ -58,7 +60,14 @@ TEXTS = [
     Text(LONG, "手机价格", 2024, "评测"),
 ]
 DOCUMENTS = 17_702  # what the made-up index says that it holds
-TOPICS = {"苹果手机": "手机价格", "价格": "手机价格", "手机": "手机", "苹果": "水果", "深度学习": "深度学习", "病害": "农业"}
+TOPICS = {
+    "苹果手机": "手机价格",
+    "价格": "手机价格",
+    "手机": "手机",
+    "苹果": "水果",
+    "深度学习": "深度学习",
+    "病害": "农业",
+}
 CUT = 64  # code points of a query that the made-up ranker reads
 INDEX: dict[str, Any] = {
     "name": "示例合集",
@@ -186,13 +195,19 @@ def signals_of(query: str, number: int, stages: Stages, ranks: Mapping[str, Mapp
         terms: dict[str, Any] = {}
         for part in parts:
             term = TEXTS[number].text[part["start"] : part["end"]]
-            own = terms.setdefault(term, {"term": term, "added": round(1.4 * len(term), 1), "level": part["level"], "at": []})
+            own = terms.setdefault(
+                term, {"term": term, "added": round(1.4 * len(term), 1), "level": part["level"], "at": []}
+            )
             own["at"].append([part["start"], part["end"]])
         signals["words"]["terms"] = list(terms.values())[:6]
     if stages.logits is not None:
         level = max((one["level"] for one in highlights_of(query, TEXTS[number].text)), default=0)
         match = round(0.31 * level - 0.2, 2)
-        signals["ranker"] = {"value": round(stages.logits[number] - match, 2), "added": round(stages.logits[number] - match, 2), "to": "ranked"}
+        signals["ranker"] = {
+            "value": round(stages.logits[number] - match, 2),
+            "added": round(stages.logits[number] - match, 2),
+            "to": "ranked",
+        }
         signals["match"] = {"value": level, "added": match, "to": "ranked"}
     return signals
 
@@ -235,7 +250,9 @@ def answer(asked: Mapping[str, Any], search_id: str) -> dict[str, Any]:
         "hits": hits,
         "cut": len(hits),
         "exact": False,
-        "took_ms": took if stages.logits is not None else {**{k: v for k, v in took.items() if k != "rank"}, "total": 6.1},
+        "took_ms": took
+        if stages.logits is not None
+        else {**{k: v for k, v in took.items() if k != "rank"}, "total": 6.1},
         "search_id": search_id,
     }
     if stages.logits is None:

@@ -22,7 +22,7 @@ from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.connection import HttpConnection
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.process.protocols import ProtocolHandler, SniffingProtocol
-from tests.browser.made_up import INDEX, LONG, TEXTS, answer, highlights_of
+from tests.browser.made_up import INDEX, TEXTS, answer, highlights_of
 
 SECONDS = 60
 
@@ -154,7 +154,9 @@ class Site:
             for place, (id, text) in enumerate(texts, 1)
         ]  # fmt: skip
         offset = int(request.query_params["offset"])
-        return _json({"labels": self.labels, "pairs": pairs[offset : offset + 3], "judged": len(done), "left": len(pairs)})
+        return _json(
+            {"labels": self.labels, "pairs": pairs[offset : offset + 3], "judged": len(done), "left": len(pairs)}
+        )
 
 
 def _json(content: object) -> Response:

@@ -19,6 +19,36 @@ QUERY = "苹果手机价格"
 STAGES = ("words", "vectors", "fused", "ranked")
 ASKED = {"query": QUERY, "top_k": 10, "rank_top": 50, "use": ["words", "vectors"], "explain": True}
 ROW = "#results > li"
+# What has the focus: its place in the document, whether that shows, and whether it takes room; null: nothing.
+FOCUSED = """() => {
+  const node = document.activeElement;
+  if (node === document.body) return null;
+  const shows = getComputedStyle(node).outlineStyle !== 'none' || node.id === 'query';
+  return [[...document.querySelectorAll('*')].indexOf(node), shows, node.getBoundingClientRect().width > 0];
+}"""
+# The contrast of each text that is seen with what is behind it, as WCAG 2 computes it; with the text, and its opacity.
+CONTRASTS = """() => {
+  const part = (value) => {
+    const share = value / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  };
+  const read = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([red, green, blue]) => 0.2126 * part(red) + 0.7152 * part(green) + 0.0722 * part(blue);
+  const ground = (node) => {
+    const colour = read(getComputedStyle(node).backgroundColor);
+    return colour.length === 3 ? colour : ground(node.parentElement);
+  };
+  const passed = ':disabled, :disabled *, noscript, .unseen, .skip, .beyond';
+  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim(), node = walker.currentNode.parentElement;
+    if (!text || !node.checkVisibility() || node.matches(passed)) continue;
+    const style = getComputedStyle(node);
+    const [dark, bright] = [light(read(style.color)), light(ground(node))].sort((a, b) => a - b);
+    found.push([(bright + 0.05) / (dark + 0.05), text.slice(0, 30), style.opacity]);
+  }
+  return found;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +79,9 @@ def search(page: Any, query: str) -> None:
 
 def at(site: Site, query: str = QUERY, **settings: object) -> str:
     """Return the address that shows a query with these settings."""
-    return f"{site.address}/?q={quote(query)}" + "".join(f"&{name}={quote(str(value))}" for name, value in settings.items())
+    return f"{site.address}/?q={quote(query)}" + "".join(
+        f"&{name}={quote(str(value))}" for name, value in settings.items()
+    )
 
 
 def texts(page: Any, selector: str) -> list[str]:
@@ -72,7 +104,11 @@ def test_the_first_view_is_three_small_requests_under_a_strict_policy(open_page:
     page.goto(at(site))
     page.wait_for_selector(ROW)
     own = [one for one in answers if "/v1/" not in one.url]
-    assert [urlsplit(one.url).path for one in own if not one.url.endswith(".svg")] == ["/", "/page/page.css", "/page/search.js"]
+    assert [urlsplit(one.url).path for one in own if not one.url.endswith(".svg")] == [
+        "/",
+        "/page/page.css",
+        "/page/search.js",
+    ]
     assert sum(len(one.body()) for one in own) < 100_000
     assert own[0].headers["content-security-policy"].startswith("default-src 'self';")
     assert all(one.url.startswith(site.address) for one in answers)
@@ -92,7 +128,9 @@ def test_a_search_shows_every_stage_and_what_moved(open_page: OpenPage, site: Si
     assert shown_ids(page) == [hit["id"] for hit in hits]
     for stage in STAGES[:3]:
         found = sorted((rank_in(hit, stage), hit["id"]) for hit in hits if rank_in(hit, stage))
-        items = page.eval_on_selector_all(f".column[data-stage={stage}] li", "all => all.map(li => [li.value, li.dataset.id])")
+        items = page.eval_on_selector_all(
+            f".column[data-stage={stage}] li", "all => all.map(li => [li.value, li.dataset.id])"
+        )
         assert items == [list(one) for one in found]
     assert texts(page, ".column h2") == ["词语 2.1 毫秒", "语义 3.9 毫秒", "融合 0.1 毫秒"]
     assert texts(page, "#last") == ["排序 21.4 毫秒"]
@@ -101,8 +139,12 @@ def test_a_search_shows_every_stage_and_what_moved(open_page: OpenPage, site: Si
     for row, hit in enumerate(hits):
         was, now = rank_in(hit, "fused"), hit["rank"]
         told = f"↑{was - now} 第 {was} → {now} 位" if now < was else f"↓{now - was} 第 {was} → {now} 位"
-        assert page.locator(ROW).nth(row).locator(".moved").inner_text() == (told if was != now else f"= 第 {now} 位不变")
-    lines = page.eval_on_selector_all("#lines path", "all => all.map(path => [path.dataset.id, path.getAttribute('class')])")
+        assert page.locator(ROW).nth(row).locator(".moved").inner_text() == (
+            told if was != now else f"= 第 {now} 位不变"
+        )
+    lines = page.eval_on_selector_all(
+        "#lines path", "all => all.map(path => [path.dataset.id, path.getAttribute('class')])"
+    )
     for hit in hits:
         ranks = [rank for stage in STAGES if (rank := rank_in(hit, stage) if stage != "ranked" else hit["rank"])]
         kinds = ["up" if now < was else "down" if now > was else "same" for was, now in zip(ranks, ranks[1:])]
@@ -116,7 +158,8 @@ def test_a_line_rises_where_the_rank_gets_better(open_page: OpenPage, site: Site
     settle(page)
     ends = page.eval_on_selector_all(
         "#lines path:not(.is-skipping)",
-        "all => all.map(path => [path.classList[0], path.getPointAtLength(0).y, path.getPointAtLength(path.getTotalLength()).y])",
+        "all => all.map(path => [0, path.getTotalLength()].map(length => path.getPointAtLength(length).y))"
+        ".map(([start, end], place) => [all[place].classList[0], start, end])",
     )
     assert {kind for kind, _, _ in ends} == {"up", "down", "same", "new"}
     for kind, start, end in ends:
@@ -126,7 +169,9 @@ def test_a_line_rises_where_the_rank_gets_better(open_page: OpenPage, site: Site
 def test_a_click_follows_a_document_through_all_columns(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site))
     page.click(".column[data-stage=words] li:nth-child(2) button")
-    followed = page.eval_on_selector_all(".is-followed[data-id]", "all => all.map(one => [one.tagName, one.dataset.id])")
+    followed = page.eval_on_selector_all(
+        ".is-followed[data-id]", "all => all.map(one => [one.tagName, one.dataset.id])"
+    )
     assert len({id for _, id in followed}) == 1
     assert sorted(tag for tag, _ in followed) == ["LI"] * 4 + ["path"] * 3
     page.mouse.move(0, 0)
@@ -145,7 +190,9 @@ def test_why_tells_the_signals_heaviest_first(open_page: OpenPage, site: Site) -
     logit, probability = f"{hit['logit']:.3g}", f"{100 * hit['probability']:.1f}%"
     assert f"logit {logit}" in sections[0] and probability in sections[0]
     for to in ("ranked", "fused"):
-        added = sorted((signal["added"] for signal in hit["signals"].values() if signal["to"] == to), key=abs, reverse=True)
+        added = sorted(
+            (signal["added"] for signal in hit["signals"].values() if signal["to"] == to), key=abs, reverse=True
+        )
         told = panel.locator("section").nth(0 if to == "ranked" else 1).locator("li b").all_inner_texts()
         assert told == [f"{one:+.3g}" for one in added]
     assert "苹果手机价格 +8.4, 级别 3, 第 1 字" in sections[1]
@@ -159,7 +206,10 @@ def test_why_tells_the_signals_heaviest_first(open_page: OpenPage, site: Site) -
 
 
 def test_an_answer_without_signals_tells_what_its_stages_measured(open_page: OpenPage, site: Site) -> None:
-    site.change = lambda content: {**content, "hits": [{k: v for k, v in hit.items() if k != "signals"} for hit in content["hits"]]}
+    site.change = lambda content: {
+        **content,
+        "hits": [{k: v for k, v in hit.items() if k != "signals"} for hit in content["hits"]],
+    }
     page = open_page(at(site, open=answer(ASKED, "")["hits"][0]["id"]))
     told = page.locator(".why:visible").inner_text()
     assert "共有的词（BM25）" in told and "意思相近（余弦）" in told and "排序模型（logit）" in told
@@ -243,7 +293,10 @@ def test_nothing_found_says_what_was_searched(open_page: OpenPage, site: Site) -
     page = open_page(at(site, "zzzz", filter='{"year":2020}', use="words"))
     page.wait_for_selector("#nothing:visible")
     told = page.inner_text("#nothing")
-    assert "没有找到与“zzzz”有关的文档。" in told and f"搜索了 {DOCUMENTS:,} 篇文档，方式：词语。 筛选条件：year = 2020。" in told
+    assert (
+        "没有找到与“zzzz”有关的文档。" in told
+        and f"搜索了 {DOCUMENTS:,} 篇文档，方式：词语。 筛选条件：year = 2020。" in told
+    )
     assert page.is_hidden("#board") and page.inner_text("#status").startswith("没有找到")
     page.click("text=去掉筛选条件")
     page.wait_for_function("() => !location.search.includes('filter')")
@@ -281,7 +334,7 @@ def test_a_script_in_a_text_stays_text(open_page: OpenPage, site: Site) -> None:
 
 
 def test_highlights_cut_no_character(open_page: OpenPage, site: Site) -> None:
-    """Offsets count code points; where one falls into a family, a flag or a letter with a mark, all of that is marked."""
+    """Offsets count code points; where one falls into a family, a flag or a letter with an accent, all is marked."""
     family, flag, marked = FAMILY.index("\u200d") + 1, FAMILY.index("🇨") + 1, FAMILY.index("\u0301")
 
     def change(content: dict[str, Any]) -> dict[str, Any]:
@@ -358,7 +411,9 @@ def test_a_key_is_asked_for_where_the_server_needs_one(open_page: OpenPage) -> N
         ({"degraded": ["vectors"]}, "语义召回没有按时完成。", "排序"),
     ],
 )
-def test_a_degraded_answer_says_so(open_page: OpenPage, site: Site, change: dict[str, Any], told: str, last: str) -> None:
+def test_a_degraded_answer_says_so(
+    open_page: OpenPage, site: Site, change: dict[str, Any], told: str, last: str
+) -> None:
     site.change = lambda content: {**content, **change}
     page = open_page(at(site))
     page.wait_for_selector(ROW)
@@ -371,9 +426,14 @@ def test_letters_of_an_input_method_are_no_query(open_page: OpenPage, site: Site
     page.focus("#query")
     keyboard = page.context.new_cdp_session(page)
     for letters in ("p", "pi", "ping", "ping guo"):
-        keyboard.send("Input.imeSetComposition", {"text": letters, "selectionStart": len(letters), "selectionEnd": len(letters)})
+        keyboard.send(
+            "Input.imeSetComposition", {"text": letters, "selectionStart": len(letters), "selectionEnd": len(letters)}
+        )
         page.clock.run_for(1000)
-    page.evaluate("document.querySelector('#query').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true, cancelable: true}))")
+    page.evaluate(
+        "document.querySelector('#query').dispatchEvent("
+        "new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true, cancelable: true}))"
+    )
     page.evaluate("document.querySelector('#form').requestSubmit()")
     page.clock.run_for(1000)
     assert site.asked == [] and page.input_value("#query") == "ping guo"
@@ -449,7 +509,9 @@ def test_back_and_forward_and_a_link_show_the_same(open_page: OpenPage, site: Si
 
 
 def test_nonsense_in_the_address_is_left_out(open_page: OpenPage, site: Site) -> None:
-    page = open_page(at(site, top_k="many", min="7", filter="[1", use="hearsay", rank_top="-3", stage="none", open="doc-none"))
+    page = open_page(
+        at(site, top_k="many", min="7", filter="[1", use="hearsay", rank_top="-3", stage="none", open="doc-none")
+    )
     page.wait_for_selector(ROW)
     assert {name: site.asked[-1][name] for name in ("top_k", "filter", "use", "rank_top")} == {
         "top_k": 10, "filter": {}, "use": ["words", "vectors"], "rank_top": 50
@@ -473,7 +535,9 @@ def test_the_cut_is_a_line_across_the_list(open_page: OpenPage, site: Site) -> N
 def test_the_keyboard_alone(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site))
     page.wait_for_selector(".verdict")
-    focused = "() => [document.activeElement.className, document.activeElement.closest('#results > li')?.dataset.id ?? '']"
+    focused = (
+        "() => [document.activeElement.className, document.activeElement.closest('#results > li')?.dataset.id ?? '']"
+    )
     ids = shown_ids(page)
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "query" and page.input_value("#query") == QUERY
@@ -483,7 +547,10 @@ def test_the_keyboard_alone(open_page: OpenPage, site: Site) -> None:
         assert page.locator(f"{ROW}.is-followed").get_attribute("data-id") == ids[number]
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
-    assert page.locator(".why:visible").count() == 1 and page.get_attribute(f"{ROW}:nth-child(2) .ask-why", "aria-expanded") == "true"
+    assert (
+        page.locator(".why:visible").count() == 1
+        and page.get_attribute(f"{ROW}:nth-child(2) .ask-why", "aria-expanded") == "true"
+    )
     page.keyboard.press("Escape")
     assert page.locator(".why:visible").count() == 0 and page.evaluate(focused) == ["ask-why", ids[1]]
     page.keyboard.press("ArrowUp")
@@ -500,11 +567,7 @@ def test_the_order_of_tabbing_is_that_of_the_document(open_page: OpenPage, site:
     places = []
     for _ in range(60):
         page.keyboard.press("Tab")
-        found = page.evaluate(
-            """() => { const node = document.activeElement; if (node === document.body) return null;
-                 const all = [...document.querySelectorAll('*')], box = node.getBoundingClientRect();
-                 return [all.indexOf(node), getComputedStyle(node).outlineStyle !== 'none' || node.id === 'query', box.width > 0]; }"""
-        )
+        found = page.evaluate(FOCUSED)
         if found is None:
             break
         places.append(found)
@@ -527,9 +590,13 @@ def test_what_a_screen_reader_is_told(open_page: OpenPage, site: Site) -> None:
     assert button.get_attribute("aria-describedby") == page.locator(".text").first.get_attribute("id")
 
 
-def test_what_moved_is_animated_for_200_ms_and_not_at_all_where_motion_is_unwanted(open_page: OpenPage, site: Site) -> None:
+def test_what_moved_is_animated_for_200_ms_and_not_at_all_where_motion_is_unwanted(
+    open_page: OpenPage, site: Site
+) -> None:
     def shifts(page: Any) -> list[str]:
-        found: list[str] = page.eval_on_selector_all(ROW, "rows => rows.map(row => row.style.transform).filter(Boolean)")
+        found: list[str] = page.eval_on_selector_all(
+            ROW, "rows => rows.map(row => row.style.transform).filter(Boolean)"
+        )
         return found
 
     for motion in ("no-preference", "reduce"):
@@ -587,22 +654,9 @@ def test_stages_are_tabs_over_one_list_on_a_phone(open_page: OpenPage, site: Sit
     assert texts(page, f"{ROW}:not([hidden]) .moved")[0] == f"↓{hit['rank'] - rank} 最终第 {hit['rank']} 位"
     assert page.get_attribute("#tab-words", "aria-selected") == "true" and "stage=words" in page.url
     page.press("#tab-words", "ArrowLeft")
-    assert page.get_attribute("#tab-ranked", "aria-selected") == "true" and shown_ids(page) == [hit["id"] for hit in hits]
-
-
-CONTRASTS = """() => {
-  const part = (value) => { const c = value / 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
-  const read = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
-  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
-  const ground = (node) => { for (; node; node = node.parentElement) { const c = read(getComputedStyle(node).backgroundColor); if (c[3] === 1) return c; } };
-  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !node.checkVisibility() || node.matches(':disabled, :disabled *, noscript, .unseen, .skip, .beyond')) continue;
-    const style = getComputedStyle(node), [one, two] = [light(read(style.color)), light(ground(node) ?? read(getComputedStyle(document.body).backgroundColor))];
-    found.push([(Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05), walker.currentNode.textContent.slice(0, 30), style.opacity]);
-  }
-  return found; }"""
+    assert page.get_attribute("#tab-ranked", "aria-selected") == "true" and shown_ids(page) == [
+        hit["id"] for hit in hits
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -612,7 +666,9 @@ def test_at_every_width_in_light_and_dark(
 ) -> None:
     """Nothing scrolls sideways, every text has a contrast of 4.5:1, and axe-core, where it is there, finds nothing."""
     height = {360: 740, 768: 1024, 1440: 900}[width]
-    page = open_page(at(site, min=0.75, filter='{"year":{"gte":2019}}'), width=width, height=height, color_scheme=scheme)
+    page = open_page(
+        at(site, min=0.75, filter='{"year":{"gte":2019}}'), width=width, height=height, color_scheme=scheme
+    )
     page.wait_for_selector(".verdict")
     settle(page)
     screenshot(page, f"search-{width}-{scheme}")

@@ -15,7 +15,24 @@ from tests.started import SECONDS, until
 pytestmark = pytest.mark.unit
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOLS = (
-    *("awk", "bash", "cat", "chmod", "cut", "dirname", "env", "flock", "grep", "head", "kill", "ln", "mkdir", "mktemp"),
+    *(
+        "awk",
+        "bash",
+        "cat",
+        "chmod",
+        "cmp",
+        "cut",
+        "dirname",
+        "env",
+        "flock",
+        "grep",
+        "head",
+        "id",
+        "kill",
+        "ln",
+        "mkdir",
+        "mktemp",
+    ),
     *("mv", "rm", "sed", "sh", "sha256sum", "sleep", "tail", "touch", "uname", "wc"),
 )
 
@@ -87,8 +104,28 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_unknown_stack_and_too_many(checkout: Checkout) -> None:
     done = checkout.setup("moden")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "unknown stack 'moden': choose modern or complete" in done.stderr
+    assert "unknown stack 'moden': choose modern, complete or browser" in done.stderr
     assert checkout.setup("modern", "complete").returncode == 2
+
+
+def test_a_browser_is_installed_once(checkout: Checkout) -> None:
+    checkout.add_uv_and_python()
+    chromium = checkout.tools / "chromium"
+    install = f'[ "$1" = update ] || {{ touch "{chromium}"; chmod +x "{chromium}"; }}'
+    script(checkout.tools / "apt-get", f'#!/bin/sh\necho "$@" >>"{checkout.calls}"\n{install}\n')
+    script(checkout.tools / "sudo", '#!/bin/sh\n[ "$1" = -n ] && shift\nexec "$@"\n')
+    for _ in range(2):
+        done = checkout.setup("browser")
+        assert done.returncode == 0 and f"ready: {chromium}" in done.stdout, done.stdout + done.stderr
+        calls = checkout.calls.read_text(encoding="utf-8").splitlines()
+        assert calls.count("pip install") == 4  # three of the modern stack
+        assert [call for call in calls if "chromium" in call] == [
+            "install -y --no-install-recommends chromium fonts-noto-cjk"
+        ]
+    (checkout.tools / "apt-get").unlink()
+    chromium.unlink()
+    done = checkout.setup("browser")
+    assert done.returncode == 1 and "no Chromium found: install it" in done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "sh"])
@@ -306,6 +343,7 @@ def test_bad_settings_are_errors(checkout: Checkout) -> None:
 def test_locks_name_exact_versions_and_hashes_and_no_address() -> None:
     locks = sorted((REPOSITORY / "requirements").glob("*.txt"))
     assert [lock.name for lock in locks] == [
+        "browser.txt",
         "complete-native.txt",
         "complete-serving.txt",
         "complete.txt",

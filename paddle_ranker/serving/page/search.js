@@ -10,7 +10,7 @@ const WORDS = {
     settings: "设置", use: "召回方式", words: "词语", vectors: "语义", fused: "融合", ranked: "排序", fusion: "融合方法",
     recall: "各路召回", rank_top: "排序前", top_k: "显示", filters: "筛选", stages: "阶段", results: "结果", keys: "按键",
     rrf: "倒数排名", weighted: "加权得分", none: "不排序", any: "不限", yes: "是", no: "否", from: "从", to: "到",
-    placeholder: "输入查询，例如：{example}", documents: "{n} 篇文档", version: "版本 {n}",
+    placeholder: "输入查询，例如：{example}", documents: "{n} 篇文档",
     welcome: "输入一个查询，看召回找到了什么，排序又把它们放到了哪里。", tries: "试试：",
     found: "{total} 篇文档中的前 {n} 条结果，用时 {time}。", milliseconds: "{n} 毫秒", working: "正在搜索……",
     cut: "概率至少", passed: "{percent}：{n} / {total} 条", all: "不限", line: "{percent} 以下：{n} 条", more_results: "显示更多",
@@ -30,14 +30,14 @@ const WORDS = {
     key_focus: "输入", key_move: "选择", key_why: "为什么", key_close: "关闭", encode: "编码", total: "共",
     judge_title: "标注", judge_off: "标注没有打开：服务器启动时没有记录日志。", judge_done: "没有待标注的内容了。", back: "回到搜索",
     judge_progress: "已标注 {judged}，还有 {left}", disagree: "召回第 {recall} 位，排序第 {ranked} 位", undo: "撤销", skip_pair: "跳过",
-    grade: "等级 {n}", judge_question: "这篇文档回答了查询吗？", undone: "已撤销", document: "文档", judge_empty: "先搜索，再来标注。",
+    grade: "等级 {n}", judge_question: "这篇文档回答了查询吗？", judge_empty: "先搜索，再来标注。",
   },
   en: {
     other: "中文", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query",
     settings: "Settings", use: "Recall by", words: "Words", vectors: "Vectors", fused: "Fused", ranked: "Ranked", fusion: "Fusion",
     recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", filters: "Filters", stages: "Stages", results: "Results", keys: "Keys",
     rrf: "reciprocal ranks", weighted: "weighted scores", none: "no ranking", any: "any", yes: "yes", no: "no", from: "from", to: "to",
-    placeholder: "Type a query, such as: {example}", documents: "{n} documents", version: "version {n}",
+    placeholder: "Type a query, such as: {example}", documents: "{n} documents",
     welcome: "Type a query, and see what recall found and where ranking put it.", tries: "Try: ",
     found: "First {n} results among {total} documents, in {time}.", milliseconds: "{n} ms", working: "Searching…",
     cut: "At least", passed: "{percent}: {n} of {total}", all: "no limit", line: "below {percent}: {n}", more_results: "Show more",
@@ -57,7 +57,7 @@ const WORDS = {
     key_focus: "type", key_move: "choose", key_why: "why", key_close: "close", encode: "encode", total: "total",
     judge_title: "Judge", judge_off: "Judging is off: the server was started without a log.", judge_done: "Nothing is left to judge.", back: "Back to search",
     judge_progress: "{judged} judged, {left} left", disagree: "recall put it at {recall}, ranking at {ranked}", undo: "Undo", skip_pair: "Skip",
-    grade: "grade {n}", judge_question: "Does this document answer the query?", undone: "Undone", document: "Document", judge_empty: "Search first, then judge.",
+    grade: "grade {n}", judge_question: "Does this document answer the query?", judge_empty: "Search first, then judge.",
   },
 };
 
@@ -609,7 +609,7 @@ async function judge(hit, event) {
     await sendFeedback(index, feedbackOn(hit, event));
     judged.set(hit.id, event);
     for (const one of rows.get(hit.id).querySelectorAll(".verdict")) one.setAttribute("aria-pressed", String(one.classList.contains(event)));
-    $("notice").textContent = say("saved");
+    $("saved").textContent = say("saved");
   } catch (error) {
     $("notice").textContent = say("unsaved", { why: say(error.kind ?? "failed") });
   }
@@ -837,7 +837,7 @@ function layOut(before) {
   const last = shown.answer.last;
   const spots = rows.map((row, place) => ({ stage: last, id: row.dataset.id, node: row, base: 0, y: middles[place] }));
   const columns = [...board.querySelectorAll(":scope > .column")].filter((column) => column.offsetParent !== null);
-  const bottom = boxOf($("results")).bottom - origin.top + STEP * 1.5;
+  const bottom = boxOf($("results")).bottom - origin.top + STEP * 2;
   let depth = 0;
   for (const column of columns) {
     const items = [...column.querySelectorAll("li")];
@@ -846,7 +846,7 @@ function layOut(before) {
     items.forEach((item, i) => spots.push({ stage: column.dataset.stage, id: item.dataset.id, node: item, base: places[i] - top - 13, y: places[i] }));
     depth = Math.max(depth, ...places);
   }
-  board.style.setProperty("--beyond", depth > bottom - STEP ? `${bottom - STEP}px` : "-99rem");
+  board.style.setProperty("--beyond", depth > bottom - STEP ? `${bottom - STEP * 1.5}px` : "-99rem");
   board.style.minHeight = depth > bottom - STEP ? `${depth + STEP}px` : "";
   for (const spot of spots) spot.from = before?.get(`${spot.stage} ${spot.id}`) ?? spot.y;
   shown.spots = spots;
@@ -857,7 +857,7 @@ function layOut(before) {
   if (!isMoving) return paint(0);
   const began = performance.now();
   const frame = (now) => {
-    const left = Math.max(0, 1 - (now - began) / MOTION) ** 3;
+    const left = Math.min(1, Math.max(0, 1 - (now - began) / MOTION)) ** 3; // a busy browser's frame may be older than `began`
     paint(left);
     moving = left ? requestAnimationFrame(frame) : 0;
   };
@@ -893,7 +893,7 @@ function drawLines(columns, origin) {
       const { kind } = movement(before >= 0 && rankIn(hit, stages[before]), rankIn(hit, stage));
       const isSkipping = before >= 0 && place - before > 1;
       const [from, start] = before >= 0 ? [byPlace.get(`${stages[before]} ${hit.id}`), sides[before][1] + 4] : [spot, sides[place][0] - 24];
-      if (before >= 0 || place > 0) shown.paths.push({ id: hit.id, from, to: spot, start, end: sides[place][0] - 4, kind, isSkipping });
+      if (before >= 0 || place > 0) shown.paths.push({ id: hit.id, from, to: spot, start, end: sides[place][0] - (stage === stages.at(-1) ? 14 : 4), kind, isSkipping });
       before = place;
     });
   }

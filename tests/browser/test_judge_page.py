@@ -1,0 +1,126 @@
+"""The page /judge in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from paddle_ranker.serving.core.faults import INTERNAL, Fault
+from tests.browser.conftest import OpenPage
+from tests.browser.made_up import TEXTS
+from tests.browser.site import Site
+
+pytestmark = pytest.mark.browser
+QUERY = "苹果手机价格"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Site]:
+    with Site() as site:
+        yield site
+
+
+@pytest.fixture
+def site(served: Site) -> Site:
+    served.reset()
+    return served
+
+
+def shows(page: Any, number: int) -> None:
+    """Wait until this document is shown."""
+    page.wait_for_function("text => document.querySelector('#text').textContent === text", arg=TEXTS[number].text)
+
+
+def press(page: Any, key: str) -> None:
+    with page.expect_response("**/v1/feedback"):
+        page.keyboard.press(key)
+
+
+def test_a_key_for_each_grade_and_undo(open_page: OpenPage, site: Site) -> None:
+    page = open_page(f"{site.address}/judge")
+    shows(page, 0)
+    assert page.inner_text("#asked") == QUERY and page.inner_text("#status") == "已标注 0，还有 6"
+    assert page.locator("#text mark").all_inner_texts() == ["苹果手机", "价", "价格"]
+    assert "召回第 8 位，排序第 1 位" in page.inner_text("#facts")
+    press(page, "3")
+    shows(page, 1)
+    press(page, "0")
+    shows(page, 2)
+    assert page.inner_text("#status") == "已标注 2，还有 4"
+    press(page, "u")
+    shows(page, 1)
+    assert page.inner_text("#status") == "已标注 1，还有 5"
+    page.get_by_role("button", name="等级 1").click()
+    shows(page, 2)
+    told = [(one["id"], one["event"], one.get("label")) for one in site.feedback]
+    assert told == [("doc-0", "judged", 3), ("doc-1", "judged", 0), ("doc-1", "unjudged", None), ("doc-1", "judged", 1)]
+    assert {**site.feedback[0], "label": 0} == {
+        "search_id": "search-1", "query": QUERY, "id": "doc-0", "position": 1, "event": "judged", "label": 0
+    }  # fmt: skip
+
+
+def test_two_labels_are_relevant_and_irrelevant(open_page: OpenPage, site: Site) -> None:
+    site.labels = [0, 1]
+    page = open_page(f"{site.address}/judge?lang=en")
+    shows(page, 0)
+    assert page.locator("#labels button").all_inner_texts() == ["Not relevant 0", "Relevant 1"]
+    page.keyboard.press("2")  # no label of these data
+    press(page, "1")
+    shows(page, 1)
+    press(page, "0")
+    shows(page, 2)
+    assert [(one["event"], "label" in one) for one in site.feedback] == [("relevant", False), ("irrelevant", False)]
+
+
+def test_pairs_can_be_skipped_to_the_end(open_page: OpenPage, site: Site) -> None:
+    page = open_page(f"{site.address}/judge")
+    for number in range(5):
+        shows(page, number)
+        if number == 2:
+            press(page, "2")
+        else:
+            page.keyboard.press("s")
+    shows(page, 5)
+    press(page, "1")
+    page.wait_for_selector("#pair", state="hidden")
+    assert page.inner_text("#status") == "没有待标注的内容了。 已标注 2，还有 4"
+    assert [one["id"] for one in site.feedback] == ["doc-2", "doc-5"]
+    press(page, "u")
+    shows(page, 5)
+
+
+def test_what_is_not_in_the_log_is_not_judged(open_page: OpenPage, site: Site) -> None:
+    page = open_page(f"{site.address}/judge")
+    shows(page, 0)
+    site.fault = Fault(INTERNAL, "the disk is full")
+    press(page, "3")
+    page.wait_for_selector("#failure p")
+    assert "the disk is full" in page.inner_text("#failure p")
+    shows(page, 0)
+    site.fault = None
+    press(page, "3")
+    shows(page, 1)
+    assert page.inner_text("#failure") == "" and len(site.feedback) == 1
+
+
+def test_judging_is_off_without_a_log(open_page: OpenPage, site: Site) -> None:
+    site.index["logging"] = False
+    page = open_page(f"{site.address}/judge")
+    page.wait_for_function(
+        "() => document.querySelector('#status').textContent === '标注没有打开：服务器启动时没有记录日志。'"
+    )
+    assert page.is_hidden("#pair")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (768, "light"), (1440, "light")])
+def test_at_every_width(open_page: OpenPage, site: Site, screenshot: Any, axe: Any, width: int, scheme: str) -> None:
+    page = open_page(f"{site.address}/judge", width=width, height=740, color_scheme=scheme)
+    shows(page, 0)
+    screenshot(page, f"judge-{width}-{scheme}")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    if axe is not None:
+        page.evaluate(axe)
+        found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []

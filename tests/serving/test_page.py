@@ -1,0 +1,99 @@
+"""The routes of the search page, without a browser; and that the page's files fit together."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.routing import Router
+
+from paddle_ranker.serving.http import page
+from paddle_ranker.serving.http.middleware import OPEN_PATHS
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.unit
+FOLDER = REPOSITORY / "paddle_ranker" / "serving" / "page"
+
+
+def get(path: str, method: str = "GET", **headers: str) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=Router(page.routes()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.request(method, path, headers=headers)
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "kind"),
+    [
+        ("/", "search.html", "text/html"),
+        ("/judge", "judge.html", "text/html"),
+        ("/page/page.css", "page.css", "text/css"),
+        ("/page/search.js", "search.js", "text/javascript"),
+        ("/page/judge.js", "judge.js", "text/javascript"),
+        ("/page/icon.svg", "icon.svg", "image/svg+xml"),
+    ],
+)
+def test_a_file_is_sent_once_to_each_browser(path: str, name: str, kind: str) -> None:
+    answer = get(path)
+    assert answer.status_code == 200 and answer.content == (FOLDER / name).read_bytes()
+    assert answer.headers["content-type"].partition(";")[0] == kind
+    assert answer.headers["content-security-policy"].startswith("default-src 'self';")
+    assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cache-control"] == "no-cache"
+    etag = answer.headers["etag"]
+    for known in (etag, f'"other", W/{etag}', "*"):
+        again = get(path, **{"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert get(path, **{"If-None-Match": '"other"'}).status_code == 200
+    assert get(path, "HEAD").headers["content-length"] == str(len(answer.content))
+
+
+def test_every_file_has_a_path_that_needs_no_key_and_no_other_has() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == {
+        path.rpartition("/")[2] or "search.html" for path in page.PAGE_PATHS
+    } - {"judge"} | {"judge.html"}
+    assert page.PAGE_PATHS.keys() <= OPEN_PATHS
+    for path in ("/page/", "/page/../page.py", "/page/search.html", "/judge/x"):
+        assert get(path).status_code == 404
+    assert get("/", "POST").status_code == 405
+
+
+@pytest.mark.parametrize("name", ["search.html", "judge.html"])
+def test_the_pages_name_files_of_this_server_alone(name: str) -> None:
+    html = (FOLDER / name).read_text(encoding="utf-8")
+    for address in re.findall(r'(?:src|href|action)="([^"]*)"', html):
+        assert address in ("./", "?", "judge") or address.startswith("#") or f"/{address}" in page.PAGE_PATHS, address
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", html)
+
+
+def test_the_first_view_is_small() -> None:
+    assert sum((FOLDER / name).stat().st_size for name in ("search.html", "page.css", "search.js")) < 100_000
+
+
+def words(language: str) -> set[str]:
+    """Return the names of the texts of a language."""
+    found = re.search(rf"^  {language}: \{{\n(.*?)^  \}},\n", (FOLDER / "search.js").read_text("utf-8"), re.M | re.S)
+    assert found
+    names = re.findall(r'(\w+): "[^"]*",', found[1])
+    assert len(names) == len(set(names))
+    return set(names)
+
+
+def test_both_languages_say_the_same_and_every_word_is_used() -> None:
+    assert words("zh") == words("en")
+    files = {path: path.read_text(encoding="utf-8") for path in FOLDER.iterdir() if path.suffix in (".html", ".js")}
+    code = "".join(re.sub(r"^const WORDS = .*?^\};$", "", text, flags=re.M | re.S) for text in files.values())
+    said = set(re.findall(r'(?:\bsay\(|data-(?:say|label)=)"(\w+)"', code)) | set(re.findall(r'"(\w+)"', code))
+    assert set(re.findall(r'(?:\bsay\(|data-(?:say|label)=)"(\w+)"', code)) <= words("zh")
+    made = re.compile(r"(legend|late|signal)_\w+|searched|busy")  # put together from a name of the answer
+    assert {word for word in words("zh") - said if not made.fullmatch(word)} == set()
+
+
+def test_texts_enter_the_page_as_text_alone() -> None:
+    for name in ("search.js", "judge.js"):
+        code = Path(FOLDER / name).read_text(encoding="utf-8")
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", code)

@@ -693,3 +693,27 @@ def test_at_every_width_in_light_and_dark(
             found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
             assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == [], json.dumps(found)
     screenshot(page, f"gone-{width}-{scheme}")
+
+
+def test_a_hundred_results_are_laid_out_as_seldom_as_ten(open_page: OpenPage, site: Site) -> None:
+    """What costs time is laying out; an answer is laid out a few times as a whole, not once for each of its rows."""
+
+    def copy(content: dict[str, Any]) -> dict[str, Any]:
+        hits = content["hits"]
+        many = [{**hits[place % len(hits)], "id": f"copy-{place}", "rank": place + 1} for place in range(100)]
+        return {**content, "hits": many}
+
+    page = open_page(at(site), reduced_motion="reduce")
+    page.wait_for_selector(".verdict")
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Performance.enable")
+
+    def layouts() -> int:
+        metrics = devtools.send("Performance.getMetrics")["metrics"]
+        return int(next(one["value"] for one in metrics if one["name"] == "LayoutCount"))
+
+    site.change = copy
+    before = layouts()
+    search(page, QUERY)
+    page.wait_for_function("() => document.querySelectorAll('#results > li').length === 100")
+    assert layouts() - before < 50

@@ -108,12 +108,19 @@ export function make(tag, attributes = {}, ...children) {
   return node;
 }
 
-const format = (value, options) => new Intl.NumberFormat(language, options).format(value);
-const count = (value) => (Number.isFinite(value) ? format(value) : "?");
-const score = (value) => (Number.isFinite(value) ? format(value, { maximumSignificantDigits: 3 }) : "?");
-const signed = (value) => format(value, { maximumSignificantDigits: 3, signDisplay: "exceptZero" });
-const percent = (value, digits = 1) => format(value, { style: "percent", minimumFractionDigits: digits, maximumFractionDigits: digits });
-const time = (value) => say("milliseconds", { n: format(value, { minimumFractionDigits: 1, maximumFractionDigits: 1 }) });
+/** Return a function that writes numbers in the page's language; to make an `Intl.NumberFormat` takes longest. */
+function numbers(options) {
+  const formats = {};
+  return (value) => (Number.isFinite(value) ? (formats[language] ??= new Intl.NumberFormat(language, options)).format(value) : "?");
+}
+
+const count = numbers({});
+const score = numbers({ maximumSignificantDigits: 3 });
+const signed = numbers({ maximumSignificantDigits: 3, signDisplay: "exceptZero" });
+const percent = numbers({ style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const wholePercent = numbers({ style: "percent" });
+const tenths = numbers({ minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const time = (value) => say("milliseconds", { n: tenths(value) });
 
 /** A refusal or failure of the server: `kind` says how to tell it, `retryAfter` is in seconds. */
 class Failure extends Error {
@@ -481,7 +488,7 @@ function drawAnswer(answer) {
   state.open = state.open.filter((id) => shown.hits.has(id));
   drawTabs(answer);
   drawHead(answer);
-  $("results").replaceChildren(...answer.hits.map(drawHit));
+  answer.hits.forEach(drawHit);
   drawColumns(answer);
   chooseStage(before);
 }
@@ -559,7 +566,7 @@ const tellWay = (hit) =>
     return rank ? say("place", { stage: say(stage), rank: count(rank) }) : say("missing", { stage: say(stage) });
   });
 
-/** Draw a row of the list. */
+/** Draw a row of the list; `chooseStage` puts it in its place. */
 function drawHit(hit, place) {
   const [from, to] = windowOf(hit);
   const [why, text] = [`why-${place}`, `text-${place}`];
@@ -579,7 +586,6 @@ function drawHit(hit, place) {
   );
   shown.rows.set(hit.id, row);
   if (state.open.includes(hit.id)) openWhy(hit);
-  return row;
 }
 
 function drawProbability(hit) {
@@ -731,7 +737,7 @@ function drawCut() {
   const passes = (row) => state.min === 0 || (shown.hits.get(row.dataset.id).probability ?? 1) >= state.min;
   const passed = rows.filter(passes);
   for (const row of rows) row.classList.toggle("is-below", !passes(row));
-  const told = percent(state.min, 0);
+  const told = wholePercent(state.min);
   const next = rows[rows.indexOf(passed.at(-1)) + 1];
   $("passed").textContent = state.min ? say("passed", { percent: told, n: count(passed.length), total: count(rows.length) }) : say("all");
   $("least").setAttribute("aria-valuetext", state.min ? told : say("all"));
@@ -771,12 +777,12 @@ function chooseStage(before) {
   }
   const listed = new Set(found.map((hit) => rows.get(hit.id)));
   for (const row of rows.values()) row.hidden = !listed.has(row);
-  $("results").append(...listed, ...[...rows.values()].filter((row) => row.hidden));
   for (const hit of found) {
     const row = rows.get(hit.id);
     row.querySelector(".place").textContent = count(rankIn(hit, stage));
     row.querySelector(".moved").replaceChildren(...drawMoved(hit, stage));
   }
+  $("results").replaceChildren(...listed, ...[...rows.values()].filter((row) => row.hidden));
   layOut(before);
 }
 
@@ -792,6 +798,7 @@ function drawMoved(hit, stage) {
 
 const MOTION = 200; // milliseconds in which things move to their new places
 const STEP = 26; // pixels between documents below the last row
+const MIDDLE = 22; // pixels from the top of a row to the middle of its first line
 const SVG = "http://www.w3.org/2000/svg";
 let moving = 0; // the animation frame that is asked for; 0: nothing moves
 let laidOut = ""; // the size of the list for which all was laid out
@@ -811,7 +818,7 @@ function drawColumns(answer) {
 }
 
 function drawItem(hit, stage) {
-  const text = joined(codePoints(hit.text).slice(...windowOf(hit)).slice(0, 40));
+  const text = joined(codePoints(hit.text).slice(...windowOf(hit)).slice(0, 24)); // more than the column has room for
   // Reached by mouse and by screen readers; by keyboard the rows of the list do the same.
   const button = make("button", { type: "button", tabindex: "-1", title: text, onclick: () => (follow(shown.followed === hit.id ? null : hit.id), reveal(hit.id)) },
     make("b", {}, count(rankIn(hit, stage))), " ", make("span", { lang: languageOf(hit.text) }, text));
@@ -833,7 +840,7 @@ function layOut(before) {
   for (const row of rows) row.style.transform = "";
   const origin = board.getBoundingClientRect();
   const boxOf = (node) => node.getBoundingClientRect();
-  const middles = rows.map((row) => boxOf(row.querySelector(".place")).top - origin.top + 13);
+  const middles = rows.map((row) => boxOf(row).top - origin.top + MIDDLE); // not of what is in a row: it may not be laid out
   const last = shown.answer.last;
   const spots = rows.map((row, place) => ({ stage: last, id: row.dataset.id, node: row, base: 0, y: middles[place] }));
   const columns = [...board.querySelectorAll(":scope > .column")].filter((column) => column.offsetParent !== null);
@@ -848,20 +855,27 @@ function layOut(before) {
   }
   board.style.setProperty("--beyond", depth > bottom - STEP ? `${bottom - STEP * 1.5}px` : "-99rem");
   board.style.minHeight = depth > bottom - STEP ? `${depth + STEP}px` : "";
-  for (const spot of spots) spot.from = before?.get(`${spot.stage} ${spot.id}`) ?? spot.y;
+  const isNear = (y) => y > -origin.top - innerHeight && y < -origin.top + 2 * innerHeight;
+  for (const spot of spots) {
+    const was = before?.get(`${spot.stage} ${spot.id}`) ?? spot.y;
+    spot.from = isNear(was) || isNear(spot.y) ? was : spot.y; // nobody sees what moves far from the window
+  }
   shown.spots = spots;
   drawLines(columns.length ? [...columns, $("answer")] : [], origin);
   drawCut();
   markFollowed();
-  const isMoving = !still.matches && before && spots.some((spot) => spot.from !== spot.y);
-  if (!isMoving) return paint(0);
+  const isMoving = ({ from, y }) => from !== y;
+  const moved = still.matches ? [] : spots.filter(isMoving);
+  if (!moved.length) return paint(0, spots, shown.paths);
+  const bent = shown.paths.filter(({ from, to }) => isMoving(from) || isMoving(to));
+  paint(1, spots, shown.paths);
   const began = performance.now();
   const frame = (now) => {
     const left = Math.min(1, Math.max(0, 1 - (now - began) / MOTION)) ** 3; // a busy browser's frame may be older than `began`
-    paint(left);
+    paint(left, moved, bent);
     moving = left ? requestAnimationFrame(frame) : 0;
   };
-  return frame(began);
+  return (moving = requestAnimationFrame(frame));
 }
 
 const sizeOfList = () => `${$("board").clientWidth} ${$("results").offsetHeight}`;
@@ -905,14 +919,14 @@ function drawLines(columns, origin) {
   }));
 }
 
-/** Draw everything where it belongs, less the share `left` of its way from where it was. */
-function paint(left) {
-  for (const spot of shown.spots) {
+/** Draw documents and lines where they belong, less the share `left` of their way from where they were. */
+function paint(left, spots, paths) {
+  for (const spot of spots) {
     spot.now = spot.y + (spot.from - spot.y) * left;
     const shift = spot.base + spot.now - spot.y;
     spot.node.style.transform = shift ? `translateY(${shift.toFixed(1)}px)` : "";
   }
-  for (const { node, from, to, start, end } of shown.paths) {
+  for (const { node, from, to, start, end } of paths) {
     const [middle, one, two] = [(start + end) / 2, from.now.toFixed(1), to.now.toFixed(1)];
     node.setAttribute("d", `M${start} ${one}C${middle} ${one} ${middle} ${two} ${end} ${two}`);
   }
@@ -927,7 +941,9 @@ function follow(id) {
 
 function markFollowed(id = shown.followed) {
   $("board").classList.toggle("is-following", id !== null);
-  for (const node of $("board").querySelectorAll("[data-id]")) node.classList.toggle("is-followed", node.dataset.id === id);
+  for (const node of $("board").querySelectorAll(".is-followed")) node.classList.remove("is-followed");
+  if (id === null) return;
+  for (const node of $("board").querySelectorAll(`[data-id="${CSS.escape(id)}"]`)) node.classList.add("is-followed");
 }
 
 // ---- keys and mouse ---------------------------------------------------------------------------------------------

@@ -166,6 +166,26 @@ def test_a_line_rises_where_the_rank_gets_better(open_page: OpenPage, site: Site
         assert {"up": end < start - 1, "down": end > start + 1}.get(kind, abs(end - start) < 1), (kind, start, end)
 
 
+def test_lines_end_at_their_rows_wherever_one_scrolls(open_page: OpenPage, site: Site) -> None:
+    """Rows far from the window are laid out later, and then have another height than was assumed."""
+    script = """() => {
+      window.scrollBy(0, 400);
+      const top = document.querySelector('#board').getBoundingClientRect().top;
+      const lines = [...document.querySelectorAll('#lines path')];
+      const apart = [...document.querySelectorAll('#results > li')].map((row) => {
+        const path = lines.filter((one) => one.dataset.id === row.dataset.id).at(-1);
+        const end = top + path.getPointAtLength(path.getTotalLength()).y;
+        return Math.abs(end - row.querySelector('.place').getBoundingClientRect().top - 13);
+      });
+      return apart.every((one) => one < 2) && scrollY + innerHeight >= document.documentElement.scrollHeight - 1;
+    }"""
+    page = open_page(at(site, top_k=50, min=0.2), reduced_motion="reduce")
+    page.wait_for_selector(".verdict")
+    page.wait_for_function(script)
+    line, below = page.locator("#line").bounding_box(), page.locator(f"{ROW}.is-below").first.bounding_box()
+    assert abs(line["y"] - below["y"]) < 3
+
+
 def test_a_click_follows_a_document_through_all_columns(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site))
     page.click(".column[data-stage=words] li:nth-child(2) button")

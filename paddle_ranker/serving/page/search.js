@@ -878,6 +878,11 @@ function layOut(before) {
   return (moving = requestAnimationFrame(frame));
 }
 
+/** Lay out anew if the list has another size by now. */
+function layOutAgain() {
+  if (shown?.answer.hits.length && laidOut !== sizeOfList()) layOut(moving ? positions() : undefined);
+}
+
 const sizeOfList = () => `${$("board").clientWidth} ${$("results").offsetHeight}`;
 const deepestRank = () => Math.max(...shown.answer.stages.flatMap((stage) => shown.answer.hits.map((hit) => rankIn(hit, stage) ?? 0)));
 
@@ -1100,9 +1105,9 @@ async function start() {
     search("back");
   });
   narrow.addEventListener("change", redraw);
-  new ResizeObserver(() => {
-    if (shown?.answer.hits.length && laidOut !== sizeOfList()) layOut(moving ? positions() : undefined);
-  }).observe($("answer"));
+  new ResizeObserver(layOutAgain).observe($("answer"));
+  // A row that comes near the window gets its true height: the list may then be as high as the observer saw it before.
+  $("results").addEventListener("contentvisibilityautostatechange", () => requestAnimationFrame(layOutAgain), true);
   if (!state.q) $("query").focus();
   search("back");
   index = await ask("v1/index").catch(() => ({}));

@@ -646,6 +646,10 @@ def test_both_languages(open_page: OpenPage, site: Site) -> None:
     page.wait_for_selector(ROW)
     search(page, "深度学习")
     assert page.inner_text("h1") == "搜索" and "lang=zh" in page.url
+    page.click("#to-judge")
+    page.wait_for_url("**/judge?lang=zh")
+    page.click("header nav a")
+    page.wait_for_url("**/?lang=zh")
 
 
 def test_more_results(open_page: OpenPage, site: Site) -> None:

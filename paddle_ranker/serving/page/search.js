@@ -70,11 +70,12 @@ export function say(name, values = {}) {
 
 /** Choose the language of the address, else of the browser, and put it into what the HTML file holds. */
 export function speak() {
-  const asked = new URLSearchParams(location.search).get("lang") ?? navigator.language;
-  language = asked.toLowerCase().startsWith("zh") ? "zh" : "en";
+  const asked = new URLSearchParams(location.search).get("lang");
+  language = (asked ?? navigator.language).toLowerCase().startsWith("zh") ? "zh" : "en";
   document.documentElement.lang = language;
   for (const node of document.querySelectorAll("[data-say]")) node.textContent = say(node.dataset.say);
   for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", say(node.dataset.label));
+  for (const link of document.querySelectorAll("[data-to]")) link.href = link.dataset.to + (asked ? `?lang=${language}` : "");
   const other = document.getElementById("language");
   other.textContent = say("other");
   other.lang = other.hreflang = language === "zh" ? "en" : "zh";
@@ -1006,6 +1007,10 @@ function listenToSettings() {
 
 /** `/` goes to the query, arrows go through the rows, Escape closes what is open and goes back to the query. */
 function listenToKeys() {
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address is that of the search
+    $("results").focus();
+  });
   document.addEventListener("keydown", (event) => {
     if (event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
     const { target, key } = event;

@@ -16,6 +16,7 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
 FOLDER = REPOSITORY / "paddle_ranker" / "serving" / "page"
+PATHS = page.PAGE_PATHS
 
 
 def get(path: str, method: str = "GET", **headers: str) -> httpx.Response:
@@ -53,10 +54,9 @@ def test_a_file_is_sent_once_to_each_browser(path: str, name: str, kind: str) ->
 
 
 def test_every_file_has_a_path_that_needs_no_key_and_no_other_has() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == {
-        path.rpartition("/")[2] or "search.html" for path in page.PAGE_PATHS
-    } - {"judge"} | {"judge.html"}
-    assert page.PAGE_PATHS.keys() <= OPEN_PATHS
+    sent = {"search.html" if path == "/" else "judge.html" if path == "/judge" else Path(path).name for path in PATHS}
+    assert sent == {path.name for path in FOLDER.iterdir() if path.suffix not in (".py", "")}
+    assert PATHS.keys() <= OPEN_PATHS
     for path in ("/page/", "/page/../page.py", "/page/search.html", "/judge/x"):
         assert get(path).status_code == 404
     assert get("/", "POST").status_code == 405
@@ -66,7 +66,7 @@ def test_every_file_has_a_path_that_needs_no_key_and_no_other_has() -> None:
 def test_the_pages_name_files_of_this_server_alone(name: str) -> None:
     html = (FOLDER / name).read_text(encoding="utf-8")
     for address in re.findall(r'(?:src|href|action)="([^"]*)"', html):
-        assert address in ("./", "?", "judge") or address.startswith("#") or f"/{address}" in page.PAGE_PATHS, address
+        assert address in ("./", "?", "judge") or address.startswith("#") or f"/{address}" in PATHS, address
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", html)
 
 

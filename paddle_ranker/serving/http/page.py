@@ -34,7 +34,7 @@ PAGE_PATHS: Mapping[str, str] = dict.fromkeys(_FILES, "page")
 
 def routes() -> list[BaseRoute]:
     """Return the routes; the files are read now, once."""
-    folder = files("paddle_ranker.serving").joinpath("page")
+    folder = files("paddle_ranker.serving.page")
     return [Route(path, _file_handler(name, folder.joinpath(name).read_bytes())) for path, name in _FILES.items()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -333,6 +334,14 @@ def test_a_query_that_was_cut_is_told(open_page: OpenPage, site: Site) -> None:
     assert page.inner_text("#notice") == f"查询太长：只用了前 {CUT} 个字。"
     assert site.asked[-1]["query"] == long and page.locator(ROW).count() == 10
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert len(page.url) < 200  # servers and chats cut longer addresses
+    page.reload()
+    page.wait_for_selector(ROW)
+    assert page.input_value("#query") == long
+    search(page, QUERY)
+    with page.expect_response("**/v1/search"):
+        page.go_back()
+    assert page.input_value("#query") == long == site.asked[-1]["query"]
 
 
 def test_a_script_in_a_text_stays_text(open_page: OpenPage, site: Site) -> None:
@@ -413,13 +422,44 @@ def test_an_answer_that_is_none_is_told(open_page: OpenPage, site: Site) -> None
     assert page.inner_text("#failure p") == "服务器的回答读不懂。" and page.is_hidden("#board")
 
 
+def damaged(value: Any, choose: random.Random, share: float) -> Any:
+    """Return JSON with some of its values replaced by others, or left out."""
+    if choose.random() < share:
+        return choose.choice([None, -1, 1e308, "", "文", [], {}, [None], True])
+    if isinstance(value, dict):
+        return {name: damaged(one, choose, share) for name, one in value.items() if choose.random() > share / 2}
+    if isinstance(value, list):
+        return [damaged(one, choose, share) for one in value]
+    return value
+
+
+def test_no_answer_breaks_the_page(open_page: OpenPage, site: Site) -> None:
+    """Whatever is wrong in an answer: it is drawn, or told to be unreadable; and the next one is drawn."""
+    choose = random.Random(7)
+    page = open_page(site.address)
+    drawn = 0
+    for number in range(20):
+        share = choose.choice([0.001, 0.01, 0.05])
+        site.change = lambda content, share=share: damaged(content, choose, share)  # type: ignore[misc]
+        page.evaluate("for (const one of document.querySelectorAll('#failure, #results')) one.replaceChildren()")
+        search(page, f"{QUERY}{number}")
+        page.wait_for_function("() => document.querySelector('#failure p, #results > li, #nothing:not([hidden])')")
+        drawn += page.locator(ROW).count() > 0
+        if page.is_visible(".ask-why"):
+            page.locator(".ask-why").last.click()
+    assert 3 < drawn < 20
+    site.reset()
+    search(page, QUERY)
+    assert shown_ids(page) == [hit["id"] for hit in answer(ASKED, "")["hits"]] and page.inner_text("#failure") == ""
+
+
 def test_a_key_is_asked_for_where_the_server_needs_one(open_page: OpenPage) -> None:
     with Site(api_key="a secret key") as site:
         page = open_page(at(site))
         page.wait_for_selector("#failure input")
         page.fill("#failure input", "a secret key")
         page.press("#failure input", "Enter")
-        page.wait_for_selector(ROW)
+        page.wait_for_selector(f"{ROW} .verdict")  # what GET /v1/index says is known by now, too
         assert "secret" not in page.url
 
 

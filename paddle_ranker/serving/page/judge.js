@@ -29,7 +29,7 @@ async function load() {
     draw();
   } catch (error) {
     $("pair").hidden = true;
-    if (error.message && error.kind === "refused") $("status").textContent = say("judge_off");
+    if (error.status === 404) $("status").textContent = say("judge_off");
     else showFailure(error, load);
   }
 }

@@ -123,11 +123,11 @@ const wholePercent = numbers({ style: "percent" });
 const tenths = numbers({ minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const time = (value) => say("milliseconds", { n: tenths(value) });
 
-/** A refusal or failure of the server: `kind` says how to tell it, `retryAfter` is in seconds. */
+/** A refusal or failure of the server: `kind` says how to tell it, `status` is HTTP's, `retryAfter` is in seconds. */
 class Failure extends Error {
-  constructor(kind, message = "", retryAfter = 0) {
+  constructor(kind, message = "", status = 0, retryAfter = 0) {
     super(message);
-    Object.assign(this, { kind, retryAfter });
+    Object.assign(this, { kind, status, retryAfter });
   }
 }
 
@@ -161,13 +161,13 @@ export async function ask(path, { method = "GET", body, signal, keepalive } = {}
   if (response.ok && content !== null) return content;
   const kinds = { 401: "needs_key", 404: "refused", 429: "busy", 502: "gone", 503: "busy", 504: "busy" };
   const kind = response.ok ? "unread" : kinds[response.status] ?? (response.status < 500 ? "refused" : "failed");
-  throw new Failure(kind, content?.message ?? "", Number(response.headers.get("Retry-After")) || 0);
+  throw new Failure(kind, content?.message ?? "", response.status, Number(response.headers.get("Retry-After")) || 0);
 }
 
 /** Show a failure with a way to try again, and where a key is missing, a field for it. */
 export function showFailure(error, again, note = "") {
   const again_in = error.retryAfter ? say("again_in", { n: count(error.retryAfter) }) : "";
-  const told = [say(error.kind ?? "failed"), error.kind ? error.message : String(error), again_in, note].filter(Boolean).join(" ");
+  const told = [say(error.kind ?? "unread"), error.message, again_in, note].filter(Boolean).join(" ");
   const field = error.kind === "needs_key" && make("input", { type: "password", "aria-label": say("key"), autocomplete: "current-password" });
   const submit = (event) => {
     event.preventDefault();
@@ -275,9 +275,12 @@ const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100
 let state = { ...DEFAULTS, open: [] };
 let index = {}; // what GET /v1/index says
 
+const LONG = 4000; // characters of an address that servers and people take; a longer query stays in the history alone
+
 /** Return the settings of the address; what is none of them is left at its default. */
 function readAddress() {
   const given = new URLSearchParams(location.search);
+  if (history.state?.q) given.set("q", history.state.q);
   const read = { ...DEFAULTS, open: given.getAll("open") };
   for (const [name, usual] of Object.entries(DEFAULTS)) {
     const value = given.get(name);
@@ -303,11 +306,16 @@ function remember(how) {
   for (const id of state.open) address.append("open", id);
   const given = new URLSearchParams(location.search).get("lang");
   if (given) address.set("lang", given);
-  const [next, entry] = [`?${address}`, { typed: how === "typed" || (how === "same" && Boolean(history.state?.typed)) }];
-  const isNew = next !== (location.search || "?") && !(how === "same" || (how === "typed" && history.state?.typed));
+  const entry = { typed: how === "typed" || (how === "same" && Boolean(history.state?.typed)) };
+  if (String(address).length > LONG) {
+    address.delete("q");
+    entry.q = state.q;
+  }
+  const next = `?${address}`;
+  const isNew = (next !== (location.search || "?") || entry.q !== history.state?.q) && !(how === "same" || (how === "typed" && history.state?.typed));
   history[isNew ? "pushState" : "replaceState"](entry, "", next);
   clearTimeout(settling);
-  if (entry.typed) settling = setTimeout(() => history.replaceState({ typed: false }, ""), SETTLED);
+  if (entry.typed) settling = setTimeout(() => history.replaceState({ ...history.state, typed: false }, ""), SETTLED);
 }
 
 const filterOf = () => JSON.parse(state.filter);
@@ -414,15 +422,26 @@ async function search(how) {
     const answer = await ask("v1/search", { method: "POST", body: question(), signal: mine.signal });
     if (mine === asking) drawAnswer(readAnswer(answer));
   } catch (error) {
-    if (mine !== asking || error.name === "AbortError") return;
-    if (!(error instanceof Failure)) console.error(error);
-    $("status").textContent = "";
-    $("board").classList.toggle("is-stale", Boolean(shown));
-    showFailure(error, () => search("same"), shown ? say("stale", { query: shown.query }) : "");
+    if (mine === asking && error.name !== "AbortError") tellFailure(error);
   } finally {
     clearTimeout(slow);
     if (mine === asking) setWorking(false);
   }
+}
+
+/** Say what went wrong. Earlier results stay, unless it went wrong while these were drawn. */
+function tellFailure(error) {
+  if (!(error instanceof Failure)) {
+    console.warn(error);
+    error = new Failure("unread", String(error));
+    clearAnswer();
+  }
+  $("status").textContent = "";
+  const again = () => {
+    if (error.kind === "needs_key") loadIndex();
+    search("same");
+  };
+  showFailure(error, again, shown ? say("stale", { query: shown.query }) : "");
 }
 
 function question() {
@@ -431,13 +450,15 @@ function question() {
   return rank_top ? { ...asked, rank_top } : asked;
 }
 
+const isRank = (rank) => Number.isInteger(rank) && rank > 0;
+
 /** Return an answer that can be drawn; throws `Failure` where it has not the shape of one. */
 function readAnswer(answer) {
-  const isHit = (hit) => hit && typeof hit.id === "string" && typeof hit.text === "string" && Number.isFinite(hit.rank);
+  const isHit = (hit) => hit && typeof hit.id === "string" && typeof hit.text === "string" && isRank(hit.rank);
   if (!Array.isArray(answer.hits) || !answer.hits.every(isHit)) throw new Failure("unread");
   const degraded = answer.degraded ?? [];
   const isRanked = answer.ranked !== false && !degraded.includes("rank");
-  const has = (stage) => answer.hits.some((hit) => hit.stages?.[stage]);
+  const has = (stage) => answer.hits.some((hit) => isRank(hit.stages?.[stage]?.rank));
   const stages = STAGES.filter((stage) => (stage === "ranked" ? isRanked : stage === "fused" ? !isRanked || has(stage) : has(stage)));
   return { ...answer, degraded, isRanked, stages, last: stages.at(-1) };
 }
@@ -449,12 +470,16 @@ function setWorking(isWorking) {
   else if (shown && $("status").textContent === say("working")) $("status").textContent = tellFound(shown.answer);
 }
 
+function clearAnswer() {
+  shown = null;
+  for (const id of ["board", "nothing", "legend", "welcome"]) $(id).hidden = true;
+  for (const id of ["failure", "status", "notice"]) $(id).replaceChildren();
+}
+
 /** Show the page without an answer, as it is before a query. */
 function showWelcome() {
-  shown = null;
+  clearAnswer();
   document.body.classList.add("is-empty");
-  for (const id of ["board", "nothing", "legend"]) $(id).hidden = true;
-  for (const id of ["failure", "status", "notice"]) $(id).replaceChildren();
   $("welcome").hidden = false;
   const tries = (index.examples ?? []).slice(0, 5).map((query) => make("button", { type: "button", lang: languageOf(query), onclick: () => searchFor(query) }, query));
   $("tries").replaceChildren(...(tries.length ? [say("tries"), ...tries] : []));
@@ -479,7 +504,6 @@ function drawAnswer(answer) {
   document.body.classList.remove("is-empty");
   $("welcome").hidden = true;
   $("failure").replaceChildren();
-  $("board").classList.remove("is-stale");
   $("notice").replaceChildren(...notices(answer).map((told) => make("span", {}, told)));
   const isEmpty = !answer.hits.length;
   $("status").textContent = isEmpty ? "" : tellFound(answer);
@@ -539,7 +563,7 @@ function drawHead(answer) {
 }
 
 /** Return the rank that a stage gave a hit; undefined where it did not find it. The last stage's is the hit's own. */
-const rankIn = (hit, stage) => (stage === shown.answer.last ? hit.rank : hit.stages?.[stage]?.rank);
+const rankIn = (hit, stage) => (stage === shown.answer.last ? hit.rank : isRank(hit.stages?.[stage]?.rank) ? hit.stages[stage].rank : undefined);
 
 /** Return how a hit came from one rank to another: its `kind` (up, down, same, new) and by how many places. */
 function movement(from, to) {
@@ -579,7 +603,7 @@ function drawHit(hit, place) {
     make("span", { class: "place", "aria-hidden": "true" }, count(hit.rank)),
     make(
       "div", { class: "body" },
-      make("p", { class: "text", id: text, lang: languageOf(hit.text) }, ...marked(hit.text, hit.highlights, from, to)),
+      make("p", { class: "text", id: text, lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights, from, to)),
       make("div", { class: "meta" }, drawProbability(hit), make("span", { class: "moved" }), tellFields(hit), make("span", { class: "unseen" }, tellWay(hit).join(", ")),
         make("span", { class: "acts" }, button, open, ...drawVerdicts(hit, text))),
       make("div", { id: why, class: "why", role: "region", hidden: true }),
@@ -1094,7 +1118,7 @@ function redraw() {
   else if (!state.q) showWelcome();
 }
 
-async function start() {
+function start() {
   state = readAddress();
   speak();
   drawIndex();
@@ -1115,6 +1139,10 @@ async function start() {
   $("results").addEventListener("contentvisibilityautostatechange", () => requestAnimationFrame(layOutAgain), true);
   if (!state.q) $("query").focus();
   search("back");
+  loadIndex();
+}
+
+async function loadIndex() {
   index = await ask("v1/index").catch(() => ({}));
   redraw();
 }

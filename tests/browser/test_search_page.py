@@ -405,6 +405,15 @@ def test_a_server_that_is_gone_is_no_empty_list(open_page: OpenPage, site: Site)
     assert page.inner_text("#failure") == "" and "深度学习" in page.locator(".text").first.inner_text()
 
 
+def test_a_failure_after_an_empty_answer_is_no_empty_answer(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site, "zzzz"))
+    page.wait_for_selector("#nothing:visible")
+    site.fault = Fault(INTERNAL, "the index is closed")
+    page.press("#query", "Enter")
+    page.wait_for_selector("#failure p")
+    assert page.inner_text("#failure p") == "服务器出错了。 the index is closed" and page.is_hidden("#nothing")
+
+
 def test_a_busy_server_says_when_to_try_again(open_page: OpenPage, site: Site) -> None:
     site.fault = Fault(OVERLOADED, "64 searches wait, which is the limit", retry_after=3)
     page = open_page(at(site))

@@ -429,13 +429,14 @@ async function search(how) {
   }
 }
 
-/** Say what went wrong. Earlier results stay, unless it went wrong while these were drawn. */
+/** Say what went wrong. Earlier results stay, unless it went wrong while these were drawn, or nothing was found. */
 function tellFailure(error) {
-  if (!(error instanceof Failure)) {
+  const isDrawn = error instanceof Failure;
+  if (!isDrawn) {
     console.warn(error);
     error = new Failure("unread", String(error));
-    clearAnswer();
   }
+  if (!isDrawn || !shown?.answer.hits.length) clearAnswer();
   $("status").textContent = "";
   const again = () => {
     if (error.kind === "needs_key") loadIndex();

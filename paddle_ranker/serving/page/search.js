@@ -501,7 +501,7 @@ function drawAnswer(answer) {
   const before = shown && positions();
   const { clicked, judged, followed } = shown?.answer === answer ? shown : { clicked: new Set(), judged: new Map(), followed: null };
   const hits = new Map(answer.hits.map((hit) => [hit.id, hit]));
-  shown = { answer, query: state.q, hits, rows: new Map(), spots: [], paths: [], clicked, judged, followed };
+  shown = { answer, query: state.q, hits, rows: new Map(), bare: new Set(), stage: answer.last, spots: [], paths: [], clicked, judged, followed };
   document.body.classList.remove("is-empty");
   $("welcome").hidden = true;
   $("failure").replaceChildren();
@@ -517,6 +517,7 @@ function drawAnswer(answer) {
   answer.hits.forEach(drawHit);
   drawColumns(answer);
   chooseStage(before);
+  requestAnimationFrame(() => setTimeout(fillRest, 0, shown));
 }
 
 function notices(answer) {
@@ -592,26 +593,42 @@ const tellWay = (hit) =>
     return rank ? say("place", { stage: say(stage), rank: count(rank) }) : say("missing", { stage: say(stage) });
   });
 
-/** Draw a row of the list; `chooseStage` puts it in its place. */
+const SOON = 20; // rows that are drawn whole at once; of the others, further down, only the text
+
+/** Draw a row of the list, its place and text; `chooseStage` puts it in its place. */
 function drawHit(hit, place) {
-  const [from, to] = windowOf(hit);
-  const [why, text] = [`why-${place}`, `text-${place}`];
+  const text = make("p", { class: "text", id: `text-${place}`, lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights, ...windowOf(hit)));
+  const rank = make("span", { class: "place", "aria-hidden": "true" }, count(hit.rank));
+  shown.rows.set(hit.id, make("li", { "data-id": hit.id }, rank, make("div", { class: "body" }, text)));
+  shown.bare.add(hit.id);
+  if (place < SOON) fillRow(hit.id);
+  if (state.open.includes(hit.id)) openWhy(hit);
+}
+
+/** Fill some of the rows that have but their text, and then more; what is seen is drawn by now. */
+function fillRest(drawn) {
+  if (drawn !== shown) return;
+  [...drawn.bare].slice(0, SOON).forEach(fillRow);
+  if (drawn.bare.size) setTimeout(fillRest, 0, drawn);
+}
+
+/** Draw what stands below the text of a row, if it is not there yet; return the row. */
+function fillRow(id) {
+  const [row, hit] = [shown.rows.get(id), shown.hits.get(id)];
+  if (!shown.bare.delete(id)) return row;
+  const text = row.querySelector(".text").id;
+  const why = `why-${text}`;
   const address = addressIn(hit.fields);
   const button = make("button", { type: "button", class: "ask-why", "aria-expanded": "false", "aria-controls": why, "aria-describedby": text, onclick: () => toggleWhy(hit.id) }, say("why"));
   const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", "aria-describedby": text, title: say("open"), "aria-label": say("open"), onclick: () => sendClick(hit) }, "↗");
-  const row = make(
-    "li", { "data-id": hit.id },
-    make("span", { class: "place", "aria-hidden": "true" }, count(hit.rank)),
-    make(
-      "div", { class: "body" },
-      make("p", { class: "text", id: text, lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights, from, to)),
-      make("div", { class: "meta" }, drawProbability(hit), make("span", { class: "moved" }), tellFields(hit), make("span", { class: "unseen" }, tellWay(hit).join(", ")),
-        make("span", { class: "acts" }, button, open, ...drawVerdicts(hit, text))),
-      make("div", { id: why, class: "why", role: "region", hidden: true }),
-    ),
+  const moved = make("span", { class: "moved" }, ...drawMoved(hit, shown.stage));
+  const way = make("span", { class: "unseen" }, tellWay(hit).join(", "));
+  const acts = make("span", { class: "acts" }, button, open, ...drawVerdicts(hit, text));
+  row.lastElementChild.append(
+    make("div", { class: "meta" }, drawProbability(hit), moved, tellFields(hit), way, acts),
+    make("div", { id: why, class: "why", role: "region", hidden: true }),
   );
-  shown.rows.set(hit.id, row);
-  if (state.open.includes(hit.id)) openWhy(hit);
+  return row;
 }
 
 function drawProbability(hit) {
@@ -659,7 +676,7 @@ function sendClick(hit) {
 // ---- why: the signals of a hit, in plain words ------------------------------------------------------------------
 
 function toggleWhy(id, isOpen = !state.open.includes(id)) {
-  const row = shown.rows.get(id);
+  const row = fillRow(id);
   state.open = state.open.filter((one) => one !== id);
   if (isOpen) {
     state.open.push(id);
@@ -681,7 +698,7 @@ function nameWhy(row, isOpen) {
 }
 
 function openWhy(hit) {
-  const row = shown.rows.get(hit.id);
+  const row = fillRow(hit.id);
   const panel = row.querySelector(".why");
   const signals = signalsOf(hit);
   const part = (to, title, sum) => {
@@ -803,10 +820,13 @@ function chooseStage(before) {
   }
   const listed = new Set(found.map((hit) => rows.get(hit.id)));
   for (const row of rows.values()) row.hidden = !listed.has(row);
-  for (const hit of found) {
-    const row = rows.get(hit.id);
-    row.querySelector(".place").textContent = count(rankIn(hit, stage));
-    row.querySelector(".moved").replaceChildren(...drawMoved(hit, stage));
+  if (stage !== shown.stage) {
+    shown.stage = stage;
+    found.slice(0, SOON).forEach((hit) => fillRow(hit.id));
+    for (const hit of found) {
+      rows.get(hit.id).querySelector(".place").textContent = count(rankIn(hit, stage));
+      rows.get(hit.id).querySelector(".moved")?.replaceChildren(...drawMoved(hit, stage));
+    }
   }
   $("results").replaceChildren(...listed, ...[...rows.values()].filter((row) => row.hidden));
   layOut(before);
@@ -1060,7 +1080,7 @@ function move(target, by) {
   const next = rows.indexOf(target.closest("#results > li")) + by;
   if (!rows.length || (next < 0 && target.id === "query")) return false;
   const place = target.closest("#results") ? next : by > 0 ? 0 : rows.length - 1;
-  (place < 0 ? $("query") : rows[Math.min(place, rows.length - 1)].querySelector(".ask-why")).focus();
+  (place < 0 ? $("query") : fillRow(rows[Math.min(place, rows.length - 1)].dataset.id).querySelector(".ask-why")).focus();
   return true;
 }
 

@@ -32,32 +32,72 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[OpenPage]:
-    """What opens an address in a context of its own; a script's error or a breach of the policy fails the test."""
-    contexts, complaints = [], []
+class Pages:
+    """Pages of a module's tests by their settings: a new one takes three times as long as another address."""
 
-    def open(address: str, *, width: int = 1440, height: int = 900, offline: bool = False, **settings: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": width, "height": height}, "locale": "zh-CN", **settings})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda message: (
-                complaints.append(message.text)
-                if message.type == "error" and "Failed to load resource" not in message.text
-                else None
-            ),
+    def __init__(self, browser: Any) -> None:
+        self._browser, self._kept = browser, dict[tuple[Any, ...], Any]()
+        self.complaints: list[str] = []
+
+    def new(self, width: int, height: int, **settings: Any) -> Any:
+        """Return a page in a context of its own; its scripts' errors and breaches of the policy are complaints."""
+        context = self._browser.new_context(
+            **{"viewport": {"width": width, "height": height}, "locale": "zh-CN", **settings}
         )
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._hear)
+        return page
+
+    def kept(self, width: int, height: int, **settings: Any) -> Any:
+        """Return the page of these settings as a new one would be, whatever the tests before have done with it."""
+        key = (width, height, *sorted(settings.items()))
+        if key not in self._kept:
+            self._kept[key] = self.new(width, height, **settings)
+        return self._kept[key]
+
+    def tidy(self) -> None:
+        """Forget what a test has left: its routes, and what its page keeps until its tab is closed."""
+        for page in self._kept.values():
+            page.unroute_all()
+            if page.url != "about:blank":
+                page.evaluate("sessionStorage.clear()")
+                page.goto("about:blank")
+
+    def _hear(self, message: Any) -> None:
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.complaints.append(message.text)
+
+
+@pytest.fixture(scope="module")
+def pages(browser: Any) -> Pages:
+    return Pages(browser)
+
+
+@pytest.fixture
+def open_page(pages: Pages) -> Iterator[OpenPage]:
+    """What opens an address; a script's error or a breach of the policy fails the test.
+
+    `own_context=True`: in a context that no other test has, for what a page keeps: a clock that stands still, a cache.
+    """
+    own = []
+
+    def open(address: str, *, width: int = 1440, height: int = 900, own_context: bool = False, **settings: Any) -> Any:
+        if own_context:
+            page = pages.new(width, height, **settings)
+            own.append(page)
+        else:
+            page = pages.kept(width, height, **settings)
         page.goto(address)
         return page
 
+    pages.complaints.clear()
     yield open
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    for page in own:
+        page.context.close()
+    pages.tidy()
+    assert pages.complaints == []
 
 
 @pytest.fixture(scope="session")

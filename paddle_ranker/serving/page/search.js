@@ -517,7 +517,8 @@ function drawAnswer(answer) {
   answer.hits.forEach(drawHit);
   drawColumns(answer);
   chooseStage(before);
-  requestAnimationFrame(() => setTimeout(fillRest, 0, shown));
+  const drawn = shown;
+  requestAnimationFrame(() => setTimeout(fillRest, 0, drawn));
 }
 
 function notices(answer) {

@@ -2,6 +2,7 @@
 
     python -m benchmarks.recall --set qbqtc --work_dir WORK --tower TOWER --untuned M3E
     python -m benchmarks.recall --set csl_unseen --work_dir WORK --tower TOWER --ranker RANKER
+    python datasets/make_real.py && python -m benchmarks.recall --set manpages --work_dir WORK --tower TOWER
 
 Each set becomes a BEIR folder in WORK, which other people's systems read as well, and an index; then
 `paddle-ranker evaluate-recall` measures.
@@ -12,6 +13,7 @@ Each set becomes a BEIR folder in WORK, which other people's systems read as wel
 | csl | 1,000 papers, title and abstract | the first keyword of each | the paper, and all that name this keyword |
 | csl_two | the same | the first two keywords | the paper |
 | csl_unseen | the abstracts | of a paper's title the words that its abstract lacks, two at least | the paper |
+| manpages | manual pages, whole, without their descriptions | all descriptions, of its three splits | the page |
 
 `csl_unseen` is a set of paraphrases that authors wrote: a title says in other words what its abstract says, and the
 query is what they do not share, by jieba's words; 376 papers have two such words.
@@ -26,10 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from benchmarks.inputs import real_data_file
+from benchmarks.inputs import ROOT, real_data_file
 from paddle_ranker.commands import evaluate_recall, index
-from paddle_ranker.data.beir import CORPUS, write_beir
+from paddle_ranker.data.beir import CORPUS, QRELS, QUERIES, write_beir
 from paddle_ranker.data.records import LabeledPair, read_records
+from paddle_ranker.data.trec import read_qrels
+from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import words
 from paddle_ranker.options import Options, option, run_command
 
@@ -86,11 +90,24 @@ def csl_unseen(folder: Optional[str]) -> RealSet:
     return RealSet(documents, queries, qrels)
 
 
+def manpages(folder: Optional[str]) -> RealSet:
+    """Return what datasets/make_real.py made: in `manpages` of the given folder, else of this checkout's `datasets`."""
+    made = (Path(folder) if folder else ROOT / "datasets") / "manpages" / "beir"
+    if not (made / CORPUS).is_file():
+        raise DataError(f"{made / CORPUS}: not there; make it with python datasets/make_real.py")
+    documents = {row["_id"]: row["text"] for row in _lines(made / CORPUS)}
+    qrels: Qrels = {}
+    for split in sorted((made / QRELS).glob("*.tsv")):
+        qrels.update(read_qrels(str(split)).qrels)
+    return RealSet(documents, {row["_id"]: row["text"] for row in _lines(made / QUERIES)}, qrels)
+
+
 SETS: dict[str, Callable[[Optional[str]], RealSet]] = {
     "qbqtc": qbqtc,
     "csl": lambda folder: csl(folder, 1),
     "csl_two": lambda folder: csl(folder, 2),
     "csl_unseen": csl_unseen,
+    "manpages": manpages,
 }
 
 
@@ -109,7 +126,11 @@ class RecallBenchmarkOptions(Options):
 
 
 def _papers(folder: Optional[str]) -> list[dict[str, Any]]:
-    with open(real_data_file(folder, "csl/papers.jsonl"), encoding="utf-8") as stream:
+    return _lines(real_data_file(folder, "csl/papers.jsonl"))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    with open(path, encoding="utf-8") as stream:
         return [json.loads(line) for line in stream]
 
 
@@ -127,7 +148,7 @@ def run(options: RecallBenchmarkOptions) -> int:
     folder, built = work / options.set, work / f"{options.set}-{Path(options.tower).resolve().name}"
     if not folder.exists():
         made = SETS[options.set](options.data_dir)
-        write_beir(folder, ((id, text, {}) for id, text in made.documents.items()), made.queries, made.qrels)
+        write_beir(folder, ((id, text, {}) for id, text in made.documents.items()), made.queries, {"test": made.qrels})
     threads = ["--cpu_threads", str(options.cpu_threads)]
     arguments = ["build", "--corpus", str(folder / CORPUS), "--output", str(built), "--tower", options.tower]
     status = index.main([*arguments, *threads])

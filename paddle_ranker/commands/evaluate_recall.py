@@ -87,7 +87,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     judged = _judged(options, retriever)
     if options.write_beir is not None:
         documents = ((one.id, one.text, one.fields) for one in retriever.collection.documents())
-        write_beir(Path(options.write_beir), documents, judged.queries, judged.qrels)
+        write_beir(Path(options.write_beir), documents, judged.queries, {"test": judged.qrels})
     searched = search_judged(retriever, judged, options.top_k)
     runs, said = dict(searched.runs), []
     if options.learn_weights is not None:

@@ -49,14 +49,17 @@ def beir_judgements(folder: Union[str, Path], split: str) -> BeirJudgements:
 
 
 def write_beir(
-    folder: Path, documents: Iterable[tuple[str, str, Mapping[str, object]]], queries: Mapping[str, str], qrels: Labels
+    folder: Path,
+    documents: Iterable[tuple[str, str, Mapping[str, object]]],
+    queries: Mapping[str, str],
+    splits: Mapping[str, Labels],
 ) -> None:
-    """Write a BEIR folder with the split `test`; it appears whole, or not at all.
+    """Write a BEIR folder; it appears whole, or not at all.
 
     Args:
         documents: (id, text, fields) of each.
         queries: texts by id.
-        qrels: labels as `qrels[query][document]`.
+        splits: of each split, by its name, the labels as `labels[query][document]`.
 
     Raises `DataError` for an id that TREC's formats cannot hold, `RankerError` if the folder is there.
     """
@@ -70,6 +73,7 @@ def write_beir(
             for id, text in queries.items():
                 stream.write(json.dumps({"_id": checked_id(str(folder), id), "text": text}, ensure_ascii=False) + "\n")
         (made / QRELS).mkdir()
-        with open(made / QRELS / "test.tsv", "w", encoding="utf-8") as stream:
-            stream.write("query-id\tcorpus-id\tscore\n")
-            stream.writelines(f"{query}\t{document}\t{label}\n" for query, document, label in rows_of(qrels))
+        for split, labels in splits.items():
+            with open(made / QRELS / f"{split}.tsv", "w", encoding="utf-8") as stream:
+                stream.write("query-id\tcorpus-id\tscore\n")
+                stream.writelines(f"{query}\t{document}\t{label}\n" for query, document, label in rows_of(labels))

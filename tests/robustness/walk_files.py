@@ -86,7 +86,7 @@ def write_collection(
     for query, document, label in judged:
         labels.setdefault(query, {})[document] = label
     texts = {id: text for text, id in queries.items()}
-    write_beir(folder / "BEIR_FOLDER", ((id, text, {}) for text, id in documents.items()), texts, labels)
+    write_beir(folder / "BEIR_FOLDER", ((id, text, {}) for text, id in documents.items()), texts, {"test": labels})
 
 
 def write_posts(folder: Path) -> None:

@@ -228,7 +228,7 @@ def _add(collection: Collection, options: CorpusOptions, vectors_of: Optional[Ve
     rows = RecordFile(options.documents_file, DocumentRow, options)
     with tqdm(desc="index", unit="document", disable=None) as progress:
         added = collection.add_rows(_counted(rows, progress), vectors_of)
-    collection.merge()
+    collection.merge(None)
     print(f"{options.corpus}: {rows.report()}; {_counts(added)}")
     print(f"{collection.folder}: {len(collection):,} documents, searched by {listed(collection.searchers)}")
 

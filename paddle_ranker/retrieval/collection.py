@@ -65,7 +65,8 @@ class Collection:
     def __init__(self, folder: Path, generation: Generation, lock: Optional[IO[str]]):
         self.folder, self._now, self._lock = folder, generation, lock
         self._tower_vectors: Optional[VectorsOf] = None
-        self._one_writer, self._connecting = threading.RLock(), threading.Lock()
+        self._one_writer, self._connecting, self._taking = threading.RLock(), threading.Lock(), threading.Lock()
+        self._writers = 0 if lock is None else 1
         self._connected: Optional[MilvusSearch] = None
         self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
         self._numbers = itertools.count(1)
@@ -177,28 +178,28 @@ class Collection:
 
     @contextmanager
     def writing(self, until: float) -> Iterator[None]:
-        """Open for writing for a while, and let other processes write again afterwards.
+        """Open for writing for a while, and let other processes write again afterwards; several threads may.
 
         until: time on `time.monotonic()`'s clock up to which another process's end is waited for; raises `RankerError`
         """
-        while True:
-            try:
-                lock = _take_lock(self.folder)
-                break
-            except RankerError:
-                if time.monotonic() >= until:
+        with self._taking:
+            if self._lock is None:
+                self._lock = _take_lock(self.folder, until)
+                try:
+                    self.refresh()
+                    self._begin_writing()
+                except BaseException:
+                    self.close()
                     raise
-                time.sleep(_WAIT_SECONDS)
-        with self._one_writer:
-            self._lock = lock
+            self._writers += 1
         try:
-            self.refresh()
-            self._begin_writing()
             yield
         finally:
-            with self._one_writer:
-                lock.close()
-                self._lock = None
+            with self._taking:
+                self._writers -= 1
+                if self._lock is not None and not self._writers:
+                    self._lock.close()
+                    self._lock = None
 
     def search(
         self,
@@ -287,15 +288,18 @@ class Collection:
         """Return an iterator over all documents, in their order."""
         return self._now.documents()
 
-    def add(self, documents: Iterable[Document], vectors_of: Optional[VectorsOf] = None) -> Added:
+    def add(
+        self, documents: Iterable[Document], vectors_of: Optional[VectorsOf] = None, *, merge: bool = True
+    ) -> Added:
         """Add documents, or replace those of the same id; durable when it returns, and nothing is added if it raises.
 
         A replaced document goes to the end of the order, its version counts up. Documents that are there as given are
         left as they are, and vectors of texts that are there are not computed again.
 
         vectors_of: returns the vectors of texts, `[n, size]`, where the index has vectors (default: its own tower)
+        merge: merge small segments before it returns; else call `merge` soon, which may be in another thread
         """
-        return self._add(documents, vectors_of)
+        return self._add(documents, vectors_of, merge)
 
     def add_rows(self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None) -> Added:
         """Add the rows of a file as `add` does.
@@ -303,9 +307,9 @@ class Collection:
         A row without an id is the document that has its text already, also in this file; if there is none, it gets the
         next free number as its id.
         """
-        return self._add(rows, vectors_of)
+        return self._add(rows, vectors_of, True)
 
-    def _add(self, rows: Iterable[Union[Document, DocumentRow]], vectors_of: Optional[VectorsOf]) -> Added:
+    def _add(self, rows: Iterable[Union[Document, DocumentRow]], vectors_of: Optional[VectorsOf], merge: bool) -> Added:
         with self._writing():
             unfinished = Unfinished(self.folder)
             addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors, unfinished)
@@ -313,13 +317,14 @@ class Collection:
             if addition.segments:
                 self._commit(_Change(addition.segments, addition.replaced, addition.next_id))
             unfinished.forget()
-        self.merge(MERGED_AT_ONCE)
+        if merge:
+            self.merge()
         return added
 
-    def merge(self, most: Optional[int] = None) -> None:
+    def merge(self, most: Optional[int] = MERGED_AT_ONCE) -> None:
         """Merge segments where there are many: each then holds more documents than those after it together.
 
-        most: leave it if more documents than these would be merged: that takes long, and may run in a thread of its own
+        most: leave it if more documents than these would be merged, which takes long; None: merge any number
         """
         with self._writing():
             now = self._now
@@ -449,11 +454,15 @@ def _stamp(folder: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _take_lock(folder: Path) -> IO[str]:
-    try:
-        return locked(folder / _LOCK, wait=False)
-    except BlockingIOError:
-        raise RankerError(f"{folder}: another process is writing to it; wait for its end") from None
+def _take_lock(folder: Path, until: float = 0.0) -> IO[str]:
+    """Return the lock of writers; `until`: time on `time.monotonic()`'s clock up to which it is waited for."""
+    while True:
+        try:
+            return locked(folder / _LOCK, wait=False)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise RankerError(f"{folder}: another process is writing to it; wait for its end") from None
+        time.sleep(_WAIT_SECONDS)
 
 
 def _delete(path: Path) -> None:

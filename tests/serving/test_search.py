@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 import httpx
+import numpy as np
 import pytest
 
 from paddle_ranker.retrieval.collection import Collection
@@ -16,7 +18,9 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
 from paddle_ranker.retrieval.towers import copy_tower
+from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, read_log
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.process.worker import make_app
@@ -48,7 +52,7 @@ class Site:
 
     def __init__(self, **options: Any):
         SLOTS.load_plugins()
-        self.config = with_tower_of_index(serve_options()(**options))
+        self.config: Any = with_tower_of_index(serve_options()(**options))
         self.slots = Slots({name: kind.make(self.config) for name, kind in served_by(self.config).items()})
         self.loop = asyncio.new_event_loop()
         for slot in self.slots.values():
@@ -165,3 +169,90 @@ def test_what_cannot_be_searched_is_refused(site: Site, body: Any, status: int, 
     assert (
         found.status_code == status and says in found.json()["error"] and found.json().get("field") in (field, "body")
     )
+
+
+@pytest.fixture
+def written(folders: dict[str, Path], tmp_path: Path) -> Iterator[Site]:
+    copy = tmp_path / "index"
+    shutil.copytree(folders["index"], copy)
+    made = Site(index=copy, writable=True, search_log=tmp_path / "log", documents=40)
+    yield made
+    made.close()
+
+
+def given(*documents: Document) -> list[dict[str, Any]]:
+    return [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
+
+
+def test_documents_are_found_once_they_are_confirmed_and_by_other_processes_too(written: Site) -> None:
+    index = written.config.index
+    other = Collection.open(index)
+    new = [Document("new/1", "茶叶价格", {"year": 2025}), DOCUMENTS[0], Document("d1", "茶叶种植", {})]
+    answer = written.ask("POST", "/v1/documents", {"documents": given(*new)})
+    assert answer.status_code == 200, answer.text
+    counts = {"added": 1, "replaced": 1, "unchanged": 1}
+    assert answer.json() == {**counts, "index": {"name": "index", "version": 2, "documents": len(TEXTS) + 1}}
+    found = written.search("茶叶", use=["words"])
+    assert {hit["id"] for hit in found["hits"]} == {"new/1", "d1"} and found["index"]["version"] == 2
+    # the vectors are those that the index's own tower makes
+    assert other.refresh() and other.verify()
+    stored = {one.id: vector for one, vector in other.sample(100, 0)}
+    own = Tower.open(other.tower_folder, for_search=True).vectors(["茶叶价格", "茶叶种植"])
+    np.testing.assert_allclose([stored["new/1"], stored["d1"]], own, atol=1e-5)
+
+    got = written.ask("GET", "/v1/documents/new/1")
+    assert got.json() == {"id": "new/1", "text": "茶叶价格", "fields": {"year": 2025}, "version": 1}
+    assert written.ask("GET", "/v1/documents/d1").json()["version"] == 2
+    removed = written.ask("DELETE", "/v1/documents", {"ids": ["new/1", "d1", "none", "none"]})
+    assert (removed.json()["removed"], removed.json()["missing"]) == (2, 1)
+    assert written.search("茶叶", use=["words"])["hits"] == []
+    assert written.ask("GET", "/v1/documents/new/1").status_code == 404
+
+    with Collection.open(index, write=True) as collection:  # another process, while this one serves
+        collection.add([Document("elsewhere", "茶叶运输")])
+        busy = written.ask("DELETE", "/v1/documents", {"ids": ["d2"]}, **{"X-Request-Timeout-Ms": "30"})
+        assert busy.status_code == 503 and "another process" in busy.json()["error"]
+    assert [hit["id"] for hit in written.search("茶叶", use=["words"])["hits"]] == ["elsewhere"]
+
+
+def test_half_a_request_is_never_applied(written: Site) -> None:
+    before = written.search("研究", top_k=100)["hits"]
+    new, there = {"id": "new", "text": "茶叶"}, {"id": "d1", "text": "茶叶"}
+    for documents, mode, status, says in (
+        ([new, {"id": "other", "text": ""}], "replace", 422, "documents[1].text"),
+        ([new, {"id": "other", "text": "a", "fields": {"text": 1}}], "replace", 422, "documents[1].fields"),
+        ([new, new], "replace", 422, "two of this id"),
+        ([new, {"id": "\ud800", "text": "a"}], "replace", 400, "not JSON"),
+        ([new, there], "add", 409, "d1"),
+        ([new] * 41, "replace", 413, "40"),
+        ([], "replace", 400, "nothing"),
+        ([new], "append", 422, "mode"),
+    ):
+        answer = written.ask("POST", "/v1/documents", {"documents": documents, "mode": mode})
+        assert answer.status_code == status and says in answer.text, answer.text
+    foreign = written.ask("POST", "/v1/documents", {"documents": [new]}, Origin="https://elsewhere.example")
+    assert foreign.status_code == 403
+    assert written.search("研究", top_k=100)["hits"] == before and written.search("研究")["index"]["version"] == 1
+    own = written.ask("POST", "/v1/documents", {"documents": [new], "mode": "add"}, Origin="http://here")
+    assert own.json()["added"] == 1
+
+
+def test_a_server_reads_its_index_unless_it_is_told_to_write(site: Site) -> None:
+    for method, body in (("POST", {"documents": given(DOCUMENTS[0])}), ("DELETE", {"ids": ["d0"]})):
+        answer = site.ask(method, "/v1/documents", body)
+        assert answer.status_code == 403 and "--writable" in answer.json()["error"]
+    assert site.ask("GET", "/v1/documents/d0").json()["text"] == TEXTS[0]
+
+
+def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
+    answer = written.search("水稻", top_k=3, offset=1, filter={"lang": "zh"})
+    hit = answer["hits"][0]
+    said = {"search_id": answer["search_id"], "query": "水稻", "id": hit["id"], "position": 2, "event": "click"}
+    assert written.ask("POST", "/v1/feedback", said).status_code == 200
+    search, click = read_log(written.config.search_log)
+    assert isinstance(search, SearchLine) and isinstance(click, FeedbackLine)
+    assert (search.search_id, click.search_id) == (answer["search_id"],) * 2
+    assert search.versions == {"index": {"name": "index", "version": 1}, "tower": "tower", "ranker": None}
+    assert [one.id for one in search.shown] == [one["id"] for one in answer["hits"]]
+    assert search.shown[0].ranks == {name: one["rank"] for name, one in hit["stages"].items()}
+    assert search.parameters["filter"] == {"lang": "zh"} and search.first_position == 2

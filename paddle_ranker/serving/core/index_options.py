@@ -26,6 +26,9 @@ class IndexOptions(Limits):
     ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
     nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)
     writable: bool = option(False, help="add, replace and remove documents: POST and DELETE /v1/documents")
+    search_log: Optional[Path] = option(  # noqa: RUF009
+        None, help="a folder: searches and feedback are logged there, texts included (default: they are not)"
+    )
     degrade: bool = option(
         True, help="answer in the order before ranking, and say so, where ranking would be late; false: refuse"
     )
@@ -38,5 +41,6 @@ class IndexOptions(Limits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.index is None and self.writable:
-            raise UsageError("--writable is about an index: name one with --index")
+        for name in ("writable", "search_log"):
+            if self.index is None and getattr(self, name):
+                raise UsageError(f"--{name} is about an index: name one with --index")

@@ -20,7 +20,8 @@ from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 from paddle_ranker.serving.core.index_options import IndexOptions
-from paddle_ranker.serving.core.slots import Slot
+from paddle_ranker.serving.core.search_log import SearchLog
+from paddle_ranker.serving.core.slots import Served, Slot
 
 R = TypeVar("R")
 _PROBE = "深度学习 search"  # what the index is asked when it is opened
@@ -56,6 +57,10 @@ class IndexSlot(Slot[ServedIndex]):
     Args:
         config: the server's options.
         options: those of the index.
+
+    Attributes: `options`; `log`, of searches, None where there is none.
+
+    Raises `RankerError` if the log's folder cannot be written to.
     """
 
     def __init__(self, config: ServeConfig, options: IndexOptions):
@@ -63,6 +68,13 @@ class IndexSlot(Slot[ServedIndex]):
         self.options = options
         self._threads = WorkQueue(max(2, usable_cores()), "index")
         self._under_way = 0
+        self.log = None if options.search_log is None else SearchLog(options.search_log)
+
+    def switch(self, model: Optional[Served]) -> Optional[Served]:
+        """See `Slot.switch`; without a model, the server stops, and the log is closed."""
+        if model is None and self.log is not None:
+            self.log.close()
+        return super().switch(model)
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedIndex:
         """Open the index and search it once.

@@ -12,6 +12,7 @@ import numpy as np
 
 from paddle_ranker.errors import listed, quoted
 from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.collection import VECTORS
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
@@ -161,9 +162,8 @@ class Searcher:
 
     async def _vectors(self, text: str, deadline: float) -> Vectors:
         assert self.tower is not None
-        info = self.tower.info
         found = await self.tower.vectors([text], is_query=True, deadline=deadline, field="query")
-        return normalised(found.vectors) if info.similarity == "cosine" and not info.normalize else found.vectors
+        return comparable(found.vectors, self.tower.info)
 
     async def _rank(self, query: Query, found: Found, top: Sequence[int], deadline: float) -> None:
         """Order the first documents by the ranker; leave them where that would be late, unless the server refuses."""
@@ -181,6 +181,11 @@ class Searcher:
         _reorder(found, top, scores)
         found.ranked = True
         found.took[RANK] = _since(began)
+
+
+def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
+    """Return a tower's vectors, `[n, size]`, as an index holds them: 1 long if they are compared by their cosine."""
+    return normalised(vectors) if info.similarity == "cosine" and not info.normalize else vectors
 
 
 def _timed(

@@ -100,8 +100,15 @@ class _Search(Endpoint):
     """`/v1/search` and what belongs to the index that it searches."""
 
     slots = (INDEX,)
-    paths: ClassVar[Mapping[str, str]] = {"/v1/search": "search", "/v1/index": "index"}
-    methods = ("GET", "POST")
+    paths: ClassVar[Mapping[str, str]] = {
+        "/v1/search": "search",
+        "/v1/index": "index",
+        "/v1/documents": "documents",
+        "/v1/documents/{id:path}": "documents",
+        "/v1/feedback": "feedback",
+        "/v1/judge": "judge",
+    }
+    methods = ("GET", "POST", "DELETE")
     example = (
         'curl SERVER/v1/search -H \'Content-Type: application/json\' -d \'{"query": "苹果手机价格", "top_k": 3, '
         '"rank_top": 50}\''
@@ -109,14 +116,20 @@ class _Search(Endpoint):
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
         from paddle_ranker.serving.core.index_slot import IndexSlot
+        from paddle_ranker.serving.core.index_writing import IndexWriter
         from paddle_ranker.serving.core.ranker_slot import RankerSlot
         from paddle_ranker.serving.core.searching import Searcher
         from paddle_ranker.serving.core.tower_slot import TowerSlot
-        from paddle_ranker.serving.http.search import routes
+        from paddle_ranker.serving.http import documents, feedback, search
 
+        index = slots.of(INDEX, IndexSlot)
         tower = slots.of(TOWER, TowerSlot) if TOWER in slots else None
         ranker = slots.of(RANKER, RankerSlot) if RANKER in slots else None
-        return routes(Searcher(slots.of(INDEX, IndexSlot), tower, ranker), keep_texts=config.log_texts)
+        return [
+            *search.routes(Searcher(index, tower, ranker), keep_texts=config.log_texts),
+            *documents.routes(index, IndexWriter(index, tower)),
+            *feedback.routes(index.log, index),
+        ]
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {}

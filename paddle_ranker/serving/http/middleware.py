@@ -81,6 +81,8 @@ class Middleware:
         for endpoint in ENDPOINTS.values():
             self._protocols.update(endpoint.paths)
             self._refusals.update(dict.fromkeys(endpoint.paths, endpoint.refusal))
+        # Of paths such as /v1/documents/{id}, what stands before the user's part.
+        self._beginnings = {path.partition("{")[0]: name for path, name in self._protocols.items() if "{" in path}
         self._own_ids = (f"{begin}-{number}" for number in itertools.count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,6 +150,9 @@ class Middleware:
         """Return the protocol's name, for the log and the metrics, of a request whose handler has set none."""
         if path in self._protocols:
             return self._protocols[path]
+        for beginning, name in self._beginnings.items():
+            if path.startswith(beginning):
+                return name
         first, _, rest = path[1:].partition("/")
         if first.rpartition(".")[2] == "GeneralModelService":
             return "brpc_http"

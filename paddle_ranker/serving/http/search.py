@@ -19,6 +19,7 @@ from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json
 from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.search_log import SearchLine, Shown
 from paddle_ranker.serving.core.searching import Found, Query, Searcher
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
 
@@ -67,6 +68,7 @@ class SearchRoutes:
         asked: SearchRequest = await apart(len(body), _validated, self._request, body, limits, deadline=deadline)
         found = await self._searcher.search(self._query(request, asked), deadline)
         content = self._answer(asked, found)
+        self._log(asked, found, content)
         returned = sum(len(one["text"]) for one in content["hits"] if "text" in one)
         return answer(request, await apart(returned, _encoded, content), "application/json")
 
@@ -85,6 +87,7 @@ class SearchRoutes:
                     "fusions": list(FUSIONS),
                     "ranker": None if ranker is None else ranker.name,
                     "writable": self._searcher.index.options.writable,
+                    "logging": self._searcher.index.log is not None,
                 }
             ),
             "application/json",
@@ -124,6 +127,18 @@ class SearchRoutes:
             asked.min_probability,
         )
 
+    def _log(self, asked: SearchRequest, found: Found, content: dict[str, Any]) -> None:
+        log, tower = self._searcher.index.log, self._searcher.tower
+        if log is not None:
+            versions = {
+                "index": {"name": found.index.name, "version": found.index.collection.info.generation},
+                "tower": None if tower is None else tower.name,
+                "ranker": content["model"],
+            }
+            parameters = asked.model_dump(exclude={"query"}, exclude_none=True)
+            shown = [_shown(hit) for hit in content["hits"]]
+            log.search(SearchLine(content["search_id"], asked.query, versions, shown, parameters))
+
     def _answer(self, asked: SearchRequest, found: Found) -> dict[str, Any]:
         index, ranker = found.index, self._searcher.ranker
         hits = [
@@ -147,6 +162,10 @@ class SearchRoutes:
         if found.degraded:
             content["degraded"] = found.degraded
         return content
+
+
+def _shown(hit: dict[str, Any]) -> Shown:
+    return Shown(hit["id"], {name: one["rank"] for name, one in hit["stages"].items()}, hit.get("probability"))
 
 
 def _hit(found: Found, place: int, rank: int, fields: Optional[list[str]]) -> dict[str, Any]:

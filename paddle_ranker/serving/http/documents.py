@@ -1,0 +1,147 @@
+"""`POST`, `DELETE` and `GET /v1/documents`: add, replace, remove and read documents while the index is searched."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from paddle_ranker.errors import quoted
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.serving.core.apart import apart
+from paddle_ranker.serving.core.faults import NO_DOCUMENT, READ_ONLY, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.index_slot import IndexSlot
+from paddle_ranker.serving.core.index_writing import IndexWriter
+from paddle_ranker.serving.core.json_text import check_json
+from paddle_ranker.serving.core.limits import check_count
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
+
+_OWN = ("id", "text")  # what a document has beside its fields
+_LONGEST_ID = 512  # characters
+
+
+class GivenDocument(BaseModel):
+    """A document of a request."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    id: str = Field(min_length=1, max_length=_LONGEST_ID)
+    text: str = Field(min_length=1)
+    fields: dict[str, Any] = Field(default_factory=dict, description="values by name, which filters can ask for")
+
+
+class DocumentsRequest(BaseModel):
+    """Add documents, or replace those of the same id."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    documents: Annotated[list[GivenDocument], FailFast()]
+    mode: Literal["add", "replace"] = Field(
+        "replace", description="whether a document of an id that is there takes its place, or the request is refused"
+    )
+
+
+class RemovalRequest(BaseModel):
+    """Remove documents."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    ids: Annotated[list[str], FailFast()]
+
+
+class DocumentRoutes:
+    """The handlers of the routes.
+
+    Args:
+        index: the slot of the index.
+        writer: changes the index.
+    """
+
+    def __init__(self, index: IndexSlot, writer: IndexWriter):
+        self._index, self._writer = index, writer
+        self._documents, self._removal = TypeAdapter(DocumentsRequest), TypeAdapter(RemovalRequest)
+
+    async def add(self, request: Request) -> Response:
+        """Answer `POST /v1/documents`."""
+        asked = await self._read(request, self._documents)
+        check_count(len(asked.documents), self._index.options.documents, "documents")
+        for place, one in enumerate(asked.documents):
+            self._index.limits.check_text(one.text, f"documents[{place}].text")
+            for name in _OWN:
+                if name in one.fields:
+                    problem = f"holds {quoted(name)}, which stands beside the fields, not among them"
+                    raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}].fields")
+        documents = [Document(one.id, one.text, one.fields) for one in asked.documents]
+        request.scope["state"]["pairs"] = len(documents)
+        added = await self._writer.add(documents, self._deadline(request), replace=asked.mode == "replace")
+        return await self._answer(request, added=added.new, replaced=added.replaced, unchanged=added.unchanged)
+
+    async def remove(self, request: Request) -> Response:
+        """Answer `DELETE /v1/documents`."""
+        asked = await self._read(request, self._removal)
+        check_count(len(asked.ids), self._index.options.documents, "ids")
+        self._index.limits.check_texts(asked.ids, "ids")
+        request.scope["state"]["pairs"] = len(asked.ids)
+        removed = await self._writer.remove(asked.ids, self._deadline(request))
+        return await self._answer(request, removed=removed, missing=len(set(asked.ids)) - removed)
+
+    async def one(self, request: Request) -> Response:
+        """Answer `GET /v1/documents/{id}`."""
+        id, deadline = request.path_params["id"], self._deadline(request)
+        request.scope["state"]["protocol"] = "documents"
+        served = await self._index.current(deadline)
+        document = (await self._index.run(served.collection.documents_of, [id], deadline=deadline)).get(id)
+        if document is None:
+            raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
+        content = {"id": id, "text": document.text, "fields": document.fields, "version": document.version}
+        return answer(request, await apart(len(document.text), _encoded, content), "application/json")
+
+    async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
+        if not self._index.options.writable:
+            raise Fault(READ_ONLY, "this server only reads its index: start it with --writable true")
+        require_own_page(request)
+        deadline, limits = deadline_of(request), self._index.limits
+        body = await read_body(request, limits.request_bytes)
+        return await apart(len(body), self._validated, adapter, body, deadline=deadline)
+
+    def _validated(self, adapter: TypeAdapter[Any], body: bytes) -> Any:
+        check_json(body, self._index.limits.json_bounds)
+        try:
+            return adapter.validate_json(body)
+        except ValidationError as error:
+            raise refusal(error) from error
+
+    def _deadline(self, request: Request) -> float:
+        return self._index.deadline(deadline_of(request))
+
+    async def _answer(self, request: Request, **counts: int) -> Response:
+        served = self._index.ready()
+        collection = served.collection
+        index = {"name": served.name, "version": collection.info.generation, "documents": len(collection)}
+        return answer(request, _encoded({**counts, "index": index}), "application/json")
+
+
+def require_own_page(request: Request) -> None:
+    """Raise `Fault` for what the page of another site has a reader's browser send: it may not change anything here."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise Fault(READ_ONLY, f"pages of {quoted(origin)} may not change anything here", field="Origin")
+
+
+def _encoded(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
+    """Return the routes; see `DocumentRoutes`."""
+    handlers = DocumentRoutes(index, writer)
+    return [
+        Route("/v1/documents", handlers.add, methods=["POST"]),
+        Route("/v1/documents", handlers.remove, methods=["DELETE"]),
+        Route("/v1/documents/{id:path}", handlers.one, methods=["GET"]),
+    ]

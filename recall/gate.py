@@ -14,6 +14,7 @@ from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.evaluation.recall import RecallSet
 from paddle_ranker.export.gates import Quality, QuantizeOptions, file_facts
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
+from paddle_ranker.metrics.measures import recall_at
 from paddle_ranker.metrics.ranking import RELEVANT, Floats
 from paddle_ranker.model.exported import Exported, ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
@@ -77,7 +78,7 @@ class TowerGate:
         tower = Tower(engine, self._encoder, self._batch_size, self._queries)
         texts = tower.vectors(self._set.corpus)
         found, _ = nearest(texts, tower.query_vectors(self._set.queries), _CUT)
-        return self._set.recall(found, (_CUT,))[_MEASURE], texts
+        return recall_at(self._set.ranking(found), _CUT), texts
 
 
 def _right_pairs(options: QuantizeOptions) -> Iterator[tuple[str, str]]:

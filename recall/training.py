@@ -15,7 +15,8 @@ from tqdm import tqdm
 from paddle_ranker.data.records import LabeledPair, Pair, Record
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.evaluation.recall import CUTS, RecallSet
+from paddle_ranker.evaluation.recall import RecallSet
+from paddle_ranker.metrics.measures import recall_at, reciprocal_rank_at
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.tower_network import APART, save_query_tower, save_tower
 from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest, normalised
@@ -29,6 +30,7 @@ from recall.results import corpus_texts, write_results
 from recall.start import TowerStart
 
 _KINDS: tuple[type[Record], ...] = (LabeledPair, Pair)
+_CUTS = (1, 5, 10, 20, 50)
 
 
 class RecallEvaluation:
@@ -61,15 +63,16 @@ class RecallEvaluation:
         texts = _shared(self._tower, self._texts, processes)
         queries = _shared(self._query_tower, self._queries, processes)
         found, cosines = nearest(texts, queries, self._options.recall_num)
-        cuts = [cut for cut in CUTS if cut <= self._options.recall_num]
-        measures = {name: float(values.mean()) for name, values in self._set.recall(found, cuts).items()}
-        measures["mrr@10"] = float(self._set.reciprocal_rank(found).mean())
+        ranking = self._set.ranking(found)
+        cuts = [cut for cut in _CUTS if cut <= self._options.recall_num]
+        measures = {f"recall@{cut}": float(recall_at(ranking, cut).mean()) for cut in cuts}
+        measures["mrr@10"] = float(reciprocal_rank_at(ranking, 10).mean())
         for size in self._info.nested_sizes:
             cut = [
                 normalised(array[:, :size]) if self._info.normalize else array[:, :size] for array in (texts, queries)
             ]
             numbers, _ = nearest(cut[0], cut[1], 10)
-            measures[f"recall@10/{size}"] = float(self._set.recall(numbers, [10])["recall@10"].mean())
+            measures[f"recall@10/{size}"] = float(recall_at(self._set.ranking(numbers), 10).mean())
         if processes.is_first:
             self._write(found, cosines)
             line = " ".join(f"recall@{cut}={100 * measures[f'recall@{cut}']:.3f}" for cut in cuts)

@@ -1,15 +1,13 @@
-"""How many of the right answers a search finds among its first k documents."""
+"""Queries with right answers in a corpus, to measure what a search finds of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.ranking import Floats, Integers
-
-CUTS = (1, 5, 10, 20, 50)
+from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Integers, Ranking
 
 
 class RecallSet:
@@ -36,20 +34,22 @@ class RecallSet:
         self.queries, self.corpus = list(found), list(numbers)
         self.answers: Sequence[Sequence[int]] = list(found.values())
 
-    def recall(self, numbers: Integers, cuts: Sequence[int] = CUTS) -> Mapping[str, Floats]:
-        """Return each query's recall at each cut, by name (`recall@10`), `[queries]` float64.
-
-        Recall at k is the share of a query's right documents among its first k results (trec_eval's `recall_k`).
+    def ranking(self, numbers: Integers) -> Ranking:
+        """Return what a search found, for measures by query such as `recall_at`.
 
         Args:
             numbers: indices in the corpus of each query's results, best first, `[queries, results]`.
         """
         hits = np.array([np.isin(row, answers) for row, answers in zip(numbers, self.answers)])
-        total = np.array([len(answers) for answers in self.answers])
-        return {f"recall@{k}": hits[:, :k].sum(axis=1) / total for k in cuts}
-
-    def reciprocal_rank(self, numbers: Integers, k: int = 10) -> Floats:
-        """Return 1 / rank of each query's first right document among its first k results, 0 if there is none."""
-        hits = np.array([np.isin(row, answers) for row, answers in zip(numbers[:, :k], self.answers)])
-        found: Floats = np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
-        return found
+        query, position = np.indices(hits.shape).reshape(2, -1)
+        missed = np.repeat(np.arange(len(hits)), [len(answers) for answers in self.answers] - hits.sum(axis=1))
+        query, position, labels = (
+            np.concatenate(both)
+            for both in (
+                (query, missed),
+                (position, np.full(len(missed), UNRANKED)),
+                (RELEVANT * hits.ravel(), np.full(len(missed), RELEVANT)),
+            )
+        )
+        order = np.argsort(query, kind="stable")
+        return Ranking(query[order], position[order], labels[order], len(hits))

@@ -309,6 +309,14 @@ def test_an_answer_is_in_the_budget_before_it_is_worked_out(site: Site, monkeypa
     assert site.budget.held == 0
 
 
+def test_the_list_of_models_is_openai_s(site: Site, model: ServedTower) -> None:
+    listed = site.ask("GET", "/v1/models").json()
+    entry = {"id": "tower", "object": "model", "created": int(model.loaded_at), "owned_by": "paddle_ranker"}
+    assert listed == {"object": "list", "data": [entry]}
+    assert listed["data"][0]["id"] == site.post("/v1/embeddings", {"input": "x"}).json()["model"]
+    assert "/v1/models" in site.ask("GET", "/openapi.json").json()["paths"]
+
+
 def test_info_and_the_description_know_the_tower(site: Site) -> None:
     info = site.ask("GET", "/info").json()
     assert info["tower"]["model_type"] == {"embedding": {"pooling": "mean"}} and info["tower"]["size"] == 8

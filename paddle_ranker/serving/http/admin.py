@@ -20,9 +20,9 @@ from paddle_ranker.serving.core.faults import NOT_FOUND, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.slot_kinds import SLOTS
-from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.core.slots import ServedModel, Slots
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
-from paddle_ranker.serving.http.openapi import docs_page, openapi
+from paddle_ranker.serving.http.openapi import MODELS_PATH, docs_page, openapi
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _SERVER = "\0"  # in the page, in place of the server's address
@@ -70,6 +70,7 @@ class AdminRoutes:
             Route("/health", self.ready),
             Route("/metrics", self.metrics),
             Route("/info", self.info),
+            Route(MODELS_PATH, self.models),
             Route("/openapi.json", self.openapi),
             Route("/docs", self.docs),
             Route("/admin/reload", self.reload, methods=["POST"]),
@@ -94,6 +95,16 @@ class AdminRoutes:
 
     async def info(self, request: Request) -> Response:
         return _json(describe(self._slots, self._config, self._controls.protocols))
+
+    async def models(self, request: Request) -> Response:
+        """List the models as OpenAI does, whose clients ask for it before they ask for vectors."""
+        served = [slot.ready() for slot in self._slots.values()]
+        data = [
+            {"id": one.name, "object": "model", "created": int(one.loaded_at), "owned_by": "paddle_ranker"}
+            for one in served
+            if isinstance(one, ServedModel)
+        ]
+        return _json({"object": "list", "data": data})
 
     async def openapi(self, request: Request) -> Response:
         return Response(self._written[0], headers={"content-type": "application/json"})

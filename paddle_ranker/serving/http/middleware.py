@@ -25,11 +25,12 @@ from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, refusal
 from paddle_ranker.serving.http.exchange import SHARE
+from paddle_ranker.serving.http.openapi import MODELS_PATH
 from paddle_ranker.serving.http.page import PAGE_PATHS
 
 REQUEST_ID = "x-request-id"
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json", *PAGE_PATHS})  # need no key
-ADMIN_PATHS = OPEN_PATHS | {"/info", "/admin/reload"}
+ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
 OUTCOMES = {
     400: "invalid_request",

@@ -30,6 +30,7 @@ _WHEN = {
     TIMED_OUT: "The deadline passed",
 }
 NUMBER = {"type": "number"}
+MODELS_PATH = "/v1/models"
 
 
 def results_schema(order: str, **parts: Any) -> dict[str, Any]:
@@ -52,6 +53,7 @@ _ADMIN = {
     "/health": "As /ready",
     "/metrics": "Figures for Prometheus",
     "/info": "The models, the engine, the limits",
+    MODELS_PATH: "The models' names, as OpenAI lists them",
 }
 
 

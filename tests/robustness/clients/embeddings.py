@@ -22,8 +22,11 @@ def openai(given: dict[str, Any]) -> tuple[str, Scores]:
     from openai import OpenAI
 
     client, found = OpenAI(api_key=_KEY, base_url=url(given, "/v1")), []
+    served = [model.id for model in client.models.list()]
     for group in given["groups"]:
         answer = client.embeddings.create(model="any", input=group["titles"])
+        if answer.model not in served:
+            raise ValueError(f"{answer.model} answers, and {served} are listed")
         query = client.embeddings.create(
             model="any", input=group["query"], encoding_format="float", extra_body={"input_type": "query"}
         )

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any, Optional
 
 import httpx
 import pytest
-from starlette.routing import Router
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
 
+from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http import page
-from paddle_ranker.serving.http.middleware import OPEN_PATHS
+from paddle_ranker.serving.http.middleware import Middleware
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -19,9 +23,9 @@ FOLDER = REPOSITORY / "paddle_ranker" / "serving" / "page"
 PATHS = page.PAGE_PATHS
 
 
-def get(path: str, method: str = "GET", **headers: str) -> httpx.Response:
+def get(path: str, method: str = "GET", app: Optional[Any] = None, **headers: str) -> httpx.Response:
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app=Router(page.routes()))
+        transport = httpx.ASGITransport(app=app or Router(page.routes()))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return await client.request(method, path, headers=headers)
 
@@ -53,13 +57,22 @@ def test_a_file_is_sent_once_to_each_browser(path: str, name: str, kind: str) ->
     assert get(path, "HEAD").headers["content-length"] == str(len(answer.content))
 
 
-def test_every_file_has_a_path_that_needs_no_key_and_no_other_has() -> None:
+def test_every_file_has_a_path_and_no_other_has() -> None:
     sent = {"search.html" if path == "/" else "judge.html" if path == "/judge" else Path(path).name for path in PATHS}
     assert sent == {path.name for path in FOLDER.iterdir() if path.suffix not in (".py", "")}
-    assert PATHS.keys() <= OPEN_PATHS
     for path in ("/page/", "/page/../page.py", "/page/search.html", "/judge/x"):
         assert get(path).status_code == 404
     assert get("/", "POST").status_code == 405
+
+
+def test_files_need_no_key_and_other_requests_at_their_paths_do() -> None:
+    def embed(request: Request) -> Response:
+        return Response(b"[]")
+
+    app = Middleware(Router([*page.routes(), Route("/", embed, methods=["POST"])]), Metrics(), api_key="secret")
+    assert {get(path, app=app).status_code for path in PATHS} == {200}
+    assert (get("/", "POST", app=app).status_code, get("/v1/search", app=app).status_code) == (401, 401)
+    assert get("/", "POST", app=app, **{"X-API-Key": "secret"}).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["search.html", "judge.html"])

@@ -120,12 +120,13 @@ class _Search(Endpoint):
         from paddle_ranker.serving.core.ranker_slot import RankerSlot
         from paddle_ranker.serving.core.searching import Searcher
         from paddle_ranker.serving.core.tower_slot import TowerSlot
-        from paddle_ranker.serving.http import documents, feedback, search
+        from paddle_ranker.serving.http import documents, feedback, page, search
 
         index = slots.of(INDEX, IndexSlot)
         tower = slots.of(TOWER, TowerSlot) if TOWER in slots else None
         ranker = slots.of(RANKER, RankerSlot) if RANKER in slots else None
         return [
+            *page.routes(),
             *search.routes(Searcher(index, tower, ranker), keep_texts=config.log_texts),
             *documents.routes(index, IndexWriter(index, tower)),
             *feedback.routes(index.log, index),

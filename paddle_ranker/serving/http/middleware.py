@@ -26,10 +26,10 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, refusal
 from paddle_ranker.serving.http.exchange import SHARE
 from paddle_ranker.serving.http.openapi import MODELS_PATH
-from paddle_ranker.serving.http.page import PAGE_PATHS
+from paddle_ranker.serving.http.page import PAGE_PATHS, is_page
 
 REQUEST_ID = "x-request-id"
-OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json", *PAGE_PATHS})  # need no key
+OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
 OUTCOMES = {
@@ -57,7 +57,7 @@ class Middleware:
     protocol has errors that the HTTP status does not show.
 
     Args:
-        api_key: key that callers must send, except to `OPEN_PATHS`; None: no key.
+        api_key: key that callers must send, except to `OPEN_PATHS` and for the page's files; None: no key.
         log: log of requests; None: requests are not logged.
         log_texts: log the texts that a handler set.
         budget: budget of the bytes of all requests and answers; default: no limit.
@@ -77,7 +77,7 @@ class Middleware:
         self._budget = budget or ByteBudget()
         self._api_key, self._log, self._log_texts = api_key, log, log_texts
         begin = secrets.token_hex(8)
-        self._protocols = dict.fromkeys(ADMIN_PATHS, "operators")
+        self._protocols = {**dict.fromkeys(ADMIN_PATHS, "operators"), **PAGE_PATHS}
         self._refusals: dict[str, Callable[[Fault, str], dict[str, object]]] = {}
         for endpoint in ENDPOINTS.values():
             self._protocols.update(endpoint.paths)
@@ -109,7 +109,7 @@ class Middleware:
 
         fault: Optional[Fault] = None
         try:
-            if self._api_key is not None and scope["path"] not in OPEN_PATHS:
+            if self._api_key is not None and scope["path"] not in OPEN_PATHS and not is_page(scope):
                 require_key(self._api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
             with self._budget.share() as state[SHARE]:
                 await self._app(scope, receive, send_marked)

@@ -10,6 +10,7 @@ from typing import Callable
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
 
 _FILES = {
     "/": "search.html",
@@ -27,9 +28,16 @@ _HEADERS = {
     "referrer-policy": "no-referrer",  # addresses hold queries
     "cache-control": "no-cache",  # ask each time whether it is still so: an update of the package shows at once
 }
-# The paths with the name of their requests in the log and the metrics. They hold no data, so they need no key: the page
-# asks for the key, and sends it with its own requests.
+# The paths with the name of their requests in the log and the metrics.
 PAGE_PATHS: Mapping[str, str] = dict.fromkeys(_FILES, "page")
+
+
+def is_page(scope: Scope) -> bool:
+    """Return whether a request asks for a file of the page. Files hold no data, so they need no key.
+
+    The page asks for the key, and sends it with its own requests. `POST /`, for vectors, needs it.
+    """
+    return scope["path"] in PAGE_PATHS and scope["method"] in ("GET", "HEAD")
 
 
 def routes() -> list[BaseRoute]:
@@ -46,6 +54,7 @@ def _file_handler(name: str, content: bytes) -> Callable[[Request], Awaitable[Re
     with_type = {**headers, "content-type": f"{_TYPES[suffix]}; charset=utf-8"}
 
     async def answer(request: Request) -> Response:
+        request.scope.setdefault("state", {})["protocol"] = "page"
         known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
         if etag in known or known == ["*"]:
             return Response(status_code=304, headers=headers)

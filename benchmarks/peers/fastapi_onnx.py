@@ -21,7 +21,7 @@ from fastapi import FastAPI, Request, Response
 from transformers import AutoTokenizer
 
 from benchmarks.peers.fastapi_server import MAX_SEQ_LENGTH, RerankRequest, results, serve
-from benchmarks.peers.inference_work import ONNX_FILE
+from benchmarks.peers.graphs import ONNX_FILE
 
 BATCH_TOKENS, BATCH_ROWS = 4096, 128  # most padded tokens, and most pairs, in a batch
 ROUND = 4  # number of batches whose pairs are sorted together

@@ -16,7 +16,6 @@ import numpy as np
 from benchmarks.peers.answers import Stopwatch
 from paddle_ranker.encoding.columns import EncodedPairs
 
-ONNX_FILE, ONNX_INT8_FILE = "peer.onnx", "peer.int8.onnx"  # what `inference_worker export` writes
 LOGISTIC_LIMIT = 60.0  # logits are clipped to this size; beyond it sigmoid is 0 or 1 to within 1e-26
 
 

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.answers import answer_commands, take_stdout
+from benchmarks.peers.graphs import export_graphs, open_graph
 from benchmarks.peers.inference_work import (
-    ONNX_FILE,
-    ONNX_INT8_FILE,
     BatchedSystem,
     Forward,
     InferenceWork,
@@ -25,7 +24,6 @@ from benchmarks.peers.inference_work import (
     load_inference_work,
 )
 
-_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 # From a system's name to its engine, precision and exported folder.
 ENGINES = {
     "ours_inference": ("inference", "fp32", "exported"),
@@ -46,7 +44,7 @@ def main() -> int:
     """Load SYSTEM with the model of FOLDER, and answer the commands on standard input."""
     system, folder = sys.argv[1], Path(sys.argv[2])
     if system == "export":
-        export(folder)
+        export_graphs(folder, "AutoModelForSequenceClassification", "logits", {})
         return 0
     answers = take_stdout()
     work, pairs = load_inference_work(folder)
@@ -63,7 +61,7 @@ def _open(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syste
         return open_system(system, folder, work, pairs)
     if system.startswith(("torch", "sentence_transformers")):
         return _torch(system, folder, work, pairs)
-    return _graph(system, folder, work, pairs)
+    return BatchedSystem(open_graph(system, folder, work.threads), pairs, work)
 
 
 def _ours(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
@@ -160,91 +158,6 @@ class _CrossEncoder:
             show_progress_bar=False,
         )
         return np.asarray(logits, dtype=np.float64).reshape(-1)
-
-
-def _graph(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
-    """Return the system `onnxruntime`, `onnxruntime_int8`, `openvino` or `openvino_bf16`."""
-    if system.startswith("onnxruntime"):
-        forward = _onnx_runtime(folder / (ONNX_INT8_FILE if system.endswith("int8") else ONNX_FILE), work.threads)
-    else:
-        forward = _openvino(folder / ONNX_FILE, work.threads, "bf16" if system.endswith("bf16") else "f32")
-    return BatchedSystem(forward, pairs, work)
-
-
-def _inputs(input_ids: np.ndarray, token_type_ids: np.ndarray) -> dict[str, Any]:
-    mask = (input_ids != 0).astype(np.int64)
-    return {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": mask}
-
-
-def _onnx_runtime(file: Path, threads: int) -> Forward:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Busy-waiting threads would take processor time from the other systems of this benchmark.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-    def forward(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        logits: np.ndarray = session.run(None, _inputs(input_ids, token_type_ids))[0]
-        return logits
-
-    return forward
-
-
-def _openvino(file: Path, threads: int, precision: str) -> Forward:
-    import openvino
-
-    compiled = openvino.Core().compile_model(
-        str(file),
-        "CPU",
-        {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": precision,
-        },
-    )
-    request = compiled.create_infer_request()
-
-    def forward(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        request.infer(_inputs(input_ids, token_type_ids), share_inputs=True)
-        logits: np.ndarray = request.get_output_tensor(0).data.copy()
-        return logits
-
-    return forward
-
-
-def export(folder: Path) -> None:
-    """Export `hf` in `folder` to ONNX with PyTorch, and quantize the result to dynamic int8 with ONNX Runtime."""
-    import torch
-    from torch import nn
-    from transformers import AutoModelForSequenceClassification
-
-    class Logits(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = AutoModelForSequenceClassification.from_pretrained(folder / "hf", dtype=torch.float32)
-
-        def forward(self, *tensors: Any) -> Any:
-            return self.model(**dict(zip(_INPUTS, tensors))).logits
-
-    ids = torch.randint(5, 50, (2, 16))
-    with torch.no_grad():
-        torch.onnx.export(
-            Logits().eval(),
-            (ids, torch.zeros_like(ids), torch.ones_like(ids)),
-            str(folder / ONNX_FILE),
-            input_names=list(_INPUTS),
-            output_names=["logits"],
-            opset_version=17,
-            dynamic_axes={name: {0: "batch", 1: "length"} for name in _INPUTS},
-            # The older exporter: its graph was the faster one in both engines when this was written.
-            dynamo=False,
-        )
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quantize_dynamic(folder / ONNX_FILE, folder / ONNX_INT8_FILE, weight_type=QuantType.QInt8)
 
 
 if __name__ == "__main__":

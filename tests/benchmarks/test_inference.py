@@ -19,6 +19,7 @@ from benchmarks.harness.workers import missing_packages
 from benchmarks.inference import EXPORT_PACKAGES, SYSTEMS, Run, System
 from benchmarks.inference_report import Measured, best_own_system, goals, shown_tables, write_plot
 from benchmarks.peers.answers import answer_commands
+from benchmarks.peers.graphs import ONNX_FILE, open_graph
 from benchmarks.peers.inference_work import (
     BatchedSystem,
     InferenceWork,
@@ -89,6 +90,27 @@ def test_a_worker_answers_commands(tmp_path: Path) -> None:
     assert offline["pairs"] == 3 and latency["pairs"] == 1 and offline["seconds"] > 0
     assert rows_of(commands[2], work).tolist() == [4]
     assert memory == {"peak_mb": peak_memory()} or memory["peak_mb"] > 10
+
+
+@unit
+@pytest.mark.parametrize("system", ["onnxruntime", "openvino"])
+def test_engines_of_the_peers_are_fed_ids_types_and_a_mask(system: str, tmp_path: Path) -> None:
+    pytest.importorskip(system)
+    onnx = pytest.importorskip("onnx")
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    given, (states,) = (
+        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["batch", "length"]) for name in names]
+        for names in (inputs, ["states"])
+    )
+    nodes = [onnx.helper.make_node("Add", ["input_ids", "token_type_ids"], ["sum"]),
+             onnx.helper.make_node("Add", ["sum", "attention_mask"], ["states"])]  # fmt: skip
+    graph = onnx.helper.make_graph(nodes, "g", given, [states])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / ONNX_FILE)
+    run = open_graph(system, tmp_path, 1)
+    ids, types = np.array([[7, 8, 0], [9, 0, 0]]), np.array([[0, 20, 0], [0, 0, 0]])
+    for rows in (slice(0, 2), slice(0, 1)):
+        assert np.array(run(ids[rows], types[rows])).tolist() == [[8, 29, 0], [10, 0, 0]][rows]
 
 
 @unit

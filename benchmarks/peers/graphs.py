@@ -1,0 +1,92 @@
+"""transformers' models as ONNX files, and ONNX Runtime and OpenVINO to run them, as their users would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.inference_work import Forward
+
+ONNX_FILE, ONNX_INT8_FILE = "peer.onnx", "peer.int8.onnx"
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+
+
+def open_graph(system: str, folder: Path, threads: int) -> Forward:
+    """Return what computes the output of `[batch, length]` int64 ids and token types; the next call may overwrite it.
+
+    Args:
+        system: `onnxruntime`, `onnxruntime_int8`, `openvino` or `openvino_bf16`.
+        folder: holds what `export_graphs` wrote.
+    """
+    if system.startswith("onnxruntime"):
+        return _onnx_runtime(folder / (ONNX_INT8_FILE if system.endswith("int8") else ONNX_FILE), threads)
+    return _openvino(folder / ONNX_FILE, threads, "bf16" if system.endswith("bf16") else "f32")
+
+
+def _inputs(input_ids: np.ndarray, token_type_ids: np.ndarray) -> dict[str, Any]:
+    return dict(zip(_INPUTS, (input_ids, token_type_ids, (input_ids != 0).astype(np.int64))))
+
+
+def _onnx_runtime(file: Path, threads: int) -> Forward:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Busy-waiting threads would take processor time from the other systems of this benchmark.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return lambda input_ids, token_type_ids: session.run(None, _inputs(input_ids, token_type_ids))[0]
+
+
+def _openvino(file: Path, threads: int, precision: str) -> Forward:
+    import openvino
+
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    compiled = openvino.Core().compile_model(str(file), "CPU", {**settings, "INFERENCE_PRECISION_HINT": precision})
+    request = compiled.create_infer_request()
+
+    def run(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        request.infer(_inputs(input_ids, token_type_ids), share_inputs=True)
+        output: np.ndarray = request.get_output_tensor(0).data
+        return output
+
+    return run
+
+
+def export_graphs(folder: Path, auto_class: str, output: str, axes: dict[int, str]) -> None:
+    """Export `hf` in `folder` to ONNX with PyTorch, and quantize the result to dynamic int8 with ONNX Runtime.
+
+    Args:
+        auto_class: the class of transformers that loads the model.
+        output: the one of its outputs that the graph returns.
+        axes: names of the output's axes whose length may differ.
+    """
+    import torch
+    import transformers
+    from torch import nn
+
+    class OneOutput(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = getattr(transformers, auto_class).from_pretrained(folder / "hf", dtype=torch.float32)
+
+        def forward(self, *tensors: Any) -> Any:
+            return getattr(self.model(**dict(zip(_INPUTS, tensors))), output)
+
+    ids = torch.randint(5, 50, (2, 16))
+    with torch.no_grad():
+        torch.onnx.export(
+            OneOutput().eval(),
+            (ids, torch.zeros_like(ids), torch.ones_like(ids)),
+            str(folder / ONNX_FILE),
+            input_names=list(_INPUTS),
+            output_names=[output],
+            opset_version=17,
+            dynamic_axes={**{name: {0: "batch", 1: "length"} for name in _INPUTS}, **({output: axes} if axes else {})},
+            dynamo=False,  # the older exporter: its graph was the faster one in both engines when this was written
+        )
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(folder / ONNX_FILE, folder / ONNX_INT8_FILE, weight_type=QuantType.QInt8)

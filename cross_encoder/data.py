@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.batching import Groups
@@ -15,6 +16,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.store import MAX_BYTES, PairCollector
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import require_both_classes
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.examples import EncodedExamples, teacher_column
@@ -34,7 +36,7 @@ def encode_labels(
 
     Pairs beyond `max_bytes` of memory go to unnamed temporary files in `folder` (None: the system's temporary folder).
     Raises `DataError` for a bad row of a file; if a teacher's score that the `loss` needs is missing; and, if the loss
-    needs labels, if all pairs are relevant or none is.
+    needs labels, if all pairs are relevant or none is, unless some labels are shares.
     """
     name = source.path if isinstance(source, RecordFile) else "the training pairs"
     by_teacher = loss.of_teacher if loss else ()
@@ -51,7 +53,7 @@ def encode_labels(
         rows += len(part)
         collector.append(pair_encoder.encode(queries, [pair.title for pair in part]), **columns)
     pairs, kept = collector.finish()
-    if loss is None or loss.needs_labels:
+    if (loss is None or loss.needs_labels) and not _are_shares(kept["labels"]):
         require_both_classes(name, kept["labels"], "training")
     return EncodedExamples(pairs, kept["labels"], kept.get("queries"), kept.get("teacher"), highest)
 
@@ -83,6 +85,11 @@ def left_out(name: str, data: EncodedExamples, loss: LossExpression) -> list[str
             "alone, or on a file with more titles of each query"
         )
     return lines
+
+
+def _are_shares(labels: NDArray[np.float32]) -> bool:
+    """Return whether there are labels between 0 and 1: shares of clicks, say, which need not reach 1."""
+    return bool(((labels > 0) & (labels < RELEVANT)).any())
 
 
 def _query_number(query: str) -> int:

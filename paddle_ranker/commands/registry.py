@@ -56,6 +56,7 @@ for _group, _commands in {
         "make-triples": "make training triples from a file of labelled pairs",
         "mine": "mine hard negatives with BM25, and with a trained ranker",
         "distill": "write a large ranker's scores into training data for a small one",
+        "judgments": "turn a search server's log of clicks and judgments into training data and qrels",
     },
     SCORE: {
         "evaluate": "measure a model on labelled pairs, whatever kind it is of",

@@ -14,6 +14,7 @@ from paddle_ranker.evaluation.evaluate import mean_margin_loss
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.losses.ranking import (
     binary_cross_entropy,
+    click_softmax,
     kl_divergence,
     lambda_rank,
     list_net,
@@ -165,6 +166,21 @@ def test_list_net_where_logits_lie_far_apart(apart: float) -> None:
     assert float(loss) == pytest.approx(expected, rel=1e-6)
     loss.backward()  # softmax(l) - softmax(y)
     assert logits.grad.numpy().tolist() == pytest.approx([-target[0], 1 - target[1], -target[2]], abs=1e-6)
+
+
+def test_click_softmax_is_least_where_softmax_is_the_share_of_clicks() -> None:
+    labels = np.array([0.5, 0.0, 0.25, 0.25, 0.1, 0.0])
+    logits = tensor([math.log(2.0), -30.0, 0.0, 0.0, 1.0, 7.0])
+    queries = np.array([1, 1, 1, 1, 2, 3])  # two with one title
+    loss = click_softmax(logits, labels, queries)
+    assert float(loss) == pytest.approx(4 / 6 * (0.5 * math.log(2.0) + 0.5 * math.log(4.0)), abs=1e-6)
+    loss.backward()
+    np.testing.assert_allclose(logits.grad.numpy(), 0.0, atol=1e-7)
+
+
+def test_a_label_below_1_is_a_share_of_titles_labelled_1() -> None:
+    four = RankingLoss("bce")(tensor([0.3] * 4), np.array([1.0, 0.0, 0.0, 0.0]))
+    assert float(RankingLoss("bce")(tensor([0.3]), np.array([0.25]))) == pytest.approx(float(four), abs=1e-6)
 
 
 def test_list_net_is_at_its_least_where_logits_are_labels() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
-from paddle_ranker.metrics.ranking import Numbers
+from paddle_ranker.metrics.ranking import Floats, Numbers
 from paddle_ranker.training.losses.groups import Grid, Queries, constant, differences, zero
 from paddle_ranker.training.losses.registry import LABELS, LOSSES, RELEVANCE, TITLES, Loss
 
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
 
-def binary_cross_entropy(logits: Tensor, relevant: Numbers) -> Tensor:
-    """Return mean(log(1 + exp(l)) - y l) of logits l and `relevant` y.
+def binary_cross_entropy(logits: Tensor, labels: Numbers) -> Tensor:
+    """Return mean(log(1 + exp(l)) - y l) of logits l and labels y, of which those above 1 count as 1.
 
-    It is the cross-entropy of two classes whose logits differ by l, the published cross-encoder's loss.
+    It is the cross-entropy of two classes whose logits differ by l, the published cross-encoder's loss. A label between
+    0 and 1 is a share: as if the title were there several times, so often with the label 1.
     """
     import paddle.nn.functional as F
 
     # Not Paddle's own: it is written with a relu, which turns NaN into 0.
-    return (F.softplus(logits) - constant(relevant, logits) * logits).mean()
+    return (F.softplus(logits) - constant(np.clip(labels, 0.0, 1.0), logits) * logits).mean()
 
 
 def mean_squared_error(logits: Tensor, labels: Numbers, highest: float) -> Tensor:
@@ -97,17 +98,37 @@ def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
     ListNet with top-one probabilities (Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach",
     ICML 2007). Its least value is the entropy of softmax(y), not 0. Queries whose titles all have one label count 0.
     """
+
+    def target(grid: Grid) -> Floats:
+        rows = grid.values(labels, -np.inf)
+        grown: Floats = np.exp(rows - rows.max(axis=1, keepdims=True))
+        return grown
+
+    return _list_cross_entropy(logits, labels, queries, target)
+
+
+def click_softmax(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
+    """Return a query's cross-entropy -sum(y log softmax(l)) / sum(y) of its titles' logits l and labels y.
+
+    The labels are numbers or rates of clicks, the loss is that of Ai et al., "Unbiased Learning to Rank with Unbiased
+    Propensity Estimation", SIGIR 2018. Queries whose titles all have one label count 0.
+    """
+    return _list_cross_entropy(logits, labels, queries, lambda grid: grid.values(np.maximum(labels, 0.0), 0.0))
+
+
+def _list_cross_entropy(
+    logits: Tensor, labels: Numbers, queries: Numbers, target_of: Callable[[Grid], Floats]
+) -> Tensor:
+    """Return a query's cross-entropy of softmax(l) and a row of `target_of`, `[queries, longest]`, made to sum to 1."""
     import paddle
 
     found = Queries(queries)
     grid = Grid.of(found)
-    highest = grid.values(labels, -np.inf).max(axis=1)
-    differ = grid.values(labels, np.inf).min(axis=1) < highest
-    grid, highest = grid.rows(differ), highest[differ]
+    grid = grid.rows(grid.values(labels, np.inf).min(axis=1) < grid.values(labels, -np.inf).max(axis=1))
     if not len(grid):
         return zero(logits)
-    target = np.exp(grid.values(labels, -np.inf) - highest[:, None])
-    target /= target.sum(axis=1, keepdims=True)
+    target = target_of(grid)
+    target = target / target.sum(axis=1, keepdims=True)
     rows = grid.logits(logits, grid.there)
     # Not Paddle's log_softmax, which gives -64 for whatever is less.
     surprise = paddle.logsumexp(rows, axis=1, keepdim=True) - rows
@@ -207,7 +228,7 @@ def kl_divergence(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
 for _name, _loss in {
     "bce": Loss(
         binary_cross_entropy,
-        "log(1 + exp(l)) - [y >= 1] l",
+        "log(1 + exp(l)) - min(y, 1) l",
         "scores that compare across queries; the tutorial's cross-encoder",
     ),
     "mse": Loss(mean_squared_error, "(p - y / highest label of the file)²", "probabilities that follow grades"),
@@ -223,6 +244,9 @@ for _name, _loss in {
     "listnet": Loss(
         list_net, "-Σ softmax(y) log softmax(l)", "order of a whole list, the best titles first of all", LABELS,
         listwise=True,
+    ),
+    "click_softmax": Loss(
+        click_softmax, "-Σ y log softmax(l) / Σ y", "order by clicks, or by shares of them", LABELS, listwise=True
     ),
     "softmax": Loss(
         softmax_cross_entropy, "of each relevant title -log(exp(l) / (exp(l) + Σ exp(l of the irrelevant ones)))",

@@ -1,0 +1,255 @@
+"""Turn a server's log of searches into training data, and into judgements to measure on.
+
+paddle-ranker judgments --log log --index index --output judgments
+paddle-ranker judgments --log log --index index --output judgments --labels rate --debias ipw
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from tqdm import tqdm
+
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.options import Options, note, option, run_command
+from paddle_ranker.training.clicks import (
+    DEBIAS,
+    Session,
+    click_rates,
+    count_clicks,
+    estimate_exponent,
+)
+
+if TYPE_CHECKING:
+    from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine
+
+TRAIN, DEV, JUDGED = "train.jsonl", "dev.jsonl", "dev"
+_RELEVANT_OR_NOT = {"irrelevant": 0, "relevant": 1}
+_DRAWN = 2.0**64
+Pair = tuple[str, str]  # a query and a document's id
+
+
+@dataclass(frozen=True)
+class JudgmentsOptions(Options):
+    log: str = option(help="folder of the log: that of search-serve --search_log")
+    index: str = option(help="index folder with the documents' texts: that of search-serve --index")
+    output_dir: str = option(
+        help=f"folder to make: {TRAIN} and {DEV} (query, title, label, position), and {JUDGED}, a BEIR folder with the "
+        "qrels of the held-out queries",
+        name="output",
+    )
+    labels: str = option(
+        "clicked",
+        help="labels of what nobody judged: clicked, 1 if it was clicked at least once; or rate, fractions, for --loss "
+        "click_softmax and its kin with --fractional_labels",
+        choices=("clicked", "rate"),
+    )
+    debias: str = option(
+        "none",
+        help="what the rate of --labels rate is: " + "; ".join(f"{name}, {what}" for name, what in DEBIAS.items()),
+        choices=DEBIAS,
+    )
+    position_exponent: Optional[float] = option(
+        None,
+        help="e, where people look at position k in k^-e of all searches (default: estimated from documents that the "
+        "log has at several positions)",
+        minimum=0,
+    )
+    without_clicks: str = option(
+        "drop", help="searches of which nothing was clicked: drop them, or keep them", choices=("drop", "keep")
+    )
+    dev_share: float = option(
+        0.1, help="share of the queries to hold out; a query stays where it is when the log grows", minimum=0, below=1
+    )
+    seed: int = option(1000, help="draws the queries that are held out", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.debias != "none" and self.labels != "rate":
+            raise UsageError(f"--debias {self.debias} makes fractions: add --labels rate")
+        if self.position_exponent is not None and self.debias == "none":
+            raise UsageError("--position_exponent is about --debias: add it, or leave it out")
+
+
+class JoinedLog:
+    """The searches of a log, each with what was said of its results.
+
+    Attributes: `searches`, by id; `clicked`, ids of documents by that of the search; `clicks`, their number; `judged`,
+    the last label of each pair, None where it was taken back; `counts` of what was left out.
+    """
+
+    def __init__(self, folder: Path):
+        from paddle_ranker.serving.core.search_log import LogReader, SearchLine
+
+        self.searches: dict[str, SearchLine] = {}
+        self.clicked: dict[str, set[str]] = {}
+        self.judged: dict[Pair, Optional[int]] = {}
+        self.clicks = 0
+        self.counts: Counter[str] = Counter()
+        said: list[FeedbackLine] = []
+        reader = LogReader(folder)
+        for line in tqdm(reader, desc="read", unit="line", disable=None):
+            if isinstance(line, SearchLine):
+                self.searches[line.search_id] = line
+            else:
+                said.append(line)
+        self.counts["damaged lines"] = reader.damaged
+        said.sort(key=lambda line: line.time)
+        for line in said:
+            self._join(line)
+
+    def _join(self, line: FeedbackLine) -> None:
+        search = self.searches.get(line.search_id)
+        if search is None:
+            self.counts["feedback on searches that are not in the log"] += 1
+        elif all(shown.id != line.id for shown in search.shown):
+            self.counts["feedback on documents that the search did not show"] += 1
+        elif line.event == "click":
+            self.clicks += 1
+            self.clicked.setdefault(line.search_id, set()).add(line.id)
+        else:
+            label = line.label if line.event == "judged" else _RELEVANT_OR_NOT.get(line.event)
+            self.judged[search.query, line.id] = label
+
+    def sessions(self, without_clicks: str) -> Iterator[Session]:
+        """Yield the searches that showed something; those without a click only if `without_clicks` is "keep"."""
+        for id, search in self.searches.items():
+            clicked = frozenset(self.clicked.get(id, ()))
+            if not search.shown:
+                self.counts["searches that found nothing"] += 1
+            elif clicked or without_clicks == "keep":
+                yield Session(search.query, [shown.id for shown in search.shown], clicked, search.first_position)
+            else:
+                self.counts["searches without a click"] += 1
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """A pair's label, whether by clicks or by somebody's word, and the position where it was mostly shown."""
+
+    query: str
+    id: str
+    label: float
+    is_clicked: bool
+    is_judged: bool
+    position: Optional[int]
+
+    @property
+    def whole_label(self) -> int:
+        """The label of qrels: what was judged, else 1 for a pair that was clicked."""
+        return int(self.label) if self.is_judged else int(self.is_clicked)
+
+
+def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
+    """Return a judgment of each pair; what was judged beats clicks. Prints how positions were corrected for."""
+    counts = count_clicks(log.sessions(options.without_clicks))
+    exponent = options.position_exponent
+    if options.debias != "none" and exponent is None:
+        estimate = estimate_exponent(counts)
+        exponent = estimate.value
+        print(f"people look at position k in k^-e of all searches, e = {estimate}")
+    clicks = counts.of_pairs(counts.clicks)
+    labels = (clicks > 0) * 1.0
+    if options.labels == "rate":
+        labels = click_rates(counts, options.debias, exponent or 0.0)
+    judged = {pair: label for pair, label in log.judged.items() if label is not None}
+    found = []
+    for (query, id), label, clicked, position in zip(
+        counts.pairs, labels.tolist(), clicks.tolist(), counts.usual_positions().tolist()
+    ):
+        said = judged.pop((query, id), None)
+        value = label if said is None else float(said)
+        found.append(Judgment(query, id, value, clicked > 0, said is not None, position))
+    # Judged, and shown in searches without a click alone.
+    found += [Judgment(query, id, float(label), False, True, None) for (query, id), label in judged.items()]
+    return found
+
+
+def judgments(options: JudgmentsOptions) -> None:
+    """Read the log, write the folder, and print what was used and what was left out."""
+    from paddle_ranker.retrieval.collection import Collection
+    from paddle_ranker.storage.atomic import make_folder, new_folder
+
+    output = Path(options.output_dir)
+    if output.exists():
+        raise DataError(f"{output}: is there already; name another folder")
+    make_folder(output.parent)
+    log = JoinedLog(Path(options.log))
+    with Collection.open(options.index) as collection:
+        found = judgments_of(log, options)
+        texts = {id: doc.text for id, doc in collection.documents_of(sorted({one.id for one in found})).items()}
+    usable = [one for one in found if one.id in texts and _is_text(one.query)]
+    log.counts["pairs whose document is not in the index, or whose query is no text"] = len(found) - len(usable)
+    print(f"{options.log}: {len(log.searches):,} searches, {log.clicks:,} clicks, {len(log.judged):,} "
+          "judged pairs")  # fmt: skip
+    left_out = [f"{name}: {count:,}" for name, count in log.counts.items() if count]
+    print(f"left out: {'; '.join(left_out) or 'nothing'}")
+    if not usable:
+        raise DataError(f"{options.log}: no search with a click or a judgment, so there is nothing to learn from")
+    held_out = {query for query in {one.query for one in usable} if _draw(query, options.seed) < options.dev_share}
+    with new_folder(output) as folder:
+        parts = {
+            TRAIN: [one for one in usable if one.query not in held_out],
+            DEV: [one for one in usable if one.query in held_out],
+        }
+        for name, part in parts.items():
+            _write_pairs(folder / name, part, texts, whole=name == DEV)
+        _write_qrels(folder / JUDGED, parts[DEV], texts)
+    for name, part in parts.items():
+        _report(output / name, part)
+    if not parts[DEV]:
+        note(f"{output}: no query was held out: a longer log, or another --dev_share, gives some")
+
+
+def _write_pairs(path: Path, part: Sequence[Judgment], texts: Mapping[str, str], *, whole: bool) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        for one in sorted(part, key=lambda one: (one.query, one.position or 0)):
+            label = one.whole_label if whole else round(one.label, 6)
+            row = {"query": one.query, "title": texts[one.id], "label": label, "position": one.position}
+            stream.write(json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n")
+
+
+def _write_qrels(folder: Path, part: Sequence[Judgment], texts: Mapping[str, str]) -> None:
+    from paddle_ranker.data.beir import write_beir
+
+    names = {query: _name(query) for query in dict.fromkeys(one.query for one in part)}
+    qrels: dict[str, dict[str, int]] = {}
+    for one in part:
+        qrels.setdefault(names[one.query], {})[one.id] = one.whole_label
+    documents = ((id, texts[id], dict[str, object]()) for id in dict.fromkeys(one.id for one in part))
+    write_beir(folder, documents, {name: query for query, name in names.items()}, {"test": qrels})
+
+
+def _report(path: Path, part: Sequence[Judgment]) -> None:
+    queries, judged = len({one.query for one in part}), sum(one.is_judged for one in part)
+    above = sum(one.label > 0 for one in part)
+    print(f"{path}: {queries:,} queries, {len(part):,} pairs, {above:,} with a label above 0, {judged:,} judged")
+
+
+def _name(query: str) -> str:
+    return "q" + blake2b(query.encode("utf-8"), digest_size=8).hexdigest()
+
+
+def _draw(query: str, seed: int) -> float:
+    """Return a number from 0 to 1 that depends on the query and the seed alone."""
+    digest = blake2b(query.encode("utf-8"), digest_size=8, key=str(seed).encode()).digest()
+    return int.from_bytes(digest, "little") / _DRAWN
+
+
+def _is_text(query: str) -> bool:
+    return bool(query.strip()) and "\0" not in query
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(judgments, JudgmentsOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,149 @@
+"""Clicks on search results as labels, corrected for the positions at which the results were shown.
+
+    counts = count_clicks(sessions)
+    exponent = estimate_exponent(counts)            # people look at position k in k^-exponent of all searches
+    labels = click_rates(counts, "ipw", exponent.value)
+
+The model is the position-based one: a click at position k has the probability examination(k) times the attraction of
+the result (Richardson, Dominowska and Ragno, "Predicting Clicks", WWW 2007).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.ranking import Floats, Integers
+
+DEBIAS = {
+    "none": "the share of all times that it was shown",
+    "ipw": "each click weighs as much as its position is overlooked (inverse propensity)",
+    "coec": "clicks over expected examinations: the share of the times that it was probably seen",
+}
+_STEPS, _MOST_EXPONENT = 100, 5.0
+_MOST_WEIGHT = 10.0  # of a click: what few people examine would else decide alone
+
+
+@dataclass(frozen=True)
+class Session:
+    """A search: its query, the ids of the documents that were shown from position `first` on, and the clicked ones."""
+
+    query: str
+    ids: Sequence[str]
+    clicked: frozenset[str]
+    first: int = 1
+
+
+@dataclass(frozen=True)
+class ClickCounts:
+    """How often each pair was shown and clicked at each position.
+
+    pairs: (query, id) of each pair, in the order in which they were first shown
+    pair, position, views, clicks: `[cells]` each; a cell is a pair at a position
+    """
+
+    pairs: list[tuple[str, str]]
+    pair: Integers
+    position: Integers
+    views: Floats
+    clicks: Floats
+
+    def of_pairs(self, values: Floats) -> Floats:
+        """Return the sum of the cells' values for each pair, `[pairs]`."""
+        sums = np.zeros(len(self.pairs))
+        np.add.at(sums, self.pair, values)
+        return sums
+
+    def usual_positions(self) -> Integers:
+        """Return the position at which each pair was shown most often, `[pairs]`; the best one of several."""
+        order = np.lexsort((-self.position, self.views, self.pair))  # a pair's last cell is the one
+        usual: Integers = np.zeros(len(self.pairs), np.int64)
+        usual[self.pair[order]] = self.position[order]
+        return usual
+
+
+def count_clicks(sessions: Iterable[Session]) -> ClickCounts:
+    """Count views and clicks; a document that a session shows twice counts twice."""
+    numbers: dict[tuple[str, str], int] = {}
+    cells: dict[tuple[int, int], list[int]] = {}
+    for session in sessions:
+        for position, id in enumerate(session.ids, start=session.first):
+            pair = numbers.setdefault((session.query, id), len(numbers))
+            cell = cells.setdefault((pair, position), [0, 0])
+            cell[0] += 1
+            cell[1] += id in session.clicked
+    keys = np.array(list(cells), np.int64).reshape(-1, 2)
+    counts = np.array(list(cells.values()), np.float64).reshape(-1, 2)
+    return ClickCounts(list(numbers), keys[:, 0], keys[:, 1], counts[:, 0], counts[:, 1])
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """An estimate with its 95% interval; `pairs` is the number of pairs that it comes from."""
+
+    value: float
+    low: float
+    high: float
+    pairs: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f}, from {self.pairs:,} pairs)"
+
+
+def estimate_exponent(counts: ClickCounts) -> Exponent:
+    """Estimate e where people examine position k in k^-e of all searches.
+
+    Pairs that were shown at several positions tell it, whatever attracts clicks to them: given a pair's clicks, their
+    positions follow views(k) k^-e. This is Poisson regression with a fixed effect for each pair (Hausman, Hall and
+    Griliches, Econometrica 1984), which needs nothing but the right mean (Wooldridge, Journal of Econometrics 1999).
+
+    Raises `DataError` if no clicked pair was shown at two positions.
+    """
+    log_position = np.log(counts.position.astype(np.float64))
+    clicks = counts.of_pairs(counts.clicks)
+    found = float(counts.clicks @ log_position)
+    exponent = 1.0
+    for _ in range(_STEPS):
+        weights = counts.views * np.exp(-exponent * log_position)
+        whole = counts.of_pairs(weights)
+        mean = counts.of_pairs(weights * log_position) / whole
+        square = counts.of_pairs(weights * log_position**2) / whole
+        spread = clicks * np.maximum(square - mean**2, 0.0)
+        told = spread > 1e-9
+        information = float(spread[told].sum())
+        if not information:
+            raise DataError(
+                "no clicked document was shown for its query at two positions, so the log cannot tell how much they "
+                "matter: log the searches of another ranker or index too, or give --position_exponent"
+            )
+        step = (float(clicks @ mean) - found) / information
+        exponent = min(max(exponent + step, -_MOST_EXPONENT), _MOST_EXPONENT)
+        if abs(step) < 1e-6:
+            break
+    margin = 1.96 / math.sqrt(information)
+    return Exponent(exponent, exponent - margin, exponent + margin, int(told.sum()))
+
+
+def click_rates(counts: ClickCounts, debias: str, exponent: float = 0.0) -> Floats:
+    """Return how attractive each pair is by its clicks, `[pairs]`, from 0 to 1.
+
+    Args:
+        debias: one of `DEBIAS`. "ipw" divides each click by its position's examination, relative to position 1, and the
+            sum by the views; a weight is at most 10 (Joachims, Swaminathan and Schnabel, WSDM 2017). "coec" divides the
+            clicks by the sum of the examinations (Zhang and Jones, WWW 2007).
+        exponent: see `estimate_exponent`; one below 0 counts as 0.
+    """
+    examined = counts.position.astype(np.float64) ** -max(exponent, 0.0)
+    if debias == "ipw":
+        rates = counts.of_pairs(counts.clicks * np.minimum(1.0 / examined, _MOST_WEIGHT)) / counts.of_pairs(
+            counts.views
+        )
+    elif debias == "coec":
+        rates = counts.of_pairs(counts.clicks) / counts.of_pairs(counts.views * examined)
+    else:
+        rates = counts.of_pairs(counts.clicks) / counts.of_pairs(counts.views)
+    return np.minimum(rates, 1.0)

@@ -1,0 +1,179 @@
+"""`paddle-ranker judgments`: from a server's log to files that the trainer and `compare` read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cross_encoder import train_ce
+from paddle_ranker.commands import compare, judgments
+from paddle_ranker.data.records import LabeledPair, read_records
+from paddle_ranker.data.trec import read_qrels, read_texts
+from paddle_ranker.options import LabelOptions
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown
+from tests.conftest import Call
+from tests.tiny import write_encoder
+
+pytestmark = pytest.mark.unit
+IDS = "abcdefgh"
+QUERIES = ["深度学习", "水稻病害", "老年护理", "经济增长", "文化差异", "神经网络"]
+
+
+def search(id: str, query: str, ids: str, **parameters: Any) -> SearchLine:
+    shown = [Shown(one, {"fused": rank}) for rank, one in enumerate(ids, 1)]
+    return SearchLine(id, query, {}, shown, parameters, time="2026-11-22T09:00:00.000Z")
+
+
+def said(id: str, document: str, event: str, second: int = 0, **more: Any) -> FeedbackLine:
+    return FeedbackLine(id, "as sent", document, event, time=f"2026-11-22T09:00:{second:02}.000Z", **more)
+
+
+def write_log(folder: Path, lines: list[Any]) -> Path:
+    log = SearchLog(folder)
+    for line in lines:
+        log.search(line) if isinstance(line, SearchLine) else log.feedback(line)
+    log.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index") / "index"
+    with Collection.create(folder, IndexInfo(WordsInfo("mixed"), None)) as collection:
+        collection.add(Document(id, f"{QUERIES[place % 6]}研究\t{id}") for place, id in enumerate(IDS))
+    return folder
+
+
+def run(call: Call, log: Path, index: Path, output: Path, *more: object) -> tuple[int, str, str]:
+    return call(judgments.main, "--log", log, "--index", index, "--output", output, *more)
+
+
+def labels_of(path: Path) -> dict[tuple[str, str], float]:
+    rows = read_records(path, LabeledPair, LabelOptions(fractional_labels=True))
+    return {(row.query, row.title[-1]): row.label for row in rows}
+
+
+def test_clicks_and_judgments_become_labels(tmp_path: Path, index: Path, call: Call) -> None:
+    lines = [
+        search("s1", "深度学习", "abc"),
+        search("s2", "深度学习", "dcz", offset=10),
+        search("s3", "水稻病害", "ab"),
+        search("s4", "老年护理", ""),
+        search("s5", "经济增长", "e"),
+        said("s1", "b", "click"),
+        said("s1", "b", "click"),
+        said("s2", "c", "click"),
+        said("s2", "d", "judged", 9, label=3),
+        said("s2", "d", "judged", 8, label=1),  # earlier
+        said("s1", "a", "relevant", 1),
+        said("s1", "a", "unjudged", 2),
+        said("s1", "b", "irrelevant", 3),  # beats the click
+        said("s5", "e", "relevant"),
+        said("s1", "h", "click"),  # was not shown
+        said("s9", "a", "click"),
+    ]
+    status, printed, _ = run(call, write_log(tmp_path / "log", lines), index, tmp_path / "out", "--dev_share", 0)
+    assert status == 0
+    assert "5 searches, 3 clicks, 4 judged pairs" in printed
+    for words in (
+        "searches without a click: 2",
+        "searches that found nothing: 1",
+        "feedback on documents that the search did not show: 1",
+        "feedback on searches that are not in the log: 1",
+        "pairs whose document is not in the index, or whose query is no text: 1",
+    ):
+        assert words in printed
+    assert "train.jsonl: 2 queries, 5 pairs, 3 with a label above 0, 3 judged" in printed
+    found = labels_of(tmp_path / "out" / "train.jsonl")
+    assert found == {
+        ("深度学习", "a"): 0,
+        ("深度学习", "b"): 0,
+        ("深度学习", "c"): 1,
+        ("深度学习", "d"): 3,
+        ("经济增长", "e"): 1,
+    }
+    rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text("utf-8").splitlines()]
+    assert {row["title"][-1]: row.get("position") for row in rows} == {"a": 1, "b": 2, "c": 3, "d": 11, "e": None}
+    status, _, errors = run(call, tmp_path / "log", index, tmp_path / "out")
+    assert status == 1 and "is there already" in errors
+
+
+def test_rates_count_every_search_where_that_is_asked_for(tmp_path: Path, index: Path, call: Call) -> None:
+    lines = [search(f"s{n}", "深度学习", "ab" if n < 4 else "ba") for n in range(8)]
+    lines += [said("s0", "a", "click"), said("s1", "a", "click"), said("s4", "a", "click"), said("s4", "b", "click")]  # type: ignore[list-item]
+    log, rate = write_log(tmp_path / "log", lines), ("--dev_share", 0, "--labels", "rate")
+
+    def labels(name: str, *more: object) -> list[float]:
+        status, printed, errors = run(call, log, index, tmp_path / name, *rate, *more)
+        assert status == 0, errors
+        assert ("e = " in printed) == ("ipw" in more and "--position_exponent" not in more)
+        return list(labels_of(tmp_path / name / "train.jsonl").values())
+
+    assert labels("clicked") == pytest.approx([3 / 3, 1 / 3])
+    assert labels("all", "--without_clicks", "keep") == pytest.approx([3 / 8, 1 / 8])
+    by_hand = ("--debias", "ipw", "--position_exponent", 1, "--without_clicks", "keep")
+    assert labels("ipw", *by_hand) == pytest.approx([(2 + 2) / 8, 1 / 8])
+    assert len(labels("estimated", "--debias", "ipw")) == 2
+    status, _, errors = run(call, log, index, tmp_path / "none", "--debias", "ipw")
+    assert status == 2 and "add --labels rate" in errors
+
+
+def test_an_empty_log_and_one_without_clicks_are_said(tmp_path: Path, index: Path, call: Call) -> None:
+    status, _, errors = run(call, tmp_path / "none", index, tmp_path / "out")
+    assert status == 1 and "no such folder" in errors
+    log = write_log(tmp_path / "log", [search("s1", "深度学习", "abc")])
+    status, printed, errors = run(call, log, index, tmp_path / "out")
+    assert status == 1 and "nothing to learn from" in errors and "searches without a click: 1" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_held_out_queries_stay_where_they_are_when_the_log_grows(tmp_path: Path, index: Path, call: Call) -> None:
+    lines: list[Any] = []
+    held = []
+    for number in range(40):
+        lines += [search(f"s{number}", f"深度 {number}", "ab"), said(f"s{number}", "a", "click")]
+        if number in (19, 39):
+            log = write_log(tmp_path / f"log{number}", lines)
+            assert run(call, log, index, tmp_path / f"out{number}", "--dev_share", 0.5)[0] == 0
+            held.append({query for query, _ in labels_of(tmp_path / f"out{number}" / "dev.jsonl")})
+    assert held[0] == {query for query in held[1] if int(query.split()[1]) < 20}
+    assert 10 <= len(held[1]) <= 30
+
+
+def test_from_the_log_to_a_trained_ranker_and_a_comparison(tmp_path: Path, index: Path, call: Call) -> None:
+    lines: list[Any] = []
+    draw = np.random.default_rng(1)
+    for number in range(60):
+        shown = "".join(draw.permutation(list(IDS))[:5])
+        lines += [search(f"s{number}", QUERIES[number % 6], shown), said(f"s{number}", shown[number % 3], "click")]
+    log, out = write_log(tmp_path / "log", lines), tmp_path / "out"
+    status, _, errors = run(call, log, index, out, "--labels", "rate", "--debias", "ipw", "--dev_share", 0.4)
+    assert status == 0, errors
+    encoder = write_encoder(tmp_path / "encoder")
+    status, printed, errors = call(
+        train_ce.main, "--train", out / "train.jsonl", "--test", out / "dev.jsonl", "--model", encoder,
+        "--output", tmp_path / "ranker", "--loss", "click_softmax", "--fractional_labels", "true", "--epochs", 1,
+        "--device", "cpu",
+    )  # fmt: skip
+    assert status == 0, errors
+    judged = out / "dev"
+    qrels = read_qrels(str(judged / "qrels" / "test.tsv")).qrels
+    queries = read_texts(str(judged / "queries.jsonl"), qrels)
+    titles = read_texts(str(judged / "corpus.jsonl"), {id for found in qrels.values() for id in found})
+    expected = {
+        (queries[query], titles[id][-1]): label for query, found in qrels.items() for id, label in found.items()
+    }
+    assert expected == labels_of(out / "dev.jsonl")
+    status, printed, errors = call(
+        compare.main, tmp_path / "ranker" / "last", "--qrels", judged / "qrels" / "test.tsv",
+        "--queries", judged / "queries.jsonl", "--documents", judged / "corpus.jsonl", "--device", "cpu",
+    )  # fmt: skip
+    assert status == 0, errors
+    assert "nDCG@10" in printed and "BM25" in printed

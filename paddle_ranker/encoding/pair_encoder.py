@@ -214,6 +214,23 @@ class PairEncoder:
         offsets = offsets_of(lengths).tolist()
         return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
 
+    def characters_of(self, text: str, tokens: int) -> int:
+        """Return how many code points of a text make up to so many tokens: all of them, if the text has no more."""
+        end = 4 * tokens
+        while end < len(text) and self.count_tokens(text[:end]) <= tokens:
+            end *= 2
+        if end >= len(text) and self.count_tokens(text) <= tokens:
+            return len(text)
+        low, high = 0, min(end, len(text))  # the tokens of `low` code points are few enough, those of `high` are not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.count_tokens(text[:middle]) <= tokens else (low, middle)
+        return low
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens a text has, without special tokens."""
+        return int(self._tokenizer.encode([text])[1][0])
+
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Write the tokenizer files into `folder` (made if missing); `from_folder` and PaddleNLP read them alike."""
         target = Path(folder)

@@ -45,11 +45,11 @@ class _Spaced(dict[int, str]):
 
 _SETTLED, _LETTERS, _SPACED = _Settled(), _Letters(), _Spaced()
 # Scripts without spaces between words: ideographs, kana and hangul. Lucene's CJK analyzer makes bigrams of the same.
-_UNSPACED = (
+UNSPACED = (
     "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_RUNS = re.compile(f"[{_UNSPACED}]+|[^\\s{_UNSPACED}]+")
-_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_RUNS = re.compile(f"[{UNSPACED}]+|[^\\s{UNSPACED}]+")
+_IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 # Lucene's stop words (EnglishAnalyzer.ENGLISH_STOP_WORDS_SET).
 STOP_WORDS = frozenset(
     (

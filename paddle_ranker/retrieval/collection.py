@@ -234,6 +234,19 @@ class Collection:
             found = search_vectors(now.vectors, vectors, top_k, allowed, breadth)
         return [now.hits(*one) for one in found]
 
+    def explain_words(self, query: str, ids: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Return, by id, what each token of a query adds to a document's score by words, by token.
+
+        Documents that are not here are left out; without words, nothing adds anything.
+        """
+        now, found = self._now, dict[str, dict[str, float]]()
+        places = now.find(ids)
+        for part in sorted({place.part for place in places.values()}):
+            own = [id for id, place in places.items() if place.part == part]
+            rows = [places[id].row for id in own]
+            found.update(zip(own, now.words.explain(query, part, rows) if now.words else [{}] * len(own)))
+        return found
+
     def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
         """Return how a searcher finds documents, for people: `BM25`, `exact`, `faiss hnsw_sq8, ef 100`."""
         info = self.info.vectors

@@ -132,6 +132,14 @@ class Fusion:
             return candidates.scores[:, 0]
         return FUSIONS[self.method].scores(candidates, weights)
 
+    def parts(self, candidates: Candidates) -> Floats:
+        """Return what each searcher adds to the scores, `[candidates, searchers]`: the score without the others."""
+        weights = self._weights(candidates.searchers)
+        if len(weights) == 1:
+            return candidates.scores
+        of = FUSIONS[self.method].scores
+        return np.stack([of(candidates, alone) for alone in np.diag(weights)], axis=1)
+
     def best(self, candidates: Candidates, top_k: int) -> tuple[Integers, Floats]:
         """Return the numbers and scores of the best `top_k` candidates, `[found]` each, best first.
 

@@ -17,7 +17,6 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -66,7 +65,7 @@ class Segment:
                 mapped = path.stat().st_size > _MAPPED
                 array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
                 self.arrays[path.stem] = np.asarray(array)  # a plain one: parts of a memmap cost some microseconds each
-            self._blobs = {name: _blob(folder / name) for name in ("documents.jsonl", "ids.bin")}
+            self._blobs = {name: _blob(folder / name) for name in ("documents.jsonl", "ids.bin", "fields.jsonl")}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{folder}: damaged ({brief(str(error))}); copy the index again, or build it anew"
@@ -144,7 +143,7 @@ class Segment:
         return len(self._sums), size
 
     def blob(self, name: str) -> NDArray[np.uint8]:
-        """Return the bytes of `documents.jsonl` or `ids.bin`."""
+        """Return the bytes of `documents.jsonl`, `ids.bin` or `fields.jsonl`."""
         return self._blobs[name]
 
     def codes_of(self, field: str) -> NDArray[np.int32]:
@@ -158,8 +157,8 @@ class Segment:
         """Return the values of a field."""
         if field not in self.fields:
             return []
-        with open(self.folder / "fields.jsonl", "rb") as lines:
-            values: list[object] = json.loads(next(islice(lines, self.fields.index(field), None)))
+        lines = bytes(self._blobs["fields.jsonl"]).split(b"\n")
+        values: list[object] = json.loads(lines[self.fields.index(field)])
         return values
 
     def _matching(self, where: Filter) -> Booleans:

@@ -37,11 +37,13 @@ class WordPart:
 class _Term(NamedTuple):
     """A token of a query.
 
+    token: itself
     weight: how much it counts: its rarity times how often the query has it
     postings: for each part, where it occurs
     most: for each part, the most that it adds to a score
     """
 
+    token: str
     weight: float
     postings: list[TermPostings]
     most: list[float]
@@ -91,6 +93,17 @@ class WordSearcher:
         self._spare.append(scores)
         return best.found()
 
+    def explain(self, query: str, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
+        """Return, for some documents of a part, what each token of a query adds to the score, by token."""
+        found: list[dict[str, float]] = [{} for _ in rows]
+        for term in self._terms(query) if rows else ():
+            documents, codes = term.postings[part]
+            for row, added in zip(rows, found):
+                at = int(np.searchsorted(documents, row))
+                if at < len(documents) and documents[at] == row:
+                    added[term.token] = term.weight * float(self._tables[part][codes[at]])
+        return found
+
     def _terms(self, query: str) -> list[_Term]:
         found = []
         for token, times in Counter(self._tokenize(query)).items():
@@ -103,7 +116,9 @@ class WordSearcher:
             if count:
                 weight = times * rarity_of(count, self._size)
                 highest = [self._highest_in(number, hashed, one) for number, one in enumerate(postings)]
-                found.append((count, _Term(weight, postings, [one * weight * (1.0 + _SLACK) for one in highest])))
+                found.append(
+                    (count, _Term(token, weight, postings, [one * weight * (1.0 + _SLACK) for one in highest]))
+                )
         return [term for _, term in sorted(found, key=lambda one: one[0])]
 
     def _highest_in(self, number: int, hashed: int, postings: TermPostings) -> float:

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
@@ -197,6 +198,7 @@ def test_documents_are_found_once_they_are_confirmed_and_by_other_processes_too(
     # the vectors are those that the index's own tower makes
     assert other.refresh() and other.verify()
     stored = {one.id: vector for one, vector in other.sample(100, 0)}
+    assert other.tower_folder is not None
     own = Tower.open(other.tower_folder, for_search=True).vectors(["茶叶价格", "茶叶种植"])
     np.testing.assert_allclose([stored["new/1"], stored["d1"]], own, atol=1e-5)
 
@@ -256,3 +258,53 @@ def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
     assert [one.id for one in search.shown] == [one["id"] for one in answer["hits"]]
     assert search.shown[0].ranks == {name: one["rank"] for name, one in hit["stages"].items()}
     assert search.parameters["filter"] == {"lang": "zh"} and search.first_position == 2
+
+
+def test_explanations_add_up(site: Site) -> None:
+    for fusion in ("rrf", "weighted"):
+        answer = site.search("水稻病害研究", top_k=40, rank_top=4, explain=True, fusion=fusion)
+        for hit in answer["hits"]:
+            signals, stages = hit["signals"], hit["stages"]
+            for name in signals.keys() & {"words", "vectors"}:
+                assert signals[name]["value"] == stages[name]["score"]
+            added = [one["added"] for one in signals.values() if one["to"] == "fused"]
+            assert sum(added) == pytest.approx(stages["fused"]["score"])
+            terms = signals.get("words", {"terms": [], "value": 0})
+            assert sum(one["added"] for one in terms["terms"]) == pytest.approx(terms["value"])
+            for one in terms["terms"]:
+                assert [hit["text"][start:end] for start, end in one["at"]] == [one["term"]] * hit["text"].count(
+                    one["term"]
+                )
+            assert ("ranker" in signals) == ("logit" in hit)
+            if "logit" in hit:
+                assert signals["ranker"] == {"value": hit["logit"], "added": hit["logit"], "to": "ranked"}
+                assert signals["match"]["value"] == max((one["level"] for one in hit["highlights"]), default=0)
+    assert all("signals" not in hit for hit in site.search("水稻")["hits"])
+    (hit,) = site.search("水稻病害", top_k=1, use=["words"])["hits"]
+    assert hit["passage"] == {"start": 0, "end": len(hit["text"])}
+    assert [hit["text"][one["start"] : one["end"]] for one in hit["highlights"]] == ["水稻病害"] * len(
+        hit["highlights"]
+    )
+
+
+def test_a_query_that_is_too_long_is_cut_where_the_ranker_cuts_it(site: Site, folders: dict[str, Path]) -> None:
+    encoder = PairEncoder.from_folder(folders["model"], 32)
+    query = "水稻病害诊断" * 20_000
+    answer = site.search(query, rank_top=8, recall=8)
+    most = encoder.max_seq_length - 4  # beside a title of one token
+    cut = site.search(query[:most], rank_top=8, recall=8)
+    assert [hit["id"] for hit in answer["hits"]] == [hit["id"] for hit in cut["hits"]]
+    texts = [hit["text"] for hit in cut["hits"] if "logit" in hit]
+    read = encoder.encode([query[:most]] * len(texts), texts).second_starts.min() - 2  # what is left beside the longest
+    assert answer["query_read"] == cut["query_read"] == read < most
+    assert site.search(query)["query_read"] == most and "query_read" not in site.search(query[:most])
+
+
+def test_documents_below_a_probability_are_left_out(site: Site) -> None:
+    whole = site.search("研究", top_k=40, rank_top=20)
+    assert whole["cut"] == 0
+    least = whole["hits"][7]["probability"]
+    cut = site.search("研究", top_k=40, rank_top=20, min_probability=least)
+    assert [hit["id"] for hit in cut["hits"]] == [hit["id"] for hit in whole["hits"][:8]] and cut["cut"] == 12
+    page = site.search("研究", top_k=3, offset=6, rank_top=20, min_probability=least)
+    assert [(hit["rank"], hit["id"]) for hit in page["hits"]] == [(n, whole["hits"][n - 1]["id"]) for n in (7, 8)]

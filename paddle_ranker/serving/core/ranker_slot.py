@@ -12,6 +12,7 @@ import numpy as np
 
 from paddle_ranker import __version__
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
@@ -84,6 +85,11 @@ class RankerSlot(Slot[ServedRanker]):
     def info(self) -> RankerInfo:
         """The ranker's description. Raises `Fault` as `ready` does."""
         return self.ready().model.info
+
+    @property
+    def encoders(self) -> tuple[PairEncoder, ...]:
+        """What encodes the ranker's pairs: one, or each of a blend's. Raises `Fault` as `ready` does."""
+        return self.ready().model.row_encoder.members
 
     def describe(self) -> dict[str, object]:
         """Return what `/info` shows of a ranker; the first keys are those of Text Embeddings Inference."""

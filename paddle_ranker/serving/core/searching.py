@@ -10,6 +10,8 @@ from typing import Optional, Union
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array
+from paddle_ranker.encoding.pair_encoder import SPECIAL_TOKENS_A_PAIR, PairEncoder, truncated_lengths
 from paddle_ranker.errors import listed, quoted
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.tower import TowerInfo
@@ -26,6 +28,9 @@ from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
+_AROUND = SPECIAL_TOKENS_A_PAIR + 1  # tokens of a pair that are not its query's: special ones, and one of the title
+_LONG_QUERY = 4  # shorter queries than a pair's tokens divided by this are never cut: a character is no more tokens
+_LONGEST = 1000  # code points of a query that are used at all
 _ANSWERING = 0.1  # of a caller's time is kept for the answer, at most so many seconds
 RANK = "rank"
 
@@ -55,10 +60,12 @@ class Query:
 class Found:
     """What a search found.
 
+    text: of the query, as much as is used
     index: as it was searched
     order: places in `candidates` of the whole list, in its last order; `fused`, their fused scores by place; and
         `fused_rank`, from 1
     logits, probabilities: of the ranker, by place in `candidates`
+    query_read: of a query that is too long, how many code points were used; None: all of it was
     documents: at least those that are shown, by id
     took: milliseconds of each stage
     degraded: stages that were left out, because they would be late
@@ -66,6 +73,7 @@ class Found:
     shown: the part of `order` that was asked for
     """
 
+    text: str
     index: ServedIndex
     candidates: Candidates
     fusion: Fusion
@@ -81,6 +89,44 @@ class Found:
     degraded: list[str] = field(default_factory=list)
     cut: int = 0
     shown: list[int] = field(default_factory=list)
+    query_read: Optional[int] = None
+
+
+class _Read:
+    """As much of a query as is used.
+
+    Args:
+        text: the query, without what is never read.
+        encoder: of the ranker, for a query of which it may read less beside long titles; None: it reads `text`.
+        is_cut: whether the query was longer.
+    """
+
+    def __init__(self, text: str, encoder: Optional[PairEncoder] = None, is_cut: bool = False):
+        self.text, self._encoder, self._was_cut = text, encoder, is_cut
+        self._tokens = self._kept = 0 if encoder is None else encoder.count_tokens(text)
+
+    @classmethod
+    def of(cls, text: str, encoders: Sequence[PairEncoder]) -> _Read:
+        """Return what is used of a long query; tokenizes it."""
+        end = min([_LONGEST, *(one.characters_of(text, one.max_seq_length - _AROUND) for one in encoders)])
+        return cls(text[:end], encoders[0] if len(encoders) == 1 else None, end < len(text))
+
+    def note(self, first: int, lengths: Array, most: int) -> None:
+        """Note how much of the query is read beside titles; see `Check`."""
+        room = most - SPECIAL_TOKENS_A_PAIR
+        titles = lengths - self._tokens - SPECIAL_TOKENS_A_PAIR
+        if self._encoder is not None:
+            kept, _ = truncated_lengths(np.full(len(lengths), self._tokens), titles, room)
+            self._kept = min(self._kept, int(kept.min()))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the query was longer than what is used, everywhere or beside some title."""
+        return self._was_cut or self._kept < self._tokens
+
+    def characters(self) -> int:
+        """Return how many code points were used beside the longest title; tokenizes."""
+        return len(self.text) if self._encoder is None else self._encoder.characters_of(self.text, self._kept)
 
 
 class Searcher:
@@ -95,6 +141,14 @@ class Searcher:
     def __init__(self, index: IndexSlot, tower: Optional[TowerSlot], ranker: Optional[RankerSlot]):
         self.index, self.tower, self.ranker = index, tower, ranker
 
+    def versions(self, index: ServedIndex) -> dict[str, object]:
+        """Return what answers: the index and its version, and the models' names; JSON-ready."""
+        return {
+            "index": {"name": index.name, "version": index.collection.info.generation},
+            "tower": None if self.tower is None else self.tower.name,
+            "ranker": None if self.ranker is None else self.ranker.name,
+        }
+
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
         """Return the names by which this server can search an index."""
         return tuple(name for name in index.collection.searchers if name != VECTORS or self.tower is not None)
@@ -104,13 +158,18 @@ class Searcher:
         began, deadline = time.monotonic(), self.index.deadline(stated)
         self.index.begin()
         try:
+            read = await self._read(query.text, deadline)
+            query = replace(query, text=read.text)
             found = await self._recall(query, deadline)
             top = found.order[: query.rank_top] if self.ranker is not None else []
             shown = found.order[query.offset : query.offset + query.top_k]
             wanted = [found.candidates.ids[place] for place in dict.fromkeys([*top, *shown])]
             found.documents = await self.index.run(found.index.collection.documents_of, wanted, deadline=deadline)
             if top:
-                await self._rank(query, found, top, deadline - min(_ANSWERING, _ANSWERING * (deadline - began)))
+                late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
+                await self._rank(query, found, top, late, read)
+            if read.is_cut:
+                found.query_read = await self.index.run(read.characters, deadline=deadline)
         finally:
             self.index.end()
         if query.min_probability > 0 and found.ranked:
@@ -120,12 +179,21 @@ class Searcher:
         found.took["total"] = _since(began)
         return found
 
+    async def _read(self, text: str, deadline: float) -> _Read:
+        """Return as much of a query as is used: what the ranker reads of it beside the shortest title."""
+        encoders = () if self.ranker is None else self.ranker.encoders
+        least = min((encoder.max_seq_length // _LONG_QUERY for encoder in encoders), default=_LONGEST)
+        if len(text) <= least:
+            return _Read(text)
+        return await self.index.run(_Read.of, text, encoders, deadline=deadline)
+
     async def _recall(self, query: Query, deadline: float) -> Found:
         """Ask all searchers at once, and fuse what they find."""
         index, took = await self.index.current(deadline), dict[str, float]()
         names = self._chosen(index, query.use)
         own = index.fusion if query.fusion in (None, index.fusion.method) else Fusion(str(query.fusion))
-        fusion = replace(own, weights={name: own.weights[name] for name in names if name in own.weights})
+        weights = {name: own.weights[name] for name in names if name in own.weights}
+        fusion = replace(own, weights=weights if any(weights.values()) else {})
         others = [name for name in names if name != VECTORS]
         asking = [
             asyncio.ensure_future(self.index.run(_timed, took, name, index, query, [query.text], deadline=deadline))
@@ -143,9 +211,10 @@ class Searcher:
         finally:
             for one in asking:
                 one.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
         in_order = {name: hits[name] for name in names}
         return await self.index.run(
-            _fused, index, in_order, fusion, took, self._is_exact(index, names), deadline=deadline
+            _fused, query.text, index, in_order, fusion, took, self._is_exact(index, names), deadline=deadline
         )
 
     def _chosen(self, index: ServedIndex, use: Sequence[str]) -> tuple[str, ...]:
@@ -165,13 +234,14 @@ class Searcher:
         found = await self.tower.vectors([text], is_query=True, deadline=deadline, field="query")
         return comparable(found.vectors, self.tower.info)
 
-    async def _rank(self, query: Query, found: Found, top: Sequence[int], deadline: float) -> None:
+    async def _rank(self, query: Query, found: Found, top: Sequence[int], deadline: float, read: _Read) -> None:
         """Order the first documents by the ranker; leave them where that would be late, unless the server refuses."""
         assert self.ranker is not None
         texts = [found.documents[found.candidates.ids[place]].text for place in top]
         began = time.monotonic()
         try:
-            scores = await self.ranker.score_pairs([query.text] * len(texts), texts, deadline=deadline)
+            asked = [query.text] * len(texts)
+            scores = await self.ranker.score_pairs(asked, texts, deadline=deadline, check_lengths=read.note)
         except Fault as fault:
             if fault.kind not in (TIMED_OUT, OVERLOADED) or not self.index.options.degrade:
                 raise
@@ -197,14 +267,16 @@ def _timed(
     return hits
 
 
-def _fused(index: ServedIndex, hits: Mapping[str, Hits], fusion: Fusion, took: dict[str, float], exact: bool) -> Found:
+def _fused(
+    text: str, index: ServedIndex, hits: Mapping[str, Hits], fusion: Fusion, took: dict[str, float], exact: bool
+) -> Found:
     began = time.monotonic()
     candidates = Candidates.of(hits)
     scores = fusion.scores(candidates)
     order = _by_score(scores, candidates.ids)
     ranks = {place: rank for rank, place in enumerate(order, start=1)}
     took["fuse"] = _since(began)
-    return Found(index, candidates, fusion, scores, order, ranks, took, exact)
+    return Found(text, index, candidates, fusion, scores, order, ranks, took, exact)
 
 
 def _by_score(scores: Floats, ids: Sequence[str]) -> list[int]:

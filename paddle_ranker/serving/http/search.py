@@ -13,6 +13,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from paddle_ranker.errors import UsageError, listed, quoted
+from paddle_ranker.lexical.highlights import SharedWords, folded, level_of, places_of
+from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.retrieval.collection import WORDS
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.serving.core.apart import apart
@@ -24,6 +27,8 @@ from paddle_ranker.serving.core.searching import Found, Query, Searcher
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
 
 TEXT = "text"  # the name of a document's text in `fields`
+FUSED, RANKED = "fused", "ranked"
+_MOST_TERMS = 32  # that a hit is explained by
 _RECALL = 100  # documents that each searcher finds unless a request says it
 
 
@@ -67,9 +72,10 @@ class SearchRoutes:
         body = await read_body(request, limits.request_bytes)
         asked: SearchRequest = await apart(len(body), _validated, self._request, body, limits, deadline=deadline)
         found = await self._searcher.search(self._query(request, asked), deadline)
-        content = self._answer(asked, found)
+        hits = await self._searcher.index.run(hits_of, asked, found, deadline=self._searcher.index.deadline(deadline))
+        content = self._answer(asked, found, hits)
         self._log(asked, found, content)
-        returned = sum(len(one["text"]) for one in content["hits"] if "text" in one)
+        returned = sum(len(one["text"]) for one in hits if "text" in one)
         return answer(request, await apart(returned, _encoded, content), "application/json")
 
     async def index(self, request: Request) -> Response:
@@ -97,7 +103,8 @@ class SearchRoutes:
         state, limits, options = request.scope["state"], self._searcher.index.limits, self._searcher.index.options
         if self._keep_texts:
             state["texts"] = {"query": asked.query}
-        text = limits.scored_text(asked.query, "query")
+        text = asked.query[: limits.characters]  # much more than is read
+        limits.check_text(text, "query")
         if not text.strip():
             raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="query")
         if asked.fusion is not None and asked.fusion not in FUSIONS:
@@ -128,22 +135,15 @@ class SearchRoutes:
         )
 
     def _log(self, asked: SearchRequest, found: Found, content: dict[str, Any]) -> None:
-        log, tower = self._searcher.index.log, self._searcher.tower
+        log = self._searcher.index.log
         if log is not None:
-            versions = {
-                "index": {"name": found.index.name, "version": found.index.collection.info.generation},
-                "tower": None if tower is None else tower.name,
-                "ranker": content["model"],
-            }
+            versions = self._searcher.versions(found.index)
             parameters = asked.model_dump(exclude={"query"}, exclude_none=True)
             shown = [_shown(hit) for hit in content["hits"]]
             log.search(SearchLine(content["search_id"], asked.query, versions, shown, parameters))
 
-    def _answer(self, asked: SearchRequest, found: Found) -> dict[str, Any]:
+    def _answer(self, asked: SearchRequest, found: Found, hits: list[dict[str, Any]]) -> dict[str, Any]:
         index, ranker = found.index, self._searcher.ranker
-        hits = [
-            _hit(found, place, rank, asked.fields) for rank, place in enumerate(found.shown, start=asked.offset + 1)
-        ]
         content: dict[str, Any] = {
             "query": asked.query,
             "model": None if ranker is None else ranker.name,
@@ -159,6 +159,8 @@ class SearchRoutes:
             "took_ms": found.took,
             "search_id": secrets.token_urlsafe(12),
         }
+        if found.query_read is not None:
+            content["query_read"] = found.query_read
         if found.degraded:
             content["degraded"] = found.degraded
         return content
@@ -168,21 +170,70 @@ def _shown(hit: dict[str, Any]) -> Shown:
     return Shown(hit["id"], {name: one["rank"] for name, one in hit["stages"].items()}, hit.get("probability"))
 
 
-def _hit(found: Found, place: int, rank: int, fields: Optional[list[str]]) -> dict[str, Any]:
+def hits_of(asked: SearchRequest, found: Found) -> list[dict[str, Any]]:
+    """Return the hits of an answer, JSON-ready."""
+    shared = SharedWords(found.text)
+    ids = [found.candidates.ids[place] for place in found.shown]
+    explains = asked.explain and WORDS in found.candidates.searchers
+    terms = found.index.collection.explain_words(found.text, ids) if explains else {}
+    parts = found.fusion.parts(found.candidates) if asked.explain else None
+    shares = found.fusion.shares(found.candidates) if asked.explain else None
+    hits = []
+    for rank, (place, id) in enumerate(zip(found.shown, ids), start=asked.offset + 1):
+        document, names = found.documents[id], asked.fields
+        hit: dict[str, Any] = {"id": id, "rank": rank}
+        highlights = shared.highlights(document.text) if asked.explain or names is None or TEXT in names else []
+        if names is None or TEXT in names:
+            start, end = shared.passage(document.text, highlights)
+            hit[TEXT], hit["passage"] = document.text, {"start": start, "end": end}
+            hit["highlights"] = [one._asdict() for one in highlights]
+        hit["fields"] = {name: value for name, value in document.fields.items() if names is None or name in names}
+        if place in found.logits:
+            hit["logit"], hit["probability"] = found.logits[place], found.probabilities[place]
+        hit["stages"] = _stages(found, place, rank)
+        if parts is not None and shares is not None:
+            hit["signals"] = _signals(found, place, parts[place], float(shares[place]))
+            if id in terms and WORDS in hit["signals"]:
+                hit["signals"][WORDS]["terms"] = _terms(terms[id], document.text)
+            if place in found.logits:
+                level = max((one.level for one in highlights), default=0)
+                hit["signals"]["match"] = {"value": level, "to": RANKED}
+        hits.append(hit)
+    return hits
+
+
+def _stages(found: Found, place: int, rank: int) -> dict[str, Any]:
     candidates = found.candidates
-    document = found.documents[candidates.ids[place]]
-    hit: dict[str, Any] = {"id": document.id, "rank": rank}
-    if fields is None or TEXT in fields:
-        hit[TEXT] = document.text
-    hit["fields"] = {name: value for name, value in document.fields.items() if fields is None or name in fields}
     said = zip(candidates.searchers, candidates.ranks[place].tolist(), candidates.scores[place].tolist())
     stages: dict[str, Any] = {name: {"rank": own, "score": score} for name, own, score in said if own}
-    stages["fused"] = {"rank": found.fused_rank[place], "score": float(found.fused[place])}
+    stages[FUSED] = {"rank": found.fused_rank[place], "score": float(found.fused[place])}
     if place in found.logits:
-        hit["logit"], hit["probability"] = found.logits[place], found.probabilities[place]
-        stages["ranked"] = {"rank": rank}
-    hit["stages"] = stages
-    return hit
+        stages[RANKED] = {"rank": rank}
+    return stages
+
+
+def _signals(found: Found, place: int, parts: Floats, share: float) -> dict[str, Any]:
+    """Return what each searcher added to the fused score, and what was added to the score that ranks."""
+    said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
+    signals: dict[str, Any] = {
+        name: {"value": score, "added": added, "to": FUSED}
+        for (name, score, added), rank in zip(said, found.candidates.ranks[place].tolist())
+        if rank
+    }
+    if place in found.logits:
+        logit, weight = found.logits[place], found.fusion.recall_weight
+        signals["ranker"] = {"value": logit, "added": logit, "to": RANKED}
+        if weight:
+            signals["recall"] = {"value": share, "added": weight * share, "to": RANKED}
+    return signals
+
+
+def _terms(added: dict[str, float], text: str) -> list[dict[str, Any]]:
+    text = folded(text)
+    best = sorted(added.items(), key=lambda one: -one[1])[:_MOST_TERMS]
+    return [
+        {"term": term, "added": value, "level": level_of(term), "at": places_of(term, text)} for term, value in best
+    ]
 
 
 def _check_field(name: str, there: Sequence[str], field: str) -> None:

@@ -1,0 +1,138 @@
+"""What a reader is shown of a text that was found: the words that the query has, too, and the passage with most.
+
+shared = SharedWords("苹果手机价格")
+shared.highlights("二手苹果手机")    # [Highlight(start=2, end=6, level=3)]
+shared.passage(text)               # (320, 520), of a long text
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from paddle_ranker.lexical.tokens import STOP_WORDS, UNSPACED, normalise
+
+LEVELS = 3  # as of the rankers' match embeddings: a shared word, pair of words, or three words in a row
+PASSAGE = 200  # code points of the passage of a long text
+_MOST_WORDS, _MOST_HIGHLIGHTS, _LOOKED_AT = 128, 100, 20_000  # of a query; of a text; code points of a text
+_LETTER = f"(?:[^\\W_{UNSPACED}]|[\u0300-\u036f])"  # or a mark that combines with one
+_WORDS = re.compile(f"[{UNSPACED}]|{_LETTER}+")
+
+
+class _Folded(dict[int, str]):
+    """A dict from a code point to its normalised character; itself where that is none or several. Filled on first use.
+
+    So every place of a folded text is the same place of the text.
+    """
+
+    def __missing__(self, code_point: int) -> str:
+        char = normalise(chr(code_point))
+        return self.setdefault(code_point, char if len(char) == 1 else chr(code_point))
+
+
+_FOLDED = _Folded()
+
+
+class Highlight(NamedTuple):
+    """A part of a text, in code points, whose words stand in the query in this order, too, `level` of them or more."""
+
+    start: int
+    end: int
+    level: int
+
+
+class _Word(NamedTuple):
+    text: str
+    start: int
+    end: int
+
+
+def folded(text: str) -> str:
+    """Return a text in which letters of other widths and cases are alike, each at its place."""
+    return text.translate(_FOLDED)
+
+
+class SharedWords:
+    """Finds in texts what a query has, too. Words of Chinese are single characters; their level tells how many follow.
+
+    Args:
+        query: its first 128 words count.
+    """
+
+    def __init__(self, query: str):
+        words = [match.group() for match in _WORDS.finditer(folded(query))][:_MOST_WORDS]
+        self._grams = [{tuple(words[i : i + n]) for i in range(len(words) - n + 1)} for n in range(1, LEVELS + 1)]
+        # A single character, or a word such as "the", says little by itself, unless nothing else was asked for.
+        self._weak = set() if len(words) < 2 else {one for one in words if one in STOP_WORDS or _is_unspaced(one)}
+        characters = "".join(sorted({one for one in words if _is_unspaced(one)}))
+        others = sorted({one for one in words if not _is_unspaced(one)}, key=len, reverse=True)
+        parts = [f"[{characters}]"] * bool(characters)
+        if others:
+            parts.append(f"(?<!{_LETTER})(?:{'|'.join(map(re.escape, others))})(?!{_LETTER})")
+        self._pattern = re.compile("|".join(parts)) if parts else None
+
+    def highlights(self, text: str) -> list[Highlight]:
+        """Return the shared parts of a text, in their order; of a very long one, of its first 20,000 code points."""
+        if self._pattern is None:
+            return []
+        text = folded(text[:_LOOKED_AT])
+        words = [_Word(match.group(), *match.span()) for match in self._pattern.finditer(text)]
+        found: list[Highlight] = []
+        for word, level in zip(words, self._levels(text, words)):
+            if level == 1 and word.text in self._weak:
+                continue
+            last = found[-1] if found else None
+            if last is not None and last.level == level > 1 and not text[last.end : word.start].strip():
+                found[-1] = Highlight(last.start, word.end, level)
+            elif len(found) < _MOST_HIGHLIGHTS:
+                found.append(Highlight(word.start, word.end, level))
+            else:
+                break
+        return found
+
+    def _levels(self, text: str, words: Sequence[_Word]) -> list[int]:
+        """Return how long a shared n-gram each word is in; only spaces may stand between the words of one."""
+        levels = [1] * len(words)
+        follows = [not text[one.end : other.start].strip() for one, other in zip(words, words[1:])]
+        for n in range(2, LEVELS + 1):
+            for i in range(len(words) - n + 1):
+                gram = tuple(word.text for word in words[i : i + n])
+                if all(follows[i : i + n - 1]) and gram in self._grams[n - 1]:
+                    levels[i : i + n] = [max(level, n) for level in levels[i : i + n]]
+        return levels
+
+    def passage(self, text: str, highlights: Sequence[Highlight]) -> tuple[int, int]:
+        """Return where the passage with most of what is shared begins and ends; all of a short text."""
+        if len(text) <= PASSAGE:
+            return 0, len(text)
+        best, start, weight, first = 0, 0, 0, 0
+        for one in highlights:
+            weight += _weight(one)
+            while one.end - highlights[first].start > PASSAGE and highlights[first] is not one:
+                weight -= _weight(highlights[first])
+                first += 1
+            if weight > best:
+                best, start = weight, highlights[first].start
+        start = min(start, len(text) - PASSAGE)
+        return start, start + PASSAGE
+
+
+def places_of(term: str, text: str, most: int = 20) -> list[tuple[int, int]]:
+    """Return where a token of a tokenizer's begins and ends in a folded text; a stem is found in its words."""
+    beginning = "" if _is_unspaced(term[:1]) else f"(?<!{_LETTER})"
+    found = re.compile(beginning + re.escape(term)).finditer(text[:_LOOKED_AT])
+    return [match.span() for match, _ in zip(found, range(most))]
+
+
+def level_of(term: str) -> int:
+    """Return the match level that a token of a query stands for by itself: characters of Chinese, else a word."""
+    return min(LEVELS, max(1, len(_WORDS.findall(term))))
+
+
+def _weight(one: Highlight) -> int:
+    return (one.end - one.start) * one.level * one.level
+
+
+def _is_unspaced(word: str) -> bool:
+    return re.match(f"[{UNSPACED}]", word) is not None

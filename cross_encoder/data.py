@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Optional
@@ -16,7 +16,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.store import MAX_BYTES, PairCollector
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import require_both_classes
-from paddle_ranker.metrics.ranking import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT, Integers
 from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.examples import EncodedExamples, teacher_column
@@ -30,13 +30,15 @@ def encode_labels(
     max_bytes: int = MAX_BYTES,
     *,
     with_queries: bool = False,
+    with_positions: bool = False,
     loss: Optional[LossExpression] = None,
 ) -> EncodedExamples:
     """Encode all labelled pairs of `source`, a list or a file that is read in chunks.
 
     Pairs beyond `max_bytes` of memory go to unnamed temporary files in `folder` (None: the system's temporary folder).
-    Raises `DataError` for a bad row of a file; if a teacher's score that the `loss` needs is missing; and, if the loss
-    needs labels, if all pairs are relevant or none is, unless some labels are shares.
+    Raises `DataError` for a bad row of a file; if a teacher's score that the `loss` needs is missing, or, with
+    `with_positions`, a position; and, if the loss needs labels, if all pairs are relevant or none is, unless some are
+    shares.
     """
     name = source.path if isinstance(source, RecordFile) else "the training pairs"
     by_teacher = loss.of_teacher if loss else ()
@@ -44,18 +46,22 @@ def encode_labels(
     collector, rows = PairCollector(folder, max_bytes), 0
     for part in chunks(source):
         queries = [pair.query for pair in part]
-        columns = {"labels": np.array([pair.label for pair in part], dtype=np.float32)}
+        columns: dict[str, np.ndarray] = {"labels": np.array([pair.label for pair in part], dtype=np.float32)}
         if with_queries:
             columns["queries"] = np.array([_query_number(query) for query in queries], dtype=np.int64)
         if by_teacher:
             columns["teacher"] = teacher_column(name, by_teacher, [pair.teacher_score for pair in part], rows)
+        if with_positions:
+            columns["positions"] = _positions(name, part, rows)
         highest = max(highest, float(columns["labels"].max()))
         rows += len(part)
         collector.append(pair_encoder.encode(queries, [pair.title for pair in part]), **columns)
     pairs, kept = collector.finish()
     if (loss is None or loss.needs_labels) and not _are_shares(kept["labels"]):
         require_both_classes(name, kept["labels"], "training")
-    return EncodedExamples(pairs, kept["labels"], kept.get("queries"), kept.get("teacher"), highest)
+    return EncodedExamples(
+        pairs, kept["labels"], kept.get("queries"), kept.get("teacher"), highest, positions=kept.get("positions")
+    )
 
 
 def left_out(name: str, data: EncodedExamples, loss: LossExpression) -> list[str]:
@@ -90,6 +96,16 @@ def left_out(name: str, data: EncodedExamples, loss: LossExpression) -> list[str
 def _are_shares(labels: NDArray[np.float32]) -> bool:
     """Return whether there are labels between 0 and 1: shares of clicks, say, which need not reach 1."""
     return bool(((labels > 0) & (labels < RELEVANT)).any())
+
+
+def _positions(name: str, part: Sequence[LabeledPair], first: int) -> Integers:
+    for number, pair in enumerate(part, first + 1):
+        if pair.position is None:
+            raise DataError(
+                f"{name}: record {number:,} has no position, which --position_tower learns from: add a column position "
+                "as paddle-ranker judgments does, or leave the option out"
+            )
+    return np.array([pair.position for pair in part], np.int64)
 
 
 def _query_number(query: str) -> int:

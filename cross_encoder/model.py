@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
+import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.metrics.ranking import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT, Integers
+from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.examples import RankingExamples
+
+_POSITIONS = 100  # those further down share the last one's number
+
+
+class PositionTower(nn.Layer):
+    """A learned number for each position at which titles were shown, added to their logits in training alone.
+
+    It takes up what positions add to clicks, so that the ranker need not (Guo et al., "PAL: a position-bias aware
+    learning framework for CTR prediction", RecSys 2019; here added to logits, as Zhao et al., RecSys 2019, do).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = self.create_parameter([_POSITIONS], default_initializer=nn.initializer.Constant(0.0))
+
+    def forward(self, positions: Integers) -> Tensor:
+        """Return the numbers of positions, from 1, `[n]` float32."""
+        return paddle.gather(self.bias, paddle.to_tensor(np.minimum(positions, _POSITIONS) - 1))
 
 
 class LabeledExamples(RankingExamples):
@@ -16,4 +36,6 @@ class LabeledExamples(RankingExamples):
         """Return the mean loss of the pairs at `indices`, and their `accuracy`, the share classified correctly."""
         logits = self.logits(network, indices)
         right = (logits.numpy() > 0) == (self.pair_labels(indices) >= RELEVANT)
+        if self._data.positions is not None:
+            logits = logits + network.position_tower(gather(self._data.positions, indices))
         return self.loss_of(logits, indices), {"accuracy": float(right.mean())}

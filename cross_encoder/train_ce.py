@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, ClassVar, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainCeOptions(RankerTrainingOptions):
+    _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {**RankerTrainingOptions._OF_OLDER_RUNS, "position_tower": False}
+
     train_set: str = option(
         help="training pairs: query, title, label (1 and above is relevant)",
         name="train",
@@ -40,6 +42,11 @@ class TrainCeOptions(RankerTrainingOptions):
         None,
         help="put the titles of a query into one batch (default: true for losses that compare them, which need it, "
         "else false)",
+    )
+    position_tower: bool = option(
+        False,
+        help="labels are clicks: learn what the column position adds to them, apart from the ranker, which is saved "
+        "without it",
     )
 
     def __post_init__(self) -> None:
@@ -60,7 +67,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
     """
     runtime.prepare(options.cpu_threads)
     from cross_encoder.data import encode_labels, left_out
-    from cross_encoder.model import LabeledExamples
+    from cross_encoder.model import LabeledExamples, PositionTower
     from paddle_ranker.data.records import LabeledPair, RecordFile
     from paddle_ranker.training.ranker import open_evaluation, start_training, train_ranker
 
@@ -76,6 +83,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
         Path(options.save_dir),
         options.data_memory_mb << 20,
         with_queries=options.groups,
+        with_positions=options.position_tower,
         loss=options.expression,
     )
     uncompared = left_out(options.train_set, data, options.expression)
@@ -85,6 +93,9 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
             print(f"{options.train_set}: {line}")
 
     model.network.head.bias.stop_gradient = options.expression.shift_invariant
+    if options.position_tower:
+        model.network.position_tower = PositionTower()
+        start.part_factors["position_tower"] = options.new_parts_factor
     loss = RankingLoss(options.expression, options.margin, data.highest_label)
     examples = LabeledExamples(data, loss)
     facts = {"group_by_query": options.groups, "margin": loss.margin, "examples": len(examples)}

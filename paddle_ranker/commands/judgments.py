@@ -81,7 +81,7 @@ class JoinedLog:
     """The searches of a log, each with what was said of its results.
 
     Attributes: `searches`, by id; `clicked`, ids of documents by that of the search; `clicks`, their number; `judged`,
-    the last label of each pair, None where it was taken back; `counts` of what was left out.
+    the last label of each pair, None where it was taken back, and `judged_positions`; `counts` of what was left out.
     """
 
     def __init__(self, folder: Path):
@@ -90,6 +90,7 @@ class JoinedLog:
         self.searches: dict[str, SearchLine] = {}
         self.clicked: dict[str, set[str]] = {}
         self.judged: dict[Pair, Optional[int]] = {}
+        self.judged_positions: dict[Pair, int] = {}
         self.clicks = 0
         self.counts: Counter[str] = Counter()
         said: list[FeedbackLine] = []
@@ -106,9 +107,10 @@ class JoinedLog:
 
     def _join(self, line: FeedbackLine) -> None:
         search = self.searches.get(line.search_id)
+        shown = [] if search is None else [one.id for one in search.shown]
         if search is None:
             self.counts["feedback on searches that are not in the log"] += 1
-        elif all(shown.id != line.id for shown in search.shown):
+        elif line.id not in shown:
             self.counts["feedback on documents that the search did not show"] += 1
         elif line.event == "click":
             self.clicks += 1
@@ -116,6 +118,7 @@ class JoinedLog:
         else:
             label = line.label if line.event == "judged" else _RELEVANT_OR_NOT.get(line.event)
             self.judged[search.query, line.id] = label
+            self.judged_positions[search.query, line.id] = search.first_position + shown.index(line.id)
 
     def sessions(self, without_clicks: str) -> Iterator[Session]:
         """Yield the searches that showed something; those without a click only if `without_clicks` is "keep"."""
@@ -138,7 +141,7 @@ class Judgment:
     label: float
     is_clicked: bool
     is_judged: bool
-    position: Optional[int]
+    position: int
 
     @property
     def whole_label(self) -> int:
@@ -167,7 +170,8 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
         value = label if said is None else float(said)
         found.append(Judgment(query, id, value, clicked > 0, said is not None, position))
     # Judged, and shown in searches without a click alone.
-    found += [Judgment(query, id, float(label), False, True, None) for (query, id), label in judged.items()]
+    for (query, id), label in judged.items():
+        found.append(Judgment(query, id, float(label), False, True, log.judged_positions[query, id]))
     return found
 
 
@@ -209,10 +213,10 @@ def judgments(options: JudgmentsOptions) -> None:
 
 def _write_pairs(path: Path, part: Sequence[Judgment], texts: Mapping[str, str], *, whole: bool) -> None:
     with path.open("w", encoding="utf-8") as stream:
-        for one in sorted(part, key=lambda one: (one.query, one.position or 0)):
+        for one in sorted(part, key=lambda one: (one.query, one.position)):
             label = one.whole_label if whole else round(one.label, 6)
             row = {"query": one.query, "title": texts[one.id], "label": label, "position": one.position}
-            stream.write(json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n")
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _write_qrels(folder: Path, part: Sequence[Judgment], texts: Mapping[str, str]) -> None:

@@ -35,12 +35,13 @@ from paddle_ranker.options import TAB, LabelOptions, RowOptions
 from paddle_ranker.options.files import paths_of
 
 COLUMNS = (
-    "id", "query", "title", "neg_title", "label", "recall_score", "teacher_score", "neg_teacher_score", "text"
+    "id", "query", "title", "neg_title", "label", "recall_score", "teacher_score", "neg_teacher_score", "position",
+    "text",
 )  # fmt: skip
 OTHER_NAMES = {
     "text_a": "query", "text_b": "title", "查询": "query", "标题": "title", "标签": "label", "文本": "text"
 }  # fmt: skip
-NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score")
+NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score", "position")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ class Triple(Record):
 
 @dataclass(frozen=True)
 class LabeledPair(Record):
-    """A query, a title and its relevance (0: not relevant, higher: more relevant); optionally a teacher's logit."""
+    """A query, a title and its relevance (0: not relevant, higher: more relevant); optionally a teacher's logit.
+
+    `position`, which only files that name their columns have, is where the title was shown, from 1.
+    """
 
     role = "labelled pairs"
     layouts = (("query", "title", "label"), ("query", "title", "label", "teacher_score"))
@@ -77,6 +81,7 @@ class LabeledPair(Record):
     title: str
     label: float
     teacher_score: Optional[float] = None
+    position: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -337,6 +342,8 @@ class RecordFile(Generic[T]):
                     is_text = not self.kept and not looks_numeric(value)  # nan and inf are no titles
                     hint = looks_like(("query", "title", "neg_title"), self.kind) if is_text else ""
                     raise _BadRowError(f"{column} {quoted(value)} is not a finite number{hint}")
+                if column == "position" and not (number >= 1 and number.is_integer()):
+                    raise _BadRowError(f"position {quoted(value)} is not a whole number from 1 up")
                 cells[column] = number
             elif not isinstance(value, str):
                 raise _BadRowError(f"{column} is a {type(value).__name__}, expected text")

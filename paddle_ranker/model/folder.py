@@ -51,7 +51,7 @@ class RankerModel(TrainedModel[RankerInfo, PairEncoder]):
 
 def save_ranker(folder: Path, network: RankerNetwork, encoder: PairEncoder, info: RankerInfo) -> None:
     """Write a ranker into an existing folder; call it inside `atomic.new_folder`."""
-    save_arrays(network.state_dict(), folder / PARAMETERS_FILE)
+    save_arrays(network.own_state(), folder / PARAMETERS_FILE)
     write_encoder(folder, network, encoder)
     info.write(folder, network.config)
 

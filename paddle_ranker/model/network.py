@@ -20,6 +20,8 @@ from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.match import LEVELS, match_levels
 from paddle_ranker.model.parameters import set_parameters
 
+APART = ("position_tower.",)  # what begins so belongs to a training and is not in a ranker's folder
+
 
 class RankerNetwork(nn.Layer):
     """Score pairs: one logit a pair, probability = sigmoid(logit).
@@ -30,6 +32,8 @@ class RankerNetwork(nn.Layer):
             has no match-level embeddings.
         lexical: the head that adds lexical features to the logit. If None, there are none.
         encoder: a pretrained encoder of that shape. If None, a new one has random parameters.
+
+    A training may set `position_tower`, which its examples add to the logits.
     """
 
     def __init__(
@@ -56,6 +60,11 @@ class RankerNetwork(nn.Layer):
             weight_attr=paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, config.initializer_range)),
         )
         self.lexical = lexical
+        self.position_tower: Optional[nn.Layer] = None
+
+    def own_state(self) -> dict[str, Tensor]:
+        """Return the parameters of the ranker alone, by name."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(APART)}
 
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:

@@ -28,6 +28,7 @@ class EncodedExamples:
     labels: `[n]` float32, 1 and above is relevant; None: only the first pair of each example is relevant
     queries: `[n]` int64, the same number for all pairs of a query, wherever they stand; None: not distinguished
     teacher: `[n]` float32, a teacher's logits; None: no loss needs them
+    positions: `[n]` int64, where titles were shown, from 1; None: no position tower learns from them
     highest_label: the highest label of all pairs
     """
 
@@ -37,6 +38,7 @@ class EncodedExamples:
     teacher: Optional[NDArray[np.float32]] = None
     highest_label: float = 1.0
     rows_each: int = 1
+    positions: Optional[Integers] = None
 
     def __len__(self) -> int:
         return len(self.pairs) // self.rows_each

@@ -12,6 +12,7 @@ from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.model.folder import Fresh, RankerModel, save_ranker, start_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.network import APART
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.files import report_truncated
@@ -113,8 +114,7 @@ def train_ranker(
         save_ranker(folder, model.network, model.row_encoder, info)
 
     own = {**options.identity(), "max_seq_length": model.info.max_seq_length}  # a default that the checkpoint decides
-    content = {name: content_digest(path) for name, path in files.items()}
-    identity = {"options": own, "content": content}
+    identity = {"options": own, "content": {name: content_digest(path) for name, path in files.items()}}
     task = Task(
         model.network,
         examples,
@@ -125,5 +125,6 @@ def train_ranker(
         part_factors=start.part_factors,
         identity=identity,
         on_evaluation=on_evaluation,
+        apart=APART,
     )
     return run.train(task)

@@ -100,7 +100,7 @@ def test_clicks_and_judgments_become_labels(tmp_path: Path, index: Path, call: C
         ("经济增长", "e"): 1,
     }
     rows = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text("utf-8").splitlines()]
-    assert {row["title"][-1]: row.get("position") for row in rows} == {"a": 1, "b": 2, "c": 3, "d": 11, "e": None}
+    assert {row["title"][-1]: row["position"] for row in rows} == {"a": 1, "b": 2, "c": 3, "d": 11, "e": 1}
     status, _, errors = run(call, tmp_path / "log", index, tmp_path / "out")
     assert status == 1 and "is there already" in errors
 

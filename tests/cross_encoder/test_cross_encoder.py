@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
+from cross_encoder import train_ce
 from cross_encoder.data import encode_labels, left_out
 from cross_encoder.model import LabeledExamples
 from cross_encoder.train_ce import TrainCeOptions
@@ -18,10 +20,11 @@ from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.evaluate import classification_metrics
+from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.options import parse_options
 from paddle_ranker.training.examples import EncodedExamples
 from paddle_ranker.training.losses.expression import RankingLoss, parse_loss
-from tests.tiny import PAIRS, make_network, write_tokenizer
+from tests.tiny import PAIRS, make_network, write_encoder, write_tokenizer
 
 pytestmark = pytest.mark.unit
 
@@ -268,3 +271,43 @@ def test_a_wrong_loss_shows_before_paddle_is_imported() -> None:
         options("--loss", "bce+listnett")
     with pytest.raises(UsageError, match=r"--margin 0\.3: --loss bce has no margin"):
         options("--margin", "0.3")
+
+
+def test_a_position_tower_takes_up_what_positions_add_and_stays_out_of_the_ranker(tmp_path: Path) -> None:
+    """Two titles that read the same, clicked by position alone: the tower learns it, and leaves with the training."""
+    encoder = write_encoder(tmp_path / "encoder")
+    rows = [{"query": "深度", "title": "学习", "label": label, "position": place} for place, label in ((1, 1), (2, 0))]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows * 8)
+    (tmp_path / "train.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "dev.tsv").write_text("深度\t学习\t1\n深度\t教育\t0\n", encoding="utf-8")
+    given: dict[str, Any] = {
+        "train_set": str(tmp_path / "train.jsonl"), "test_file": str(tmp_path / "dev.tsv"), "device": "cpu",
+        "model_name_or_path": str(encoder), "loss": "click_softmax", "batch_size": 16, "learning_rate": 1e-2,
+        "position_tower": True,
+    }  # fmt: skip
+    result = train_ce.train(TrainCeOptions(save_dir=str(tmp_path / "whole"), epochs=4, **given))
+    saved = load_arrays(tmp_path / "whole" / "last" / "model_state.pdparams")
+    assert result.steps == 4 and not any("position_tower" in name for name in saved)
+    with np.load(next((tmp_path / "whole").glob("state_*")) / "parameters.npz") as apart:
+        bias = apart["position_tower.bias"]
+    assert bias[0] > 0 > bias[1] and not bias[2:].any()
+    given.update(save_dir=str(tmp_path / "parts"), epochs=4)
+    assert not train_ce.train(TrainCeOptions(max_minutes=1e-9, **given)).finished
+    assert train_ce.train(TrainCeOptions(resume=True, **given)).finished
+    again = load_arrays(tmp_path / "parts" / "last" / "model_state.pdparams")
+    assert all(np.array_equal(again[name], saved[name]) for name in saved)
+
+
+@pytest.mark.parametrize("position", [None, 0, 1.5, "first"])
+def test_positions_are_whole_numbers_and_in_every_row(tmp_path: Path, position: Any) -> None:
+    rows = [
+        {"query": "深度", "title": "学习", "label": 1, "position": 1},
+        {"query": "深度", "title": "教育", "label": 0},
+    ]
+    rows[1].update({} if position is None else {"position": position})
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "train.jsonl").write_text(text, encoding="utf-8")
+    pair_encoder = PairEncoder.from_folder(write_encoder(tmp_path / "encoder"), 32)
+    source = RecordFile(tmp_path / "train.jsonl", LabeledPair)
+    with pytest.raises(DataError, match="record 2 has no position" if position is None else "line 2: position"):
+        encode_labels(source, pair_encoder, with_positions=True)

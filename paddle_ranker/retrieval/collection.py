@@ -115,6 +115,14 @@ class Collection:
         """The names of the documents' fields."""
         return sorted({name for part in self._now.parts for name in part.segment.fields})
 
+    def field_values(self, most: int) -> dict[str, list[object]]:
+        """Return the values of each field; of those whose values take more than `most` bytes, some alone."""
+        found: dict[str, dict[str, object]] = {name: {} for name in self.fields}
+        for part in self._now.parts:
+            for name, values in found.items():
+                values.update((repr(one), one) for one in part.segment.values_of(name, most))
+        return {name: list(values.values()) for name, values in found.items()}
+
     @property
     def tower_folder(self) -> Optional[Path]:
         tower = self.info.tower

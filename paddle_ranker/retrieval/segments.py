@@ -153,13 +153,18 @@ class Segment:
         codes: NDArray[np.int32] = self.arrays["fields"][self.fields.index(field)]
         return codes
 
-    def values_of(self, field: str) -> list[object]:
-        """Return the values of a field."""
+    def values_of(self, field: str, most: Optional[int] = None) -> list[object]:
+        """Return the values of a field; of one with more than `most` bytes of them, the first alone."""
         if field not in self.fields:
             return []
-        lines = bytes(self._blobs["fields.jsonl"]).split(b"\n")
-        values: list[object] = json.loads(lines[self.fields.index(field)])
-        return values
+        ends = np.flatnonzero(self._blobs["fields.jsonl"] == ord("\n"))
+        number = self.fields.index(field)
+        line = self._blobs["fields.jsonl"][int(ends[number - 1]) + 1 if number else 0 : int(ends[number])]
+        if most is None or len(line) <= most:
+            values: list[object] = json.loads(bytes(line))
+            return values
+        text = bytes(line[:most]).decode("utf-8", "ignore")
+        return [json.JSONDecoder().raw_decode(text, text.index("[") + 1)[0]]
 
     def _matching(self, where: Filter) -> Booleans:
         """Return which documents meet a filter, `[n] bool`; the last ones asked for are kept."""

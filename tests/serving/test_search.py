@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
+from urllib.parse import urlencode
 
 import httpx
 import numpy as np
@@ -48,6 +50,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"index": index, "model": write_ranker(base / "ranker")}
 
 
+async def asked(app: Any, method: str, path: str, body: Optional[object] = None, **headers: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
+        content = None if body is None else json.dumps(body).encode()
+        return await client.request(method, path, content=content, headers=headers)
+
+
 class Site:
     """The application without a network, with its models; a request is answered when the call returns."""
 
@@ -68,13 +77,7 @@ class Site:
         self.loop.close()
 
     def ask(self, method: str, path: str, body: Optional[object] = None, **headers: str) -> httpx.Response:
-        async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
-                content = None if body is None else json.dumps(body).encode()
-                return await client.request(method, path, content=content, headers=headers)
-
-        return self.loop.run_until_complete(ask())
+        return self.loop.run_until_complete(asked(self.app, method, path, body, **headers))
 
     def search(self, query: str, **asked: Any) -> dict[str, Any]:
         found = self.ask("POST", "/v1/search", {"query": query, **asked})
@@ -120,10 +123,10 @@ def test_the_stages_are_those_of_the_retriever(site: Site, retriever: Retriever)
 
 def test_pages_are_parts_of_one_list(site: Site) -> None:
     # Many documents have the same score: the order of these is that of their ids.
-    for asked in ({}, {"use": ["words"]}, {"rank_top": 12, "fusion": "weighted"}):
-        whole = site.search("研究", top_k=100, **asked)
+    for how in ({}, {"use": ["words"]}, {"rank_top": 12, "fusion": "weighted"}):
+        whole = site.search("研究", top_k=100, **how)
         ids = [hit["id"] for hit in whole["hits"]]
-        pages = [site.search("研究", top_k=7, offset=start, **asked)["hits"] for start in range(0, len(ids) + 7, 7)]
+        pages = [site.search("研究", top_k=7, offset=start, **how)["hits"] for start in range(0, len(ids) + 7, 7)]
         assert [hit["id"] for page in pages for hit in page] == ids and len(set(ids)) == len(ids)
         assert [hit["rank"] for page in pages for hit in page] == list(range(1, len(ids) + 1))
     scores = [(-hit["stages"]["words"]["score"], hit["id"]) for hit in site.search("研究", use=["words"])["hits"]]
@@ -308,3 +311,46 @@ def test_documents_below_a_probability_are_left_out(site: Site) -> None:
     assert [hit["id"] for hit in cut["hits"]] == [hit["id"] for hit in whole["hits"][:8]] and cut["cut"] == 12
     page = site.search("研究", top_k=3, offset=6, rank_top=20, min_probability=least)
     assert [(hit["rank"], hit["id"]) for hit in page["hits"]] == [(n, whole["hits"][n - 1]["id"]) for n in (7, 8)]
+
+
+def test_an_address_asks_for_the_same(site: Site) -> None:
+    def timeless(answer: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in answer.items() if name not in ("took_ms", "search_id")}
+
+    wanted = {"top_k": 3, "offset": 1, "rank_top": 5, "use": ["words", "vectors"], "fields": ["year"], "explain": True}
+    condition = {"lang": "zh", "year": {"gte": 2001}}
+    address = {**wanted, "use": "words,vectors", "fields": "year", "explain": "true", "filter": json.dumps(condition)}
+    got = site.ask("GET", f"/v1/search?{urlencode({'q': '水稻病害', **address})}")
+    assert timeless(got.json()) == timeless(site.search("水稻病害", **wanted, filter=condition))
+    for wrong, field in (("", "q"), ("q=a&top_k=x", "top_k"), ("q=a&filter={", "filter"), ("q=a&page=2", "page")):
+        refused = site.ask("GET", f"/v1/search?{wrong}")
+        assert (refused.status_code, refused.json()["field"]) == (422, field)
+
+
+def test_what_is_searched_is_described(site: Site) -> None:
+    found = site.ask("GET", "/v1/index").json()
+    assert (found["name"], found["documents"], found["ranker"], found["tower"]) == ("index", 36, "ranker", "tower")
+    assert found["fields"] == {"year": {"type": "integer"}, "lang": {"type": "string", "values": ["en", "zh"]}}
+    assert found["fusions"] == ["rrf", "weighted"] and found["searchers"] == ["words", "vectors"]
+    paths = site.ask("GET", "/openapi.json").json()["paths"]
+    assert {"get", "post"} == set(paths["/v1/search"]) and {"post", "delete"} == set(paths["/v1/documents"])
+    schemas = json.dumps(site.ask("GET", "/openapi.json").json())
+    referred = set(re.findall(r"#/components/schemas/(\w+)", schemas))
+    assert referred <= set(site.ask("GET", "/openapi.json").json()["components"]["schemas"])
+
+
+def test_stages_are_counted(site: Site) -> None:
+    site.search("水稻", rank_top=3)
+    text = site.ask("GET", "/metrics").text
+    for stage in ("words", "encode", "vectors", "fuse", "rank", "total"):
+        assert re.search(rf'^search_stage_seconds_count{{stage="{stage}"}} [1-9]', text, re.M)
+    assert re.search(r'^ranker_requests_total{outcome="ok",protocol="search"} [1-9]', text, re.M)
+
+
+def test_another_server_says_that_it_has_no_index(folders: dict[str, Path]) -> None:
+    SLOTS.load_plugins()
+    config = serve_options()(model=folders["model"])
+    app = make_app(Slots({"ranker": SLOTS["ranker"].make(config)}), config, Metrics())
+    for method, path in (("POST", "/v1/search"), ("GET", "/v1/search"), ("GET", "/v1/documents/a")):
+        answer = asyncio.run(asked(app, method, path, {}))
+        assert answer.status_code == 404 and "--index" in answer.json()["error"]

@@ -12,9 +12,10 @@
 | `GrpcClient` | the C++ server, gRPC | tokens |
 | `PipelineClient` | the pipeline's server, gRPC or its HTTP gateway | texts |
 | `RerankClient` | this project's server and others that have `/v1/rerank` | texts |
+| `SearchClient` | this project's server of an index, `/v1/search` | queries, documents |
 
-Without `model_dir` the first three send texts instead, which only this project's server accepts. All but `RerankClient`
-ask a tower for vectors, too: `client.vectors(texts)`.
+Without `model_dir` the first three send texts instead, which only this project's server accepts. All but the
+last two ask a tower for vectors, too: `client.vectors(texts)`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.clients.http import HttpClient as HttpClient
     from paddle_ranker.serving.clients.http import RerankClient as RerankClient
     from paddle_ranker.serving.clients.pipeline import PipelineClient as PipelineClient
+    from paddle_ranker.serving.clients.search import SearchClient as SearchClient
 
 _MODULES = {
     "BaiduStdClient": "baidu_std",
@@ -35,8 +37,9 @@ _MODULES = {
     "HttpClient": "http",
     "PipelineClient": "pipeline",
     "RerankClient": "http",
+    "SearchClient": "search",
 }
-__all__ = ["BaiduStdClient", "GrpcClient", "HttpClient", "PipelineClient", "RerankClient"]
+__all__ = ["BaiduStdClient", "GrpcClient", "HttpClient", "PipelineClient", "RerankClient", "SearchClient"]
 
 
 def __getattr__(name: str) -> Any:

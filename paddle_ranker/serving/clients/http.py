@@ -46,9 +46,14 @@ class HttpCalls:
 
     def post(self, path: str, body: bytes, **headers: str) -> bytes:
         """Return the body of a response with status 200; raises `ServerError` for any other outcome."""
+        return self.ask("POST", path, body, **headers)
+
+    def ask(self, method: str, path: str, body: Optional[bytes] = None, **headers: str) -> bytes:
+        """Return the body of a response with status 200; raises `ServerError` for any other outcome."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
-            with self._session.post(
+            with self._session.request(
+                method,
                 self._url + path,
                 data=body,
                 headers={**self._headers, **named},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
@@ -77,19 +77,26 @@ class Metrics:
             "ranker_connections", "Open connections", multiprocess_mode="livesum", registry=registry
         )
         self._reloads = Counter("ranker_reloads", "Times the model was loaded anew", ["outcome"], registry=registry)
+        self._stages = Histogram(
+            "search_stage_seconds", "Seconds of a search's stages", ["stage"], buckets=_SECONDS, registry=registry
+        )
         self._children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._batches: dict[str, BatchMetrics] = {}
         self._second = self._renders = 0  # how often the metrics were rendered in this second
         self._rendered = b"", ""
 
-    def request(self, protocol: str, outcome: str, seconds: float) -> None:
-        """Count a request: `outcome` is ok, or the name of a fault's kind."""
+    def request(
+        self, protocol: str, outcome: str, seconds: float, stages: Optional[Mapping[str, float]] = None
+    ) -> None:
+        """Count a request: `outcome` is ok, or the name of a fault's kind; `stages`, milliseconds by name."""
         found = self._children.get((protocol, outcome))
         if found is None:
             found = (self._requests.labels(protocol, outcome), self._latency.labels(protocol))
             self._children[protocol, outcome] = found
         found[0].inc()
         found[1].observe(seconds)
+        for stage, milliseconds in (stages or {}).items():
+            self._stages.labels(stage).observe(milliseconds / 1000)
 
     def batches(self, model: str) -> BatchMetrics:
         """Return the metrics of a model's batches; the metrics' names begin with `model`."""

@@ -20,6 +20,7 @@ from paddle_ranker.serving.core.index_writing import IndexWriter
 from paddle_ranker.serving.core.json_text import check_json
 from paddle_ranker.serving.core.limits import check_count
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
+from paddle_ranker.serving.http.openapi import operation, schemas_of
 
 _OWN = ("id", "text")  # what a document has beside its fields
 _LONGEST_ID = 512  # characters
@@ -145,3 +146,29 @@ def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
         Route("/v1/documents", handlers.remove, methods=["DELETE"]),
         Route("/v1/documents/{id:path}", handlers.one, methods=["GET"]),
     ]
+
+
+_COUNT = {"type": "integer"}
+_INDEX = {"type": "object", "description": "name, new version, documents"}
+
+
+def _counts(*names: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": [*names, "index"],
+        "properties": {**dict.fromkeys(names, _COUNT), "index": _INDEX},
+    }
+
+
+_SCHEMAS = {"Added": _counts("added", "replaced", "unchanged"), "Removed": _counts("removed", "missing")}
+
+
+def describe() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the routes' OpenAPI descriptions, and their schemas."""
+    add = operation("Add or replace documents", ["DocumentsRequest"], ["Added"], "Durable, and found from now on")
+    remove = operation("Remove documents", ["RemovalRequest"], ["Removed"], "Durable, and not found any more")
+    id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    answers = {"200": {"description": "Its id, text, fields and version"}, "404": {"description": "There is none"}}
+    one = {"summary": "A document", "parameters": [id], "responses": answers}
+    paths = {"/v1/documents": {"post": add, "delete": remove}, "/v1/documents/{id}": {"get": one}}
+    return paths, {**_SCHEMAS, **schemas_of(DocumentsRequest, RemovalRequest)}

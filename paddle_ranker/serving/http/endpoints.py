@@ -133,7 +133,11 @@ class _Search(Endpoint):
         ]
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {}
+        from paddle_ranker.serving.http import documents, feedback, search
+
+        described = [part.describe() for part in (search, documents, feedback)]
+        paths = {path: one for part, _ in described for path, one in part.items()}
+        return paths, {name: one for _, part in described for name, one in part.items()}
 
 
 ENDPOINTS: Registry[Endpoint] = Registry("endpoint", recipes="plugin")

@@ -35,6 +35,7 @@ CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
 OUTCOMES = {
     400: "invalid_request",
     401: "unauthorized",
+    403: "read_only",
     404: "not_found",
     405: "not_found",
     413: "too_large",
@@ -53,7 +54,8 @@ _LOG = logging.getLogger(__name__)
 class Middleware:
     """An ASGI application around the server's own.
 
-    A handler can set in `scope["state"]` what the log says: `protocol`, `pairs`, `texts`; and `outcome`, if its
+    A handler can set in `scope["state"]` what the log says: `protocol`, `pairs`, `texts`; `stages`,
+    milliseconds by name, which are counted, too; and `outcome`, if its
     protocol has errors that the HTTP status does not show.
 
     Args:
@@ -129,20 +131,25 @@ class Middleware:
         if fault is not None and not status:
             content = self._refusals.get(scope["path"], refusal)(fault, request_id)
             await _send_fault(fault, content, send_marked, headers)
-        seconds = time.perf_counter() - began
+        self._note(scope, status, time.perf_counter() - began, fault)
+
+    def _note(self, scope: Scope, status: int, seconds: float, fault: Optional[Fault]) -> None:
+        """Count a request that was answered, and log it."""
+        state = scope["state"]
         protocol = state.get("protocol") or self._protocol(scope["path"])
         outcome = state.get("outcome") or OUTCOMES.get(status, "ok" if status < 400 else "other")
-        self._metrics.request(protocol, outcome, seconds)
+        self._metrics.request(protocol, outcome, seconds, state.get("stages"))
         if self._log is not None and (protocol != "operators" or status >= 400):
             self._log.write(
                 "request",
-                request_id=request_id,
+                request_id=state["request_id"],
                 protocol=protocol,
                 # What else a path may hold is the user's.
                 path=scope["path"] if scope["path"] in self._protocols else None,
                 status=status,
                 milliseconds=round(1000 * seconds, 3),
                 pairs=state.get("pairs"),
+                stages=state.get("stages"),
                 error=fault.kind.name if fault else state.get("outcome"),
                 texts=state.get("texts") if self._log_texts else None,
             )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -15,20 +16,24 @@ from starlette.routing import BaseRoute, Route
 from paddle_ranker.errors import UsageError, listed, quoted
 from paddle_ranker.lexical.highlights import SharedWords, folded, level_of, places_of
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.retrieval.collection import WORDS
+from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.json_text import check_json
+from paddle_ranker.serving.core.index_options import LIMITS
+from paddle_ranker.serving.core.json_text import check_json, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown
 from paddle_ranker.serving.core.searching import Found, Query, Searcher
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
+from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
 
 TEXT = "text"  # the name of a document's text in `fields`
 FUSED, RANKED = "fused", "ranked"
 _MOST_TERMS = 32  # that a hit is explained by
+_MOST_VALUES, _VALUE_BYTES = 24, 1 << 20  # of a field, that are named; that are read to find out whether they are few
+_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 _RECALL = 100  # documents that each searcher finds unless a request says it
 
 
@@ -70,39 +75,49 @@ class SearchRoutes:
         """Answer `POST /v1/search`."""
         deadline, limits = deadline_of(request), self._searcher.index.limits
         body = await read_body(request, limits.request_bytes)
-        asked: SearchRequest = await apart(len(body), _validated, self._request, body, limits, deadline=deadline)
-        found = await self._searcher.search(self._query(request, asked), deadline)
-        hits = await self._searcher.index.run(hits_of, asked, found, deadline=self._searcher.index.deadline(deadline))
+        asked = await apart(len(body), _validated, self._request, body, limits, deadline=deadline)
+        return await self._search(request, asked)
+
+    async def search_by_address(self, request: Request) -> Response:
+        """Answer `GET /v1/search?q=...&top_k=...`."""
+        return await self._search(request, _of_address(request.query_params, self._searcher.index.limits))
+
+    async def _search(self, request: Request, asked: SearchRequest) -> Response:
+        state, index, deadline = request.scope["state"], self._searcher.index, deadline_of(request)
+        if self._keep_texts:
+            state["texts"] = {"query": asked.query}
+        found = await self._searcher.search(self._query(asked), deadline)
+        hits = await index.run(hits_of, asked, found, deadline=index.deadline(deadline))
         content = self._answer(asked, found, hits)
         self._log(asked, found, content)
-        returned = sum(len(one["text"]) for one in hits if "text" in one)
+        state["pairs"], state["stages"] = len(found.logits), found.took
+        returned = sum(len(one[TEXT]) for one in hits if TEXT in one)
         return answer(request, await apart(returned, _encoded, content), "application/json")
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""
-        served = self._searcher.index.ready()
-        ranker = self._searcher.ranker
-        return answer(
-            request,
-            _encoded(
-                {
-                    "name": served.name,
-                    "version": served.collection.info.generation,
-                    "documents": len(served.collection),
-                    "searchers": self._searcher.searchers(served),
-                    "fusions": list(FUSIONS),
-                    "ranker": None if ranker is None else ranker.name,
-                    "writable": self._searcher.index.options.writable,
-                    "logging": self._searcher.index.log is not None,
-                }
-            ),
-            "application/json",
-        )
+        index, ranker = self._searcher.index, self._searcher.ranker
+        deadline = index.deadline(deadline_of(request))
+        served = await index.current(deadline)
+        tower = self._searcher.tower
+        content = {
+            "name": served.name,
+            "version": served.collection.info.generation,
+            "documents": len(served.collection),
+            "searchers": self._searcher.searchers(served),
+            "fusions": list(FUSIONS),
+            "fusion": served.fusion.method,
+            "tower": None if tower is None else tower.name,
+            "ranker": None if ranker is None else ranker.name,
+            "fields": await index.run(_fields, served.collection, deadline=deadline),
+            "writable": index.options.writable,
+            "logging": index.log is not None,
+            "limits": {name: getattr(index.options, name) for name in LIMITS},
+        }
+        return answer(request, _encoded(content), "application/json")
 
-    def _query(self, request: Request, asked: SearchRequest) -> Query:
-        state, limits, options = request.scope["state"], self._searcher.index.limits, self._searcher.index.options
-        if self._keep_texts:
-            state["texts"] = {"query": asked.query}
+    def _query(self, asked: SearchRequest) -> Query:
+        limits, options = self._searcher.index.limits, self._searcher.index.options
         text = asked.query[: limits.characters]  # much more than is read
         limits.check_text(text, "query")
         if not text.strip():
@@ -259,6 +274,36 @@ def _validated(adapter: TypeAdapter[SearchRequest], body: bytes, limits: Limits)
         raise refusal(error) from error
 
 
+def _of_address(given: QueryParams, limits: Limits) -> SearchRequest:
+    """Return the search that an address asks for; lists have commas, the filter is JSON."""
+    values: dict[str, Any] = {"query" if name == "q" else name: value for name, value in given.items()}
+    for name in ("use", "fields"):
+        if name in values:
+            values[name] = [one for one in values[name].split(",") if one]
+    if "filter" in values:
+        try:
+            values["filter"] = parse_json(values["filter"].encode("utf-8", "replace"), limits.json_bounds)
+        except Fault as fault:
+            raise Fault(UNPROCESSABLE, fault.problem, field="filter") from fault.settled()
+    try:
+        return SearchRequest.model_validate(values, strict=False)
+    except ValidationError as error:
+        found = refusal(error)
+        raise Fault(found.kind, found.problem, field="q" if found.field == "query" else found.field) from error
+
+
+def _fields(collection: Collection) -> dict[str, dict[str, Any]]:
+    """Return what filters can ask for: the type of each field, and its values if they are few."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in collection.field_values(_VALUE_BYTES).items():
+        types = {_TYPES.get(type(one), "other") for one in values}
+        kind = types.pop() if len(types) == 1 else "number" if types == {"integer", "number"} else "mixed"
+        found[name] = {"type": kind}
+        if kind == "string" and 1 < len(values) <= _MOST_VALUES:
+            found[name]["values"] = sorted(map(str, values))
+    return found
+
+
 def _encoded(content: object) -> bytes:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
@@ -268,5 +313,66 @@ def routes(searcher: Searcher, *, keep_texts: bool = False) -> list[BaseRoute]:
     handlers = SearchRoutes(searcher, keep_texts=keep_texts)
     return [
         Route("/v1/search", handlers.search, methods=["POST"]),
+        Route("/v1/search", handlers.search_by_address, methods=["GET"]),
         Route("/v1/index", handlers.index, methods=["GET"]),
     ]
+
+
+_RANK = {"type": "object", "properties": {"rank": {"type": "integer"}, "score": NUMBER}}
+_SPAN = {"start": {"type": "integer"}, "end": {"type": "integer"}}
+_HIT = {
+    "type": "object",
+    "required": ["id", "rank", "fields", "stages"],
+    "properties": {
+        "id": {"type": "string"},
+        "rank": {"type": "integer", "description": "from 1, over all pages"},
+        "text": {"type": "string"},
+        "fields": {"type": "object"},
+        "logit": NUMBER,
+        "probability": {**NUMBER, "description": "of relevance; of documents that were ranked"},
+        "passage": {"type": "object", "properties": _SPAN, "description": "the best part of a long text; code points"},
+        "highlights": {
+            "type": "array",
+            "items": {"type": "object", "properties": {**_SPAN, "level": {"type": "integer"}}},
+            "description": "what the query has, too; level: words of it in a row",
+        },
+        "stages": {"type": "object", "additionalProperties": _RANK, "description": "of those that had the document"},
+        "signals": {"type": "object", "description": "with explain: what each added, and to which stage's score"},
+    },
+}
+_FOUND = {
+    "type": "object",
+    "required": ["query", "index", "hits", "cut", "exact", "ranked", "took_ms", "search_id"],
+    "properties": {
+        "query": {"type": "string"},
+        "query_read": {"type": "integer", "description": "code points of a query that is too long, which were used"},
+        "model": {"type": ["string", "null"], "description": "the ranker"},
+        "index": {"type": "object"},
+        "hits": {"type": "array", "items": _HIT},
+        "cut": {"type": "integer", "description": "ranked documents that min_probability left out"},
+        "exact": {"type": "boolean", "description": "whether every vector was compared"},
+        "ranked": {"type": "boolean", "description": "whether the ranker ordered the first ones"},
+        "degraded": {"type": "array", "items": {"type": "string"}, "description": "stages that would be late"},
+        "took_ms": {"type": "object", "additionalProperties": NUMBER},
+        "search_id": {"type": "string"},
+    },
+}
+
+
+def describe() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the routes' OpenAPI descriptions, and their schemas."""
+    search = operation("Search the index", ["SearchRequest"], ["Found"], "Documents, best first")
+    by_address = {name: value for name, value in search.items() if name != "requestBody"}
+    properties = {"q" if name == "query" else name: one for name, one in _properties().items()}
+    by_address["parameters"] = [
+        *search["parameters"],
+        *({"name": name, "in": "query", "required": name == "q", "schema": one} for name, one in properties.items()),
+    ]
+    shown = {"summary": "What is searched", "responses": {"200": {"description": "Name, version, fields, limits"}}}
+    paths = {"/v1/search": {"post": search, "get": by_address}, "/v1/index": {"get": shown}}
+    return paths, {"Found": _FOUND, **schemas_of(SearchRequest)}
+
+
+def _properties() -> dict[str, Any]:
+    found: dict[str, Any] = schemas_of(SearchRequest)[SearchRequest.__name__]["properties"]
+    return found

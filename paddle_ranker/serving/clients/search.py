@@ -1,0 +1,73 @@
+"""A client of a server that searches an index: searches, documents, feedback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional
+from urllib.parse import quote
+
+from paddle_ranker.errors import quoted
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.serving.clients.base import Client
+from paddle_ranker.serving.clients.errors import RefusedError, ServerError, asking_again
+from paddle_ranker.serving.clients.http import HttpCalls
+
+
+class SearchClient(Client):
+    """Search an index on a server of `paddle-ranker search-serve`, and change its documents.
+
+    Answers are dicts, as the server sends them; its `/docs` say what is in them. Asking again changes nothing more, so
+    all calls but feedback are repeated as the options say. See `Client` for these.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 8600, **options: Any) -> None:
+        super().__init__(host, port, **options)
+        self._calls = HttpCalls(host, port, self.timeout, self.api_key)
+
+    def search(self, query: str, **asked: Any) -> dict[str, Any]:
+        """Return the answer to a search; `asked` are further parameters: `top_k=20, rank_top=50, filter={...}`."""
+        return self._ask("POST", "/v1/search", {"query": query, **asked})
+
+    def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
+        """Add documents; those of an id that is there are replaced, or with mode "add" nothing is added."""
+        given = [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
+        return self._ask("POST", "/v1/documents", {"documents": given, "mode": mode})
+
+    def remove(self, ids: Sequence[str]) -> dict[str, Any]:
+        """Remove documents."""
+        return self._ask("DELETE", "/v1/documents", {"ids": list(ids)})
+
+    def document(self, id: str) -> Optional[Document]:
+        """Return the document with this id, None if there is none."""
+        try:
+            found = self._ask("GET", f"/v1/documents/{quote(id, safe='')}")
+        except RefusedError as error:
+            if error.code == 404:
+                return None
+            raise
+        return Document(found["id"], found["text"], found["fields"], found["version"])
+
+    def index(self) -> dict[str, Any]:
+        """Return what the server searches: name, version, documents, fields."""
+        return self._ask("GET", "/v1/index")
+
+    def feedback(self, search: Mapping[str, Any], id: str, event: str, **more: Any) -> None:
+        """Log a click or a judgment of a hit of a search; returns when the line is on the server's disk."""
+        ranks = {hit["id"]: hit["rank"] for hit in search["hits"]}
+        said = {"search_id": search["search_id"], "query": search["query"], "id": id, "position": ranks[id]}
+        self._once("POST", "/v1/feedback", {**said, "event": event, **more})
+
+    def _ask(self, method: str, path: str, body: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
+        return asking_again(lambda: self._once(method, path, body), self.retries)
+
+    def _once(self, method: str, path: str, body: Optional[Mapping[str, Any]]) -> dict[str, Any]:
+        content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        answered = self._calls.ask(method, path, content, Content_Type="application/json")
+        try:
+            found = json.loads(answered)
+        except ValueError as error:
+            raise ServerError(f"{self.address}: is no server of an index ({quoted(error)})") from error
+        if not isinstance(found, dict):
+            raise ServerError(f"{self.address}: is no server of an index ({quoted(found)})")
+        return found

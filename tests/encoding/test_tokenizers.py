@@ -341,7 +341,11 @@ def test_words_equal_paddlenlp_for_every_character(rules: TextRules, every: bool
     assert len(chars) > 98_000
     differing = []
     for start in range(0, len(chars), 1024):
-        text = " ".join(f"{char} a{char}b" for char in chars[start : start + 1024])
+        part = chars[start : start + 1024]
+        dropped = f"a{''.join(part)}b"  # most characters are, and need no word of their own each
+        if splitter.split(dropped) == reference_words(rules, dropped) == ["ab"]:
+            continue
+        text = " ".join(f"{char} a{char}b" for char in part)
         if splitter.split(text) != reference_words(rules, text):
             differing.append(hex(ord(chars[start])))
     assert differing == []

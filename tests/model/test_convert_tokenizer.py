@@ -147,8 +147,16 @@ def differing_characters(codes: Iterable[int], folder: Path) -> list[str]:
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
     files = TokenizerFiles.read(folder)
     library, splitter = _library_tokenizer(files), WordSplitter(files.rules)
-    texts = {code: f"{chr(code)} a{chr(code)}b" for code in codes if not 0xD800 <= code < 0xE000}
-    return [hex(code) for code, text in texts.items() if words_by_library(library, text) != splitter.split(text)]
+    known = [code for code in codes if not 0xD800 <= code < 0xE000]
+    differing = []
+    for start in range(0, len(known), 1024):
+        part = known[start : start + 1024]
+        dropped = f"a{''.join(map(chr, part))}b"  # most characters are, and need no words of their own each
+        if words_by_library(library, dropped) == splitter.split(dropped) == ["ab"]:
+            continue
+        texts = {code: f"{chr(code)} a{chr(code)}b" for code in part}
+        differing += [code for code, text in texts.items() if words_by_library(library, text) != splitter.split(text)]
+    return list(map(hex, differing))
 
 
 @pytest.mark.parametrize("do_lower_case", [False, True])

@@ -27,10 +27,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_checkout(tmp_path_factory.mktemp("a checkout"))
 
 
-def script(checkout: Path, name: str, *arguments: str, shell: str = "bash") -> subprocess.CompletedProcess[str]:
+def script(
+    checkout: Path, name: str, *arguments: str, shell: str = "bash", python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
-        "PADDLE_RANKER_PYTHON": sys.executable,
+        "PADDLE_RANKER_PYTHON": python,
         "PADDLE_RANKER_CACHE": str(checkout / "cache"),
         "CUDA_VISIBLE_DEVICES": "",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import save_tower, start_tower
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.towers import copy_tower
 
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz") + [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"]
@@ -98,6 +103,15 @@ def write_tower(folder: Path, seed: int = 1, **changes: Any) -> Path:
     model, _ = start_tower(read_checkpoint(write_encoder(folder.with_name("encoder"), seed)), info)
     folder.mkdir()
     save_tower(folder, model, info)
+    return folder
+
+
+def write_index(folder: Path, tower: Path, documents: Iterable[Document]) -> Path:
+    """Write an index folder of words, in pairs of characters, and of a tower's vectors, which are compared exactly."""
+    copied = copy_tower(tower, folder)
+    info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", copied.size), copied.copy)
+    with Collection.create(folder, info) as collection:
+        collection.add(documents)
     return folder
 
 

@@ -57,6 +57,13 @@ def texts_of(size: int) -> bytes:
     return json.dumps({"input": asked["documents"]}).encode()
 
 
+def long_documents(size: int) -> bytes:
+    """Return a request that adds long documents, whose words nobody has said, and a last one that is refused."""
+    asked = json.loads(documents_of("", size))
+    given = [{"id": str(number), "text": text} for number, text in enumerate(asked["documents"])]
+    return json.dumps({"documents": [*given, given[0]]}).encode()
+
+
 def http_bodies(size: int = UNPACKED) -> dict[str, tuple[str, str, bytes]]:
     """Return path, content type and body by name."""
     pipeline, general, rerank = "/ernie/prediction", "/GeneralModelService/inference", "/v1/rerank"
@@ -83,6 +90,13 @@ def http_bodies(size: int = UNPACKED) -> dict[str, tuple[str, str, bytes]]:
         "tokens for vectors": (vectors, JSON, filled('{"input":[', "1,", "1]}", size)),
         "empty texts for vectors": (vectors, JSON, filled('{"input":[', '"",', '""]}', size)),
         "long texts for vectors": (vectors, JSON, texts_of(size)),
+        "a long search": ("/v1/search", JSON, json.dumps({"query": "深度 " * (size // 8), "rank_top": 3}).encode()),
+        "a search of many conditions": (
+            "/v1/search",
+            JSON,
+            filled('{"query":"a","filter":{"year":[', "1,", "1]}}", size),
+        ),
+        "long documents for the index": ("/v1/documents", JSON, long_documents(size)),
         "empty tensors": (general, JSON, filled('{"tensor":[', "{},", "{}]}", size)),
         "numbers as floats": (general, JSON, filled('{"tensor":[{"float_data":[', "1,", "1]}]}", size)),
         "numbers as strings": (general, JSON, filled('{"tensor":[{"int64_data":[', '"1",', "1]}]}", size)),

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -94,6 +95,17 @@ EMBEDDINGS = {
     "model": "m",
 }
 EMBED = {"inputs": ["深度学习", "b"], "truncate": True, "prompt_name": "query", "normalize": True, "dimensions": 8}
+SEARCH = {
+    "query": "深度学习", "top_k": 2, "offset": 1, "recall": 5, "rank_top": 2, "use": ["words", "vectors"],
+
+        "fusion": "rrf",
+        "filter": {"lang": "zh", "year": {"gte": 2020, "in": [2020, 2021]}},
+        "fields": ["text", "year"]
+    ,
+    "explain": True, "min_probability": 0.1,
+}
+ADDED = {"documents": [{"id": "f1", "text": "深度学习", "fields": {"year": 1, "lang": "x"}}, {"id": "f2", "text": "b"}]}
+SAID = {"search_id": "abcdefgh", "query": "深度", "id": "f1", "position": 1, "event": "judged", "label": 1}
 PIPELINE = {"key": ["0", "1"], "value": ['{"query": "深度", "title": "学"}', "{'query': 'a', 'title': \"b\"}"]}
 
 
@@ -234,6 +246,17 @@ def text_request() -> Message:
     return request
 
 
+def _addressed(dice: random.Random) -> bytes:
+    """Return a GET of a search, a document or the pairs to judge, with parameters that are nearly right."""
+    value = mutated_json(SEARCH, dice)
+    pairs = value.items() if isinstance(value, dict) else ()
+    given = "&".join(f"{name}={quote(str(one), errors='replace')}" for name, one in pairs)
+    path = dice.choice(
+        (f"/v1/search?q=a&{given}", f"/v1/documents/{given}", f"/v1/judge?offset={given[:5]}", "/v1/index")
+    )
+    return mutated_bytes(f"GET {path} HTTP/1.1\r\nHost: ranker\r\n\r\n".encode(), dice)
+
+
 def makers() -> dict[str, Callable[[random.Random], bytes]]:
     """Return, by name, what makes a request that is nearly right from a generator of chances."""
     texts, tokens, image = good_request(), token_request(), picture()
@@ -271,6 +294,7 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
     def message(dice: random.Random) -> bytes:
         return mutated_message(dice.choice((texts, tokens)), dice).SerializeToString()
 
+    removed = bodies("/v1/documents", [{"ids": ["f1", "f3"]}])
     return {
         "baidu_std frames": one_of(frames),
         "protobuf in a frame": lambda dice: frame(mutated_bytes(dice.choice(payloads), dice)),
@@ -284,6 +308,11 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
         "JSON, rerank (TEI)": bodies("/rerank", [TEI, RERANK]),
         "JSON, embeddings": bodies("/v1/embeddings", [EMBEDDINGS, {**EMBEDDINGS, "input": "深度"}]),
         "JSON, embed (TEI)": bodies("/embed", [EMBED]),
+        "JSON, search": bodies("/v1/search", [SEARCH, {"query": "深度" * 40, "rank_top": 3}]),
+        "JSON, documents": bodies("/v1/documents", [ADDED, {**ADDED, "mode": "add"}]),
+        "JSON, documents to remove": lambda dice: b"DELETE" + removed(dice)[len("POST") :],
+        "JSON, feedback": bodies("/v1/feedback", [SAID, {**SAID, "event": "click", "dwell_ms": 5}]),
+        "addresses of a search": _addressed,
         "JSON, pipeline of a tower": bodies("/tower/prediction", [{"key": ["0", "1"], "value": list(TITLES[:2])}]),
         "tensors for vectors": bodies(INFERENCE, [json.loads(write_message(text_request()))]),
         "JSON, entailment": bodies(ENTAILMENT_PATH, [posts, {"pairs": [posts, {"text_1": "a", "text_2": ""}]}]),

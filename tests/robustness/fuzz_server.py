@@ -4,7 +4,7 @@ python -m tests.robustness.fuzz_server [--address 127.0.0.1:8600] [--seconds 120
 
 Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies, forms, images and HTTP/2, and HTTP
 requests in the bodies of others, go to one port; without an address, to both ports of a server of this project's, which
-is started on a tiny ranker and a tiny model of pairs of posts. A failure is an answer that is none, an internal error,
+is started on tiny models and a tiny index. A failure is an answer that is none, an internal error,
 a body that is taken for a request, a connection that neither answers nor ends, a good request that does not get its
 scores, an error in the started server's log, or a server that has ended. The exit status is 1 where there was one;
 --seed repeats a run.
@@ -33,9 +33,17 @@ import requests
 from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.serving.clients import (
+    BaiduStdClient,
+    GrpcClient,
+    HttpClient,
+    PipelineClient,
+    RerankClient,
+    SearchClient,
+)
 from paddle_ranker.serving.clients.base import GeneralModelClient, ScoringClient
-from paddle_ranker.serving.clients.errors import ServerError
+from paddle_ranker.serving.clients.errors import RefusedError, ServerError
 from paddle_ranker.serving.core.faults import INTERNAL
 from paddle_ranker.serving.paddle.messages import messages
 from tests.robustness.fuzz_inputs import SMUGGLED, TITLES, makers, picture, posts_of
@@ -102,11 +110,14 @@ def fuzz(options: FuzzOptions) -> int:
 
 @contextlib.contextmanager
 def serve_tiny(folder: Path, *options: str) -> Iterator[tuple[Started, list[int]]]:
-    """Start a server on three tiny models; yield it, its port and that of HTTP alone."""
+    """Start a server on three tiny models and an index; yield it, its port and that of HTTP alone."""
     from tests.entailment_cases import write_model
-    from tests.tiny import write_ranker, write_tower
+    from tests.tiny import write_index, write_ranker, write_tower
 
-    others = ["--entailment_model", write_model(folder), "--tower", str(write_tower(folder / "tower"))]
+    documents = [Document(f"d{n}", f"{text}学习", {"year": 2020 + n}) for n, text in enumerate(TITLES)]
+    index = write_index(folder / "index", write_tower(folder / "tower"), documents)
+    others = ["--entailment_model", write_model(folder), "--index", str(index)]
+    others += ["--writable", "true", "--search_log", str(folder / "log")]
     posts = [*others, "--http_port", "0"]
     patience = ["--header_seconds", "3", "--body_seconds", "3", "--log_requests", "false"]
     with started_server(write_ranker(folder / "ranker"), folder / "run", *posts, *patience, *options) as found:
@@ -127,6 +138,7 @@ def _fuzz_at(host: str, ports: Sequence[int], options: FuzzOptions, is_alive: Ca
         expected = clients[0].score(queries, TITLES)
         judged = _judgment(host, port, options.patience)
         vectors = _vectors(clients, reranker.port, options.patience)
+        found = _found(reranker.port, options.patience)
 
         def good_ones() -> None:
             """Ask what can be answered, over every protocol; raises `ServerError`, `AssertionError`."""
@@ -137,6 +149,8 @@ def _fuzz_at(host: str, ports: Sequence[int], options: FuzzOptions, is_alive: Ca
                     raise ServerError(f"a good request got {answer.tolist()}, expected {expected.tolist()}")
             if not np.allclose(_vectors(clients, reranker.port, options.patience), vectors, atol=1e-5):
                 raise ServerError("a good request for vectors got others")
+            if _found(reranker.port, options.patience) != found:
+                raise ServerError("a good search found others")
             judgment = _judgment(host, port, options.patience)
             if not np.allclose(judgment, judged, atol=1e-5):
                 raise ServerError(f"a good pair of posts got {judgment}, expected {judged}")
@@ -160,6 +174,18 @@ def _vectors(clients: Sequence[ScoringClient], http_port: int, patience: float) 
     except (requests.RequestException, ValueError, KeyError) as error:
         raise ServerError(f"a good request for vectors got none: {error}") from error
     return np.stack([found, *(client.vectors(TITLES) for client in clients if isinstance(client, GeneralModelClient))])
+
+
+def _found(port: int, patience: float) -> list[str]:
+    """Return the documents of the beginning that a good search finds, by words; none on a server without an index."""
+    with SearchClient(port=port, timeout=patience, retries=0) as client:
+        try:
+            hits = client.search("学习", top_k=100, rank_top=3, use=["words"], filter={"year": {"gte": 2020}})["hits"]
+        except RefusedError as error:
+            if error.code == 404:
+                return []
+            raise
+    return sorted(hit["id"] for hit in hits if hit["id"].startswith("d"))
 
 
 def _judgment(host: str, port: int, patience: float) -> list[float]:

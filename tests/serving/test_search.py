@@ -18,9 +18,7 @@ import pytest
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
-from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, read_log
@@ -28,7 +26,7 @@ from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_b
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.process.worker import make_app
 from tests.serving_cases import SECONDS
-from tests.tiny import write_ranker, write_tower
+from tests.tiny import write_index, write_ranker, write_tower
 
 pytestmark = pytest.mark.parity
 WORDS = ["深度学习", "水稻病害", "老年人护理", "语言文化", "经济增长", "教育法律"]
@@ -41,12 +39,7 @@ DOCUMENTS = [
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     base = tmp_path_factory.mktemp("search")
-    tower, index = write_tower(base / "tower"), base / "index"
-    index.mkdir()
-    copied = copy_tower(tower, index)
-    info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", copied.size), copied.copy)
-    with Collection.create(index, info) as collection:
-        collection.add(DOCUMENTS)
+    index = write_index(base / "index", write_tower(base / "tower"), DOCUMENTS)
     return {"index": index, "model": write_ranker(base / "ranker")}
 
 

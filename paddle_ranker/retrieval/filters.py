@@ -10,6 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import UsageError, listed, quoted
@@ -36,10 +37,8 @@ class Condition:
 
     def holds(self, value: object) -> bool:
         """Return whether a document with this value of the field, None for none, meets the condition."""
-        if self.operator == "!=":
-            return not _equal(value, self.values[0])
-        if self.operator in ("=", "in"):
-            return any(_equal(value, one) for one in self.values)
+        if self.operator in ("=", "in", "!="):
+            return self._equals(value) != (self.operator == "!=")
         if value is None or isinstance(value, bool) or not isinstance(value, (str, int, float)):
             return False
         given, wanted = number_of(value), number_of(self.values[0])
@@ -50,16 +49,25 @@ class Condition:
         order: int = (str(value) > self.values[0]) - (str(value) < self.values[0])
         return _ORDER[self.operator](order, 0)
 
+    def _equals(self, value: object) -> bool:
+        """Return whether a value equals one of the condition's; their number does not matter to its time."""
+        if isinstance(value, bool):
+            return str(value).lower() in self._lower
+        if not isinstance(value, (str, int, float)):
+            return False
+        return str(value) in self._texts or (bool(self._numbers) and number_of(value) in self._numbers)
 
-def _equal(value: object, wanted: str) -> bool:
-    if isinstance(value, bool):
-        return wanted.lower() == str(value).lower()
-    if not isinstance(value, (str, int, float)):
-        return False
-    if str(value) == wanted:
-        return True
-    given = number_of(value)
-    return given is not None and given == number_of(wanted)
+    @cached_property
+    def _texts(self) -> frozenset[str]:
+        return frozenset(self.values)
+
+    @cached_property
+    def _lower(self) -> frozenset[str]:
+        return frozenset(value.lower() for value in self.values)
+
+    @cached_property
+    def _numbers(self) -> frozenset[float]:
+        return frozenset(number for number in map(number_of, self.values) if number is not None)
 
 
 def _written(value: object) -> str:

@@ -96,13 +96,17 @@ EMBEDDINGS = {
 }
 EMBED = {"inputs": ["深度学习", "b"], "truncate": True, "prompt_name": "query", "normalize": True, "dimensions": 8}
 SEARCH = {
-    "query": "深度学习", "top_k": 2, "offset": 1, "recall": 5, "rank_top": 2, "use": ["words", "vectors"],
-
-        "fusion": "rrf",
-        "filter": {"lang": "zh", "year": {"gte": 2020, "in": [2020, 2021]}},
-        "fields": ["text", "year"]
-    ,
-    "explain": True, "min_probability": 0.1,
+    "query": "深度学习",
+    "top_k": 2,
+    "offset": 1,
+    "recall": 5,
+    "rank_top": 2,
+    "use": ["words", "vectors"],
+    "fusion": "rrf",
+    "filter": {"lang": "zh", "year": {"gte": 2020, "in": [2020, 2021]}},
+    "fields": ["text", "year"],
+    "explain": True,
+    "min_probability": 0.1,
 }
 ADDED = {"documents": [{"id": "f1", "text": "深度学习", "fields": {"year": 1, "lang": "x"}}, {"id": "f2", "text": "b"}]}
 SAID = {"search_id": "abcdefgh", "query": "深度", "id": "f1", "position": 1, "event": "judged", "label": 1}

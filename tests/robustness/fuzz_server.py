@@ -114,7 +114,7 @@ def serve_tiny(folder: Path, *options: str) -> Iterator[tuple[Started, list[int]
     from tests.entailment_cases import write_model
     from tests.tiny import write_index, write_ranker, write_tower
 
-    documents = [Document(f"d{n}", f"{text}学习", {"year": 2020 + n}) for n, text in enumerate(TITLES)]
+    documents = [Document(f"kept-{n}", f"{text}学习", {"year": 2020 + n}) for n, text in enumerate(TITLES)]
     index = write_index(folder / "index", write_tower(folder / "tower"), documents)
     others = ["--entailment_model", write_model(folder), "--index", str(index)]
     others += ["--writable", "true", "--search_log", str(folder / "log")]
@@ -185,7 +185,7 @@ def _found(port: int, patience: float) -> list[str]:
             if error.code == 404:
                 return []
             raise
-    return sorted(hit["id"] for hit in hits if hit["id"].startswith("d"))
+    return sorted(hit["id"] for hit in hits if hit["id"].startswith("kept-"))
 
 
 def _judgment(host: str, port: int, patience: float) -> list[float]:

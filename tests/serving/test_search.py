@@ -152,6 +152,7 @@ def test_filters_and_fields(site: Site) -> None:
         ({"query": "a", "filter": {"url": 1}}, 422, "filter", "lang, year"),
         ({"query": "a", "filter": {"year": {"near": 1}}}, 422, "filter", "gte"),
         ({"query": "a", "filter": {"year": {"gte": None}}}, 422, "filter", "a number"),
+        ({"query": "a", "filter": {"year": list(range(1001))}}, 413, "filter", "1,000"),
         ({"query": "a", "top_k": 101}, 413, "top_k", "100"),
         ({"query": "a", "recall": 100_000}, 413, "recall", "1,000"),
         ({"query": "a", "rank_top": 100_000}, 413, "rank_top", "1,000"),

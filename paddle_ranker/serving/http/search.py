@@ -30,6 +30,7 @@ from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, 
 from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
 
 TEXT = "text"  # the name of a document's text in `fields`
+_MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
 FUSED, RANKED = "fused", "ranked"
 _MOST_TERMS = 32  # that a hit is explained by
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 20  # of a field, that are named; that are read to find out whether they are few
@@ -261,7 +262,11 @@ def _filter(conditions: Optional[dict[str, Any]]) -> Optional[Filter]:
     if not conditions:
         return None
     try:
-        return Filter.of(conditions)
+        found = Filter.of(conditions)
+        if sum(len(one.values) for one in found.conditions) > _MOST_CONDITIONS:
+            problem = f"compares with more than the {_MOST_CONDITIONS:,} values that are allowed"
+            raise Fault(TOO_LARGE, problem, field="filter")
+        return found
     except UsageError as error:
         raise Fault(UNPROCESSABLE, str(error), field="filter") from error
 

@@ -29,6 +29,7 @@ class IndexOptions(Limits):
     search_log: Optional[Path] = option(  # noqa: RUF009
         None, help="a folder: searches and feedback are logged there, texts included (default: they are not)"
     )
+    examples: tuple[str, ...] = option((), several=True, help="queries that the search page suggests")
     degrade: bool = option(
         True, help="answer in the order before ranking, and say so, where ranking would be late; false: refuse"
     )
@@ -41,6 +42,6 @@ class IndexOptions(Limits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("writable", "search_log"):
+        for name in ("writable", "search_log", "examples"):
             if self.index is None and getattr(self, name):
                 raise UsageError(f"--{name} is about an index: name one with --index")

@@ -113,6 +113,7 @@ class SearchRoutes:
             "fields": await index.run(_fields, served.collection, deadline=deadline),
             "writable": index.options.writable,
             "logging": index.log is not None,
+            "examples": list(index.options.examples),
             "limits": {name: getattr(index.options, name) for name in LIMITS},
         }
         return answer(request, _encoded(content), "application/json")

@@ -13,6 +13,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.index_options import INDEX
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.serving.process.protocols import BACKLOG, PROTOCOLS
@@ -94,10 +95,13 @@ def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
     """Print what is served, and where."""
     places = [_url(listener.getsockname()) for listener in sockets]
     count = len(config.ports)
-    served = " and ".join(str(kind.folder(config)) for kind in served_by(config).values())
+    kinds = served_by(config)
+    served = " and ".join(str(kind.folder(config)) for kind in kinds.values())
     titles = ", ".join(protocol.title for protocol in PROTOCOLS.values())
     alone = "".join(f" and {place} (HTTP)" for place in places[count:])
     print(f"serving {served} on {' and '.join(places[:count])} ({titles}){alone}", flush=True)
+    if INDEX in kinds:
+        print(f"search page: {places[0]}/", flush=True)
 
 
 def _url(address: tuple[str, int]) -> str:

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Search the demo's 9,700 titles in a browser: what words and vectors find, and where the ranker puts it. Ctrl-C ends it.
+#
+#   bash scripts/search_demo.sh [options of paddle-ranker search-serve]
+#
+# Takes the demo's ranker and tower if these are trained; else it trains both for an epoch, in checkpoint/search, where
+# the index is, too. A second run has all that, and serves at once.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -euo pipefail
+# shellcheck source=scripts/demo.sh
+. "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
+
+FOLDER="$ROOT/checkpoint/search"
+SHORT=(--max_seq_length 64 --epochs 1 --learning_rate 5e-4 --new_parts_factor 1)
+
+# Set RANKER to the demo's ranker, or to one that is trained now.
+ensure_ranker() {
+    RANKER="$ROOT/checkpoint/pairwise/best"
+    [ -e "$RANKER" ] && return
+    RANKER="$FOLDER/ranker/last"
+    [ -e "$RANKER" ] && return
+    say "search demo: training a ranker for an epoch"
+    run_python "$ROOT/ernie_matching/train_pairwise.py" --train_file "$DEMO_DATA/sort/train_pairwise.csv" \
+        --test_file "$DEMO_DATA/sort/dev_pairwise.csv" --loss ranknet_bce --model_name_or_path "$STARTER" "${SHORT[@]}" \
+        --weight_decay 0.01 --warmup_proportion 0.06 --save_dir "$FOLDER/ranker"
+}
+
+# Set TOWER to the demo's tower, or to one that is trained now.
+ensure_tower() {
+    TOWER="$DEMO_TOWER/best"
+    [ -e "$TOWER" ] && return
+    TOWER="$FOLDER/tower/last"
+    [ -e "$TOWER" ] && return
+    say "search demo: training a tower for an epoch"
+    run_python "$ROOT/recall/train_batch_neg.py" --train_set_file "$DEMO_DATA/recall/train.csv" \
+        --batch_size 64 --margin 0 --scale 20 --model_name_or_path "$STARTER" "${SHORT[@]}" --pooling mean --save_dir "$FOLDER/tower"
+}
+
+# Build the index, unless it is there and of this tower.
+ensure_index() {
+    ensure_tower
+    [ -e "$FOLDER/titles/index.json" ] && [ ! "$TOWER/" -nt "$FOLDER/titles/index.json" ] && return
+    rm -rf "$FOLDER/titles"
+    run_single -m paddle_ranker index build --corpus "$DEMO_DATA/recall/corpus.csv" --tower "$TOWER" --output "$FOLDER/titles"
+}
+
+ensure_environment
+demo=()
+if ! wants_help "$@"; then
+    ensure_demo_data
+    ensure_starter
+    if ! has_any "--model --ranker" "$@"; then
+        ensure_ranker
+        demo+=(--ranker "$RANKER")
+    fi
+    if ! has_option --index "$@"; then
+        ensure_index
+        # Queries of the demo's dev file, each at the head of its rows.
+        while read -r query; do queries+=("$query"); done < <(cut -f 1 "$DEMO_DATA/recall/dev.csv" | uniq | sed -n '1p;40p;80p;120p')
+        demo+=(--index "$FOLDER/titles" --examples "${queries[@]}")
+    fi
+fi
+exec "$PYTHON" -u -m paddle_ranker search-serve ${demo[@]+"${demo[@]}"} "$@"

@@ -56,7 +56,7 @@ if ! wants_help "$@"; then
     if ! has_option --index "$@"; then
         ensure_index
         # Queries of the demo's dev file, each at the head of its rows.
-        while read -r query; do queries+=("$query"); done < <(cut -f 1 "$DEMO_DATA/recall/dev.csv" | uniq | sed -n '1p;40p;80p;120p')
+        while read -r query; do queries+=("$query"); done < <(cut -f 1 "$DEMO_DATA/recall/dev.csv" | uniq | sed -n '1p;4p;13p;15p')
         demo+=(--index "$FOLDER/titles" --examples "${queries[@]}")
     fi
 fi

@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
+from starlette.types import ASGIApp
 
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
@@ -94,7 +95,8 @@ class Site:
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
 
-    async def _start(self, port: int) -> int:
+    def app(self) -> ASGIApp:
+        """Return what answers: the page's files, and a made-up search behind them."""
         routes = [
             *page.routes(),
             Route("/v1/search", self._search, methods=["POST"]),
@@ -102,9 +104,11 @@ class Site:
             Route("/v1/feedback", self._take_feedback, methods=["POST"]),
             Route("/v1/judge", self._pairs),
         ]
-        app = Middleware(Router(routes), Metrics(), api_key=self._api_key)
+        return Middleware(Router(routes), Metrics(), api_key=self._api_key)
+
+    async def _start(self, port: int) -> int:
         config, self._connections = ServeConfig(), Connections(100)
-        http = (b"", ProtocolHandler(partial(HttpConnection, app, config, self._connections)))
+        http = (b"", ProtocolHandler(partial(HttpConnection, self.app(), config, self._connections)))
         listen = partial(SniffingProtocol, config, self._connections, [http])
         self._server = await self._loop.create_server(listen, "127.0.0.1", port)
         return int(self._server.sockets[0].getsockname()[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from paddle_ranker.model.tower_network import save_tower, start_tower
 from tests.checkout import IS_MODERN, copy_checkout
 from tests.conftest import REPOSITORY
 from tests.robustness.doc_blocks import blocks, missing
+from tests.started import get, post, started
 from tests.tiny import write_encoder
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]  # trains for a minute or two
@@ -172,3 +174,24 @@ def test_a_tower_s_search_is_built_measured_and_shown(tmp_path: Path) -> None:
         place, "evaluate_recall.sh", "--test", "datasets/recall/dev.csv", "--recall_result_file", str(result)
     )
     assert again.returncode == 1 and "no such file" in again.stderr  # the arguments alone, from where it is typed
+
+
+def test_the_search_demo_makes_what_it_lacks_and_serves_the_page(tmp_path: Path) -> None:
+    """With the demo's data in small, and what is trained on it in an epoch."""
+    place = copy_checkout(tmp_path / "a place")
+    demo = [sys.executable, "datasets/make_demo.py", "--output_dir", "datasets", "--size", "100", "--queries", "20"]
+    subprocess.run(demo, cwd=place, check=True, capture_output=True)
+    environment = {"PADDLE_RANKER_PYTHON": sys.executable, "PADDLE_RANKER_CACHE": str(tmp_path / "cache")}
+    command = ["bash", str(place / "scripts/search_demo.sh"), "--port", "0"]
+    for made in (2, 0):  # trainings; the second time all is there
+        with started(command, tmp_path / f"run {made}", CUDA_VISIBLE_DEVICES="", **environment) as run:
+            run.until(lambda: "search page: " in run.output)
+            assert run.output.count("search demo: training") == made
+            port = int(re.findall(r"^search page: http://127\.0\.0\.1:(\d+)/$", run.output, re.M)[0])
+            status, index = get(port, "/v1/index")
+            assert status == 200 and index["documents"] > 100 and len(index["examples"]) == 4
+            status, found = post(port, "/v1/search", {"query": index["examples"][0], "rank_top": 50})
+            assert status == 200 and found["ranked"] and len(found["hits"]) == 10
+            os.killpg(run.process.pid, signal.SIGINT)  # Ctrl-C
+            run.until(lambda: run.process.poll() is not None, running=False)
+            assert run.process.returncode in (0, 130) and "Traceback" not in run.output

@@ -1,0 +1,246 @@
+"""The search page on the real server: an index with words and vectors, a tower, a ranker and a log, all tiny."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.towers import copy_tower
+from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, read_log
+from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
+from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.process.worker import make_app
+from tests.browser.conftest import OpenPage
+from tests.browser.site import SECONDS, Site
+from tests.tiny import write_ranker, write_tower
+
+pytestmark = pytest.mark.browser
+QUERY, ROW = "水稻病害研究", "#results > li"
+WORDS = ["深度学习", "水稻病害", "老年人护理", "语言文化", "经济增长", "教育法律"]
+SCRIPT = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">水稻病害的诊断"
+DOCUMENTS = [
+    *(
+        Document(f"d{n}", f"{one}在{other}中的研究", {"year": 2000 + n % 10, "lang": "en" if n % 3 else "zh"})
+        for n, (one, other) in enumerate((one, other) for one in WORDS for other in WORDS)
+    ),
+    Document("script", SCRIPT, {"year": 2001, "lang": "zh", "url": "javascript:document.title='broken'"}),
+]
+
+
+class RealSite(Site):
+    """The server's own application, with its models, in a thread of the test's process."""
+
+    def __init__(self, **options: Any):
+        SLOTS.load_plugins()
+        self.config: Any = with_tower_of_index(serve_options()(**options))
+        self.slots = Slots({name: kind.make(self.config) for name, kind in served_by(self.config).items()})
+        for slot in self.slots.values():
+            slot.switch(slot.load())
+        super().__init__()
+
+    def app(self) -> Any:
+        return make_app(self.slots, self.config, Metrics())
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        for slot in self.slots.values():
+            model = slot.switch(None)
+            assert model is not None and model.close(SECONDS)
+
+    def found(self, query: str = QUERY, **asked: Any) -> dict[str, Any]:
+        """Return the answer of the API to what the page asks."""
+        body = {"query": query, "top_k": 10, "recall": 100, "rank_top": 50, "explain": True, **asked}
+        request = urllib.request.Request(
+            f"{self.address}/v1/search", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            return dict(json.load(answer))
+
+    def logged(self, kind: type[Any]) -> list[Any]:
+        return [line for line in read_log(self.config.search_log) if isinstance(line, kind)]
+
+
+def made(base: Path) -> RealSite:
+    tower, index = write_tower(base / "tower"), base / "titles"
+    index.mkdir()
+    copied = copy_tower(tower, index)
+    info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", copied.size), copied.copy)
+    with Collection.create(index, info) as collection:
+        collection.add(DOCUMENTS)
+    ranker = write_ranker(base / "ranker")
+    return RealSite(index=index, model=ranker, search_log=base / "log", examples=(QUERY,))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[RealSite]:
+    with ThreadPoolExecutor(1) as elsewhere:  # in this thread Playwright's event loop runs, where nothing may tokenize
+        real = elsewhere.submit(made, tmp_path_factory.mktemp("real")).result()
+    with real:
+        yield real
+
+
+def rows(page: Any) -> list[str]:
+    found: list[str] = page.eval_on_selector_all(ROW, "rows => rows.map(row => row.dataset.id)")
+    return found
+
+
+def at(site: Site, query: str, settings: str = "") -> str:
+    return f"{site.address}/?q={quote(query)}{settings}"
+
+
+def test_every_number_of_the_page_is_in_the_answer(open_page: OpenPage, site: RealSite, screenshot: Any) -> None:
+    page = open_page(site.address)
+    page.click(f"#tries button:has-text('{QUERY}')")
+    page.wait_for_selector(ROW)
+    answer = site.found()
+    hits = answer["hits"]
+    assert page.inner_text("#collection") == f"titles · {len(DOCUMENTS)} 篇文档" and rows(page) == [
+        one["id"] for one in hits
+    ]
+    percents = [f"{100 * one['probability']:.1f}%" for one in hits]
+    assert page.locator(".probability b").all_inner_texts() == percents
+    for stage in ("words", "vectors", "fused"):
+        ranks = {one["id"]: one["stages"][stage]["rank"] for one in hits if stage in one["stages"]}
+        items = page.eval_on_selector_all(
+            f".column[data-stage={stage}] li", "all => all.map(li => [li.dataset.id, li.value])"
+        )
+        assert dict(items) == ranks and [rank for _, rank in items] == sorted(ranks.values())
+    for row, one in zip(page.locator(ROW).all(), hits):
+        was, now = one["stages"]["fused"]["rank"], one["rank"]
+        told = f"第 {was} → {now} 位" if was != now else f"第 {now} 位不变"
+        assert told in row.locator(".moved").inner_text()
+        marked = [one["text"][part["start"] : part["end"]] for part in one["highlights"]]
+        assert "".join(row.locator(".text mark").all_text_contents()) == "".join(marked)
+    kinds = set(page.eval_on_selector_all("#lines path", "all => all.map(path => path.classList[0])"))
+    assert {"up", "down"} <= kinds
+    screenshot(page, "real-search")
+
+
+def test_why_tells_what_each_signal_added_and_a_click_is_logged(
+    open_page: OpenPage, site: RealSite, screenshot: Any
+) -> None:
+    page = open_page(at(site, QUERY))
+    page.wait_for_selector(".verdict")
+    with page.expect_response("**/v1/feedback"):
+        page.locator(".ask-why").first.click()
+    hit = site.found()["hits"][0]
+    panel = page.locator(".why:visible")
+    for number, to in enumerate(("ranked", "fused")):
+        added = [one["added"] for one in hit["signals"].values() if one["to"] == to and "added" in one]
+        told = [one for one in panel.locator("section").nth(number).locator("li b").all_inner_texts() if one]
+        assert told == [f"{one:+.3g}" for one in sorted(added, key=abs, reverse=True)]
+    term = hit["signals"]["words"]["terms"][0]
+    assert term["term"] in panel.inner_text() and f"+{term['added']:.3g}" in panel.inner_text()
+    with page.expect_response("**/v1/feedback"):
+        page.locator(".irrelevant").first.click()
+    page.wait_for_selector(".irrelevant[aria-pressed=true]")
+    screenshot(page, "real-why")
+    search = next(line for line in site.logged(SearchLine) if line.search_id == site.logged(FeedbackLine)[-1].search_id)
+    assert search.query == QUERY and search.shown[0].id == hit["id"]
+    said = [(line.event, line.id, line.position, line.query) for line in site.logged(FeedbackLine)]
+    assert said == [("click", hit["id"], 1, QUERY), ("irrelevant", hit["id"], 1, QUERY)]
+    page.click("#to-judge")
+    page.wait_for_function("() => document.querySelector('#asked').textContent !== ''")
+    assert page.inner_text("#asked") == QUERY and page.inner_text("#status") == "已标注 1，还有 9"
+    with page.expect_response("**/v1/feedback"):
+        page.keyboard.press("1")
+    page.wait_for_function("() => document.querySelector('#status').textContent.startsWith('已标注 2')")
+
+
+def test_filters_and_empty_results(open_page: OpenPage, site: RealSite) -> None:
+    page = open_page(at(site, QUERY))
+    page.wait_for_selector(".verdict")
+    page.click("#settings summary")
+    page.select_option("#filters [name=lang]", "zh")
+    page.fill("#filters [name='year.gte']", "2008")
+    page.press("#filters [name='year.gte']", "Tab")
+    wanted = [one.id for one in DOCUMENTS if one.fields["lang"] == "zh" and int(str(one.fields["year"])) >= 2008]
+    page.wait_for_function("ids => document.querySelectorAll('#results > li').length === ids", arg=len(wanted))
+    assert set(rows(page)) == set(wanted)
+    assert page.locator("#chips li").all_inner_texts() == ["lang = zh ×", "year ≥ 2008 ×"]
+    page.click("#chips li:first-child button")
+    page.wait_for_function("ids => document.querySelectorAll('#results > li').length > ids", arg=len(wanted))
+    page.fill("#filters [name='year.gte']", "3000")
+    page.press("#filters [name='year.gte']", "Tab")
+    page.wait_for_selector("#nothing:visible")
+    assert f"搜索了 {len(DOCUMENTS)} 篇文档" in page.inner_text("#nothing") and page.is_hidden("#board")
+    page.goto(at(site, QUERY, f"&filter={quote(json.dumps({'colour': 'red'}))}"))
+    page.wait_for_selector("#failure p")
+    assert "colour" in page.inner_text("#failure p") and "lang, url, year" in page.inner_text("#failure p")
+    page.click("#chips button")
+    page.wait_for_selector(ROW)
+    assert page.inner_text("#failure") == ""
+
+
+def test_an_overlong_query_and_a_script_in_a_title(open_page: OpenPage, site: RealSite) -> None:
+    query = "水稻" * 2000
+    page = open_page(site.address)
+    page.fill("#query", query)
+    page.press("#query", "Enter")
+    page.wait_for_selector(ROW)
+    read = site.found(query)["query_read"]
+    assert 0 < read < 100 and page.inner_text("#notice") == f"查询太长：只用了前 {read} 个字。"
+    page.goto(at(site, "水稻病害的诊断", "&top_k=50&rank_top=0"))
+    row = page.locator(f"{ROW}[data-id=script]")
+    row.locator(".ask-why").click()
+    assert row.locator(".text").text_content() == SCRIPT and "javascript:" in row.locator(".why").inner_text()
+    assert (
+        page.title().startswith("水稻病害的诊断")
+        and page.locator("#results script, #results img, #results a").count() == 0
+    )
+    assert page.inner_text("#last").startswith("融合") and "没有经过排序模型" in page.inner_text("#notice")
+
+
+def test_letters_of_an_input_method_are_no_query(open_page: OpenPage, site: RealSite) -> None:
+    page = open_page(site.address, own_context=True)
+    page.clock.install()
+    page.focus("#query")
+    keyboard = page.context.new_cdp_session(page)
+    for letters in ("l", "lao", "lao nian"):
+        keyboard.send(
+            "Input.imeSetComposition", {"text": letters, "selectionStart": len(letters), "selectionEnd": len(letters)}
+        )
+        page.clock.run_for(1000)
+    page.evaluate(
+        "document.querySelector('#query').dispatchEvent("
+        "new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true, cancelable: true}))"
+    )
+    page.evaluate("document.querySelector('#form').requestSubmit()")
+    page.clock.run_for(1000)
+    assert page.input_value("#query") == "lao nian"
+    keyboard.send("Input.insertText", {"text": "老年人"})
+    with page.expect_response("**/v1/search"):
+        page.clock.run_for(300)
+    page.wait_for_selector(ROW)
+    queries = [line.query for line in site.logged(SearchLine)]
+    assert queries.count("老年人") == 1 and not any("lao" in one for one in queries)
+    assert rows(page) == [one["id"] for one in site.found("老年人")["hits"]]
+
+
+def test_a_server_that_is_gone_and_comes_back(open_page: OpenPage, site: RealSite) -> None:
+    page = open_page(at(site, QUERY))
+    page.wait_for_selector(ROW)
+    before = rows(page)
+    site.stop()
+    try:
+        page.fill("#query", "经济增长")
+        page.press("#query", "Enter")
+        page.wait_for_selector("#failure p")
+        assert page.inner_text("#failure p") == f"服务器没有回应。 下面仍是上一次“{QUERY}”的结果。"
+        assert rows(page) == before and page.is_hidden("#nothing")
+    finally:
+        site.start_again()
+    page.click("#failure button")
+    page.wait_for_function("() => document.querySelector('#failure').textContent === ''")
+    assert rows(page) == [one["id"] for one in site.found("经济增长")["hits"]]

@@ -13,7 +13,7 @@ from paddle_ranker.export.gates import GATES, Gate, QuantizeOptions
 from paddle_ranker.model.config import EncoderConfig, read_config, write_config
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.families import make_pair_encoder
-from paddle_ranker.model.hugging_face.sentences import is_sentences, read_sentences
+from paddle_ranker.model.hugging_face.sentences import is_sentences, stated_info
 from paddle_ranker.model.kinds import ModelKind, add_kind
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import Signature, TrainedModel
@@ -33,7 +33,7 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
 
     def read_info(self, folder: Path) -> Optional[TowerInfo]:
         """Read `tower.json`, or what sentence-transformers writes in its place."""
-        return TowerInfo.read(folder) or (read_sentences(folder).info if is_sentences(folder) else None)
+        return stated_info(folder)
 
     def signature(self, info: TowerInfo) -> Signature:
         """Return tokens as inputs, and one vector."""

@@ -267,11 +267,6 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
 
     model, state = _tower(source, options)
     info, config = model.info, model.network.config
-    if info.towers == 2:
-        raise CheckpointError(
-            f"{source}: holds two towers, and a folder of sentence-transformers one: convert {source / QUERY_FOLDER}, "
-            'which makes the queries\' vectors, and a copy of the folder whose tower.json says "towers": 1'
-        )
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     named = {name: array for name, array in arrays.items() if name.startswith(ENCODER)}
     write_model(temporary, parameters_to_write(named, config, drop_match_embeddings=False), config)
@@ -286,7 +281,12 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
         for place, (name, tanh) in enumerate(layers, 2)
     }
     write_sentences(temporary, info, config, dense)
-    return [f"TARGET: for sentence-transformers, {_facts(config)}: {_vectors(info)}"]
+    lines = [f"TARGET: for sentence-transformers, {_facts(config)}: {_vectors(info)}"]
+    if info.towers == 2:
+        (temporary / QUERY_FOLDER).mkdir()
+        _to_sentences(source / QUERY_FOLDER, temporary / QUERY_FOLDER, options)
+        lines.append(f"TARGET/{QUERY_FOLDER}: the tower of queries, for that library another model: encode them by it")
+    return lines
 
 
 def _vectors(info: TowerInfo) -> str:

@@ -15,6 +15,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.encoders import Checkpoint, encoder_of
+from paddle_ranker.model.hugging_face.sentences import stated_info
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import ENCODER
 from paddle_ranker.model.opened import TrainedModel
@@ -124,7 +125,7 @@ def save_query_tower(folder: Path, queries: TowerModel, info: TowerInfo) -> None
 
 def query_tower_of(folder: Path, options: LoadOptions) -> Optional[TowerModel]:
     """Load the tower that a tower's folder has for queries; None if queries have no tower of their own."""
-    info = TowerInfo.read(folder)
+    info = stated_info(folder)
     return load_tower(folder / QUERY_FOLDER, options) if info is not None and info.towers == 2 else None
 
 

@@ -21,7 +21,7 @@ from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.model.tower_network import TowerModel, start_tower
+from paddle_ranker.model.tower_network import TowerModel, save_query_tower, save_tower, start_tower
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -188,6 +188,29 @@ def test_rocketqa_s_names_load_as_rocketqa_computes(
     assert "as RocketQA takes it" in capsys.readouterr().err
     np.testing.assert_array_equal(found, Tower.open(encoder, LoadOptions(pooling="first")).vectors(TEXTS))
     np.testing.assert_array_equal(found, Tower.open(name, for_search=True).vectors(TEXTS))  # by products, not cosines
+
+
+def test_two_towers_are_two_folders_of_sentence_transformers(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = TowerInfo(20, 16, pooling="mean", query_prompt="语言:", towers=2)
+    texts, queries = (
+        start_tower(read_checkpoint(folder), info)[0]
+        for folder in (encoder, write_encoder(tmp_path / "other", seed=2, model_type="bert", **WIDE))
+    )
+    ours, theirs, again = tmp_path / "ours", tmp_path / "theirs", tmp_path / "again"
+    ours.mkdir()
+    save_tower(ours, texts, info)
+    save_query_tower(ours, queries, info)
+    assert convert([str(ours), str(theirs), "--to", "sentence-transformers"]) == 0
+    assert f"{theirs}/query: the tower of queries" in capsys.readouterr().out
+    assert convert([str(theirs), str(again), "--to", "tower"]) == 0
+    of_texts, of_queries = expected(theirs, 20), expected(theirs / "query", 20, "语言:")
+    assert np.abs(of_texts - of_queries).max() > 0.01
+    for folder in (ours, theirs, again):
+        tower = Tower.open(folder)
+        np.testing.assert_allclose(tower.vectors(TEXTS), of_texts, atol=1e-5)
+        np.testing.assert_allclose(tower.query_vectors(TEXTS), of_queries, atol=1e-5)
 
 
 @pytest.mark.usefixtures("same_process")

@@ -1,7 +1,8 @@
 """Read and write what a sentence-transformers folder says of its vectors: pooling, dense layer, length, prompts.
 
 `modules.json` lists the steps in order, each with a folder of its own: Transformer, Pooling, Dense, Normalize. The
-longest text is in `sentence_bert_config.json`, prompts and similarity are in `config_sentence_transformers.json`.
+longest text is in `sentence_bert_config.json`, prompts and similarity are in `config_sentence_transformers.json`. Where
+queries have a tower of their own, it is a folder of the library's, too, in the other's folder `query`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
-from paddle_ranker.model.tower import SIMILARITIES, TowerInfo
+from paddle_ranker.model.tower import QUERY_FOLDER, SIMILARITIES, TowerInfo
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
 
 MODULES_FILE = "modules.json"
@@ -83,6 +84,11 @@ def is_sentences(folder: Path) -> bool:
         return False
 
 
+def stated_info(folder: Path) -> Optional[TowerInfo]:
+    """Return what a tower's folder, or one of sentence-transformers, says of its vectors; None for any other folder."""
+    return TowerInfo.read(folder) or (read_sentences(folder).info if is_sentences(folder) else None)
+
+
 def read_sentences(folder: Path) -> Sentences:
     """Read what a folder says of its vectors.
 
@@ -125,6 +131,7 @@ def read_sentences(folder: Path) -> Sentences:
         similarity=similarity,
         query_prompt=query,
         text_prompt=text,
+        towers=2 if (folder / QUERY_FOLDER / MODULES_FILE).is_file() else 1,
     )
     return Sentences(info, pooler, output)
 

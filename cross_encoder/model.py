@@ -10,6 +10,7 @@ from paddle_ranker.metrics.ranking import RELEVANT, Integers
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.examples import RankingExamples
 
+TOWER_RATE = 0.05  # maximum learning rate of a position tower: its numbers range over some 3, whatever the network's
 _POSITIONS = 100  # those further down share the last one's number
 
 

@@ -67,7 +67,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
     """
     runtime.prepare(options.cpu_threads)
     from cross_encoder.data import encode_labels, left_out
-    from cross_encoder.model import LabeledExamples, PositionTower
+    from cross_encoder.model import TOWER_RATE, LabeledExamples, PositionTower
     from paddle_ranker.data.records import LabeledPair, RecordFile
     from paddle_ranker.training.ranker import open_evaluation, start_training, train_ranker
 
@@ -95,7 +95,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
     model.network.head.bias.stop_gradient = options.expression.shift_invariant
     if options.position_tower:
         model.network.position_tower = PositionTower()
-        start.part_factors["position_tower"] = options.new_parts_factor
+        start.part_factors["position_tower"] = TOWER_RATE / options.learning_rate
     loss = RankingLoss(options.expression, options.margin, data.highest_label)
     examples = LabeledExamples(data, loss)
     facts = {"group_by_query": options.groups, "margin": loss.margin, "examples": len(examples)}

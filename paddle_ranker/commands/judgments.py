@@ -207,7 +207,7 @@ def judgments(options: JudgmentsOptions) -> None:
         _write_qrels(folder / JUDGED, parts[DEV], texts)
     for name, part in parts.items():
         _report(output / name, part)
-    if not parts[DEV]:
+    if options.dev_share and not parts[DEV]:
         note(f"{output}: no query was held out: a longer log, or another --dev_share, gives some")
 
 

@@ -1,0 +1,290 @@
+"""Measure what a ranker learns from clicks, by loss and by correction for positions, on simulated clicks.
+
+python -m benchmarks.clicks
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from benchmarks.harness.quality import print_comparison, report
+from benchmarks.harness.report import write_report
+from benchmarks.harness.runs import (
+    QualityOptions,
+    Run,
+    RunStore,
+    System,
+    chosen_systems,
+    score_file,
+    train_cross_encoder,
+)
+from paddle_ranker.data.records import LabeledPair, read_records, write_records
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.lexical import BM25
+from paddle_ranker.metrics.ranking import Booleans, Floats
+from paddle_ranker.options import option, run_command
+
+REFERENCE = "click_softmax"
+_LEAST, _MORE = 0.1, 0.8  # attraction of a title of the lowest grade, and what the highest adds
+_GOES_ON = 0.9  # of the cascade: how likely somebody looks at the next title, unless the last one was enough
+
+
+class Learning(NamedTuple):
+    """A row of the table: the loss, options of `judgments` (none: the true labels), and whether there is a tower."""
+
+    loss: str
+    judgments: tuple[str, ...] = ("--labels", "rate", "--without_clicks", "keep")
+    tower: bool = False
+
+
+def _with(loss: str, debias: str) -> Learning:
+    return Learning(loss, (*Learning(loss).judgments, "--debias", debias))
+
+
+SYSTEMS = {
+    **{loss: Learning(loss) for loss in ("bce", "ranknet", "click_softmax")},
+    **{f"{loss}_ipw": _with(loss, "ipw") for loss in ("bce", "ranknet", "click_softmax")},
+    **{f"{loss}_tower": Learning(loss, tower=True) for loss in ("bce", "ranknet", "click_softmax")},
+    "click_softmax_coec": _with("click_softmax", "coec"),
+    "click_softmax_clicked": Learning("click_softmax", ("--labels", "clicked")),
+    "listnet_true_labels": Learning("listnet", ()),
+}
+
+
+@dataclass(frozen=True)
+class ClicksOptions(QualityOptions):
+    """Options of `python -m benchmarks.clicks`."""
+
+    file: Optional[str] = option(None, help="graded pairs (default: the demo's, made anew)", files=True)
+    queries: int = option(250, help="queries of the log", minimum=2)
+    test_queries: int = option(150, help="queries that are measured, by their true labels", minimum=2)
+    searches: int = option(30, help="searches of each query in the log", minimum=1)
+    clicks: str = option(
+        "position,cascade", help="comma-separated: people look by position, or from the top until done"
+    )
+    exponent: float = option(1.0, help="e, where people look at position k in k^-e of all searches", minimum=0)
+    noise: float = option(1.0, help="how much the order changes from search to search, in BM25's deviations", minimum=0)
+    systems: Optional[str] = option(None, help="comma-separated rows of the table (default: all)")
+    data_seed: int = option(7, help="seed of the data and of the choice of queries", minimum=0)
+    seeds: str = option("1,2,3", help="comma-separated random seeds, of clicks and of trainings")
+    hidden_size: int = option(32, help="width of the ranker, which has one layer", minimum=8)
+    learning_rate: float = option(5e-3, help="the maximum of its learning rate", above=0)
+    epochs: int = option(6, help="epochs", minimum=1)
+    max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
+
+
+Queries = dict[str, list[LabeledPair]]
+
+
+def read_queries(options: ClicksOptions) -> tuple[Queries, Queries]:
+    """Return the pairs of the queries to log, and of those to measure, by query; a title stands once in a query."""
+    if options.file is not None:
+        rows = read_records(options.file, LabeledPair)
+    else:
+        from paddle_ranker.data.demo.files import write_demo
+
+        with tempfile.TemporaryDirectory() as folder:
+            count = 10 + (options.queries + options.test_queries) * 11 // 20  # some come twice
+            write_demo(Path(folder), options.data_seed, 100, count)
+            parts = (Path(folder) / "sort" / f"{name}_graded.csv" for name in ("dev", "test"))
+            rows = [row for part in parts for row in read_records(part, LabeledPair)]
+    by_query: dict[str, dict[str, LabeledPair]] = {}
+    for row in rows:
+        by_query.setdefault(row.query, {}).setdefault(row.title, row)
+    usable = {query: [*pairs.values()] for query, pairs in by_query.items() if len(pairs) > 1}
+    names = random.Random(options.data_seed).sample(sorted(usable), len(usable))
+    wanted = options.queries + options.test_queries
+    if len(names) < wanted:
+        raise UsageError(f"{len(names)} queries with several titles, --queries and --test_queries need {wanted}")
+    chosen = names[: options.queries], names[options.queries : wanted]
+    logged, measured = ({query: usable[query] for query in part} for part in chosen)
+    return logged, measured
+
+
+def by_position(
+    attraction: Floats, satisfaction: Floats, options: ClicksOptions, draw: np.random.Generator
+) -> Booleans:
+    """Draw clicks by the position-based model: position k is looked at in k^-e of all searches."""
+    examined = draw.random(len(attraction)) < np.arange(1.0, len(attraction) + 1) ** -options.exponent
+    clicked: Booleans = examined & (draw.random(len(attraction)) < attraction)
+    return clicked
+
+
+def by_cascade(attraction: Floats, satisfaction: Floats, options: ClicksOptions, draw: np.random.Generator) -> Booleans:
+    """Draw clicks by the dynamic Bayesian network (Chapelle and Zhang, WWW 2009): from the top, until satisfied."""
+    clicked = np.zeros(len(attraction), bool)
+    for place in range(len(attraction)):
+        clicked[place] = draw.random() < attraction[place]
+        if (clicked[place] and draw.random() < satisfaction[place]) or draw.random() > _GOES_ON:
+            break
+    return clicked
+
+
+Clicks = Callable[[Floats, Floats, ClicksOptions, np.random.Generator], Booleans]
+CLICKS: Mapping[str, Clicks] = {
+    "position": by_position,
+    "cascade": by_cascade,
+}
+
+
+class LoggedClicks:
+    """A log of simulated searches in a folder, with an index of their titles.
+
+    BM25 orders the titles, with noise: each search shows them in another order.
+    """
+
+    def __init__(self, folder: Path, logged: Queries, options: ClicksOptions, model: str, seed: int):
+        self.folder, self._log, self._index = folder, folder / "log", folder / "index"
+        ids: dict[str, str] = {}
+        for pairs in logged.values():
+            for pair in pairs:
+                ids.setdefault(pair.title, f"d{len(ids)}")
+        self._write_index(ids)
+        self._write_log(logged, ids, options, model, np.random.default_rng(seed))
+
+    def _write_index(self, ids: Mapping[str, str]) -> None:
+        from paddle_ranker.retrieval.collection import Collection
+        from paddle_ranker.retrieval.indexes import Document
+        from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+
+        with Collection.create(self._index, IndexInfo(WordsInfo("mixed"), None)) as collection:
+            collection.add(Document(id, title) for title, id in ids.items())
+
+    def _write_log(
+        self, logged: Queries, ids: Mapping[str, str], options: ClicksOptions, model: str, draw: np.random.Generator
+    ) -> None:
+        from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown
+
+        pairs = [pair for part in logged.values() for pair in part]
+        bm25 = BM25("bigram")
+        bm25.fit([pair.query for pair in pairs], [pair.title for pair in pairs], [pair.label for pair in pairs])
+        highest = max(pair.label for pair in pairs)
+        log = SearchLog(self._log)
+        for query, part in logged.items():
+            scores = bm25.score([query] * len(part), [pair.title for pair in part])
+            scores = scores / (scores.std() or 1.0)
+            gain = np.array([(2**pair.label - 1) / (2**highest - 1) for pair in part])
+            for number in range(options.searches):
+                order = np.argsort(-(scores + draw.normal(0.0, options.noise, len(part))))
+                shown = [ids[part[place].title] for place in order]
+                id = f"{len(query)}-{ids[part[0].title]}-{number:06}"
+                log.search(SearchLine(id, query, {}, [Shown(one, {}) for one in shown], {}))
+                clicked = CLICKS[model](_LEAST + _MORE * gain[order], _MORE * gain[order], options, draw)
+                for place in np.flatnonzero(clicked).tolist():
+                    done = log.feedback(FeedbackLine(id, query, shown[place], "click", place + 1))
+            done.result()
+        log.close(60.0)
+        if log.lost:
+            raise RankerError(f"{self._log}: {log.lost:,} lines could not be written")
+
+    def training_file(self, arguments: Sequence[str]) -> Path:
+        """Return the training file that `paddle-ranker judgments` makes of the log with these options."""
+        from paddle_ranker.commands.judgments import main as judgments
+
+        target = self.folder / "_".join(["judgments", *(argument.strip("-") for argument in arguments)])
+        if not target.exists():
+            given = ["--log", str(self._log), "--index", str(self._index), "--output", str(target), "--dev_share", "0"]
+            if judgments([*given, *arguments]):
+                raise RankerError(f"{target.name} could not be made: see above")
+        return target / "train.jsonl"
+
+
+def train(
+    learning: Learning, clicks: LoggedClicks, logged: Queries, measured: Path, options: ClicksOptions, seed: int
+) -> Run:
+    """Train a ranker of one layer from nothing; return its logits of the measured pairs, and the seconds."""
+    from paddle_ranker.commands.starter import StarterOptions, make_starter
+
+    labels = clicks.folder / "labels.tsv"
+    if not labels.exists():
+        write_records(labels, (pair for part in logged.values() for pair in part))
+    starter = clicks.folder / "starter"
+    if not starter.exists():
+        make_starter(
+            StarterOptions(
+                corpus=str(labels),
+                output_dir=str(starter),
+                num_hidden_layers=1,
+                hidden_size=options.hidden_size,
+                num_attention_heads=max(options.hidden_size // 32, 1),
+                max_position_embeddings=options.max_seq_length,
+                seed=seed,
+            )
+        )
+    values = {
+        "loss": learning.loss, "position_tower": str(learning.tower).lower(), "group_by_query": "true",
+        "fractional_labels": "true", "max_seq_length": options.max_seq_length, "batch_size": 160,
+        "learning_rate": options.learning_rate, "epochs": options.epochs, "seed": seed, "new_parts_factor": 1,
+        "cpu_threads": options.threads,
+    }  # fmt: skip
+    file = clicks.training_file(learning.judgments) if learning.judgments else labels
+    typed = [f"--{name}={value}" for name, value in values.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "ranker"
+        seconds = train_cross_encoder(file, measured, starter, output, *typed)
+        return score_file(output / "last", measured), seconds
+
+
+def systems_of(options: ClicksOptions, model: str, work: Path) -> Iterator[System]:
+    """Yield the systems, each with one run a seed, on clicks of the click model `model`."""
+    names = chosen_systems(options.systems, list(SYSTEMS), REFERENCE)
+    logged, measured = read_queries(options)
+    file, store, made = work / "measured.tsv", RunStore(options.scores_dir), dict[int, LoggedClicks]()
+    write_records(file, (pair for part in measured.values() for pair in part))
+
+    def run_of(name: str, seed: int) -> Run:
+        if seed not in made:
+            folder = work / f"{model}_{seed}"
+            folder.mkdir()
+            made[seed] = LoggedClicks(folder, logged, options, model, seed)
+        return train(SYSTEMS[name], made[seed], logged, file, options, seed)
+
+    for name in names:
+        runs = []
+        for seed in map(int, options.seeds.split(",")):
+            facts = {**options.facts(), "benchmark": "clicks", "clicks": model, "system": name, "seed": seed}
+            runs.append(store.get(facts, partial(run_of, name, seed)))
+            print(f"{model}, {name}, seed {seed}: {runs[-1][1]:.0f} s of training", flush=True)
+        yield System(name, tuple(scores for scores, _ in runs), tuple(seconds for _, seconds in runs))
+
+
+def run(options: ClicksOptions) -> None:
+    """Print a table for each click model: nDCG@10 by true labels on queries that the log does not have."""
+    models = options.clicks.split(",")
+    unknown = [model for model in models if model not in CLICKS]
+    if unknown:
+        raise UsageError(f"--clicks {unknown[0]}: choose from {', '.join(CLICKS)}")
+    options.begin()
+    _, measured = read_queries(options)
+    pairs = [pair for part in measured.values() for pair in part]
+    queries, labels = [pair.query for pair in pairs], [pair.label for pair in pairs]
+    bm25 = BM25("bigram")
+    bm25.fit(queries, [pair.title for pair in pairs], labels)
+    shown = System("bm25, which was logged", (bm25.score(queries, [pair.title for pair in pairs]),), (0.0,))
+    found = []
+    for model in models:
+        with tempfile.TemporaryDirectory() as work:
+            systems = [*systems_of(options, model, Path(work)), shown]
+        head = (
+            f"clicks by {model}, {options.searches} searches of {options.queries} queries; {len(pairs):,} other pairs"
+        )
+        measures = print_comparison(options, queries, labels, systems, REFERENCE, head, measures=("ndcg@10",))
+        found.append({"clicks": model, **report(options, systems, measures, [], reference=REFERENCE)})
+    write_report(options.json, {"options": asdict(options), "tables": found})
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, ClicksOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.clicks")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -18,6 +18,7 @@ PASSAGE = 200  # code points of the passage of a long text
 _MOST_WORDS, _MOST_HIGHLIGHTS, _LOOKED_AT = 128, 100, 20_000  # of a query; of a text; code points of a text
 _LETTER = f"(?:[^\\W_{UNSPACED}]|[\u0300-\u036f])"  # or a mark that combines with one
 _WORDS = re.compile(f"[{UNSPACED}]|{_LETTER}+")
+_IS_LETTER, _IS_UNSPACED = re.compile(_LETTER).match, re.compile(f"[{UNSPACED}]").match
 
 
 class _Folded(dict[int, str]):
@@ -68,8 +69,7 @@ class SharedWords:
         characters = "".join(sorted({one for one in words if _is_unspaced(one)}))
         others = sorted({one for one in words if not _is_unspaced(one)}, key=len, reverse=True)
         parts = [f"[{characters}]"] * bool(characters)
-        if others:
-            parts.append(f"(?<!{_LETTER})(?:{'|'.join(map(re.escape, others))})(?!{_LETTER})")
+        parts += map(re.escape, others)
         self._pattern = re.compile("|".join(parts)) if parts else None
 
     def highlights(self, text: str) -> list[Highlight]:
@@ -78,6 +78,7 @@ class SharedWords:
             return []
         text = folded(text[:_LOOKED_AT])
         words = [_Word(match.group(), *match.span()) for match in self._pattern.finditer(text)]
+        words = [word for word in words if _is_whole(word, text)]
         found: list[Highlight] = []
         for word, level in zip(words, self._levels(text, words)):
             if level == 1 and word.text in self._weak:
@@ -130,9 +131,16 @@ def level_of(term: str) -> int:
     return min(LEVELS, max(1, len(_WORDS.findall(term))))
 
 
+def _is_whole(word: _Word, text: str) -> bool:
+    """Return whether a match is no part of a longer word. Asked here: in the pattern, it would take long to compile."""
+    if _is_unspaced(word.text):
+        return True
+    return not (_IS_LETTER(text, word.end) or (word.start > 0 and _IS_LETTER(text, word.start - 1)))
+
+
 def _weight(one: Highlight) -> int:
     return (one.end - one.start) * one.level * one.level
 
 
 def _is_unspaced(word: str) -> bool:
-    return re.match(f"[{UNSPACED}]", word) is not None
+    return _IS_UNSPACED(word) is not None

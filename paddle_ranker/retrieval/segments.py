@@ -100,7 +100,9 @@ class Segment:
 
     def rows_of_ids(self, ids: Sequence[str], hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         """Yield (place in `ids`, row) of the ids that are here; `hashes` are those of the ids."""
-        return ((place, row) for place, row in self._hashed("id_hashes", hashes) if self.id(row) == ids[place])
+        found = list(self._hashed("id_hashes", hashes))
+        there = self.ids(np.array([row for _, row in found], np.int64))
+        return (one for one, id in zip(found, there) if id == ids[one[0]])
 
     def rows_of_hashes(self, hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         """Yield (place in `hashes`, row) of the documents whose ids have these hashes."""

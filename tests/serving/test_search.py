@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import urlencode
@@ -20,6 +23,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
 from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, read_log
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
@@ -348,3 +352,74 @@ def test_another_server_says_that_it_has_no_index(folders: dict[str, Path]) -> N
     for method, path in (("POST", "/v1/search"), ("GET", "/v1/search"), ("GET", "/v1/documents/a")):
         answer = asyncio.run(asked(app, method, path, {}))
         assert answer.status_code == 404 and "--index" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("kind", [TIMED_OUT, OVERLOADED, INTERNAL])
+def test_where_ranking_would_be_late_the_fused_order_stays(
+    site: Site, kind: FaultKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = site.search("水稻病害", top_k=20)
+    deadlines = []
+
+    async def fail(queries: Sequence[str], titles: Sequence[str], *, deadline: float, check_lengths: Any) -> Any:
+        deadlines.append(deadline - time.monotonic())
+        raise Fault(kind, "no scores")
+
+    monkeypatch.setattr(site.slots["ranker"], "score_pairs", fail)
+    asked = {"query": "水稻病害", "top_k": 20, "rank_top": 5}
+    answer = site.ask("POST", "/v1/search", asked, **{"X-Request-Timeout-Ms": "60000"})
+    assert deadlines[0] < 60 - 0.1  # time for the answer is left
+    if kind is INTERNAL:
+        assert answer.status_code == 500
+        return
+    found = answer.json()
+    assert (found["degraded"], found["ranked"]) == (["rank"], False) and "rank" not in found["took_ms"]
+    assert [(hit["id"], hit["rank"]) for hit in found["hits"]] == [(hit["id"], hit["rank"]) for hit in fused["hits"]]
+    monkeypatch.setattr(site.slots["index"], "options", dataclasses.replace(site.config, degrade=False))
+    assert site.ask("POST", "/v1/search", asked).status_code == kind.http
+
+
+def test_no_more_searches_are_begun_than_may_be_under_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = site.slots["index"]
+    monkeypatch.setattr(index, "options", dataclasses.replace(site.config, queue_searches=1))
+
+    async def held(*arguments: Any, **named: Any) -> Any:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def run() -> int:
+        first = asyncio.ensure_future(asked(site.app, "POST", "/v1/search", {"query": "水稻", "rank_top": 2}))
+        await begun.wait()
+        second = await asked(site.app, "POST", "/v1/search", {"query": "水稻"})
+        first.cancel()  # its caller leaves
+        with suppress(asyncio.CancelledError):
+            await first
+        return second.status_code
+
+    async def make() -> asyncio.Event:
+        return asyncio.Event()
+
+    begun = site.loop.run_until_complete(make())
+    with monkeypatch.context() as patched:
+        patched.setattr(site.slots["ranker"], "score_pairs", held)
+        assert site.loop.run_until_complete(run()) == 429
+    assert site.search("水稻")["hits"]  # the place of the one that left is free again
+
+
+def test_a_reload_takes_up_a_new_index_and_ranker_together(folders: dict[str, Path], tmp_path: Path) -> None:
+    index, model = tmp_path / "index", tmp_path / "model"
+    shutil.copytree(folders["index"], index)
+    shutil.copytree(folders["model"], model)
+    site = Site(index=index, model=model)
+    before = site.search("水稻", rank_top=3)
+    shutil.rmtree(index)
+    write_index(index, write_tower(tmp_path / "other" / "tower", seed=5), DOCUMENTS[:9])
+    previous = [slot.switch(slot.load()) for slot in site.slots.values()]
+    after = site.search("研究", rank_top=3, top_k=40)
+    assert len(after["hits"]) == 9 < before["index"]["documents"] and after["ranked"]
+    tower = Tower.open(index / "tower", for_search=True)
+    vectors = tower.vectors([one.text for one in DOCUMENTS[:9]]) @ tower.query_vectors(["研究"])[0]
+    scores = {hit["id"]: hit["stages"]["vectors"]["score"] for hit in after["hits"]}
+    assert scores == {one.id: pytest.approx(float(value), abs=1e-5) for one, value in zip(DOCUMENTS, vectors)}
+    assert all(model.close(SECONDS) for model in previous if model is not None)
+    site.close()

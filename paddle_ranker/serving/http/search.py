@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Sequence
 from typing import Any, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
@@ -93,7 +93,7 @@ class SearchRoutes:
         self._log(asked, found, content)
         state["pairs"], state["stages"] = len(found.logits), found.took
         returned = sum(len(one[TEXT]) for one in hits if TEXT in one)
-        return answer(request, await apart(returned, _encoded, content), "application/json")
+        return answer(request, await apart(returned, to_json, content), "application/json")
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""
@@ -116,7 +116,7 @@ class SearchRoutes:
             "examples": list(index.options.examples),
             "limits": {name: getattr(index.options, name) for name in LIMITS},
         }
-        return answer(request, _encoded(content), "application/json")
+        return answer(request, to_json(content), "application/json")
 
     def _query(self, asked: SearchRequest) -> Query:
         limits, options = self._searcher.index.limits, self._searcher.index.options
@@ -308,10 +308,6 @@ def _fields(collection: Collection) -> dict[str, dict[str, Any]]:
         if kind == "string" and 1 < len(values) <= _MOST_VALUES:
             found[name]["values"] = sorted(map(str, values))
     return found
-
-
-def _encoded(content: object) -> bytes:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def routes(searcher: Searcher, *, keep_texts: bool = False) -> list[BaseRoute]:

@@ -63,6 +63,8 @@ class IndexSlot(Slot[ServedIndex]):
     Raises `RankerError` if the log's folder cannot be written to.
     """
 
+    has_queue = False
+
     def __init__(self, config: ServeConfig, options: IndexOptions):
         super().__init__(config.limits, "index", options.index)
         self.options = options
@@ -110,8 +112,11 @@ class IndexSlot(Slot[ServedIndex]):
         }
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Return the documents with these ids, by id; ids of no document are left out."""
-        return self.ready().collection.documents_of(ids)
+        """Return the documents with these ids, by id; ids of no document are left out. Call it in a thread."""
+        collection = self.ready().collection
+        if not collection.is_current:
+            collection.refresh()
+        return collection.documents_of(ids)
 
     async def current(self, deadline: float) -> ServedIndex:
         """Return the index with all that was confirmed before this call, as a snapshot."""

@@ -66,8 +66,10 @@ class Slot(ABC, Generic[M]):
         what: name of the model in messages: "ranker".
         folder: folder of the model or index.
 
-    Attributes: `limits`, `folder`; `model`, None until `switch` sets it.
+    Attributes: `limits`, `folder`; `model`, None until `switch` sets it; `has_queue`, whether rows wait for an engine.
     """
+
+    has_queue = True
 
     def __init__(self, limits: Limits, what: str, folder: Optional[Path]):
         self.limits, self.what, self.folder = limits, what, folder

@@ -90,7 +90,8 @@ class AdminRoutes:
 
     def _note_gauges(self) -> None:
         for name, slot in self._slots.items():
-            self._metrics.batches(name).queue(slot.queued_rows)
+            if slot.has_queue:
+                self._metrics.batches(name).queue(slot.queued_rows)
         self._metrics.connections(self._controls.connections())
 
     async def info(self, request: Request) -> Response:

@@ -137,7 +137,10 @@ class Worker:
         self._metrics = Metrics()
         self._kinds = served_by(config)
         self._slots = Slots({name: kind.make(config) for name, kind in self._kinds.items()})
-        reloadable = [Reloadable(slot, self._metrics.batches(name)) for name, slot in self._slots.items()]
+        reloadable = [
+            Reloadable(slot, self._metrics.batches(name) if slot.has_queue else None)
+            for name, slot in self._slots.items()
+        ]
         # What an engine imports may take the signals' handlers.
         self._reloader = Reloader(reloadable, self._metrics, self._log, self._handle_signals)
         self._acceptors: list[Acceptor] = []

@@ -147,6 +147,7 @@ def test_pairs_come_by_disagreement_until_they_are_judged(log: SearchLog) -> Non
         "position": 5,
         "text": "文 e",
         "fields": {"year": 2020},
+        "highlights": [],
         "stages": {"fused": {"rank": 1}, "ranked": {"rank": 5}},
     }
     site.say(id="a", event="irrelevant")
@@ -156,6 +157,14 @@ def test_pairs_come_by_disagreement_until_they_are_judged(log: SearchLog) -> Non
     assert (found["judged"], found["left"]) == (2, 3)
     site.say(id="a", event="unjudged")
     assert [pair["id"] for pair in site.judge()["pairs"]] == ["a", "b", "d", "c"]
+
+
+def test_what_the_query_has_too_is_marked(log: SearchLog) -> None:
+    log.search(search("a", "文 a"))
+    site = Site(log)
+    site.say()
+    (pair,) = site.judge()["pairs"]
+    assert pair["highlights"] == [{"start": 0, "end": 3, "level": 2}]
 
 
 def test_lines_of_another_process_are_seen_whatever_their_order(log: SearchLog, tmp_path: Path) -> None:

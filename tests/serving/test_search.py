@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.errors import UsageError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
@@ -177,7 +178,7 @@ def test_what_cannot_be_searched_is_refused(site: Site, body: Any, status: int, 
 def written(folders: dict[str, Path], tmp_path: Path) -> Iterator[Site]:
     copy = tmp_path / "index"
     shutil.copytree(folders["index"], copy)
-    made = Site(index=copy, writable=True, search_log=tmp_path / "log", documents=40)
+    made = Site(index=copy, writable=True, search_log=tmp_path / "log", highest_label=3, documents=40)
     yield made
     made.close()
 
@@ -259,6 +260,13 @@ def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
     assert [one.id for one in search.shown] == [one["id"] for one in answer["hits"]]
     assert search.shown[0].ranks == {name: one["rank"] for name, one in hit["stages"].items()}
     assert search.parameters["filter"] == {"lang": "zh"} and search.first_position == 2
+    asked_about = written.ask("GET", "/v1/judge").json()
+    assert asked_about["labels"] == [0, 1, 2, 3] and asked_about["left"] == len(answer["hits"])
+    assert {pair["id"]: pair["text"] for pair in asked_about["pairs"]} == {
+        one["id"]: one["text"] for one in answer["hits"]
+    }
+    with pytest.raises(UsageError, match="name a folder with --search_log"):
+        serve_options()(index="index", highest_label=3)  # type: ignore[call-arg]
 
 
 def test_explanations_add_up(site: Site) -> None:

@@ -29,6 +29,9 @@ class IndexOptions(Limits):
     search_log: Optional[Path] = option(  # noqa: RUF009
         None, help="a folder: searches and feedback are logged there, texts included (default: they are not)"
     )
+    highest_label: int = option(
+        1, help="highest label of the page /judge: 1, relevant or not; 3, grades from 0 to 3", minimum=1, maximum=9
+    )
     examples: tuple[str, ...] = option((), several=True, help="queries that the search page suggests")
     degrade: bool = option(
         True, help="answer in the order before ranking, and say so, where ranking would be late; false: refuse"
@@ -45,3 +48,5 @@ class IndexOptions(Limits):
         for name in ("writable", "search_log", "examples"):
             if self.index is None and getattr(self, name):
                 raise UsageError(f"--{name} is about an index: name one with --index")
+        if self.highest_label > 1 and self.search_log is None:
+            raise UsageError("--highest_label is about judgments, which are logged: name a folder with --search_log")

@@ -253,7 +253,7 @@ class _LogFile:
     def __init__(self, folder: Path):
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         path = folder / f"{stamp}-{secrets.token_hex(4)}{_SUFFIX}"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o640)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         self.size = 0
         directory = os.open(folder, os.O_RDONLY)
         try:

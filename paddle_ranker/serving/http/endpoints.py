@@ -129,7 +129,7 @@ class _Search(Endpoint):
             *page.routes(),
             *search.routes(Searcher(index, tower, ranker), keep_texts=config.log_texts),
             *documents.routes(index, IndexWriter(index, tower)),
-            *feedback.routes(index.log, index),
+            *feedback.routes(index.log, index, range(index.options.highest_label + 1)),
         ]
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:

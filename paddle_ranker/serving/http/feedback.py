@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from paddle_ranker.data.labels import LARGEST
 from paddle_ranker.errors import quoted
+from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import NOT_FOUND, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
@@ -234,6 +235,7 @@ def _shown(query: str, document: Document, pair: _Pair) -> dict[str, object]:
         "position": pair.position,
         "text": document.text,
         "fields": dict(document.fields),
+        "highlights": [one._asdict() for one in SharedWords(query).highlights(document.text)],
         "stages": {name: {"rank": rank} for name, rank in pair.ranks.items()},
     }
 
@@ -273,6 +275,7 @@ _PAIR = {
         "position": {"type": "integer"},
         "text": {"type": "string"},
         "fields": {"type": "object"},
+        "highlights": {"type": "array", "items": {"type": "object"}, "description": "as those of a search"},
         "stages": {"type": "object", "description": "the document's rank in each stage that had it"},
     },
 }

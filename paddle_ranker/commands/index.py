@@ -37,13 +37,15 @@ from paddle_ranker.retrieval.adding import Added, VectorsOf
 from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
 from paddle_ranker.retrieval.exact import TYPES, Vectors
 from paddle_ranker.retrieval.faiss_index import STRUCTURES
-from paddle_ranker.retrieval.indexes import INDEXES, Hits, TowerIndex
+from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, how_found
+from paddle_ranker.retrieval.vector_indexes import INDEXES
+from paddle_ranker.retrieval.vector_search import EXACT, MILVUS, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import BatchOptions, engine_help
 
 _NO_WORDS, AUTO = "none", "auto"
+_METHODS = tuple(name for name, kind in INDEXES.items() if kind.in_folders)
 _LOOKED_AT = 10_000  # texts that decide on the language
 
 
@@ -77,7 +79,7 @@ class BuildOptions(CorpusOptions):
         help="makes the vectors, and is copied into the index: a folder of a tower or of any encoder, or a name "
         "(default: words alone)",
     )
-    method: str = option(EXACT, help="how vectors are searched", choices=(EXACT, FAISS, MILVUS))
+    method: str = option(EXACT, help="how vectors are searched", choices=_METHODS)
     structure: str = option(
         STRUCTURES[0],
         help="structure of an index of faiss: a graph (hnsw), lists around centres (ivf), or all vectors; sq8 and pq: "
@@ -102,7 +104,10 @@ class BuildOptions(CorpusOptions):
 
     searchers: tuple[str, ...] = option(
         (),
-        help=lambda: f"search by these too, built in memory of all texts, for small collections: {', '.join(INDEXES)}",
+        help=lambda: (
+            "search by these too, built in memory of all texts, for small collections: "
+            + ", ".join(name for name, kind in INDEXES.items() if not kind.compares_vectors)
+        ),
         several=True,
     )
     milvus_uri: str = option(
@@ -130,7 +135,7 @@ class BuildOptions(CorpusOptions):
         if self.words == _NO_WORDS and self.tower is None:
             raise UsageError("--words none and no --tower: there would be nothing to search by; add --tower")
         for name in self.searchers:
-            if name in (WORDS, VECTORS) or INDEXES[name].build is TowerIndex:
+            if name in (WORDS, VECTORS) or INDEXES[name].compares_vectors:
                 raise UsageError(f"--searchers {name}: --words, --tower and --method choose that one")
         if self.words is not None and self.language != AUTO:
             raise UsageError(f"--words {self.words} and --language {self.language} both choose the words: give one")

@@ -20,7 +20,8 @@ from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.options import LabelOptions, option, run_command
 from paddle_ranker.options.files import paths_of
-from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions, TowerIndex
+from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
+from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
@@ -66,7 +67,9 @@ class MineOptions(LabelOptions, ScoringOptions):
         None, help=f"how candidates are found: {_METHODS} (default: tower if --tower is given, else bm25)",
         choices=INDEXES,
     )  # fmt: skip
-    tower: Optional[str] = option(None, help="the tower whose vectors --method tower compares: a model folder")
+    tower: Optional[str] = option(
+        None, help="the tower whose vectors are compared: a folder of a tower or of any encoder, or a name"
+    )
     index: Optional[str] = option(
         None, help="an index folder, whose texts are mined from, found as paddle-ranker search finds them"
     )
@@ -105,8 +108,10 @@ class MineOptions(LabelOptions, ScoringOptions):
             )
         if self.method is None and self.index is None:
             object.__setattr__(self, "method", "tower" if self.tower else "bm25")
-        if (self.method == "tower") != (self.tower is not None):
-            raise UsageError("--method tower and --tower FOLDER belong together: give both, or neither")
+        compares = self.method is not None and INDEXES[self.method].compares_vectors
+        if compares != (self.tower is not None):
+            method = self.method if compares else "tower"
+            raise UsageError(f"--method {method} and --tower FOLDER belong together: give both, or neither")
         if self.index is not None and (self.method or self.corpus) is not None:
             raise UsageError("--index has its own texts and way to find them: leave out --corpus, --method and --tower")
         for name in ("rerank", "max_score_ratio", "margin"):

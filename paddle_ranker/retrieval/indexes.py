@@ -79,10 +79,14 @@ class IndexKind:
 
     build: makes an index from documents and options
     what: how the index finds documents, for help texts
+    compares_vectors: whether it needs a tower, which makes them
+    in_folders: whether the vectors of an index folder may be searched so: `index build --method`
     """
 
     build: Callable[[Iterable[Document], IndexOptions], Index]
     what: str
+    compares_vectors: bool = False
+    in_folders: bool = False
 
 
 INDEXES: Registry[IndexKind] = Registry("index", "--method")
@@ -170,4 +174,4 @@ class TowerIndex(Documents):
 
 INDEXES.add("bm25", IndexKind(WordIndex, "by the words that they share with the query"))
 INDEXES.add("random", IndexKind(RandomIndex, "at random"))
-INDEXES.add("tower", IndexKind(TowerIndex, "by the vectors of --tower"))
+INDEXES.add("tower", IndexKind(TowerIndex, "by the vectors of --tower", compares_vectors=True))

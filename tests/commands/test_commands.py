@@ -221,8 +221,8 @@ def test_every_option_that_takes_a_file_takes_several() -> None:
         for field in fields_of(options_class) if options_class.__module__.split(".")[0] in PACKAGES else []:
             reads = re.search(r"_files?$|^(files|corpus|queries|documents|qrels|candidates)$", field.name)
             writes = re.search(r"\bwrites?\b|^keep the scores", help_of_field(field))
-            is_flag = value_type(annotations_of(options_class)[field.name]) is bool
-            if reads and not writes and not is_flag and not field.metadata["files"] and not field.metadata["choices"]:
+            names = value_type(annotations_of(options_class)[field.name]) not in (bool, int)
+            if reads and names and not writes and not field.metadata["files"] and not field.metadata["choices"]:
                 single.append(f"{options_class.__name__}.{field.name}")
     assert single == []
 
@@ -325,7 +325,7 @@ def test_help_whose_reader_leaves_is_no_error(
     [
         ("evaluate", "--model MODEL (--test FILE | --qrels FILE)"),
         ("compare", "SYSTEMS ... (--test FILE | --qrels FILE)"),
-        ("serve", "(FOLDER | --model MODEL | --tower TOWER | --entailment_model ENTAILMENT_MODEL)"),
+        ("serve", "(FOLDER | --model MODEL | --tower TOWER | --entailment_model ENTAILMENT_MODEL | --index INDEX)"),
         ("calibrate", "RANKER (DEV_FILE ... | --remove)"),
         ("blend", "RANKER DEV_FILE ... TARGET (--train FILE | --with WITH)"),
         ("fill-mask", "--model MODEL (SENTENCE | --input FILE)"),

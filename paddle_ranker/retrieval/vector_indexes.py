@@ -1,0 +1,46 @@
+"""`INDEXES`, with what searches the vectors of index folders: exact, faiss and milvus by their names."""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from paddle_ranker.retrieval.collection import VECTORS, Collection
+from paddle_ranker.retrieval.indexes import INDEXES as INDEXES
+from paddle_ranker.retrieval.indexes import Document, Hits, IndexKind, IndexOptions, TowerIndex
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo
+from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS
+
+
+class FolderIndex(TowerIndex):
+    """Find documents by the products of vectors as an index folder does, in a folder that goes with the index.
+
+    Args:
+        method: finds candidates among the vectors: "faiss" or "milvus", with the defaults of `index build`.
+    """
+
+    def __init__(self, documents: Iterable[Document], options: IndexOptions, method: str):
+        super().__init__(documents, options)
+        self._folder = TemporaryDirectory(prefix="paddle_ranker_")
+        info = VectorsInfo(method, self._vectors.shape[1], uri="milvus.db", collection=f"ranker_{uuid.uuid4().hex}")
+        self._collection = Collection.create(Path(self._folder.name) / "index", IndexInfo(None, info))
+        weakref.finalize(self, self._collection.close)
+        places = map(str, range(len(self)))
+        self._collection.add((Document(one, one) for one in places), lambda texts: self._vectors[[*map(int, texts)]])
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        """Return, for each query, `top_k` documents, or all if there are fewer, best first."""
+        found = self._collection.search(VECTORS, self._tower.query_vectors(queries), top_k)
+        return [Hits([self.ids[int(place)] for place in hits.ids], hits.scores) for hits in found]
+
+
+for _name, _build, _what in (
+    (EXACT, TowerIndex, "as tower"),
+    (FAISS, partial(FolderIndex, method=FAISS), "by the vectors of --tower, with a graph of faiss, for large corpora"),
+    (MILVUS, partial(FolderIndex, method=MILVUS), "by the vectors of --tower, with Milvus Lite"),
+):
+    INDEXES.add(_name, IndexKind(_build, _what, compares_vectors=True, in_folders=True))

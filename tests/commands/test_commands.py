@@ -221,8 +221,8 @@ def test_every_option_that_takes_a_file_takes_several() -> None:
         for field in fields_of(options_class) if options_class.__module__.split(".")[0] in PACKAGES else []:
             reads = re.search(r"_files?$|^(files|corpus|queries|documents|qrels|candidates)$", field.name)
             writes = re.search(r"\bwrites?\b|^keep the scores", help_of_field(field))
-            names = value_type(annotations_of(options_class)[field.name]) not in (bool, int)
-            if reads and names and not writes and not field.metadata["files"] and not field.metadata["choices"]:
+            may_name = value_type(annotations_of(options_class)[field.name]) not in (bool, int)
+            if reads and may_name and not writes and not field.metadata["files"] and not field.metadata["choices"]:
                 single.append(f"{options_class.__name__}.{field.name}")
     assert single == []
 

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import UsageError, listed, quoted
+from paddle_ranker.metrics.ranking import Booleans, Floats
 
 _CONDITION = re.compile(r"\s*([^\s=!<>]+)(?:\s*(!=|<=|>=|=|<|>)|\s+(in)\s)(.*)", re.S)
 _NAMED = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "in": "in"}
@@ -48,6 +51,16 @@ class Condition:
             return False
         order: int = (str(value) > self.values[0]) - (str(value) < self.values[0])
         return _ORDER[self.operator](order, 0)
+
+    def holds_for(self, numbers: Floats) -> Booleans:
+        """Return what `holds` says of many finite numbers, `[n]`."""
+        if self.operator in ("=", "in", "!="):
+            return np.isin(numbers, list(self._numbers), invert=self.operator == "!=")
+        wanted = number_of(self.values[0])
+        if wanted is None:
+            return np.zeros(len(numbers), bool)
+        found: Booleans = _ORDER[self.operator](numbers, wanted)  # type: ignore[arg-type,assignment]
+        return found
 
     def _equals(self, value: object) -> bool:
         """Return whether a value equals one of the condition's; their number does not matter to its time."""

@@ -23,9 +23,10 @@ from typing import NamedTuple, Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
-from paddle_ranker.metrics.ranking import Booleans, Integers
+from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.faiss_index import FaissSegment
 from paddle_ranker.retrieval.filters import Filter
@@ -75,6 +76,7 @@ class Segment:
         words = {n[len(WORDS) :]: array for n, array in self.arrays.items() if n.startswith(WORDS)}
         self.postings = Postings.read(words) if words else None
         self.matching = lru_cache(maxsize=16)(self._matching)
+        self._numbers = lru_cache(maxsize=4)(self._numbers_of)
 
     def __len__(self) -> int:
         return self.count
@@ -172,10 +174,20 @@ class Segment:
         """Return which documents meet a filter, `[n] bool`; the last ones asked for are kept."""
         meet = np.ones(self.count, bool)
         for condition in where.conditions:
+            numbers = self._numbers(condition.field)
+            if numbers is None:
+                holds = np.array([*map(condition.holds, self.values_of(condition.field))], bool)
+            else:
+                holds = condition.holds_for(numbers)
             # The code of a document without the field, -1, is the last place.
-            holds = np.array([*map(condition.holds, self.values_of(condition.field)), condition.holds(None)], bool)
-            meet &= holds[self.codes_of(condition.field)]
+            meet &= np.append(holds, condition.holds(None))[self.codes_of(condition.field)]
         return meet
+
+    def _numbers_of(self, field: str) -> Optional[Floats]:
+        """Return the values of a field as numbers, if all are; those last asked for are kept."""
+        values = self.values_of(field)
+        numbers = [number_of(value) if type(value) in (int, float) else None for value in values]
+        return None if None in numbers else np.array(numbers, np.float64)
 
 
 def _blob(path: Path) -> NDArray[np.uint8]:

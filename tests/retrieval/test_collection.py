@@ -14,7 +14,7 @@ from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.tokens import words_and_bigrams
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
-from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.filters import Condition, Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 
@@ -110,3 +110,15 @@ def test_what_an_unfinished_addition_has_encoded_is_taken_up(tmp_path: Path, mon
         assert [one.id for one in collection.documents()] == [one.id for one in documents]
         assert collection.search("vectors", vectors_of([documents[3].text]), 1)[0].scores[0] == pytest.approx(1.0)
         assert {path.name for path in folder.iterdir()} - collection.info.files() == {"index.json", "writer.lock"}
+
+
+def test_numbers_are_compared_together_as_they_are_one_by_one() -> None:
+    values = [7, 7.0, -1, 0, 2.5, 2**60, 10**300]
+    numbers = np.array([float(value) for value in values])
+    for compared in ("=", "!=", "<", "<=", ">", ">="):
+        for wanted in ("7", "7.0", "seven", "", "-1", "1e300", str(2**60), "true"):
+            condition = Condition("f", compared, (wanted,))
+            assert condition.holds_for(numbers).tolist() == [condition.holds(value) for value in values]
+    several = Condition("f", "in", ("2.5", "x", "0"))
+    assert several.holds_for(numbers).tolist() == [several.holds(value) for value in values]
+    assert several.holds("x") and several.holds("0.0") and not several.holds(True) and not several.holds(None)

@@ -66,7 +66,7 @@ class Collection:
         self.folder, self._now, self._lock = folder, generation, lock
         self._tower_vectors: Optional[VectorsOf] = None
         self._one_writer, self._connecting, self._taking = threading.RLock(), threading.Lock(), threading.Lock()
-        self._writers = 0 if lock is None else 1
+        self._keeps_lock, self._writers = lock is not None, 0  # for as long as it is open; else while somebody writes
         self._connected: Optional[MilvusSearch] = None
         self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
         self._numbers = itertools.count(1)
@@ -157,6 +157,10 @@ class Collection:
         if self._connected is not None:
             self._connected.close()
             self._connected = None
+        if self._keeps_lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -197,7 +201,7 @@ class Collection:
                     self.refresh()
                     self._begin_writing()
                 except BaseException:
-                    self.close()
+                    self._let_go()
                     raise
             self._writers += 1
         try:
@@ -205,9 +209,8 @@ class Collection:
         finally:
             with self._taking:
                 self._writers -= 1
-                if self._lock is not None and not self._writers:
-                    self._lock.close()
-                    self._lock = None
+                if not self._writers and not self._keeps_lock:
+                    self._let_go()
 
     def search(
         self,

@@ -25,10 +25,12 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
+from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, read_log
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.process.worker import make_app
 from tests.serving_cases import SECONDS
 from tests.tiny import write_index, write_ranker, write_tower
@@ -431,3 +433,37 @@ def test_a_reload_takes_up_a_new_index_and_ranker_together(folders: dict[str, Pa
     assert scores == {one.id: pytest.approx(float(value), abs=1e-5) for one, value in zip(DOCUMENTS, vectors)}
     assert all(model.close(SECONDS) for model in previous if model is not None)
     site.close()
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_change_under_way_outlives_a_reload_and_not_its_caller(
+    written: Site, leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower, index = written.slots.of("tower", TowerSlot), written.slots.of("index", IndexSlot)
+    vectors = tower.vectors
+
+    async def run() -> list[int]:
+        begun, go = asyncio.Event(), asyncio.Event()
+
+        async def held(*given: Any, **named: Any) -> Any:
+            begun.set()
+            await go.wait()
+            return await vectors(*given, **named)
+
+        monkeypatch.setattr(tower, "vectors", held)
+        new = {"documents": [{"id": "new", "text": "茶叶"}]}
+        adding = asyncio.ensure_future(asked(written.app, "POST", "/v1/documents", new))
+        await begun.wait()
+        if leaves:
+            adding.cancel()
+        previous = index.switch(index.load())
+        assert previous is not None and previous.close()
+        go.set()
+        statuses = [] if leaves else [(await adding).status_code]
+        monkeypatch.undo()
+        later = await asked(written.app, "POST", "/v1/documents", {"documents": [{"id": "later", "text": "茶"}]})
+        return [*statuses, later.status_code]
+
+    assert written.loop.run_until_complete(run()) == [200] * (2 - leaves)
+    assert written.ask("GET", "/v1/documents/new").status_code == (404 if leaves else 200)
+    assert written.ask("GET", "/v1/documents/later").status_code == 200

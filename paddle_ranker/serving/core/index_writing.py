@@ -99,11 +99,11 @@ class IndexWriter:
             raise Fault(UNPROCESSABLE, "this index has no tower that makes vectors", field="documents")
         found = []
         for start in range(0, len(texts), self._tower.limits.pairs):
-            if is_gone():
-                raise Fault(TIMED_OUT, "nobody waits for the change any more")
             asked = self._tower.vectors(texts[start : start + self._tower.limits.pairs], deadline=deadline)
             made = asyncio.run_coroutine_threadsafe(asked, loop).result()
             found.append(comparable(made.vectors, self._tower.info))
+            if is_gone():
+                raise Fault(TIMED_OUT, "nobody waits for the change any more")
         return np.concatenate(found)
 
     def _merge(self) -> None:

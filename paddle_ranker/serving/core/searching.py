@@ -24,6 +24,7 @@ from paddle_ranker.retrieval.vector_search import EXACT
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
+from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.tower_slot import TowerSlot
@@ -82,9 +83,9 @@ class Found:
     fused_rank: dict[int, int]
     took: dict[str, float]
     exact: bool
+    documents: Mapping[str, Document]
     logits: dict[int, float] = field(default_factory=dict)
     probabilities: dict[int, float] = field(default_factory=dict)
-    documents: Mapping[str, Document] = field(default_factory=dict)
     ranked: bool = False
     degraded: list[str] = field(default_factory=list)
     cut: int = 0
@@ -111,13 +112,16 @@ class _Read:
         end = min([_LONGEST, *(one.characters_of(text, one.max_seq_length - _AROUND) for one in encoders)])
         return cls(text[:end], encoders[0] if len(encoders) == 1 else None, end < len(text))
 
-    def note(self, first: int, lengths: Array, most: int) -> None:
-        """Note how much of the query is read beside titles; see `Check`."""
+    @property
+    def check(self) -> Optional[Check]:
+        """What notes how much of the query is read beside titles; None where all of it is."""
+        return None if self._encoder is None else self._note
+
+    def _note(self, first: int, lengths: Array, most: int) -> None:
         room = most - SPECIAL_TOKENS_A_PAIR
         titles = lengths - self._tokens - SPECIAL_TOKENS_A_PAIR
-        if self._encoder is not None:
-            kept, _ = truncated_lengths(np.full(len(lengths), self._tokens), titles, room)
-            self._kept = min(self._kept, int(kept.min()))
+        kept, _ = truncated_lengths(np.full(len(lengths), self._tokens), titles, room)
+        self._kept = min(self._kept, int(kept.min()))
 
     @property
     def is_cut(self) -> bool:
@@ -159,12 +163,9 @@ class Searcher:
         self.index.begin()
         try:
             read = await self._read(query.text, deadline)
-            query = replace(query, text=read.text)
+            query = replace(query, text=read.text, rank_top=query.rank_top if self.ranker is not None else 0)
             found = await self._recall(query, deadline)
-            top = found.order[: query.rank_top] if self.ranker is not None else []
-            shown = found.order[query.offset : query.offset + query.top_k]
-            wanted = [found.candidates.ids[place] for place in dict.fromkeys([*top, *shown])]
-            found.documents = await self.index.run(found.index.collection.documents_of, wanted, deadline=deadline)
+            top = found.order[: query.rank_top]
             if top:
                 late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
                 await self._rank(query, found, top, late, read)
@@ -212,10 +213,8 @@ class Searcher:
             for one in asking:
                 one.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        in_order = {name: hits[name] for name in names}
-        return await self.index.run(
-            _fused, query.text, index, in_order, fusion, took, self._is_exact(index, names), deadline=deadline
-        )
+        exact, in_order = self._is_exact(index, names), {name: hits[name] for name in names}
+        return await self.index.run(_fused, query, index, in_order, fusion, took, exact, deadline=deadline)
 
     def _chosen(self, index: ServedIndex, use: Sequence[str]) -> tuple[str, ...]:
         there = self.searchers(index)
@@ -241,7 +240,7 @@ class Searcher:
         began = time.monotonic()
         try:
             asked = [query.text] * len(texts)
-            scores = await self.ranker.score_pairs(asked, texts, deadline=deadline, check_lengths=read.note)
+            scores = await self.ranker.score_pairs(asked, texts, deadline=deadline, check_lengths=read.check)
         except Fault as fault:
             if fault.kind not in (TIMED_OUT, OVERLOADED) or not self.index.options.degrade:
                 raise
@@ -268,15 +267,18 @@ def _timed(
 
 
 def _fused(
-    text: str, index: ServedIndex, hits: Mapping[str, Hits], fusion: Fusion, took: dict[str, float], exact: bool
+    query: Query, index: ServedIndex, hits: Mapping[str, Hits], fusion: Fusion, took: dict[str, float], exact: bool
 ) -> Found:
+    """Return the fused list, with the documents that are ranked or shown."""
     began = time.monotonic()
     candidates = Candidates.of(hits)
     scores = fusion.scores(candidates)
     order = _by_score(scores, candidates.ids)
     ranks = {place: rank for rank, place in enumerate(order, start=1)}
     took["fuse"] = _since(began)
-    return Found(text, index, candidates, fusion, scores, order, ranks, took, exact)
+    wanted = dict.fromkeys([*order[: query.rank_top], *order[query.offset : query.offset + query.top_k]])
+    documents = index.collection.documents_of([candidates.ids[place] for place in wanted])
+    return Found(query.text, index, candidates, fusion, scores, order, ranks, took, exact, documents)
 
 
 def _by_score(scores: Floats, ids: Sequence[str]) -> list[int]:

@@ -7,12 +7,13 @@ paddle-ranker judgments --log log --index index --output judgments --labels rate
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from tqdm import tqdm
 
@@ -27,7 +28,7 @@ from paddle_ranker.training.clicks import (
 )
 
 if TYPE_CHECKING:
-    from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine
+    from paddle_ranker.serving.core.search_log import FeedbackLine
 
 TRAIN, DEV, JUDGED = "train.jsonl", "dev.jsonl", "dev"
 _RELEVANT_OR_NOT = {"irrelevant": 0, "relevant": 1}
@@ -77,6 +78,14 @@ class JudgmentsOptions(Options):
             raise UsageError("--position_exponent is about --debias: add it, or leave it out")
 
 
+class _Search(NamedTuple):
+    """What is kept of a search: its query, the shown ids in order, and the position of the first."""
+
+    query: str
+    ids: tuple[str, ...]
+    first: int
+
+
 class JoinedLog:
     """The searches of a log, each with what was said of its results.
 
@@ -87,7 +96,7 @@ class JoinedLog:
     def __init__(self, folder: Path):
         from paddle_ranker.serving.core.search_log import LogReader, SearchLine
 
-        self.searches: dict[str, SearchLine] = {}
+        self.searches: dict[str, _Search] = {}
         self.clicked: dict[str, set[str]] = {}
         self.judged: dict[Pair, Optional[int]] = {}
         self.judged_positions: dict[Pair, int] = {}
@@ -97,7 +106,8 @@ class JoinedLog:
         reader = LogReader(folder)
         for line in tqdm(reader, desc="read", unit="line", disable=None):
             if isinstance(line, SearchLine):
-                self.searches[line.search_id] = line
+                ids = tuple(sys.intern(shown.id) for shown in line.shown)  # each is shown many times
+                self.searches[line.search_id] = _Search(sys.intern(line.query), ids, line.first_position)
             else:
                 said.append(line)
         self.counts["damaged lines"] = reader.damaged
@@ -107,10 +117,9 @@ class JoinedLog:
 
     def _join(self, line: FeedbackLine) -> None:
         search = self.searches.get(line.search_id)
-        shown = [] if search is None else [one.id for one in search.shown]
         if search is None:
             self.counts["feedback on searches that are not in the log"] += 1
-        elif line.id not in shown:
+        elif line.id not in search.ids:
             self.counts["feedback on documents that the search did not show"] += 1
         elif line.event == "click":
             self.clicks += 1
@@ -118,16 +127,16 @@ class JoinedLog:
         else:
             label = line.label if line.event == "judged" else _RELEVANT_OR_NOT.get(line.event)
             self.judged[search.query, line.id] = label
-            self.judged_positions[search.query, line.id] = search.first_position + shown.index(line.id)
+            self.judged_positions[search.query, line.id] = search.first + search.ids.index(line.id)
 
     def sessions(self, without_clicks: str) -> Iterator[Session]:
         """Yield the searches that showed something; those without a click only if `without_clicks` is "keep"."""
         for id, search in self.searches.items():
             clicked = frozenset(self.clicked.get(id, ()))
-            if not search.shown:
+            if not search.ids:
                 self.counts["searches that found nothing"] += 1
             elif clicked or without_clicks == "keep":
-                yield Session(search.query, [shown.id for shown in search.shown], clicked, search.first_position)
+                yield Session(search.query, search.ids, clicked, search.first)
             else:
                 self.counts["searches without a click"] += 1
 

@@ -32,8 +32,8 @@ PATHS: Mapping[str, str] = {"/v1/feedback": "feedback", "/v1/judge": "judge"}
 RELEVANT_OR_NOT = (0, 1)
 _EXPLICIT = {"irrelevant": 0, "relevant": 1}
 _PAGE = 20  # pairs of an answer
-_LARGEST_OFFSET = 100_000
-_MOST_HELD = 64 << 20  # characters of all pairs in the table
+_LARGEST_OFFSET = 10_000
+_MOST_HELD = 16 << 20  # characters of all pairs in the table
 _PER_PAIR = 200  # about what a pair takes beside its texts
 _CHECKED_EVERY = 1000  # lines of the log
 _OFF = "this server keeps no log of searches: start it with --search_log FOLDER"
@@ -250,7 +250,7 @@ def _validated(adapter: TypeAdapter[FeedbackRequest], body: bytes) -> FeedbackRe
 
 
 def _offset(given: str) -> int:
-    if not (given.isascii() and given.isdecimal() and len(given) <= 6 and int(given) <= _LARGEST_OFFSET):
+    if not (given.isascii() and given.isdecimal() and len(given) <= 5 and int(given) <= _LARGEST_OFFSET):
         problem = f"is {quoted(given)}, expected a number from 0 to {_LARGEST_OFFSET:,}"
         raise Fault(UNPROCESSABLE, problem, field="offset")
     return int(given)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
 
+from benchmarks.search_page import find_chromium
 from tests.conftest import REPOSITORY
 
 SCREENSHOTS = REPOSITORY / "build" / "screenshots"  # ignored by git
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 INSTALL = "`bash scripts/setup.sh browser` installs it"
 
 OpenPage = Callable[..., Any]
@@ -23,7 +22,7 @@ OpenPage = Callable[..., Any]
 def browser() -> Iterator[Any]:
     """Chromium. It ends with the module: until then an event loop of Playwright's counts as running in this thread."""
     api = pytest.importorskip("playwright.sync_api", reason=f"needs Playwright: {INSTALL}")
-    found = os.environ.get("PADDLE_RANKER_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    found = find_chromium()
     if found is None:
         pytest.skip(f"needs Chromium: {INSTALL}, or name it by PADDLE_RANKER_CHROMIUM")
     with api.sync_playwright() as playwright:

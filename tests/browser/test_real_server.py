@@ -23,6 +23,7 @@ from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.process.worker import make_app
 from tests.browser.conftest import OpenPage
 from tests.browser.site import SECONDS, Site
+from tests.started import until
 from tests.tiny import write_ranker, write_tower
 
 pytestmark = pytest.mark.browser
@@ -223,6 +224,7 @@ def test_letters_of_an_input_method_are_no_query(open_page: OpenPage, site: Real
     with page.expect_response("**/v1/search"):
         page.clock.run_for(300)
     page.wait_for_selector(ROW)
+    until(lambda: site.logged(SearchLine)[-1].query == "老年人")  # lines are written in their order, soon
     queries = [line.query for line in site.logged(SearchLine)]
     assert queries.count("老年人") == 1 and not any("lao" in one for one in queries)
     assert rows(page) == [one["id"] for one in site.found("老年人")["hits"]]

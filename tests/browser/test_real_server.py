@@ -61,7 +61,7 @@ class RealSite(Site):
 
     def found(self, query: str = QUERY, **asked: Any) -> dict[str, Any]:
         """Return the answer of the API to what the page asks."""
-        body = {"query": query, "top_k": 10, "recall": 100, "rank_top": 50, "explain": True, **asked}
+        body = {"query": query, "top_k": 10, "rank_top": 50, "explain": True, **asked}
         request = urllib.request.Request(
             f"{self.address}/v1/search", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
@@ -80,7 +80,9 @@ def made(base: Path) -> RealSite:
     with Collection.create(index, info) as collection:
         collection.add(DOCUMENTS)
     ranker = write_ranker(base / "ranker")
-    return RealSite(index=index, model=ranker, search_log=base / "log", examples=(QUERY,))
+    return RealSite(
+        index=index, model=ranker, search_log=base / "log", examples=(QUERY,), fusion="weighted", hits=50, depth=80
+    )
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,9 @@ def test_every_number_of_the_page_is_in_the_answer(open_page: OpenPage, site: Re
         assert told in row.locator(".moved").inner_text()
         marked = [one["text"][part["start"] : part["end"]] for part in one["highlights"]]
         assert "".join(row.locator(".text mark").all_text_contents()) == "".join(marked)
+    page.wait_for_selector(".verdict")  # what GET /v1/index says is known
+    assert page.locator("[name=fusion]").input_value() == "weighted"
+    assert page.locator("[name=top_k] option").all_text_contents() == ["10", "20", "50"]
     kinds = set(page.eval_on_selector_all("#lines path", "all => all.map(path => path.classList[0])"))
     assert {"up", "down"} <= kinds
     screenshot(page, "real-search")
@@ -154,6 +159,7 @@ def test_why_tells_what_each_signal_added_and_a_click_is_logged(
     page.click("#to-judge")
     page.wait_for_function("() => document.querySelector('#asked').textContent !== ''")
     assert page.inner_text("#asked") == QUERY and page.inner_text("#status") == "已标注 1，还有 9"
+    assert page.locator("#text mark").count() > 0
     with page.expect_response("**/v1/feedback"):
         page.keyboard.press("1")
     page.wait_for_function("() => document.querySelector('#status').textContent.startsWith('已标注 2')")

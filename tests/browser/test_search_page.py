@@ -239,6 +239,7 @@ def test_an_answer_without_signals_tells_what_its_stages_measured(open_page: Ope
 def test_settings_are_asked_for(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site))
     page.click("#settings summary")
+    assert not {"fusion", "recall"} & site.asked[0].keys()  # the server's own
     page.select_option("[name=fusion]", "weighted")
     page.select_option("[name=recall]", "200")
     page.select_option("[name=top_k]", "20")

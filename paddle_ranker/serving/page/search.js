@@ -269,7 +269,7 @@ export function addressIn(fields) {
 // ---- address: query and settings stand in the URL ---------------------------------------------------------------
 
 const STAGES = ["words", "vectors", "fused", "ranked"];
-const DEFAULTS = { q: "", use: "words,vectors", fusion: "rrf", recall: 100, rank_top: 50, top_k: 10, filter: "{}", min: 0, stage: "" };
+const DEFAULTS = { q: "", use: "words,vectors", fusion: "", recall: 100, rank_top: 50, top_k: 10, filter: "{}", min: 0, stage: "" };
 const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100], top_k: [10, 20, 50, 100] };
 
 let state = { ...DEFAULTS, open: [] };
@@ -325,19 +325,25 @@ function fillForm() {
   const form = $("form");
   if (form.q.value !== state.q) form.q.value = state.q;
   for (const box of form.querySelectorAll("[name=use]")) box.checked = state.use.split(",").includes(box.value);
-  fillChoices(form.fusion, index.fusions ?? ["rrf", "weighted"], (name) => say(name));
+  fillChoices(form.fusion, index.fusions ?? ["rrf", "weighted"], (name) => say(name), fusionOf());
   for (const name of Object.keys(CHOICES)) {
-    fillChoices(form[name], CHOICES[name], (value) => (value === 0 ? say("none") : count(value)));
+    fillChoices(form[name], choicesOf(name), (value) => (value === 0 ? say("none") : count(value)));
   }
-  $("set").textContent = [...state.use.split(",").map((name) => say(name)), say(state.fusion), state.rank_top ? `${say("rank_top")} ${count(state.rank_top)}` : say("none")].join(" · ");
+  $("set").textContent = [...state.use.split(",").map((name) => say(name)), say(fusionOf()), state.rank_top ? `${say("rank_top")} ${count(state.rank_top)}` : say("none")].join(" · ");
   $("least").value = Math.round(100 * state.min);
   fillFilters();
 }
 
-function fillChoices(select, choices, named) {
-  const all = choices.includes(state[select.name]) ? choices : [...choices, state[select.name]].sort((a, b) => a - b);
-  select.replaceChildren(...all.map((value) => make("option", { value, selected: value === state[select.name] }, named(value))));
+function fillChoices(select, choices, named, chosen = state[select.name]) {
+  const all = choices.includes(chosen) ? choices : [...choices, chosen].sort((a, b) => a - b);
+  select.replaceChildren(...all.map((value) => make("option", { value, selected: value === chosen }, named(value))));
 }
+
+/** Return how lists become one: what was chosen, else the server's own way. */
+const fusionOf = () => state.fusion || index.fusion || "rrf";
+
+/** Return the numbers to choose from, as far as the server's limits allow them. */
+const choicesOf = (name) => CHOICES[name].filter((value) => value <= (index.limits?.[{ recall: "depth", top_k: "hits" }[name]] ?? Infinity));
 
 /** Make a form of the declared fields, and a list of the conditions that hold, each with a button that removes it. */
 function fillFilters() {
@@ -445,10 +451,11 @@ function tellFailure(error) {
   showFailure(error, again, shown ? say("stale", { query: shown.query }) : "");
 }
 
+/** Return what is asked: without what the server's own options say, unless it was chosen here. */
 function question() {
   const { q, fusion, recall, rank_top, top_k } = state;
-  const asked = { query: q, top_k, recall, use: state.use.split(","), fusion, filter: filterOf(), explain: true };
-  return rank_top ? { ...asked, rank_top } : asked;
+  const asked = { query: q, top_k, use: state.use.split(","), filter: filterOf(), explain: true };
+  return { ...asked, ...(fusion && { fusion }), ...(recall !== DEFAULTS.recall && { recall }), ...(rank_top && { rank_top }) };
 }
 
 const isRank = (rank) => Number.isInteger(rank) && rank > 0;
@@ -565,7 +572,7 @@ function titleOf(stage, answer) {
 function drawHead(answer) {
   $("last").replaceChildren(say(answer.last), " ", make("span", { class: "quiet" }, timeOf(answer.last, answer.took_ms)));
   $("cut").hidden = !answer.hits.some((hit) => Number.isFinite(hit.probability));
-  $("more").hidden = answer.hits.length < state.top_k || state.top_k >= CHOICES.top_k.at(-1);
+  $("more").hidden = answer.hits.length < state.top_k || state.top_k >= choicesOf("top_k").at(-1);
   $("more").firstElementChild.textContent = say("more_results");
   const parts = ["up", "down", "new"].map((kind) => make("span", { class: kind }, make("i", { "aria-hidden": "true" }), say(`legend_${kind}`)));
   $("legend").replaceChildren(...parts, make("span", { class: "total" }, `${say("total")} ${time(answer.took_ms?.total ?? 0)}`));
@@ -1056,7 +1063,7 @@ function listenToSettings() {
   });
   $("least").addEventListener("change", () => remember("same"));
   $("more").firstElementChild.addEventListener("click", () => {
-    state.top_k = CHOICES.top_k.find((most) => most > state.top_k) ?? state.top_k;
+    state.top_k = choicesOf("top_k").find((most) => most > state.top_k) ?? state.top_k;
     search("chosen");
   });
 }

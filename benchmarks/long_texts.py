@@ -1,11 +1,15 @@
 """Measure windows over long texts against cutting them: a paper's keywords -> its title and abstract, on CSL.
 
 python -m benchmarks.long_texts --seeds 1,2,3
+python -m benchmarks.long_texts --set manpages --max_seq_length 128 --seeds 1,2,3
 
 The training command trains a small ranker from random weights on one part of the papers: keywords are queries, titles
 are relevant. It re-ranks the papers that BM25 finds in the other part, by title and abstract, which are truncated to
 its length or scored in windows. A measured query is one keyword of a paper (with all keywords together every system
 finds the paper), and all papers with that keyword are relevant.
+
+With `--set manpages` the papers are the Chinese manual pages of datasets/make_real.py: a page's description is its only
+keyword, its first characters are its title, and what is trained on and what is ranked are the splits made there.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from benchmarks.harness.runs import (
     train_cross_encoder,
 )
 from benchmarks.inputs import real_data_file
+from benchmarks.recall import manpages, manpages_folder
+from paddle_ranker.data.beir import CORPUS
 from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
@@ -51,13 +57,15 @@ WAYS: dict[str, tuple[str, Optional[int]]] = {
 }
 REFERENCE = "windows_max"
 TITLE_ONLY = "bm25_words_of_titles"
+_OPENING, _LONGEST_PAGE = 200, 20_000  # characters of a manual page that are its title; that are read
 
 
 @dataclass(frozen=True)
 class LongTextsOptions(QualityOptions):
     """Options of `python -m benchmarks.long_texts`."""
 
-    train_papers: int = option(600, help="papers to train on; the others are ranked", minimum=20)
+    set: str = option("csl", help="papers, or manual pages", choices=("csl", "manpages"))
+    train_papers: int = option(600, help="papers of CSL to train on; the others are ranked", minimum=20)
     keywords: int = option(1, help="keywords of a paper that make its query; 0: all of them", minimum=0)
     candidates: int = option(20, help="papers ranked for each query: the relevant, and BM25's best others", minimum=2)
     negatives: int = option(7, help="titles of other papers for each query of training", minimum=1)
@@ -94,6 +102,19 @@ def read_papers(path: Path) -> list[Paper]:
             paper = Paper(tuple(row["keywords"]), row["title"], row["abstract"], row["category"])
             papers.setdefault(paper.title, paper)
     return list(papers.values())
+
+
+def read_pages(folder: Optional[str]) -> tuple[list[Paper], list[Paper]]:
+    """Return the manual pages to train on, and those of dev and test, to rank; only those that have a description."""
+    made = manpages(folder)
+    known, others = [], []
+    for split, qrels in made.splits.items():
+        for query, labels in qrels.items():
+            for id in labels:
+                text = made.documents[id][:_LONGEST_PAGE]
+                paper = Paper((made.queries[query],), text[:_OPENING], text[_OPENING:], id.split(".")[-1])
+                (known if split == "train" else others).append(paper)
+    return known, others
 
 
 def split_papers(papers: Sequence[Paper], train: int) -> tuple[list[Paper], list[Paper]]:
@@ -189,9 +210,14 @@ class Harness:
     """Train one ranker per seed, and score the candidates in each of the ways."""
 
     def __init__(self, options: LongTextsOptions) -> None:
-        path = real_data_file(options.data_dir, "csl/papers.jsonl")
-        self.options, self.digest = options, file_digest(path)
-        self.known, self.ranked = split_papers(read_papers(path), options.train_papers)
+        self.options = options
+        if options.set == "manpages":
+            self.digest = file_digest(manpages_folder(options.data_dir) / CORPUS)
+            self.known, self.ranked = read_pages(options.data_dir)
+        else:
+            path = real_data_file(options.data_dir, "csl/papers.jsonl")
+            self.digest = file_digest(path)
+            self.known, self.ranked = split_papers(read_papers(path), options.train_papers)
         self.pairs, self.titles = candidates_of(self.ranked, options.keywords, options.candidates)
         self.queries, self.texts = [pair.query for pair in self.pairs], [pair.title for pair in self.pairs]
         self.labels = np.array([pair.label for pair in self.pairs])

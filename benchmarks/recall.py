@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
@@ -43,11 +43,12 @@ LEAST_WORDS = 2  # of a query of csl_unseen
 
 @dataclass(frozen=True)
 class RealSet:
-    """Documents and queries, texts by id, and the labels of documents by query."""
+    """Documents and queries, texts by id, and the labels of documents by query; those of each split, if it has some."""
 
     documents: dict[str, str]
     queries: dict[str, str]
     qrels: Qrels
+    splits: dict[str, Qrels] = field(default_factory=dict)
 
 
 def qbqtc(folder: Optional[str]) -> RealSet:
@@ -90,16 +91,22 @@ def csl_unseen(folder: Optional[str]) -> RealSet:
     return RealSet(documents, queries, qrels)
 
 
-def manpages(folder: Optional[str]) -> RealSet:
-    """Return what datasets/make_real.py made: in `manpages` of the given folder, else of this checkout's `datasets`."""
+def manpages_folder(folder: Optional[str]) -> Path:
+    """Return the BEIR folder of datasets/make_real.py: in `manpages` of the given folder, else of `datasets` here."""
     made = (Path(folder) if folder else ROOT / "datasets") / "manpages" / "beir"
     if not (made / CORPUS).is_file():
         raise DataError(f"{made / CORPUS}: not there; make it with python datasets/make_real.py")
-    documents = {row["_id"]: row["text"] for row in _lines(made / CORPUS)}
-    qrels: Qrels = {}
-    for split in sorted((made / QRELS).glob("*.tsv")):
-        qrels.update(read_qrels(str(split)).qrels)
-    return RealSet(documents, {row["_id"]: row["text"] for row in _lines(made / QUERIES)}, qrels)
+    return made
+
+
+def manpages(folder: Optional[str]) -> RealSet:
+    """Return the manual pages, and the queries of all splits."""
+    made = manpages_folder(folder)
+    documents, queries = ({row["_id"]: row["text"] for row in _lines(made / name)} for name in (CORPUS, QUERIES))
+    splits = {path.stem: read_qrels(str(path)).qrels for path in sorted((made / QRELS).glob("*.tsv"))}
+    return RealSet(
+        documents, queries, {query: labels for qrels in splits.values() for query, labels in qrels.items()}, splits
+    )
 
 
 SETS: dict[str, Callable[[Optional[str]], RealSet]] = {

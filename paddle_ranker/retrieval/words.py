@@ -17,6 +17,8 @@ from paddle_ranker.retrieval.best import Best
 
 K1, B = 1.2, 0.75  # Lucene's
 _FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
+_MANY, _MORE = 8, 2  # where there are so many times as many candidates as wanted, so many times are completed first
+_SPARSE = 32  # times as many documents as postings
 _SLACK = 1e-9  # of a bound, for the rounding of sums
 
 
@@ -138,42 +140,78 @@ class WordSearcher:
         Once the tokens that are left, the most frequent ones, cannot lift a document among the best by themselves, only
         documents that have one of the others are completed (Turtle and Flood 1995).
         """
-        part, table = self._parts[number], self._tables[number]
         left = sum(term.most[number] for term in terms)
         least = best.least
         touched: list[NDArray[np.int32]] = []
-        candidates: Optional[NDArray[np.int32]] = None
-        for term in terms:
+        for place, term in enumerate(terms):
+            if touched and left < least:
+                candidates = self._candidates(number, touched, scores, least - left)
+                candidates = self._complete(number, terms[place:], candidates, scores, (best.k, least))
+                break
             documents, codes = term.postings[number]
-            if candidates is None and touched and left < least:
-                candidates = self._candidates(touched, scores, least - left)
-            if candidates is not None:
-                reached = scores[candidates]
-                if len(reached) > best.k:
-                    least = max(least, float(np.partition(reached, -best.k)[-best.k]))
-                    candidates = candidates[reached >= least - left]
-                at = np.minimum(np.searchsorted(documents, candidates), max(0, len(documents) - 1))
-                has = documents[at] == candidates if len(documents) else np.zeros(len(candidates), bool)
-                scores[candidates[has]] += term.weight * table[codes[at[has]]]
-            else:
-                if mask is not None:
-                    kept = mask[documents]
-                    documents, codes = documents[kept], codes[kept]
-                found = scores[documents] + term.weight * table[codes]
-                scores[documents] = found
-                touched.append(documents)
-                if best.k <= len(found) <= _LONG:
-                    least = max(least, float(np.partition(found, -best.k)[-best.k]))
+            if mask is not None:
+                kept = mask[documents]
+                documents, codes = documents[kept], codes[kept]
+            found = scores[documents] + term.weight * self._tables[number][codes]
+            scores[documents] = found
+            touched.append(documents)
+            if best.k <= len(found) <= _LONG:
+                least = max(least, float(np.partition(found, -best.k)[-best.k]))
             left -= term.most[number]
-        if candidates is None:
-            candidates = self._candidates(touched, scores, least)
-        best.add(candidates.astype(np.int64) + part.first, scores[candidates])
+        else:
+            candidates = self._candidates(number, touched, scores, least)
+        best.add(candidates.astype(np.int64) + self._parts[number].first, scores[candidates])
         for documents in touched:
             scores[documents] = 0.0
 
-    @staticmethod
-    def _candidates(touched: Sequence[NDArray[np.int32]], scores: Floats, least: float) -> NDArray[np.int32]:
+    def _complete(
+        self,
+        number: int,
+        terms: Sequence[_Term],
+        candidates: NDArray[np.int32],
+        scores: Floats,
+        goal: tuple[int, float],
+    ) -> NDArray[np.int32]:
+        """Add the tokens that are left to the scores of candidates, ascending, and return those that may be the best.
+
+        What it takes to be among the best is known at once: the most promising candidates are completed first.
+
+        goal: how many are wanted, and a score that so many reach at least
+        """
+        (k, least), left = goal, sum(term.most[number] for term in terms)
+        reached = scores[candidates]
+        if len(candidates) > _MANY * k:
+            promising = np.sort(np.argpartition(reached, -_MORE * k)[-_MORE * k :])
+            whole = reached[promising]
+            for term in terms:
+                whole = whole + self._adds(number, term, candidates[promising])
+            least = max(least, float(np.partition(whole, -k)[-k]))
+        for term in terms:
+            if len(reached) > k:
+                least = max(least, float(np.partition(reached, -k)[-k]))
+                kept = reached >= least - left
+                candidates, reached = candidates[kept], reached[kept]
+            reached = reached + self._adds(number, term, candidates)
+            left -= term.most[number]
+        scores[candidates] = reached
+        return candidates
+
+    def _adds(self, number: int, term: _Term, documents: NDArray[np.int32]) -> Floats:
+        """Return what a token adds to the scores of documents, ascending, `[n]`; 0 where it is not."""
+        holding, codes = term.postings[number]
+        if not len(holding):
+            return np.zeros(len(documents))
+        at = np.minimum(np.searchsorted(holding, documents), len(holding) - 1)
+        added: Floats = np.where(holding[at] == documents, term.weight * self._tables[number][codes[at]], 0.0)
+        return added
+
+    def _candidates(
+        self, number: int, touched: Sequence[NDArray[np.int32]], scores: Floats, least: float
+    ) -> NDArray[np.int32]:
         """Return the documents with at least such a score, ascending."""
+        count = len(self._parts[number].postings.lengths)
+        if least > 0 and sum(map(len, touched)) * _SPARSE > count:  # reading all scores takes less than sorting these
+            return np.flatnonzero(scores[:count] >= least).astype(np.int32)
         found = [documents[scores[documents] >= least] for documents in touched]
         candidates: NDArray[np.int32] = np.unique(np.concatenate([*found, np.empty(0, np.int32)]))
         return candidates

@@ -1,0 +1,72 @@
+"""Search by words leaves out what cannot be among the best: it finds what counting every document does."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Optional
+
+import numpy as np
+import pytest
+
+from paddle_ranker.lexical.postings import Postings
+from paddle_ranker.metrics.ranking import Booleans
+from paddle_ranker.retrieval.words import K1, B, WordPart, WordSearcher
+
+pytestmark = pytest.mark.parity
+SIZES = (2000, 37, 900)  # documents of each part
+
+
+def made_texts(random: np.random.Generator) -> list[list[str]]:
+    """Return documents of words that are as unevenly frequent as those of a language, many of them alike."""
+    frequent = 1.0 / np.arange(1, 301)
+    drawn = random.choice(300, (sum(SIZES), 12), p=frequent / frequent.sum())
+    drawn[::3, :5] = drawn[0, :5]  # a phrase that a third of them shares
+    return [[f"w{number}" for number in row[: random.integers(3, 13)]] for row in drawn.tolist()]
+
+
+def counted(texts: Sequence[list[str]], query: list[str], live: Booleans) -> dict[int, float]:
+    """Return the scores of all documents that share a word with the query, with Lucene's formula, by hand."""
+    there = [Counter(text) for text, is_live in zip(texts, live) if is_live]
+    average = sum(sum(words.values()) for words in there) / len(there)
+    scores: Counter[int] = Counter()
+    for word, times in Counter(query).items():
+        count = sum(word in words for words in there)
+        rarity = math.log(1 + (len(there) - count + 0.5) / (count + 0.5))
+        for number in np.flatnonzero(live).tolist():
+            found, length = texts[number].count(word), len(texts[number])
+            if found:
+                saturated = found * (K1 + 1) / (found + K1 * (1 - B + B * length / average))
+                scores[number] += times * rarity * saturated
+    return scores
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_the_best_are_those_of_counting_every_document(removed: bool) -> None:
+    random = np.random.default_rng(3)
+    texts = made_texts(random)
+    live = random.random(len(texts)) < 0.7 if removed else np.ones(len(texts), bool)
+    parts, first = [], 0
+    for size in SIZES:
+        own = slice(first, first + size)
+        mask: Optional[Booleans] = live[own] if removed else None
+        parts.append(WordPart(Postings.of((" ".join(text) for text in texts[own]), str.split), mask, first))
+        first += size
+    searcher = WordSearcher(parts, str.split)
+    for query in (
+        texts[0],
+        texts[1],
+        texts[5][:2],
+        ["w250", "w0", "w1", "w2", "w3"],
+        ["w0"],
+        ["none"],
+        [*texts[9], "w0"],
+    ):
+        wanted = counted(texts, query, live)
+        for k in (1, 7, 60):
+            numbers, scores = searcher.search(" ".join(query), k)
+            best = sorted(wanted, key=lambda number: (-round(wanted[number], 9), number))[:k]
+            assert scores == pytest.approx([wanted[number] for number in best])
+            assert [round(wanted[number], 9) for number in numbers.tolist()] == [round(wanted[n], 9) for n in best]
+            assert numbers.tolist() == best

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -40,6 +41,7 @@ NOT_RUN = {
     ".venv/bin/python -m pip": "replaces the environment's Paddle",
     "benchmarks.": "measures for minutes or hours; tests/benchmarks runs short ones",
     "tests.robustness.": "attacks for minutes; short ones are tests",
+    "paddle_ranker doctor": "imports every package there is; tests/commands/test_doctor.py does, too",
     "datasets/download.py": "needs a network; tests/data downloads from a server of its own",
     "--budget_minutes": "takes as many minutes; tests/pretraining runs a short one",
     '--gpus "0,1,2,3"': "needs four GPUs",
@@ -225,7 +227,7 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 
 def walk(pages: Sequence[str], target: Path, *, long: bool = False) -> Iterator[Step]:
-    """Walk through the README and then through pages, each in a copy of what the README left.
+    """Walk through the README and then through pages, two at a time, each in a copy of what the README left.
 
     Args:
         pages: Relative to the repository.
@@ -236,11 +238,17 @@ def walk(pages: Sequence[str], target: Path, *, long: bool = False) -> Iterator[
     prepare(home, environment_of(home))
     yield from Walk(home, long=long).page(FIRST)
     name_rankers(home, sys.executable, environment_of(home))
-    for page in pages:
+
+    def walked(page: str) -> list[Step]:
         copy = target / page.replace("/", "_").replace(".", "_")
         shutil.copytree(home, copy, symlinks=True)
-        yield from Walk(copy, long=long).page(page)
+        steps = list(Walk(copy, long=long).page(page))
         shutil.rmtree(copy)
+        return steps
+
+    with ThreadPoolExecutor(2) as pool:  # one page's servers start and stop while another page computes
+        for steps in pool.map(walked, pages):
+            yield from steps
 
 
 def all_pages() -> list[str]:

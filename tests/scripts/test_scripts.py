@@ -73,10 +73,11 @@ def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
 
 
 def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkout: Path) -> None:
-    done = script(checkout, "train_ce.sh")
+    # Paddle 2 learns as Paddle 3 does, and the test above trains to the end on both.
+    done = script(checkout, "train_ce.sh", *(() if IS_MODERN else ("--epochs", "1")))
     assert done.returncode == 0, done.stderr
     best = float(re.findall(r"best: step \d+ \(auc (\S+),", done.stdout)[0])
-    assert best >= 0.88
+    assert best >= (0.88 if IS_MODERN else 0.8)
     assert done.stdout.count("   1. 0.") == 3  # three queries
     assert "bash scripts/evaluate_ce.sh" in done.stdout
 
@@ -97,6 +98,7 @@ def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkou
     assert (checkout / "serving_server_ce" / "inference.pdiparams").is_file()
 
 
+@pytest.mark.skipif(not IS_MODERN, reason="three trainings by one script; tests/commands/test_distill.py distills")
 def test_a_small_ranker_learns_from_the_demo_ranker(checkout: Path) -> None:
     done = script(checkout, "distill.sh")
     assert done.returncode == 0, done.stderr

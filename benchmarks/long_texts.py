@@ -107,11 +107,12 @@ def read_papers(path: Path) -> list[Paper]:
 def read_pages(folder: Optional[str]) -> tuple[list[Paper], list[Paper]]:
     """Return the manual pages to train on, and those of dev and test, to rank; only those that have a description."""
     made = manpages(folder)
-    known, others = [], []
+    known: list[Paper] = []
+    others: list[Paper] = []
     for split, qrels in made.splits.items():
         for query, labels in qrels.items():
             for id in labels:
-                text = made.documents[id][:_LONGEST_PAGE]
+                text = " ".join(made.documents[id][:_LONGEST_PAGE].split())
                 paper = Paper((made.queries[query],), text[:_OPENING], text[_OPENING:], id.split(".")[-1])
                 (known if split == "train" else others).append(paper)
     return known, others

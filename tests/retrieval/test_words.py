@@ -30,7 +30,7 @@ def counted(texts: Sequence[list[str]], query: list[str], live: Booleans) -> dic
     """Return the scores of all documents that share a word with the query, with Lucene's formula, by hand."""
     there = [Counter(text) for text, is_live in zip(texts, live) if is_live]
     average = sum(sum(words.values()) for words in there) / len(there)
-    scores: Counter[int] = Counter()
+    scores: dict[int, float] = {}
     for word, times in Counter(query).items():
         count = sum(word in words for words in there)
         rarity = math.log(1 + (len(there) - count + 0.5) / (count + 0.5))
@@ -38,7 +38,7 @@ def counted(texts: Sequence[list[str]], query: list[str], live: Booleans) -> dic
             found, length = texts[number].count(word), len(texts[number])
             if found:
                 saturated = found * (K1 + 1) / (found + K1 * (1 - B + B * length / average))
-                scores[number] += times * rarity * saturated
+                scores[number] = scores.get(number, 0.0) + times * rarity * saturated
     return scores
 
 

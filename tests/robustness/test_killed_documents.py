@@ -60,10 +60,12 @@ class Writer:
         given.update({id: f"{text}，改" for id, text in self._some(2)})
         gone = [] if self.draw.random() < 0.7 else [id for id, _ in self._some(2)]
         rows = [{"id": id, "text": text} for id, text in given.items()]
-        method, body = ("DELETE", {"ids": gone}) if gone else ("POST", {"documents": rows})
+        body: dict[str, object] = {"ids": gone} if gone else {"documents": rows}
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=180)
         try:
-            connection.request(method, "/v1/documents", json.dumps(body), {"Content-Type": "application/json"})
+            connection.request(
+                "DELETE" if gone else "POST", "/v1/documents", json.dumps(body), {"Content-Type": "application/json"}
+            )
             answer = connection.getresponse()
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)

@@ -2,10 +2,10 @@
 
 python -m tests.robustness.soak [--minutes 30] [--above_seconds 60] [--model FOLDER] [--workers 1]
 
-Below the limits every answer must have the scorer's probabilities, and memory must stay flat; above them the only other
-answer is to come again (429, 503 and what the other protocols have for it). The faults: 1,000 idle connections, slow
-clients, half-open connections, a worker that is killed, a log that cannot be written. The exit status is 1 where
-something is not as it should be.
+Below the limits every answer must have the scorer's probabilities, or the tower's vectors, and memory must stay flat;
+above them the only other answer is to come again (429, 503 and what the other protocols have for it). The faults: 1,000
+idle connections, slow clients, half-open connections, a worker that is killed, a log that cannot be written. The exit
+status is 1 where something is not as it should be.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.harness.report import format_table, write_report
 from benchmarks.harness.servers import ServerProcess, serve_command, started
 from benchmarks.inputs import chosen
-from benchmarks.serving_client import DIALECTS, OK
+from benchmarks.serving_client import OK
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.intervals import Interval
@@ -42,8 +42,18 @@ from tests.robustness.soak_faults import (
     slow_clients,
     stop,
 )
-from tests.robustness.soak_traffic import Client, Question, Tally, flood, good_round, make_questions, steady
-from tests.tiny import write_exported
+from tests.robustness.soak_traffic import (
+    SOAKED,
+    VECTORS,
+    Client,
+    Question,
+    Tally,
+    flood,
+    good_round,
+    make_questions,
+    steady,
+)
+from tests.tiny import write_exported, write_tower
 
 FAULTS = ("idle", "slow", "half_open", "worker", "disk")
 CONNECTIONS, QUEUE_PAIRS, PAIRS, DEADLINE_SECONDS = 1200, 2000, 100, 30  # the server's limits
@@ -103,9 +113,9 @@ def run(options: SoakOptions) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = Path(options.model) if options.model else write_exported(folder)
-        questions = make_questions(model, options.seed, _BELOW)
-        posts = write_model(folder)
-        with started("server", _command(options, model, posts), folder, options.threads) as server:
+        others = {"entailment_model": write_model(folder), "tower": write_tower(folder / "tower")}
+        questions = make_questions(model, others["tower"], options.seed, _BELOW)
+        with started("server", _command(options, model, others), folder, options.threads) as server:
             rate = options.rate or asyncio.run(_capacity(server, questions)) * _SHARE
             attacker = Attacker(server, options.seed, *_ATTACK_EVERY) if options.attacks else None
             below, grown = asyncio.run(_below(options, server, questions, rate))
@@ -120,7 +130,7 @@ def run(options: SoakOptions) -> int:
             if not grown.is_flat(options.growth / 100 * grown.held):
                 failures.append(f"memory grows: {grown}")
             end("below the limits", f"{rate:.0f} requests a second, {below.latency()}; memory {grown}", failures)
-            large = make_questions(model, options.seed + 1, _ABOVE)
+            large = make_questions(model, others["tower"], options.seed + 1, _ABOVE)
             above = asyncio.run(_above(options, server, large))
             print(_table(above), flush=True)
             end("above the limits", f"{above.answered} answered, {above.refused} told to come again, "
@@ -131,10 +141,11 @@ def run(options: SoakOptions) -> int:
             for fault in (fault for fault in faults if fault in _ON_THE_SERVER):
                 end(fault, "", asyncio.run(_ON_THE_SERVER[fault](server, questions)))
             end("the server stops", f"{server.memory_mb():.0f} MB held", stop(server) + _errors(server))
+        of_ranker = [question for question in questions if question.dialect is not VECTORS]
         if "worker" in faults:
-            end("worker", "", killed_worker(model, folder, questions, min(rate, 50.0), options.seed))
+            end("worker", "", killed_worker(model, folder, of_ranker, min(rate, 50.0), options.seed))
         if "disk" in faults:
-            end("disk", "", full_disk(model, folder, questions))
+            end("disk", "", full_disk(model, folder, of_ranker))
     write_report(options.json, _values(options, phases, rate, below, above, grown))
     return 1 if any(phase.failures for phase in phases) else 0
 
@@ -146,9 +157,9 @@ _ON_THE_SERVER: dict[str, Callable[[ServerProcess, Sequence[Question]], Any]] = 
 }
 
 
-def _command(options: SoakOptions, model: Path, posts: Path) -> list[str]:
+def _command(options: SoakOptions, model: Path, others: dict[str, Path]) -> list[str]:
     limits = {"connections": CONNECTIONS, "queue_pairs": QUEUE_PAIRS, "pairs": PAIRS,
-              "deadline_seconds": DEADLINE_SECONDS, "entailment_model": posts,
+              "deadline_seconds": DEADLINE_SECONDS, "texts": PAIRS, "queue_texts": QUEUE_PAIRS, **others,
               "header_seconds": HEADER_SECONDS, "body_seconds": BODY_SECONDS, "answer_seconds": BODY_SECONDS,
               "workers": options.workers, "cpu_threads": options.threads, "http_port": 0}  # fmt: skip
     return serve_command(model, *(part for name, value in limits.items() for part in (f"--{name}", str(value))))
@@ -274,12 +285,12 @@ def _errors(server: ServerProcess) -> list[str]:
 
 def _table(tally: Tally) -> str:
     rows = []
-    for name in DIALECTS:
+    for name in SOAKED:
         codes = tally.codes.get(name)
         if codes:
             others = ", ".join(f"{code}: {count}" for code, count in sorted(codes.items()) if code != OK)
             rows.append([name, str(sum(codes.values())), str(codes[OK]), others])
-    return format_table(["dialect", "requests", "right scores", "others"], rows)
+    return format_table(["dialect", "requests", "right answers", "others"], rows)
 
 
 def _values(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import Counter, deque
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.serving_client import DIALECTS, OK, Answer, Asked, Connection, Dialect, connect
+from benchmarks.serving_client import DIALECTS, HTTP, OK, Answer, Asked, Connection, Dialect, connect, http
 from paddle_ranker.model.load_options import LoadOptions
 
 WRONG = "wrong scores"
@@ -23,9 +24,21 @@ _EACH = 40  # questions a dialect
 _PATIENCE = 60.0
 
 
+def _ask_vectors(asked: Asked) -> bytes:
+    return http("/v1/embeddings", json.dumps({"input": asked.titles}, ensure_ascii=False).encode())
+
+
+def _read_vectors(body: bytes, count: int) -> tuple[str, np.ndarray]:
+    return OK, np.array([one["embedding"] for one in json.loads(body)["data"]])
+
+
+VECTORS = Dialect("embeddings", HTTP, _ask_vectors, _read_vectors, DIALECTS["rerank"].busy)  # asks the tower
+SOAKED = {**DIALECTS, VECTORS.name: VECTORS}
+
+
 @dataclass(frozen=True)
 class Question:
-    """A request, and the probabilities that answer it."""
+    """A request, and what answers it: probabilities, or vectors."""
 
     dialect: Dialect
     data: bytes
@@ -69,7 +82,7 @@ class Tally:
     @property
     def refused(self) -> int:
         """How many were told to come again."""
-        return sum(codes[code] for name, codes in self.codes.items() for code in DIALECTS[name].busy)
+        return sum(codes[code] for name, codes in self.codes.items() for code in SOAKED[name].busy)
 
     def failures(self, *, busy: bool = False) -> list[str]:
         """Return what should not have come, as text; with `busy` it may be said that there is too much to do."""
@@ -77,7 +90,7 @@ class Tally:
             f"{name}: {code} ({count} times)"
             for name, codes in self.codes.items()
             for code, count in codes.items()
-            if code != OK and not (busy and code in DIALECTS[name].busy)
+            if code != OK and not (busy and code in SOAKED[name].busy)
         ]
 
     def latency(self) -> str:
@@ -88,11 +101,13 @@ class Tally:
         return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
 
 
-def make_questions(model: Path, seed: int, titles: tuple[int, int]) -> list[Question]:
-    """Return questions of every dialect about an exported ranker, of from so many to so many titles."""
+def make_questions(model: Path, tower: Path, seed: int, titles: tuple[int, int]) -> list[Question]:
+    """Return questions of every dialect about an exported ranker, and a tower, of from so many to so many titles."""
+    from paddle_ranker.retrieval.vectors import Tower
     from paddle_ranker.scoring.loading import open_ranker
     from paddle_ranker.scoring.scorer import Scorer
 
+    vectors_of = Tower.open(tower, LoadOptions(threads=1)).vectors
     loaded = open_ranker(model, LoadOptions(threads=1))
     scorer = Scorer(loaded.engine, loaded.row_encoder, calibration=loaded.info.calibration)
     (encoder,) = scorer.row_encoder.members
@@ -102,14 +117,15 @@ def make_questions(model: Path, seed: int, titles: tuple[int, int]) -> list[Ques
         return dice.choice(_LETTERS[:40]) + "".join(dice.choices(_LETTERS, k=dice.randint(1, most)))
 
     questions = []
-    for dialect in DIALECTS.values():
+    for dialect in SOAKED.values():
         for _ in range(_EACH):
             query = text(12)
             listed = [text(60) for _ in range(dice.randint(*titles))]
             queries = [query] * len(listed)
             pairs = scorer.encode(queries, listed)
             asked = Asked(query, listed, pairs, encoder.pad_id)
-            questions.append(Question(dialect, dialect.write(asked), scorer.score(queries, listed)))
+            expected = vectors_of(listed) if dialect is VECTORS else scorer.score(queries, listed)
+            questions.append(Question(dialect, dialect.write(asked), expected))
     dice.shuffle(questions)
     return questions
 

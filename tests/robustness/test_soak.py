@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.serving_client import CLOSED, DIALECTS, OK, Answer
 from tests.robustness import soak
-from tests.robustness.soak_traffic import WRONG, Question, Tally
+from tests.robustness.soak_traffic import SOAKED, VECTORS, WRONG, Question, Tally
 
 unit, server, slow = pytest.mark.unit, pytest.mark.server, pytest.mark.slow
 
@@ -47,6 +47,10 @@ def test_every_answer_of_a_soak_is_checked() -> None:
     ):
         assert question.judge(answer) == code
         tally.add(question, code, 0.01)
+    vectors = Question(VECTORS, b"", np.array([[1.0, 0.0], [0.0, 1.0]]))
+    for rows, code in (([[1, 0], [0, 1]], OK), ([[0, 1], [1, 0]], WRONG), ([[1, 0]], WRONG)):
+        body_of = json.dumps({"data": [{"embedding": row} for row in rows]}).encode()
+        assert vectors.judge(Answer(OK, body_of)) == code
     assert (tally.asked, tally.answered, tally.refused) == (5, 1, 1)
     assert len(tally.failures()) == 4 and len(tally.failures(busy=True)) == 3
     assert "rerank: 429 (1 times)" in tally.failures()
@@ -61,5 +65,5 @@ def test_a_short_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     arguments = ["--minutes", "0.06", "--above_seconds", "2", "--growth", "10", "--json", str(tmp_path / "soak.json")]
     assert soak.main(arguments) == 0, capsys.readouterr().out
     found = json.loads((tmp_path / "soak.json").read_text(encoding="utf-8"))
-    assert set(found["below"]) == set(DIALECTS) and set(found["memory"]) == {"megabytes", "seconds", "held"}
+    assert set(found["below"]) == set(SOAKED) and set(found["memory"]) == {"megabytes", "seconds", "held"}
     assert {"below the limits", "above the limits", "worker", "disk"} <= {phase["name"] for phase in found["phases"]}

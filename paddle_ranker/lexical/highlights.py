@@ -94,13 +94,16 @@ class SharedWords:
 
     def _levels(self, text: str, words: Sequence[_Word]) -> list[int]:
         """Return how long a shared n-gram each word is in; only spaces may stand between the words of one."""
+        texts, (_, pairs, triples) = [word.text for word in words], self._grams
+        gaps = [text[one.end : other.start] for one, other in zip(words, words[1:])]
+        two = [not gap.strip() and pair in pairs for gap, pair in zip(gaps, zip(texts, texts[1:]))]
+        three = [one and other and triple in triples
+                 for one, other, triple in zip(two, two[1:], zip(texts, texts[1:], texts[2:]))]  # fmt: skip
         levels = [1] * len(words)
-        follows = [not text[one.end : other.start].strip() for one, other in zip(words, words[1:])]
-        for n in range(2, LEVELS + 1):
-            for i in range(len(words) - n + 1):
-                gram = tuple(word.text for word in words[i : i + n])
-                if all(follows[i : i + n - 1]) and gram in self._grams[n - 1]:
-                    levels[i : i + n] = [max(level, n) for level in levels[i : i + n]]
+        for n, shared in ((2, two), (3, three)):
+            for i, is_shared in enumerate(shared):
+                if is_shared:
+                    levels[i : i + n] = [n] * n
         return levels
 
     def passage(self, text: str, highlights: Sequence[Highlight]) -> tuple[int, int]:

@@ -119,7 +119,7 @@ class Walk:
             if reason:
                 yield Step(place, command, reason)
                 continue
-            if re.search(r"paddle[-_]ranker serve\b", command):
+            if re.search(r"paddle[-_]ranker (search-)?serve\b", command):
                 step = self._serve(place, command)
             else:
                 refused = any('"error"' in text for text in sample)

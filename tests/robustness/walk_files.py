@@ -128,7 +128,7 @@ def name_rankers(folder: Path, python: str, environment: dict[str, str]) -> None
 
     A starter stands where other pages name encoders that are fetched.
     """
-    for name in PUBLISHED:
+    for name in (*PUBLISHED, "TOWER"):
         shutil.copytree(folder / "STARTER", folder / name)
     best = (folder / "checkpoint" / "best").resolve()
     for name in ("RANKER", "OTHER_RANKER", "TEACHER", "FOLDER", "other/best", "checkpoint/large/best"):

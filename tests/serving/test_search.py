@@ -20,7 +20,7 @@ import pytest
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
-from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.collection import MOST_SEGMENTS, Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
 from paddle_ranker.retrieval.vectors import Tower
@@ -33,6 +33,7 @@ from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.process.worker import make_app
 from tests.serving_cases import SECONDS
+from tests.started import until
 from tests.tiny import write_index, write_ranker, write_tower
 
 pytestmark = pytest.mark.parity
@@ -467,3 +468,12 @@ def test_a_change_under_way_outlives_a_reload_and_not_its_caller(
     assert written.loop.run_until_complete(run()) == [200] * (2 - leaves)
     assert written.ask("GET", "/v1/documents/new").status_code == (404 if leaves else 200)
     assert written.ask("GET", "/v1/documents/later").status_code == 200
+
+
+def test_small_segments_are_merged_after_the_answer(written: Site) -> None:
+    for number in range(2 * MOST_SEGMENTS):
+        answer = written.ask("POST", "/v1/documents", {"documents": [{"id": f"n{number}", "text": f"茶叶{number}"}]})
+        assert answer.json()["added"] == 1
+    index = written.slots.of("index", IndexSlot)
+    until(lambda: len(index.info.segments) <= MOST_SEGMENTS)
+    assert len(written.search("茶叶", use=["words"], top_k=100)["hits"]) == 2 * MOST_SEGMENTS

@@ -14,7 +14,7 @@ import numpy as np
 
 from paddle_ranker.errors import DataError, RankerError, listed
 from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.collection import MOST_SEGMENTS, Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.apart import WorkQueue
@@ -47,7 +47,7 @@ class IndexWriter:
     def __init__(self, index: IndexSlot, tower: Optional[TowerSlot]):
         self._index, self._tower = index, tower
         self._thread, self._merging = WorkQueue(1, "index-writer"), WorkQueue(1, "index-merger")
-        self._waiting = 0
+        self._waiting, self._merge_waits = 0, False
 
     async def add(self, documents: Sequence[Document], deadline: float, *, replace: bool) -> Added:
         """Add documents; those of an id that is there are replaced, or refused unless `replace`. Raises `Fault`."""
@@ -59,7 +59,9 @@ class IndexWriter:
 
         loop = asyncio.get_running_loop()
         added = await self._write(add, deadline)
-        self._merging.submit(0, self._merge)
+        if len(self._index.info.segments) > MOST_SEGMENTS and not self._merge_waits:
+            self._merge_waits = True
+            self._merging.submit(0, self._merge)
         return added
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
@@ -107,6 +109,7 @@ class IndexWriter:
         return np.concatenate(found)
 
     def _merge(self) -> None:
+        self._merge_waits = False
         collection = self._index.ready().collection
         try:
             with collection.writing(time.monotonic() + _MERGE_SECONDS):

@@ -1,7 +1,7 @@
 """Turn a server's log of searches into training data, and into judgements to measure on.
 
 paddle-ranker judgments --log log --index index --output judgments
-paddle-ranker judgments --log log --index index --output judgments --labels rate --debias ipw
+paddle-ranker judgments --log log --index index --output judgments --debias ipw --without_clicks keep
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class JudgmentsOptions(Options):
         name="output",
     )
     labels: str = option(
-        "clicked",
-        help="labels of what nobody judged: clicked, 1 if it was clicked at least once; or rate, fractions, for --loss "
-        "click_softmax and its kin with --fractional_labels",
-        choices=("clicked", "rate"),
+        "rate",
+        help="labels of what nobody judged: rate, in which share of the searches that showed it it was clicked (train "
+        "with --fractional_labels true --loss click_softmax); or clicked, 1 if it was clicked at least once, else 0",
+        choices=("rate", "clicked"),
     )
     debias: str = option(
         "none",
-        help="what the rate of --labels rate is: " + "; ".join(f"{name}, {what}" for name, what in DEBIAS.items()),
+        help="what this share is: " + "; ".join(f"{name}, {what}" for name, what in DEBIAS.items()),
         choices=DEBIAS,
     )
     position_exponent: Optional[float] = option(
@@ -73,7 +73,7 @@ class JudgmentsOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.debias != "none" and self.labels != "rate":
-            raise UsageError(f"--debias {self.debias} makes fractions: add --labels rate")
+            raise UsageError(f"--debias {self.debias} corrects shares: leave out --labels {self.labels}")
         if self.position_exponent is not None and self.debias == "none":
             raise UsageError("--position_exponent is about --debias: add it, or leave it out")
 
@@ -148,14 +148,14 @@ class Judgment:
     query: str
     id: str
     label: float
-    is_clicked: bool
+    is_often_clicked: bool
     is_judged: bool
     position: int
 
     @property
     def whole_label(self) -> int:
-        """The label of qrels: what was judged, else 1 for a pair that was clicked."""
-        return int(self.label) if self.is_judged else int(self.is_clicked)
+        """The label of qrels: what was judged, else 1 for a pair that is clicked half as often as its query's best."""
+        return int(self.label) if self.is_judged else int(self.is_often_clicked)
 
 
 def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
@@ -166,18 +166,18 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
         estimate = estimate_exponent(counts)
         exponent = estimate.value
         print(f"people look at position k in k^-e of all searches, e = {estimate}")
-    clicks = counts.of_pairs(counts.clicks)
-    labels = (clicks > 0) * 1.0
-    if options.labels == "rate":
-        labels = click_rates(counts, options.debias, exponent or 0.0)
+    labels = click_rates(counts, options.debias, exponent or 0.0)
+    if options.labels == "clicked":
+        labels = (labels > 0) * 1.0
+    best: dict[str, float] = {}
+    for (query, _), label in zip(counts.pairs, labels.tolist()):
+        best[query] = max(label, best.get(query, 0.0))
     judged = {pair: label for pair, label in log.judged.items() if label is not None}
     found = []
-    for (query, id), label, clicked, position in zip(
-        counts.pairs, labels.tolist(), clicks.tolist(), counts.usual_positions().tolist()
-    ):
+    for (query, id), label, position in zip(counts.pairs, labels.tolist(), counts.usual_positions().tolist()):
         said = judged.pop((query, id), None)
-        value = label if said is None else float(said)
-        found.append(Judgment(query, id, value, clicked > 0, said is not None, position))
+        often = label > 0 and label >= best[query] / 2
+        found.append(Judgment(query, id, label if said is None else float(said), often, said is not None, position))
     # Judged, and shown in searches without a click alone.
     for (query, id), label in judged.items():
         found.append(Judgment(query, id, float(label), False, True, log.judged_positions[query, id]))

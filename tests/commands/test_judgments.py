@@ -95,7 +95,7 @@ def test_clicks_and_judgments_become_labels(tmp_path: Path, index: Path, call: C
     assert found == {
         ("深度学习", "a"): 0,
         ("深度学习", "b"): 0,
-        ("深度学习", "c"): 1,
+        ("深度学习", "c"): 0.5,
         ("深度学习", "d"): 3,
         ("经济增长", "e"): 1,
     }
@@ -108,7 +108,7 @@ def test_clicks_and_judgments_become_labels(tmp_path: Path, index: Path, call: C
 def test_rates_count_every_search_where_that_is_asked_for(tmp_path: Path, index: Path, call: Call) -> None:
     lines = [search(f"s{n}", "深度学习", "ab" if n < 4 else "ba") for n in range(8)]
     lines += [said("s0", "a", "click"), said("s1", "a", "click"), said("s4", "a", "click"), said("s4", "b", "click")]  # type: ignore[list-item]
-    log, rate = write_log(tmp_path / "log", lines), ("--dev_share", 0, "--labels", "rate")
+    log, rate = write_log(tmp_path / "log", lines), ("--dev_share", 0)
 
     def labels(name: str, *more: object) -> list[float]:
         status, printed, errors = run(call, log, index, tmp_path / name, *rate, *more)
@@ -121,8 +121,25 @@ def test_rates_count_every_search_where_that_is_asked_for(tmp_path: Path, index:
     by_hand = ("--debias", "ipw", "--position_exponent", 1, "--without_clicks", "keep")
     assert labels("ipw", *by_hand) == pytest.approx([(2 + 2) / 8, 1 / 8])
     assert len(labels("estimated", "--debias", "ipw")) == 2
-    status, _, errors = run(call, log, index, tmp_path / "none", "--debias", "ipw")
-    assert status == 2 and "add --labels rate" in errors
+    status, _, errors = run(call, log, index, tmp_path / "none", "--debias", "ipw", "--labels", "clicked")
+    assert status == 2 and "leave out --labels clicked" in errors
+    labels_of_clicks = run(call, log, index, tmp_path / "any", *rate, "--labels", "clicked")
+    assert labels_of_clicks[0] == 0 and list(labels_of(tmp_path / "any" / "train.jsonl").values()) == [1, 1]
+
+
+def test_held_out_pairs_are_relevant_where_half_as_many_click_as_at_the_query_s_best(
+    tmp_path: Path, index: Path, call: Call
+) -> None:
+    lines: list[Any] = [search(f"s{n}", "深度学习", "abcd") for n in range(8)]
+    lines += [said(f"s{n}", id, "click") for id, clicks in (("a", 6), ("b", 3), ("c", 2)) for n in range(clicks)]
+    lines += [said("s0", "d", "judged", label=2), said("s1", "a", "irrelevant")]
+    log = write_log(tmp_path / "log", lines)
+    for seed in range(20):  # until the only query is held out
+        assert run(call, log, index, tmp_path / f"{seed}", "--dev_share", 0.9, "--seed", seed)[0] == 0
+        if (tmp_path / f"{seed}" / "dev.jsonl").stat().st_size:
+            break
+    found = labels_of(tmp_path / f"{seed}" / "dev.jsonl")
+    assert found == {("深度学习", "a"): 0, ("深度学习", "b"): 1, ("深度学习", "c"): 0, ("深度学习", "d"): 2}
 
 
 def test_an_empty_log_and_one_without_clicks_are_said(tmp_path: Path, index: Path, call: Call) -> None:
@@ -154,7 +171,7 @@ def test_from_the_log_to_a_trained_ranker_and_a_comparison(tmp_path: Path, index
         shown = "".join(draw.permutation(list(IDS))[:5])
         lines += [search(f"s{number}", QUERIES[number % 6], shown), said(f"s{number}", shown[number % 3], "click")]
     log, out = write_log(tmp_path / "log", lines), tmp_path / "out"
-    status, _, errors = run(call, log, index, out, "--labels", "rate", "--debias", "ipw", "--dev_share", 0.4)
+    status, _, errors = run(call, log, index, out, "--debias", "ipw", "--dev_share", 0.4)
     assert status == 0, errors
     encoder = write_encoder(tmp_path / "encoder")
     status, printed, errors = call(

@@ -26,6 +26,7 @@ from pretraining.power_law import (
     forecast,
     gamma_interval,
 )
+from tests.checkout import IS_MODERN
 from tests.pretraining_runs import write_corpus
 
 unit = pytest.mark.unit
@@ -284,6 +285,7 @@ def test_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.server
+@pytest.mark.skipif(not IS_MODERN, reason="trainings of test_commands.py, which run on both stacks, and arithmetic")
 def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], same_process: None
 ) -> None:

@@ -17,8 +17,7 @@ from paddle_ranker.retrieval.best import Best
 
 K1, B = 1.2, 0.75  # Lucene's
 _FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
-_MANY, _MORE = 8, 2  # where there are so many times as many candidates as wanted, so many times are completed first
-_SPARSE = 32  # times as many documents as postings
+_MORE = 8  # most documents that are completed first, times as many as are wanted
 _SLACK = 1e-9  # of a bound, for the rounding of sums
 
 
@@ -145,8 +144,7 @@ class WordSearcher:
         touched: list[NDArray[np.int32]] = []
         for place, term in enumerate(terms):
             if touched and left < least:
-                candidates = self._candidates(number, touched, scores, least - left)
-                candidates = self._complete(number, terms[place:], candidates, scores, (best.k, least))
+                candidates = self._completed(number, terms[place:], touched, scores, (best.k, least))
                 break
             documents, codes = term.postings[number]
             if mask is not None:
@@ -155,45 +153,48 @@ class WordSearcher:
             found = scores[documents] + term.weight * self._tables[number][codes]
             scores[documents] = found
             touched.append(documents)
-            if best.k <= len(found) <= _LONG:
-                least = max(least, float(np.partition(found, -best.k)[-best.k]))
+            if best.k <= len(found) <= _LONG and len(above := found[found > least]) >= best.k:
+                least = float(np.partition(above, -best.k)[-best.k])
             left -= term.most[number]
         else:
-            candidates = self._candidates(number, touched, scores, least)
+            candidates = _united(touched, [scores[documents] >= least for documents in touched])
         best.add(candidates.astype(np.int64) + self._parts[number].first, scores[candidates])
         for documents in touched:
             scores[documents] = 0.0
 
-    def _complete(
+    def _completed(
         self,
         number: int,
         terms: Sequence[_Term],
-        candidates: NDArray[np.int32],
+        touched: Sequence[NDArray[np.int32]],
         scores: Floats,
         goal: tuple[int, float],
     ) -> NDArray[np.int32]:
-        """Add the tokens that are left to the scores of candidates, ascending, and return those that may be the best.
+        """Add the tokens that are left to the scores of those documents that may be the best; return these, ascending.
 
-        What it takes to be among the best is known at once: the most promising candidates are completed first.
+        What it takes to be among the best is known at once: the most promising documents are completed first.
 
+        touched: documents that have a token so far
         goal: how many are wanted, and a score that so many reach at least
         """
         (k, least), left = goal, sum(term.most[number] for term in terms)
-        reached = scores[candidates]
-        if len(candidates) > _MANY * k:
-            promising = np.sort(np.argpartition(reached, -_MORE * k)[-_MORE * k :])
-            whole = reached[promising]
+        reached = [scores[documents] for documents in touched]
+        promising = _united(touched, [one >= least for one in reached])
+        if k <= len(promising) <= _MORE * k:
+            whole = scores[promising]
             for term in terms:
-                whole = whole + self._adds(number, term, candidates[promising])
+                whole = whole + self._adds(number, term, promising)
             least = max(least, float(np.partition(whole, -k)[-k]))
+        candidates = _united(touched, [one >= least - left for one in reached])
+        sums = scores[candidates]
         for term in terms:
-            if len(reached) > k:
-                least = max(least, float(np.partition(reached, -k)[-k]))
-                kept = reached >= least - left
-                candidates, reached = candidates[kept], reached[kept]
-            reached = reached + self._adds(number, term, candidates)
+            if len(sums) > k:
+                least = max(least, float(np.partition(sums, -k)[-k]))
+                kept = sums >= least - left
+                candidates, sums = candidates[kept], sums[kept]
+            sums = sums + self._adds(number, term, candidates)
             left -= term.most[number]
-        scores[candidates] = reached
+        scores[candidates] = sums
         return candidates
 
     def _adds(self, number: int, term: _Term, documents: NDArray[np.int32]) -> Floats:
@@ -205,13 +206,9 @@ class WordSearcher:
         added: Floats = np.where(holding[at] == documents, term.weight * self._tables[number][codes[at]], 0.0)
         return added
 
-    def _candidates(
-        self, number: int, touched: Sequence[NDArray[np.int32]], scores: Floats, least: float
-    ) -> NDArray[np.int32]:
-        """Return the documents with at least such a score, ascending."""
-        count = len(self._parts[number].postings.lengths)
-        if least > 0 and sum(map(len, touched)) * _SPARSE > count:  # reading all scores takes less than sorting these
-            return np.flatnonzero(scores[:count] >= least).astype(np.int32)
-        found = [documents[scores[documents] >= least] for documents in touched]
-        candidates: NDArray[np.int32] = np.unique(np.concatenate([*found, np.empty(0, np.int32)]))
-        return candidates
+
+def _united(lists: Sequence[NDArray[np.int32]], wanted: Sequence[Booleans]) -> NDArray[np.int32]:
+    """Return the wanted documents of several lists, ascending, each once."""
+    found = [documents[some] for documents, some in zip(lists, wanted)]
+    united: NDArray[np.int32] = np.unique(np.concatenate([*found, np.empty(0, np.int32)]))
+    return united

@@ -23,7 +23,9 @@ def made_texts(random: np.random.Generator) -> list[list[str]]:
     frequent = 1.0 / np.arange(1, 301)
     drawn = random.choice(300, (sum(SIZES), 12), p=frequent / frequent.sum())
     drawn[::3, :5] = drawn[0, :5]  # a phrase that a third of them shares
-    return [[f"w{number}" for number in row[: random.integers(3, 13)]] for row in drawn.tolist()]
+    texts = [[f"w{number}" for number in row[: random.integers(3, 13)]] for row in drawn.tolist()]
+    texts[7::20] = [texts[7]] * len(texts[7::20])  # of equal scores
+    return texts
 
 
 def counted(texts: Sequence[list[str]], query: list[str], live: Booleans) -> dict[int, float]:
@@ -62,6 +64,7 @@ def test_the_best_are_those_of_counting_every_document(removed: bool) -> None:
         ["w0"],
         ["none"],
         [*texts[9], "w0"],
+        *texts[12:21:3],
     ):
         wanted = counted(texts, query, live)
         for k in (1, 7, 60):

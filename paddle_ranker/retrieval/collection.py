@@ -167,14 +167,17 @@ class Collection:
 
     @property
     def is_current(self) -> bool:
-        """Whether this is what index.json says now; costs a look at the file's dates."""
-        return _stamp(self.folder) == self._stamp
+        """Whether this is what index.json says now, or that is gone; costs a look at the file's dates."""
+        try:
+            return _stamp(self.folder) == self._stamp
+        except FileNotFoundError:
+            return True
 
     def refresh(self) -> bool:
-        """Take up what others have added and removed; return whether there was anything."""
+        """Take up what others have added and removed, not another index; return whether there was anything."""
         with self._one_writer:
-            stamp = _stamp(self.folder)  # before it is read: what is written later is a change
-            is_new = read_manifest(self.folder).generation != self.info.generation
+            stamp, info = _stamp(self.folder), read_manifest(self.folder)  # what is written later is a change
+            is_new = info.generation > self.info.generation and info.same_kind(self.info)
             if is_new:
                 self._now = open_generation(self.folder, self._now.segments())
             self._stamp = stamp

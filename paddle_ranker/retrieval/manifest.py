@@ -101,6 +101,12 @@ class IndexInfo:
     def count(self) -> int:
         return sum(one.live for one in self.segments)
 
+    def same_kind(self, other: IndexInfo) -> bool:
+        """Return whether documents of both have the same words and vectors, by the same tower."""
+        return (
+            dataclasses.replace(other, segments=self.segments, generation=self.generation, next_id=self.next_id) == self
+        )
+
     def files(self) -> set[str]:
         """Return the names of the folders and files of the segments."""
         return {name for one in self.segments for name in (one.name, one.deleted) if name is not None}

@@ -424,7 +424,9 @@ def test_a_reload_takes_up_a_new_index_and_ranker_together(folders: dict[str, Pa
     site = Site(index=index, model=model)
     before = site.search("水稻", rank_top=3)
     shutil.rmtree(index)
+    assert site.search("水稻", rank_top=3)["hits"] == before["hits"]
     write_index(index, write_tower(tmp_path / "other" / "tower", seed=5), DOCUMENTS[:9])
+    assert site.search("水稻", rank_top=3)["hits"] == before["hits"]  # another one is not mixed with the old tower
     previous = [slot.switch(slot.load()) for slot in site.slots.values()]
     after = site.search("研究", rank_top=3, top_k=40)
     assert len(after["hits"]) == 9 < before["index"]["documents"] and after["ranked"]

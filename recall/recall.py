@@ -85,9 +85,9 @@ def _search(vectors: Vectors, queries: Vectors, options: RecallOptions) -> Itera
         found, cosines = nearest(vectors, queries, options.recall_num)
         yield from zip(found.tolist(), cosines.tolist())
         return
-    from paddle_ranker.retrieval.collection import VECTORS, Collection
-    from paddle_ranker.retrieval.indexes import Document
-    from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo
+    from paddle_ranker.retrieval.collection import VECTORS
+    from paddle_ranker.retrieval.manifest import VectorsInfo
+    from paddle_ranker.retrieval.vector_indexes import index_of_vectors
 
     defaults = VectorsInfo("faiss", vectors.shape[1])
     info = replace(
@@ -96,9 +96,7 @@ def _search(vectors: Vectors, queries: Vectors, options: RecallOptions) -> Itera
         hnsw_m=options.hnsw_m or defaults.hnsw_m,
         hnsw_ef=options.hnsw_ef or defaults.hnsw_ef,
     )
-    with TemporaryDirectory() as folder, Collection.create(Path(folder) / "index", IndexInfo(None, info)) as collection:
-        numbers = map(str, range(len(vectors)))  # the index knows texts by their numbers here
-        collection.add((Document(number, number) for number in numbers), lambda texts: vectors[[*map(int, texts)]])
+    with TemporaryDirectory() as folder, index_of_vectors(Path(folder) / "index", info, vectors) as collection:
         for hits in collection.search(VECTORS, queries, options.recall_num):
             yield [*map(int, hits.ids)], hits.scores.tolist()
 

@@ -10,10 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from paddle_ranker.retrieval.collection import VECTORS, Collection
+from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import INDEXES as INDEXES
 from paddle_ranker.retrieval.indexes import Document, Hits, IndexKind, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS
+
+
+def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Collection:
+    """Make an index folder of vectors alone, `[n, size]` float32, whose ids are their numbers; return it open."""
+    collection = Collection.create(folder, IndexInfo(None, info))
+    numbers = map(str, range(len(vectors)))
+    collection.add((Document(number, number) for number in numbers), lambda texts: vectors[[*map(int, texts)]])
+    return collection
 
 
 class FolderIndex(TowerIndex):
@@ -27,10 +36,8 @@ class FolderIndex(TowerIndex):
         super().__init__(documents, options)
         self._folder = TemporaryDirectory(prefix="paddle_ranker_")
         info = VectorsInfo(method, self._vectors.shape[1], uri="milvus.db", collection=f"ranker_{uuid.uuid4().hex}")
-        self._collection = Collection.create(Path(self._folder.name) / "index", IndexInfo(None, info))
+        self._collection = index_of_vectors(Path(self._folder.name) / "index", info, self._vectors)
         weakref.finalize(self, self._collection.close)
-        places = map(str, range(len(self)))
-        self._collection.add((Document(one, one) for one in places), lambda texts: self._vectors[[*map(int, texts)]])
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, `top_k` documents, or all if there are fewer, best first."""

@@ -11,7 +11,25 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
 FOLDER="$ROOT/checkpoint/search"
-SHORT=(--max_seq_length 64 --epochs 1 --learning_rate 5e-4 --new_parts_factor 1)
+
+# Run a command that makes a folder, which gets its name when the command has ended well: `make FOLDER COMMAND...`; the
+# name of the folder that is being made follows the command.
+make() {
+    local folder="$1"
+    shift
+    rm -rf "$folder" "$folder.part"
+    "$@" "$folder.part"
+    mv "$folder.part" "$folder"
+}
+
+# Train for an epoch: `train WHAT FOLDER FILE OPTIONS...`
+train() {
+    local what="$1" folder="$2" file="$3"
+    shift 3
+    say "search demo: training a $what for an epoch"
+    make "$folder" run_python "$ROOT/$file" --model_name_or_path "$STARTER" --max_seq_length 64 --epochs 1 \
+        --learning_rate 5e-4 --new_parts_factor 1 "$@" --save_dir
+}
 
 # Set RANKER to the demo's ranker, or to one that is trained now.
 ensure_ranker() {
@@ -19,10 +37,8 @@ ensure_ranker() {
     [ -e "$RANKER" ] && return
     RANKER="$FOLDER/ranker/last"
     [ -e "$RANKER" ] && return
-    say "search demo: training a ranker for an epoch"
-    run_python "$ROOT/ernie_matching/train_pairwise.py" --train_file "$DEMO_DATA/sort/train_pairwise.csv" \
-        --test_file "$DEMO_DATA/sort/dev_pairwise.csv" --loss ranknet_bce --model_name_or_path "$STARTER" "${SHORT[@]}" \
-        --weight_decay 0.01 --warmup_proportion 0.06 --save_dir "$FOLDER/ranker"
+    train ranker "$FOLDER/ranker" ernie_matching/train_pairwise.py --train_file "$DEMO_DATA/sort/train_pairwise.csv" \
+        --test_file "$DEMO_DATA/sort/dev_pairwise.csv" --loss ranknet_bce --weight_decay 0.01 --warmup_proportion 0.06
 }
 
 # Set TOWER to the demo's tower, or to one that is trained now.
@@ -31,17 +47,15 @@ ensure_tower() {
     [ -e "$TOWER" ] && return
     TOWER="$FOLDER/tower/last"
     [ -e "$TOWER" ] && return
-    say "search demo: training a tower for an epoch"
-    run_python "$ROOT/recall/train_batch_neg.py" --train_set_file "$DEMO_DATA/recall/train.csv" \
-        --batch_size 64 --margin 0 --scale 20 --model_name_or_path "$STARTER" "${SHORT[@]}" --pooling mean --save_dir "$FOLDER/tower"
+    train tower "$FOLDER/tower" recall/train_batch_neg.py --train_set_file "$DEMO_DATA/recall/train.csv" \
+        --batch_size 64 --margin 0 --scale 20 --pooling mean
 }
 
 # Build the index, unless it is there and of this tower.
 ensure_index() {
     ensure_tower
-    [ -e "$FOLDER/titles/index.json" ] && [ ! "$TOWER/" -nt "$FOLDER/titles/index.json" ] && return
-    rm -rf "$FOLDER/titles"
-    run_single -m paddle_ranker index build --corpus "$DEMO_DATA/recall/corpus.csv" --tower "$TOWER" --output "$FOLDER/titles"
+    [ -e "$FOLDER/titles" ] && [ ! "$TOWER/" -nt "$FOLDER/titles/index.json" ] && return
+    make "$FOLDER/titles" run_single -m paddle_ranker index build --corpus "$DEMO_DATA/recall/corpus.csv" --tower "$TOWER" --output
 }
 
 ensure_environment

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Optional, TypeVar
 
-from paddle_ranker.retrieval.collection import WORDS, Collection
+from paddle_ranker.retrieval.collection import VECTORS, Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo
@@ -88,8 +88,8 @@ class IndexSlot(Slot[ServedIndex]):
         fusion = parse_fusion(options.fusion, options.weights)
         for name in collection.searchers:
             collection.how(name, options.ef, options.nprobe)
-        if WORDS in collection.searchers:
-            collection.search(WORDS, [_PROBE], 1)  # its tokenizer is loaded now
+            if name != VECTORS:
+                collection.search(name, [_PROBE], 1)  # a tokenizer is loaded now, an index in memory is built
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time())
 
     @property

@@ -187,6 +187,8 @@ def test_the_search_demo_makes_what_it_lacks_and_serves_the_page(tmp_path: Path)
     command = ["bash", str(place / "scripts/search_demo.sh"), "--port", "0"]
     for made in (2, 0):  # trainings; the second time all is there
         with started(command, tmp_path / f"run {made}", CUDA_VISIBLE_DEVICES="", **environment) as run:
+            for stage in ("trained 4 steps", "trained 2 steps", "documents, searched by") if made else ():
+                run.until(lambda stage=stage: stage in run.output)  # type: ignore[misc]
             run.until(lambda: "search page: " in run.output)
             assert run.output.count("search demo: training") == made
             port = int(re.findall(r"^search page: http://127\.0\.0\.1:(\d+)/$", run.output, re.M)[0])

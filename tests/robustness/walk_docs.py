@@ -45,6 +45,8 @@ NOT_RUN = {
     "paddle-ranker judgments": "needs the log of many searches: tests/commands/test_judgments.py makes one",
     "judgments/dev": "is made of the log of many searches",
     "datasets/download.py": "needs a network; tests/data downloads from a server of its own",
+    "datasets/make_real.py": "needs a network, or a package; tests/data makes a package of its own",
+    "datasets/manpages": "is made of that package",
     "--budget_minutes": "takes as many minutes; tests/pretraining runs a short one",
     '--gpus "0,1,2,3"': "needs four GPUs",
     "--nproc_per_node": "tests/training/test_distributed.py starts several processes",

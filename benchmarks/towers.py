@@ -1,0 +1,199 @@
+"""Train towers here and by sentence-transformers on the same pairs; compare what they find, and how fast they learn.
+
+    python -m benchmarks.towers --model M3E --peer_python PYTHON [--seeds 1,2,3] [--pairs 3000 --epochs 1]
+
+The pairs are those of QBQTC's train file with label 1 or more, the searched texts the 16,020 titles of train and dev,
+the queries dev's 69. All systems begin with the same encoder and take turns, a seed after the other.
+
+| system | what learns |
+| --- | --- |
+| untuned | nothing |
+| sentence_transformers | MultipleNegativesRankingLoss, batches without duplicates |
+| ours | `train-batch-neg` with the same loss, batches, schedule and length |
+| ours_mined | the same, and hard negatives which `mine` finds by BM25 |
+| ours_lists | the same on all labelled pairs: titles with a lower label are negatives, too |
+| ours_taught | the same as `ours_lists`, and the scores of `--teacher`, a ranker (loss `in_batch+kl`) |
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Optional
+
+from benchmarks.harness.quality import compare, measures_table
+from benchmarks.harness.report import format_table, ratio
+from benchmarks.harness.runs import NEVER, QualityOptions, System, chosen_systems
+from benchmarks.inputs import ROOT, real_data_file
+from benchmarks.recall import qbqtc
+from paddle_ranker.commands import mine
+from paddle_ranker.data.records import LabeledPair, Pair, read_records, write_records
+from paddle_ranker.data.trec import Scores
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.evaluation.pairs import judged_runs
+from paddle_ranker.evaluation.retrieval import vector_run
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options import option, parse_options, run_command
+from paddle_ranker.retrieval.vectors import Tower
+
+SYSTEMS = ("untuned", "sentence_transformers", "ours", "ours_mined", "ours_lists", "ours_taught")
+REFERENCE, PEER = "ours", "sentence_transformers"
+MEASURES = ("r@10", "r@50", "ndcg@10")
+TOP_K = 100
+WORKER = Path("benchmarks/peers/sentence_training_worker.py")
+
+
+@dataclass(frozen=True)
+class TowersOptions(QualityOptions):
+    """Options of `python -m benchmarks.towers`."""
+
+    model: str = option(help="the encoder: a folder that is pooled by the mean; m3e-small of benchmarks.convert_real")
+    work_dir: str = option(help="folder for files and trained towers; those that are there are measured, not trained")
+    peer_python: str = option(sys.executable, help="a Python whose environment has sentence-transformers")
+    systems: str = option(
+        "untuned,sentence_transformers,ours", help=f"rows, comma-separated, from {', '.join(SYSTEMS)}"
+    )
+    pairs: int = option(0, help="train on the first pairs alone; 0: on all", minimum=0)
+    epochs: int = option(2, help="passes over the pairs", minimum=1)
+    batch_size: int = option(64, help="pairs a batch", minimum=2)
+    learning_rate: float = option(3e-5, help="maximum learning rate", above=0)
+    scale: float = option(20.0, help="cosines are multiplied by it", above=0)
+    negatives: int = option(4, help="titles that ours_mined gets for each pair", minimum=1)
+    teacher: Optional[str] = option(None, help="a trained ranker that teaches ours_taught")
+
+
+class Trainings:
+    """The systems' trainings: files in `work_dir`, a tower's folder for each system and seed."""
+
+    def __init__(self, options: TowersOptions) -> None:
+        self.options, self.folder = options, Path(options.work_dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def rows(self) -> list[LabeledPair]:
+        """The labelled pairs of all queries, up to the last one that `--pairs` counts."""
+        rows = read_records(real_data_file(self.options.data_dir, "qbqtc/train.tsv"), LabeledPair)
+        right = [number for number, row in enumerate(rows) if row.label >= 1]
+        return rows if not 0 < self.options.pairs < len(right) else rows[: right[self.options.pairs - 1] + 1]
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        return [Pair(row.query, row.title) for row in self.rows if row.label >= 1]
+
+    def train(self, system: str, seed: int) -> tuple[Path, float]:
+        """Return the folder of a system's tower, and the seconds of its training; 0 of one that was there."""
+        if system == "untuned":
+            return Path(self.options.model), 0.0
+        output = self.folder / f"{system}-{seed}"
+        if output.exists():
+            return output / "last" if (output / "last").exists() else output, 0.0
+        if system == PEER:
+            return output, self._peer(output, seed)
+        return output / "last", getattr(self, f"_{system}")(output, seed)
+
+    def _peer(self, output: Path, seed: int) -> float:
+        o, file = self.options, self.folder / "settings.json"
+        names = ("model", "epochs", "batch_size", "learning_rate", "scale", "threads")
+        settings = {name: getattr(o, name) for name in names}
+        settings.update(max_seq_length=64, warmup_proportion=0.1, seed=seed, output=str(output.resolve()))
+        file.write_text(json.dumps({**settings, "pairs": [[p.query, p.title] for p in self.pairs]}), encoding="utf-8")
+        done = subprocess.run(
+            [o.peer_python, str(ROOT / WORKER), str(file)], check=False, capture_output=True, encoding="utf-8"
+        )
+        if done.returncode:
+            raise RankerError(f"{WORKER} failed: {done.stderr[-2000:]}")
+        return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+    def _ours(self, output: Path, seed: int) -> float:
+        file = self.folder / "pairs.tsv"
+        write_records(file, self.pairs)
+        return self._fit(output, seed, file)
+
+    def _ours_mined(self, output: Path, seed: int) -> float:
+        labelled, file = self._labelled(), self.folder / f"triples-{seed}.tsv"
+        asked = ["--queries", labelled, "--output", file, "--negatives", self.options.negatives, "--seed", seed]
+        if mine.main([*map(str, asked)]):
+            raise RankerError("mining failed: see above")
+        return self._fit(output, seed, file, "--negatives", str(self.options.negatives))
+
+    def _ours_lists(self, output: Path, seed: int, *more: str) -> float:
+        # As many texts a batch as others have: a pair there has two, here many titles share their query.
+        size = str(2 * self.options.batch_size)
+        return self._fit(output, seed, self._labelled(), "--batch_size", size, "--negatives", "8", *more)
+
+    def _ours_taught(self, output: Path, seed: int) -> float:
+        if self.options.teacher is None:
+            raise UsageError("ours_taught needs --teacher RANKER")
+        return self._ours_lists(output, seed, "--loss", "in_batch+kl", "--teacher", self.options.teacher)
+
+    def _labelled(self) -> Path:
+        file = self.folder / "labelled.tsv"
+        write_records(file, self.rows)
+        return file
+
+    def _fit(self, output: Path, seed: int, file: Path, *more: str) -> float:
+        from recall.train_batch_neg import TrainBatchNegOptions, train
+
+        o = self.options
+        given = {"train": file, "model": o.model, "output": output, "seed": seed, "epochs": o.epochs, "scale": o.scale}
+        given.update(batch_size=o.batch_size, learning_rate=o.learning_rate, cpu_threads=o.threads)
+        fixed = ["--pooling=mean", "--margin=0", "--max_seq_length=64", "--warmup_proportion=0.1", "--device=cpu"]
+        typed = [*(f"--{name}={value}" for name, value in given.items()), *fixed]
+        typed += [f"--{step}={NEVER}" for step in ("save_step", "logging_steps")]
+        began = time.perf_counter()
+        train(parse_options(TrainBatchNegOptions, [*_without(typed, more), *more], "train_batch_neg.py", ""))
+        return time.perf_counter() - began
+
+
+def _without(typed: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Return the options of `typed` that `more` does not give anew."""
+    return [one for one in typed if one.partition("=")[0] not in more]
+
+
+def run(options: TowersOptions) -> None:
+    """Train, search and print the tables."""
+    names = chosen_systems(options.systems, SYSTEMS, REFERENCE)
+    seeds = options.begin()
+    trainings, real = Trainings(options), qbqtc(options.data_dir)
+    runs: dict[str, list[Scores]] = {name: [] for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    load = LoadOptions(device="cpu", threads=options.threads)
+    for seed in seeds:
+        for name in names:
+            if name == "untuned" and runs[name]:
+                continue
+            folder, took = trainings.train(name, seed)
+            tower = Tower.open(folder, load, 64, for_search=True)
+            runs[name].append(vector_run(tower, real.documents, real.queries, TOP_K))
+            seconds[name].append(took)
+            print(f"{name}, seed {seed}: {took:.0f} s of training", flush=True)
+    named = {f"{name} {number}": one for name in names for number, one in enumerate(runs[name])}
+    pairs = judged_runs("qbqtc/dev.tsv", real.qrels, named)
+    systems = [
+        System(name, tuple(pairs.of_run(one, name)[0] for one in runs[name]), tuple(seconds[name])) for name in names
+    ]
+    measured = compare(
+        pairs.query_ids, pairs.labels, systems, REFERENCE, measures=MEASURES, resamples=options.resamples
+    )
+    print(f"\nQBQTC dev, {len(real.queries)} queries; means over seeds {options.seeds}, 95% intervals over queries\n")
+    print(measures_table(systems, measured, REFERENCE))
+    if PEER in names and all(seconds[PEER]) and all(seconds[REFERENCE]):
+        count = len(trainings.pairs) * options.epochs
+        rows = [[name, f"{count / (sum(seconds[name]) / len(seeds)):.1f}"] for name in (REFERENCE, PEER)]
+        print(format_table(["system", "pairs/s"], rows))
+        print(f"ours / {PEER}, a seed at a time: {ratio(seconds[PEER], seconds[REFERENCE])}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the benchmark; return its exit status."""
+    return run_command(run, TowersOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

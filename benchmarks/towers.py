@@ -18,6 +18,7 @@ the queries dev's 69. All systems begin with the same encoder and take turns, a 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -103,9 +104,10 @@ class Trainings:
         settings = {name: getattr(o, name) for name in names}
         settings.update(max_seq_length=64, warmup_proportion=0.1, seed=seed, output=str(output.resolve()))
         file.write_text(json.dumps({**settings, "pairs": [[p.query, p.title] for p in self.pairs]}), encoding="utf-8")
-        done = subprocess.run(
-            [o.peer_python, str(ROOT / WORKER), str(file)], check=False, capture_output=True, encoding="utf-8"
-        )
+        # Without this project's folders on its path, one of which is named like a package that the library imports.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [o.peer_python, str(ROOT / WORKER), str(file)]
+        done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", env=environment)
         if done.returncode:
             raise RankerError(f"{WORKER} failed: {done.stderr[-2000:]}")
         return float(json.loads(done.stdout.splitlines()[-1])["seconds"])

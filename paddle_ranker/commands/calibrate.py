@@ -98,7 +98,8 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
 
     assert options.dev_file is not None
     encoder = parts.row_encoder
-    windows = make_windows(encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k)
+    shape = encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
+    windows = make_windows(*shape, encoder.members[0].template)
     dev = EvaluationSet(options.dev_file, encoder, options.batch_size, rules=options, windows=windows)
     relevant, queries = int((dev.labels >= RELEVANT).sum()), len(set(dev.queries))
     print(f"{options.dev_file}: {dev.report} pairs of {queries:,} queries, {relevant:,} relevant")

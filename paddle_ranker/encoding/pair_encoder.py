@@ -24,16 +24,13 @@ from paddle_ranker.encoding.columns import (
     offsets_of,
     ragged_positions,
 )
-from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.base import ModelTokenizer, PairTemplate
+from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
 from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted
 
-SPECIAL_TOKENS_A_PAIR = 3
-SPECIAL_TOKENS_A_TEXT = 2
 # Called with each row's token count before truncation, [n], special tokens included, and the length to which rows are
 # truncated; may raise an error to refuse them. A row that is to be truncated may have still more tokens.
 LengthCheck = Callable[[NDArray[np.int64], int], None]
-_SHORTEST_PAIR = SPECIAL_TOKENS_A_PAIR + 2  # room for one token of either side
 
 
 class PairRowEncoder(Protocol):
@@ -76,46 +73,46 @@ class PairRowEncoder(Protocol):
 
 
 class PairEncoder:
-    """Turn (query, title) into `[CLS] query [SEP] title [SEP]` with the ids of PaddleNLP's Python tokenizers.
+    """Turn (query, title) into ids by a model's tokenizer and its template: `[CLS] query [SEP] title [SEP]`, say.
 
     Special tokens typed in a text are plain text. A pair longer than `max_seq_length` loses tokens from the end of
     its longer side, which never empties a side; `truncated` counts such pairs. Safe to call from several threads.
 
-    Attributes: `max_seq_length`, `vocab_size` (largest id + 1), `pad_id`, `cls_id`, `sep_id`, `unk_id`, `mask_id`,
-    `backend` (what turns words into ids), `truncated`.
+    Attributes: `max_seq_length`, `vocab_size` (largest id + 1), `template`, `pad_id`, `cls_id`, `sep_id`, `unk_id`,
+    `mask_id`, `backend` (what turns words into ids), `truncated`.
     """
 
     backend = "builtin"
 
-    def __init__(self, files: TokenizerFiles, max_seq_length: int, backend: str = "auto") -> None:
+    def __init__(self, files: ModelTokenizer, max_seq_length: int, backend: str = "auto") -> None:
         if backend not in TOKENIZER_NAMES:
             raise UsageError(f"unknown tokenizer backend {quoted(backend)}: choose from {', '.join(TOKENIZER_NAMES)}")
-        if max_seq_length < _SHORTEST_PAIR:
+        self.template = files.template()
+        shortest = self.template.pair_tokens + 2  # room for one token of either side
+        if max_seq_length < shortest:
+            special = {3: "three", 4: "four"}.get(self.template.pair_tokens, str(self.template.pair_tokens))
             raise UsageError(
-                f"max_seq_length {max_seq_length}: must be at least {_SHORTEST_PAIR}, "
-                "three special tokens and one token of each text"
+                f"max_seq_length {max_seq_length}: must be at least {shortest}, "
+                f"{special} special tokens and one token of each text"
             )
         self.max_seq_length = max_seq_length
         self.vocab_size = files.vocab_size
         self.truncated = 0
         self._files = files
-        self._tokenizer = Tokenizer(files)
+        self._tokenizer = files.tokenizer()
         self._truncated_lock = threading.Lock()
         self.pad_id = self._special_id("pad_token")
-        self.cls_id = self._special_id("cls_token")
-        self.sep_id = self._special_id("sep_token")
-        self.unk_id = self._special_id("unk_token")
 
     @classmethod
     def from_folder(
         cls, folder: Union[str, os.PathLike[str]], max_seq_length: int, backend: str = "auto"
     ) -> PairEncoder:
-        """Load `vocab.txt` and the optional `tokenizer_config.json` and `special_tokens_map.json` of `folder`.
+        """Load the tokenizer of `folder`, as `read_tokenizer` does.
 
-        `backend`: one of `TOKENIZER_NAMES`, which all select the built-in tokenizer. Raises `CheckpointError` for
+        `backend`: one of `TOKENIZER_NAMES`, which all select the same tokenizer. Raises `CheckpointError` for
         unusable files, `UsageError` for another name or a `max_seq_length` below 5.
         """
-        return cls(TokenizerFiles.read(Path(folder)), max_seq_length, backend)
+        return cls(read_tokenizer(Path(folder)), max_seq_length, backend)
 
     @property
     def members(self) -> tuple[PairEncoder, ...]:
@@ -126,6 +123,21 @@ class PairEncoder:
     def token_to_id(self) -> dict[str, int]:
         """A dict from token to id; a token that the vocabulary repeats has its last id, as in PaddleNLP."""
         return self._files.token_to_id
+
+    @property
+    def cls_id(self) -> int:
+        """Id of the token that begins a pair; raises `CheckpointError` if the vocabulary has none."""
+        return self._special_id("cls_token")
+
+    @property
+    def sep_id(self) -> int:
+        """Id of the token that ends a text; raises `CheckpointError` if the vocabulary has none."""
+        return self._special_id("sep_token")
+
+    @property
+    def unk_id(self) -> int:
+        """Id of the token of unknown words; raises `CheckpointError` if the vocabulary has none."""
+        return self._special_id("unk_token")
 
     @property
     def mask_id(self) -> int:
@@ -145,26 +157,32 @@ class PairEncoder:
         Without `truncate` they keep their full length, for `paddle_ranker.encoding.windows`; engines may refuse that.
         `check` may refuse them, see `PairRowEncoder`.
         """
-        budget = self.max_seq_length - SPECIAL_TOKENS_A_PAIR
-        flat, text_lengths, first, second = self._tokenized(queries, titles, budget + 1 if truncate else None)
+        template = self.template
+        budget = self.max_seq_length - template.pair_tokens
+        most = budget + 1 if truncate and not template.keeps_end else None
+        flat, text_lengths, first, second = self._tokenized(queries, titles, most)
         text_starts = offsets_of(text_lengths)[:-1]
         first_lengths, second_lengths = text_lengths[first], text_lengths[second]
         if check is not None:
-            check(first_lengths + second_lengths + SPECIAL_TOKENS_A_PAIR, self.max_seq_length)
+            check(first_lengths + second_lengths + template.pair_tokens, self.max_seq_length)
         if truncate:
-            first_lengths, second_lengths = truncated_lengths(first_lengths, second_lengths, budget)
+            first_lengths, second_lengths = template.truncated(first_lengths, second_lengths, budget)
             self._count_truncated((first_lengths < text_lengths[first]) | (second_lengths < text_lengths[second]))
 
-        lengths = first_lengths + second_lengths + SPECIAL_TOKENS_A_PAIR
+        lengths = first_lengths + second_lengths + template.pair_tokens
         offsets = offsets_of(lengths)
-        starts, second_starts = offsets[:-1], first_lengths + 2
+        starts, ends = offsets[:-1], offsets[1:]
+        first_ends = starts + len(template.before) + first_lengths
+        second_starts = first_ends + len(template.between)
         ids = np.empty(offsets[-1], dtype=np.int32)
-        ids[starts] = self.cls_id
-        ids[starts + second_starts - 1] = self.sep_id
-        ids[offsets[1:] - 1] = self.sep_id
-        for place, text, count in ((1, first, first_lengths), (second_starts, second, second_lengths)):
-            ids[ragged_positions(starts + place, count)] = flat[ragged_positions(text_starts[text], count)]
-        return EncodedPairs(ids, offsets, second_starts.astype(np.int32), self.pad_id)
+        _put(ids, starts, template.before)
+        _put(ids, first_ends, template.between)
+        _put(ids, ends - len(template.after), template.after)
+        for place, text, count in ((starts + len(template.before), first, first_lengths),
+                                   (second_starts, second, second_lengths)):  # fmt: skip
+            source = text_starts[text] + (text_lengths[text] - count if template.keeps_end else 0)
+            ids[ragged_positions(place, count)] = flat[ragged_positions(source, count)]
+        return EncodedPairs(ids, offsets, (second_starts - starts).astype(np.int32), self.pad_id)
 
     def _tokenized(
         self, queries: Sequence[str], titles: Sequence[str], most: Optional[int]
@@ -187,15 +205,19 @@ class PairEncoder:
 
     def encode_single(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
         """Encode texts as `[CLS] text [SEP]`, truncated to `max_seq_length`; `truncated` counts those that were."""
-        flat, text_lengths = self._tokenizer.encode(texts, self.max_seq_length - SPECIAL_TOKENS_A_TEXT + 1)
+        template = self.template
+        budget = self.max_seq_length - template.text_tokens
+        flat, text_lengths = self._tokenizer.encode(texts, None if template.keeps_end else budget + 1)
         if check is not None:
-            check(text_lengths + SPECIAL_TOKENS_A_TEXT, self.max_seq_length)
-        kept = np.minimum(text_lengths, self.max_seq_length - SPECIAL_TOKENS_A_TEXT)
+            check(text_lengths + template.text_tokens, self.max_seq_length)
+        kept = np.minimum(text_lengths, budget)
         self._count_truncated(kept < text_lengths)
-        offsets = offsets_of(kept + SPECIAL_TOKENS_A_TEXT)
+        offsets = offsets_of(kept + template.text_tokens)
         ids = np.empty(offsets[-1], dtype=np.int32)
-        ids[offsets[:-1]], ids[offsets[1:] - 1] = self.cls_id, self.sep_id
-        ids[ragged_positions(offsets[:-1] + 1, kept)] = flat[ragged_positions(offsets_of(text_lengths)[:-1], kept)]
+        _put(ids, offsets[:-1], template.text_before)
+        _put(ids, offsets[1:] - len(template.text_after), template.text_after)
+        source = offsets_of(text_lengths)[:-1] + (text_lengths - kept if template.keeps_end else 0)
+        ids[ragged_positions(offsets[:-1] + len(template.text_before), kept)] = flat[ragged_positions(source, kept)]
         return EncodedTexts(ids, offsets, self.pad_id)
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
@@ -207,6 +229,14 @@ class PairEncoder:
         if is_empty.any():
             raise InputError(f"input_ids[{int(np.argmax(is_empty))}]", f"holds nothing but padding ({self.pad_id})")
         return given_pairs(input_ids, token_type_ids, self.pad_id)
+
+    def words(self) -> Sequence[str]:
+        """Return texts of the vocabulary's ordinary tokens."""
+        return self._files.words()
+
+    def text_ids(self) -> Optional[NDArray[np.int64]]:
+        """Return the id that stands for each token's text, see `ModelTokenizer.text_ids`."""
+        return self._files.text_ids()
 
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the ids of each text, [length] int32, not truncated and without special tokens."""
@@ -238,11 +268,12 @@ class PairEncoder:
         self._files.write(target)
 
     def _special_id(self, role: str) -> int:
-        token = self._files.special_tokens[role]
-        try:
-            return self._files.token_to_id[token]
-        except KeyError:
-            raise CheckpointError(f"the vocabulary has no {token} (the {role}): add it, or use another model") from None
+        token = self._files.special_tokens.get(role)
+        found = None if token is None else self._files.id_of(token)
+        if found is None:
+            what = role if token is None else f"{token} (the {role})"
+            raise CheckpointError(f"the vocabulary has no {what}: add it, or use another model")
+        return found
 
     def _count_truncated(self, is_truncated: NDArray[np.bool_]) -> None:
         count = int(np.count_nonzero(is_truncated))
@@ -303,22 +334,16 @@ class BlendedPairEncoder:
         """Do nothing: the tokenizer files are in the members' folders."""
 
 
-def truncated_lengths(
-    first: NDArray[np.int64], second: NDArray[np.int64], budget: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many tokens [n] each side keeps so that both fit into `budget` >= 2 tokens.
-
-    This is the closed form of removing one token at a time from the longer side, or from the second if both are equal
-    (PaddleNLP's `truncate_sequences`): a truncated side keeps half of the budget, or all that the other side leaves.
-    """
-    kept_first = np.minimum(first, np.maximum(budget - budget // 2, budget - second))
-    kept_second = np.minimum(second, np.maximum(budget // 2, budget - first))
-    return kept_first, kept_second
+def _put(ids: NDArray[np.int32], places: NDArray[np.int64], special: Sequence[int]) -> None:
+    for number, token in enumerate(special):
+        ids[places + number] = token
 
 
 def never_match_ids(pair_encoder: PairEncoder) -> list[int]:
     """Return the ids that carry no text: special tokens, padding and [UNK]."""
-    ids = {pair_encoder.pad_id, pair_encoder.cls_id, pair_encoder.sep_id, pair_encoder.unk_id}
-    with suppress(CheckpointError):  # a vocabulary made for ranking alone need not have [MASK]
-        ids.add(pair_encoder.mask_id)
+    template = pair_encoder.template
+    ids = {pair_encoder.pad_id, *template.before, *template.between, *template.after}
+    for role in ("unk_id", "mask_id"):  # a vocabulary made for ranking alone need not have [MASK]
+        with suppress(CheckpointError):
+            ids.add(getattr(pair_encoder, role))
     return sorted(ids)

@@ -19,9 +19,7 @@ def sample_batches(encoder: PairRowEncoder, seed: int = 0) -> Iterator[Arrays]:
     Titles share words with their queries, so that match levels and lexical features are not all zero.
     """
     random = np.random.default_rng(seed)
-    first = encoder.members[0]
-    special = {first.pad_id, first.cls_id, first.sep_id, first.unk_id}
-    words = [token.removeprefix("##") for token, number in first.token_to_id.items() if number not in special]
+    words = encoder.members[0].words()
     lengths = np.geomspace(1, encoder.max_seq_length, PAIRS).astype(int)
     queries, titles = [], []
     for length in random.permutation(lengths):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.encoding import POOLINGS, TOP_K
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
-from paddle_ranker.encoding.pair_encoder import SPECIAL_TOKENS_A_PAIR, truncated_lengths
+from paddle_ranker.encoding.tokenizers.base import BERT_SHAPE, PairTemplate
 from paddle_ranker.errors import UsageError
 
 
@@ -42,10 +42,11 @@ class Windows:
     shorter.
 
     Args:
-        max_seq_length: tokens in a window, including the three special tokens.
+        max_seq_length: tokens in a window, including the special tokens.
         pooling: max; or mean_top_k, the mean of the best `top_k` logits (of all logits, if there are fewer).
         overlap: tokens that two neighbouring windows share; default: a quarter of `max_seq_length`.
         top_k: default: 2.
+        template: of the pairs' encoder; by default three special tokens, as BERT's.
 
     Attributes: `windowed`, the number of pairs with several windows, and `cut`, the number of truncated queries. Safe
     to call from several threads.
@@ -55,13 +56,18 @@ class Windows:
     """
 
     def __init__(
-        self, max_seq_length: int, pooling: str = "max", overlap: Optional[int] = None, top_k: Optional[int] = None
+        self,
+        max_seq_length: int,
+        pooling: str = "max",
+        overlap: Optional[int] = None,
+        top_k: Optional[int] = None,
+        template: PairTemplate = BERT_SHAPE,
     ) -> None:
         if pooling not in POOLINGS:
             raise UsageError(f"--windows {pooling}: choose from {', '.join(POOLINGS)}")
         if pooling == "max" and top_k is not None:
             raise UsageError("--window_top_k belongs to --windows mean_top_k: drop it, or choose that")
-        self._room = max_seq_length - SPECIAL_TOKENS_A_PAIR
+        self._template, self._room = template, max_seq_length - template.pair_tokens
         least = self._room // 2  # title tokens in a window beside the longest query
         if overlap is not None and not 0 <= overlap < least:
             raise UsageError(
@@ -82,9 +88,10 @@ class Windows:
 
     def split(self, pairs: EncodedPairs) -> SplitPairs:
         """Return the windows of `pairs`, which must be encoded without truncation."""
-        lengths, second_starts = pairs.lengths, pairs.second_starts.astype(np.int64)
-        queries, titles = second_starts - 2, lengths - second_starts - 1
-        kept, size = truncated_lengths(queries, titles, self._room)
+        template, lengths, second_starts = self._template, pairs.lengths, pairs.second_starts.astype(np.int64)
+        before, between, after = len(template.before), len(template.between), len(template.after)
+        queries, titles = second_starts - before - between, lengths - second_starts - after
+        kept, size = template.truncated(queries, titles, self._room)
         stride = np.maximum(size - self.overlap, 1)  # of pairs with one window it is of no consequence
         counts = 1 + np.where(size < titles, -(-(titles - size) // stride), 0)
         self._count(int((counts > 1).sum()), int((kept < queries).sum()))
@@ -95,17 +102,22 @@ class Windows:
         shown = np.minimum(size[owner], titles[owner] - first)
         kept = kept[owner]
 
-        starts, sources = offsets_of(kept + shown + SPECIAL_TOKENS_A_PAIR), pairs.offsets[owner]
+        starts, sources = offsets_of(kept + shown + template.pair_tokens), pairs.offsets[owner]
         ids = np.empty(starts[-1], np.int32)
-        separator = pairs.ids[sources + second_starts[owner] - 1]
-        ids[starts[:-1]] = pairs.ids[sources]
-        ids[starts[:-1] + kept + 1] = separator
-        ids[starts[1:] - 1] = separator
-        query_places = ragged_positions(sources + 1, kept)
+        query_ends, title_starts = starts[:-1] + before + kept, starts[:-1] + before + kept + between
+        for count, target, source in (
+            (before, starts[:-1], sources),
+            (between, query_ends, sources + second_starts[owner] - between),
+            (after, starts[1:] - after, pairs.offsets[owner + 1] - after),
+        ):
+            for number in range(count):
+                ids[target + number] = pairs.ids[source + number]
+        query_places = ragged_positions(sources + before, kept)
         title_places = ragged_positions(sources + second_starts[owner] + first, shown)
-        ids[ragged_positions(starts[:-1] + 1, kept)] = pairs.ids[query_places]
-        ids[ragged_positions(starts[:-1] + kept + 2, shown)] = pairs.ids[title_places]
-        return SplitPairs(EncodedPairs(ids, starts, (kept + 2).astype(np.int32), pairs.pad_id), offsets)
+        ids[ragged_positions(starts[:-1] + before, kept)] = pairs.ids[query_places]
+        ids[ragged_positions(title_starts, shown)] = pairs.ids[title_places]
+        second = (before + kept + between).astype(np.int32)
+        return SplitPairs(EncodedPairs(ids, starts, second, pairs.pad_id), offsets)
 
     def pool(self, logits: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return one logit per pair, `[n]` float64, pooled from the logits of all windows, `[offsets[-1]]`."""
@@ -124,7 +136,13 @@ class Windows:
             self.cut += cut
 
 
-def make_windows(max_seq_length: int, windows: str, overlap: Optional[int], top_k: Optional[int]) -> Optional[Windows]:
+def make_windows(
+    max_seq_length: int,
+    windows: str,
+    overlap: Optional[int],
+    top_k: Optional[int],
+    template: PairTemplate = BERT_SHAPE,
+) -> Optional[Windows]:
     """Return the windows that the options `--windows`, `--window_overlap` and `--window_top_k` ask for, None for none.
 
     Raises `UsageError` for options that are invalid or contradict each other.
@@ -134,4 +152,4 @@ def make_windows(max_seq_length: int, windows: str, overlap: Optional[int], top_
             if value is not None:
                 raise UsageError(f"--{name} {value} is of no use without --windows: add it, or drop this")
         return None
-    return Windows(max_seq_length, windows, overlap, top_k)
+    return Windows(max_seq_length, windows, overlap, top_k, template)

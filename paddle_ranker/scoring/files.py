@@ -36,9 +36,9 @@ def scorer_for(parts: ScoringRanker, options: ScoringOptions) -> Scorer:
 
 def windows_for(parts: ScoringRanker, options: ScoringOptions) -> Optional[Windows]:
     """Return the windows that the options ask for; note if the calibration was fitted with other settings."""
-    windows = make_windows(
-        parts.row_encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
-    )
+    encoder = parts.row_encoder
+    shape = encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
+    windows = make_windows(*shape, encoder.members[0].template)
     if parts.info.calibration:
         fitted, now = parts.info.calibration.fitted_on.get("scored"), scored_with(parts.row_encoder, windows)
         if fitted and fitted != now:

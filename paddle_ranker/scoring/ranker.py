@@ -60,7 +60,9 @@ class Ranker:
                 require_count(value, name, least)
         self.info: RankerInfo = loaded.info
         self.row_encoder = loaded.row_encoder
-        self.windows = make_windows(loaded.row_encoder.max_seq_length, windows, window_overlap, window_top_k)
+        template = loaded.row_encoder.members[0].template
+        length = loaded.row_encoder.max_seq_length
+        self.windows = make_windows(length, windows, window_overlap, window_top_k, template)
         self.scorer = Scorer(
             loaded.engine,
             loaded.row_encoder,

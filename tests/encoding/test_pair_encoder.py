@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker.encoding.columns import EncodedPairs
-from paddle_ranker.encoding.pair_encoder import PairEncoder, truncated_lengths
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.tokenizers.base import BERT_SHAPE
 from paddle_ranker.errors import CheckpointError, UsageError
 from tests.tokenizer_cases import NASTY_TEXTS, SPECIAL
 
@@ -117,7 +118,7 @@ def test_of_a_long_text_no_more_words_are_looked_up_than_its_row_needs(
 def test_truncation_equals_removing_one_token_at_a_time() -> None:
     for budget in range(2, 12):
         first, second = (axis.ravel() for axis in np.meshgrid(np.arange(25), np.arange(25)))
-        kept = np.stack(truncated_lengths(first, second, budget), axis=1)
+        kept = np.stack(BERT_SHAPE.truncated(first, second, budget), axis=1)
         assert kept.tolist() == [list(one_by_one(a, b, budget)) for a, b in zip(first.tolist(), second.tolist())]
         assert (kept[first > 0, 0] > 0).all() and (kept[second > 0, 1] > 0).all()  # no side is emptied
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import Optional, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
+from paddle_ranker.encoding.tokenizers.base import FlatIds
+from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 
 _ID_BYTES = np.dtype(np.int32).itemsize
 _SOME_WORDS = 64  # that are looked up at once where not all are needed
@@ -34,10 +33,23 @@ class _WordCache(dict[str, bytes]):
         return ids
 
 
+class Vocabulary(Protocol):
+    """What WordPiece needs to know: `TokenizerFiles`, say."""
+
+    @property
+    def rules(self) -> TextRules: ...
+
+    @property
+    def token_to_id(self) -> dict[str, int]: ...
+
+    @property
+    def special_tokens(self) -> dict[str, str]: ...
+
+
 class Tokenizer:
     """Texts to ids, without special tokens; may be called from several threads at once."""
 
-    def __init__(self, files: TokenizerFiles) -> None:
+    def __init__(self, files: Vocabulary) -> None:
         self._normalize = WordSplitter(files.rules).normalize
         self._ids_of_word = _WordCache(
             WordPiece(files.token_to_id, files.token_to_id[files.special_tokens["unk_token"]])
@@ -112,7 +124,3 @@ def _with_beginnings(token_to_id: Mapping[str, int]) -> dict[str, int]:
     """Return a dict of the tokens' ids that has `_NO_TOKEN` for each beginning of a token that is no token itself."""
     beginnings = (token[:end] for token in token_to_id for end in range(1, len(token)))
     return {**dict.fromkeys(beginnings, _NO_TOKEN), **token_to_id}
-
-
-# Ids of all texts, one after another, [total] int32; tokens of each text, [n] int64.
-FlatIds = tuple[NDArray[np.int32], NDArray[np.int64]]

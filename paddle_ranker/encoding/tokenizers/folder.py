@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+from paddle_ranker.encoding.tokenizers.base import PairTemplate, bert_template
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.storage.untrusted import read_file, read_json
@@ -28,7 +31,7 @@ ROLES = {  # of special tokens, and the token of each where nothing else is said
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What a folder says about its tokenizer."""
+    """What a folder says about its WordPiece tokenizer; a `ModelTokenizer`."""
 
     vocabulary: bytes  # the file as it is, so that a copy is byte-identical
     token_to_id: dict[str, int]
@@ -55,7 +58,7 @@ class TokenizerFiles:
         for source in (read_settings(folder / SPECIAL_TOKENS_FILE), config):
             for role in ROLES:
                 if source.get(role) is not None:
-                    special_tokens[role] = _token_text(source[role], role, folder)
+                    special_tokens[role] = token_text(source[role], role, folder)
         for role in ("pad_token", "cls_token", "sep_token", "unk_token"):
             if special_tokens[role] not in token_to_id:
                 raise CheckpointError(
@@ -78,6 +81,31 @@ class TokenizerFiles:
             special_tokens=special_tokens,
             config=_complete_config({**config, _LINES: vocab_size}, rules, special_tokens),
         )
+
+    @property
+    def may_fall_short(self) -> bool:
+        """No: `vocab.txt` has a line for each token, and what lacks many was cut short."""
+        return False
+
+    def id_of(self, token: str) -> Optional[int]:
+        """Return a token's id; None if the vocabulary lacks it."""
+        return self.token_to_id.get(token)
+
+    def template(self) -> PairTemplate:
+        """Return `[CLS] query [SEP] title [SEP]`."""
+        return bert_template(*(self.token_to_id[self.special_tokens[role]] for role in ("cls_token", "sep_token")))
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the built-in tokenizer."""
+        return Tokenizer(self)
+
+    def words(self) -> Sequence[str]:
+        """Return the texts of all tokens but the special ones, without `##`."""
+        special = {self.special_tokens[role] for role in ("pad_token", "cls_token", "sep_token", "unk_token")}
+        return [token.removeprefix(CONTINUATION) for token in self.token_to_id if token not in special]
+
+    def text_ids(self) -> None:
+        """Return None: a token and the same one inside a word (`##`) are two."""
 
     def write(self, folder: Path) -> None:
         """Write the three files into `folder`, which must exist."""
@@ -126,7 +154,8 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _token_text(value: Any, role: str, folder: Path) -> str:
+def token_text(value: Any, role: str, folder: Path) -> str:
+    """Return the token of a role, as a settings file has it; raises `CheckpointError` if it is none."""
     text = value.get("content") if isinstance(value, dict) else value  # an AddedToken is saved as an object
     if not isinstance(text, str):
         raise CheckpointError(f"{folder}: {role} is {quoted(value)}, expected a token such as [UNK]")

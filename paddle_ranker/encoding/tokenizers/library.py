@@ -1,0 +1,186 @@
+"""Tokenizers of the `tokenizers` library: whatever `tokenizer.json` describes, Unigram, byte-level BPE or WordPiece."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.encoding.tokenizers.base import FlatIds, PairTemplate
+from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, SPECIAL_TOKENS_FILE, read_settings, token_text
+from paddle_ranker.errors import CheckpointError, DependencyError, brief
+from paddle_ranker.storage.untrusted import UncheckedObject, read_file
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as Library
+
+TOKENIZER_FILE = "tokenizer.json"
+_MOST_BYTES = 256 * 1024 * 1024  # of tokenizer.json: vocabularies of 250,000 tokens take 17 million
+# The tokens of a role in a folder that holds nothing but tokenizer.json; the first that the vocabulary has is taken.
+_USUAL = {
+    "unk_token": ("<unk>", "[UNK]"),
+    "pad_token": ("<pad>", "[PAD]"),
+    "mask_token": ("<mask>", "[MASK]"),
+    "cls_token": ("<s>", "[CLS]"),
+    "sep_token": ("</s>", "[SEP]"),
+}
+_UNDECODABLE = "\ufffd"  # of tokens that are parts of characters
+_NO_TEXT = -1
+
+
+@dataclass(frozen=True)
+class LibraryFiles:
+    """A folder's tokenizer of the `tokenizers` library; a `ModelTokenizer`.
+
+    files: a dict from file name to content, `tokenizer.json` and what lies beside it, so that copies are byte-identical
+    special_tokens: a dict from role to token
+    settings: what tokenizer_config.json says
+    """
+
+    files: dict[str, bytes]
+    special_tokens: dict[str, str]
+    settings: UncheckedObject
+
+    @classmethod
+    def read(cls, folder: Path) -> LibraryFiles:
+        """Read `tokenizer.json` and, where they exist, `tokenizer_config.json` and `special_tokens_map.json`.
+
+        Raises `CheckpointError` if a file cannot be used, or the tokenizer has no padding token.
+        """
+        path = folder / TOKENIZER_FILE
+        files = {TOKENIZER_FILE: read_file(path, _MOST_BYTES)}
+        settings, special = {}, {}
+        for name in (SPECIAL_TOKENS_FILE, CONFIG_FILE):
+            if (folder / name).is_file():
+                files[name] = read_file(folder / name)
+                settings = read_settings(folder / name)
+                stated = {role: settings[role] for role in _USUAL if settings.get(role) is not None}
+                special.update((role, token_text(token, role, folder)) for role, token in stated.items())
+        found = cls(files, special, settings if CONFIG_FILE in files else {})
+        try:
+            library = found.library
+        except DependencyError:
+            raise
+        except Exception as error:  # the library raises nothing more special
+            raise CheckpointError(f"{path}: the tokenizers library cannot read it ({brief(str(error))})") from None
+        for role, tokens in _USUAL.items():
+            known = [token for token in (special.get(role), *tokens) if token and library.token_to_id(token) is not None]
+            if known:
+                special[role] = known[0]
+        if "pad_token" not in special:
+            raise CheckpointError(f"{path}: has no padding token ({' or '.join(_USUAL['pad_token'])}); copy it again")
+        return found
+
+    @cached_property
+    def library(self) -> Library:
+        """The library's tokenizer: without truncation and padding, and special tokens in texts are plain text."""
+        try:
+            from tokenizers import Tokenizer as Library
+        except ImportError as error:
+            raise DependencyError(f"{TOKENIZER_FILE} needs tokenizers ({error}): pip install tokenizers") from None
+        # Its threads would come on top of the server's and the engine's; its warning of forks would be of no use.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        library = Library.from_buffer(self.files[TOKENIZER_FILE])
+        library.no_truncation()
+        library.no_padding()
+        library.encode_special_tokens = True
+        return library
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """Largest id + 1."""
+        count = self.library.get_vocab_size(with_added_tokens=True)
+        # As a rule ids have no gaps; making a dict of them all takes as long as all the rest.
+        has_gaps = self.library.id_to_token(count - 1) is None or self.library.id_to_token(count) is not None
+        return max(self.token_to_id.values()) + 1 if has_gaps else count
+
+    @property
+    def may_fall_short(self) -> bool:
+        """Yes: `tokenizer.json` is whole or cannot be read, and some models have embeddings for later tokens."""
+        return True
+
+    @cached_property
+    def token_to_id(self) -> dict[str, int]:
+        """A dict from token to id."""
+        return self.library.get_vocab(with_added_tokens=True)
+
+    def id_of(self, token: str) -> Optional[int]:
+        """Return a token's id; None if the vocabulary lacks it."""
+        return self.library.token_to_id(token)
+
+    def template(self) -> PairTemplate:
+        """Return what the library's post-processor puts around two texts and around one."""
+        first, second = (self.library.encode(text, add_special_tokens=False) for text in ("a", "b"))
+        pair = self.library.post_process(first, second, add_special_tokens=True)
+        text = self.library.post_process(first, None, add_special_tokens=True)
+        before, between, after = _around(pair, 2)
+        text_before, text_after = _around(text, 1)
+        keeps_end = self.settings.get("truncation_side") == "left"
+        return PairTemplate(before, between, after, text_before, text_after, True, keeps_end)
+
+    def tokenizer(self) -> LibraryTokenizer:
+        """Return what turns texts into ids."""
+        return LibraryTokenizer(self.library)
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """What each token spells, without the spaces around it; "" for special tokens."""
+        special = {self.library.token_to_id(token) for token in self.special_tokens.values()}
+        found = self.library.decode_batch([[number] for number in range(self.vocab_size)], skip_special_tokens=False)
+        return ["" if number in special else text.strip() for number, text in enumerate(found)]
+
+    def words(self) -> Sequence[str]:
+        """Return the texts of all tokens that spell whole characters."""
+        words = [text.removeprefix("##") for text in self._texts]
+        return [word for word in words if word and _UNDECODABLE not in word]
+
+    def text_ids(self) -> NDArray[np.int64]:
+        """Return the id that stands for a token's text: the smallest of all tokens that spell it in any case."""
+        first: dict[str, int] = {}
+        ids = np.arange(self.vocab_size)
+        for number, text in enumerate(self._texts):
+            if not text:
+                ids[number] = _NO_TEXT
+            elif _UNDECODABLE not in text:
+                ids[number] = first.setdefault(text.casefold(), number)
+        return ids
+
+    def write(self, folder: Path) -> None:
+        """Write the files into `folder`, as they were read."""
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+
+class LibraryTokenizer:
+    """Texts to ids by the library; it lets other threads run meanwhile."""
+
+    def __init__(self, library: Library):
+        self._library = library
+
+    def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
+        """Return the ids of `texts`; `most` is of no use here."""
+        # The library takes no halves of surrogate pairs, which JSON can hold.
+        sound = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        rows = [encoding.ids for encoding in self._library.encode_batch_fast(sound, add_special_tokens=False)]
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        return np.fromiter((number for row in rows for number in row), np.int32, count=int(lengths.sum())), lengths
+
+
+def _around(encoding: Encoding, texts: int) -> list[tuple[int, ...]]:
+    """Return the special tokens before, between and after the texts of an encoding."""
+    found: list[list[int]] = [[] for _ in range(texts + 1)]
+    place = 0
+    for number, text in zip(encoding.ids, encoding.sequence_ids):
+        if text is None:
+            found[place].append(number)
+        else:
+            place = text + 1
+    return [tuple(part) for part in found]

@@ -1,0 +1,19 @@
+"""Read the tokenizer of a model folder, whichever kind it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
+from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE, LibraryFiles
+
+
+def read_tokenizer(folder: Path) -> ModelTokenizer:
+    """Read a folder's `vocab.txt` (WordPiece, built in), or else its `tokenizer.json` (the tokenizers library's).
+
+    Raises `CheckpointError` if there is neither, or what is there cannot be used.
+    """
+    if not (folder / VOCABULARY_FILE).is_file() and (folder / TOKENIZER_FILE).is_file():
+        return LibraryFiles.read(folder)
+    return TokenizerFiles.read(folder)

@@ -112,11 +112,10 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 
 def _to_paddle(source: Path, temporary: Path) -> list[str]:
     from paddle_ranker.model.config import write_config
-    from paddle_ranker.model.families import make_pair_encoder
+    from paddle_ranker.model.families import family_of, make_pair_encoder
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.hugging_face.read import find_encoder, read_model
     from paddle_ranker.model.hugging_face.sentences import stated_length
-    from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
     from paddle_ranker.model.info import RankerInfo
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
@@ -132,10 +131,11 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
             f"{source}: holds no model.safetensors and no pytorch_model.bin to convert: it is {there.what}; {there.use}"
         )
     model = read_model(folder)
-    bring_tokenizer(folder, temporary)
+    family = family_of(model.config.model_type)
+    family.bring_tokenizer(folder, temporary)
     length = min(stated_length(folder), model.config.longest_pair)
     pair_encoder = make_pair_encoder(temporary, model.config, length)
-    network = RankerNetwork(model.config, None)
+    network = RankerNetwork(model.config, None, encoder=family.network(model.config))
     try:
         new_parts = load_parameters(network, name_parameters(model.arrays), allow_new=not model.has_head)
     except CheckpointError as error:
@@ -172,9 +172,9 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
 
 
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
     from paddle_ranker.model.config import read_config
-    from paddle_ranker.model.families import make_pair_encoder
+    from paddle_ranker.model.families import family_of, make_pair_encoder
     from paddle_ranker.model.hugging_face.read import find_encoder
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
@@ -207,7 +207,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
         masked_lm = {} if "head.weight" in named else masked_lm_head(arrays)
         has_head, has_match = "head.weight" in named, "match_embeddings.weight" in named
         kept = parameters_to_write(named, config, drop_match_embeddings=options.drop_match_embeddings)
-        network = RankerNetwork(config, None)
+        network = RankerNetwork(config, None, encoder=family_of(config.model_type).network(config))
         new_parts = load_parameters(network, kept, allow_new=not has_head)
         length = info.max_seq_length if info else config.longest_pair
         make_pair_encoder(source, config, length)
@@ -216,7 +216,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     written = {name: state[name] for name in state if name.rpartition(".")[0] not in new_parts}
     architecture = write_model(temporary, {**written, **masked_lm}, config)
-    write_tokenizer(TokenizerFiles.read(source), temporary, length)
+    write_tokenizer(read_tokenizer(source), temporary, length)
     changed = has_match and bool(named["match_embeddings.weight"].any())
     if has_head and info:  # what a ranker was, and how well it did, for its way back
         training = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
@@ -260,7 +260,7 @@ def _to_tower(source: Path, temporary: Path, options: ConvertOptions) -> list[st
 
 
 def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
     from paddle_ranker.model.hugging_face.sentences import write_sentences
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
@@ -272,7 +272,7 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
     write_model(temporary, parameters_to_write(named, config, drop_match_embeddings=False), config)
     with tempfile.TemporaryDirectory() as folder:
         model.row_encoder.save(folder)
-        write_tokenizer(TokenizerFiles.read(Path(folder)), temporary, info.max_seq_length)
+        write_tokenizer(read_tokenizer(Path(folder)), temporary, info.max_seq_length)
     # The library has no pooler: it is a dense layer over the first token's state.
     layers = [(f"{ENCODER}pooler.dense", True)] if info.pooling == "pooler" else []
     layers += [("output_layer", info.output_tanh)] if info.output_layer else []

@@ -10,6 +10,7 @@ from typing import Optional
 
 import paddle
 
+from paddle_ranker.encoding.tokenizers.reading import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import Variable, conf_names, variables_of, write_configs
@@ -21,7 +22,7 @@ from paddle_ranker.model.opened import ExportFacts, ModelInfo, with_export
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
-_DESCRIPTIONS = ("config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+_DESCRIPTIONS = ("config.json", *TOKENIZER_FILES)
 _TOUCHED = "fluid_time_file"  # Paddle Serving's launcher makes it in the folder that it serves
 
 

@@ -16,6 +16,7 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
+from paddle_ranker.encoding.tokenizers.reading import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs
 from paddle_ranker.export.static_model import StaticModel, name_outputs
@@ -121,7 +122,7 @@ def _facts(folder: Path, prefix: str, signature: Signature, parities: dict[str, 
     }
 
 
-_OWN_FILES = {"README.md", "config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"}
+_OWN_FILES = {"README.md", "config.json", *TOKENIZER_FILES}
 
 
 def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -> None:

@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.errors import CheckpointError, brief, quoted
+from paddle_ranker.registry import Registry
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
-_MAY_BE_0 = frozenset({"type_vocab_size", "task_type_vocab_size", "task_id", "pad_token_id"})
+_MAY_BE_0 = frozenset(
+    {"type_vocab_size", "task_type_vocab_size", "task_id", "pad_token_id", "conv_kernel_size", "embedding_size"}
+)
+_MAY_BE_NEGATIVE = frozenset({"max_relative_positions", "position_buckets"})  # -1: not said
+_ROBERTAS = ("roberta", "xlm-roberta", "camembert")  # positions start after the padding index
 _ALLOWANCE, _SMALL = 2, 1 << 20
 # Embeddings without a token: ERNIE's have some of 18,000 or 40,000, other models fill up to a multiple of 8 to 128.
 _LEAST_PADDING, _MOST_PADDING = 7, 127
@@ -47,7 +52,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), type(field.default)
-            least = 0 if field.name in _MAY_BE_0 else 1
+            least = -1 if field.name in _MAY_BE_NEGATIVE else 0 if field.name in _MAY_BE_0 else 1
             if field.name == "vocab_size" or kind is int:
                 if isinstance(value, bool) or not isinstance(value, int) or value < least:
                     raise CheckpointError(
@@ -89,8 +94,12 @@ class EncoderConfig:
     @property
     def longest_pair(self) -> int:
         """The maximum length of a pair in tokens: the number of positions."""
-        # RoBERTa's positions start after the padding index.
-        return self.max_position_embeddings - (self.pad_token_id + 1 if self.model_type == "roberta" else 0)
+        return self.max_position_embeddings - self.first_position
+
+    @property
+    def first_position(self) -> int:
+        """The position of the first token: RoBERTa's start after the padding index."""
+        return self.pad_token_id + 1 if self.model_type in _ROBERTAS else 0
 
     @classmethod
     def small(
@@ -121,8 +130,13 @@ class EncoderConfig:
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
         """Take the known fields of a parsed `config.json`; missing ones get PaddleNLP's defaults for the model type.
 
+        The result is of the class that `SHAPES` has for the `model_type`.
+
         Raises `CheckpointError` if `vocab_size` is missing or a value is unusable.
         """
+        model_type = values.get("model_type")
+        if cls is EncoderConfig and isinstance(model_type, str) and model_type in SHAPES:
+            return SHAPES[model_type].from_dict(values)
         known = {field.name for field in dataclasses.fields(cls)}
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
         if "vocab_size" not in chosen:
@@ -133,8 +147,108 @@ class EncoderConfig:
 
     def to_dict(self) -> UncheckedObject:
         """Return what `config.json` holds; PaddleNLP's `AutoModel` reads it as the plain encoder."""
-        architecture = {"ernie": "ErnieModel", "ernie_gram": "ErnieGramModel"}.get(self.model_type, "BertModel")
-        return {**dataclasses.asdict(self), "architectures": [architecture]}
+        prefixes = {model_type: prefix for prefix, model_type in _ARCHITECTURES.items()}
+        return {**dataclasses.asdict(self), "architectures": [f"{prefixes.get(self.model_type, 'Bert')}Model"]}
+
+
+SHAPES: Registry[type[EncoderConfig]] = Registry("shape of encoders")  # by model_type, where it is not EncoderConfig
+
+
+@dataclass(frozen=True)
+class ElectraConfig(EncoderConfig):
+    """ELECTRA's: the embeddings may be narrower than the layers, which then begin with a projection."""
+
+    embedding_size: int = 128
+
+    @property
+    def least_parameters(self) -> int:
+        """A lower bound on the encoder's number of parameters."""
+        rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
+        layer = 4 * self.hidden_size + 2 * self.intermediate_size
+        return self.embedding_size * rows + self.hidden_size * self.num_hidden_layers * layer
+
+
+@dataclass(frozen=True)
+class ModernBertConfig(EncoderConfig):
+    """ModernBERT's: rotary positions, local attention in most layers, gated feed-forward layers, mostly no biases.
+
+    Every `global_attn_every_n_layers`-th layer, from the first on, attends to all tokens, the others to `local_attention`
+    tokens around each.
+    """
+
+    type_vocab_size: int = 0
+    hidden_act: str = "gelu"
+    max_position_embeddings: int = 8192
+    layer_norm_eps: float = 1e-5
+    global_attn_every_n_layers: int = 3
+    local_attention: int = 128
+    global_rope_theta: float = 160000.0
+    local_rope_theta: float = 10000.0
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    classifier_bias: bool = False
+    classifier_activation: str = "gelu"
+    classifier_pooling: str = "cls"
+
+    @property
+    def least_parameters(self) -> int:
+        """A lower bound on the encoder's number of parameters."""
+        layer = 4 * self.hidden_size + 3 * self.intermediate_size
+        return self.hidden_size * (self.vocab_size + self.num_hidden_layers * layer)
+
+
+@dataclass(frozen=True)
+class DebertaConfig(EncoderConfig):
+    """DeBERTa-v2's and -v3's: attention by content and by relative positions, in logarithmic buckets.
+
+    pos_att_type: c2p and p2c, from content to positions and from positions to content
+    share_att_key: whether positions go through the layers' own queries and keys
+    norm_rel_ebd: "layer_norm" or "none", for the embeddings of relative positions
+    position_biased_input: whether there are embeddings of absolute positions, too
+    conv_kernel_size: of a convolution beside the first layer; 0: there is none
+    """
+
+    type_vocab_size: int = 0
+    layer_norm_eps: float = 1e-7
+    relative_attention: bool = False
+    max_relative_positions: int = -1
+    position_buckets: int = -1
+    norm_rel_ebd: str = "none"
+    share_att_key: bool = False
+    position_biased_input: bool = True
+    pos_att_type: tuple[str, ...] = ()
+    conv_kernel_size: int = 0
+    conv_act: str = "tanh"
+    conv_groups: int = 1
+    embedding_size: int = 0
+    pooler_hidden_act: str = "gelu"
+
+    @classmethod
+    def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
+        """Take the known fields; `pos_att_type` may be a text, "p2c|c2p"."""
+        stated = values.get("pos_att_type") or ()
+        kinds = stated.lower().split("|") if isinstance(stated, str) else list(map(str, stated))
+        return super().from_dict({**values, "pos_att_type": tuple(kind.strip() for kind in kinds)})
+
+    @property
+    def span(self) -> int:
+        """Number of relative positions to either side."""
+        if self.position_buckets > 0:
+            return self.position_buckets
+        return self.max_relative_positions if self.max_relative_positions > 0 else self.max_position_embeddings
+
+    @property
+    def least_parameters(self) -> int:
+        """A lower bound on the encoder's number of parameters."""
+        layer = 4 * self.hidden_size + 2 * self.intermediate_size
+        return self.hidden_size * (self.vocab_size + self.num_hidden_layers * layer)
+
+
+for _type, _shape in {
+    "electra": ElectraConfig, "modernbert": ModernBertConfig, "deberta-v2": DebertaConfig
+}.items():  # fmt: skip
+    SHAPES.add(_type, _shape)
 
 
 def read_config(folder: Path) -> Optional[EncoderConfig]:
@@ -158,7 +272,16 @@ def write_config(folder: Path, config: EncoderConfig) -> None:
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
-_ARCHITECTURES = {"ErnieGram": "ernie_gram", "Ernie": "ernie", "Bert": "bert", "Roberta": "roberta"}
+_ARCHITECTURES = {
+    "ErnieGram": "ernie_gram",
+    "Ernie": "ernie",
+    "Bert": "bert",
+    "Roberta": "roberta",
+    "XLMRoberta": "xlm-roberta",
+    "Electra": "electra",
+    "ModernBert": "modernbert",
+    "DebertaV2": "deberta-v2",
+}
 
 
 def _flatten(values: UncheckedObject) -> UncheckedObject:
@@ -226,15 +349,19 @@ def config_by_name(name: str) -> EncoderConfig:
     return published_model(name).config
 
 
-def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig) -> None:
-    """Raise `CheckpointError` if a tokenizer's vocabulary size or padding id does not fit the model of `config`."""
+def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, may_fall_short: bool = False) -> None:
+    """Raise `CheckpointError` if a tokenizer's vocabulary size or padding id does not fit the model of `config`.
+
+    With `may_fall_short`, there may be many more embeddings than tokens.
+    """
     if vocab_size > config.vocab_size:
+        file = "tokenizer.json" if may_fall_short else "vocab.txt"
         raise CheckpointError(
             f"the vocabulary has ids up to {vocab_size - 1} but the model has {config.vocab_size} "
-            "word embeddings: vocab.txt is another model's"
+            f"word embeddings: {file} is another model's"
         )
     lacking = config.vocab_size - vocab_size
-    if lacking > max(_LEAST_PADDING, min(_MOST_PADDING, config.vocab_size // 100)):
+    if not may_fall_short and lacking > max(_LEAST_PADDING, min(_MOST_PADDING, config.vocab_size // 100)):
         raise CheckpointError(
             f"the vocabulary has {vocab_size:,} tokens, but the model has {config.vocab_size:,} word embeddings: "
             "vocab.txt was cut short, or is another model's; copy it again"

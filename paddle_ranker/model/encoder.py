@@ -8,7 +8,8 @@ and values either (`Attention.for_one`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Optional
 
 import paddle
@@ -22,12 +23,16 @@ from paddle_ranker.model.dropout import Dropout, Masks
 MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score
 
 
+def activation_named(name: str) -> Callable[[Tensor], Tensor]:
+    """Return an activation: one of Paddle's, or `gelu_new`, which approximates `gelu` by tanh."""
+    return partial(F.gelu, approximate=True) if name == "gelu_new" else getattr(F, name)  # type: ignore[no-any-return]
+
+
 class Embeddings(nn.Layer):
     """Sum the word, position, type (and task) embeddings, then LayerNorm and dropout."""
 
-    def __init__(self, config: EncoderConfig, masks: Masks):
+    def __init__(self, config: EncoderConfig, masks: Masks, size: int):
         super().__init__()
-        size = config.hidden_size
         self.word_embeddings = nn.Embedding(config.vocab_size, size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
         if config.type_vocab_size > 0:
@@ -41,10 +46,12 @@ class Embeddings(nn.Layer):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
         # cumsum rather than arange(length): it exports with a length that stays free.
         positions = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - 1
-        if self.config.model_type == "roberta":  # its positions start after the padding index
-            positions = positions + self.config.pad_token_id + 1
+        if self.config.first_position:
+            positions = positions + self.config.first_position
         hidden = self.word_embeddings(input_ids) + self.position_embeddings(positions)
-        if self.config.type_vocab_size > 0:
+        if self.config.type_vocab_size == 1:  # RoBERTa's, which both texts have
+            hidden = hidden + self.token_type_embeddings.weight[0]
+        elif self.config.type_vocab_size > 1:
             hidden = hidden + self.token_type_embeddings(token_type_ids)
         if self.config.use_task_id:
             hidden = hidden + self.task_type_embeddings.weight[self.config.task_id]
@@ -69,7 +76,7 @@ class EncoderLayer(nn.Layer):
         self.norm1 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
         self.norm2 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
         self.dropout1, self.dropout2 = Dropout(dropout, masks), Dropout(dropout, masks)
-        self.activation = getattr(F, config.hidden_act)
+        self.activation = activation_named(config.hidden_act)
 
     def forward(
         self, hidden: Tensor, mask: Tensor, first_token_only: bool = False, places: Optional[Tensor] = None
@@ -117,39 +124,54 @@ class _Layers(nn.Layer):
             self.norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
 
 
-class _Pooler(nn.Layer):
-    def __init__(self, config: EncoderConfig):
+class Pooler(nn.Layer):
+    """A linear layer and an activation over the first token's state."""
+
+    def __init__(self, size: int, activation: str = "tanh"):
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = nn.Linear(size, size)
+        self.activation = activation_named(activation)
 
     def forward(self, first: Tensor) -> Tensor:
-        return paddle.tanh(self.dense(first))
+        return self.activation(self.dense(first))
 
 
 class _Seeded:
     """A layer that seeds the random generator before it computes."""
 
-    def __init__(self, layer: EncoderLayer, seed: int, masks: Masks):
+    def __init__(self, layer: nn.Layer, seed: int, masks: Masks):
         self.layer, self.seed, self.masks = layer, seed, masks
 
-    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor, *context: Tensor) -> Tensor:
         paddle.seed(self.seed)
         self.masks.restart()
-        return self.layer(hidden, mask)
+        return self.layer(hidden, *context)
 
 
 class Encoder(nn.Layer):
-    """Encode token ids into hidden states, or into one pooled vector a sequence."""
+    """Encode token ids into hidden states, or into one pooled vector a sequence.
+
+    The encoder of another family overrides how its parts are made, or `_embed` and what is computed of it.
+    """
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
         self.masks = Masks()
-        self.embeddings = Embeddings(config, self.masks)
-        self.encoder = _Layers(config, self.masks)
-        self.pooler = _Pooler(config)
+        self.embeddings = self._make_embeddings()
+        self.encoder = self._make_layers()
+        self.pooler = self._make_pooler()
         self.gradient_checkpointing = False  # compute a layer's activations again on the way back, and keep none
         self._initialise()
+
+    def _make_embeddings(self) -> nn.Layer:
+        return Embeddings(self.config, self.masks, self.config.hidden_size)
+
+    def _make_layers(self) -> nn.Layer:
+        return _Layers(self.config, self.masks)
+
+    def _make_pooler(self) -> nn.Layer:
+        return Pooler(self.config.hidden_size)
 
     def _initialise(self) -> None:
         """Draw every matrix from N(0, initializer_range) truncated at two standard deviations, as BERT does."""
@@ -163,13 +185,18 @@ class Encoder(nn.Layer):
     def _embed(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         if self.training:
             self.masks.restart()
-        mask = (input_ids == self.config.pad_token_id).astype(self.pooler.dense.weight.dtype) * MASKED
-        return self.embeddings(input_ids, token_type_ids, extra), mask.unsqueeze([1, 2])
+        return self.embeddings(input_ids, token_type_ids, extra), self._mask(input_ids)
 
-    def _through(self, layers: Iterable[EncoderLayer], hidden: Tensor, mask: Tensor) -> Tensor:
+    def _mask(self, input_ids: Tensor) -> Tensor:
+        """Return what is added to the products of queries and keys, `[batch, 1, 1, length]`."""
+        mask = (input_ids == self.config.pad_token_id).astype(self.pooler.dense.weight.dtype) * MASKED
+        return mask.unsqueeze([1, 2])
+
+    def _through(self, layers: Iterable[nn.Layer], hidden: Tensor, *context: Tensor) -> Tensor:
+        """Return what the layers make of `hidden`; `context` is what each of them is given with it, such as a mask."""
         if not (self.gradient_checkpointing and self.training):
             for layer in layers:
-                hidden = layer(hidden, mask)
+                hidden = layer(hidden, *context)
             return hidden
         from paddle.distributed.fleet.utils import recompute
 
@@ -177,7 +204,8 @@ class Encoder(nn.Layer):
         # in both passes on every device.
         seed = int(paddle.randint(0, 2**30, [1]))
         for number, layer in enumerate(layers):
-            hidden = recompute(_Seeded(layer, seed + number, self.masks), hidden, mask, preserve_rng_state=False)
+            seeded = _Seeded(layer, seed + number, self.masks)
+            hidden = recompute(seeded, hidden, *context, preserve_rng_state=False)
         paddle.seed(seed + len(self.encoder.layers))
         self.masks.restart()
         return hidden

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Optional, Union
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig, config_by_name, read_config
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.families import EncoderFamily, Named, family_of, pair_encoder_of
 from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
+from paddle_ranker.model.hugging_face.sentences import stated_length
 from paddle_ranker.model.network import ENCODER, parts_of
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
 from paddle_ranker.model.pretrained import resolve_model
@@ -40,13 +42,15 @@ class Checkpoint:
     arrays: named as by `EncoderFamily.name_parameters`: the encoder's begin with `encoder.`; heads are included
     unnamed: all arrays of the file, under the names they have there
     tokenizer: reads the tokenizer's files; raises `CheckpointError` if they are missing or unusable
+    stated_length: the longest text in tokens that a transformers folder states; None for other folders
     """
 
     file: Path
     config: EncoderConfig
     arrays: Named
     unnamed: Named
-    tokenizer: Callable[[], TokenizerFiles]
+    tokenizer: Callable[[], ModelTokenizer]
+    stated_length: Optional[int] = None
 
     @property
     def family(self) -> EncoderFamily:
@@ -88,7 +92,7 @@ def _of_folder(source: Path, model_name: Optional[str], wanted: str) -> Checkpoi
         named = family_of(config.model_type).name_parameters(arrays)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    return Checkpoint(file, config, named, arrays, lambda: TokenizerFiles.read(folder))
+    return Checkpoint(file, config, named, arrays, lambda: read_tokenizer(folder))
 
 
 def _of_hugging_face(folder: Path) -> Checkpoint:
@@ -100,12 +104,12 @@ def _of_hugging_face(folder: Path) -> Checkpoint:
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
 
-    def tokenizer() -> TokenizerFiles:
+    def tokenizer() -> ModelTokenizer:
         with tempfile.TemporaryDirectory() as temporary:
             family.bring_tokenizer(folder, Path(temporary))
-            return TokenizerFiles.read(Path(temporary))
+            return read_tokenizer(Path(temporary))
 
-    return Checkpoint(file, model.config, named, model.arrays, tokenizer)
+    return Checkpoint(file, model.config, named, model.arrays, tokenizer, stated_length(folder))
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class LoadedEncoder:
     """
 
     network: Encoder
-    tokenizer: TokenizerFiles
+    tokenizer: ModelTokenizer
     config: EncoderConfig
     new_parts: list[str]
     checkpoint: Checkpoint

@@ -6,13 +6,14 @@ Importing it does not import Paddle: servers without it make their pair encoders
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits
 from paddle_ranker.registry import Registry
@@ -31,7 +32,7 @@ class EncoderFamily:
     network: makes an encoder with random parameters from a configuration; a subclass of `Encoder`, say
     name_parameters: renames a checkpoint's arrays to the network's names, after `encoder.`, and the heads beside it
     read_hugging_face: reads a transformers folder: the configuration, and arrays as `name_parameters` takes them
-    bring_tokenizer: converts the tokenizer of a transformers folder (first path) to `TokenizerFiles` in the second
+    bring_tokenizer: writes the tokenizer of a transformers folder (first path) into the second, for `read_tokenizer`
     pair_encoder: makes the encoder of pairs and texts, with the family's template, from a tokenizer, a maximum
         length in tokens and a backend's name
     """
@@ -40,13 +41,31 @@ class EncoderFamily:
     name_parameters: Callable[[Named], Named]
     read_hugging_face: Callable[[Path], HuggingFaceModel]
     bring_tokenizer: Callable[[Path, Path], object]
-    pair_encoder: Callable[[TokenizerFiles, int, str], PairEncoder]
+    pair_encoder: Callable[[ModelTokenizer, int, str], PairEncoder]
 
 
-def _network(config: EncoderConfig) -> Encoder:
+def _bert(config: EncoderConfig) -> Encoder:
     from paddle_ranker.model.encoder import Encoder
 
     return Encoder(config)
+
+
+def _electra(config: EncoderConfig) -> Encoder:
+    from paddle_ranker.model.networks.electra import ElectraEncoder
+
+    return ElectraEncoder(config)
+
+
+def _modernbert(config: EncoderConfig) -> Encoder:
+    from paddle_ranker.model.networks.modernbert import ModernBertEncoder
+
+    return ModernBertEncoder(config)
+
+
+def _deberta(config: EncoderConfig) -> Encoder:
+    from paddle_ranker.model.networks.deberta import DebertaEncoder
+
+    return DebertaEncoder(config)
 
 
 def _name_parameters(arrays: Named) -> Named:
@@ -61,16 +80,28 @@ def _read_hugging_face(folder: Path) -> HuggingFaceModel:
     return read_model(folder)
 
 
-def _bring_tokenizer(source: Path, target: Path) -> object:
+def _bring_wordpiece(source: Path, target: Path) -> object:
     from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
 
     return bring_tokenizer(source, target)
 
 
+def _bring_library(source: Path, target: Path) -> object:
+    from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
+
+    return bring_library_tokenizer(source, target)
+
+
 FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")
-BERT = EncoderFamily(_network, _name_parameters, _read_hugging_face, _bring_tokenizer, PairEncoder)
-for _type in ("ernie", "ernie_gram", "bert", "roberta"):
+BERT = EncoderFamily(_bert, _name_parameters, _read_hugging_face, _bring_wordpiece, PairEncoder)
+ROBERTA = replace(BERT, bring_tokenizer=_bring_library)  # XLM-RoBERTa's, too: positions and types are configured
+for _type in ("ernie", "ernie_gram", "bert"):
     FAMILIES.add(_type, BERT)
+for _type in ("roberta", "xlm-roberta", "camembert"):
+    FAMILIES.add(_type, ROBERTA)
+FAMILIES.add("electra", replace(ROBERTA, network=_electra))
+FAMILIES.add("modernbert", replace(ROBERTA, network=_modernbert))
+FAMILIES.add("deberta-v2", replace(ROBERTA, network=_deberta))
 
 
 def family_of(model_type: object) -> EncoderFamily:
@@ -79,7 +110,7 @@ def family_of(model_type: object) -> EncoderFamily:
 
 
 def pair_encoder_of(
-    files: TokenizerFiles, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto"
+    files: ModelTokenizer, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto"
 ) -> PairEncoder:
     """Return the pair encoder of a tokenizer and a configuration, with its family's template.
 
@@ -90,10 +121,10 @@ def pair_encoder_of(
             f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
         )
     encoder = family_of(config.model_type).pair_encoder(files, max_seq_length, tokenizer)
-    require_tokenizer_fits(encoder.vocab_size, encoder.pad_id, config)
+    require_tokenizer_fits(encoder.vocab_size, encoder.pad_id, config, files.may_fall_short)
     return encoder
 
 
 def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:
     """Return the pair encoder of a folder's tokenizer; raises as `pair_encoder_of`, and for unusable files."""
-    return pair_encoder_of(TokenizerFiles.read(folder), config, max_seq_length, tokenizer)
+    return pair_encoder_of(read_tokenizer(folder), config, max_seq_length, tokenizer)

@@ -27,7 +27,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads, load_parameters
 from paddle_ranker.model.opened import RANKER, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal, require_parameters
+from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal
 
 DEFAULTS = LoadOptions()
 PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say
@@ -63,7 +63,7 @@ def write_encoder(folder: Path, network: RankerNetwork, encoder: PairEncoder) ->
 
 
 def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> RankerModel:
-    """Load a trained ranker of one network for scoring, from a model folder or the `model_state.pdparams` in it.
+    """Load a trained ranker of one network for scoring: a folder of ours or of transformers, or a parameter file.
 
     Raises `CheckpointError` if anything that the score depends on is missing; no head is initialised at random.
     """
@@ -100,10 +100,9 @@ def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh]
     info = RankerInfo.read(source.parent if source.is_file() else source)
     if info and info.kind == BLEND and source.is_dir():
         raise CheckpointError(f"{source}: a blend of rankers cannot be trained: train a member, and blend again")
-    if fresh is None and source.is_dir():
-        require_parameters(source, RANKER_WANTED)  # of Hugging Face's folders `convert` makes rankers
     checkpoint = read_checkpoint(source, options.model_name, TO_TRAIN if fresh else RANKER_WANTED)
     published_kind = next((PUBLISHED_HEADS[name] for name in PUBLISHED_HEADS if name in checkpoint.unnamed), None)
+    length = checkpoint.stated_length if fresh is None and checkpoint.stated_length else PUBLISHED_MAX_SEQ_LENGTH
     stated = info.kind if info else published_kind
     if stated:
         require_kind(checkpoint.file.parent if info else checkpoint.file, stated, options.expected_kind)
@@ -115,7 +114,7 @@ def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh]
     with_lexical = (fresh is not None and fresh.lexical_features) or "lexical.idf" in checkpoint.arrays
     info = info or RankerInfo(
         kind=published_kind or "pairwise",
-        max_seq_length=min(PUBLISHED_MAX_SEQ_LENGTH, checkpoint.config.longest_pair),
+        max_seq_length=min(length, checkpoint.config.longest_pair),
         match_embeddings=with_match,
     )
     info = dataclasses.replace(

@@ -118,11 +118,8 @@ class LibraryFiles:
 
     def template(self) -> PairTemplate:
         """Return what the library's post-processor puts around two texts and around one."""
-        first, second = (self.library.encode(text, add_special_tokens=False) for text in ("a", "b"))
-        pair = self.library.post_process(first, second, add_special_tokens=True)
-        text = self.library.post_process(first, None, add_special_tokens=True)
-        before, between, after = _around(pair, 2)
-        text_before, text_after = _around(text, 1)
+        before, between, after = _around(self.library.encode("a", "b"), 2)
+        text_before, text_after = _around(self.library.encode("a"), 1)
         keeps_end = self.settings.get("truncation_side") == "left"
         return PairTemplate(before, between, after, text_before, text_after, True, keeps_end)
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
-from paddle_ranker.encoding.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
+from paddle_ranker.encoding.tokenizers.folder import (
+    CONFIG_FILE,
+    SPECIAL_TOKENS_FILE,
+    VOCABULARY_FILE,
+    TokenizerFiles,
+)
 from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE, LibraryFiles
+
+TOKENIZER_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE)  # all that a folder may have
 
 
 def read_tokenizer(folder: Path) -> ModelTokenizer:

@@ -6,6 +6,9 @@ PyTorch keeps a linear layer's weight as [out, in], Paddle as [in, out].
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -13,29 +16,6 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.masked_lm import HEAD
 
-# transformers' name, our name; {} is a layer's number. Weights of linear layers are transposed.
-_EMBEDDINGS = (
-    ("embeddings.word_embeddings", "embeddings.word_embeddings"),
-    ("embeddings.position_embeddings", "embeddings.position_embeddings"),
-    ("embeddings.token_type_embeddings", "embeddings.token_type_embeddings"),
-    ("embeddings.task_type_embeddings", "embeddings.task_type_embeddings"),
-)
-_NORMS = (
-    ("embeddings.LayerNorm", "embeddings.layer_norm"),
-    ("encoder.layer.{}.attention.output.LayerNorm", "encoder.layers.{}.norm1"),
-    ("encoder.layer.{}.output.LayerNorm", "encoder.layers.{}.norm2"),
-)
-_LINEAR = (
-    ("encoder.layer.{}.attention.self.query", "encoder.layers.{}.self_attn.q_proj"),
-    ("encoder.layer.{}.attention.self.key", "encoder.layers.{}.self_attn.k_proj"),
-    ("encoder.layer.{}.attention.self.value", "encoder.layers.{}.self_attn.v_proj"),
-    ("encoder.layer.{}.attention.output.dense", "encoder.layers.{}.self_attn.out_proj"),
-    ("encoder.layer.{}.intermediate.dense", "encoder.layers.{}.linear1"),
-    ("encoder.layer.{}.output.dense", "encoder.layers.{}.linear2"),
-    ("pooler.dense", "pooler.dense"),
-)
-_OURS = dict((*_EMBEDDINGS, *_NORMS, *_LINEAR))
-_THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 # The head of a masked language model: complete names, since they have no prefix. The last two are the word embeddings
 # and the bias under a second name.
 _MASKED_LM = {
@@ -48,17 +28,44 @@ _MASKED_LM = {
     f"{HEAD}.decoder.bias": f"{HEAD}.decoder.bias",
 }
 _TRANSPOSED_IN_HEAD = f"{HEAD}.transform.dense.weight"
-_TRANSPOSED = {theirs for theirs, _ in _LINEAR}
 _KINDS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}  # gamma, beta: TensorFlow's, long ago
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # constants, not parameters
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
-_WORDS = "embeddings.word_embeddings.weight"
-
-# RoBERTa's classifier has its own dense layer and tanh before the projection; BERT calls them the pooler.
-_ROBERTA_HEAD = {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"}
+_OUR_WORDS = "embeddings.word_embeddings.weight"
 
 
-def to_ours(arrays: dict[str, Array]) -> tuple[dict[str, Array], list[str]]:
+@dataclass(frozen=True)
+class Names:
+    """What transformers calls the parameters of a family's encoders, without `.weight` and `.bias`.
+
+    plain: a dict from its names to ours, of embeddings and norms; {} is a layer's number
+    linear: likewise, of linear layers, whose weights are transposed
+    prefix: what precedes the encoder's names where there is a head
+    head: complete names of a ranker's head, to ours; its matrices are transposed
+    """
+
+    plain: Mapping[str, str]
+    linear: Mapping[str, str]
+    prefix: str
+    head: Mapping[str, str] = field(default_factory=lambda: {"classifier": "classifier"})
+
+    @cached_property
+    def ours(self) -> dict[str, str]:
+        """A dict from transformers' names of the encoder's parameters to ours."""
+        return {**self.plain, **self.linear}
+
+    @cached_property
+    def theirs(self) -> dict[str, str]:
+        """A dict from our names to transformers'."""
+        return {ours: theirs for theirs, ours in self.ours.items()}
+
+    @cached_property
+    def words(self) -> str:
+        """transformers' name of the word embeddings."""
+        return f"{self.theirs[_OUR_WORDS.rpartition('.')[0]]}.weight"
+
+
+def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], list[str]]:
     """Rename and transpose a transformers checkpoint; also return the names of the parameters that are ignored.
 
     The encoder's names keep whatever prefix they have (`bert.`, none); `network.name_parameters` removes it. A ranker's
@@ -66,9 +73,10 @@ def to_ours(arrays: dict[str, Array]) -> tuple[dict[str, Array], list[str]]:
 
     Raises `CheckpointError` if there is no encoder, or its names are PaddleNLP's already.
     """
-    prefixes = sorted((name[: -len(_WORDS)] for name in arrays if name.endswith(_WORDS)), key=len)
+    words = names.words
+    prefixes = sorted((name[: -len(words)] for name in arrays if name.endswith(words)), key=len)
     if not prefixes:
-        raise CheckpointError(f"holds no BERT-style encoder: no parameter's name ends in {_WORDS}")
+        raise CheckpointError(f"holds no BERT-style encoder: no parameter's name ends in {words}")
     prefix = prefixes[0]
     if any(name.startswith(f"{prefix}encoder.layers.") for name in arrays):
         raise CheckpointError(
@@ -84,50 +92,116 @@ def to_ours(arrays: dict[str, Array]) -> tuple[dict[str, Array], list[str]]:
             continue
         base, _, kind = inner.rpartition(".")
         head = name.rpartition(".")[0]
-        if head == "classifier" or head in _ROBERTA_HEAD:
-            renamed = _ROBERTA_HEAD.get(head, head)
-            if renamed == "pooler.dense":
-                renamed = prefix + renamed
-            ours[f"{renamed}.{kind}"] = array.T if kind == "weight" else array
+        if head in names.head and kind in _KINDS:
+            renamed = names.head[head]
+            full = renamed if renamed == "classifier" else prefix + renamed
+            ours[f"{full}.{kind}"] = array.T if kind == "weight" and array.ndim == 2 else array
             continue
         number = _LAYER.search(base)
         pattern = _LAYER.sub("{}", base, count=1)
-        if not name.startswith(prefix) or pattern not in _OURS or kind not in _KINDS:
+        if not name.startswith(prefix) or pattern not in names.ours or kind not in _KINDS:
             left_over.append(name)
             continue
-        renamed = _OURS[pattern].format(number and number.group())
-        transpose = pattern in _TRANSPOSED and kind == "weight"
+        renamed = names.ours[pattern].format(number and number.group())
+        transpose = pattern in names.linear and kind == "weight"
         ours[f"{prefix}{renamed}.{_KINDS[kind]}"] = array.T if transpose else array
     return ours, left_over
 
 
-def to_theirs(named: dict[str, Array], model_type: str) -> dict[str, Array]:
+def to_theirs(named: dict[str, Array], names: Names) -> dict[str, Array]:
     """Convert `RankerNetwork`'s parameters to Hugging Face's names and layout: rename them, and transpose where needed.
 
     The names are those of `BertForSequenceClassification` if there is a ranking head (`head.*`), of `BertForMaskedLM`
-    if there is a masked language model's (`cls.predictions.*`), else of `BertModel`; for ERNIE and RoBERTa, those of
+    if there is a masked language model's (`cls.predictions.*`), else of `BertModel`; for other families, those of
     their equivalents.
     """
     has_head = "head.weight" in named
-    prefix = f"{model_type}." if has_head or any(name.startswith(f"{HEAD}.") for name in named) else ""
-    of_head = {ours: theirs for theirs, ours in _MASKED_LM.items()}
+    prefix = f"{names.prefix}." if has_head or any(name.startswith(f"{HEAD}.") for name in named) else ""
+    of_masked_lm = {ours: theirs for theirs, ours in _MASKED_LM.items()}
+    of_head = {ours: theirs for theirs, ours in names.head.items()}
     theirs = {}
     for name, array in named.items():
         base, _, kind = name.rpartition(".")
-        if name in of_head:
-            transpose = of_head[name] == _TRANSPOSED_IN_HEAD
-            theirs[of_head[name]] = np.ascontiguousarray(array.T if transpose else array)
+        if name in of_masked_lm:
+            transpose = of_masked_lm[name] == _TRANSPOSED_IN_HEAD
+            theirs[of_masked_lm[name]] = np.ascontiguousarray(array.T if transpose else array)
             continue
-        if base == "head":
-            renamed, transpose = "classifier.out_proj" if model_type == "roberta" else "classifier", True
+        inner = base[len("encoder.") :]
+        if base == "head" or (has_head and inner in of_head):
+            renamed, transpose = of_head["classifier" if base == "head" else inner], array.ndim == 2
         else:
-            inner = base[len("encoder.") :]
             number = _LAYER.search(inner)
-            pattern = _THEIRS[_LAYER.sub("{}", inner, count=1)]
+            pattern = names.theirs[_LAYER.sub("{}", inner, count=1)]
             renamed = prefix + pattern.format(number and number.group())
-            transpose = pattern in _TRANSPOSED
-            if has_head and model_type == "roberta" and pattern == "pooler.dense":
-                renamed = "classifier.dense"
+            transpose = pattern in names.linear
         # safetensors writes memory as it lies, so a transposed view must become an array of its own.
         theirs[f"{renamed}.{kind}"] = np.ascontiguousarray(array.T if transpose and kind == "weight" else array)
     return theirs
+
+
+_BERT_LINEAR = {
+    "encoder.layer.{}.attention.self.query": "encoder.layers.{}.self_attn.q_proj",
+    "encoder.layer.{}.attention.self.key": "encoder.layers.{}.self_attn.k_proj",
+    "encoder.layer.{}.attention.self.value": "encoder.layers.{}.self_attn.v_proj",
+    "encoder.layer.{}.attention.output.dense": "encoder.layers.{}.self_attn.out_proj",
+    "encoder.layer.{}.intermediate.dense": "encoder.layers.{}.linear1",
+    "encoder.layer.{}.output.dense": "encoder.layers.{}.linear2",
+}
+_BERT_PLAIN = {
+    "embeddings.word_embeddings": "embeddings.word_embeddings",
+    "embeddings.position_embeddings": "embeddings.position_embeddings",
+    "embeddings.token_type_embeddings": "embeddings.token_type_embeddings",
+    "embeddings.task_type_embeddings": "embeddings.task_type_embeddings",
+    "embeddings.LayerNorm": "embeddings.layer_norm",
+    "encoder.layer.{}.attention.output.LayerNorm": "encoder.layers.{}.norm1",
+    "encoder.layer.{}.output.LayerNorm": "encoder.layers.{}.norm2",
+}
+_POOLER = {"pooler.dense": "pooler.dense"}
+# A two-layer head has its own dense layer and activation before the projection; BERT calls them the pooler.
+TWO_LAYERS = {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"}
+
+
+def bert_names(prefix: str) -> Names:
+    """Return the names of BERT's and ERNIE's encoders, after `prefix`."""
+    return Names(_BERT_PLAIN, {**_BERT_LINEAR, **_POOLER}, prefix)
+
+
+ROBERTA = Names(_BERT_PLAIN, {**_BERT_LINEAR, **_POOLER}, "roberta", TWO_LAYERS)
+ELECTRA = Names(_BERT_PLAIN, {**_BERT_LINEAR, "embeddings_project": "embeddings.project"}, "electra", TWO_LAYERS)
+DEBERTA = Names(
+    {
+        **_BERT_PLAIN,
+        "encoder.rel_embeddings": "encoder.rel_embeddings",
+        "encoder.LayerNorm": "encoder.rel_norm",
+        "encoder.conv.conv": "encoder.conv.conv",
+        "encoder.conv.LayerNorm": "encoder.conv.norm",
+    },
+    {
+        **{name: ours for name, ours in _BERT_LINEAR.items() if ".self." not in name},
+        "encoder.layer.{}.attention.self.query_proj": "encoder.layers.{}.self_attn.q_proj",
+        "encoder.layer.{}.attention.self.key_proj": "encoder.layers.{}.self_attn.k_proj",
+        "encoder.layer.{}.attention.self.value_proj": "encoder.layers.{}.self_attn.v_proj",
+        "encoder.layer.{}.attention.self.pos_key_proj": "encoder.layers.{}.self_attn.pos_k_proj",
+        "encoder.layer.{}.attention.self.pos_query_proj": "encoder.layers.{}.self_attn.pos_q_proj",
+        "embeddings.embed_proj": "embeddings.project",
+    },
+    "deberta",
+    {"pooler.dense": "pooler.dense", "classifier": "classifier"},
+)
+MODERNBERT = Names(
+    {
+        "embeddings.tok_embeddings": "embeddings.word_embeddings",
+        "embeddings.norm": "embeddings.layer_norm",
+        "layers.{}.attn_norm": "encoder.layers.{}.norm1",
+        "layers.{}.mlp_norm": "encoder.layers.{}.norm2",
+        "final_norm": "encoder.norm",
+    },
+    {
+        "layers.{}.attn.Wqkv": "encoder.layers.{}.self_attn.qkv_proj",
+        "layers.{}.attn.Wo": "encoder.layers.{}.self_attn.out_proj",
+        "layers.{}.mlp.Wi": "encoder.layers.{}.linear1",
+        "layers.{}.mlp.Wo": "encoder.layers.{}.linear2",
+    },
+    "model",
+    {"head.dense": "pooler.dense", "head.norm": "pooler.norm", "classifier": "classifier"},
+)

@@ -6,20 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-import numpy as np
-
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES
 from paddle_ranker.model.hugging_face.names import to_ours
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
-
-MODEL_TYPES = ("bert", "ernie", "roberta")
-# Functions that both sides have: transformers' name -> Paddle's. Both `gelu` are x * Phi(x), by erf.
-ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"}
-_ROBERTA_PAD = 1  # of configurations that do not say
 
 
 @dataclass(frozen=True)
@@ -57,14 +51,14 @@ def find_encoder(folder: Path) -> Optional[Path]:
 def read_model(folder: Path) -> HuggingFaceModel:
     """Read `config.json` and the weights of a transformers folder.
 
-    Raises `CheckpointError` if the architecture is not BERT's, or the weights are damaged or hostile.
+    Raises `CheckpointError` if the architecture is none of `ARCHITECTURES`, or the weights are damaged or hostile.
     """
     values = read_configuration(folder / "config.json")
     config = _encoder_config(values, folder / "config.json")
     file, theirs = read_weights(folder)
     _check_size(config, theirs, folder)
     try:
-        arrays, left_over = to_ours(theirs)
+        arrays, left_over = to_ours(theirs, ARCHITECTURES[config.model_type].names)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / file}: {error}") from error
     if not is_whole_head(arrays):  # the rest of one that was cut off is of no use
@@ -76,9 +70,6 @@ def read_model(folder: Path) -> HuggingFaceModel:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
     elif architecture and "classifier.weight" not in arrays:
         raise CheckpointError(f"{folder / file}: has no classifier.weight, which {architecture} needs: copy it again")
-    if config.model_type == "roberta" and config.type_vocab_size == 1:
-        arrays = {name: _two_types(name, array) for name, array in arrays.items()}
-        config = EncoderConfig.from_dict({**config.to_dict(), "type_vocab_size": 2})
     return HuggingFaceModel(config, arrays, left_over, file)
 
 
@@ -88,18 +79,12 @@ def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -
     Smaller differences are found when the parameters are copied.
     """
     there = sum(array.size for array in arrays.values())
-    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size + config.intermediate_size
-    asked = config.hidden_size * (rows + config.hidden_size * config.num_hidden_layers)
+    asked = config.least_parameters
     if asked > 1000 * (there + 1000) or config.num_hidden_layers > 1000:
         raise CheckpointError(
             f"{folder / 'config.json'}: describes more than {asked:,} parameters, the weights are {there:,}: it is "
             "another model's"
         )
-
-
-def _two_types(name: str, array: Array) -> Array:
-    """Repeat RoBERTa's only token type embedding for both texts of a pair, which changes no score."""
-    return np.repeat(array, 2, axis=0) if name.endswith("token_type_embeddings.weight") else array
 
 
 def read_configuration(path: Path) -> UncheckedObject:
@@ -118,26 +103,13 @@ def read_configuration(path: Path) -> UncheckedObject:
 def _encoder_config(values: UncheckedObject, path: Path) -> EncoderConfig:
     values = {name: value for name, value in values.items() if value is not None}
     model_type = values.get("model_type")
-    if model_type not in MODEL_TYPES:
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise CheckpointError(
-            f"{path}: model_type is {quoted(model_type)}; {', '.join(MODEL_TYPES)} can be converted (another one has "
-            "an encoder of another architecture, or a tokenizer that is not WordPiece)"
+            f"{path}: model_type is {quoted(model_type)}; {', '.join(ARCHITECTURES)} can be converted (another one has "
+            "an encoder of another architecture)"
         )
-    for name, expected in (
-        ("position_embedding_type", "absolute"),
-        ("is_decoder", False),
-        ("add_cross_attention", False),
-        ("embedding_size", values.get("hidden_size")),
-    ):
-        if values.get(name) not in (None, expected):
-            raise CheckpointError(f"{path}: {name} is {quoted(values[name])}; only {quoted(expected)} is done here")
-    activation = values.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
-        raise CheckpointError(
-            f"{path}: hidden_act is {quoted(activation)}, which is not done here; known: {', '.join(ACTIVATIONS)}"
-        )
-    defaults = {"pad_token_id": _ROBERTA_PAD} if model_type == "roberta" else {}
+    found = ARCHITECTURES[model_type].read(values, path)
     try:
-        return EncoderConfig.from_dict({**defaults, **values, "hidden_act": ACTIVATIONS[activation]})
+        return EncoderConfig.from_dict(found)
     except (TypeError, ValueError, ZeroDivisionError, CheckpointError) as error:
         raise CheckpointError(f"{path}: not a usable encoder configuration ({error})") from error

@@ -137,9 +137,11 @@ def read_sentences(folder: Path) -> Sentences:
 
 
 def stated_length(folder: Path) -> int:
-    """Return the longest text that a transformers folder's tokenizer states, in tokens, 512 if it states none."""
+    """Return the longest text that a transformers folder states, in tokens, 512 if it states none."""
     stated = _optional(folder / CONFIG_FILE).get("model_max_length")
-    return int(stated) if isinstance(stated, (int, float)) and 5 <= stated < 1e6 else _FALLBACK_LENGTH
+    length = int(stated) if isinstance(stated, (int, float)) and 5 <= stated < 1e6 else _FALLBACK_LENGTH
+    own = _optional(folder / _LENGTH_FILE).get("max_seq_length")  # of sentence-transformers
+    return own if type(own) is int and 5 <= own <= length else length
 
 
 def write_sentences(

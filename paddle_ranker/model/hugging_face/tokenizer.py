@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
+from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHARACTERS
 from paddle_ranker.encoding.tokenizers.folder import (
     ADDED_TOKENS_FILE,
@@ -78,8 +79,11 @@ def bring_tokenizer(source: Path, target: Path) -> UncheckedObject:
     return settings
 
 
-def write_tokenizer(files: TokenizerFiles, target: Path, max_length: int) -> None:
+def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int) -> None:
     """Write a tokenizer that gives transformers our ids: `tokenizer.json` and the files that belong to it."""
+    if not isinstance(files, TokenizerFiles):  # it came from there
+        files.write(target)
+        return
     # transformers would add a special token that the vocabulary lacks, under an id without an embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
     files = replace(files, special_tokens=special)

@@ -9,15 +9,14 @@ from pathlib import Path
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.hugging_face.architectures import ACTIVATIONS, ARCHITECTURES
 from paddle_ranker.model.hugging_face.names import to_theirs
-from paddle_ranker.model.hugging_face.read import ACTIVATIONS
 from paddle_ranker.model.hugging_face.weights import write_weights
 from paddle_ranker.model.masked_lm import HEAD
 from paddle_ranker.storage.untrusted import UncheckedObject
 
-# Ours -> transformers' model_type, and how its classes' names begin. ERNIE-Gram's fine-tuned form is ERNIE's.
-_MODEL_TYPES = {"bert": "bert", "ernie": "ernie", "ernie_gram": "ernie", "roberta": "roberta"}
-_CLASSES = {"bert": "Bert", "ernie": "Ernie", "roberta": "Roberta"}
+_ERNIE_GRAM = {"ernie_gram": "ernie"}  # whose fine-tuned form is ERNIE's
+_WITHOUT_TYPES = ("modernbert", "deberta-v2")
 _MATCH = "match_embeddings.weight"
 
 
@@ -29,16 +28,14 @@ def parameters_to_write(
     Match embeddings that are all zero change no score and are dropped; others only with `drop_match_embeddings`.
     Raises `CheckpointError` for anything else that transformers does not support, such as lexical features.
     """
+    model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
     for problem, is_so in (
         ("LayerNorm before each part of a layer (normalize_before)", config.normalize_before),
-        ("no token types (type_vocab_size 0)", config.type_vocab_size < 1),
+        ("no token types (type_vocab_size 0)", config.type_vocab_size < 1 and model_type not in _WITHOUT_TYPES),
         (f"the task id {config.task_id} (task_id)", config.use_task_id and config.task_id != 0),
         (f"the activation {config.hidden_act}", config.hidden_act not in ACTIVATIONS.values()),
-        (f"the model type {config.model_type}", config.model_type not in _MODEL_TYPES),
-        (
-            f"task types in a {config.model_type} (use_task_id)",
-            config.use_task_id and _MODEL_TYPES.get(config.model_type) != "ernie",
-        ),
+        (f"the model type {config.model_type}", model_type not in ARCHITECTURES),
+        (f"task types in a {config.model_type} (use_task_id)", config.use_task_id and model_type != "ernie"),
     ):
         if is_so:
             raise CheckpointError(f"has {problem}, which transformers' encoders do not have: it cannot be written")
@@ -57,39 +54,20 @@ def parameters_to_write(
 
 def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig) -> str:
     """Write `config.json` and `model.safetensors` into an existing folder; return transformers' class name."""
-    model_type = _MODEL_TYPES[config.model_type]
+    model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
+    known = ARCHITECTURES[model_type]
     is_ranker = "head.weight" in named
     is_masked_lm = any(name.startswith(f"{HEAD}.") for name in named)
     task = "ForSequenceClassification" if is_ranker else "ForMaskedLM" if is_masked_lm else "Model"
-    architecture = _CLASSES[model_type] + task
+    architecture = known.classes + task
     values: UncheckedObject = {
         "architectures": [architecture],
         "model_type": model_type,
-        **{
-            name: getattr(config, name)
-            for name in (
-                "vocab_size",
-                "hidden_size",
-                "num_hidden_layers",
-                "num_attention_heads",
-                "intermediate_size",
-                "hidden_act",
-                "hidden_dropout_prob",
-                "attention_probs_dropout_prob",
-                "max_position_embeddings",
-                "type_vocab_size",
-                "initializer_range",
-                "layer_norm_eps",
-                "pad_token_id",
-            )
-        },
-        "position_embedding_type": "absolute",
+        **known.written(config),
         "torch_dtype": "float32",
     }
-    if model_type == "ernie":
-        values.update(use_task_id=config.use_task_id, task_type_vocab_size=config.task_type_vocab_size)
     if is_ranker:
         values.update(num_labels=1, id2label={"0": "relevance"}, label2id={"relevance": 0})
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    write_weights(folder, to_theirs(dict(named), model_type))
+    write_weights(folder, to_theirs(dict(named), known.names))
     return architecture

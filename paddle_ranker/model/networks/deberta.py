@@ -1,0 +1,201 @@
+"""DeBERTa-v2 and -v3: attention by content and by relative positions, each to the other (He et al., 2021)."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from paddle_ranker.encoding.columns import Array
+from paddle_ranker.model.config import DebertaConfig
+from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.encoder import Encoder, Pooler, activation_named
+
+
+class DebertaEncoder(Encoder):
+    """DeBERTa's encoder."""
+
+    config: DebertaConfig
+
+    def __init__(self, config: DebertaConfig):
+        super().__init__(config)
+        self._buckets = relative_buckets(config)
+
+    def _make_embeddings(self) -> nn.Layer:
+        return _Embeddings(self.config, self.masks)
+
+    def _make_layers(self) -> nn.Layer:
+        return _Layers(self.config, self.masks)
+
+    def _make_pooler(self) -> nn.Layer:
+        return Pooler(self.config.hidden_size, self.config.pooler_hidden_act)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the hidden states of all tokens, `[batch, length, hidden]`, see `Encoder.forward`."""
+        hidden, mask = self._embed(input_ids, token_type_ids, extra)
+        layers, context = self.encoder.layers, [mask]
+        if self.config.relative_attention:
+            context += [self._places(input_ids), self.encoder.relative()]
+        states = self._through(layers[:1], hidden, *context)
+        if self.encoder.conv is not None:
+            is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
+            states = self.encoder.conv(hidden, states, is_token)
+        return self._through(layers[1:], states, *context)
+
+    def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
+        return self.pooler(self(input_ids, token_type_ids, extra)[:, 0])
+
+    def _places(self, input_ids: Tensor) -> Tensor:
+        """Return where each pair's relative position is in `[length, 2 span]`, flattened, for both directions.
+
+        `[2, length * length]` int64: of row i, column j, the place of the bucket of i - j, and of its opposite.
+        """
+        places = paddle.cumsum(paddle.ones_like(input_ids[0]), axis=0) - 1  # a length that stays free when exported
+        apart = (places.unsqueeze(1) - places.unsqueeze(0)).reshape([-1]) + (len(self._buckets) // 2)
+        buckets = paddle.gather(paddle.to_tensor(self._buckets), apart)
+        span = self.config.span
+        rows = (places.unsqueeze(1) + paddle.zeros_like(places).unsqueeze(0)).reshape([-1]) * (2 * span)
+        return paddle.stack([rows + (sign * buckets + span).clip(0, 2 * span - 1) for sign in (1, -1)])
+
+
+def relative_buckets(config: DebertaConfig) -> Array:
+    """Return the bucket of each relative position, `[2 n + 1]` int64 for positions from -n to n.
+
+    Near positions have a bucket each, farther ones share them on a logarithmic scale.
+    """
+    most = config.max_position_embeddings
+    positions = np.arange(-most, most + 1)
+    size, farthest = config.position_buckets, config.max_relative_positions
+    farthest = farthest if farthest > 0 else most
+    if size <= 0:
+        return positions
+    middle = size // 2
+    apart = np.where(np.abs(positions) < middle, middle - 1, np.abs(positions)).astype(np.float32)
+    scale = np.log(np.float32((farthest - 1) / middle))
+    logarithmic = np.ceil(np.log(apart / np.float32(middle)) / scale * np.float32(middle - 1)) + middle
+    return np.where(apart <= middle, positions, np.sign(positions) * logarithmic).astype(np.int64)
+
+
+class _Embeddings(nn.Layer):
+    def __init__(self, config: DebertaConfig, masks: Masks):
+        super().__init__()
+        size = config.embedding_size or config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, size)
+        self.position_embeddings = None
+        if config.position_biased_input:
+            self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
+        self.project = nn.Linear(size, config.hidden_size, bias_attr=False) if size != config.hidden_size else None
+        self.layer_norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob, masks)
+        self.pad_id = config.pad_token_id
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
+        hidden = self.word_embeddings(input_ids)
+        if self.position_embeddings is not None:
+            hidden = hidden + self.position_embeddings(paddle.cumsum(paddle.ones_like(input_ids), axis=1) - 1)
+        if self.token_type_embeddings is not None:
+            hidden = hidden + self.token_type_embeddings(token_type_ids)
+        hidden = hidden if self.project is None else self.project(hidden)
+        hidden = self.layer_norm(hidden if extra is None else hidden + extra)
+        is_token = (input_ids != self.pad_id).astype(hidden.dtype).unsqueeze(-1)
+        return self.dropout(hidden * is_token)
+
+
+class _Attention(nn.Layer):
+    """Disentangled attention: content to content, content to positions, positions to content."""
+
+    def __init__(self, config: DebertaConfig, masks: Masks):
+        super().__init__()
+        size = config.hidden_size
+        self.heads, self.head_size = config.num_attention_heads, size // config.num_attention_heads
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(size, size) for _ in range(4))
+        self.kinds = [kind for kind in ("c2p", "p2c") if kind in config.pos_att_type]
+        self.scale = (self.head_size * (1 + len(self.kinds))) ** -0.5
+        is_own = config.relative_attention and not config.share_att_key
+        self.pos_k_proj = nn.Linear(size, size) if is_own and "c2p" in self.kinds else None
+        self.pos_q_proj = nn.Linear(size, size) if is_own and "p2c" in self.kinds else None
+        self.dropout = Dropout(config.attention_probs_dropout_prob, masks)
+        self.position_dropout = Dropout(config.hidden_dropout_prob, masks)
+
+    def forward(self, hidden: Tensor, mask: Tensor, *positions: Tensor) -> Tensor:
+        """Return the attended values, `[batch, length, size]`.
+
+        Args:
+            positions: `DebertaEncoder._places`, and the embeddings of relative positions, `[2 span, size]`; or nothing.
+        """
+        q, k, v = (self._split(layer(hidden)) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        products = paddle.matmul(q * self.scale, k, transpose_y=True)
+        if positions:
+            places, relative = positions
+            relative = self.position_dropout(relative).unsqueeze(0)
+            if "c2p" in self.kinds:
+                keys = self._split((self.pos_k_proj or self.k_proj)(relative))
+                products = products + _gathered(paddle.matmul(q * self.scale, keys, transpose_y=True), places[0])
+            if "p2c" in self.kinds:
+                queries = self._split((self.pos_q_proj or self.q_proj)(relative))
+                found = _gathered(paddle.matmul(k * self.scale, queries, transpose_y=True), places[1])
+                products = products + found.transpose([0, 1, 3, 2])
+        weights = self.dropout(F.softmax(products + mask.astype(products.dtype)))
+        attended = paddle.matmul(weights, v).transpose([0, 2, 1, 3])
+        return self.out_proj(attended.reshape([0, 0, self.heads * self.head_size]))
+
+    def _split(self, states: Tensor) -> Tensor:
+        return states.reshape([0, 0, self.heads, self.head_size]).transpose([0, 2, 1, 3])
+
+
+def _gathered(products: Tensor, places: Tensor) -> Tensor:
+    """Return `[batch, heads, length, length]`: of each row of `[batch, heads, length, 2 span]`, those at `places`."""
+    batch, heads, length = paddle.shape(products)[0], products.shape[1], paddle.shape(products)[2]
+    flat = products.reshape([0, 0, -1])
+    return paddle.gather(flat, places, axis=2).reshape([batch, heads, length, length])
+
+
+class _Layer(nn.Layer):
+    def __init__(self, config: DebertaConfig, masks: Masks):
+        super().__init__()
+        size, dropout = config.hidden_size, config.hidden_dropout_prob
+        self.self_attn = _Attention(config, masks)
+        self.linear1 = nn.Linear(size, config.intermediate_size)
+        self.linear2 = nn.Linear(config.intermediate_size, size)
+        self.norm1 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.dropout1, self.dropout2 = Dropout(dropout, masks), Dropout(dropout, masks)
+        self.activation = activation_named(config.hidden_act)
+
+    def forward(self, hidden: Tensor, mask: Tensor, *positions: Tensor) -> Tensor:
+        attended = self.norm1(hidden + self.dropout1(self.self_attn(hidden, mask, *positions)))
+        return self.norm2(attended + self.dropout2(self.linear2(self.activation(self.linear1(attended)))))
+
+
+class _Convolution(nn.Layer):
+    def __init__(self, config: DebertaConfig, masks: Masks):
+        super().__init__()
+        size, kernel = config.hidden_size, config.conv_kernel_size
+        self.conv = nn.Conv1D(size, size, kernel, padding=(kernel - 1) // 2, groups=config.conv_groups)
+        self.norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob, masks)
+        self.activation = activation_named(config.conv_act)
+
+    def forward(self, embedded: Tensor, states: Tensor, is_token: Tensor) -> Tensor:
+        convolved = self.conv(embedded.transpose([0, 2, 1])).transpose([0, 2, 1]) * is_token
+        return self.norm(states + self.activation(self.dropout(convolved))) * is_token
+
+
+class _Layers(nn.Layer):
+    def __init__(self, config: DebertaConfig, masks: Masks):
+        super().__init__()
+        size = config.hidden_size
+        self.layers = nn.LayerList([_Layer(config, masks) for _ in range(config.num_hidden_layers)])
+        self.rel_embeddings = nn.Embedding(2 * config.span, size) if config.relative_attention else None
+        has_norm = config.relative_attention and config.norm_rel_ebd == "layer_norm"
+        self.rel_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps) if has_norm else None
+        self.conv = _Convolution(config, masks) if config.conv_kernel_size else None
+
+    def relative(self) -> Tensor:
+        """Return the embeddings of relative positions, `[2 span, size]`."""
+        return self.rel_embeddings.weight if self.rel_norm is None else self.rel_norm(self.rel_embeddings.weight)

@@ -1,0 +1,139 @@
+"""ModernBERT: rotary positions, local attention in most layers, gated feed-forward layers (Warner et al., 2024)."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from paddle_ranker.model.config import ModernBertConfig
+from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.encoder import MASKED, Encoder, activation_named
+
+
+class ModernBertEncoder(Encoder):
+    """ModernBERT's encoder; its pooler takes the first token's state, or the mean of all, as the configuration says."""
+
+    config: ModernBertConfig
+
+    def _make_embeddings(self) -> nn.Layer:
+        return _Embeddings(self.config, self.masks)
+
+    def _make_layers(self) -> nn.Layer:
+        return _Layers(self.config, self.masks)
+
+    def _make_pooler(self) -> nn.Layer:
+        return _Pooler(self.config)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the hidden states of all tokens, `[batch, length, hidden]`, see `Encoder.forward`."""
+        hidden, mask = self._embed(input_ids, token_type_ids, extra)
+        places = paddle.cumsum(paddle.ones_like(input_ids[:1]), axis=1) - 1  # a length that stays free when exported
+        is_far = (places.unsqueeze(2) - places.unsqueeze(1)).abs() > self.config.local_attention // 2
+        local = mask + is_far.astype(mask.dtype).unsqueeze(1) * MASKED
+        size = self.config.hidden_size // self.config.num_attention_heads
+        thetas = (self.config.global_rope_theta, self.config.local_rope_theta)
+        context = mask, local, *(_angles(places, size, theta) for theta in thetas)
+        return self.encoder.norm(self._through(self.encoder.layers, hidden, *context))
+
+    def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the pooled output, `[batch, hidden]`; arguments as in `forward`."""
+        states = self(input_ids, token_type_ids, extra)
+        if self.config.classifier_pooling == "cls":
+            return self.pooler(states[:, 0])
+        is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
+        return self.pooler((states * is_token).sum(axis=1) / is_token.sum(axis=1))
+
+
+def _angles(places: Tensor, size: int, theta: float) -> Tensor:
+    """Return cosines and sines of rotary positions, `[2, 1, 1, length, size]` (Su et al., 2021)."""
+    inverse = (1.0 / theta ** (np.arange(0, size, 2, dtype=np.float32) / size)).astype(np.float32)
+    angles = places.astype("float32").unsqueeze([0, 3]) * paddle.to_tensor(inverse)  # [1, 1, length, size / 2]
+    angles = paddle.concat([angles, angles], axis=-1)
+    return paddle.stack([paddle.cos(angles), paddle.sin(angles)])
+
+
+def _rotated(states: Tensor, angles: Tensor) -> Tensor:
+    """Turn `[batch, heads, length, size]` by the angles of its positions."""
+    half = states.shape[-1] // 2
+    turned = paddle.concat([-states[..., half:], states[..., :half]], axis=-1)
+    return states * angles[0].astype(states.dtype) + turned * angles[1].astype(states.dtype)
+
+
+def _norm(config: ModernBertConfig) -> nn.LayerNorm:
+    bias = None if config.norm_bias else False
+    return nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, bias_attr=bias)
+
+
+def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:
+    return nn.Linear(inputs, outputs, bias_attr=None if bias else False)
+
+
+class _Embeddings(nn.Layer):
+    def __init__(self, config: ModernBertConfig, masks: Masks):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layer_norm = _norm(config)
+        self.dropout = Dropout(config.hidden_dropout_prob, masks)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
+        hidden = self.word_embeddings(input_ids)
+        return self.dropout(self.layer_norm(hidden if extra is None else hidden + extra))
+
+
+class _Attention(nn.Layer):
+    def __init__(self, config: ModernBertConfig, masks: Masks):
+        super().__init__()
+        size = config.hidden_size
+        self.heads, self.head_size = config.num_attention_heads, size // config.num_attention_heads
+        self.qkv_proj = _linear(size, 3 * size, config.attention_bias)
+        self.out_proj = _linear(size, size, config.attention_bias)
+        self.dropout = Dropout(config.attention_probs_dropout_prob, masks)
+
+    def forward(self, hidden: Tensor, mask: Tensor, angles: Tensor) -> Tensor:
+        parts = self.qkv_proj(hidden).reshape([0, 0, 3 * self.heads, self.head_size]).transpose([0, 2, 1, 3])
+        q, k, v = paddle.split(parts, 3, axis=1)
+        q, k = _rotated(q, angles) * (self.head_size**-0.5), _rotated(k, angles)
+        weights = self.dropout(F.softmax(paddle.matmul(q, k, transpose_y=True) + mask.astype(q.dtype)))
+        attended = paddle.matmul(weights, v).transpose([0, 2, 1, 3])
+        return self.out_proj(attended.reshape([0, 0, self.heads * self.head_size]))
+
+
+class _Layer(nn.Layer):
+    def __init__(self, config: ModernBertConfig, masks: Masks, number: int):
+        super().__init__()
+        self.is_local = number % config.global_attn_every_n_layers != 0
+        self.norm1 = _norm(config) if number else nn.Identity()  # the embeddings have been normalised
+        self.norm2 = _norm(config)
+        self.self_attn = _Attention(config, masks)
+        self.linear1 = _linear(config.hidden_size, 2 * config.intermediate_size, config.mlp_bias)
+        self.linear2 = _linear(config.intermediate_size, config.hidden_size, config.mlp_bias)
+        self.activation = activation_named(config.hidden_act)
+        self.dropout = Dropout(config.hidden_dropout_prob, masks)
+
+    def forward(self, hidden: Tensor, mask: Tensor, local: Tensor, angles: Tensor, local_angles: Tensor) -> Tensor:
+        context = (local, local_angles) if self.is_local else (mask, angles)
+        hidden = hidden + self.self_attn(self.norm1(hidden), *context)
+        inner, gate = paddle.split(self.linear1(self.norm2(hidden)), 2, axis=-1)
+        return hidden + self.linear2(self.dropout(self.activation(inner) * gate))
+
+
+class _Layers(nn.Layer):
+    def __init__(self, config: ModernBertConfig, masks: Masks):
+        super().__init__()
+        self.layers = nn.LayerList([_Layer(config, masks, number) for number in range(config.num_hidden_layers)])
+        self.norm = _norm(config)
+
+
+class _Pooler(nn.Layer):
+    def __init__(self, config: ModernBertConfig):
+        super().__init__()
+        self.dense = _linear(config.hidden_size, config.hidden_size, config.classifier_bias)
+        self.activation = activation_named(config.classifier_activation)
+        self.norm = _norm(config)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.norm(self.activation(self.dense(pooled)))

@@ -24,7 +24,7 @@ from paddle_ranker.training.run import Description, Start, start_run
 from pretraining.corpus import Corpus
 from pretraining.examples import Masking
 from pretraining.mlm_options import TrainMlmOptions
-from pretraining.model import MaskedLanguageModel, MaskedLm, masked_lm_of
+from pretraining.model import MaskedLanguageModel, MaskedLm, masked_lm_of, wordpiece
 from pretraining.packing import Sequences, pack
 from pretraining.token_store import TokenStore, digests_of, tokenised
 
@@ -73,7 +73,7 @@ def start_mlm(options: TrainMlmOptions) -> Start[MaskedLm]:
 def _from_checkpoint(source: Path, options: TrainMlmOptions) -> MaskedLm:
     folder = source.parent if source.is_file() else source
     checkpoint = read_checkpoint(folder, wanted="an encoder to train")
-    tokenizer, config = checkpoint.tokenizer(), checkpoint.config
+    tokenizer, config = wordpiece(checkpoint.tokenizer(), folder), checkpoint.config
     if options.tokenizer is not None:
         _require_same(TokenizerFiles.read(_folder(options.tokenizer)), tokenizer, options.tokenizer, folder)
     require_fit(tokenizer, config, folder)

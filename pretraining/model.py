@@ -11,6 +11,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
@@ -157,4 +158,11 @@ def masked_lm_of(
         set_parameters(network, head, may_lack=(encoder_name,) if head else (encoder_name, f"{HEAD}."))
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}; is config.json this model's?") from error
-    return MaskedLm(network, checkpoint.tokenizer(), [] if head else ["cls"])
+    return MaskedLm(network, wordpiece(checkpoint.tokenizer(), folder), [] if head else ["cls"])
+
+
+def wordpiece(tokenizer: ModelTokenizer, folder: Path) -> TokenizerFiles:
+    """Return a tokenizer that is WordPiece; raises `CheckpointError` for any other."""
+    if not isinstance(tokenizer, TokenizerFiles):
+        raise CheckpointError(f"{folder}: masked language models are trained with WordPiece alone; it has no vocab.txt")
+    return tokenizer

@@ -24,7 +24,7 @@ from paddle_ranker.encoding.columns import (
     offsets_of,
     ragged_positions,
 )
-from paddle_ranker.encoding.tokenizers.base import ModelTokenizer, PairTemplate
+from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
 from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted
 
@@ -235,8 +235,9 @@ class PairEncoder:
         return self._files.words()
 
     def text_ids(self) -> Optional[NDArray[np.int64]]:
-        """Return the id that stands for each token's text, see `ModelTokenizer.text_ids`."""
-        return self._files.text_ids()
+        """Return the id that stands for each token's text, see `ModelTokenizer.text_ids`; `pad_id` for no text."""
+        found = self._files.text_ids()
+        return None if found is None else np.where(found < 0, self.pad_id, found)
 
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the ids of each text, [length] int32, not truncated and without special tokens."""

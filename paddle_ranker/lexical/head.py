@@ -37,11 +37,14 @@ class LexicalHead(nn.Layer):
     Args:
         vocab_size: number of tokens in the model's vocabulary.
         never_match: ids of the special tokens, padding and [UNK].
+        text_ids: see `compared`.
     """
 
-    def __init__(self, vocab_size: int, never_match: Sequence[int]):
+    def __init__(self, vocab_size: int, never_match: Sequence[int], text_ids: Optional[np.ndarray] = None):
         super().__init__()
         self.never_match = sorted(never_match)
+        self.text_ids = None if text_ids is None else np.asarray(text_ids, np.int64)
+        add_text_ids(self, text_ids)
         count = len(GRAPH_FEATURES)
         self.register_buffer("idf", paddle.zeros([vocab_size]))
         self.register_buffer("average_length", paddle.ones([1]))
@@ -60,6 +63,7 @@ class LexicalHead(nn.Layer):
 
     def features(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the features without standardisation, `[batch, 18]` float32."""
+        input_ids = compared(self, input_ids)
         return lexical_features(input_ids, token_type_ids, self.idf, self.average_length, self.never_match)
 
     def learn(self, pairs: EncodedPairs, labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> None:
@@ -69,7 +73,7 @@ class LexicalHead(nn.Layer):
         labels `[n]` of the pairs at indices `[n]`, the weights become those of a logistic regression; they stay zero
         if all labels are of one class. Raises `DataError` without pairs.
         """
-        idf, average_length = count_titles(pairs, self.idf.shape[0], self.never_match)
+        idf, average_length = count_titles(pairs, self.idf.shape[0], self.never_match, self.text_ids)
         self.idf.set_value(idf)
         self.average_length.set_value(np.array([average_length], dtype=np.float32))
         # A fixed seed, so that every process draws the same sample.
@@ -108,7 +112,29 @@ class LexicalHead(nn.Layer):
         return features
 
 
-def count_titles(pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int]) -> tuple[np.ndarray, float]:
+def add_text_ids(layer: nn.Layer, text_ids: Optional[np.ndarray]) -> None:
+    """Give a layer the table that `compared` reads, `[vocab_size]`; None: every token stands for itself.
+
+    The table follows from the tokenizer, so it is not among the layer's parameters.
+    """
+    table = None if text_ids is None else paddle.to_tensor(np.asarray(text_ids, np.int32))
+    layer.register_buffer("text_table", table, persistable=False)
+
+
+def compared(layer: nn.Layer, input_ids: Tensor) -> Tensor:
+    """Return the ids by which tokens are compared: the same for all tokens that spell the same characters.
+
+    A word has one token at a text's start and another in its middle, or one in upper case; WordPiece's are as they are.
+    """
+    if layer.text_table is None:
+        return input_ids
+    found = paddle.gather(layer.text_table, input_ids.reshape([-1])).astype(input_ids.dtype)
+    return found.reshape(paddle.shape(input_ids))
+
+
+def count_titles(
+    pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int], text_ids: Optional[np.ndarray] = None
+) -> tuple[np.ndarray, float]:
     """Return the inverse document frequency of each token, `[vocab_size]` float32, and the mean title length in tokens.
 
     Both are computed over the distinct titles of `pairs`, which are read in parts. As in Lucene's BM25, the idf is
@@ -126,6 +152,7 @@ def count_titles(pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int
             digest = blake2b(title.tobytes(), digest_size=8).digest()
             if digest not in seen:
                 seen.add(digest)
+                title = title if text_ids is None else text_ids[title]
                 title = title[~excluded[title]]
                 frequency[np.unique(title)] += 1
                 total += len(title)

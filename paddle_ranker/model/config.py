@@ -172,8 +172,8 @@ class ElectraConfig(EncoderConfig):
 class ModernBertConfig(EncoderConfig):
     """ModernBERT's: rotary positions, local attention in most layers, gated feed-forward layers, mostly no biases.
 
-    Every `global_attn_every_n_layers`-th layer, from the first on, attends to all tokens, the others to `local_attention`
-    tokens around each.
+    Every `global_attn_every_n_layers`-th layer, from the first on, attends to all tokens, the others to
+    `local_attention` tokens around each.
     """
 
     type_vocab_size: int = 0

@@ -25,7 +25,7 @@ MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding cha
 
 def activation_named(name: str) -> Callable[[Tensor], Tensor]:
     """Return an activation: one of Paddle's, or `gelu_new`, which approximates `gelu` by tanh."""
-    return partial(F.gelu, approximate=True) if name == "gelu_new" else getattr(F, name)  # type: ignore[no-any-return]
+    return partial(F.gelu, approximate=True) if name == "gelu_new" else getattr(F, name)
 
 
 class Embeddings(nn.Layer):
@@ -185,6 +185,9 @@ class Encoder(nn.Layer):
     def _embed(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         if self.training:
             self.masks.restart()
+        if self.config.type_vocab_size < 2:
+            # Paddle exports no graph with an input that nothing depends on, and every ranker's graph has both.
+            input_ids = input_ids + 0 * token_type_ids
         return self.embeddings(input_ids, token_type_ids, extra), self._mask(input_ids)
 
     def _mask(self, input_ids: Tensor) -> Tensor:

@@ -86,10 +86,10 @@ def _bring_wordpiece(source: Path, target: Path) -> object:
     return bring_tokenizer(source, target)
 
 
-def _bring_library(source: Path, target: Path) -> object:
+def _bring_library(source: Path, target: Path) -> None:
     from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
 
-    return bring_library_tokenizer(source, target)
+    bring_library_tokenizer(source, target)
 
 
 FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")

@@ -17,6 +17,7 @@ from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig, read_config
 from paddle_ranker.model.families import make_pair_encoder
+from paddle_ranker.model.hugging_face.read import states_head
 from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import RANKER, ModelInfo, RowEncoder, Signature, TrainedModel
@@ -138,8 +139,8 @@ def is_ranker(folder: Path) -> bool:
 def stated_kind(source: Path) -> Optional[str]:
     """Return the kind's name of the model in a folder or parameter file without loading it; None if it is unknown.
 
-    The `ModelKind.info_file` in the folder states it; a published checkpoint is known by its head's name. Raises
-    `CheckpointError` if a file is damaged.
+    The `ModelKind.info_file` in the folder states it; a published checkpoint is known by its head's name, a folder of
+    transformers with a head is a cross-encoder. Raises `CheckpointError` if a file is damaged.
     """
     folder = source.parent if source.is_file() else source
     found = _kind_in(folder)
@@ -150,7 +151,7 @@ def stated_kind(source: Path) -> Optional[str]:
         return found.name
     parameters = source if source.is_file() else folder / PARAMETERS_FILE
     if parameters.suffix != Path(PARAMETERS_FILE).suffix or not parameters.is_file():
-        return None
+        return "cross_encoder" if source.is_dir() and states_head(source) else None
     arrays = load_arrays(parameters)
     return next((kind for head, kind in PUBLISHED_HEADS.items() if head in arrays), None)
 

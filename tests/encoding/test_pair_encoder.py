@@ -16,6 +16,7 @@ import pytest
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.base import BERT_SHAPE
+from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.errors import CheckpointError, UsageError
 from tests.tokenizer_cases import NASTY_TEXTS, SPECIAL
 
@@ -92,6 +93,7 @@ def test_of_a_long_text_no_more_words_are_looked_up_than_its_row_needs(
     encoder = PairEncoder.from_folder(folder, length)
     whole = encoder.encode(queries, titles, truncate=False)
     looked_up: list[str] = []
+    assert isinstance(encoder._tokenizer, Tokenizer)
     find = encoder._tokenizer._ids_of_word
 
     def look_up(word: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,13 +56,14 @@ class LibraryFiles:
         """
         path = folder / TOKENIZER_FILE
         files = {TOKENIZER_FILE: read_file(path, _MOST_BYTES)}
-        settings, special = {}, {}
+        settings: UncheckedObject = {}
+        special: dict[str, str] = {}
         for name in (SPECIAL_TOKENS_FILE, CONFIG_FILE):
             if (folder / name).is_file():
                 files[name] = read_file(folder / name)
                 settings = read_settings(folder / name)
-                stated = {role: settings[role] for role in _USUAL if settings.get(role) is not None}
-                special.update((role, token_text(token, role, folder)) for role, token in stated.items())
+                named = [role for role in _USUAL if settings.get(role) is not None]
+                special.update((role, token_text(settings[role], role, folder)) for role in named)
         found = cls(files, special, settings if CONFIG_FILE in files else {})
         try:
             library = found.library
@@ -72,7 +72,9 @@ class LibraryFiles:
         except Exception as error:  # the library raises nothing more special
             raise CheckpointError(f"{path}: the tokenizers library cannot read it ({brief(str(error))})") from None
         for role, tokens in _USUAL.items():
-            known = [token for token in (special.get(role), *tokens) if token and library.token_to_id(token) is not None]
+            known = [
+                token for token in (special.get(role), *tokens) if token and library.token_to_id(token) is not None
+            ]
             if known:
                 special[role] = known[0]
         if "pad_token" not in special:
@@ -125,7 +127,9 @@ class LibraryFiles:
 
     def tokenizer(self) -> LibraryTokenizer:
         """Return what turns texts into ids."""
-        return LibraryTokenizer(self.library)
+        ids = {role: self.library.token_to_id(token) for role, token in self.special_tokens.items()}
+        unknown = ids.pop("unk_token", None)
+        return LibraryTokenizer(self.library, sorted(number for number in ids.values() if number is not None), unknown)
 
     @cached_property
     def _texts(self) -> list[str]:
@@ -157,10 +161,15 @@ class LibraryFiles:
 
 
 class LibraryTokenizer:
-    """Texts to ids by the library; it lets other threads run meanwhile."""
+    """Texts to ids by the library; it lets other threads run meanwhile.
 
-    def __init__(self, library: Library):
-        self._library = library
+    Args:
+        special: ids that no text gets. Unigram finds a special token that is typed in a text among its pieces, whatever
+            the library is told; it becomes `unknown`.
+    """
+
+    def __init__(self, library: Library, special: Sequence[int] = (), unknown: Optional[int] = None):
+        self._library, self._special, self._unknown = library, np.array(special, np.int32), unknown
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
         """Return the ids of `texts`; `most` is of no use here."""
@@ -168,7 +177,10 @@ class LibraryTokenizer:
         sound = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         rows = [encoding.ids for encoding in self._library.encode_batch_fast(sound, add_special_tokens=False)]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        return np.fromiter((number for row in rows for number in row), np.int32, count=int(lengths.sum())), lengths
+        flat = np.fromiter((number for row in rows for number in row), np.int32, count=int(lengths.sum()))
+        if self._unknown is not None:
+            flat[np.isin(flat, self._special)] = self._unknown
+        return flat, lengths
 
 
 def _around(encoding: Encoding, texts: int) -> list[tuple[int, ...]]:

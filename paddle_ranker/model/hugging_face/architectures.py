@@ -74,7 +74,7 @@ def activation(values: Values, name: str, path: Path) -> str:
     return ACTIVATIONS[stated]
 
 
-def _reads(defaults: Mapping[str, object] = {}, narrow: bool = False) -> Reads:  # noqa: B006
+def _reads(defaults: Mapping[str, object] = {}, narrow: bool = False) -> Reads:
     """Return the reader of a BERT-like configuration; `narrow`: embeddings may be narrower than the layers."""
 
     def read(values: Values, path: Path) -> Values:
@@ -172,8 +172,9 @@ def _written_deberta(config: EncoderConfig) -> Values:
         "pooler_hidden_act",
     )
     values = {name: getattr(config, name) for name in (*_WRITTEN, *same)}
-    size = getattr(config, "embedding_size", 0) or config.hidden_size
-    return {**values, "pos_att_type": list(getattr(config, "pos_att_type", ())), "embedding_size": size}
+    size = getattr(config, "embedding_size", 0)
+    narrow = {"embedding_size": size} if size else {}
+    return {**values, "pos_att_type": list(getattr(config, "pos_att_type", ())), **narrow}
 
 
 ARCHITECTURES: Registry[Architecture] = Registry("architecture of transformers")

@@ -13,7 +13,7 @@ from paddle_ranker.storage.untrusted import read_file
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model", "spiece.model")
 
 
-def bring_library_tokenizer(source: Path, target: Path) -> object:
+def bring_library_tokenizer(source: Path, target: Path) -> None:
     """Write `source`'s tokenizer into the folder `target` as `read_tokenizer` reads it.
 
     That is `tokenizer.json` as it is, or made of a SentencePiece model; or `vocab.txt`, if there is nothing else.
@@ -24,7 +24,8 @@ def bring_library_tokenizer(source: Path, target: Path) -> object:
     model = next((name for name in SENTENCEPIECE_FILES if (source / name).is_file()), None)
     if not has_library and model is None:
         if (source / VOCABULARY_FILE).is_file():
-            return bring_tokenizer(source, target)
+            bring_tokenizer(source, target)
+            return
         raise CheckpointError(
             f"{source}: has no {TOKENIZER_FILE}, no {SENTENCEPIECE_FILES[0]} and no {VOCABULARY_FILE}; copy the folder "
             "again"
@@ -33,9 +34,10 @@ def bring_library_tokenizer(source: Path, target: Path) -> object:
         if (source / name).is_file():
             (target / name).write_bytes(read_file(source / name))
     if has_library:
-        return LibraryFiles.read(source).write(target)
+        LibraryFiles.read(source).write(target)
+        return
     from paddle_ranker.model.hugging_face.sentencepiece import tokenizer_of_sentencepiece
 
     assert model is not None
     tokenizer_of_sentencepiece(source / model).save(str(target / TOKENIZER_FILE))
-    return LibraryFiles.read(target)
+    LibraryFiles.read(target)

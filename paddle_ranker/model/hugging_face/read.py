@@ -8,12 +8,14 @@ from typing import Optional
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, quoted
-from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.config import DebertaConfig, EncoderConfig
 from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES
 from paddle_ranker.model.hugging_face.names import to_ours
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
+
+_CLASSIFIES = "ForSequenceClassification"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ def find_encoder(folder: Path) -> Optional[Path]:
     return next((path for path in candidates if any((path / name).is_file() for name in WEIGHT_FILES)), None)
 
 
+def states_head(folder: Path) -> bool:
+    """Return whether the `config.json` of a transformers folder says that the model classifies, as rerankers do."""
+    inner = find_encoder(folder)
+    if inner is None or not (inner / "config.json").is_file():
+        return False
+    named = read_configuration(inner / "config.json").get("architectures") or [""]
+    return str(named[0]).endswith(_CLASSIFIES)
+
+
 def read_model(folder: Path) -> HuggingFaceModel:
     """Read `config.json` and the weights of a transformers folder.
 
@@ -61,11 +72,15 @@ def read_model(folder: Path) -> HuggingFaceModel:
         arrays, left_over = to_ours(theirs, ARCHITECTURES[config.model_type].names)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / file}: {error}") from error
+    if isinstance(config, DebertaConfig) and not config.position_biased_input:  # of no use, but in some files
+        unused = [name for name in arrays if name.endswith("embeddings.position_embeddings.weight")]
+        left_over += unused
+        arrays = {name: array for name, array in arrays.items() if name not in unused}
     if not is_whole_head(arrays):  # the rest of one that was cut off is of no use
         left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
     architecture = str((values.get("architectures") or [""])[0])
-    if architecture and not architecture.endswith("ForSequenceClassification"):  # tagging has a `classifier` as well
+    if architecture and not architecture.endswith(_CLASSIFIES):  # tagging has a `classifier` as well
         left_over += [name for name in arrays if name.startswith("classifier.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
     elif architecture and "classifier.weight" not in arrays:

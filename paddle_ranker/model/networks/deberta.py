@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.model.config import DebertaConfig
+from paddle_ranker.model.config import DebertaConfig, EncoderConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.model.encoder import Encoder, Pooler, activation_named
 
@@ -20,7 +20,7 @@ class DebertaEncoder(Encoder):
 
     config: DebertaConfig
 
-    def __init__(self, config: DebertaConfig):
+    def __init__(self, config: EncoderConfig):
         super().__init__(config)
         self._buckets = relative_buckets(config)
 
@@ -198,4 +198,6 @@ class _Layers(nn.Layer):
 
     def relative(self) -> Tensor:
         """Return the embeddings of relative positions, `[2 span, size]`."""
-        return self.rel_embeddings.weight if self.rel_norm is None else self.rel_norm(self.rel_embeddings.weight)
+        assert self.rel_embeddings is not None
+        table = self.rel_embeddings.weight
+        return table if self.rel_norm is None else self.rel_norm(table)

@@ -63,9 +63,22 @@ def _rotated(states: Tensor, angles: Tensor) -> Tensor:
     return states * angles[0].astype(states.dtype) + turned * angles[1].astype(states.dtype)
 
 
+class _BiaslessNorm(nn.LayerNorm):
+    """LayerNorm without a trained bias; it adds zeros, since Paddle Inference computes one without a bias wrongly."""
+
+    def __init__(self, size: int, epsilon: float):
+        super().__init__(size, epsilon=epsilon, bias_attr=False)
+        self.size, self.epsilon = size, epsilon
+        self.register_buffer("zeros", paddle.zeros([size]), persistable=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return F.layer_norm(states, self.size, self.weight, self.zeros, self.epsilon)
+
+
 def _norm(config: ModernBertConfig) -> nn.LayerNorm:
-    bias = None if config.norm_bias else False
-    return nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, bias_attr=bias)
+    if not config.norm_bias:
+        return _BiaslessNorm(config.hidden_size, config.layer_norm_eps)
+    return nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
 
 
 def _linear(inputs: int, outputs: int, bias: bool) -> nn.Linear:

@@ -1,0 +1,183 @@
+"""Families of encoders beside BERT's: equal to transformers, there and back, trained, exported, used as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from paddle_ranker import Ranker
+from paddle_ranker.commands.convert import ConvertOptions, convert
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.export.static_graph import export_model
+from paddle_ranker.model.encoders import load_encoder
+from paddle_ranker.model.families import family_of
+from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
+from paddle_ranker.model.kinds import load_ranker, stated_kind
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.networks.deberta import relative_buckets
+from tests.model.family_cases import CASES, SPECIAL, WORDS, expected, inputs, weights
+
+pytestmark = pytest.mark.parity
+
+EXPECTED = expected()
+ROBERTAS = ("roberta", "xlm-roberta")
+EXPORTED = ("xlm-roberta", "electra", "modernbert", "deberta-v3")
+QUERIES, TITLES = ["w1 w2", "w7", "w3 w4 w5"], ["w9 w1 w2 w11", "w8 w8", "w3 w5"]
+
+
+def write_tokenizer(folder: Path, is_roberta: bool) -> None:
+    """Write a `tokenizer.json` of words, with the family's special tokens and template."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+
+    special = (
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if is_roberta else ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    )
+    words = [*special, *(f"w{number}" for number in range(WORDS - SPECIAL))]
+    library = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token=special[3]))
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    first, last = (special[0], special[2]) if is_roberta else (special[1], special[2])
+    pair = f"{first} $A {last} {last} $B {last}" if is_roberta else f"{first} $A {last} $B:1 {last}:1"
+    ends = [(token, words.index(token)) for token in (first, last)]
+    library.post_processor = processors.TemplateProcessing(single=f"{first} $A {last}", pair=pair, special_tokens=ends)
+    library.add_special_tokens([AddedToken(token, special=True) for token in special])
+    library.save(str(folder / "tokenizer.json"))
+
+
+def write_folder(folder: Path, case: str) -> Path:
+    """Write a transformers folder: config.json, model.safetensors and tokenizer.json, nothing else."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(EXPECTED[case]["config"]), encoding="utf-8")
+    save_file(weights(EXPECTED[case]["shapes"]), folder / "model.safetensors", {"format": "pt"})
+    write_tokenizer(folder, case in ROBERTAS)
+    return folder
+
+
+def logits_of(network: paddle.nn.Layer) -> np.ndarray:
+    network.eval()
+    ids, types, _ = inputs(network.config.pad_token_id)
+    return np.asarray(network(paddle.to_tensor(ids), paddle.to_tensor(types)).numpy())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_path: Path, case: str) -> None:
+    folder = write_folder(tmp_path / "hf", case)
+    said = np.array(EXPECTED[case]["logits"])
+    wanted = said[:, 0] if said.shape[1] == 1 else said[:, 1] - said[:, 0]
+    np.testing.assert_allclose(logits_of(load_single(folder).network), wanted, atol=1e-5)
+    assert stated_kind(folder) == "cross_encoder"
+    convert(ConvertOptions(source=str(folder), target=str(tmp_path / "ours")))
+    network = load_ranker(tmp_path / "ours").network
+    np.testing.assert_array_equal(logits_of(network), logits_of(load_single(folder).network))
+    convert(ConvertOptions(source=str(tmp_path / "ours"), target=str(tmp_path / "back"), to="hf"))
+    theirs, back = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "back"))
+    assert sorted(theirs) == sorted(back)
+    folded = [f"classifier{out}.{part}" for out in ("", ".out_proj") for part in ("weight", "bias")]
+    for name in set(theirs).difference(folded if said.shape[1] == 2 else []):
+        np.testing.assert_array_equal(back[name], theirs[name], err_msg=name)
+    assert (tmp_path / "back" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    config = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == EXPECTED[case]["config"]["architectures"]
+    assert load_encoder(tmp_path / "back").config == load_encoder(folder).config
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("roberta", "electra, wide")])
+def test_a_training_step_reaches_every_parameter_also_with_checkpointing(tmp_path: Path, case: str) -> None:
+    folder = write_folder(tmp_path / "hf", case)
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # ModernBERT has none anyway
+    (folder / "config.json").write_text(json.dumps({**EXPECTED[case]["config"], **still}), encoding="utf-8")
+    model = start_ranker(folder, Fresh("cross_encoder"), LoadOptions(max_seq_length=16))
+    assert model.new_parts == ["match_embeddings"]
+    arrays = model.row_encoder.encode(QUERIES, TITLES).pad(np.arange(3))
+    ids, types = (paddle.to_tensor(arrays[name]) for name in ("input_ids", "token_type_ids"))
+    model.network.train()
+    found = []
+    for checkpointing in (False, True):
+        model.network.encoder.gradient_checkpointing = checkpointing
+        model.network.clear_gradients()
+        (model.network(ids, types) ** 2).sum().backward()
+        found.append({name: parameter.grad for name, parameter in model.network.named_parameters()})
+    assert [name for name, gradient in found[0].items() if gradient is None] == []
+    for name, gradient in found[0].items():
+        np.testing.assert_allclose(found[1][name].numpy(), gradient.numpy(), atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("case", EXPORTED)
+def test_an_export_scores_as_the_network_in_every_engine(tmp_path: Path, case: str) -> None:
+    model = start_ranker(
+        write_folder(tmp_path / "hf", case),
+        Fresh("cross_encoder", lexical_features=True),
+        LoadOptions(max_seq_length=24),
+    )
+    draw = np.random.RandomState(1)
+    model.network.match_embeddings.weight.set_value(draw.standard_normal((4, 16)).astype("float32"))
+    assert model.network.lexical is not None
+    model.network.lexical.learn(model.row_encoder.encode(QUERIES, TITLES))
+    model.network.lexical.weight.set_value(draw.standard_normal(18).astype("float32") * 0.1)
+    (tmp_path / "ours").mkdir()
+    save_ranker(tmp_path / "ours", model.network, model.row_encoder, model.info)
+    assert not (tmp_path / "ours" / "vocab.txt").exists()
+    export_model(load_ranker(tmp_path / "ours"), tmp_path / "exported", onnx=True)  # which compares them
+    wanted = Ranker.load(tmp_path / "ours").score(QUERIES, TITLES)
+    for engine in ("inference", "onnx"):
+        found = Ranker.load(tmp_path / "exported", engine=engine).score(QUERIES, TITLES)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_folder_without_head_or_of_another_architecture(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "hf", "xlm-roberta")
+    config = {**EXPECTED["xlm-roberta"]["config"], "architectures": ["XLMRobertaModel"]}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert stated_kind(folder) is None
+    with pytest.raises(CheckpointError, match="not a trained ranker"):
+        load_single(folder)
+    assert start_ranker(folder, Fresh("pairwise")).new_parts == ["head", "match_embeddings"]
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "t5"}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="model_type is 't5'; bert, ernie, roberta"):
+        start_ranker(folder, Fresh("pairwise"))
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "message"),
+    [
+        ("modernbert", {"layer_types": ["sliding_attention"] * 4}, "layer_types"),
+        ("modernbert", {"classifier_pooling": "last"}, "classifier_pooling is 'last'"),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_parameters"),
+        ("deberta-v3", {"norm_rel_ebd": "batch"}, "norm_rel_ebd"),
+        ("xlm-roberta", {"hidden_act": "mish"}, "hidden_act is 'mish'"),
+        ("xlm-roberta", {"position_embedding_type": "relative_key"}, "position_embedding_type"),
+    ],
+)
+def test_what_is_not_done_is_refused(tmp_path: Path, case: str, changes: dict[str, Any], message: str) -> None:
+    folder = write_folder(tmp_path / "hf", case)
+    (folder / "config.json").write_text(json.dumps({**EXPECTED[case]["config"], **changes}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message):
+        load_single(folder)
+
+
+@pytest.mark.unit
+def test_relative_buckets_by_hand() -> None:
+    """With 8 buckets to a side, positions up to 4 have their own; 5 to 511 share 5 to 7, by their logarithm."""
+    config = load_config(position_buckets=8, max_relative_positions=-1, max_position_embeddings=512)
+    buckets = relative_buckets(config)
+    middle = len(buckets) // 2
+    # ceil(3 log(d / 4) / log(511 / 4)) + 4: log(511 / 4) / 3 = 1.617, so 5 up to 4 e^1.617 = 20.2, 6 up to 101.6
+    for distance, bucket in ((0, 0), (3, 3), (4, 4), (5, 5), (20, 5), (21, 6), (101, 6), (102, 7), (511, 7)):
+        assert (buckets[middle + distance], buckets[middle - distance]) == (bucket, -bucket)
+
+
+def load_config(**changes: int) -> Any:
+    from paddle_ranker.model.config import EncoderConfig
+
+    return EncoderConfig.from_dict({"model_type": "deberta-v2", "vocab_size": 9, "hidden_size": 12, **changes})
+
+
+@pytest.mark.unit
+def test_families_by_name() -> None:
+    assert family_of("xlm-roberta") is family_of("roberta")
+    assert family_of("bert") is family_of("something new")

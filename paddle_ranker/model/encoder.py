@@ -9,7 +9,6 @@ and values either (`Attention.for_one`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Optional
 
 import paddle
@@ -25,7 +24,12 @@ MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding cha
 
 def activation_named(name: str) -> Callable[[Tensor], Tensor]:
     """Return an activation: one of Paddle's, or `gelu_new`, which approximates `gelu` by tanh."""
-    return partial(F.gelu, approximate=True) if name == "gelu_new" else getattr(F, name)
+    return _gelu_new if name == "gelu_new" else getattr(F, name)
+
+
+def _gelu_new(x: Tensor) -> Tensor:
+    # Not F.gelu(approximate=True), which becomes the exact one in ONNX.
+    return 0.5 * x * (1.0 + paddle.tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))  # sqrt(2 / pi)
 
 
 class Embeddings(nn.Layer):

@@ -32,7 +32,9 @@ class ModernBertEncoder(Encoder):
         """Return the hidden states of all tokens, `[batch, length, hidden]`, see `Encoder.forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         places = paddle.cumsum(paddle.ones_like(input_ids[:1]), axis=1) - 1  # a length that stays free when exported
-        is_far = (places.unsqueeze(2) - places.unsqueeze(1)).abs() > self.config.local_attention // 2
+        apart = (places.unsqueeze(2) - places.unsqueeze(1)).astype("float32")
+        # Not their absolute values, with which Paddle Inference gets another mask.
+        is_far = paddle.square(apart) > float((self.config.local_attention // 2) ** 2)
         local = mask + is_far.astype(mask.dtype).unsqueeze(1) * MASKED
         size = self.config.hidden_size // self.config.num_attention_heads
         thetas = (self.config.global_rope_theta, self.config.local_rope_theta)

@@ -1,0 +1,200 @@
+"""Tokenizers of the `tokenizers` library: its ids, its templates, its truncation; and SentencePiece models alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.encoding.tokenizers.base import BERT_SHAPE, PairTemplate
+from paddle_ranker.encoding.tokenizers.library import LibraryFiles
+from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
+from paddle_ranker.encoding.windows import Windows
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
+from paddle_ranker.model.hugging_face.sentencepiece import read_sentencepiece
+
+pytestmark = pytest.mark.unit
+
+HAN, ENGLISH = "深度学习神经网络语言文化差异研究", ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog"]
+NASTY = [
+    "", " ", "a  b ", "\u3000深度 ", "ﬁ①½", "Ünï\u0301", "\n\t x\r", "𠀀😀👨\u200d👩\u200d👧", "\u200bzero", "…",
+    "\uff21\uff22\uff11", "\x00a", "a\u00a0b", " lead", "trail  ", "深度学习fox深度", "\u00ad", "كتاب", "가각", "\ud800", "e" * 99,
+]  # fmt: skip
+
+
+def corpus(seed: int = 0, count: int = 300) -> list[str]:
+    draw = random.Random(seed)
+    han = ["".join(draw.choices(HAN, k=draw.randint(1, 20))) for _ in range(count)]
+    return [f"{text} {' '.join(draw.choices(ENGLISH, k=draw.randint(1, 8)))}" for text in han]
+
+
+@pytest.fixture(scope="module", params=["unigram", "bpe", "wordpiece"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nothing but tokenizer.json; truncation and padding are on in it, as some have it."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    kind = request.param
+    roberta = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    bert = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    if kind == "unigram":
+        library = Tokenizer(models.Unigram())
+        library.normalizer = normalizers.NFKC()
+        library.pre_tokenizer = pre_tokenizers.Metaspace()
+        library.decoder = decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=150, special_tokens=roberta, unk_token="<unk>", show_progress=False
+        )
+    elif kind == "bpe":
+        library = Tokenizer(models.BPE())
+        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        library.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=400, special_tokens=roberta, initial_alphabet=alphabet, show_progress=False
+        )
+    else:
+        library = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        library.normalizer = normalizers.BertNormalizer()
+        library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        library.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(vocab_size=150, special_tokens=bert, show_progress=False)
+    library.train_from_iterator(corpus(), trainer)
+    if kind == "bpe":
+        library.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    elif kind == "unigram":
+        library.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        )
+    else:
+        library.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    library.enable_truncation(7)
+    library.enable_padding()
+    made = tmp_path_factory.mktemp(kind)
+    library.save(str(made / "tokenizer.json"))
+    return made
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("length", [8, 9, 16, 33, 600])
+def test_pairs_are_those_of_the_library(folder: Path, length: int, side: str, tmp_path: Path) -> None:
+    """Ids, template and truncation, by the library's own, for every pair of real and nasty texts."""
+    from tokenizers import Tokenizer
+
+    read_tokenizer(folder).write(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"truncation_side": side}), encoding="utf-8")
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    library.no_padding()
+    library.enable_truncation(length, strategy="longest_first", direction=side)
+    texts = [*NASTY, *corpus(1, 12)]
+    pairs = [(one, texts[number - apart]) for apart in (0, 3, 11) for number, one in enumerate(texts)]
+    encoder = PairEncoder.from_folder(tmp_path, length)
+    queries, titles = (list(side) for side in zip(*pairs))
+    found = encoder.encode(queries, titles)
+    sound = [tuple(text.replace("\ud800", "?") for text in pair) for pair in pairs]
+    wanted = [encoding.ids for encoding in library.encode_batch(sound)]
+    assert [found[number].tolist() for number in range(len(pairs))] == wanted
+    singles = encoder.encode_single(texts)
+    assert [singles[number].tolist() for number in range(len(texts))] == [
+        library.encode(text.replace("\ud800", "?")).ids for text in texts
+    ]
+
+
+def test_special_tokens_in_a_text_are_no_special_tokens(folder: Path) -> None:
+    encoder = PairEncoder.from_folder(folder, 64)
+    special = list(read_tokenizer(folder).special_tokens.values())
+    template = encoder.template
+    for token in special:
+        row = encoder.encode([f"a {token} b"], [token])[0].tolist()
+        inside = row[len(template.before) : -len(template.after)]
+        for number in (*template.between, encoder.pad_id, encoder.mask_id):
+            assert inside.count(number) == list(template.between).count(number), (token, row)
+
+
+def test_a_copy_is_byte_identical_and_ids_by_text_join_what_spells_the_same(folder: Path, tmp_path: Path) -> None:
+    files = LibraryFiles.read(folder)
+    files.write(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+    assert files.vocab_size == max(files.token_to_id.values()) + 1
+    ids = files.text_ids()
+    assert ids is not None and len(ids) == files.vocab_size
+    by_id = {number: token for token, number in files.token_to_id.items()}
+    for start in ("▁", "Ġ"):
+        for token, number in files.token_to_id.items():
+            bare = files.token_to_id.get(token[1:]) if token.startswith(start) else None
+            if bare is not None and token[1:].isalnum() and token[1:].isascii():
+                assert ids[number] == ids[bare], by_id[number]
+    encoder = PairEncoder(files, 16)
+    compared = encoder.text_ids()
+    assert compared is not None
+    assert all(compared[number] == encoder.pad_id for number in never_match_ids(encoder) if number != encoder.unk_id)
+    words = files.words()
+    assert "fox" in " ".join(words) or len(words) > 100
+
+
+def test_windows_keep_the_template(folder: Path) -> None:
+    encoder = PairEncoder.from_folder(folder, 16)
+    template = encoder.template
+    query, title = "fox dog", " ".join(ENGLISH * 5)
+    whole = encoder.encode([query], [title], truncate=False)
+    split = Windows(16, overlap=2, template=template).split(whole)
+    first = encoder.encode([query], [title])
+    assert split.pairs[0].tolist() == first[0].tolist()
+    start = int(first.second_starts[0])
+    titles = [
+        split.pairs[n][start : len(split.pairs[n]) - len(template.after)].tolist() for n in range(len(split.pairs))
+    ]
+    joined = titles[0] + [token for one in titles[1:] for token in one[2:]]
+    assert joined == whole[0][int(whole.second_starts[0]) : -len(template.after)].tolist()
+    for number in range(len(split.pairs)):
+        assert split.pairs[number][:start].tolist() == first[0][:start].tolist()
+        assert split.pairs[number][-len(template.after) :].tolist() == list(template.after)
+    assert isinstance(split.pairs, EncodedPairs)
+
+
+def test_which_side_keeps_more() -> None:
+    library = PairTemplate((0,), (2, 2), (2,), (0,), (2,), longer_keeps_more=True)
+    first, second = np.array([9, 4, 5, 1]), np.array([9, 5, 4, 9])
+    assert [kept.tolist() for kept in library.truncated(first, second, 7)] == [[3, 3, 4, 1], [4, 4, 3, 6]]
+    assert [kept.tolist() for kept in BERT_SHAPE.truncated(first, second, 7)] == [[4, 4, 4, 1], [3, 3, 3, 6]]
+
+
+@pytest.mark.parametrize(("content", "message"), [("{", "cannot read it"), ('{"model": {}}', "cannot read it")])
+def test_what_is_no_tokenizer(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message):
+        read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spm.model"])
+def test_a_sentencepiece_model_alone_gives_its_own_ids(tmp_path: Path, name: str) -> None:
+    spm = pytest.importorskip("sentencepiece", reason="needs sentencepiece")
+    names = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "pad_piece": "[PAD]", "bos_piece": "[CLS]",
+             "eos_piece": "[SEP]", "unk_piece": "[UNK]"} if name == "spm.model" else {}  # fmt: skip
+    written = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus()), model_writer=written, vocab_size=90, minloglevel=2, num_threads=1, **names
+    )
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / name).write_bytes(written.getvalue())
+    bring_library_tokenizer(tmp_path / "hf", tmp_path)
+    encoder, oracle = PairEncoder.from_folder(tmp_path, 700), spm.SentencePieceProcessor(model_proto=written.getvalue())
+    texts = [text for text in [*NASTY, *corpus(2, 100)] if "\ud800" not in text and "\x00" not in text]
+    own = [ids.tolist() for ids in encoder.encode_texts(texts)]
+    wanted = [oracle.encode(text) for text in texts]
+    if name == "spm.model":
+        assert own == wanted
+        assert encoder.encode(["fox"], [""])[0].tolist() == [1, *oracle.encode("fox"), 2, 2]
+    else:  # four special tokens come before the pieces, in place of three
+        assert own == [[3 if number == 0 else number + 1 for number in ids] for ids in wanted]
+        assert encoder.mask_id == encoder.vocab_size - 1 == 91
+    damaged = written.getvalue()[:-7]
+    (tmp_path / name).write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_sentencepiece(tmp_path / name)

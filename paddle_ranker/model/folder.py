@@ -21,13 +21,14 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model.config import write_config
 from paddle_ranker.model.encoders import TO_TRAIN, Checkpoint, encoder_of, read_checkpoint
+from paddle_ranker.model.hugging_face.read import states_head
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo, require_kind
 from paddle_ranker.model.info import INFO_FILE as INFO_FILE
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads, load_parameters
 from paddle_ranker.model.opened import RANKER, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal
+from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal, require_parameters
 
 DEFAULTS = LoadOptions()
 PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say
@@ -100,6 +101,8 @@ def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh]
     info = RankerInfo.read(source.parent if source.is_file() else source)
     if info and info.kind == BLEND and source.is_dir():
         raise CheckpointError(f"{source}: a blend of rankers cannot be trained: train a member, and blend again")
+    if fresh is None and source.is_dir() and not states_head(source):
+        require_parameters(source, RANKER_WANTED)
     checkpoint = read_checkpoint(source, options.model_name, TO_TRAIN if fresh else RANKER_WANTED)
     published_kind = next((PUBLISHED_HEADS[name] for name in PUBLISHED_HEADS if name in checkpoint.unnamed), None)
     length = checkpoint.stated_length if fresh is None and checkpoint.stated_length else PUBLISHED_MAX_SEQ_LENGTH

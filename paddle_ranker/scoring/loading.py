@@ -10,7 +10,7 @@ from typing import Optional, Union, cast
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, quoted
 from paddle_ranker.model.exported import ExportedFolder, is_exported
-from paddle_ranker.model.hugging_face.read import find_encoder
+from paddle_ranker.model.hugging_face.read import states_head
 from paddle_ranker.model.info import BLEND, RankerInfo, require_kind
 from paddle_ranker.model.kinds import AnyKind, is_ranker, kind_of
 from paddle_ranker.model.load_options import LoadOptions
@@ -56,7 +56,7 @@ def require_ranker(folder: Path) -> None:
     """Raise `CheckpointError` if a folder's files show that it holds no ranker; nothing is loaded."""
     if folder.is_dir():
         has_model = kind_of(folder).name == BLEND or is_exported(folder) or (folder / PARAMETERS_FILE).is_file()
-        has_model = has_model or find_encoder(folder) is not None
+        has_model = has_model or states_head(folder)
         if not (is_ranker(folder) and has_model):
             raise refusal(folder, "a ranker", "" if has_model else f"there is no {PARAMETERS_FILE} in it")
 

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.unit
 HAN, ENGLISH = "深度学习神经网络语言文化差异研究", ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog"]
 NASTY = [
     "", " ", "a  b ", "\u3000深度 ", "ﬁ①½", "Ünï\u0301", "\n\t x\r", "𠀀😀👨\u200d👩\u200d👧", "\u200bzero", "…",
-    "\uff21\uff22\uff11", "\x00a", "a\u00a0b", " lead", "trail  ", "深度学习fox深度", "\u00ad", "كتاب", "가각", "\ud800", "e" * 99,
+    "\uff21\uff22\uff11", "\x00a", "a\u00a0b", " lead", "trail  ", "深度学习fox深度",
+    "\u00ad", "كتاب", "가각", "\ud800", "e" * 99,
 ]  # fmt: skip
 
 

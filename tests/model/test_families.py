@@ -122,9 +122,10 @@ def test_an_export_scores_as_the_network_in_every_engine(tmp_path: Path, case: s
     (tmp_path / "ours").mkdir()
     save_ranker(tmp_path / "ours", model.network, model.row_encoder, model.info)
     assert not (tmp_path / "ours" / "vocab.txt").exists()
-    export_model(load_ranker(tmp_path / "ours"), tmp_path / "exported", onnx=True)  # which compares them
+    has_onnx = not paddle.__version__.startswith("2.")
+    export_model(load_ranker(tmp_path / "ours"), tmp_path / "exported", onnx=has_onnx)  # which compares them
     wanted = Ranker.load(tmp_path / "ours").score(QUERIES, TITLES)
-    for engine in ("inference", "onnx"):
+    for engine in ("inference", "onnx") if has_onnx else ("inference",):
         found = Ranker.load(tmp_path / "exported", engine=engine).score(QUERIES, TITLES)
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 

@@ -22,7 +22,7 @@ class DebertaEncoder(Encoder):
 
     def __init__(self, config: EncoderConfig):
         super().__init__(config)
-        self._buckets = relative_buckets(config)
+        self._buckets = relative_buckets(self.config)
 
     def _make_embeddings(self) -> nn.Layer:
         return _Embeddings(self.config, self.masks)

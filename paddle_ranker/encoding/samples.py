@@ -19,7 +19,7 @@ def sample_batches(encoder: PairRowEncoder, seed: int = 0) -> Iterator[Arrays]:
     Titles share words with their queries, so that match levels and lexical features are not all zero.
     """
     random = np.random.default_rng(seed)
-    words = encoder.members[0].words()
+    words = np.array(encoder.members[0].words())
     lengths = np.geomspace(1, encoder.max_seq_length, PAIRS).astype(int)
     queries, titles = [], []
     for length in random.permutation(lengths):

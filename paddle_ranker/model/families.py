@@ -74,6 +74,18 @@ def _name_parameters(arrays: Named) -> Named:
     return name_parameters(arrays)
 
 
+def _name_as(model_type: str) -> Callable[[Named], Named]:
+    """Return what also renames checkpoints of PaddleNLP's own classes of an architecture."""
+
+    def name(arrays: Named) -> Named:
+        from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES
+        from paddle_ranker.model.hugging_face.names import of_paddlenlp
+
+        return _name_parameters(of_paddlenlp(arrays, ARCHITECTURES[model_type].names))
+
+    return name
+
+
 def _read_hugging_face(folder: Path) -> HuggingFaceModel:
     from paddle_ranker.model.hugging_face.read import read_model
 
@@ -94,14 +106,14 @@ def _bring_library(source: Path, target: Path) -> None:
 
 FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")
 BERT = EncoderFamily(_bert, _name_parameters, _read_hugging_face, _bring_wordpiece, PairEncoder)
-ROBERTA = replace(BERT, bring_tokenizer=_bring_library)  # XLM-RoBERTa's, too: positions and types are configured
+# XLM-RoBERTa's, too: positions and types are configured.
+ROBERTA = replace(BERT, bring_tokenizer=_bring_library, name_parameters=_name_as("roberta"))
 for _type in ("ernie", "ernie_gram", "bert"):
     FAMILIES.add(_type, BERT)
 for _type in ("roberta", "xlm-roberta", "camembert"):
     FAMILIES.add(_type, ROBERTA)
-FAMILIES.add("electra", replace(ROBERTA, network=_electra))
-FAMILIES.add("modernbert", replace(ROBERTA, network=_modernbert))
-FAMILIES.add("deberta-v2", replace(ROBERTA, network=_deberta))
+for _type, _network in (("electra", _electra), ("modernbert", _modernbert), ("deberta-v2", _deberta)):
+    FAMILIES.add(_type, replace(ROBERTA, network=_network, name_parameters=_name_as(_type)))
 
 
 def family_of(model_type: object) -> EncoderFamily:

@@ -86,6 +86,49 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     assert load_encoder(tmp_path / "back").config == load_encoder(folder).config
 
 
+PADDLENLP: dict[str, tuple[str, dict[str, Any]]] = {
+    "roberta": ("Roberta", {"type_vocab_size": 1, "pad_token_id": 1}),
+    "electra": ("Electra", {"embedding_size": 8}),
+    "deberta-v2": (
+        "DebertaV2",
+        {
+            "relative_attention": True,
+            "position_buckets": 8,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("model_type", PADDLENLP)
+def test_folders_of_paddlenlp_s_own_classes(tmp_path: Path, model_type: str) -> None:
+    from paddlenlp import transformers
+
+    name, changes = PADDLENLP[model_type]
+    shape = {"vocab_size": 96, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape.update(intermediate_size=24, max_position_embeddings=66, num_labels=2)
+    paddle.seed(3)
+    theirs = getattr(transformers, f"{name}ForSequenceClassification")(
+        getattr(transformers, f"{name}Config")(**shape, **changes)
+    )
+    draw = np.random.RandomState(0)
+    for parameter in theirs.parameters():
+        parameter.set_value(0.3 * draw.standard_normal(parameter.shape).astype("float32"))
+    theirs.eval()
+    theirs.save_pretrained(str(tmp_path))
+    write_tokenizer(tmp_path, model_type == "roberta")
+    network = start_ranker(tmp_path, Fresh("cross_encoder", match_embeddings=False)).network
+    network.eval()
+    ids = paddle.to_tensor(draw.randint(SPECIAL, WORDS, (3, 20)))
+    said = theirs(ids).numpy()
+    np.testing.assert_allclose(network(ids, paddle.zeros_like(ids)).numpy(), said[:, 1] - said[:, 0], atol=1e-5)
+    assert np.ptp(said) > 0.01
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ("roberta", "electra, wide")])
 def test_a_training_step_reaches_every_parameter_also_with_checkpointing(tmp_path: Path, case: str) -> None:
     folder = write_folder(tmp_path / "hf", case)

@@ -30,11 +30,10 @@ def bring_library_tokenizer(source: Path, target: Path) -> None:
             f"{source}: has no {TOKENIZER_FILE}, no {SENTENCEPIECE_FILES[0]} and no {VOCABULARY_FILE}; copy the folder "
             "again"
         )
-    for name in (CONFIG_FILE, SPECIAL_TOKENS_FILE):
+    for name in (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE):
         if (source / name).is_file():
             (target / name).write_bytes(read_file(source / name))
-    if has_library:
-        LibraryFiles.read(source).write(target)
+    if has_library:  # `read_tokenizer` checks it; reading a large one takes a second
         return
     from paddle_ranker.model.hugging_face.sentencepiece import tokenizer_of_sentencepiece
 

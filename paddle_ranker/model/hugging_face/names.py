@@ -108,6 +108,26 @@ def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], l
     return ours, left_over
 
 
+def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
+    """Rename a checkpoint of PaddleNLP's own classes, which have some of transformers' names, in Paddle's layout.
+
+    The encoder keeps whatever prefix it has; arrays under our names keep these.
+    """
+    prefix = min((name[: -len(_OUR_WORDS)] for name in arrays if name.endswith(_OUR_WORDS)), key=len, default="")
+    found = {}
+    for name, array in arrays.items():
+        base, _, kind = name.rpartition(".")
+        inner = base[len(prefix) :] if base.startswith(prefix) else ""
+        number = _LAYER.search(inner)
+        pattern = _LAYER.sub("{}", inner, count=1)
+        if base in names.head:
+            base = names.head[base] if names.head[base] == "classifier" else prefix + names.head[base]
+        elif pattern in names.ours:
+            base = prefix + names.ours[pattern].format(number and number.group())
+        found[f"{base}.{kind}"] = array
+    return found
+
+
 def to_theirs(named: dict[str, Array], names: Names) -> dict[str, Array]:
     """Convert `RankerNetwork`'s parameters to Hugging Face's names and layout: rename them, and transpose where needed.
 

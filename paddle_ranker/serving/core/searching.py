@@ -11,7 +11,7 @@ from typing import Optional, Union
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.encoding.pair_encoder import SPECIAL_TOKENS_A_PAIR, PairEncoder, truncated_lengths
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import listed, quoted
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.tower import TowerInfo
@@ -29,7 +29,6 @@ from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
-_AROUND = SPECIAL_TOKENS_A_PAIR + 1  # tokens of a pair that are not its query's: special ones, and one of the title
 _LONG_QUERY = 4  # shorter queries than a pair's tokens divided by this are never cut: a character is no more tokens
 _LONGEST = 1000  # code points of a query that are used at all
 _ANSWERING = 0.1  # of a caller's time is kept for the answer, at most so many seconds
@@ -109,7 +108,9 @@ class _Read:
     @classmethod
     def of(cls, text: str, encoders: Sequence[PairEncoder]) -> _Read:
         """Return what is used of a long query; tokenizes it."""
-        end = min([_LONGEST, *(one.characters_of(text, one.max_seq_length - _AROUND) for one in encoders)])
+        # Of a pair's tokens, the special ones and one of the title are not the query's.
+        rooms = [(one, one.max_seq_length - one.template.pair_tokens - 1) for one in encoders]
+        end = min([_LONGEST, *(one.characters_of(text, room) for one, room in rooms)])
         return cls(text[:end], encoders[0] if len(encoders) == 1 else None, end < len(text))
 
     @property
@@ -118,9 +119,10 @@ class _Read:
         return None if self._encoder is None else self._note
 
     def _note(self, first: int, lengths: Array, most: int) -> None:
-        room = most - SPECIAL_TOKENS_A_PAIR
-        titles = lengths - self._tokens - SPECIAL_TOKENS_A_PAIR
-        kept, _ = truncated_lengths(np.full(len(lengths), self._tokens), titles, room)
+        assert self._encoder is not None
+        template = self._encoder.template
+        titles = lengths - self._tokens - template.pair_tokens
+        kept, _ = template.truncated(np.full(len(lengths), self._tokens), titles, most - template.pair_tokens)
         self._kept = min(self._kept, int(kept.min()))
 
     @property

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
 TOKENIZER_FILE = "tokenizer.json"
-_MOST_BYTES = 256 * 1024 * 1024  # of tokenizer.json: vocabularies of 250,000 tokens take 17 million
+MOST_BYTES = 256 * 1024 * 1024  # of tokenizer.json: vocabularies of 250,000 tokens take 17 million
 # The tokens of a role in a folder that holds nothing but tokenizer.json; the first that the vocabulary has is taken.
 _USUAL = {
     "unk_token": ("<unk>", "[UNK]"),
@@ -55,7 +55,7 @@ class LibraryFiles:
         Raises `CheckpointError` if a file cannot be used, or the tokenizer has no padding token.
         """
         path = folder / TOKENIZER_FILE
-        files = {TOKENIZER_FILE: read_file(path, _MOST_BYTES)}
+        files = {TOKENIZER_FILE: read_file(path, MOST_BYTES)}
         settings: UncheckedObject = {}
         special: dict[str, str] = {}
         for name in (SPECIAL_TOKENS_FILE, CONFIG_FILE):

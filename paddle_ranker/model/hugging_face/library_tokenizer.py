@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, SPECIAL_TOKENS_FILE, VOCABULARY_FILE
-from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE, LibraryFiles
+from paddle_ranker.encoding.tokenizers.library import MOST_BYTES, TOKENIZER_FILE, LibraryFiles
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
 from paddle_ranker.storage.untrusted import read_file
@@ -32,7 +32,7 @@ def bring_library_tokenizer(source: Path, target: Path) -> None:
         )
     for name in (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE):
         if (source / name).is_file():
-            (target / name).write_bytes(read_file(source / name))
+            (target / name).write_bytes(read_file(source / name, MOST_BYTES))
     if has_library:  # `read_tokenizer` checks it; reading a large one takes a second
         return
     from paddle_ranker.model.hugging_face.sentencepiece import tokenizer_of_sentencepiece

@@ -139,6 +139,18 @@ def test_a_copy_is_byte_identical_and_ids_by_text_join_what_spells_the_same(fold
     assert "fox" in " ".join(words) or len(words) > 100
 
 
+def test_the_largest_id_counts_where_ids_have_gaps_or_tokens_were_added(tmp_path: Path) -> None:
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+    for ids, more, size in (((0, 1, 2), 0, 3), ((0, 1, 2), 2, 5), ((0, 1, 9), 0, 10), ((0, 1, 9), 1, 10)):
+        library = Tokenizer(models.WordLevel(dict(zip(("<pad>", "<unk>", "a"), ids)), unk_token="<unk>"))
+        library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        library.add_special_tokens([AddedToken(f"<{number}>", special=True) for number in range(more)])
+        library.save(str(tmp_path / "tokenizer.json"))
+        files = LibraryFiles.read(tmp_path)
+        assert files.vocab_size == max(files.token_to_id.values()) + 1 == size, (ids, more)
+
+
 def test_windows_keep_the_template(folder: Path) -> None:
     encoder = PairEncoder.from_folder(folder, 16)
     template = encoder.template

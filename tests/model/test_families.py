@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from paddle_ranker import Ranker
+from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_graph import export_model
@@ -171,6 +173,20 @@ def test_an_export_scores_as_the_network_in_every_engine(tmp_path: Path, case: s
     for engine in ("inference", "onnx") if has_onnx else ("inference",):
         found = Ranker.load(tmp_path / "exported", engine=engine).score(QUERIES, TITLES)
         np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_folder_is_a_ranker_as_it_lies_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_folder(tmp_path / "hf", "xlm-roberta")
+    scores = Ranker.load(folder).score(QUERIES, TITLES)
+    convert(ConvertOptions(source=str(folder), target=str(tmp_path / "ours")))
+    np.testing.assert_array_equal(scores, Ranker.load(tmp_path / "ours").score(QUERIES, TITLES))
+    pairs = "".join(f"{query}\t{title}\n" for query, title in zip(QUERIES, TITLES))
+    (tmp_path / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    capsys.readouterr()
+    assert main(["predict", str(folder), "--input", str(tmp_path / "pairs.tsv"), "--device", "cpu"]) == 0
+    lines = [ast.literal_eval(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [line["text_a"] for line in lines] == QUERIES  # as of any cross-encoder
+    np.testing.assert_allclose([line["pred_prob"] for line in lines], scores, atol=1e-6)
 
 
 def test_a_folder_without_head_or_of_another_architecture(tmp_path: Path) -> None:

@@ -99,10 +99,12 @@ class LibraryFiles:
     @cached_property
     def vocab_size(self) -> int:
         """Largest id + 1."""
-        count = self.library.get_vocab_size(with_added_tokens=True)
-        # As a rule ids have no gaps; making a dict of them all takes as long as all the rest.
-        has_gaps = self.library.id_to_token(count - 1) is None or self.library.id_to_token(count) is not None
-        return max(self.token_to_id.values()) + 1 if has_gaps else count
+        # A dict of all tokens takes as long to make as all the rest; it is needed where ids have gaps.
+        count, added = self.library.get_vocab_size(with_added_tokens=False), self.library.get_added_tokens_decoder()
+        is_known = self.library.id_to_token
+        if count and is_known(count - 1) is not None and (count in added or is_known(count) is None):
+            return max([count, *(number + 1 for number in added)])
+        return max(self.token_to_id.values()) + 1
 
     @property
     def may_fall_short(self) -> bool:

@@ -82,8 +82,6 @@ class PairEncoder:
     `mask_id`, `backend` (what turns words into ids), `truncated`.
     """
 
-    backend = "builtin"
-
     def __init__(self, files: ModelTokenizer, max_seq_length: int, backend: str = "auto") -> None:
         if backend not in TOKENIZER_NAMES:
             raise UsageError(f"unknown tokenizer backend {quoted(backend)}: choose from {', '.join(TOKENIZER_NAMES)}")
@@ -100,6 +98,7 @@ class PairEncoder:
         self.truncated = 0
         self._files = files
         self._tokenizer = files.tokenizer()
+        self.backend = files.backend
         self._truncated_lock = threading.Lock()
         self.pad_id = self._special_id("pad_token")
 

@@ -35,6 +35,7 @@ class ModelTokenizer(Protocol):
         special_tokens: a dict from role ("unk_token", "pad_token", ...) to token; a role may be missing.
         may_fall_short: whether the model may have many more embeddings than there are tokens; otherwise such a
             vocabulary was cut short.
+        backend: what turns texts into ids: "builtin", or the library's name.
     """
 
     @property
@@ -45,6 +46,9 @@ class ModelTokenizer(Protocol):
 
     @property
     def may_fall_short(self) -> bool: ...
+
+    @property
+    def backend(self) -> str: ...
 
     @property
     def token_to_id(self) -> dict[str, int]:

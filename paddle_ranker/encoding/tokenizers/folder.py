@@ -87,6 +87,11 @@ class TokenizerFiles:
         """No: `vocab.txt` has a line for each token, and what lacks many was cut short."""
         return False
 
+    @property
+    def backend(self) -> str:
+        """The built-in tokenizer."""
+        return "builtin"
+
     def id_of(self, token: str) -> Optional[int]:
         """Return a token's id; None if the vocabulary lacks it."""
         return self.token_to_id.get(token)

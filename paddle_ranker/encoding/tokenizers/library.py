@@ -111,6 +111,11 @@ class LibraryFiles:
         """Yes: `tokenizer.json` is whole or cannot be read, and some models have embeddings for later tokens."""
         return True
 
+    @property
+    def backend(self) -> str:
+        """The library."""
+        return "tokenizers"
+
     @cached_property
     def token_to_id(self) -> dict[str, int]:
         """A dict from token to id."""

@@ -5,6 +5,7 @@ This file imports nothing of this project, so that it runs in any environment wi
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import tempfile
@@ -21,8 +22,6 @@ def main(settings_file: str) -> None:
     )
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-
-    from datasets import Dataset
 
     with open(settings_file, encoding="utf-8") as stream:
         settings = json.load(stream)
@@ -47,7 +46,10 @@ def main(settings_file: str) -> None:
             disable_tqdm=True,
         )
         loss = MultipleNegativesRankingLoss(model, scale=settings["scale"])
-        pairs = Dataset.from_dict({"anchor": list(queries), "positive": list(titles)})
+        # By name, as type checkers take this checkout's folder `datasets` for the package.
+        pairs = importlib.import_module("datasets").Dataset.from_dict(
+            {"anchor": list(queries), "positive": list(titles)}
+        )
         SentenceTransformerTrainer(model=model, args=arguments, train_dataset=pairs, loss=loss).train()
     model.save(settings["output"])
     print(json.dumps({"seconds": time.perf_counter() - began}))

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.core.search_log import FeedbackLine
 
 TRAIN, DEV, JUDGED = "train.jsonl", "dev.jsonl", "dev"
-_RELEVANT_OR_NOT = {"irrelevant": 0, "relevant": 1}
 _DRAWN = 2.0**64
 Pair = tuple[str, str]  # a query and a document's id
 
@@ -125,8 +124,7 @@ class JoinedLog:
             self.clicks += 1
             self.clicked.setdefault(line.search_id, set()).add(line.id)
         else:
-            label = line.label if line.event == "judged" else _RELEVANT_OR_NOT.get(line.event)
-            self.judged[search.query, line.id] = label
+            self.judged[search.query, line.id] = line.judgment
             self.judged_positions[search.query, line.id] = search.first + search.ids.index(line.id)
 
     def sessions(self, without_clicks: str) -> Iterator[Session]:

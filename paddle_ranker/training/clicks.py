@@ -138,12 +138,9 @@ def click_rates(counts: ClickCounts, debias: str, exponent: float = 0.0) -> Floa
         exponent: see `estimate_exponent`; one below 0 counts as 0.
     """
     examined = counts.position.astype(np.float64) ** -max(exponent, 0.0)
+    clicks, views = counts.clicks, counts.views
     if debias == "ipw":
-        rates = counts.of_pairs(counts.clicks * np.minimum(1.0 / examined, _MOST_WEIGHT)) / counts.of_pairs(
-            counts.views
-        )
+        clicks = clicks * np.minimum(1.0 / examined, _MOST_WEIGHT)
     elif debias == "coec":
-        rates = counts.of_pairs(counts.clicks) / counts.of_pairs(counts.views * examined)
-    else:
-        rates = counts.of_pairs(counts.clicks) / counts.of_pairs(counts.views)
-    return np.minimum(rates, 1.0)
+        views = views * examined
+    return np.minimum(counts.of_pairs(clicks) / counts.of_pairs(views), 1.0)

@@ -41,6 +41,11 @@ class ServedIndex:
     loaded_at: float  # seconds since 1970
 
     @property
+    def stated(self) -> dict[str, object]:
+        """What answers say of it: name, version and documents."""
+        return {"name": self.name, "version": self.collection.info.generation, "documents": len(self.collection)}
+
+    @property
     def queued_rows(self) -> int:
         """Nothing waits for an engine here."""
         return 0
@@ -102,9 +107,7 @@ class IndexSlot(Slot[ServedIndex]):
         served = self.ready()
         collection, options = served.collection, self.options
         return {
-            "name": served.name,
-            "version": collection.info.generation,
-            "documents": len(collection),
+            **served.stated,
             "searchers": {name: collection.how(name, options.ef, options.nprobe) for name in collection.searchers},
             "fusion": served.fusion.method,
             "writable": options.writable,

@@ -24,6 +24,11 @@ _WIDE_SPACE = "\u3000"  # of Chinese texts; Python calls no space printable but 
 LOGGERS = ("paddle_ranker", "asyncio", "grpc")
 
 
+def utc(seconds: float) -> str:
+    """Return seconds since 1970 as a time in UTC, 2026-11-22T09:03:13.123Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+
+
 class _Event(logging.LogRecord):
     """An event of the server, without process, thread and file: looking these up would take three times as long."""
 
@@ -44,9 +49,8 @@ class JsonFormatter(logging.Formatter):
         self._with_texts = with_texts
 
     def format(self, record: logging.LogRecord) -> str:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields = record.fields if isinstance(record, _Event) else self._logged(record)
-        line = {"time": f"{stamp}.{int(record.created % 1 * 1000):03d}Z", **fields}
+        line = {"time": utc(record.created), **fields}
         kept = {name: value for name, value in line.items() if value is not None}
         text = json.dumps(kept, ensure_ascii=False, default=str)
         return text if text.isprintable() else "".join(map(_visible, text))

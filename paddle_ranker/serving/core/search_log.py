@@ -30,10 +30,12 @@ from pathlib import Path
 from typing import Optional, Union
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.serving.core.logs import utc
 from paddle_ranker.storage.atomic import make_folder
 from paddle_ranker.storage.untrusted import Unchecked
 
 EVENTS = ("click", "relevant", "irrelevant", "judged", "unjudged")
+_JUDGMENTS = {"irrelevant": 0, "relevant": 1}
 _SUFFIX = ".jsonl"
 _SYNC_EVERY = 0.1  # seconds that a search may wait for others; feedback waits for nobody
 _MOST_WAITING = 32 << 20  # characters, which a disk that hangs keeps in memory
@@ -41,8 +43,7 @@ _FRAME, _PER_SHOWN = 500, 100  # characters of a line beside its query and its i
 
 
 def _now() -> str:
-    now = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    return utc(time.time())
 
 
 class LogError(RankerError):
@@ -101,6 +102,11 @@ class FeedbackLine:
     label: Optional[int] = None
     dwell_ms: Optional[int] = None
     time: str = field(default_factory=_now)
+
+    @property
+    def judgment(self) -> Optional[int]:
+        """The label that it gives: its own, 1 of "relevant", 0 of "irrelevant"; None of other events."""
+        return self.label if self.event == "judged" else _JUDGMENTS.get(self.event)
 
 
 LogLine = Union[SearchLine, FeedbackLine]

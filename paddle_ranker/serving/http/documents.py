@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -17,9 +16,8 @@ from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import NO_DOCUMENT, READ_ONLY, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.index_writing import IndexWriter
-from paddle_ranker.serving.core.json_text import check_json
 from paddle_ranker.serving.core.limits import check_count
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
+from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, validated
 from paddle_ranker.serving.http.openapi import operation, schemas_of
 
 _OWN = ("id", "text")  # what a document has beside its fields
@@ -100,7 +98,7 @@ class DocumentRoutes:
         if document is None:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
         content = {"id": id, "text": document.text, "fields": document.fields, "version": document.version}
-        return answer(request, await apart(len(document.text), _encoded, content), "application/json")
+        return answer(request, await apart(len(document.text), json_bytes, content), "application/json")
 
     async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
         if not self._index.options.writable:
@@ -108,23 +106,13 @@ class DocumentRoutes:
         require_own_page(request)
         deadline, limits = deadline_of(request), self._index.limits
         body = await read_body(request, limits.request_bytes)
-        return await apart(len(body), self._validated, adapter, body, deadline=deadline)
-
-    def _validated(self, adapter: TypeAdapter[Any], body: bytes) -> Any:
-        check_json(body, self._index.limits.json_bounds)
-        try:
-            return adapter.validate_json(body)
-        except ValidationError as error:
-            raise refusal(error) from error
+        return await apart(len(body), validated, adapter, body, limits.json_bounds, deadline=deadline)
 
     def _deadline(self, request: Request) -> float:
         return self._index.deadline(deadline_of(request))
 
     async def _answer(self, request: Request, **counts: int) -> Response:
-        served = self._index.ready()
-        collection = served.collection
-        index = {"name": served.name, "version": collection.info.generation, "documents": len(collection)}
-        return answer(request, _encoded({**counts, "index": index}), "application/json")
+        return answer(request, json_bytes({**counts, "index": self._index.ready().stated}), "application/json")
 
 
 def require_own_page(request: Request) -> None:
@@ -132,10 +120,6 @@ def require_own_page(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         raise Fault(READ_ONLY, f"pages of {quoted(origin)} may not change anything here", field="Origin")
-
-
-def _encoded(content: object) -> bytes:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Optional, Union
 
@@ -23,7 +22,7 @@ from paddle_ranker.serving.core.json_text import check_json, number_lists
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import Vectors
 from paddle_ranker.serving.core.tower_slot import TowerSlot
-from paddle_ranker.serving.http.exchange import SHARE, deadline_of, read_body, refusal
+from paddle_ranker.serving.http.exchange import SHARE, deadline_of, json_bytes, read_body, refusal
 from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
 
 OPENAI, TEI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed", "/"), ("/embed_all", "/embed_sparse")
@@ -215,7 +214,7 @@ def _openai_answer(frame: dict[str, Any], vectors: Array, is_base64: bool) -> by
     else:
         rows = number_lists(vectors)
     data = [b'{"object":"embedding","index":%d,"embedding":%b}' % item for item in enumerate(rows)]
-    return _encoded(frame).replace(b'"data":null', b'"data":[%b]' % b",".join(data), 1)
+    return json_bytes(frame).replace(b'"data":null', b'"data":[%b]' % b",".join(data), 1)
 
 
 def _tei_answer(vectors: Array) -> bytes:
@@ -225,10 +224,6 @@ def _tei_answer(vectors: Array) -> bytes:
 def _answer(content: bytes) -> Response:
     # Not packed, whoever offers to unpack it: gzip takes longer than all else here, and leaves half of the digits.
     return Response(content, headers={"content-type": "application/json"})
-
-
-def _encoded(content: object) -> bytes:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def openai_refusal(fault: Fault, request_id: str) -> dict[str, object]:

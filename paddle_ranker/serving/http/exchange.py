@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Collection
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -16,6 +17,7 @@ from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.json_text import JsonBounds, check_json
 from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, unpack
 
 _LONGEST_TIMEOUT = 3_600_000  # milliseconds
@@ -112,6 +114,20 @@ def _takes_gzip(accepted: str) -> bool:
         if name.strip() in ("gzip", "*"):
             return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
     return False
+
+
+def json_bytes(content: object) -> bytes:
+    """Return compact JSON in UTF-8; halves of characters become question marks."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def validated(adapter: TypeAdapter[Any], body: bytes, bounds: JsonBounds, union_tags: Collection[str] = ()) -> Any:
+    """Return what a body of JSON says; raises `Fault` for one beyond the bounds, and as `refusal` says."""
+    check_json(body, bounds)
+    try:
+        return adapter.validate_json(body)
+    except ValidationError as error:
+        raise refusal(error, union_tags) from error
 
 
 def refusal(error: ValidationError, union_tags: Collection[str] = (), number: int = 0) -> Fault:

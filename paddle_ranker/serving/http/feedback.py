@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,12 +24,11 @@ from paddle_ranker.serving.core.json_text import check_json, json_bounds
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import FeedbackLine, LogError, LogLine, LogReader, SearchLog
 from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
+from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, refusal
 from paddle_ranker.serving.http.openapi import operation, schemas_of
 
 PATHS: Mapping[str, str] = {"/v1/feedback": "feedback", "/v1/judge": "judge"}
 RELEVANT_OR_NOT = (0, 1)
-_EXPLICIT = {"irrelevant": 0, "relevant": 1}
 _PAGE = 20  # pairs of an answer
 _LARGEST_OFFSET = 10_000
 _MOST_HELD = 16 << 20  # characters of all pairs in the table
@@ -120,7 +118,7 @@ class JudgeTable:
                 pair.ranks = shown.ranks
 
     def _judge(self, line: FeedbackLine) -> None:
-        label = line.label if line.event == "judged" else _EXPLICIT.get(line.event)
+        label = line.judgment
         if label is None and line.event != "unjudged":
             return
         pair = self._touch(line.query, line.id)
@@ -224,7 +222,7 @@ class FeedbackRoutes:
         judged, left = self._table.counts()
         pairs = [_shown(query, documents[id], pair) for query, id, pair in found[offset:]]
         content = {"labels": self._labels, "pairs": pairs, "judged": judged, "left": left}
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        return json_bytes(content)
 
 
 def _shown(query: str, document: Document, pair: _Pair) -> dict[str, object]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Optional, Protocol, Union
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -16,10 +15,9 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
 from paddle_ranker.serving.core.jobs import Check
-from paddle_ranker.serving.core.json_text import check_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import Scores, ScoringService
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
+from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, validated
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
 
 _UNION_TAGS = ("str", "Document")
@@ -156,7 +154,7 @@ class Reranker:
             if asked.return_text:
                 ranked[-1]["text"] = asked.texts[i]
         returned = sum(map(len, asked.texts)) if asked.return_text else 0
-        return answer(request, await apart(returned, _encoded, ranked), "application/json")
+        return answer(request, await apart(returned, json_bytes, ranked), "application/json")
 
     async def _score(
         self,
@@ -181,11 +179,7 @@ class Reranker:
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
-    check_json(body, limits.json_bounds)
-    try:
-        asked = adapter.validate_json(body)
-    except ValidationError as error:
-        raise refusal(error, _UNION_TAGS) from error
+    asked = validated(adapter, body, limits.json_bounds, _UNION_TAGS)
     if isinstance(asked, TextsRequest):
         limits.check_most(len(asked.texts), "texts")
     else:
@@ -204,18 +198,14 @@ def _refuse_long(first: int, lengths: Array, most: int) -> None:
         raise Fault(TOO_LARGE, problem, field=f"texts[{first + place}]")
 
 
-def _encoded(content: object) -> bytes:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
 def _with_results(content: dict[str, Any], results: list[dict[str, Any]], data: list[dict[str, Any]]) -> bytes:
     """Return `content` as JSON with `results` and `data`, without the texts, in place of None.
 
     They are nearly all of it: they are encoded once, and texts are written once.
     """
-    frame, written = _encoded(content), _encoded(results)
+    frame, written = json_bytes(content), json_bytes(results)
     # A name and its colon stand in no string: the quotes in one are escaped.
-    frame = frame.replace(b'"data":null', b'"data":' + (written if data is results else _encoded(data)))
+    frame = frame.replace(b'"data":null', b'"data":' + (written if data is results else json_bytes(data)))
     return frame.replace(b'"results":null', b'"results":' + written)
 
 

@@ -22,11 +22,11 @@ from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
-from paddle_ranker.serving.core.json_text import check_json, parse_json
+from paddle_ranker.serving.core.json_text import parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown
 from paddle_ranker.serving.core.searching import Found, Query, Searcher
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal, validated
 from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
 
 TEXT = "text"  # the name of a document's text in `fields`
@@ -76,7 +76,7 @@ class SearchRoutes:
         """Answer `POST /v1/search`."""
         deadline, limits = deadline_of(request), self._searcher.index.limits
         body = await read_body(request, limits.request_bytes)
-        asked = await apart(len(body), _validated, self._request, body, limits, deadline=deadline)
+        asked = await apart(len(body), validated, self._request, body, limits.json_bounds, deadline=deadline)
         return await self._search(request, asked)
 
     async def search_by_address(self, request: Request) -> Response:
@@ -102,9 +102,7 @@ class SearchRoutes:
         served = await index.current(deadline)
         tower = self._searcher.tower
         content = {
-            "name": served.name,
-            "version": served.collection.info.generation,
-            "documents": len(served.collection),
+            **served.stated,
             "searchers": self._searcher.searchers(served),
             "fusions": list(FUSIONS),
             "fusion": served.fusion.method,
@@ -160,15 +158,11 @@ class SearchRoutes:
             log.search(SearchLine(content["search_id"], asked.query, versions, shown, parameters))
 
     def _answer(self, asked: SearchRequest, found: Found, hits: list[dict[str, Any]]) -> dict[str, Any]:
-        index, ranker = found.index, self._searcher.ranker
+        ranker = self._searcher.ranker
         content: dict[str, Any] = {
             "query": asked.query,
             "model": None if ranker is None else ranker.name,
-            "index": {
-                "name": index.name,
-                "version": index.collection.info.generation,
-                "documents": len(index.collection),
-            },
+            "index": found.index.stated,
             "hits": hits,
             "cut": found.cut,
             "exact": found.exact,
@@ -270,14 +264,6 @@ def _filter(conditions: Optional[dict[str, Any]]) -> Optional[Filter]:
         return found
     except UsageError as error:
         raise Fault(UNPROCESSABLE, str(error), field="filter") from error
-
-
-def _validated(adapter: TypeAdapter[SearchRequest], body: bytes, limits: Limits) -> SearchRequest:
-    check_json(body, limits.json_bounds)
-    try:
-        return adapter.validate_json(body)
-    except ValidationError as error:
-        raise refusal(error) from error
 
 
 def _of_address(given: QueryParams, limits: Limits) -> SearchRequest:

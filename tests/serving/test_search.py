@@ -19,14 +19,17 @@ import numpy as np
 import pytest
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.retrieval.collection import MOST_SEGMENTS, Collection
 from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
 from paddle_ranker.serving.core.index_slot import IndexSlot
+from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, read_log
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
@@ -415,6 +418,20 @@ def test_no_more_searches_are_begun_than_may_be_under_way(site: Site, monkeypatc
         patched.setattr(site.slots["ranker"], "score_pairs", held)
         assert site.loop.run_until_complete(run()) == 429
     assert site.search("水稻")["hits"]  # the place of the one that left is free again
+
+
+def test_a_tower_whose_vectors_are_of_another_size_is_refused_before_it_answers(tmp_path: Path) -> None:
+    info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", 5))
+    with Collection.create(tmp_path / "index", info) as collection:
+        collection.add([Document("a", "水稻")], lambda texts: np.ones((len(texts), 5), np.float32))
+    SLOTS.load_plugins()
+    options: Any = {"index": tmp_path / "index", "tower": write_tower(tmp_path / "tower")}
+    config = with_tower_of_index(serve_options()(**options))
+    slots = [kind.make(config) for kind in served_by(config).values()]
+    reloader = Reloader([Reloadable(slot, None) for slot in slots], Metrics(), JsonLog())
+    with pytest.raises(CheckpointError, match=r"tower: its vectors have 8 .*index 5; give --tower"):
+        asyncio.run(reloader.load())
+    assert [slot.model for slot in slots] == [None, None]
 
 
 def test_a_reload_takes_up_a_new_index_and_ranker_together(folders: dict[str, Path], tmp_path: Path) -> None:

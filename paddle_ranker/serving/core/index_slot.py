@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Optional, TypeVar
+from typing import Optional, TypeVar, cast
 
+from paddle_ranker.errors import CheckpointError
 from paddle_ranker.retrieval.collection import VECTORS, Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
@@ -22,6 +23,7 @@ from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 from paddle_ranker.serving.core.index_options import IndexOptions
 from paddle_ranker.serving.core.search_log import SearchLog
 from paddle_ranker.serving.core.slots import Served, Slot
+from paddle_ranker.serving.core.tower_slot import ServedTower
 
 R = TypeVar("R")
 _PROBE = "深度学习 search"  # what the index is asked when it is opened
@@ -96,6 +98,16 @@ class IndexSlot(Slot[ServedIndex]):
             if name != VECTORS:
                 collection.search(name, [_PROBE], 1)  # a tokenizer is loaded now, an index in memory is built
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time())
+
+    def check_beside(self, model: Served, others: Sequence[Served]) -> None:
+        """Check that the tower, if there is one, makes vectors as wide as those of the index."""
+        vectors = cast(ServedIndex, model).collection.info.vectors
+        for tower in others:
+            if vectors is not None and isinstance(tower, ServedTower) and tower.model.info.size != vectors.size:
+                raise CheckpointError(
+                    f"{tower.folder}: its vectors have {tower.model.info.size} components, those of {self.folder} "
+                    f"{vectors.size}; give --tower what made them, or build the index again with this tower"
+                )
 
     @property
     def info(self) -> IndexInfo:

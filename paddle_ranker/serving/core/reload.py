@@ -134,6 +134,8 @@ class Reloader:
         try:
             for part in self._slots:
                 loaded.append(part.slot.load(part.observer))
+            for part, model in zip(self._slots, loaded):
+                part.slot.check_beside(model, [other for other in loaded if other is not model])
         except BaseException:
             for model in loaded:  # their threads would never end
                 model.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,12 @@ class Slot(ABC, Generic[M]):
         """Load the folder's model, warm it up and check it; called in a thread, at the start and at each reload.
 
         Raises `CheckpointError` and the like if the model cannot be served.
+        """
+
+    def check_beside(self, model: Served, others: Sequence[Served]) -> None:
+        """Check that a model that `load` returned can be served together with those of the server's `others` slots.
+
+        Called before `switch`. Raises `CheckpointError` if it cannot; most slots' models stand alone.
         """
 
     @abstractmethod

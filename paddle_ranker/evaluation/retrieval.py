@@ -26,6 +26,7 @@ from paddle_ranker.lexical.tokens import detect_language
 from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 from paddle_ranker.options import RowOptions
+from paddle_ranker.retrieval.fusion import FUSIONS, Fusion
 from paddle_ranker.retrieval.learning import JudgedList
 from paddle_ranker.retrieval.retriever import Retriever
 from paddle_ranker.retrieval.vectors import Tower, nearest
@@ -120,7 +121,7 @@ def vector_run(tower: Tower, documents: Mapping[str, str], queries: Mapping[str,
 class Searched:
     """What a retriever found for judged queries.
 
-    runs: by system name: the fusion, each searcher alone, and what the ranker makes of the fusion
+    runs: by system name: the fusion, each searcher alone, the other fusions, and what the ranker makes of the first
     lists: each query's fused candidates and the searchers' normalised scores of them
     ranked: each query's candidates that the ranker scored: its logit, and the share of the fused score
     """
@@ -131,10 +132,17 @@ class Searched:
 
 
 def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
-    """Search for all judged queries; each run has up to `top_k` documents of a query."""
+    """Search for all judged queries; each run has up to `top_k` documents of a query.
+
+    Beside a fusion by equal weights stand the other ones of `FUSIONS`: which is best depends on the collection.
+    """
     fusion, names = retriever.settings.fusion, retriever.searchers
-    first = names[0] if len(names) == 1 else HYBRID
-    found = Searched({name: {} for name in dict.fromkeys((first, *names))}, [], [])
+    first, others = names[0], dict[str, Fusion]()
+    if len(names) > 1:
+        first = HYBRID
+        if not fusion.weights:
+            others = {f"{HYBRID} ({method})": Fusion(method) for method in FUSIONS if method != fusion.method}
+    found = Searched({name: {} for name in dict.fromkeys((first, *names, *others))}, [], [])
     if retriever.ranker is not None:
         found.runs[f"{first}{RANKED}"] = {}
     for part in chunks(tqdm(judged.queries.items(), desc="search", unit="query", disable=None), _QUERIES):
@@ -149,6 +157,9 @@ def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
                 rows = np.flatnonzero((ranks > 0) & (ranks <= top_k))
                 found.runs[name][query] = {one.ids[row]: float(of_searcher[row]) for row in rows}
             found.runs[first][query] = dict(zip(ids, scores.tolist()))
+            for name, other in others.items():
+                order, scores = other.best(one, top_k)
+                found.runs[name][query] = {one.ids[row]: score for row, score in zip(order, scores.tolist())}
         if retriever.ranker is None:
             continue
         for (query, _), one, results in zip(part, candidates, retriever.ranked(texts, candidates, top_k, fusion)):

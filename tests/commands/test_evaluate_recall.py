@@ -76,7 +76,7 @@ def test_all_systems_measures_are_ir_measures(folder: Path, tmp_path: Path, call
     status, out, err = call(evaluate_recall.main, *ask, *picture, "--format", "json", "--learn_weights", tmp_path / "w")
     assert status == 0 and "by words (BM25, bigram) and vectors (exact), 1,000 of each by rrf" in err, err
     found = json.loads(out)["systems"]
-    names = ["hybrid", "words", "vectors", "learned weights", "BM25 (words)", "BM25 (bigrams)"]
+    names = ["hybrid", "words", "vectors", "hybrid (weighted)", "learned weights", "BM25 (words)", "BM25 (bigrams)"]
     assert list(found) == names
     qrels: dict[str, dict[str, int]] = {}
     for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
@@ -113,11 +113,23 @@ def test_pairs_and_a_ranker(folder: Path, tmp_path: Path, call: Call) -> None:
     retriever = Retriever(Collection.open(folder / "index"), SearchSettings(), vectors_of, None)
     hits = [title in {one.text for one in retriever.search(query, 10)} for query, title in answers]
     lines = out.splitlines()
-    shown = {line.split("  ")[1].strip(): line for line in lines[lines.index("R@10") + 1 :][:4]}
-    assert set(shown) == {"hybrid", "words", "vectors", "hybrid + ranker"}
+    shown = {line.split("  ")[1].strip(): line for line in lines[lines.index("R@10") + 1 :][:5]}
+    assert set(shown) == {"hybrid", "words", "vectors", "hybrid (weighted)", "hybrid + ranker"}
     for name in ("hybrid", "hybrid + ranker"):  # the ranker orders the first ten, and finds no others
         assert f"{np.mean(hits):.3f} [" in shown[name]
     assert any("hybrid + ranker" in line and "nDCG@10" in line for line in lines[-5:])
+
+
+def test_the_other_fusion_beside_is_the_one_of_that_name(folder: Path, call: Call) -> None:
+    judgements = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv", "--resamples", 100]
+    ask = ["--index", folder / "index", *judgements, "--baselines", "false", "--format", "json"]
+    first, second = (
+        json.loads(call(evaluate_recall.main, *ask, *more)[1])["systems"] for more in ([], ["--fusion", "weighted"])
+    )
+    for one, other in ((first, second), (second, first)):
+        (name,) = (name for name in one if name.startswith("hybrid ("))
+        wanted = {measure: found["value"] for measure, found in other["hybrid"]["measures"].items()}
+        assert {measure: found["value"] for measure, found in one[name]["measures"].items()} == wanted
 
 
 @pytest.mark.parametrize(

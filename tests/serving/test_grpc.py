@@ -174,6 +174,11 @@ def test_a_unix_socket(live: LiveService, tmp_path: Any) -> None:
     live.run(server.stop(0))
 
 
+async def closed(listening: asyncio.AbstractServer) -> None:
+    """Close what listens in the loop that it belongs to: from another thread, it may close itself meanwhile."""
+    listening.close()
+
+
 def test_who_ignores_goaway_holds_nothing_up_and_calls_in_flight_are_answered(tmp_path: Any) -> None:
     with LiveService(Limits()) as live:
         connections = Connections(10)
@@ -221,7 +226,7 @@ def test_who_ignores_goaway_holds_nothing_up_and_calls_in_flight_are_answered(tm
                 live.run(check())
                 time.sleep(0.02)
             assert time.monotonic() - began < 15  # grpc waits 20 seconds for an answer to its GOAWAY
-        relaying.close()
+        live.run(closed(relaying))
 
 
 def test_a_connection_reads_one_request_at_a_time(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +262,7 @@ def test_a_connection_reads_one_request_at_a_time(tmp_path: Any, monkeypatch: py
             assert all(answer.result() for answer in answers)
         assert [path.name for path in tmp_path.iterdir()] == ["grpc"]
         live.run(server.stop(0))
-        relaying.close()
+        live.run(closed(relaying))
 
 
 VENDOR = """

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
@@ -50,6 +49,7 @@ def fill_mask(options: FillMaskOptions) -> None:
     Raises `DataError`, naming the line, if a sentence has no mask or more tokens than the model has positions.
     """
     runtime.prepare(options.cpu_threads)
+    from paddle_ranker.model.pretrained import find_model
     from paddle_ranker.storage.atomic import check_writable, new_file
     from pretraining.corpus import Corpus
     from pretraining.filler import MaskFiller
@@ -57,7 +57,7 @@ def fill_mask(options: FillMaskOptions) -> None:
     if options.output_file is not None:
         check_writable(options.output_file)
     runtime.select_device(options.device)
-    filler = MaskFiller(Path(options.model))
+    filler = MaskFiller(find_model(options.model))
     if options.sentence is not None:
         sentences: Iterable[str] = [options.sentence]
     else:

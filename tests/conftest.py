@@ -33,6 +33,7 @@ inspect.stack = partial(inspect.stack, 0)
 # Where `paddle.distributed.launch` looks for a port, some seconds before it is listened on: where no connection of
 # another test gets one, as in `tests.started.free_ports`.
 os.environ.setdefault("PORT_RANGE", "20000:32000")
+os.environ["HF_HUB_OFFLINE"] = "1"  # but for tests that run a hub of their own: `tests.hub_server`
 
 _draw_learning_curve = curve.draw_learning_curve
 REPOSITORY = Path(__file__).resolve().parent.parent

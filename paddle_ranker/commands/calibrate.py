@@ -193,9 +193,10 @@ def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional
     """
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
+    from paddle_ranker.model.pretrained import find_model
     from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder
 
-    source = Path(options.ranker)
+    source = find_model(options.ranker)
     folder = source.parent if source.is_file() else source
     own = RankerInfo.read(folder)
     info = dataclasses.replace(own or parts.info, calibration=calibration)

@@ -73,12 +73,11 @@ def convert(options: ConvertOptions) -> list[str]:
     Raises `CheckpointError` for a source that is missing, damaged or malicious, or that the other format cannot
     represent, and `RankerError` if the target exists already.
     """
+    from paddle_ranker.model.pretrained import find_model, resolve_model
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
 
-    source, target = Path(options.source), Path(options.target)
+    source, target = find_model(options.source), Path(options.target)
     if options.to in _TOWERS:
-        from paddle_ranker.model.pretrained import resolve_model
-
         source = resolve_model(options.source)
     elif not source.is_dir():
         raise CheckpointError(f"{source}: there is no such folder")

@@ -7,11 +7,14 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Optional
+from functools import partial
+from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.registry import Registry, load_named_plugins
+
+if TYPE_CHECKING:
+    from paddle_ranker.options import Options
 
 START, DATA, TRAIN, SCORE, FIND = "start", "training data", "train", "score and measure", "search"
 IMPROVE, SERVE, ENCODERS = "improve a ranker", "export and serve", "encoders"
@@ -104,9 +107,12 @@ def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
     """Run the version of `command` for the kind of the model whose folder `argv` names, and return its exit status.
 
     Returns None, having run nothing, if that kind has no version of its own. The kind is found without importing Paddle
-    or loading the model. `argv` defaults to the process's arguments.
+    or loading the model; a model that is named as the Hugging Face hub does is fetched for that. `argv` defaults to the
+    process's arguments.
     """
     from paddle_ranker.model.kinds import stated_kind
+    from paddle_ranker.model.pretrained import find_model
+    from paddle_ranker.options import Options, run_command
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument(*_MODEL_OPTIONS, dest="model")
@@ -115,8 +121,18 @@ def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
         is_first = bool(arguments) and not arguments[0].startswith("-")
         source = arguments[0] if is_first else parser.parse_known_args(arguments)[0].model
         load_named_plugins()
-        kind = stated_kind(Path(source)) if source is not None else None
+        try:
+            folder = find_model(source) if source is not None else None
+        except RankerError as error:
+            if {"-h", "--help"}.isdisjoint(arguments):
+                return run_command(partial(_fail, error), Options, [], "")
+            return None
+        kind = stated_kind(folder) if folder is not None else None
     except (RankerError, argparse.ArgumentError):  # whoever parses them all, or loads the folder, says what is wrong
         return None
     name = f"{command} {kind}"
     return int(importlib.import_module(OF_KIND[name]).main(argv)) if name in OF_KIND else None
+
+
+def _fail(error: RankerError, options: Options) -> None:
+    raise error

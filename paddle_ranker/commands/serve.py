@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.options import run_command
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import (
@@ -27,12 +27,15 @@ def serve(config: ServeConfig) -> int:
     """Serve until a signal ends the server; return the exit status."""
     from paddle_ranker.serving.process.server import run
 
+    if config.folder is not None:
+        config = dataclasses.replace(config, folder=find_model(config.folder))
     config = with_tower_of_index(with_folder_in_slot(config))
     for kind in served_by(config).values():
-        folder = kind.folder(config)
-        if folder is None or folder.exists():
+        given = kind.folder(config)
+        folder = None if given is None else find_model(given)
+        if folder is None or (folder == given and folder.exists()):
             continue
-        if not kind.takes_encoders:
+        if not folder.exists() and not kind.takes_encoders:
             raise UsageError(f"--{kind.option} {folder}: there is no such folder; train or export a model first")
         config = dataclasses.replace(config, **{kind.option: resolve_model(str(folder))})  # type: ignore[arg-type]
     return run(config)

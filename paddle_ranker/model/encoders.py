@@ -27,7 +27,7 @@ from paddle_ranker.model.hugging_face.read import find_encoder, read_configurati
 from paddle_ranker.model.hugging_face.sentences import stated_length
 from paddle_ranker.model.network import ENCODER, parts_of
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
-from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.recognised import require_parameters
 
 TO_TRAIN = "a ranker or an encoder to train"
@@ -85,7 +85,8 @@ def _of_folder(source: Path, model_name: Optional[str], wanted: str) -> Checkpoi
     if config is None:
         if model_name is None:
             raise CheckpointError(f"{folder}: has no config.json; say which model it is with --model_name_or_path")
-        config = (read_config(Path(model_name)) if Path(model_name).is_dir() else None) or config_by_name(model_name)
+        place = find_model(model_name)
+        config = (read_config(place) if place.is_dir() else None) or config_by_name(model_name)
     arrays = load_arrays(file)
     try:
         config.require_fits(*count(arrays))
@@ -137,8 +138,8 @@ def load_encoder(source: Union[str, Path], *, config: Optional[EncoderConfig] = 
     """Load a pretrained encoder: its network, its tokenizer and its configuration.
 
     Args:
-        source: a starter's folder, a PaddleNLP name (fetched once) or folder, a Hugging Face folder, or one of our
-            models of any kind, whose text encoder is loaded.
+        source: a starter's folder, a PaddleNLP or Hugging Face folder or name (fetched once), or one of our models
+            of any kind, whose text encoder is loaded.
         config: replaces the folder's configuration: the same shape, with another dropout.
 
     Raises `CheckpointError` if `source` is none of these, is damaged, or its parameters do not fit its configuration;

@@ -22,6 +22,7 @@ from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerIn
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import RANKER, ModelInfo, RowEncoder, Signature, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.recognised import FOLDERS, FolderKind
 from paddle_ranker.registry import Registry
 
@@ -253,9 +254,10 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
 def load_trained(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> TrainedModel[ModelInfo, RowEncoder]:
     """Load a trained model, with its network, of the kind that its folder states.
 
-    Raises what the kind's `load` raises: `CheckpointError` if the model cannot be loaded.
+    A name of the Hugging Face hub is found as `find_model` says. Raises what the kind's `load` raises:
+    `CheckpointError` if the model cannot be loaded.
     """
-    source = Path(source)
+    source = find_model(source)
     return kind_of(source.parent if source.is_file() else source).load(source, options)
 
 
@@ -264,7 +266,7 @@ TrainedRanker = TrainedModel[RankerInfo, PairRowEncoder]
 
 def load_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> TrainedRanker:
     """Load a trained ranker or blend; raises `CheckpointError` for a folder of anything else."""
-    source = Path(source)
+    source = find_model(source)
     if source.is_dir() and BLEND_KIND.is_in(source):
         return BLEND_KIND.load(source, options)
     return PAIRWISE.load(source, options)

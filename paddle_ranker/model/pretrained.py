@@ -1,11 +1,15 @@
-"""Find the folder of a model that a user names: a local folder, or a PaddleNLP model that is fetched once."""
+"""Find the folder of a model that a user names.
+
+In this order: a local path; a name of the Hugging Face hub, `owner/model`, in the hub's cache, else fetched into it;
+a PaddleNLP name, which is fetched once.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE
 from paddle_ranker.errors import CheckpointError, RankerError, quoted
@@ -13,34 +17,52 @@ from paddle_ranker.model.config import published_model, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, new_file
 
+_PADDLENLP_OWNERS = ("uer/chinese-roberta-",)  # PaddleNLP's own names with a "/"
+
 
 def resolve_model(name_or_path: str) -> Path:
-    """Return the local path of `name_or_path`: a folder, a parameter file, or a PaddleNLP name, which is fetched once.
+    """Return the local path of `name_or_path`: a folder, a parameter file, or a name, whose model is fetched once.
 
     Raises `CheckpointError` if it is none of these, or cannot be fetched (within seconds without a network).
     """
-    path = Path(name_or_path)
+    path = find_model(name_or_path)
     if path.exists():
         return path
-    if path.is_absolute() or name_or_path.startswith(".") or (path.parent != Path() and not _is_name(name_or_path)):
+    if path.is_absolute() or name_or_path.startswith(".") or path.parent != Path():
         raise CheckpointError(f"{name_or_path}: there is no such model folder")
-    folder = cache_folder("models", name_or_path)
+    return _paddlenlp_folder(name_or_path)
+
+
+def find_model(name_or_path: Union[str, Path]) -> Path:
+    """Return the local path of a model: of a hub's name, `owner/model`, its folder in the cache; any other as it is.
+
+    Raises `CheckpointError` if the hub's model cannot be fetched, within some two seconds without a network.
+    """
+    path, text = Path(name_or_path), str(name_or_path)
+    if path.exists() or "/" not in text:
+        return path
+    from paddle_ranker.model.hub import HubName, fetch_model, find_cached
+
+    name = HubName.parse(text)
+    if name is None:
+        return path
+    cached = find_cached(name)
+    if cached is not None:
+        return cached
+    if text.startswith(_PADDLENLP_OWNERS):
+        return _paddlenlp_folder(text)
+    if "@" not in text and path.parent.exists():  # a path was meant: nothing is looked up for a misspelt one
+        return path
+    return fetch_model(name)
+
+
+def _paddlenlp_folder(name: str) -> Path:
+    folder = cache_folder("models", name)
     if not folder.is_dir():
         with made_once(folder) as missing:
             if missing:
-                _fetch_model(name_or_path, folder)
+                _fetch_model(name, folder)
     return folder
-
-
-def _is_name(name: str) -> bool:
-    """Return whether a text with a "/" in it is PaddleNLP's name of a model, as in uer/chinese-roberta-base."""
-    if name.count("/") != 1 or Path(name).parent.exists():
-        return False
-    try:
-        published_model(name)
-    except CheckpointError:
-        return False
-    return True
 
 
 def _addresses(name: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from paddle_ranker.model.kinds import AnyKind, is_ranker, kind_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import EncoderT, InfoT, Model, ModelInfo, RowEncoder
 from paddle_ranker.model.parameters import PARAMETERS_FILE
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.recognised import refusal
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine
@@ -46,10 +47,10 @@ def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> S
 
 
 def model_path(source: object) -> Path:
-    """Return the path of a model; raises `UsageError` if `source`, from a Python caller, is no path."""
+    """Return the path of a model, found by `find_model`; raises `UsageError` if `source` is neither path nor name."""
     if not isinstance(source, (str, os.PathLike)):
         raise UsageError(f"the model is {quoted(source)}: expected the path of its folder")
-    return Path(source)
+    return find_model(Path(source))
 
 
 def require_ranker(folder: Path) -> None:
@@ -67,7 +68,8 @@ def open_model(
     """Open a model: a trained model runs in dygraph, an exported model in the engine that `options` name.
 
     Args:
-        source: a model folder, its `model_state.pdparams`, the folder of an exported model, or a file in that folder.
+        source: a model folder, its `model_state.pdparams`, the folder of an exported model, or a file in that folder;
+            or the name of a model on the Hugging Face hub.
         kind: the kind that a model that is not exported is loaded as; None: the one that its folder states.
 
     Paddle and PaddleNLP are imported only if the engine needs them. Raises what `ModelKind.load` and `open_engine`
@@ -76,7 +78,7 @@ def open_model(
     """
     if options.engine is not None:
         ENGINES[options.engine]  # an unknown one ends here
-    folder = model_path(source)
+    folder = path = model_path(source)
     if folder.suffix in (".pdmodel", ".pdiparams", ".json", ".onnx") and folder.is_file():
         folder = folder.parent  # a file of an exported folder stands for it
     exported = is_exported(folder)
@@ -86,7 +88,7 @@ def open_model(
             f"paddle-ranker export --model {source} --output OUTPUT, and give that folder"
         )
     if not exported or (options.engine in (None, DYGRAPH) and (folder / PARAMETERS_FILE).is_file()):
-        return _load_trained(Path(source), options, kind)
+        return _load_trained(path, options, kind)
     opened = ExportedFolder.open(folder)
     require_kind(folder, opened.info.kind, options.expected_kind)
     encoder = opened.row_encoder(options)

@@ -82,7 +82,9 @@ class Ranker:
         window_top_k: Optional[int] = None,
         **how: Any,
     ) -> Ranker:
-        """Load a model folder (or the parameter file in it), or the folder of an exported ranker.
+        """Load a model folder (or the parameter file in it), the folder of an exported ranker, or a model by its name.
+
+        A name, `owner/model`, is found in the Hugging Face cache, or fetched into it (`model.hub`).
 
         Args:
             batch_size: pairs of maximum length that are scored at once.

@@ -13,7 +13,7 @@ from paddle_ranker.model.folder import Fresh, RankerModel, save_ranker, start_ra
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import APART
-from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.files import report_truncated
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
@@ -31,7 +31,7 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
     if run.resumed:
         source, name = run.resumed.model, None
     elif options.init_from_ckpt:
-        source, name = Path(options.init_from_ckpt), options.model_name_or_path
+        source, name = find_model(options.init_from_ckpt), options.model_name_or_path
     else:
         source, name = resolve_model(options.model_name_or_path), None
     model = start_ranker(

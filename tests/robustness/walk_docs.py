@@ -224,6 +224,7 @@ def environment_of(folder: Path) -> dict[str, str]:
         "PYTHONPATH": str(folder),
         "PADDLE_RANKER_PYTHON": sys.executable,
         "PADDLE_RANKER_CACHE": str(folder / "cache"),
+        "HF_HOME": str(folder / "hf"),
         "CUDA_VISIBLE_DEVICES": "",
         **{name: NOBODY for proxy in ("http_proxy", "https_proxy", "all_proxy") for name in (proxy, proxy.upper())},
         **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),

@@ -139,6 +139,10 @@ def name_rankers(folder: Path, python: str, environment: dict[str, str]) -> None
     write_ranker(folder / "plain", match=False, kind="cross_encoder")  # transformers know no match embeddings
     command = [python, "-m", "paddle_ranker", "convert", "plain", "HF_FOLDER", "--to", "hf"]
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    repository = Path(environment["HF_HOME"]) / "hub" / "models--BAAI--bge-reranker-base"  # as the hub's cache has it
+    shutil.copytree(folder / "HF_FOLDER", repository / "snapshots" / ("0" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40, encoding="ascii")
     command = [python, "ernie_matching/evaluate.py", "--init_from_ckpt", str(best), "--test_file", "dev.tsv"]
     for scores in ("bm25.trec", "scores.jsonl"):
         whole = [*command, "--scores_file", scores]

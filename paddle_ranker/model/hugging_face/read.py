@@ -102,6 +102,11 @@ def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -
         )
 
 
+def read_encoder_config(path: Path) -> EncoderConfig:
+    """Return the encoder's shape that a transformers `config.json` states; raises `CheckpointError` if none is read."""
+    return _encoder_config(read_configuration(path), path)
+
+
 def read_configuration(path: Path) -> UncheckedObject:
     """Return the contents of a `config.json`; raises `CheckpointError` if it is missing or not a JSON object."""
     if not path.is_file():

@@ -24,8 +24,9 @@ from paddle_ranker.model.tower import QUERY_FOLDER, SIMILARITIES, TowerInfo
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
 
 MODULES_FILE = "modules.json"
-_LENGTH_FILE = "sentence_bert_config.json"
-_MODEL_FILE = "config_sentence_transformers.json"
+LENGTH_FILE = "sentence_bert_config.json"
+MODEL_FILE = "config_sentence_transformers.json"
+SENTENCES_FILES = (MODULES_FILE, LENGTH_FILE, MODEL_FILE)
 _POOLING = {"cls": "first", "mean": "mean", "max": "max"}
 # Until sentence-transformers 5 each mode had a key of its own.
 _OLD_POOLING = {
@@ -79,7 +80,7 @@ class Sentences:
 def is_sentences(folder: Path) -> bool:
     """Return whether a folder is of sentence-transformers and makes vectors of texts; nothing large is read."""
     try:
-        return "Pooling" in [kind for kind, _ in _modules(folder)]
+        return "Pooling" in [kind for kind, _ in list_modules(folder)]
     except CheckpointError:
         return False
 
@@ -94,7 +95,7 @@ def read_sentences(folder: Path) -> Sentences:
 
     Raises `CheckpointError` if a file is damaged, or a step is none of those that are done here.
     """
-    modules = _modules(folder)
+    modules = list_modules(folder)
     kinds = [kind for kind, _ in modules]
     dense = [_dense(path) for kind, path in modules if kind == "Dense"]
     expected = ["Transformer", "Pooling", *["Dense"] * len(dense)]
@@ -112,11 +113,11 @@ def read_sentences(folder: Path) -> Sentences:
     if len(dense) > 1:
         raise CheckpointError(f"{folder / MODULES_FILE}: has {len(dense)} dense layers in a row; one is done here")
     output = dense[0] if dense else None
-    settings = _optional(folder / _MODEL_FILE)
+    settings = _optional(folder / MODEL_FILE)
     similarity = settings.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:
         raise CheckpointError(
-            f"{folder / _MODEL_FILE}: compares vectors by {quoted(similarity)}; {' and '.join(SIMILARITIES)} are done"
+            f"{folder / MODEL_FILE}: compares vectors by {quoted(similarity)}; {' and '.join(SIMILARITIES)} are done"
         )
     query, text = _prompts(settings)
     if (query or text) and _optional(modules[1][1] / "config.json").get("include_prompt") is False:
@@ -140,7 +141,7 @@ def stated_length(folder: Path) -> int:
     """Return the longest text that a transformers folder states, in tokens, 512 if it states none."""
     stated = _optional(folder / CONFIG_FILE).get("model_max_length")
     length = int(stated) if isinstance(stated, (int, float)) and 5 <= stated < 1e6 else _FALLBACK_LENGTH
-    own = _optional(folder / _LENGTH_FILE).get("max_seq_length")  # of sentence-transformers
+    own = _optional(folder / LENGTH_FILE).get("max_seq_length")  # of sentence-transformers
     return own if type(own) is int and 5 <= own <= length else length
 
 
@@ -173,10 +174,10 @@ def write_sentences(
         for number, (name, kind) in enumerate(steps)
     ]
     _write(folder / MODULES_FILE, listed_steps)
-    _write(folder / _LENGTH_FILE, {"max_seq_length": info.max_seq_length, "do_lower_case": False})
+    _write(folder / LENGTH_FILE, {"max_seq_length": info.max_seq_length, "do_lower_case": False})
     prompts = {"query": info.query_prompt, "document": info.text_prompt}
     _write(
-        folder / _MODEL_FILE,
+        folder / MODEL_FILE,
         {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": info.similarity},
     )
 
@@ -185,8 +186,11 @@ def _write(path: Path, values: object) -> None:
     path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _modules(folder: Path) -> list[tuple[str, Path]]:
-    """Return each step's class name and folder, in their order; none if there is no `modules.json`."""
+def list_modules(folder: Path) -> list[tuple[str, Path]]:
+    """Return each step's class name and folder, in their order; none if there is no `modules.json`.
+
+    Raises `CheckpointError` if the file is damaged, or names other places than folders beside it.
+    """
     path = folder / MODULES_FILE
     if not path.is_file():
         return []
@@ -233,7 +237,7 @@ def _dense(folder: Path) -> Dense:
 
 
 def _length(folder: Path, encoder: Path) -> int:
-    settings = _optional(encoder / _LENGTH_FILE) or _optional(folder / _LENGTH_FILE)
+    settings = _optional(encoder / LENGTH_FILE) or _optional(folder / LENGTH_FILE)
     stated = settings.get("max_seq_length")
     return stated if type(stated) is int and stated >= 5 else stated_length(encoder)
 

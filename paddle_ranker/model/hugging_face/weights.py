@@ -10,7 +10,7 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
 from paddle_ranker.model.parameters import float32_of_bfloat16
-from paddle_ranker.storage.untrusted import Unchecked, memory_bytes, read_file, read_json
+from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, memory_bytes, read_file, read_json
 
 SAFETENSORS_FILE = "model.safetensors"
 TORCH_FILE = "pytorch_model.bin"
@@ -87,12 +87,26 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _read_shards(index: Path) -> dict[str, Array]:
-    """Read a model that is split over several files by its index, `{"weight_map": {parameter: file}}`."""
+def missing_shards(folder: Path) -> list[str]:
+    """Return the names of the files that a split model's index names and the folder lacks; none if it is not split."""
+    first = next((name for name in WEIGHT_FILES if (folder / name).is_file()), "")
+    if not first.endswith(_INDEX):
+        return []
+    files = sorted(set(map(str, _read_index(folder / first).values())))
+    return [file for file in files if not (folder / file).is_file()]
+
+
+def _read_index(index: Path) -> UncheckedObject:
+    """Return which file holds which parameter."""
     try:
-        places = dict(read_json(index)["weight_map"])
+        return dict(read_json(index)["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index}: damaged ({type(error).__name__}: {error}); copy it again") from error
+
+
+def _read_shards(index: Path) -> dict[str, Array]:
+    """Read a model that is split over several files by its index, `{"weight_map": {parameter: file}}`."""
+    places = _read_index(index)
     arrays: dict[str, Array] = {}
     suffix = Path(index.name[: -len(_INDEX)]).suffix
     for file in sorted(set(map(str, places.values()))):

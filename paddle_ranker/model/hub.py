@@ -1,0 +1,369 @@
+"""Find a model of the Hugging Face hub by its name: in the hub's cache as it lies on the disk, else fetched into it.
+
+    BAAI/bge-reranker-base            the branch main
+    BAAI/bge-reranker-base@2cfc18c    another branch, a tag, or a commit
+
+Only files that a model needs are fetched: its configuration, its tokenizer, its safetensors, and what
+sentence-transformers says of vectors; code never. The hub's own variables hold: `HF_HOME` and `HF_HUB_CACHE` (where the
+cache is), `HF_ENDPOINT` (a mirror), `HF_HUB_OFFLINE=1` (no look-up), `HF_TOKEN`, `HF_HUB_ETAG_TIMEOUT` (seconds to wait
+for an answer).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+from urllib.parse import urlsplit
+
+from paddle_ranker.encoding.tokenizers.folder import (
+    ADDED_TOKENS_FILE,
+    CONFIG_FILE,
+    SPECIAL_TOKENS_FILE,
+    VOCABULARY_FILE,
+)
+from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE
+from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, brief
+from paddle_ranker.libraries import ensure_home
+from paddle_ranker.model.hugging_face.library_tokenizer import SENTENCEPIECE_FILES
+from paddle_ranker.model.hugging_face.read import find_encoder, read_encoder_config
+from paddle_ranker.model.hugging_face.sentences import MODULES_FILE, SENTENCES_FILES, list_modules
+from paddle_ranker.model.hugging_face.weights import SAFETENSORS_FILE, WEIGHT_FILES, missing_shards
+from paddle_ranker.model.info import INFO_FILE
+from paddle_ranker.model.parameters import PARAMETERS_FILE
+from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
+from paddle_ranker.model.tower import QUERY_FOLDER
+from paddle_ranker.options import note
+from paddle_ranker.storage.atomic import make_folder, new_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo
+
+PICKLES_VARIABLE = "PADDLE_RANKER_PICKLES"
+_MAIN = "main"
+_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?")
+# A missing file of these is not looked up as a name.
+_MODEL_FILES = (".pdparams", ".pdmodel", ".pdiparams", ".json", ".onnx", ".safetensors", ".bin", ".git")
+_FILES = (*_MODEL_FILES, ".tsv", ".csv", ".jsonl", ".txt", ".trec", ".run", ".parquet", ".gz")
+_VOCABULARIES = (TOKENIZER_FILE, *SENTENCEPIECE_FILES, VOCABULARY_FILE, "vocab.json", "merges.txt")
+_SMALL = ("config.json", CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE, *SENTENCES_FILES, INFO_FILE, TOWER_FILE)
+_PICKLES = (*(name for name in WEIGHT_FILES if not name.startswith(SAFETENSORS_FILE)), PARAMETERS_FILE)
+_CONNECT_SECONDS = 1.5  # of a name's look-up and a connection, unless HF_HUB_ETAG_TIMEOUT says more
+_ATTEMPTS = 3  # of a file whose transfer breaks; each goes on where the last one stopped
+
+
+@dataclass(frozen=True)
+class HubName:
+    """A repository's name, `owner/model`, and its revision: a branch, a tag or a commit."""
+
+    repository: str
+    revision: str = _MAIN
+
+    @classmethod
+    def parse(cls, text: str) -> Optional[HubName]:
+        """Return the name that a text is; None for a text that can only be a path, or a name without an owner."""
+        found = _NAME.fullmatch(text)
+        if found is None or ".." in text or "--" in found[1] or text.endswith(_FILES):
+            return None
+        return cls(found[1], found[2] or _MAIN)
+
+    @property
+    def folder(self) -> Path:
+        """The repository's folder in the cache."""
+        return _cache() / f"models--{self.repository.replace('/', '--')}"
+
+    def cached(self) -> Optional[Path]:
+        """Return the folder of the files in the cache, whole or not; None if this revision was never fetched."""
+        reference = self.folder / "refs" / self.revision
+        commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else self.revision
+        snapshot = self.folder / "snapshots" / commit
+        return snapshot if snapshot.is_dir() else None
+
+
+def find_cached(name: HubName) -> Optional[Path]:
+    """Return the folder of a model that the cache holds with all that it needs; nothing is looked up."""
+    snapshot = name.cached()
+    return snapshot if snapshot is not None and not missing_file(snapshot) else None
+
+
+def fetch_model(name: HubName) -> Path:
+    """Fetch what the cache lacks of a model, and return its folder.
+
+    Raises `CheckpointError`, within some two seconds if the hub cannot be reached: it says where the model was looked
+    for, and what to do.
+    """
+    _cache()  # first: the library is there, and has a HOME
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError(f"{_not_here(name)}, and HF_HUB_OFFLINE keeps it from being fetched; {_by_hand(name)}")
+    _require_reachable(name, constants.ENDPOINT)
+    api = HfApi()
+    with _explained(name):
+        found = api.model_info(
+            name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+        )
+    return _Transfer(name, api, found).run()
+
+
+def missing_file(folder: Path) -> str:
+    """Return the first file that a model's folder lacks, relative to it; "" if it can be opened."""
+    if (folder / PARAMETERS_FILE).is_file():
+        return "" if (folder / "config.json").is_file() else "config.json"
+    encoder = find_encoder(folder)
+    if encoder is None:
+        return SAFETENSORS_FILE
+    lacking = ["config.json"] if not (encoder / "config.json").is_file() else []
+    lacking += missing_shards(encoder)
+    if not any((encoder / vocabulary).is_file() for vocabulary in _VOCABULARIES):
+        lacking.append(TOKENIZER_FILE)
+    found = [(encoder / file).relative_to(folder) for file in lacking]
+    for kind, module in list_modules(folder):
+        if kind != "Normalize" and not (module / "config.json").is_file():
+            found.append((module / "config.json").relative_to(folder))
+        if kind == "Dense" and not any((module / file).is_file() for file in WEIGHT_FILES):
+            found.append((module / SAFETENSORS_FILE).relative_to(folder))
+    return str(found[0]) if found else ""
+
+
+class _Transfer:
+    """The transfer of one model's files into the cache: small ones first, the weights last.
+
+    The cache names the revision only when all files are there, so that a transfer that was interrupted is not taken for
+    a model; the next one goes on with it.
+    """
+
+    def __init__(self, name: HubName, api: HfApi, found: ModelInfo):
+        self._name, self._api, self._commit = name, api, str(found.sha)
+        self._sizes = {file.rfilename: file.size or 0 for file in found.siblings or []}
+        self._folder = name.folder / "snapshots" / self._commit
+
+    def run(self) -> Path:
+        """Fetch all that is missing, and return the folder."""
+        make_folder(_cache())
+        bases = ["", f"{QUERY_FOLDER}/"] if f"{QUERY_FOLDER}/{MODULES_FILE}" in self._sizes else [""]
+        weights: list[str] = []
+        small: list[str] = []
+        for base in bases:
+            modules = self._modules(base)
+            for prefix in dict.fromkeys([base, *(prefix for _, prefix in modules)]):
+                small += self._small(prefix)
+            holders = [prefix for kind, prefix in modules if kind in ("Transformer", "Dense")] or [base]
+            for prefix in holders:
+                weights += self._weights(prefix)
+        self._check_configuration(small)
+        self._announce([*small, *weights])
+        for file in [*small, *weights]:
+            self._fetch(file)
+        if self._name.revision != self._commit:
+            reference = self._name.folder / "refs" / self._name.revision
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(reference) as stream:
+                stream.write(self._commit)
+        return self._folder
+
+    def _modules(self, base: str) -> list[tuple[str, str]]:
+        """Return the kind and the prefix of each step of sentence-transformers in a folder of the repository."""
+        if f"{base}{MODULES_FILE}" not in self._sizes:
+            return []
+        self._fetch(f"{base}{MODULES_FILE}")
+        folder = self._folder / base
+        return [(kind, f"{base}{path.name}/" if path != folder else base) for kind, path in list_modules(folder)]
+
+    def _small(self, prefix: str) -> list[str]:
+        """Return the files of a folder of the repository that the model needs beside its weights."""
+        there = [file for file in _SMALL if f"{prefix}{file}" in self._sizes]
+        vocabularies = [file for file in _VOCABULARIES if f"{prefix}{file}" in self._sizes]
+        if TOKENIZER_FILE in vocabularies:  # holds all but what `vocab.txt` says of WordPiece
+            vocabularies = [file for file in vocabularies if file in (TOKENIZER_FILE, VOCABULARY_FILE)]
+        return [f"{prefix}{file}" for file in (*there, *vocabularies)]
+
+    def _weights(self, prefix: str) -> list[str]:
+        """Return the files of the weights in a folder of the repository; raises `CheckpointError` if there are none."""
+        there = [file for file in (*WEIGHT_FILES, PARAMETERS_FILE) if f"{prefix}{file}" in self._sizes]
+        where = f"{_endpoint()}/{self._name.repository}" + (f", {prefix[:-1]}" if prefix else "")
+        if not there:
+            raise CheckpointError(
+                f"{where}: has no {SAFETENSORS_FILE}, so that it is no model that is read here; choose one of the "
+                "families of docs/models.md, or convert it with transformers"
+            )
+        if there[0] in _PICKLES and not os.environ.get(PICKLES_VARIABLE):
+            raise CheckpointError(
+                f"{where}: has its weights as {there[0]} alone, a pickle; {PICKLES_VARIABLE}=1 fetches it (what reads "
+                "it here builds arrays and nothing else), or ask its owner for safetensors"
+            )
+        first = there[0]
+        stem, suffix = Path(first.replace(".index.json", "")).stem, Path(first.replace(".index.json", "")).suffix
+        shard = re.compile(re.escape(f"{prefix}{stem}") + r"-\d+-of-\d+" + re.escape(suffix))
+        shards = sorted(filter(shard.fullmatch, self._sizes)) if first.endswith(".index.json") else []
+        return [f"{prefix}{first}", *shards]
+
+    def _check_configuration(self, small: Collection[str]) -> None:
+        """Raise `CheckpointError` before the weights are fetched if nothing here could read them."""
+        file = next((file for file in small if file.rpartition("/")[2] == "config.json"), None)
+        if file is None:
+            raise CheckpointError(
+                f"{_endpoint()}/{self._name.repository}: has no config.json, so that it is no model of transformers; "
+                "give another model"
+            )
+        self._fetch(file)
+        if PARAMETERS_FILE not in self._sizes:
+            read_encoder_config(self._folder / file)
+
+    def _announce(self, files: Collection[str]) -> None:
+        """Say what is fetched; raise `RankerError` if the disk has too little space for it."""
+        new = [file for file in files if not (self._folder / file).is_file()]
+        size = sum(self._sizes[file] for file in new)
+        if size > shutil.disk_usage(_cache()).free:
+            raise RankerError(f"{_cache()}: no space for {size:,} bytes; free some, or set HF_HOME to another disk")
+        if new:
+            count = f"{len(new)} {'file' if len(new) == 1 else 'files'}, {size / 1e6:,.1f} MB"
+            note(f"{self._name.repository}: fetching {count}, from {_endpoint()} into {_cache()}")
+
+    def _fetch(self, file: str) -> None:
+        """Fetch one file, unless it is there; what an earlier transfer left is gone on with."""
+        if (self._folder / file).is_file():
+            return
+        with _explained(self._name, file):
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    self._api.hf_hub_download(self._name.repository, file, revision=self._commit)
+                    return
+                except OSError as error:  # the library itself tries again where no answer comes
+                    if attempt == _ATTEMPTS or not _is_cut(error):
+                        raise
+
+
+def _is_cut(error: BaseException) -> bool:
+    """Return whether a transfer ended before its file did."""
+    from requests.exceptions import ChunkedEncodingError
+
+    is_short = type(error) is OSError and "Consistency check failed" in str(error)
+    return is_short or isinstance(error, ChunkedEncodingError)
+
+
+@contextmanager
+def _explained(name: HubName, file: str = "") -> Iterator[None]:
+    """Turn what huggingface_hub and requests raise into a `CheckpointError` that says what to do."""
+    try:
+        yield
+    except OSError as error:  # all of requests' and the hub's are of that class
+        if error.errno is not None and error.filename is not None:  # the disk's
+            raise
+        raise CheckpointError(_explain(name, file, error)) from error
+    except (ValueError, LookupError, TypeError) as error:  # of what came as a description
+        raise CheckpointError(_explain(name, file, error)) from error
+
+
+def _explain(name: HubName, file: str, error: BaseException) -> str:
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils import get_token
+
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    where = f"{_endpoint()}/{name.repository}{f'/{file}' if file else ''}"
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    variable = "HF_TOKEN (https://huggingface.co/settings/tokens)"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{where}: has no revision {brief(name.revision)}; give a branch, a tag or a commit of it after the @"
+    if isinstance(error, errors.GatedRepoError):
+        return f"{where}: is gated; accept its conditions on that page, and set {variable} to a token of yours"
+    if status in (401, 403) and get_token():
+        return f"{where}: the token in HF_TOKEN is not accepted ({status}); check it, and that it may read this model"
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403) or (status == 404 and not file):
+        return (
+            f"{_not_here(name)}, and not at {_endpoint()} ({status}); check the spelling, or if it is private, set "
+            f"{variable} to a token that may read it"
+        )
+    if status == 404:
+        return f"{where}: there is no such file any more ({status}); run again"
+    if status == 429:
+        wait = str(response.headers.get("Retry-After") or "")  # type: ignore[union-attr]
+        after = f"in {brief(wait, 20)} seconds" if wait.isdigit() else "later"
+        return f"{where}: the hub asks for fewer requests (429); run again {after}, or set {variable}"
+    if status is not None:
+        return f"{where}: answered {status}; run again later, or set HF_ENDPOINT to a mirror"
+    if _is_cut(error):
+        return f"{where}: the transfer stopped; run again to go on from there ({_reason(error)})"
+    if isinstance(error, (errors.FileMetadataError, ValueError, LookupError, TypeError)):
+        return f"{where}: did not answer as the hub does ({_reason(error)}); check HF_ENDPOINT={constants.ENDPOINT}"
+    return _unreachable(name, _reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    return brief(f"{type(error).__name__}: {' '.join(str(error).split())}", 160)
+
+
+def _unreachable(name: HubName, why: str) -> str:
+    return f"{_not_here(name)}, and {_endpoint()} cannot be reached ({why}); {_by_hand(name)}"
+
+
+def _not_here(name: HubName) -> str:
+    """Return what the cache holds of a model, as the beginning of a message."""
+    there = name.cached()
+    lacking = missing_file(there) if there is not None else ""
+    if lacking:
+        return f"{name.repository}: is no folder here, {there} lacks {lacking}"
+    at = "" if name.revision == _MAIN else f" (revision {brief(name.revision)})"
+    return f"{name.repository}{at}: is no folder here and not in Hugging Face's cache {_cache()}"
+
+
+def _by_hand(name: HubName) -> str:
+    return (
+        f"give a folder that holds the model, or run where there is a network, hf download {name.repository}, and copy "
+        "the cache (HF_HOME names it); HF_ENDPOINT names a mirror"
+    )
+
+
+def _require_reachable(name: HubName, endpoint: str) -> None:
+    """Raise `CheckpointError` unless the hub's host, or the proxy before it, takes a connection in a second or two.
+
+    Looking up a host's name can take much longer without a network, and cannot be stopped: it runs in a thread.
+    """
+    from requests.utils import get_environ_proxies, select_proxy
+
+    address = urlsplit(select_proxy(endpoint, get_environ_proxies(endpoint)) or endpoint)
+    failed: list[str] = []
+    asked = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
+    seconds = float(asked) if asked.isdigit() else _CONNECT_SECONDS
+
+    def connect() -> None:
+        try:
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname or "", port), timeout=seconds).close()
+        except (OSError, ValueError) as error:
+            failed.append(_reason(error))
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        failed.append(f"no answer in {seconds:g} seconds; HF_HUB_ETAG_TIMEOUT sets more")
+    if failed:
+        raise CheckpointError(_unreachable(name, failed[0]))
+
+
+def _cache() -> Path:
+    ensure_home()  # the library reads HOME when it is imported
+    try:
+        from huggingface_hub import constants
+    except ImportError as error:
+        raise DependencyError(
+            f"models by name need huggingface_hub ({error}): pip install 'huggingface-hub<1'"
+        ) from None
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)

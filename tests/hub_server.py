@@ -1,0 +1,179 @@
+"""A server that behaves like the Hugging Face hub, of folders on the disk; and tests' environment around it.
+
+What it answers is what https://huggingface.co answers, as of huggingface_hub 0.36: the description of a repository with
+its files, redirects of large files to another host, ranges, and the codes of errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Optional
+from urllib.parse import unquote
+
+import pytest
+
+LARGE = 2000  # bytes; a larger file is redirected to the other host, as those of LFS are
+COMMIT = "c0ffee" + "0" * 34
+
+
+@dataclass
+class Hub:
+    """The server's state: `folders` by the names of repositories, and how it misbehaves.
+
+    Attributes:
+        asked: method and path of each request, in order.
+        agents: the User-Agent of each request.
+        commit: the commit that the branch main is at.
+        token: what a request must bear; None: nothing.
+        gated: whether a token alone is not enough.
+        status: answer everything with it; `headers` go with it.
+        truncate: bodies of large files end after so many bytes, as often as `truncated` says.
+    """
+
+    folders: dict[str, Path] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    agents: set[str] = field(default_factory=set)
+    commit: str = COMMIT
+    token: Optional[str] = None
+    gated: bool = False
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    truncate: int = 0
+    truncated: int = 0
+    address: str = ""
+    cdn: str = ""
+
+    def downloads(self) -> list[str]:
+        """Return the paths of bodies that were sent, without their repositories."""
+        paths = [line.partition(" ")[2] for line in self.asked if line.startswith("GET ") and "/api/" not in line]
+        return [path.partition(f"/{self.commit}/")[2] for path in paths]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        hub, path = self.hub, unquote(self.path.partition("?")[0])
+        hub.asked.append(f"{self.command} {path}")
+        hub.agents.add(self.headers.get("User-Agent", ""))
+        if hub.status:
+            return self._send(hub.status, b"{}", hub.headers)
+        if path.startswith("/cdn/"):
+            assert "Authorization" not in self.headers, "a token went to another host"
+            return self._send_file(*path[len("/cdn/") :].partition(f"/{hub.commit}/")[::2])
+        token = self.headers.get("Authorization", "").replace("Bearer ", "")
+        if hub.token is not None and token != hub.token:
+            return self._error(401, "GatedRepo" if hub.gated else "RepoNotFound")
+        if path.startswith("/api/models/"):
+            return self._describe(path[len("/api/models/") :])
+        repository, _, rest = path[1:].partition("/resolve/")
+        revision, _, file = rest.partition("/")
+        if repository not in hub.folders:
+            return self._error(401, "RepoNotFound")  # as of a private one
+        if revision not in ("main", "v1", hub.commit):
+            return self._error(404, "RevisionNotFound")
+        return self._send_file(repository, file, redirects=True)
+
+    def _describe(self, rest: str) -> None:
+        repository, _, revision = rest.partition("/revision/")
+        if repository not in self.hub.folders:
+            return self._error(401, "RepoNotFound")
+        if revision not in ("", "main", "v1", self.hub.commit):
+            return self._error(404, "RevisionNotFound")
+        folder = self.hub.folders[repository]
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        siblings = [{"rfilename": p.relative_to(folder).as_posix(), "size": p.stat().st_size} for p in files]
+        body = {"id": repository, "modelId": repository, "sha": self.hub.commit, "siblings": siblings}
+        self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        return None
+
+    def _send_file(self, repository: str, file: str, redirects: bool = False) -> None:
+        path = self.hub.folders[repository] / file
+        if not path.is_file():
+            return self._error(404, "EntryNotFound")
+        body = path.read_bytes()
+        etag = hashlib.sha256(body).hexdigest()
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": self.hub.commit, "Accept-Ranges": "bytes"}
+        if redirects and len(body) > LARGE:
+            headers.update({"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(body))})
+            headers["Location"] = f"{self.hub.cdn}/cdn/{repository}/{self.hub.commit}/{file}"
+            return self._send(302, b"", headers)
+        wanted = self.headers.get("Range", "")
+        if not wanted:
+            return self._send(200, body, headers)
+        first = int(wanted.removeprefix("bytes=").partition("-")[0])
+        headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+        return self._send(206, body[first:], headers)
+
+    def _error(self, status: int, code: str) -> None:
+        self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if len(body) > LARGE and self.hub.truncated:
+            self.hub.truncated -= 1
+            self.wfile.write(body[: self.hub.truncate])
+            self.close_connection = True
+            return
+        self.wfile.write(body)
+
+
+@contextmanager
+def hub_environment(folder: Path, endpoint: str, patch: pytest.MonkeyPatch, **variables: str) -> Iterator[None]:
+    """Let the library see a hub at `endpoint`, an empty cache in `folder`, and `variables`; it reads them once."""
+    from huggingface_hub import constants, file_download
+
+    given = {"HF_HOME": str(folder / "hf"), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **variables}
+    with patch.context() as context:
+        for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+            context.delenv(name, raising=False)
+        for name, value in given.items():
+            context.setenv(name, value)
+        importlib.reload(constants)
+        context.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", constants.HUGGINGFACE_CO_URL_TEMPLATE)
+        try:
+            yield
+        finally:
+            context.undo()
+            importlib.reload(constants)
+
+
+@contextmanager
+def hub_server() -> Iterator[Hub]:
+    """Run a hub, and the other host that large files are on, until the block ends."""
+    hub = Hub()
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    hub.address, hub.cdn = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
+    try:
+        yield hub
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()

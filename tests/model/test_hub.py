@@ -1,0 +1,255 @@
+"""Models by name: from the Hugging Face cache as it lies on the disk, and from a server that behaves like the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker import Ranker
+from paddle_ranker.__main__ import main
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.hub import PICKLES_VARIABLE, HubName
+from paddle_ranker.model.pretrained import find_model, resolve_model
+from tests.hub_server import COMMIT, LARGE, Hub, hub_environment, hub_server
+from tests.model.test_families import write_folder
+
+pytestmark = pytest.mark.server
+
+NAME = "BAAI/tiny-reranker"
+FILES = {"config.json", "tokenizer.json", "model.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a reranker, with what lies beside such ones on the hub."""
+    found = write_folder(tmp_path_factory.mktemp("published") / "xlmr", "xlm-roberta")
+    (found / "modeling_own.py").write_text("raise SystemExit('code of a repository has run')")
+    (found / "README.md").write_text("# A model\n")
+    (found / "pytorch_model.bin").write_bytes(b"\x80" * 2 * LARGE)
+    (found / "onnx").mkdir()
+    (found / "onnx" / "model.onnx").write_bytes(b"\0" * 2 * LARGE)
+    (found / "sentencepiece.bpe.model").write_bytes(b"\0" * 10)
+    return found
+
+
+@pytest.fixture
+def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with the model NAME, an empty cache in `tmp_path`, and an empty folder to work in."""
+    with hub_server() as server, hub_environment(tmp_path, server.address, monkeypatch):
+        server.folders[NAME] = folder
+        (tmp_path / "work").mkdir()
+        monkeypatch.chdir(tmp_path / "work")
+        yield server
+
+
+@contextmanager
+def seen(tmp_path: Path, endpoint: str, **variables: str) -> Iterator[None]:
+    """Let the block have the same cache, another endpoint and other variables."""
+    with pytest.MonkeyPatch.context() as patch, hub_environment(tmp_path, endpoint, patch, **variables):
+        yield
+
+
+def cached(tmp_path: Path) -> Path:
+    return tmp_path / "hf" / "hub" / "models--BAAI--tiny-reranker"
+
+
+def refused(message: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        Ranker.load(NAME)
+
+
+def test_a_name_is_fetched_once_and_scores_as_its_folder(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    here = Ranker.load(folder).score(["w1 w2"], ["w9 w1"])
+    assert Ranker.load(NAME).score(["w1 w2"], ["w9 w1"]) == here
+    assert set(hub.downloads()) == FILES  # no code, no pickle, no other formats, nothing that tokenizer.json holds
+    assert hub.downloads()[-1] == "model.safetensors"
+    assert all("paddle" not in agent.lower() and "torch" not in agent for agent in hub.agents)
+    hub.asked.clear()
+    assert Ranker.load(NAME).score(["w1 w2"], ["w9 w1"]) == here
+    assert hub.asked == []
+    with seen(tmp_path, hub.address, HF_HUB_OFFLINE="1"):
+        assert Ranker.load(Path(NAME)).score(["w1 w2"], ["w9 w1"]) == here
+
+
+def test_commands_take_names(hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pairs.tsv").write_text("w1 w2\tw9 w1\nw3\tw4\n")
+    assert main(["predict", str(folder), "--input", "pairs.tsv"]) == 0
+    here = capsys.readouterr().out
+    assert main(["predict", "--model", f"{NAME}@v1", "--input", "pairs.tsv"]) == 0
+    assert capsys.readouterr().out == here
+    assert main(["distill", f"{NAME}@{COMMIT}", "pairs.tsv", "taught.tsv"]) == 0
+    assert main(["compare", f"one={NAME}@v1", f"two={folder}", "--test", "taught.tsv"]) == 1  # too few labels
+    assert "no such file" not in capsys.readouterr().err
+    assert main(["convert", f"{NAME}@v1", "ours"]) == 0
+    assert len(hub.downloads()) == len(FILES)
+
+
+def test_a_local_folder_comes_first_and_a_misspelt_path_is_not_looked_up(hub: Hub, folder: Path) -> None:
+    shutil.copytree(folder, NAME)
+    assert find_model(NAME) == Path(NAME)
+    missing = "BAAI/other"  # beside it
+    assert find_model(missing) == Path(missing)
+    with pytest.raises(CheckpointError, match="BAAI/other: there is no such model folder"):
+        resolve_model(missing)
+    for path in ("runs/best/model_state.pdparams", "runs/model_state.pdparams", "scores/run.tsv", "/BAAI/x", "../a/b"):
+        assert find_model(path) == Path(path)
+    assert hub.asked == []
+    assert find_model(f"{NAME}@main") != Path(NAME)
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a/b/c", "../b", "a/..", "a//b", "a--b/c", "a/b@", "a/b@../../x", "a b/c", "~/b"]
+)
+def test_what_is_no_name_of_a_hub(text: str) -> None:
+    assert HubName.parse(text) is None
+
+
+def test_the_cache_is_read_as_other_programs_leave_it(hub: Hub, tmp_path: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    theirs = Path(snapshot_download(NAME, allow_patterns=["*.json"], ignore_patterns=["*.onnx"]))
+    hub.asked.clear()
+    with seen(tmp_path, hub.address, HF_HUB_OFFLINE="1"), pytest.raises(CheckpointError) as error:
+        find_model(NAME)
+    assert f"{theirs} lacks model.safetensors, and HF_HUB_OFFLINE keeps" in str(error.value)
+    assert hub.asked == []
+    assert find_model(NAME) == theirs and hub.downloads() == ["model.safetensors"]
+    own = theirs.parents[1].rename(tmp_path / cached(tmp_path).name)
+    with seen(tmp_path, "http://127.0.0.1:9", HF_HUB_CACHE=str(own.parent)):
+        assert find_model(NAME).parents[1] == own
+    os.unlink(own / "snapshots" / COMMIT / "tokenizer.json")
+    with seen(tmp_path, "http://127.0.0.1:9", HF_HUB_CACHE=str(own.parent), HF_HUB_OFFLINE="1"):
+        refused("lacks tokenizer.json")
+
+
+def test_another_commit_is_fetched_beside_and_shards_with_their_index(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split"
+    shutil.copytree(folder, split, ignore=shutil.ignore_patterns("onnx", "*.bin"))
+    whole = split / "model.safetensors"
+    whole.rename(split / "model-00001-of-00001.safetensors")
+    places = {
+        name: "model-00001-of-00001.safetensors" for name in json.loads(_header(folder)) if name != "__metadata__"
+    }
+    (split / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    hub.folders[NAME] = split
+    here = Ranker.load(folder).score(["w1 w2"], ["w9 w1"])
+    assert Ranker.load(NAME).score(["w1 w2"], ["w9 w1"]) == here
+    assert {"model.safetensors.index.json", "model-00001-of-00001.safetensors"} < set(hub.downloads())
+    (find_model(NAME) / "model-00001-of-00001.safetensors").unlink()
+    hub.asked.clear()
+    assert find_model(NAME).is_dir() and len(hub.downloads()) == 0  # linked again to what is on the disk
+
+
+def _header(folder: Path) -> bytes:
+    data = (folder / "model.safetensors").read_bytes()
+    return data[8 : 8 + int.from_bytes(data[:8], "little")]
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(
+    hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 64)
+    hub.truncate, hub.truncated = 1000, 1
+    assert (find_model(NAME) / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    shutil.rmtree(cached(tmp_path))
+    hub.truncated = 1000
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: the transfer stopped; run again to go on from there"):
+        find_model(NAME)
+    assert not (cached(tmp_path) / "refs").exists()  # nothing that looks like a model
+    hub.truncated = 0
+    assert {path.name for path in find_model(NAME).iterdir()} == FILES
+    assert not list(cached(tmp_path).rglob("*.incomplete"))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"token": "right"}, "not in Hugging Face's cache .*, and not at .*401.*if it is private, set HF_TOKEN"),
+        ({"token": "right", "gated": True}, "is gated; accept its conditions on that page, and set HF_TOKEN"),
+        ({"status": 404}, r"not at http://127\.0\.0\.1:\d+ \(404\); check the spelling"),
+        ({"status": 429, "headers": {"Retry-After": "7"}}, "fewer requests .*run again in 7 seconds, or set HF_TOKEN"),
+        ({"status": 429}, "run again later"),
+        ({"status": 503}, "answered 503; run again later, or set HF_ENDPOINT"),
+        ({"status": 200}, "did not answer as the hub does"),
+    ],
+)
+def test_each_failure_says_what_to_do(hub: Hub, tmp_path: Path, settings: dict[str, object], message: str) -> None:
+    for name, value in settings.items():
+        setattr(hub, name, value)
+    with pytest.raises(CheckpointError, match=message):
+        find_model(NAME)
+    assert len(hub.asked) == 1 and not cached(tmp_path).exists()
+
+
+def test_the_token_goes_to_the_hub_alone(hub: Hub, tmp_path: Path) -> None:
+    hub.token = "right"
+    with seen(tmp_path, hub.address, HF_TOKEN="wrong"):
+        refused("the token in HF_TOKEN is not accepted (401)")
+    with seen(tmp_path, hub.address, HF_TOKEN="right"):  # the server asserts that the other host gets none
+        assert find_model(NAME).is_dir()
+
+
+def test_what_is_no_model_here_is_refused_before_its_weights(
+    hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CheckpointError, match="has no revision v9; give a branch, a tag or a commit"):
+        find_model(f"{NAME}@v9")
+    with pytest.raises(CheckpointError, match=r"BAAI/none: is no folder here .* not at .* check the spelling"):
+        find_model("BAAI/none")
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    (other / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+    hub.folders[NAME] = other
+    with pytest.raises(CheckpointError, match="model_type is 'qwen3'"):
+        find_model(NAME)
+    shutil.copy(folder / "config.json", other)
+    (other / "model.safetensors").unlink()
+    hub.commit = "f" * 40
+    with pytest.raises(CheckpointError, match=f"pytorch_model.bin alone, a pickle; {PICKLES_VARIABLE}=1 fetches it"):
+        find_model(NAME)
+    monkeypatch.setenv(PICKLES_VARIABLE, "1")
+    assert (find_model(NAME) / "pytorch_model.bin").is_file()
+    (other / "pytorch_model.bin").unlink()
+    hub.commit = "e" * 40
+    with pytest.raises(CheckpointError, match=r"has no model\.safetensors, so that it is no model"):
+        find_model(f"{NAME}@v1")
+
+
+def test_without_a_network_one_line_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.tsv").write_text("w1\tw2\n")
+    with seen(tmp_path, "http://127.0.0.1:9"):
+        assert main(["predict", "--model", NAME, "--input", "pairs.tsv"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    for part in (f"error: {NAME}: is no folder here", f"cache {tmp_path}/hf/hub, and http://127.0.0.1:9 cannot be"):
+        assert part in line
+    assert "HF_ENDPOINT names a mirror" in line
+    with seen(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1"):
+        refused("HF_HUB_OFFLINE keeps it from being fetched")
+
+
+def test_a_name_server_that_never_answers_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    ends = threading.Event()
+
+    def _never(*_: object, **__: object) -> None:
+        ends.wait()
+        raise OSError("too late")
+
+    monkeypatch.setattr(socket, "create_connection", _never)
+    with seen(tmp_path, "https://hub.invalid"):
+        refused("no answer in 1.5 seconds; HF_HUB_ETAG_TIMEOUT sets more")
+    ends.set()

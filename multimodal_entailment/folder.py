@@ -61,7 +61,8 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel
         assert config is not None
         config.require_fits(*count(arrays))
         never_match = never_match_ids(encoder.texts) if info.shape.match_embeddings else None
-        text = TextEncoder(config, never_match, family_of(config.model_type).network(config))
+        spelling = encoder.texts.spelling() if info.shape.match_embeddings else None
+        text = TextEncoder(config, never_match, family_of(config.model_type).network(config), spelling)
     if info.vision is not None:
         from multimodal_entailment.vision import make_vision_encoder
 

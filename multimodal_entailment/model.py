@@ -11,9 +11,11 @@ from paddle import Tensor, nn
 
 from multimodal_entailment.fusion import Fusion
 from multimodal_entailment.info import LABELS, Shape
+from paddle_ranker.encoding.tokenizers.base import Spelling
+from paddle_ranker.lexical.comparison import Speller
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.match import LEVELS, match_levels
+from paddle_ranker.model.match import LEVELS, levels_of_pair
 
 if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder
@@ -26,12 +28,20 @@ class TextEncoder(nn.Layer):
         config: the encoder's shape.
         never_match: ids of special tokens, padding and [UNK]; None: no match embeddings.
         encoder: a pretrained encoder of that shape; None: a new one with random parameters.
+        spelling: of tokens, by which match levels compare them; None: by their ids.
     """
 
-    def __init__(self, config: EncoderConfig, never_match: Optional[Sequence[int]], encoder: Optional[Encoder] = None):
+    def __init__(
+        self,
+        config: EncoderConfig,
+        never_match: Optional[Sequence[int]],
+        encoder: Optional[Encoder] = None,
+        spelling: Optional[Spelling] = None,
+    ):
         super().__init__()
         self.config, self.never_match = config, never_match
         self.encoder = Encoder(config) if encoder is None else encoder
+        self.speller = None if spelling is None or never_match is None else Speller(config.vocab_size, spelling)
         if never_match is not None:
             self.match_embeddings = nn.Embedding(
                 LEVELS, config.hidden_size, weight_attr=paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
@@ -41,7 +51,7 @@ class TextEncoder(nn.Layer):
         """Return the pooled output `[batch, hidden]`, and the tokens' states `[batch, length, hidden]` if needed."""
         extra = None
         if self.never_match is not None:
-            extra = self.match_embeddings(match_levels(input_ids, token_type_ids, self.never_match))
+            extra = self.match_embeddings(levels_of_pair(self.speller, input_ids, token_type_ids, self.never_match))
         if not need_tokens:  # the last layer is cheaper then
             return self.encoder.pooled(input_ids, token_type_ids, extra), None
         states = self.encoder(input_ids, token_type_ids, extra)

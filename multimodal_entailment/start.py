@@ -72,7 +72,8 @@ def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEnc
     with_match = has_match_embeddings(loaded.checkpoint, options.match_embeddings)
     if options.freeze_text and trained is None:
         with_match = False  # they would stay zeros
-    text = TextEncoder(loaded.config, never_match_ids(encoder) if with_match else None, loaded.network)
+    compares = (never_match_ids(encoder), encoder.spelling()) if with_match else (None, None)
+    text = TextEncoder(loaded.config, compares[0], loaded.network, compares[1])
     if with_match and trained is not None:
         text.match_embeddings.weight.set_value(trained.astype("float32"))
     elif with_match:

@@ -24,7 +24,7 @@ from paddle_ranker.encoding.columns import (
     offsets_of,
     ragged_positions,
 )
-from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
+from paddle_ranker.encoding.tokenizers.base import ModelTokenizer, Spelling
 from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
 from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted
 
@@ -233,10 +233,9 @@ class PairEncoder:
         """Return texts of the vocabulary's ordinary tokens."""
         return self._files.words()
 
-    def text_ids(self) -> Optional[NDArray[np.int64]]:
-        """Return the id that stands for each token's text, see `ModelTokenizer.text_ids`; `pad_id` for no text."""
-        found = self._files.text_ids()
-        return None if found is None else np.where(found < 0, self.pad_id, found)
+    def spelling(self) -> Optional[Spelling]:
+        """Return what tokens spell, see `ModelTokenizer.spelling`."""
+        return self._files.spelling()
 
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the ids of each text, [length] int32, not truncated and without special tokens."""

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.lexical.bm25 import BM25
-from paddle_ranker.lexical.tokens import Collection, letters, normalise
+from paddle_ranker.lexical.tokens import Collection, letters
 from paddle_ranker.metrics.logistic import relevant_of
 from paddle_ranker.metrics.ranking import standardised
 

@@ -18,6 +18,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from paddle_ranker.lexical.comparison import Compared, diagonal, whole_characters
+
 K1, B = 1.2, 0.75  # BM25's saturation and length weight: Lucene's
 LONGEST_RUN = 64  # tokens, a power of two; a longer shared run counts as this long
 _TINY = 1e-6
@@ -44,16 +46,13 @@ GRAPH_FEATURES = (
 )
 
 
-def lexical_features(
-    input_ids: Tensor, token_type_ids: Tensor, idf: Tensor, average_length: Tensor, never_match: Sequence[int]
-) -> Tensor:
+def lexical_features(pair: Compared, idf: Tensor, average_length: Tensor, never_match: Sequence[int]) -> Tensor:
     """Return the features of every pair.
 
     A query of one token has no bigram, so the token's features stand in for those of bigrams.
 
     Args:
-        input_ids: `[batch, length]` int64.
-        token_type_ids: `[batch, length]` int64, 0 in the query and 1 in the title.
+        pair: tokens of queries and titles, `[batch, length]` each.
         idf: `[vocab_size]` float32, the tokens' inverse document frequencies.
         average_length: `[1]` float32, mean number of tokens of a title.
         never_match: ids of the special tokens, padding and [UNK].
@@ -61,7 +60,7 @@ def lexical_features(
     Returns:
         `[batch, 18]` float32 in the order of `GRAPH_FEATURES`; finite, and independent of the batch's other pairs.
     """
-    tokens, bigrams, shared = _grams_of(input_ids, token_type_ids, idf, never_match)
+    tokens, bigrams, shared = _grams_of(pair, idf, never_match)
     query_length, title_length = _sum(tokens.query), _sum(tokens.title)
     lone = (query_length < 1.5).astype("float32")
     length_norm, own_norm = (K1 * (1.0 - B + B * n / average_length) for n in (title_length, query_length))
@@ -102,10 +101,9 @@ def lexical_features(
     )
 
 
-def _grams_of(
-    input_ids: Tensor, token_type_ids: Tensor, idf: Tensor, never_match: Sequence[int]
-) -> tuple[_Grams, _Grams, Tensor]:
+def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[_Grams, _Grams, Tensor]:
     """Return the tokens, the bigrams, and whether query token i is title token j, `[batch, length, length]` float32."""
+    input_ids, token_type_ids = pair.ids, pair.types
     special = paddle.zeros_like(input_ids).astype("bool")
     for token in never_match:
         special = paddle.logical_or(special, input_ids == token)
@@ -126,7 +124,9 @@ def _grams_of(
     of_either = paddle.where(special, paddle.full_like(ids, -1), ids + is_title * idf.shape[0])
     shared = _equal(of_query, of_title)  # [batch, query place, title place]
     within = _equal(of_either, of_either)  # also 1 between special tokens, but no sum counts those
-    shared_pairs, within_pairs = shared * _diagonal(shared, 1), within * _diagonal(within, 1)
+    if pair.inside is not None:
+        shared, within = (whole_characters(same, pair.inside) for same in (shared, within))
+    shared_pairs, within_pairs = shared * diagonal(shared, 1), within * diagonal(within, 1)
     tokens = _Grams(query, title, weight, shared, within)
     return tokens, _Grams(query_pairs, title_pairs, pair_weight, shared_pairs, within_pairs), shared
 
@@ -200,18 +200,6 @@ def _later(values: Tensor) -> Tensor:
     return paddle.concat([values[:, 1:], paddle.zeros_like(values[:, :1])], axis=1)
 
 
-def _diagonal(matrix: Tensor, steps: int) -> Tensor:
-    """Shift `[batch, length, length]` so that (i, j) holds the value of (i + steps, j + steps), or else zero.
-
-    The matrix is extended before it is sliced, because `steps` may exceed the length. `pad` is not used: its oneDNN
-    kernel in Paddle Inference writes beyond its memory.
-    """
-    rows = paddle.zeros_like(matrix[:, :1]).tile([1, steps, 1])
-    longer = paddle.concat([matrix, rows], axis=1)[:, steps:]
-    columns = paddle.zeros_like(longer[:, :, :1]).tile([1, 1, steps])
-    return paddle.concat([longer, columns], axis=2)[:, :, steps:]
-
-
 def _longest_run(shared: Tensor) -> Tensor:
     """Return the length of the longest diagonal run of ones, `[batch]`, at most `LONGEST_RUN`.
 
@@ -220,6 +208,6 @@ def _longest_run(shared: Tensor) -> Tensor:
     """
     run, size = shared, 1
     while size < LONGEST_RUN:
-        run = run + (run > size - 0.5).astype("float32") * _diagonal(run, size)
+        run = run + (run > size - 0.5).astype("float32") * diagonal(run, size)
         size *= 2
     return run.max(axis=[1, 2])

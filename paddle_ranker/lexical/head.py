@@ -18,7 +18,9 @@ import paddle
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.tokenizers.base import Spelling
 from paddle_ranker.errors import DataError
+from paddle_ranker.lexical.comparison import Speller, compared
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, lexical_features
 from paddle_ranker.metrics.logistic import fit_logistic
 from paddle_ranker.metrics.ranking import RELEVANT
@@ -37,14 +39,13 @@ class LexicalHead(nn.Layer):
     Args:
         vocab_size: number of tokens in the model's vocabulary.
         never_match: ids of the special tokens, padding and [UNK].
-        text_ids: see `compared`.
+        spelling: of tokens, by which they are compared; None: by their ids.
     """
 
-    def __init__(self, vocab_size: int, never_match: Sequence[int], text_ids: Optional[np.ndarray] = None):
+    def __init__(self, vocab_size: int, never_match: Sequence[int], spelling: Optional[Spelling] = None):
         super().__init__()
         self.never_match = sorted(never_match)
-        self.text_ids = None if text_ids is None else np.asarray(text_ids, np.int64)
-        add_text_ids(self, text_ids)
+        self.speller = None if spelling is None else Speller(vocab_size, spelling)
         count = len(GRAPH_FEATURES)
         self.register_buffer("idf", paddle.zeros([vocab_size]))
         self.register_buffer("average_length", paddle.ones([1]))
@@ -63,8 +64,8 @@ class LexicalHead(nn.Layer):
 
     def features(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the features without standardisation, `[batch, 18]` float32."""
-        input_ids = compared(self, input_ids)
-        return lexical_features(input_ids, token_type_ids, self.idf, self.average_length, self.never_match)
+        tokens = compared(self.speller, input_ids, token_type_ids)
+        return lexical_features(tokens, self.idf, self.average_length, self.never_match)
 
     def learn(self, pairs: EncodedPairs, labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> None:
         """Learn frequencies from the distinct titles of the training pairs, and the features' means and deviations.
@@ -73,7 +74,8 @@ class LexicalHead(nn.Layer):
         labels `[n]` of the pairs at indices `[n]`, the weights become those of a logistic regression; they stay zero
         if all labels are of one class. Raises `DataError` without pairs.
         """
-        idf, average_length = count_titles(pairs, self.idf.shape[0], self.never_match, self.text_ids)
+        text_ids = None if self.speller is None else self.speller.ids
+        idf, average_length = count_titles(pairs, self.idf.shape[0], self.never_match, text_ids)
         self.idf.set_value(idf)
         self.average_length.set_value(np.array([average_length], dtype=np.float32))
         # A fixed seed, so that every process draws the same sample.
@@ -112,26 +114,6 @@ class LexicalHead(nn.Layer):
         return features
 
 
-def add_text_ids(layer: nn.Layer, text_ids: Optional[np.ndarray]) -> None:
-    """Give a layer the table that `compared` reads, `[vocab_size]`; None: every token stands for itself.
-
-    The table follows from the tokenizer, so it is not among the layer's parameters.
-    """
-    table = None if text_ids is None else paddle.to_tensor(np.asarray(text_ids, np.int32))
-    layer.register_buffer("text_table", table, persistable=False)
-
-
-def compared(layer: nn.Layer, input_ids: Tensor) -> Tensor:
-    """Return the ids by which tokens are compared: the same for all tokens that spell the same characters.
-
-    A word has one token at a text's start and another in its middle, or one in upper case; WordPiece's are as they are.
-    """
-    if layer.text_table is None:
-        return input_ids
-    found = paddle.gather(layer.text_table, input_ids.reshape([-1])).astype(input_ids.dtype)
-    return found.reshape(paddle.shape(input_ids))
-
-
 def count_titles(
     pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int], text_ids: Optional[np.ndarray] = None
 ) -> tuple[np.ndarray, float]:
@@ -139,7 +121,8 @@ def count_titles(
 
     Both are computed over the distinct titles of `pairs`, which are read in parts. As in Lucene's BM25, the idf is
     log(1 + (N - n + 0.5) / (n + 0.5)) for a token that occurs in n of N titles. Ids of `never_match` have idf 0 and
-    do not count in the length, which is at least 1. Raises `DataError` if there are no pairs.
+    do not count in the length, which is at least 1. `text_ids` `[vocab_size]` are the ids by which tokens are compared;
+    None: their own. Raises `DataError` if there are no pairs.
     """
     frequency, total, seen = np.zeros(vocab_size, dtype=np.int64), 0, set()
     excluded = np.zeros(vocab_size, dtype=bool)

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from paddle_ranker.lexical.tokens import STOP_WORDS, UNSPACED, normalise
+from paddle_ranker.encoding.unicode.table import normalise
+from paddle_ranker.lexical.tokens import STOP_WORDS, UNSPACED
 
 LEVELS = 3  # as of the rankers' match embeddings: a shared word, pair of words, or three words in a row
 PASSAGE = 200  # code points of the passage of a long text

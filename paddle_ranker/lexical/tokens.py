@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-from paddle_ranker.encoding.unicode.table import LETTER, unicode_table
+from paddle_ranker.encoding.unicode.table import LETTER, UNCOMMON, normalise, unicode_table
 from paddle_ranker.errors import DependencyError, UsageError, quoted
 
 Tokenizer = Callable[[str], list[str]]
-
-
-# Characters that every Python version treats alike, which cover nearly every text. Others are looked up in a table.
-_COMMON = "\x00-\u0377\u0400-\u0527\u2010-\u2064\u2190-\u23f3\u2460-\u26ff\u3000-\u303f\u4e00-\u9ffc\uff01-\uff5e"
-_UNCOMMON = re.compile(f"[^{_COMMON}]")
-
-
-class _Settled(dict[int, str]):
-    """A dict from a code point to a text that every Python version normalises alike; filled on first use."""
-
-    def __missing__(self, code_point: int) -> str:
-        return self.setdefault(code_point, unicode_table().settle(chr(code_point)))
 
 
 class _Letters(dict[int, str]):
@@ -43,7 +30,7 @@ class _Spaced(dict[int, str]):
         return self.setdefault(code_point, _LETTERS[code_point] or ("'" if chr(code_point) in "'\u2019" else " "))
 
 
-_SETTLED, _LETTERS, _SPACED = _Settled(), _Letters(), _Spaced()
+_LETTERS, _SPACED = _Letters(), _Spaced()
 # Scripts without spaces between words: ideographs, kana and hangul. Lucene's CJK analyzer makes bigrams of the same.
 UNSPACED = (
     "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
@@ -61,20 +48,13 @@ STOP_WORDS = frozenset(
 _ENGLISH_SHARE = 0.05  # a collection with so many English texts is stemmed
 
 
-def normalise(text: str) -> str:
-    """Normalise full-width forms and letter case (NFKC, then lower case), so that `Ｎote10` matches `note10`."""
-    if _UNCOMMON.search(text):
-        text = text.translate(_SETTLED)
-    return unicodedata.normalize("NFKC", text).lower()
-
-
 def letters(text: str) -> str:
     """Return the normalised text's letters, digits and ideographs, without spaces, punctuation and symbols."""
     return _only_letters(normalise(text))
 
 
 def _only_letters(text: str) -> str:
-    if _UNCOMMON.search(text):
+    if UNCOMMON.search(text):
         return text.translate(_LETTERS)
     return "".join(filter(str.isalnum, text))
 

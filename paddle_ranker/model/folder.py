@@ -130,13 +130,13 @@ def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh]
     try:
         pair_encoder = checkpoint.pair_encoder(info.max_seq_length, options.tokenizer)
         never_match = never_match_ids(pair_encoder)
-        text_ids = pair_encoder.text_ids() if with_match or with_lexical else None
+        spelling = pair_encoder.spelling() if with_match or with_lexical else None
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from error
-    lexical = LexicalHead(checkpoint.config.vocab_size, never_match, text_ids) if with_lexical else None
+    lexical = LexicalHead(checkpoint.config.vocab_size, never_match, spelling) if with_lexical else None
     encoder, new_parts = encoder_of(checkpoint, need_pooler=fresh is None)
-    compares = (never_match, text_ids) if with_match else (None, None)
-    network = RankerNetwork(checkpoint.config, compares[0], lexical, encoder=encoder, text_ids=compares[1])
+    compares = (never_match, spelling) if with_match else (None, None)
+    network = RankerNetwork(checkpoint.config, compares[0], lexical, encoder=encoder, spelling=compares[1])
     try:
         new_parts = sorted([*new_parts, *load_heads(network, checkpoint.arrays, allow_new=fresh is not None)])
     except CheckpointError as error:
@@ -167,9 +167,9 @@ def with_lexical_features(model: RankerModel) -> RankerNetwork:
     if old.lexical is not None:
         return old
     never_match = never_match_ids(model.row_encoder)
-    text_ids = model.row_encoder.text_ids()
-    lexical = LexicalHead(old.config.vocab_size, never_match, text_ids)
-    compares = None if old.never_match is None else text_ids
-    network = RankerNetwork(old.config, old.never_match, lexical, encoder=old.encoder, text_ids=compares)
+    spelling = model.row_encoder.spelling()
+    lexical = LexicalHead(old.config.vocab_size, never_match, spelling)
+    compares = None if old.never_match is None else spelling
+    network = RankerNetwork(old.config, old.never_match, lexical, encoder=old.encoder, spelling=compares)
     load_parameters(network, {name: value.numpy() for name, value in old.state_dict().items()}, allow_new=True)
     return network

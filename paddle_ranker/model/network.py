@@ -11,13 +11,15 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import Array
+from paddle_ranker.encoding.tokenizers.base import Spelling
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.lexical.head import LexicalHead, add_text_ids, compared
+from paddle_ranker.lexical.comparison import Speller
+from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.match import LEVELS, match_levels
+from paddle_ranker.model.match import LEVELS, levels_of_pair
 from paddle_ranker.model.parameters import set_parameters
 
 APART = ("position_tower.",)  # what begins so belongs to a training and is not in a ranker's folder
@@ -32,7 +34,7 @@ class RankerNetwork(nn.Layer):
             has no match-level embeddings.
         lexical: the head that adds lexical features to the logit. If None, there are none.
         encoder: a pretrained encoder of that shape. If None, a new one has random parameters.
-        text_ids: `[vocab_size]`, the ids by which match levels compare tokens, see `PairEncoder.text_ids`.
+        spelling: of tokens, by which match levels compare them; None: by their ids.
 
     A training may set `position_tower`, which its examples add to the logits.
     """
@@ -44,11 +46,11 @@ class RankerNetwork(nn.Layer):
         lexical: Optional[LexicalHead] = None,
         *,
         encoder: Optional[Encoder] = None,
-        text_ids: Optional[Array] = None,
+        spelling: Optional[Spelling] = None,
     ):
         super().__init__()
         self.config = config
-        add_text_ids(self, text_ids)
+        self.speller = None if spelling is None else Speller(config.vocab_size, spelling)
         self.encoder = Encoder(config) if encoder is None else encoder
         self.never_match = None if never_match is None else sorted(never_match)
         if self.never_match is not None:
@@ -78,7 +80,7 @@ class RankerNetwork(nn.Layer):
         """Return the logits, `[batch]` float32; ids and token types are `[batch, length]` int64."""
         extra = None
         if self.never_match is not None:
-            extra = self.match_embeddings(match_levels(compared(self, input_ids), token_type_ids, self.never_match))
+            extra = self.match_embeddings(levels_of_pair(self.speller, input_ids, token_type_ids, self.never_match))
         pooled = self.encoder.pooled(input_ids, token_type_ids, extra)
         # Under mixed precision the product is half precision; losses and scores are computed from float32.
         logit = self.head(self.dropout(pooled)).squeeze(-1).astype("float32")

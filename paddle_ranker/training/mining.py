@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Optional, Protocol
 
 from paddle_ranker.data.labels import looks_numeric
 from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Text, TitleRow, Triple
+from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DataError
-from paddle_ranker.lexical.tokens import letters, normalise
+from paddle_ranker.lexical.tokens import letters
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.options import RowOptions
 from paddle_ranker.retrieval.indexes import Index

@@ -13,8 +13,8 @@ import pytest
 
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
 from paddle_ranker.encoding.unicode import build
-from paddle_ranker.encoding.unicode.table import FILE, LETTER, kind_of_category, unicode_table
-from paddle_ranker.lexical.tokens import _UNCOMMON, bigrams, letters, normalise
+from paddle_ranker.encoding.unicode.table import FILE, LETTER, UNCOMMON, kind_of_category, normalise, unicode_table
+from paddle_ranker.lexical.tokens import bigrams, letters
 
 pytestmark = pytest.mark.unit
 
@@ -58,7 +58,7 @@ def test_lexical_tokens_of_characters_that_not_every_python_knows() -> None:
 
 
 def test_what_needs_no_table_is_as_the_table_has_it() -> None:
-    table, common = unicode_table(), [char for char in map(chr, range(0x10000)) if not _UNCOMMON.match(char)]
+    table, common = unicode_table(), [char for char in map(chr, range(0x10000)) if not UNCOMMON.match(char)]
     assert len(common) > 23_000
     assert all(table.settle(char) == char and (table.kind(char) == LETTER) == char.isalnum() for char in common)
 

@@ -12,6 +12,7 @@ import pytest
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.lexical.comparison import Compared
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, LONGEST_RUN, lexical_features
 from paddle_ranker.lexical.head import LexicalHead, count_titles
 from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
@@ -97,9 +98,8 @@ def oracle(query: list[int], title: list[int]) -> list[float]:
 def compute(rows: list[tuple[list[int], list[int]]], length: int) -> np.ndarray:
     ids, types = (np.array(column) for column in zip(*(build(query, title, length) for query, title in rows)))
     idf, average = paddle.to_tensor(IDF), paddle.to_tensor([AVERAGE])
-    features: np.ndarray = lexical_features(
-        paddle.to_tensor(ids), paddle.to_tensor(types), idf, average, SPECIALS
-    ).numpy()
+    pair = Compared(paddle.to_tensor(ids), paddle.to_tensor(types))
+    features: np.ndarray = lexical_features(pair, idf, average, SPECIALS).numpy()
     return features
 
 

@@ -30,19 +30,22 @@ pytestmark = pytest.mark.parity
 EXPECTED = expected()
 ROBERTAS = ("roberta", "xlm-roberta")
 EXPORTED = ("xlm-roberta", "modernbert", "deberta-v3")
-QUERIES, TITLES = ["w1 w2", "w7", "w3 w4 w5"], ["w9 w1 w2 w11", "w8 w8", "w3 w5"]
+BYTES = ["▁", "<0xE4>", "<0xBD>", "<0xA0>", "<0xA1>"]  # a space, and 你 and 佡 in bytes
+QUERIES = ["w1 w2", "w7", "w3 w4 w5 ▁", "▁ w1 <0xE4> <0xBD> <0xA0>"]
+TITLES = ["w9 w1 w2 w11", "w8 w8", "w3 w5", "w1 ▁ <0xE4> <0xBD> <0xA0> ▁ w3 <0xE4> <0xBD> <0xA1>"]
 
 
 def write_tokenizer(folder: Path, is_roberta: bool) -> None:
     """Write a `tokenizer.json` of words, with the family's special tokens and template."""
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     special = (
         ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if is_roberta else ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     )
-    words = [*special, *(f"w{number}" for number in range(WORDS - SPECIAL))]
+    words = [*special, *(f"w{number}" for number in range(WORDS - SPECIAL - len(BYTES))), *BYTES]
     library = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token=special[3]))
     library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
     first, last = (special[0], special[2]) if is_roberta else (special[1], special[2])
     pair = f"{first} $A {last} {last} $B {last}" if is_roberta else f"{first} $A {last} $B:1 {last}:1"
     ends = [(token, words.index(token)) for token in (first, last)]
@@ -138,7 +141,7 @@ def test_a_training_step_reaches_every_parameter_also_with_checkpointing(tmp_pat
     (folder / "config.json").write_text(json.dumps({**EXPECTED[case]["config"], **still}), encoding="utf-8")
     model = start_ranker(folder, Fresh("cross_encoder"), LoadOptions(max_seq_length=16))
     assert model.new_parts == ["match_embeddings"]
-    arrays = model.row_encoder.encode(QUERIES, TITLES).pad(np.arange(3))
+    arrays = model.row_encoder.encode(QUERIES, TITLES).pad(np.arange(4))
     ids, types = (paddle.to_tensor(arrays[name]) for name in ("input_ids", "token_type_ids"))
     model.network.train()
     found = []

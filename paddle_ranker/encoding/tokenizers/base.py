@@ -27,6 +27,21 @@ class Tokenizes(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Spelling:
+    """What the tokens of a vocabulary spell, `[vocab_size]` each.
+
+    ids: int64, the smallest id of all tokens that spell the same characters: a word at a text's start and in its
+        middle, say, or in capitals; the padding's for special tokens and for spaces
+    inside: bool, tokens that begin inside a character, with one of its later bytes
+    blank: bool, tokens of spaces alone
+    """
+
+    ids: NDArray[np.int64]
+    inside: NDArray[np.bool_]
+    blank: NDArray[np.bool_]
+
+
 class ModelTokenizer(Protocol):
     """What a model's folder holds of its tokenizer.
 
@@ -71,12 +86,8 @@ class ModelTokenizer(Protocol):
         """Return texts of ordinary tokens, to make up samples."""
         ...
 
-    def text_ids(self) -> Optional[NDArray[np.int64]]:
-        """Return, `[vocab_size]`, the id that stands for a token's text where two texts are compared.
-
-        Tokens that spell the same characters (a word at a text's start and in its middle, say) have the same one, and
-        tokens without characters -1. None: every token has its own.
-        """
+    def spelling(self) -> Optional[Spelling]:
+        """Return what tokens spell, where those of two texts are compared; None: every token spells its own."""
         ...
 
     def write(self, folder: Path) -> None:

@@ -109,7 +109,7 @@ class TokenizerFiles:
         special = {self.special_tokens[role] for role in ("pad_token", "cls_token", "sep_token", "unk_token")}
         return [token.removeprefix(CONTINUATION) for token in self.token_to_id if token not in special]
 
-    def text_ids(self) -> None:
+    def spelling(self) -> None:
         """Return None: a token and the same one inside a word (`##`) are two."""
 
     def write(self, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
-from numpy.typing import NDArray
 
-from paddle_ranker.encoding.tokenizers.base import FlatIds, PairTemplate
+from paddle_ranker.encoding.tokenizers.base import FlatIds, PairTemplate, Spelling
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, SPECIAL_TOKENS_FILE, read_settings, token_text
+from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import CheckpointError, DependencyError, brief
 from paddle_ranker.storage.untrusted import UncheckedObject, read_file
 
@@ -31,8 +32,15 @@ _USUAL = {
     "cls_token": ("<s>", "[CLS]"),
     "sep_token": ("</s>", "[SEP]"),
 }
-_UNDECODABLE = "\ufffd"  # of tokens that are parts of characters
-_NO_TEXT = -1
+# A token of one byte, as SentencePiece has them for characters that it does not know; and the characters by which
+# byte-level BPE writes bytes, as GPT-2 began it: https://github.com/openai/gpt-2/blob/master/src/encoder.py
+_BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
+_VISIBLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_BYTES = {chr(byte): byte for byte in _VISIBLE}
+_BYTES.update((chr(0x100 + n), byte) for n, byte in enumerate(sorted({*range(0x100)}.difference(_VISIBLE))))
+_UNDECODABLE = "\ufffd"  # in what the library says of tokens that are parts of characters
+_PART = re.compile("[\udc80-\udcff]")  # a byte of a part of a character
+_LATER = re.compile("[\udc80-\udcbf]")  # one that begins no character
 
 
 @dataclass(frozen=True)
@@ -140,26 +148,41 @@ class LibraryFiles:
 
     @cached_property
     def _texts(self) -> list[str]:
-        """What each token spells, without the spaces around it; "" for special tokens."""
-        special = {self.library.token_to_id(token) for token in self.special_tokens.values()}
+        """What each token spells; bytes of a part of a character are escaped, as by `surrogateescape`."""
         found = self.library.decode_batch([[number] for number in range(self.vocab_size)], skip_special_tokens=False)
-        return ["" if number in special else text.strip() for number, text in enumerate(found)]
+        return [
+            _of_bytes(self.library.id_to_token(number), text) if _UNDECODABLE in text else text
+            for number, text in enumerate(found)
+        ]
+
+    @cached_property
+    def _special_ids(self) -> set[Optional[int]]:
+        return {self.library.token_to_id(token) for token in self.special_tokens.values()}
 
     def words(self) -> Sequence[str]:
         """Return the texts of all tokens that spell whole characters."""
-        words = [text.removeprefix("##") for text in self._texts]
-        return [word for word in words if word and _UNDECODABLE not in word]
+        inner = getattr(self.library.model, "continuing_subword_prefix", None) or ""  # of WordPiece
+        words = [text.strip().removeprefix(inner) for text in self._texts]
+        return [
+            word
+            for number, word in enumerate(words)
+            if word and number not in self._special_ids and not _PART.search(word)
+        ]
 
-    def text_ids(self) -> NDArray[np.int64]:
-        """Return the id that stands for a token's text: the smallest of all tokens that spell it in any case."""
+    def spelling(self) -> Spelling:
+        """Return what tokens spell, without the spaces around it, in normalised form and lower case."""
         first: dict[str, int] = {}
-        ids = np.arange(self.vocab_size)
+        ids = np.full(self.vocab_size, self.id_of(self.special_tokens["pad_token"]), np.int64)
+        inside, blank = np.zeros((2, self.vocab_size), bool)
         for number, text in enumerate(self._texts):
-            if not text:
-                ids[number] = _NO_TEXT
-            elif _UNDECODABLE not in text:
-                ids[number] = first.setdefault(text.casefold(), number)
-        return ids
+            spelled = text.strip()
+            if number in self._special_ids:
+                continue
+            blank[number] = not spelled
+            if spelled:
+                ids[number] = first.setdefault(normalise(spelled), number)
+                inside[number] = _LATER.match(text) is not None
+        return Spelling(ids, inside, blank)
 
     def write(self, folder: Path) -> None:
         """Write the files into `folder`, as they were read."""
@@ -188,6 +211,15 @@ class LibraryTokenizer:
         if self._unknown is not None:
             flat[np.isin(flat, self._special)] = self._unknown
         return flat, lengths
+
+
+def _of_bytes(token: str, text: str) -> str:
+    """Return what a token of bytes spells; `text`, as the library decodes it, if it is none."""
+    byte = _BYTE.fullmatch(token)
+    if byte is None and not all(char in _BYTES for char in token):
+        return text
+    content = bytes([int(byte[1], 16)] if byte else map(_BYTES.__getitem__, token))
+    return content.decode("utf-8", "surrogateescape")
 
 
 def _around(encoding: Encoding, texts: int) -> list[tuple[int, ...]]:

@@ -10,6 +10,7 @@ holds what differs.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unicodedata
 from bisect import bisect_right
@@ -102,3 +103,25 @@ class UnicodeTable:
 def unicode_table() -> UnicodeTable:
     """Return the table that all tokenizers use."""
     return UnicodeTable(json.loads(FILE.read_text(encoding="ascii")))
+
+
+# Characters that every Python version treats alike, which cover nearly every text. Others are looked up in the table.
+_COMMON = "\x00-\u0377\u0400-\u0527\u2010-\u2064\u2190-\u23f3\u2460-\u26ff\u3000-\u303f\u4e00-\u9ffc\uff01-\uff5e"
+UNCOMMON = re.compile(f"[^{_COMMON}]")
+
+
+class _Settled(dict[int, str]):
+    """A dict from a code point to a text that every Python version normalises alike; filled on first use."""
+
+    def __missing__(self, code_point: int) -> str:
+        return self.setdefault(code_point, unicode_table().settle(chr(code_point)))
+
+
+_SETTLED = _Settled()
+
+
+def normalise(text: str) -> str:
+    """Normalise full-width forms and letter case (NFKC, then lower case), so that `Ｎote10` matches `note10`."""
+    if UNCOMMON.search(text):
+        text = text.translate(_SETTLED)
+    return unicodedata.normalize("NFKC", text).lower()

@@ -1,0 +1,130 @@
+"""Compare the tokens of two texts by the characters that they stand for, whatever their tokenizer.
+
+Match levels and lexical features ask which tokens of the query are in the title. WordPiece's are compared by their ids.
+Other vocabularies have several tokens for the same characters, tokens of spaces alone, and tokens that are parts of a
+character; what is known of these is a `Spelling`, and all of it is computed from ids, inside the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.encoding.tokenizers.base import Spelling
+
+_MORE_PARTS = 3  # of a character beside one; UTF-8 has up to four bytes
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Tokens as they are compared, `[batch, length]` each.
+
+    ids: int64, equal for tokens that spell the same characters
+    types: int64, 0 in the query and 1 in the title
+    inside: float32, 1 for tokens that begin inside a character; None: there are none
+    places: int64, where each token of the input is now; -1 for tokens of spaces; None: all are where they were
+    """
+
+    ids: Tensor
+    types: Tensor
+    inside: Optional[Tensor] = None
+    places: Optional[Tensor] = None
+
+    def at_inputs(self, values: Tensor) -> Tensor:
+        """Return values of the tokens as compared, `[batch, length]` int64, in the input's order; 0 for spaces."""
+        if self.places is None:
+            return values
+        return _taken(values, self.places.clip(min=0)) * (self.places >= 0).astype(values.dtype)
+
+
+class Speller(nn.Layer):
+    """The tables of a spelling as a part of a network. They follow from the tokenizer, so no checkpoint has them.
+
+    Args:
+        vocab_size: rows of the model's embeddings, of which the tokenizer may know fewer.
+        spelling: of the tokenizer.
+    """
+
+    def __init__(self, vocab_size: int, spelling: Spelling):
+        super().__init__()
+        known = len(spelling.ids)
+        #: `[vocab_size]` int64
+        self.ids = np.concatenate([spelling.ids, np.arange(known, vocab_size)]).astype(np.int64)
+        self._blank_id = int(self.ids[np.argmax(spelling.blank)])
+        for name, values in (("ids", self.ids), ("inside", spelling.inside), ("blank", spelling.blank)):
+            table = np.pad(values, (0, len(self.ids) - len(values))).astype(np.int32) if values.any() else None
+            self.register_buffer(f"{name}_table", None if table is None else paddle.to_tensor(table), persistable=False)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Compared:
+        """Return tokens as they are compared; those of spaces are moved behind all others, as if they were padding."""
+        ids = _looked_up(self.ids_table, input_ids)
+        inside = None if self.inside_table is None else _looked_up(self.inside_table, input_ids)
+        if self.blank_table is None:
+            return Compared(ids, token_type_ids, None if inside is None else inside.astype("float32"))
+        kept = 1 - _looked_up(self.blank_table, input_ids)
+        count = kept.cumsum(axis=1)
+        numbers = paddle.ones_like(count).cumsum(axis=1)
+        # The n-th kept token stands behind all places up to which fewer than n are kept.
+        sources = (count.unsqueeze(1) < numbers.unsqueeze(2)).astype("int64").sum(axis=2)
+        sources = paddle.minimum(sources, numbers[:, -1:] - 1)
+        is_token = (numbers <= count[:, -1:]).astype("int64")
+        ids = _taken(ids, sources) * is_token + self._blank_id * (1 - is_token)
+        types = _taken(token_type_ids, sources) * is_token
+        if inside is not None:
+            inside = (_taken(inside, sources) * is_token).astype("float32")
+        return Compared(ids, types, inside, count * kept - 1)
+
+
+def compared(speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tensor) -> Compared:
+    """Return tokens as they are compared; without a speller, by their ids."""
+    return Compared(input_ids, token_type_ids) if speller is None else speller(input_ids, token_type_ids)
+
+
+def whole_characters(same: Tensor, inside: Tensor) -> Tensor:
+    """Return which tokens are the same and, if they are parts of a character, all of whose parts are the same.
+
+    Args:
+        same: `[batch, length, length]` float32, 1 where token i is token j.
+        inside: `[batch, length]` float32, 1 for tokens that begin inside a character.
+    """
+    begins = inside.unsqueeze(2)
+    after = paddle.concat([inside[:, 1:], paddle.zeros_like(inside[:, :1])], axis=1)
+    ends = paddle.maximum(after.unsqueeze(2), after.unsqueeze(1))
+    before, behind = same, same
+    for _ in range(_MORE_PARTS):
+        before = same * (1.0 - begins * (1.0 - _one_on(before)))
+        behind = same * (1.0 - ends * (1.0 - diagonal(behind, 1)))
+    return before * behind
+
+
+def diagonal(matrix: Tensor, steps: int) -> Tensor:
+    """Shift `[batch, length, length]` so that (i, j) holds the value of (i + steps, j + steps), or else zero.
+
+    The matrix is extended before it is sliced, because `steps` may exceed the length. `pad` is not used: its oneDNN
+    kernel in Paddle Inference writes beyond its memory.
+    """
+    rows = paddle.zeros_like(matrix[:, :1]).tile([1, steps, 1])
+    longer = paddle.concat([matrix, rows], axis=1)[:, steps:]
+    columns = paddle.zeros_like(longer[:, :, :1]).tile([1, 1, steps])
+    return paddle.concat([longer, columns], axis=2)[:, :, steps:]
+
+
+def _one_on(matrix: Tensor) -> Tensor:
+    """Shift `[batch, length, length]` so that (i, j) holds the value of (i - 1, j - 1), or else zero."""
+    rows = paddle.concat([paddle.zeros_like(matrix[:, :1]), matrix[:, :-1]], axis=1)
+    return paddle.concat([paddle.zeros_like(rows[:, :, :1]), rows[:, :, :-1]], axis=2)
+
+
+def _looked_up(table: Tensor, ids: Tensor) -> Tensor:
+    return paddle.gather(table, ids.reshape([-1])).astype(ids.dtype).reshape(paddle.shape(ids))
+
+
+def _taken(values: Tensor, places: Tensor) -> Tensor:
+    """Return each row's values at places, `[batch, length]`."""
+    ones = paddle.ones_like(places)
+    starts = (ones[:, :1].cumsum(axis=0) - 1) * ones.sum(axis=1, keepdim=True)
+    return paddle.gather(values.reshape([-1]), (places + starts).reshape([-1])).reshape(paddle.shape(places))

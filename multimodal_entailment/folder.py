@@ -19,7 +19,8 @@ from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.encoding.pair_encoder import never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import read_config, write_config
-from paddle_ranker.model.families import family_of, make_pair_encoder
+from paddle_ranker.model.encoders import unfilled
+from paddle_ranker.model.families import make_pair_encoder
 from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, save_arrays, set_parameters
 
@@ -62,7 +63,7 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel
         config.require_fits(*count(arrays))
         never_match = never_match_ids(encoder.texts) if info.shape.match_embeddings else None
         spelling = encoder.texts.spelling() if info.shape.match_embeddings else None
-        text = TextEncoder(config, never_match, family_of(config.model_type).network(config), spelling)
+        text = TextEncoder(config, never_match, unfilled(config), spelling)
     if info.vision is not None:
         from multimodal_entailment.vision import make_vision_encoder
 

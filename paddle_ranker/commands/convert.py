@@ -111,13 +111,14 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 
 def _to_paddle(source: Path, temporary: Path) -> list[str]:
     from paddle_ranker.model.config import write_config
+    from paddle_ranker.model.encoders import ranker_of
     from paddle_ranker.model.families import family_of, make_pair_encoder
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.hugging_face.read import find_encoder, read_model
     from paddle_ranker.model.hugging_face.sentences import stated_length
     from paddle_ranker.model.info import RankerInfo
     from paddle_ranker.model.masked_lm import masked_lm_head
-    from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
+    from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
     from paddle_ranker.model.recognised import recognise
 
@@ -134,9 +135,8 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
     family.bring_tokenizer(folder, temporary)
     length = min(stated_length(folder), model.config.longest_pair)
     pair_encoder = make_pair_encoder(temporary, model.config, length)
-    network = RankerNetwork(model.config, None, encoder=family.network(model.config))
     try:
-        new_parts = load_parameters(network, name_parameters(model.arrays), allow_new=not model.has_head)
+        network, new_parts = ranker_of(model.config, name_parameters(model.arrays), allow_new=not model.has_head)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / model.file}: {error}") from error
     facts = _facts(model.config)
@@ -173,14 +173,15 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
     from paddle_ranker.model.config import read_config
-    from paddle_ranker.model.families import family_of, make_pair_encoder
+    from paddle_ranker.model.encoders import ranker_of
+    from paddle_ranker.model.families import make_pair_encoder
     from paddle_ranker.model.hugging_face.read import find_encoder
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
     from paddle_ranker.model.kinds import is_ranker
     from paddle_ranker.model.masked_lm import masked_lm_head
-    from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
+    from paddle_ranker.model.network import name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
     from paddle_ranker.model.recognised import recognise, refusal
 
@@ -206,8 +207,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
         masked_lm = {} if "head.weight" in named else masked_lm_head(arrays)
         has_head, has_match = "head.weight" in named, "match_embeddings.weight" in named
         kept = parameters_to_write(named, config, drop_match_embeddings=options.drop_match_embeddings)
-        network = RankerNetwork(config, None, encoder=family_of(config.model_type).network(config))
-        new_parts = load_parameters(network, kept, allow_new=not has_head)
+        network, new_parts = ranker_of(config, kept, allow_new=not has_head)
         length = info.max_seq_length if info else config.longest_pair
         make_pair_encoder(source, config, length)
     except CheckpointError as error:

@@ -184,7 +184,7 @@ class Encoder(nn.Layer):
             if parameter.ndim > 1:
                 draw(parameter)
             elif name.endswith("bias"):
-                parameter.set_value(paddle.zeros_like(parameter))
+                nn.initializer.Constant(0.0)(parameter)
 
     def _embed(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, Tensor]:
         if self.training:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
+import paddle
+
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
@@ -25,7 +27,7 @@ from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.families import EncoderFamily, Named, family_of, pair_encoder_of
 from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
 from paddle_ranker.model.hugging_face.sentences import stated_length
-from paddle_ranker.model.network import ENCODER, parts_of
+from paddle_ranker.model.network import ENCODER, RankerNetwork, load_heads, parts_of
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.recognised import require_parameters
@@ -152,20 +154,49 @@ def load_encoder(source: Union[str, Path], *, config: Optional[EncoderConfig] = 
 
 
 def encoder_of(
-    checkpoint: Checkpoint, config: Optional[EncoderConfig] = None, *, need_pooler: bool = False
+    checkpoint: Checkpoint,
+    config: Optional[EncoderConfig] = None,
+    *,
+    need_pooler: bool = False,
+    share: bool = False,
 ) -> tuple[Encoder, list[str]]:
     """Return a checkpoint's encoder, and the names of its parts that the checkpoint lacks and that are random.
+
+    With `share`, its parameters may lie where the checkpoint's arrays do, which nothing else changes.
 
     Raises `CheckpointError` if a parameter is missing or does not fit the configuration; the pooler may be missing
     unless `need_pooler`.
     """
-    network = checkpoint.family.network(config or checkpoint.config)
-    own = {name[len(ENCODER) :]: array for name, array in checkpoint.arrays.items() if name.startswith(ENCODER)}
     try:
-        missing = set_parameters(network, own, may_lack=() if need_pooler else (_POOLER,), prefix=ENCODER)
+        return _filled(config or checkpoint.config, checkpoint.arrays, need_pooler, share)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from error
+
+
+def ranker_of(config: EncoderConfig, named: Named, *, allow_new: bool) -> tuple[RankerNetwork, list[str]]:
+    """Return a ranker of arrays that are named as by `name_parameters`, and the parts that are new.
+
+    Only with `allow_new` there are such. Raises `CheckpointError` as `load_parameters` does.
+    """
+    encoder, new_parts = _filled(config, named, not allow_new, share=True)
+    network = RankerNetwork(config, None, encoder=encoder)
+    return network, sorted([*new_parts, *load_heads(network, named, allow_new=allow_new)])
+
+
+def _filled(config: EncoderConfig, named: Named, need_pooler: bool, share: bool) -> tuple[Encoder, list[str]]:
+    network = unfilled(config)
+    own = {name[len(ENCODER) :]: array for name, array in named.items() if name.startswith(ENCODER)}
+    missing = set_parameters(network, own, may_lack=() if need_pooler else (_POOLER,), prefix=ENCODER, share=share)
+    state = network.state_dict()
+    for name in missing:
+        state[name[len(ENCODER) :]].initialize()
     return network, parts_of(missing)
+
+
+def unfilled(config: EncoderConfig) -> Encoder:
+    """Return an encoder whose parameters are neither drawn nor take memory until they are set, or `initialize`d."""
+    with paddle.LazyGuard():
+        return family_of(config.model_type).network(config)
 
 
 def _locate(source: Path, wanted: str) -> tuple[Path, Path]:

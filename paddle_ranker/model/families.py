@@ -29,7 +29,8 @@ Named = dict[str, Array]  # arrays by parameter name
 class EncoderFamily:
     """Encoders of one architecture.
 
-    network: makes an encoder with random parameters from a configuration; a subclass of `Encoder`, say
+    network: makes an encoder with random parameters from a configuration; a subclass of `Encoder`, say. Where
+        files hold the parameters, it is called in a `paddle.LazyGuard`, in which they have no values yet
     name_parameters: renames a checkpoint's arrays to the network's names, after `encoder.`, and the heads beside it
     read_hugging_face: reads a transformers folder: the configuration, and arrays as `name_parameters` takes them
     bring_tokenizer: writes the tokenizer of a transformers folder (first path) into the second, for `read_tokenizer`

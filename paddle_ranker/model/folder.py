@@ -134,7 +134,7 @@ def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh]
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from error
     lexical = LexicalHead(checkpoint.config.vocab_size, never_match, spelling) if with_lexical else None
-    encoder, new_parts = encoder_of(checkpoint, need_pooler=fresh is None)
+    encoder, new_parts = encoder_of(checkpoint, need_pooler=fresh is None, share=fresh is None)
     compares = (never_match, spelling) if with_match else (None, None)
     network = RankerNetwork(checkpoint.config, compares[0], lexical, encoder=encoder, spelling=compares[1])
     try:

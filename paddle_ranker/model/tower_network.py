@@ -135,7 +135,7 @@ def load_tower(source: Path, options: LoadOptions) -> TowerModel:
     Raises `CheckpointError` if anything that its vectors depend on is missing.
     """
     checkpoint, info = read_tower(source, options)
-    encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler")
+    encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler", share=True)
     network = TowerNetwork(encoder, info)
     if network.output_layer is not None and not _set_output_layer(network.output_layer, checkpoint):
         raise CheckpointError(f"{checkpoint.file}: has no parameters of the output layer; copy the folder again")

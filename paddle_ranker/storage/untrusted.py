@@ -6,6 +6,7 @@ Reading a pipe could block for ever, a device such as /dev/zero never ends, and 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import stat
 from pathlib import Path
@@ -39,6 +40,22 @@ def read_file(path: Path, most: int = TEXT_BYTES) -> bytes:
     # Checked again once open: the path may name another file by now.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         return stream.read(_check(path, os.fstat(stream.fileno()), most))
+
+
+def map_file(path: Path, most: int) -> mmap.mmap:
+    """Map a file's bytes into memory; raises as `check_file` does, and `ValueError` for an empty file.
+
+    Processes that map one file share its pages. What is written to them stays in the process. The bytes are those of
+    the file while it is not overwritten: it must be replaced by another of its name instead.
+    """
+    check_file(path, most)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mapped = mmap.mmap(descriptor, _check(path, os.fstat(descriptor), most), access=mmap.ACCESS_COPY)
+    finally:
+        os.close(descriptor)
+    mapped.madvise(mmap.MADV_WILLNEED)  # the disk is read while other things are done
+    return mapped
 
 
 def read_json(path: Path) -> Unchecked:

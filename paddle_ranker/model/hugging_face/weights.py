@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
 from paddle_ranker.model.parameters import float32_of_bfloat16
-from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, memory_bytes, read_file, read_json
+from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, map_file, memory_bytes, read_json
 
 SAFETENSORS_FILE = "model.safetensors"
 TORCH_FILE = "pytorch_model.bin"
@@ -67,21 +69,26 @@ def _read(path: Path) -> dict[str, Array]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Array]:
+    """Return the arrays of a file; those that are not bfloat16 lie in its memory-mapped bytes."""
     library = _safetensors()
     try:
-        # Not safetensors.numpy.load_file: it knows no bfloat16.
-        described = library.deserialize(read_file(path, memory_bytes()))
-    except (library.SafetensorError, OSError) as error:
+        data = map_file(path, memory_bytes())
+        with library.safe_open(str(path), "np"):  # which checks the header; it gives no bfloat16, and copies
+            begin = 8 + int.from_bytes(data[:8], "little")
+            described = json.loads(data[8:begin])
+    except (library.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); copy it again") from error
+    described.pop("__metadata__", None)
     arrays = {}
-    for name, tensor in described:
-        if tensor["dtype"] not in _TYPES:
+    for name, tensor in described.items():
+        kind, shape = tensor["dtype"], tensor["shape"]
+        if kind not in _TYPES:
             raise CheckpointError(
-                f"{path}: {name} is of type {tensor['dtype']}, which is not read here: save the model as float32, "
+                f"{path}: {name} is of type {kind}, which is not read here: save the model as float32, "
                 "float16 or bfloat16"
             )
-        values = np.frombuffer(tensor["data"], _TYPES[tensor["dtype"]]).reshape(tensor["shape"])
-        arrays[name] = float32_of_bfloat16(values) if tensor["dtype"] == "BF16" else values
+        values = np.frombuffer(data, _TYPES[kind], math.prod(shape), begin + tensor["data_offsets"][0]).reshape(shape)
+        arrays[name] = float32_of_bfloat16(values) if kind == "BF16" else values
     if not arrays:
         raise CheckpointError(f"{path}: holds no parameters")
     return arrays

@@ -25,6 +25,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig, config_by_name, read_config
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.families import EncoderFamily, Named, family_of, pair_encoder_of
+from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file
 from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
 from paddle_ranker.model.hugging_face.sentences import stated_length
 from paddle_ranker.model.network import ENCODER, RankerNetwork, load_heads, parts_of
@@ -95,7 +96,7 @@ def _of_folder(source: Path, model_name: Optional[str], wanted: str) -> Checkpoi
         named = family_of(config.model_type).name_parameters(arrays)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    return Checkpoint(file, config, named, arrays, lambda: read_tokenizer(folder))
+    return Checkpoint(file, config, named, arrays, lambda: _tokenizer_of(folder, family_of(config.model_type)))
 
 
 def _of_hugging_face(folder: Path) -> Checkpoint:
@@ -107,12 +108,19 @@ def _of_hugging_face(folder: Path) -> Checkpoint:
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
 
-    def tokenizer() -> ModelTokenizer:
-        with tempfile.TemporaryDirectory() as temporary:
-            family.bring_tokenizer(folder, Path(temporary))
-            return read_tokenizer(Path(temporary))
+    length = stated_length(folder)
+    return Checkpoint(file, model.config, named, model.arrays, lambda: _brought_tokenizer(folder, family), length)
 
-    return Checkpoint(file, model.config, named, model.arrays, tokenizer, stated_length(folder))
+
+def _tokenizer_of(folder: Path, family: EncoderFamily) -> ModelTokenizer:
+    """Return the tokenizer of a folder of ours, or of PaddleNLP's, which may have it as transformers' folders do."""
+    return _brought_tokenizer(folder, family) if has_no_library_file(folder) else read_tokenizer(folder)
+
+
+def _brought_tokenizer(folder: Path, family: EncoderFamily) -> ModelTokenizer:
+    with tempfile.TemporaryDirectory() as temporary:
+        family.bring_tokenizer(folder, Path(temporary))
+        return read_tokenizer(Path(temporary))
 
 
 @dataclass(frozen=True)

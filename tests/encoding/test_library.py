@@ -183,6 +183,31 @@ def test_what_is_no_tokenizer(tmp_path: Path, content: str, message: str) -> Non
         read_tokenizer(tmp_path)
 
 
+def test_pieces_and_merges_alone_are_roberta_s_tokenizer(folder: Path, tmp_path: Path) -> None:
+    """Old folders have `vocab.json` and `merges.txt`; the ids are those of the library's own file of them."""
+    from tokenizers import Tokenizer
+
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if type(library.model).__name__ != "BPE":
+        return
+    source, target = tmp_path / "hf", tmp_path / "ours"
+    source.mkdir(), target.mkdir()
+    library.model.save(str(source))
+    assert sorted(path.name for path in source.iterdir()) == ["merges.txt", "vocab.json"]
+    bring_library_tokenizer(source, target)
+    texts = [*NASTY, *corpus(3, 40)]
+    found, wanted = (PairEncoder.from_folder(path, 32).encode(texts, texts[::-1]) for path in (target, folder))
+    assert [found[row].tolist() for row in range(len(texts))] == [wanted[row].tolist() for row in range(len(texts))]
+    assert read_tokenizer(target).special_tokens == read_tokenizer(folder).special_tokens
+    (source / "tokenizer_config.json").write_text('{"add_prefix_space": true}', encoding="utf-8")
+    bring_library_tokenizer(source, target)
+    spaced = PairEncoder.from_folder(target, 32).encode_texts(["fox"])[0]
+    assert spaced.tolist() == PairEncoder.from_folder(folder, 32).encode_texts([" fox"])[0].tolist()
+    (source / "merges.txt").write_text("a b c\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"not the vocab\.json and merges\.txt of a"):
+        bring_library_tokenizer(source, target)
+
+
 @pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spm.model"])
 def test_a_sentencepiece_model_alone_gives_its_own_ids(tmp_path: Path, name: str) -> None:
     spm = pytest.importorskip("sentencepiece", reason="needs sentencepiece")
@@ -202,6 +227,11 @@ def test_a_sentencepiece_model_alone_gives_its_own_ids(tmp_path: Path, name: str
     if name == "spm.model":
         assert own == wanted
         assert encoder.encode(["fox"], [""])[0].tolist() == [1, *oracle.encode("fox"), 2, 2]
+        settings = {"do_lower_case": True, "split_by_punct": True}
+        (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        bring_library_tokenizer(tmp_path / "hf", tmp_path)
+        low = PairEncoder.from_folder(tmp_path, 700).encode_texts(["FOX dog"])[0].tolist()
+        assert low == oracle.encode("fox dog") != oracle.encode("FOX dog")
     else:  # four special tokens come before the pieces, in place of three
         assert own == [[3 if number == 0 else number + 1 for number in ids] for ids in wanted]
         assert encoder.mask_id == encoder.vocab_size - 1 == 91

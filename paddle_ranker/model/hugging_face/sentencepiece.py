@@ -9,10 +9,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 from paddle_ranker.errors import CheckpointError, DependencyError
-from paddle_ranker.storage.untrusted import Unchecked, read_file
+from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -38,11 +38,12 @@ class SentencePieceModel:
     keeps_spaces: bool
 
 
-def tokenizer_of_sentencepiece(path: Path) -> Tokenizer:
+def tokenizer_of_sentencepiece(path: Path, settings: Optional[UncheckedObject] = None) -> Tokenizer:
     """Return the tokenizer of a SentencePiece model.
 
     `sentencepiece.bpe.model` gets XLM-RoBERTa's special tokens and template, whose ids precede the pieces; any other
-    file those of DeBERTa, `[CLS]` and `[SEP]`, which are among its pieces.
+    file those of DeBERTa, `[CLS]` and `[SEP]`, which are among its pieces, and DeBERTa's `do_lower_case` and
+    `split_by_punct` of the `settings` in `tokenizer_config.json`.
 
     Raises `CheckpointError` if the file is damaged, or its model is not Unigram.
     """
@@ -69,11 +70,16 @@ def tokenizer_of_sentencepiece(path: Path) -> Tokenizer:
     if missing:
         raise CheckpointError(f"{path}: has no {missing[0]} among its pieces: it is of another model")
     library = Tokenizer(models.Unigram(pieces, ids[unknown], False))
-    steps: list[Unchecked] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    of_deberta = {} if cls == "<s>" or settings is None else settings
+    steps: list[Unchecked] = [normalizers.Lowercase()] if of_deberta.get("do_lower_case") is True else []
+    steps += [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
     if not model.keeps_spaces:
         steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     library.normalizer = normalizers.Sequence(steps)
-    library.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    splits: list[Unchecked] = [pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
+    if of_deberta.get("split_by_punct") is True:
+        splits.insert(0, pre_tokenizers.Punctuation(behavior="isolated"))
+    library.pre_tokenizer = pre_tokenizers.Sequence(splits)
     library.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     library.post_processor = processors.TemplateProcessing(
         single=template[0], pair=template[1], special_tokens=[(token, ids[token]) for token in (cls, sep)]

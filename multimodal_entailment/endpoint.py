@@ -19,7 +19,8 @@ from multimodal_entailment.served import EntailmentSlot, Post
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import json_bounds, parse_json
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
+from paddle_ranker.serving.core.validation import refusal
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
 
 _TEXTS, _IMAGES = ("text_1", "text_2"), ("image_1", "image_2")

@@ -23,5 +23,5 @@ def with_teacher(pairs: TextPairs, folder: str, options: TrainingOptions) -> Tex
     lacking = [pair for pair in zip(queries.tolist(), titles.tolist()) if pair not in pairs.teacher]
     teachers = Teachers(folder, ScoringOptions(device=options.device, cpu_threads=options.cpu_threads))
     logits = teachers.logits([pairs.texts[0][q] for q, _ in lacking], [pairs.texts[1][t] for _, t in lacking])
-    teachers.report_truncated()
+    teachers.report()
     return replace(pairs, teacher={**pairs.teacher, **dict(zip(lacking, logits.tolist()))})

@@ -1,34 +1,40 @@
 """Write a large ranker's scores into training data, for a small one to learn from.
 
 paddle-ranker distill checkpoint/best mine.tsv scored.tsv
+paddle-ranker distill --teacher_url http://127.0.0.1:8600/rerank mine.tsv scored.tsv
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Optional
 
 from tqdm import tqdm
 
 from paddle_ranker.data.records import Record, RecordFile, Triple, write_records
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import LabelOptions, option, run_command
+from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.serving.clients.teacher_options import TeacherOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 from paddle_ranker.training.mining import JUDGED_KINDS, open_as_one_of
-from paddle_ranker.training.teachers import Scoring, Teachers
+from paddle_ranker.training.teachers import Scoring, Teacher, Teachers
 
 ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
-class DistillOptions(LabelOptions, ScoringOptions):
-    teacher: str = option(
-        help=f"the trained ranker, a model folder; of several, {os.pathsep!r} between them, the mean of their logits",
+class DistillOptions(TeacherOptions, LabelOptions, ScoringOptions):
+    teacher: Optional[str] = option(
+        None,
+        help=f"the trained ranker, a model folder; of several, {os.pathsep!r} between them, the mean of their logits; "
+        "none with --teacher_url",
         positional=True,
     )
     data_file: str = option(
@@ -44,8 +50,24 @@ class DistillOptions(LabelOptions, ScoringOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.teacher is None) == (self.teacher_url is None):
+            given = "no teacher" if self.teacher is None else f"{brief(self.teacher or '')} and --teacher_url"
+            raise UsageError(
+                f"{given}: give TEACHER DATA_FILE OUTPUT_FILE, or --teacher_url URL DATA_FILE OUTPUT_FILE (of several "
+                f"data files, {os.pathsep} between them)"
+            )
+        if self.teacher_url is not None:
+            _refuse_local(self)
         if os.path.realpath(self.output_file) in map(os.path.realpath, paths_of(self.data_file)):
             raise UsageError("OUTPUT_FILE must be another file than DATA_FILE")
+
+
+def _refuse_local(options: DistillOptions) -> None:
+    """Raise `UsageError` for an option that says how a model folder is opened: with a URL its server decides."""
+    of_rows = {field.name for field in fields_of(LabelOptions)}
+    for field in fields_of(ScoringOptions):
+        if field.name not in of_rows and getattr(options, field.name) != field.default:
+            raise UsageError(f"{shown_name(field)} is about a model folder; with --teacher_url the server decides that")
 
 
 def open_data(options: DistillOptions) -> list[RecordFile[Record]]:
@@ -63,34 +85,51 @@ def run(options: DistillOptions) -> None:
         _run(options)
 
 
+@contextmanager
+def _open_teacher(options: DistillOptions) -> Iterator[Teacher]:
+    if options.teacher is not None:
+        yield Teachers(options.teacher, options)
+        return
+    from paddle_ranker.serving.clients.teacher import HttpTeacher
+
+    with HttpTeacher(options) as teacher:
+        yield teacher
+
+
 def _run(options: DistillOptions) -> None:
     check_writable(options.output_file)
     sources = open_data(options)
-    teachers = Teachers(options.teacher, options)
-    scoring = Scoring(teachers, options.relevant_from)
-
-    def rows(progress: tqdm[None]) -> Iterator[Record]:
-        from paddle_ranker.scoring.scorer import chunks
-
+    with _open_teacher(options) as teacher:
+        scoring = Scoring(teacher, options.relevant_from)
+        count = _score(scoring, sources, options)
         for source in sources:
-            for part in chunks(source, ROWS_AT_ONCE):
-                yield from scoring.add(part)
-                progress.update(len(part))
-
-    with tqdm(desc="score", unit="row", disable=None) as progress:
-        count = write_records(options.output_file, rows(progress))
-    for source in sources:
-        print(f"{source.path}: {source.report()} {source.kind.role}")
-    teachers.report_truncated()
+            print(f"{source.path}: {source.report()} {source.kind.role}")
+        teacher.report()
     if scoring.report():
         print(scoring.report())
     what, loss = ("triples", "margin_mse") if scoring.triples else ("labelled pairs", "teacher_mse")
     command = "train-pairwise" if scoring.triples else "train-ce"
-    by = "1 teacher" if len(teachers) == 1 else f"{len(teachers)} teachers, the mean of their logits"
+    by = "1 teacher" if len(teacher) == 1 else f"{len(teacher)} teachers, the mean of their logits"
     print(
         f"wrote {count:,} {what} with the scores of {by} to {options.output_file}; "
         f"paddle-ranker {command} --loss {loss} learns them"
     )
+
+
+def _score(scoring: Scoring, sources: Sequence[RecordFile[Record]], options: DistillOptions) -> int:
+    """Write the records with the teacher's logits; return how many there are."""
+    from paddle_ranker.scoring.scorer import chunks
+
+    # A teacher over HTTP shows its own progress, pair by pair.
+    with tqdm(desc="score", unit="row", disable=None if options.teacher_url is None else True) as progress:
+
+        def rows() -> Iterator[Record]:
+            for source in sources:
+                for part in chunks(source, ROWS_AT_ONCE):
+                    yield from scoring.add(part)
+                    progress.update(len(part))
+
+        return write_records(options.output_file, rows())
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

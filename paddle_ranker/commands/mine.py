@@ -200,7 +200,7 @@ def _run(options: MineOptions) -> None:
           f"{miner.counts['queries']:,} queries")  # fmt: skip
     print(f"left out or not found: {miner.report()}")
     if isinstance(judge, Teachers):
-        judge.report_truncated()
+        judge.report()
 
 
 def _indexed(options: MineOptions, source: RecordFile[Record]) -> Index:

@@ -174,11 +174,14 @@ def _is_value(text: str) -> bool:
 
 
 def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
-    """Return the fields in the order of the help: required, the command's own, shared ones, `--debug`."""
+    """Return the fields in the order of the help: required, the command's own, shared ones, `--debug`.
+
+    Positional arguments keep their own order, so that an optional one may come before a required one.
+    """
     return sorted(
         fields_of(options_class),
         key=lambda field: (
-            field.default is not REQUIRED,
+            field.default is not REQUIRED and not field.metadata["positional"],
             not field.metadata["either"],
             field.name == "debug",
             field.metadata["shared"],

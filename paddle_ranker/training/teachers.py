@@ -1,4 +1,4 @@
-"""Trained rankers as teachers: compute the mean of their logits, and add it to training data."""
+"""Teachers: trained rankers, the mean of their logits; and the logits of any teacher, added to training data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -14,6 +15,22 @@ from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.scoring.options import ScoringOptions
+
+
+class Teacher(Protocol):
+    """What gives pairs logits to learn from: `Teachers`, and `HttpTeacher` of `serving/clients/teacher.py`."""
+
+    def __len__(self) -> int:
+        """Return how many rankers it is the mean of."""
+        ...
+
+    def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
+        """Return the logit of every (queries[i], titles[i]), `[n] float64`."""
+        ...
+
+    def report(self) -> None:
+        """Print what is to be said after all pairs are scored."""
+        ...
 
 
 class Teachers:
@@ -49,7 +66,7 @@ class Teachers:
         """Return the sigmoid of every mean logit, `[n] float64`."""
         return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
-    def report_truncated(self) -> None:
+    def report(self) -> None:
         """Print for each ranker how many pairs were truncated, if any."""
         from paddle_ranker.scoring.files import report_truncated
 
@@ -60,7 +77,7 @@ class Teachers:
 class Scoring:
     """Add the teacher's logits to records, and count how the teacher agrees with them."""
 
-    def __init__(self, teachers: Teachers, relevant_from: float) -> None:
+    def __init__(self, teachers: Teacher, relevant_from: float) -> None:
         self._teachers, self._relevant_from = teachers, relevant_from
         self.triples = self.ordered = self.unlabelled = self.relevant = 0
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from paddle_ranker.data.records import LabeledPair, Pair, Triple, read_records, 
 from paddle_ranker.training.teachers import Scoring, split_paths
 
 unit, parity = pytest.mark.unit, pytest.mark.parity
+SECONDS = 60  # for what takes milliseconds
 
 
 class FakeTeachers:
@@ -133,6 +139,90 @@ def test_errors(tmp_path: Path, monkeypatch: Any, capsys: Any, arguments: list[s
     write_records(tmp_path / "in.tsv", TRIPLES)
     write_records(tmp_path / "pairs.tsv", [Pair("q", "a")])
     assert main([*arguments, "--device", "cpu"]) == status
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out.tsv").exists()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a ranker over HTTP, in a thread of this process; yield the address."""
+    from paddle_ranker.serving.core.budget import ByteBudget
+    from paddle_ranker.serving.core.config import ServeConfig
+    from paddle_ranker.serving.core.connections import Connections
+    from paddle_ranker.serving.core.metrics import Metrics
+    from paddle_ranker.serving.core.ranker_slot import RankerSlot
+    from paddle_ranker.serving.core.slots import Slots
+    from paddle_ranker.serving.http.connection import HttpConnection
+    from paddle_ranker.serving.process.worker import make_app
+
+    config = ServeConfig(model=folder)
+    slot = RankerSlot(config)
+    model = slot.load()
+    slot.switch(model)
+    app = make_app(Slots({"ranker": slot}), config, Metrics())
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    connect = partial(HttpConnection, app, config, Connections(100, ByteBudget()))
+    listening = asyncio.run_coroutine_threadsafe(loop.create_server(connect, "127.0.0.1", 0), loop)
+    try:
+        yield f"http://127.0.0.1:{listening.result(SECONDS).sockets[0].getsockname()[1]}"
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(SECONDS)
+        loop.close()
+        model.batcher.close(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def own_server(rankers: list[Path]) -> Iterator[str]:
+    with served(rankers[0]) as address:
+        yield address
+
+
+@parity
+@pytest.mark.parametrize("path, atol", [("/rerank", 0.0), ("/v1/rerank", 1e-5), ("/v2/rerank", 1e-5)])
+def test_a_teacher_over_http_gives_the_logits_of_its_folder(
+    tmp_path: Path, own_server: str, rankers: list[Path], capsys: Any, monkeypatch: Any, path: str, atol: float
+) -> None:
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    source, there, here = tmp_path / "in.tsv", tmp_path / "http.tsv", tmp_path / "folder.tsv"
+    write_records(source, TRIPLES)
+    for _ in range(2):
+        assert main([str(source), str(there), "--teacher_url", own_server + path]) == 0
+    said = capsys.readouterr().out
+    assert "2 requests, 4 pairs answered" in said and "\n0 requests, 0 pairs answered" in said
+    assert f"wrote 2 triples with the scores of 1 teacher to {there}" in said
+    assert main([str(rankers[0]), str(source), str(here), "--device", "cpu"]) == 0
+    found, expected = read_records(there, Triple), read_records(here, Triple)
+    assert [replace(one, teacher_score=0, neg_teacher_score=0) for one in found] == [
+        replace(one, teacher_score=0, neg_teacher_score=0) for one in expected
+    ]
+    for name in ("teacher_score", "neg_teacher_score"):
+        scores, own = (np.array([getattr(one, name) for one in rows], float) for rows in (found, expected))
+        np.testing.assert_allclose(scores, own, rtol=0, atol=atol + 1e-6)
+
+
+@unit
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["in.tsv", "out.tsv"], "no teacher: give TEACHER DATA_FILE OUTPUT_FILE, or --teacher_url URL"),
+        (["t", "in.tsv", "out.tsv", "--teacher_url", "http://h/rerank"], "t and --teacher_url: give TEACHER"),
+        (
+            ["in.tsv", "out.tsv", "--teacher_url", "http://h/rerank", "--max_seq_length", "64"],
+            "the server decides that",
+        ),
+        (["in.tsv", "in.tsv", "--teacher_url", "http://h/rerank"], "must be another file"),
+        (["t", "in.tsv", "out.tsv", "--teacher_model", "m"], "--teacher_model is about a teacher over HTTP"),
+    ],
+)
+def test_a_folder_or_a_url(tmp_path: Path, monkeypatch: Any, capsys: Any, arguments: list[str], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_records(tmp_path / "in.tsv", TRIPLES)
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out.tsv").exists()

@@ -23,7 +23,14 @@ class ServerError(RankerError):
 
 
 class UnreachableError(ServerError):
-    """The connection failed, or broke before the answer was complete. Scoring changes nothing: retrying is safe."""
+    """The connection failed, or broke before the answer was complete. Scoring changes nothing: retrying is safe.
+
+    `refused`: there was no connection at all.
+    """
+
+    def __init__(self, message: str, code: Optional[object] = None, *, refused: bool = False) -> None:
+        super().__init__(message, code)
+        self.refused = refused
 
 
 class OverloadedError(ServerError):
@@ -35,11 +42,15 @@ class OverloadedError(ServerError):
 
 
 class LateError(ServerError):
-    """No answer came in time. It is not retried: that would make a busy server busier."""
+    """No answer came in time. `asking_again` does not retry: that would make a busy server busier."""
 
 
 class RefusedError(ServerError):
     """The server answered that the request is wrong, or that the server failed."""
+
+
+class FailedError(ServerError):
+    """The server or what stands before it failed, which may be over the next time."""
 
 
 def asking_again(ask: Callable[[], T], retries: int) -> T:

@@ -17,7 +17,8 @@ from paddle_ranker.serving.core.faults import NO_DOCUMENT, READ_ONLY, UNPROCESSA
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.index_writing import IndexWriter
 from paddle_ranker.serving.core.limits import check_count
-from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, validated
+from paddle_ranker.serving.core.validation import validated
+from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body
 from paddle_ranker.serving.http.openapi import operation, schemas_of
 
 _OWN = ("id", "text")  # what a document has beside its fields

@@ -22,7 +22,8 @@ from paddle_ranker.serving.core.json_text import check_json, number_lists
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import Vectors
 from paddle_ranker.serving.core.tower_slot import TowerSlot
-from paddle_ranker.serving.http.exchange import SHARE, deadline_of, json_bytes, read_body, refusal
+from paddle_ranker.serving.core.validation import refusal
+from paddle_ranker.serving.http.exchange import SHARE, deadline_of, json_bytes, read_body
 from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
 
 OPENAI, TEI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed", "/"), ("/embed_all", "/embed_sparse")

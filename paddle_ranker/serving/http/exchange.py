@@ -1,14 +1,12 @@
-"""Read a request's body within limits, and its deadline; report errors in its JSON; compress answers on request."""
+"""Read a request's body within limits, and its deadline; compress answers on request."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from collections.abc import Collection
-from typing import Any, Optional, Union
+from typing import Optional
 
-from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -16,8 +14,7 @@ from starlette.types import Receive, Scope, Send
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
-from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.json_text import JsonBounds, check_json
+from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, unpack
 
 _LONGEST_TIMEOUT = 3_600_000  # milliseconds
@@ -119,35 +116,3 @@ def _takes_gzip(accepted: str) -> bool:
 def json_bytes(content: object) -> bytes:
     """Return compact JSON in UTF-8; halves of characters become question marks."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-def validated(adapter: TypeAdapter[Any], body: bytes, bounds: JsonBounds, union_tags: Collection[str] = ()) -> Any:
-    """Return what a body of JSON says; raises `Fault` for one beyond the bounds, and as `refusal` says."""
-    check_json(body, bounds)
-    try:
-        return adapter.validate_json(body)
-    except ValidationError as error:
-        raise refusal(error, union_tags) from error
-
-
-def refusal(error: ValidationError, union_tags: Collection[str] = (), number: int = 0) -> Fault:
-    """Return the fault of a validation error; its field is a path, `documents[3].text`, or `body`.
-
-    Args:
-        number: of the errors that it consists of.
-        union_tags: names of a union's types, which pydantic adds to locations and the field omits.
-    """
-    found = error.errors(include_url=False, include_input=False)[number]
-    if found["type"] == "json_invalid":
-        return Fault(INVALID, f"is not JSON ({found['ctx']['error']})", field="body")
-    return Fault(UNPROCESSABLE, found["msg"], field=_path(found["loc"], union_tags) or "body")
-
-
-def _path(location: tuple[Union[int, str], ...], union_tags: Collection[str]) -> str:
-    shown = ""
-    for part in location:
-        if isinstance(part, int):
-            shown += f"[{part}]"
-        elif part not in union_tags:
-            shown += f".{part}" if shown else part
-    return shown

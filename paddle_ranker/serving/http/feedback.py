@@ -24,7 +24,8 @@ from paddle_ranker.serving.core.json_text import check_json, json_bounds
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import FeedbackLine, LogError, LogLine, LogReader, SearchLog
 from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
-from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, refusal
+from paddle_ranker.serving.core.validation import refusal
+from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body
 from paddle_ranker.serving.http.openapi import operation, schemas_of
 
 PATHS: Mapping[str, str] = {"/v1/feedback": "feedback", "/v1/judge": "judge"}

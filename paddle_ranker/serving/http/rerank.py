@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Optional, Protocol, Union
+from typing import Any, Optional, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -17,8 +17,10 @@ from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
 from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import Scores, ScoringService
-from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, validated
+from paddle_ranker.serving.core.validation import validated
+from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
+from paddle_ranker.serving.http.rerank_formats import RankedResult, RerankRequest, ScoredResult, TextsRequest
 
 _UNION_TAGS = ("str", "Document")
 _OF_COHERE_ALONE = "/v2/rerank"
@@ -40,44 +42,6 @@ class RerankService(ScoringService, Protocol):
     ) -> Scores:
         """Return the scores of the pairs, see `ScoringService`; `check_lengths` may refuse them by their tokens."""
         ...
-
-
-class Document(BaseModel):
-    """A title as an object; what it holds beside the text is left alone."""
-
-    model_config = ConfigDict(strict=True)
-
-    text: str
-
-
-class RerankRequest(BaseModel):
-    """Rank documents for a query (Cohere, Jina, Voyage, LiteLLM); keys that are not here are ignored."""
-
-    model_config = ConfigDict(strict=True, protected_namespaces=())
-
-    query: str
-    # The first wrong one says enough: what is told of each is a thousand times its bytes.
-    documents: Annotated[list[Union[str, Document]], FailFast()] = Field(
-        description="titles, as texts or as objects with a `text`"
-    )
-    model: Optional[str] = Field(None, description="ignored: there is one")
-    top_n: Optional[int] = Field(None, ge=1, description="only so many, the best")
-    top_k: Optional[int] = Field(None, ge=1, description="Voyage's name for top_n")
-    return_documents: Optional[bool] = Field(False, description="answer with the texts")
-
-
-class TextsRequest(BaseModel):
-    """Rank texts for a query (Text Embeddings Inference)."""
-
-    model_config = ConfigDict(strict=True)
-
-    query: str
-    texts: Annotated[list[str], FailFast()]
-    raw_scores: Optional[bool] = Field(False, description="logits instead of probabilities")
-    return_text: Optional[bool] = Field(False, description="answer with the texts")
-    truncate: Optional[bool] = Field(
-        False, description="cut what is too long, instead of refusing it; a server with --auto_truncate always does"
-    )
 
 
 class Reranker:
@@ -125,7 +89,7 @@ class Reranker:
         scores = await self._score(request, asked.query, titles, "documents", deadline)
         probabilities = scores.probabilities.tolist()
         best = np.argsort(-scores.probabilities, kind="stable")[: asked.top_n or asked.top_k].tolist()
-        scored: list[dict[str, Any]] = [{"index": i, "relevance_score": probabilities[i]} for i in best]
+        scored: list[RankedResult] = [{"index": i, "relevance_score": probabilities[i]} for i in best]
         results = scored
         if asked.return_documents:
             results = [{**one, "document": {"text": titles[one["index"]]}} for one in scored]
@@ -148,7 +112,7 @@ class Reranker:
         check = None if cuts else _refuse_long
         scores = await self._score(request, asked.query, asked.texts, "texts", deadline, check)
         shown = (scores.logits if asked.raw_scores else scores.probabilities).tolist()
-        ranked: list[dict[str, Any]] = []
+        ranked: list[ScoredResult] = []
         for i in np.argsort(-scores.logits, kind="stable").tolist():
             ranked.append({"index": i, "score": shown[i]})
             if asked.return_text:
@@ -198,7 +162,7 @@ def _refuse_long(first: int, lengths: Array, most: int) -> None:
         raise Fault(TOO_LARGE, problem, field=f"texts[{first + place}]")
 
 
-def _with_results(content: dict[str, Any], results: list[dict[str, Any]], data: list[dict[str, Any]]) -> bytes:
+def _with_results(content: dict[str, Any], results: list[RankedResult], data: list[RankedResult]) -> bytes:
     """Return `content` as JSON with `results` and `data`, without the texts, in place of None.
 
     They are nearly all of it: they are encoded once, and texts are written once.

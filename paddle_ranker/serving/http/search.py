@@ -26,7 +26,8 @@ from paddle_ranker.serving.core.json_text import parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown
 from paddle_ranker.serving.core.searching import Found, Query, Searcher
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal, validated
+from paddle_ranker.serving.core.validation import refusal, validated
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
 
 TEXT = "text"  # the name of a document's text in `fields`

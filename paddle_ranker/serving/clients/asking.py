@@ -1,0 +1,221 @@
+"""POST to one URL, again where that may help: bounded answers, a deadline for each, waits as the answers ask."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import Callable, NamedTuple, Optional
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity.wait import wait_random_exponential
+
+from paddle_ranker import __version__
+from paddle_ranker.errors import brief
+from paddle_ranker.serving.clients.errors import (
+    FailedError,
+    LateError,
+    OverloadedError,
+    RefusedError,
+    ServerError,
+    UnreachableError,
+)
+
+_SAID = 300  # characters of what a server says of an error
+_OVERLOADED = (429, 503)
+_FAILED = (408, 425, 500, 502, 504)
+_backoff = wait_random_exponential(multiplier=0.5, max=30.0)
+
+
+class Answer(NamedTuple):
+    """The body and the headers of an answer with status 200."""
+
+    content: bytes
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an answer is waited for, and how often it is asked for.
+
+    timeout: seconds for an answer, from connecting to its last byte
+    retries: further attempts
+    deadline: seconds for all attempts, and the waits between them
+    """
+
+    timeout: float
+    retries: int
+    deadline: float
+
+
+class Caller:
+    """Posts JSON to one URL, several requests at a time; use it in an `async with`.
+
+    Proxies and certificates are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`). Redirects are
+    not followed: the key is for this host alone.
+
+    Args:
+        key: sent as a bearer token; errors do not show it.
+        clock, sleep: seconds that pass, and what waits for some; others in tests.
+
+    Attributes: `requests`, attempts so far; `retries`, how many of them were further ones; `stopping`, which ends the
+    waiting for further attempts.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        patience: Patience,
+        key: Optional[str] = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ):
+        self._url, self._patience, self._key = url, patience, key
+        self._clock, self._sleep = clock, sleep
+        self._where = url.partition("?")[0]
+        self.requests = self.retries = 0
+        self.stopping = False
+        self._answered = False
+        self._quiet_until = clock()  # a server that asks one request to wait means the others, too
+
+    async def __aenter__(self) -> Caller:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs every request where others log
+        headers = {"Accept-Encoding": "identity", "User-Agent": f"paddle-ranker/{__version__}"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._client = httpx.AsyncClient(headers=headers, verify=_certificates(), timeout=None)  # `_once` has one
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._client.aclose()
+
+    async def post(self, body: bytes, most: int) -> Answer:
+        """Return the answer with status 200.
+
+        Args:
+            most: bytes that an answer may have.
+
+        Raises `ServerError` for any other outcome, after further attempts where these may help: when the connection
+        broke, the answer was late, or the server was overloaded or failed.
+        """
+        end = self._clock() + self._patience.deadline
+        retrying = AsyncRetrying(
+            stop=lambda state: self._is_enough(state, end),
+            wait=_seconds,
+            retry=retry_if_exception(self._is_worth_it),
+            before_sleep=self._count,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            return await retrying(self._once, body, most)
+        except ServerError as error:
+            attempts = retrying.statistics["attempt_number"]
+            raise ServerError(f"{error} (attempt {attempts})" if attempts > 1 else str(error), error.code) from error
+
+    def _is_enough(self, state: RetryCallState, end: float) -> bool:
+        spent = state.attempt_number > self._patience.retries
+        return spent or self.stopping or self._clock() + state.upcoming_sleep > end
+
+    def _is_worth_it(self, error: BaseException) -> bool:
+        if isinstance(error, UnreachableError):
+            return self._answered or not error.refused
+        return isinstance(error, (OverloadedError, LateError, FailedError))
+
+    def _count(self, state: RetryCallState) -> None:
+        self.retries += 1
+
+    async def _once(self, body: bytes, most: int) -> Answer:
+        pause = self._quiet_until - self._clock()
+        if pause > 0:
+            await self._sleep(pause)
+        self.requests += 1
+        try:
+            return await asyncio.wait_for(self._exchange(body, most), self._patience.timeout)
+        except asyncio.TimeoutError as error:
+            message = f"{self._where}: no whole answer within {self._patience.timeout:g} seconds"
+            raise LateError(message) from error
+        except httpx.ConnectError as error:
+            message = f"{self._where}: nothing answers there ({self._shown(str(error))})"
+            raise UnreachableError(message, refused=True) from error
+        except httpx.TransportError as error:
+            message = f"{self._where}: the connection broke ({self._shown(str(error) or type(error).__name__)})"
+            raise UnreachableError(message) from error
+
+    async def _exchange(self, body: bytes, most: int) -> Answer:
+        headers = {"Content-Type": "application/json"}
+        async with self._client.stream("POST", self._url, content=body, headers=headers) as answered:
+            self._answered = True
+            content = bytearray()
+            async for part in answered.aiter_raw():
+                content += part
+                if len(content) > most:
+                    break
+        if answered.status_code != 200:
+            raise self._error(answered, bytes(content[:most]))
+        if len(content) > most:
+            raise RefusedError(f"{self._where}: answers more than {most:,} bytes, which no scores of these titles need")
+        if answered.headers.get("content-encoding", "identity") not in ("", "identity"):
+            raise RefusedError(f"{self._where}: answers in an encoding that was not asked for")
+        return Answer(bytes(content), answered.headers)
+
+    def _error(self, answered: httpx.Response, content: bytes) -> ServerError:
+        status = answered.status_code
+        said = self._shown(content.decode("utf-8", "replace"))
+        message = f"{self._where}: status {status}: {said or 'nothing was said'}"
+        if status in _OVERLOADED:
+            after = _retry_after(answered.headers.get("retry-after", ""))
+            if after is not None:
+                self._quiet_until = max(self._quiet_until, self._clock() + min(after, self._patience.deadline))
+                message += f" (to be asked again after {after:g} seconds)"
+            return OverloadedError(message, status, after)
+        if status in _FAILED:
+            return FailedError(message, status)
+        if 300 <= status < 400:
+            to = self._shown(answered.headers.get("location", ""))
+            return RefusedError(
+                f"{self._where}: status {status}, it moved to {to or 'another address'}: give that", status
+            )
+        return RefusedError(message, status)
+
+    def _shown(self, text: str) -> str:
+        """Return what a server said, for a message: in one line, without what a terminal obeys, without the key."""
+        text = " ".join(text.split())
+        if self._key is not None:
+            text = text.replace(self._key, "[key]")
+        return brief("".join(sign if sign.isprintable() else "?" for sign in text), _SAID)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Return what servers' certificates are checked by; reading it takes a while."""
+    return httpx.create_ssl_context()
+
+
+def _retry_after(value: str) -> Optional[float]:
+    """Return the seconds of a header `Retry-After`, which holds them or a date; None if it holds neither."""
+    value = value.strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except (TypeError, ValueError, IndexError):
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=timezone.utc)
+    return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())
+
+
+def _seconds(state: RetryCallState) -> float:
+    error: Optional[BaseException] = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, OverloadedError) else None
+    return float(_backoff(state)) + (asked or 0.0)

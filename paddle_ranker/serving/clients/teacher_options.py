@@ -1,0 +1,81 @@
+"""The options of commands that ask a teacher over HTTP."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Optional
+from urllib.parse import urlsplit
+
+from paddle_ranker.errors import UsageError, brief
+from paddle_ranker.options import Options, option
+from paddle_ranker.options.declare import fields_of, shown_name
+from paddle_ranker.serving.http.rerank_formats import PROTOCOLS
+
+AUTO = "auto"
+KEY_VARIABLE = "PADDLE_RANKER_TEACHER_KEY"
+SCORES = (AUTO, "logits", "probabilities")
+
+
+@dataclass(frozen=True)
+class TeacherOptions(Options):
+    """Where a teacher answers, how it is asked, and where its answers are kept."""
+
+    teacher_url: Optional[str] = option(
+        None, help="the address at which a reranker answers: http://127.0.0.1:8600/rerank; in place of a model folder"
+    )
+    teacher_protocol: str = option(
+        AUTO,
+        help="whose requests are sent; auto: by the URL's host and the end of its path",
+        choices=(AUTO, *PROTOCOLS),
+    )
+    teacher_model: Optional[str] = option(None, help="the model's name in the requests")
+    teacher_scores: str = option(
+        AUTO, help="what the answers hold; auto: logits where they were asked for or are not within 0 to 1",
+        choices=SCORES,
+    )  # fmt: skip
+    teacher_key_variable: Optional[str] = option(
+        None, help=f"the environment variable that holds the API key (default: {KEY_VARIABLE}, if it is set)"
+    )
+    teacher_batch: int = option(32, help="most titles of a request", minimum=1, maximum=1000)
+    teacher_concurrency: int = option(4, help="requests at a time", minimum=1, maximum=256)
+    teacher_timeout: float = option(60.0, help="seconds for an answer, from connecting to its last byte", above=0)
+    teacher_retries: int = option(8, help="further attempts of a request", minimum=0)
+    teacher_deadline: float = option(
+        900.0, help="seconds for a request with all its attempts, and the waits between them", above=0
+    )
+    teacher_answers: Optional[str] = option(
+        None, help="file in which answers are kept, so that none is asked for twice (default: one of the cache folder)"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher_url is None:
+            for field in fields_of(TeacherOptions):
+                if field.name.startswith("teacher_") and getattr(self, field.name) != field.default:
+                    raise UsageError(f"{shown_name(field)} is about a teacher over HTTP: add --teacher_url")
+            return
+        _check_url(self.teacher_url)
+
+    def teacher_key(self) -> Optional[str]:
+        """Return the API key that the environment holds, None where there is none; no message shows it."""
+        key = os.environ.get(self.teacher_key_variable or KEY_VARIABLE, "").strip()
+        if self.teacher_key_variable is not None and not key:
+            raise UsageError(
+                "--teacher_key_variable names no variable of the environment: it takes a name, not the key itself"
+            )
+        if not all("!" <= sign <= "~" for sign in key):
+            raise UsageError("the teacher's API key holds a space or another sign that no header can hold")
+        return key or None
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"--teacher_url {brief(url)}: {error}") from error
+    if "@" in parts.netloc:
+        raise UsageError(f"--teacher_url must hold no password: put the key into {KEY_VARIABLE}")
+    if parts.scheme not in ("http", "https") or not host:
+        raise UsageError(f"--teacher_url {brief(url)}: expected http://HOST/PATH or https://HOST/PATH")

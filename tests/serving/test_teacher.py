@@ -1,0 +1,502 @@
+"""Teachers over HTTP: each protocol's requests and answers, hostile servers, what is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import socket
+import subprocess
+import sys
+import threading
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+
+from paddle_ranker.errors import DataError, RankerError, UsageError
+from paddle_ranker.serving.clients.errors import ServerError
+from paddle_ranker.serving.clients.kept_answers import KeptAnswers
+from paddle_ranker.serving.clients.teacher import HttpTeacher
+from paddle_ranker.serving.clients.teacher_options import KEY_VARIABLE, TeacherOptions
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.unit  # no process is started
+SECONDS = 60  # for what takes milliseconds
+KEY = "s3cret-key"
+Reply = Callable[[dict[str, Any]], bytes]
+
+
+class Broken(bytes):
+    """What is sent before the connection is closed."""
+
+
+def http(content: bytes, status: int = 200, **headers: str) -> bytes:
+    """Return an answer as it goes over the wire."""
+    named = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status} X\r\nContent-Length: {len(content)}\r\n{named}\r\n".encode() + content
+
+
+def answered(content: object) -> bytes:
+    return http(json.dumps(content).encode())
+
+
+def score_of(query: str, title: str) -> float:
+    """Return what the fake teacher gives a pair, a logit."""
+    return (len(title) - len(query)) / 8
+
+
+def tei(asked: dict[str, Any]) -> bytes:
+    """Answer as Text Embeddings Inference does, best first."""
+    scored = [{"index": i, "score": score_of(asked["query"], text)} for i, text in enumerate(asked["texts"])]
+    return answered(sorted(scored, key=lambda one: -one["score"]))
+
+
+class Server:
+    """A port of 127.0.0.1 that answers request after request with what the replies return, the last one for ever.
+
+    Attributes: `bodies` and `heads` of the requests, `most`, how many were answered at a time.
+    """
+
+    def __init__(self, *replies: Reply):
+        self._replies = replies
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()
+        self._now = self.most = 0
+        self.bodies: list[dict[str, Any]] = []
+        self.heads: list[str] = []
+        self.over = threading.Event()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/rerank"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.over.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # which `accept` notices
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve_until_left, args=(connection,), daemon=True).start()
+
+    def _serve_until_left(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as stream:
+            while line := stream.readline():
+                head = [line]
+                while head[-1] not in (b"\r\n", b""):
+                    head.append(stream.readline())
+                text = b"".join(head).decode()
+                [length] = [int(one[15:]) for one in text.lower().split("\r\n") if one.startswith("content-length:")]
+                asked = json.loads(stream.read(length))
+                with self._lock:
+                    number = len(self.bodies)
+                    self.bodies.append(asked)
+                    self.heads.append(text)
+                    self._now += 1
+                    self.most = max(self.most, self._now)
+                reply = self._replies[min(number, len(self._replies) - 1)](asked)
+                with self._lock:
+                    self._now -= 1
+                connection.sendall(reply)
+                if isinstance(reply, Broken):
+                    return
+
+
+class Time:
+    """A clock that stands still until somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 1000.0, []  # type: float, list[float]
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def ask(tmp_path: Path, time: Time, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return a function that makes a teacher of a URL and options."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", KEY_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+    def teacher(url: str, **options: Any) -> HttpTeacher:
+        named = {f"teacher_{name}": value for name, value in options.items()}
+        named.setdefault("teacher_answers", str(tmp_path / "answers.sqlite"))
+        given = TeacherOptions(teacher_url=url, **named)
+        return HttpTeacher(given, lines.append, clock=time.clock, sleep=time.sleep)
+
+    return teacher
+
+
+QUERIES, TITLES = ["q", "q", "other"], ["水稻病害诊断", "a", "经济"]
+LOGITS = [score_of(query, title) for query, title in zip(QUERIES, TITLES)]
+_USAGE = {"usage": {"total_tokens": 7}}
+
+
+def ranked(name: str, **more: Any) -> Reply:
+    """Return the reply of those whose results have an index and a `relevance_score`, under `name`."""
+
+    def reply(asked: dict[str, Any]) -> bytes:
+        results = [
+            {"index": i, "relevance_score": 1 / (1 + math.exp(-score_of(asked["query"], text)))}
+            for i, text in enumerate(asked["documents"])
+        ]
+        return answered({name: results[::-1], **more})
+
+    return reply
+
+
+@pytest.mark.parametrize(
+    "protocol, path, reply, said, cost",
+    [
+        ("cohere", "/v2/rerank", ranked("results", id="1", meta={"billed_units": {"search_units": 1}}), {},
+         {"search units": 2}),
+        ("jina", "/v1/rerank", ranked("results", model="m", **_USAGE), {"return_documents": False}, {"tokens": 14}),
+        ("voyage", "/v1/rerank", ranked("data", object="list", **_USAGE), {"return_documents": False}, {"tokens": 14}),
+        ("vllm", "/rerank", ranked("results", id="1", **_USAGE),
+         {"truncate_prompt_tokens": -1, "use_activation": False}, {"tokens": 14}),
+    ],
+)  # fmt: skip
+def test_each_protocol_is_asked_and_read_as_its_own_clients_do(
+    ask: Any, lines: list[str], protocol: str, path: str, reply: Reply, said: dict[str, Any], cost: dict[str, int]
+) -> None:
+    with Server(reply) as server:
+        url = server.url.replace("/rerank", path)
+        with ask(url, protocol=protocol, model="large", concurrency=1) as teacher:
+            np.testing.assert_allclose(teacher.logits(QUERIES, TITLES), LOGITS, atol=1e-12)
+            teacher.report()
+    assert server.bodies == [
+        {"query": "q", "documents": TITLES[:2], "model": "large", **said},
+        {"query": "other", "documents": TITLES[2:], "model": "large", **said},
+    ]
+    assert server.heads[0].startswith(f"POST {path} HTTP/1.1\r\n")
+    assert {name: teacher.costs[name] for name in cost} == cost
+    assert "the scores are within 0 to 1: probabilities (--teacher_scores says otherwise)" in lines
+
+
+def test_text_embeddings_inference_gives_logits_as_they_are(ask: Any, lines: list[str]) -> None:
+    def reply(asked: dict[str, Any]) -> bytes:
+        return tei(asked).replace(b"X\r\n", b"X\r\nx-compute-tokens: 5\r\n", 1)
+
+    with Server(reply) as server, ask(server.url) as teacher:
+        assert teacher.logits(QUERIES, TITLES).tolist() == LOGITS
+        assert teacher.costs["tokens"] == 10
+    assert {"query": "q", "texts": TITLES[:2], "raw_scores": True, "truncate": True} in server.bodies
+    assert lines == [
+        f"asking {server.url} as clients of Text Embeddings Inference do (tei, by the URL; --teacher_protocol names "
+        "another)"
+    ]
+
+
+def test_pairs_are_asked_once_by_query_in_batches(ask: Any) -> None:
+    queries, titles = ["a", "b", "a", "a", "a"], ["1", "2", "33", "1", "444"]
+    with Server(tei) as server, ask(server.url, batch=2, concurrency=1) as teacher:
+        expected = [score_of(query, title) for query, title in zip(queries, titles)]
+        assert teacher.logits(queries, titles).tolist() == expected
+        assert teacher.logits([], []).tolist() == []
+    assert [(body["query"], body["texts"]) for body in server.bodies] == [
+        ("a", ["1", "33"]), ("a", ["444"]), ("b", ["2"])
+    ]  # fmt: skip
+
+
+def test_so_many_requests_at_a_time_and_no_more(ask: Any) -> None:
+    together = threading.Barrier(3)
+
+    def reply(asked: dict[str, Any]) -> bytes:
+        together.wait(SECONDS)
+        return tei(asked)
+
+    queries = [f"q{number}" for number in range(12)]
+    with Server(reply) as server, ask(server.url, concurrency=3) as teacher:
+        teacher.logits(queries, ["t"] * 12)
+    assert (server.most, len(server.bodies)) == (3, 12)
+
+
+def test_answers_are_kept_and_another_model_is_another_teacher(ask: Any, lines: list[str]) -> None:
+    with Server(tei) as server, Server(ranked("results")) as other:
+        for asked in (2, 2):
+            with ask(server.url) as teacher:
+                assert teacher.logits(QUERIES, TITLES).tolist() == LOGITS
+                teacher.report()
+            assert len(server.bodies) == asked
+        assert lines[-1].startswith("0 requests, 0 pairs answered; ") and "keeps answers and had 3 (" in lines[-1]
+        for model, asked in (("one", 2), ("two", 4), ("one", 4)):
+            with ask(other.url, protocol="cohere", model=model) as teacher:
+                teacher.logits(QUERIES, TITLES)
+            assert len(other.bodies) == asked
+
+
+def test_a_run_that_fails_goes_on_from_what_was_answered(ask: Any, capsys: Any) -> None:
+    queries = [f"q{number}" for number in range(6)]
+    replies = [tei, tei, tei, lambda asked: http(b"no credit", 403), tei]
+    with Server(*replies) as server:
+        said = "status 403: no credit; run again to go on from what was answered"
+        with pytest.raises(ServerError, match=said), ask(server.url, concurrency=1) as teacher:
+            teacher.logits(queries, ["t"] * 6)
+        with ask(server.url, concurrency=1) as teacher:
+            expected = [score_of(query, "t") for query in queries]
+            assert teacher.logits(queries, ["t"] * 6).tolist() == expected
+    assert [body["query"] for body in server.bodies] == [*queries[:4], *queries[3:]]
+    assert "4 requests, 3 pairs answered" in capsys.readouterr().err  # what was paid is said of a failed run, too
+
+
+def test_what_was_kept_outlives_a_kill(tmp_path: Path) -> None:
+    line = (
+        "import os, sys; from pathlib import Path; from paddle_ranker.serving.clients.kept_answers import KeptAnswers\n"
+        "KeptAnswers(Path(sys.argv[1]), ['t']).add({('q', 'a'): 0.25}); os._exit(9)"
+    )
+    path = tmp_path / "made" / "answers.sqlite"
+    ended = subprocess.run([sys.executable, "-c", line, str(path)], cwd=REPOSITORY, timeout=SECONDS)
+    kept = KeptAnswers(path, ["t"])
+    assert (ended.returncode, kept.find([("q", "a"), ("q", "b")])) == (9, {("q", "a"): 0.25})
+    assert KeptAnswers(path, ["u"]).find([("q", "a")]) == {}
+    kept.add({("q", "a"): 1.0, ("", "qa"): 2.0})  # the first one stays
+    assert kept.find([("q", "a"), ("", "qa")]) == {("q", "a"): 0.25, ("", "qa"): 2.0}
+
+
+@pytest.mark.parametrize("content", [b"query\ttitle\n" * 100, b""])
+def test_a_file_of_something_else_is_not_touched(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "answers"
+    path.write_bytes(content)
+    if content:
+        with pytest.raises(RankerError, match="name another file: --teacher_answers"):
+            KeptAnswers(path, ["t"])
+        assert path.read_bytes() == content
+    else:
+        KeptAnswers(path, ["t"]).close()
+
+
+def _late(seconds: int) -> str:
+    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    "trouble, least",
+    [
+        (lambda asked: http(b"oh", 500), 0),
+        (lambda asked: http(b"oh", 502), 0),
+        (lambda asked: http(b"", 429, retry_after="7"), 7),
+        (lambda asked: http(b"", 503, retry_after=_late(100)), 90),
+        (lambda asked: http(b"", 429, retry_after="soon"), 0),
+        (lambda asked: Broken(), 0),
+        (lambda asked: Broken(b"HTTP/1.1 200"), 0),
+        (lambda asked: Broken(tei(asked)[:-5]), 0),
+        (lambda asked: Broken(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1,2,"), 0),
+    ],
+)
+def test_what_may_be_over_is_asked_again(ask: Any, time: Time, trouble: Reply, least: float) -> None:
+    with Server(trouble, trouble, tei) as server, ask(server.url, concurrency=1) as teacher:
+        assert teacher.logits(QUERIES, TITLES).tolist() == LOGITS
+        assert (teacher.costs["requests"], teacher.costs["retries"]) == (4, 2)
+    assert len(server.bodies) == 4 and time.slept[0] >= least
+
+
+def test_a_server_that_asks_one_request_to_wait_is_left_alone_by_all(ask: Any, time: Time) -> None:
+    with Server(lambda asked: http(b"", 429, retry_after="500"), tei) as server, ask(server.url) as teacher:
+        teacher.logits([f"q{number}" for number in range(9)], ["t"] * 9)
+    assert len(server.bodies) == 10 and time.now >= 1500
+
+
+@pytest.mark.parametrize(
+    "options, attempts, said",
+    [({"retries": 2}, 3, "attempt 3"), ({"retries": 99, "deadline": 300.0}, 3, "attempt 3"), ({"retries": 0}, 1, "")],
+)
+def test_patience_ends(ask: Any, time: Time, options: dict[str, Any], attempts: int, said: str) -> None:
+    with (
+        Server(lambda asked: http(b"busy", 503, retry_after="120")) as server,
+        ask(server.url, concurrency=1, **options) as teacher,
+        pytest.raises(ServerError) as raised,
+    ):
+        teacher.logits(["q"], ["t"])
+    assert len(server.bodies) == attempts and said in str(raised.value)
+    assert "status 503: busy (to be asked again after 120 seconds)" in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 501])
+def test_what_is_refused_is_not_asked_again(ask: Any, status: int, monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    said = json.dumps({"message": f"the key {KEY} is\nwrong\x1b[2J"}).encode() + b"x" * 3000
+    with (
+        Server(lambda asked: http(said, status)) as server,
+        ask(server.url, concurrency=1) as teacher,
+        pytest.raises(ServerError) as raised,
+    ):
+        teacher.logits(QUERIES, TITLES)
+    assert len(server.bodies) == 1 and f"authorization: bearer {KEY}" in server.heads[0].lower()
+    message = str(raised.value)
+    assert f"{server.url}: status {status}: " in message and "the key [key] is" in message and len(message) < 500
+    assert "run again" not in message  # nothing was answered
+    assert KEY not in message and all(KEY.encode() not in file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_a_redirect_is_not_followed(ask: Any) -> None:
+    with (
+        Server(tei) as other,
+        Server(lambda asked: http(b"", 307, location=other.url)) as server,
+        ask(server.url) as teacher,
+        pytest.raises(ServerError, match=f"status 307, it moved to {other.url}: give that"),
+    ):
+        teacher.logits(["q"], ["t"])
+    assert (len(server.bodies), other.bodies) == (1, [])
+
+
+def scored(*scores: tuple[object, object]) -> Reply:
+    return lambda asked: answered([{"index": index, "score": score} for index, score in scores])
+
+
+@pytest.mark.parametrize(
+    "reply, said",
+    [
+        (scored((0, 0.5)), "1 results came for 2 titles"),
+        (scored((0, 0.5), (1, 0.5), (2, 0.5)), "3 results came for 2 titles"),
+        (scored((0, 0.5), (0, 0.5)), "an index came twice for 2 titles"),
+        (scored((0, 0.5), (2, 0.5)), "index 2 came for 2 titles"),
+        (scored((0, 0.5), (-1, 0.5)), "index -1 came for 2 titles"),
+        (scored((0, 0.5), (10**30, 0.5)), "came for 2 titles"),
+        (scored((0, float("nan")), (1, 0.5)), r"\[0\].score: Input should be a finite number"),
+        (scored((0, 0.5), (1, float("inf"))), r"\[1\].score: Input should be a finite number"),
+        (scored((0, None), (1, 0.5)), r"\[0\].score: Input should be a valid number"),
+        (scored((0, "0.5"), (1, 0.5)), r"\[0\].score: Input should be a valid number"),
+        (scored(("0", 0.5), (1, 0.5)), r"\[0\].index: Input should be a valid integer"),
+        (lambda asked: http(b'[{"index": 0}]'), r"\[0\].score: Field required"),
+        (lambda asked: http(b"<html>sign in</html>"), "body: is not JSON"),
+        (lambda asked: http(b""), "body: is not JSON"),
+        (lambda asked: answered({"results": []}), "body: Input should be a valid array"),
+        (lambda asked: http(b"[" * 500_000), "the answer is none of Text Embeddings Inference's"),
+        (lambda asked: http(b"[" + b" " * 5_000_000), "answers more than 1,049,[0-9]+ bytes"),
+        (lambda asked: http(b"\x1f\x8b", content_encoding="gzip"), "an encoding that was not asked for"),
+    ],
+)
+def test_an_answer_that_is_none_teaches_nothing(ask: Any, reply: Reply, said: str) -> None:
+    with Server(reply) as server, ask(server.url, concurrency=1) as teacher:
+        with pytest.raises(ServerError, match=said) as raised:
+            teacher.logits(["q", "q"], ["a", "b"])
+        assert str(raised.value).startswith(server.url) and len(server.bodies) == 1
+        assert teacher._kept.find([("q", "a"), ("q", "b")]) == {}
+
+
+@pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\nX-Long:", b"HTTP/1.1 200 OK\r\n\r\n["])
+def test_an_answer_that_does_not_end_is_given_up(ask: Any, beginning: bytes) -> None:
+    """Its end is nowhere near: the time for an answer is short, and nothing depends on how short."""
+
+    class Trickling(Server):
+        def _serve(self, connection: socket.socket) -> None:
+            self.bodies.append({})
+            connection.sendall(beginning)
+            while not self.over.wait(0.005):
+                if beginning:
+                    connection.sendall(b" ")
+
+    said = r"no whole answer within 0.1 seconds \(attempt 2\)"
+    with (
+        Trickling() as server,
+        ask(server.url, timeout=0.1, retries=1) as teacher,
+        pytest.raises(ServerError, match=said),
+    ):
+        teacher.logits(["q"], ["a"])
+    assert len(server.bodies) == 2
+
+
+def test_where_nothing_answers_it_is_said_at_once(ask: Any, time: Time) -> None:
+    with Server() as server:
+        pass
+    with ask(server.url) as teacher, pytest.raises(ServerError, match=f"{server.url}: nothing answers there"):
+        teacher.logits(["q"], ["a"])
+    assert time.slept == []
+
+
+def constant(*scores: float) -> Reply:
+    return lambda asked: answered({"results": [{"index": i, "relevance_score": x} for i, x in enumerate(scores)]})
+
+
+def test_scores_are_probabilities_where_they_can_be(ask: Any, lines: list[str]) -> None:
+    with Server(constant(0.0, 0.25, 1.0), constant(-3.0, 0.5)) as server:
+        url = server.url.replace("/rerank", "/v1/rerank")
+        with ask(url, concurrency=1) as teacher:
+            found = teacher.logits(["q"] * 3, ["a", "b", "c"])
+            edge = math.log((1 - 2**-24) / 2**-24)
+            np.testing.assert_allclose(found, [-edge, math.log(1 / 3), edge], rtol=1e-12)
+            with pytest.raises(DataError, match=r"the score -3 is no probability.*--teacher_scores logits"):
+                teacher.logits(["r"] * 2, ["a", "b"])
+            teacher.report()
+            assert "2 probabilities next to 0 or 1 became logits of -16.6 or 16.6" in lines
+        with ask(url, scores="logits") as teacher:
+            assert teacher.logits(["q", "r", "r"], ["b", "a", "b"]).tolist() == [0.25, -3.0, 0.5]
+            np.testing.assert_allclose(teacher.score(["r"], ["a"]), 1 / (1 + math.exp(3)))
+            assert teacher.costs["requests"] == 0
+        with ask(url) as teacher:  # one of them shows what they all are
+            assert teacher.logits(["q", "r"], ["b", "a"]).tolist() == [0.25, -3.0]
+            assert lines[-1] == "the scores are not all within 0 to 1: logits (--teacher_scores says otherwise)"
+
+
+@pytest.mark.parametrize(
+    "url, protocol",
+    [
+        ("http://h/rerank", "tei"), ("https://api.cohere.com/v2/rerank", "cohere"), ("http://h:1/x/v1/rerank", "jina"),
+        ("https://api.jina.ai/v1/rerank", "jina"), ("https://api.voyageai.com/v1/rerank", "voyage"),
+        ("http://notvoyageai.com/v1/rerank", "jina"),
+    ],
+)  # fmt: skip
+def test_the_url_shows_the_protocol(ask: Any, lines: list[str], url: str, protocol: str) -> None:
+    ask(url).close()
+    assert f"({protocol}, by the URL; " in lines[0]
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"teacher_url": "ftp://h/rerank"}, "expected http://HOST/PATH"),
+        ({"teacher_url": "h/rerank"}, "expected http://HOST/PATH"),
+        ({"teacher_url": "http://h:x/rerank"}, "--teacher_url http://h:x/rerank: "),
+        ({"teacher_url": f"http://me:{KEY}@h/rerank"}, "must hold no password"),
+        ({"teacher_url": "http://h/"}, "the path / shows no protocol"),
+        ({"teacher_url": "http://h/rerank", "teacher_protocol": "tai"}, r"did you mean tei\?"),
+        ({"teacher_url": "http://h/rerank", "teacher_model": "m"}, "name no model"),
+        ({"teacher_url": "http://h/rerank", "teacher_key_variable": KEY}, "it takes a name, not the key itself"),
+        ({"teacher_batch": 3}, "--teacher_batch is about a teacher over HTTP: add --teacher_url"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as raised:
+        HttpTeacher(TeacherOptions(**{"teacher_answers": str(tmp_path / "a"), **options}))
+    assert KEY not in str(raised.value)
+
+
+def test_the_key_is_the_variable_s_and_not_sent_in_the_open_unsaid(ask: Any, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("JINA_API_KEY", KEY)
+    with Server(tei) as server, ask(server.url, key_variable="JINA_API_KEY") as teacher:
+        teacher.logits(["q"], ["a"])
+    assert f"authorization: bearer {KEY}" in server.heads[0].lower()
+    assert capsys.readouterr().err == ""  # it stays on this machine
+    ask("http://far.away/rerank", key_variable="JINA_API_KEY").close()
+    said = capsys.readouterr().err
+    assert "unencrypted" in said and KEY not in said
+    monkeypatch.setenv("JINA_API_KEY", "two words")
+    with pytest.raises(UsageError, match="that no header can hold"):
+        ask(server.url, key_variable="JINA_API_KEY")

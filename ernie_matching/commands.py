@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, OF_KIND, SCORE, TRAIN, Command
+from paddle_ranker.commands.registry import COMMANDS, ENCODER, OF_KIND, RANKER, SCORE, TRAIN, Command
 
 COMMANDS.add(
     "train-pairwise",
-    Command(f"{__package__}.train_pairwise", "train the pairwise ranker on triples", "TrainPairwiseOptions", TRAIN),
+    Command(
+        f"{__package__}.train_pairwise",
+        "train the pairwise ranker on triples",
+        "TrainPairwiseOptions",
+        TRAIN,
+        (ENCODER,),
+    ),
 )
 COMMANDS.add(
     "predict-fast",
     Command(
-        f"{__package__}.predict_pairwise_fast", "what predict does, by the fast tokenizer: the same one", group=SCORE
+        f"{__package__}.predict_pairwise_fast",
+        "what predict does, by the fast tokenizer: the same one",
+        group=SCORE,
+        takes=(RANKER,),
     ),
 )
 OF_KIND.add("evaluate pairwise", f"{__package__}.evaluate")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from multimodal_entailment.info import KIND
-from paddle_ranker.commands.registry import COMMANDS, DATA, ENCODERS, OF_KIND, TRAIN, Command
+from paddle_ranker.commands.registry import COMMANDS, DATA, ENCODER, ENCODERS, OF_KIND, TRAIN, Command
 
 COMMANDS.add(
     "train-entailment",
-    Command(f"{__package__}.train", "train a model that compares posts with images", "TrainEntailmentOptions", TRAIN),
+    Command(
+        f"{__package__}.train",
+        "train a model that compares posts with images",
+        "TrainEntailmentOptions",
+        TRAIN,
+        (ENCODER,),
+    ),
 )
 COMMANDS.add(
     "make-demo-posts",

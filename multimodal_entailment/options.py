@@ -47,7 +47,7 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
     modalities: str = option("both", help="what the model looks at", choices=MODALITIES)
     model_name_or_path: Optional[str] = option(
         None,
-        help="text encoder to start from: a PaddleNLP model name, or a local folder; needed for texts",
+        help="text encoder to start from: a folder, or a name of the Hugging Face hub or PaddleNLP; needed for texts",
         name="model",
     )
     max_seq_length: int = option(128, help="longest pair of texts in tokens", minimum=5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, ENCODERS, Command
+from paddle_ranker.commands.registry import COMMANDS, ENCODERS, MASKED_LM, WORD_PIECES, Command
 
 COMMANDS.add(
     "pretrain",
@@ -11,6 +11,7 @@ COMMANDS.add(
         "train an encoder on raw text, as a masked language model",
         "TrainMlmOptions",
         ENCODERS,
+        (WORD_PIECES,),
     ),
 )
 for _name, _help in {
@@ -18,4 +19,12 @@ for _name, _help in {
     "fill-mask": "fill the masks of sentences with a pretrained encoder",
     "scaling-law": "fit power laws to a ladder of encoders, within a budget",
 }.items():
-    COMMANDS.add(_name, Command(f"{__package__}.{_name.replace('-', '_')}", _help, group=ENCODERS))
+    COMMANDS.add(
+        _name,
+        Command(
+            f"{__package__}.{_name.replace('-', '_')}",
+            _help,
+            group=ENCODERS,
+            takes=(MASKED_LM,) * (_name == "fill-mask"),
+        ),
+    )

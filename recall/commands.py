@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, OF_KIND, SCORE, TRAIN, Command
+from paddle_ranker.commands.registry import COMMANDS, ENCODER, OF_KIND, SCORE, TOWER, TRAIN, Command
 
 COMMANDS.add(
     "train-batch-neg",
@@ -11,14 +11,20 @@ COMMANDS.add(
         "train a tower on pairs, with in-batch negatives",
         "TrainBatchNegOptions",
         TRAIN,
+        (ENCODER,),
     ),
 )
 COMMANDS.add(
     "train-simcse",
-    Command(f"{__package__}.train_simcse", "train a tower on texts alone (SimCSE)", "TrainSimcseOptions", TRAIN),
+    Command(
+        f"{__package__}.train_simcse", "train a tower on texts alone (SimCSE)", "TrainSimcseOptions", TRAIN, (ENCODER,)
+    ),
 )
 COMMANDS.add(
-    "encode", Command(f"{__package__}.inference", "make vectors of the texts of a file, of any size", group=SCORE)
+    "encode",
+    Command(
+        f"{__package__}.inference", "make vectors of the texts of a file, of any size", group=SCORE, takes=(TOWER,)
+    ),
 )
 OF_KIND.add("predict tower", f"{__package__}.predict")
 OF_KIND.add("export tower", f"{__package__}.export_model")

@@ -51,7 +51,9 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
     hnsw_max_elements: Optional[int] = option(None, help="accepted as before, likewise", minimum=1)
     metric: str = option("recall@10", help="the measure whose best value makes the best checkpoint", choices=METRICS)
     model_name_or_path: str = option(
-        "ernie-3.0-medium-zh", help="where to start: a PaddleNLP model name, or a local model folder", name="model"
+        "ernie-3.0-medium-zh",
+        help="where to start: a folder, or a name of the Hugging Face hub or PaddleNLP",
+        name="model",
     )
     init_from_ckpt: Optional[str] = option(None, help="go on from a checkpoint: a folder, or its model_state.pdparams")
     max_seq_length: Optional[int] = option(

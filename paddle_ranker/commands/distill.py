@@ -33,8 +33,8 @@ ROWS_AT_ONCE = 8192
 class DistillOptions(TeacherOptions, LabelOptions, ScoringOptions):
     teacher: Optional[str] = option(
         None,
-        help=f"the trained ranker, a model folder; of several, {os.pathsep!r} between them, the mean of their logits; "
-        "none with --teacher_url",
+        help=f"the trained ranker, its folder or name; of several, {os.pathsep!r} between them, the mean of their "
+        "logits; none with --teacher_url",
         positional=True,
     )
     data_file: str = option(

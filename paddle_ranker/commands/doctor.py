@@ -1,6 +1,7 @@
 """Say what is installed, what this machine has, which fast paths are on, and the line that installs what is missing.
 
     paddle-ranker doctor
+    paddle-ranker doctor --model BAAI/bge-reranker-base    # what a model is, and what works with it
 
 Each package is imported in a process of its own, so that a package that is broken, or dies of an illegal instruction,
 becomes a line in the report and does not end it. This module needs no package to be installed.
@@ -89,6 +90,9 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class DoctorOptions(Options):
+    model: Optional[str] = option(
+        None, help="say what a model is instead, by its folder or name, and what works with it; it is opened"
+    )
     json: bool = option(False, help="print the report as JSON, for programs")
 
 
@@ -190,8 +194,28 @@ def examine() -> list[Finding]:
     ]
 
 
+def report_model(source: str, as_json: bool) -> int:
+    """Print what a model is and what works with it; return 1 if it does not open, else 0."""
+    from paddle_ranker.commands.suited import examine_model
+
+    found = examine_model(source)
+    if as_json:
+        report = {"ok": not found.problem, "model": source, "problem": found.problem}
+        report.update(facts=found.facts, roles=sorted(found.roles), works_with=dict(found.works))
+        print(json_text(report, indent=2))
+        return 1 if found.problem else 0
+    for title, facts in ((source, found.facts), ("works with", found.works)):
+        print(f"\n{title}" if facts else "", end="\n" if facts else "")
+        for name, text in facts:
+            print(f"  {name:<22} {text}")
+    print(f"\ndoes not open: {found.problem}" if found.problem else "\nopens")
+    return 1 if found.problem else 0
+
+
 def doctor(options: DoctorOptions) -> int:
-    """Print the report; return 1 if an essential package is missing or broken, else 0."""
+    """Print the report; return 1 if an essential package is missing or broken or the model does not open, else 0."""
+    if options.model is not None:
+        return report_model(options.model, options.json)
     findings = examine()
     bad = [finding.name for finding in findings if finding.essential and finding.status in ("missing", "broken")]
     if options.json:

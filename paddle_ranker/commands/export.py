@@ -22,7 +22,7 @@ from paddle_ranker.options import ThreadOptions, option, run_command
 class ExportOptions(TokenizerOptions, ThreadOptions):
     """Options of the commands that export."""
 
-    params_path: str = option(help="the model: a folder, or its model_state.pdparams", name="model", leads=True)
+    params_path: str = option(help="the model: a folder or a hub's name, OWNER/MODEL", name="model", leads=True)
     output_path: str = option("./output", help="folder to write; an older export there is replaced", name="output")
     model_name_or_path: Optional[str] = option(
         None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"

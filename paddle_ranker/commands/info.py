@@ -9,64 +9,110 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.options import Options, option, run_command
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.config import EncoderConfig
+
+Fact = tuple[str, str]  # its name, and what is found
 
 
 @dataclass(frozen=True)
 class InfoOptions(Options):
     """Options of `info`."""
 
-    model: Path = option(help="a folder, or a parameter file", leads=True)  # noqa: RUF009
+    model: Path = option(help="a folder, or a parameter file; or a model's name", leads=True)  # noqa: RUF009
 
 
 def run(options: InfoOptions) -> None:
     """Print what a folder is; neither Paddle nor the model is loaded."""
-    from paddle_ranker.model.kinds import KINDS, stated_kind
+    from paddle_ranker.model.pretrained import find_model
     from paddle_ranker.model.recognised import recognise
 
-    folder = options.model.parent if options.model.is_file() else options.model
-    found = recognise(folder)
+    path = find_model(options.model)
+    found = recognise(path.parent if path.is_file() else path)
     print(f"{options.model}: {found.what}; {found.use}")
-    kind = KINDS[name] if (name := stated_kind(options.model)) is not None else None
+    for name, text in facts_of(path):
+        print(f"{name}: {text}")
+
+
+def facts_of(path: Path) -> Iterator[Fact]:
+    """Yield what the files of a folder, or those beside a parameter file, say of the model; the model is not loaded.
+
+    Raises `CheckpointError` if one of them is damaged.
+    """
+    from paddle_ranker.model.config import read_config
+    from paddle_ranker.model.hugging_face.read import find_encoder
+    from paddle_ranker.model.kinds import KINDS, stated_kind
+
+    folder = path.parent if path.is_file() else path
+    kind = KINDS[name] if (name := stated_kind(path)) is not None else None
     info = kind.read_info(folder) if kind is not None else None
     if kind is None or info is None:
+        encoder = find_encoder(folder) if folder.is_dir() else None
+        config = read_config(folder) if encoder is None else None
+        if encoder is not None:
+            yield from _transformers_facts(folder, encoder)
+        elif config is not None:
+            yield _encoder_fact(config)
         return
-    print(f"kind: {info.kind}")
+    yield "kind", info.kind
     for title, arrays in (("takes", kind.signature(info).inputs), ("returns", kind.signature(info).outputs)):
         shown = (f"{array.name} {array.dtype} [{', '.join(map(_size, array.shape))}]" for array in arrays)
-        print(f"{title}: {', '.join(shown)}")
+        yield title, ", ".join(shown)
     for config in kind.configs(folder, info):
-        print(
-            f"encoder: {config.model_type}, {config.num_hidden_layers} layers, {config.hidden_size} wide, "
-            f"{config.vocab_size:,} word pieces"
-        )
-    for line in _facts(info):
-        print(line)
+        yield _encoder_fact(config)
+    yield from _info_facts(info)
+
+
+def _transformers_facts(folder: Path, encoder: Path) -> Iterator[Fact]:
+    from paddle_ranker.model.hugging_face.read import read_configuration, read_encoder_config, states_head
+    from paddle_ranker.model.hugging_face.sentences import stated_info, stated_length
+
+    config = read_encoder_config(encoder / "config.json")
+    yield _encoder_fact(config)
+    if states_head(folder):
+        values = read_configuration(encoder / "config.json")
+        count = len(values.get("id2label") or ()) or values.get("num_labels", 2)  # transformers' default
+        yield "head", "1 class, a logit" if count == 1 else f"{count} classes{', folded into a logit' * (count == 2)}"
+    vectors = stated_info(folder)
+    if vectors is not None:
+        yield "vectors", f"{vectors.size} numbers, pooling {vectors.pooling}, compared by {vectors.similarity}"
+    yield "max_seq_length", str(min(stated_length(encoder), config.longest_pair))
+
+
+def _encoder_fact(config: EncoderConfig) -> Fact:
+    size = f"{config.num_hidden_layers} layers, {config.hidden_size} wide, {config.vocab_size:,} word pieces"
+    return "encoder", f"{config.model_type}, {size}"
 
 
 def _size(size: Optional[int]) -> str:
     return "any" if size is None else str(size)
 
 
-def _facts(info: object) -> Iterator[str]:
-    """Yield a line for each fact that the folder's info states beside its kind."""
+def _info_facts(info: object) -> Iterator[Fact]:
+    """Yield each fact that the folder's info states beside its kind."""
     for name in ("max_seq_length", "calibration", "blend", "results", "training", "versions"):
         value = getattr(info, name, None)
         if isinstance(value, dict):
             value = ", ".join(f"{key} {json.dumps(one, ensure_ascii=False)}" for key, one in value.items())
         if value is not None and value != "":
-            yield f"{name}: {value}"
+            yield name, str(value)
     export = getattr(info, "export", None)
     if export is not None:
         sizes = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in export["files"].items())
-        yield f"exported with Paddle {export['paddle']}: {sizes}"
-        for engine, parity in export["parity"].items():
-            yield f"parity, {engine}: {', '.join(f'{name} {value:.2g}' for name, value in parity.items())}"
+        yield f"exported with Paddle {export['paddle']}", sizes
+        parities = export["parity"]
+        if not all(isinstance(parity, dict) for parity in parities.values()):  # the first exports of posts' models
+            parities = {"paddle_inference": parities}
+        for engine, parity in parities.items():
+            yield f"parity, {engine}", ", ".join(f"{name} {value:.2g}" for name, value in parity.items())
         if export.get("int8"):
             for row in export["int8"]["quality"]:
-                yield f"int8, {row['engine']}: {row['measure']} {row['before']:.4f} before, {row['after']:.4f} after"
+                before_and_after = f"{row['before']:.4f} before, {row['after']:.4f} after"
+                yield f"int8, {row['engine']}", f"{row['measure']} {before_and_after}"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

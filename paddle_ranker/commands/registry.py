@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 START, DATA, TRAIN, SCORE, FIND = "start", "training data", "train", "score and measure", "search"
 IMPROVE, SERVE, ENCODERS = "improve a ranker", "export and serve", "encoders"
+# What a model may be to a command (`Command.takes`); `doctor --model` says which commands take a model.
+RANKER, TRAINED_RANKER, MEMBER = "ranker", "trained ranker", "ranker of one network"
+TRAINED, EXPORTED, QUANTIZED = "trained model", "exported model", "exported model that can be quantized"
+ENCODER, WORD_PIECES = "encoder", "encoder of WordPiece"  # what trainings start from
+TOWER, MASKED_LM = "tower", "masked language model"  # a tower, or any encoder; an encoder with such a head
 GROUPS = (START, DATA, TRAIN, SCORE, FIND, IMPROVE, SERVE, ENCODERS)  # in the order in which people come to need them
 
 
@@ -29,6 +34,7 @@ class Command:
     help: what it does, in a line
     options: for a training command, the name of its options class in that module, which also has
         `train(options, on_evaluation)`
+    takes: what a model may be to be taken by this command: `RANKER`, `ENCODER` and the like, above
     group: title under which `paddle-ranker help` lists it: one of `GROUPS`, or a plugin's own, which comes after them
     """
 
@@ -36,6 +42,7 @@ class Command:
     help: str
     options: Optional[str] = None
     group: str = "more"
+    takes: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """Return the module."""
@@ -49,6 +56,18 @@ OF_KIND: Registry[str] = Registry("command of a kind of model", recipes="command
 OTHER_NAMES = {"export-to-serving": "export-serving"}
 _MODEL_OPTIONS = ("--model", "--init_from_ckpt", "--params_path", "--model_dir")
 
+_TAKES = {
+    **dict.fromkeys(("evaluate", "compare", "predict", "rank", "cascade", "distill", "search-serve"), (RANKER,)),
+    **dict.fromkeys(("search", "evaluate-recall"), (RANKER,)),
+    "mine": (RANKER, TOWER),
+    "calibrate": (TRAINED_RANKER,),
+    "blend": (MEMBER,),
+    "quantize": (QUANTIZED,),
+    "export-serving": (EXPORTED,),
+    "index": (TOWER,),
+    "export": (TRAINED,),
+    "convert": (ENCODER,),
+}
 for _group, _commands in {
     START: {
         "doctor": "say what is installed, which fast paths are on, and what to install",
@@ -90,7 +109,8 @@ for _group, _commands in {
     },
 }.items():
     for _name, _help in _commands.items():
-        COMMANDS.add(_name, Command(f"paddle_ranker.commands.{_name.replace('-', '_')}", _help, group=_group))
+        _module = f"paddle_ranker.commands.{_name.replace('-', '_')}"
+        COMMANDS.add(_name, Command(_module, _help, group=_group, takes=_TAKES.get(_name, ())))
 
 
 def list_commands() -> str:

@@ -69,7 +69,7 @@ class EvaluateOptions(MeasuringOptions):
     """Options of evaluation."""
 
     init_from_ckpt: str = option(
-        help="the ranker: a model folder, or its model_state.pdparams", name="model", leads=True
+        help="the ranker: a model folder or a name, OWNER/MODEL, of the Hugging Face hub", name="model", leads=True
     )
     baselines: bool = option(False, help="measure BM25 and a linear model on lexical features beside the ranker")
     scores_file: Optional[str] = option(

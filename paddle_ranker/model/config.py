@@ -340,7 +340,7 @@ def published_model(name: str) -> Published:
     raise CheckpointError(
         f"{quoted(name)} is neither a local folder nor a model name that is read here: those of PaddleNLP's ERNIE, "
         "ERNIE-Gram and BERT models are (for example ernie-3.0-medium-zh or bert-base-chinese). Check the spelling, or "
-        "give the path of a model folder, or of one of Hugging Face's BERT, ERNIE or RoBERTa"
+        "give the path of a model folder, or a name of the Hugging Face hub with its owner, BAAI/bge-reranker-base say"
     )
 
 

@@ -124,7 +124,8 @@ class PredictOptions(FileOptions):
     """Options of prediction."""
 
     params_path: str = option(
-        help="the ranker: a model folder, its model_state.pdparams, or the folder of an exported ranker",
+        help="the ranker: a model folder, its model_state.pdparams, the folder of an exported ranker, or a name, "
+        "OWNER/MODEL, of the Hugging Face hub",
         name="model",
         leads=True,
     )

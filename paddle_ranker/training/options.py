@@ -124,7 +124,9 @@ class RankerTrainingOptions(TokenizerOptions, LabelOptions, TrainingOptions):
     loss: str = option("bce", help=loss_help)
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
     model_name_or_path: str = option(
-        "ernie-3.0-medium-zh", help="where to start: a PaddleNLP model name, or a local model folder", name="model"
+        "ernie-3.0-medium-zh",
+        help="where to start: a folder, or a name of the Hugging Face hub or PaddleNLP",
+        name="model",
     )
     init_from_ckpt: Optional[str] = option(
         None, help="go on from a checkpoint: a folder, or its model_state.pdparams"

@@ -41,7 +41,7 @@ class ServeConfig(Limits):
         None,
         either=True,
         aliases=("--ranker",),
-        help="the ranker: a trained one's folder, an exported one's, or one for Paddle Serving",
+        help="the ranker: a trained one's folder, an exported one's, one for Paddle Serving, or a name, OWNER/MODEL",
     )
     host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0: every one of this machine's")
     port: int = option(8600, help="port to listen on; 0: a free one, which is printed", minimum=0, maximum=65535)

@@ -1,0 +1,223 @@
+"""What a model is and what works with it, found by opening it: what `doctor --model` reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paddle_ranker.commands import registry
+from paddle_ranker.commands.info import Fact, facts_of
+from paddle_ranker.errors import CheckpointError, RankerError, one_line
+from paddle_ranker.model.info import BLEND
+from paddle_ranker.model.tower import KIND as TOWER
+
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.model.exported import ExportedFolder
+    from paddle_ranker.model.opened import ModelInfo, RowEncoder
+    from paddle_ranker.scoring.loading import ScoringModel
+
+
+@dataclass
+class Examined:
+    """What was found of a model.
+
+    facts: what it is, where it lies, and what its files say
+    roles: what it may be to a command: `registry.Command.takes`
+    works: names of commands, engines and slots of the server that take it, and what they do
+    problem: why it does not open, and what to do; "" if it does
+    """
+
+    facts: list[Fact] = field(default_factory=list)
+    roles: set[str] = field(default_factory=set)
+    works: list[Fact] = field(default_factory=list)
+    problem: str = ""
+
+
+def examine_model(source: str) -> Examined:
+    """Find a model by its folder or name, open it, compute something with it, and return what was found."""
+    from paddle_ranker.model.pretrained import resolve_model
+    from paddle_ranker.model.recognised import recognise
+
+    found = Examined()
+    try:
+        path = resolve_model(source)
+        folder = path.parent if path.is_file() else path
+        place = f"{path.resolve()}" if Path(source).exists() else f"{path}, in the cache"
+        found.facts += [("found at", place), ("what", recognise(folder).what), *facts_of(path)]
+        found.facts += [("files", text) for text in _weights(folder)]
+        kind = _open(path, found)
+    except (RankerError, OSError) as error:
+        found.problem = one_line(error)
+        return found
+    found.works += [*_commands(found.roles, kind), *_slots(kind)]
+    return found
+
+
+def _weights(folder: Path) -> Iterator[str]:
+    """Yield the names and sizes of the large files of a folder, in a line."""
+    endings = (".safetensors", ".bin", ".pdparams", ".pdiparams", ".onnx")
+    there = [*folder.glob("*"), *folder.glob("*/*")]  # members of a blend, steps of sentence-transformers
+    files = sorted(path.relative_to(folder) for path in there if path.name.endswith(endings))
+    if files:
+        yield ", ".join(f"{file} ({(folder / file).stat().st_size / 1e6:,.1f} MB)" for file in files)
+
+
+def _open(path: Path, found: Examined) -> str:
+    """Open a model and compute with it, add what it turned out to be, and return its kind; "" of an encoder."""
+    from paddle_ranker import runtime
+    from paddle_ranker.export.quantize import GATES
+    from paddle_ranker.model.exported import is_exported
+    from paddle_ranker.model.kinds import KINDS, stated_kind
+    from paddle_ranker.model.opened import RANKER
+    from paddle_ranker.scoring.loading import open_model
+
+    runtime.prepare()
+    stated, began = stated_kind(path), time.perf_counter()
+    exported = is_exported(path)
+    if stated is None and not exported:
+        _open_encoder(path, found, began)
+        return ""
+    model = open_model(path, kind=None if stated is None else KINDS[stated])
+    _compute(model)
+    kind = model.info.kind
+    found.facts += _encoder_facts(model.row_encoder)
+    found.facts.append(("opens", f"in {time.perf_counter() - began:.1f} s, and computes"))
+    is_ranker = model.signature == RANKER
+    found.roles |= {registry.RANKER} if is_ranker else set()
+    found.roles |= {registry.TOWER} if kind == TOWER else set()
+    if exported:
+        found.roles |= {registry.EXPORTED} if is_ranker or kind == TOWER else set()
+        found.roles |= {registry.QUANTIZED} if kind in GATES else set()
+        found.works += _engines(path)
+        return kind
+    found.roles |= {registry.TRAINED} | ({registry.TRAINED_RANKER} if is_ranker else set())
+    if kind != BLEND:
+        found.roles |= {registry.ENCODER, registry.TOWER, registry.MEMBER} if is_ranker else {registry.ENCODER}
+    found.works += _engines_after_export()
+    return kind
+
+
+def _open_encoder(path: Path, found: Examined, began: float) -> None:
+    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.model.encoders import load_encoder
+    from paddle_ranker.model.recognised import recognise
+
+    loaded = load_encoder(path)
+    length = min(loaded.checkpoint.stated_length or loaded.config.longest_pair, loaded.config.longest_pair)
+    found.facts += _encoder_facts(loaded.pair_encoder(length))
+    found.facts.append(("opens", f"in {time.perf_counter() - began:.1f} s"))
+    found.roles |= {registry.ENCODER, registry.TOWER}
+    if isinstance(loaded.tokenizer, TokenizerFiles):
+        found.roles.add(registry.WORD_PIECES)
+    if recognise(path if path.is_dir() else path.parent).name == "pretraining":
+        found.roles.add(registry.MASKED_LM)
+
+
+def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
+    """Run made-up rows through a model; raises `CheckpointError` if what it computes is not finite."""
+    import numpy as np
+
+    from paddle_ranker.model.kinds import KINDS
+
+    rows = next(iter(KINDS[model.info.kind].sample_inputs(model.row_encoder, model.info)))
+    for name, array in model.engine.run(rows).items():
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"its {name} is not a finite number: the parameters are damaged; copy them again")
+
+
+def _encoder_facts(encoder: object) -> Iterator[Fact]:
+    """Yield what texts become: the tokenizer, the template of a pair and the longest pair of each text encoder."""
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+
+    members = getattr(encoder, "members", None) or (getattr(encoder, "texts", None),)  # of a blend; of pairs of posts
+    tower = getattr(encoder, "tokens", None)
+    for one in (tower,) if isinstance(tower, PairEncoder) else members:
+        if isinstance(one, PairEncoder):
+            shown = _single(one) if one is tower else _pair(one)
+            yield "tokenizer", f"{one.vocab_size:,} ids, {'WordPiece' if one.backend == 'builtin' else one.backend}"
+            yield f"a {'text' if one is tower else 'pair'}", f"{shown}, at most {one.max_seq_length:,} tokens"
+
+
+def _pair(encoder: PairEncoder) -> str:
+    template = encoder.template
+    before, between, after = (_tokens(encoder, ids) for ids in (template.before, template.between, template.after))
+    return " ".join([*before, "query", *between, "title", *after])
+
+
+def _single(encoder: PairEncoder) -> str:
+    before, after = (_tokens(encoder, ids) for ids in (encoder.template.text_before, encoder.template.text_after))
+    return " ".join([*before, "text", *after])
+
+
+def _tokens(encoder: PairEncoder, ids: Sequence[int]) -> list[str]:
+    tokens = {number: token for token, number in encoder.token_to_id.items() if number in ids}
+    return [tokens.get(number, str(number)) for number in ids]
+
+
+def _engines(path: Path) -> Iterator[Fact]:
+    """Open each engine that runs an exported model, and yield which do; of the others, why not."""
+    from paddle_ranker.model.exported import ExportedFolder
+    from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
+
+    folder: ExportedFolder = ExportedFolder.open(path if path.is_dir() else path.parent)
+    for name in exported_engines():
+        kind = ENGINES[name]
+        if not is_installed(name):
+            yield f"--engine {name}", f"not here: {kind.runs} is not installed"
+        else:
+            yield f"--engine {name}", _tried(name, folder) or f"{kind.runs}, in {_precisions(name)}"
+
+
+def _tried(engine: str, folder: ExportedFolder) -> str:
+    """Return why an engine does not open a folder; "" if it does."""
+    from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.scoring.engines.opening import open_engine
+
+    try:
+        open_engine(folder, LoadOptions(engine=engine, device="cpu"))
+    except RankerError as error:
+        return f"not here: {one_line(error)}"
+    return ""
+
+
+def _engines_after_export() -> Iterator[Fact]:
+    from paddle_ranker.scoring.engines.registry import DYGRAPH, ENGINES, exported_engines, is_installed
+
+    yield f"--engine {DYGRAPH}", ENGINES[DYGRAPH].runs
+    for name in exported_engines():
+        missing = "" if is_installed(name) else ", which is not installed"
+        yield f"--engine {name}", f"after paddle-ranker export: {ENGINES[name].runs}{missing}, in {_precisions(name)}"
+
+
+def _precisions(engine: str) -> str:
+    from paddle_ranker.scoring.engines.registry import ENGINES
+
+    return ", ".join(ENGINES[engine].precisions.get("cpu", ()))
+
+
+def _commands(roles: set[str], kind: str) -> Iterator[Fact]:
+    """Yield the commands that take a model of these roles, or have a version for its kind, by their groups."""
+    registry.COMMANDS.load_plugins()
+    groups: dict[str, list[str]] = {group: [] for group in registry.GROUPS}
+    for name, command in registry.COMMANDS.items():
+        has_own = f"{name} {kind}" in registry.OF_KIND and registry.TRAINED not in command.takes
+        if has_own or roles & set(command.takes):
+            groups.setdefault(command.group, []).append(name)
+    yield from ((group, ", ".join(names)) for group, names in groups.items() if names)
+
+
+def _slots(kind: str) -> Iterator[Fact]:
+    """Yield the server's options that take the model, and the paths that it answers at."""
+    from paddle_ranker.serving.core.slot_kinds import SLOTS
+    from paddle_ranker.serving.http.endpoints import ENDPOINTS
+
+    SLOTS.load_plugins()
+    ENDPOINTS.load_plugins()
+    for name, slot in SLOTS.items():
+        if kind in slot.kinds or (slot.takes_encoders and not kind):
+            paths = [path for endpoint in ENDPOINTS.values() if endpoint.slots == (name,) for path in endpoint.paths]
+            yield f"serve --{slot.option}", f"a {slot.what}: {', '.join(dict.fromkeys(paths))}"

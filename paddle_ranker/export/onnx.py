@@ -7,7 +7,6 @@ the shortcut in the last layer. It reads Paddle 3's graphs only.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import paddle
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import DependencyError, RankerError, in_checkout
+from paddle_ranker.export.onnx_data import move_onnx, save_onnx
 from paddle_ranker.export.parity import Parity, compare
 from paddle_ranker.model.opened import RANKER, Signature
 
@@ -52,6 +52,8 @@ def write_onnx(
 ) -> Parity:
     """Translate the static model `program` into the ONNX file `target`, which is written atomically.
 
+    The parameters of a large model are in a file beside it (`export.onnx_data`).
+
     Args:
         program: the graph's file; the parameters lie beside it.
         signature: the inputs and outputs of the model.
@@ -76,13 +78,13 @@ def write_onnx(
         _name_arrays(model, signature)
         _mend_group_norms(model, program)
         squeeze_scalars(model)
-        onnx.save(model, str(written))
+        save_onnx(model, written)
         try:
             onnx.checker.check_model(str(written), full_check=True)
         except Exception as error:
             raise RankerError(f"{target.name}: not a valid ONNX file ({error}); export without --onnx") from error
         parity = compare(expected, batches, OnnxModel(written).run, signature, "the ONNX file")
-        os.replace(written, target)
+        move_onnx(written, target)
     return parity
 
 

@@ -31,6 +31,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.export.gates import GATES, Gate, Quality, QuantizeOptions, file_facts
+from paddle_ranker.export.onnx_data import data_file, move_onnx, save_onnx
 from paddle_ranker.export.quantizer import Product, Quantizer, require_packages
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
@@ -182,7 +183,7 @@ def _quantize(
     for share in _SHARES_LEFT_OUT:
         left_out = by_error[: round(share * len(by_error))]
         model = quantizer.quantize(calibrated, left_out=left_out, full_range=full_range)
-        written.write_bytes(model.SerializeToString())
+        save_onnx(model, written)
         quality = judge()
         loss = max(-row.difference.estimate for row in quality)
         if loss <= limit:
@@ -237,7 +238,7 @@ def with_onnx(folder: ExportedFolder) -> ExportedFolder:
     else:
         largest = f"{max(parity.differences.values()):.1e}"
     print(f"{target}: made, largest difference {largest}")
-    return _with_facts(folder, target)
+    return _with_facts(folder, [path for path in (target, data_file(target)) if path.is_file()])
 
 
 @contextmanager
@@ -297,9 +298,8 @@ def measure_speed(
 def store(folder: ExportedFolder, written: Path, int8: dict[str, object]) -> Path:
     """Move the file into the folder and record it in the info file; if killed in between, the folder still opens."""
     target = folder.folder / f"{folder.prefix}.int8.onnx"
-    _with_facts(folder, forget=target)
-    os.replace(written, target)
-    _with_facts(folder, target, int8=int8)
+    _with_facts(folder, forget=[target, data_file(target)])
+    _with_facts(folder, move_onnx(written, target), int8=int8)
     return target
 
 
@@ -310,17 +310,17 @@ def _facts_of(folder: ExportedFolder) -> ExportFacts:
 
 def _with_facts(
     folder: ExportedFolder,
-    file: Optional[Path] = None,
+    files: Sequence[Path] = (),
     *,
-    forget: Optional[Path] = None,
+    forget: Sequence[Path] = (),
     int8: Optional[dict[str, object]] = None,
 ) -> ExportedFolder:
-    """Record in the folder's info file that `file` was added or `forget` removed, and what quantizing measured."""
+    """Record in the folder's info file that `files` were added or `forget` removed, and what quantizing measured."""
     facts = _facts_of(folder)
-    facts["files"] = {name: size for name, size in facts["files"].items() if forget is None or name != forget.name}
-    if file is not None:
-        facts["files"][file.name] = file.stat().st_size
-    if forget is not None or int8 is not None:
+    removed = [path.name for path in forget]
+    facts["files"] = {name: size for name, size in facts["files"].items() if name not in removed}
+    facts["files"].update((path.name, path.stat().st_size) for path in files)
+    if forget or int8 is not None:
         facts["int8"] = int8
     info = with_export(folder.info, facts)
     folder.kind.write_info(folder.folder, info)

@@ -78,7 +78,9 @@ class Quantizer:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(folded)
         onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-        self.model: onnx.ModelProto = onnx.load(str(folded))
+        self.model: onnx.ModelProto = onnx.load(str(folded), load_external_data=False)
+        # Of a large model's parameters, those that were not folded are where they were.
+        onnx.external_data_helper.load_external_data_for_model(self.model, str(source.parent))
         folded.unlink()
         self._weights = {one.name: one for one in self.model.graph.initializer}
         self.products = [

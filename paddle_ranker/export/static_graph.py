@@ -149,4 +149,4 @@ def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -
         )
 
 
-_ENDINGS = (*GRAPH_FORMATS, "pdiparams", "onnx", "int8.onnx")
+_ENDINGS = (*GRAPH_FORMATS, "pdiparams", "onnx", "onnx.data", "int8.onnx", "int8.onnx.data")

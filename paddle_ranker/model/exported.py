@@ -5,6 +5,7 @@
 | `<prefix>.json` or `<prefix>.pdmodel` | the graph, as Paddle 3 or Paddle 2.6 writes it |
 | `<prefix>.pdiparams` | its parameters |
 | `<prefix>.onnx`, `<prefix>.int8.onnx` | the same model for other engines, if the user asked for these files |
+| `<prefix>.onnx.data`, `<prefix>.int8.onnx.data` | their parameters, if they are large |
 | `config.json`, the tokenizer's files | as in a ranker's folder; a blend has them in the members' folders |
 | `ranker.json` | as in a ranker's folder; `export` holds the facts of the static model |
 

@@ -16,6 +16,7 @@ from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.export import onnx_data
 from paddle_ranker.export import quantize as quantized
 from paddle_ranker.export.quantizer import Calibrated, Quantizer, activation_scale, quantize_weight
 from paddle_ranker.metrics.intervals import Interval
@@ -247,17 +248,34 @@ def test_products_are_left_out_until_the_loss_is_small(
 
 
 @parity
-def test_a_missing_onnx_file_is_made(folder: Path, dev: Path, call: Call) -> None:
+def test_a_missing_onnx_file_is_made_and_a_large_one_s_parameters_lie_beside_it(
+    folder: Path, dev: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = ExportedFolder.open(folder)
     assert opened.onnx is not None and opened.info.export is not None
+    before = Ranker.load(folder, engine="onnx").score(["a b"], ["b c"])
     opened.onnx.unlink()
     files = {name: size for name, size in opened.info.export["files"].items() if not name.endswith(".onnx")}
     opened.info.export["files"] = files
     opened.kind.write_info(folder, opened.info)
-    status, printed, _ = command(call, folder, dev, "--max_loss", 1)
-    assert status == 0 and "made, largest difference" in printed
+    monkeypatch.setattr(onnx_data, "LARGE", 0)
+    monkeypatch.setattr(onnx_data, "LARGE_PARAMETER", 100)
+    status, printed, error = command(call, folder, dev, "--max_loss", 1)
+    assert status == 0, error
+    assert "made, largest difference" in printed
     again = ExportedFolder.open(folder)
-    assert again.onnx and again.int8
+    assert again.onnx and again.int8 and again.info.export
+    for path in (again.onnx, again.int8):
+        beside = onnx_data.data_file(path)
+        assert again.info.export["files"][beside.name] == beside.stat().st_size > 1000
+    np.testing.assert_allclose(Ranker.load(folder, engine="onnx").score(["a b"], ["b c"]), before, atol=1e-6)
+    monkeypatch.undo()
+    large = Ranker.load(folder, engine="onnx", precision="int8").score(["a b"], ["b c"])
+    assert command(call, folder, dev, "--max_loss", 1)[0] == 0
+    assert not onnx_data.data_file(again.int8).exists()  # it is small now
+    assert "int8.onnx.data" not in str(ExportedFolder.open(folder).info.export)
+    small = Ranker.load(folder, engine="onnx", precision="int8").score(["a b"], ["b c"])
+    np.testing.assert_allclose(small, large, atol=1e-6)
 
 
 @parity

@@ -57,8 +57,13 @@ class PaddleInferenceEngine:
         if kind == "cpu":
             self.batch_tokens = CPU_BATCH_TOKENS * self._threads
         predictor = self._load(folder)
-        # Clones share its parameters. It computes nothing more itself: a predictor cannot be cloned while it computes.
-        self._predictors: Pool[Predictor] = Pool(predictor.clone)
+        self._predictors: Pool[Predictor]
+        if folder.program.suffix == ".json":
+            # Paddle 3's clones copy all parameters: the one that is there computes, and another is loaded if need be.
+            self._predictors = Pool(lambda: self._load(folder), predictor)
+        else:
+            # Clones share its parameters. It computes nothing itself: a predictor cannot be cloned while it computes.
+            self._predictors = Pool(predictor.clone)
 
     def run(self, arrays: Arrays) -> Arrays:
         """Return a dict from name to array of the outputs in `signature.read`."""

@@ -1,0 +1,51 @@
+"""Large ONNX files: their parameters lie in a file beside the graph, which engines map into memory.
+
+A graph with its parameters is parsed and copied whole, by every process, and can have 2 GB at most. Parameters that are
+mapped are read when they are used, and processes share their pages.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+LARGE = 256 * 1024 * 1024  # bytes of a model from which on its parameters get a file of their own
+LARGE_PARAMETER = 1024 * 1024
+
+
+def data_file(path: Path) -> Path:
+    """Return the file that holds a large ONNX file's parameters, whether or not it exists."""
+    return path.with_name(f"{path.name}.data")
+
+
+def save_onnx(model: Any, path: Path) -> None:
+    """Write an ONNX model, which is not to be used afterwards: its large parameters may be only on the disk then."""
+    import onnx
+
+    data_file(path).unlink(missing_ok=True)
+    if model.ByteSize() < LARGE:
+        path.write_bytes(model.SerializeToString())
+        return
+    onnx.save_model(
+        model,
+        str(path),
+        save_as_external_data=True,
+        location=data_file(path).name,
+        size_threshold=LARGE_PARAMETER,
+        convert_attribute=True,  # parameters are nodes of the kind Constant, too
+    )
+
+
+def move_onnx(written: Path, target: Path) -> list[Path]:
+    """Replace an ONNX file, with its parameters, by another of the same name; return the files that there are now.
+
+    A process that is killed in between leaves no graph with another's parameters, but none.
+    """
+    if data_file(target).exists() or data_file(written).exists():
+        target.unlink(missing_ok=True)
+        data_file(target).unlink(missing_ok=True)
+    moved = [path for path in (data_file(written), written) if path.is_file()]
+    for path in moved:
+        os.replace(path, target.parent / path.name)
+    return [target.parent / path.name for path in moved]

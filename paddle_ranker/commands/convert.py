@@ -52,6 +52,12 @@ class ConvertOptions(Options):
     normalize: Optional[bool] = option(
         None, help="likewise: whether vectors get length 1 (default: as the folder says)"
     )
+    query_prompt: Optional[str] = option(
+        None, help='likewise: text that precedes every query, "query: " of e5 (default: as the folder says)'
+    )
+    text_prompt: Optional[str] = option(
+        None, help='likewise: text that precedes every other text, "passage: " of e5 (default: as the folder says)'
+    )
     drop_match_embeddings: bool = option(
         False, help="with --to hf: leave out match embeddings, which transformers lacks; this changes the scores"
     )
@@ -60,7 +66,7 @@ class ConvertOptions(Options):
         super().__post_init__()
         if self.drop_match_embeddings and self.to != "hf":
             raise UsageError("--drop_match_embeddings belongs to --to hf: drop it, or add that")
-        for name in ("pooling", "normalize"):
+        for name in ("pooling", "normalize", "query_prompt", "text_prompt"):
             if getattr(self, name) is not None and self.to not in _TOWERS:
                 raise UsageError(f"--{name} belongs to --to {' or '.join(_TOWERS)}: drop it, or add that")
 
@@ -236,6 +242,9 @@ def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str,
     from paddle_ranker.model.tower_network import load_tower
 
     model = load_tower(source, LoadOptions(pooling=options.pooling, normalize=options.normalize))
+    given = {"query_prompt": options.query_prompt, "text_prompt": options.text_prompt}
+    prompts = {name: prompt for name, prompt in given.items() if prompt is not None}
+    model = dataclasses.replace(model, info=dataclasses.replace(model.info, **prompts))
     state = model.network.own_state()
     if model.info.pooling != "pooler":  # it may be random, and must not look trained
         state = {name: value for name, value in state.items() if not name.startswith(f"{ENCODER}pooler.")}

@@ -10,6 +10,7 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
+from paddle_ranker.commands.convert import ConvertOptions
 from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.info import main as info
@@ -134,6 +135,16 @@ def test_a_folder_of_sentence_transformers_has_equal_vectors_in_and_out(
         expected(again, settings.get("max_seq_length", 512), prompts.get("passage", "")), wanted, atol=1e-5
     )
     np.testing.assert_allclose(Tower.open(again).query_vectors(TEXTS), queries, atol=1e-5)
+
+
+def test_prompts_that_the_folder_does_not_say_are_kept_by_the_tower(hugging_face: Path, tmp_path: Path) -> None:
+    """Folders of e5 do not name theirs."""
+    ours, prompts = tmp_path / "ours", ["--query_prompt", "语言:", "--text_prompt", "深"]
+    with pytest.raises(UsageError, match="--query_prompt belongs to --to tower or sentence-transformers"):
+        ConvertOptions(source="a", target="b", query_prompt="语言:")
+    assert convert([str(hugging_face), str(ours), "--to", "tower", "--pooling", "mean", *prompts]) == 0
+    np.testing.assert_allclose(Tower.open(ours).query_vectors(TEXTS), expected(hugging_face, prompt="语言:"), atol=1e-5)
+    np.testing.assert_allclose(Tower.open(ours).vectors(TEXTS), expected(hugging_face, prompt="深"), atol=1e-5)
 
 
 def test_a_folder_that_says_nothing_is_pooled_as_asked_and_else_by_the_mean(

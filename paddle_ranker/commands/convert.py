@@ -242,9 +242,14 @@ def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str,
     from paddle_ranker.model.tower_network import load_tower
 
     model = load_tower(source, LoadOptions(pooling=options.pooling, normalize=options.normalize))
-    given = {"query_prompt": options.query_prompt, "text_prompt": options.text_prompt}
-    prompts = {name: prompt for name, prompt in given.items() if prompt is not None}
-    model = dataclasses.replace(model, info=dataclasses.replace(model.info, **prompts))
+    query, text = (
+        stated if given is None else given
+        for stated, given in (
+            (model.info.query_prompt, options.query_prompt),
+            (model.info.text_prompt, options.text_prompt),
+        )
+    )
+    model = dataclasses.replace(model, info=dataclasses.replace(model.info, query_prompt=query, text_prompt=text))
     state = model.network.own_state()
     if model.info.pooling != "pooler":  # it may be random, and must not look trained
         state = {name: value for name, value in state.items() if not name.startswith(f"{ENCODER}pooler.")}

@@ -10,7 +10,6 @@ architectures.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig, config_by_name, read_config
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.families import EncoderFamily, Named, family_of, pair_encoder_of
+from paddle_ranker.model.families import EncoderFamily, Named, brought_tokenizer, family_of, pair_encoder_of
 from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file
 from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
 from paddle_ranker.model.hugging_face.sentences import stated_length
@@ -109,18 +108,12 @@ def _of_hugging_face(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{file}: {error}") from error
 
     length = stated_length(folder)
-    return Checkpoint(file, model.config, named, model.arrays, lambda: _brought_tokenizer(folder, family), length)
+    return Checkpoint(file, model.config, named, model.arrays, lambda: brought_tokenizer(folder, family), length)
 
 
 def _tokenizer_of(folder: Path, family: EncoderFamily) -> ModelTokenizer:
     """Return the tokenizer of a folder of ours, or of PaddleNLP's, which may have it as transformers' folders do."""
-    return _brought_tokenizer(folder, family) if has_no_library_file(folder) else read_tokenizer(folder)
-
-
-def _brought_tokenizer(folder: Path, family: EncoderFamily) -> ModelTokenizer:
-    with tempfile.TemporaryDirectory() as temporary:
-        family.bring_tokenizer(folder, Path(temporary))
-        return read_tokenizer(Path(temporary))
+    return brought_tokenizer(folder, family) if has_no_library_file(folder) else read_tokenizer(folder)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Importing it does not import Paddle: servers without it make their pair encoders
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,6 +137,27 @@ def pair_encoder_of(
     encoder = family_of(config.model_type).pair_encoder(files, max_seq_length, tokenizer)
     require_tokenizer_fits(encoder.vocab_size, encoder.pad_id, config, files.may_fall_short)
     return encoder
+
+
+def brought_tokenizer(folder: Path, family: EncoderFamily) -> ModelTokenizer:
+    """Return the tokenizer of a transformers folder; raises `CheckpointError` if it cannot be used."""
+    with tempfile.TemporaryDirectory() as temporary:
+        family.bring_tokenizer(folder, Path(temporary))
+        return read_tokenizer(Path(temporary))
+
+
+def pair_encoder_of_hugging_face(folder: Path) -> PairEncoder:
+    """Return the pair encoder of a transformers folder that classifies, with the length that it states.
+
+    Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files. The weights are not read.
+    """
+    from paddle_ranker.model.hugging_face.read import find_encoder, read_encoder_config
+    from paddle_ranker.model.hugging_face.sentences import stated_length
+
+    inner = find_encoder(folder) or folder
+    config = read_encoder_config(inner / "config.json")
+    tokenizer = brought_tokenizer(inner, family_of(config.model_type))
+    return pair_encoder_of(tokenizer, config, min(stated_length(inner), config.longest_pair))
 
 
 def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:

@@ -191,7 +191,8 @@ def test_pieces_and_merges_alone_are_roberta_s_tokenizer(folder: Path, tmp_path:
     if type(library.model).__name__ != "BPE":
         return
     source, target = tmp_path / "hf", tmp_path / "ours"
-    source.mkdir(), target.mkdir()
+    source.mkdir()
+    target.mkdir()
     library.model.save(str(source))
     assert sorted(path.name for path in source.iterdir()) == ["merges.txt", "vocab.json"]
     bring_library_tokenizer(source, target)

@@ -23,6 +23,7 @@ from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ra
 from paddle_ranker.model.kinds import load_ranker, stated_kind
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.networks.deberta import relative_buckets
+from paddle_ranker.serving.clients.base import load_pair_encoder
 from tests.model.family_cases import CASES, SPECIAL, WORDS, expected, inputs, weights
 
 pytestmark = pytest.mark.parity
@@ -180,6 +181,8 @@ def test_a_folder_is_a_ranker_as_it_lies_there(tmp_path: Path, capsys: pytest.Ca
     folder = write_folder(tmp_path / "hf", "xlm-roberta")
     scores = Ranker.load(folder).score(QUERIES, TITLES)
     convert(ConvertOptions(source=str(folder), target=str(tmp_path / "ours")))
+    rows = [load_pair_encoder(path).encode(QUERIES, TITLES) for path in (folder, tmp_path / "ours")]  # of clients
+    assert rows[0].pad(np.arange(4))["input_ids"].tolist() == rows[1].pad(np.arange(4))["input_ids"].tolist()
     np.testing.assert_array_equal(scores, Ranker.load(tmp_path / "ours").score(QUERIES, TITLES))
     pairs = "".join(f"{query}\t{title}\n" for query, title in zip(QUERIES, TITLES))
     (tmp_path / "pairs.tsv").write_text(pairs, encoding="utf-8")

@@ -16,7 +16,8 @@ from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.exported import is_exported, open_exported_ranker
-from paddle_ranker.model.families import make_pair_encoder
+from paddle_ranker.model.families import make_pair_encoder, pair_encoder_of_hugging_face
+from paddle_ranker.model.hugging_face.read import states_head
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
 from paddle_ranker.model.kinds import kind_of
 from paddle_ranker.model.load_options import LoadOptions
@@ -33,13 +34,15 @@ LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; more than any request can ask for, 
 
 
 def load_pair_encoder(folder: Folder) -> PairRowEncoder:
-    """Return the pair encoder of an exported ranker, a `serving_client` folder or a trained ranker.
+    """Return the pair encoder of an exported ranker, a `serving_client` folder, a trained ranker or a transformers one.
 
     Raises `CheckpointError` if the folder does not record a tokenizer and a maximum length, or is an unexported blend.
     """
     path = Path(folder)
     if is_exported(path):
         return open_exported_ranker(path).row_encoder()
+    if states_head(path):
+        return pair_encoder_of_hugging_face(path)
     info = RankerInfo.read(path)
     config = read_config(path)
     if info is None or (config is None and info.kind != BLEND):

@@ -298,7 +298,7 @@ def measure_speed(
 def store(folder: ExportedFolder, written: Path, int8: dict[str, object]) -> Path:
     """Move the file into the folder and record it in the info file; if killed in between, the folder still opens."""
     target = folder.folder / f"{folder.prefix}.int8.onnx"
-    _with_facts(folder, forget=[target, data_file(target)])
+    folder = _with_facts(folder, forget=[target, data_file(target)])
     _with_facts(folder, move_onnx(written, target), int8=int8)
     return target
 

@@ -182,7 +182,7 @@ def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
         fields_of(options_class),
         key=lambda field: (
             field.default is not REQUIRED and not field.metadata["positional"],
-            not field.metadata["either"],
+            not (field.metadata["either"] or field.metadata["positional"]),
             field.name == "debug",
             field.metadata["shared"],
         ),

@@ -11,8 +11,8 @@ import sys
 from contextlib import suppress
 from typing import Any, cast
 
-# ONNX Runtime from 1.29 on; Hugging Face's libraries, among others (https://consoledonottrack.com).
-_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+# ONNX Runtime from 1.29 on; Hugging Face's libraries, among others (https://consoledonottrack.com); these alone.
+_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 # Read in the user's HOME even where that is read-only: the variable, the folder, and what must be inside it already.
 _CACHES = (("PADDLE_RANKER_CACHE", ".cache/paddle_ranker", ""), ("PPNLP_HOME", ".paddlenlp", "packages"))
 

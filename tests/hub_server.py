@@ -30,6 +30,7 @@ class Hub:
 
     Attributes:
         asked: method and path of each request, in order.
+        sent: the names of the files whose contents were sent, in order.
         agents: the User-Agent of each request.
         commit: the commit that the branch main is at.
         token: what a request must bear; None: nothing.
@@ -40,6 +41,7 @@ class Hub:
 
     folders: dict[str, Path] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
     commit: str = COMMIT
     token: Optional[str] = None
@@ -50,11 +52,6 @@ class Hub:
     truncated: int = 0
     address: str = ""
     cdn: str = ""
-
-    def downloads(self) -> list[str]:
-        """Return the paths of bodies that were sent, without their repositories."""
-        paths = [line.partition(" ")[2] for line in self.asked if line.startswith("GET ") and "/api/" not in line]
-        return [path.partition(f"/{self.commit}/")[2] for path in paths]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -114,8 +111,11 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": self.hub.commit, "Accept-Ranges": "bytes"}
         if redirects and len(body) > LARGE:
             headers.update({"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(body))})
+            headers.update({"X-Xet-Hash": etag, "X-Xet-Refresh-Route": f"{self.hub.address}/api/xet"})
             headers["Location"] = f"{self.hub.cdn}/cdn/{repository}/{self.hub.commit}/{file}"
             return self._send(302, b"", headers)
+        if self.command == "GET":
+            self.hub.sent.append(file)
         wanted = self.headers.get("Range", "")
         if not wanted:
             return self._send(200, body, headers)
@@ -149,7 +149,8 @@ def hub_environment(folder: Path, endpoint: str, patch: pytest.MonkeyPatch, **va
 
     given = {"HF_HOME": str(folder / "hf"), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **variables}
     with patch.context() as context:
-        for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN",
+                     "HF_HUB_DISABLE_XET"):  # fmt: skip
             context.delenv(name, raising=False)
         for name, value in given.items():
             context.setenv(name, value)

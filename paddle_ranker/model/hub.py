@@ -111,7 +111,24 @@ def fetch_model(name: HubName) -> Path:
         found = api.model_info(
             name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
-    return _Transfer(name, api, found).run()
+    with _resumable():
+        return _Transfer(name, api, found).run()
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Let files come over HTTP, by ranges: an interrupted transfer by Xet, the hub's other way, begins anew.
+
+    Xet also asks further hosts than the endpoint. `HF_HUB_DISABLE_XET=0` chooses it all the same.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = before or "HF_HUB_DISABLE_XET" not in os.environ
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
 
 
 def missing_file(folder: Path) -> str:

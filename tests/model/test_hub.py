@@ -69,10 +69,11 @@ def refused(message: str) -> None:
 def test_a_name_is_fetched_once_and_scores_as_its_folder(hub: Hub, folder: Path, tmp_path: Path) -> None:
     here = Ranker.load(folder).score(["w1 w2"], ["w9 w1"])
     assert Ranker.load(NAME).score(["w1 w2"], ["w9 w1"]) == here
-    assert set(hub.downloads()) == FILES  # no code, no pickle, no other formats, nothing that tokenizer.json holds
-    assert hub.downloads()[-1] == "model.safetensors"
+    assert set(hub.sent) == FILES  # no code, no pickle, no other formats, nothing that tokenizer.json holds
+    assert hub.sent[-1] == "model.safetensors"
     assert all("paddle" not in agent.lower() and "torch" not in agent for agent in hub.agents)
     hub.asked.clear()
+    hub.sent.clear()
     assert Ranker.load(NAME).score(["w1 w2"], ["w9 w1"]) == here
     assert hub.asked == []
     with seen(tmp_path, hub.address, HF_HUB_OFFLINE="1"):
@@ -89,7 +90,7 @@ def test_commands_take_names(hub: Hub, folder: Path, capsys: pytest.CaptureFixtu
     assert main(["compare", f"one={NAME}@v1", f"two={folder}", "--test", "taught.tsv"]) == 1  # too few labels
     assert "no such file" not in capsys.readouterr().err
     assert main(["convert", f"{NAME}@v1", "ours"]) == 0
-    assert len(hub.downloads()) == len(FILES)
+    assert len(hub.sent) == len(FILES)
 
 
 def test_a_local_folder_comes_first_and_a_misspelt_path_is_not_looked_up(hub: Hub, folder: Path) -> None:
@@ -115,13 +116,15 @@ def test_what_is_no_name_of_a_hub(text: str) -> None:
 def test_the_cache_is_read_as_other_programs_leave_it(hub: Hub, tmp_path: Path) -> None:
     from huggingface_hub import snapshot_download
 
-    theirs = Path(snapshot_download(NAME, allow_patterns=["*.json"], ignore_patterns=["*.onnx"]))
+    with seen(tmp_path, hub.address, HF_HUB_DISABLE_XET="1"):
+        theirs = Path(snapshot_download(NAME, allow_patterns=["*.json"]))
     hub.asked.clear()
+    hub.sent.clear()
     with seen(tmp_path, hub.address, HF_HUB_OFFLINE="1"), pytest.raises(CheckpointError) as error:
         find_model(NAME)
     assert f"{theirs} lacks model.safetensors, and HF_HUB_OFFLINE keeps" in str(error.value)
     assert hub.asked == []
-    assert find_model(NAME) == theirs and hub.downloads() == ["model.safetensors"]
+    assert find_model(NAME) == theirs and hub.sent == ["model.safetensors"]
     own = theirs.parents[1].rename(tmp_path / cached(tmp_path).name)
     with seen(tmp_path, "http://127.0.0.1:9", HF_HUB_CACHE=str(own.parent)):
         assert find_model(NAME).parents[1] == own
@@ -142,10 +145,11 @@ def test_another_commit_is_fetched_beside_and_shards_with_their_index(hub: Hub, 
     hub.folders[NAME] = split
     here = Ranker.load(folder).score(["w1 w2"], ["w9 w1"])
     assert Ranker.load(NAME).score(["w1 w2"], ["w9 w1"]) == here
-    assert {"model.safetensors.index.json", "model-00001-of-00001.safetensors"} < set(hub.downloads())
+    assert {"model.safetensors.index.json", "model-00001-of-00001.safetensors"} < set(hub.sent)
     (find_model(NAME) / "model-00001-of-00001.safetensors").unlink()
     hub.asked.clear()
-    assert find_model(NAME).is_dir() and len(hub.downloads()) == 0  # linked again to what is on the disk
+    hub.sent.clear()
+    assert find_model(NAME).is_dir() and len(hub.sent) == 0  # linked again to what is on the disk
 
 
 def _header(folder: Path) -> bytes:

@@ -12,15 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import UsageError, listed, quoted
-from paddle_ranker.metrics.ranking import Booleans, Floats
 
 _CONDITION = re.compile(r"\s*([^\s=!<>]+)(?:\s*(!=|<=|>=|=|<|>)|\s+(in)\s)(.*)", re.S)
 _NAMED = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "in": "in"}
-_ORDER: dict[str, Callable[[float, float], bool]] = {
+ORDER: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
 }  # fmt: skip
 
@@ -46,40 +43,33 @@ class Condition:
             return False
         given, wanted = number_of(value), number_of(self.values[0])
         if given is not None and wanted is not None:
-            return _ORDER[self.operator](given, wanted)
+            return ORDER[self.operator](given, wanted)
         if given is not None or wanted is not None:
             return False
         order: int = (str(value) > self.values[0]) - (str(value) < self.values[0])
-        return _ORDER[self.operator](order, 0)
-
-    def holds_for(self, numbers: Floats) -> Booleans:
-        """Return what `holds` says of many finite numbers, `[n]`."""
-        if self.operator in ("=", "in", "!="):
-            return np.isin(numbers, list(self._numbers), invert=self.operator == "!=")
-        wanted = number_of(self.values[0])
-        if wanted is None:
-            return np.zeros(len(numbers), bool)
-        found: Booleans = _ORDER[self.operator](numbers, wanted)  # type: ignore[arg-type,assignment]
-        return found
+        return ORDER[self.operator](order, 0)
 
     def _equals(self, value: object) -> bool:
         """Return whether a value equals one of the condition's; their number does not matter to its time."""
         if isinstance(value, bool):
-            return str(value).lower() in self._lower
+            return str(value).lower() in self.lower
         if not isinstance(value, (str, int, float)):
             return False
-        return str(value) in self._texts or (bool(self._numbers) and number_of(value) in self._numbers)
+        return str(value) in self.texts or (bool(self.numbers) and number_of(value) in self.numbers)
 
     @cached_property
-    def _texts(self) -> frozenset[str]:
+    def texts(self) -> frozenset[str]:
+        """The values as they are written."""
         return frozenset(self.values)
 
     @cached_property
-    def _lower(self) -> frozenset[str]:
+    def lower(self) -> frozenset[str]:
+        """The values in small letters, as truth values are compared."""
         return frozenset(value.lower() for value in self.values)
 
     @cached_property
-    def _numbers(self) -> frozenset[float]:
+    def numbers(self) -> frozenset[float]:
+        """Those of the values that are numbers."""
         return frozenset(number for number in map(number_of, self.values) if number is not None)
 
 

@@ -23,12 +23,12 @@ from typing import NamedTuple, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
-from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
+from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.faiss_index import FaissSegment
+from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.storage.atomic import new_folder
@@ -76,7 +76,7 @@ class Segment:
         words = {n[len(WORDS) :]: array for n, array in self.arrays.items() if n.startswith(WORDS)}
         self.postings = Postings.read(words) if words else None
         self.matching = lru_cache(maxsize=16)(self._matching)
-        self._numbers = lru_cache(maxsize=4)(self._numbers_of)
+        self._values = lru_cache(maxsize=64)(self._arranged_values)
 
     def __len__(self) -> int:
         return self.count
@@ -159,35 +159,32 @@ class Segment:
 
     def values_of(self, field: str, most: Optional[int] = None) -> list[object]:
         """Return the values of a field; of one with more than `most` bytes of them, the first alone."""
-        if field not in self.fields:
-            return []
-        ends = np.flatnonzero(self._blobs["fields.jsonl"] == ord("\n"))
-        number = self.fields.index(field)
-        line = self._blobs["fields.jsonl"][int(ends[number - 1]) + 1 if number else 0 : int(ends[number])]
+        line = self._line_of(field)
         if most is None or len(line) <= most:
             values: list[object] = json.loads(bytes(line))
             return values
         text = bytes(line[:most]).decode("utf-8", "ignore")
         return [json.JSONDecoder().raw_decode(text, text.index("[") + 1)[0]]
 
+    def _line_of(self, field: str) -> NDArray[np.uint8]:
+        """Return the line of `fields.jsonl` with the values of a field, an empty list if there is no such field."""
+        if field not in self.fields:
+            return np.frombuffer(b"[]", np.uint8)
+        ends = np.flatnonzero(self._blobs["fields.jsonl"] == ord("\n"))
+        number = self.fields.index(field)
+        return self._blobs["fields.jsonl"][int(ends[number - 1]) + 1 if number else 0 : int(ends[number])]
+
+    def _arranged_values(self, field: str) -> FieldValues:
+        return FieldValues(self._line_of(field))
+
     def _matching(self, where: Filter) -> Booleans:
         """Return which documents meet a filter, `[n] bool`; the last ones asked for are kept."""
         meet = np.ones(self.count, bool)
         for condition in where.conditions:
-            numbers = self._numbers(condition.field)
-            if numbers is None:
-                holds = np.array([*map(condition.holds, self.values_of(condition.field))], bool)
-            else:
-                holds = condition.holds_for(numbers)
+            holds = self._values(condition.field).meeting(condition)
             # The code of a document without the field, -1, is the last place.
             meet &= np.append(holds, condition.holds(None))[self.codes_of(condition.field)]
         return meet
-
-    def _numbers_of(self, field: str) -> Optional[Floats]:
-        """Return the values of a field as numbers, if all are; those last asked for are kept."""
-        values = self.values_of(field)
-        numbers = [number_of(value) if type(value) in (int, float) else None for value in values]
-        return None if None in numbers else np.array(numbers, np.float64)
 
 
 def _blob(path: Path) -> NDArray[np.uint8]:

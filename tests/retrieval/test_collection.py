@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Optional
 import numpy as np
 import pytest
 
+from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.tokens import words_and_bigrams
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
+from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Condition, Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
@@ -112,13 +115,65 @@ def test_what_an_unfinished_addition_has_encoded_is_taken_up(tmp_path: Path, mon
         assert {path.name for path in folder.iterdir()} - collection.info.files() == {"index.json", "writer.lock"}
 
 
-def test_numbers_are_compared_together_as_they_are_one_by_one() -> None:
-    values = [7, 7.0, -1, 0, 2.5, 2**60, 10**300]
-    numbers = np.array([float(value) for value in values])
-    for compared in ("=", "!=", "<", "<=", ">", ">="):
-        for wanted in ("7", "7.0", "seven", "", "-1", "1e300", str(2**60), "true"):
-            condition = Condition("f", compared, (wanted,))
-            assert condition.holds_for(numbers).tolist() == [condition.holds(value) for value in values]
-    several = Condition("f", "in", ("2.5", "x", "0"))
-    assert several.holds_for(numbers).tolist() == [several.holds(value) for value in values]
-    assert several.holds("x") and several.holds("0.0") and not several.holds(True) and not several.holds(None)
+def test_values_are_compared_together_as_they_are_one_by_one() -> None:
+    values = [
+        "zh",
+        7,
+        "7.0",
+        7.0,
+        "",
+        'b,"c',
+        "🍎",
+        "é",
+        True,
+        False,
+        "true",
+        2.5,
+        2**60,
+        10**300,
+        10**400,
+        -1,
+        "-1",
+        None,
+    ]
+    wanted = [
+        "7",
+        "7.0",
+        "07",
+        "seven",
+        "",
+        'b,"c',
+        "🍎",
+        "-1",
+        "1e300",
+        str(2**60),
+        str(10**400),
+        "true",
+        "TRUE",
+        "zi",
+    ]
+    arranged = FieldValues(np.frombuffer(json.dumps(values, ensure_ascii=False).encode(), np.uint8))
+    conditions = [Condition("f", compared, (one,)) for compared in ("=", "!=", "<", "<=", ">", ">=") for one in wanted]
+    for condition in [*conditions, Condition("f", "in", ("2.5", "x", "false", "é")), Condition("f", "in", ())]:
+        found = arranged.meeting(condition).tolist()
+        assert found == [condition.holds(value) for value in values], condition
+    several = conditions[0]
+    assert several.holds(7) and several.holds("7.0") and not several.holds(True) and not several.holds(None)
+    assert not FieldValues(np.frombuffer(b"[]", np.uint8)).meeting(several).size
+    with pytest.raises(CheckpointError, match="not as they were written"):
+        FieldValues(np.frombuffer(b'["a","b"]', np.uint8))
+
+
+def test_a_text_is_found_among_many_without_reading_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = json.dumps([f"https://example.org/{number}" for number in range(5_000)]).encode()
+    arranged, read = FieldValues(np.frombuffer(line, np.uint8)), list[bytes]()
+    whole = json.loads
+
+    def loads(data: bytes) -> object:
+        read.append(data)
+        return whole(data)
+
+    monkeypatch.setattr(json, "loads", loads)
+    assert arranged.meeting(Condition("url", "=", ("https://example.org/4321",))).nonzero()[0].tolist() == [4321]
+    assert arranged.meeting(Condition("url", "<", ("https://example.org/10",))).sum() == 2  # /0 and /1
+    assert len(read) < 40

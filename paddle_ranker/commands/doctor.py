@@ -201,7 +201,7 @@ def report_model(source: str, as_json: bool) -> int:
     found = examine_model(source)
     if as_json:
         report = {"ok": not found.problem, "model": source, "problem": found.problem}
-        report.update(facts=found.facts, roles=sorted(found.roles), works_with=dict(found.works))
+        report.update(facts=found.facts, counts_as=sorted(found.counts_as), works_with=dict(found.works))
         print(json_text(report, indent=2))
         return 1 if found.problem else 0
     for title, facts in ((source, found.facts), ("works with", found.works)):

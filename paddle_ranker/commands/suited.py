@@ -26,13 +26,13 @@ class Examined:
     """What was found of a model.
 
     facts: what it is, where it lies, and what its files say
-    roles: what it may be to a command: `registry.Command.takes`
+    counts_as: what it may be to a command: `registry.Command.takes`
     works: names of commands, engines and slots of the server that take it, and what they do
     problem: why it does not open, and what to do; "" if it does
     """
 
     facts: list[Fact] = field(default_factory=list)
-    roles: set[str] = field(default_factory=set)
+    counts_as: set[str] = field(default_factory=set)
     works: list[Fact] = field(default_factory=list)
     problem: str = ""
 
@@ -53,7 +53,7 @@ def examine_model(source: str) -> Examined:
     except (RankerError, OSError) as error:
         found.problem = one_line(error)
         return found
-    found.works += [*_commands(found.roles, kind), *_slots(kind)]
+    found.works += [*_commands(found.counts_as, kind), *_slots(kind)]
     return found
 
 
@@ -87,16 +87,16 @@ def _open(path: Path, found: Examined) -> str:
     found.facts += _encoder_facts(model.row_encoder)
     found.facts.append(("opens", f"in {time.perf_counter() - began:.1f} s, and computes"))
     is_ranker = model.signature == RANKER
-    found.roles |= {registry.RANKER} if is_ranker else set()
-    found.roles |= {registry.TOWER} if kind == TOWER else set()
+    found.counts_as |= {registry.RANKER} if is_ranker else set()
+    found.counts_as |= {registry.TOWER} if kind == TOWER else set()
     if exported:
-        found.roles |= {registry.EXPORTED} if is_ranker or kind == TOWER else set()
-        found.roles |= {registry.QUANTIZED} if kind in GATES else set()
+        found.counts_as |= {registry.EXPORTED} if is_ranker or kind == TOWER else set()
+        found.counts_as |= {registry.QUANTIZED} if kind in GATES else set()
         found.works += _engines(path)
         return kind
-    found.roles |= {registry.TRAINED} | ({registry.TRAINED_RANKER} if is_ranker else set())
+    found.counts_as |= {registry.TRAINED} | ({registry.TRAINED_RANKER} if is_ranker else set())
     if kind != BLEND:
-        found.roles |= {registry.ENCODER, registry.TOWER, registry.MEMBER} if is_ranker else {registry.ENCODER}
+        found.counts_as |= {registry.ENCODER, registry.TOWER, registry.MEMBER} if is_ranker else {registry.ENCODER}
     found.works += _engines_after_export()
     return kind
 
@@ -110,11 +110,11 @@ def _open_encoder(path: Path, found: Examined, began: float) -> None:
     length = min(loaded.checkpoint.stated_length or loaded.config.longest_pair, loaded.config.longest_pair)
     found.facts += _encoder_facts(loaded.pair_encoder(length))
     found.facts.append(("opens", f"in {time.perf_counter() - began:.1f} s"))
-    found.roles |= {registry.ENCODER, registry.TOWER}
+    found.counts_as |= {registry.ENCODER, registry.TOWER}
     if isinstance(loaded.tokenizer, TokenizerFiles):
-        found.roles.add(registry.WORD_PIECES)
+        found.counts_as.add(registry.WORD_PIECES)
     if recognise(path if path.is_dir() else path.parent).name == "pretraining":
-        found.roles.add(registry.MASKED_LM)
+        found.counts_as.add(registry.MASKED_LM)
 
 
 def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
@@ -199,13 +199,13 @@ def _precisions(engine: str) -> str:
     return ", ".join(ENGINES[engine].precisions.get("cpu", ()))
 
 
-def _commands(roles: set[str], kind: str) -> Iterator[Fact]:
-    """Yield the commands that take a model of these roles, or have a version for its kind, by their groups."""
+def _commands(counts_as: set[str], kind: str) -> Iterator[Fact]:
+    """Yield the commands that take what a model counts as, or have a version for its kind, by their groups."""
     registry.COMMANDS.load_plugins()
     groups: dict[str, list[str]] = {group: [] for group in registry.GROUPS}
     for name, command in registry.COMMANDS.items():
         has_own = f"{name} {kind}" in registry.OF_KIND and registry.TRAINED not in command.takes
-        if has_own or roles & set(command.takes):
+        if has_own or counts_as & set(command.takes):
             groups.setdefault(command.group, []).append(name)
     yield from ((group, ", ".join(names)) for group, names in groups.items() if names)
 

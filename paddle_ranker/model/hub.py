@@ -41,7 +41,7 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.options import note
-from paddle_ranker.storage.atomic import make_folder, new_file
+from paddle_ranker.storage.atomic import locked, new_file
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -107,12 +107,16 @@ def fetch_model(name: HubName) -> Path:
         raise CheckpointError(f"{_not_here(name)}, and HF_HUB_OFFLINE keeps it from being fetched; {_by_hand(name)}")
     _require_reachable(name, constants.ENDPOINT)
     api = HfApi()
-    with _explained(name):
-        found = api.model_info(
-            name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
-        )
-    with _resumable():
-        return _Transfer(name, api, found).run()
+    with locked(_cache() / ".locks" / f"{name.folder.name}.lock", wait=True):
+        there = find_cached(name)  # another process may have fetched it meanwhile
+        if there is not None:
+            return there
+        with _explained(name):
+            found = api.model_info(
+                name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+            )
+        with _resumable():
+            return _Transfer(name, api, found).run()
 
 
 @contextmanager
@@ -165,7 +169,6 @@ class _Transfer:
 
     def run(self) -> Path:
         """Fetch all that is missing, and return the folder."""
-        make_folder(_cache())
         bases = ["", f"{QUERY_FOLDER}/"] if f"{QUERY_FOLDER}/{MODULES_FILE}" in self._sizes else [""]
         weights: list[str] = []
         small: list[str] = []
@@ -273,7 +276,7 @@ def _explained(name: HubName, file: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:  # all of requests' and the hub's are of that class
-        if error.errno is not None and error.filename is not None:  # the disk's
+        if error.errno is not None:  # the disk's
             raise
         raise CheckpointError(_explain(name, file, error)) from error
     except (ValueError, LookupError, TypeError) as error:  # of what came as a description
@@ -317,6 +320,9 @@ def _explain(name: HubName, file: str, error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    """Return what went wrong at the bottom: requests wraps the system's error several times."""
+    while error.__context__ is not None:
+        error = error.__context__
     return brief(f"{type(error).__name__}: {' '.join(str(error).split())}", 160)
 
 

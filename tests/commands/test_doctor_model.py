@@ -51,7 +51,7 @@ def examined(folder: object, capsys: pytest.CaptureFixture[str], status: int = 0
 
 
 @pytest.mark.parametrize(
-    "name, roles, slot, commands, others",
+    "name, counts_as, slot, commands, others",
     [
         ("pairwise", {"ranker", "encoder"}, "model", ["predict", "calibrate", "blend", *TRAININGS], ["quantize"]),
         ("cross_encoder", {"ranker", "encoder"}, "model", ["evaluate", "distill", "export", *TRAININGS], ["fill-mask"]),
@@ -69,7 +69,7 @@ def examined(folder: object, capsys: pytest.CaptureFixture[str], status: int = 0
 def test_every_kind_of_folder(
     folders: Path,
     name: str,
-    roles: set[str],
+    counts_as: set[str],
     slot: Optional[str],
     commands: list[str],
     others: list[str],
@@ -79,7 +79,7 @@ def test_every_kind_of_folder(
         assert "Paddle 2" in examined(folders / name, capsys, status=1)["problem"]
         return
     found = examined(folders / name, capsys)
-    assert roles <= set(found["roles"])
+    assert counts_as <= set(found["counts_as"])
     assert [line for line in found["works_with"] if line.startswith("serve ")] == [f"serve --{slot}"]
     assert set(commands) <= found["commands"] and not found["commands"] & set(others)
     assert found["facts"]["opens"] and found["facts"]["files"]

@@ -8,16 +8,25 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.hub import PICKLES_VARIABLE, HubName
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
+from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.model.tower_network import save_query_tower, save_tower, start_tower
+from paddle_ranker.model.tower_sources import read_tower
+from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.process import server
 from tests.hub_server import COMMIT, LARGE, Hub, hub_environment, hub_server
 from tests.model.test_families import write_folder
 
@@ -91,6 +100,46 @@ def test_commands_take_names(hub: Hub, folder: Path, capsys: pytest.CaptureFixtu
     assert "no such file" not in capsys.readouterr().err
     assert main(["convert", f"{NAME}@v1", "ours"]) == 0
     assert len(hub.sent) == len(FILES)
+
+
+def test_many_at_a_time_fetch_each_file_once(hub: Hub) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(find_model, [NAME] * 4))) == 1
+    assert sorted(hub.sent) == sorted(FILES)
+
+
+def test_a_server_is_given_what_it_names(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[ServeConfig] = []
+    monkeypatch.setattr(server, "run", lambda config: given.append(config) or 0)
+    for arguments in ([NAME], ["--model", NAME], ["--ranker", f"{NAME}@main"]):
+        assert main(["serve", *arguments]) == 0
+        assert given.pop().model == find_model(NAME)
+    assert main(["serve", "--model", "runs/none.json"]) == 2
+
+
+def test_a_model_of_vectors_comes_with_its_steps(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "theirs"
+    encoder = write_folder(tmp_path / "encoder", "xlm-roberta")
+    read = read_tower(encoder, LoadOptions(pooling="mean"))[0]
+    info = TowerInfo(20, 8, pooling="mean", output_layer=True, query_prompt="w3 ", towers=2)
+    network = start_tower(read, info)[0]
+    (tmp_path / "ours").mkdir()
+    save_tower(tmp_path / "ours", network, info)
+    save_query_tower(tmp_path / "ours", network, info)
+    assert main(["convert", str(tmp_path / "ours"), str(theirs), "--to", "sentence-transformers"]) == 0
+    hub.folders[NAME] = theirs
+    here, fetched = Tower.open(theirs), Tower.open(NAME)
+    np.testing.assert_array_equal(fetched.vectors(["w1 w2"]), here.vectors(["w1 w2"]))
+    np.testing.assert_array_equal(fetched.query_vectors(["w1 w2"]), here.query_vectors(["w1 w2"]))
+    assert fetched.vectors(["w1"]).shape == (1, 8)
+    files = {path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file() and path.name != "README.md"}
+    assert {path.relative_to(find_model(NAME)) for path in find_model(NAME).rglob("*") if path.is_file()} == files
+    dense = find_model(NAME) / "2_Dense" / "model.safetensors"
+    dense.unlink()
+    with seen(tmp_path, hub.address, HF_HUB_OFFLINE="1"):
+        refused("lacks 2_Dense/model.safetensors")
 
 
 def test_a_local_folder_comes_first_and_a_misspelt_path_is_not_looked_up(hub: Hub, folder: Path) -> None:

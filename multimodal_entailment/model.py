@@ -55,7 +55,7 @@ class TextEncoder(nn.Layer):
         if not need_tokens:  # the last layer is cheaper then
             return self.encoder.pooled(input_ids, token_type_ids, extra), None
         states = self.encoder(input_ids, token_type_ids, extra)
-        return self.encoder.pooler(states[:, 0]), states
+        return self.encoder.pool(states, input_ids), states
 
 
 class EntailmentNetwork(nn.Layer):

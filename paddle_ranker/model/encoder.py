@@ -251,6 +251,10 @@ class Encoder(nn.Layer):
         hidden = self.encoder.layers[-1](hidden, last_mask, places=places)
         return self.encoder.norm(hidden) if self.config.normalize_before else hidden
 
+    def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
+        """Return the pooled output, `[batch, hidden]`, of what `forward` returns."""
+        return self.pooler(states[:, 0])
+
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)

@@ -81,6 +81,9 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     network = load_ranker(tmp_path / "ours").network
     np.testing.assert_array_equal(logits_of(network), logits_of(load_single(folder).network))
     convert(ConvertOptions(source=str(tmp_path / "ours"), target=str(tmp_path / "back"), to="hf"))
+    ids, types = (paddle.to_tensor(array) for array in inputs(network.config.pad_token_id)[:2])
+    found = network.encoder.pool(network.encoder(ids, types), ids)  # by all states, as for a fusion with images
+    np.testing.assert_allclose(found.numpy(), network.encoder.pooled(ids, types).numpy(), atol=1e-5)
     theirs, back = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "back"))
     assert sorted(theirs) == sorted(back)
     folded = [f"classifier{out}.{part}" for out in ("", ".out_proj") for part in ("weight", "bias")]

@@ -47,7 +47,7 @@ class DebertaEncoder(Encoder):
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
-        return self.pooler(self(input_ids, token_type_ids, extra)[:, 0])
+        return self.pool(self(input_ids, token_type_ids, extra), input_ids)
 
     def _places(self, input_ids: Tensor) -> Tensor:
         """Return where each pair's relative position is in `[length, 2 span]`, flattened, for both directions.

@@ -43,7 +43,10 @@ class ModernBertEncoder(Encoder):
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the pooled output, `[batch, hidden]`; arguments as in `forward`."""
-        states = self(input_ids, token_type_ids, extra)
+        return self.pool(self(input_ids, token_type_ids, extra), input_ids)
+
+    def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
+        """Return the pooled output of the first token or of all, as the configuration says, `[batch, hidden]`."""
         if self.config.classifier_pooling == "cls":
             return self.pooler(states[:, 0])
         is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)

@@ -112,7 +112,8 @@ class Windows:
         ):
             for number in range(count):
                 ids[target + number] = pairs.ids[source + number]
-        query_places = ragged_positions(sources + before, kept)
+        left_out = queries[owner] - kept if template.keeps_end else 0
+        query_places = ragged_positions(sources + before + left_out, kept)
         title_places = ragged_positions(sources + second_starts[owner] + first, shown)
         ids[ragged_positions(starts[:-1] + before, kept)] = pairs.ids[query_places]
         ids[ragged_positions(title_starts, shown)] = pairs.ids[title_places]

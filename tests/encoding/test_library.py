@@ -169,6 +169,17 @@ def test_windows_keep_the_template(folder: Path) -> None:
     assert isinstance(split.pairs, EncodedPairs)
 
 
+def test_windows_keep_the_side_of_a_long_query_that_truncation_keeps() -> None:
+    """`[0] 5 6 7 8 9 [2, 2] 10 11 12 13 14 [2]` in windows of 8: two tokens of the query and two of the title each."""
+    pair = EncodedPairs(np.array([0, 5, 6, 7, 8, 9, 2, 2, 10, 11, 12, 13, 14, 2], np.int32), np.array([0, 14]),
+                        np.array([8], np.int32), 1)  # fmt: skip
+    for keeps_end, query in ((False, [5, 6]), (True, [8, 9])):
+        template = PairTemplate((0,), (2, 2), (2,), (0,), (2,), keeps_end=keeps_end)
+        windows = Windows(8, overlap=0, template=template).split(pair).pairs
+        titles = [[10, 11], [12, 13], [14]]
+        assert [windows[n].tolist() for n in range(3)] == [[0, *query, 2, 2, *title, 2] for title in titles]
+
+
 def test_which_side_keeps_more() -> None:
     library = PairTemplate((0,), (2, 2), (2,), (0,), (2,), longer_keeps_more=True)
     first, second = np.array([9, 4, 5, 1]), np.array([9, 5, 4, 9])

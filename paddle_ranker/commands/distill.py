@@ -58,8 +58,10 @@ class DistillOptions(TeacherOptions, LabelOptions, ScoringOptions):
             )
         if self.teacher_url is not None:
             _refuse_local(self)
-        if os.path.realpath(self.output_file) in map(os.path.realpath, paths_of(self.data_file)):
-            raise UsageError("OUTPUT_FILE must be another file than DATA_FILE")
+        others = {"DATA_FILE": paths_of(self.data_file), "--teacher_answers": filter(None, [self.teacher_answers])}
+        for name, paths in others.items():
+            if os.path.realpath(self.output_file) in map(os.path.realpath, paths):
+                raise UsageError(f"OUTPUT_FILE must be another file than {name}")
 
 
 def _refuse_local(options: DistillOptions) -> None:

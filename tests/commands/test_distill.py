@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +20,9 @@ import pytest
 from paddle_ranker.commands.distill import main
 from paddle_ranker.data.records import LabeledPair, Pair, Triple, read_records, write_records
 from paddle_ranker.training.teachers import Scoring, split_paths
+from tests.conftest import REPOSITORY
+from tests.fake_teacher import Server, http, score_of, tei
+from tests.started import started, started_server
 
 unit, parity = pytest.mark.unit, pytest.mark.parity
 SECONDS = 60  # for what takes milliseconds
@@ -205,6 +211,123 @@ def test_a_teacher_over_http_gives_the_logits_of_its_folder(
         np.testing.assert_allclose(scores, own, rtol=0, atol=atol + 1e-6)
 
 
+@parity
+def test_a_student_taught_over_http_is_the_one_taught_by_the_folder(
+    tmp_path: Path, own_server: str, rankers: list[Path], capsys: Any, monkeypatch: Any
+) -> None:
+    from cross_encoder.train_ce import main as train
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+    from tests.tiny import PAIRS, write_encoder
+
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
+    encoder, source = write_encoder(tmp_path / "encoder"), tmp_path / "pairs.tsv"
+    titles = [title for _, title in PAIRS]
+    write_records(source, [LabeledPair(query, title, int(title == own)) for query, own in PAIRS for title in titles])
+    students = []
+    for name, teacher in (("http", ["--teacher_url", f"{own_server}/rerank"]), ("folder", [str(rankers[0])])):
+        scored, student = tmp_path / f"{name}.tsv", tmp_path / name
+        assert main([*teacher, str(source), str(scored)]) == 0
+        line = f"--train_set {scored} --test_file {source} --model_name_or_path {encoder} --save_dir {student} "
+        line += "--loss teacher_mse --epochs 1 --batch_size 8 --learning_rate 1e-3 --device cpu --max_seq_length 32"
+        assert train(line.split()) == 0
+        students.append(load_arrays(student / "best" / PARAMETERS_FILE))
+    assert students[0].keys() == students[1].keys()
+    for name, values in students[0].items():
+        if not name.endswith(".k_proj.bias"):  # it moves no score, so its gradient is noise, which Adam makes steps of
+            np.testing.assert_allclose(values, students[1][name], rtol=0, atol=1e-6, err_msg=name)
+    pairs = [row.query for row in read_records(source, LabeledPair)], [own for _ in PAIRS for own in titles]
+    scores = [logits_of(tmp_path / name / "best", *pairs) for name in ("http", "folder")]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_a_student_of_public_queries_is_the_same(
+    tmp_path: Path, real_data: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    """Distil a ranker of 2 layers, 128 wide, into one of 1 layer, 64 wide, on 4,000 pairs, from a URL and a folder."""
+    from cross_encoder.train_ce import main as train
+    from paddle_ranker.commands.starter import main as starter
+    from paddle_ranker.scoring.ranker import Ranker
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", "cache")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    rows = read_records(real_data / "qbqtc" / "train.tsv", LabeledPair)[:4000]
+    dev = read_records(real_data / "qbqtc" / "dev.tsv", LabeledPair)
+    write_records("train.tsv", rows)
+    write_records("dev.tsv", dev)
+    for name, layers, width in (("large", 2, 128), ("nano", 1, 64)):
+        line = f"--corpus train.tsv --output {name} --num_hidden_layers {layers} --hidden_size {width}"
+        assert starter([*line.split(), "--num_attention_heads", "2"]) == 0
+    common = "--test_file dev.tsv --epochs 1 --device cpu --max_seq_length 64 --learning_rate 5e-4"
+    assert train(f"--train_set train.tsv --model_name_or_path large --save_dir teacher {common}".split()) == 0
+    with started_server(Path("teacher/best").resolve(), tmp_path / "server") as (_, [port]):
+        url = f"http://127.0.0.1:{port}/rerank"
+        assert main(["--teacher_url", url, "train.tsv", "http.tsv"]) == 0
+        assert main(["--teacher_url", url, "train.tsv", "again.tsv"]) == 0
+    assert main(["teacher/best", "train.tsv", "folder.tsv", "--device", "cpu"]) == 0
+    found = []
+    for name in ("http", "folder"):
+        line = f"--train_set {name}.tsv --model_name_or_path nano --save_dir {name} --loss teacher_mse {common}"
+        assert train(line.split()) == 0
+        taught = np.array([row.teacher_score for row in read_records(f"{name}.tsv", LabeledPair)], float)
+        ranker = Ranker.load(f"{name}/best")
+        found.append((taught, ranker.score([row.query for row in dev], [row.title for row in dev])))
+    said = capsys.readouterr().out
+    differences = [float(np.abs(one - other).max()) for one, other in zip(*found)]
+    with capsys.disabled():
+        asked = [line.split(";")[0] for line in said.splitlines() if " pairs answered" in line]
+        print(f"\n{' | '.join(asked)}")
+        print(f"largest difference: {differences[0]:.1e} of a logit taught, {differences[1]:.1e} of a student's score")
+    assert asked[1].startswith("0 requests") and max(differences) < 1e-5
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: Any, capsys: Any, number: int) -> None:
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
+    source, out = tmp_path / "in.tsv", tmp_path / "out.tsv"
+    write_records(source, [Pair(f"q{place}", "title") for place in range(6)])
+    third = threading.Event()
+
+    def hold(asked: dict[str, Any]) -> bytes:
+        third.set()
+        server.over.wait(SECONDS)
+        return tei(asked)
+
+    with Server(tei, tei, hold) as server:
+        arguments = [str(source), str(out), "--teacher_url", server.url, "--teacher_concurrency", "1"]
+        command = [sys.executable, "-m", "paddle_ranker", "distill", *arguments]
+        with started(command, tmp_path / "run", PYTHONPATH=str(REPOSITORY), NO_PROXY="127.0.0.1") as run:
+            run.until(third.is_set)
+            os.killpg(run.process.pid, number)
+            assert run.process.wait(SECONDS) == (130 if number == signal.SIGINT else -signal.SIGKILL)
+            if number == signal.SIGINT:
+                assert "3 requests, 2 pairs answered" in run.output and "interrupted" in run.output
+                assert "Traceback" not in run.output and "never retrieved" not in run.output
+        assert not out.exists()
+        server.replies = (tei,)
+        assert main(arguments) == 0
+    assert [body["query"] for body in server.bodies] == ["q0", "q1", "q2", "q2", "q3", "q4", "q5"]
+    assert "4 requests, 4 pairs answered" in capsys.readouterr().out
+    scores = [row.teacher_score for row in read_records(out, LabeledPair)]
+    assert scores == [score_of(f"q{place}", "title") for place in range(6)]
+
+
+@unit
+def test_a_teacher_that_fails_leaves_no_file(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    source, out = tmp_path / "in.tsv", tmp_path / "out.tsv"
+    write_records(source, TRIPLES)
+    with Server(tei, lambda asked: http(b"[]")) as server:
+        arguments = ["--teacher_url", server.url, "--teacher_answers", str(tmp_path / "kept")]
+        assert main([*arguments, "--teacher_concurrency", "1", str(source), str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "error: " in error and "0 results came for 2 titles; run again to go on from what was answered" in error
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.tsv", "kept"]
+
+
 @unit
 @pytest.mark.parametrize(
     "arguments, message",
@@ -216,6 +339,10 @@ def test_a_teacher_over_http_gives_the_logits_of_its_folder(
             "the server decides that",
         ),
         (["in.tsv", "in.tsv", "--teacher_url", "http://h/rerank"], "must be another file"),
+        (
+            ["in.tsv", "out.tsv", "--teacher_url", "http://h/rerank", "--teacher_answers", "out.tsv"],
+            "another file than --teacher_answers",
+        ),
         (["t", "in.tsv", "out.tsv", "--teacher_model", "m"], "--teacher_model is about a teacher over HTTP"),
     ],
 )

@@ -32,6 +32,7 @@ from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.http import admin
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
+from paddle_ranker.serving.http.rerank_formats import RankedResult, ScoredResult
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
@@ -427,6 +428,9 @@ def test_the_description_names_every_route_and_the_page_needs_nothing_from_elsew
     text = json.dumps(description)
     names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert names <= set(description["components"]["schemas"])
+    ranked, scored = (description["components"]["schemas"][name] for name in ("Ranked", "Scored"))
+    for results, described in ((RankedResult, ranked["properties"]["results"]), (ScoredResult, scored)):
+        assert set(described["items"]["properties"]) == set(results.__annotations__)
     page = site.get("/docs").text
     assert "curl http://here/v1/rerank" in page and "X-API-Key" not in page
     for foreign in ("<script", "<link", "src=", "//cdn"):

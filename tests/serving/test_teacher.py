@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import json
 import math
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,101 +20,17 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import DataError, RankerError, UsageError
+from paddle_ranker.serving.clients import asking
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.clients.kept_answers import KeptAnswers
 from paddle_ranker.serving.clients.teacher import HttpTeacher
 from paddle_ranker.serving.clients.teacher_options import KEY_VARIABLE, TeacherOptions
 from tests.conftest import REPOSITORY
+from tests.fake_teacher import Broken, Reply, Server, answered, http, score_of, tei
 
 pytestmark = pytest.mark.unit  # no process is started
 SECONDS = 60  # for what takes milliseconds
 KEY = "s3cret-key"
-Reply = Callable[[dict[str, Any]], bytes]
-
-
-class Broken(bytes):
-    """What is sent before the connection is closed."""
-
-
-def http(content: bytes, status: int = 200, **headers: str) -> bytes:
-    """Return an answer as it goes over the wire."""
-    named = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {status} X\r\nContent-Length: {len(content)}\r\n{named}\r\n".encode() + content
-
-
-def answered(content: object) -> bytes:
-    return http(json.dumps(content).encode())
-
-
-def score_of(query: str, title: str) -> float:
-    """Return what the fake teacher gives a pair, a logit."""
-    return (len(title) - len(query)) / 8
-
-
-def tei(asked: dict[str, Any]) -> bytes:
-    """Answer as Text Embeddings Inference does, best first."""
-    scored = [{"index": i, "score": score_of(asked["query"], text)} for i, text in enumerate(asked["texts"])]
-    return answered(sorted(scored, key=lambda one: -one["score"]))
-
-
-class Server:
-    """A port of 127.0.0.1 that answers request after request with what the replies return, the last one for ever.
-
-    Attributes: `bodies` and `heads` of the requests, `most`, how many were answered at a time.
-    """
-
-    def __init__(self, *replies: Reply):
-        self._replies = replies
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._lock = threading.Lock()
-        self._now = self.most = 0
-        self.bodies: list[dict[str, Any]] = []
-        self.heads: list[str] = []
-        self.over = threading.Event()
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/rerank"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.over.set()
-        self._listener.shutdown(socket.SHUT_RDWR)  # which `accept` notices
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve_until_left, args=(connection,), daemon=True).start()
-
-    def _serve_until_left(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            self._serve(connection)
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection.makefile("rb") as stream:
-            while line := stream.readline():
-                head = [line]
-                while head[-1] not in (b"\r\n", b""):
-                    head.append(stream.readline())
-                text = b"".join(head).decode()
-                [length] = [int(one[15:]) for one in text.lower().split("\r\n") if one.startswith("content-length:")]
-                asked = json.loads(stream.read(length))
-                with self._lock:
-                    number = len(self.bodies)
-                    self.bodies.append(asked)
-                    self.heads.append(text)
-                    self._now += 1
-                    self.most = max(self.most, self._now)
-                reply = self._replies[min(number, len(self._replies) - 1)](asked)
-                with self._lock:
-                    self._now -= 1
-                connection.sendall(reply)
-                if isinstance(reply, Broken):
-                    return
 
 
 class Time:
@@ -338,6 +256,24 @@ def test_patience_ends(ask: Any, time: Time, options: dict[str, Any], attempts: 
     assert "status 503: busy (to be asked again after 120 seconds)" in str(raised.value)
 
 
+def test_an_error_waits_for_nobody_who_waits_to_ask_again(ask: Any, time: Time) -> None:
+    waiting = threading.Event()
+
+    def reply(asked: dict[str, Any]) -> bytes:
+        if asked["query"] == "busy":
+            return http(b"", 500)
+        assert waiting.wait(SECONDS)
+        return http(b"no", 400)
+
+    async def sleep(seconds: float) -> None:
+        waiting.set()
+        await asyncio.Event().wait()  # for ever
+
+    time.sleep = sleep  # type: ignore[method-assign]
+    with Server(reply) as server, ask(server.url) as teacher, pytest.raises(ServerError, match="status 400: no"):
+        teacher.logits(["busy", "q"], ["t", "t"])
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 501])
 def test_what_is_refused_is_not_asked_again(ask: Any, status: int, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
@@ -381,6 +317,7 @@ def scored(*scores: tuple[object, object]) -> Reply:
         (scored((0, 0.5), (10**30, 0.5)), "came for 2 titles"),
         (scored((0, float("nan")), (1, 0.5)), r"\[0\].score: Input should be a finite number"),
         (scored((0, 0.5), (1, float("inf"))), r"\[1\].score: Input should be a finite number"),
+        (scored((0, 1e300), (1, 0.5)), r"\[0\].score: Input should be less than or equal to 1000000000"),
         (scored((0, None), (1, 0.5)), r"\[0\].score: Input should be a valid number"),
         (scored((0, "0.5"), (1, 0.5)), r"\[0\].score: Input should be a valid number"),
         (scored(("0", 0.5), (1, 0.5)), r"\[0\].index: Input should be a valid integer"),
@@ -429,6 +366,47 @@ def test_where_nothing_answers_it_is_said_at_once(ask: Any, time: Time) -> None:
     with ask(server.url) as teacher, pytest.raises(ServerError, match=f"{server.url}: nothing answers there"):
         teacher.logits(["q"], ["a"])
     assert time.slept == []
+
+
+def test_the_environment_s_proxy_is_asked_but_for_what_it_names(ask: Any, monkeypatch: Any) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Server(tei) as proxy, Server(tei) as near:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("/rerank", ""))
+        with ask("http://far.example/rerank") as teacher:
+            assert teacher.logits(["q"], ["t"]).tolist() == [score_of("q", "t")]
+        assert proxy.heads[0].startswith("POST http://far.example/rerank HTTP/1.1\r\n") and near.heads == []
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with ask(near.url) as teacher:
+            teacher.logits(["q"], ["t"])
+    assert (len(proxy.heads), len(near.heads)) == (1, 1)
+
+
+def test_certificates_are_checked(ask: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl, to make a certificate")
+    both = tmp_path / "both.pem"
+    line = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    line += ["-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(both), "-out", f"{both}.crt"]
+    subprocess.run(["openssl", *line], check=True, capture_output=True, timeout=SECONDS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{both}.crt", both)
+
+    class Encrypted(Server):
+        def _serve(self, connection: socket.socket) -> None:
+            with context.wrap_socket(connection, server_side=True) as encrypted:
+                super()._serve(encrypted)
+
+    with Encrypted(tei) as server:
+        url = server.url.replace("http:", "https:")
+        with ask(url) as teacher, pytest.raises(ServerError, match="certificate verify failed"):
+            teacher.logits(["q"], ["t"])
+        assert server.bodies == []
+        monkeypatch.setenv("SSL_CERT_FILE", f"{both}.crt")
+        asking._certificates.cache_clear()
+        with ask(url) as teacher:
+            assert teacher.logits(["q"], ["t"]).tolist() == [score_of("q", "t")]
+    asking._certificates.cache_clear()
 
 
 def constant(*scores: float) -> Reply:

@@ -42,6 +42,10 @@ class Answer(NamedTuple):
     headers: Mapping[str, str]
 
 
+class StoppedError(Exception):
+    """Another request has failed, so that this one is not made (again)."""
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long an answer is waited for, and how often it is asked for.
@@ -66,8 +70,8 @@ class Caller:
         key: sent as a bearer token; errors do not show it.
         clock, sleep: seconds that pass, and what waits for some; others in tests.
 
-    Attributes: `requests`, attempts so far; `retries`, how many of them were further ones; `stopping`, which ends the
-    waiting for further attempts.
+    Attributes: `requests`, attempts so far; `retries`, how many of them were further ones; `stopping`, whether `stop`
+    was called.
     """
 
     def __init__(
@@ -92,11 +96,22 @@ class Caller:
         headers = {"Accept-Encoding": "identity", "User-Agent": f"paddle-ranker/{__version__}"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._client = httpx.AsyncClient(headers=headers, verify=_certificates(), timeout=None)  # `_once` has one
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            verify=_certificates(),
+            timeout=None,  # `_once` has one, of all of it
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),  # the caller's own
+        )
+        self._stopped = asyncio.Event()
         return self
 
     async def __aexit__(self, *raised: object) -> None:
         await self._client.aclose()
+
+    def stop(self) -> None:
+        """Make no further attempts: who waits to make one raises `StoppedError`; what is under way goes on."""
+        self.stopping = True
+        self._stopped.set()
 
     async def post(self, body: bytes, most: int) -> Answer:
         """Return the answer with status 200.
@@ -105,7 +120,7 @@ class Caller:
             most: bytes that an answer may have.
 
         Raises `ServerError` for any other outcome, after further attempts where these may help: when the connection
-        broke, the answer was late, or the server was overloaded or failed.
+        broke, the answer was late, or the server was overloaded or failed; `StoppedError` after `stop`.
         """
         end = self._clock() + self._patience.deadline
         retrying = AsyncRetrying(
@@ -113,7 +128,7 @@ class Caller:
             wait=_seconds,
             retry=retry_if_exception(self._is_worth_it),
             before_sleep=self._count,
-            sleep=self._sleep,
+            sleep=self._rest,
             reraise=True,
         )
         try:
@@ -134,10 +149,21 @@ class Caller:
     def _count(self, state: RetryCallState) -> None:
         self.retries += 1
 
+    async def _rest(self, seconds: float) -> None:
+        """Wait, at most until `stop` is called."""
+        ends = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._stopped.wait())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+
     async def _once(self, body: bytes, most: int) -> Answer:
         pause = self._quiet_until - self._clock()
         if pause > 0:
-            await self._sleep(pause)
+            await self._rest(pause)
+        if self.stopping:
+            raise StoppedError
         self.requests += 1
         try:
             return await asyncio.wait_for(self._exchange(body, most), self._patience.timeout)
@@ -145,8 +171,8 @@ class Caller:
             message = f"{self._where}: no whole answer within {self._patience.timeout:g} seconds"
             raise LateError(message) from error
         except httpx.ConnectError as error:
-            message = f"{self._where}: nothing answers there ({self._shown(str(error))})"
-            raise UnreachableError(message, refused=True) from error
+            problem = f"{self._where}: nothing answers there ({self._shown(str(error))})"
+            raise UnreachableError(f"{problem}: start the server, or correct the URL", refused=True) from error
         except httpx.TransportError as error:
             message = f"{self._where}: the connection broke ({self._shown(str(error) or type(error).__name__)})"
             raise UnreachableError(message) from error

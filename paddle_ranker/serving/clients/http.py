@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 import requests
+from pydantic import TypeAdapter
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.scoring.ranker import RankedTitle, require_cut
@@ -20,11 +21,15 @@ from paddle_ranker.serving.clients.errors import (
     UnreachableError,
     asking_again,
 )
-from paddle_ranker.serving.core.faults import ERROR_HEADER
+from paddle_ranker.serving.core.faults import ERROR_HEADER, Fault
+from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack
+from paddle_ranker.serving.core.validation import validated
+from paddle_ranker.serving.http.rerank_formats import PROTOCOLS
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
 
+_RERANK = PROTOCOLS["cohere"]
 _PATH = f"/{GENERAL_SERVICE.rpartition('.')[2]}/inference"
 
 
@@ -144,21 +149,19 @@ class RerankClient(Client):
         require_cut(top_k, None)
         if not titles:
             return []
-        asked: dict[str, Any] = {"query": query, "documents": list(titles)}
+        asked = _RERANK.body(query, titles, self._model)
         if top_k is not None:
             asked["top_n"] = top_k
-        if self._model is not None:
-            asked["model"] = self._model
         body = json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass")
         headers = {"Content_Type": "application/json"}
         content = asking_again(lambda: self._calls.post("/v1/rerank", body, **headers), self.retries)
         try:
-            results = json.loads(content)["results"]
+            found = validated(TypeAdapter(_RERANK.answer), content, json_bounds(len(titles)))
             ranked = [
-                RankedTitle(int(result["index"]), titles[int(result["index"])], float(result["relevance_score"]))
-                for result in results
+                RankedTitle(result["index"], titles[result["index"]], float(result[_RERANK.score]))
+                for result in found[_RERANK.results]
             ]
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (Fault, IndexError) as error:
             raise ServerError(f"{self.address}: is no rerank server ({quoted(error)})") from error
         wanted = len(titles) if top_k is None else min(top_k, len(titles))
         if len({title.index for title in ranked}) != wanted:

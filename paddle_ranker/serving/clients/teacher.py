@@ -23,7 +23,7 @@ from tqdm import tqdm
 from paddle_ranker.errors import DataError, UsageError, brief, listed
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.serving.clients.asking import Answer, Caller, Patience
+from paddle_ranker.serving.clients.asking import Answer, Caller, Patience, StoppedError
 from paddle_ranker.serving.clients.errors import RefusedError, ServerError
 from paddle_ranker.serving.clients.kept_answers import KeptAnswers, Pair, digest_of
 from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions
@@ -34,6 +34,7 @@ from paddle_ranker.serving.http.rerank_formats import COSTS, PROTOCOLS, protocol
 from paddle_ranker.storage.atomic import cache_folder
 
 _LEAST = 2.0**-24  # nearest to 0 and 1 that a probability is taken for: a logit of 16.6
+_MOST_COST = 10**12  # that an answer may say it cost
 _ANSWER_BYTES, _ANSWER_RATIO = 1 << 20, 8  # most of an answer: so many, and so many for each byte of the request
 
 
@@ -81,7 +82,8 @@ class HttpTeacher:
             self._are_logits = True
         self._clipped = 0
         self.costs: Counter[str] = Counter()
-        teacher = (self._url, self._name, options.teacher_model or "")
+        asked = json.dumps(self._protocol.says, sort_keys=True)
+        teacher = (self._url, self._name, options.teacher_model or "", asked)
         self._kept = KeptAnswers(_kept_path(options, teacher), teacher)
         self._bar = tqdm(desc="ask", unit="pair", disable=None)
         by = "by the URL; --teacher_protocol names another" if options.teacher_protocol == AUTO else "as told"
@@ -155,7 +157,7 @@ class HttpTeacher:
         finally:
             self.costs.update(requests=caller.requests, retries=caller.retries)
         for error in ends:
-            if error is not None:
+            if error is not None and not isinstance(error, StoppedError):
                 raise error
 
     async def _ask_some(self, caller: Caller, parts: Iterator[Part], known: dict[Pair, float]) -> None:
@@ -173,7 +175,7 @@ class HttpTeacher:
                 self.costs["pairs"] += len(found)
                 self._bar.update(len(found))
         except BaseException:
-            caller.stopping = True
+            caller.stop()
             raise
 
     def _scores(self, answer: Answer, titles: Sequence[str]) -> list[float]:
@@ -201,10 +203,10 @@ class HttpTeacher:
             value = found
             for name in path:
                 value = value.get(name) if isinstance(value, dict) else None
-            if isinstance(value, int) and value > 0:
-                said.setdefault(unit, value)
+            if isinstance(value, (int, float)) and 0 < value < _MOST_COST:
+                said.setdefault(unit, round(value))
         header = answer.headers.get(self._protocol.tokens_header or "", "")
-        if header.isdecimal() and len(header) < 16:
+        if header.isdecimal() and len(header) < len(str(_MOST_COST)):
             said.setdefault("tokens", int(header))
         self.costs.update(said)
 

@@ -70,12 +70,13 @@ class TeacherOptions(Options):
 
 
 def _check_url(url: str) -> None:
+    shown = brief(url.partition("?")[0])
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(f"--teacher_url {brief(url)}: {error}") from error
+        raise UsageError(f"--teacher_url {shown}: {error}") from error
     if "@" in parts.netloc:
         raise UsageError(f"--teacher_url must hold no password: put the key into {KEY_VARIABLE}")
     if parts.scheme not in ("http", "https") or not host:
-        raise UsageError(f"--teacher_url {brief(url)}: expected http://HOST/PATH or https://HOST/PATH")
+        raise UsageError(f"--teacher_url {shown}: expected http://HOST/PATH or https://HOST/PATH")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
 _FINITE = ConfigDict(strict=True, allow_inf_nan=False)
+Score = Annotated[float, Field(ge=-1e9, le=1e9)]  # far more than any logit
 
 
 class Document(BaseModel):
@@ -67,7 +68,7 @@ class RankedResult(TypedDict):
     """A result in Cohere's, Jina's, Voyage's and vLLM's answers."""
 
     index: int
-    relevance_score: float
+    relevance_score: Score
     document: NotRequired[Any]
 
 
@@ -76,7 +77,7 @@ class ScoredResult(TypedDict):
     """A result in Text Embeddings Inference's answers."""
 
     index: int
-    score: float
+    score: Score
     text: NotRequired[Any]
 
 
@@ -127,8 +128,10 @@ class RerankProtocol:
     def body(self, query: str, titles: Sequence[str], model: Optional[str]) -> dict[str, Any]:
         """Return a request, JSON-ready; without fields that it need not say."""
         named = {} if model is None else {"model": model}
-        asked = self.request(query=query, **{self.request.titles_field: list(titles)}, **self.says, **named)
-        return asked.model_dump(exclude_unset=True)
+        titles_named = {self.request.titles_field: list(titles)}
+        # Not checked: that is the server's.
+        asked = self.request.model_construct(query=query, **titles_named, **self.says, **named)
+        return asked.model_dump(exclude_unset=True, warnings=False)
 
 
 _OWN_TEXTS = {"return_documents": False}

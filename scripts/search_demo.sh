@@ -28,15 +28,19 @@ train() {
     shift 3
     say "search demo: training a $what for an epoch"
     make "$folder" run_python "$ROOT/$file" --model_name_or_path "$STARTER" --max_seq_length 64 --epochs 1 \
-        --learning_rate 5e-4 --new_parts_factor 1 "$@" --save_dir
+        --learning_rate 5e-4 --new_parts_factor 1 --cpu_threads "$THREADS" "$@" --save_dir
 }
 
-# Set RANKER to the demo's ranker, or to one that is trained now.
-ensure_ranker() {
+# Set RANKER to the demo's ranker, else to the one of this script; whether it is there.
+has_ranker() {
     RANKER="$ROOT/checkpoint/pairwise/best"
     [ -e "$RANKER" ] && return
     RANKER="$FOLDER/ranker/last"
-    [ -e "$RANKER" ] && return
+    [ -e "$RANKER" ]
+}
+
+ensure_ranker() {
+    has_ranker && return
     train ranker "$FOLDER/ranker" ernie_matching/train_pairwise.py --train_file "$DEMO_DATA/sort/train_pairwise.csv" \
         --test_file "$DEMO_DATA/sort/dev_pairwise.csv" --loss ranknet_bce --weight_decay 0.01 --warmup_proportion 0.06
 }
@@ -51,24 +55,53 @@ ensure_tower() {
         --batch_size 64 --margin 0 --scale 20 --pooling mean
 }
 
-# Build the index, unless it is there and of this tower.
+# Build the index, unless it is there and of the tower that is there.
 ensure_index() {
     ensure_tower
     [ -e "$FOLDER/titles" ] && [ ! "$TOWER/" -nt "$FOLDER/titles/index.json" ] && return
-    make "$FOLDER/titles" run_single -m paddle_ranker index build --corpus "$DEMO_DATA/recall/corpus.csv" --tower "$TOWER" --output
+    make "$FOLDER/titles" run_single -m paddle_ranker index build --corpus "$DEMO_DATA/recall/corpus.csv" \
+        --tower "$TOWER" --cpu_threads "$THREADS" --output
 }
 
+# Train the ranker, and beside it make the index: such small models hardly learn faster with a second core.
+ensure_ranker_and_index() {
+    local cores log="$FOLDER/index.log" index
+    cores="$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)"
+    if [ "$cores" -gt 1 ] && ! has_ranker; then
+        mkdir -p "$FOLDER"
+        THREADS=$((cores / 2))
+        set -m # a process group of its own, which ends with this script
+        ensure_index >"$log" 2>&1 &
+        index=$!
+        set +m
+        # shellcheck disable=SC2064
+        trap "kill -- -$index 2>/dev/null || true" EXIT
+        ensure_ranker
+        wait "$index" || { cat "$log" >&2; return 1; }
+        trap - EXIT
+        cat "$log"
+        rm "$log"
+    fi
+    ensure_ranker
+    ensure_index
+}
+
+THREADS=0 # of each training; 0: one a core
 ensure_environment
 demo=()
 if ! wants_help "$@"; then
     ensure_demo_data
     ensure_starter
-    if ! has_any "--model --ranker" "$@"; then
-        ensure_ranker
-        demo+=(--ranker "$RANKER")
-    fi
-    if ! has_option --index "$@"; then
-        ensure_index
+    own_ranker=no own_index=no
+    has_any "--model --ranker" "$@" || own_ranker=yes
+    has_option --index "$@" || own_index=yes
+    case "$own_ranker $own_index" in
+        'yes yes') ensure_ranker_and_index ;;
+        'yes no') ensure_ranker ;;
+        'no yes') ensure_index ;;
+    esac
+    if [ "$own_ranker" = yes ]; then demo+=(--ranker "$RANKER"); fi
+    if [ "$own_index" = yes ]; then
         # Queries of the demo's dev file, each at the head of its rows.
         while read -r query; do queries+=("$query"); done < <(cut -f 1 "$DEMO_DATA/recall/dev.csv" | uniq | sed -n '1p;4p;13p;15p')
         demo+=(--index "$FOLDER/titles" --examples "${queries[@]}")

@@ -22,7 +22,7 @@ from typing import Optional
 
 import numpy as np
 
-from benchmarks.harness.rankers import SHAPES, export_peers, export_rankers, prepare_ranker
+from benchmarks.harness.rankers import ALL_SHAPES, FAMILY_SHAPES, export_peers, export_rankers, prepare_ranker
 from benchmarks.harness.report import write_report
 from benchmarks.harness.workers import BEFORE, Worker, Workers, leave_out, missing_packages, require_some, with_baseline
 from benchmarks.inference_report import Measured, goals, shown_tables, values_of, write_plot
@@ -78,6 +78,11 @@ class System:
         return self.name.startswith("ours")
 
     @property
+    def ernie(self) -> bool:
+        """Whether it runs ERNIE's and BERT's shapes alone."""
+        return self.name.startswith(("published", "sentence_transformers"))
+
+    @property
     def needs_onnx(self) -> bool:
         """Whether it is a system of this toolkit that reads the exported ONNX file."""
         return self.name.startswith(("ours_onnx", "ours_openvino"))
@@ -131,7 +136,7 @@ EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")  # what writi
 class InferenceBenchmarkOptions(PeerOptions):
     """Options of `python -m benchmarks.inference`."""
 
-    shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
+    shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(ALL_SHAPES)}")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
     parts: str = option("all", help=f"what to measure, comma-separated, from {', '.join(PARTS)}")
     threads: str = option("1", help="threads of every system, comma-separated, one table each")
@@ -160,12 +165,13 @@ class Run:
 
 def run(options: InferenceBenchmarkOptions) -> None:
     """Print the tables for each shape and number of threads; write the plot and the JSON file."""
-    shapes = [Path(options.model).name] if options.model else chosen("shapes", options.shapes, list(SHAPES))
+    shapes = [Path(options.model).name] if options.model else chosen("shapes", options.shapes, list(ALL_SHAPES))
     parts = chosen("parts", options.parts, PARTS)
     threads, titles = parse_numbers(options.threads, "threads"), parse_numbers(options.titles, "titles")
-    systems = available(options)
+    all_systems = available(options)
     runs = []
     for shape in shapes:
+        systems = [system for system in all_systems if shape not in FAMILY_SHAPES or not system.ernie]
         with tempfile.TemporaryDirectory() as folder:
             prepare(options, shape, Path(folder), max(titles), systems)
             for count in threads:

@@ -33,11 +33,28 @@ _ERNIE_3 = {
     "initializer_range": 0.02,
     "layer_norm_eps": 1e-12,
 }
+_LIKE_ALL = {"hidden_act": "gelu", "type_vocab_size": 1, "pad_token_id": 0, "initializer_range": 0.02}
+# Other families than ERNIE, with the vocabulary of all others: a larger table costs memory, but no time.
+FAMILY_SHAPES: dict[str, dict[str, Any]] = {
+    "xlm-roberta-base": {**_LIKE_ALL, "model_type": "xlm-roberta", "num_hidden_layers": 12, "hidden_size": 768,
+                         "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514,
+                         "layer_norm_eps": 1e-5},
+    "modernbert-small": {**_LIKE_ALL, "model_type": "modernbert", "num_hidden_layers": 10, "hidden_size": 384,
+                         "num_attention_heads": 6, "intermediate_size": 576, "max_position_embeddings": 7999,
+                         "layer_norm_eps": 1e-5, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+                         "type_vocab_size": 0},
+    "deberta-small": {**_LIKE_ALL, "model_type": "deberta-v2", "num_hidden_layers": 6, "hidden_size": 768,
+                      "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512,
+                      "layer_norm_eps": 1e-7, "relative_attention": True, "position_buckets": 256,
+                      "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": ["p2c", "c2p"],
+                      "position_biased_input": False, "type_vocab_size": 0},
+}  # fmt: skip
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {**_ERNIE_3, "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 96},  # to try the command
     "nano": {**_ERNIE_3, "num_hidden_layers": 4, "hidden_size": 312, "intermediate_size": 1248},
     "medium": {**_ERNIE_3, "num_hidden_layers": 6, "hidden_size": 768, "intermediate_size": 3072},
 }
+ALL_SHAPES = {**SHAPES, **FAMILY_SHAPES}
 MAX_SEQ_LENGTH = 128
 TRAINED_VOCABULARY = 12_000
 CALIBRATION_PAIRS = 512
@@ -59,7 +76,7 @@ def prepare_ranker(options: PeerOptions, shape: str, seed: int, folder: Path) ->
     graded = list(RecordFile(path, LabeledPair))
     if options.model:
         return Prepared(path, graded, *copy_ranker(folder, Path(options.model)))
-    return Prepared(path, graded, *write_rankers(folder, SHAPES[shape], vocab, graded, seed))
+    return Prepared(path, graded, *write_rankers(folder, ALL_SHAPES[shape], vocab, graded, seed))
 
 
 def write_rankers(
@@ -68,6 +85,7 @@ def write_rankers(
     """Write rankers `ranker`, and `ranker_match` with match embeddings; return their encoder and configuration."""
     import paddle
 
+    from paddle_ranker.model.families import family_of
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.info import RankerInfo
     from paddle_ranker.model.network import RankerNetwork
@@ -78,10 +96,11 @@ def write_rankers(
     else:
         (folder / "vocab.txt").write_bytes(vocab.read_bytes())
     encoder = PairEncoder.from_folder(folder, MAX_SEQ_LENGTH)
-    config = EncoderConfig(**{**shape, "vocab_size": max(encoder.token_to_id.values()) + 1})
+    config = EncoderConfig.from_dict({**shape, "vocab_size": max(encoder.token_to_id.values()) + 1})
     for name, match in (("ranker", False), ("ranker_match", True)):
         paddle.seed(seed)
-        network = RankerNetwork(config, never_match_ids(encoder) if match else None)
+        never_match = never_match_ids(encoder) if match else None
+        network = RankerNetwork(config, never_match, encoder=family_of(config.model_type).network(config))
         # Larger than a new head's weights: probabilities near 0.5 would agree even if they were computed wrongly.
         network.head.weight.set_value(network.head.weight * np.float32(20))
         network.eval()

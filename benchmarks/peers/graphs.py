@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,19 @@ import numpy as np
 from benchmarks.peers.inference_work import Forward
 
 ONNX_FILE, ONNX_INT8_FILE = "peer.onnx", "peer.int8.onnx"
-_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def inputs_of(folder: Path) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+    """Return what makes a transformers model's inputs of ids and token types, which not every model has."""
+    config = json.loads((folder / "hf" / "config.json").read_text(encoding="utf-8"))
+    names = _INPUTS if config.get("type_vocab_size", 0) > 1 else _INPUTS[:2]
+
+    def inputs(input_ids: np.ndarray, token_type_ids: np.ndarray) -> dict[str, np.ndarray]:
+        mask = (input_ids != config["pad_token_id"]).astype(np.int64)
+        return dict(zip(names, (input_ids, mask, token_type_ids)))
+
+    return inputs
 
 
 def open_graph(system: str, folder: Path, threads: int) -> Forward:
@@ -25,10 +39,6 @@ def open_graph(system: str, folder: Path, threads: int) -> Forward:
     return _openvino(folder / ONNX_FILE, threads, "bf16" if system.endswith("bf16") else "f32")
 
 
-def _inputs(input_ids: np.ndarray, token_type_ids: np.ndarray) -> dict[str, Any]:
-    return dict(zip(_INPUTS, (input_ids, token_type_ids, (input_ids != 0).astype(np.int64))))
-
-
 def _onnx_runtime(file: Path, threads: int) -> Forward:
     import onnxruntime
 
@@ -37,7 +47,8 @@ def _onnx_runtime(file: Path, threads: int) -> Forward:
     # Busy-waiting threads would take processor time from the other systems of this benchmark.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    return lambda input_ids, token_type_ids: session.run(None, _inputs(input_ids, token_type_ids))[0]
+    inputs = inputs_of(file.parent)
+    return lambda input_ids, token_type_ids: session.run(None, inputs(input_ids, token_type_ids))[0]
 
 
 def _openvino(file: Path, threads: int, precision: str) -> Forward:
@@ -45,10 +56,10 @@ def _openvino(file: Path, threads: int, precision: str) -> Forward:
 
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled = openvino.Core().compile_model(str(file), "CPU", {**settings, "INFERENCE_PRECISION_HINT": precision})
-    request = compiled.create_infer_request()
+    request, inputs = compiled.create_infer_request(), inputs_of(file.parent)
 
     def run(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        request.infer(_inputs(input_ids, token_type_ids), share_inputs=True)
+        request.infer(inputs(input_ids, token_type_ids), share_inputs=True)
         output: np.ndarray = request.get_output_tensor(0).data
         return output
 
@@ -73,18 +84,20 @@ def export_graphs(folder: Path, auto_class: str, output: str, axes: dict[int, st
             self.model = getattr(transformers, auto_class).from_pretrained(folder / "hf", dtype=torch.float32)
 
         def forward(self, *tensors: Any) -> Any:
-            return getattr(self.model(**dict(zip(_INPUTS, tensors))), output)
+            return getattr(self.model(**dict(zip(names, tensors))), output)
 
     ids = torch.randint(5, 50, (2, 16))
+    example = inputs_of(folder)(ids.numpy(), np.zeros((2, 16), np.int64))
+    names = list(example)
     with torch.no_grad():
         torch.onnx.export(
             OneOutput().eval(),
-            (ids, torch.zeros_like(ids), torch.ones_like(ids)),
+            tuple(map(torch.from_numpy, example.values())),
             str(folder / ONNX_FILE),
-            input_names=list(_INPUTS),
+            input_names=names,
             output_names=[output],
             opset_version=17,
-            dynamic_axes={**{name: {0: "batch", 1: "length"} for name in _INPUTS}, **({output: axes} if axes else {})},
+            dynamic_axes={**{name: {0: "batch", 1: "length"} for name in names}, **({output: axes} if axes else {})},
             dynamo=False,  # the older exporter: its graph was the faster one in both engines when this was written
         )
     from onnxruntime.quantization import QuantType, quantize_dynamic

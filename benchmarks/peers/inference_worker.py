@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.answers import answer_commands, take_stdout
-from benchmarks.peers.graphs import export_graphs, open_graph
+from benchmarks.peers.graphs import export_graphs, inputs_of, open_graph
 from benchmarks.peers.inference_work import (
     BatchedSystem,
     Forward,
@@ -107,14 +107,15 @@ def _torch(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syst
     precision = torch.bfloat16 if system.endswith("_bf16") else torch.float32
     if system.startswith("sentence_transformers"):
         return _CrossEncoder(folder / "hf", pairs, work, precision)
-    return BatchedSystem(_transformers(folder / "hf", precision, "compiled" in system), pairs, work)
+    return BatchedSystem(_transformers(folder, precision, "compiled" in system), pairs, work)
 
 
 def _transformers(folder: Path, precision: Any, compiled: bool) -> Forward:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=precision).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "hf", dtype=precision).eval()
+    inputs = inputs_of(folder)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     run = model
@@ -125,11 +126,9 @@ def _transformers(folder: Path, precision: Any, compiled: bool) -> Forward:
         run = torch.compile(model, dynamic=True)
 
     def forward(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        ids = torch.from_numpy(input_ids)
+        tensors = {name: torch.from_numpy(array) for name, array in inputs(input_ids, token_type_ids).items()}
         with torch.no_grad():
-            output = run(
-                input_ids=ids, token_type_ids=torch.from_numpy(token_type_ids), attention_mask=(ids != 0).long()
-            )
+            output = run(**tensors)
         logits: np.ndarray = output.logits.float().numpy()
         return logits
 

@@ -35,6 +35,13 @@ class DebertaEncoder(Encoder):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the hidden states of all tokens, `[batch, length, hidden]`, see `Encoder.forward`."""
+        hidden, context = self._after_first(input_ids, token_type_ids, extra)
+        return self._through(self.encoder.layers[1:], hidden, *context)
+
+    def _after_first(
+        self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the first layer's output, and what every layer is given with its input."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         layers, context = self.encoder.layers, [mask]
         if self.config.relative_attention:
@@ -43,23 +50,27 @@ class DebertaEncoder(Encoder):
         if self.encoder.conv is not None:
             is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
             states = self.encoder.conv(hidden, states, is_token)
-        return self._through(layers[1:], states, *context)
+        return states, context
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
-        return self.pool(self(input_ids, token_type_ids, extra), input_ids)
+        hidden, context = self._after_first(input_ids, token_type_ids, extra)
+        if len(self.encoder.layers) > 1:
+            hidden = self._through(self.encoder.layers[1:-1], hidden, *context)
+            hidden = self.encoder.layers[-1](hidden, *context, first_token_only=True)
+        return self.pooler(hidden[:, 0])
 
     def _places(self, input_ids: Tensor) -> Tensor:
         """Return where each pair's relative position is in `[length, 2 span]`, flattened, for both directions.
 
-        `[2, length * length]` int64: of row i, column j, the place of the bucket of i - j, and of its opposite.
+        `[2, length, length]` int64: at i, j the place of the bucket of i - j, in row i and in row j.
         """
         places = paddle.cumsum(paddle.ones_like(input_ids[0]), axis=0) - 1  # a length that stays free when exported
-        apart = (places.unsqueeze(1) - places.unsqueeze(0)).reshape([-1]) + (len(self._buckets) // 2)
-        buckets = paddle.gather(paddle.to_tensor(self._buckets), apart)
-        span = self.config.span
-        rows = (places.unsqueeze(1) + paddle.zeros_like(places).unsqueeze(0)).reshape([-1]) * (2 * span)
-        return paddle.stack([rows + (sign * buckets + span).clip(0, 2 * span - 1) for sign in (1, -1)])
+        own, other = places.unsqueeze(1), places.unsqueeze(0)
+        span, buckets = self.config.span, paddle.to_tensor(self._buckets)
+        found = paddle.gather(buckets, (own - other).reshape([-1]) + len(self._buckets) // 2)
+        found = (found + span).clip(0, 2 * span - 1).reshape(paddle.shape(own - other))
+        return paddle.stack([found + rows * (2 * span) for rows in (own, other)])
 
 
 def relative_buckets(config: DebertaConfig) -> Array:
@@ -122,24 +133,26 @@ class _Attention(nn.Layer):
         self.dropout = Dropout(config.attention_probs_dropout_prob, masks)
         self.position_dropout = Dropout(config.hidden_dropout_prob, masks)
 
-    def forward(self, hidden: Tensor, mask: Tensor, *positions: Tensor) -> Tensor:
-        """Return the attended values, `[batch, length, size]`.
+    def forward(self, query: Tensor, hidden: Tensor, mask: Tensor, *positions: Tensor) -> Tensor:
+        """Return the attended values, `[batch, queries, size]`.
 
         Args:
+            query: `hidden`, or the first token's state alone, `[batch, 1, size]`.
+            hidden: `[batch, length, size]`.
             positions: `DebertaEncoder._places`, and the embeddings of relative positions, `[2 span, size]`; or nothing.
         """
-        q, k, v = (self._split(layer(hidden)) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = self._split(self.q_proj(query)), self._split(self.k_proj(hidden)), self._split(self.v_proj(hidden))
         products = paddle.matmul(q * self.scale, k, transpose_y=True)
         if positions:
             places, relative = positions
+            places = places if query is hidden else places[:, :1]
             relative = self.position_dropout(relative).unsqueeze(0)
             if "c2p" in self.kinds:
                 keys = self._split((self.pos_k_proj or self.k_proj)(relative))
                 products = products + _gathered(paddle.matmul(q * self.scale, keys, transpose_y=True), places[0])
             if "p2c" in self.kinds:
                 queries = self._split((self.pos_q_proj or self.q_proj)(relative))
-                found = _gathered(paddle.matmul(k * self.scale, queries, transpose_y=True), places[1])
-                products = products + found.transpose([0, 1, 3, 2])
+                products = products + _gathered(paddle.matmul(k * self.scale, queries, transpose_y=True), places[1])
         weights = self.dropout(F.softmax(products + mask.astype(products.dtype)))
         attended = paddle.matmul(weights, v).transpose([0, 2, 1, 3])
         return self.out_proj(attended.reshape([0, 0, self.heads * self.head_size]))
@@ -149,10 +162,10 @@ class _Attention(nn.Layer):
 
 
 def _gathered(products: Tensor, places: Tensor) -> Tensor:
-    """Return `[batch, heads, length, length]`: of each row of `[batch, heads, length, 2 span]`, those at `places`."""
-    batch, heads, length = paddle.shape(products)[0], products.shape[1], paddle.shape(products)[2]
+    """Return `[batch, heads, queries, length]`: what of `[batch, heads, rows, 2 span]` is at `[queries, length]`."""
+    batch, heads, length = paddle.shape(products)[0], products.shape[1], paddle.shape(places)[1]
     flat = products.reshape([0, 0, -1])
-    return paddle.gather(flat, places, axis=2).reshape([batch, heads, length, length])
+    return paddle.gather(flat, places.reshape([-1]), axis=2).reshape([batch, heads, -1, length])
 
 
 class _Layer(nn.Layer):
@@ -167,8 +180,10 @@ class _Layer(nn.Layer):
         self.dropout1, self.dropout2 = Dropout(dropout, masks), Dropout(dropout, masks)
         self.activation = activation_named(config.hidden_act)
 
-    def forward(self, hidden: Tensor, mask: Tensor, *positions: Tensor) -> Tensor:
-        attended = self.norm1(hidden + self.dropout1(self.self_attn(hidden, mask, *positions)))
+    def forward(self, hidden: Tensor, mask: Tensor, *positions: Tensor, first_token_only: bool = False) -> Tensor:
+        """Return the output, `[batch, length, size]`; with `first_token_only`, `[batch, 1, size]`."""
+        query = hidden[:, :1] if first_token_only else hidden
+        attended = self.norm1(query + self.dropout1(self.self_attn(query, hidden, mask, *positions)))
         return self.norm2(attended + self.dropout2(self.linear2(self.activation(self.linear1(attended)))))
 
 

@@ -30,6 +30,13 @@ class ModernBertEncoder(Encoder):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the hidden states of all tokens, `[batch, length, hidden]`, see `Encoder.forward`."""
+        hidden, context = self._begin(input_ids, token_type_ids, extra)
+        return self.encoder.norm(self._through(self.encoder.layers, hidden, *context))
+
+    def _begin(
+        self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the embedded tokens, and what every layer is given with its input: masks, angles of positions."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         places = paddle.cumsum(paddle.ones_like(input_ids[:1]), axis=1) - 1  # a length that stays free when exported
         apart = (places.unsqueeze(2) - places.unsqueeze(1)).astype("float32")
@@ -38,12 +45,16 @@ class ModernBertEncoder(Encoder):
         local = mask + is_far.astype(mask.dtype).unsqueeze(1) * MASKED
         size = self.config.hidden_size // self.config.num_attention_heads
         thetas = (self.config.global_rope_theta, self.config.local_rope_theta)
-        context = mask, local, *(_angles(places, size, theta) for theta in thetas)
-        return self.encoder.norm(self._through(self.encoder.layers, hidden, *context))
+        return hidden, (mask, local, *(_angles(places, size, theta) for theta in thetas))
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the pooled output, `[batch, hidden]`; arguments as in `forward`."""
-        return self.pool(self(input_ids, token_type_ids, extra), input_ids)
+        if self.config.classifier_pooling != "cls":
+            return self.pool(self(input_ids, token_type_ids, extra), input_ids)
+        hidden, context = self._begin(input_ids, token_type_ids, extra)
+        hidden = self._through(self.encoder.layers[:-1], hidden, *context)
+        first = self.encoder.layers[-1](hidden, *context, first_token_only=True)
+        return self.pooler(self.encoder.norm(first)[:, 0])
 
     def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
         """Return the pooled output of the first token or of all, as the configuration says, `[batch, hidden]`."""
@@ -111,10 +122,15 @@ class _Attention(nn.Layer):
         self.out_proj = _linear(size, size, config.attention_bias)
         self.dropout = Dropout(config.attention_probs_dropout_prob, masks)
 
-    def forward(self, hidden: Tensor, mask: Tensor, angles: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, mask: Tensor, angles: Tensor, first_token_only: bool = False) -> Tensor:
+        """Return the attended values, `[batch, length, size]`; with `first_token_only`, `[batch, 1, size]`."""
         parts = self.qkv_proj(hidden).reshape([0, 0, 3 * self.heads, self.head_size]).transpose([0, 2, 1, 3])
         q, k, v = paddle.split(parts, 3, axis=1)
-        q, k = _rotated(q, angles) * (self.head_size**-0.5), _rotated(k, angles)
+        if first_token_only:
+            q, mask = q[:, :, :1], mask[:, :, :1]  # and its angle is 0
+        else:
+            q = _rotated(q, angles)
+        q, k = q * (self.head_size**-0.5), _rotated(k, angles)
         weights = self.dropout(F.softmax(paddle.matmul(q, k, transpose_y=True) + mask.astype(q.dtype)))
         attended = paddle.matmul(weights, v).transpose([0, 2, 1, 3])
         return self.out_proj(attended.reshape([0, 0, self.heads * self.head_size]))
@@ -132,9 +148,14 @@ class _Layer(nn.Layer):
         self.activation = activation_named(config.hidden_act)
         self.dropout = Dropout(config.hidden_dropout_prob, masks)
 
-    def forward(self, hidden: Tensor, mask: Tensor, local: Tensor, angles: Tensor, local_angles: Tensor) -> Tensor:
-        context = (local, local_angles) if self.is_local else (mask, angles)
-        hidden = hidden + self.self_attn(self.norm1(hidden), *context)
+    def forward(self, hidden: Tensor, *context: Tensor, first_token_only: bool = False) -> Tensor:
+        """Return the layer's output, `[batch, length, size]`; with `first_token_only`, the first's, `[batch, 1, size]`.
+
+        `context` is the mask of all tokens and that of near ones, the angles of global attention and those of local.
+        """
+        mask, angles = context[self.is_local :: 2]
+        attended = self.self_attn(self.norm1(hidden), mask, angles, first_token_only)
+        hidden = (hidden[:, :1] if first_token_only else hidden) + attended
         inner, gate = paddle.split(self.linear1(self.norm2(hidden)), 2, axis=-1)
         return hidden + self.linear2(self.dropout(self.activation(inner) * gate))
 

@@ -40,7 +40,6 @@ _BYTES = {chr(byte): byte for byte in _VISIBLE}
 _BYTES.update((chr(0x100 + n), byte) for n, byte in enumerate(sorted({*range(0x100)}.difference(_VISIBLE))))
 _UNDECODABLE = "\ufffd"  # in what the library says of tokens that are parts of characters
 _PART = re.compile("[\udc80-\udcff]")  # a byte of a part of a character
-_LATER = re.compile("[\udc80-\udcbf]")  # one that begins no character
 
 
 @dataclass(frozen=True)
@@ -142,46 +141,43 @@ class LibraryFiles:
 
     def tokenizer(self) -> LibraryTokenizer:
         """Return what turns texts into ids."""
-        ids = {role: self.library.token_to_id(token) for role, token in self.special_tokens.items()}
-        unknown = ids.pop("unk_token", None)
-        return LibraryTokenizer(self.library, sorted(number for number in ids.values() if number is not None), unknown)
+        unknown = self.library.token_to_id(self.special_tokens.get("unk_token", ""))
+        return LibraryTokenizer(self.library, [number for number in self._special_ids if number != unknown], unknown)
 
-    @cached_property
     def _texts(self) -> list[str]:
-        """What each token spells; bytes of a part of a character are escaped, as by `surrogateescape`."""
-        found = self.library.decode_batch([[number] for number in range(self.vocab_size)], skip_special_tokens=False)
-        return [
-            _of_bytes(self.library.id_to_token(number), text) if _UNDECODABLE in text else text
-            for number, text in enumerate(found)
-        ]
+        """Return what each token spells; "" for special tokens, and bytes of a part of a character `surrogateescape`d.
 
-    @cached_property
-    def _special_ids(self) -> set[Optional[int]]:
-        return {self.library.token_to_id(token) for token in self.special_tokens.values()}
+        Not kept: of 250,000 tokens they take 20 MB.
+        """
+        texts = self.library.decode_batch([[number] for number in range(self.vocab_size)], skip_special_tokens=False)
+        for number, text in enumerate(texts):
+            if _UNDECODABLE in text:
+                texts[number] = _of_bytes(self.library.id_to_token(number), text)
+        for number in self._special_ids:
+            texts[number] = ""
+        return texts
+
+    @property
+    def _special_ids(self) -> list[int]:
+        ids = {self.library.token_to_id(token) for token in self.special_tokens.values()}
+        return sorted(number for number in ids if number is not None)
 
     def words(self) -> Sequence[str]:
         """Return the texts of all tokens that spell whole characters."""
         inner = getattr(self.library.model, "continuing_subword_prefix", None) or ""  # of WordPiece
-        words = [text.strip().removeprefix(inner) for text in self._texts]
-        return [
-            word
-            for number, word in enumerate(words)
-            if word and number not in self._special_ids and not _PART.search(word)
-        ]
+        words = (text.strip().removeprefix(inner) for text in self._texts())
+        return [word for word in words if word and not _PART.search(word)]
 
     def spelling(self) -> Spelling:
         """Return what tokens spell, without the spaces around it, in normalised form and lower case."""
+        texts = self._texts()
+        spelled = [normalise(text.strip()) for text in texts]
         first: dict[str, int] = {}
-        ids = np.full(self.vocab_size, self.id_of(self.special_tokens["pad_token"]), np.int64)
-        inside, blank = np.zeros((2, self.vocab_size), bool)
-        for number, text in enumerate(self._texts):
-            spelled = text.strip()
-            if number in self._special_ids:
-                continue
-            blank[number] = not spelled
-            if spelled:
-                ids[number] = first.setdefault(normalise(spelled), number)
-                inside[number] = _LATER.match(text) is not None
+        ids = np.fromiter((first.setdefault(text, number) for number, text in enumerate(spelled)), np.int64)
+        blank = np.fromiter((not text for text in spelled), bool)
+        ids[blank] = self.id_of(self.special_tokens["pad_token"])
+        blank[self._special_ids] = False
+        inside = np.fromiter(("\udc80" <= text[:1] <= "\udcbf" for text in texts), bool)
         return Spelling(ids, inside, blank)
 
     def write(self, folder: Path) -> None:

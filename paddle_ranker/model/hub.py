@@ -212,8 +212,8 @@ class _Transfer:
         where = f"{_endpoint()}/{self._name.repository}" + (f", {prefix[:-1]}" if prefix else "")
         if not there:
             raise CheckpointError(
-                f"{where}: has no {SAFETENSORS_FILE}, so that it is no model that is read here; choose one of the "
-                "families of docs/models.md, or convert it with transformers"
+                f"{where}: has no {SAFETENSORS_FILE}, so that it is no model that is read here; choose another "
+                "model, or convert it with transformers"
             )
         if there[0] in _PICKLES and not os.environ.get(PICKLES_VARIABLE):
             raise CheckpointError(

@@ -228,8 +228,8 @@ def _rows(options: ConformanceOptions, given: dict[str, Any], expected: dict[str
 def _answers(python: str, module: str, names: list[str], given: dict[str, Any]) -> dict[str, Any]:
     """Return what each client of a module has found, or what is wrong with all."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        environment.pop(name, None)  # the server is here
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "HF_HUB_OFFLINE"):
+        environment.pop(name, None)  # the server is here, and asked
     command = [python, "-m", f"tests.robustness.clients.{module}", *names]
     try:
         done = subprocess.run(

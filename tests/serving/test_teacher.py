@@ -287,6 +287,7 @@ def test_what_is_refused_is_not_asked_again(ask: Any, status: int, monkeypatch: 
     assert len(server.bodies) == 1 and f"authorization: bearer {KEY}" in server.heads[0].lower()
     message = str(raised.value)
     assert f"{server.url}: status {status}: " in message and "the key [key] is" in message and len(message) < 500
+    assert ("--teacher_batch" in message) == (status == 413)
     assert "run again" not in message  # nothing was answered
     assert KEY not in message and all(KEY.encode() not in file.read_bytes() for file in tmp_path.iterdir())
 
@@ -406,6 +407,18 @@ def test_certificates_are_checked(ask: Any, monkeypatch: Any, tmp_path: Path) ->
         asking._certificates.cache_clear()
         with ask(url) as teacher:
             assert teacher.logits(["q"], ["t"]).tolist() == [score_of("q", "t")]
+    asking._certificates.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "variable, value",
+    [("HTTP_PROXY", "gopher://h"), ("ALL_PROXY", "socks5://127.0.0.1:1"), ("SSL_CERT_FILE", "/no/such/file")],
+)
+def test_a_proxy_or_certificates_that_cannot_be_used(ask: Any, monkeypatch: Any, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    asking._certificates.cache_clear()
+    with ask("https://far.example/rerank") as teacher, pytest.raises(UsageError, match="correct HTTPS_PROXY"):
+        teacher.logits(["q"], ["t"])
     asking._certificates.cache_clear()
 
 

@@ -19,7 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
 from paddle_ranker import __version__
-from paddle_ranker.errors import brief
+from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.serving.clients.errors import (
     FailedError,
     LateError,
@@ -70,6 +70,8 @@ class Caller:
         key: sent as a bearer token; errors do not show it.
         clock, sleep: seconds that pass, and what waits for some; others in tests.
 
+    Raises `UsageError` for a URL, a proxy or certificates that cannot be used.
+
     Attributes: `requests`, attempts so far; `retries`, how many of them were further ones; `stopping`, whether `stop`
     was called.
     """
@@ -83,7 +85,11 @@ class Caller:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ):
-        self._url, self._patience, self._key = url, patience, key
+        try:
+            self._url = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise UsageError(f"{brief(url.partition('?')[0])}: is no address ({error})") from error
+        self._patience, self._key = patience, key
         self._clock, self._sleep = clock, sleep
         self._where = url.partition("?")[0]
         self.requests = self.retries = 0
@@ -96,13 +102,14 @@ class Caller:
         headers = {"Accept-Encoding": "identity", "User-Agent": f"paddle-ranker/{__version__}"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._client = httpx.AsyncClient(
-            headers=headers,
-            verify=_certificates(),
-            timeout=None,  # `_once` has one, of all of it
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),  # the caller's own
-        )
         self._stopped = asyncio.Event()
+        unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # the caller limits them
+        try:
+            # `_once` has one timeout, for all of a request.
+            self._client = httpx.AsyncClient(headers=headers, verify=_certificates(), timeout=None, limits=unlimited)
+        except (ImportError, ValueError, OSError) as error:
+            problem = f"the environment's proxy or certificates cannot be used ({brief(str(error))})"
+            raise UsageError(f"{problem}: correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE") from error
         return self
 
     async def __aexit__(self, *raised: object) -> None:
@@ -211,7 +218,8 @@ class Caller:
             return RefusedError(
                 f"{self._where}: status {status}, it moved to {to or 'another address'}: give that", status
             )
-        return RefusedError(message, status)
+        smaller = "; a smaller --teacher_batch sends less" if status == 413 else ""
+        return RefusedError(f"{message}{smaller}", status)
 
     def _shown(self, text: str) -> str:
         """Return what a server said, for a message: in one line, without what a terminal obeys, without the key."""

@@ -11,6 +11,7 @@ from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.model.tower import POOLINGS
 from paddle_ranker.options import RowOptions, note, option, redeclare
 from paddle_ranker.options.declare import fields_of, shown_name
+from paddle_ranker.serving.clients.teacher_options import TeacherOptions
 from paddle_ranker.training.options import TrainingOptions
 
 METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr@10")
@@ -163,3 +164,19 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         given = [f"--{name}" for name in _HNSW if getattr(self, name) is not None]
         if given:
             note(f"{', '.join(given)}: evaluations search exactly, without a graph; paddle-ranker index takes them")
+
+
+@dataclass(frozen=True)
+class TaughtTowerOptions(TeacherOptions, TowerTrainingOptions):
+    """The options of a tower training that a ranker may teach, which has a folder or a URL."""
+
+    MAY_CHANGE: ClassVar[frozenset[str]] = TowerTrainingOptions.MAY_CHANGE | TeacherOptions.OF_ASKING
+
+    teacher: Optional[str] = option(
+        None, help="a trained ranker, a model folder, which scores the pairs that the file has no teacher's scores of"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teacher is not None and self.teacher_url is not None:
+            raise UsageError("--teacher names a folder and --teacher_url an address: give one of them")

@@ -15,14 +15,14 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, redeclare, run_command
 from recall.loss import TowerLoss, parse_tower_loss, tower_loss_help
-from recall.options import TowerTrainingOptions
+from recall.options import TaughtTowerOptions, TowerTrainingOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.training.task import FitResult, OnEvaluation
 
 
 @dataclass(frozen=True)
-class TrainBatchNegOptions(TowerTrainingOptions):
+class TrainBatchNegOptions(TaughtTowerOptions):
     train_set_file: str = redeclare(
         TowerTrainingOptions,
         "train_set_file",
@@ -39,13 +39,10 @@ class TrainBatchNegOptions(TowerTrainingOptions):
         help="put all examples of a query into one part of a batch, where each text is computed once (default: true "
         "for labelled pairs, else false)",
     )
-    teacher: Optional[str] = option(
-        None, help="a trained ranker, a model folder, which scores the pairs that the file has no teacher's scores of"
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.teacher is not None and not self.terms.of_teacher:
+        if (self.teacher or self.teacher_url) and not self.terms.of_teacher:
             raise UsageError(f"--loss {self.loss} learns from no teacher: add one, as in --loss in_batch+margin_mse")
 
     @property
@@ -71,8 +68,7 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     evaluation = open_evaluation(start, options)
     source = open_rows(options.train_set_file, options)
     pairs = encode_pairs(source, model.row_encoder, options.train_set_file, queries.row_encoder if queries else None)
-    if options.teacher is not None:
-        pairs = with_teacher(pairs, options.teacher, options)
+    pairs = with_teacher(pairs, options, run)
     test = f"; {options.similar_text_pair}: {evaluation.report}" if evaluation else "; no evaluation"
     run.report(f"{options.train_set_file}: {source.report()}: {len(pairs):,} pairs to learn{test}")
 

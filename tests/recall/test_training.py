@@ -22,6 +22,7 @@ from recall.loss import parse_tower_loss
 from recall.model import InBatchExamples
 from recall.train_batch_neg import TrainBatchNegOptions
 from tests.conftest import REPOSITORY, commands_here
+from tests.fake_teacher import Server, tei
 from tests.tiny import HAN, write_encoder, write_ranker
 from tests.training.test_distributed import Launched
 
@@ -184,8 +185,27 @@ def test_a_teacher_is_asked_for_what_the_file_lacks(data: Path, tmp_path: Path) 
         save_dir = str(tmp_path / "b")
         result = train_batch_neg.train(TrainBatchNegOptions(**options, teacher=str(ranker), save_dir=save_dir))
     assert result.steps == 4
-    with pytest.raises(UsageError, match="learns from no teacher"):
-        TrainBatchNegOptions(train_set_file=str(data / "train.csv"), teacher=str(ranker))
+    named: list[dict[str, Any]] = [{"teacher": str(ranker)}, {"teacher_url": "http://h/rerank"}]
+    for teacher in named:
+        with pytest.raises(UsageError, match="learns from no teacher"):
+            TrainBatchNegOptions(train_set_file=str(data / "train.csv"), **teacher)
+    with pytest.raises(UsageError, match="give one of them"):
+        TrainBatchNegOptions(**options, teacher=str(ranker), teacher_url="http://h/rerank")
+
+
+@unit
+def test_a_teacher_behind_a_url_is_asked_once(data: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
+    options = {**OPTIONS, "epochs": 1, "similar_text_pair": None, "loss": "in_batch+0.1*margin_mse"}
+    asked: list[int] = []
+    with Server(tei) as server, commands_here(data):
+        for name in ("a", "b"):
+            taught = TrainBatchNegOptions(**options, teacher_url=server.url, save_dir=str(tmp_path / name))
+            assert train_batch_neg.train(taught).steps == 4
+            asked.append(len(server.bodies))
+    assert asked[0] == asked[1] > 0
+    assert "\n0 requests, 0 pairs answered; " in capsys.readouterr().out
 
 
 @unit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Optional
+from typing import ClassVar, Optional
 from urllib.parse import urlsplit
 
 from paddle_ranker.errors import UsageError, brief
@@ -20,6 +20,11 @@ SCORES = (AUTO, "logits", "probabilities")
 @dataclass(frozen=True)
 class TeacherOptions(Options):
     """Where a teacher answers, how it is asked, and where its answers are kept."""
+
+    OF_ASKING: ClassVar[frozenset[str]] = frozenset({  # which change no score
+        "teacher_key_variable", "teacher_batch", "teacher_concurrency", "teacher_timeout", "teacher_retries",
+        "teacher_deadline", "teacher_answers",
+    })  # fmt: skip
 
     teacher_url: Optional[str] = option(
         None, help="the address at which a reranker answers: http://127.0.0.1:8600/rerank; in place of a model folder"

@@ -106,14 +106,22 @@ def _bring_library(source: Path, target: Path) -> None:
     bring_library_tokenizer(source, target)
 
 
+def _bring_camembert(source: Path, target: Path) -> None:
+    from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
+    from paddle_ranker.model.hugging_face.sentencepiece import CAMEMBERT
+
+    bring_library_tokenizer(source, target, CAMEMBERT)
+
+
 FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")
 BERT = EncoderFamily(_bert, _name_parameters, _read_hugging_face, _bring_wordpiece, PairEncoder)
 # XLM-RoBERTa's, too: positions and types are configured.
 ROBERTA = replace(BERT, bring_tokenizer=_bring_library, name_parameters=_name_as("roberta"))
 for _type in ("ernie", "ernie_gram", "bert"):
     FAMILIES.add(_type, BERT)
-for _type in ("roberta", "xlm-roberta", "camembert"):
+for _type in ("roberta", "xlm-roberta"):
     FAMILIES.add(_type, ROBERTA)
+FAMILIES.add("camembert", replace(ROBERTA, bring_tokenizer=_bring_camembert))
 for _type, _network in (("electra", _electra), ("modernbert", _modernbert), ("deberta-v2", _deberta)):
     FAMILIES.add(_type, replace(ROBERTA, network=_network, name_parameters=_name_as(_type)))
 

@@ -17,6 +17,7 @@ from paddle_ranker.encoding.tokenizers.library import LibraryFiles
 from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.families import family_of
 from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
 from paddle_ranker.model.hugging_face.sentencepiece import read_sentencepiece
 
@@ -236,6 +237,10 @@ def test_a_sentencepiece_model_alone_gives_its_own_ids(tmp_path: Path, name: str
     texts = [text for text in [*NASTY, *corpus(2, 100)] if "\ud800" not in text and "\x00" not in text]
     own = [ids.tolist() for ids in encoder.encode_texts(texts)]
     wanted = [oracle.encode(text) for text in texts]
+
+    def own_ids(text: str) -> list[int]:
+        return [3 if number == 0 else number + 4 for number in oracle.encode(text)]
+
     if name == "spm.model":
         assert own == wanted
         assert encoder.encode(["fox"], [""])[0].tolist() == [1, *oracle.encode("fox"), 2, 2]
@@ -247,6 +252,11 @@ def test_a_sentencepiece_model_alone_gives_its_own_ids(tmp_path: Path, name: str
     else:  # four special tokens come before the pieces, in place of three
         assert own == [[3 if number == 0 else number + 1 for number in ids] for ids in wanted]
         assert encoder.mask_id == encoder.vocab_size - 1 == 91
+        # CamemBERT's tokens in front are five, and replace the first piece alone; its <s> and </s> are the file's.
+        family_of("camembert").bring_tokenizer(tmp_path / "hf", tmp_path)
+        camembert = PairEncoder.from_folder(tmp_path, 700)
+        assert [ids.tolist() for ids in camembert.encode_texts(texts)] == [own_ids(text) for text in texts]
+        assert camembert.encode(["fox"], [""])[0].tolist() == [5, *own_ids("fox"), 6, 6, 6]
     damaged = written.getvalue()[:-7]
     (tmp_path / name).write_bytes(damaged)
     with pytest.raises(CheckpointError, match="damaged"):

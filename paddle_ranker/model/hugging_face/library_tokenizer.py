@@ -14,6 +14,7 @@ from paddle_ranker.encoding.tokenizers.folder import (
 )
 from paddle_ranker.encoding.tokenizers.library import MOST_BYTES, TOKENIZER_FILE, LibraryFiles
 from paddle_ranker.errors import CheckpointError, DependencyError, brief
+from paddle_ranker.model.hugging_face.sentencepiece import XLM_ROBERTA, Reserved, tokenizer_of_sentencepiece
 from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
 from paddle_ranker.storage.untrusted import UncheckedObject, read_file, read_json
 
@@ -30,11 +31,11 @@ def has_no_library_file(folder: Path) -> bool:
     return others and not any((folder / name).is_file() for name in (VOCABULARY_FILE, TOKENIZER_FILE))
 
 
-def bring_library_tokenizer(source: Path, target: Path) -> None:
+def bring_library_tokenizer(source: Path, target: Path, reserved: Reserved = XLM_ROBERTA) -> None:
     """Write `source`'s tokenizer into the folder `target` as `read_tokenizer` reads it.
 
     That is `tokenizer.json` as it is, or made of a SentencePiece model, or of `vocab.json` and `merges.txt`; or
-    `vocab.txt`, if there is nothing else.
+    `vocab.txt`, if there is nothing else. `reserved` is that of `tokenizer_of_sentencepiece`.
 
     Raises `CheckpointError` if there is none of these, or it cannot be used.
     """
@@ -55,9 +56,7 @@ def bring_library_tokenizer(source: Path, target: Path) -> None:
         return
     settings = {**read_settings(source / SPECIAL_TOKENS_FILE), **read_settings(source / CONFIG_FILE)}
     if model is not None:
-        from paddle_ranker.model.hugging_face.sentencepiece import tokenizer_of_sentencepiece
-
-        library = tokenizer_of_sentencepiece(source / model, settings)
+        library = tokenizer_of_sentencepiece(source / model, settings, reserved)
     else:
         library = _tokenizer_of_merges(source, settings)
     library.save(str(target / TOKENIZER_FILE))

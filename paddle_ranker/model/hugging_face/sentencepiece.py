@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 64 * 1024 * 1024  # vocabularies of 250,000 tokens take 5 million
 _UNIGRAM = 1
-_ROBERTA = ("<s>", "<pad>", "</s>", "<unk>")
+# The tokens in front of the pieces of `sentencepiece.bpe.model`, and how many of its first pieces (<unk>, <s>, </s>)
+# they replace: as in fairseq, where both models come from.
+Reserved = tuple[tuple[str, ...], int]
+XLM_ROBERTA: Reserved = (("<s>", "<pad>", "</s>", "<unk>"), 3)
+CAMEMBERT: Reserved = (("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"), 1)
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,13 @@ class SentencePieceModel:
     keeps_spaces: bool
 
 
-def tokenizer_of_sentencepiece(path: Path, settings: Optional[UncheckedObject] = None) -> Tokenizer:
+def tokenizer_of_sentencepiece(
+    path: Path, settings: Optional[UncheckedObject] = None, reserved: Reserved = XLM_ROBERTA
+) -> Tokenizer:
     """Return the tokenizer of a SentencePiece model.
 
-    `sentencepiece.bpe.model` gets XLM-RoBERTa's special tokens and template, whose ids precede the pieces; any other
-    file those of DeBERTa, `[CLS]` and `[SEP]`, which are among its pieces, and DeBERTa's `do_lower_case` and
+    `sentencepiece.bpe.model` gets the `reserved` tokens in front, and XLM-RoBERTa's special tokens and template; any
+    other file those of DeBERTa, `[CLS]` and `[SEP]`, which are among its pieces, and DeBERTa's `do_lower_case` and
     `split_by_punct` of the `settings` in `tokenizer_config.json`.
 
     Raises `CheckpointError` if the file is damaged, or its model is not Unigram.
@@ -55,11 +61,11 @@ def tokenizer_of_sentencepiece(path: Path, settings: Optional[UncheckedObject] =
     if model.kind != _UNIGRAM:
         raise CheckpointError(f"{path}: its model is of the kind {model.kind}; only Unigram (1) is done here")
     pieces = [(text, score) for text, score, _ in model.pieces]
-    if path.name == "sentencepiece.bpe.model":  # <unk>, <s>, </s> come first in the file
+    if path.name == "sentencepiece.bpe.model":
         cls, sep, unknown, mask = "<s>", "</s>", "<unk>", "<mask>"
-        pieces = [*((token, 0.0) for token in _ROBERTA), *pieces[3:], (mask, 0.0)]
+        pieces = [*((token, 0.0) for token in reserved[0]), *pieces[reserved[1] :], (mask, 0.0)]
         template = f"{cls} $A {sep}", f"{cls} $A {sep} {sep} $B {sep}"
-        special = [*_ROBERTA, mask]
+        special = [*XLM_ROBERTA[0], mask]
     else:
         cls, sep, unknown, mask = "[CLS]", "[SEP]", "[UNK]", "[MASK]"
         pieces += [] if any(text == mask for text, _ in pieces) else [(mask, 0.0)]
@@ -105,7 +111,7 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
                 charsmap, keeps_spaces = _bytes(rules.get(2, b"")), rules.get(4, 1) == 0
     except (ValueError, KeyError, IndexError, struct.error) as error:
         raise CheckpointError(f"{path}: damaged or not a SentencePiece model ({error}); copy it again") from None
-    if len(pieces) < len(_ROBERTA):
+    if len(pieces) < len(XLM_ROBERTA[0]):
         raise CheckpointError(f"{path}: holds {len(pieces)} pieces: it is no SentencePiece model; copy it again")
     return SentencePieceModel(pieces, kind, charsmap, keeps_spaces)
 

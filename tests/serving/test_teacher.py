@@ -218,7 +218,8 @@ def _late(seconds: int) -> str:
     "trouble, least",
     [
         (lambda asked: http(b"oh", 500), 0),
-        (lambda asked: http(b"oh", 502), 0),
+        (lambda asked: http(b"oh", 529), 0),
+        (lambda asked: http(b"oh", 502, retry_after="7"), 7),
         (lambda asked: http(b"", 429, retry_after="7"), 7),
         (lambda asked: http(b"", 503, retry_after=_late(100)), 90),
         (lambda asked: http(b"", 429, retry_after="soon"), 0),
@@ -323,8 +324,11 @@ def scored(*scores: tuple[object, object]) -> Reply:
         (scored((0, "0.5"), (1, 0.5)), r"\[0\].score: Input should be a valid number"),
         (scored(("0", 0.5), (1, 0.5)), r"\[0\].index: Input should be a valid integer"),
         (lambda asked: http(b'[{"index": 0}]'), r"\[0\].score: Field required"),
-        (lambda asked: http(b"<html>sign in</html>"), "body: is not JSON"),
-        (lambda asked: http(b""), "body: is not JSON"),
+        (
+            lambda asked: http(b"<html>sign in</html>"),
+            r"body: is not JSON .*: <html>sign in</html>; --teacher_protocol",
+        ),
+        (lambda asked: http(b""), r"body: is not JSON .*: nothing; --teacher"),
         (lambda asked: answered({"results": []}), "body: Input should be a valid array"),
         (lambda asked: http(b"[" * 500_000), "the answer is none of Text Embeddings Inference's"),
         (lambda asked: http(b"[" + b" " * 5_000_000), "answers more than 1,049,[0-9]+ bytes"),

@@ -31,7 +31,7 @@ from paddle_ranker.serving.clients.errors import (
 
 _SAID = 300  # characters of what a server says of an error
 _OVERLOADED = (429, 503)
-_FAILED = (408, 425, 500, 502, 504)
+_MAY_BE_OVER = {408, 425, 429, *range(500, 600)} - {501, 505}  # not implemented, no such version of HTTP
 _backoff = wait_random_exponential(multiplier=0.5, max=30.0)
 
 
@@ -178,10 +178,10 @@ class Caller:
             message = f"{self._where}: no whole answer within {self._patience.timeout:g} seconds"
             raise LateError(message) from error
         except httpx.ConnectError as error:
-            problem = f"{self._where}: nothing answers there ({self._shown(str(error))})"
+            problem = f"{self._where}: nothing answers there ({shown(str(error), self._key)})"
             raise UnreachableError(f"{problem}: start the server, or correct the URL", refused=True) from error
         except httpx.TransportError as error:
-            message = f"{self._where}: the connection broke ({self._shown(str(error) or type(error).__name__)})"
+            message = f"{self._where}: the connection broke ({shown(str(error) or type(error).__name__, self._key)})"
             raise UnreachableError(message) from error
 
     async def _exchange(self, body: bytes, most: int) -> Answer:
@@ -203,30 +203,31 @@ class Caller:
 
     def _error(self, answered: httpx.Response, content: bytes) -> ServerError:
         status = answered.status_code
-        said = self._shown(content.decode("utf-8", "replace"))
+        said = shown(content.decode("utf-8", "replace"), self._key)
         message = f"{self._where}: status {status}: {said or 'nothing was said'}"
-        if status in _OVERLOADED:
+        if status in _MAY_BE_OVER:
             after = _retry_after(answered.headers.get("retry-after", ""))
+            if after is None and status not in _OVERLOADED:
+                return FailedError(message, status)
             if after is not None:
                 self._quiet_until = max(self._quiet_until, self._clock() + min(after, self._patience.deadline))
                 message += f" (to be asked again after {after:g} seconds)"
             return OverloadedError(message, status, after)
-        if status in _FAILED:
-            return FailedError(message, status)
         if 300 <= status < 400:
-            to = self._shown(answered.headers.get("location", ""))
+            to = shown(answered.headers.get("location", ""), self._key)
             return RefusedError(
                 f"{self._where}: status {status}, it moved to {to or 'another address'}: give that", status
             )
         smaller = "; a smaller --teacher_batch sends less" if status == 413 else ""
         return RefusedError(f"{message}{smaller}", status)
 
-    def _shown(self, text: str) -> str:
-        """Return what a server said, for a message: in one line, without what a terminal obeys, without the key."""
-        text = " ".join(text.split())
-        if self._key is not None:
-            text = text.replace(self._key, "[key]")
-        return brief("".join(sign if sign.isprintable() else "?" for sign in text), _SAID)
+
+def shown(text: str, key: Optional[str]) -> str:
+    """Return what a server said, for a message: in one line, without what a terminal obeys, without the key."""
+    text = " ".join(text.split())
+    if key is not None:
+        text = text.replace(key, "[key]")
+    return brief("".join(sign if sign.isprintable() else "?" for sign in text), _SAID)
 
 
 @cache

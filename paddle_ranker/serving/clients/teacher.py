@@ -23,7 +23,7 @@ from tqdm import tqdm
 from paddle_ranker.errors import DataError, UsageError, brief, listed
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.serving.clients.asking import Answer, Caller, Patience, StoppedError
+from paddle_ranker.serving.clients.asking import Answer, Caller, Patience, StoppedError, shown
 from paddle_ranker.serving.clients.errors import RefusedError, ServerError
 from paddle_ranker.serving.clients.kept_answers import KeptAnswers, Pair, digest_of
 from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions
@@ -35,6 +35,7 @@ from paddle_ranker.storage.atomic import cache_folder
 
 _LEAST = 2.0**-24  # nearest to 0 and 1 that a probability is taken for: a logit of 16.6
 _MOST_COST = 10**12  # that an answer may say it cost
+_SAID_BYTES = 200  # of an answer that is none, in the error
 _ANSWER_BYTES, _ANSWER_RATIO = 1 << 20, 8  # most of an answer: so many, and so many for each byte of the request
 
 
@@ -146,7 +147,7 @@ class HttpTeacher:
     async def _ask_all(self, missing: Sequence[Pair], known: dict[Pair, float]) -> None:
         """Ask for the scores of pairs, some requests at a time, keep them and add them to `known`."""
         options = self._options
-        parts = _parts(missing, options.teacher_batch)
+        parts = _parts(missing, options.teacher_batch or self._protocol.batch)
         patience = Patience(options.teacher_timeout, options.teacher_retries, options.teacher_deadline)
         caller = Caller(self._url, patience, self._key, clock=self._clock, sleep=self._sleep)
         try:
@@ -184,7 +185,8 @@ class HttpTeacher:
         try:
             found = validated(self._adapter, answer.content, json_bounds(len(titles)))
         except Fault as fault:
-            problem = f"{self._where}: the answer is none of {protocol.what}'s ({fault})"
+            said = shown(answer.content[:_SAID_BYTES].decode("utf-8", "replace"), self._key) or "nothing"
+            problem = f"{self._where}: the answer is none of {protocol.what}'s ({fault}): {said}"
             raise RefusedError(f"{problem}; --teacher_protocol names another") from fault
         results = found if protocol.results is None else found[protocol.results]
         if len(results) != len(titles):

@@ -42,7 +42,9 @@ class TeacherOptions(Options):
     teacher_key_variable: Optional[str] = option(
         None, help=f"the environment variable that holds the API key (default: {KEY_VARIABLE}, if it is set)"
     )
-    teacher_batch: int = option(32, help="most titles of a request", minimum=1, maximum=1000)
+    teacher_batch: Optional[int] = option(
+        None, help="most titles of a request (default: 32 as tei, else 100)", minimum=1, maximum=1000
+    )
     teacher_concurrency: int = option(4, help="requests at a time", minimum=1, maximum=256)
     teacher_timeout: float = option(60.0, help="seconds for an answer, from connecting to its last byte", above=0)
     teacher_retries: int = option(8, help="further attempts of a request", minimum=0)

@@ -110,6 +110,7 @@ class RerankProtocol:
     hosts: ends of the names of hosts that are asked so whatever the path
     has_model: whether a request may name a model
     has_logits: whether the scores are logits, since the request asks for them; else the scores themselves show it
+    batch: titles of a request, unless its sender says otherwise; Cohere bills a hundred as one
     tokens_header: header of the answer with the number of tokens that were computed
     """
 
@@ -123,6 +124,7 @@ class RerankProtocol:
     hosts: Sequence[str] = ()
     has_model: bool = True
     has_logits: bool = False
+    batch: int = 100
     tokens_header: Optional[str] = None
 
     def body(self, query: str, titles: Sequence[str], model: Optional[str]) -> dict[str, Any]:
@@ -137,11 +139,11 @@ class RerankProtocol:
 _OWN_TEXTS = {"return_documents": False}
 PROTOCOLS: Mapping[str, RerankProtocol] = {
     "cohere": RerankProtocol(
-        "Cohere v2, and whatever has its /v2/rerank", RerankRequest, {}, RankedAnswer, "results",
+        "Cohere v2", RerankRequest, {}, RankedAnswer, "results",
         paths=("/v2/rerank",),
     ),
     "jina": RerankProtocol(
-        "Jina, Cohere v1, and whatever has their /v1/rerank", RerankRequest, _OWN_TEXTS, RankedAnswer, "results",
+        "Jina and Cohere v1", RerankRequest, _OWN_TEXTS, RankedAnswer, "results",
         paths=("/v1/rerank", "/v1/reranking"),
     ),
     "voyage": RerankProtocol(
@@ -149,7 +151,8 @@ PROTOCOLS: Mapping[str, RerankProtocol] = {
     ),
     "tei": RerankProtocol(
         "Text Embeddings Inference", TextsRequest, {"raw_scores": True, "truncate": True}, list[ScoredResult], None,
-        score="score", paths=("/rerank",), has_model=False, has_logits=True, tokens_header="x-compute-tokens",
+        score="score", paths=("/rerank",), has_model=False, has_logits=True, batch=32,
+        tokens_header="x-compute-tokens",
     ),
     "vllm": RerankProtocol(
         "vLLM", VllmRequest, {"truncate_prompt_tokens": -1, "use_activation": False}, RankedAnswer, "results",

@@ -110,7 +110,12 @@ def test_many_at_a_time_fetch_each_file_once(hub: Hub) -> None:
 
 def test_a_server_is_given_what_it_names(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[ServeConfig] = []
-    monkeypatch.setattr(server, "run", lambda config: given.append(config) or 0)
+
+    def run(config: ServeConfig) -> int:
+        given.append(config)
+        return 0
+
+    monkeypatch.setattr(server, "run", run)
     for arguments in ([NAME], ["--model", NAME], ["--ranker", f"{NAME}@main"]):
         assert main(["serve", *arguments]) == 0
         assert given.pop().model == find_model(NAME)

@@ -16,6 +16,7 @@ from typing import Optional
 from tqdm import tqdm
 
 from paddle_ranker import runtime
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import TowerOptions
 
@@ -34,6 +35,10 @@ class EncodeOptions(TowerOptions):
     queries: bool = option(False, help="the texts are queries: their prompt, and their tower if they have their own")
     processes: int = option(1, help="so many processes share the work, and the threads", minimum=1)
     resume: bool = option(False, help="go on with what an interrupted run has written")
+
+    def look_up(self) -> None:
+        """Find the tower."""
+        find_model(self.params_path)
 
 
 def encode(options: EncodeOptions, texts: Optional[Iterable[str]] = None) -> Path:

@@ -8,6 +8,7 @@ from typing import ClassVar, Optional
 
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.tower import POOLINGS
 from paddle_ranker.options import RowOptions, note, option, redeclare
 from paddle_ranker.options.declare import fields_of, shown_name
@@ -115,6 +116,12 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         if self.towers is None and self.query_model is not None:
             object.__setattr__(self, "towers", 2)
         _ = self.nested
+
+    def look_up(self) -> None:
+        """Find the models to start from, unless the run is resumed."""
+        for model in () if self.resume else (self.init_from_ckpt or self.model_name_or_path, self.query_model):
+            if model is not None:
+                find_model(model)
 
     @property
     def evaluates(self) -> bool:

@@ -40,12 +40,15 @@ print(json.dumps({**os.environ}))
 
 @pytest.mark.unit
 def test_importing_any_part_of_the_package_switches_telemetry_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    for name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DO_NOT_TRACK", "0")  # what a user has set stays
     code = (
         "import os, sys, paddle_ranker.errors; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['DO_NOT_TRACK'])"
     )
     assert run_python(f"{code}; print(sys.modules['openvino_telemetry'])") == "1 0\nNone\n"
+    assert run_python("import paddle_ranker.errors; from huggingface_hub import constants as found\n"
+                      "print(found.HF_HUB_DISABLE_TELEMETRY)") == "True\n"  # fmt: skip
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from paddle_ranker import runtime
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, LabelOptions, option, run_command
 from paddle_ranker.options.files import base_names
 from paddle_ranker.scoring.options import BatchOptions
@@ -59,6 +60,11 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
                 "say what to average with: --train FILE for the linear lexical model learned from it, or "
                 "--with RANKER for another ranker"
             )
+
+    def look_up(self) -> None:
+        """Find the rankers."""
+        for ranker in filter(None, (self.ranker, self.other)):
+            find_model(ranker)
 
 
 def blend(options: BlendOptions) -> list[str]:

@@ -17,6 +17,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import LabelOptions, option, run_command
 from paddle_ranker.options.files import base_names
 from paddle_ranker.scoring.options import RankerOptions
@@ -59,6 +60,10 @@ class CalibrateOptions(LabelOptions, RankerOptions):
             raise UsageError("--remove takes a calibration away: leave out DEV_FILE and --method, or --remove")
         if not self.remove and not self.dev_file:
             raise UsageError("DEV_FILE is required: labelled pairs (query, title, label); --remove does without")
+
+    def look_up(self) -> None:
+        """Find the ranker."""
+        find_model(self.ranker)
 
 
 def calibrate(options: CalibrateOptions) -> None:
@@ -193,7 +198,6 @@ def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional
     """
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
-    from paddle_ranker.model.pretrained import find_model
     from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder
 
     source = find_model(options.ranker)

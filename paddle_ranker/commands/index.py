@@ -30,6 +30,7 @@ from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import RankerError, UsageError, did_you_mean, listed, quoted
 from paddle_ranker.lexical.tokens import LANGUAGES, TOKENIZERS, detect_language
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, run_command
 from paddle_ranker.options.command import reader_may_leave
 from paddle_ranker.options.parser import build_parser
@@ -139,6 +140,11 @@ class BuildOptions(CorpusOptions):
                 raise UsageError(f"--searchers {name}: --words, --tower and --method choose that one")
         if self.words is not None and self.language != AUTO:
             raise UsageError(f"--words {self.words} and --language {self.language} both choose the words: give one")
+
+    def look_up(self) -> None:
+        """Find the tower."""
+        if self.tower is not None:
+            find_model(self.tower)
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,10 @@ def _locate(source: Path, wanted: str) -> tuple[Path, Path]:
             raise CheckpointError(f"{source}: is not a parameter file; give a model folder, or its {PARAMETERS_FILE}")
         return source.parent, source
     if not source.is_dir():
-        raise CheckpointError(f"{source}: there is no such model folder or parameter file")
+        raise CheckpointError(
+            f"{source}: there is no such model folder or parameter file; check the path, or give a name of the Hugging "
+            "Face hub with its owner, OWNER/MODEL"
+        )
     require_parameters(source, wanted)
     return source, source / PARAMETERS_FILE
 

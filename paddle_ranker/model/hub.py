@@ -32,6 +32,7 @@ from paddle_ranker.encoding.tokenizers.folder import (
 from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE
 from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, brief
 from paddle_ranker.libraries import ensure_home
+from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES
 from paddle_ranker.model.hugging_face.library_tokenizer import SENTENCEPIECE_FILES
 from paddle_ranker.model.hugging_face.read import find_encoder, read_encoder_config
 from paddle_ranker.model.hugging_face.sentences import MODULES_FILE, SENTENCES_FILES, list_modules
@@ -212,8 +213,8 @@ class _Transfer:
         where = f"{_endpoint()}/{self._name.repository}" + (f", {prefix[:-1]}" if prefix else "")
         if not there:
             raise CheckpointError(
-                f"{where}: has no {SAFETENSORS_FILE}, so that it is no model that is read here; choose another "
-                "model, or convert it with transformers"
+                f"{where}: has no {SAFETENSORS_FILE}, so that it is no model that is read here; choose a model of "
+                f"transformers, of the types {', '.join(ARCHITECTURES)}"
             )
         if there[0] in _PICKLES and not os.environ.get(PICKLES_VARIABLE):
             raise CheckpointError(

@@ -51,6 +51,7 @@ def run_command(
             options: Any = parse_options(found, arguments, prog, description)
             debug = options.debug
             require_inputs(options)
+            options.look_up()
             status = run(options) or 0
             sys.stdout.flush()  # what goes wrong with the last of the output is an error like any other
             return status

@@ -92,6 +92,12 @@ class Options:
                 object.__setattr__(self, field.name, value)
             _check(field, value)
 
+    def look_up(self) -> None:
+        """Find models that the options name on a hub; commands call it before any work, and before they import Paddle.
+
+        Raises what `model.pretrained.find_model` raises. Options that name none have nothing to do.
+        """
+
 
 def fields_of(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
     """Return the fields that are options; the program sets the others."""

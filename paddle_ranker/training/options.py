@@ -8,6 +8,7 @@ from typing import ClassVar, Optional
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.measures import MEASURES, training_measures
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import TAB, DeviceOptions, LabelOptions, option
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
 from paddle_ranker.training.losses.registry import loss_help, margin_help
@@ -158,6 +159,11 @@ class RankerTrainingOptions(TokenizerOptions, LabelOptions, TrainingOptions):
                 f"--metric {self.metric}: choose from {', '.join(known)}{did_you_mean(self.metric, known)}"
             )
         self.expression.margins(self.margin)
+
+    def look_up(self) -> None:
+        """Find the model to start from, unless the run is resumed."""
+        if not self.resume:
+            find_model(self.init_from_ckpt or self.model_name_or_path)
 
     def identity(self) -> dict[str, object]:
         """Return the options that a run must be resumed with."""

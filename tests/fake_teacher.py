@@ -59,7 +59,8 @@ class Server:
 
     def __exit__(self, *raised: object) -> None:
         self.over.set()
-        self._listener.shutdown(socket.SHUT_RDWR)  # which `accept` notices
+        with contextlib.suppress(OSError):  # it is closed already
+            self._listener.shutdown(socket.SHUT_RDWR)  # which `accept` notices
         self._listener.close()
 
     def _accept(self) -> None:

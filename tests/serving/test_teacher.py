@@ -349,7 +349,6 @@ def test_an_answer_that_does_not_end_is_given_up(ask: Any, beginning: bytes) -> 
 
     class Trickling(Server):
         def _serve(self, connection: socket.socket) -> None:
-            self.bodies.append({})
             connection.sendall(beginning)
             while not self.over.wait(0.005):
                 if beginning:
@@ -362,7 +361,16 @@ def test_an_answer_that_does_not_end_is_given_up(ask: Any, beginning: bytes) -> 
         pytest.raises(ServerError, match=said),
     ):
         teacher.logits(["q"], ["a"])
-    assert len(server.bodies) == 2
+    assert teacher.costs["requests"] == 2
+
+
+def test_where_something_has_answered_it_is_waited_for(ask: Any, time: Time) -> None:
+    with Server(tei) as server, ask(server.url, retries=3) as teacher:
+        teacher.logits(["q"], ["a"])
+        server.__exit__()
+        with pytest.raises(ServerError, match="run again to go on"):
+            teacher.logits(["q"], ["b"])
+    assert (len(time.slept), teacher.costs["requests"], teacher.costs["retries"]) == (3, 5, 3)
 
 
 def test_where_nothing_answers_it_is_said_at_once(ask: Any, time: Time) -> None:

@@ -61,7 +61,7 @@ class Patience:
 
 
 class Caller:
-    """Posts JSON to one URL, several requests at a time; use it in an `async with`.
+    """Posts JSON to one URL, several requests at a time, in an `async with`, of which there may be one after another.
 
     Proxies and certificates are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`). Redirects are
     not followed: the key is for this host alone.
@@ -102,7 +102,7 @@ class Caller:
         headers = {"Accept-Encoding": "identity", "User-Agent": f"paddle-ranker/{__version__}"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._stopped = asyncio.Event()
+        self._stopped, self.stopping = asyncio.Event(), False  # an event belongs to its loop
         unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # the caller limits them
         try:
             # `_once` has one timeout, for all of a request.

@@ -67,7 +67,7 @@ class HttpTeacher:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._options, self._report, self._clock, self._sleep = options, report, clock, sleep
+        self._options, self._report = options, report
         self._url = options.teacher_url or ""
         self._where = self._url.partition("?")[0]
         self._name = _protocol_name(options)
@@ -83,6 +83,8 @@ class HttpTeacher:
             self._are_logits = True
         self._clipped = 0
         self.costs: Counter[str] = Counter()
+        patience = Patience(options.teacher_timeout, options.teacher_retries, options.teacher_deadline)
+        self._caller = Caller(self._url, patience, self._key, clock=clock, sleep=sleep)
         asked = json.dumps(self._protocol.says, sort_keys=True)
         teacher = (self._url, self._name, options.teacher_model or "", asked)
         self._kept = KeptAnswers(_kept_path(options, teacher), teacher)
@@ -123,6 +125,8 @@ class HttpTeacher:
             except ServerError as error:
                 kept = "; run again to go on from what was answered" if self.costs["pairs"] else ""
                 raise ServerError(f"{error}{kept}") from error
+            finally:
+                self.costs["requests"], self.costs["retries"] = self._caller.requests, self._caller.retries
         return self._as_logits(np.array([known[pair] for pair in pairs], np.float64))
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
@@ -148,15 +152,10 @@ class HttpTeacher:
         """Ask for the scores of pairs, some requests at a time, keep them and add them to `known`."""
         options = self._options
         parts = _parts(missing, options.teacher_batch or self._protocol.batch)
-        patience = Patience(options.teacher_timeout, options.teacher_retries, options.teacher_deadline)
-        caller = Caller(self._url, patience, self._key, clock=self._clock, sleep=self._sleep)
-        try:
-            async with caller:
-                # The first error ends them all, after the answers that are under way: these may have cost something.
-                askers = (self._ask_some(caller, parts, known) for _ in range(options.teacher_concurrency))
-                ends = await asyncio.gather(*askers, return_exceptions=True)
-        finally:
-            self.costs.update(requests=caller.requests, retries=caller.retries)
+        async with self._caller as caller:
+            # The first error ends them all, after the answers that are under way: these may have cost something.
+            askers = (self._ask_some(caller, parts, known) for _ in range(options.teacher_concurrency))
+            ends = await asyncio.gather(*askers, return_exceptions=True)
         for error in ends:
             if error is not None and not isinstance(error, StoppedError):
                 raise error

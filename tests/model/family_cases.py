@@ -1,7 +1,8 @@
-"""Small random models of transformers, and its answers: `families.json`.
+"""Random models of transformers, and its answers: `families.json` of tiny ones, `family_sizes.json` of larger ones.
 
 Weights and inputs follow from names and seeds alone; configurations, names, shapes and logits are those of the library,
-which is not needed to run the tests. Where it is installed, this writes them anew (they were by transformers 5.23.0):
+which is not needed to run the tests. Where it is installed, this writes them anew (they were by transformers 5.23.0;
+parameters of equal layers stand in them once, with the numbers of the layers):
 
     PYTHONPATH=. python tests/model/family_cases.py
 """
@@ -9,6 +10,7 @@ which is not needed to run the tests. Where it is installed, this writes them an
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 FILE = Path(__file__).with_name("families.json")
+SIZES_FILE = Path(__file__).with_name("family_sizes.json")
 LENGTHS = (512, 3, 40, 130)  # ragged; the longest is all that most of them take
 WORDS, SPECIAL = 90, 5
 _SHAPE = {
@@ -75,18 +78,55 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def expected() -> dict[str, Any]:
+_SIZES = {
+    "small": {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 160},
+    "deep": {"hidden_size": 96, "num_hidden_layers": 12, "num_attention_heads": 6, "intermediate_size": 224},
+    "wide": {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 1536},
+}
+_SIZED = {
+    "bert": ("Bert", {"type_vocab_size": 2, "pad_token_id": 0}),
+    "xlm-roberta": CASES["xlm-roberta"],
+    "electra": ("Electra", {"embedding_size": 48}),
+    "modernbert": ("ModernBert", {**_MODERN, "local_attention": 64, "classifier_pooling": "cls"}),
+    "deberta-v3": CASES["deberta-v3"],
+    "deberta-v2": CASES["deberta-v2"],
+}
+SIZED_CASES = {
+    f"{name}, {size}": (classes, {**changes, **shape, "num_labels": 1})
+    for name, (classes, changes) in _SIZED.items()
+    for size, shape in _SIZES.items()
+}
+
+
+def expected(file: Path = FILE) -> dict[str, Any]:
     """Return what the library said: by a case's name, `config`, `shapes` and `logits`, `[rows, labels]`."""
-    found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for case in found.values():
+        case["shapes"] = {
+            name.replace("{}", str(layer)): shape
+            for name, (shape, layers) in case["shapes"].items()
+            for layer in layers or [0]
+        }
+    return found
+
+
+def _folded(shapes: dict[str, list[int]]) -> dict[str, tuple[list[int], list[int]]]:
+    """Return the shape of each name without the number of its layer, and these numbers."""
+    found: dict[str, tuple[list[int], list[int]]] = {}
+    for name, shape in shapes.items():
+        number = re.search(r"(?<=\.)\d+(?=\.)", name)
+        pattern = name if number is None else name[: number.start()] + "{}" + name[number.end() :]
+        found.setdefault(pattern, (shape, []))[1].extend([] if number is None else [int(number.group())])
     return found
 
 
 def weights(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
-    """Return random weights by name; norms are near 1."""
+    """Return random weights by name; norms are near 1, and of wide matrices the numbers are smaller."""
     found = {}
     for name, shape in shapes.items():
         draw = np.random.RandomState(zlib.crc32(name.encode("utf-8")))
-        values = (0.3 * draw.standard_normal(shape)).astype(np.float32)
+        scale = 0.3 if len(shape) < 2 or shape[-1] < 48 else 1.2 / shape[-1] ** 0.5
+        values = (scale * draw.standard_normal(shape)).astype(np.float32)
         found[name] = values + 1 if len(shape) == 1 and name.endswith("weight") else values
     return found
 
@@ -103,12 +143,17 @@ def inputs(pad_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    """Write `families.json` by the library."""
+    """Write both files by the library."""
+    _write(FILE, CASES)
+    _write(SIZES_FILE, SIZED_CASES)
+
+
+def _write(file: Path, cases: dict[str, tuple[str, dict[str, Any]]]) -> None:
     import torch
     import transformers
 
     answers = {}
-    for name, (classes, changes) in CASES.items():
+    for name, (classes, changes) in cases.items():
         config = getattr(transformers, f"{classes}Config")(**{**_SHAPE, "num_labels": 1, **changes})
         model = getattr(transformers, f"{classes}ForSequenceClassification")(config).eval()
         shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
@@ -121,8 +166,8 @@ def main() -> None:
         with torch.no_grad():
             logits = model(**arguments).logits.double().tolist()
         stated = {**config.to_diff_dict(), "architectures": [type(model).__name__]}
-        answers[name] = {"config": stated, "shapes": shapes, "logits": logits}
-    FILE.write_text(json.dumps(answers, sort_keys=True) + "\n", encoding="utf-8")
+        answers[name] = {"config": stated, "shapes": _folded(shapes), "logits": logits}
+    file.write_text(json.dumps(answers, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from paddle_ranker.model.kinds import load_ranker, stated_kind
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.networks.deberta import relative_buckets
 from paddle_ranker.serving.clients.base import load_pair_encoder
-from tests.model.family_cases import CASES, SPECIAL, WORDS, expected, inputs, weights
+from tests.model.family_cases import CASES, SIZED_CASES, SIZES_FILE, SPECIAL, WORDS, expected, inputs, weights
 
 pytestmark = pytest.mark.parity
 
@@ -57,10 +57,19 @@ def write_tokenizer(folder: Path, is_roberta: bool) -> None:
 
 def write_folder(folder: Path, case: str) -> Path:
     """Write a transformers folder: config.json, model.safetensors and tokenizer.json, nothing else."""
+    return write_said(folder, EXPECTED[case], case in ROBERTAS)
+
+
+def write_said(folder: Path, said: dict[str, Any], is_roberta: bool) -> Path:
+    """Write the folder of which `said` is what transformers said."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(EXPECTED[case]["config"]), encoding="utf-8")
-    save_file(weights(EXPECTED[case]["shapes"]), folder / "model.safetensors", {"format": "pt"})
-    write_tokenizer(folder, case in ROBERTAS)
+    (folder / "config.json").write_text(json.dumps(said["config"]), encoding="utf-8")
+    save_file(weights(said["shapes"]), folder / "model.safetensors", {"format": "pt"})
+    if said["config"]["model_type"] == "bert":
+        words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *(f"w{number}" for number in range(WORDS - SPECIAL))]
+        (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    else:
+        write_tokenizer(folder, is_roberta)
     return folder
 
 
@@ -93,6 +102,24 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     config = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == EXPECTED[case]["config"]["architectures"]
     assert load_encoder(tmp_path / "back").config == load_encoder(folder).config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SIZED_CASES)
+def test_logits_of_larger_models_are_those_of_transformers(tmp_path: Path, case: str) -> None:
+    """Of 4 and 12 layers and of 768 numbers a token; opened in both ways, and back bit for bit."""
+    said = expected(SIZES_FILE)[case]
+    folder = write_said(tmp_path / "hf", said, case.startswith("xlm"))
+    wanted = np.array(said["logits"])[:, 0]
+    network = load_single(folder).network
+    np.testing.assert_allclose(logits_of(network), wanted, atol=1e-5)
+    trained = start_ranker(folder, Fresh("cross_encoder", match_embeddings=False)).network
+    for name, value in network.state_dict().items():
+        np.testing.assert_array_equal(trained.state_dict()[name].numpy(), value.numpy(), err_msg=name)
+    convert(ConvertOptions(source=str(folder), target=str(tmp_path / "ours")))
+    convert(ConvertOptions(source=str(tmp_path / "ours"), target=str(tmp_path / "back"), to="hf"))
+    theirs, back = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "back"))
+    assert {name: back[name].tobytes() for name in theirs} == {name: theirs[name].tobytes() for name in theirs}
 
 
 PADDLENLP: dict[str, tuple[str, dict[str, Any]]] = {

@@ -338,7 +338,9 @@ def _not_here(name: HubName) -> str:
     if lacking:
         return f"{name.repository}: is no folder here, {there} lacks {lacking}"
     at = "" if name.revision == _MAIN else f" (revision {brief(name.revision)})"
-    return f"{name.repository}{at}: is no folder here and not in Hugging Face's cache {_cache()}"
+    others = sorted(path.name for path in (name.folder / "snapshots").glob("*"))
+    known = f" (which has {name.repository}@{others[0]})" if others else ""
+    return f"{name.repository}{at}: is no folder here and not in Hugging Face's cache {_cache()}{known}"
 
 
 def _by_hand(name: HubName) -> str:

@@ -179,6 +179,9 @@ def test_the_cache_is_read_as_other_programs_leave_it(hub: Hub, tmp_path: Path) 
     assert f"{theirs} lacks model.safetensors, and HF_HUB_OFFLINE keeps" in str(error.value)
     assert hub.asked == []
     assert find_model(NAME) == theirs and hub.sent == ["model.safetensors"]
+    with seen(tmp_path, hub.address, HF_HUB_OFFLINE="1"), pytest.raises(CheckpointError, match=f"{NAME}@{COMMIT}"):
+        find_model(f"{NAME}@v1")
+    assert find_model(f"{NAME}@{COMMIT}") == theirs
     own = theirs.parents[1].rename(tmp_path / cached(tmp_path).name)
     with seen(tmp_path, "http://127.0.0.1:9", HF_HUB_CACHE=str(own.parent)):
         assert find_model(NAME).parents[1] == own

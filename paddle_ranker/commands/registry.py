@@ -22,6 +22,7 @@ IMPROVE, SERVE, ENCODERS = "improve a ranker", "export and serve", "encoders"
 RANKER, TRAINED_RANKER, MEMBER = "ranker", "trained ranker", "ranker of one network"
 TRAINED, EXPORTED, QUANTIZED = "trained model", "exported model", "exported model that can be quantized"
 ENCODER, WORD_PIECES = "encoder", "encoder of WordPiece"  # what trainings start from
+CONVERTIBLE = "model that transformers or sentence-transformers knows"
 TOWER, MASKED_LM = "tower", "masked language model"  # a tower, or any encoder; an encoder with such a head
 GROUPS = (START, DATA, TRAIN, SCORE, FIND, IMPROVE, SERVE, ENCODERS)  # in the order in which people come to need them
 
@@ -66,7 +67,7 @@ _TAKES = {
     "export-serving": (EXPORTED,),
     "index": (TOWER,),
     "export": (TRAINED,),
-    "convert": (ENCODER,),
+    "convert": (CONVERTIBLE,),
 }
 for _group, _commands in {
     START: {

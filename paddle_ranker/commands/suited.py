@@ -95,10 +95,24 @@ def _open(path: Path, found: Examined) -> str:
         found.works += _engines(path)
         return kind
     found.counts_as |= {registry.TRAINED} | ({registry.TRAINED_RANKER} if is_ranker else set())
-    if kind != BLEND:
-        found.counts_as |= {registry.ENCODER, registry.TOWER, registry.MEMBER} if is_ranker else {registry.ENCODER}
+    if kind != BLEND and is_ranker:
+        found.counts_as |= {registry.ENCODER, registry.TOWER, registry.MEMBER}
+    elif kind != BLEND and _has_encoder(path):
+        found.counts_as.add(registry.ENCODER)
+    found.counts_as |= {registry.CONVERTIBLE} if kind == TOWER or registry.MEMBER in found.counts_as else set()
     found.works += _engines_after_export()
     return kind
+
+
+def _has_encoder(path: Path) -> bool:
+    """Return whether there is a text encoder in a model, which a training can start from."""
+    from paddle_ranker.model.encoders import load_encoder
+
+    try:
+        load_encoder(path)
+    except RankerError:
+        return False
+    return True
 
 
 def _open_encoder(path: Path, found: Examined, began: float) -> None:
@@ -110,7 +124,7 @@ def _open_encoder(path: Path, found: Examined, began: float) -> None:
     length = min(loaded.checkpoint.stated_length or loaded.config.longest_pair, loaded.config.longest_pair)
     found.facts += _encoder_facts(loaded.pair_encoder(length))
     found.facts.append(("opens", f"in {time.perf_counter() - began:.1f} s"))
-    found.counts_as |= {registry.ENCODER, registry.TOWER}
+    found.counts_as |= {registry.ENCODER, registry.TOWER, registry.CONVERTIBLE}
     if isinstance(loaded.tokenizer, TokenizerFiles):
         found.counts_as.add(registry.WORD_PIECES)
     if recognise(path if path.is_dir() else path.parent).name == "pretraining":

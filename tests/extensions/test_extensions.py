@@ -379,6 +379,9 @@ def test_the_commands_take_a_plugin_s_kind(
     assert "a model of vectors; evaluate, export and serve take it" in told
     assert "kind: vectors" in told and "takes: input_ids int64 [any, any]" in told and "[any, 16]" in told
     assert "exported with Paddle" in printed("info", str(exported))
+    told = printed("doctor", "--model", str(trained / "best"))
+    assert "a model of vectors" in told and "\n  serve --vector_model   a " in told and told.endswith("\nopens\n")
+    assert re.search(r"\n  score and measure +evaluate\n", told) and re.search(r"\n  export and serve +export\n", told)
     if not (IS_MODERN and is_installed("onnx")):
         return
     calibrate = ("--calibration_file", str(data / "texts.tsv"), "--test", str(data / "texts.tsv"))

@@ -75,6 +75,7 @@ SYSTEMS = (
            packages=("torch", "sentence_transformers", *_WEB)),
     System("onnxruntime", "ONNX Runtime, dynamic batching", module="fastapi_onnx",
            packages=("torch", "transformers", "onnx", "onnxruntime", "orjson", *_WEB)),
+    System("infinity", "Infinity, its own server", module="infinity_server", packages=("infinity_emb", "torch")),
 )  # fmt: skip
 
 

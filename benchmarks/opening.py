@@ -1,0 +1,122 @@
+"""Time the opening of a ranker to its first score, beside reading and copying its largest file; memory of each process.
+
+python -m benchmarks.opening --model HF_FOLDER_OR_EXPORT [--engines dygraph | inference,onnx,openvino] [--processes 2]
+
+The file is in the page cache for all of them. Memory is read while all processes of an engine are there: what is their
+own, and what lies in pages that they share, such as those of mapped files.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from benchmarks.harness.report import format_table
+from benchmarks.harness.workers import process_environment
+from benchmarks.inputs import chosen
+from paddle_ranker.errors import RankerError
+from paddle_ranker.model.exported import is_exported
+from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.scoring.engines.registry import DYGRAPH, exported_engines
+
+
+@dataclass(frozen=True)
+class OpeningOptions(Options):
+    """Options of `python -m benchmarks.opening`."""
+
+    model: str = option(help="a ranker's folder: ours, transformers', or an export")
+    engines: str = option("all", help="of an export, comma-separated; all: those that run it")
+    processes: int = option(2, help="processes of each engine", minimum=1)
+    rounds: int = option(3, help="times that the file is read and copied", minimum=1)
+
+
+def run(options: OpeningOptions) -> None:
+    """Print the table."""
+    folder = Path(options.model)
+    largest = max((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
+    read, copy = read_and_copy(largest, options.rounds)
+    engines = chosen("engines", options.engines, exported_engines()) if is_exported(folder) else [DYGRAPH]
+    rows = [row for engine in engines for row in [opened(folder, engine, options.processes)]]
+    print(f"{largest.name}, {largest.stat().st_size / 1e6:,.0f} MB: read in {read:.2f} s, copied in {copy:.2f} s")
+    cells = [
+        [engine, *(f"{value:.2f}" for value in seconds), f"{sum(seconds[1:]) / (read + copy):.2f}", *map(_mb, memory)]
+        for engine, seconds, memory in rows
+    ]
+    heads = ["engine", "imports, s", "opening, s", "first score, s", "both / read and copy", "own MB", "shared MB"]
+    print(format_table(heads, cells))
+
+
+def read_and_copy(path: Path, rounds: int) -> tuple[float, float]:
+    """Return the seconds to read a file into memory and to copy it there, medians."""
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        content = np.fromfile(path, np.uint8)
+        read = time.perf_counter()
+        content.copy()
+        times.append((read - began, time.perf_counter() - read))
+    first, second = zip(*times)
+    return statistics.median(first), statistics.median(second)
+
+
+def opened(folder: Path, engine: str, processes: int) -> tuple[str, list[float], list[float]]:
+    """Open a ranker in processes, one after the other; return the medians of their seconds, and their mean memory."""
+    command = [sys.executable, "-m", "benchmarks.peers.opening_worker", str(folder), engine]
+    workers: list[subprocess.Popen[str]] = []
+    with tempfile.TemporaryFile("w+") as log:
+        try:
+            seconds = []
+            for _ in range(processes):
+                workers.append(
+                    subprocess.Popen(
+                        command,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=log,
+                        text=True,
+                        env=process_environment(1),
+                    )
+                )
+                seconds.append(_answer(workers[-1], engine))
+            memory = []
+            for worker in workers:
+                assert worker.stdin is not None
+                print(file=worker.stdin, flush=True)
+                memory.append(_answer(worker, engine))
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.communicate()
+    return engine, np.median(seconds, axis=0).tolist(), np.mean(memory, axis=0).tolist()
+
+
+def _answer(worker: subprocess.Popen[str], engine: str) -> list[float]:
+    assert worker.stdout is not None
+    line = worker.stdout.readline()
+    if not line:
+        raise RankerError(f"--engines {engine}: its process ended before the first score; leave it out")
+    found: list[float] = json.loads(line)
+    return found
+
+
+def _mb(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, OpeningOptions, argv, description=(__doc__ or "").split("\n")[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

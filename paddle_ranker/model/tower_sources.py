@@ -72,7 +72,8 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
     else:
         pooling, why = "mean", "the mean of the tokens' states, as sentence-transformers does"
     if options.pooling is None:
-        note(f"note: {folder} does not say how its vectors are made: {why} (--pooling {'|'.join(POOLINGS)})")
+        how = f"{why} (--pooling {'|'.join(POOLINGS)}){_left_out(folder)}"
+        note(f"note: {folder} does not say how its vectors are made: {how}")
     return TowerInfo(
         max_seq_length=min(stated_length(folder), checkpoint.config.longest_pair),
         size=checkpoint.config.hidden_size if output is None else output.shape[-1],
@@ -81,6 +82,14 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
         normalize=is_published,
         similarity="dot" if is_rocketqa else "cosine",
     )
+
+
+def _left_out(folder: Path) -> str:
+    """Return how to bring what another program left out when it put a model into the hub's cache."""
+    if folder.parent.name != "snapshots":
+        return ""
+    name = folder.parents[1].name.replace("models--", "", 1).replace("--", "/")
+    return f"; if the model has a {MODULES_FILE} on the hub, hf download {name} brings it into the cache"
 
 
 def _with_dense(checkpoint: Checkpoint, sentences: Sentences) -> Checkpoint:

@@ -141,10 +141,14 @@ def test_a_model_of_vectors_comes_with_its_steps(
     assert fetched.vectors(["w1"]).shape == (1, 8)
     files = {path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file() and path.name != "README.md"}
     assert {path.relative_to(find_model(NAME)) for path in find_model(NAME).rglob("*") if path.is_file()} == files
+    assert "does not say" not in capsys.readouterr().err
     dense = find_model(NAME) / "2_Dense" / "model.safetensors"
     dense.unlink()
     with seen(tmp_path, hub.address, HF_HUB_OFFLINE="1"):
         refused("lacks 2_Dense/model.safetensors")
+        (dense.parents[1] / "modules.json").unlink()
+        Tower.open(NAME)  # as a program leaves it that wants the encoder alone
+    assert f"if the model has a modules.json on the hub, hf download {NAME} brings it" in capsys.readouterr().err
 
 
 def test_a_local_folder_comes_first_and_a_misspelt_path_is_not_looked_up(hub: Hub, folder: Path) -> None:

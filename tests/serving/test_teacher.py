@@ -478,6 +478,11 @@ def test_the_url_shows_the_protocol(ask: Any, lines: list[str], url: str, protoc
         ({"teacher_url": "h/rerank"}, "expected http://HOST/PATH"),
         ({"teacher_url": "http://h:x/rerank"}, "--teacher_url http://h:x/rerank: "),
         ({"teacher_url": f"http://me:{KEY}@h/rerank"}, "must hold no password"),
+        (
+            {"teacher_url": f"http://h/rerank?version=2&Api-Key={KEY}"},
+            "and no key: put the key into",
+        ),
+        ({"teacher_url": f"ftp://h/rerank?version={KEY}"}, "expected http://HOST/PATH"),
         ({"teacher_url": "http://h/"}, "the path / shows no protocol"),
         ({"teacher_url": "http://h/rerank", "teacher_protocol": "tai"}, r"did you mean tei\?"),
         ({"teacher_url": "http://h/rerank", "teacher_model": "m"}, "name no model"),

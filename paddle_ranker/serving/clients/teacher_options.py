@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Optional
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import Options, option
@@ -14,6 +15,7 @@ from paddle_ranker.serving.http.rerank_formats import PROTOCOLS
 
 AUTO = "auto"
 KEY_VARIABLE = "PADDLE_RANKER_TEACHER_KEY"
+_SECRET = re.compile("key|token|secret|password|signature", re.I)
 SCORES = (AUTO, "logits", "probabilities")
 
 
@@ -83,7 +85,8 @@ def _check_url(url: str) -> None:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise UsageError(f"--teacher_url {shown}: {error}") from error
-    if "@" in parts.netloc:
-        raise UsageError(f"--teacher_url must hold no password: put the key into {KEY_VARIABLE}")
+    # It is printed, and saved with what a training writes.
+    if "@" in parts.netloc or any(_SECRET.search(name) for name, _ in parse_qsl(parts.query)):
+        raise UsageError(f"--teacher_url must hold no password and no key: put the key into {KEY_VARIABLE}")
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError(f"--teacher_url {shown}: expected http://HOST/PATH or https://HOST/PATH")

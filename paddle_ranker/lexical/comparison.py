@@ -55,17 +55,22 @@ class Speller(nn.Layer):
         #: `[vocab_size]` int64
         self.ids = np.concatenate([spelling.ids, np.arange(known, vocab_size)]).astype(np.int64)
         self._blank_id = int(self.ids[np.argmax(spelling.blank)])
-        for name, values in (("ids", self.ids), ("inside", spelling.inside), ("blank", spelling.blank)):
-            table = np.pad(values, (0, len(self.ids) - len(values))).astype(np.int32) if values.any() else None
-            self.register_buffer(f"{name}_table", None if table is None else paddle.to_tensor(table), persistable=False)
+        # Tokens that are kept, not those of spaces: OpenVINO takes 1 - x of what a table holds for quantized weights,
+        # and then cannot load the graph in int8.
+        unknown = np.zeros(len(self.ids) - known, bool)
+        kept = ~np.append(spelling.blank, unknown) if spelling.blank.any() else None
+        inside = np.append(spelling.inside, unknown) if spelling.inside.any() else None
+        for name, values in (("ids", self.ids), ("inside", inside), ("kept", kept)):
+            table = None if values is None else paddle.to_tensor(values.astype(np.int32))
+            self.register_buffer(f"{name}_table", table, persistable=False)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Compared:
         """Return tokens as they are compared; those of spaces are moved behind all others, as if they were padding."""
         ids = _looked_up(self.ids_table, input_ids)
         inside = None if self.inside_table is None else _looked_up(self.inside_table, input_ids)
-        if self.blank_table is None:
+        if self.kept_table is None:
             return Compared(ids, token_type_ids, None if inside is None else inside.astype("float32"))
-        kept = 1 - _looked_up(self.blank_table, input_ids)
+        kept = _looked_up(self.kept_table, input_ids)
         count = kept.cumsum(axis=1)
         numbers = paddle.ones_like(count).cumsum(axis=1)
         # The n-th kept token stands behind all places up to which fewer than n are kept.

@@ -1,9 +1,10 @@
 """Put load on a server of vectors: texts a second and processor time over each protocol, beside its engine alone.
 
 python -m benchmarks.serving_vectors --model output_recall --corpus datasets/recall/corpus.csv [--engine onnx]
+    [--peer_model HF_FOLDER --peer_python PYTHON]
 
 The server runs in a process of its own; the client and the engine alone, in batches of 32 texts, take turns in this
-one. Vectors are compared first.
+one. Vectors are compared first. Infinity takes turns with the folder of which the tower was exported.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -52,6 +54,8 @@ class VectorLoadOptions(Options):
     seconds: float = option(3.0, help="of each load in each round", above=0)
     rounds: int = option(3, help="timed rounds", minimum=1)
     json: str = option("", help="write the values to this file")
+    peer_model: str = option("", help="the same tower as a folder of sentence-transformers, for Infinity")
+    peer_python: str = option(sys.executable, help="a Python whose environment has infinity-emb[server,torch]")
 
 
 def _write_json(path: str, **more: object) -> Callable[[Texts], bytes]:
@@ -87,6 +91,7 @@ WAYS: dict[str, tuple[str, Callable[[Texts], bytes], Callable[[bytes], np.ndarra
     "/embed": (HTTP, _write_json("/embed"), lambda body: np.array(json.loads(body))),
     "baidu_std": (BAIDU_STD, _write_frame, _read_frame),
 }
+_INFINITY = "Infinity: /v1/embeddings, numbers"
 
 
 def run(options: VectorLoadOptions) -> None:
@@ -99,14 +104,21 @@ def run(options: VectorLoadOptions) -> None:
     command = [sys.executable, "-m", "paddle_ranker", *served, "--engine", options.engine, "--cpu_threads", threads]
     rates: dict[str, list[float]] = {}
     costs: dict[str, list[float]] = {}  # processor milliseconds a text
-    with tempfile.TemporaryDirectory() as name, started("server", command, Path(name), options.threads) as server:
-        for title, (transport, write, read) in WAYS.items():
-            body = asyncio.run(_asked(_dialect(title, transport), server.port, write(texts[:20])))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers = dict.fromkeys(WAYS, stack.enter_context(started("server", command, folder, options.threads)))
+        if options.peer_model:
+            (folder / "hf").symlink_to(Path(options.peer_model).resolve())
+            peer = [options.peer_python, "-m", "benchmarks.peers.infinity_server", str(folder), threads]
+            servers[_INFINITY] = stack.enter_context(started("infinity", peer, folder, options.threads))
+        ways = {title: WAYS.get(title, next(iter(WAYS.values()))) for title in servers}
+        for title, (transport, write, read) in ways.items():
+            body = asyncio.run(_asked(_dialect(title, transport), servers[title].port, write(texts[:20])))
             _compare(title, body, read, tower.vectors(texts[:20]))
         for number in range(options.rounds + 1):  # the first one is the warm-up
             measured = {"the engine alone": _alone(tower, texts, options.seconds)}  # by row: rate, cost
-            for title, (transport, write, _) in WAYS.items():
-                dialect = _dialect(title, transport)
+            for title, (transport, write, _) in ways.items():
+                dialect, server = _dialect(title, transport), servers[title]
                 for count in (1, 10):
                     made = [Request(write(texts[at : at + count]), count) for at in range(0, len(texts), count)]
                     used = server.processor_seconds()

@@ -186,25 +186,48 @@ def test_a_training_step_reaches_every_parameter_also_with_checkpointing(tmp_pat
         np.testing.assert_allclose(found[1][name], gradient, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("case", EXPORTED)
-def test_an_export_scores_as_the_network_in_every_engine(tmp_path: Path, case: str) -> None:
-    """With match embeddings; one with lexical features, too, whose graph is as large as all the rest."""
+HAS_ONNX = not paddle.__version__.startswith("2.")
+
+
+def exported(folder: Path, case: str) -> tuple[Path, Path]:
+    """Return the folders of a ranker with match embeddings, one with lexical features, too, and of its export."""
     fresh = Fresh("cross_encoder", lexical_features=case == "xlm-roberta")
-    model = start_ranker(write_folder(tmp_path / "hf", case), fresh, LoadOptions(max_seq_length=24))
+    model = start_ranker(write_folder(folder / "hf", case), fresh, LoadOptions(max_seq_length=24))
     draw = np.random.RandomState(1)
     model.network.match_embeddings.weight.set_value(draw.standard_normal((4, 16)).astype("float32"))
     if model.network.lexical is not None:
         model.network.lexical.learn(model.row_encoder.encode(QUERIES, TITLES))
         model.network.lexical.weight.set_value(draw.standard_normal(18).astype("float32") * 0.1)
-    (tmp_path / "ours").mkdir()
-    save_ranker(tmp_path / "ours", model.network, model.row_encoder, model.info)
-    assert not (tmp_path / "ours" / "vocab.txt").exists()
-    has_onnx = not paddle.__version__.startswith("2.")
-    export_model(load_ranker(tmp_path / "ours"), tmp_path / "exported", onnx=has_onnx)  # which compares them
-    wanted = Ranker.load(tmp_path / "ours").score(QUERIES, TITLES)
-    for engine in ("inference", "onnx") if has_onnx else ("inference",):
-        found = Ranker.load(tmp_path / "exported", engine=engine).score(QUERIES, TITLES)
+    (folder / "ours").mkdir()
+    save_ranker(folder / "ours", model.network, model.row_encoder, model.info)
+    assert not (folder / "ours" / "vocab.txt").exists()
+    export_model(load_ranker(folder / "ours"), folder / "exported", onnx=HAS_ONNX)  # which compares them
+    return folder / "ours", folder / "exported"
+
+
+@pytest.mark.parametrize("case", EXPORTED)
+def test_an_export_scores_as_the_network_in_every_engine(tmp_path: Path, case: str) -> None:
+    """The lexical features' graph is as large as all the rest."""
+    ours, static = exported(tmp_path, case)
+    wanted = Ranker.load(ours).score(QUERIES, TITLES)
+    for engine in ("inference", "onnx") if HAS_ONNX else ("inference",):
+        found = Ranker.load(static, engine=engine).score(QUERIES, TITLES)
         np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_export_is_quantized_for_both_engines(tmp_path: Path) -> None:
+    """OpenVINO once took the table of spaces for quantized weights."""
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    ours, static = exported(tmp_path, "xlm-roberta")
+    labelled = "".join(f"{query}\t{title}\t{row % 2}\n" for row, (query, title) in enumerate(zip(QUERIES, TITLES)))
+    (tmp_path / "dev.tsv").write_text(labelled, encoding="utf-8")
+    command = ["quantize", "--model", str(static), "--calibration_file", str(tmp_path / "dev.tsv")]
+    assert main([*command, "--test", str(tmp_path / "dev.tsv"), "--max_loss", "1", "--seconds", "0.1"]) == 0
+    wanted = Ranker.load(ours).score(QUERIES, TITLES)
+    for engine in ("onnx", "openvino"):
+        found = Ranker.load(static, engine=engine, precision="int8").score(QUERIES, TITLES)
+        assert np.abs(found - wanted).max() < 0.2
 
 
 def test_a_folder_is_a_ranker_as_it_lies_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

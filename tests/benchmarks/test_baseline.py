@@ -44,7 +44,8 @@ def test_each_own_system_is_followed_by_that_of_the_other_checkout(checkout: Pat
     assert with_baseline(wanted, None) == wanted
     assert with_baseline(training.SYSTEMS[1:2], str(checkout))[1].title == "before: --match_embeddings false"
     servers = with_baseline(SERVERS, str(checkout))
-    assert {server_of(server) for server in servers} == {"ours", "before", "sentence_transformers", "onnxruntime"}
+    peers = {"sentence_transformers", "onnxruntime", "infinity"}
+    assert {server_of(server) for server in servers} == {"ours", "before", *peers}
 
 
 def test_the_code_of_the_other_checkout_runs(checkout: Path, tmp_path: Path) -> None:

@@ -93,24 +93,34 @@ def test_a_worker_answers_commands(tmp_path: Path) -> None:
 
 
 @unit
-@pytest.mark.parametrize("system", ["onnxruntime", "openvino"])
-def test_engines_of_the_peers_are_fed_ids_types_and_a_mask(system: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("system", "types_there", "pad"), [("onnxruntime", 2, 0), ("openvino", 2, 0),
+                                                            ("onnxruntime", 1, 7)])  # fmt: skip
+def test_engines_of_the_peers_are_fed_ids_types_and_a_mask(
+    system: str, types_there: int, pad: int, tmp_path: Path
+) -> None:
+    """Types if the model has several; what is masked is its own padding."""
     pytest.importorskip(system)
     onnx = pytest.importorskip("onnx")
+    (tmp_path / "hf").mkdir()
+    stated = {"type_vocab_size": types_there, "pad_token_id": pad}
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(stated), encoding="utf-8")
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    if types_there == 1:
+        inputs.remove("token_type_ids")
     given, (states,) = (
         [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["batch", "length"]) for name in names]
         for names in (inputs, ["states"])
     )
-    nodes = [onnx.helper.make_node("Add", ["input_ids", "token_type_ids"], ["sum"]),
+    nodes = [onnx.helper.make_node("Add", ["input_ids", inputs[-2]], ["sum"]),
              onnx.helper.make_node("Add", ["sum", "attention_mask"], ["states"])]  # fmt: skip
     graph = onnx.helper.make_graph(nodes, "g", given, [states])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / ONNX_FILE)
     run = open_graph(system, tmp_path, 1)
     ids, types = np.array([[7, 8, 0], [9, 0, 0]]), np.array([[0, 20, 0], [0, 0, 0]])
+    expected = [[8, 29, 0], [10, 0, 0]] if types_there == 2 else [[14, 17, 1], [19, 1, 1]]  # ids twice, and the mask
     for rows in (slice(0, 2), slice(0, 1)):
-        assert np.array(run(ids[rows], types[rows])).tolist() == [[8, 29, 0], [10, 0, 0]][rows]
+        assert np.array(run(ids[rows], types[rows])).tolist() == expected[rows]
 
 
 @unit

@@ -34,6 +34,9 @@ inspect.stack = partial(inspect.stack, 0)
 # another test gets one, as in `tests.started.free_ports`.
 os.environ.setdefault("PORT_RANGE", "20000:32000")
 os.environ["HF_HUB_OFFLINE"] = "1"  # but for tests that run a hub of their own: `tests.hub_server`
+# What a shell starts in the background, these tests perhaps, ignores SIGINT, and so would all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _draw_learning_curve = curve.draw_learning_curve
 REPOSITORY = Path(__file__).resolve().parent.parent

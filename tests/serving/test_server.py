@@ -41,6 +41,7 @@ QUERIES, TITLES = [query for query, _ in PAIRS], [title for _, title in PAIRS]
 MANY = 20_000  # pairs of a request that is not answered at once
 LARGE = ("--pairs", str(MANY), "--queue_pairs", str(2 * MANY))
 KEY = "a-key"
+HELD = "held"  # a file in a server's folder: while it is there, nothing is computed
 
 
 class Server:
@@ -81,6 +82,7 @@ class Server:
 def serving(model: Path, folder: Path, *options: str, key: Optional[str] = None) -> Iterator[Server]:
     command = [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", "0", *options]
     environment = {"PYTHONPATH": str(REPOSITORY), **({API_KEY_VARIABLE: key} if key else {})}
+    environment.update(PADDLE_RANKER_PLUGINS="tests.held_engine", HELD=str(folder / HELD))
     with started(command, folder, **environment) as process:
         process.until(lambda: "serving " in process.output)
         yield Server(process)
@@ -266,11 +268,16 @@ def test_requests_in_one_packet_are_answered_in_order(connect: Connect) -> None:
 def test_a_client_that_leaves_frees_its_work(server: Server, connect: Connect) -> None:
     cancelled = 'ranker_requests_total{outcome="cancelled",protocol="rerank"}'
     before, cancelled_before = server.figure("ranker_pairs_total"), server.figure(cancelled)
-    with connect(many()):
-        eventually(lambda: server.figure("ranker_queue_pairs") > 0)
+    held = server.command.folder / HELD
+    held.touch()
+    try:
+        with connect(many()):
+            eventually(lambda: server.figure("ranker_queue_pairs") > 0)
+        eventually(lambda: server.figure(cancelled) - cancelled_before == 1)
+    finally:
+        held.unlink()
     eventually(lambda: server.figure("ranker_queue_pairs") == 0)
     assert server.figure("ranker_pairs_total") - before < MANY
-    assert server.figure(cancelled) - cancelled_before == 1
 
 
 def test_a_request_is_answered_although_the_next_one_does_not_come(connect: Connect) -> None:

@@ -1,0 +1,24 @@
+"""A plugin for tests: the network computes nothing while a file is there.
+
+Servers load it by `PADDLE_RANKER_PLUGINS=tests.held_engine`; `HELD` names the file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+
+_run = DygraphEngine.run
+
+
+def _held(engine: DygraphEngine, arrays: Arrays) -> Arrays:
+    while Path(os.environ["HELD"]).exists():
+        time.sleep(0.01)
+    return _run(engine, arrays)
+
+
+DygraphEngine.run = _held  # type: ignore[assignment,method-assign]

@@ -216,6 +216,7 @@ def test_an_export_scores_as_the_network_in_every_engine(tmp_path: Path, case: s
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not HAS_ONNX, reason="needs an ONNX file, which the modern stack makes")
 def test_an_export_is_quantized_for_both_engines(tmp_path: Path) -> None:
     """OpenVINO once took the table of spaces for quantized weights."""
     pytest.importorskip("openvino", reason="needs OpenVINO")

@@ -46,7 +46,7 @@ def run(options: OpeningOptions) -> None:
     largest = max((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
     read, copy = read_and_copy(largest, options.rounds)
     engines = chosen("engines", options.engines, exported_engines()) if is_exported(folder) else [DYGRAPH]
-    rows = [row for engine in engines for row in [opened(folder, engine, options.processes)]]
+    rows = [opened(folder, engine, options.processes) for engine in engines]
     print(f"{largest.name}, {largest.stat().st_size / 1e6:,.0f} MB: read in {read:.2f} s, copied in {copy:.2f} s")
     cells = [
         [engine, *(f"{value:.2f}" for value in seconds), f"{sum(seconds[1:]) / (read + copy):.2f}", *map(_mb, memory)]

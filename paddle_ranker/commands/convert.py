@@ -82,10 +82,9 @@ def convert(options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.pretrained import find_model, resolve_model
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
 
-    source, target = find_model(options.source), Path(options.target)
-    if options.to in _TOWERS:
-        source = resolve_model(options.source)
-    elif not source.is_dir():
+    is_tower, target = options.to in _TOWERS, Path(options.target)
+    source = resolve_model(options.source) if is_tower else find_model(options.source)
+    if not is_tower and not source.is_dir():
         raise CheckpointError(f"{source}: there is no such folder")
     if target.exists() or target.is_symlink():
         raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")

@@ -207,7 +207,8 @@ def report_model(source: str, as_json: bool) -> int:
         print(json_text(report, indent=2))
         return 1 if found.problem else 0
     for title, facts in ((source, found.facts), ("works with", found.works)):
-        print(f"\n{title}" if facts else "", end="\n" if facts else "")
+        if facts:
+            print(f"\n{title}")
         for name, text in facts:
             print(f"  {name:<22} {text}")
     print(f"\ndoes not open: {found.problem}" if found.problem else "\nopens")

@@ -58,7 +58,7 @@ def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
 
 def write_export(model: TrainedModel[ModelInfo, RowEncoder], output: Path, *, onnx: bool) -> None:
     """Write a model's static model; print what was written and how much its outputs differ."""
-    from paddle_ranker.export.onnx_data import data_file
+    from paddle_ranker.export.onnx_data import onnx_files
     from paddle_ranker.export.static_graph import export_model
 
     exported, parities = export_model(model, output, onnx=onnx)
@@ -74,9 +74,7 @@ def write_export(model: TrainedModel[ModelInfo, RowEncoder], output: Path, *, on
             f"parity with {what}, {engine}: largest difference {', '.join(differences)} ({parity.pairs} {rows} in "
             f"{parity.batches} batches, and alone)"
         )
-    files = [exported.program, exported.parameters]
-    if exported.onnx:
-        files += [path for path in (exported.onnx, data_file(exported.onnx)) if path.is_file()]
+    files = [exported.program, exported.parameters, *(onnx_files(exported.onnx) if exported.onnx else [])]
     sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in files)
     print(f"exported: {exported.folder}: {sizes}")
 

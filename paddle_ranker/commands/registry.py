@@ -58,8 +58,8 @@ OTHER_NAMES = {"export-to-serving": "export-serving"}
 _MODEL_OPTIONS = ("--model", "--init_from_ckpt", "--params_path", "--model_dir")
 
 _TAKES = {
-    **dict.fromkeys(("evaluate", "compare", "predict", "rank", "cascade", "distill", "search-serve"), (RANKER,)),
-    **dict.fromkeys(("search", "evaluate-recall"), (RANKER,)),
+    **dict.fromkeys(("evaluate", "compare", "predict", "rank", "cascade", "distill"), (RANKER,)),
+    **dict.fromkeys(("search", "search-serve", "evaluate-recall"), (RANKER,)),
     "mine": (RANKER, TOWER),
     "calibrate": (TRAINED_RANKER,),
     "blend": (MEMBER,),

@@ -46,9 +46,8 @@ def examine_model(source: str) -> Examined:
     try:
         path = resolve_model(source)
         folder = path.parent if path.is_file() else path
-        place = f"{path.resolve()}" if Path(source).exists() else f"{path}, in the cache"
-        found.facts += [("found at", place), ("what", recognise(folder).what), *facts_of(path)]
-        found.facts += [("files", text) for text in _weights(folder)]
+        place = str(path.resolve()) if Path(source).exists() else f"{path}, in the cache"
+        found.facts += [("found at", place), ("what", recognise(folder).what), *facts_of(path), *_weights(folder)]
         kind = _open(path, found)
     except (RankerError, OSError) as error:
         found.problem = one_line(error)
@@ -57,13 +56,13 @@ def examine_model(source: str) -> Examined:
     return found
 
 
-def _weights(folder: Path) -> Iterator[str]:
-    """Yield the names and sizes of the large files of a folder, in a line."""
+def _weights(folder: Path) -> Iterator[Fact]:
+    """Yield the names and sizes of the large files of a folder, if there are any."""
     endings = (".safetensors", ".bin", ".pdparams", ".pdiparams", ".onnx")
     there = [*folder.glob("*"), *folder.glob("*/*")]  # members of a blend, steps of sentence-transformers
     files = sorted(path.relative_to(folder) for path in there if path.name.endswith(endings))
     if files:
-        yield ", ".join(f"{file} ({(folder / file).stat().st_size / 1e6:,.1f} MB)" for file in files)
+        yield "files", ", ".join(f"{file} ({(folder / file).stat().st_size / 1e6:,.1f} MB)" for file in files)
 
 
 def _open(path: Path, found: Examined) -> str:
@@ -86,21 +85,22 @@ def _open(path: Path, found: Examined) -> str:
     kind = model.info.kind
     found.facts += _encoder_facts(model.row_encoder)
     found.facts.append(("opens", f"in {time.perf_counter() - began:.1f} s, and computes"))
-    is_ranker = model.signature == RANKER
-    found.counts_as |= {registry.RANKER} if is_ranker else set()
-    found.counts_as |= {registry.TOWER} if kind == TOWER else set()
-    if exported:
-        found.counts_as |= {registry.EXPORTED} if is_ranker or kind == TOWER else set()
-        found.counts_as |= {registry.QUANTIZED} if kind in GATES else set()
-        found.works += _engines(path)
-        return kind
-    found.counts_as |= {registry.TRAINED} | ({registry.TRAINED_RANKER} if is_ranker else set())
-    if kind != BLEND and is_ranker:
-        found.counts_as |= {registry.ENCODER, registry.TOWER, registry.MEMBER}
-    elif kind != BLEND and _has_encoder(path):
-        found.counts_as.add(registry.ENCODER)
-    found.counts_as |= {registry.CONVERTIBLE} if kind == TOWER or registry.MEMBER in found.counts_as else set()
-    found.works += _engines_after_export()
+    is_ranker, is_tower = model.signature == RANKER, kind == TOWER
+    is_member = is_ranker and kind != BLEND and not exported
+    has_encoder = is_member or (not exported and kind != BLEND and _has_encoder(path))
+    roles = {
+        registry.RANKER: is_ranker,
+        registry.TOWER: is_tower or is_member,
+        registry.EXPORTED: exported and (is_ranker or is_tower),
+        registry.QUANTIZED: exported and kind in GATES,
+        registry.TRAINED: not exported,
+        registry.TRAINED_RANKER: is_ranker and not exported,
+        registry.MEMBER: is_member,
+        registry.ENCODER: has_encoder,
+        registry.CONVERTIBLE: is_member or (is_tower and not exported),
+    }
+    found.counts_as |= {role for role, holds in roles.items() if holds}
+    found.works += _engines(path) if exported else _engines_after_export()
     return kind
 
 

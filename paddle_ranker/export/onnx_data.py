@@ -19,6 +19,11 @@ def data_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
+def onnx_files(path: Path) -> list[Path]:
+    """Return an ONNX file and the file with its parameters, those of them that there are."""
+    return [file for file in (path, data_file(path)) if file.is_file()]
+
+
 def save_onnx(model: Any, path: Path) -> None:
     """Write an ONNX model, which is not to be used afterwards: its large parameters may be only on the disk then."""
     import onnx
@@ -45,7 +50,6 @@ def move_onnx(written: Path, target: Path) -> list[Path]:
     if data_file(target).exists() or data_file(written).exists():
         target.unlink(missing_ok=True)
         data_file(target).unlink(missing_ok=True)
-    moved = [path for path in (data_file(written), written) if path.is_file()]
-    for path in moved:
+    for path in reversed(onnx_files(written)):  # the graph comes last
         os.replace(path, target.parent / path.name)
-    return [target.parent / path.name for path in moved]
+    return onnx_files(target)

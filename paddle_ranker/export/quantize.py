@@ -31,7 +31,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.export.gates import GATES, Gate, Quality, QuantizeOptions, file_facts
-from paddle_ranker.export.onnx_data import data_file, move_onnx, save_onnx
+from paddle_ranker.export.onnx_data import data_file, move_onnx, onnx_files, save_onnx
 from paddle_ranker.export.quantizer import Product, Quantizer, require_packages
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
@@ -238,7 +238,7 @@ def with_onnx(folder: ExportedFolder) -> ExportedFolder:
     else:
         largest = f"{max(parity.differences.values()):.1e}"
     print(f"{target}: made, largest difference {largest}")
-    return _with_facts(folder, [path for path in (target, data_file(target)) if path.is_file()])
+    return _with_facts(folder, onnx_files(target))
 
 
 @contextmanager

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 PICKLES_VARIABLE = "PADDLE_RANKER_PICKLES"
 _MAIN = "main"
+_PREFIX, _SNAPSHOTS = "models--", "snapshots"  # in the cache
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?")
 # A missing file of these is not looked up as a name.
 _MODEL_FILES = (".pdparams", ".pdmodel", ".pdiparams", ".json", ".onnx", ".safetensors", ".bin", ".git")
@@ -79,13 +80,20 @@ class HubName:
     @property
     def folder(self) -> Path:
         """The repository's folder in the cache."""
-        return _cache() / f"models--{self.repository.replace('/', '--')}"
+        return _cache() / f"{_PREFIX}{self.repository.replace('/', '--')}"
+
+    @classmethod
+    def of_snapshot(cls, folder: Path) -> Optional[HubName]:
+        """Return the name of the model whose files a folder of a cache holds; None for any other folder."""
+        if folder.parent.name != _SNAPSHOTS:
+            return None
+        return cls(folder.parents[1].name.replace(_PREFIX, "", 1).replace("--", "/"), folder.name)
 
     def cached(self) -> Optional[Path]:
         """Return the folder of the files in the cache, whole or not; None if this revision was never fetched."""
         reference = self.folder / "refs" / self.revision
         commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else self.revision
-        snapshot = self.folder / "snapshots" / commit
+        snapshot = self.folder / _SNAPSHOTS / commit
         return snapshot if snapshot.is_dir() else None
 
 
@@ -166,7 +174,7 @@ class _Transfer:
     def __init__(self, name: HubName, api: HfApi, found: ModelInfo):
         self._name, self._api, self._commit = name, api, str(found.sha)
         self._sizes = {file.rfilename: file.size or 0 for file in found.siblings or []}
-        self._folder = name.folder / "snapshots" / self._commit
+        self._folder = name.folder / _SNAPSHOTS / self._commit
 
     def run(self) -> Path:
         """Fetch all that is missing, and return the folder."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.encoders import Checkpoint, read_checkpoint
+from paddle_ranker.model.hub import HubName
 from paddle_ranker.model.hugging_face.sentences import MODULES_FILE, Sentences, read_sentences, stated_length
 from paddle_ranker.model.info import PUBLISHED_HEADS
 from paddle_ranker.model.load_options import LoadOptions
@@ -86,10 +87,10 @@ def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> Towe
 
 def _left_out(folder: Path) -> str:
     """Return how to bring what another program left out when it put a model into the hub's cache."""
-    if folder.parent.name != "snapshots":
+    name = HubName.of_snapshot(folder)
+    if name is None:
         return ""
-    name = folder.parents[1].name.replace("models--", "", 1).replace("--", "/")
-    return f"; if the model has a {MODULES_FILE} on the hub, hf download {name} brings it into the cache"
+    return f"; if the model has a {MODULES_FILE} on the hub, hf download {name.repository} brings it into the cache"
 
 
 def _with_dense(checkpoint: Checkpoint, sentences: Sentences) -> Checkpoint:

@@ -99,8 +99,7 @@ def missing_shards(folder: Path) -> list[str]:
     first = next((name for name in WEIGHT_FILES if (folder / name).is_file()), "")
     if not first.endswith(_INDEX):
         return []
-    files = sorted(set(map(str, _read_index(folder / first).values())))
-    return [file for file in files if not (folder / file).is_file()]
+    return [file for file in _files_of(_read_index(folder / first)) if not (folder / file).is_file()]
 
 
 def _read_index(index: Path) -> UncheckedObject:
@@ -111,12 +110,16 @@ def _read_index(index: Path) -> UncheckedObject:
         raise CheckpointError(f"{index}: damaged ({type(error).__name__}: {error}); copy it again") from error
 
 
+def _files_of(places: UncheckedObject) -> list[str]:
+    return sorted(set(map(str, places.values())))
+
+
 def _read_shards(index: Path) -> dict[str, Array]:
     """Read a model that is split over several files by its index, `{"weight_map": {parameter: file}}`."""
     places = _read_index(index)
     arrays: dict[str, Array] = {}
     suffix = Path(index.name[: -len(_INDEX)]).suffix
-    for file in sorted(set(map(str, places.values()))):
+    for file in _files_of(places):
         if Path(file).name != file or Path(file).suffix != suffix:
             raise CheckpointError(f"{index}: refused, it names {quoted(file)}, not a {suffix} file beside it")
         if not (index.parent / file).is_file():

@@ -143,6 +143,7 @@ class RerankClient(Client):
         super().__init__(host, port, **options)
         self._calls = HttpCalls(host, port, self.timeout, self.api_key)
         self._model = model
+        self._answer: TypeAdapter[Any] = TypeAdapter(_RERANK.answer)
 
     def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
         """Return the titles, best first; only the best `top_k` if given."""
@@ -156,7 +157,7 @@ class RerankClient(Client):
         headers = {"Content_Type": "application/json"}
         content = asking_again(lambda: self._calls.post("/v1/rerank", body, **headers), self.retries)
         try:
-            found = validated(TypeAdapter(_RERANK.answer), content, json_bounds(len(titles)))
+            found = validated(self._answer, content, json_bounds(len(titles)))
             ranked = [
                 RankedTitle(result["index"], titles[result["index"]], float(result[_RERANK.score]))
                 for result in found[_RERANK.results]

@@ -258,6 +258,7 @@ export function languageOf(text) {
 
 /** Return the address in a document's fields if it is one of the web, else null. */
 export function addressIn(fields) {
+  if (!fields?.url) return null; // to fail costs more
   try {
     const address = new URL(fields?.url);
     return ["http:", "https:"].includes(address.protocol) ? address.href : null;
@@ -416,16 +417,18 @@ async function search(how) {
   asking?.abort();
   const mine = (asking = new AbortController());
   if (["typed", "chosen"].includes(how) && shown?.query !== state.q) state.open = [];
+  // The server is asked first: what follows is done while it searches.
+  const answered = state.q.trim() ? ask("v1/search", { method: "POST", body: question(), signal: mine.signal }) : null;
   remember(how === "back" ? "same" : how);
   fillForm();
   document.title = state.q ? `${state.q} · ${say("search")}` : say("search");
-  if (!state.q.trim()) {
+  if (!answered) {
     setWorking(false);
     return showWelcome();
   }
   const slow = setTimeout(() => setWorking(true), PATIENCE);
   try {
-    const answer = await ask("v1/search", { method: "POST", body: question(), signal: mine.signal });
+    const answer = await answered;
     if (mine === asking) drawAnswer(readAnswer(answer));
   } catch (error) {
     if (mine === asking && error.name !== "AbortError") tellFailure(error);
@@ -505,10 +508,11 @@ const tellFound = (answer) =>
 
 /** Draw an answer in place of the one before; what is in both moves to its new place. */
 function drawAnswer(answer) {
+  const first = Math.ceil((scrollY + innerHeight) / ROW); // rows that may be seen; asked before anything is changed
   const before = shown && positions();
   const { clicked, judged, followed } = shown?.answer === answer ? shown : { clicked: new Set(), judged: new Map(), followed: null };
   const hits = new Map(answer.hits.map((hit) => [hit.id, hit]));
-  shown = { answer, query: state.q, hits, rows: new Map(), bare: new Set(), isSeen: false, stage: answer.last, spots: [], paths: [], clicked, judged, followed };
+  shown = { answer, query: state.q, hits, rows: new Map(), bare: new Set(), items: new Map(), first, isSeen: false, isWhole: false, stage: answer.last, spots: [], paths: [], clicked, judged, followed };
   document.body.classList.remove("is-empty");
   $("welcome").hidden = true;
   $("failure").replaceChildren();
@@ -521,7 +525,7 @@ function drawAnswer(answer) {
   state.open = state.open.filter((id) => shown.hits.has(id));
   drawTabs(answer);
   drawHead(answer);
-  answer.hits.forEach(drawHit);
+  drawRows(answer);
   drawColumns(answer);
   chooseStage(before);
   const drawn = shown;
@@ -581,6 +585,9 @@ function drawHead(answer) {
 /** Return the rank that a stage gave a hit; undefined where it did not find it. The last stage's is the hit's own. */
 const rankIn = (hit, stage) => (stage === shown.answer.last ? hit.rank : isRank(hit.stages?.[stage]?.rank) ? hit.stages[stage].rank : undefined);
 
+/** Return the hits that a stage found, in its order. */
+const foundBy = (stage) => shown.answer.hits.filter((hit) => rankIn(hit, stage)).sort((a, b) => rankIn(a, stage) - rankIn(b, stage));
+
 /** Return how a hit came from one rank to another: its `kind` (up, down, same, new) and by how many places. */
 function movement(from, to) {
   if (!from) return { kind: "new", by: 0 };
@@ -607,40 +614,65 @@ const tellWay = (hit) =>
     return rank ? say("place", { stage: say(stage), rank: count(rank) }) : say("missing", { stage: say(stage) });
   });
 
-const SOON = 20; // rows that are drawn whole at once; of the others, further down, only the text
+const ROW = 72; // pixels of a row with one line of text, as the style sheet has it
+const SOME = 20; // rows that are filled in one go, further down
 
-/** Draw a row of the list, its place and text; `chooseStage` puts it in its place. */
-function drawHit(hit, place) {
-  const text = make("p", { class: "text", id: `text-${place}`, lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights, ...windowOf(hit)));
-  const rank = make("span", { class: "place", "aria-hidden": "true" }, count(hit.rank));
-  shown.rows.set(hit.id, make("li", { "data-id": hit.id }, rank, make("div", { class: "body" }, text)));
-  shown.bare.add(hit.id);
-  if (place < SOON) fillRow(hit.id);
-  if (state.open.includes(hit.id)) openWhy(hit);
+/** Make the rows of the list. The first ones, down to the window's end, are filled at once. */
+function drawRows({ hits }) {
+  for (const { id } of hits) {
+    shown.rows.set(id, make("li", { "data-id": id }));
+    shown.bare.add(id);
+  }
+  for (const { id } of hits.slice(0, shown.first)) fillRow(id);
+  for (const id of state.open) openWhy(shown.hits.get(id));
 }
 
-/** Fill some of the rows that have but their text, and then more; what is seen is drawn by now. */
+/** Put the rows into the list, in the order of its stage; until all are filled, the first ones and room for the rest. */
+function listRows() {
+  const [rows, first] = [visibleRows(), shown.isWhole ? Infinity : shown.first];
+  const hidden = shown.isWhole ? [...shown.rows.values()].filter((row) => row.hidden) : [];
+  $("results").replaceChildren(...rows.slice(0, first), ...hidden);
+  $("results").style.paddingBottom = rows.length > first ? `${(rows.length - first) * ROW}px` : "";
+}
+
+/** Fill some of the rows that are empty yet, and then more, and then the rest; what is seen is drawn by now. */
 function fillRest(drawn) {
   if (drawn !== shown) return;
-  [...drawn.bare].slice(0, SOON).forEach(fillRow);
+  [...drawn.bare].slice(0, SOME).forEach(fillRow);
   if (drawn.bare.size) setTimeout(fillRest, 0, drawn);
+  else finish();
 }
 
-/** Draw what stands below the text of a row, if it is not there yet; return the row. */
+/** Draw all that is not there yet: rows, and what is further down in the columns. */
+function finish() {
+  if (shown.isWhole) return;
+  shown.isWhole = true;
+  [...shown.bare].forEach(fillRow);
+  const there = $("results").children.length;
+  $("results").append(...visibleRows().slice(there), ...[...shown.rows.values()].filter((row) => row.hidden));
+  $("results").style.paddingBottom = "";
+  drawCut();
+  drawNodes();
+  markFollowed();
+}
+
+/** Fill a row if it is empty yet; return it. */
 function fillRow(id) {
   const [row, hit] = [shown.rows.get(id), shown.hits.get(id)];
   if (!shown.bare.delete(id)) return row;
-  const text = row.querySelector(".text").id;
-  const why = `why-${text}`;
+  const [text, why] = [`text-${hit.rank}`, `why-${hit.rank}`];
   const address = addressIn(hit.fields);
   const button = make("button", { type: "button", class: "ask-why", "aria-expanded": "false", "aria-controls": why, "aria-describedby": text, onclick: () => toggleWhy(hit.id) }, say("why"));
   const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", "aria-describedby": text, title: say("open"), "aria-label": say("open"), onclick: () => sendClick(hit) }, "↗");
   const moved = make("span", { class: "moved" }, ...drawMoved(hit, shown.stage));
   const way = make("span", { class: "unseen" }, tellWay(hit).join(", "));
   const acts = make("span", { class: "acts" }, button, open, ...drawVerdicts(hit, text));
-  row.lastElementChild.append(
-    make("div", { class: "meta" }, drawProbability(hit), moved, tellFields(hit), way, acts),
-    make("div", { id: why, class: "why", role: "region", hidden: true }),
+  row.append(
+    make("span", { class: "place", "aria-hidden": "true" }, count(rankIn(hit, shown.stage))),
+    make("div", { class: "body" },
+      make("p", { class: "text", id: text, lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights, ...windowOf(hit))),
+      make("div", { class: "meta" }, drawProbability(hit), moved, tellFields(hit), way, acts),
+      make("div", { id: why, class: "why", role: "region", hidden: true })),
   );
   return row;
 }
@@ -799,15 +831,19 @@ function drawCut() {
   const passed = rows.filter(passes);
   for (const row of rows) row.classList.toggle("is-below", !passes(row));
   const told = wholePercent(state.min);
-  const next = rows[rows.indexOf(passed.at(-1)) + 1];
+  const place = rows.indexOf(passed.at(-1)) + 1;
+  const next = rows[place];
   $("passed").textContent = state.min ? say("passed", { percent: told, n: count(passed.length), total: count(rows.length) }) : say("all");
   $("least").setAttribute("aria-valuetext", state.min ? told : say("all"));
   $("line").hidden = !state.min;
   $("line").firstElementChild.textContent = say("line", { percent: told, n: count(rows.length - passed.length) });
-  $("line").style.top = `${next ? next.offsetTop : $("results").offsetTop + $("results").offsetHeight}px`;
+  if (!state.min) return;
+  const list = $("results");
+  $("line").style.top = `${next?.isConnected ? next.offsetTop : list.offsetTop + (next ? place * ROW : list.offsetHeight)}px`;
 }
 
-const visibleRows = () => [...$("results").children].filter((row) => !row.hidden);
+/** Return the rows of the list's stage, in its order; some may not be in the list yet. */
+const visibleRows = () => foundBy(shown.stage).map(({ id }) => shown.rows.get(id));
 
 // ---- stages as tabs, over one list, where there is no room for columns ------------------------------------------
 
@@ -828,25 +864,25 @@ function chooseTab(stage) {
 
 /** Order the list by the stage that is chosen, which is the last one where all have columns. */
 function chooseStage(before) {
-  const { answer, hits, rows } = shown;
+  const { answer, rows } = shown;
   const stage = narrow.matches && answer.stages.includes(state.stage) ? state.stage : answer.last;
-  const found = answer.hits.filter((hit) => rankIn(hit, stage)).sort((a, b) => rankIn(a, stage) - rankIn(b, stage));
+  const found = foundBy(stage);
   for (const tab of $("tabs").children) {
     const isChosen = tab.dataset.stage === stage;
     tab.setAttribute("aria-selected", String(isChosen));
     tab.tabIndex = isChosen ? 0 : -1;
   }
-  const listed = new Set(found.map((hit) => rows.get(hit.id)));
-  for (const row of rows.values()) row.hidden = !listed.has(row);
+  const listed = new Set(found.map(({ id }) => id));
+  for (const [id, row] of rows) row.hidden = !listed.has(id);
   if (stage !== shown.stage) {
     shown.stage = stage;
-    found.slice(0, SOON).forEach((hit) => fillRow(hit.id));
-    for (const hit of found) {
+    for (const { id } of found.slice(0, shown.first)) fillRow(id);
+    for (const hit of found.filter(({ id }) => !shown.bare.has(id))) {
       rows.get(hit.id).querySelector(".place").textContent = count(rankIn(hit, stage));
-      rows.get(hit.id).querySelector(".moved")?.replaceChildren(...drawMoved(hit, stage));
+      rows.get(hit.id).querySelector(".moved").replaceChildren(...drawMoved(hit, stage));
     }
   }
-  $("results").replaceChildren(...listed, ...[...rows.values()].filter((row) => row.hidden));
+  listRows();
   layOut(before);
 }
 
@@ -867,17 +903,15 @@ const SVG = "http://www.w3.org/2000/svg";
 let moving = 0; // the animation frame that is asked for; 0: nothing moves
 let laidOut = ""; // the size of the list for which all was laid out
 
-/** Draw the columns before the last: the same documents at the ranks that these stages gave them. */
+/** Draw the columns before the last, empty: `layOut` puts into them the same documents at the ranks of these stages. */
 function drawColumns(answer) {
   for (const old of document.querySelectorAll("#board > .column")) old.remove();
   const stages = answer.stages.slice(0, -1);
   $("board").dataset.columns = stages.length;
   for (const [place, stage] of stages.entries()) {
-    const found = answer.hits.filter((hit) => rankIn(hit, stage)).sort((a, b) => rankIn(a, stage) - rankIn(b, stage));
     const beyond = make("p", { class: "beyond", "aria-hidden": "true" }, say("beyond", { n: count(answer.hits.length) }));
-    const list = make("ol", {}, ...found.map((hit) => drawItem(hit, stage)));
     const head = make("h2", { title: titleOf(stage, answer) }, say(stage), " ", make("span", { class: "quiet" }, timeOf(stage, answer.took_ms)));
-    $("lines").before(make("section", { class: `column column-${place}`, "data-stage": stage, "aria-label": say(stage) }, make("div", { class: "head" }, head), list, beyond));
+    $("lines").before(make("section", { class: `column column-${place}`, "data-stage": stage, "aria-label": say(stage) }, make("div", { class: "head" }, head), make("ol"), beyond));
   }
 }
 
@@ -886,15 +920,20 @@ function drawItem(hit, stage) {
   // Reached by mouse and by screen readers; by keyboard the rows of the list do the same.
   const button = make("button", { type: "button", tabindex: "-1", title: text, onclick: () => (follow(shown.followed === hit.id ? null : hit.id), reveal(hit.id)) },
     make("b", {}, count(rankIn(hit, stage))), " ", make("span", { lang: languageOf(hit.text) }, text));
-  return make("li", { "data-id": hit.id, value: rankIn(hit, stage) }, button);
+  return make("li", { "data-id": hit.id, value: rankIn(hit, stage), class: shown.isWhole && "is-later" }, button);
 }
 
-const reveal = (id) => shown.rows.get(id).scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
+function reveal(id) {
+  finish();
+  shown.rows.get(id).scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
+}
 
 /** Return where everything is drawn now, by column and document. */
-const positions = () => new Map(shown?.spots.map((spot) => [`${spot.stage} ${spot.id}`, spot.now]));
+const positions = () => new Map(shown?.spots.map((spot) => [keyOf(spot.stage, spot.id), spot.now]));
 
-/** Measure where everything belongs, draw the lines, and move what was elsewhere `before`. */
+const keyOf = (stage, id) => `${stage} ${id}`;
+
+/** Measure where everything belongs, draw what the window shows of it, and move what was elsewhere `before`. */
 function layOut(before) {
   cancelAnimationFrame(moving);
   moving = 0;
@@ -903,30 +942,36 @@ function layOut(before) {
   const rows = visibleRows();
   for (const row of rows) row.style.transform = "";
   const origin = board.getBoundingClientRect();
-  const boxOf = (node) => node.getBoundingClientRect();
-  const middles = rows.map((row) => boxOf(row).top - origin.top + MIDDLE); // not of what is in a row: it may not be laid out
-  const last = shown.answer.last;
-  const spots = rows.map((row, place) => ({ stage: last, id: row.dataset.id, node: row, base: 0, y: middles[place] }));
+  const topOf = (node) => node.getBoundingClientRect().top - origin.top;
+  let next = topOf($("results"));
+  const middles = rows.map((row) => { // not of what is in a row: it may not be laid out, or not be in the list yet
+    const top = row.isConnected ? topOf(row) : next;
+    next = top + ROW;
+    return top + MIDDLE;
+  });
   const columns = [...board.querySelectorAll(":scope > .column")].filter((column) => column.offsetParent !== null);
-  const bottom = boxOf($("results")).bottom - origin.top + STEP * 2;
+  const bottom = $("results").getBoundingClientRect().bottom - origin.top + STEP * 2;
+  const spots = rows.map((row, place) => ({ stage: shown.answer.last, id: row.dataset.id, node: row, base: 0, y: middles[place] }));
   let depth = 0;
   for (const column of columns) {
-    const items = [...column.querySelectorAll("li")];
-    const places = placesOf(items.map((item) => item.value), middles, bottom, deepestRank());
-    const top = boxOf(column.querySelector("ol")).top - origin.top;
-    items.forEach((item, i) => spots.push({ stage: column.dataset.stage, id: item.dataset.id, node: item, base: places[i] - top - 13, y: places[i] }));
+    const { stage } = column.dataset;
+    const [list, found] = [column.querySelector("ol"), foundBy(stage)];
+    const places = placesOf(found.map((hit) => rankIn(hit, stage)), middles, bottom, deepestRank());
+    const base = -topOf(list) - STEP / 2;
+    found.forEach(({ id }, i) => spots.push({ stage, id, list, node: shown.items.get(keyOf(stage, id)), base: base + places[i], y: places[i] }));
     depth = Math.max(depth, ...places);
   }
+  shown.top = -origin.top; // of the window, on the board
+  shown.spots = spots;
+  for (const spot of spots) {
+    const was = before?.get(keyOf(spot.stage, spot.id)) ?? spot.y;
+    spot.now = spot.from = sideOf(was) === 0 || sideOf(spot.y) === 0 ? was : spot.y; // nobody sees what moves elsewhere
+  }
+  findPaths(columns.length ? [...columns, $("answer")] : [], origin);
   board.style.setProperty("--beyond", depth > bottom - STEP ? `${bottom - STEP * 1.5}px` : "-99rem");
   board.style.minHeight = depth > bottom - STEP ? `${depth + STEP}px` : "";
-  const isNear = (y) => y > -origin.top - innerHeight && y < -origin.top + 2 * innerHeight;
-  for (const spot of spots) {
-    const was = before?.get(`${spot.stage} ${spot.id}`) ?? spot.y;
-    spot.from = isNear(was) || isNear(spot.y) ? was : spot.y; // nobody sees what moves far from the window
-  }
-  shown.spots = spots;
-  drawLines(columns.length ? [...columns, $("answer")] : [], origin);
   drawCut();
+  drawNodes();
   markFollowed();
   const isMoving = ({ from, y }) => from !== y;
   const moved = still.matches ? [] : spots.filter(isMoving);
@@ -941,6 +986,9 @@ function layOut(before) {
   };
   return (moving = requestAnimationFrame(frame));
 }
+
+/** Return where a height of the board is: -1 above the window, 0 in it, 1 below it. */
+const sideOf = (y) => (y < shown.top - STEP ? -1 : y > shown.top + innerHeight + STEP ? 1 : 0);
 
 /** Lay out anew if the list has another size by now; what is seen is drawn first, rows further down change after that. */
 function layOutAgain() {
@@ -962,43 +1010,67 @@ function placesOf(ranks, middles, bottom, deepest) {
   return places;
 }
 
-/** Make the lines between neighbouring columns; one that did not find a document is passed by a dotted line. */
-function drawLines(columns, origin) {
-  const byPlace = new Map(shown.spots.map((spot) => [`${spot.stage} ${spot.id}`, spot]));
+/** Find the lines between neighbouring columns; one that did not find a document is passed by a dotted line. */
+function findPaths(columns, origin) {
+  const byPlace = new Map(shown.spots.map((spot) => [keyOf(spot.stage, spot.id), spot]));
   const { stages, hits } = shown.answer;
   const sides = columns.map((column) => column.getBoundingClientRect()).map((box) => [box.left - origin.left, box.right - origin.left]);
   shown.paths = [];
+  $("lines").replaceChildren();
   for (const hit of columns.length ? hits : []) {
     let before = -1;
     stages.forEach((stage, place) => {
-      const spot = byPlace.get(`${stage} ${hit.id}`);
+      const spot = byPlace.get(keyOf(stage, hit.id));
       if (!spot) return;
       const { kind } = movement(before >= 0 && rankIn(hit, stages[before]), rankIn(hit, stage));
       const isSkipping = before >= 0 && place - before > 1;
-      const [from, start] = before >= 0 ? [byPlace.get(`${stages[before]} ${hit.id}`), sides[before][1] + 4] : [spot, sides[place][0] - 24];
+      const [from, start] = before >= 0 ? [byPlace.get(keyOf(stages[before], hit.id)), sides[before][1] + 4] : [spot, sides[place][0] - 24];
       if (before >= 0 || place > 0) shown.paths.push({ id: hit.id, from, to: spot, start, end: sides[place][0] - (stage === stages.at(-1) ? 14 : 4), kind, isSkipping });
       before = place;
     });
   }
-  $("lines").replaceChildren(...shown.paths.map((path) => {
+}
+
+/** Make the documents in columns and the lines that are not there yet: first what the window shows, then the rest. */
+function drawNodes() {
+  const { spots, paths, items, hits, isWhole } = shown;
+  const isSeen = (one, other) => isWhole || sideOf(one) * sideOf(other) !== 1; // a line may pass the window
+  const added = new Map();
+  for (const spot of spots) {
+    if (spot.node || (!isWhole && sideOf(spot.y) > 0)) continue; // what is further up comes first, as in the list
+    spot.node = drawItem(hits.get(spot.id), spot.stage);
+    items.set(keyOf(spot.stage, spot.id), spot.node);
+    added.set(spot.list, [...(added.get(spot.list) ?? []), spot]);
+  }
+  const lines = paths.filter((path) => !path.node && (isSeen(path.from.y, path.to.y) || isSeen(path.from.now, path.to.now)));
+  for (const path of lines) {
     path.node = document.createElementNS(SVG, "path");
     path.node.setAttribute("class", `${path.kind}${path.isSkipping ? " is-skipping" : ""}`);
     path.node.dataset.id = path.id;
-    return path.node;
-  }));
+  }
+  for (const [list, own] of added) list.append(...own.map(({ node }) => node));
+  if (lines.length) $("lines").append(...paths.flatMap(({ node }) => node ?? []));
+  for (const spot of [...added.values()].flat()) place(spot);
+  lines.forEach(bend);
 }
 
 /** Draw documents and lines where they belong, less the share `left` of their way from where they were. */
 function paint(left, spots, paths) {
   for (const spot of spots) {
     spot.now = spot.y + (spot.from - spot.y) * left;
-    const shift = spot.base + spot.now - spot.y;
-    spot.node.style.transform = shift ? `translateY(${shift.toFixed(1)}px)` : "";
+    place(spot);
   }
-  for (const { node, from, to, start, end } of paths) {
-    const [middle, one, two] = [(start + end) / 2, from.now.toFixed(1), to.now.toFixed(1)];
-    node.setAttribute("d", `M${start} ${one}C${middle} ${one} ${middle} ${two} ${end} ${two}`);
-  }
+  paths.forEach(bend);
+}
+
+function place({ node, base, now, y }) {
+  const shift = base + now - y;
+  if (node) node.style.transform = shift ? `translateY(${shift.toFixed(1)}px)` : "";
+}
+
+function bend({ node, from, to, start, end }) {
+  const [middle, one, two] = [(start + end) / 2, from.now.toFixed(1), to.now.toFixed(1)];
+  node?.setAttribute("d", `M${start} ${one}C${middle} ${one} ${middle} ${two} ${end} ${two}`);
 }
 
 /** Follow a document through all columns; null: none. */
@@ -1098,6 +1170,7 @@ function move(target, by) {
   const next = rows.indexOf(target.closest("#results > li")) + by;
   if (!rows.length || (next < 0 && target.id === "query")) return false;
   const place = target.closest("#results") ? next : by > 0 ? 0 : rows.length - 1;
+  if (place >= shown.first) finish();
   (place < 0 ? $("query") : fillRow(rows[Math.min(place, rows.length - 1)].dataset.id).querySelector(".ask-why")).focus();
   return true;
 }

@@ -23,11 +23,6 @@ Booleans = NDArray[np.bool_]
 _AT_ONCE = 1 << 22  # postings that are merged at a time
 
 
-def text_hash(text: str) -> int:
-    """Return 64 bits that stand for a text."""
-    return int.from_bytes(blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
-
-
 def text_hashes(texts: Iterable[str]) -> Hashes:
     """Return 64 bits for each text, `[n] uint64`."""
     return np.frombuffer(b"".join(blake2b(t.encode("utf-8"), digest_size=8).digest() for t in texts), "<u8")
@@ -93,13 +88,14 @@ class Postings:
         """Return the arrays by name."""
         return {name: getattr(self, name) for name in self.NAMES}
 
-    def of_term(self, term: int) -> TermPostings:
-        """Return the postings of the token with this hash, none if no document holds it."""
-        at = int(np.searchsorted(self.terms, np.uint64(term)))
-        if at == len(self.terms) or int(self.terms[at]) != term:
-            return TermPostings(self.documents[:0], self.codes[:0])
-        part = slice(int(self.starts[at]), int(self.starts[at + 1]))
-        return TermPostings(self.documents[part], self.codes[part])
+    def of_terms(self, terms: Hashes) -> list[TermPostings]:
+        """Return the postings of each of the tokens with these hashes, none where no document holds it."""
+        if not len(self.terms):
+            return [TermPostings(self.documents, self.codes)] * len(terms)
+        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
+        ends = np.where(self.terms[at] == terms, self.starts[at + 1], self.starts[at])
+        parts = map(slice, self.starts[at].tolist(), ends.tolist())
+        return [TermPostings(self.documents[part], self.codes[part]) for part in parts]
 
 
 def small(codes: NDArray[np.int64], size: int) -> NDArray[np.unsignedinteger]:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
 import numpy as np
-from numpy.typing import NDArray
 
-from paddle_ranker.lexical.postings import Postings, TermPostings, text_hash
+from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.tokens import Tokenizer, rarity_of
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
@@ -55,6 +54,8 @@ class WordSearcher:
 
     Rarity and mean length are those of all live documents of all parts. A score is the sum over a query's tokens, the
     rarest first, in 64 bits: the same however the collection is divided.
+
+    Values are taken in mode "clip", which checks no place, as all are there: that takes a third of `values[places]`.
     """
 
     def __init__(self, parts: Sequence[WordPart], tokenize: Tokenizer, k1: float = K1, b: float = B):
@@ -106,10 +107,11 @@ class WordSearcher:
         return found
 
     def _terms(self, query: str) -> list[_Term]:
+        counted = Counter(self._tokenize(query))
+        hashes = text_hashes(counted)
         found = []
-        for token, times in Counter(self._tokenize(query)).items():
-            hashed = text_hash(token)
-            postings = [part.postings.of_term(hashed) for part in self._parts]
+        in_parts = [part.postings.of_terms(hashes) for part in self._parts]
+        for (token, times), hashed, *postings in zip(counted.items(), hashes.tolist(), *in_parts):
             count = sum(
                 len(one.documents) if part.live is None else int(np.count_nonzero(part.live[one.documents]))
                 for part, one in zip(self._parts, postings)
@@ -125,7 +127,7 @@ class WordSearcher:
     def _highest_in(self, number: int, hashed: int, postings: TermPostings) -> float:
         """Return the highest of the table's values that a token has in a part, or a bound of it if it is rare."""
         if len(postings.codes) < _FREQUENT:
-            return self._highest[number]
+            return self._highest[number] if len(postings.codes) else 0.0
         key = (number, hashed)
         if key not in self._highest_of:
             self._highest_of[key] = float(self._tables[number][postings.codes].max())
@@ -139,76 +141,80 @@ class WordSearcher:
         Once the tokens that are left, the most frequent ones, cannot lift a document among the best by themselves, only
         documents that have one of the others are completed (Turtle and Flood 1995).
         """
+        terms = [term for term in terms if len(term.postings[number].documents)]
         left = sum(term.most[number] for term in terms)
         least = best.least
-        touched: list[NDArray[np.int32]] = []
+        if left < least:
+            return
+        touched: list[Integers] = []
         for place, term in enumerate(terms):
-            if touched and left < least:
+            if left < least:
                 candidates = self._completed(number, terms[place:], touched, scores, (best.k, least))
                 break
             documents, codes = term.postings[number]
             if mask is not None:
                 kept = mask[documents]
                 documents, codes = documents[kept], codes[kept]
-            found = scores[documents] + term.weight * self._tables[number][codes]
-            scores[documents] = found
-            touched.append(documents)
+            rows = documents.astype(np.int64)
+            found = (term.weight * self._tables[number]).take(codes, mode="clip")
+            found += scores.take(rows, mode="clip")
+            scores[rows] = found
+            touched.append(rows)
             if best.k <= len(found) <= _LONG and len(above := found[found > least]) >= best.k:
                 least = float(np.partition(above, -best.k)[-best.k])
             left -= term.most[number]
         else:
-            candidates = _united(touched, [scores[documents] >= least for documents in touched])
-        best.add(candidates.astype(np.int64) + self._parts[number].first, scores[candidates])
-        for documents in touched:
-            scores[documents] = 0.0
+            candidates = _united(touched, [scores.take(rows, mode="clip") >= least for rows in touched])
+        best.add(candidates + self._parts[number].first, scores[candidates])
+        for rows in touched:
+            scores[rows] = 0.0
 
     def _completed(
         self,
         number: int,
         terms: Sequence[_Term],
-        touched: Sequence[NDArray[np.int32]],
+        touched: Sequence[Integers],
         scores: Floats,
         goal: tuple[int, float],
-    ) -> NDArray[np.int32]:
+    ) -> Integers:
         """Add the tokens that are left to the scores of those documents that may be the best; return these, ascending.
 
         What it takes to be among the best is known at once: the most promising documents are completed first.
 
-        touched: documents that have a token so far
+        touched: for each token so far, the documents that have it
         goal: how many are wanted, and a score that so many reach at least
         """
         (k, least), left = goal, sum(term.most[number] for term in terms)
-        reached = [scores[documents] for documents in touched]
+        reached = [scores.take(rows, mode="clip") for rows in touched]
         promising = _united(touched, [one >= least for one in reached])
         if k <= len(promising) <= _MORE * k:
-            whole = scores[promising]
+            whole = scores.take(promising, mode="clip")
             for term in terms:
-                whole = whole + self._adds(number, term, promising)
+                whole += self._adds(number, term, promising)
             least = max(least, float(np.partition(whole, -k)[-k]))
         candidates = _united(touched, [one >= least - left for one in reached])
-        sums = scores[candidates]
+        sums = scores.take(candidates, mode="clip")
         for term in terms:
             if len(sums) > k:
                 least = max(least, float(np.partition(sums, -k)[-k]))
                 kept = sums >= least - left
                 candidates, sums = candidates[kept], sums[kept]
-            sums = sums + self._adds(number, term, candidates)
+            sums += self._adds(number, term, candidates)
             left -= term.most[number]
         scores[candidates] = sums
         return candidates
 
-    def _adds(self, number: int, term: _Term, documents: NDArray[np.int32]) -> Floats:
+    def _adds(self, number: int, term: _Term, documents: Integers) -> Floats:
         """Return what a token adds to the scores of documents, ascending, `[n]`; 0 where it is not."""
         holding, codes = term.postings[number]
-        if not len(holding):
-            return np.zeros(len(documents))
-        at = np.minimum(np.searchsorted(holding, documents), len(holding) - 1)
-        added: Floats = np.where(holding[at] == documents, term.weight * self._tables[number][codes[at]], 0.0)
+        at = holding.searchsorted(documents.astype(holding.dtype))
+        added = (term.weight * self._tables[number]).take(codes.take(at, mode="clip"), mode="clip")
+        added[holding.take(at, mode="clip") != documents] = 0.0
         return added
 
 
-def _united(lists: Sequence[NDArray[np.int32]], wanted: Sequence[Booleans]) -> NDArray[np.int32]:
+def _united(lists: Sequence[Integers], wanted: Sequence[Booleans]) -> Integers:
     """Return the wanted documents of several lists, ascending, each once."""
     found = [documents[some] for documents, some in zip(lists, wanted)]
-    united: NDArray[np.int32] = np.unique(np.concatenate([*found, np.empty(0, np.int32)]))
+    united: Integers = np.unique(np.concatenate([*found, np.empty(0, np.int64)]))
     return united

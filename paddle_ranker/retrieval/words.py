@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.tokens import Tokenizer, rarity_of
@@ -47,6 +48,37 @@ class _Term(NamedTuple):
     weight: float
     postings: list[TermPostings]
     most: list[float]
+
+
+class _Group:
+    """Tokens of a query that the same documents of a part have, as the characters of a rare word have.
+
+    documents: `[n] int32`, ascending
+    most: what they add to a score at the most
+    """
+
+    def __init__(self, documents: NDArray[np.int32]):
+        self.documents, self.most = documents, 0.0
+        self._values: list[tuple[Floats, TermPostings]] = []
+
+    def append(self, table: Floats, postings: TermPostings, most: float) -> None:
+        """Add a token: what it adds to a score by code, where it occurs, and the most of what it adds."""
+        self._values.append((table, postings))
+        self.most += most
+
+    def add_all(self, sums: Floats, kept: Optional[Booleans]) -> None:
+        """Add to the sums of its documents, or of those that are kept, `[n]`."""
+        for table, (_, codes) in self._values:
+            sums += table.take(codes if kept is None else codes[kept], mode="clip")
+
+    def add_to(self, sums: Floats, documents: Integers) -> None:
+        """Add to the sums, `[n]`, of documents, ascending, some of which may not be its own."""
+        at = self.documents.searchsorted(documents.astype(np.int32))
+        is_other = self.documents.take(at, mode="clip") != documents
+        for table, (_, codes) in self._values:
+            added = table.take(codes.take(at, mode="clip"), mode="clip")
+            added[is_other] = 0.0
+            sums += added
 
 
 class WordSearcher:
@@ -141,76 +173,73 @@ class WordSearcher:
         Once the tokens that are left, the most frequent ones, cannot lift a document among the best by themselves, only
         documents that have one of the others are completed (Turtle and Flood 1995).
         """
-        terms = [term for term in terms if len(term.postings[number].documents)]
-        left = sum(term.most[number] for term in terms)
+        groups = self._groups(number, terms)
+        left = sum(group.most for group in groups)
         least = best.least
         if left < least:
             return
         touched: list[Integers] = []
-        for place, term in enumerate(terms):
+        for place, group in enumerate(groups):
             if left < least:
-                candidates = self._completed(number, terms[place:], touched, scores, (best.k, least))
+                candidates = _completed(groups[place:], touched, scores, (best.k, least))
                 break
-            documents, codes = term.postings[number]
-            if mask is not None:
-                kept = mask[documents]
-                documents, codes = documents[kept], codes[kept]
-            rows = documents.astype(np.int64)
-            found = (term.weight * self._tables[number]).take(codes, mode="clip")
-            found += scores.take(rows, mode="clip")
+            kept = None if mask is None else mask[group.documents]
+            rows = (group.documents if kept is None else group.documents[kept]).astype(np.int64)
+            found = scores.take(rows, mode="clip")
+            group.add_all(found, kept)
             scores[rows] = found
             touched.append(rows)
             if best.k <= len(found) <= _LONG and len(above := found[found > least]) >= best.k:
                 least = float(np.partition(above, -best.k)[-best.k])
-            left -= term.most[number]
+            left -= group.most
         else:
             candidates = _united(touched, [scores.take(rows, mode="clip") >= least for rows in touched])
         best.add(candidates + self._parts[number].first, scores[candidates])
         for rows in touched:
             scores[rows] = 0.0
 
-    def _completed(
-        self,
-        number: int,
-        terms: Sequence[_Term],
-        touched: Sequence[Integers],
-        scores: Floats,
-        goal: tuple[int, float],
-    ) -> Integers:
-        """Add the tokens that are left to the scores of those documents that may be the best; return these, ascending.
-
-        What it takes to be among the best is known at once: the most promising documents are completed first.
-
-        touched: for each token so far, the documents that have it
-        goal: how many are wanted, and a score that so many reach at least
-        """
-        (k, least), left = goal, sum(term.most[number] for term in terms)
-        reached = [scores.take(rows, mode="clip") for rows in touched]
-        promising = _united(touched, [one >= least for one in reached])
-        if k <= len(promising) <= _MORE * k:
-            whole = scores.take(promising, mode="clip")
-            for term in terms:
-                whole += self._adds(number, term, promising)
-            least = max(least, float(np.partition(whole, -k)[-k]))
-        candidates = _united(touched, [one >= least - left for one in reached])
-        sums = scores.take(candidates, mode="clip")
+    def _groups(self, number: int, terms: Sequence[_Term]) -> list[_Group]:
+        """Return the tokens that a part has, in the same order; neighbours of the same documents together."""
+        groups: list[_Group] = []
         for term in terms:
-            if len(sums) > k:
-                least = max(least, float(np.partition(sums, -k)[-k]))
-                kept = sums >= least - left
-                candidates, sums = candidates[kept], sums[kept]
-            sums += self._adds(number, term, candidates)
-            left -= term.most[number]
-        scores[candidates] = sums
-        return candidates
+            documents = term.postings[number].documents
+            if not len(documents):
+                continue
+            if not groups or not np.array_equal(groups[-1].documents, documents):
+                groups.append(_Group(documents))
+            groups[-1].append(term.weight * self._tables[number], term.postings[number], term.most[number])
+        return groups
 
-    def _adds(self, number: int, term: _Term, documents: Integers) -> Floats:
-        """Return what a token adds to the scores of documents, ascending, `[n]`; 0 where it is not."""
-        holding, codes = term.postings[number]
-        at = holding.searchsorted(documents.astype(holding.dtype))
-        added = (term.weight * self._tables[number]).take(codes.take(at, mode="clip"), mode="clip")
-        added[holding.take(at, mode="clip") != documents] = 0.0
-        return added
+
+def _completed(
+    groups: Sequence[_Group], touched: Sequence[Integers], scores: Floats, goal: tuple[int, float]
+) -> Integers:
+    """Add the tokens that are left to the scores of those documents that may be the best; return these, ascending.
+
+    What it takes to be among the best is known at once: the most promising documents are completed first.
+
+    touched: for each group so far, its documents
+    goal: how many are wanted, and a score that so many reach at least
+    """
+    (k, least), left = goal, sum(group.most for group in groups)
+    reached = [scores.take(rows, mode="clip") for rows in touched]
+    promising = _united(touched, [one >= least for one in reached])
+    if k <= len(promising) <= _MORE * k:
+        sums = scores.take(promising, mode="clip")
+        for group in groups:
+            group.add_to(sums, promising)
+        least = max(least, float(np.partition(sums, -k)[-k]))
+    candidates = _united(touched, [one >= least - left for one in reached])
+    sums = scores.take(candidates, mode="clip")
+    for group in groups:
+        if len(sums) > k:
+            least = max(least, float(np.partition(sums, -k)[-k]))
+            kept = sums >= least - left
+            candidates, sums = candidates[kept], sums[kept]
+        group.add_to(sums, candidates)
+        left -= group.most
+    scores[candidates] = sums
+    return candidates
 
 
 def _united(lists: Sequence[Integers], wanted: Sequence[Booleans]) -> Integers:

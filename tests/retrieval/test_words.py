@@ -25,7 +25,8 @@ def made_texts(random: np.random.Generator) -> list[list[str]]:
     drawn[::3, :5] = drawn[0, :5]  # a phrase that a third of them shares
     texts = [[f"w{number}" for number in row[: random.integers(3, 13)]] for row in drawn.tolist()]
     texts[7::20] = [texts[7]] * len(texts[7::20])  # of equal scores
-    return texts
+    texts[4::9] = [[*text, "pair", "pair", "mate"] for text in texts[4::9]]  # the same documents have both
+    return [[*text, "twin"] if "w0" in text else text for text in texts]
 
 
 def counted(texts: Sequence[list[str]], query: list[str], live: Booleans) -> dict[int, float]:
@@ -64,6 +65,9 @@ def test_the_best_are_those_of_counting_every_document(removed: bool) -> None:
         ["w0"],
         ["none"],
         [*texts[9], "w0"],
+        ["pair", "mate"],
+        ["mate", "twin", "w3", "pair", "w0"],
+        ["w200", "twin", "w0", "pair", "mate"],
         *texts[12:21:3],
     ):
         wanted = counted(texts, query, live)

@@ -154,7 +154,7 @@ export async function ask(path, { method = "GET", body, signal, keepalive } = {}
     if (error.name === "AbortError") throw error;
     throw new Failure("gone");
   }
-  const content = await response.json().catch((error) => {
+  const content = await response.text().then(JSON.parse).catch((error) => { // sooner there than `json()`
     if (error.name === "AbortError") throw error;
     return null;
   });
@@ -508,7 +508,7 @@ const tellFound = (answer) =>
 
 /** Draw an answer in place of the one before; what is in both moves to its new place. */
 function drawAnswer(answer) {
-  const first = Math.ceil((scrollY + innerHeight) / ROW); // rows that may be seen; asked before anything is changed
+  const first = roomForRows(); // asked before anything is changed
   const before = shown && positions();
   const { clicked, judged, followed } = shown?.answer === answer ? shown : { clicked: new Set(), judged: new Map(), followed: null };
   const hits = new Map(answer.hits.map((hit) => [hit.id, hit]));
@@ -616,6 +616,9 @@ const tellWay = (hit) =>
 
 const ROW = 72; // pixels of a row with one line of text, as the style sheet has it
 const SOME = 20; // rows that are filled in one go, further down
+
+/** Return how many rows there are down to the window's end, at the most. */
+const roomForRows = () => Math.max(1, Math.ceil((innerHeight - $("results").getBoundingClientRect().top) / ROW));
 
 /** Make the rows of the list. The first ones, down to the window's end, are filled at once. */
 function drawRows({ hits }) {
@@ -951,14 +954,14 @@ function layOut(before) {
   });
   const columns = [...board.querySelectorAll(":scope > .column")].filter((column) => column.offsetParent !== null);
   const bottom = $("results").getBoundingClientRect().bottom - origin.top + STEP * 2;
-  const spots = rows.map((row, place) => ({ stage: shown.answer.last, id: row.dataset.id, node: row, base: 0, y: middles[place] }));
+  const spots = rows.map((row, place) => ({ stage: shown.answer.last, id: row.dataset.id, node: row, y: middles[place] }));
   let depth = 0;
   for (const column of columns) {
     const { stage } = column.dataset;
     const [list, found] = [column.querySelector("ol"), foundBy(stage)];
     const places = placesOf(found.map((hit) => rankIn(hit, stage)), middles, bottom, deepestRank());
-    const base = -topOf(list) - STEP / 2;
-    found.forEach(({ id }, i) => spots.push({ stage, id, list, node: shown.items.get(keyOf(stage, id)), base: base + places[i], y: places[i] }));
+    const above = topOf(list) + STEP / 2;
+    found.forEach(({ id }, i) => spots.push({ stage, id, list, node: shown.items.get(keyOf(stage, id)), top: places[i] - above, y: places[i] }));
     depth = Math.max(depth, ...places);
   }
   shown.top = -origin.top; // of the window, on the board
@@ -1050,6 +1053,7 @@ function drawNodes() {
   }
   for (const [list, own] of added) list.append(...own.map(({ node }) => node));
   if (lines.length) $("lines").append(...paths.flatMap(({ node }) => node ?? []));
+  for (const { node, top } of spots) if (node && top !== undefined) node.style.top = `${top.toFixed(1)}px`;
   for (const spot of [...added.values()].flat()) place(spot);
   lines.forEach(bend);
 }
@@ -1063,9 +1067,9 @@ function paint(left, spots, paths) {
   paths.forEach(bend);
 }
 
-function place({ node, base, now, y }) {
-  const shift = base + now - y;
-  if (node) node.style.transform = shift ? `translateY(${shift.toFixed(1)}px)` : "";
+function place({ node, now, y }) {
+  const shift = now - y;
+  if (node) node.style.transform = shift ? `translateY(${shift.toFixed(1)}px)` : ""; // what rests has none: that costs
 }
 
 function bend({ node, from, to, start, end }) {

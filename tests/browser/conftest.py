@@ -17,6 +17,9 @@ INSTALL = "`bash scripts/setup.sh browser` installs it"
 
 OpenPage = Callable[..., Any]
 
+ROW = "#results > li"
+DRAWN = "#board[aria-busy=false]"  # all of the newest answer: what the window shows is drawn before the rest
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -29,6 +32,12 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+def drawn(page: Any) -> None:
+    """Wait until there are results, and all of them are drawn."""
+    page.wait_for_selector(ROW)
+    page.wait_for_selector(DRAWN)
 
 
 class Pages:

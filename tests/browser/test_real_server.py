@@ -21,13 +21,13 @@ from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, read
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.process.worker import make_app
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import DRAWN, ROW, OpenPage, drawn
 from tests.browser.site import SECONDS, Site
 from tests.started import until
 from tests.tiny import write_ranker, write_tower
 
 pytestmark = pytest.mark.browser
-QUERY, ROW = "水稻病害研究", "#results > li"
+QUERY = "水稻病害研究"
 WORDS = ["深度学习", "水稻病害", "老年人护理", "语言文化", "经济增长", "教育法律"]
 SCRIPT = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">水稻病害的诊断"
 DOCUMENTS = [
@@ -94,6 +94,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[Rea
 
 
 def rows(page: Any) -> list[str]:
+    page.wait_for_selector(DRAWN, state="attached")
     found: list[str] = page.eval_on_selector_all(ROW, "rows => rows.map(row => row.dataset.id)")
     return found
 
@@ -105,7 +106,7 @@ def at(site: Site, query: str, settings: str = "") -> str:
 def test_every_number_of_the_page_is_in_the_answer(open_page: OpenPage, site: RealSite, screenshot: Any) -> None:
     page = open_page(site.address)
     page.click(f"#tries button:has-text('{QUERY}')")
-    page.wait_for_selector(ROW)
+    drawn(page)
     answer = site.found()
     hits = answer["hits"]
     assert page.inner_text("#collection") == f"titles · {len(DOCUMENTS)} 篇文档" and rows(page) == [
@@ -186,7 +187,7 @@ def test_filters_and_empty_results(open_page: OpenPage, site: RealSite) -> None:
     page.wait_for_selector("#failure p")
     assert "colour" in page.inner_text("#failure p") and "lang, url, year" in page.inner_text("#failure p")
     page.click("#chips button")
-    page.wait_for_selector(ROW)
+    drawn(page)
     assert page.inner_text("#failure") == ""
 
 
@@ -195,7 +196,7 @@ def test_an_overlong_query_and_a_script_in_a_title(open_page: OpenPage, site: Re
     page = open_page(site.address)
     page.fill("#query", query)
     page.press("#query", "Enter")
-    page.wait_for_selector(ROW)
+    drawn(page)
     read = site.found(query)["query_read"]
     assert 0 < read < 100 and page.inner_text("#notice") == f"查询太长：只用了前 {read} 个字。"
     page.goto(at(site, "水稻病害的诊断", "&top_k=50&rank_top=0"))
@@ -230,7 +231,8 @@ def test_letters_of_an_input_method_are_no_query(open_page: OpenPage, site: Real
     keyboard.send("Input.insertText", {"text": "老年人"})
     with page.expect_response("**/v1/search"):
         page.clock.run_for(300)
-    page.wait_for_selector(ROW)
+    page.clock.resume()
+    drawn(page)
     until(lambda: any(line.query == "老年人" for line in site.logged(SearchLine)))  # lines are written soon
     queries = [line.query for line in site.logged(SearchLine)]
     assert queries.count("老年人") == 1 and not any("lao" in one for one in queries)
@@ -239,7 +241,7 @@ def test_letters_of_an_input_method_are_no_query(open_page: OpenPage, site: Real
 
 def test_a_server_that_is_gone_and_comes_back(open_page: OpenPage, site: RealSite) -> None:
     page = open_page(at(site, QUERY))
-    page.wait_for_selector(ROW)
+    drawn(page)
     before = rows(page)
     site.stop()
     try:

@@ -319,7 +319,8 @@ function remember(how) {
   if (entry.typed) settling = setTimeout(() => history.replaceState({ ...history.state, typed: false }, ""), SETTLED);
 }
 
-const filterOf = () => JSON.parse(state.filter);
+/** Return the filter: an object without a prototype, since a field may have the name of anything in one. */
+const filterOf = () => Object.assign(Object.create(null), JSON.parse(state.filter));
 
 /** Put the settings into the form. */
 function fillForm() {
@@ -423,9 +424,11 @@ async function search(how) {
   fillForm();
   document.title = state.q ? `${state.q} · ${say("search")}` : say("search");
   if (!answered) {
+    asking = null;
     setWorking(false);
     return showWelcome();
   }
+  tellBusy();
   const slow = setTimeout(() => setWorking(true), PATIENCE);
   try {
     const answer = await answered;
@@ -434,7 +437,10 @@ async function search(how) {
     if (mine === asking && error.name !== "AbortError") tellFailure(error);
   } finally {
     clearTimeout(slow);
-    if (mine === asking) setWorking(false);
+    if (mine === asking) {
+      asking = null;
+      setWorking(false);
+    }
   }
 }
 
@@ -476,9 +482,14 @@ function readAnswer(answer) {
 
 function setWorking(isWorking) {
   document.body.classList.toggle("is-working", isWorking);
-  $("board").setAttribute("aria-busy", isWorking);
+  tellBusy();
   if (isWorking) $("status").textContent = say("working");
   else if (shown && $("status").textContent === say("working")) $("status").textContent = tellFound(shown.answer);
+}
+
+/** Say whether the results will still change by themselves: an answer is awaited, or some of it not drawn. */
+function tellBusy() {
+  $("board").setAttribute("aria-busy", Boolean(asking || (shown && !shown.isWhole)));
 }
 
 function clearAnswer() {
@@ -512,7 +523,7 @@ function drawAnswer(answer) {
   const before = shown && positions();
   const { clicked, judged, followed } = shown?.answer === answer ? shown : { clicked: new Set(), judged: new Map(), followed: null };
   const hits = new Map(answer.hits.map((hit) => [hit.id, hit]));
-  shown = { answer, query: state.q, hits, rows: new Map(), bare: new Set(), items: new Map(), first, isSeen: false, isWhole: false, stage: answer.last, spots: [], paths: [], clicked, judged, followed };
+  shown = { answer, query: state.q, hits, rows: new Map(), bare: new Set(), items: new Map(), first, isSeen: false, isWhole: !answer.hits.length, stage: answer.last, spots: [], paths: [], clicked, judged, followed };
   document.body.classList.remove("is-empty");
   $("welcome").hidden = true;
   $("failure").replaceChildren();
@@ -657,6 +668,7 @@ function finish() {
   drawCut();
   drawNodes();
   markFollowed();
+  tellBusy();
 }
 
 /** Fill a row if it is empty yet; return it. */

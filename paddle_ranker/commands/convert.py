@@ -281,7 +281,11 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
     info, config = model.info, model.network.config
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     named = {name: array for name, array in arrays.items() if name.startswith(ENCODER)}
-    write_model(temporary, parameters_to_write(named, config, drop_match_embeddings=False), config)
+    try:
+        kept = parameters_to_write(named, config, drop_match_embeddings=False)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    write_model(temporary, kept, config)
     with tempfile.TemporaryDirectory() as folder:
         model.row_encoder.save(folder)
         write_tokenizer(read_tokenizer(Path(folder)), temporary, info.max_seq_length)

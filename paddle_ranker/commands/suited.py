@@ -68,13 +68,14 @@ def _weights(folder: Path) -> Iterator[Fact]:
 def _open(path: Path, found: Examined) -> str:
     """Open a model and compute with it, add what it turned out to be, and return its kind; "" of an encoder."""
     from paddle_ranker import runtime
+
+    runtime.prepare()
     from paddle_ranker.export.quantize import GATES
     from paddle_ranker.model.exported import is_exported
     from paddle_ranker.model.kinds import KINDS, stated_kind
     from paddle_ranker.model.opened import RANKER
     from paddle_ranker.scoring.loading import open_model
 
-    runtime.prepare()
     stated, began = stated_kind(path), time.perf_counter()
     exported = is_exported(path)
     if stated is None and not exported:

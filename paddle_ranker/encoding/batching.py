@@ -22,6 +22,7 @@ from paddle_ranker.encoding.columns import offsets_of, ragged_positions
 WINDOW = 50  # batches a window; at 50 nearly all padding is gone and an epoch of 6,000 triples still mixes 4 windows
 PACKING = 2  # how groups are packed, see `_fill`; an interrupted training goes on as it began
 _OPEN = 8  # micro-batches that a group is tried in: more fill no better, and a short group would be padded to long ones
+_LONG = 512  # tokens of a row that count for a batch's size where none is trained on
 ROUNDS = 8  # of `permuted`; even three examples come in each of their six orders equally often
 
 Batch = list[np.ndarray]  # the indices of each micro-batch
@@ -270,14 +271,31 @@ def _hashed(values: np.ndarray, key: np.uint64) -> np.ndarray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def scoring_batches(lengths: np.ndarray, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
-    """Yield index batches sorted by length, each of at most `max_tokens` padded tokens and `max_rows` rows.
+def most_tokens(batch_size: int, max_seq_length: int) -> int:
+    """Return the padded tokens of a batch that is not trained on: `batch_size` rows of `max_seq_length`, or of 512.
 
-    A pair longer than `max_tokens` gets a batch of its own. Every index of `lengths` (`[n]`) occurs exactly once.
+    Attention's memory grows with the square of the length: 32 rows of 8,192 tokens would take 100 GB.
+    """
+    return batch_size * min(max_seq_length, _LONG)
+
+
+def rows_within(length: int, max_tokens: int, max_rows: int) -> int:
+    """Return how many rows of `length` tokens a batch takes: at least one.
+
+    That is `max_tokens` padded tokens, where the tokens of a row beyond 512 count by as much more as each attends to
+    more tokens: 32 rows of 512 hold as much attention as 8 of 1,024 or 2 of 2,048.
+    """
+    return max(1, min(max_rows, max_tokens * _LONG // (max(1, length) * max(_LONG, length))))
+
+
+def scoring_batches(lengths: np.ndarray, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
+    """Yield index batches sorted by length, each of as many rows as `rows_within` gives for its longest.
+
+    A pair that is too long for `max_tokens` gets a batch of its own. Every index of `lengths` (`[n]`) occurs once.
     """
     order = np.argsort(-lengths, kind="stable")  # longest first: memory peaks at once, not at the end
     start = 0
     while start < len(order):
-        rows = max(1, min(max_rows, max_tokens // max(1, int(lengths[order[start]]))))
+        rows = rows_within(int(lengths[order[start]]), max_tokens, max_rows)
         yield order[start : start + rows]
         start += rows

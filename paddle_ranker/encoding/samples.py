@@ -11,16 +11,19 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 
 PAIRS = 48
 _LARGEST_BATCH = 8
+_LONGEST, _MOST_TOKENS = 1024, 4096  # words of a title; padded tokens of a batch of several pairs
 
 
 def sample_batches(encoder: PairRowEncoder, seed: int = 0) -> Iterator[Arrays]:
-    """Yield padded batches of 1 to 8 short or truncated pairs, made of words from the ranker's vocabulary.
+    """Yield padded batches of 1 to 8 pairs of many lengths, made of words from the ranker's vocabulary.
 
-    Titles share words with their queries, so that match levels and lexical features are not all zero.
+    Titles share words with their queries, so that match levels and lexical features are not all zero. Pairs of a model
+    that takes up to 1,024 tokens are as long as it takes; of longer ones, whose attention takes memory by the
+    square of their length, titles have at most 1,024 words.
     """
     random = np.random.default_rng(seed)
     words = np.array(encoder.members[0].words())
-    lengths = np.geomspace(1, encoder.max_seq_length, PAIRS).astype(int)
+    lengths = np.geomspace(1, min(encoder.max_seq_length, _LONGEST), PAIRS).astype(int)
     queries, titles = [], []
     for length in random.permutation(lengths):
         query = random.choice(words, 1 + min(length, 12) // 2)
@@ -33,6 +36,7 @@ def sample_batches(encoder: PairRowEncoder, seed: int = 0) -> Iterator[Arrays]:
     start = 0
     while start < len(pairs):
         rows = np.arange(start, min(len(pairs), start + int(random.integers(1, _LARGEST_BATCH + 1))))
+        rows = rows[: max(1, _MOST_TOKENS // int(pairs.lengths[rows].max()))]
         yield pairs.pad(rows)
         start += len(rows)
 

@@ -25,7 +25,7 @@ from typing import Callable, Optional, cast
 import numpy as np
 
 from paddle_ranker.data.records import Pair, RecordFile
-from paddle_ranker.encoding.batching import scoring_batches
+from paddle_ranker.encoding.batching import most_tokens, scoring_batches
 from paddle_ranker.encoding.columns import Arrays, Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
@@ -64,7 +64,7 @@ class RankingGate:
         encoder = cast(ExportedRanker, folder).row_encoder(how)
         self._dev = EvaluationSet(options.eval_file, encoder, options.batch_size, rules=options)
         pairs = read_calibration(options, encoder)
-        max_tokens = options.batch_size * encoder.max_seq_length
+        max_tokens = most_tokens(options.batch_size, encoder.max_seq_length)
         self.calibration = [pairs.pad(rows) for rows in scoring_batches(pairs.lengths, max_tokens, max_tokens)]
         self.facts: dict[str, object] = {
             "calibration": file_facts(options.calibration_file, len(pairs)),

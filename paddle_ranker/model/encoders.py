@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
+import numpy as np
 import paddle
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -58,6 +59,12 @@ class Checkpoint:
     def family(self) -> EncoderFamily:
         """The family of the encoder."""
         return family_of(self.config.model_type)
+
+    @property
+    def has_trained_pooler(self) -> bool:
+        """Whether the encoder has a pooler that was trained: the bias of a new one is zero."""
+        bias = self.arrays.get(f"{ENCODER}{_POOLER}dense.bias")
+        return bias is not None and bool(np.any(bias))
 
     def pair_encoder(self, max_seq_length: int, backend: str = "auto") -> PairEncoder:
         """Return the encoder of pairs and texts.

@@ -94,10 +94,14 @@ def _read_hugging_face(folder: Path) -> HuggingFaceModel:
     return read_model(folder)
 
 
-def _bring_wordpiece(source: Path, target: Path) -> object:
-    from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
+def _bring_wordpiece(source: Path, target: Path) -> None:
+    from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
+    from paddle_ranker.model.hugging_face.tokenizer import adds_tokens, bring_tokenizer
 
-    return bring_tokenizer(source, target)
+    if adds_tokens(source):
+        bring_library_tokenizer(source, target)
+    else:
+        bring_tokenizer(source, target)
 
 
 def _bring_library(source: Path, target: Path) -> None:

@@ -148,6 +148,11 @@ for _name, _kind in {
         "an exported ranker",
         f"{_SCORE}; to train or to export, give the folder that it was exported from",
     ),
+    "index": FolderKind(
+        _has("index.json"),
+        "a search index",
+        "search, evaluate-recall, search-serve and mine take it as --index FOLDER; its tower is a folder in it",
+    ),
     "server": FolderKind(
         _has("serving_server_conf.prototxt"),
         "a server's folder of Paddle Serving",

@@ -27,7 +27,7 @@ def engine_help() -> str:
 class BatchOptions(Options):
     """Options of every command that scores pairs in batches."""
 
-    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1, shared=True)
+    batch_size: int = option(32, help="pairs or texts of full length that are computed at once", minimum=1, shared=True)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Optional, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding.batching import scoring_batches
+from paddle_ranker.encoding.batching import most_tokens, scoring_batches
 from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
@@ -29,15 +29,16 @@ class BatchRunner:
     Args:
         engine: computes the outputs.
         max_seq_length: token count of the longest row.
-        batch_size: most rows of that length in a batch. Shorter rows fill a batch up to the same number of padded
-            tokens, or to the engine's `batch_tokens`, at which it is fastest, if that is lower.
+        batch_size: most rows of that length in a batch, or of 512 tokens if it is longer. Shorter rows fill a batch up
+            to the same number of padded tokens, or to the engine's `batch_tokens`, at which it is fastest, if that is
+            lower.
 
     Attributes: `max_tokens` and `max_rows`, the size of the largest batch in padded tokens and in rows.
     """
 
     def __init__(self, engine: Engine, max_seq_length: int, batch_size: int = 32):
         self.engine = engine
-        most = batch_size * max_seq_length
+        most = most_tokens(batch_size, max_seq_length)
         self.max_tokens = min(most, getattr(engine, "batch_tokens", most))
         self.max_rows = 4 * batch_size
 

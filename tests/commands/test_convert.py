@@ -326,8 +326,9 @@ def test_match_embeddings_that_are_zero_are_left_out(tmp_path: Path) -> None:
 )
 def test_what_transformers_cannot_hold(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     source = write_encoder(tmp_path / "ours", **changes)
-    with pytest.raises(CheckpointError, match=message):
-        to_hf(source, tmp_path / "hf")
+    for target in ("hf", "sentence-transformers"):
+        with pytest.raises(CheckpointError, match=rf"ours: .*{message}"):
+            convert(ConvertOptions(source=str(source), target=str(tmp_path / "there"), to=target))
     assert os.listdir(tmp_path) == ["ours"]
 
 

@@ -18,6 +18,7 @@ from paddle_ranker.encoding.batching import (
     count_batches,
     mean_fill,
     permuted,
+    rows_within,
     scoring_batches,
     training_batches,
 )
@@ -291,3 +292,12 @@ def test_scoring_batches_respect_their_limits_and_lose_nothing(lengths: np.ndarr
     assert sorted(np.concatenate(batches)) == list(range(5004))
     assert batches[0].tolist() == [5003]
     assert all(lengths[batch].max() * len(batch) <= 640 and len(batch) <= 40 for batch in batches[1:])
+
+
+@pytest.mark.parametrize(
+    ("length", "rows"), [(1, 128), (100, 128), (128, 128), (512, 32), (513, 31), (1024, 8), (2048, 2), (8192, 1)]
+)
+def test_long_rows_share_a_batch_with_few(length: int, rows: int) -> None:
+    """32 rows of 512 tokens hold as much attention as 8 of 1,024 or 2 of 2,048."""
+    assert rows_within(length, 32 * 512, 128) == rows
+    assert [len(batch) for batch in scoring_batches(np.full(rows + 1, length), 32 * 512, 128)] == [rows, 1]

@@ -17,6 +17,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.families import family_of
 from paddle_ranker.model.hugging_face.tokenizer import _library_tokenizer, bring_tokenizer, write_tokenizer
 from tests.conftest import REPOSITORY
 from tests.tiny import PAIRS, VOCABULARY, change_json
@@ -128,6 +129,15 @@ def test_another_kind_of_tokenizer(tmp_path: Path, changes: dict[str, Any], mess
     source = source_folder(tmp_path / "hf", tokenizer={**described(), **changes}, vocab=False)
     with pytest.raises(CheckpointError, match=message):
         brought(source, tmp_path / "ours")
+
+
+@pytest.mark.parametrize("model_type", ["bert", "electra"])
+@pytest.mark.parametrize("name", ["word_tokenizer_type", "subword_tokenizer_type"])
+def test_words_of_a_morphological_analyser_are_refused(tmp_path: Path, model_type: str, name: str) -> None:
+    """`vocab.txt` of a Japanese BERT looks as any other's, and its texts were split into other words."""
+    source = source_folder(tmp_path / "hf", settings={name: "mecab"})
+    with pytest.raises(CheckpointError, match=f"{name} is 'mecab'; only '[a-z]+' is done here"):
+        family_of(model_type).bring_tokenizer(source, tmp_path)
 
 
 def test_a_token_beyond_the_vocabulary_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.encoders import load_encoder
+from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.families import family_of
 from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
 from paddle_ranker.model.kinds import load_ranker, stated_kind
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.parity
 EXPECTED = expected()
 ROBERTAS = ("roberta", "xlm-roberta")
 EXPORTED = ("xlm-roberta", "modernbert", "deberta-v3")
+PRODUCTS = {"xlm-roberta": 6, "modernbert": 16, "deberta-v3": 8}  # of weights, that all tokens go through
 BYTES = ["▁", "<0xE4>", "<0xBD>", "<0xA0>", "<0xA1>"]  # a space, and 你 and 佡 in bytes
 QUERIES = ["w1 w2", "w7", "w3 w4 w5 ▁", "▁ w1 <0xE4> <0xBD> <0xA0>"]
 TITLES = ["w9 w1 w2 w11", "w8 w8", "w3 w5", "w1 ▁ <0xE4> <0xBD> <0xA0> ▁ w3 <0xE4> <0xBD> <0xA1>"]
@@ -101,6 +103,8 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     assert (tmp_path / "back" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
     config = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == EXPECTED[case]["config"]["architectures"]
+    settings = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert settings["model_max_length"] == 512  # sentence-transformers would take XLM-RoBERTa's 514 positions
     assert load_encoder(tmp_path / "back").config == load_encoder(folder).config
 
 
@@ -217,18 +221,25 @@ def test_an_export_scores_as_the_network_in_every_engine(tmp_path: Path, case: s
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_ONNX, reason="needs an ONNX file, which the modern stack makes")
-def test_an_export_is_quantized_for_both_engines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", EXPORTED)
+def test_an_export_is_quantized_for_both_engines(tmp_path: Path, case: str) -> None:
     """OpenVINO once took the table of spaces for quantized weights."""
     pytest.importorskip("openvino", reason="needs OpenVINO")
-    ours, static = exported(tmp_path, "xlm-roberta")
-    labelled = "".join(f"{query}\t{title}\t{row % 2}\n" for row, (query, title) in enumerate(zip(QUERIES, TITLES)))
+    ours, static = exported(tmp_path, case)
+    wanted = Ranker.load(ours).score(QUERIES, TITLES)
+    labels = (wanted > np.median(wanted)).astype(int)  # its own opinion: in fp32 it is never wrong
+    labelled = "".join(f"{query}\t{title}\t{label}\n" for query, title, label in zip(QUERIES, TITLES, labels))
     (tmp_path / "dev.tsv").write_text(labelled, encoding="utf-8")
     command = ["quantize", "--model", str(static), "--calibration_file", str(tmp_path / "dev.tsv")]
     assert main([*command, "--test", str(tmp_path / "dev.tsv"), "--max_loss", "1", "--seconds", "0.1"]) == 0
-    wanted = Ranker.load(ours).score(QUERIES, TITLES)
+    info = ExportedFolder.open(static).info
+    assert info.export is not None
+    facts: Any = info.export["int8"]
+    assert (facts["left_out"], facts["products"]) == ([], PRODUCTS[case])
+    assert [(row["engine"], row["before"]) for row in facts["quality"]] == [("onnx", 1.0), ("openvino", 1.0)]
     for engine in ("onnx", "openvino"):
         found = Ranker.load(static, engine=engine, precision="int8").score(QUERIES, TITLES)
-        assert np.abs(found - wanted).max() < 0.2
+        assert 1e-7 < np.abs(found - wanted).max() < 0.2
 
 
 def test_a_folder_is_a_ranker_as_it_lies_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,6 +286,19 @@ def test_what_is_not_done_is_refused(tmp_path: Path, case: str, changes: dict[st
     folder = write_folder(tmp_path / "hf", case)
     (folder / "config.json").write_text(json.dumps({**EXPECTED[case]["config"], **changes}), encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
+        load_single(folder)
+
+
+def test_a_network_that_is_code_of_its_own_is_named(tmp_path: Path) -> None:
+    """It was said to have PaddleNLP's names, and that it should be saved as that library's."""
+    folder = write_folder(tmp_path / "hf", "xlm-roberta")
+    theirs = load_file(folder / "model.safetensors")
+    save_file(
+        {name.replace(".layer.", ".layers."): array for name, array in theirs.items()}, folder / "model.safetensors"
+    )
+    code = {**EXPECTED["xlm-roberta"]["config"], "auto_map": {"AutoModel": "modeling_xlm_roberta.XLMRobertaModel"}}
+    (folder / "config.json").write_text(json.dumps(code), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="not those of a xlm-roberta; its network is code that came with it"):
         load_single(folder)
 
 

@@ -16,6 +16,9 @@ from multimodal_entailment import predict as predict_entailment
 from paddle_ranker.commands import blend, calibrate, compare, convert, distill, export_serving, quantize, rank, serve
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.recognised import recognise, refusal
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.scoring.loading import open_ranker
 from pretraining import fill_mask, train_mlm
 from tests.conftest import Call
@@ -36,6 +39,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tokenizer(root / "tokenizer")
     write_ranker(root / "run" / "best")
     (root / "empty").mkdir()
+    with Collection.create(root / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
+        collection.add([Document("a", "水稻")])
+    write_ranker(root / "index" / "tower")
     for name in ("entailment", "export"):
         with tarfile.open(KEPT / f"{name}.tar.xz") as archive:
             archive.extractall(root / "kept")
@@ -58,6 +64,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ranker", "a trained ranker", "export"),
         ("tokenizer", "a tokenizer without a model", "pretrain --tokenizer"),
         ("run", "a folder of several models", "did you mean FOLDER/best?"),
+        ("index", "a search index", "search-serve and mine take it as --index FOLDER"),
         ("empty", "an empty folder", "check the path"),
         ("entailment", "a model of pairs of posts", "predict, evaluate and export"),
         ("entailment_export", "a model of pairs of posts", "--entailment_model"),
@@ -78,6 +85,7 @@ TO_SCORE = {
     "entailment_export": "a model of pairs of posts (entailment), not a ranker; predict, evaluate and export",
     "transformers": "a model folder of Hugging Face's transformers, not a ranker (there is no model_state.pdparams",
     "run": "a folder of several models, not a ranker (there is no model_state.pdparams in it); did you mean",
+    "index": "a search index, not a ranker (there is no model_state.pdparams in it); search, evaluate-recall,",
     "empty": "an empty folder, not a ranker",
 }
 FAILED = Callable[[Main, str, str], str]

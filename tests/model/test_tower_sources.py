@@ -10,6 +10,7 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
+from paddle_ranker import runtime
 from paddle_ranker.commands.convert import ConvertOptions
 from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.commands.index import main as index
@@ -18,6 +19,7 @@ from paddle_ranker.commands.serve import main as serve
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.hugging_face.sentences import read_sentences
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays, save_arrays
@@ -29,7 +31,7 @@ from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from recall.start import start_tower_training
 from recall.train_batch_neg import TrainBatchNegOptions
 from tests.numpy_bert import Array, sentence_vectors
-from tests.tiny import write_encoder, write_ranker
+from tests.tiny import change_json, write_encoder, write_ranker
 
 pytestmark = pytest.mark.parity
 # Ragged, an empty one, a special token typed, and one that 512 tokens do not hold.
@@ -201,6 +203,15 @@ def test_rocketqa_s_names_load_as_rocketqa_computes(
     np.testing.assert_array_equal(found, Tower.open(name, for_search=True).vectors(TEXTS))  # by products, not cosines
 
 
+def test_a_program_that_opens_a_tower_need_not_prepare_for_paddle(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, int]] = []
+    monkeypatch.setattr(runtime, "prepare", lambda **given: asked.append(given))
+    Tower.open(encoder)
+    assert asked == [{"threads": 0}]
+
+
 def test_two_towers_are_two_folders_of_sentence_transformers(
     encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,6 +329,38 @@ def test_steps_that_are_not_done_here_are_refused(
     source = copied(hugging_face, tmp_path / "st")
     write_steps(source, pooling, dense, **settings)
     with pytest.raises(CheckpointError, match=why):
+        Tower.open(source)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "query", "text"),
+    [
+        ({"query": "q: ", "document": ""}, "query", "q: ", ""),  # as the library saves them since its version 5
+        ({"query": "", "document": "", "other": "o: "}, "other", "", ""),
+        ({"document": "d: "}, "document", "", "d: "),
+        ({"query": "q: ", "passage": "p: "}, None, "q: ", "p: "),
+        ({"other": "o: "}, "other", "o: ", "o: "),
+    ],
+)
+def test_the_default_prompt_precedes_texts_of_folders_that_name_none_for_them(
+    hugging_face: Path, tmp_path: Path, prompts: dict, default: Optional[str], query: str, text: str
+) -> None:
+    """`encode_query` and `encode_document` of sentence-transformers 6.2.0 gave the vectors of the first three."""
+    source = copied(hugging_face, tmp_path / "st")
+    write_steps(source, {"pooling_mode": "mean"}, [], prompts=prompts, default_prompt_name=default)
+    found = read_sentences(source).info
+    assert (found.query_prompt, found.text_prompt) == (query, text)
+
+
+def test_texts_in_small_letters_need_a_tokenizer_that_makes_them(hugging_face: Path, tmp_path: Path) -> None:
+    source = copied(hugging_face, tmp_path / "st")
+    write_steps(source, {"pooling_mode": "mean"}, [])
+    before = Tower.open(source).vectors(TEXTS)
+    change_json(source / "sentence_bert_config.json", do_lower_case=True)
+    np.testing.assert_array_equal(Tower.open(source).vectors(TEXTS), before)  # this one makes them
+    (source / "tokenizer.json").unlink(missing_ok=True)  # vocab.txt says the same
+    change_json(source / "tokenizer_config.json", do_lower_case=False)
+    with pytest.raises(CheckpointError, match="do_lower_case"):
         Tower.open(source)
 
 

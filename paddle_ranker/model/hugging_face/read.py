@@ -71,6 +71,11 @@ def read_model(folder: Path) -> HuggingFaceModel:
     try:
         arrays, left_over = to_ours(theirs, ARCHITECTURES[config.model_type].names)
     except CheckpointError as error:
+        if values.get("auto_map"):
+            raise CheckpointError(
+                f"{folder / file}: its parameters are not those of a {config.model_type}; its network is code that "
+                "came with it (auto_map in config.json), which is not run here"
+            ) from error
         raise CheckpointError(f"{folder / file}: {error}") from error
     if isinstance(config, DebertaConfig) and not config.position_biased_input:  # of no use, but in some files
         unused = [name for name in arrays if name.endswith("embeddings.position_embeddings.weight")]

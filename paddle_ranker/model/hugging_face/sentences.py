@@ -70,11 +70,13 @@ class Sentences:
 
     pooler: the layer that takes the place of the encoder's pooler, where the first token's state goes through one
     output_layer: the layer after that
+    lowers: whether texts are put in small letters before they are tokenized
     """
 
     info: TowerInfo
     pooler: Optional[Dense]
     output_layer: Optional[Dense]
+    lowers: bool
 
 
 def is_sentences(folder: Path) -> bool:
@@ -134,7 +136,7 @@ def read_sentences(folder: Path) -> Sentences:
         text_prompt=text,
         towers=2 if (folder / QUERY_FOLDER / MODULES_FILE).is_file() else 1,
     )
-    return Sentences(info, pooler, output)
+    return Sentences(info, pooler, output, _stated(folder, encoder).get("do_lower_case") is True)
 
 
 def stated_length(folder: Path) -> int:
@@ -236,15 +238,23 @@ def _dense(folder: Path) -> Dense:
     return Dense(folder, sizes[0], sizes[1], _ACTIVATIONS[activation])
 
 
+def _stated(folder: Path, encoder: Path) -> UncheckedObject:
+    """Return what a folder says of the texts that its encoder takes."""
+    return _optional(encoder / LENGTH_FILE) or _optional(folder / LENGTH_FILE)
+
+
 def _length(folder: Path, encoder: Path) -> int:
-    settings = _optional(encoder / LENGTH_FILE) or _optional(folder / LENGTH_FILE)
-    stated = settings.get("max_seq_length")
+    stated = _stated(folder, encoder).get("max_seq_length")
     return stated if type(stated) is int and stated >= 5 else stated_length(encoder)
 
 
 def _prompts(settings: UncheckedObject) -> tuple[str, str]:
-    """Return what precedes queries, and what precedes other texts."""
+    """Return what precedes queries, and what precedes other texts.
+
+    As in the library's `encode_query` and `encode_document`, the default precedes neither where one of them is named.
+    """
     prompts = settings.get("prompts") or {}
-    default = prompts.get(settings.get("default_prompt_name") or "") or ""
+    is_named = any(name in prompts for name in ("query", *_TEXT_PROMPTS))
+    default = "" if is_named else prompts.get(settings.get("default_prompt_name") or "") or ""
     text = next((prompts[name] for name in _TEXT_PROMPTS if prompts.get(name)), default)
     return str(prompts.get("query") or default), str(text)

@@ -37,6 +37,7 @@ _SETTINGS = {
 }
 _KEPT = (*_SETTINGS.values(), "do_basic_tokenize", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _KEPT += ("added_tokens_decoder",)
+_JAPANESE = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}  # MeCab, say, comes before BERT's
 # Canonical decompositions of Unicode 13 and later; the library knows those of 12.
 _YOUNG_DECOMPOSITIONS = {"\U00011938": "\U00011935\U00011930"}
 _SPACES = (0x09, 0x0A, 0x0D)  # control characters that are not dropped
@@ -52,6 +53,11 @@ def bring_tokenizer(source: Path, target: Path) -> UncheckedObject:
     Raises `CheckpointError` if the tokenizer is not WordPiece, or splits text in another way than BERT's.
     """
     settings, described = (read_settings(source / name, "copy it again") for name in (CONFIG_FILE, TOKENIZER_FILE))
+    for name, done in _JAPANESE.items():
+        if settings.get(name) not in (None, done):
+            raise CheckpointError(
+                f"{source / CONFIG_FILE}: {name} is {quoted(settings[name])}; only {quoted(done)} is done here"
+            )
     if (source / VOCABULARY_FILE).is_file():
         (target / VOCABULARY_FILE).write_bytes(read_file(source / VOCABULARY_FILE))
     elif described:
@@ -79,10 +85,22 @@ def bring_tokenizer(source: Path, target: Path) -> UncheckedObject:
     return settings
 
 
+def adds_tokens(folder: Path) -> bool:
+    """Return whether a folder's `tokenizer.json` finds tokens of its own in texts before they are split into words."""
+    added = read_settings(folder / TOKENIZER_FILE, "copy it again").get("added_tokens") or []
+    return any(isinstance(token, dict) and token.get("special") is False for token in added)
+
+
 def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int) -> None:
-    """Write a tokenizer that gives transformers our ids: `tokenizer.json` and the files that belong to it."""
+    """Write a tokenizer that gives transformers our ids: `tokenizer.json` and the files that belong to it.
+
+    Args:
+        max_length: tokens of the longest pair or text, at which sentence-transformers truncates, too.
+    """
     if not isinstance(files, TokenizerFiles):  # it came from there
         files.write(target)
+        stated = {**read_settings(target / CONFIG_FILE), "model_max_length": max_length}
+        (target / CONFIG_FILE).write_text(json.dumps(stated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         return
     # transformers would add a special token that the vocabulary lacks, under an id without an embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}

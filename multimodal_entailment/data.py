@@ -20,7 +20,7 @@ from typing import Optional, Union
 
 from multimodal_entailment.info import LABELS
 from paddle_ranker.data.formats import BadRow, read_lines
-from paddle_ranker.data.records import Skips
+from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.storage.atomic import new_file

@@ -40,7 +40,7 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
         result.best_checkpoint, result.best["step"], result.best["auc"]
 
     Args:
-        what: the command's name, with or without `train-`: pairwise, ce, entailment or pretrain.
+        what: the command's name, with or without `train-`: pairwise, ce, batch-neg, simcse, entailment or pretrain.
         on_evaluation: called after each evaluation with the step and the measures, {"auc": 0.79, ...}; if it returns
             True, training stops there, as with --early_stopping. Only the first of several processes calls it.
         options: the command's options, under any name that the command accepts for them.

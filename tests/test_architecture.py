@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Union
 
@@ -58,7 +58,12 @@ MODULES = modules()
 
 def imports(path: Path) -> Iterator[str]:
     """Yield the modules that a file imports, wherever the import stands: in functions and for type checkers, too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return imported(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the modules that these statements import."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -128,6 +133,31 @@ def functions(tree: ast.Module) -> Iterator[Function]:
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield node
+
+
+def test_paddle_is_imported_after_the_process_is_prepared_for_it() -> None:
+    # It reads the environment when it is imported: the math library's code path would be chosen too late.
+    files = [path for folder in RECIPES for path in sorted((REPOSITORY / folder).glob("*.py"))]
+    of_recipes = {f"{path.parent.name}.{path.stem}": path for path in files}
+    texts = {name: path.read_text(encoding="utf-8") for name, path in {**MODULES, **of_recipes}.items()}
+    trees = {name: ast.parse(text) for name, text in texts.items()}
+    at_import = {name: set(imported(tree.body)) for name, tree in trees.items()}
+    with_paddle = {"paddle"}
+    while more := {name for name, targets in at_import.items() if targets & with_paddle} - with_paddle:
+        with_paddle |= more
+    assert "paddle_ranker.training.trainer" in with_paddle
+    # Programs import the retriever and the collection without preparing anything; `Tower.open` does that.
+    assert [name for name in with_paddle if room_of(name) == "retrieval"] == []
+    found = []
+    for name, text in texts.items():
+        if "runtime.prepare" not in text and "\ndef main(" in text:
+            found += [f"{name} imports {one}" for one in with_paddle.intersection(imported(ast.walk(trees[name])))]
+        for function in functions(trees[name]) if "runtime.prepare" in text else ():
+            calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+            first = min((one.lineno for one in calls if ast.unparse(one.func).startswith("runtime.prepare")), default=0)
+            before = [node for node in ast.walk(function) if getattr(node, "lineno", first) < first]
+            found += [f"{name} {function.name} imports {one}" for one in with_paddle.intersection(imported(before))]
+    assert sorted(found) == []
 
 
 def parameters(function: Function) -> int:

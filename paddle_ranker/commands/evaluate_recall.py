@@ -8,7 +8,7 @@ paddle-ranker evaluate-recall --index index --test dev.tsv --learn_weights weigh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker import runtime
 from paddle_ranker.commands.compare import PICTURES, name_systems
 from paddle_ranker.commands.search import SearchingOptions, open_retriever
-from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.errors import DataError, UsageError, listed
 from paddle_ranker.options import json_text, note, option, run_command
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ class EvaluateRecallOptions(SearchingOptions):
 
 def evaluate(options: EvaluateRecallOptions) -> Comparison:
     """Search for all queries by each system, print what was measured, and write the requested files."""
+    runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.beir import write_beir
+    from paddle_ranker.data.trec import read_run
     from paddle_ranker.evaluation.report.text import comparison_json, verdict
     from paddle_ranker.evaluation.retrieval import compare_runs, comparison_lines, draw_curves, search_judged
     from paddle_ranker.storage.atomic import check_writable, make_folder
@@ -82,30 +84,40 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     for path in (options.plot, options.learn_weights):
         if path is not None:
             check_writable(path)
-    runtime.prepare_command(options.cpu_threads)
+    peers = {
+        name: read_run(path, skip_bad_rows=options.skip_bad_rows).run
+        for name, path in (name_systems(options.runs).items() if options.runs else ())
+    }
     retriever = open_retriever(options)
+    if options.learn_weights is not None and len(retriever.searchers) == 1 and retriever.ranker is None:
+        raise DataError(f"--learn_weights: {options.index} has one searcher; add a tower to it, or --ranker")
     judged = _judged(options, retriever)
     if options.write_beir is not None:
         documents = ((one.id, one.text, one.fields) for one in retriever.collection.documents())
         write_beir(Path(options.write_beir), documents, judged.queries, {"test": judged.qrels})
     searched = search_judged(retriever, judged, options.top_k)
-    runs, said = dict(searched.runs), []
+    runs, said, nothing_learned = dict(searched.runs), [], None
     if options.learn_weights is not None:
-        said = _learn(options, retriever, searched, runs)
-    _add_others(options, retriever, judged, runs)
-    comparison = compare_runs(judged, runs, resamples=options.resamples, seed=options.seed)
+        try:
+            said = _learn(options, retriever, searched, runs)
+        except DataError as error:  # what was searched for is shown all the same
+            nothing_learned = error
+    _add_others(options, retriever, judged, runs, peers)
+    comparison = compare_runs(judged, runs, options.top_k, resamples=options.resamples, seed=options.seed)
     for line in comparison.pairs.notes:
         note(line)
-    if options.plot is not None:
-        draw_curves(options.plot, comparison, options.top_k)
-    if options.runs_folder is not None:
-        _write_runs(make_folder(options.runs_folder), runs)
     if options.format == "json":
         print(json_text(comparison_json(comparison), indent=2))
     else:
         print("\n".join(comparison_lines(comparison)))
         measure = "ndcg@10" if "ndcg@10" in comparison.measures else comparison.measures[0]
         print("\n".join([*(verdict(comparison, system.name, measure) for system in comparison.others), *said]))
+    if options.plot is not None:
+        draw_curves(options.plot, comparison, options.top_k)
+    if options.runs_folder is not None:
+        _write_runs(make_folder(options.runs_folder), runs)
+    if nothing_learned is not None:
+        raise DataError(f"--learn_weights: {nothing_learned}; {options.learn_weights} was not written")
     return comparison
 
 
@@ -121,12 +133,26 @@ def _judged(options: EvaluateRecallOptions, retriever: Retriever) -> Judged:
     else:
         assert options.qrels is not None and options.queries is not None
         queries, qrels = options.queries, options.qrels
-    return read_judged(qrels, queries, skip_bad_rows=options.skip_bad_rows)
+    judged = read_judged(qrels, queries, skip_bad_rows=options.skip_bad_rows)
+    answers = judged.answers
+    missing = retriever.collection.missing(answers)
+    if missing:
+        said = f"{qrels}: {len(missing):,} of its {len(answers):,} answers are no documents of {options.index}"
+        said += f", such as {listed(missing[:3])}"
+        if len(missing) == len(answers):
+            raise DataError(f"{said}: build the index of the collection that they are of, with its ids")
+        judged.notes.append(f"{said}; they count as not found")
+    return judged
 
 
-def _add_others(options: EvaluateRecallOptions, retriever: Retriever, judged: Judged, runs: dict[str, Scores]) -> None:
-    """Add the runs of the baselines, of the untuned encoder, and those in files."""
-    from paddle_ranker.data.trec import read_run
+def _add_others(
+    options: EvaluateRecallOptions,
+    retriever: Retriever,
+    judged: Judged,
+    runs: dict[str, Scores],
+    peers: Mapping[str, Scores],
+) -> None:
+    """Add the runs of the baselines, of the untuned encoder, and of peers."""
     from paddle_ranker.evaluation.retrieval import lexical_runs, vector_run
 
     documents = {}
@@ -142,9 +168,7 @@ def _add_others(options: EvaluateRecallOptions, retriever: Retriever, judged: Ju
         others["untuned"] = vector_run(tower, documents, judged.queries, options.top_k)
     if options.baselines:
         others.update(lexical_runs(documents, judged.queries, options.top_k))
-    for name, path in name_systems(options.runs).items() if options.runs else ():
-        others[name] = read_run(path, skip_bad_rows=options.skip_bad_rows).run
-    for name, run in others.items():
+    for name, run in [*others.items(), *peers.items()]:
         if name in runs:
             raise UsageError(f"two systems are named {name}: give the run a name of its own, as in mine={name}")
         runs[name] = run
@@ -171,12 +195,11 @@ def _learn(
             f"learned weights: {shown}{' (equal: the queries do not tell better ones)' if learned.is_equal else ''}"
         )
     if searched.ranked:
-        of_recall = learn_recall_weight(searched.ranked, options.folds)
+        # The weight is of the share by the fusion that is written beside it.
+        of_recall = learn_recall_weight(searched.ranked, options.folds, searched.lists if weights else ())
         runs[LEARNED_RANKED] = held_out_runs(of_recall.held_out, fused)
         recall_weight = of_recall.weights["recall"]
         lines.append(f"learned recall weight: {recall_weight:.3f} beside the ranker's logit")
-    if not lines:
-        raise DataError(f"--learn_weights: {options.index} has one searcher; add a tower to it, or --ranker")
     Fusion(method, weights, recall_weight).write(options.learn_weights, facts)
     return [*lines, f"{options.learn_weights}: for --fusion; measured above with weights of other queries"]
 

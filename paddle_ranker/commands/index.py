@@ -15,8 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -27,27 +26,34 @@ from tqdm import tqdm
 from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_corpus
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
-from paddle_ranker.errors import RankerError, UsageError, did_you_mean, listed, quoted
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, listed, quoted
 from paddle_ranker.lexical.tokens import LANGUAGES, TOKENIZERS, detect_language
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, run_command
 from paddle_ranker.options.command import reader_may_leave
 from paddle_ranker.options.parser import build_parser
-from paddle_ranker.retrieval.adding import Added, VectorsOf
+from paddle_ranker.retrieval.adding import Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
 from paddle_ranker.retrieval.exact import TYPES, Vectors
-from paddle_ranker.retrieval.faiss_index import STRUCTURES
+from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
 from paddle_ranker.retrieval.indexes import Hits
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.vector_indexes import INDEXES
-from paddle_ranker.retrieval.vector_search import EXACT, MILVUS, how_found
+from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import BatchOptions, engine_help
 
 _NO_WORDS, AUTO = "none", "auto"
 _METHODS = tuple(name for name, kind in INDEXES.items() if kind.in_folders)
+_MILVUS_FILE = "milvus.db"
+_VECTORS = VectorsInfo(EXACT, 0)  # the defaults
+_SHOWN = {"uri": "milvus_uri"}
+_LIBRARIES: dict[Optional[str], Callable[[], object]] = {FAISS: load_faiss, MILVUS: load_pymilvus}
+_OF_METHOD = {"structure": FAISS, "hnsw_m": FAISS, "hnsw_ef": FAISS, "uri": MILVUS}
 _LOOKED_AT = 10_000  # texts that decide on the language
+_PATIENCE = 10.0  # seconds that another process may still write to an index
 
 
 @dataclass(frozen=True)
@@ -80,16 +86,26 @@ class BuildOptions(CorpusOptions):
         help="makes the vectors, and is copied into the index: a folder of a tower or of any encoder, or a name "
         "(default: words alone)",
     )
-    method: str = option(EXACT, help="how vectors are searched", choices=_METHODS)
-    structure: str = option(
-        STRUCTURES[0],
+    method: Optional[str] = option(
+        None, help=f"how vectors are searched (default: {_VECTORS.method})", choices=_METHODS
+    )
+    structure: Optional[str] = option(
+        None,
         help="structure of an index of faiss: a graph (hnsw), lists around centres (ivf), or all vectors; sq8 and pq: "
-        "over codes, and what is found so is scored with the vectors themselves",
+        f"over codes, and what is found so is scored with the vectors themselves (default: {_VECTORS.structure})",
         choices=STRUCTURES,
     )
-    hnsw_m: int = option(32, help="neighbours of each entry of a graph", minimum=2, maximum=512)
-    hnsw_ef: int = option(100, help="entries that are looked at to find these, and by default in a search", minimum=1)
-    dtype: str = option("float32", help="what the components of vectors are stored as", choices=TYPES)
+    hnsw_m: Optional[int] = option(
+        None, help=f"neighbours of each entry of a graph (default: {_VECTORS.hnsw_m})", minimum=2, maximum=512
+    )
+    hnsw_ef: Optional[int] = option(
+        None,
+        help=f"entries that are looked at to find these, and by default in a search (default: {_VECTORS.hnsw_ef})",
+        minimum=1,
+    )
+    dtype: Optional[str] = option(
+        None, help=f"what the components of vectors are stored as (default: {_VECTORS.dtype})", choices=TYPES
+    )
     words: Optional[str] = option(
         None,
         help="what words are: gram, characters and pairs of them; bigram, pairs alone; mixed, pairs of Chinese "
@@ -111,30 +127,37 @@ class BuildOptions(CorpusOptions):
         ),
         several=True,
     )
-    milvus_uri: str = option(
-        "milvus.db",
+    milvus_uri: Optional[str] = option(
+        None,
         help="with --method milvus: the address of a server, http://127.0.0.1:19530, or a file of Milvus Lite in the "
-        "index folder",
+        f"index folder (default: {_MILVUS_FILE})",
     )
+
+    @property
+    def of_vectors(self) -> dict[str, object]:
+        """What is given of how vectors are searched, by the names of `VectorsInfo`."""
+        names = {"method": self.method, "structure": self.structure, "hnsw_m": self.hnsw_m, "hnsw_ef": self.hnsw_ef,
+                 "dtype": self.dtype, "uri": self.milvus_uri}  # fmt: skip
+        return {name: value for name, value in names.items() if value is not None}
 
     def vectors(self, size: int) -> VectorsInfo:
         """Return how vectors of so many components are searched."""
-        is_milvus = self.method == MILVUS
-        return VectorsInfo(
-            self.method,
-            size,
-            self.dtype,
-            self.structure,
-            self.hnsw_m,
-            self.hnsw_ef,
-            self.milvus_uri if is_milvus else None,
-            f"ranker_{uuid.uuid4().hex}" if is_milvus else None,
-        )
+        info = replace(_VECTORS, size=size, **self.of_vectors)  # type: ignore[arg-type]
+        if info.method != MILVUS:
+            return info
+        return replace(info, uri=info.uri or _MILVUS_FILE, collection=f"ranker_{uuid.uuid4().hex}")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.words == _NO_WORDS and self.tower is None:
             raise UsageError("--words none and no --tower: there would be nothing to search by; add --tower")
+        for name, value in self.of_vectors.items():
+            shown = f"--{_SHOWN.get(name, name)} {value}"
+            if self.tower is None:
+                raise UsageError(f"{shown}: is about vectors, and there are none without a tower; add --tower")
+            method = _OF_METHOD.get(name)
+            if method not in (None, self.method):
+                raise UsageError(f"{shown}: is about --method {method}; add that, or leave it out")
         for name in self.searchers:
             if name in (WORDS, VECTORS) or INDEXES[name].compares_vectors:
                 raise UsageError(f"--searchers {name}: --words, --tower and --method choose that one")
@@ -186,29 +209,69 @@ class CheckOptions(FolderOptions, DeviceOptions):
 
 def build(options: BuildOptions) -> None:
     """Make an index folder of a corpus, or add to it what it lacks; print what it holds."""
-    from paddle_ranker.retrieval.towers import copy_tower, open_tower, require_tower
+    from paddle_ranker.retrieval.towers import copy_tower, open_tower
 
-    with ExitStack() as stack:
-        if (Path(options.index) / "index.json").exists():
-            collection = stack.enter_context(Collection.open(options.index, write=True))
-            words = collection.info.words
-            tokenizer = LANGUAGES.get(options.language) or options.words or (words.tokenizer if words else _NO_WORDS)
-            is_other = tokenizer != (words.tokenizer if words else _NO_WORDS)
-            if is_other or (options.tower is None) != (collection.info.vectors is None):
-                raise RankerError(f"{options.index}: is there and was built otherwise; add to it with index add, or "
-                                  "name another folder")  # fmt: skip
-            require_tower(collection, options.tower)
-        else:
-            words = _words(options)
-            tower, vectors = None, None
-            if options.tower is not None:
-                runtime.prepare_command(options.cpu_threads)
-                copied = copy_tower(options.tower, Path(options.index))
-                tower = copied.copy
-                vectors = options.vectors(copied.size)
-            made = IndexInfo(words, vectors, tower, options.searchers)
-            collection = stack.enter_context(Collection.create(options.index, made))
+    collection = _there(options)
+    if collection is None:
+        _LIBRARIES.get(options.method, lambda: None)()
+        words, tower, vectors = _words(options), None, None
+        if options.tower is not None:
+            runtime.prepare_command(options.cpu_threads)
+            copied = copy_tower(options.tower, Path(options.index))
+            tower = copied.copy
+            vectors = options.vectors(copied.size)
+        collection = Collection.create(options.index, IndexInfo(words, vectors, tower, options.searchers))
+    with collection:
         _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
+
+
+def _there(options: BuildOptions) -> Optional[Collection]:
+    """Return the index that is there, open for writing, None if there is none.
+
+    What another build has left that added nothing, as it failed, goes if it was to be built otherwise.
+    """
+    if not (Path(options.index) / MANIFEST).exists():
+        return None
+    collection = _open(options.index)
+    try:
+        _require_same(collection, options)
+    except RankerError:
+        with collection:
+            if collection.info.generation:
+                raise
+            Unfinished(collection.folder).forget()
+            (collection.folder / MANIFEST).unlink()
+            return None
+    return collection
+
+
+def _require_same(collection: Collection, options: BuildOptions) -> None:
+    """Raise `RankerError` for an index that is there and was built otherwise than the options that are given say."""
+    from paddle_ranker.retrieval.towers import require_tower
+
+    info = collection.info
+    has_words = info.words.tokenizer if info.words else _NO_WORDS
+    differences = {
+        "words": (LANGUAGES.get(options.language) or options.words or has_words, has_words),
+        "searchers": (",".join(options.searchers or info.others) or "none", ",".join(info.others) or "none"),
+    }
+    if (options.tower is None) != (info.vectors is None):
+        differences["tower"] = (options.tower or "none", "none" if info.vectors is None else "its own")
+    else:
+        for name, value in options.of_vectors.items():
+            differences[_SHOWN.get(name, name)] = (str(value), str(getattr(info.vectors, name)))
+    for name, (given, own) in differences.items():
+        if given != own:
+            raise RankerError(
+                f"{options.index}: is there and was built otherwise, --{name} {own}, not {given}; add to it with index "
+                "add, or name another folder"
+            )
+    require_tower(collection, options.tower)
+
+
+def _open(folder: str) -> Collection:
+    """Open an index for writing; a server that writes to it, too, is done in a moment."""
+    return Collection.open(folder, write=True, until=time.monotonic() + _PATIENCE)
 
 
 def _words(options: BuildOptions) -> Optional[WordsInfo]:
@@ -228,7 +291,7 @@ def add(options: AddOptions) -> None:
     """Add the documents of a corpus that an index lacks; print what it holds."""
     from paddle_ranker.retrieval.towers import open_tower, require_tower
 
-    with Collection.open(options.index, write=True) as collection:
+    with _open(options.index) as collection:
         require_tower(collection, options.tower)
         if collection.info.vectors is not None:
             runtime.prepare_command(options.cpu_threads)
@@ -257,8 +320,8 @@ def _counted(rows: Iterable[DocumentRow], progress: Any) -> Iterator[DocumentRow
 
 def remove(options: RemoveOptions) -> None:
     """Remove documents from an index."""
-    with Collection.open(options.index, write=True) as collection:
-        missing = [id for id in options.ids if not collection.has(id)]
+    with _open(options.index) as collection:
+        missing = collection.missing(options.ids)
         if missing:
             raise RankerError(f"{options.index}: has no documents {listed(missing)}; nothing was removed")
         removed = collection.remove(options.ids)
@@ -283,6 +346,9 @@ def check(options: CheckOptions) -> None:
     """Verify that an index is whole, and measure how many of the best documents its searches find, and how fast."""
     with Collection.open(options.index) as collection:
         files, size = collection.verify()
+        tower = collection.tower_folder
+        if tower is not None and not tower.is_dir():
+            raise CheckpointError(f"{tower}: is missing; copy the index again")
         print(f"{options.index}: whole; {len(collection):,} documents, {files:,} files, {size / 1e6:,.1f} MB")
         texts, vectors = _queries(collection, options)
         for by in collection.searchers if texts else ():
@@ -317,13 +383,18 @@ def _queries(collection: Collection, options: CheckOptions) -> tuple[list[str], 
 
 
 def _recall(collection: Collection, by: str, vectors: Vectors, found: Sequence[Hits], k: int) -> str:
-    """Return what share of an exact search's documents was found, for the line of a searcher by vectors."""
+    """Return what share of an exact search's documents was found, for the line of a searcher by vectors.
+
+    A document as near as the last of these counts as one of them, but for rounding: which of several equal texts comes
+    first says nothing of a searcher.
+    """
     if by != VECTORS:
         return ""
-    shares = [
-        len(set(hits.ids) & set(wanted.ids)) / max(1, len(wanted.ids))
-        for hits, wanted in zip(found, collection.search_exactly(vectors, k))
-    ]
+    shares = []
+    for hits, wanted in zip(found, collection.search_exactly(vectors, k)):
+        least = float(wanted.scores[-1]) if wanted.ids else 0.0
+        near = np.count_nonzero(np.asarray(hits.scores) >= least - 1e-6 * max(1.0, abs(least)))
+        shares.append(near / max(1, len(wanted.ids)))
     return f"; recall@{k} against exact search {np.mean(shares):.4f}"
 
 

@@ -106,14 +106,14 @@ class MineOptions(LabelOptions, ScoringOptions):
             raise UsageError(
                 f"--rank_from {self.rank_from} is above --rank_to {self.rank_to}: there is no rank between"
             )
+        if self.index is not None and (self.method or self.corpus or self.tower) is not None:
+            raise UsageError("--index has its own texts and way to find them: leave out --corpus, --method and --tower")
         if self.method is None and self.index is None:
             object.__setattr__(self, "method", "tower" if self.tower else "bm25")
         compares = self.method is not None and INDEXES[self.method].compares_vectors
         if compares != (self.tower is not None):
             method = self.method if compares else "tower"
             raise UsageError(f"--method {method} and --tower FOLDER belong together: give both, or neither")
-        if self.index is not None and (self.method or self.corpus) is not None:
-            raise UsageError("--index has its own texts and way to find them: leave out --corpus, --method and --tower")
         for name in ("rerank", "max_score_ratio", "margin"):
             has_scores = self.ranker or (self.tower and name != "rerank")
             if getattr(self, name) is not None and not has_scores:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Optional
 from tqdm import tqdm
 
 from paddle_ranker import runtime
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import UsageError, brief, listed
 from paddle_ranker.options import json_text, note, option, run_command
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.scoring.options import ScoringOptions
 
 if TYPE_CHECKING:
+    from paddle_ranker.retrieval.collection import Collection
+    from paddle_ranker.retrieval.filters import Filter
     from paddle_ranker.retrieval.retriever import Result, Retriever, SearchSettings
     from paddle_ranker.scoring.ranker import Ranker
 
@@ -148,9 +150,18 @@ def how_searched(retriever: Retriever) -> str:
     return f"{collection.folder}: {len(collection):,} documents by {' and '.join(parts)}{method}{ranked}"
 
 
+def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
+    """Return a line that says how many documents meet a filter, and which of its fields none has."""
+    unknown = [one.field for one in where.conditions if one.field not in collection.fields]
+    there = f"; no document has {listed(unknown)}, only {listed(collection.fields) or 'no fields'}" if unknown else ""
+    return f"--where {brief(shown)}: {collection.count(where):,} of {len(collection):,} documents meet it{there}"
+
+
 def search(options: SearchOptions) -> None:
     """Search, and print or write the results."""
+    runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.trec import read_queries
+    from paddle_ranker.retrieval.retriever import filter_of
     from paddle_ranker.scoring.scorer import chunks
     from paddle_ranker.storage.atomic import check_writable, new_file
     from paddle_ranker.storage.streams import output_free_for
@@ -160,13 +171,15 @@ def search(options: SearchOptions) -> None:
     queries = {"1": options.query or ""}
     if options.input_file is not None:
         queries = read_queries(options.input_file, skip_bad_rows=options.skip_bad_rows)
-    runtime.prepare_command(options.cpu_threads)
     retriever = open_retriever(options)
+    where = filter_of(options.where)
+    if where is not None:
+        note(how_filtered(retriever.collection, where, options.where or ""))
     top_k = options.top_k or (_SHOWN if options.form == "text" else _LISTED)
 
     def lines() -> Iterator[str]:
         for part in chunks(tqdm(queries.items(), desc="search", unit="query", disable=None), _QUERIES):
-            found = retriever.search_many([text for _, text in part], top_k, options.where)
+            found = retriever.search_many([text for _, text in part], top_k, where)
             for (id, query), results in zip(part, found):
                 yield from _lines(options, id, query, results)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -29,6 +30,7 @@ from paddle_ranker.data.labels import (
     looks_numeric,
     number_of,
 )
+from paddle_ranker.data.skips import Skips
 from paddle_ranker.data.text import other_columns
 from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.options import TAB, LabelOptions, RowOptions
@@ -41,6 +43,7 @@ COLUMNS = (
 OTHER_NAMES = {
     "text_a": "query", "text_b": "title", "查询": "query", "标题": "title", "标签": "label", "文本": "text"
 }  # fmt: skip
+_TEXTS, _NAME = ("title", "text"), re.compile(r"\w(?:[\w .-]*\w)?")
 NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score", "position")
 
 
@@ -105,6 +108,14 @@ class Text(Record):
 
 
 @dataclass(frozen=True)
+class Line(Text):
+    """One text of a corpus, a whole line, tabs included.
+
+    Where the first line names a column `text` (else `title`), as in JSON lines, it is that of a `DocumentRow`.
+    """
+
+
+@dataclass(frozen=True)
 class TitleRow(Record):
     """A title of a collection, with its id if the file has ids."""
 
@@ -128,6 +139,7 @@ class DocumentRow(Record):
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
+_DOCUMENTS = (DocumentRow, Line)
 KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 
 
@@ -135,13 +147,18 @@ def header_of(row: Row) -> Optional[list[str]]:
     """Return the column names of a header, or None for a row of data.
 
     A row is a header if all its cells are known column names. Two different ones suffice, so that a misnamed column is
-    reported.
+    reported, and so does `title` or `text` before other names: `text`, `lang`.
     """
     if not isinstance(row, list):
         return None
-    names = [OTHER_NAMES.get(cell.strip().lower(), cell.strip().lower()) for cell in row]
+    names = _names(row)
     known = [name for name in names if name in COLUMNS]
-    return names if len(known) == len(names) or len(set(known)) >= 2 else None
+    is_table = names[0] in _TEXTS and all(map(_NAME.fullmatch, row))
+    return names if len(known) == len(names) or len(set(known)) >= 2 or is_table else None
+
+
+def _names(cells: Sequence[str]) -> list[str]:
+    return [OTHER_NAMES.get(cell.strip().lower(), cell.strip().lower()) for cell in cells]
 
 
 def expected_columns(kind: type[Record]) -> str:
@@ -225,11 +242,13 @@ class RecordFile(Generic[T]):
     def _of_one(self) -> Iterator[T]:
         self.kept, self._skips = 0, Skips(self.skip_bad_rows)
         rows = read_rows(self.path, self._separator)
+        if self.kind is Line and self._separator == TAB:
+            rows = self._whole_lines(rows)
         first = next(rows, None)
         if first is None:
             raise DataError(f"{self.path}: the file is empty; expected {expected_columns(self.kind)}")
         self._refuse_other_separator(first[1])
-        header = header_of(first[1])
+        header = self._header(first[1])
         self.has_header = header is not None or isinstance(first[1], dict)
         if header is None:
             rows = chain([first], rows)
@@ -260,9 +279,28 @@ class RecordFile(Generic[T]):
             what = self.report() if self.skipped else "a header and no rows"
             raise DataError(f"{self.path}: {what}; expected {expected_columns(self.kind)}")
 
+    def _whole_lines(self, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+        """Yield rows of one cell each, or, if the first one names a column of texts, as they are."""
+        first = next(rows, None)
+        if first is not None:
+            is_table = bool(set(header_of(first[1]) or ()) & set(_TEXTS))
+            for number, row in chain([first], rows):
+                yield number, row if is_table or not isinstance(row, list) else ["\t".join(row)]
+
+    def _header(self, row: Row) -> Optional[list[str]]:
+        """Return the column names of a header; documents of more columns than an id and a text must have one."""
+        if (
+            self.kind is DocumentRow
+            and isinstance(row, list)
+            and len(row) > 2
+            and set(names := _names(row)) & set(_TEXTS)
+        ):
+            return names
+        return header_of(row)
+
     def _from_header(self, names: list[str]) -> _Layout:
         """Return each wanted column's position; columns of other names are a document's fields, or ignored."""
-        if self.kind is DocumentRow and "text" not in names:
+        if self.kind in _DOCUMENTS and "text" not in names:
             names = ["text" if name == "title" else name for name in names]
         if set(names) >= set(self.kind.layouts[0]):
             wanted = [one.name for one in fields(self.kind) if one.name in names]
@@ -308,7 +346,7 @@ class RecordFile(Generic[T]):
 
     def _from_object(self, cells: dict[str, Any]) -> T:
         named = {OTHER_NAMES.get(name, name): value for name, value in cells.items()}
-        if self.kind is DocumentRow:
+        if self.kind in _DOCUMENTS:
             named = _beir_document(named) if "_id" in named else named
             if named.get("text") is None and "title" in named:
                 named["text"] = named.pop("title")
@@ -445,38 +483,3 @@ def _storable(text: str) -> bool:
         return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:
         return False
-
-
-REASONS_SHOWN = 3
-
-
-class Skips:
-    """The number of bad rows, and the reasons for the first few.
-
-    allowed: whether bad rows may be skipped (`--skip_bad_rows`)
-    name_files: whether the reasons name the file, too, for rows of several files
-    """
-
-    def __init__(self, allowed: bool, *, name_files: bool = False) -> None:
-        self.allowed, self.count, self._name_files = allowed, 0, name_files
-        self.reasons: list[str] = []
-
-    def add(self, path: str, line: int, reason: str) -> None:
-        """Count a bad row; raises `DataError`, naming the row, if bad rows may not be skipped."""
-        if not self.allowed:
-            raise DataError(
-                f"{path}, line {line}: {reason}; correct the row, or leave bad rows out with --skip_bad_rows"
-            )
-        self.count += 1
-        if len(self.reasons) < REASONS_SHOWN:
-            self.reasons.append(f"{f'{path}, ' if self._name_files else ''}line {line}: {reason}")
-
-    def include(self, path: str, others: Skips) -> None:
-        """Add the bad rows of one of several files."""
-        self.count += others.count
-        self.reasons = [*self.reasons, *(f"{path}, {reason}" for reason in others.reasons)][:REASONS_SHOWN]
-
-    def report(self) -> str:
-        """Return the number and reasons: `skipped 2 (line 17: 2 columns, expected 3; …)`; empty without bad rows."""
-        more = "; …" if self.count > len(self.reasons) else ""
-        return f"skipped {self.count:,} ({'; '.join(self.reasons)}{more})" if self.count else ""

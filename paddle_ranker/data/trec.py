@@ -21,7 +21,7 @@ from typing import Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, read_rows
 from paddle_ranker.data.labels import LARGEST
-from paddle_ranker.data.records import Skips
+from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, brief, listed, quoted
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.storage.atomic import check_writable, new_file

@@ -2,7 +2,7 @@
 
 judged = read_pairs("dev.tsv", ids_of_texts)
 runs = {"hybrid": found, **lexical_runs(texts, judged.queries, 100)}
-comparison = compare_runs(judged, runs)
+comparison = compare_runs(judged, runs, 100)
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ class Judged:
     queries: Mapping[str, str]
     qrels: Labels
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def answers(self) -> list[str]:
+        """The ids of the documents that answer a query, each once."""
+        found = (id for labels in self.qrels.values() for id, label in labels.items() if label >= RELEVANT)
+        return list(dict.fromkeys(found))
 
 
 def read_judged(qrels: str, queries: str, *, skip_bad_rows: bool = False) -> Judged:
@@ -123,7 +129,8 @@ class Searched:
 
     runs: by system name: the fusion, each searcher alone, the other fusions, and what the ranker makes of the first
     lists: each query's fused candidates and the searchers' normalised scores of them
-    ranked: each query's candidates that the ranker scored: its logit, and the share of the fused score
+    ranked: each query's candidates that the ranker scored: its logit, the share of the fused score, and the searchers'
+        normalised scores
     """
 
     runs: dict[str, Scores]
@@ -164,9 +171,9 @@ def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
             continue
         for (query, _), one, results in zip(part, candidates, retriever.ranked(texts, candidates, top_k, fusion)):
             found.runs[f"{first}{RANKED}"][query] = in_order(result.id for result in results)
-            shares = dict(zip(one.ids, fusion.shares(one).tolist()))
+            signals = dict(zip(one.ids, np.column_stack([fusion.shares(one), one.normalised])))
             scored = [(result.id, result.logit) for result in results if result.logit is not None]
-            inputs = np.array([[logit, shares[id]] for id, logit in scored]).reshape(-1, 2)
+            inputs = np.array([[logit, *signals[id]] for id, logit in scored]).reshape(-1, 2 + len(names))
             labels = np.array([judged.qrels[query].get(id, 0) for id, _ in scored], np.float64)
             found.ranked.append(JudgedList(query, [id for id, _ in scored], inputs, labels))
     return found
@@ -182,10 +189,17 @@ def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores) ->
 
 
 def compare_runs(
-    judged: Judged, runs: Mapping[str, Scores], *, resamples: int = 2000, seed: int = 1000, ties: str = "trec_eval"
+    judged: Judged,
+    runs: Mapping[str, Scores],
+    top_k: int,
+    *,
+    resamples: int = 2000,
+    seed: int = 1000,
+    ties: str = "trec_eval",
 ) -> Comparison:
     """Measure runs, by system name, over all judged queries, and compare each with the first.
 
+    Runs have up to `top_k` documents of a query, and measures of more are left out: R@100 of 50 would be R@50.
     A query that a run has not counts 0; documents that nobody judged count as not relevant. Raises `DataError` as
     `compare_systems` does.
     """
@@ -198,7 +212,9 @@ def compare_runs(
         pairs.notes.extend(notes)
         systems.append(System(name, scores, "run"))
     found = compare_systems(pairs, systems, ties=ties, resamples=resamples, seed=seed)
-    return replace(found, measures=[name for name in SHOWN if name in found.measures])
+    within = [name for name in found.measures if int(name.partition("@")[2] or 0) <= top_k]
+    measured = {system: {name: values[name] for name in within} for system, values in found.measured.items()}
+    return replace(found, measures=[name for name in SHOWN if name in within], measured=measured)
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:

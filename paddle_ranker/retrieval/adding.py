@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
@@ -16,7 +16,7 @@ from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import DataError, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.lexical.tokens import tokenizer_named
-from paddle_ranker.retrieval.exact import StoredVectors, Vectors
+from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, SegmentInfo
@@ -80,30 +80,32 @@ class Addition:
         return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._repeated)
 
     def _with_ids(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
-        """Return rows as documents; of rows without an id, those alone whose text did not come before."""
+        """Return rows as documents; of those without an id whose text came before, with an id or not, none."""
         texts = list(dict.fromkeys(row.text for row in chunk if row.id is None))
         hashes, documents = text_hashes(texts), []
         given: set[str] = set()
         known = {text: self._now.at(place).id for text, place in self._now.find_texts(texts).items()}
         given.update(texts[place] for one in self._written for place, _ in one.rows_of_texts(texts, hashes))
-        numbers = iter(self._free_numbers(len(texts)))
+        numbers = iter(self._free_numbers(len(texts), {row.id for row in chunk if row.id is not None}))
         for row in chunk:
-            if row.id is None:
-                if row.text in given:
-                    self._repeated += 1
-                    continue
-                given.add(row.text)
+            if row.id is None and row.text in given:
+                self._repeated += 1
+                continue
+            given.add(row.text)
             id = row.id or known.get(row.text) or next(numbers)
             documents.append(Document(id, row.text, row.fields))
         return documents
 
-    def _free_numbers(self, count: int) -> list[str]:
-        """Return the next numbers that are no document's id."""
+    def _free_numbers(self, count: int, others: Container[str]) -> list[str]:
+        """Return the next numbers that are no document's id, and none of the `others`."""
         found: list[str] = []
         while len(found) < count:
             tried = [str(number) for number in range(self.next_id, self.next_id + count)]
-            taken = self._now.find(tried)
-            found += [number for number in tried if number not in taken][: count - len(found)]
+            taken = set(self._now.find(tried))
+            hashes = text_hashes(tried)
+            taken.update(tried[place] for one in self._written for place, _ in one.rows_of_ids(tried, hashes))
+            free = [number for number in tried if number not in taken and number not in others]
+            found += free[: count - len(found)]
             self.next_id = int(found[-1]) + 1 if len(found) == count else self.next_id + count
         return found
 
@@ -222,8 +224,8 @@ def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: IndexI
     if vectors.shape != wanted:
         raise DataError(f"vectors of the shape {list(vectors.shape)}, expected {list(wanted)}: the index has that size")
     found = np.ascontiguousarray(vectors, np.float32)
-    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
-    if len(bad):
-        whose = f"query {bad[0] + 1}" if ids is None else f"document {quoted(ids[bad[0]])}"
-        raise DataError(f"{whose}: its vector holds numbers that are not finite (NaN or infinity); make it again")
+    if ids is None:
+        refuse_unstorable(found, "float32", lambda row: f"query {row + 1}")
+    else:
+        refuse_unstorable(found, info.vectors.dtype, lambda row: f"document {quoted(ids[row])}")
     return found

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -34,7 +35,7 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Place, open_generation
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
-from paddle_ranker.retrieval.merging import merge_segments
+from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import (
@@ -48,7 +49,6 @@ from paddle_ranker.retrieval.vector_search import (
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 WORDS, VECTORS = "words", "vectors"
-MOST_SEGMENTS, MERGE_RATIO = 8, 2  # more segments are merged; a larger one than so many times those after it stays
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
 _LOCK, _WAIT_SECONDS = "writer.lock", 0.01
 
@@ -85,14 +85,14 @@ class Collection:
         return cls(folder, Generation(folder, info, {}), lock)
 
     @classmethod
-    def open(cls, folder: Union[str, Path], *, write: bool = False) -> Collection:
+    def open(cls, folder: Union[str, Path], *, write: bool = False, until: float = 0.0) -> Collection:
         """Open an index folder; raises `CheckpointError` for another or a damaged folder.
 
-        write: documents may be added and removed; raises `RankerError` if another process has it open so
+        write: documents may be added and removed; raises `RankerError` if another process has it open so, after `until`
         """
         folder = Path(folder)
         read_manifest(folder)  # before a lock is put into a folder that is none
-        lock = _take_lock(folder) if write else None
+        lock = _take_lock(folder, until) if write else None
         try:
             return cls(folder, open_generation(folder, {}), lock)
         except BaseException:
@@ -113,15 +113,20 @@ class Collection:
     @property
     def fields(self) -> list[str]:
         """The names of the documents' fields."""
-        return sorted({name for part in self._now.parts for name in part.segment.fields})
+        return self._now.fields
 
-    def field_values(self, most: int) -> dict[str, list[object]]:
-        """Return the values of each field; of those whose values take more than `most` bytes, some alone."""
-        found: dict[str, dict[str, object]] = {name: {} for name in self.fields}
-        for part in self._now.parts:
-            for name, values in found.items():
-                values.update((repr(one), one) for one in part.segment.values_of(name, most))
-        return {name: list(values.values()) for name, values in found.items()}
+    def count(self, where: Filter) -> int:
+        """Return how many documents meet a filter."""
+        return sum(int(np.count_nonzero(mask)) for mask in self._now.allowed(where) or ())
+
+    def field_values(self, most: int) -> dict[str, tuple[list[object], bool]]:
+        """Return the values of each field, and whether these are all; of more than `most` bytes in a segment, one."""
+        found = dict[str, tuple[list[object], bool]]()
+        for name in self.fields:
+            some = [part.segment.some_values(name, most) for part in self._now.parts]
+            distinct = {repr(value): value for values, _ in some for value in values}
+            found[name] = list(distinct.values()), all(are_all for _, are_all in some)
+        return found
 
     @property
     def tower_folder(self) -> Optional[Path]:
@@ -195,13 +200,17 @@ class Collection:
     def writing(self, until: float) -> Iterator[None]:
         """Open for writing for a while, and let other processes write again afterwards; several threads may.
 
-        until: time on `time.monotonic()`'s clock up to which another process's end is waited for; raises `RankerError`
+        until: time on `time.monotonic()`'s clock up to which another process's end is waited for; raises `RankerError`,
+            as where another index, or none, is in the folder by now
         """
         with self._taking:
             if self._lock is None:
+                read_manifest(self.folder)  # before a lock is put into a folder that is none
                 self._lock = _take_lock(self.folder, until)
                 try:
                     self.refresh()
+                    if read_manifest(self.folder) != self.info:
+                        raise RankerError(f"{self.folder}: another index is there now; open it before it is changed")
                     self._begin_writing()
                 except BaseException:
                     self._let_go()
@@ -278,9 +287,11 @@ class Collection:
         now = self._now
         return {id: now.at(place) for id, place in now.find(ids).items()}
 
-    def has(self, id: str) -> bool:
-        """Return whether there is a document with this id."""
-        return id in self._now.find([id])
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Return those of some ids that no document has, each once, in their order."""
+        asked = list(dict.fromkeys(ids))
+        found = self._now.find(asked)
+        return [id for id in asked if id not in found]
 
     def sample(self, count: int, seed: int) -> list[tuple[Document, Vectors]]:
         """Return some documents, drawn without repetition, and the vector of each, `[size]`."""
@@ -356,7 +367,7 @@ class Collection:
         with self._writing():
             now = self._now
         sizes = [one.live for one in now.info.segments]
-        first = _first_to_merge(sizes)
+        first = first_to_merge(sizes)
         if first is None or (most is not None and sum(sizes[first:]) > most):
             return
         old = now.parts[first:]
@@ -388,8 +399,8 @@ class Collection:
         return self._tower_vectors(texts)
 
     def _new_segment(self) -> Path:
-        """Return the folder of a new segment."""
-        return self.folder / f"segment-{next(self._numbers):08d}"
+        """Return the folder of a new segment, whose name no segment of another index has."""
+        return self.folder / f"segment-{next(self._numbers):08d}-{secrets.token_hex(4)}"
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -463,16 +474,6 @@ class _Change(NamedTuple):
     removed: Sequence[Place]
     next_id: int = 0
     merged: Optional[_Merged] = None
-
-
-def _first_to_merge(sizes: Sequence[int]) -> Optional[int]:
-    """Return the first of the last segments that are to become one, None if there are few segments."""
-    if len(sizes) <= MOST_SEGMENTS:
-        return None
-    first = len(sizes) - 2
-    while first > 0 and sizes[first - 1] <= MERGE_RATIO * sum(sizes[first:]):
-        first -= 1
-    return first
 
 
 def _stamp(folder: Path) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional, Union
 
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.errors import UsageError
-from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.best import Best, BestRows
 
 Vectors = NDArray[np.float32]
@@ -54,6 +55,21 @@ class StoredVectors:
         return _as_floats(self.values[start:stop], None if self.scales is None else self.scales[start:stop])
 
 
+def refuse_unstorable(vectors: Vectors, dtype: str, whose: Callable[[int], str]) -> None:
+    """Raise `DataError` for a vector of `[n, size]` with a number that is not finite, or too large for the type.
+
+    whose: names a vector by its row
+    """
+    most = float(np.finfo(np.float16 if dtype == "float16" else np.float32).max)
+    largest = np.abs(vectors).max(axis=1, initial=0.0)
+    bad = np.flatnonzero(~(largest <= most))
+    if len(bad):
+        found, row = float(largest[bad[0]]), int(bad[0])
+        if math.isfinite(found):
+            raise DataError(f"{whose(row)}: its vector holds {found:g}, {dtype} ends at {most:g}; take another --dtype")
+        raise DataError(f"{whose(row)}: its vector holds numbers that are not finite (NaN or infinity); make it again")
+
+
 def _as_floats(values: NDArray[np.generic], scales: Optional[NDArray[np.float32]]) -> Vectors:
     found: Vectors = values.astype(np.float32, copy=False)
     return found if scales is None else found * scales[:, None]
@@ -66,19 +82,6 @@ class VectorPart:
     vectors: StoredVectors
     live: Optional[Booleans]
     first: int
-
-
-def exact_search(
-    parts: Sequence[VectorPart], queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]] = None
-) -> list[tuple[Integers, Floats]]:
-    """Return, for each query, the numbers and products of the `k` vectors of the largest product, best first.
-
-    allowed: for each part, `[vectors] bool`, which may be found
-    """
-    best = [Best(k) for _ in range(len(queries))]
-    for number, part in enumerate(parts):
-        add_exact(best, part, part.live if allowed is None else allowed[number], queries)
-    return [one.found() for one in best]
 
 
 def add_exact(best: Sequence[Best], part: VectorPart, mask: Optional[Booleans], queries: Vectors) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Optional
@@ -16,7 +17,7 @@ from typing import Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.errors import DependencyError, UsageError
+from paddle_ranker.errors import CheckpointError, DependencyError, UsageError, brief
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors
 from paddle_ranker.retrieval.manifest import VectorsInfo
@@ -32,7 +33,8 @@ _CANDIDATES = {"hnsw": 1, "hnsw_sq8": 2, "ivf_sq8": 2, "ivf_pq": 10, "sq8": 2}
 _FEW = 16  # a filter that leaves fewer than one of so many is searched exactly
 
 
-def _faiss() -> ModuleType:
+def load_faiss() -> ModuleType:
+    """Return the module faiss; raises `DependencyError` if it is not installed."""
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says which of its builds it tries
     try:
         return importlib.import_module("faiss")
@@ -49,7 +51,7 @@ def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: O
     """
     if len(stored) < (_LEAST_PQ if info.structure == "ivf_pq" else LEAST):
         return
-    faiss = _faiss()
+    faiss = load_faiss()
     if begin is not None and (begin / FILE).exists() and info.structure.startswith("hnsw"):
         index = faiss.read_index(str(begin / FILE))
         index.hnsw.efConstruction = info.hnsw_ef
@@ -83,8 +85,14 @@ class FaissSegment:
     """The index of a segment's vectors, memory-mapped."""
 
     def __init__(self, folder: Path, info: VectorsInfo):
-        self._faiss, self._info = _faiss(), info
-        self._index = self._faiss.read_index(str(folder / FILE), self._faiss.IO_FLAG_MMAP_IFC)
+        self._faiss, self._info = load_faiss(), info
+        try:
+            self._index = self._faiss.read_index(str(folder / FILE), self._faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            os.stat(folder / FILE)  # raises FileNotFoundError where a writer has deleted it meanwhile
+            raise CheckpointError(
+                f"{folder / FILE}: damaged ({brief(str(error))}); copy the index again, or build it anew"
+            ) from error
 
     def candidates(
         self, queries: Vectors, k: int, mask: Optional[Booleans], breadth: Optional[int]

@@ -195,6 +195,8 @@ def parse_fusion(name: str, weights: str = "") -> Fusion:
     found = {}
     for part in filter(None, weights.split(",")):
         searcher, _, value = part.partition("=")
+        if searcher.strip() in found:
+            raise UsageError(f"--weights {quoted(weights)}: gives {brief(searcher.strip())} two weights; give one")
         try:
             found[searcher.strip()] = float(value)
         except ValueError:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -93,6 +94,11 @@ class Generation:
             found.append(IndexedPart(VectorPart(stored, part.live, part.first), index))
         return found
 
+    @cached_property
+    def fields(self) -> list[str]:
+        """The names of the documents' fields."""
+        return sorted({name for part in self.parts for name in part.segment.fields})
+
     def documents(self) -> Iterator[Document]:
         """Yield all documents in their order."""
         for part in self.parts:
@@ -177,6 +183,5 @@ def open_generation(folder: Path, opened: dict[str, Segment]) -> Generation:
             return Generation(folder, info, opened)
         except FileNotFoundError as error:
             if read_manifest(folder).generation == info.generation:
-                raise CheckpointError(
-                    f"{folder}: {os.path.basename(str(error.filename))} is missing; copy the index again"
-                ) from error
+                missing = os.path.relpath(str(error.filename), folder)
+                raise CheckpointError(f"{folder}: {missing} is missing; copy the index again") from error

@@ -14,13 +14,14 @@ import numpy as np
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.logistic import (
     EQUAL,
+    LinearModel,
     average_out_of_fold,
     choose_pull,
     fit_average,
     fit_logistic,
     out_of_fold,
 )
-from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.metrics.ranking import Booleans, Floats
 
 
 @dataclass(frozen=True)
@@ -66,27 +67,51 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     """
     inputs, labels, queries = _joined(lists)
     held_out = average_out_of_fold(inputs, labels, queries, folds)
+    weights, pull = _weights(lists, folds)
+    return Learned(dict(zip(searchers, weights.tolist())), _by_query(lists, held_out), pull)
+
+
+def learn_recall_weight(lists: Sequence[JudgedList], folds: int = 5, fused: Sequence[JudgedList] = ()) -> Learned:
+    """Learn how much the fused score's share counts beside the ranker's logit.
+
+    The weights are those of `logit + recall_weight * share`: the logit's is 1. Raises `DataError` as `learn_weights`
+    does, and if the logit counts against relevance.
+
+    Args:
+        lists: `inputs` are the logit, the share and, with `fused`, the searchers' normalised scores.
+        fused: what `learn_weights` learns from, for shares by learned weights in place of those in `inputs`; a held-out
+            query's score is by shares and weights that never saw it.
+    """
+    inputs, labels, queries = _joined(lists)
+
+    def learn(rows: Booleans) -> tuple[LinearModel, Floats]:
+        """Return the model of logit and share, and what makes these of the inputs, `[inputs, 2]`."""
+        pair = np.eye(inputs.shape[1], 2)
+        if fused:
+            known = {query for query, is_known in zip(queries, rows) if is_known}
+            pair[:, 1] = [0.0, 0.0, *_weights([one for one in fused if one.query in known], folds)[0]]
+        return fit_logistic(inputs[rows] @ pair, labels[rows]), pair
+
+    def model_of(rows: Booleans) -> LinearModel:
+        model, pair = learn(rows)
+        return LinearModel(pair @ model.weights, model.bias)
+
+    held_out = out_of_fold(inputs, labels, queries, folds, model_of)
+    of_logit, of_share = learn(np.ones(len(labels), bool))[0].weights.tolist()
+    if of_logit <= 0:
+        raise DataError("the ranker's logits do not tell relevant candidates from others")
+    return Learned({"logit": 1.0, "recall": of_share / of_logit}, _by_query(lists, held_out))
+
+
+def _weights(lists: Sequence[JudgedList], folds: int) -> tuple[Floats, float]:
+    """Return weights of the inputs whose absolute values add up to 1, `[inputs]`, and their pull."""
+    inputs, labels, queries = _joined(lists)
     pull = choose_pull(inputs, labels, queries, folds)
     found = fit_average(inputs, labels, pull).weights
     total = float(np.abs(found).sum())
     if not total:
         raise DataError("the candidates' scores say nothing about which of them are relevant")
-    weights = {name: float(weight) / total for name, weight in zip(searchers, found)}
-    return Learned(weights, _by_query(lists, held_out), pull)
-
-
-def learn_recall_weight(lists: Sequence[JudgedList], folds: int = 5) -> Learned:
-    """Learn how much the fused score's share counts beside the ranker's logit; `inputs` are logit and share.
-
-    The weights are those of `logit + recall_weight * share`: the logit's is 1. Raises `DataError` as `learn_weights`
-    does, and if the logit counts against relevance.
-    """
-    inputs, labels, queries = _joined(lists)
-    held_out = out_of_fold(inputs, labels, queries, folds)
-    of_logit, of_share = fit_logistic(inputs, labels).weights.tolist()
-    if of_logit <= 0:
-        raise DataError("the ranker's logits do not tell relevant candidates from others")
-    return Learned({"logit": 1.0, "recall": of_share / of_logit}, _by_query(lists, held_out))
+    return found / total, pull
 
 
 def _joined(lists: Sequence[JudgedList]) -> tuple[Floats, Floats, list[str]]:

@@ -17,7 +17,18 @@ from paddle_ranker.retrieval.segments import WORDS, Segment, WriteIndex, seal
 from paddle_ranker.storage.atomic import new_folder
 
 _AT_ONCE = 1 << 14  # documents that are copied at a time
+MOST_SEGMENTS, MERGE_RATIO = 8, 2  # more segments are merged; a larger one than so many times those after it stays
 Source = tuple[Segment, Optional[Booleans]]  # which of a segment's documents are kept, None for all
+
+
+def first_to_merge(sizes: Sequence[int]) -> Optional[int]:
+    """Return the first of the last segments that are to become one, None if there are few segments."""
+    if len(sizes) <= MOST_SEGMENTS:
+        return None
+    first = len(sizes) - 2
+    while first > 0 and sizes[first - 1] <= MERGE_RATIO * sum(sizes[first:]):
+        first -= 1
+    return first
 
 
 def merge_segments(folder: Path, sources: Sequence[Source], write_index: Optional[WriteIndex] = None) -> int:

@@ -37,7 +37,8 @@ _SECONDS = 60.0  # for one call of a server
 _SHARE = 4  # a filter that leaves fewer than one of so many is searched exactly
 
 
-def _pymilvus() -> ModuleType:
+def load_pymilvus() -> ModuleType:
+    """Return the module pymilvus; raises `DependencyError` if it is not installed, or not for this Python."""
     try:
         module = importlib.import_module("pymilvus")
     except Exception as error:  # an older protobuf makes its import fail in several ways
@@ -46,6 +47,13 @@ def _pymilvus() -> ModuleType:
             "Python 3.10 or later"
         ) from error
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors are raised, too
+    # Milvus Lite runs a server in this process, which logs what it does, and what the client asks it in vain.
+    for name, level in (
+        ("milvus_lite", logging.WARNING),
+        ("faiss", logging.WARNING),
+        ("grpc._server", logging.CRITICAL),
+    ):
+        logging.getLogger(name).setLevel(level)
     return module
 
 
@@ -65,7 +73,7 @@ class MilvusRows:
 
     def __init__(self, uri: str, name: str, size: int, *, texts: bool = False, index: str = "AUTOINDEX"):
         self._uri, self._name, self._texts = uri, name, texts
-        pymilvus = _pymilvus()
+        pymilvus = load_pymilvus()
         self._client = self._call(lambda: pymilvus.MilvusClient(uri, timeout=_SECONDS))
         if not self._call(lambda: self._client.has_collection(name)):
             self._call(lambda: self._create(pymilvus, size, index))
@@ -145,7 +153,7 @@ class MilvusRows:
     def _call(self, ask: Callable[[], T]) -> T:
         try:
             return ask()
-        except (_pymilvus().MilvusException, ValueError, OSError) as error:
+        except (load_pymilvus().MilvusException, ValueError, OSError) as error:
             raise RankerError(
                 f"{self._uri}: Milvus failed ({brief(' '.join(str(error).split()), 200)}); see that it runs, that no "
                 "other process has this file of Milvus Lite open, and that there is room"

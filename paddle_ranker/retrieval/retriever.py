@@ -28,7 +28,7 @@ from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
 DEPTH, RANK_TOP, TOP_K = 1000, 50, 100
 Where = Union[None, str, Iterable[str], Filter]
-_AND = re.compile(r"\s+and\s+")
+_AND = re.compile(r"\s+and\s+", re.I)
 QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
 
@@ -101,7 +101,7 @@ class Retriever:
             require_count(getattr(settings, name), name)
         self.collection, self.settings, self.ranker = collection, settings, ranker
         self._query_vectors = query_vectors
-        self.searchers = settings.by or tuple(collection.searchers)
+        self.searchers = tuple(dict.fromkeys(settings.by)) or tuple(collection.searchers)
         unknown = [name for name in self.searchers if name not in collection.searchers]
         if unknown:
             raise UsageError(f"{collection.folder}: has no {listed(unknown)}, only {listed(collection.searchers)}")
@@ -162,8 +162,7 @@ class Retriever:
 
     def candidates(self, queries: Sequence[str], top_k: int = TOP_K, where: Where = None) -> list[Candidates]:
         """Return what the searchers find for each query, before fusion: `depth` documents each, or `top_k` if more."""
-        settings = self.settings
-        allowed = where if where is None or isinstance(where, Filter) else Filter.parse(_conditions(where))
+        settings, allowed = self.settings, filter_of(where)
         depth = max(settings.depth, top_k, settings.rank_top if self.ranker else 0)
         found = []
         for name in self.searchers:
@@ -216,5 +215,8 @@ class Retriever:
         return results
 
 
-def _conditions(where: Union[str, Iterable[str]]) -> Iterable[str]:
-    return _AND.split(where) if isinstance(where, str) else where
+def filter_of(where: Where) -> Optional[Filter]:
+    """Return what documents must meet; raises `UsageError` for a condition that is none."""
+    if where is None or isinstance(where, Filter):
+        return where
+    return Filter.parse(_AND.split(where) if isinstance(where, str) else where)

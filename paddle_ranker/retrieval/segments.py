@@ -13,10 +13,12 @@ A segment's folder holds
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -67,6 +69,7 @@ class Segment:
                 array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
                 self.arrays[path.stem] = np.asarray(array)  # a plain one: parts of a memmap cost some microseconds each
             self._blobs = {name: _blob(folder / name) for name in ("documents.jsonl", "ids.bin", "fields.jsonl")}
+            self._require_all()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{folder}: damaged ({brief(str(error))}); copy the index again, or build it anew"
@@ -77,6 +80,16 @@ class Segment:
         self.postings = Postings.read(words) if words else None
         self.matching = lru_cache(maxsize=16)(self._matching)
         self._values = lru_cache(maxsize=64)(self._arranged_values)
+
+    def _require_all(self) -> None:
+        """Raise `FileNotFoundError` for an array that is missing, `ValueError` for a file that is cut short."""
+        for name in self._sums:
+            if name.endswith(".npy") and name[: -len(".npy")] not in self.arrays:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder / name))
+        for name, offsets in (("documents.jsonl", "offsets"), ("ids.bin", "id_offsets")):
+            places, size = self.arrays[offsets], len(self._blobs[name])
+            if len(places) != self.count + 1 or int(places[-1]) != size:
+                raise ValueError(f"{name} has {size:,} bytes, not those of {self.count:,} documents")
 
     def __len__(self) -> int:
         return self.count
@@ -157,22 +170,33 @@ class Segment:
         codes: NDArray[np.int32] = self.arrays["fields"][self.fields.index(field)]
         return codes
 
-    def values_of(self, field: str, most: Optional[int] = None) -> list[object]:
-        """Return the values of a field; of one with more than `most` bytes of them, the first alone."""
+    def values_of(self, field: str) -> list[object]:
+        """Return the values of a field."""
+        values: list[object] = json.loads(bytes(self._line_of(field)))
+        return values
+
+    def some_values(self, field: str, most: int) -> tuple[list[object], bool]:
+        """Return the values of a field, and whether these are all; of more than `most` bytes of them, one of a kind."""
         line = self._line_of(field)
-        if most is None or len(line) <= most:
-            values: list[object] = json.loads(bytes(line))
-            return values
+        if len(line) <= most:
+            return self.values_of(field), True
         text = bytes(line[:most]).decode("utf-8", "ignore")
-        return [json.JSONDecoder().raw_decode(text, text.index("[") + 1)[0]]
+        try:
+            return [json.JSONDecoder().raw_decode(text, text.index("[") + 1)[0]], False
+        except ValueError:  # the first goes on
+            return [""] if text.startswith('["') else [], False
 
     def _line_of(self, field: str) -> NDArray[np.uint8]:
         """Return the line of `fields.jsonl` with the values of a field, an empty list if there is no such field."""
         if field not in self.fields:
             return np.frombuffer(b"[]", np.uint8)
-        ends = np.flatnonzero(self._blobs["fields.jsonl"] == ord("\n"))
-        number = self.fields.index(field)
+        number, ends = self.fields.index(field), self._field_ends
         return self._blobs["fields.jsonl"][int(ends[number - 1]) + 1 if number else 0 : int(ends[number])]
+
+    @cached_property
+    def _field_ends(self) -> Integers:
+        """Where the lines of `fields.jsonl` end, `[fields]`."""
+        return np.flatnonzero(self._blobs["fields.jsonl"] == ord("\n"))
 
     def _arranged_values(self, field: str) -> FieldValues:
         return FieldValues(self._line_of(field))

@@ -17,7 +17,7 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import DataError, RankerError
-from paddle_ranker.retrieval.exact import StoredVectors, Vectors
+from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
 from paddle_ranker.storage.atomic import make_folder, naming_the_file, new_file
 from paddle_ranker.storage.untrusted import read_json
 
@@ -89,7 +89,8 @@ class VectorFile:
             stream.seek(0, os.SEEK_END)
 
     def append(self, vectors: Vectors) -> None:
-        """Write vectors, `[n, size]`; they are on the disk when it returns."""
+        """Write vectors, `[n, size]`; they are on the disk when it returns. Raises `DataError` for unstorable ones."""
+        refuse_unstorable(vectors, self.dtype, lambda row: f"{self.path}, text {self.rows + row + 1}")
         if not self._widths:
             self._size = vectors.shape[1]
             self._set_widths()

@@ -15,13 +15,13 @@ from typing import Optional, Union, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker import runtime
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import KIND, QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
-from paddle_ranker.model.tower_sources import read_tower
 from paddle_ranker.retrieval.exact import nearest as nearest
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.loading import ScoringModel, open_model
@@ -76,6 +76,7 @@ class Tower:
         Raises `CheckpointError` for the folder of anything else, `UsageError` for a pooling, or vectors of other
         lengths, that an exported tower does not have.
         """
+        runtime.prepare(threads=0)  # a command has done so, a program need not
         path = resolve_model(str(source))
         KINDS.load_plugins()
         model = open_model(path, options, KINDS[KIND])
@@ -157,6 +158,8 @@ def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, 
     KINDS.load_plugins()
     info = KINDS[KIND].read_info(path.parent if path.is_file() else path)
     if not isinstance(info, TowerInfo):
+        from paddle_ranker.model.tower_sources import read_tower
+
         _, info = read_tower(path, options)
     if info.similarity == "cosine" and not info.normalize:
         options = dataclasses.replace(options, normalize=True)

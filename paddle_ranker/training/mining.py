@@ -147,8 +147,11 @@ class Choice:
     as_pairs: bool = False
 
     def unknown(self, judged: JudgedQuery, titles: Sequence[str], counts: Counter[str]) -> list[str]:
-        """Return the titles, in order, that are neither known answers nor the query itself; count the others."""
-        kept, query = [], text_key(judged.query)
+        """Return the titles, in order, that are neither known answers nor the query itself; count the others.
+
+        Titles that read the same, which an index may have under several ids, are one.
+        """
+        kept, query = dict[str, str](), text_key(judged.query)
         for title in titles:
             key = text_key(title)
             if key in judged.answers:
@@ -156,8 +159,8 @@ class Choice:
             elif key == query:
                 counts[ITSELF] += 1
             else:
-                kept.append(title)
-        return kept
+                kept.setdefault(key, title)
+        return list(kept.values())
 
     def window(self, ranked: Sequence[Candidate]) -> Sequence[Candidate]:
         """Return the candidates from rank `rank_from` to rank `rank_to`."""

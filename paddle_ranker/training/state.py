@@ -102,6 +102,14 @@ class SavedState:
         optimizer.set_state_dict({**state, "LR_Scheduler": schedule.state_dict()})
 
 
+def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write what `np.load` reads. Unlike `np.savez` it closes the archive where the disk is full."""
+    with path.open("wb") as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)  # type: ignore[no-untyped-call]
+
+
 def _read_arrays(path: Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -125,8 +133,7 @@ def write_state(
     """
     kept = {name: value.numpy() for name, value in network.state_dict().items() if name.startswith(tuple(apart))}
     if kept:
-        with (folder / APART_FILE).open("wb") as stream:
-            np.savez(stream, **kept)
+        _write_arrays(folder / APART_FILE, kept)
     if not progress.finished:
         accumulators = {key: value for key, value in optimizer.state_dict().items() if key != "LR_Scheduler"}
         # Paddle names parameters in the order in which a process makes them, so use their names in the network.
@@ -137,8 +144,7 @@ def write_state(
                 arrays[f"{structured}/{key[len(prefix) :]}"] = accumulators.pop(key).numpy()
         if accumulators:
             raise RuntimeError(f"the optimizer holds {sorted(accumulators)[:3]}, which belong to no parameter")
-        with (folder / OPTIMIZER_FILE).open("wb") as stream:
-            np.savez(stream, **arrays)
+        _write_arrays(folder / OPTIMIZER_FILE, arrays)
     content = {
         "format_version": FORMAT_VERSION,
         "progress": asdict(progress),

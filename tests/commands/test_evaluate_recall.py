@@ -16,9 +16,11 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.learning import JudgedList, learn_recall_weight
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
 from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.scoring.ranker import Ranker
 from tests.conftest import Call
 from tests.tiny import write_ranker
 
@@ -120,6 +122,35 @@ def test_pairs_and_a_ranker(folder: Path, tmp_path: Path, call: Call) -> None:
     assert any("hybrid + ranker" in line and "nDCG@10" in line for line in lines[-5:])
 
 
+def test_the_learned_recall_weight_is_of_the_learned_fusion(
+    folder: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_ranker(tmp_path / "ranker")
+
+    def score(_: Ranker, queries: Sequence[str], titles: Sequence[str], logits: bool = False) -> np.ndarray:
+        return np.array([len({*query} & {*title}) - 0.5 * len(title) for query, title in zip(queries, titles)])
+
+    monkeypatch.setattr(Ranker, "score", score)
+    ask = ["--index", folder / "index", "--test", folder / "pairs.tsv", "--resamples", 100, "--baselines", "false"]
+    ranked = ["--ranker", tmp_path / "ranker", "--device", "cpu", "--learn_weights", tmp_path / "w.json"]
+    status, out, err = call(evaluate_recall.main, *ask, *ranked)
+    assert status == 0, err
+    learned = Fusion.read(tmp_path / "w.json")
+    assert learned.method == "weighted" and f"learned recall weight: {learned.recall_weight:.3f}" in out
+
+    ranker, lists = Ranker.load(tmp_path / "ranker", device="cpu"), []
+    retriever = Retriever(Collection.open(folder / "index"), SearchSettings(), vectors_of, ranker)
+    answers = [line.split("\t") for line in (folder / "pairs.tsv").read_text(encoding="utf-8").splitlines()]
+    found = retriever.candidates([query for query, _ in answers], 100)
+    for (query, title), one, results in zip(answers, found, retriever.search_many([query for query, _ in answers])):
+        shares = dict(zip(one.ids, learned.shares(one)))
+        scored = [result for result in results if result.logit is not None]
+        inputs = np.array([[result.logit, shares[result.id]] for result in scored])
+        labels = np.array([result.text == title for result in scored], np.float64)
+        lists.append(JudgedList(query, [result.id for result in scored], inputs, labels))
+    assert learned.recall_weight == pytest.approx(learn_recall_weight(lists).weights["recall"], rel=1e-3)
+
+
 def test_the_other_fusion_beside_is_the_one_of_that_name(folder: Path, call: Call) -> None:
     judgements = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv", "--resamples", 100]
     ask = ["--index", folder / "index", *judgements, "--baselines", "false", "--format", "json"]
@@ -149,6 +180,38 @@ def test_what_cannot_be_is_said(
     (folder / "other.tsv").write_text("水稻\t没有\n", encoding="utf-8")
     status, out, err = call(evaluate_recall.main, "--index", "index", *arguments)
     assert status in (1, 2) and said in err and not out
+
+
+def test_what_was_searched_is_shown_where_nothing_can_be_learned(folder: Path, tmp_path: Path, call: Call) -> None:
+    pairs = (folder / "pairs.tsv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "one.tsv").write_text(pairs[0] + "\n", encoding="utf-8")
+    ask = ["--index", folder / "index", "--test", tmp_path / "one.tsv", "--resamples", 100, "--baselines", "false"]
+    more = ["--learn_weights", tmp_path / "w.json", "--runs_folder", tmp_path / "runs"]
+    status, out, err = call(evaluate_recall.main, *ask, *more)
+    assert status == 1 and "one query only" in err and "w.json was not written" in err
+    assert "nDCG@10" in out and (tmp_path / "runs" / "hybrid.trec").is_file() and not (tmp_path / "w.json").exists()
+
+
+def test_answers_that_the_index_lacks_are_said(folder: Path, tmp_path: Path, call: Call) -> None:
+    ask = ["--index", folder / "index", "--queries", folder / "queries.jsonl", "--qrels", tmp_path / "qrels.txt"]
+    more = ["--resamples", 100, "--baselines", "false"]
+    (tmp_path / "qrels.txt").write_text("q0 0 d1 1\nq0 0 other 1\nq1 0 other 1\nq1 0 x 0\n", encoding="utf-8")
+    status, out, err = call(evaluate_recall.main, *ask, *more)
+    assert status == 0 and "1 of its 2 answers are no documents of" in err and "such as other; they count" in err, err
+    (tmp_path / "qrels.txt").write_text("q0 0 1 1\nq1 0 2 1\n", encoding="utf-8")
+    status, out, err = call(evaluate_recall.main, *ask, *more)
+    assert status == 1 and "2 of its 2 answers are no documents of" in err and "with its ids" in err and not out
+
+
+def test_what_was_measured_is_shown_though_a_run_cannot_be_written(tmp_path: Path, call: Call) -> None:
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
+        collection.add([Document("a b", "水稻病害"), Document("c", "老人护理"), Document("d", "水稻护理学研究")])
+    (tmp_path / "pairs.tsv").write_text("水稻\t水稻病害\n护理\t老人护理\n", encoding="utf-8")
+    ask = ["--index", tmp_path / "index", "--test", tmp_path / "pairs.tsv", "--baselines", "false"]
+    status, out, err = call(evaluate_recall.main, *ask, "--runs_folder", tmp_path / "runs")
+    assert status == 1 and "the id 'a b' is empty or holds a space" in err and "r@1: 1.0000" in out
+    status, out, err = call(evaluate_recall.main, *ask, "--runs", tmp_path / "nothing.trec")
+    assert status == 1 and "nothing.trec: no such file" in err and "documents by words" not in err  # before any search
 
 
 def test_a_beir_folder_in_and_out(folder: Path, tmp_path: Path, call: Call) -> None:

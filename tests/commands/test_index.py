@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from paddle_ranker.commands.index import main
 from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo
 
 pytestmark = pytest.mark.unit
@@ -24,6 +30,17 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -
     assert main(list(arguments)) == status
     shown = capsys.readouterr()
     return shown.err if status else shown.out
+
+
+def test_a_command_waits_for_who_writes_a_moment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("texts.txt").write_text("水稻病害\n护理\n", encoding="utf-8")
+    said(capsys, "build", "--corpus", "texts.txt", "--output", "index", "--words", "bigram")
+    with Collection.open("index", write=True) as writing:
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: writing.close())
+        monkeypatch.setattr("paddle_ranker.retrieval.collection.time", clock)
+        assert "removed 1 of 2 documents" in said(capsys, "remove", "index", "1")
 
 
 def test_a_second_run_takes_what_is_new(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,6 +66,22 @@ def test_a_second_run_takes_what_is_new(capsys: pytest.CaptureFixture[str]) -> N
     assert "whole; 3 documents" in said(capsys, "check", "index", "--sample", "3")
 
 
+def test_equal_vectors_are_found_whichever_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    def vectors_of(texts: Sequence[str]) -> Vectors:
+        return np.repeat(np.array([[0.6, 0.8]], np.float32), len(texts), axis=0)
+
+    with Collection.create("index", IndexInfo(None, VectorsInfo("exact", 2))) as collection:
+        collection.add([Document(str(number), f"text {number}") for number in range(30)], vectors_of)
+    found = Collection.search_exactly
+
+    def backwards(self: Collection, vectors: Vectors, top_k: int) -> list[Hits]:
+        return [Hits(hits.ids[:-11:-1], hits.scores[:10]) for hits in found(self, vectors, 30)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Collection, "search_exactly", backwards)
+        assert "recall@10 against exact search 1.0000" in said(capsys, "check", "index")
+
+
 def test_columns_become_fields(capsys: pytest.CaptureFixture[str]) -> None:
     Path("table.tsv").write_text("id\ttext\tlang\tyear\na\t水稻\tzh\t2001\nb\trice\ten\t\n", encoding="utf-8")
     said(capsys, "build", "--corpus", "table.tsv", "--output", "index")
@@ -62,6 +95,34 @@ def test_columns_become_fields(capsys: pytest.CaptureFixture[str]) -> None:
         ("year!=1", ["a", "b"]),
     ):
         assert [one.id for one in collection.documents() if Filter.parse([where]).matches(one.fields)] == ids
+
+
+@pytest.mark.parametrize(
+    ("table", "documents"),
+    [
+        ("text\tlang\n水稻\tzh\n", {"1": ("水稻", {"lang": "zh"})}),
+        ("title\tpublication date\n水稻\t2001\n", {"1": ("水稻", {"publication date": "2001"})}),
+        ("url\ttitle\tlang\nu\t水稻\tzh\n", {"1": ("水稻", {"url": "u", "lang": "zh"})}),
+        ("textbook\tlang\n水稻\tzh\n", {"textbook": ("lang", {}), "水稻": ("zh", {})}),
+        ("text\t水稻, 护理\n", {"text": ("水稻, 护理", {})}),
+    ],
+)
+def test_a_header_may_name_a_text_and_columns_of_the_user_s_own(
+    table: str, documents: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("table.tsv").write_text(table, encoding="utf-8")
+    said(capsys, "build", "--corpus", "table.tsv", "--output", "index")
+    assert {one.id: (one.text, one.fields) for one in Collection.open("index").documents()} == documents
+
+
+def test_rows_with_and_without_an_id_are_the_same_documents_in_a_second_run(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"text": "护理"}, {"id": "a", "text": "水稻"}, {"text": "水稻"}, {"id": "1", "text": "教育"}]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    build = ("build", "--corpus", "rows.jsonl", "--output", "index", "--words", "bigram")
+    assert "3 new, 0 replaced, 0 as they were, 1 repeat a text" in said(capsys, *build)
+    assert "0 new, 0 replaced, 3 as they were, 1 repeat a text" in said(capsys, *build)
+    found = {one.id: one.text for one in Collection.open("index").documents()}
+    assert found == {"2": "护理", "a": "水稻", "1": "教育"}
 
 
 @pytest.mark.parametrize(
@@ -87,19 +148,38 @@ def test_a_bad_row_is_named_and_nothing_is_added(row: str, says: str, capsys: py
         assert [one.id for one in Collection.open("index").documents()] == ["a"]
 
 
+def test_a_build_that_added_nothing_binds_the_next_one_to_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows.jsonl").write_text('{"id": "a", "text": "水稻"}\n{"id": "b"}\n', encoding="utf-8")
+    build = ("build", "--corpus", "rows.jsonl", "--output", "index")
+    assert "line 2: no text" in said(capsys, *build, "--words", "bigram", status=1)
+    assert "1 documents" in said(capsys, *build, "--words", "jieba", "--searchers", "random", "--skip_bad_rows")
+    assert "was built otherwise" in said(capsys, *build, "--words", "bigram", "--skip_bad_rows", status=1)
+    assert Collection.open("index").searchers == ("words", "random")
+
+
 def test_what_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     Path("texts.txt").write_text("水稻病害\n", encoding="utf-8")
     Path("other").mkdir()
     assert "choose from build, add" in said(capsys, "bild", status=2)
     assert "add --tower" in said(capsys, "build", "--corpus", "texts.txt", "--output", "i", "--words", "none", status=2)
     assert "is no index" in said(capsys, "add", "other", "--corpus", "texts.txt", status=1)
-    Collection.create(
-        "of_a_tower", IndexInfo(None, VectorsInfo("exact", 8), TowerCopy("tower", "0123456789abcdef"))
-    ).close()
+    of_a_tower = IndexInfo(None, VectorsInfo("exact", 8), TowerCopy("tower", "0123456789abcdef"), generation=1)
+    Collection.create("of_a_tower", of_a_tower).close()
     shown = said(capsys, "add", "of_a_tower", "--corpus", "texts.txt", "--tower", "other", status=2)
     assert "was built with another tower (0123456789abcdef)" in shown
-    Collection.create("of_words", IndexInfo(WordsInfo("jieba"), None)).close()
+    assert "of_a_tower/tower: is missing" in said(capsys, "check", "of_a_tower", status=1)
+    Collection.create("of_words", IndexInfo(WordsInfo("jieba"), None, generation=1)).close()
     shown = said(capsys, "build", "--corpus", "texts.txt", "--output", "of_words", "--words", "bigram", status=1)
     assert "was built otherwise" in shown
+    for option, value in (("--language", "en"), ("--searchers", "bm25"), ("--tower", "other")):
+        shown = said(capsys, "build", "--corpus", "texts.txt", "--output", "of_words", option, value, status=1)
+        assert "was built otherwise" in shown
+    build = ("build", "--corpus", "texts.txt", "--output", "of_a_tower", "--tower", "other")
+    for option, value in (("--method", "faiss"), ("--dtype", "int8")):
+        assert f"{option} {'exact' if value == 'faiss' else 'float32'}, not {value}" in said(
+            capsys, *build, option, value, status=1
+        )
+    assert "add --tower" in said(capsys, *build[:5], "--method", "faiss", status=2)
+    assert "is about --method faiss" in said(capsys, *build, "--hnsw_m", "8", status=2)
     shown = said(capsys, "build", "--corpus", "texts.txt", "--output", "n", "--searchers", "no_such", status=2)
     assert "no_such: choose from bm25" in shown

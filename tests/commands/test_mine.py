@@ -127,6 +127,11 @@ def test_the_query_itself_is_no_negative() -> None:
 
 
 @unit
+def test_a_text_that_an_index_has_twice_is_one_negative() -> None:
+    assert sorted(negatives([POSITIVE], ["水稻病虫", *CORPUS, "水稻病虫。"])) == sorted(RANKED)
+
+
+@unit
 def test_a_ranker_orders_anew_and_bars_what_it_scores_like_the_positive() -> None:
     ranker = FakeRanker(**dict(zip(RANKED, [0.10, 0.78, 0.60, 0.77])), 稻田的病=0.8)
     # 0.95 x 0.8 = 0.76: 0.78 and 0.77 are too near.
@@ -364,7 +369,8 @@ def test_a_tower_finds_what_its_vectors_are_near_to_and_no_title_as_near_as_the_
 @pytest.mark.parametrize(
     ("given", "message"),
     [({"method": "tower"}, "--tower FOLDER belong"), ({"method": "bm25", "tower": "x"}, "--tower FOLDER belong"),
-     ({"index": "x", "corpus": "in"}, "--index has its own texts"), ({"margin": 0.1}, "add --ranker")],
+     ({"index": "x", "corpus": "in"}, "--index has its own texts"),
+     ({"index": "x", "tower": "x"}, "--index has its own texts"), ({"margin": 0.1}, "add --ranker")],
 )  # fmt: skip
 def test_what_finds_candidates_is_given_once(given: dict[str, str], message: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("", encoding="utf-8")

@@ -66,12 +66,29 @@ def test_a_ranker_orders_and_its_run_keeps_that_order(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("where", "said", "ids"),
+    [
+        ("year>=2020 AND year!=2021", "2 of 3 documents meet it\n", ["a"]),
+        ("year=2020 or year=2021", "0 of 3 documents meet it\n", []),
+        ("yaer=2020", "0 of 3 documents meet it; no document has yaer, only year\n", []),
+    ],
+)
+def test_how_many_documents_meet_a_filter_is_said(
+    folder: Path, call: Call, where: str, said: str, ids: list[str]
+) -> None:
+    status, out, err = call(search.main, "水稻", "--index", folder / "index", "--where", where, "--format", "json")
+    assert status == 0 and f"--where {where}: {said}" in err, err
+    assert [one["id"] for one in json.loads(out)["results"]] == ids
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "a query, or --input FILE"),
         (["x", "--by", "vectors"], "has no vectors, only words"),
         (["x", "--fusion", "sum"], "--fusion sum: choose from rrf, weighted"),
         (["x", "--weights", "vectors=2"], "weights of vectors: the search is by words"),
+        (["x", "--weights", "words=1,words=2"], "gives words two weights"),
         (["x", "--recall_weight", "1"], "add --ranker"),
         (["x", "--where", "year"], "condition 'year'"),
         (["x", "--ef", "9"], "--ef 9"),

@@ -18,8 +18,9 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Condition, Filter
+from paddle_ranker.retrieval.generation import open_generation
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo, read_manifest
 
 pytestmark = pytest.mark.unit
 SIZE = 8
@@ -60,7 +61,7 @@ def expected(documents: Sequence[Document], query: str, k: int, by: str) -> tupl
 def test_adds_replacements_and_removals_leave_what_one_build_would(
     tmp_path: Path, where: Optional[str], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.collection.MOST_SEGMENTS", most)  # merged often, and never
+    monkeypatch.setattr("paddle_ranker.retrieval.merging.MOST_SEGMENTS", most)  # merged often, and never
     monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", 15 if most == 2 else 100)
     collection, draw = new_index(tmp_path / "index"), random.Random(3)
     kept: dict[str, Document] = {}
@@ -177,3 +178,40 @@ def test_a_text_is_found_among_many_without_reading_them_all(monkeypatch: pytest
     assert arranged.meeting(Condition("url", "=", ("https://example.org/4321",))).nonzero()[0].tolist() == [4321]
     assert arranged.meeting(Condition("url", "<", ("https://example.org/10",))).sum() == 2  # /0 and /1
     assert len(read) < 40
+
+
+def test_a_segment_that_lacks_a_file_is_not_opened_without_it(tmp_path: Path) -> None:
+    info = IndexInfo(WordsInfo("mixed"), VectorsInfo("exact", SIZE, "int8"))
+    with Collection.create(tmp_path / "index", info) as collection:
+        collection.add(documents_of(range(9)), vectors_of)
+    (segment,) = (tmp_path / "index").glob("segment-*")
+    for path in sorted(segment.iterdir()):
+        whole = path.read_bytes()
+        path.unlink()
+        with pytest.raises(CheckpointError, match=rf"{segment.name}/{path.name} is missing"):
+            Collection.open(tmp_path / "index")
+        if path.name not in ("segment.json", "fields.jsonl"):
+            path.write_bytes(whole[:-1])
+            with pytest.raises(CheckpointError, match="damaged"):
+                Collection.open(tmp_path / "index")
+        path.write_bytes(whole)
+    assert len(Collection.open(tmp_path / "index")) == 9
+
+
+def test_who_opens_an_index_while_its_segments_are_deleted_opens_what_is_there_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_index(tmp_path / "index") as collection:
+        collection.add(documents_of(range(9)), vectors_of)
+        before, (segment,) = collection.info, (tmp_path / "index").glob("segment-*")
+        kept = {path.name: path.read_bytes() for path in segment.iterdir() if not path.name.startswith("words_")}
+        collection.remove([f"d{number}" for number in range(9)])
+        collection.add(documents_of([11]), vectors_of)
+    segment.mkdir()  # half deleted
+    for name, data in kept.items():
+        (segment / name).write_bytes(data)
+    read = iter([before])
+    monkeypatch.setattr(
+        "paddle_ranker.retrieval.generation.read_manifest", lambda folder: next(read, None) or read_manifest(folder)
+    )
+    assert [one.id for one in open_generation(tmp_path / "index", {}).documents()] == ["d11"]

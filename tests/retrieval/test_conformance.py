@@ -285,7 +285,7 @@ def until_killed(folder: Path, stop_at: int) -> bytes:
 def test_a_kill_at_any_step_loses_nothing_that_was_confirmed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.retrieval.collection.MOST_SEGMENTS", 2)
+    monkeypatch.setattr("paddle_ranker.retrieval.merging.MOST_SEGMENTS", 2)
     steps = int.from_bytes(until_killed(tmp_path / "whole", 0)[-4:], "little")
     assert steps > 200
     draw = random.Random(11)

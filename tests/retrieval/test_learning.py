@@ -53,6 +53,21 @@ def test_recall_counts_as_much_as_the_labels_say() -> None:
         learn_recall_weight(lists_of(80, (-2.0, 1.0)))
 
 
+def test_neither_share_nor_weight_has_seen_a_held_out_query() -> None:
+    fused = lists_of(20, (1.0, 3.0))
+    logits = np.random.default_rng(1).normal(size=(20, 20)) + [one.labels for one in fused]
+    ranked = [
+        JudgedList(one.query, one.ids, np.column_stack([of_query, one.inputs[:, 0], one.inputs]), one.labels)
+        for one, of_query in zip(fused, logits)
+    ]
+    turned = [*fused]
+    turned[7] = JudgedList("q7", fused[7].ids, fused[7].inputs, 1 - fused[7].labels)
+    before, after = (learn_recall_weight(ranked, 2, some).held_out["q7"] for some in (fused, turned))
+    assert before == after
+    assert learn_recall_weight(ranked, 2, fused).weights != learn_recall_weight(ranked, 2, turned).weights
+    assert before != learn_recall_weight(ranked, 2).held_out["q7"]
+
+
 def test_what_cannot_be_learned_is_said() -> None:
     with pytest.raises(DataError, match="one query only"):
         learn_weights(lists_of(1, (1.0, 1.0)), ("words", "vectors"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import resource
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,7 +17,7 @@ from ernie_matching.model import PairwiseExamples
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.training import trainer
-from paddle_ranker.training.state import find_state
+from paddle_ranker.training.state import _write_arrays, find_state
 from tests.tiny import make_network
 from tests.training_runs import Altered, at, names, parameters, run
 
@@ -36,6 +39,26 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, examples: PairwiseExample
 
 def die() -> None:
     raise _Killed
+
+
+def test_a_state_for_which_the_disk_has_no_room_is_an_error_and_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {"a/moment1": np.arange(6.0).reshape(2, 3), "b": np.float32(0.5) + np.zeros((), np.float32)}
+    _write_arrays(tmp_path / "whole", arrays)
+    with np.load(tmp_path / "whole") as again:
+        assert {name: again[name].tolist() for name in again} == {n: array.tolist() for n, array in arrays.items()}
+    later: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", later.append)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            _write_arrays(tmp_path / "cut", {"a": np.zeros(10_000), "b": np.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    gc.collect()
+    assert later == []
 
 
 def test_a_run_goes_on_in_the_order_of_batches_it_began_with(

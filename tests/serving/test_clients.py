@@ -22,7 +22,14 @@ from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.kinds import load_ranker
-from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
+from paddle_ranker.serving.clients import (
+    BaiduStdClient,
+    GrpcClient,
+    HttpClient,
+    PipelineClient,
+    RerankClient,
+    SearchClient,
+)
 from paddle_ranker.serving.clients.base import load_pair_encoder
 from paddle_ranker.serving.clients.command import QUERY, TITLE
 from paddle_ranker.serving.clients.errors import (
@@ -210,7 +217,7 @@ def answering(
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
             asked.append((self.path, dict(self.headers), body))
             status, headers, content = make(body)
             self.send_response(status)
@@ -218,6 +225,8 @@ def answering(
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
+
+        do_GET = do_POST
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
@@ -424,6 +433,17 @@ def test_scripts_without_a_server_say_how_to_start_one(
     assert status == 1 and f"127.0.0.1:{port}: " in errors and errors.count("\n") == 1
     assert f"{start} starts one" in errors and f"serve --model FOLDER --port {port};" in errors and "--host" in errors
     assert (REPOSITORY / start).is_file()
+
+
+def test_a_server_without_an_index_is_not_one_without_a_document() -> None:
+    for kind in ("no_such_document", "not_found"):
+        content = json.dumps({"error": "there is none", "error_type": kind}).encode()
+        with answering(lambda _: (404, {}, content)) as (port, _), SearchClient(port=port) as client:  # noqa: B023
+            if kind == "no_such_document":
+                assert client.document("a") is None
+            else:
+                with pytest.raises(RefusedError, match="not_found"):
+                    client.document("a")
 
 
 @pytest.fixture(scope="module")

@@ -209,8 +209,11 @@ def test_of_wrong_documents_the_first_is_told() -> None:
         adapter.validate_json(body)
     assert caught.value.error_count() <= 2  # neither a text nor an object
     with pytest.raises(Fault) as fault:
-        _validated(adapter, body, LIMITS)
+        _validated(adapter, http_bodies(100_000)["wrong documents"][2], LIMITS)
     assert fault.value.field == "documents[0]"
+    for many, what in ((b'"a",' * 128_001, "values"), (b'{"text":"a"},' * 8001, "arrays and objects")):
+        with pytest.raises(Fault, match=f"body: holds more than the [0-9,]+ {what}"):  # before anything is made of them
+            _validated(adapter, b'{"query":"a","documents":[' + many + b'"a"]}', LIMITS)
     with pytest.raises(Fault, match="documents: holds 1,001, at most 1,000") as fault:
         _validated(adapter, ('{"query":"a","documents":[' + '"a",' * 1000 + '"a"]}').encode(), LIMITS)
     assert fault.value.kind is TOO_LARGE

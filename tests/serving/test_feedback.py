@@ -15,7 +15,7 @@ from starlette.routing import Router
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine, SearchLog, Shown
+from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine, SearchLog, Shown, read_log
 from paddle_ranker.serving.http import feedback
 from paddle_ranker.serving.http.feedback import JudgeTable, describe, routes
 from paddle_ranker.serving.http.middleware import Middleware
@@ -36,7 +36,11 @@ class Index:
     def deadline(self, stated: Optional[float]) -> float:
         return float("1e18") if stated is None else stated
 
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
+        self.asked.append(len(ids))
         return {id: Document(id, f"文 {id}", {"year": 2020}) for id in ids if id in self.ids}
 
 
@@ -47,12 +51,12 @@ class Site:
         self.index = Index()
         self.app = Middleware(Router(routes(log, self.index, **options)), Metrics())
 
-    def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=60) as client:
                 content = body if isinstance(body, bytes) else json.dumps(body).encode()
-                return await client.request(method, path, content=content)
+                return await client.request(method, path, content=content, headers=headers)
 
         return asyncio.run(ask())
 
@@ -188,6 +192,26 @@ def test_documents_that_were_removed_are_not_asked_about(log: SearchLog) -> None
     found = site.judge()
     assert [pair["id"] for pair in found["pairs"]] == ["z"]
     assert found["left"] == 1
+
+
+def test_few_documents_are_read_for_a_page(log: SearchLog) -> None:
+    site = Site(log)
+    log.search(search("abcdefghijklmnopqrstuvwxyz"))
+    site.say()
+    assert len(site.judge(6)["pairs"]) == 20 and site.index.asked == [20]
+    for number in range(60):
+        log.search(search("abcdefghijklmnopqrstuvwxyz", f"q{number}", f"search-{number}"))
+    site.index.ids = ""  # another index, which has none of them
+    site.say()
+    found = site.judge()
+    assert (found["pairs"], found["left"]) == ([], 0) and len(site.index.asked) < 10
+
+
+def test_a_page_of_another_site_says_nothing(log: SearchLog) -> None:
+    site = Site(log)
+    for where, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
+        assert site.ask("POST", "/v1/feedback", CLICK, **{"Sec-Fetch-Site": where}).status_code == status
+    assert len(list(read_log(log.folder))) == 2
 
 
 def test_the_table_keeps_what_was_seen_last(log: SearchLog) -> None:

@@ -241,6 +241,12 @@ def test_requests_before_garbage_are_answered_first(live: LiveService, garbage: 
         assert statuses(read_all(connection)) == [400]
 
 
+def test_an_address_as_curl_sends_it_is_told_how_to_be_written(live: LiveService) -> None:
+    with connect(live, "GET /live?q=水稻 HTTP/1.1\r\nHost: x\r\n\r\n".encode()) as connection:
+        answer = b"".join(iter(partial(connection.recv, 1 << 16), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"percent-encoded (curl: -G --data-urlencode)" in answer
+
+
 def test_of_many_requests_in_a_packet_few_are_read_at_a_time(
     live: LiveService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

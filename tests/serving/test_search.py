@@ -20,9 +20,10 @@ import pytest
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.retrieval.collection import MOST_SEGMENTS, Collection
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
@@ -35,6 +36,7 @@ from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_b
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.process.worker import make_app
+from tests.conftest import largest_file
 from tests.serving_cases import SECONDS
 from tests.started import until
 from tests.tiny import write_index, write_ranker, write_tower
@@ -164,6 +166,10 @@ def test_filters_and_fields(site: Site) -> None:
         ({"query": "a", "filter": {"year": {"near": 1}}}, 422, "filter", "gte"),
         ({"query": "a", "filter": {"year": {"gte": None}}}, 422, "filter", "a number"),
         ({"query": "a", "filter": {"year": list(range(1001))}}, 413, "filter", "1,000"),
+        ({"query": "a", "filter": {"lang": ["x" * 60_000, "y" * 60_000]}}, 413, "filter", "100,000"),
+        ({"query": "a", "filter": {"year": [0] * 5000}}, 413, None, "4,000"),  # before anything is made of them
+        ({"query": "a", "use": ["words"] * 5000}, 413, None, "4,000"),
+        ({"query": "a", "fields": ["year"] * 5000}, 413, None, "4,000"),
         ({"query": "a", "top_k": 101}, 413, "top_k", "100"),
         ({"query": "a", "recall": 100_000}, 413, "recall", "1,000"),
         ({"query": "a", "rank_top": 100_000}, 413, "rank_top", "1,000"),
@@ -210,6 +216,10 @@ def test_documents_are_found_once_they_are_confirmed_and_by_other_processes_too(
     own = Tower.open(other.tower_folder, for_search=True).vectors(["茶叶价格", "茶叶种植"])
     np.testing.assert_allclose([stored["new/1"], stored["d1"]], own, atol=1e-5)
 
+    lines = Document("a\nb\n", "茶叶", {})
+    assert written.ask("POST", "/v1/documents", {"documents": given(lines)}).json()["added"] == 1
+    assert written.ask("GET", "/v1/documents/a%0Ab%0A").json()["id"] == lines.id
+    assert written.ask("DELETE", "/v1/documents", {"ids": [lines.id]}).json()["removed"] == 1
     got = written.ask("GET", "/v1/documents/new/1")
     assert got.json() == {"id": "new/1", "text": "茶叶价格", "fields": {"year": 2025}, "version": 1}
     assert written.ask("GET", "/v1/documents/d1").json()["version"] == 2
@@ -245,6 +255,64 @@ def test_half_a_request_is_never_applied(written: Site) -> None:
     assert written.search("研究", top_k=100)["hits"] == before and written.search("研究")["index"]["version"] == 1
     own = written.ask("POST", "/v1/documents", {"documents": [new], "mode": "add"}, Origin="http://here")
     assert own.json()["added"] == 1
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Iterator[Site]:
+    made = Site(index=of_words(tmp_path / "index", [DOCUMENTS[:3]]), writable=True)
+    yield made
+    made.close()
+
+
+def of_words(folder: Path, additions: Sequence[Sequence[Document]]) -> Path:
+    with Collection.create(folder, IndexInfo(WordsInfo("bigram"), None)) as collection:
+        for documents in additions:
+            collection.add(documents, merge=False)
+    return folder
+
+
+def ids(site: Site) -> set[str]:
+    return {hit["id"] for hit in site.search("研究", top_k=50)["hits"]}
+
+
+def test_searches_go_on_where_the_index_can_be_neither_read_nor_written(
+    words: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = words.config.index / "index.json"
+    there, new = manifest.read_bytes(), {"documents": [{"id": "new", "text": "茶叶研究"}]}
+    with largest_file(0):  # a full disk
+        for method, body in (("POST", new), ("DELETE", {"ids": ["d0"]})):
+            refused = words.ask(method, "/v1/documents", body)
+            assert (refused.status_code, "File too large" in refused.json()["error"]) == (503, True)
+    assert ids(words) == {"d0", "d1", "d2"}
+    manifest.write_bytes(b"{")
+    for _ in range(3):
+        assert ids(words) == {"d0", "d1", "d2"} and words.ask("GET", "/v1/index").json()["documents"] == 3
+    assert words.ask("POST", "/v1/documents", new).status_code == 503
+    assert sum("goes on as it was" in one.getMessage() for one in caplog.records) == 1
+    manifest.write_bytes(there)
+    words.config.index.rename(words.config.index.parent / "elsewhere")
+    assert words.ask("POST", "/v1/documents", new).status_code == 503 and ids(words) == {"d0", "d1", "d2"}
+    assert not words.config.index.exists()  # nothing is in the way of who puts it back
+    (words.config.index.parent / "elsewhere").rename(words.config.index)
+    assert words.ask("POST", "/v1/documents", new).json()["added"] == 1 and len(ids(words)) == 4
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_an_index_in_the_place_of_another_is_neither_mixed_with_it_nor_changed_for_it(words: Site, older: bool) -> None:
+    folder, new = words.config.index, {"documents": [{"id": "new", "text": "茶叶研究"}]}
+    if older:  # what is put there has fewer changes behind it than what is open
+        assert words.ask("DELETE", "/v1/documents", {"ids": ["d0"]}).json()["removed"] == 1
+        assert words.ask("POST", "/v1/documents", {"documents": given(DOCUMENTS[0])}).json()["added"] == 1
+    other = of_words(folder.parent / "other", [DOCUMENTS[10:14], DOCUMENTS[14:16]])
+    folder.rename(folder.parent / "before")
+    other.rename(folder)
+    assert ids(words) in ({"d0", "d1", "d2"}, {f"d{n}" for n in range(10, 16)})
+    changed = words.ask("POST", "/v1/documents", new)
+    assert changed.status_code == (503 if older else 200)
+    words.slots["index"].switch(words.slots["index"].load())
+    assert ids(words) == {*(f"d{n}" for n in range(10, 16)), *([] if older else ["new"])}
+    assert words.ask("POST", "/v1/documents", new).json()["added"] == int(older)
 
 
 def test_a_server_reads_its_index_unless_it_is_told_to_write(site: Site) -> None:
@@ -315,6 +383,18 @@ def test_a_query_that_is_too_long_is_cut_where_the_ranker_cuts_it(site: Site, fo
     assert site.search(query)["query_read"] == most and "query_read" not in site.search(query[:most])
 
 
+def test_documents_longer_than_a_request_may_send_are_ranked_by_their_beginning(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranker = site.slots["ranker"]
+    monkeypatch.setattr(ranker, "limits", dataclasses.replace(ranker.limits, characters=6))
+    answer = site.search("水稻病害", rank_top=5, top_k=5)
+    assert answer["ranked"] and all(len(hit["text"]) > 6 for hit in answer["hits"])
+    (hit,) = (hit for hit in answer["hits"] if hit["rank"] == 1)
+    scored = site.ask("POST", "/v1/rerank", {"query": "水稻病害", "documents": [hit["text"][:6]]}).json()["results"]
+    assert scored[0]["relevance_score"] == pytest.approx(hit["probability"], abs=1e-6)
+
+
 def test_documents_below_a_probability_are_left_out(site: Site) -> None:
     whole = site.search("研究", top_k=40, rank_top=20)
     assert whole["cut"] == 0
@@ -349,6 +429,19 @@ def test_what_is_searched_is_described(site: Site) -> None:
     schemas = json.dumps(site.ask("GET", "/openapi.json").json())
     referred = set(re.findall(r"#/components/schemas/(\w+)", schemas))
     assert referred <= set(site.ask("GET", "/openapi.json").json()["components"]["schemas"])
+
+
+def test_fields_of_many_and_of_long_values_are_described(words: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddle_ranker.serving.http.search._VALUE_BYTES", 100)  # of a segment
+    urls: list[dict[str, Any]] = [
+        {"url": f"https://example.com/{n}", "body": f"{n}" * 200, "list": [n] * 100} for n in range(30)
+    ]
+    for added in (urls, [{"url": "https://example.com/x", "body": "b", "lang": "zh"}, {"lang": "en"}]):
+        documents = [Document(f"{len(added)}-{n}", "茶叶", fields) for n, fields in enumerate(added)]
+        assert words.ask("POST", "/v1/documents", {"documents": given(*documents)}).status_code == 200
+    fields = words.ask("GET", "/v1/index").json()["fields"]
+    assert fields["url"] == fields["body"] == {"type": "string"}  # of values that are not all there, none is offered
+    assert fields["lang"] == {"type": "string", "values": ["en", "zh"]} and fields["list"] == {"type": "mixed"}
 
 
 def test_stages_are_counted(site: Site) -> None:
@@ -478,7 +571,8 @@ def test_a_change_under_way_outlives_a_reload_and_not_its_caller(
             adding.cancel()
         previous = index.switch(index.load())
         assert previous is not None and previous.close()
-        go.set()
+        if not leaves:  # nothing waits for the vectors of one who has left
+            go.set()
         statuses = [] if leaves else [(await adding).status_code]
         monkeypatch.undo()
         later = await asked(written.app, "POST", "/v1/documents", {"documents": [{"id": "later", "text": "茶"}]})

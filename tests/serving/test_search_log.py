@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,27 @@ def test_a_full_disk_fails_feedback_and_no_search_and_is_said_once(
     events = [line for line in reader if isinstance(line, FeedbackLine)]
     assert [line.search_id for line in events] == ["s0", "s4"]
     assert reader.damaged == 0  # the halves were cut off
+
+
+def test_a_log_stops_at_its_size_until_files_are_moved_away(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    log, large = SearchLog(folder, most_mb=1), "x" * 600_000
+    log.feedback(click(0, large)).result()
+    for number in (1, 2):
+        log.search(search(number, large))
+        with pytest.raises(LogError, match="1 MiB of --search_log_mb"):
+            log.feedback(click(number, large)).result()
+    (path,) = folder.iterdir()
+    path.rename(tmp_path / path.name)
+    log.feedback(click(3)).result()  # to the file that was moved away, which is still open
+    (folder / "of-another-process.jsonl").write_bytes(bytes(1 << 20))
+    with pytest.raises(LogError, match="--search_log_mb"):
+        log.feedback(click(4, large)).result()
+    shutil.rmtree(folder)
+    (tmp_path / path.name).unlink()
+    log.feedback(click(5)).result()
+    log.close()
+    assert [line.search_id for line in read_log(folder)] == ["s5"] and log.lost >= 5
 
 
 def test_a_disk_that_hangs_takes_a_bounded_share_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

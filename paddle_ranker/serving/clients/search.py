@@ -12,6 +12,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.clients.base import Client
 from paddle_ranker.serving.clients.errors import RefusedError, ServerError, asking_again
 from paddle_ranker.serving.clients.http import HttpCalls
+from paddle_ranker.serving.core.faults import NO_DOCUMENT
 
 
 class SearchClient(Client):
@@ -43,7 +44,7 @@ class SearchClient(Client):
         try:
             found = self._ask("GET", f"/v1/documents/{quote(id, safe='')}")
         except RefusedError as error:
-            if error.code == 404:
+            if error.code == 404 and f'"{NO_DOCUMENT.name}"' in str(error):  # else there is no index
                 return None
             raise
         return Document(found["id"], found["text"], found["fields"], found["version"])

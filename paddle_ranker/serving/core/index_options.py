@@ -9,6 +9,7 @@ from typing import Optional
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option
 from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.search_log import LOG_MB
 
 INDEX = "index"  # the name of its slot
 LIMITS = ("hits", "depth", "queue_searches", "documents")
@@ -28,6 +29,9 @@ class IndexOptions(Limits):
     writable: bool = option(False, help="add, replace and remove documents: POST and DELETE /v1/documents")
     search_log: Optional[Path] = option(  # noqa: RUF009
         None, help="a folder: searches and feedback are logged there, texts included (default: they are not)"
+    )
+    search_log_mb: int = option(
+        LOG_MB, help="MiB that the log may have; beyond it nothing is logged until files are moved away", minimum=1
     )
     highest_label: int = option(
         1, help="highest label of the page /judge: 1, relevant or not; 3, grades from 0 to 3", minimum=1, maximum=9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Optional, TypeVar, cast
 
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.retrieval.collection import VECTORS, Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
@@ -26,6 +27,7 @@ from paddle_ranker.serving.core.slots import Served, Slot
 from paddle_ranker.serving.core.tower_slot import ServedTower
 
 R = TypeVar("R")
+_LOG = logging.getLogger(__name__)
 _PROBE = "深度学习 search"  # what the index is asked when it is opened
 
 
@@ -77,7 +79,8 @@ class IndexSlot(Slot[ServedIndex]):
         self.options = options
         self._threads = WorkQueue(max(2, usable_cores()), "index")
         self._under_way = 0
-        self.log = None if options.search_log is None else SearchLog(options.search_log)
+        self._problem = ""  # that was logged last, of what others have changed
+        self.log = None if options.search_log is None else SearchLog(options.search_log, most_mb=options.search_log_mb)
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
         """See `Slot.switch`; without a model, the server stops, and the log is closed."""
@@ -130,15 +133,26 @@ class IndexSlot(Slot[ServedIndex]):
         """Return the documents with these ids, by id; ids of no document are left out. Call it in a thread."""
         collection = self.ready().collection
         if not collection.is_current:
-            collection.refresh()
+            self._refresh(collection)
         return collection.documents_of(ids)
 
     async def current(self, deadline: float) -> ServedIndex:
         """Return the index with all that was confirmed before this call, as a snapshot."""
         served = self.ready()
         if not served.collection.is_current:
-            await self.run(served.collection.refresh, deadline=deadline)
+            await self.run(self._refresh, served.collection, deadline=deadline)
         return ServedIndex(served.name, served.folder, served.collection.snapshot(), served.fusion, served.loaded_at)
+
+    def _refresh(self, collection: Collection) -> None:
+        """Take up what others have changed; where that cannot be read, searches go on with what is open."""
+        try:
+            collection.refresh()
+            problem = ""
+        except (RankerError, OSError) as error:
+            problem = str(error)
+        if problem and problem != self._problem:
+            _LOG.warning("the index goes on as it was: %s", problem)
+        self._problem = problem
 
     def begin(self) -> None:
         """Count a search; `end` must follow. Raises `Fault(OVERLOADED)` where too many are under way."""

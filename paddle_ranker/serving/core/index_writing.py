@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from functools import partial
 from typing import Optional, TypeVar
 
@@ -14,9 +15,10 @@ import numpy as np
 
 from paddle_ranker.errors import DataError, RankerError, listed
 from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.collection import MOST_SEGMENTS, Collection
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
@@ -32,6 +34,7 @@ from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 R = TypeVar("R")
 _MOST_WAITING = 64  # requests that wait for their turn
+_LOOK_EVERY = 0.1  # seconds, whether the caller of a change has left
 _MERGE_SECONDS = 1.0  # that a merge waits for another process's end
 _LOG = logging.getLogger(__name__)
 
@@ -92,6 +95,9 @@ class IndexWriter:
             raise
         except RankerError as error:
             raise Fault(UNAVAILABLE, str(error), retry_after=1.0) from error
+        except OSError as error:  # a full disk, a folder that may only be read
+            problem = f"the index cannot be written ({error.strerror or error})"
+            raise Fault(UNAVAILABLE, problem, retry_after=5.0) from error
 
     def _vectors(
         self, loop: asyncio.AbstractEventLoop, deadline: float, is_gone: Callable[[], bool], texts: Sequence[str]
@@ -102,10 +108,13 @@ class IndexWriter:
         found = []
         for start in range(0, len(texts), self._tower.limits.pairs):
             asked = self._tower.vectors(texts[start : start + self._tower.limits.pairs], deadline=deadline)
-            made = asyncio.run_coroutine_threadsafe(asked, loop).result()
-            found.append(comparable(made.vectors, self._tower.info))
+            making = asyncio.run_coroutine_threadsafe(asked, loop)
+            while not is_gone() and not wait([making], _LOOK_EVERY).done:
+                pass
             if is_gone():
+                making.cancel()  # takes the texts off the tower's queue
                 raise Fault(TIMED_OUT, "nobody waits for the change any more")
+            found.append(comparable(making.result().vectors, self._tower.info))
         return np.concatenate(found)
 
     def _merge(self) -> None:
@@ -114,7 +123,7 @@ class IndexWriter:
         try:
             with collection.writing(time.monotonic() + _MERGE_SECONDS):
                 collection.merge()
-        except RankerError as error:
+        except (RankerError, OSError) as error:
             _LOG.info("segments were not merged: %s", error)  # the next addition tries again
         except Exception:
             _LOG.exception("segments were not merged")

@@ -41,6 +41,13 @@ def json_bounds(pairs: int) -> JsonBounds:
     return JsonBounds(containers=64 * pairs, names=256 * pairs, values=4096 * pairs)
 
 
+@cache
+def text_bounds(pairs: int) -> JsonBounds:
+    """Return the bounds for JSON of `pairs` texts, none of them as tokens: no other thread runs while it is read."""
+    pairs = max(pairs, _LEAST_PAIRS)
+    return JsonBounds(containers=8 * pairs, names=64 * pairs, values=128 * pairs)
+
+
 def check_json(data: bytes, bounds: JsonBounds) -> None:
     """Raise `Fault(TOO_LARGE)` if JSON holds more than `bounds`, `Fault(INVALID)` if it is nested too deeply.
 

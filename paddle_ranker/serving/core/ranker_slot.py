@@ -167,7 +167,7 @@ def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
 
     truncated = scorer.row_encoder.truncated
     check_rows(scorer, scorer.encode(_QUERIES, _TITLES), probabilities, folder, "pair's probability")
-    longest = scorer.encode([_TITLES[-1] * 40], [_TITLES[-1] * 40])
+    longest = scorer.encode([_TITLES[-1] * 12], [_TITLES[-1] * 12])
     warm_up(scorer, longest, scorer.encode(_QUERIES[:1], _TITLES[:1]))
     scorer.row_encoder.truncated = truncated  # no pair of a user's was cut
     tolerance = TOLERANCES[model.engine.precision]

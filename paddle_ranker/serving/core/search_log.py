@@ -39,7 +39,9 @@ _JUDGMENTS = {"irrelevant": 0, "relevant": 1}
 _SUFFIX = ".jsonl"
 _SYNC_EVERY = 0.1  # seconds that a search may wait for others; feedback waits for nobody
 _MOST_WAITING = 32 << 20  # characters, which a disk that hangs keeps in memory
-_FRAME, _PER_SHOWN = 500, 100  # characters of a line beside its query and its ids, about
+_FRAME, _PER_SHOWN = 500, 100  # characters of a line beside its query, ids and parameters, about
+_MEASURED_EVERY = 1 << 20  # bytes of one's own, after which the folder is measured again: others write, too
+LOG_MB = 1024  # MiB of all files together, unless another number is given
 
 
 def _now() -> str:
@@ -146,15 +148,17 @@ class SearchLog:
     Args:
         folder: is made if missing; several processes may log into one.
         rotate_mb: MiB after which a new file is begun. Closed files may be moved away at any time.
+        most_mb: MiB that the folder's files may have together; beyond it, lines are lost as on a full disk.
 
     Attributes: `folder`; `lost`, the number of lines that could not be written.
 
     Raises `RankerError` if the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, *, rotate_mb: int = 64):
+    def __init__(self, folder: Path, *, rotate_mb: int = 64, most_mb: int = LOG_MB):
         self.folder, self.lost = make_folder(folder), 0
-        self._rotate_bytes = rotate_mb << 20
+        self._rotate_bytes, self._most = rotate_mb << 20, most_mb << 20
+        self._room = 0  # bytes that may be written before the folder is measured again
         self._file: Optional[_LogFile] = None
         self._waiting: queue.SimpleQueue[tuple[LogLine, int, Optional[Future[None]]]] = queue.SimpleQueue()
         self._size, self._counting = 0, threading.Lock()  # characters that wait
@@ -166,7 +170,7 @@ class SearchLog:
     def search(self, line: SearchLine) -> None:
         """Log a search. Returns at once, and raises nothing: a line that cannot be written is counted in `lost`."""
         ids = sum(len(one.id) for one in line.shown)
-        size = _FRAME + len(line.query) + ids + _PER_SHOWN * len(line.shown)
+        size = _FRAME + len(line.query) + ids + _PER_SHOWN * len(line.shown) + len(str(line.parameters))
         if not self._put(line, size, None):
             self._lose(1, "the disk is too slow")
         self._some.set()
@@ -232,17 +236,28 @@ class SearchLog:
                 self._size -= sum(size for _, size, _ in waiting)
 
     def _append(self, data: bytes) -> None:
-        if self._file is not None and self._file.size >= self._rotate_bytes:
+        self._check_room(len(data))
+        if self._file is not None and (self._file.size >= self._rotate_bytes or self._file.is_deleted):
             self._file.close()
             self._file = None
         if self._file is None:
-            self._file = _LogFile(self.folder)
+            self._file = _LogFile(make_folder(self.folder))
         try:
             self._file.append(data)
         except OSError:
             if not self._file.cut():
                 self._file = None
             raise
+
+    def _check_room(self, size: int) -> None:
+        """Raise `LogError` if the folder would have more bytes than it may."""
+        if size > self._room:
+            left = self._most - sum(map(_size_of, self.folder.glob(f"*{_SUFFIX}")))
+            self._room = min(left, _MEASURED_EVERY)
+            if size > left:
+                problem = f"it has the {self._most >> 20:,} MiB of --search_log_mb: move older files away"
+                raise LogError(problem)
+        self._room -= size
 
     def _lose(self, lines: int, problem: str) -> None:
         with self._counting:
@@ -267,6 +282,11 @@ class _LogFile:
         finally:
             os.close(directory)
 
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it has no name any more, so that nobody would read what is appended."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
     def append(self, data: bytes) -> None:
         """Write and sync lines; after an `OSError`, call `cut`."""
         left = memoryview(data)
@@ -287,6 +307,12 @@ class _LogFile:
     def close(self) -> None:
         with suppress(OSError):
             os.close(self._descriptor)
+
+
+def _size_of(path: Path) -> int:
+    with suppress(FileNotFoundError):  # it was moved away
+        return path.stat().st_size
+    return 0
 
 
 class LogReader:

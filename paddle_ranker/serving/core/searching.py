@@ -238,7 +238,8 @@ class Searcher:
     async def _rank(self, query: Query, found: Found, top: Sequence[int], deadline: float, read: _Read) -> None:
         """Order the first documents by the ranker; leave them where that would be late, unless the server refuses."""
         assert self.ranker is not None
-        texts = [found.documents[found.candidates.ids[place]].text for place in top]
+        most = self.ranker.limits.characters  # of an index that was built elsewhere; a ranker reads far less
+        texts = [found.documents[found.candidates.ids[place]].text[:most] for place in top]
         began = time.monotonic()
         try:
             asked = [query.text] * len(texts)

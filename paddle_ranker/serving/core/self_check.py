@@ -7,6 +7,7 @@ from typing import Callable
 
 import numpy as np
 
+from paddle_ranker.encoding.batching import rows_within
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
 from paddle_ranker.errors import CheckpointError, DataError, InputError
 from paddle_ranker.scoring.engines.inputs import InputLimits
@@ -45,7 +46,7 @@ def warm_up(runner: BatchRunner, longest: Columns, short: Columns) -> None:
         longest, short: a row each.
     """
     for row in (longest, short):
-        rows = max(1, min(runner.max_rows, runner.max_tokens // int(row.lengths[0])))
+        rows = rows_within(int(row.lengths[0]), runner.max_tokens, runner.max_rows)
         runner.run(row.take([0] * rows))
 
 

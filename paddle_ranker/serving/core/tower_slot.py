@@ -229,5 +229,5 @@ def check(runner: BatchRunner, model: ScoringModel[TowerInfo, TextEncoder], fold
     encoder = model.row_encoder
     truncated = encoder.tokens.truncated
     check_rows(runner, encoder.encode(_TEXTS), vectors, folder, "text's vector")
-    warm_up(runner, encoder.encode([_TEXTS[-1] * 40]), encoder.encode(_TEXTS[:1]))
+    warm_up(runner, encoder.encode([_TEXTS[-1] * 20]), encoder.encode(_TEXTS[:1]))
     encoder.tokens.truncated = truncated  # no text of a user's was cut

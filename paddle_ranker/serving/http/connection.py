@@ -40,6 +40,7 @@ _REQUEST_MEMORY, _FIELD_MEMORY = 2000, 200  # bytes that a request and a field t
 _HEAD_UNITS = 8  # of a turn's work, for reading a head
 _HEAD_SLICE, _BODY_SLICE = 4 * 1024, 16 * 1024  # bytes that are read at a time: they may be many requests
 _BAD, _LATE, _LARGE = b"400 Bad Request", b"408 Request Timeout", b"431 Request Header Fields Too Large"
+_ADDRESS = "the address is missing, or holds what must be percent-encoded (curl: -G --data-urlencode)"
 _ONCE = frozenset((b"host", b"transfer-encoding"))  # fields that may be there once
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _LOG = logging.getLogger(__name__)
@@ -192,14 +193,15 @@ class HttpConnection(asyncio.Protocol):
                     left = memoryview(left)[upgrade.args[0] :]
                     self._read_again_without_upgrade()
             self._check_head()
-        except (httptools.HttpParserError, _NoRequest):
+        except (httptools.HttpParserError, _NoRequest) as error:
             if self._is_over():
                 return
             if self._is_last and self._phase == WAITING:  # it follows a request that ends the connection
                 self.end_with(b"")
                 return
             _LOG.warning("Invalid HTTP request received.")
-            self.end_with(self._refusal or refusal(_BAD, "this is not HTTP/1.1"))
+            is_address = isinstance(error, httptools.HttpParserInvalidURLError)
+            self.end_with(self._refusal or refusal(_BAD, _ADDRESS if is_address else "this is not HTTP/1.1"))
 
     def end_with(self, answer: bytes) -> None:
         """Read nothing more; when all complete requests are answered, send `answer` and close.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.index_writing import IndexWriter
 from paddle_ranker.serving.core.limits import check_count
 from paddle_ranker.serving.core.validation import validated
-from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body
+from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, refuse_other_sites
 from paddle_ranker.serving.http.openapi import operation, schemas_of
 
 _OWN = ("id", "text")  # what a document has beside its fields
@@ -117,7 +118,8 @@ class DocumentRoutes:
 
 
 def require_own_page(request: Request) -> None:
-    """Raise `Fault` for what the page of another site has a reader's browser send: it may not change anything here."""
+    """Raise `Fault` for what the page of another site has a reader's browser send, whatever that browser says."""
+    refuse_other_sites(request)
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         raise Fault(READ_ONLY, f"pages of {quoted(origin)} may not change anything here", field="Origin")
@@ -126,10 +128,12 @@ def require_own_page(request: Request) -> None:
 def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
     """Return the routes; see `DocumentRoutes`."""
     handlers = DocumentRoutes(index, writer)
+    one = Route("/v1/documents/{id:path}", handlers.one, methods=["GET"])
+    one.path_regex = re.compile(one.path_regex.pattern, re.S)  # an id may have lines
     return [
         Route("/v1/documents", handlers.add, methods=["POST"]),
         Route("/v1/documents", handlers.remove, methods=["DELETE"]),
-        Route("/v1/documents/{id:path}", handlers.one, methods=["GET"]),
+        one,
     ]
 
 

@@ -14,13 +14,19 @@ from starlette.types import Receive, Scope, Send
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
-from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, Fault
+from paddle_ranker.serving.core.faults import INVALID, READ_ONLY, TIMED_OUT, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, unpack
 
 _LONGEST_TIMEOUT = 3_600_000  # milliseconds
 _WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller
 _DEADLINE = "deadline"  # in a request's state
 SHARE = "share"  # in a request's state: what it has of the worker's budget of bytes, until it is answered
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Raise `Fault` if a browser says that the page of another site has it send this: nothing is changed for those."""
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        raise Fault(READ_ONLY, "pages of other sites may not change anything here", field="Sec-Fetch-Site")
 
 
 async def read_body(request: Request, limit: int) -> bytes:

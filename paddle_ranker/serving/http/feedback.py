@@ -25,12 +25,12 @@ from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import FeedbackLine, LogError, LogLine, LogReader, SearchLog
 from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
 from paddle_ranker.serving.core.validation import refusal
-from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body
+from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, refuse_other_sites
 from paddle_ranker.serving.http.openapi import operation, schemas_of
 
 PATHS: Mapping[str, str] = {"/v1/feedback": "feedback", "/v1/judge": "judge"}
 RELEVANT_OR_NOT = (0, 1)
-_PAGE = 20  # pairs of an answer
+_PAGE, _MOST_LOOKED_AT = 20, 1000  # pairs of an answer; whose documents are looked for at once
 _LARGEST_OFFSET = 10_000
 _MOST_HELD = 16 << 20  # characters of all pairs in the table
 _PER_PAIR = 200  # about what a pair takes beside its texts
@@ -183,6 +183,7 @@ class FeedbackRoutes:
     async def feedback(self, request: Request) -> Response:
         """Answer `POST /v1/feedback` when the line is on the disk."""
         log, deadline, limits = self._logging(), self._index.deadline(deadline_of(request)), self._index.limits
+        refuse_other_sites(request)
         body = await read_body(request, limits.request_bytes)
         asked: FeedbackRequest = await apart(len(body), _validated, self._request, body, deadline=deadline)
         limits.check_text(asked.query, "query")
@@ -212,16 +213,18 @@ class FeedbackRoutes:
             self._table.add(line)
             if number % _CHECKED_EVERY == 0:
                 caller.check()
+        looked_at = _PAGE
         while True:
             caller.check()
-            found = self._table.unjudged(offset + _PAGE)
+            found = self._table.unjudged(offset + looked_at)[offset:]
             documents = self._index.documents_of(list(dict.fromkeys(id for _, id, _ in found)))
             removed = [(query, id) for query, id, _ in found if id not in documents]
             if not removed:
                 break
             self._table.forget(removed)
+            looked_at = min(2 * looked_at, _MOST_LOOKED_AT)  # all may be gone, where the index is another one by now
         judged, left = self._table.counts()
-        pairs = [_shown(query, documents[id], pair) for query, id, pair in found[offset:]]
+        pairs = [_shown(query, documents[id], pair) for query, id, pair in found[:_PAGE]]
         content = {"labels": self._labels, "pairs": pairs, "judged": judged, "left": left}
         return json_bytes(content)
 

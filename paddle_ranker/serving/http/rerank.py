@@ -15,6 +15,7 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
 from paddle_ranker.serving.core.jobs import Check
+from paddle_ranker.serving.core.json_text import text_bounds
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import Scores, ScoringService
 from paddle_ranker.serving.core.validation import validated
@@ -143,7 +144,7 @@ class Reranker:
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
-    asked = validated(adapter, body, limits.json_bounds, _UNION_TAGS)
+    asked = validated(adapter, body, text_bounds(limits.pairs), _UNION_TAGS)
     if isinstance(asked, TextsRequest):
         limits.check_most(len(asked.texts), "texts")
     else:

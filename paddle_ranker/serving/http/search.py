@@ -22,7 +22,7 @@ from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
-from paddle_ranker.serving.core.json_text import parse_json
+from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown
 from paddle_ranker.serving.core.searching import Found, Query, Searcher
@@ -32,6 +32,7 @@ from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
 
 TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
+_BOUNDS = JsonBounds(containers=2000, names=2000, values=4000)  # of a request, which the event loop looks at
 FUSED, RANKED = "fused", "ranked"
 _MOST_TERMS = 32  # that a hit is explained by
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 20  # of a field, that are named; that are read to find out whether they are few
@@ -77,12 +78,12 @@ class SearchRoutes:
         """Answer `POST /v1/search`."""
         deadline, limits = deadline_of(request), self._searcher.index.limits
         body = await read_body(request, limits.request_bytes)
-        asked = await apart(len(body), validated, self._request, body, limits.json_bounds, deadline=deadline)
+        asked = await apart(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
         return await self._search(request, asked)
 
     async def search_by_address(self, request: Request) -> Response:
         """Answer `GET /v1/search?q=...&top_k=...`."""
-        return await self._search(request, _of_address(request.query_params, self._searcher.index.limits))
+        return await self._search(request, _of_address(request.query_params))
 
     async def _search(self, request: Request, asked: SearchRequest) -> Response:
         state, index, deadline = request.scope["state"], self._searcher.index, deadline_of(request)
@@ -134,14 +135,15 @@ class SearchRoutes:
             if given > most:
                 raise Fault(TOO_LARGE, f"is {given:,}, at most {most:,} are allowed", field=name)
         fields = self._searcher.index.ready().collection.fields
+        there = [TEXT, *fields]
         for name in asked.fields or ():
-            _check_field(name, [TEXT, *fields], "fields")
+            _check_field(name, there, "fields")
         for name in asked.filter or ():
             _check_field(name, fields, "filter")
         return Query(
             text,
             tuple(asked.use or ()),
-            _filter(asked.filter),
+            _filter(asked.filter, limits),
             asked.fusion,
             recall,
             asked.rank_top or 0,
@@ -156,7 +158,8 @@ class SearchRoutes:
             versions = self._searcher.versions(found.index)
             parameters = asked.model_dump(exclude={"query"}, exclude_none=True)
             shown = [_shown(hit) for hit in content["hits"]]
-            log.search(SearchLine(content["search_id"], asked.query, versions, shown, parameters))
+            query = asked.query[: self._searcher.index.limits.characters]
+            log.search(SearchLine(content["search_id"], query, versions, shown, parameters))
 
     def _answer(self, asked: SearchRequest, found: Found, hits: list[dict[str, Any]]) -> dict[str, Any]:
         ranker = self._searcher.ranker
@@ -190,9 +193,9 @@ def hits_of(asked: SearchRequest, found: Found) -> list[dict[str, Any]]:
     terms = found.index.collection.explain_words(found.text, ids) if explains else {}
     parts = found.fusion.parts(found.candidates) if asked.explain else None
     shares = found.fusion.shares(found.candidates) if asked.explain else None
-    hits = []
+    hits, names = [], None if asked.fields is None else set(asked.fields)
     for rank, (place, id) in enumerate(zip(found.shown, ids), start=asked.offset + 1):
-        document, names = found.documents[id], asked.fields
+        document = found.documents[id]
         hit: dict[str, Any] = {"id": id, "rank": rank}
         highlights = shared.highlights(document.text) if asked.explain or names is None or TEXT in names else []
         if names is None or TEXT in names:
@@ -254,20 +257,24 @@ def _check_field(name: str, there: Sequence[str], field: str) -> None:
         raise Fault(UNPROCESSABLE, f"{quoted(name)} is no field of these documents, which have {known}", field=field)
 
 
-def _filter(conditions: Optional[dict[str, Any]]) -> Optional[Filter]:
+def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Filter]:
     if not conditions:
         return None
     try:
         found = Filter.of(conditions)
-        if sum(len(one.values) for one in found.conditions) > _MOST_CONDITIONS:
-            problem = f"compares with more than the {_MOST_CONDITIONS:,} values that are allowed"
-            raise Fault(TOO_LARGE, problem, field="filter")
+        values = [value for one in found.conditions for value in one.values]
+        for most, count, what in (
+            (_MOST_CONDITIONS, len(values), "values"),
+            (limits.characters, sum(map(len, values)), "characters"),
+        ):
+            if count > most:
+                raise Fault(TOO_LARGE, f"compares with more than the {most:,} {what} that are allowed", field="filter")
         return found
     except UsageError as error:
         raise Fault(UNPROCESSABLE, str(error), field="filter") from error
 
 
-def _of_address(given: QueryParams, limits: Limits) -> SearchRequest:
+def _of_address(given: QueryParams) -> SearchRequest:
     """Return the search that an address asks for; lists have commas, the filter is JSON."""
     values: dict[str, Any] = {"query" if name == "q" else name: value for name, value in given.items()}
     for name in ("use", "fields"):
@@ -275,7 +282,7 @@ def _of_address(given: QueryParams, limits: Limits) -> SearchRequest:
             values[name] = [one for one in values[name].split(",") if one]
     if "filter" in values:
         try:
-            values["filter"] = parse_json(values["filter"].encode("utf-8", "replace"), limits.json_bounds)
+            values["filter"] = parse_json(values["filter"].encode("utf-8", "replace"), _BOUNDS)
         except Fault as fault:
             raise Fault(UNPROCESSABLE, fault.problem, field="filter") from fault.settled()
     try:
@@ -288,11 +295,11 @@ def _of_address(given: QueryParams, limits: Limits) -> SearchRequest:
 def _fields(collection: Collection) -> dict[str, dict[str, Any]]:
     """Return what filters can ask for: the type of each field, and its values if they are few."""
     found: dict[str, dict[str, Any]] = {}
-    for name, values in collection.field_values(_VALUE_BYTES).items():
+    for name, (values, are_all) in collection.field_values(_VALUE_BYTES).items():
         types = {_TYPES.get(type(one), "other") for one in values}
         kind = types.pop() if len(types) == 1 else "number" if types == {"integer", "number"} else "mixed"
         found[name] = {"type": kind}
-        if kind == "string" and 1 < len(values) <= _MOST_VALUES:
+        if kind == "string" and are_all and 1 < len(values) <= _MOST_VALUES:
             found[name]["values"] = sorted(map(str, values))
     return found
 

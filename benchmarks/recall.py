@@ -127,6 +127,7 @@ class RecallBenchmarkOptions(Options):
     tower: str = option(help="makes the vectors: a tower's folder, or any encoder's")
     untuned: Optional[str] = option(None, help="another tower or encoder to measure beside, without fusion")
     ranker: Optional[str] = option(None, help="order the first results with this ranker")
+    learn_weights: Optional[str] = option(None, help="learn weights on other queries, and write them to this file")
     runs_folder: Optional[str] = option(None, help="write each system's TREC run there")
     data_dir: Optional[str] = option(None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA)")
     cpu_threads: int = option(0, help="threads; 0: one a core", minimum=0)
@@ -161,7 +162,7 @@ def run(options: RecallBenchmarkOptions) -> int:
     status = index.main([*arguments, *threads])
     if status:
         return status
-    others = _given(options, ("untuned", "ranker", "runs_folder"))
+    others = _given(options, ("untuned", "ranker", "learn_weights", "runs_folder"))
     return evaluate_recall.main(["--index", str(built), "--beir", str(folder), *others, *threads])
 
 

@@ -65,11 +65,11 @@ def run(options: EvaluateRecallOptions) -> None:
     runs = {"found": {query: in_order(texts) for query, texts in best.items() if texts}}
     queries = {query: query for query in answers}
     if options.corpus_file is not None:
-        texts = map(one_line, corpus_texts(options.corpus_file, options.skip_bad_rows))
+        texts = map(one_line, corpus_texts(options.corpus_file, options))
         runs.update(lexical_runs({text: text for text in texts}, queries, options.recall_num))
     notes = [f"{options.similar_text_pair}: {pairs.report()}"] if pairs.skipped else []
     judged = Judged(options.similar_text_pair, queries, answers, notes)
-    comparison = compare_runs(judged, runs, resamples=options.resamples, seed=options.seed)
+    comparison = compare_runs(judged, runs, options.recall_num, resamples=options.resamples, seed=options.seed)
     for line in comparison.pairs.notes:
         note(line)
     if options.format == "json":

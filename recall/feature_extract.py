@@ -1,4 +1,4 @@
-"""Make vectors of a corpus, a text a line, for Milvus: `corpus_embedding.npy`.
+"""Make vectors of a corpus, a text a line, tabs included, for Milvus: `corpus_embedding.npy`.
 
 The installed command, which reads columns and JSON as well:
 
@@ -7,11 +7,11 @@ paddle-ranker encode --model output --input corpus.csv --output corpus_embedding
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.data.formats import read_rows
+from paddle_ranker.data.records import Line
 from paddle_ranker.options import redeclare, run_command
 from recall.inference import EncodeOptions, encode
 
@@ -22,18 +22,9 @@ class FeatureOptions(EncodeOptions):
     output_file: str = redeclare(EncodeOptions, "output_file", "corpus_embedding.npy")
 
 
-def lines(path: str) -> Iterator[str]:
-    """Yield the texts of a corpus: whole lines, tabs included, or `text` of JSON lines and Parquet."""
-    for _, row in read_rows(path):
-        if isinstance(row, dict):
-            yield str(row.get("text", ""))
-        elif isinstance(row, list):
-            yield "\t".join(row)
-
-
 def run(options: FeatureOptions) -> None:
     """Write the file, and print its name."""
-    print(encode(options, lines(options.input_file)))
+    print(encode(options, Line))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -8,7 +8,7 @@ from typing import Optional, cast
 import numpy as np
 
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile
-from paddle_ranker.encoding.batching import scoring_batches
+from paddle_ranker.encoding.batching import most_tokens, scoring_batches
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.evaluation.recall import RecallSet
@@ -49,7 +49,7 @@ class TowerGate:
                 *([self._encoder.encode_queries([pairs[row].query for row in drawn])] if not self._queries else []),
             ]
         )
-        max_tokens = options.batch_size * self._encoder.tokens.max_seq_length
+        max_tokens = most_tokens(options.batch_size, self._encoder.tokens.max_seq_length)
         self.calibration = [columns.pad(rows) for rows in scoring_batches(columns.lengths, max_tokens, max_tokens)]
         self.facts: dict[str, object] = {
             "calibration": file_facts(options.calibration_file, len(drawn)),

@@ -6,16 +6,17 @@ paddle-ranker encode --model tower --input texts.tsv --output vectors.npy --dtyp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from tqdm import tqdm
 
 from paddle_ranker import runtime
+from paddle_ranker.data.records import DocumentRow, Line, RecordFile
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import TowerOptions
@@ -41,11 +42,10 @@ class EncodeOptions(TowerOptions):
         find_model(self.params_path)
 
 
-def encode(options: EncodeOptions, texts: Optional[Iterable[str]] = None) -> Path:
-    """Write the vectors, and return the file's path; `texts` are those to encode in place of the file's rows."""
+def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = DocumentRow) -> Path:
+    """Write the vectors of the file's rows, which are of that kind, and return the file's path."""
     if options.processes == 1:
         runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.data.records import DocumentRow, RecordFile
     from paddle_ranker.model.pretrained import resolve_model
     from paddle_ranker.options import note
     from paddle_ranker.retrieval.encoding import EncodePlan, Encoding
@@ -54,7 +54,7 @@ def encode(options: EncodeOptions, texts: Optional[Iterable[str]] = None) -> Pat
 
     source = str(resolve_model(options.params_path))
     how = options.load_options()
-    rows = RecordFile(options.input_file, DocumentRow, options)
+    rows = RecordFile(options.input_file, kind, options)
     identity = {
         "the tower": content_digest(source),
         "the texts": content_digest(options.input_file),
@@ -71,7 +71,7 @@ def encode(options: EncodeOptions, texts: Optional[Iterable[str]] = None) -> Pat
         if file.rows:
             note(f"{file.path}: going on after {file.rows:,} vectors")
         encoding = Encoding(plan)
-        rest: Iterator[str] = islice(texts or (row.text for row in rows), file.rows, None)
+        rest: Iterator[str] = islice((row.text for row in rows), file.rows, None)
         with tqdm(desc="encode", unit="text", disable=None, initial=file.rows) as progress:
             for vectors in encoding.run(rest):
                 file.append(vectors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.errors import UsageError, brief
+from paddle_ranker.errors import DataError, UsageError, brief
 from paddle_ranker.training.losses.expression import LossExpression, factor_of, parse_loss
 from paddle_ranker.training.losses.registry import LOSSES
 
@@ -27,6 +27,19 @@ class TowerLoss:
     def of_teacher(self) -> tuple[str, ...]:
         """The names of the losses that need a teacher's scores."""
         return self.of_lists.of_teacher if self.of_lists else ()
+
+    def require_negatives(self, most: int) -> None:
+        """Raise `DataError` if a loss compares a query's own title with its negatives, and no query has one.
+
+        most: the largest number of negatives of an example
+        """
+        comparisons = self.of_lists.comparisons if self.of_lists and not most else {}
+        names = [name for found in comparisons.values() for name in found]
+        if names:
+            raise DataError(
+                f"--loss {' and '.join(names)}: compares the own title of a query with its negatives, and the training "
+                "data have none; let paddle-ranker mine find some, or leave that loss out"
+            )
 
 
 IN_BATCH_ALONE = TowerLoss(1.0, None)

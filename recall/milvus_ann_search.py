@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 from tqdm import tqdm
 
+from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import Options, json_text, option, run_command
-from recall.feature_extract import lines
+from paddle_ranker.options import Options, json_text, note, option, run_command
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.exact import Vectors
@@ -99,17 +99,22 @@ def _texts(path: str) -> Iterator[str]:
     """Yield the texts; raises `DataError` for one that Milvus cannot hold whole."""
     from paddle_ranker.retrieval.milvus import TEXT_BYTES
 
-    for number, text in enumerate(lines(path), start=1):
-        size = len(text.encode("utf-8"))
+    rows = RecordFile(path, Line, skip_bad_rows=True)  # as those of the vectors may be
+    for row in rows:
+        size = len(row.text.encode("utf-8"))
         if size > TEXT_BYTES:
-            raise DataError(f"{path}, text {number}: {size:,} bytes, and Milvus holds {TEXT_BYTES:,}; shorten it")
-        yield text
+            raise DataError(
+                f"{path}, line {rows.line}: {size:,} bytes, and Milvus holds {TEXT_BYTES:,}; shorten the text"
+            )
+        yield row.text
+    if rows.skipped:
+        note(f"{path}: {rows.report()}")
 
 
 def _checked(vectors: Vectors, first: int) -> Vectors:
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise DataError(f"row {first + bad[0]}: its vector holds numbers that are not finite; make it again")
+    from paddle_ranker.retrieval.exact import refuse_unstorable
+
+    refuse_unstorable(vectors, "float32", lambda row: f"row {first + row}")
     return vectors
 
 

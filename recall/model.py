@@ -64,6 +64,8 @@ class InBatchExamples:
         group_by_query: whether the examples of a query share a part of a batch, so that their texts, which are often
             the same, are computed once.
 
+    Attributes: `batches`, how many losses were computed; `without_negatives`, in how many of these no query had one.
+
     Raises `DataError` if a loss learns from a teacher and a pair has no score of one.
     """
 
@@ -72,6 +74,7 @@ class InBatchExamples:
         self.pairs, self.settings, self._seed = pairs, settings, seed
         self._drawn = min(settings.negatives, pairs.negatives.most) if pairs.negatives is not None else 0
         self.rows_each = 2 + self._drawn
+        self.batches = self.without_negatives = 0
         terms = settings.terms
         self._of_lists = RankingLoss(terms.of_lists) if terms.of_lists else None
         if terms.of_teacher:
@@ -130,18 +133,24 @@ class InBatchExamples:
         Also yields these queries' share of how often the own title is ahead of all negatives, and of a learned scale.
         """
         assert isinstance(network, TowerNetwork)
-        batch = _Batch(self, parts)
+        batch, has_negatives = _Batch(self, parts), False
         for rows in batch.blocks():
+            negative = batch.is_negative(rows)
+            has_negatives |= bool(negative.any())
             scale = self.settings.scale if network.learned_scale is None else network.learned_scale()
-            loss, accuracy = self._loss_of(batch, rows, outputs, scale)
+            loss, accuracy = self._loss_of(batch, rows, negative, outputs, scale)
             for size, factor in self.settings.nested.items():
                 cut = F.normalize(outputs[:, :size], axis=-1) if network.normalize else outputs[:, :size]
-                loss = loss + factor * self._loss_of(batch, rows, cut, scale)[0]
+                loss = loss + factor * self._loss_of(batch, rows, negative, cut, scale)[0]
             share = len(batch.own[rows]) / len(batch.own)
             learned = {} if network.learned_scale is None else {"scale": share * float(scale)}
             yield loss, {"accuracy": accuracy, **learned}
+        self.batches += 1
+        self.without_negatives += not has_negatives
 
-    def _loss_of(self, batch: _Batch, rows: slice, outputs: Tensor, scale: Tensor) -> tuple[Tensor, float]:
+    def _loss_of(
+        self, batch: _Batch, rows: slice, negative: Booleans, outputs: Tensor, scale: Tensor
+    ) -> tuple[Tensor, float]:
         """Return the share of some queries in the loss of vectors of one length, and in the accuracy.
 
         in_batch is the mean cross-entropy of each query's own title among all titles of the batch, of
@@ -154,7 +163,7 @@ class InBatchExamples:
         flat, (count, width) = logits.reshape([-1]), logits.shape
         own = paddle.gather(flat, paddle.to_tensor(np.arange(count) * width + batch.own[rows]))
         own = own - scale * self.settings.margin
-        others = logits + paddle.to_tensor(np.where(batch.is_negative(rows), 0.0, _NEVER).astype(np.float32))
+        others = logits + paddle.to_tensor(np.where(negative, 0.0, _NEVER).astype(np.float32))
         accuracy = float((own > others.max(axis=1)).astype("float32").sum()) / len(batch.own)
         terms = self.settings.terms
         losses = []

@@ -66,8 +66,9 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         minimum=0,
     )  # fmt: skip
     pooling: Optional[str] = option(
-        None, help="how a vector comes from the states (default: the checkpoint's, else pooler)", choices=POOLINGS
-    )
+        None, help="how a vector comes from the states (default: the checkpoint's; else pooler, or mean where no "
+        "pooler was trained)", choices=POOLINGS,
+    )  # fmt: skip
     normalize: Optional[bool] = option(
         None,
         help="make vectors 1 long, so that products are cosines (default: false of a tower that compares by products)",
@@ -122,6 +123,11 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         for model in () if self.resume else (self.init_from_ckpt or self.model_name_or_path, self.query_model):
             if model is not None:
                 find_model(model)
+
+    @property
+    def asked_pooling(self) -> Optional[str]:
+        """How a vector comes from the states; None: as the checkpoint has it."""
+        return self.pooling
 
     @property
     def evaluates(self) -> bool:

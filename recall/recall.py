@@ -64,7 +64,7 @@ def recall(options: RecallOptions) -> Path:
     path = make_folder(options.recall_result_dir) / options.recall_result_file
     pairs = RecordFile(options.similar_text_pair, Pair, options)
     queries = list(dict.fromkeys(pair.query for pair in pairs))
-    corpus = corpus_texts(options.corpus_file, options.skip_bad_rows)
+    corpus = corpus_texts(options.corpus_file, options)
     note(f"{options.similar_text_pair}: {pairs.report()} pairs, {len(queries):,} queries; {len(corpus):,} texts")
     if options.hnsw_max_elements is not None and len(corpus) > options.hnsw_max_elements:
         raise UsageError(f"--hnsw_max_elements {options.hnsw_max_elements}: {options.corpus_file} has {len(corpus):,}")

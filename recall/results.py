@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from typing import Optional
 
+from paddle_ranker.data.beir import beir_corpus
 from paddle_ranker.data.formats import JSON_EXTENSIONS, BadRow, Row, read_rows, write_rows
-from paddle_ranker.data.records import Skips
+from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.errors import DataError, listed
+from paddle_ranker.options import RowOptions
+from paddle_ranker.options.files import paths_of
 
 COLUMNS = ("query", "text", "cosine")
 _BREAKS = str.maketrans("\t\r\n", "   ")
@@ -17,23 +21,9 @@ def one_line(text: str) -> str:
     return text.translate(_BREAKS)
 
 
-def corpus_texts(path: str, skip_bad_rows: bool = False) -> list[str]:
-    """Return the distinct texts of a corpus: whole lines, tabs included, or `text` of JSON lines and Parquet.
-
-    Raises `DataError`, naming the line, for one without a text, and for a file without any.
-    """
-    skips = Skips(skip_bad_rows)
-    texts: dict[str, None] = {}
-    for number, row in read_rows(path):
-        text = row.get("text") if isinstance(row, dict) else "\t".join(row) if isinstance(row, list) else None
-        if isinstance(text, str) and text.strip():
-            if number > 1 or row != ["text"]:
-                texts[text] = None
-        else:
-            skips.add(path, number, row.reason if isinstance(row, BadRow) else "no text")
-    if not texts:
-        raise DataError(f"{path}: no texts; expected a text a line")
-    return list(texts)
+def corpus_texts(path: str, rules: Optional[RowOptions] = None) -> list[str]:
+    """Return the distinct texts of a corpus, a file of `Line`s or BEIR's folder; raises `DataError` as `RecordFile`."""
+    return list(dict.fromkeys(row.text for row in RecordFile(beir_corpus(path), Line, rules)))
 
 
 def write_results(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
@@ -51,8 +41,9 @@ def read_results(path: str, queries: Collection[str]) -> dict[str, list[str]]:
     """
     found: dict[str, dict[str, None]] = {}
     known = {one_line(query) for query in queries}
-    for number, row in read_rows(path):
-        query, text = _texts(path, number, row, known)
+    rows = ((file, *row) for file in paths_of(path) for row in read_rows(file))
+    for name, number, row in rows:
+        query, text = _texts(name, number, row, known)
         found.setdefault(one_line(query), {})[one_line(text)] = None
     return {query: list(texts) for query, texts in found.items()}
 

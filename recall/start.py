@@ -13,6 +13,7 @@ from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import QUERY_FOLDER, TowerInfo
 from paddle_ranker.model.tower_network import TowerModel, load_tower, query_tower_of, start_tower
 from paddle_ranker.model.tower_sources import read_tower
+from paddle_ranker.options import note
 from paddle_ranker.training.run import Start, start_run
 from recall.model import LearnedScale
 from recall.options import TowerTrainingOptions
@@ -50,8 +51,9 @@ def start_tower_training(
         if info.towers == 2:
             inner = checkpoint.file.parent / QUERY_FOLDER
             start = options.query_model or (str(inner) if inner.is_dir() else source)
-            queries, of_queries = start_tower(_read(start, options, dropout)[0], info, options.tokenizer)
-            new_parts += [f"query_tower.{part}" for part in of_queries]
+            of_queries = checkpoint if start == source else _read(start, options, dropout)[0]
+            queries, new_in_queries = start_tower(of_queries, info, options.tokenizer)
+            new_parts += [f"query_tower.{part}" for part in new_in_queries]
         if new_parts:
             run.report(f"start from {source}; new: {', '.join(new_parts)}")
         factors = dict.fromkeys([*new_parts, "learned_scale"], options.new_parts_factor)
@@ -70,7 +72,7 @@ def start_tower_training(
 def tower_info(options: TowerTrainingOptions, checkpoint: Checkpoint, stated: TowerInfo) -> TowerInfo:
     """Return what the tower will be: as the options say, else as `stated`."""
     given: dict[str, Any] = {
-        "max_seq_length": options.max_seq_length, "pooling": options.pooling,
+        "max_seq_length": options.max_seq_length, "pooling": options.asked_pooling,
         "query_prompt": options.query_prompt, "text_prompt": options.text_prompt, "towers": options.towers,
         "nested_sizes": options.nested and tuple(options.nested),
     }  # fmt: skip
@@ -93,7 +95,7 @@ def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) 
     """Return the contents of a model's files, and the tower in them.
 
     An encoder whose folder states no pooling becomes a tower as the published scripts make it: of the pooler's output,
-    1 long, of at most 128 tokens.
+    or of the mean of the states where nobody trained the pooler, 1 long, of at most 128 tokens.
     """
     folder = resolve_model(source)
     model_name = options.model_name_or_path if options.init_from_ckpt else None
@@ -101,9 +103,12 @@ def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) 
     place = folder.parent if folder.is_file() else folder
     states = TowerInfo.read(place) is not None or is_sentences(place)
     if not states:
-        load = replace(load, pooling=options.pooling or "pooler")
+        load = replace(load, pooling=options.asked_pooling or "pooler")
     checkpoint, stated = read_tower(folder, load)
     if not states:
+        if options.asked_pooling is None and not checkpoint.has_trained_pooler:
+            note(f"note: {folder} has no trained pooler: vectors are the mean of the tokens' states; see --pooling")
+            stated = replace(stated, pooling="mean")
         length = min(_MAX_SEQ_LENGTH, stated.max_seq_length)
         stated = replace(stated, max_seq_length=length, similarity="cosine")
     if dropout is not None:

@@ -68,6 +68,7 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     evaluation = open_evaluation(start, options)
     source = open_rows(options.train_set_file, options)
     pairs = encode_pairs(source, model.row_encoder, options.train_set_file, queries.row_encoder if queries else None)
+    options.terms.require_negatives(pairs.negatives.most if pairs.negatives else 0)
     pairs = with_teacher(pairs, options, run)
     test = f"; {options.similar_text_pair}: {evaluation.report}" if evaluation else "; no evaluation"
     run.report(f"{options.train_set_file}: {source.report()}: {len(pairs):,} pairs to learn{test}")

@@ -33,6 +33,10 @@ class TrainSimcseOptions(TowerTrainingOptions):
     eval_step: int = redeclare(TowerTrainingOptions, "eval_step", 100)
 
     @property
+    def asked_pooling(self) -> Optional[str]:
+        return self.pooling or ("pooler" if self.infer_with_fc_pooler else None)
+
+    @property
     def without_pooler(self) -> bool:
         """Whether the pooler is for training alone."""
         return not self.infer_with_fc_pooler and self.pooling in (None, "pooler")
@@ -52,7 +56,7 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
     run, model, queries = start.run, start.model, start.queries
 
     evaluation = open_evaluation(start, options)
-    texts = map(Text, corpus_texts(options.train_set_file, options.skip_bad_rows))
+    texts = map(Text, corpus_texts(options.train_set_file, options))
     query_encoder = queries.row_encoder if queries else None
     pairs = encode_pairs(texts, model.row_encoder, options.train_set_file, query_encoder)
     test = f"; {options.similar_text_pair}: {evaluation.report}" if evaluation else "; no evaluation"

@@ -41,7 +41,7 @@ class RecallEvaluation:
 
     def __init__(self, start: TowerStart, options: TowerTrainingOptions):
         assert options.similar_text_pair is not None
-        corpus = corpus_texts(options.corpus_file, options.skip_bad_rows) if options.corpus_file else []
+        corpus = corpus_texts(options.corpus_file, options) if options.corpus_file else []
         rows = cast(list[Union[LabeledPair, Pair]], list(open_as_one_of(options.similar_text_pair, _KINDS, options)))
         titles = [row.title for row in rows]  # those that do not answer are searched, too
         answers = ((row.query, row.title) for row in rows if getattr(row, "label", RELEVANT) >= RELEVANT)
@@ -51,6 +51,8 @@ class RecallEvaluation:
         self._texts = model.row_encoder.encode(self._set.corpus)
         self._queries = (queries or model).row_encoder.encode_queries(self._set.queries)
         self.report = f"{len(self._set.queries):,} queries, {len(self._set.corpus):,} texts to search"
+        if corpus and not {*corpus} & {*titles}:
+            start.run.report(f"{options.corpus_file}: holds no title of {options.similar_text_pair}; is it their file?")
         towers = [
             Tower(DygraphEngine(one.network, one.signature), one.row_encoder, options.batch_size)
             for one in (model, queries or model)
@@ -153,4 +155,10 @@ def train_tower(
         on_evaluation=on_evaluation,
         apart=APART,
     )
-    return run.train(task)
+    result = run.train(task)
+    if examples.without_negatives and examples.settings.terms.in_batch:
+        run.report(
+            f"in {examples.without_negatives:,} of {examples.batches:,} batches no query had a negative, so they "
+            "taught nothing: take a larger --batch_size, or data with negatives"
+        )
+    return result

@@ -149,11 +149,11 @@ train_demo() {
 }
 
 # Train a tower as the arguments say; without a training file among them on the demo's, and show what the result finds.
-# `train_tower_demo TRAIN FILE FOLDER "RECIPE" "$@"`
+# `train_tower_demo TRAIN FILE FOLDER "RECIPE" RATE "$@"`; RATE: the learning rate from the starter encoder.
 train_tower_demo() {
-    local command="$1" train="$DEMO_DATA/recall/$2" folder="$3" output results recipe=()
+    local command="$1" train="$DEMO_DATA/recall/$2" folder="$3" rate="$5" output results recipe=()
     read -ra recipe <<<"$4"
-    shift 4
+    shift 5
     ensure_environment
     if has_any "$TRAIN_NAMES" "$@" || wants_help "$@"; then
         run_python "$ROOT/recall/$command.py" "$@"
@@ -174,7 +174,7 @@ train_tower_demo() {
     has_any "$OUTPUT_NAMES" "$@" || recipe+=(--save_dir "$folder")
     if ! has_any "$START_NAMES" "$@"; then
         ensure_starter
-        recipe+=(--model_name_or_path "$STARTER" --pooling mean --learning_rate 5e-4 --new_parts_factor 1)
+        recipe+=(--model_name_or_path "$STARTER" --pooling mean --learning_rate "$rate" --new_parts_factor 1)
     fi
     run_python "$ROOT/recall/$command.py" --train_set_file "$train" "${recipe[@]}" "$@"
 

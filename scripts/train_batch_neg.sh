@@ -9,4 +9,4 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
 train_tower_demo train_batch_neg train.csv "$DEMO_TOWER" \
-    "--batch_size 64 --epochs 2 --eval_step 100 --margin 0 --scale 20" "$@"
+    "--batch_size 256 --epochs 4 --eval_step 48 --margin 0 --scale 20" 1e-3 "$@"

@@ -8,4 +8,5 @@ set -euo pipefail
 # shellcheck source=scripts/demo.sh
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
-train_tower_demo train_simcse train_unsupervised.csv "$ROOT/checkpoint/simcse" "--batch_size 64 --eval_step 60" "$@"
+train_tower_demo train_simcse train_unsupervised.csv "$ROOT/checkpoint/simcse" "--batch_size 64 --eval_step 60" \
+    5e-4 "$@"

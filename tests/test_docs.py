@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import paddle_ranker
 from paddle_ranker.commands.registry import COMMANDS, OF_KIND
 from paddle_ranker.recipes import RECIPES
 from tests.conftest import REPOSITORY, load_script
@@ -108,6 +109,14 @@ def test_code_that_is_shown_is_code_that_is_tested() -> None:
         for shown in SHOWN.finditer(page.read_text(encoding="utf-8")):
             code = (REPOSITORY / shown["file"]).read_text(encoding="utf-8")
             assert shown["code"] in code if shown["of"] == "part of" else shown["code"] == code, shown["file"]
+
+
+def test_python_can_train_whatever_the_page_lists() -> None:
+    page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([a-z-]+)` \| `paddle-ranker ([a-z-]+)` \|", page, re.M)
+    assert sorted(command for _, command in listed) == sorted(name for name, one in COMMANDS.items() if one.options)
+    assert [command.replace("train-", "") for _, command in listed] == [name for name, _ in listed]
+    assert [name for name, _ in listed if name not in str(paddle_ranker.train.__doc__)] == []
 
 
 def test_contributing_shows_every_extension() -> None:

@@ -175,6 +175,10 @@ def test_published_scripts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("corpus.csv").write_text("深度\t学习\n语言\n", encoding="utf-8")
+    bad = Path("bad.csv")
+    bad.write_text("深度\n\n语言\n", encoding="utf-8")
+    assert feature_extract(["--model_dir", str(tower), "--corpus_file", "bad.csv"]) == 1
+    assert "bad.csv, line 2: an empty line" in capsys.readouterr().err
     assert feature_extract(["--model_dir", str(tower), "--corpus_file", "corpus.csv"]) == 0
     model = Tower.open(tower)
     np.testing.assert_allclose(np.load("corpus_embedding.npy"), model.vectors(["深度\t学习", "语言"]), atol=1e-6)
@@ -186,6 +190,18 @@ def test_published_scripts(
     assert printed == pytest.approx(wanted.tolist(), abs=2e-6)
     assert main(["predict", str(tower), "--input", "pairs.tsv", "--output_emb_size", "7"]) == 2
     assert "have 16 numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "says"),
+    [("int8", np.nan, "not finite"), ("float32", np.inf, "not finite"), ("float16", 7e4, "float16 ends at 65504")],
+)
+def test_vectors_that_cannot_be_stored_are_named(dtype: str, number: float, says: str, tmp_path: Path) -> None:
+    file = VectorFile(tmp_path / "v.npy", dtype, {})
+    file.append(np.ones((4, 2), np.float32))
+    with pytest.raises(DataError, match=rf"v\.npy, text 6: its vector holds .*{says}"):
+        file.append(np.array([[6e4, 1], [1, number]], np.float32))
+    file.close()
 
 
 def test_no_texts_and_files_that_are_none(tower: Path, tmp_path: Path) -> None:

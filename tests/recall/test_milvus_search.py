@@ -41,7 +41,7 @@ def test_rows_are_put_whole_found_again_and_refused_by_number(
     texts_file, vectors_file, uri = given[1::2]
     for data, embedding, address, more, says in (
         (texts_file, "bad.npy", uri, ["--insert"], "row 7: its vector"),
-        ("long.csv", vectors_file, uri, ["--insert"], "text 4: 66,000 bytes"),
+        ("long.csv", vectors_file, uri, ["--insert"], "line 4: 66,000 bytes"),
         (texts_file, vectors_file, uri, ["--search", "--index", "31"], "--index 31"),
         (texts_file, vectors_file, "http://127.0.0.1:1", ["--search"], "Milvus failed"),
         (texts_file, vectors_file, uri, [], "--insert or --search"),

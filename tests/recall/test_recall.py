@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paddle_ranker.errors import DataError
 from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import save_tower, start_tower
+from paddle_ranker.options.files import join_files
 from paddle_ranker.retrieval.vectors import Tower
 from recall import evaluate, recall
+from recall.results import corpus_texts
 from tests.conftest import REPOSITORY as ROOT
 from tests.tiny import HAN, write_encoder
 
@@ -106,12 +109,17 @@ def test_the_published_lines_are_the_share_of_answers_found(tmp_path: Path, caps
     wanted = [(1, 1 / 3), (5, 1.0), (10, 1.0), (20, 1.0), (50, 1.0)]
     assert out.splitlines()[:5] == [f"recall@{cut}={round(100 * share, 3)}" for cut, share in wanted]
     assert [line for line in out.splitlines() if "BM25" in line and line.startswith("  ")]
-    status, out, _ = call(evaluate.main, capsys, *files, "--corpus_file", corpus, "--format", "json", "--recall_num", 2)
-    systems = json.loads(out)["systems"]
-    assert list(systems) == ["found", "BM25 (words)", "BM25 (bigrams)"]
-    measures = {name: one["value"] for name, one in systems["found"]["measures"].items()}
-    assert measures["r@5"] == pytest.approx((1 + 1 / 2 + 1) / 3)
-    assert measures["mrr@10"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+    values = {}
+    for count in (2, 20):
+        more = ["--corpus_file", corpus, "--format", "json", "--recall_num", count]
+        status, out, _ = call(evaluate.main, capsys, *files, *more)
+        systems = json.loads(out)["systems"]
+        assert list(systems) == ["found", "BM25 (words)", "BM25 (bigrams)"]
+        values[count] = {name: one["value"] for name, one in systems["found"]["measures"].items()}
+    assert not [name for name in values[2] if "@" in name and not name.endswith("@1")]  # of two there is no r@5
+    assert values[2]["r@1"] == 1 / 3 and values[2]["map"] == pytest.approx((1 / 2 + 1 / 2 * 1 / 2 + 1) / 3)
+    assert {"r@20", "ndcg@10"} <= values[20].keys() and "r@50" not in values[20]
+    assert values[20]["r@5"] == 1 and values[20]["mrr@10"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
 
 
 def test_a_query_without_results_counts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,3 +141,18 @@ def test_the_folder_s_commands_find_its_modules_beside_recall_py() -> None:
     """`python recall/recall.py` has the folder first on the path, where `recall` is that file."""
     program = f"import sys; sys.path.insert(0, {str(ROOT / 'recall')!r}); import recall.results, recall.commands"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_a_corpus_is_lines_or_a_column_of_texts_in_several_files_too(tmp_path: Path) -> None:
+    lines = written(tmp_path / "lines.csv", "水稻\t病害", "text", "水稻")
+    table = written(tmp_path / "table.tsv", "id\ttext", "a\t水稻", "b\t护理")
+    named = written(tmp_path / "named.tsv", "title\tlang", "教育\tzh")
+    rows = written(tmp_path / "rows.jsonl", '{"id": "c", "title": "经济"}', '{"_id": "d", "title": "a", "text": "b"}')
+    names = join_files([str(path) for path in (lines, table, named, rows)])
+    assert corpus_texts(names) == ["水稻\t病害", "text", "水稻", "护理", "教育", "经济", "a b"]
+    (tmp_path / "beir").mkdir()
+    rows.rename(tmp_path / "beir" / "corpus.jsonl")
+    assert corpus_texts(str(tmp_path / "beir")) == ["经济", "a b"]
+    assert corpus_texts(str(written(tmp_path / "one.csv", "text", "水稻"))) == ["水稻"]
+    with pytest.raises(DataError, match="line 2: an empty line"):
+        corpus_texts(str(written(tmp_path / "bad.csv", "水稻", "", "护理")))

@@ -13,17 +13,20 @@ import pytest
 from paddle import nn
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.training.state import APART_FILE
 from recall import train_batch_neg, train_simcse
 from recall.loss import parse_tower_loss
 from recall.model import InBatchExamples
+from recall.options import TowerTrainingOptions
+from recall.start import start_tower_training
 from recall.train_batch_neg import TrainBatchNegOptions
+from recall.train_simcse import TrainSimcseOptions
 from tests.conftest import REPOSITORY, commands_here
 from tests.fake_teacher import Server, tei
-from tests.tiny import HAN, write_encoder, write_ranker
+from tests.tiny import CONFIG, HAN, write_encoder, write_ranker
 from tests.training.test_distributed import Launched
 
 unit, server = pytest.mark.unit, pytest.mark.server
@@ -36,9 +39,10 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny encoder, pairs, triples of which some are of one pair, texts and a file to evaluate on."""
+    """A folder: a tiny encoder with a trained pooler, pairs, triples (some of one pair), texts, a file to test on."""
     folder = tmp_path_factory.mktemp("data")
-    write_encoder(folder / "encoder")
+    file = write_encoder(folder / "encoder") / PARAMETERS_FILE
+    save_arrays({**load_arrays(file), "pooler.dense.bias": np.full(CONFIG.hidden_size, 0.01, "float32")}, file)
     random = np.random.RandomState(0)
     words = ["".join(random.choice(HAN, random.randint(2, 6))) for _ in range(30)]
     pairs = [f"{word}\t{word}的研究{'论' * (i % 5)}" for i, word in enumerate(words)]
@@ -230,6 +234,29 @@ def test_simcse_sees_a_text_by_two_masks_and_drops_the_pooler(
 
 
 @unit
+def test_nothing_is_learned_from_a_pooler_that_nobody_trained(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_encoder(tmp_path / "new")
+    of_two = {"towers": 2}
+
+    def pooling(encoder: Path, kind: type[TowerTrainingOptions], **given: Any) -> str:
+        options = kind(train_set_file="", model_name_or_path=str(encoder), save_dir=str(tmp_path / "out"), **given)
+        without_pooler = isinstance(options, TrainSimcseOptions) and options.without_pooler
+        return start_tower_training(options, without_pooler=without_pooler).model.info.pooling
+
+    assert pooling(tmp_path / "new", TrainBatchNegOptions, **of_two) == "mean"
+    assert capsys.readouterr().err.count("has no trained pooler: vectors are the mean") == 1
+    assert pooling(tmp_path / "new", TrainSimcseOptions) == "mean"
+    asked = {"pooling": "pooler"}, {"infer_with_fc_pooler": True}
+    assert [pooling(tmp_path / "new", TrainSimcseOptions, **given) for given in asked] == ["first", "pooler"]
+    capsys.readouterr()
+    assert pooling(data / "encoder", TrainBatchNegOptions, **of_two) == "pooler"
+    assert pooling(data / "encoder", TrainSimcseOptions) == "first"
+    assert "pooler" not in capsys.readouterr().err
+
+
+@unit
 @pytest.mark.parametrize(
     ("given", "parts", "size"),
     [({}, 1, 32), ({"micro_batch": 8}, 4, 8), ({"micro_batch": 5}, 8, 4),
@@ -256,6 +283,18 @@ def test_a_batch_is_cut_into_equal_parts(data: Path, given: dict[str, Any], part
 def test_what_cannot_be_meant_is_refused(data: Path, given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         _ = TrainBatchNegOptions(train_set_file=str(data / "train.csv"), **given).terms
+
+
+@unit
+def test_what_teaches_nothing_is_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("--model", "encoder", "--max_steps", "2", "--batch_size", "1", "--train", "train.csv")
+    assert run(data, train_batch_neg, *more, "--output", tmp_path / "one") == 0
+    assert "in 2 of 2 batches no query had a negative, so they taught nothing" in capsys.readouterr().out
+    lists = ("--loss", "in_batch+kl+0.1*margin_mse", "--teacher", "nobody")  # which is not opened
+    assert run(data, train_batch_neg, *more, "--output", tmp_path / "lists", *lists) == 1
+    assert "--loss kl and margin_mse: compares the own title of a query with its neg" in capsys.readouterr().err
+    assert run(data, train_batch_neg, *more[:-1], "triples.csv", "--output", tmp_path / "triples") == 0
+    assert "taught nothing" not in capsys.readouterr().out
 
 
 @unit

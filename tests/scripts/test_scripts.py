@@ -135,7 +135,8 @@ def test_the_device_that_is_typed_is_used_to_the_end(checkout: Path) -> None:
 def test_a_tower_shows_what_it_finds(checkout: Path) -> None:
     few = checkout / "pairs.csv"
     few.write_text("转基因甜瓜论文\t转基因甜瓜\n水稻\t水稻的病害\n", encoding="utf-8")
-    more = ("--max_steps", "2", "--test", str(few), "--output", str(checkout / "t"), "--hnsw_m", "100")
+    few_steps = ("--max_steps", "2", "--batch_size", "8")
+    more = (*few_steps, "--test", str(few), "--output", str(checkout / "t"), "--hnsw_m", "100")
     done = script(checkout, "train_batch_neg.sh", *more)
     assert done.returncode == 0, done.stderr
     assert "2 queries, 2 texts to search" in done.stdout and "--hnsw_m: evaluations search exactly" in done.stderr

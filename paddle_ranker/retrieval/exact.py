@@ -19,6 +19,7 @@ Vectors = NDArray[np.float32]
 TYPES = ("float32", "float16", "int8")
 _CELLS = 1 << 18  # products, and numbers of vectors that are not float32, held at once: what the caches hold
 _QUERIES = 512  # searched for at once
+_SPARE = 16  # found beyond what is asked for: copies of a text whose products differ in their last bits
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,16 @@ class VectorPart:
     first: int
 
 
+def products_with(query: Vectors, vectors: Vectors) -> Vectors:
+    """Return the product of each vector, `[n, size]`, with a query, `[size]`: `[n] float32`.
+
+    A vector's product depends on nothing beside it. Those of a matrix product do: what is left over at the end of a
+    block, or of few queries, is summed in another order, so copies of a text would have different scores.
+    """
+    found: Vectors = np.einsum("ij,j->i", vectors, query)
+    return found
+
+
 def add_exact(best: Sequence[Best], part: VectorPart, mask: Optional[Booleans], queries: Vectors) -> None:
     """Add the products of each query with the vectors of a part that a mask allows to the best of that query."""
     if not best:
@@ -105,18 +116,28 @@ def nearest(
         queries: `[q, size]`.
         mask: `[n] bool`, which vectors may be found; None: all.
 
-    Returns their indices, `[q, k]` int64, and the products, `[q, k]`; equal products keep the order of the vectors.
+    Returns their indices, `[q, k]` int64, and the products, `[q, k]` (of `products_with`); equal products keep the
+    order of the vectors.
     """
     stored = vectors if isinstance(vectors, StoredVectors) else StoredVectors(vectors)
-    k = min(k, len(stored) if mask is None else int(np.count_nonzero(mask)))
+    most = len(stored) if mask is None else int(np.count_nonzero(mask))
+    k = min(k, most)
     numbers, products = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     for start in range(0, len(queries) if k else 0, _QUERIES):
         part = np.ascontiguousarray(queries[start : start + _QUERIES], np.float32)
-        best = BestRows(len(part), k)
+        best = BestRows(len(part), min(k + _SPARE, most))
         for rows, block in _blocks(stored, mask, len(part)):
             best.add(rows, part @ block.T)
-        numbers[start : start + len(part)], products[start : start + len(part)] = best.found()
+        for row, (query, found) in enumerate(zip(part, best.found()[0]), start):
+            numbers[row], products[row] = _first(found, products_with(query, stored.rows(found)), k)
     return numbers, products
+
+
+def _first(numbers: Integers, products: Vectors, k: int) -> tuple[Integers, Vectors]:
+    """Return the `k` largest products and their numbers, equal ones by number; what is no number comes last."""
+    products = np.where(np.isnan(products), -np.inf, products).astype(np.float32)
+    order = np.lexsort((numbers, -products))[:k]
+    return numbers[order], products[order]
 
 
 def _blocks(stored: StoredVectors, mask: Optional[Booleans], queries: int) -> Iterator[tuple[Integers, Vectors]]:

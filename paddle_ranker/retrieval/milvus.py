@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from paddle_ranker.errors import DataError, DependencyError, RankerError, brief
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
-from paddle_ranker.retrieval.exact import Vectors, add_exact
+from paddle_ranker.retrieval.exact import Vectors, add_exact, products_with
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.retrieval.segments import Segment
@@ -243,7 +243,7 @@ class MilvusSearch:
             rows = np.array(sorted(place.row for place in places if place.part == number), np.int64)
             rows = rows if allowed is None else rows[allowed[number][rows]]
             if len(rows) and part.segment.vectors is not None:
-                best.add(rows + part.first, part.segment.vectors.rows(rows) @ query)
+                best.add(rows + part.first, products_with(query, part.segment.vectors.rows(rows)))
                 total += len(rows)
         return best.found() if total >= min(k, left) else self._exactly(now, query[None], k, allowed)[0]
 

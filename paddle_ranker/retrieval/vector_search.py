@@ -12,7 +12,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval import faiss_index
 from paddle_ranker.retrieval.best import Best
-from paddle_ranker.retrieval.exact import VectorPart, Vectors, add_exact
+from paddle_ranker.retrieval.exact import VectorPart, Vectors, add_exact, products_with
 from paddle_ranker.retrieval.faiss_index import FaissSegment
 from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.retrieval.segments import WriteIndex
@@ -77,5 +77,5 @@ def search_vectors(
             if len(rows) < most:  # a filter can cut a graph to pieces
                 add_exact(best[row : row + 1], part, mask, queries[row : row + 1])
             else:
-                best[row].add(rows + part.first, part.vectors.rows(rows) @ queries[row])
+                best[row].add(rows + part.first, products_with(queries[row], part.vectors.rows(rows)))
     return [one.found() for one in best]

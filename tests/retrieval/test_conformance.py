@@ -140,8 +140,8 @@ def test_small_types_find_the_same(tmp_path: Path, dtype: str) -> None:
         collection.add(documents, vectors_of)
         stored = StoredVectors.of(vectors_of([one.text for one in documents]), dtype)
         for query, hits in zip(vectors_of(["水稻", "b"]), collection.search("vectors", vectors_of(["水稻", "b"]), 50)):
-            products = stored.block(0, 50) @ query
-            np.testing.assert_allclose(hits.scores, np.sort(products)[::-1], rtol=1e-5)
+            products = stored.block(0, 50).astype(np.float64) @ query
+            np.testing.assert_allclose(hits.scores, np.sort(products)[::-1], rtol=1e-5, atol=1e-6)
             assert abs(hits.scores[0] - float(np.dot(vector_of(documents[int(hits.ids[0][1:])].text), query))) < 0.02
 
 

@@ -39,6 +39,24 @@ def test_the_nearest_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch, c
     np.testing.assert_array_equal(products, scores)
 
 
+@pytest.mark.parametrize("size", [3, 37, 256, 312])
+def test_the_product_of_a_vector_depends_on_nothing_beside_it(size: int) -> None:
+    random = np.random.default_rng(2)
+    vectors = random.normal(size=(61, size)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[[5, 17, 40, 58, 59, 60]] = vectors[0]  # copies of a text
+    queries = random.normal(size=(9, size)).astype(np.float32)
+    queries[3] = vectors[0]
+    numbers, products = nearest(vectors, queries, 61)
+    by_number = np.take_along_axis(products, np.argsort(numbers, axis=1), 1)
+    assert numbers[3, :7].tolist() == [0, 5, 17, 40, 58, 59, 60] and len(set(products[3, :7])) == 1
+    for count in (1, 2, 7, 60):
+        for first in range(0, 61 - count + 1, 9):
+            alone, found = nearest(vectors[first : first + count], queries[3:4], count)
+            np.testing.assert_array_equal(found[0], by_number[3, first + alone[0]])
+    np.testing.assert_array_equal(nearest(vectors, queries, 5)[0], numbers[:, :5])
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_vectors_of_fewer_bits_are_searched_as_what_they_stand_for(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     monkeypatch.setattr("paddle_ranker.retrieval.exact._CELLS", 300)

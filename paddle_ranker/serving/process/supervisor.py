@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Callable, NoReturn
+from typing import Callable, NoReturn, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.serving.core.config import ServeConfig
@@ -137,18 +137,24 @@ class _Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         first = not self._announced
-        pid = os.fork()
-        if pid == 0:
-            self._run_worker(first)
+        # A signal to the worker waits until it heeds signals: before, it has the handlers of this process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._run_worker(first, before)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         slot.pid, slot.started = pid, time.monotonic()
 
-    def _run_worker(self, first: bool) -> NoReturn:
-        """Run a worker in this process, which was forked for it, and end the process."""
+    def _run_worker(self, first: bool, mask: set[Union[int, signal.Signals]]) -> NoReturn:
+        """Run a worker in this process, which was forked for it, and end the process; `mask`: signals that wait."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
             for number in (*_SIGNALS, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for descriptor in (self._life_end, self._ready_pipe, self._wake, self._wake_end):
                 os.close(descriptor)
             os.setpgid(0, 0)  # a terminal's Ctrl-C is for the supervisor, which passes it on

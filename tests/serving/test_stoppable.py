@@ -16,6 +16,7 @@ from paddle_ranker.serving.core import apart
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
 from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
 from tests.serving_cases import SECONDS, until
+from tests.started import until_in_loop
 
 pytestmark = pytest.mark.unit
 
@@ -53,17 +54,24 @@ def test_work_that_is_waited_for_is_done_and_its_errors_are_raised() -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "too late"])
-def test_work_that_nobody_waits_for_ends_at_its_next_step_and_gives_its_share_back_then(how: str) -> None:
+def test_work_that_nobody_waits_for_ends_at_its_next_step_and_gives_its_share_back_then(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work, steps, waits = StoppableWork(1, name="test", what="it was done"), Steps(), Steps()
 
     async def leave() -> None:
-        asked = asyncio.ensure_future(work.run(3, later(SECONDS if how == "cancelled" else 0.3), steps))
-        behind = asyncio.ensure_future(work.run(4, later(), waits))
-        await asyncio.get_running_loop().run_in_executor(None, steps.started.wait, SECONDS)
+        loop, passed = asyncio.get_running_loop(), [0.0]
+        real = loop.time
+        monkeypatch.setattr(loop, "time", lambda: real() + passed[0])
+        asked = asyncio.ensure_future(work.run(3, later(), steps))
+        behind = asyncio.ensure_future(work.run(4, later(3 * SECONDS), waits))
+        await until_in_loop(steps.started.is_set)
         assert work.under_way == 7
         behind.cancel()  # it has not begun, and never will
         if how == "cancelled":
             asked.cancel()
+        else:
+            passed[0] = 2 * SECONDS
         found: Any = await asyncio.gather(asked, behind, return_exceptions=True)
         assert isinstance(found[1], asyncio.CancelledError)
         if how == "cancelled":

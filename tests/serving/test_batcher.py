@@ -47,6 +47,11 @@ class Queue:
         until(lambda: len(self.engine.batches) == 1)
         return busy
 
+    def release(self, batcher: Batcher) -> None:
+        """Let the engine go on when all rows that wait are encoded, so that it finds them together."""
+        until(lambda: batcher._encoded_rows == batcher.queued_rows)
+        self.engine.gate.set()
+
     def close(self) -> None:
         self.engine.gate.set()
         for batcher in self.opened:
@@ -65,7 +70,7 @@ def test_jobs_that_wait_together_are_computed_together(queue: Queue) -> None:
     batcher = queue.open()
     busy = queue.hold(batcher)
     jobs = [Submitted(batcher, ["a"], [title]) for title in ("b", "c", "d", "e", "f")]
-    queue.engine.gate.set()
+    queue.release(batcher)
     assert [job.result() for job in jobs] == [expected(queue.scorer, ["a"], [t]) for t in ("b", "c", "d", "e", "f")]
     busy.result()
     assert [len(batch) for batch in queue.engine.batches] == [1, 5]
@@ -182,7 +187,7 @@ def test_a_pair_that_breaks_the_engine_fails_its_own_request_alone(queue: Queue)
     queue.engine.before = refuse_x
     good = [Submitted(batcher, ["a"], ["b"]), Submitted(batcher, ["a", "c"], ["c", "d"])]
     bad = Submitted(batcher, ["a", "x", "b"], ["b", "b", "b"])
-    queue.engine.gate.set()
+    queue.release(batcher)
     busy.result()
     assert [job.result() for job in good] == [
         expected(queue.scorer, ["a"], ["b"]),
@@ -210,7 +215,7 @@ def test_an_engine_that_fails_fails_its_batch_and_is_logged_whole_once(
 
     queue.engine.before = run_out
     jobs = [Submitted(batcher, ["a"], ["b"]), Submitted(batcher, ["a", "c"], ["c", "d"])]
-    queue.engine.gate.set()
+    queue.release(batcher)
     busy.result()
     for job in jobs:
         with pytest.raises(Fault, match=r"the engine failed \(RuntimeError\)"):
@@ -310,7 +315,7 @@ class Encodings:
 
     def __init__(self, queue: Queue, monkeypatch: pytest.MonkeyPatch):
         self.texts: list[list[str]] = []
-        self.during: Callable[[int], None] = lambda number: None
+        self.during: Callable[[int], object] = lambda number: None
         real = queue.scorer.encode
 
         def encode(queries: Sequence[str], titles: Sequence[str]) -> Columns:
@@ -337,9 +342,12 @@ def test_long_texts_are_encoded_in_parts_and_scored_as_at_once(
     wanted = expected(queue.scorer, queries, titles)
     seen = Encodings(queue, monkeypatch)
     busy = queue.hold(opened)
+    submitted = threading.Event()
+    seen.during = lambda number: submitted.wait(SECONDS)
     Submitted.order.clear()
     before, job = Submitted(opened, ["a"], ["b"]), Submitted(opened, queries, titles)
     after = Submitted(opened, ["c"], ["d"])
+    submitted.set()
     queue.engine.gate.set()
     assert job.result() == wanted and job.job.tokens == int(queue.encoder.encode(queries, titles).lengths.sum())
     for small in (busy, before, after):

@@ -1,6 +1,7 @@
 """A plugin for tests: the network computes nothing while a file is there.
 
-Servers load it by `PADDLE_RANKER_PLUGINS=tests.held_engine`; `HELD` names the file.
+Servers load it by `PADDLE_RANKER_PLUGINS=tests.held_engine`; `HELD` names the file. A file `begun` beside it says that
+rows wait in the network.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ _run = DygraphEngine.run
 
 
 def _held(engine: DygraphEngine, arrays: Arrays) -> Arrays:
-    while Path(os.environ["HELD"]).exists():
+    held = Path(os.environ["HELD"])
+    while held.exists():
+        held.with_name("begun").touch()
         time.sleep(0.01)
     return _run(engine, arrays)
 

@@ -480,10 +480,11 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
         # Its caller's time runs while the body is on its way.
         body = json.dumps({"query": texts[2], "documents": documents, "input": documents}).encode()
         for path in ("/v1/vectors", "/v1/nearest"):
-            fields = f"Host: a\r\nX-Request-Timeout-Ms: 200\r\nContent-Length: {len(body)}\r\n\r\n"
+            fields = f"Host: a\r\nX-Request-Timeout-Ms: 200\r\nContent-Length: {len(body)}\r\n"
             with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
-                connection.sendall(f"POST {path} HTTP/1.1\r\n{fields}".encode())
-                time.sleep(1.0)
+                connection.sendall(f"POST {path} HTTP/1.1\r\n{fields}Expect: 100-continue\r\n\r\n".encode())
+                assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"  # the head was read
+                time.sleep(0.3)
                 connection.sendall(body)
                 assert connection.makefile().readline().split()[1] == "504", path
         assert get(port, "/ready")[0] == 200
@@ -494,10 +495,10 @@ def test_a_protocol_asks_for_the_key_is_counted_and_answers_before_the_server_st
     from paddle_ranker import Ranker
 
     ranker = write_ranker(tmp_path / "ranker")
-    # A request waits two seconds for others: long enough to be in flight when the signal comes.
-    options = ("--cpu_threads", "1", "--max_wait_us", "2000000")
-    environment = {"PADDLE_RANKER_PLUGINS": "tests.extensions.own_protocol", "PADDLE_RANKER_API_KEY": "a-key"}
-    with started_server(ranker, tmp_path / "server", *options, **environment) as (server, [port]):
+    held = tmp_path / "held"  # while it is there, nothing is computed
+    plugins = "tests.extensions.own_protocol,tests.held_engine"
+    environment = {"PADDLE_RANKER_PLUGINS": plugins, "PADDLE_RANKER_API_KEY": "a-key", "HELD": str(held)}
+    with started_server(ranker, tmp_path / "server", "--cpu_threads", "1", **environment) as (server, [port]):
         server.until(lambda: get(port, "/ready")[0] == 200)
         probability = f"{Ranker.load(ranker).score(['深度'], ['深度学习'])[0]:.6f}"[:6]
         for cells, wanted in (
@@ -512,10 +513,13 @@ def test_a_protocol_asks_for_the_key_is_counted_and_answers_before_the_server_st
             assert f'ranker_requests_total{{outcome="{outcome}",protocol="line"}} {count}.0' in figures
         server.until(lambda: len(re.findall(r'"protocol": ?"line"', server.output)) == 4)
         asked = "RANK 深度\t深度学习\ta-key\n".encode()
+        held.touch()
         with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
             connection.sendall(2 * asked)
-            server.until(lambda: re.search(r"^ranker_queue_pairs\S* 1", get(port, "/metrics")[1], re.M) is not None)
+            server.until((tmp_path / "begun").exists)
             server.process.terminate()
+            server.until(lambda: '"event": "stop"' in server.output)
+            held.unlink()
             answers = connection.makefile().readlines()
         assert len(answers) == 1 and answers[0].startswith(probability)  # the second request was not begun
         assert server.process.wait(SECONDS) == 0

@@ -346,6 +346,19 @@ def test_who_leaves_is_noticed(live: LiveService, how: str) -> None:
     assert live.service.cancelled == len(live.service.calls) == len(LEAVING)
 
 
+@pytest.mark.parametrize("port", PORTS)
+def test_who_leaves_behind_more_than_is_read_is_noticed(live: LiveService, port: str) -> None:
+    live.hold()
+    with connect(live, REQUEST, request(b"", b"Content-Length: 1000000", length=False), port=port) as connection:
+        until(lambda: live.service.waiting == 1)
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # until the system takes no more: its end will come behind that
+                connection.send(bytes(65536))
+    until(lambda: live.service.waiting == 0)
+    assert live.service.cancelled == len(live.service.calls) == 1
+
+
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 

@@ -440,7 +440,8 @@ class HttpConnection(asyncio.Protocol):
         """End the connection if the client has left while its request is worked on, even if that was not reported.
 
         A client that has left cannot be told from one that has only finished sending, until it is sent something: if
-        it has left, a reset comes back. An interim response serves for that; HTTP/1.1 allows any number of them.
+        it has left, a reset comes back. An interim response serves for that; HTTP/1.1 allows any number of them. Nor
+        is it known of one whose further requests are not read yet: its end may come behind more than the system takes.
         """
         running = self._running
         if running is None or not (self._sent_all or not self._is_reading) or self.transport.is_closing():
@@ -448,5 +449,5 @@ class HttpConnection(asyncio.Protocol):
         peer = look_at(self.transport)
         if peer.left:
             self.transport.abort()
-        elif self._sent_all or peer.sent_all:
+        elif self._sent_all or peer.sent_all or self._queue:
             running.tell_to_wait()

@@ -237,6 +237,7 @@ def test_an_answer_without_signals_tells_what_its_stages_measured(open_page: Ope
 
 def test_settings_are_asked_for(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site))
+    drawn(page)
     page.click("#settings summary")
     assert not {"fusion", "recall"} & site.asked[0].keys()  # the server's own
     page.select_option("[name=fusion]", "weighted")
@@ -260,7 +261,9 @@ def test_clicks_and_judgments_are_logged(open_page: OpenPage, site: Site) -> Non
     page.wait_for_selector(".verdict")
     second = page.locator(ROW).nth(1)
     hit = answer(ASKED, "")["hits"][1]
-    for _ in range(3):  # open, close, open: one click
+    with page.expect_response("**/v1/feedback"):
+        second.locator(".ask-why").click()
+    for _ in range(2):  # close, open: no other click
         second.locator(".ask-why").click()
     with page.expect_response("**/v1/feedback"):
         second.locator(".irrelevant").click()

@@ -98,7 +98,7 @@ async function undo() {
 }
 
 function skip() {
-  if (!pairs.length) return;
+  if (!pairs.length || isSending) return;
   skipped += 1;
   next();
 }

@@ -67,7 +67,7 @@ def test_what_is_not_answered_yet_is_of_the_budget(tmp_path: Path) -> None:
         await until_in_loop(lambda: budget.held == 0)
 
         greedy, end = await connect()
-        end.write(begin + frame(DATA, 1, 16_000) * 20)  # above three quarters
+        end.write(begin + frame(DATA, 1, 16_000) * 400)  # above three quarters, and still on its way then
         answer = await greedy.read()
         assert answer[3] == GOAWAY and b"have the 400,000 bytes" in answer
         await until_in_loop(lambda: budget.held == 0)
@@ -111,7 +111,7 @@ def test_a_client_that_is_sent_away_and_reads_nothing_holds_nothing(tmp_path: Pa
         relays[0].check(time.monotonic())
         relays[0].check(time.monotonic() + 11)
         left = relays[0].transport.get_write_buffer_size()
-        assert relays[0].transport.is_closing() and budget.held == left > 0  # it may be reading
+        assert budget.held == left > 0  # it may be reading
         relays[0].check(time.monotonic() + 21)
         assert not relays[0].transport.get_write_buffer_size()
         await until_in_loop(lambda: budget.held == 0)
@@ -149,7 +149,7 @@ def test_frames_that_carry_nothing_are_read_slowly(tmp_path: Path) -> None:
         await until_in_loop(lambda: len(received) == len(PREFACE) + len(requests))
         assert not relays[0]._pace.waits  # 8,000 frames are paid for by their bytes
         writer.write(unknown * 400_000)
-        await until_in_loop(lambda: relays[0]._pace.owes)
+        await until_in_loop(lambda: relays[0]._pace.waits and relays[0]._pace.owes)
         assert not relays[0].transport.is_reading()
         relays[0].fill(False)
         assert not relays[0].transport.is_reading()

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Optional, cast
 
-from paddle_ranker.serving.core.connections import Connections, Unsent
+from paddle_ranker.serving.core.connections import Connections, Unsent, close_lingering
 from paddle_ranker.serving.core.peers import look_at
 from paddle_ranker.serving.core.turns import REQUEST, Pace
 
@@ -178,6 +178,7 @@ class Relay(asyncio.Protocol):
         self._waiting = bytearray()  # what the client has sent and was not passed on
         self._other: Optional[asyncio.Transport] = None
         self._task: Optional[asyncio.Task[None]] = None
+        self._has_ended = False  # what still comes is discarded
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connect with the other server."""
@@ -188,6 +189,8 @@ class Relay(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the client sends."""
+        if self._has_ended:
+            return
         self._moved = time.monotonic()
         self._waiting += data
         self._pass_on()
@@ -197,8 +200,8 @@ class Relay(asyncio.Protocol):
         self._moved = time.monotonic()
         self._returned += len(data)
         self._streams.answered(data, self._moved)
-        self._buffered.set(self._streams.held + len(self._waiting))
-        if not self.transport.is_closing():
+        if not self._is_over():
+            self._buffered.set(self._streams.held + len(self._waiting))
             self._unsent.write(data)
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
@@ -227,7 +230,7 @@ class Relay(asyncio.Protocol):
         if now - self._moved > self._idle_seconds:
             self.transport.abort()
         self._unsent.check(now)
-        if self.transport.is_closing():
+        if self._is_over():
             return
         if not self.transport.is_reading() and look_at(self.transport).sent_all:
             self.transport.abort()  # as where it is read from: who closes his side has left
@@ -253,16 +256,24 @@ class Relay(asyncio.Protocol):
         self._is_full = is_full
         self._read_or_pause()
 
+    def other_is_lost(self) -> None:
+        """Close the connection: the other side is gone."""
+        if not self._has_ended:
+            self.transport.close()
+
+    def _is_over(self) -> bool:
+        return self._has_ended or self.transport.is_closing()
+
     def _pass_on(self) -> None:
         """Pass on what the client has sent, in slices, as long as the pace allows."""
-        while self._waiting and self._other is not None and not self.transport.is_closing() and self._pace.may_read():
+        while self._waiting and self._other is not None and not self._is_over() and self._pace.may_read():
             size = self._pace.slice(_SLICE)
             data = bytes(self._waiting[:size])
             del self._waiting[:size]
             self._streams.sent(data, self._moved)
             self._tell_pace(len(data))
             self._other.write(data)
-        if not (self._buffered.set(self._streams.held + len(self._waiting)) or self.transport.is_closing()):
+        if not (self._is_over() or self._buffered.set(self._streams.held + len(self._waiting))):
             self._end(str(self._buffered.refusal()))
         self._read_or_pause()
 
@@ -275,7 +286,7 @@ class Relay(asyncio.Protocol):
     def _read_or_pause(self) -> None:
         if self.transport.is_closing():
             return
-        if self._is_full or self._other is None or self._pace.waits:
+        if not self._has_ended and (self._is_full or self._other is None or self._pace.waits):
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
@@ -302,9 +313,12 @@ class Relay(asyncio.Protocol):
 
     def _end(self, reason: str) -> None:
         """Tell the client why, and close the connection."""
-        if not self.transport.is_closing():
+        if not self._is_over():
+            self._has_ended = True
+            self._waiting.clear()
+            self._read_or_pause()
             self._unsent.write(goaway(ENHANCE_YOUR_CALM, reason))
-            self.transport.close()
+            close_lingering(self.transport)
         self._buffered.end()
         if self._other is not None:
             self._other.abort()  # what it has read of the requests is forgotten
@@ -345,4 +359,4 @@ class _Server(asyncio.Protocol):
         self._relay.fill(False)
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
-        self._relay.transport.close()
+        self._relay.other_is_lost()

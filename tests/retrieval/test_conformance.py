@@ -25,6 +25,7 @@ from paddle_ranker.retrieval.exact import StoredVectors, Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from tests.started import free_ports
 
 pytestmark = pytest.mark.unit
 SIZE = 8
@@ -54,9 +55,7 @@ def documents_of(numbers: Sequence[int], text: str = "水稻病害{} {}") -> lis
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start `milvus-lite server`, and yield its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     command = [str(Path(sys.executable).parent / "milvus-lite"), "server", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen([*command, "--data-dir", str(tmp_path_factory.mktemp("milvus"))], stderr=subprocess.DEVNULL,
                           stdout=subprocess.DEVNULL) as process:  # fmt: skip

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import socket
 import sys
 import tempfile
@@ -135,19 +136,18 @@ def _readable(data: bytes) -> str:
 
 def hold_half(port: int, protocol: str, connections: int) -> str:
     """Send half a request on each of many connections; return how many of them are refused or closed."""
-    data, refused = half_sent(protocol, 4 * _MEGABYTE), 0
+    data = half_sent(protocol, 4 * _MEGABYTE)
+    opened, refused = list[socket.socket](), set[socket.socket]()
     with contextlib.ExitStack() as stack:
         for _ in range(connections):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_SECONDS))
-            try:
-                connection.sendall(data)
-                connection.settimeout(0.05)
-                refused += connection.recv(1000) != b"?"  # an answer, or the end
-            except socket.timeout:
-                continue
-            except OSError:
-                refused += 1
-    return f"{refused} of {connections} refused"
+            opened.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_SECONDS)))
+            with contextlib.suppress(OSError):  # it is refused meanwhile
+                opened[-1].sendall(data)
+        patience = _SECONDS  # for the first; the others are refused soon after it
+        while found := select.select([*{*opened} - refused], [], [], patience)[0]:  # an answer, or the end
+            refused.update(found)
+            patience = 0.2
+    return f"{len(refused)} of {connections} refused"
 
 
 def hold_answers(port: int, data: bytes, connections: int) -> str:

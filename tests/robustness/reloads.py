@@ -23,7 +23,7 @@ from benchmarks.inputs import chosen
 from paddle_ranker import runtime
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
-from tests.started import SECONDS, Started, is_open, started_server
+from tests.started import SECONDS, Started, get, is_open, started_server
 
 ENGINES = ("dygraph", "inference", "onnx", "openvino")
 MOST_GROWTH = 1.3
@@ -79,8 +79,8 @@ class ReloadedServer:
         with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as connection:
             if leave:
                 connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n" + _post("/admin/reload", b""))
-                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")  # so what comes next is being answered
-                time.sleep(0.1)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+                assert get(self.port, "/live")[0] == 200  # so what came before is being answered
             else:
                 connection.sendall(_post("/admin/reload", b""))
                 assert connection.recv(65536).startswith(b"HTTP/1.1 200 "), self._process.output[-2000:]

@@ -39,8 +39,8 @@ TOOLS = (
 # Stand-ins: a Python that answers what setup.sh asks of it, and a uv that makes an environment of one such Python.
 PYTHON = '#!/bin/sh\necho "{version} {version}.7"\n'
 UV = """#!/bin/sh
-echo "$1 $2" >>"$UV_CALLS"
 echo $$ >"$UV_CALLS.process"
+echo "$1 $2" >>"$UV_CALLS"
 [ "$1" = --version ] && exit 0
 [ "$1" = "$UV_FAILS" ] && { echo "error: Failed to fetch: dns error"; exit 1; }
 sleep "${UV_SLEEPS:-0}"

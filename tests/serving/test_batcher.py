@@ -546,7 +546,7 @@ def test_scores_are_those_of_the_ranker(tmp_path: Path, kind: str) -> None:
 @pytest.mark.unit
 def test_closing_ends_all_threads_though_jobs_wait_and_the_engine_is_idle(queue: Queue) -> None:
     for _ in range(100):  # which of the threads wakes first is the system's choice
-        batcher = queue.open(max_wait_us=10_000_000)
+        batcher = queue.open(max_wait_us=2_000_000 * SECONDS)
         waiting = Submitted(batcher, ["a"], ["b"])
-        assert batcher.close(5)
+        assert batcher.close(SECONDS)
         assert len(waiting.result()) == 1

@@ -146,7 +146,9 @@ def test_faults_of_the_service_have_their_status(live: LiveService, caplog: pyte
     assert answered.status_code == 500 and "secret" not in answered.text and "a secret" in caplog.text
     answered = post(live, "/GeneralModelService/train", BODY)
     assert (answered.status_code, answered.headers["x-bd-error-code"]) == (404, "1002")
-    assert requests.get(f"http://127.0.0.1:{live.http}/GeneralModelService/inference", timeout=9).status_code == 405
+    assert (
+        requests.get(f"http://127.0.0.1:{live.http}/GeneralModelService/inference", timeout=SECONDS).status_code == 405
+    )
 
 
 def test_a_deadline_passes(live: LiveService) -> None:

@@ -370,15 +370,15 @@ class Collection:
         first = first_to_merge(sizes)
         if first is None or (most is not None and sum(sizes[first:]) > most):
             return
-        old = now.parts[first:]
-        merged = self._new_segment()
+        old, merged = now.parts[first:], self._new_segment()
         count = merge_segments(merged, [(part.segment, part.live) for part in old], writer_of(now.info.vectors))
         with self._writing():
-            # What was removed meanwhile is removed from the merged one.
+            # What was removed meanwhile is removed from the merged one; a segment before these may have gone, too.
             live = {part.segment.name: part for part in self._now.parts}
             gone = [~live[part.segment.name].mask[part.mask] for part in old if part.segment.name in live]
             if len(gone) < len(old):
                 raise RankerError(f"{self.folder}: a segment went while it was merged; merge again")
+            first = list(live).index(old[0].segment.name)
             self._commit(_Change([SegmentInfo(merged.name, count)], [], merged=_Merged(first, len(old), gone)))
 
     def remove(self, ids: Iterable[str]) -> int:

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.tokens import words_and_bigrams
+from paddle_ranker.retrieval import collection
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.field_values import FieldValues
@@ -215,3 +216,27 @@ def test_who_opens_an_index_while_its_segments_are_deleted_opens_what_is_there_n
         "paddle_ranker.retrieval.generation.read_manifest", lambda folder: next(read, None) or read_manifest(folder)
     )
     assert [one.id for one in open_generation(tmp_path / "index", {}).documents()] == ["d11"]
+
+
+def test_a_segment_that_goes_while_those_after_it_are_merged_takes_no_other_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removals, and additions, go on while segments are merged."""
+    many, few, last = documents_of(range(100)), documents_of(range(100, 108)), documents_of([200])
+    merge = collection.merge_segments
+
+    def beside(*given: Any) -> int:
+        count = merge(*given)
+        assert index.remove([one.id for one in many]) == 100
+        index.add(last, vectors_of, merge=False)
+        return count
+
+    monkeypatch.setattr(collection, "merge_segments", beside)
+    with new_index(tmp_path / "index") as index:
+        index.add(many, vectors_of)
+        for one in few:
+            index.add([one], vectors_of, merge=False)
+        index.merge()
+        assert len(index.info.segments) == 2
+    with Collection.open(tmp_path / "index") as index:
+        assert list(index.documents()) == [*few, *last] and index.verify()

@@ -14,7 +14,6 @@ import pytest
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.tokens import words_and_bigrams
-from paddle_ranker.retrieval import collection
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.field_values import FieldValues
@@ -22,6 +21,7 @@ from paddle_ranker.retrieval.filters import Condition, Filter
 from paddle_ranker.retrieval.generation import open_generation
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo, read_manifest
+from paddle_ranker.retrieval.merging import merge_segments
 
 pytestmark = pytest.mark.unit
 SIZE = 8
@@ -223,15 +223,14 @@ def test_a_segment_that_goes_while_those_after_it_are_merged_takes_no_other_alon
 ) -> None:
     """Removals, and additions, go on while segments are merged."""
     many, few, last = documents_of(range(100)), documents_of(range(100, 108)), documents_of([200])
-    merge = collection.merge_segments
 
     def beside(*given: Any) -> int:
-        count = merge(*given)
+        count = merge_segments(*given)
         assert index.remove([one.id for one in many]) == 100
         index.add(last, vectors_of, merge=False)
         return count
 
-    monkeypatch.setattr(collection, "merge_segments", beside)
+    monkeypatch.setattr("paddle_ranker.retrieval.collection.merge_segments", beside)
     with new_index(tmp_path / "index") as index:
         index.add(many, vectors_of)
         for one in few:

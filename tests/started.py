@@ -47,7 +47,9 @@ class Started:
         """Wait until the condition holds; fail where the command ends before that, if it is to be `running`."""
         end = time.monotonic() + SECONDS
         while not condition():
-            assert not running or self.process.poll() is None, f"it has ended:\n{self.output[-3000:]}"
+            if running and self.process.poll() is not None:
+                assert condition(), f"it has ended:\n{self.output[-3000:]}"  # with this as the last that it did
+                return
             assert time.monotonic() < end, f"nothing came of it:\n{self.output[-3000:]}"
             time.sleep(0.05)
 

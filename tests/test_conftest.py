@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import LONGEST, REPOSITORY
+from tests.started import started
 
 TESTS = """
 import pytest
@@ -35,3 +36,12 @@ def test_a_test_without_a_marker_fails_the_collection_before_a_choice_of_markers
 @pytest.mark.unit
 def test_the_files_that_come_first_are_there() -> None:
     assert [name for name in LONGEST if not (REPOSITORY / "tests" / name).is_file()] == []
+
+
+@pytest.mark.unit
+def test_what_a_command_does_last_is_waited_for_too(tmp_path: Path) -> None:
+    """It may end between a look at what it has done and a look at whether it still runs."""
+    looks = iter([False, True])
+    with started([sys.executable, "-c", ""], tmp_path / "run") as run:
+        run.process.wait()
+        run.until(lambda: next(looks))

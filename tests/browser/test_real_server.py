@@ -6,6 +6,7 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -85,11 +86,24 @@ def made(base: Path) -> RealSite:
     )
 
 
+@contextmanager
+def running(base: Path) -> Iterator[RealSite]:
+    with ThreadPoolExecutor(1) as elsewhere:  # in this thread Playwright's event loop runs, where nothing may tokenize
+        real = elsewhere.submit(made, base).result()
+    with real:
+        yield real
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[RealSite]:
-    with ThreadPoolExecutor(1) as elsewhere:  # in this thread Playwright's event loop runs, where nothing may tokenize
-        real = elsewhere.submit(made, tmp_path_factory.mktemp("real")).result()
-    with real:
+    with running(tmp_path_factory.mktemp("real")) as real:
+        yield real
+
+
+@pytest.fixture
+def new_site(tmp_path: Path, browser: Any) -> Iterator[RealSite]:
+    """One whose log knows no other test's searches."""
+    with running(tmp_path) as real:
         yield real
 
 
@@ -135,9 +149,9 @@ def test_every_number_of_the_page_is_in_the_answer(open_page: OpenPage, site: Re
 
 
 def test_why_tells_what_each_signal_added_and_a_click_is_logged(
-    open_page: OpenPage, site: RealSite, screenshot: Any
+    open_page: OpenPage, new_site: RealSite, screenshot: Any
 ) -> None:
-    page = open_page(at(site, QUERY))
+    page, site = open_page(at(new_site, QUERY)), new_site
     page.wait_for_selector(".verdict")
     with page.expect_response("**/v1/feedback"):
         page.locator(".ask-why").first.click()

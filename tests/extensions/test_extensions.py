@@ -36,7 +36,7 @@ from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.training.losses.registry import LOSSES
 from tests.conftest import REPOSITORY
-from tests.started import SECONDS, free_ports, get, post, started, started_server
+from tests.started import SECONDS, free_ports, get, held_training, post, started, started_server
 from tests.tiny import CONFIG, PAIRS, draw_words, write_encoder, write_ranker
 
 MODULES = (
@@ -324,13 +324,17 @@ def test_a_training_starts_from_hugging_face_s_folder_as_from_ours(data: Path, t
 def test_a_training_that_was_killed_goes_on_to_the_same_end(
     data: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = [sys.executable, "-m", "paddle_ranker", *train_line(data, tmp_path / "run", "--epochs", "100")]
-    with started(line, tmp_path / "killed", PADDLE_RANKER_PLUGINS=AS_MODULES, PYTHONPATH=str(REPOSITORY)) as killed:
-        killed.until(lambda: bool(list((tmp_path / "run").glob("state_*"))))
+    line = train_line(data, tmp_path / "run", "--epochs", "100")
+    held = held_training("paddle_ranker.__main__", 50, tmp_path / "never")
+    with started(
+        [*held, *line], tmp_path / "killed", PADDLE_RANKER_PLUGINS=AS_MODULES, PYTHONPATH=str(REPOSITORY)
+    ) as killed:
+        killed.until(lambda: "global step 50," in killed.output)
+    assert list((tmp_path / "run").glob("state_*"))
     assert "trained" not in killed.output
     from paddle_ranker.__main__ import main
 
-    assert main([*line[3:], "--resume"]) == 0
+    assert main([*line, "--resume"]) == 0
     assert "resume" in capsys.readouterr().out
     for name, array in arrays_of(trained / "last").items():
         np.testing.assert_array_equal(array, arrays_of(tmp_path / "run" / "last")[name], err_msg=name)

@@ -418,14 +418,16 @@ def children(pid: int) -> set[int]:
 
 
 def test_workers_share_the_port_and_their_figures(two_workers: Server) -> None:
-    assert len(children(two_workers.pid)) == 2
+    eventually(lambda: len(children(two_workers.pid)) == 2)
+    two_workers.scores()
     for _ in range(20):
-        two_workers.scores()
+        assert post(two_workers.port, "/v1/rerank", {"query": 7})[0] == 422
     # The other worker may be asked for the figures before the one that answered last has counted.
-    eventually(lambda: two_workers.figure('ranker_requests_total{outcome="ok",protocol="rerank"}') == 20)
+    eventually(lambda: two_workers.figure('ranker_requests_total{outcome="unprocessable",protocol="rerank"}') == 20)
 
 
 def test_a_worker_that_is_killed_is_started_anew(two_workers: Server) -> None:
+    eventually(lambda: len(children(two_workers.pid)) == 2)
     before = children(two_workers.pid)
     os.kill(min(before), signal.SIGKILL)
     two_workers.scores()  # the other one answers
@@ -448,13 +450,14 @@ def test_a_signal_to_reload_reaches_every_worker(two_workers: Server) -> None:
     two_workers.scores()
 
 
-def test_a_signal_ends_all_workers(two_workers: Server) -> None:
-    workers = children(two_workers.pid)
-    with two_workers.connect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0") as ignores_goaway:
-        assert ignores_goaway.recv(65536)
-        two_workers.command.process.terminate()
-        assert two_workers.command.process.wait(SECONDS) == 0
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+def test_a_signal_ends_all_workers(model: Path, tmp_path: Path) -> None:
+    with serving(model, tmp_path / "run", "--workers", "2") as server:
+        workers = children(server.pid)
+        with server.connect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0") as ignores_goaway:
+            assert ignores_goaway.recv(65536)
+            server.command.process.terminate()
+            assert server.command.process.wait(SECONDS) == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
 def test_workers_end_when_the_one_that_started_them_is_killed_and_the_next_start_clears_up(

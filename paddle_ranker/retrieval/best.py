@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+from typing import NamedTuple, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.metrics.ranking import Floats, Integers
 
+Score = TypeVar("Score", np.float32, np.float64)
 _SAMPLE = 1 << 14
 _MOST_WAITING = 4  # times what is kept
 
@@ -17,6 +18,12 @@ class _Candidates(NamedTuple):
     rows: Integers
     numbers: Integers
     products: NDArray[np.float32]
+
+
+def best_of(numbers: Integers, scores: NDArray[Score], k: int) -> tuple[Integers, NDArray[Score]]:
+    """Return the `k` best scores and their numbers, best first, equal scores by number."""
+    order = np.lexsort((numbers, -scores))[:k]
+    return numbers[order], scores[order]
 
 
 class Best:
@@ -41,15 +48,11 @@ class Best:
             self.least = max(self.least, float(np.partition(all_scores, -self.k)[-self.k]))
             good = all_scores >= self.least
             all_numbers, all_scores = all_numbers[good], all_scores[good]
-        self._numbers, self._scores = self._first(all_numbers, all_scores)
+        self._numbers, self._scores = best_of(all_numbers, all_scores, self.k)
 
     def found(self) -> tuple[Integers, Floats]:
         """Return the numbers and scores, best first."""
         return self._numbers, self._scores
-
-    def _first(self, numbers: Integers, scores: Floats) -> tuple[Integers, Floats]:
-        order = np.lexsort((numbers, -scores))[: self.k]
-        return numbers[order], scores[order]
 
 
 class BestRows:

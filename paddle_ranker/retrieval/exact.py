@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.metrics.ranking import Booleans, Integers
-from paddle_ranker.retrieval.best import Best, BestRows
+from paddle_ranker.retrieval.best import Best, BestRows, best_of
 
 Vectors = NDArray[np.float32]
 TYPES = ("float32", "float16", "int8")
@@ -129,15 +129,10 @@ def nearest(
         for rows, block in _blocks(stored, mask, len(part)):
             best.add(rows, part @ block.T)
         for row, (query, found) in enumerate(zip(part, best.found()[0]), start):
-            numbers[row], products[row] = _first(found, products_with(query, stored.rows(found)), k)
+            scores = products_with(query, stored.rows(found))
+            scores[np.isnan(scores)] = -np.inf
+            numbers[row], products[row] = best_of(found, scores, k)
     return numbers, products
-
-
-def _first(numbers: Integers, products: Vectors, k: int) -> tuple[Integers, Vectors]:
-    """Return the `k` largest products and their numbers, equal ones by number; what is no number comes last."""
-    products = np.where(np.isnan(products), -np.inf, products).astype(np.float32)
-    order = np.lexsort((numbers, -products))[:k]
-    return numbers[order], products[order]
 
 
 def _blocks(stored: StoredVectors, mask: Optional[Booleans], queries: int) -> Iterator[tuple[Integers, Vectors]]:

@@ -19,7 +19,15 @@ import requests
 from paddle_ranker.errors import UsageError
 from paddle_ranker.serving.core.config import ServeConfig
 from tests.export_cases import write_case
-from tests.serving.test_server import SECONDS, Server, children, eventually, many, read_all, serving
+from tests.serving.test_server import (
+    SECONDS,
+    Server,
+    children,
+    eventually,
+    read_all,
+    require_answer_before_the_end,
+    serving,
+)
 
 pytestmark = pytest.mark.server
 KEY = "a-key"
@@ -128,19 +136,8 @@ def test_a_new_model_is_loaded_on_request(server: TwoPorts) -> None:
 
 
 def test_what_is_in_flight_is_answered_when_the_server_stops(model: Path, tmp_path: Path) -> None:
-    with two_ports(model, tmp_path / "run") as one, one.connect_http() as busy, one.connect_http() as idle:
-        with one.held():
-            busy.sendall(many(1000))
-            eventually(lambda: one.figure("ranker_queue_pairs") > 0)
-            os.kill(one.pid, signal.SIGTERM)
-            eventually(lambda: one.logged("stop"))
-        answer = read_all(busy)
-        assert answer.startswith(b"HTTP/1.1 200 ")
-        assert json.loads(answer.partition(b"\r\n\r\n")[2])["results"]
-        assert read_all(idle) == b""
-        assert one.command.process.wait(SECONDS) == 0
-        with pytest.raises(ConnectionRefusedError):
-            one.connect_http()
+    with two_ports(model, tmp_path / "run") as one:
+        require_answer_before_the_end(one, one.connect_http)
 
 
 def test_several_workers_share_it(model: Path, tmp_path: Path) -> None:

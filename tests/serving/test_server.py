@@ -307,8 +307,9 @@ def test_a_folder_without_a_ranker_is_an_error(tmp_path: Path, workers: str) -> 
         assert process.process.wait(SECONDS) == 2
 
 
-def test_a_signal_lets_the_request_in_flight_finish(model: Path, tmp_path: Path) -> None:
-    with serving(model, tmp_path / "run") as server, server.connect() as busy, server.connect() as idle:
+def require_answer_before_the_end(server: Server, connect: Connect) -> None:
+    """Stop a server while it has a request in flight, which must be answered first."""
+    with connect() as busy, connect() as idle:
         with server.held():
             busy.sendall(many(1000))
             eventually(lambda: server.figure("ranker_queue_pairs") > 0)
@@ -320,7 +321,12 @@ def test_a_signal_lets_the_request_in_flight_finish(model: Path, tmp_path: Path)
         assert read_all(idle) == b""
         assert server.command.process.wait(SECONDS) == 0
         with pytest.raises(ConnectionRefusedError):
-            server.connect()
+            connect()
+
+
+def test_a_signal_lets_the_request_in_flight_finish(model: Path, tmp_path: Path) -> None:
+    with serving(model, tmp_path / "run") as server:
+        require_answer_before_the_end(server, server.connect)
 
 
 def test_a_second_signal_ends_the_server_at_once(model: Path, tmp_path: Path) -> None:

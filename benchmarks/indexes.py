@@ -36,6 +36,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 
 WIDTH, TOP = 256, 100
+WIDTHS = (32, 40, 50, 100)  # how many vectors a graph looks at
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class IndexesOptions(Options):
     size: int = option(20_000, help="titles", minimum=1000)
     queries: int = option(200, help="queries", minimum=10)
     folder: Optional[str] = option(None, help="keep the index and the titles there, for another run (default: nowhere)")
-    structure: str = option(STRUCTURES[0], help="of faiss's index", choices=STRUCTURES)
+    structure: str = option(STRUCTURES[0], help="of faiss's index", choices=("hnsw_sq8", "hnsw"))
+    rounds: int = option(5, help="of searches in turn", minimum=1)
     seed: int = option(7, help="seed of titles and vectors", minimum=0)
     opened: Optional[str] = option(None, help="internal: only open this index, and measure its memory")
 
@@ -115,76 +117,68 @@ def measure(folder: Path, options: IndexesOptions) -> None:
     began = time.perf_counter()
     collection = Collection.open(folder)
     opened = time.perf_counter() - began
-    vectors_of = BigramVectors(options.seed)
     draw = np.random.default_rng(options.seed)
-    texts = [one.text[:12] for one in _drawn(collection, draw.integers(0, len(collection), options.queries))]
-    vectors = vectors_of(texts)
+    drawn = draw.integers(0, len(collection), options.queries).tolist()
+    texts = [collection.document(str(number)).text[:12] for number in drawn]
+    vectors = BigramVectors(options.seed)(texts)
     began = time.perf_counter()
     collection.search("vectors", vectors[:1], 10)
     print(f"open: {opened:.2f} s, first answer {time.perf_counter() - began:.3f} s; resident {resident_mb():,.0f} MB")
     print(f"words, top {TOP}: {milliseconds(lambda text: collection.search('words', [text], TOP), texts)}")
-    one = [vectors[n : n + 1] for n in range(len(vectors))]
-    stored = np.concatenate([part.part.vectors.block(0, len(part.part.vectors)) for part in collection._now.vectors])
-    wanted = [set(map(str, _top(vector @ stored.T, 10).tolist())) for vector in vectors]
-    for ef in (50, 100, 200, 400):
-        hits = collection.search("vectors", vectors, 10, ef=ef)
-        recall = np.mean([len(wanted[n] & set(hits[n].ids)) / 10 for n in range(len(hits))])
-        took = milliseconds(partial(_search, collection, ef), one)
-        print(f"vectors, {collection.how('vectors', ef)}, top 10: recall {recall:.3f}, {took}")
-    _batches(collection, vectors, stored)
-    print(f"resident after queries {resident_mb():,.0f} MB")
     subprocess.run([sys.executable, "-m", "benchmarks.indexes", "--opened", str(folder)], check=True)
-
-
-def _search(collection: Collection, ef: int, query: Vectors) -> None:
-    collection.search("vectors", query, 10, ef=ef)
-
-
-def _drawn(collection: Collection, numbers: Any) -> list[Document]:
-    return [collection.document(str(number)) for number in numbers.tolist()]
-
-
-def _top(products: Any, k: int) -> Any:
-    some = np.argpartition(-products, k)[:k]
-    return some[np.argsort(-products[some])]
-
-
-def _batches(collection: Collection, vectors: Vectors, stored: Vectors) -> None:
-    """Compare exact search of a batch with one NumPy product."""
-    from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
-
-    exact = [IndexedPart(part.part, None) for part in collection._now.vectors]
-    began = time.perf_counter()
-    search_vectors(exact, vectors, 10)
-    ours = time.perf_counter() - began
-    began = time.perf_counter()
-    for start in range(0, len(stored), 1 << 16):
-        vectors @ stored[start : start + (1 << 16)].T
-    product = time.perf_counter() - began
-    print(f"exact, {len(vectors)} queries at once: {ours:.2f} s; NumPy's product alone {product:.2f} s")
-    one = [vectors[n : n + 1] for n in range(min(20, len(vectors)))]
-    print(f"exact, one query: {milliseconds(lambda query: search_vectors(exact, query, 10), one)}")
-
-
-def peers(folder: Path, options: IndexesOptions) -> None:
-    """Print what faiss called directly, and bm25s, take for the same."""
-    bm25s, faiss = importlib.import_module("bm25s"), importlib.import_module("faiss")
-    collection = Collection.open(folder)
-    draw = np.random.default_rng(options.seed)
-    texts = [one.text[:12] for one in _drawn(collection, draw.integers(0, len(collection), options.queries))]
-    vectors = BigramVectors(options.seed)(texts)
-    for graph in list(folder.glob("*/vectors.faiss"))[:1]:
-        index = faiss.read_index(str(graph))
-        for ef in (50, 100, 200, 400):
-            ask = partial(index.search, k=10, params=faiss.SearchParametersHNSW(efSearch=ef))
-            took = milliseconds(ask, [vector[None] for vector in vectors])
-            print(f"faiss called directly, ef {ef}, without scoring again: {took}")
+    stored = np.concatenate([part.part.vectors.block(0, len(part.part.vectors)) for part in collection._now.vectors])
+    beside_faiss(folder, collection, vectors, stored, options.rounds)
     if options.size <= 200_000:
-        tokens = [bigrams(one.text) for one in collection.documents()]
+        bm25s = importlib.import_module("bm25s")
         retriever = bm25s.BM25()
-        retriever.index(tokens, show_progress=False)
+        retriever.index([bigrams(one.text) for one in collection.documents()], show_progress=False)
         ask = partial(retriever.retrieve, k=TOP, show_progress=False)
         print(f"bm25s (NumPy), top {TOP}: {milliseconds(ask, [[bigrams(text)] for text in texts])}")
+
+
+def flat_graph(path: Path, stored: Vectors) -> Any:
+    """Return faiss's graph of whole vectors, as people make it; made once."""
+    faiss = importlib.import_module("faiss")
+    if not path.exists():
+        index = faiss.index_factory(stored.shape[1], "HNSW32", faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = VectorsInfo("faiss", WIDTH).hnsw_ef
+        began = time.perf_counter()
+        index.add(stored)
+        print(f"faiss called directly, HNSW32: built in {time.perf_counter() - began:.1f} s")
+        faiss.write_index(index, str(path))
+    return faiss.read_index(str(path))
+
+
+def beside_faiss(folder: Path, collection: Collection, vectors: Vectors, stored: Vectors, rounds: int) -> None:
+    """Print recall and queries a second of ours and of faiss called directly, in turn: one by one, and together."""
+    faiss = importlib.import_module("faiss")
+    wanted = [set(np.argpartition(-(stored @ vector), 10)[:10].tolist()) for vector in vectors]
+    graphs = {f"faiss, {graph.parent.name[:16]}'s graph": faiss.read_index(str(graph))
+              for graph in folder.glob("*/vectors.faiss")}  # fmt: skip
+    graphs["faiss, HNSW32"] = flat_graph(folder.with_name(f"{folder.name}.hnsw32"), stored)
+    for ef in WIDTHS:
+        parameters = faiss.SearchParametersHNSW(efSearch=ef)
+        asked: dict[str, Callable[[Vectors], Any]] = {
+            name: partial(graph.search, k=10, params=parameters) for name, graph in graphs.items()
+        }
+        asked["ours"] = partial(collection.search, "vectors", top_k=10, ef=ef)
+        found = {name: ask(vectors)[1].tolist() for name, ask in asked.items() if name != "ours"}
+        found["ours"] = [[int(id) for id in hits.ids] for hits in asked["ours"](vectors)]
+        took: dict[str, list[tuple[float, float]]] = {name: [] for name in asked}
+        for _ in range(rounds):
+            for name, ask in asked.items():
+                alone = sum(_seconds(ask, vector[None]) for vector in vectors)
+                took[name].append((alone, _seconds(ask, vectors)))
+        for name in asked:
+            recall = np.mean([len(right & set(ids)) / 10 for right, ids in zip(wanted, found[name])])
+            alone, together = len(vectors) / np.median(took[name], axis=0)
+            print(f"ef {ef}, {name}: recall@10 {recall:.3f}, {alone:,.0f} queries a second, together {together:,.0f}")
+
+
+def _seconds(ask: Callable[[Vectors], object], vectors: Vectors) -> float:
+    began = time.perf_counter()
+    ask(vectors)
+    return time.perf_counter() - began
 
 
 def opened(folder: Path) -> None:
@@ -207,7 +201,6 @@ def run(options: IndexesOptions) -> None:
         parent.mkdir(exist_ok=True)
         build(folder, options)
         measure(folder, options)
-        peers(folder, options)
     finally:
         if options.folder is None:
             shutil.rmtree(parent)

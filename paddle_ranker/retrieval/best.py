@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar, Union
+from collections.abc import Sequence
+from typing import NamedTuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.metrics.ranking import Floats, Integers
 
-Score = TypeVar("Score", np.float32, np.float64)
 _SAMPLE = 1 << 14
+NOT_FOUND = -1  # in the place of a number
 _MOST_WAITING = 4  # times what is kept
 
 
@@ -20,10 +21,21 @@ class _Candidates(NamedTuple):
     products: NDArray[np.float32]
 
 
-def best_of(numbers: Integers, scores: NDArray[Score], k: int) -> tuple[Integers, NDArray[Score]]:
-    """Return the `k` best scores and their numbers, best first, equal scores by number."""
-    order = np.lexsort((numbers, -scores))[:k]
-    return numbers[order], scores[order]
+def best_rows(
+    found: Sequence[tuple[Integers, NDArray[np.float32]]], rows: int, k: int
+) -> list[tuple[Integers, Floats]]:
+    """Return, for each of some rows, the numbers and scores of its `k` best, best first, equal scores by number.
+
+    found: of parts: numbers, `[rows, n]`, `NOT_FOUND` where there is none, and scores, `[rows, n]`
+    """
+    if not found:
+        return [(np.empty(0, np.int64), np.empty(0))] * rows
+    numbers, scores = found[0] if len(found) == 1 else (np.concatenate(own, axis=1) for own in zip(*found))
+    order = np.lexsort((numbers.view(np.uint64), -scores))[:, :k]  # so `NOT_FOUND` is the largest number
+    row = np.arange(rows)[:, None]
+    numbers, scores = numbers[row, order], scores[row, order].astype(np.float64)
+    counts = (numbers != NOT_FOUND).sum(axis=1).tolist()
+    return [(of_row[:count], own[:count]) for of_row, own, count in zip(numbers, scores, counts)]
 
 
 class Best:
@@ -48,7 +60,8 @@ class Best:
             self.least = max(self.least, float(np.partition(all_scores, -self.k)[-self.k]))
             good = all_scores >= self.least
             all_numbers, all_scores = all_numbers[good], all_scores[good]
-        self._numbers, self._scores = best_of(all_numbers, all_scores, self.k)
+        order = np.lexsort((all_numbers, -all_scores))[: self.k]
+        self._numbers, self._scores = all_numbers[order], all_scores[order]
 
     def found(self) -> tuple[Integers, Floats]:
         """Return the numbers and scores, best first."""

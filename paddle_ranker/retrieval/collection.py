@@ -245,7 +245,7 @@ class Collection:
         allowed = now.allowed(where)
         if by == WORDS:
             assert now.words is not None
-            return [now.hits(*now.words.search(str(query), top_k, allowed)) for query in queries]
+            return now.hits([now.words.search(str(query), top_k, allowed) for query in queries])
         if by != VECTORS:
             return now.search_other(by, [str(query) for query in queries], top_k, where)
         assert now.info.vectors is not None
@@ -255,7 +255,7 @@ class Collection:
             found = self._milvus().search(now, vectors, top_k, allowed)
         else:
             found = search_vectors(now.vectors, vectors, top_k, allowed, breadth)
-        return [now.hits(*one) for one in found]
+        return now.hits(found)
 
     def explain_words(self, query: str, ids: Sequence[str]) -> dict[str, dict[str, float]]:
         """Return, by id, what each token of a query adds to a document's score by words, by token.
@@ -309,7 +309,7 @@ class Collection:
         """Return what `search` by vectors would find if it compared every vector, whatever index there is."""
         now = self._now
         parts = [IndexedPart(indexed.part, None) for indexed in now.vectors]
-        return [now.hits(*found) for found in search_vectors(parts, vectors, top_k)]
+        return now.hits(search_vectors(parts, vectors, top_k))
 
     def verify(self) -> tuple[int, int]:
         """Read all that index.json names; return the number of files and their bytes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Optional, Union
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.metrics.ranking import Booleans, Integers
-from paddle_ranker.retrieval.best import Best, BestRows, best_of
+from paddle_ranker.retrieval.best import BestRows
 
 Vectors = NDArray[np.float32]
 TYPES = ("float32", "float16", "int8")
@@ -84,24 +84,29 @@ class VectorPart:
     live: Optional[Booleans]
     first: int
 
+    def count(self, mask: Optional[Booleans]) -> int:
+        """Return how many vectors a mask allows."""
+        return len(self.vectors) if mask is None else int(np.count_nonzero(mask))
 
-def products_with(query: Vectors, vectors: Vectors) -> Vectors:
-    """Return the product of each vector, `[n, size]`, with a query, `[size]`: `[n] float32`.
+
+def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vectors:
+    """Return the products of each query with rows of its own, `[q, n] float32`; -infinity for no row and for NaN.
 
     A vector's product depends on nothing beside it. Those of a matrix product do: what is left over at the end of a
     block, or of few queries, is summed in another order, so copies of a text would have different scores.
+
+    Args:
+        rows: `[q, n]`; -1: none.
+        queries: `[q, size]`.
     """
-    found: Vectors = np.einsum("ij,j->i", vectors, query)
+    found = np.empty(rows.shape, np.float32)
+    at_once = max(1, _CELLS // max(1, rows.shape[1] * queries.shape[1]))
+    for start in range(0, len(rows), at_once):
+        some = slice(start, start + at_once)
+        vectors = stored.rows(rows[some].reshape(-1)).reshape(*rows[some].shape, -1)
+        np.einsum("qnj,qj->qn", vectors, queries[some], out=found[some])
+    found[(rows < 0) | np.isnan(found)] = -np.inf
     return found
-
-
-def add_exact(best: Sequence[Best], part: VectorPart, mask: Optional[Booleans], queries: Vectors) -> None:
-    """Add the products of each query with the vectors of a part that a mask allows to the best of that query."""
-    if not best:
-        return
-    numbers, products = nearest(part.vectors, queries, best[0].k, mask)
-    for one, row, scores in zip(best, numbers, products):
-        one.add(row + part.first, scores)
 
 
 def nearest(
@@ -116,7 +121,7 @@ def nearest(
         queries: `[q, size]`.
         mask: `[n] bool`, which vectors may be found; None: all.
 
-    Returns their indices, `[q, k]` int64, and the products, `[q, k]` (of `products_with`); equal products keep the
+    Returns their indices, `[q, k]` int64, and the products, `[q, k]` (of `products_of`); equal products keep the
     order of the vectors.
     """
     stored = vectors if isinstance(vectors, StoredVectors) else StoredVectors(vectors)
@@ -128,10 +133,11 @@ def nearest(
         best = BestRows(len(part), min(k + _SPARE, most))
         for rows, block in _blocks(stored, mask, len(part)):
             best.add(rows, part @ block.T)
-        for row, (query, found) in enumerate(zip(part, best.found()[0]), start):
-            scores = products_with(query, stored.rows(found))
-            scores[np.isnan(scores)] = -np.inf
-            numbers[row], products[row] = best_of(found, scores, k)
+        found = best.found()[0]
+        scores = products_of(stored, found, part)
+        order = np.lexsort((found, -scores))[:, :k]
+        row = np.arange(len(part))[:, None]
+        numbers[start : start + len(part)], products[start : start + len(part)] = found[row, order], scores[row, order]
     return numbers, products
 
 

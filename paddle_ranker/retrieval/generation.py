@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -130,15 +131,22 @@ class Generation:
             for meet in [part.segment.matching(where)]
         ]
 
-    def hits(self, numbers: Integers, scores: Floats) -> Hits:
-        """Return the documents of some numbers as hits."""
-        parts = np.searchsorted(self._firsts, numbers, "right") - 1
-        ids = [""] * len(numbers)
-        for number in np.unique(parts).tolist():
-            part, here = self.parts[number], np.flatnonzero(parts == number)
-            for place, id in zip(here.tolist(), part.segment.ids(numbers[here] - part.first)):
-                ids[place] = id
-        return Hits(ids, scores)
+    def hits(self, found: Sequence[tuple[Integers, Floats]]) -> list[Hits]:
+        """Return the documents of each query's numbers and scores as hits."""
+        if not found:
+            return []
+        numbers = np.concatenate([numbers for numbers, _ in found])
+        if len(self.parts) == 1:
+            ids = self.parts[0].segment.ids(numbers)
+        else:
+            ids = [""] * len(numbers)
+            parts = np.searchsorted(self._firsts, numbers, "right") - 1
+            for number in np.unique(parts).tolist():
+                part, here = self.parts[number], np.flatnonzero(parts == number)
+                for place, id in zip(here.tolist(), part.segment.ids(numbers[here] - part.first)):
+                    ids[place] = id
+        own = iter(ids)
+        return [Hits(list(islice(own, len(scores))), scores) for _, scores in found]
 
     def places(self, numbers: Integers) -> list[Place]:
         """Return where the documents of some numbers are."""

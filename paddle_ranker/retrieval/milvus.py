@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from paddle_ranker.errors import DataError, DependencyError, RankerError, brief
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
-from paddle_ranker.retrieval.best import Best
-from paddle_ranker.retrieval.exact import Vectors, add_exact, products_with
+from paddle_ranker.retrieval.best import best_rows
+from paddle_ranker.retrieval.exact import Vectors, products_of
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.storage.atomic import new_file
 
 T = TypeVar("T")
@@ -237,24 +238,22 @@ class MilvusSearch:
         keys: Sequence[int],
         left: int,
     ) -> tuple[Integers, Floats]:
-        best, total = Best(k), 0
+        found, total = [], 0
         places = [place for place in _places_of(now, np.array(keys, np.int64)) if place is not None]
-        for number, part in enumerate(now.parts):
-            rows = np.array(sorted(place.row for place in places if place.part == number), np.int64)
+        for number, (part, _) in enumerate(now.vectors):
+            rows = np.array([place.row for place in places if place.part == number], np.int64)
             rows = rows if allowed is None else rows[allowed[number][rows]]
-            if len(rows) and part.segment.vectors is not None:
-                best.add(rows + part.first, products_with(query, part.segment.vectors.rows(rows)))
-                total += len(rows)
-        return best.found() if total >= min(k, left) else self._exactly(now, query[None], k, allowed)[0]
+            found.append((rows[None] + part.first, products_of(part.vectors, rows[None], query[None])))
+            total += len(rows)
+        if total < min(k, left):
+            return self._exactly(now, query[None], k, allowed)[0]
+        return best_rows(found, 1, k)[0]
 
     @staticmethod
     def _exactly(
         now: Generation, queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]]
     ) -> list[tuple[Integers, Floats]]:
-        best = [Best(k) for _ in range(len(queries))]
-        for number, indexed in enumerate(now.vectors):
-            add_exact(best, indexed.part, indexed.part.live if allowed is None else allowed[number], queries)
-        return [one.found() for one in best]
+        return search_vectors([IndexedPart(part, None) for part, _ in now.vectors], queries, k, allowed)
 
 
 def _places_of(now: Generation, keys: Integers) -> list[Optional[Place]]:

@@ -11,8 +11,8 @@ import numpy as np
 from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval import faiss_index
-from paddle_ranker.retrieval.best import Best
-from paddle_ranker.retrieval.exact import VectorPart, Vectors, add_exact, products_with
+from paddle_ranker.retrieval.best import NOT_FOUND, best_rows
+from paddle_ranker.retrieval.exact import VectorPart, Vectors, nearest, products_of
 from paddle_ranker.retrieval.faiss_index import FaissSegment
 from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.retrieval.segments import WriteIndex
@@ -64,18 +64,19 @@ def search_vectors(
 
     allowed: for each part, `[vectors] bool`, which may be found
     """
-    best = [Best(k) for _ in range(len(queries))]
+    found = []
     for number, (part, indexed) in enumerate(parts):
         mask = part.live if allowed is None else allowed[number]
-        found = None if indexed is None else indexed.candidates(queries, k, mask, breadth)
-        if found is None:
-            add_exact(best, part, mask, queries)
-            continue
-        most = min(k, len(part.vectors) if mask is None else int(np.count_nonzero(mask)))
-        for row, rows in enumerate(found):
-            rows = np.sort(rows[rows >= 0])
-            if len(rows) < most:  # a filter can cut a graph to pieces
-                add_exact(best[row : row + 1], part, mask, queries[row : row + 1])
-            else:
-                best[row].add(rows + part.first, products_with(queries[row], part.vectors.rows(rows)))
-    return [one.found() for one in best]
+        rows = None if indexed is None else indexed.candidates(queries, k, mask, breadth)
+        if rows is None:
+            rows, products = nearest(part.vectors, queries, k, mask)
+        else:
+            products = products_of(part.vectors, rows, queries)
+            # A filter can cut a graph to pieces.
+            short = np.flatnonzero((rows >= 0).sum(axis=1) < min(k, part.count(mask)))
+            if len(short):
+                numbers, scores = nearest(part.vectors, queries[short], k, mask)
+                rows[short], products[short] = NOT_FOUND, -np.inf
+                rows[short, : numbers.shape[1]], products[short, : numbers.shape[1]] = numbers, scores
+        found.append((np.where(rows >= 0, rows + part.first, rows), products))
+    return best_rows(found, len(queries), k)

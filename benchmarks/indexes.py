@@ -1,4 +1,4 @@
-"""Measure index folders: building, opening, queries by words and by vectors, memory; beside NumPy, faiss and bm25s.
+"""Measure index folders: building, opening, queries by words and by vectors, memory; beside faiss and bm25s.
 
     python -m benchmarks.indexes
     python -m benchmarks.indexes --size 1000000 --folder /tmp/indexes

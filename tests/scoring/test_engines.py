@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
+import os
 import shutil
 import sys
 import threading
@@ -130,6 +132,22 @@ def test_two_processes_at_once_give_the_same_numbers_and_load_no_more_than_they_
         first, second = pool.map(lambda _: run_python(code, folders[1], engine).splitlines(), range(2))
     assert first == second and first[0].startswith("[0.")
     assert first[1] == ("['paddle']" if engine == "inference" else "[]")
+
+
+@parity
+@pytest.mark.parametrize("engine", RUNNABLE)
+def test_an_engine_binds_no_thread_to_a_processor(
+    folders: tuple[Path, Path], rankers: dict[str, Ranker], engine: str
+) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("asks Linux where each thread may run")
+    allowed, ranker, seen = os.sched_getaffinity(0), Ranker.load(folders[1], engine=engine, threads=2), set()
+    with ThreadPoolExecutor(1) as pool:
+        scored = pool.submit(ranker.score, QUERIES * 100, TITLES * 100)
+        while not scored.done():
+            with contextlib.suppress(OSError):  # the thread has ended meanwhile
+                seen.update(frozenset(os.sched_getaffinity(int(task))) for task in os.listdir("/proc/self/task"))
+    assert seen == {frozenset(allowed)}  # else two workers would share one processor
 
 
 @parity

@@ -50,6 +50,8 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "PERFORMANCE_HINT": hint.upper(),
             "INFERENCE_NUM_THREADS": thread_count(threads),
+            # Else every process binds its threads to the first cores, and two workers share one.
+            "ENABLE_CPU_PINNING": False,
         }
         try:
             self._model = openvino.Core().compile_model(str(path), "CPU", settings)

@@ -269,3 +269,19 @@ def test_a_server_that_is_gone_and_comes_back(open_page: OpenPage, site: RealSit
     page.click("#failure button")
     page.wait_for_function("() => document.querySelector('#failure').textContent === ''")
     assert rows(page) == [one["id"] for one in site.found("经济增长")["hits"]]
+
+
+def test_an_index_of_words_alone_is_searched_by_words(open_page: OpenPage, browser: Any, tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
+        collection.add(DOCUMENTS)
+    site = RealSite(index=tmp_path / "index")
+    with site:
+        page = open_page(at(site, QUERY))
+        drawn(page)
+        assert rows(page) == [one["id"] for one in site.found()["hits"]]
+        page.wait_for_function("() => document.querySelector('#use').hidden")  # what GET /v1/index says is known
+        assert page.inner_text("#set").startswith("词语 · 倒数排名")
+        page.fill("#query", "zzzz")
+        page.press("#query", "Enter")
+        page.wait_for_selector("#nothing:visible")
+        assert "方式：词语。" in page.inner_text("#nothing")

@@ -327,11 +327,12 @@ function fillForm() {
   const form = $("form");
   if (form.q.value !== state.q) form.q.value = state.q;
   for (const box of form.querySelectorAll("[name=use]")) box.checked = state.use.split(",").includes(box.value);
+  $("use").hidden = state.use === DEFAULTS.use && searchedBy().length < 2; // there is nothing to choose
   fillChoices(form.fusion, index.fusions ?? ["rrf", "weighted"], (name) => say(name), fusionOf());
   for (const name of Object.keys(CHOICES)) {
     fillChoices(form[name], choicesOf(name), (value) => (value === 0 ? say("none") : count(value)));
   }
-  $("set").textContent = [...state.use.split(",").map((name) => say(name)), say(fusionOf()), state.rank_top ? `${say("rank_top")} ${count(state.rank_top)}` : say("none")].join(" · ");
+  $("set").textContent = [...searchedBy().map((name) => say(name)), say(fusionOf()), state.rank_top ? `${say("rank_top")} ${count(state.rank_top)}` : say("none")].join(" · ");
   $("least").value = Math.round(100 * state.min);
   fillFilters();
 }
@@ -340,6 +341,9 @@ function fillChoices(select, choices, named, chosen = state[select.name]) {
   const all = choices.includes(chosen) ? choices : [...choices, chosen].sort((a, b) => a - b);
   select.replaceChildren(...all.map((value) => make("option", { value, selected: value === chosen }, named(value))));
 }
+
+/** Return what is searched by: of what was chosen, that which the index has, once it is known. */
+const searchedBy = () => state.use.split(",").filter((name) => index.searchers?.includes(name) ?? true);
 
 /** Return how lists become one: what was chosen, else the server's own way. */
 const fusionOf = () => state.fusion || index.fusion || "rrf";
@@ -462,9 +466,10 @@ function tellFailure(error) {
 
 /** Return what is asked: without what the server's own options say, unless it was chosen here. */
 function question() {
-  const { q, fusion, recall, rank_top, top_k } = state;
-  const asked = { query: q, top_k, use: state.use.split(","), filter: filterOf(), explain: true };
-  return { ...asked, ...(fusion && { fusion }), ...(recall !== DEFAULTS.recall && { recall }), ...(rank_top && { rank_top }) };
+  const { q, use, fusion, recall, rank_top, top_k } = state;
+  const asked = { query: q, top_k, filter: filterOf(), explain: true };
+  const chosen = { ...(use !== DEFAULTS.use && { use: use.split(",") }), ...(fusion && { fusion }), ...(recall !== DEFAULTS.recall && { recall }) };
+  return { ...asked, ...chosen, ...(rank_top && { rank_top }) };
 }
 
 const isRank = (rank) => Number.isInteger(rank) && rank > 0;
@@ -560,7 +565,7 @@ function notices(answer) {
 function showNothing(answer) {
   const filters = Object.entries(filterOf()).map(([name, condition]) => tellCondition(name, condition)).join(", ");
   const by = (name, change) => make("button", { type: "button", onclick: () => (Object.assign(state, change), search("chosen")) }, say(name));
-  const use = state.use.split(",").map((name) => say(name)).join(" + ");
+  const use = searchedBy().map((name) => say(name)).join(" + ");
   $("nothing").replaceChildren(
     make("h2", {}, say("nothing", { query: state.q })),
     make("p", {}, say("searched", { total: count(answer.index?.documents), use }), " ", filters ? say("filtered", { filters }) : ""),

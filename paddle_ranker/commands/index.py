@@ -41,7 +41,7 @@ from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.vector_indexes import INDEXES
-from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, how_found
+from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, check_breadth, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import BatchOptions, engine_help
 
@@ -345,6 +345,7 @@ def info(options: FolderOptions) -> None:
 def check(options: CheckOptions) -> None:
     """Verify that an index is whole, and measure how many of the best documents its searches find, and how fast."""
     with Collection.open(options.index) as collection:
+        check_breadth(collection.info.vectors, options.ef, options.nprobe)
         files, size = collection.verify()
         tower = collection.tower_folder
         if tower is not None and not tower.is_dir():

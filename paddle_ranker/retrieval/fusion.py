@@ -127,14 +127,14 @@ class Fusion:
 
     def scores(self, candidates: Candidates) -> Floats:
         """Return the candidates' scores, `[candidates] float64`; those of a single searcher stay as they are."""
-        weights = self._weights(candidates.searchers)
+        weights = self.weights_of(candidates.searchers)
         if len(weights) == 1:
             return candidates.scores[:, 0]
         return FUSIONS[self.method].scores(candidates, weights)
 
     def parts(self, candidates: Candidates) -> Floats:
         """Return what each searcher adds to the scores, `[candidates, searchers]`: the score without the others."""
-        weights = self._weights(candidates.searchers)
+        weights = self.weights_of(candidates.searchers)
         if len(weights) == 1:
             return candidates.scores
         of = FUSIONS[self.method].scores
@@ -153,11 +153,12 @@ class Fusion:
         """Return the candidates' scores as shares of the highest that there can be, `[candidates]`."""
         if len(candidates.searchers) == 1:
             return candidates.normalised[:, 0]
-        weights = self._weights(candidates.searchers)
+        weights = self.weights_of(candidates.searchers)
         highest = FUSIONS[self.method].first * float(np.abs(weights).sum())
         return self.scores(candidates) / highest
 
-    def _weights(self, searchers: Sequence[str]) -> Floats:
+    def weights_of(self, searchers: Sequence[str]) -> Floats:
+        """Return the weights of some searchers, `[searchers]`; raises `UsageError` if others have one."""
         unknown = sorted(self.weights.keys() - set(searchers))
         if unknown:
             raise UsageError(f"weights of {listed(unknown)}: the search is by {', '.join(searchers)}")

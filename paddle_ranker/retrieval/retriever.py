@@ -22,6 +22,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.collection import VECTORS, Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import Candidates, Fusion, parse_fusion
+from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.vectors import Tower, Vectors
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
@@ -105,9 +106,7 @@ class Retriever:
         unknown = [name for name in self.searchers if name not in collection.searchers]
         if unknown:
             raise UsageError(f"{collection.folder}: has no {listed(unknown)}, only {listed(collection.searchers)}")
-        for name in ("ef", "nprobe"):
-            if getattr(settings, name) is not None and VECTORS not in self.searchers:
-                raise UsageError(f"--{name} {getattr(settings, name)}: is about vectors, and none are searched")
+        check_breadth(collection.info.vectors if VECTORS in self.searchers else None, settings.ef, settings.nprobe)
 
     @classmethod
     def open(

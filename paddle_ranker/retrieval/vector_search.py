@@ -34,13 +34,17 @@ def writer_of(info: Optional[VectorsInfo]) -> Optional[WriteIndex]:
     return partial(faiss_index.write_index, info)
 
 
-def check_breadth(info: VectorsInfo, ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
-    """Return how widely an index looks; raises `UsageError` for a number that its kind does not take."""
-    if info.method == FAISS:
+def check_breadth(info: Optional[VectorsInfo], ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
+    """Return how widely an index looks; raises `UsageError` for a number that its kind does not take.
+
+    info: None where no vectors are searched
+    """
+    if info is not None and info.method == FAISS:
         return faiss_index.breadth_of(info, ef, nprobe)
     for name, value in (("ef", ef), ("nprobe", nprobe)):
         if value is not None:
-            raise UsageError(f"--{name} {value}: vectors are searched by {info.method} here; leave --{name} out")
+            how = f"vectors are searched by {info.method}" if info else "is about vectors, and none are searched"
+            raise UsageError(f"--{name} {value}: {how} here; leave --{name} out")
     return None
 
 

@@ -171,6 +171,7 @@ def test_what_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     Collection.create("of_words", IndexInfo(WordsInfo("jieba"), None, generation=1)).close()
     shown = said(capsys, "build", "--corpus", "texts.txt", "--output", "of_words", "--words", "bigram", status=1)
     assert "was built otherwise" in shown
+    assert "--ef 9: is about vectors" in said(capsys, "check", "of_words", "--ef", "9", status=2)
     for option, value in (("--language", "en"), ("--searchers", "bm25"), ("--tower", "other")):
         shown = said(capsys, "build", "--corpus", "texts.txt", "--output", "of_words", option, value, status=1)
         assert "was built otherwise" in shown

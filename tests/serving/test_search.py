@@ -26,6 +26,8 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
+from paddle_ranker.retrieval.towers import copy_tower
+from paddle_ranker.retrieval.vector_search import search_vectors
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
 from paddle_ranker.serving.core.index_slot import IndexSlot
@@ -530,6 +532,39 @@ def test_a_tower_whose_vectors_are_of_another_size_is_refused_before_it_answers(
     with pytest.raises(CheckpointError, match=r"tower: its vectors have 8 .*index 5; give --tower"):
         asyncio.run(reloader.load())
     assert [slot.model for slot in slots] == [None, None]
+
+
+def test_searches_look_as_widely_as_the_server_s_options_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower, widths = write_tower(tmp_path / "tower"), list[object]()
+    copied = copy_tower(tower, tmp_path / "index")
+    info = IndexInfo(WordsInfo("bigram"), VectorsInfo("faiss", copied.size), copied.copy)
+    with Collection.create(tmp_path / "index", info) as collection:
+        collection.add(DOCUMENTS[:5])
+
+    def search(*arguments: Any) -> Any:
+        widths.append(arguments[-1])
+        return search_vectors(*arguments)
+
+    monkeypatch.setattr("paddle_ranker.retrieval.collection.search_vectors", search)
+    site = Site(index=tmp_path / "index", ef=700)
+    assert len(site.search("研究", use=["vectors"])["hits"]) == 5 and widths == [700]
+    site.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"ef": 9}, "--ef 9: is about vectors, and none are searched"),
+        ({"nprobe": 9}, "--nprobe 9: is about vectors"),
+        ({"weights": "words=1,wrods=2"}, "weights of wrods: the search is by words"),
+    ],
+)
+def test_options_that_an_index_has_no_use_for_are_refused(tmp_path: Path, options: dict[str, Any], says: str) -> None:
+    SLOTS.load_plugins()
+    config = serve_options()(**{"index": of_words(tmp_path / "index", [DOCUMENTS[:3]]), **options})
+    (kind,) = served_by(config).values()
+    with pytest.raises(UsageError, match=says):
+        kind.make(config).load()
 
 
 def test_a_reload_takes_up_a_new_index_and_ranker_together(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from paddle_ranker.retrieval.collection import VECTORS, Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo
+from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.batcher import BatchObserver
@@ -96,8 +97,9 @@ class IndexSlot(Slot[ServedIndex]):
         assert self.folder is not None
         options, collection = self.options, Collection.open(self.folder)
         fusion = parse_fusion(options.fusion, options.weights)
+        check_breadth(collection.info.vectors, options.ef, options.nprobe)
+        fusion.weights_of(collection.searchers)
         for name in collection.searchers:
-            collection.how(name, options.ef, options.nprobe)
             if name != VECTORS:
                 collection.search(name, [_PROBE], 1)  # a tokenizer is loaded now, an index in memory is built
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time())

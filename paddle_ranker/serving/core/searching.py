@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Optional, Union
 
 import numpy as np
@@ -23,6 +24,7 @@ from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.vector_search import EXACT
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.index_options import IndexOptions
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
@@ -198,9 +200,9 @@ class Searcher:
         weights = {name: own.weights[name] for name in names if name in own.weights}
         fusion = replace(own, weights=weights if any(weights.values()) else {})
         others = [name for name in names if name != VECTORS]
+        search = partial(_timed, took, index, query, self.index.options)
         asking = [
-            asyncio.ensure_future(self.index.run(_timed, took, name, index, query, [query.text], deadline=deadline))
-            for name in others
+            asyncio.ensure_future(self.index.run(search, name, [query.text], deadline=deadline)) for name in others
         ]
         try:
             hits: dict[str, Hits] = {}
@@ -208,7 +210,7 @@ class Searcher:
                 began = time.monotonic()
                 vectors = await self._vectors(query.text, deadline)
                 took["encode"] = _since(began)
-                hits[VECTORS] = await self.index.run(_timed, took, VECTORS, index, query, vectors, deadline=deadline)
+                hits[VECTORS] = await self.index.run(search, VECTORS, vectors, deadline=deadline)
             for name, one in zip(others, asking):
                 hits[name] = await one
         finally:
@@ -261,10 +263,15 @@ def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
 
 
 def _timed(
-    took: dict[str, float], name: str, index: ServedIndex, query: Query, asked: Union[Sequence[str], Vectors]
+    took: dict[str, float],
+    index: ServedIndex,
+    query: Query,
+    options: IndexOptions,
+    name: str,
+    asked: Union[Sequence[str], Vectors],
 ) -> Hits:
     began = time.monotonic()
-    (hits,) = index.collection.search(name, asked, query.recall, query.where)
+    (hits,) = index.collection.search(name, asked, query.recall, query.where, options.ef, options.nprobe)
     took[name] = _since(began)
     return hits
 

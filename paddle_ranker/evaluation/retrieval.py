@@ -183,7 +183,7 @@ def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores) ->
     """Return the run that orders each query's documents by their `held_out` scores, and then the others as `fused`."""
     run = {}
     for query, scores in held_out.items():
-        others = sorted(fused[query].keys() - scores.keys(), key=lambda id: -fused[query][id])
+        others = (id for id in fused[query] if id not in scores)
         run[query] = in_order([*sorted(scores, key=lambda id: -scores[id]), *others])
     return run
 

@@ -86,6 +86,12 @@ def weighted_scores(candidates: Candidates, weights: Floats) -> Floats:
     return found
 
 
+def by_score(scores: Floats, ids: Sequence[str]) -> list[int]:
+    """Return the places of scores, highest first, equal ones by id: the same order whatever found them first."""
+    values = (-scores).tolist()
+    return sorted(range(len(values)), key=lambda place: (values[place], ids[place]))
+
+
 @dataclass(frozen=True)
 class FusionKind:
     """A way to fuse that users can choose.
@@ -143,10 +149,10 @@ class Fusion:
     def best(self, candidates: Candidates, top_k: int) -> tuple[Integers, Floats]:
         """Return the numbers and scores of the best `top_k` candidates, `[found]` each, best first.
 
-        Of equal scores, what an earlier searcher found comes first.
+        Equal scores are in the order of `by_score`.
         """
         scores = self.scores(candidates)
-        order = np.argsort(-scores, kind="stable")[:top_k]
+        order = np.array(by_score(scores, candidates.ids)[:top_k], np.int64)
         return order, scores[order]
 
     def shares(self, candidates: Candidates) -> Floats:

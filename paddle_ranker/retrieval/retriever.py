@@ -21,7 +21,7 @@ from paddle_ranker.metrics.ranking import Floats, Integers
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.collection import VECTORS, Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.fusion import Candidates, Fusion, parse_fusion
+from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.vectors import Tower, Vectors
 from paddle_ranker.scoring.ranker import Ranker
@@ -196,7 +196,7 @@ class Retriever:
             ]
             signals = dict(zip(one.ids, fusion.shares(one).tolist()))
             last = logits[rows] + fusion.recall_weight * np.array([signals[result.id] for result in first])
-            order = np.argsort(-last, kind="stable")
+            order = by_score(last, [result.id for result in first])
             ranked.append([*(first[number] for number in order), *results[top:]][:top_k])
         return ranked
 

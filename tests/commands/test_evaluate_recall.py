@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands import evaluate_recall, index
-from paddle_ranker.evaluation.retrieval import lexical_runs, vector_run
+from paddle_ranker.evaluation.retrieval import held_out_runs, lexical_runs, vector_run
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.fusion import Fusion
@@ -267,3 +267,11 @@ def test_an_untuned_encoder_and_stems_are_baselines() -> None:
     runs = lexical_runs(english, {"q": "the training of a ranker"}, 5)
     assert {name: list(found["q"]) for name, found in runs.items()}["BM25 (stems)"] == ["a"]
     assert list(lexical_runs(documents, queries, 5)) == ["BM25 (words)", "BM25 (bigrams)"]
+
+
+def test_what_was_not_learned_from_keeps_the_order_of_the_fusion() -> None:
+    fused = {f"d{number}": 1.0 for number in range(40)}  # all alike
+    run = held_out_runs({"q": {"d7": 0.1, "d3": 0.2}}, {"q": fused})["q"]
+    assert sorted(run, key=run.__getitem__, reverse=True) == [
+        "d3", "d7", *(id for id in fused if id not in ("d3", "d7"))
+    ]  # fmt: skip

@@ -43,7 +43,7 @@ def test_candidates_keep_each_searcher_s_score_and_rank() -> None:
 
 def test_reciprocal_ranks_are_those_of_the_paper() -> None:
     wanted = [("a", 1 / 61 + 1 / 63), ("c", 1 / 63 + 1 / 61), ("b", 1 / 62), ("d", 1 / 62)]
-    assert_alike(fused(Fusion(), FOUND), wanted)  # of equal ones, what words found first
+    assert_alike(fused(Fusion(), FOUND), wanted)
     assert_alike(fused(Fusion(), FOUND, 1), wanted[:1])
     wanted = [("c", 1 / 63 + 2 / 61), ("a", 1 / 61 + 2 / 63), ("d", 2 / 62), ("b", 1 / 62)]
     assert_alike(fused(Fusion("rrf", {"vectors": 2.0}), FOUND), wanted)
@@ -55,6 +55,12 @@ def test_weighted_scores_are_each_searcher_s_between_its_lowest_and_its_highest(
     alike = {"words": hits(a=2.0, b=2.0), "vectors": hits()}
     assert_alike(fused(weighted, alike), [("a", 1.0), ("b", 1.0)])
     assert fused(weighted, {"words": hits(), "vectors": hits()}) == []
+
+
+def test_equal_scores_are_in_the_order_of_the_ids_whatever_found_them() -> None:
+    assert_alike(fused(Fusion(), {"words": hits(z=9.0, y=5.0), "vectors": hits(a=0.9, b=0.8)}),
+                 [("a", 1 / 61), ("z", 1 / 61), ("b", 1 / 62), ("y", 1 / 62)])  # fmt: skip
+    assert fused(Fusion(), {"words": hits(z=1.0, a=1.0)}) == [("a", 1.0), ("z", 1.0)]
 
 
 def test_one_searcher_keeps_its_scores() -> None:

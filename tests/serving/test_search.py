@@ -113,8 +113,7 @@ def test_the_stages_are_those_of_the_retriever(site: Site, retriever: Retriever)
     assert answer["ranked"] is True and answer["model"] == "ranker" and answer["exact"] is True
     assert answer["index"] == {"name": "index", "version": 1, "documents": len(TEXTS)}
     assert set(answer["took_ms"]) == {"words", "encode", "vectors", "fuse", "rank", "total"}
-    assert [hit["id"] for hit in answer["hits"][:5]] == list(wanted)[:5]
-    assert {hit["id"] for hit in answer["hits"]} == set(wanted)
+    assert [hit["id"] for hit in answer["hits"]] == list(wanted)  # also where scores are equal
     for rank, hit in enumerate(answer["hits"], start=1):
         one = wanted[hit["id"]]
         assert (hit["rank"], hit["text"], hit["fields"]) == (rank, one.text, one.fields)

@@ -19,7 +19,7 @@ from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.collection import VECTORS
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.fusion import Candidates, Fusion
+from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.vector_search import EXACT
 from paddle_ranker.retrieval.vectors import normalised
@@ -283,7 +283,7 @@ def _fused(
     began = time.monotonic()
     candidates = Candidates.of(hits)
     scores = fusion.scores(candidates)
-    order = _by_score(scores, candidates.ids)
+    order = by_score(scores, candidates.ids)
     ranks = {place: rank for rank, place in enumerate(order, start=1)}
     took["fuse"] = _since(began)
     wanted = dict.fromkeys([*order[: query.rank_top], *order[query.offset : query.offset + query.top_k]])
@@ -291,16 +291,10 @@ def _fused(
     return Found(query.text, index, candidates, fusion, scores, order, ranks, took, exact, documents)
 
 
-def _by_score(scores: Floats, ids: Sequence[str]) -> list[int]:
-    """Return the places of scores, highest first, equal ones by id: the same order whatever found them first."""
-    values = (-scores).tolist()
-    return sorted(range(len(values)), key=lambda place: (values[place], ids[place]))
-
-
 def _reorder(found: Found, top: Sequence[int], scores: Scores) -> None:
     ids = [found.candidates.ids[place] for place in top]
     shares = found.fusion.shares(found.candidates)[list(top)] if found.fusion.recall_weight else np.zeros(len(top))
-    order = _by_score(scores.logits + found.fusion.recall_weight * shares, ids)
+    order = by_score(scores.logits + found.fusion.recall_weight * shares, ids)
     found.order[: len(top)] = [top[number] for number in order]
     found.logits = dict(zip(top, scores.logits.tolist()))
     found.probabilities = dict(zip(top, scores.probabilities.tolist()))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.ranking import Booleans
-from paddle_ranker.retrieval.filters import ORDER, Condition
+from paddle_ranker.retrieval.filters import LARGE, ORDER, Condition
 
 _BETWEEN = len(b", ")
 
@@ -44,13 +46,21 @@ class FieldValues:
         }
         self._codes = np.array(sorted(texts, key=texts.__getitem__), np.int32)
         starts = np.cumsum([1, *(length + _BETWEEN for length in lengths)], dtype=np.int64)
-        self._texts = _Texts(line, starts, self._codes)
+        self._read = partial(_value, line, starts)
+        self._texts = _Texts(self._read, self._codes)
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def meeting(self, condition: Condition) -> Booleans:
         """Return which values meet a condition, as `Condition.holds` says, `[values] bool`."""
+        found = self._meeting(condition)
+        large = [number for number in map(float, condition.numbers) if abs(number) >= LARGE]
+        for code in np.flatnonzero(np.isin(self._numbers, large)).tolist() if large else ():  # doubles do not tell
+            found[code] = condition.holds(self._read(code))
+        return found
+
+    def _meeting(self, condition: Condition) -> Booleans:
         if condition.operator in ("=", "in", "!="):
             found = self._equal(condition)
             return ~found if condition.operator == "!=" else found
@@ -64,7 +74,7 @@ class FieldValues:
         return found
 
     def _equal(self, condition: Condition) -> Booleans:
-        found: Booleans = np.isin(self._numbers, list(condition.numbers))
+        found: Booleans = np.isin(self._numbers, [*map(float, condition.numbers)])
         for text in condition.texts:
             place = bisect_left(self._texts, text)
             if place < len(self._texts) and self._texts[place] == text:
@@ -77,12 +87,16 @@ class FieldValues:
 class _Texts:
     """The values that are no numbers and no truth values, in the order of their characters; each is read when asked."""
 
-    def __init__(self, line: NDArray[np.uint8], starts: NDArray[np.int64], codes: NDArray[np.int32]):
-        self._line, self._starts, self._codes = line, starts, codes
+    def __init__(self, read: Callable[[int], object], codes: NDArray[np.int32]):
+        self._read, self._codes = read, codes
 
     def __len__(self) -> int:
         return len(self._codes)
 
     def __getitem__(self, place: int) -> str:
-        code = int(self._codes[place])
-        return str(json.loads(bytes(self._line[self._starts[code] : self._starts[code + 1] - _BETWEEN])))
+        return str(self._read(int(self._codes[place])))
+
+
+def _value(line: NDArray[np.uint8], starts: NDArray[np.int64], code: int) -> object:
+    found: object = json.loads(bytes(line[starts[code] : starts[code + 1] - _BETWEEN]))
+    return found

@@ -10,16 +10,26 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
+from typing import Optional, Union
 
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import UsageError, listed, quoted
 
 _CONDITION = re.compile(r"\s*([^\s=!<>]+)(?:\s*(!=|<=|>=|=|<|>)|\s+(in)\s)(.*)", re.S)
 _NAMED = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "in": "in"}
-ORDER: dict[str, Callable[[float, float], bool]] = {
+Number = Union[float, Decimal]
+LARGE = 2.0**53  # from here on several whole numbers are one double
+ORDER: dict[str, Callable[[Number, Number], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
 }  # fmt: skip
+
+
+def exact_number(value: object) -> Optional[Number]:
+    """Return a number by which no two of different values, such as ids of 19 digits, are equal; None for no number."""
+    number = number_of(value)
+    return number if number is None or abs(number) < LARGE else Decimal(str(value))
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Condition:
             return self._equals(value) != (self.operator == "!=")
         if value is None or isinstance(value, bool) or not isinstance(value, (str, int, float)):
             return False
-        given, wanted = number_of(value), number_of(self.values[0])
+        given, wanted = exact_number(value), exact_number(self.values[0])
         if given is not None and wanted is not None:
             return ORDER[self.operator](given, wanted)
         if given is not None or wanted is not None:
@@ -55,7 +65,7 @@ class Condition:
             return str(value).lower() in self.lower
         if not isinstance(value, (str, int, float)):
             return False
-        return str(value) in self.texts or (bool(self.numbers) and number_of(value) in self.numbers)
+        return str(value) in self.texts or (bool(self.numbers) and exact_number(value) in self.numbers)
 
     @cached_property
     def texts(self) -> frozenset[str]:
@@ -68,9 +78,9 @@ class Condition:
         return frozenset(value.lower() for value in self.values)
 
     @cached_property
-    def numbers(self) -> frozenset[float]:
+    def numbers(self) -> frozenset[Number]:
         """Those of the values that are numbers."""
-        return frozenset(number for number in map(number_of, self.values) if number is not None)
+        return frozenset(number for number in map(exact_number, self.values) if number is not None)
 
 
 def _written(value: object) -> str:

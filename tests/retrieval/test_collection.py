@@ -132,6 +132,8 @@ def test_values_are_compared_together_as_they_are_one_by_one() -> None:
         "true",
         2.5,
         2**60,
+        2**60 + 1,
+        f"{2**60 + 1}.0",
         10**300,
         10**400,
         -1,
@@ -149,6 +151,8 @@ def test_values_are_compared_together_as_they_are_one_by_one() -> None:
         "-1",
         "1e300",
         str(2**60),
+        str(2**60 + 1),
+        f"{2.0**60}",
         str(10**400),
         "true",
         "TRUE",
@@ -161,6 +165,9 @@ def test_values_are_compared_together_as_they_are_one_by_one() -> None:
         assert found == [condition.holds(value) for value in values], condition
     several = conditions[0]
     assert several.holds(7) and several.holds("7.0") and not several.holds(True) and not several.holds(None)
+    large = [one for one in values if Condition("f", "=", (str(2**60 + 1),)).holds(one)]
+    assert large == [2**60 + 1, f"{2**60 + 1}.0"]  # which are one double with the number before
+    assert Condition("f", ">", (str(2**60),)).holds(2**60 + 1) and not Condition("f", ">", (str(2**60),)).holds(2**60)
     assert not FieldValues(np.frombuffer(b"[]", np.uint8)).meeting(several).size
     with pytest.raises(CheckpointError, match="not as they were written"):
         FieldValues(np.frombuffer(b'["a","b"]', np.uint8))

@@ -21,7 +21,7 @@ from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, SegmentInfo
 from paddle_ranker.retrieval.merging import Source, merge_segments
-from paddle_ranker.retrieval.segments import Contents, Segment, WriteIndex, check_document, write_segment
+from paddle_ranker.retrieval.segments import Contents, Segment, WriteIndex, alike, check_document, write_segment
 from paddle_ranker.retrieval.vector_search import writer_of
 from paddle_ranker.storage.atomic import new_file
 
@@ -123,7 +123,7 @@ class Addition:
             old = None if place is None else self._now.at(place)
             if place is None or old is None:
                 changed.append(Document(document.id, document.text, document.fields))
-            elif (old.text, old.fields) == (document.text, document.fields):
+            elif alike(old, document):
                 self._unchanged += 1
             else:
                 self.replaced.append(place)

@@ -17,7 +17,7 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -277,6 +277,15 @@ def check_document(id: Optional[str], text: str) -> None:
             except UnicodeEncodeError:
                 problem = f"its {name} holds half of a surrogate pair"
         raise DataError(f"document {quoted(text if id is None else id)}: {problem}; correct it")
+
+
+def alike(one: Document, other: Document) -> bool:
+    """Return whether two documents have the same text and fields; `true`, `1` and `1.0` are three values."""
+    return (one.text, one.fields) == (other.text, other.fields) and _sorted(one.fields) == _sorted(other.fields)
+
+
+def _sorted(fields: Mapping[str, object]) -> str:
+    return json.dumps(dict(fields), sort_keys=True, default=str)
 
 
 def _line(document: Document) -> bytes:

@@ -94,6 +94,17 @@ def test_adds_replacements_and_removals_leave_what_one_build_would(
             np.testing.assert_allclose(hits.scores, [s for _, s in pairs], rtol=1e-5)
 
 
+def test_a_truth_value_in_the_place_of_a_number_is_a_change(tmp_path: Path) -> None:
+    with new_index(tmp_path / "index") as collection:
+        collection.add([Document("a", "水稻", {"flag": 1, "more": {"x": [0, 1.5]}})], vectors_of)
+        assert collection.add([Document("a", "水稻", {"more": {"x": [0, 1.5]}, "flag": 1})]).unchanged == 1
+        for flag, inner, where in ((True, 0, "flag=true"), (True, False, "flag=true"), (1, False, "flag=1")):
+            changed = Document("a", "水稻", {"flag": flag, "more": {"x": [inner, 1.5]}})
+            assert collection.add([changed]).replaced == 1
+            assert repr(collection.document("a").fields) == repr(changed.fields)
+            assert collection.search("words", ["水稻"], 1, Filter.parse([where]))[0].ids == ["a"]
+
+
 def test_what_an_unfinished_addition_has_encoded_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", 10)
     folder, documents, encoded = tmp_path / "index", documents_of(range(45)), 0

@@ -19,6 +19,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
+from paddle_ranker.retrieval.segments import alike
 from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
@@ -131,11 +132,7 @@ class IndexWriter:
 
 def _refuse_changes(collection: Collection, documents: Sequence[Document]) -> None:
     there = collection.documents_of([document.id for document in documents])
-    changed = [
-        one.id
-        for one in documents
-        if one.id in there and (there[one.id].text, there[one.id].fields) != (one.text, one.fields)
-    ]
+    changed = [one.id for one in documents if one.id in there and not alike(there[one.id], one)]
     if changed:
         raise Fault(
             ALREADY_THERE, f"{listed(changed)}: there already, and not alike; mode replace replaces", field="id"

@@ -304,6 +304,13 @@ def test_searches_go_on_where_the_index_can_be_neither_read_nor_written(
     assert words.ask("POST", "/v1/documents", new).json()["added"] == 1 and len(ids(words)) == 4
 
 
+def test_fields_that_another_process_adds_are_known_to_the_next_search(words: Site) -> None:
+    with Collection.open(words.config.index, write=True) as collection:
+        collection.add([Document("new", "茶叶研究", {"topic": "tea"})])
+    (hit,) = words.search("研究", filter={"topic": "tea"}, fields=["topic"])["hits"]
+    assert (hit["id"], hit["fields"]) == ("new", {"topic": "tea"})
+
+
 @pytest.mark.parametrize("older", [False, True])
 def test_an_index_in_the_place_of_another_is_neither_mixed_with_it_nor_changed_for_it(words: Site, older: bool) -> None:
     folder, new = words.config.index, {"documents": [{"id": "new", "text": "茶叶研究"}]}

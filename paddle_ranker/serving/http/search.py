@@ -89,6 +89,8 @@ class SearchRoutes:
         state, index, deadline = request.scope["state"], self._searcher.index, deadline_of(request)
         if self._keep_texts:
             state["texts"] = {"query": asked.query}
+        if asked.filter or asked.fields:
+            await index.current(index.deadline(deadline))  # others may have added documents with more fields
         found = await self._searcher.search(self._query(asked), deadline)
         hits = await index.run(hits_of, asked, found, deadline=index.deadline(deadline))
         content = self._answer(asked, found, hits)

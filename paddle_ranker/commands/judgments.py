@@ -184,6 +184,7 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
 
 def judgments(options: JudgmentsOptions) -> None:
     """Read the log, write the folder, and print what was used and what was left out."""
+    from paddle_ranker.data.trec import can_hold
     from paddle_ranker.retrieval.collection import Collection
     from paddle_ranker.storage.atomic import make_folder, new_folder
 
@@ -197,13 +198,15 @@ def judgments(options: JudgmentsOptions) -> None:
         texts = {id: doc.text for id, doc in collection.documents_of(sorted({one.id for one in found})).items()}
     usable = [one for one in found if one.id in texts and _is_text(one.query)]
     log.counts["pairs whose document is not in the index, or whose query is no text"] = len(found) - len(usable)
+    held_out = {query for query in {one.query for one in usable} if _draw(query, options.seed) < options.dev_share}
+    unheld = sum(one.query in held_out and not can_hold(one.id) for one in usable)
+    log.counts["held-out pairs whose id has a space, in the qrels"] = unheld
     print(f"{options.log}: {len(log.searches):,} searches, {log.clicks:,} clicks, {len(log.judged):,} "
           "judged pairs")  # fmt: skip
     left_out = [f"{name}: {count:,}" for name, count in log.counts.items() if count]
     print(f"left out: {'; '.join(left_out) or 'nothing'}")
     if not usable:
         raise DataError(f"{options.log}: no search with a click or a judgment, so there is nothing to learn from")
-    held_out = {query for query in {one.query for one in usable} if _draw(query, options.seed) < options.dev_share}
     with new_folder(output) as folder:
         parts = {
             TRAIN: [one for one in usable if one.query not in held_out],
@@ -211,7 +214,7 @@ def judgments(options: JudgmentsOptions) -> None:
         }
         for name, part in parts.items():
             _write_pairs(folder / name, part, texts, whole=name == DEV)
-        _write_qrels(folder / JUDGED, parts[DEV], texts)
+        _write_qrels(folder / JUDGED, [one for one in parts[DEV] if can_hold(one.id)], texts)
     for name, part in parts.items():
         _report(output / name, part)
     if options.dev_share and not parts[DEV]:

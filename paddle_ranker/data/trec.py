@@ -264,9 +264,14 @@ def _not_empty(path: str, found: dict[str, Item], skips: Skips) -> dict[str, Ite
     return found
 
 
+def can_hold(name: str) -> bool:
+    """Return whether TREC's formats can hold an id: it is not empty and has no space."""
+    return len(name.split()) == 1 and name == name.strip()
+
+
 def checked_id(path: str, name: str) -> str:
     """Return an id if TREC's formats can hold it; otherwise raise `DataError`, naming the path."""
-    if not name or len(name.split()) != 1:
+    if not can_hold(name):
         raise DataError(f"{path}: the id {quoted(name)} is empty or holds a space: TREC's formats cannot hold it")
     return name
 

@@ -142,6 +142,22 @@ def test_held_out_pairs_are_relevant_where_half_as_many_click_as_at_the_query_s_
     assert found == {("深度学习", "a"): 0, ("深度学习", "b"): 1, ("深度学习", "c"): 0, ("深度学习", "d"): 2}
 
 
+def test_ids_that_qrels_cannot_hold_are_left_out_of_them_alone(tmp_path: Path, call: Call) -> None:
+    ids = ["a", "my file.txt", " b"]
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("mixed"), None)) as collection:
+        collection.add(Document(id, f"研究\t{id}") for id in ids)
+    shown = [Shown(id, {"fused": rank}) for rank, id in enumerate(ids, 1)]
+    lines: list[Any] = [SearchLine(f"s{n}", f"深度 {n}", {}, shown, {}) for n in range(20)]
+    log = write_log(tmp_path / "log", [*lines, *(said(f"s{n}", "my file.txt", "click") for n in range(20))])
+    status, printed, errors = run(call, log, tmp_path / "index", tmp_path / "out", "--dev_share", 0.5)
+    assert status == 0, errors
+    held = {query for query, _ in labels_of(tmp_path / "out" / "dev.jsonl")}
+    assert held and len(labels_of(tmp_path / "out" / "dev.jsonl")) == 3 * len(held)
+    assert f"held-out pairs whose id has a space, in the qrels: {2 * len(held)}" in printed
+    qrels = read_qrels(str(tmp_path / "out" / "dev" / "qrels" / "test.tsv")).qrels
+    assert [list(found) for found in qrels.values()] == [["a"]] * len(held)
+
+
 def test_an_empty_log_and_one_without_clicks_are_said(tmp_path: Path, index: Path, call: Call) -> None:
     status, _, errors = run(call, tmp_path / "none", index, tmp_path / "out")
     assert status == 1 and "no such folder" in errors

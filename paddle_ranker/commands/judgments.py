@@ -196,8 +196,8 @@ def judgments(options: JudgmentsOptions) -> None:
     with Collection.open(options.index) as collection:
         found = judgments_of(log, options)
         texts = {id: doc.text for id, doc in collection.documents_of(sorted({one.id for one in found})).items()}
-    usable = [one for one in found if one.id in texts and _is_text(one.query)]
-    log.counts["pairs whose document is not in the index, or whose query is no text"] = len(found) - len(usable)
+    usable = [one for one in found if _is_text(texts.get(one.id, "")) and _is_text(one.query)]
+    log.counts["pairs whose document is not in the index, or which are no text"] = len(found) - len(usable)
     held_out = {query for query in {one.query for one in usable} if _draw(query, options.seed) < options.dev_share}
     unheld = sum(one.query in held_out and not can_hold(one.id) for one in usable)
     log.counts["held-out pairs whose id has a space, in the qrels"] = unheld
@@ -256,8 +256,9 @@ def _draw(query: str, seed: int) -> float:
     return int.from_bytes(digest, "little") / _DRAWN
 
 
-def _is_text(query: str) -> bool:
-    return bool(query.strip()) and "\0" not in query
+def _is_text(text: str) -> bool:
+    """Return whether files of training data can hold a text: one without a NUL, and not of spaces alone."""
+    return bool(text.strip()) and "\0" not in text
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -87,7 +87,7 @@ def test_clicks_and_judgments_become_labels(tmp_path: Path, index: Path, call: C
         "searches that found nothing: 1",
         "feedback on documents that the search did not show: 1",
         "feedback on searches that are not in the log: 1",
-        "pairs whose document is not in the index, or whose query is no text: 1",
+        "pairs whose document is not in the index, or which are no text: 1",
     ):
         assert words in printed
     assert "train.jsonl: 2 queries, 5 pairs, 3 with a label above 0, 3 judged" in printed
@@ -140,6 +140,15 @@ def test_held_out_pairs_are_relevant_where_half_as_many_click_as_at_the_query_s_
             break
     found = labels_of(tmp_path / f"{seed}" / "dev.jsonl")
     assert found == {("深度学习", "a"): 0, ("深度学习", "b"): 1, ("深度学习", "c"): 0, ("深度学习", "d"): 2}
+
+
+def test_documents_that_training_data_cannot_hold_are_left_out(tmp_path: Path, call: Call) -> None:
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("mixed"), None)) as collection:
+        collection.add([Document("a", "研究a"), Document("b", "研究\0b"), Document("c", " \n")])
+    log = write_log(tmp_path / "log", [search("s1", "研究", "abc"), *(said("s1", id, "click") for id in "abc")])
+    status, printed, errors = run(call, log, tmp_path / "index", tmp_path / "out", "--dev_share", 0)
+    assert status == 0 and "or which are no text: 2" in printed, errors
+    assert labels_of(tmp_path / "out" / "train.jsonl") == {("研究", "a"): 1}
 
 
 def test_ids_that_qrels_cannot_hold_are_left_out_of_them_alone(tmp_path: Path, call: Call) -> None:

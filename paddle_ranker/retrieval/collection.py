@@ -67,7 +67,7 @@ class Collection:
         self._tower_vectors: Optional[VectorsOf] = None
         self._one_writer, self._connecting, self._taking = threading.RLock(), threading.Lock(), threading.Lock()
         self._keeps_lock, self._writers = lock is not None, 0  # for as long as it is open; else while somebody writes
-        self._connected: Optional[MilvusSearch] = None
+        self._connected: list[MilvusSearch] = []  # one, once it is needed; snapshots share it
         self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
         self._numbers = itertools.count(1)
         if lock is not None:
@@ -152,16 +152,15 @@ class Collection:
     def _milvus(self) -> MilvusSearch:
         """Return the connection to Milvus, which is made when it is first needed."""
         with self._connecting:
-            if self._connected is None:
+            if not self._connected:
                 assert self.info.vectors is not None
-                self._connected = MilvusSearch(self.folder, self.info.vectors)
-            return self._connected
+                self._connected.append(MilvusSearch(self.folder, self.info.vectors))
+            return self._connected[0]
 
     def close(self) -> None:
         """Let others write; what is open for searches stays so until it is forgotten."""
-        if self._connected is not None:
-            self._connected.close()
-            self._connected = None
+        while self._connected:
+            self._connected.pop().close()
         if self._keeps_lock:
             self._let_go()
 
@@ -190,8 +189,6 @@ class Collection:
 
     def snapshot(self) -> Collection:
         """Return the collection as it is now, for reading: several searches of it see the same documents."""
-        if self.has_milvus:
-            self._milvus()  # the connection is shared
         found = copy.copy(self)
         found._lock = None
         return found

@@ -7,8 +7,9 @@ import dataclasses
 import json
 import re
 import shutil
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
+from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors
@@ -554,6 +556,44 @@ def test_searches_look_as_widely_as_the_server_s_options_say(tmp_path: Path, mon
     monkeypatch.setattr("paddle_ranker.retrieval.collection.search_vectors", search)
     site = Site(index=tmp_path / "index", ef=700)
     assert len(site.search("研究", use=["vectors"])["hits"]) == 5 and widths == [700]
+    site.close()
+
+
+def test_milvus_is_connected_to_beside_the_event_loop_and_by_searches_of_vectors_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected: list[threading.Thread] = []
+
+    class Milvus:
+        """Finds what there is, in place of the server, and says in which thread it was connected to."""
+
+        search = staticmethod(MilvusSearch._exactly)
+
+        def __init__(self, folder: Path, info: VectorsInfo):
+            connected.append(threading.current_thread())
+
+        def repair(self, now: object) -> None:
+            """There is nothing to repair."""
+
+        def change(self, added: object, gone: object, commit: Callable[[], None]) -> None:
+            commit()
+
+        def close(self) -> None:
+            """There is nothing to close."""
+
+    monkeypatch.setattr("paddle_ranker.retrieval.collection.MilvusSearch", Milvus)
+    copied = copy_tower(write_tower(tmp_path / "tower"), tmp_path / "index")
+    info = VectorsInfo("milvus", copied.size, uri="http://127.0.0.1:1", collection="a")
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), info, copied.copy)) as collection:
+        collection.add(DOCUMENTS[:5])
+    connected.clear()
+    site = Site(index=tmp_path / "index")
+    assert len(site.search("研究", use=["words"], filter={"lang": "en"})["hits"]) == 3
+    assert site.ask("GET", "/v1/index").json()["documents"] == 5 and site.ask("GET", "/v1/documents/d1").json()
+    assert not connected
+    assert all(len(site.search("研究")["hits"]) == 5 for _ in range(2))
+    (thread,) = connected
+    assert thread is not threading.current_thread()
     site.close()
 
 

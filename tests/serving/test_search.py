@@ -429,7 +429,11 @@ def test_an_address_asks_for_the_same(site: Site) -> None:
     address = {**wanted, "use": "words,vectors", "fields": "year", "explain": "true", "filter": json.dumps(condition)}
     got = site.ask("GET", f"/v1/search?{urlencode({'q': '水稻病害', **address})}")
     assert timeless(got.json()) == timeless(site.search("水稻病害", **wanted, filter=condition))
-    for wrong, field in (("", "q"), ("q=a&top_k=x", "top_k"), ("q=a&filter={", "filter"), ("q=a&page=2", "page")):
+    apart = urlencode({"q": "水稻病害", **address, "use": ["words", "vectors"], "fields": ["year"]}, doseq=True)
+    assert apart.count("use=") == 2 and timeless(site.ask("GET", f"/v1/search?{apart}").json()) == timeless(got.json())
+    for wrong, field in (
+        ("", "q"), ("q=a&top_k=x", "top_k"), ("q=a&filter={", "filter"), ("q=a&page=2", "page"), ("q=a&q=b", "q")
+    ):  # fmt: skip
         refused = site.ask("GET", f"/v1/search?{wrong}")
         assert (refused.status_code, refused.json()["field"]) == (422, field)
 

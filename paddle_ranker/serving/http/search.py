@@ -277,11 +277,14 @@ def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Fi
 
 
 def _of_address(given: QueryParams) -> SearchRequest:
-    """Return the search that an address asks for; lists have commas, the filter is JSON."""
+    """Return the search that an address asks for; lists have commas, or come item by item, and the filter is JSON."""
     values: dict[str, Any] = {"query" if name == "q" else name: value for name, value in given.items()}
-    for name in ("use", "fields"):
-        if name in values:
-            values[name] = [one for one in values[name].split(",") if one]
+    for name in given:
+        several = given.getlist(name)
+        if name in ("use", "fields"):
+            values[name] = [one for value in several for one in value.split(",") if one]
+        elif len(several) > 1:
+            raise Fault(UNPROCESSABLE, f"stands {len(several)} times in the address, expected once", field=name)
     if "filter" in values:
         try:
             values["filter"] = parse_json(values["filter"].encode("utf-8", "replace"), _BOUNDS)

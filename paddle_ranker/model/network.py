@@ -131,7 +131,8 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
                 raise CheckpointError(
                     f"{head}.weight has shape {list(weight.shape)}: a ranker's head has 1 or 2 columns"
                 )
-            if weight.shape[1] == 2:
+            if weight.shape[1] == 2:  # subtracted in float32 at the least, whatever the file's numbers are
+                weight, bias = (array.astype(np.promote_types(array.dtype, np.float32)) for array in (weight, bias))
                 weight, bias = weight[:, 1:] - weight[:, :1], bias[1:] - bias[:1]
             named["head.weight"], named["head.bias"] = weight, bias
             break

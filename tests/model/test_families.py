@@ -21,6 +21,7 @@ from paddle_ranker.model.encoders import load_encoder
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.families import family_of
 from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
+from paddle_ranker.model.hugging_face.read import read_model
 from paddle_ranker.model.kinds import load_ranker, stated_kind
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.networks.deberta import relative_buckets
@@ -106,6 +107,31 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     settings = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert settings["model_max_length"] == 512  # sentence-transformers would take XLM-RoBERTa's 514 positions
     assert load_encoder(tmp_path / "back").config == load_encoder(folder).config
+
+
+@pytest.mark.parametrize("case", ROBERTAS)
+def test_a_pooler_beside_a_head_of_two_layers_is_left_out(tmp_path: Path, case: str) -> None:
+    """Rerankers that transformers 3 wrote have one that it never used, and newer versions leave it out."""
+    folder = write_folder(tmp_path / "hf", case)
+    wanted = logits_of(load_single(folder).network)
+    theirs = load_file(folder / "model.safetensors")
+    unused = {
+        f"roberta.pooler.dense.{part}": np.full_like(theirs[f"classifier.dense.{part}"], 7.0)
+        for part in ("weight", "bias")
+    }
+    save_file({**theirs, **unused}, folder / "model.safetensors", {"format": "pt"})
+    np.testing.assert_array_equal(logits_of(load_single(folder).network), wanted)
+    assert sorted(read_model(folder).left_over) == sorted(unused)
+
+
+def test_a_head_of_two_classes_in_half_precision_is_folded_exactly(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "hf", "roberta")
+    halves = {name: array.astype(np.float16) for name, array in load_file(folder / "model.safetensors").items()}
+    save_file(halves, folder / "model.safetensors", {"format": "pt"})
+    rows = halves["classifier.out_proj.weight"].astype(np.float32)
+    found = load_single(folder).network.head.weight.numpy()
+    np.testing.assert_array_equal(found[:, 0], rows[1] - rows[0])
+    assert (found.astype(np.float16) != found).any()
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Optional
 
 import numpy as np
 
@@ -83,6 +84,7 @@ def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], l
             "has PaddleNLP's parameter names: save it as model_state.pdparams; such a folder needs no conversion"
         )
     ours, left_over = {}, []
+    of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}
     for name, array in arrays.items():
         inner = name[len(prefix) :] if name.startswith(prefix) else name
         if inner in _BUFFERS:
@@ -91,21 +93,28 @@ def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], l
             ours[_MASKED_LM[name]] = array.T if name == _TRANSPOSED_IN_HEAD else array
             continue
         base, _, kind = inner.rpartition(".")
-        head = name.rpartition(".")[0]
-        if head in names.head and kind in _KINDS:
-            renamed = names.head[head]
-            full = renamed if renamed == "classifier" else prefix + renamed
-            ours[f"{full}.{kind}"] = array.T if kind == "weight" and array.ndim == 2 else array
+        head = _of_head(name.rpartition(".")[0], names, prefix)
+        if head is not None and kind in _KINDS:
+            ours[f"{head}.{kind}"] = array.T if kind == "weight" and array.ndim == 2 else array
             continue
         number = _LAYER.search(base)
         pattern = _LAYER.sub("{}", base, count=1)
         if not name.startswith(prefix) or pattern not in names.ours or kind not in _KINDS:
             left_over.append(name)
             continue
-        renamed = names.ours[pattern].format(number and number.group())
+        renamed = prefix + names.ours[pattern].format(number and number.group())
+        if renamed in of_heads:  # a pooler beside a two-layer head, which older versions of transformers wrote
+            left_over.append(name)
+            continue
         transpose = pattern in names.linear and kind == "weight"
-        ours[f"{prefix}{renamed}.{_KINDS[kind]}"] = array.T if transpose else array
+        ours[f"{renamed}.{_KINDS[kind]}"] = array.T if transpose else array
     return ours, left_over
+
+
+def _of_head(base: str, names: Names, prefix: str) -> Optional[str]:
+    """Return our name of a part of a ranker's head; None if it is none."""
+    renamed = names.head.get(base)
+    return renamed if renamed in (None, "classifier") else f"{prefix}{renamed}"
 
 
 def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
@@ -115,15 +124,19 @@ def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
     """
     prefix = min((name[: -len(_OUR_WORDS)] for name in arrays if name.endswith(_OUR_WORDS)), key=len, default="")
     found = {}
+    of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}
     for name, array in arrays.items():
         base, _, kind = name.rpartition(".")
         inner = base[len(prefix) :] if base.startswith(prefix) else ""
         number = _LAYER.search(inner)
         pattern = _LAYER.sub("{}", inner, count=1)
-        if base in names.head:
-            base = names.head[base] if names.head[base] == "classifier" else prefix + names.head[base]
+        head = _of_head(base, names, prefix)
+        if head is not None:
+            base = head
         elif pattern in names.ours:
             base = prefix + names.ours[pattern].format(number and number.group())
+            if base in of_heads:  # a pooler beside a two-layer head, as in `to_ours`
+                continue
         found[f"{base}.{kind}"] = array
     return found
 

@@ -279,6 +279,11 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
 
     model, state = _tower(source, options)
     info, config = model.info, model.network.config
+    if info.pooling == "pooler" and not config.has_tanh_pooler:
+        raise CheckpointError(
+            f"{source}: its vectors come from the pooler of {config.model_type}, which sentence-transformers has no "
+            "step for; only a tower with another --pooling can be written"
+        )
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     named = {name: array for name, array in arrays.items() if name.startswith(ENCODER)}
     try:

@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import ClassVar, Optional
 
 from paddle_ranker.errors import CheckpointError, brief, quoted
 from paddle_ranker.registry import Registry
@@ -28,8 +28,11 @@ class EncoderConfig:
     """Hyper-parameters of a BERT-style encoder, under the names PaddleNLP and Hugging Face give them in `config.json`.
 
     `normalize_before` (pre-LayerNorm) is this toolkit's own; without it, the encoder is plain ERNIE/BERT.
+
+    has_tanh_pooler: whether the encoders' pooler is a linear layer and tanh, and nothing else
     """
 
+    has_tanh_pooler: ClassVar[bool] = True
     vocab_size: int
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -134,9 +137,9 @@ class EncoderConfig:
 
         Raises `CheckpointError` if `vocab_size` is missing or a value is unusable.
         """
-        model_type = values.get("model_type")
-        if cls is EncoderConfig and isinstance(model_type, str) and model_type in SHAPES:
-            return SHAPES[model_type].from_dict(values)
+        shape = shape_of(values.get("model_type"))
+        if cls is EncoderConfig and shape is not EncoderConfig:
+            return shape.from_dict(values)
         known = {field.name for field in dataclasses.fields(cls)}
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
         if "vocab_size" not in chosen:
@@ -154,11 +157,17 @@ class EncoderConfig:
 SHAPES: Registry[type[EncoderConfig]] = Registry("shape of encoders")  # by model_type, where it is not EncoderConfig
 
 
+def shape_of(model_type: object) -> type[EncoderConfig]:
+    """Return the class of the configurations of a `model_type`."""
+    return SHAPES[model_type] if isinstance(model_type, str) and model_type in SHAPES else EncoderConfig
+
+
 @dataclass(frozen=True)
 class ElectraConfig(EncoderConfig):
     """ELECTRA's: the embeddings may be narrower than the layers, which then begin with a projection."""
 
     embedding_size: int = 128
+    has_tanh_pooler: ClassVar[bool] = False
 
     @property
     def least_parameters(self) -> int:
@@ -190,6 +199,7 @@ class ModernBertConfig(EncoderConfig):
     classifier_bias: bool = False
     classifier_activation: str = "gelu"
     classifier_pooling: str = "cls"
+    has_tanh_pooler: ClassVar[bool] = False
 
     @property
     def least_parameters(self) -> int:
@@ -223,6 +233,7 @@ class DebertaConfig(EncoderConfig):
     conv_groups: int = 1
     embedding_size: int = 0
     pooler_hidden_act: str = "gelu"
+    has_tanh_pooler: ClassVar[bool] = False
 
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:

@@ -30,6 +30,7 @@ from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from recall.start import start_tower_training
 from recall.train_batch_neg import TrainBatchNegOptions
+from tests.model.test_families import write_folder
 from tests.numpy_bert import Array, sentence_vectors
 from tests.tiny import change_json, write_encoder, write_ranker
 
@@ -137,6 +138,33 @@ def test_a_folder_of_sentence_transformers_has_equal_vectors_in_and_out(
         expected(again, settings.get("max_seq_length", 512), prompts.get("passage", "")), wanted, atol=1e-5
     )
     np.testing.assert_allclose(Tower.open(again).query_vectors(TEXTS), queries, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["electra", "deberta-v3", "modernbert"])
+def test_a_dense_layer_is_no_pooler_where_the_family_has_another(tmp_path: Path, case: str) -> None:
+    """Of the families of which the pooler is more than a linear layer and tanh."""
+    plain, source = (write_folder(tmp_path / name, case) for name in ("plain", "st"))
+    write_steps(plain, {"pooling_mode": "cls"}, [], normalize=False)
+    write_steps(source, {"pooling_mode": "cls"}, [(16, 16, "torch.nn.modules.activation.Tanh", True)])
+    texts = ["w1 w2", "w7", "w3 w4 w5"]
+    layer = read(source / "2_Dense")
+    wanted = np.tanh(Tower.open(plain).vectors(texts) @ layer["linear.weight"].T + layer["linear.bias"])
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    ours, again = tmp_path / "ours", tmp_path / "again"
+    assert convert([str(source), str(ours), "--to", "tower"]) == 0
+    assert convert([str(ours), str(again), "--to", "sentence-transformers"]) == 0
+    for folder in (source, ours, again):
+        np.testing.assert_allclose(Tower.open(folder).vectors(texts), wanted, atol=1e-5, err_msg=str(folder))
+
+
+def test_vectors_of_a_pooler_that_sentence_transformers_has_no_step_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_folder(tmp_path / "hf", "electra")
+    line = [str(source), str(tmp_path / "st"), "--to", "sentence-transformers", "--pooling"]
+    assert convert([*line, "pooler"]) == 1
+    assert "the pooler of electra, which sentence-transformers has no step for" in capsys.readouterr().err
+    assert convert([*line, "first"]) == 0
 
 
 def test_prompts_that_the_folder_does_not_say_are_kept_by_the_tower(hugging_face: Path, tmp_path: Path) -> None:

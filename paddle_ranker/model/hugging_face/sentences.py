@@ -17,7 +17,7 @@ import numpy as np
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE
 from paddle_ranker.errors import CheckpointError, listed, quoted
-from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.config import EncoderConfig, shape_of
 from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.tower import QUERY_FOLDER, SIMILARITIES, TowerInfo
@@ -68,7 +68,8 @@ class Dense:
 class Sentences:
     """What a sentence-transformers folder says: a tower's info, and its dense layers.
 
-    pooler: the layer that takes the place of the encoder's pooler, where the first token's state goes through one
+    pooler: the layer that takes the place of the encoder's pooler, where the first token's state goes through one and
+        the family's pooler is no other
     output_layer: the layer after that
     lowers: whether texts are put in small letters before they are tokenized
     """
@@ -109,9 +110,11 @@ def read_sentences(folder: Path) -> Sentences:
     encoder = find_encoder(folder)
     if encoder is None:
         raise CheckpointError(f"{folder}: has no model.safetensors and no pytorch_model.bin; copy the folder again")
-    width = int(read_configuration(encoder / "config.json").get("hidden_size", 0))
+    stated = read_configuration(encoder / "config.json")
+    width = int(stated.get("hidden_size", 0))
     pooling = _pooling(modules[1][1])
-    pooler = dense.pop(0) if pooling == "first" and dense and dense[0].tanh and dense[0].outputs == width else None
+    may_be_pooler = pooling == "first" and shape_of(stated.get("model_type")).has_tanh_pooler
+    pooler = dense.pop(0) if may_be_pooler and dense and dense[0].tanh and dense[0].outputs == width else None
     if len(dense) > 1:
         raise CheckpointError(f"{folder / MODULES_FILE}: has {len(dense)} dense layers in a row; one is done here")
     output = dense[0] if dense else None

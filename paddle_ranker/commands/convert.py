@@ -220,7 +220,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     written = {name: state[name] for name in state if name.rpartition(".")[0] not in new_parts}
     architecture = write_model(temporary, {**written, **masked_lm}, config)
-    write_tokenizer(read_tokenizer(source), temporary, length)
+    write_tokenizer(read_tokenizer(source), temporary, length, with_types=config.type_vocab_size > 1)
     changed = has_match and bool(named["match_embeddings.weight"].any())
     if has_head and info:  # what a ranker was, and how well it did, for its way back
         training = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
@@ -293,7 +293,8 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
     write_model(temporary, kept, config)
     with tempfile.TemporaryDirectory() as folder:
         model.row_encoder.save(folder)
-        write_tokenizer(read_tokenizer(Path(folder)), temporary, info.max_seq_length)
+        with_types = config.type_vocab_size > 1
+        write_tokenizer(read_tokenizer(Path(folder)), temporary, info.max_seq_length, with_types=with_types)
     # The library has no pooler: it is a dense layer over the first token's state.
     layers = [(f"{ENCODER}pooler.dense", True)] if info.pooling == "pooler" else []
     layers += [("output_layer", info.output_tanh)] if info.output_layer else []

@@ -95,10 +95,10 @@ def _read_hugging_face(folder: Path) -> HuggingFaceModel:
 
 
 def _bring_wordpiece(source: Path, target: Path) -> None:
-    from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
-    from paddle_ranker.model.hugging_face.tokenizer import adds_tokens, bring_tokenizer
+    from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer, needs_library
+    from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
 
-    if adds_tokens(source):
+    if needs_library(source):
         bring_library_tokenizer(source, target)
     else:
         bring_tokenizer(source, target)

@@ -31,6 +31,23 @@ def has_no_library_file(folder: Path) -> bool:
     return others and not any((folder / name).is_file() for name in (VOCABULARY_FILE, TOKENIZER_FILE))
 
 
+def needs_library(folder: Path) -> bool:
+    """Return whether the library alone does what the tokenizer of a BERT does.
+
+    That is so if it has no word pieces (multilingual MiniLM's and e5-small's are XLM-RoBERTa's), or finds tokens of its
+    own in texts before they are split into words.
+    """
+    described = read_settings(folder / TOKENIZER_FILE, "copy it again")
+    added = described.get("added_tokens") or []
+    if any(isinstance(token, dict) and token.get("special") is False for token in added):
+        return True
+    if (folder / VOCABULARY_FILE).is_file() or not described:
+        return has_no_library_file(folder)
+    model = described.get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
+    return kind in ("Unigram", "BPE", "WordLevel")
+
+
 def bring_library_tokenizer(source: Path, target: Path, reserved: Reserved = XLM_ROBERTA) -> None:
     """Write `source`'s tokenizer into the folder `target` as `read_tokenizer` reads it.
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.encoding.columns import Array
+from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, VOCABULARY_FILE, read_settings
+from paddle_ranker.encoding.tokenizers.library import LibraryFiles
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import DebertaConfig, EncoderConfig
 from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES
+from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer, needs_library
 from paddle_ranker.model.hugging_face.names import to_ours
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 _CLASSIFIES = "ForSequenceClassification"
+_TYPES = "embeddings.token_type_embeddings.weight"
+# transformers' tokenizers, or models of such, that give both texts of a pair the type 0
+_WITHOUT_TYPES = ("xlmroberta", "roberta", "camembert", "distilbert", "mpnet", "bart")
+_WORD_PIECES = ("bert", "ernie")  # whose own tokenizer is no library's
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,9 @@ def read_model(folder: Path) -> HuggingFaceModel:
                 "came with it (auto_map in config.json), which is not run here"
             ) from error
         raise CheckpointError(f"{folder / file}: {error}") from error
+    if config.type_vocab_size > 1 and not _gives_types(values, folder):
+        config = replace(config, type_vocab_size=1)
+        arrays = {name: array[:1] if name.endswith(_TYPES) else array for name, array in arrays.items()}
     if isinstance(config, DebertaConfig) and not config.position_biased_input:  # of no use, but in some files
         unused = [name for name in arrays if name.endswith("embeddings.position_embeddings.weight")]
         left_over += unused
@@ -134,7 +145,28 @@ def _encoder_config(values: UncheckedObject, path: Path) -> EncoderConfig:
             "an encoder of another architecture)"
         )
     found = ARCHITECTURES[model_type].read(values, path)
+    if model_type in _WORD_PIECES and needs_library(path.parent):
+        tokenizer = _library_files(path.parent)  # config.json may state the padding of BERT's own vocabulary
+        found["pad_token_id"] = tokenizer.id_of(tokenizer.special_tokens["pad_token"])
     try:
         return EncoderConfig.from_dict(found)
     except (TypeError, ValueError, ZeroDivisionError, CheckpointError) as error:
         raise CheckpointError(f"{path}: not a usable encoder configuration ({error})") from error
+
+
+def _library_files(folder: Path) -> LibraryFiles:
+    with tempfile.TemporaryDirectory() as temporary:
+        bring_library_tokenizer(folder, Path(temporary))
+        return LibraryFiles.read(Path(temporary))
+
+
+def _gives_types(values: UncheckedObject, folder: Path) -> bool:
+    """Return whether the second text of a pair has another type than the first, as the folder's tokenizer says."""
+    settings = read_settings(folder / CONFIG_FILE)
+    names = settings.get("model_input_names")
+    if isinstance(names, list):
+        return "token_type_ids" in names
+    stated = settings.get("tokenizer_class") or values.get("tokenizer_class")
+    if stated is None:
+        stated = "bert" if (folder / VOCABULARY_FILE).is_file() else values["model_type"]
+    return not str(stated).lower().replace("-", "").startswith(_WITHOUT_TYPES)

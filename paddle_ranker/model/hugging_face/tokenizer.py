@@ -63,13 +63,7 @@ def bring_tokenizer(source: Path, target: Path) -> UncheckedObject:
     elif described:
         write_vocabulary(target, _vocabulary(described, source / TOKENIZER_FILE))
     else:
-        others = [
-            name for name in ("sentencepiece.bpe.model", "spiece.model", "merges.txt") if (source / name).exists()
-        ]
-        has = f"; its {others[0]} belongs to another kind of tokenizer, which is not done here" if others else ""
-        raise CheckpointError(
-            f"{source}: has neither {VOCABULARY_FILE} nor {TOKENIZER_FILE} with WordPiece pieces{has}"
-        )
+        raise CheckpointError(f"{source}: has neither {VOCABULARY_FILE} nor {TOKENIZER_FILE}; copy the folder again")
     if described and not (
         (source / VOCABULARY_FILE).is_file() and any(settings.get(name) is not None for name in _SETTINGS.values())
     ):
@@ -85,21 +79,19 @@ def bring_tokenizer(source: Path, target: Path) -> UncheckedObject:
     return settings
 
 
-def adds_tokens(folder: Path) -> bool:
-    """Return whether a folder's `tokenizer.json` finds tokens of its own in texts before they are split into words."""
-    added = read_settings(folder / TOKENIZER_FILE, "copy it again").get("added_tokens") or []
-    return any(isinstance(token, dict) and token.get("special") is False for token in added)
-
-
-def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int) -> None:
+def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int, *, with_types: bool = True) -> None:
     """Write a tokenizer that gives transformers our ids: `tokenizer.json` and the files that belong to it.
 
     Args:
         max_length: tokens of the longest pair or text, at which sentence-transformers truncates, too.
+        with_types: whether the encoder has a type of its own for the second text of a pair.
     """
+    inputs = ["input_ids", *(["token_type_ids"] if with_types else []), "attention_mask"]
     if not isinstance(files, TokenizerFiles):  # it came from there
         files.write(target)
         stated = {**read_settings(target / CONFIG_FILE), "model_max_length": max_length}
+        if not with_types:
+            stated["model_input_names"] = inputs
         (target / CONFIG_FILE).write_text(json.dumps(stated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         return
     # transformers would add a special token that the vocabulary lacks, under an id without an embedding.
@@ -115,7 +107,7 @@ def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int) -> Non
         "model_max_length": max_length,
         # The plain class takes tokenizer.json as it is; BertTokenizer would put its own splitting in place of ours.
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "model_input_names": inputs,
         "split_special_tokens": True,  # "[SEP]" typed in a text is text
     }
     (target / CONFIG_FILE).write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

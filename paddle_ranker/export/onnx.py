@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Optional
 
 import paddle
 
@@ -49,6 +49,7 @@ def write_onnx(
     signature: Signature = RANKER,
     batches: Sequence[Arrays] = (),
     expected: Sequence[Arrays] = (),
+    rounding: Optional[Callable[[], dict[str, float]]] = None,
 ) -> Parity:
     """Translate the static model `program` into the ONNX file `target`, which is written atomically.
 
@@ -58,6 +59,7 @@ def write_onnx(
         program: the graph's file; the parameters lie beside it.
         signature: the inputs and outputs of the model.
         batches, expected: input batches, and the network's outputs for them, which the file must reproduce.
+        rounding: as `compare` takes it.
 
     Raises `DependencyError` if a package is missing, `RankerError` if the file is not valid or its outputs differ.
     """
@@ -83,7 +85,7 @@ def write_onnx(
             onnx.checker.check_model(str(written), full_check=True)
         except Exception as error:
             raise RankerError(f"{target.name}: not a valid ONNX file ({error}); export without --onnx") from error
-        parity = compare(expected, batches, OnnxModel(written).run, signature, "the ONNX file")
+        parity = compare(expected, batches, OnnxModel(written).run, signature, "the ONNX file", rounding)
         move_onnx(written, target)
     return parity
 

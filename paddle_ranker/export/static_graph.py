@@ -9,6 +9,7 @@ and with Paddle Inference from the written files; if the scores differ, it leave
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Optional, cast
 
@@ -18,7 +19,7 @@ from paddle.static import InputSpec
 
 from paddle_ranker.encoding.tokenizers.reading import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError
-from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs
+from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs, rounding_of
 from paddle_ranker.export.static_model import StaticModel, name_outputs
 from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder
 from paddle_ranker.model.kinds import KINDS, EncoderT, InfoT, ModelKind, kind_of
@@ -69,12 +70,13 @@ def export_model(
             # A second network: one that Paddle has made static computes with its graph from then on.
             write_static_model(kind.static_network(model), temporary / prefix, signature)
             kind.write_descriptions(temporary, model)
-            static = StaticModel(program_file(temporary, prefix), temporary / f"{prefix}.pdiparams", signature)
-            parities = {"paddle_inference": compare(expected, batches, static.run, signature, "the static model")}
+            program, target = program_file(temporary, prefix), temporary / f"{prefix}.onnx"
+            static = StaticModel(program, temporary / f"{prefix}.pdiparams", signature)
+            rounding = cache(lambda: rounding_of(kind.static_network(model), batches, expected, signature))
+            parity = compare(expected, batches, static.run, signature, "the static model", rounding)
+            parities = {"paddle_inference": parity}
             if onnx:
-                parities["onnxruntime"] = write_onnx(
-                    program_file(temporary, prefix), temporary / f"{prefix}.onnx", signature, batches, expected
-                )
+                parities["onnxruntime"] = write_onnx(program, target, signature, batches, expected, rounding)
             facts = _facts(temporary, prefix, signature, parities)
             if signature == RANKER:
                 facts["checks"] = checks_of(batches, expected, model.network.configs[0].pad_token_id)

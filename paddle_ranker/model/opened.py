@@ -22,12 +22,14 @@ class ArraySpec:
 
     tolerance: how far an exported model's output may differ from the network's: absolute for values up to 1, relative
         above (float32 has no more digits). A logit that is 4e-5 off moves its probability by at most 1e-5.
+    is_firm: whether the tolerance holds even where the network's own float32 is further from the exact output
     """
 
     name: str
     dtype: str
     shape: tuple[Optional[int], ...]
     tolerance: float = 4e-5
+    is_firm: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ LOGIT = "logit"
 # A ranker returns the probability, calibrated if the ranker is, and the logit, which is never calibrated.
 RANKER = Signature(
     TOKENS,
-    (ArraySpec("predict", "float32", (None, 1), tolerance=1e-5), ArraySpec(LOGIT, "float32", (None, 1))),
+    (
+        ArraySpec("predict", "float32", (None, 1), tolerance=1e-5, is_firm=True),
+        ArraySpec(LOGIT, "float32", (None, 1)),
+    ),
     read=(LOGIT,),
 )
 

@@ -178,6 +178,23 @@ def test_what_scores_otherwise_is_not_written(
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
 
 
+def test_a_logit_is_held_to_what_float32_can_hold_and_a_probability_to_its_tolerance() -> None:
+    expected = {name: np.array([[0.25], [0.5]], np.float32) for name in OUTPUTS}
+    batch = {name: np.ones((2, 3), np.int64) for name in INPUTS}
+
+    def found(**moved: float) -> None:
+        def run(given: Arrays) -> Arrays:
+            return {name: array[: len(given[INPUTS[0]])] + moved.get(name, 0.0) for name, array in expected.items()}
+
+        compare([expected], [batch], run, RANKER, "it", lambda: dict.fromkeys(OUTPUTS, 1e-4))
+
+    found(logit=3e-4)
+    found(predict=9e-6)
+    for name, moved in (("logit", 5e-4), ("predict", 2e-5), ("logit", np.nan)):
+        with pytest.raises(RankerError, match=f"{name} differs .* takes the network's own 0.0001 from the exact one"):
+            found(**{name: moved})
+
+
 def test_what_differs_by_little_is_no_number_or_of_another_shape_is_seen() -> None:
     expected = {name: np.array([[0.25], [0.5]], np.float32) for name in OUTPUTS}
     batch = {name: np.ones((2, 3), np.int64) for name in INPUTS}

@@ -68,15 +68,17 @@ def facts_of(path: Path) -> Iterator[Fact]:
 
 
 def _transformers_facts(folder: Path, encoder: Path) -> Iterator[Fact]:
-    from paddle_ranker.model.hugging_face.read import read_configuration, read_encoder_config, states_head
+    from paddle_ranker.model.hugging_face.read import read_encoder_config, stated_classes
     from paddle_ranker.model.hugging_face.sentences import stated_info, stated_length
 
     config = read_encoder_config(encoder / "config.json")
     yield _encoder_fact(config)
-    if states_head(folder):
-        values = read_configuration(encoder / "config.json")
-        count = len(values.get("id2label") or ()) or values.get("num_labels", 2)  # transformers' default
-        yield "head", "1 class, a logit" if count == 1 else f"{count} classes{', folded into a logit' * (count == 2)}"
+    count = stated_classes(folder)
+    if count:
+        use = {1: "class, a logit", 2: "classes, folded into a logit"}.get(
+            count, "classes, no ranker's; it is left out"
+        )
+        yield "head", f"{count} {use}"
     vectors = stated_info(folder)
     if vectors is not None:
         yield "vectors", f"{vectors.size} numbers, pooling {vectors.pooling}, compared by {vectors.similarity}"

@@ -128,7 +128,7 @@ for _name, _kind in {
     "transformers": FolderKind(
         _is_transformers,
         "a model folder of Hugging Face's transformers",
-        "training takes it as --model FOLDER, and where config.json says that it classifies pairs, prediction, "
+        "training takes it as --model FOLDER, and where it has a head of one or two classes, prediction, "
         "evaluation, export and serve do; for all else, bring it here: paddle-ranker convert FOLDER TARGET",
     ),
     "parameters": FolderKind(

@@ -308,6 +308,25 @@ def test_a_folder_without_head_or_of_another_architecture(tmp_path: Path) -> Non
         start_ranker(folder, Fresh("pairwise"))
 
 
+@pytest.mark.parametrize(("case", "head"), [("xlm-roberta", "classifier.out_proj"), ("modernbert", "classifier")])
+def test_a_head_of_more_classes_is_left_out(tmp_path: Path, case: str, head: str) -> None:
+    """A model of entailment is a good start of a ranker."""
+    folder = write_folder(tmp_path / "hf", case)
+    wanted = start_ranker(folder, Fresh("pairwise")).network.encoder.state_dict()
+    theirs = load_file(folder / "model.safetensors")
+    three = {f"{head}.{part}": np.concatenate([theirs[f"{head}.{part}"]] * 3) for part in ("weight", "bias")}
+    save_file({**theirs, **three}, folder / "model.safetensors", {"format": "pt"})
+    labels = {str(number): name for number, name in enumerate(("entailment", "neutral", "contradiction"))}
+    (folder / "config.json").write_text(json.dumps({**EXPECTED[case]["config"], "id2label": labels}), encoding="utf-8")
+    assert stated_kind(folder) is None and sorted(read_model(folder).left_over) == sorted(three)
+    with pytest.raises(CheckpointError, match=r"not a trained ranker .* a head of one or two classes"):
+        load_single(folder)
+    started = start_ranker(folder, Fresh("pairwise"))
+    assert started.new_parts == ["head", "match_embeddings"]
+    for name, value in started.network.encoder.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), wanted[name].numpy(), err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("case", "changes", "message"),
     [

@@ -17,9 +17,10 @@ from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tok
 from paddle_ranker.model.hugging_face.names import to_ours
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
-from paddle_ranker.storage.untrusted import UncheckedObject, read_json
+from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
 
 _CLASSIFIES = "ForSequenceClassification"
+_CLASSES = (1, 2)  # of a ranker's head
 _TYPES = "embeddings.token_type_embeddings.weight"
 # transformers' tokenizers, or models of such, that give both texts of a pair the type 0
 _WITHOUT_TYPES = ("xlmroberta", "roberta", "camembert", "distilbert", "mpnet", "bart")
@@ -58,13 +59,22 @@ def find_encoder(folder: Path) -> Optional[Path]:
     return next((path for path in candidates if any((path / name).is_file() for name in WEIGHT_FILES)), None)
 
 
-def states_head(folder: Path) -> bool:
-    """Return whether the `config.json` of a transformers folder says that the model classifies, as rerankers do."""
+def stated_classes(folder: Path) -> int:
+    """Return how many classes the `config.json` of a transformers folder says that its model tells apart; 0: none."""
     inner = find_encoder(folder)
     if inner is None or not (inner / "config.json").is_file():
-        return False
-    named = read_configuration(inner / "config.json").get("architectures") or [""]
-    return str(named[0]).endswith(_CLASSIFIES)
+        return 0
+    values = read_configuration(inner / "config.json")
+    if not str((values.get("architectures") or [""])[0]).endswith(_CLASSIFIES):
+        return 0
+    labels = values.get("id2label")
+    count: Unchecked = len(labels) if isinstance(labels, dict) and labels else values.get("num_labels", 2)
+    return count if type(count) is int else 0  # 2 is transformers' default
+
+
+def states_head(folder: Path) -> bool:
+    """Return whether the `config.json` of a transformers folder says that the model has a ranker's head."""
+    return stated_classes(folder) in _CLASSES
 
 
 def read_model(folder: Path) -> HuggingFaceModel:
@@ -99,9 +109,19 @@ def read_model(folder: Path) -> HuggingFaceModel:
     if architecture and not architecture.endswith(_CLASSIFIES):  # tagging has a `classifier` as well
         left_over += [name for name in arrays if name.startswith("classifier.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
+    elif architecture and _is_of_other_classes(arrays):  # a training puts a head of its own in its place
+        heads = ARCHITECTURES[config.model_type].names.head
+        left_over += [name for name in theirs if heads.get(name.rpartition(".")[0]) == "classifier"]
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
     elif architecture and "classifier.weight" not in arrays:
         raise CheckpointError(f"{folder / file}: has no classifier.weight, which {architecture} needs: copy it again")
     return HuggingFaceModel(config, arrays, left_over, file)
+
+
+def _is_of_other_classes(arrays: dict[str, Array]) -> bool:
+    """Return whether there is a head of more classes than a ranker's."""
+    shape = arrays["classifier.weight"].shape if "classifier.weight" in arrays else ()
+    return len(shape) == 2 and shape[1] not in _CLASSES
 
 
 def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -> None:

@@ -153,7 +153,7 @@ def _add_others(
     peers: Mapping[str, Scores],
 ) -> None:
     """Add the runs of the baselines, of the untuned encoder, and of peers."""
-    from paddle_ranker.evaluation.retrieval import lexical_runs, vector_run
+    from paddle_ranker.evaluation.retrieval import first_of, lexical_runs, vector_run
 
     documents = {}
     if options.baselines or options.untuned is not None:
@@ -171,7 +171,9 @@ def _add_others(
     for name, run in [*others.items(), *peers.items()]:
         if name in runs:
             raise UsageError(f"two systems are named {name}: give the run a name of its own, as in mine={name}")
-        runs[name] = run
+        runs[name] = first_of(run, options.top_k)
+        if runs[name] != run:
+            judged.notes.append(f"{name}: its first {options.top_k:,} documents of a query count, as of all systems")
 
 
 def _learn(

@@ -179,6 +179,18 @@ def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
     return found
 
 
+def first_of(run: Scores, top_k: int) -> Scores:
+    """Return the first documents of each query in a run, in trec_eval's order: by score in single precision, by id."""
+
+    def key(found: tuple[str, float]) -> tuple[float, bytes]:
+        return float(np.float32(found[1])), found[0].encode()
+
+    return {
+        query: dict(sorted(scores.items(), key=key, reverse=True)[:top_k]) if len(scores) > top_k else scores
+        for query, scores in run.items()
+    }
+
+
 def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores) -> Scores:
     """Return the run that orders each query's documents by their `held_out` scores, and then the others as `fused`."""
     run = {}

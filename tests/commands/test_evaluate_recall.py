@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands import evaluate_recall, index
-from paddle_ranker.evaluation.retrieval import held_out_runs, lexical_runs, vector_run
+from paddle_ranker.evaluation.retrieval import first_of, held_out_runs, lexical_runs, vector_run
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.fusion import Fusion
@@ -267,6 +267,20 @@ def test_an_untuned_encoder_and_stems_are_baselines() -> None:
     runs = lexical_runs(english, {"q": "the training of a ranker"}, 5)
     assert {name: list(found["q"]) for name, found in runs.items()}["BM25 (stems)"] == ["a"]
     assert list(lexical_runs(documents, queries, 5)) == ["BM25 (words)", "BM25 (bigrams)"]
+
+
+def test_of_a_longer_run_as_many_documents_count_as_of_the_others(folder: Path, tmp_path: Path, call: Call) -> None:
+    judgements = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv", "--resamples", 100]
+    ask = ["--index", folder / "index", *judgements, "--baselines", "false", "--format", "json"]
+    assert call(evaluate_recall.main, *ask, "--runs_folder", tmp_path / "runs")[0] == 0
+    peer = ["--runs", f"peer={tmp_path / 'runs' / 'vectors.trec'}"]
+    status, out, err = call(evaluate_recall.main, *ask, *peer, "--top_k", 10)
+    measures = {name: one["measures"] for name, one in json.loads(out)["systems"].items()}
+    values = [{name: one["value"] for name, one in measures[name].items()} for name in ("vectors", "peer")]
+    assert status == 0 and values[0] == values[1] and "map" in values[0]
+    assert "peer: its first 10 documents of a query count, as of all systems" in err
+    alike = {"a": 1.0, "b": 1.0 + 1e-9, "c": 2.0, "d": 1.0}  # in single precision: then the greater id comes first
+    assert list(first_of({"q": alike}, 3)["q"]) == ["c", "d", "b"]
 
 
 def test_what_was_not_learned_from_keeps_the_order_of_the_fusion() -> None:

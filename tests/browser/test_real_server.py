@@ -285,3 +285,4 @@ def test_an_index_of_words_alone_is_searched_by_words(open_page: OpenPage, brows
         page.press("#query", "Enter")
         page.wait_for_selector("#nothing:visible")
         assert "方式：词语。" in page.inner_text("#nothing")
+        assert page.inner_text("#notice") == ""  # no order of nothing

@@ -556,7 +556,7 @@ function drawAnswer(answer) {
 
 function notices(answer) {
   const told = answer.degraded.map((stage) => (["rank", "words", "vectors"].includes(stage) ? say(`late_${stage}`) : say("late", { stage })));
-  if (answer.ranked === false && !answer.degraded.includes("rank")) told.push(say("unranked"));
+  if (answer.hits.length && answer.ranked === false && !answer.degraded.includes("rank")) told.push(say("unranked"));
   if (answer.query_read < codePoints(state.q).length) told.push(say("too_long", { n: count(answer.query_read) }));
   return told;
 }

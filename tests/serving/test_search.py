@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
@@ -598,6 +598,15 @@ def test_milvus_is_connected_to_beside_the_event_loop_and_by_searches_of_vectors
     assert all(len(site.search("研究")["hits"]) == 5 for _ in range(2))
     (thread,) = connected
     assert thread is not threading.current_thread()
+
+    def fail(*_: object) -> Any:
+        raise RankerError("http://127.0.0.1:1: Milvus failed")
+
+    monkeypatch.setattr(Milvus, "search", staticmethod(fail))
+    failed = site.ask("POST", "/v1/search", {"query": "研究"})
+    assert (failed.status_code, failed.headers["retry-after"]) == (503, "1")
+    assert "vectors cannot be searched now" in failed.text and "127.0.0.1" not in failed.text
+    assert len(site.search("研究", use=["words"])["hits"]) == 5
     site.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import listed, quoted
+from paddle_ranker.errors import RankerError, listed, quoted
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.collection import VECTORS
@@ -23,7 +24,7 @@ from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.vector_search import EXACT
 from paddle_ranker.retrieval.vectors import normalised
-from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import IndexOptions
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
@@ -35,6 +36,7 @@ _LONG_QUERY = 4  # shorter queries than a pair's tokens divided by this are neve
 _LONGEST = 1000  # code points of a query that are used at all
 _ANSWERING = 0.1  # of a caller's time is kept for the answer, at most so many seconds
 RANK = "rank"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,12 @@ def _timed(
     asked: Union[Sequence[str], Vectors],
 ) -> Hits:
     began = time.monotonic()
-    (hits,) = index.collection.search(name, asked, query.recall, query.where, options.ef, options.nprobe)
+    try:
+        (hits,) = index.collection.search(name, asked, query.recall, query.where, options.ef, options.nprobe)
+    except RankerError as error:  # of Milvus, which does not answer
+        _LOG.warning("%s cannot be searched: %s", name, error)
+        problem = f"{name} cannot be searched now; see the server's log"
+        raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
     took[name] = _since(began)
     return hits
 

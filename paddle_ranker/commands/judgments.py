@@ -201,8 +201,8 @@ def judgments(options: JudgmentsOptions) -> None:
     held_out = {query for query in {one.query for one in usable} if _draw(query, options.seed) < options.dev_share}
     unheld = sum(one.query in held_out and not can_hold(one.id) for one in usable)
     log.counts["held-out pairs whose id has a space, in the qrels"] = unheld
-    print(f"{options.log}: {len(log.searches):,} searches, {log.clicks:,} clicks, {len(log.judged):,} "
-          "judged pairs")  # fmt: skip
+    judged = sum(label is not None for label in log.judged.values())
+    print(f"{options.log}: {len(log.searches):,} searches, {log.clicks:,} clicks, {judged:,} judged pairs")
     left_out = [f"{name}: {count:,}" for name, count in log.counts.items() if count]
     print(f"left out: {'; '.join(left_out) or 'nothing'}")
     if not usable:

@@ -44,6 +44,7 @@ OTHER_NAMES = {
     "text_a": "query", "text_b": "title", "查询": "query", "标题": "title", "标签": "label", "文本": "text"
 }  # fmt: skip
 _TEXTS, _NAME = ("title", "text"), re.compile(r"\w(?:[\w .-]*\w)?")
+_NAMES_OF_TEXTS = {name: own for name, own in OTHER_NAMES.items() if own in _TEXTS}  # a document's fields keep theirs
 NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score", "position")
 
 
@@ -157,8 +158,8 @@ def header_of(row: Row) -> Optional[list[str]]:
     return names if len(known) == len(names) or len(set(known)) >= 2 or is_table else None
 
 
-def _names(cells: Sequence[str]) -> list[str]:
-    return [OTHER_NAMES.get(cell.strip().lower(), cell.strip().lower()) for cell in cells]
+def _names(cells: Sequence[str], others: Mapping[str, str] = OTHER_NAMES) -> list[str]:
+    return [others.get(cell.strip().lower(), cell.strip().lower()) for cell in cells]
 
 
 def expected_columns(kind: type[Record]) -> str:
@@ -289,14 +290,11 @@ class RecordFile(Generic[T]):
 
     def _header(self, row: Row) -> Optional[list[str]]:
         """Return the column names of a header; documents of more columns than an id and a text must have one."""
-        if (
-            self.kind is DocumentRow
-            and isinstance(row, list)
-            and len(row) > 2
-            and set(names := _names(row)) & set(_TEXTS)
-        ):
-            return names
-        return header_of(row)
+        header = header_of(row)
+        if self.kind is DocumentRow and isinstance(row, list):
+            names = _names(row, _NAMES_OF_TEXTS)
+            return names if header or (len(row) > 2 and set(names) & set(_TEXTS)) else None
+        return header
 
     def _from_header(self, names: list[str]) -> _Layout:
         """Return each wanted column's position; columns of other names are a document's fields, or ignored."""
@@ -345,7 +343,8 @@ class RecordFile(Generic[T]):
         return self._checked({column: row[position] for column, position in layout.positions.items()}, others)
 
     def _from_object(self, cells: dict[str, Any]) -> T:
-        named = {OTHER_NAMES.get(name, name): value for name, value in cells.items()}
+        own = _NAMES_OF_TEXTS if self.kind in _DOCUMENTS else OTHER_NAMES
+        named = {own.get(name, name): value for name, value in cells.items()}
         if self.kind in _DOCUMENTS:
             named = _beir_document(named) if "_id" in named else named
             if named.get("text") is None and "title" in named:

@@ -103,6 +103,8 @@ def test_columns_become_fields(capsys: pytest.CaptureFixture[str]) -> None:
         ("text\tlang\n水稻\tzh\n", {"1": ("水稻", {"lang": "zh"})}),
         ("title\tpublication date\n水稻\t2001\n", {"1": ("水稻", {"publication date": "2001"})}),
         ("url\ttitle\tlang\nu\t水稻\tzh\n", {"1": ("水稻", {"url": "u", "lang": "zh"})}),
+        ("id\t文本\t标签\t查询\na\t水稻\t农业\tq\n", {"a": ("水稻", {"标签": "农业", "查询": "q"})}),
+        ('{"id": "a", "标题": "水稻", "标签": ["农业"]}\n', {"a": ("水稻", {"标签": ["农业"]})}),
         ("textbook\tlang\n水稻\tzh\n", {"textbook": ("lang", {}), "水稻": ("zh", {})}),
         ("text\t水稻, 护理\n", {"text": ("水稻, 护理", {})}),
     ],

@@ -267,7 +267,7 @@ class RecordFile(Generic[T]):
                 self._skips.add(self.path, number, str(problem))
                 continue
             self.kept += 1
-            if header is None and isinstance(record, Triple) and numeric_titles == self.kept - 1 < FIRST_ROWS:
+            if not self.has_header and isinstance(record, Triple) and numeric_titles == self.kept - 1 < FIRST_ROWS:
                 numeric_titles += number_of(record.neg_title) is not None
                 if numeric_titles == FIRST_ROWS:
                     raise self._of_another_role()

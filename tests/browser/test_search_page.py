@@ -508,6 +508,27 @@ def test_back_and_forward_and_a_link_show_the_same(open_page: OpenPage, site: Si
     assert other.input_value("#query") == "深度学习" and other.inner_text("#passed").startswith("50%")
 
 
+def test_what_is_being_typed_stays_whatever_is_drawn_meanwhile(open_page: OpenPage, site: Site) -> None:
+    page = open_page(site.address, own_context=True)
+    page.clock.install()
+    held: list[Any] = []
+    page.route("**/v1/index", lambda route: held.append(route))
+    with page.expect_request("**/v1/index"):
+        page.goto(site.address)
+    page.clock.pause_at(page.evaluate("Date.now() + 60_000"))
+    page.fill("#query", "苹果手")
+    held[0].continue_()
+    page.wait_for_selector("#collection:text('示例合集')")  # what GET /v1/index says is drawn
+    assert page.input_value("#query") == "苹果手"
+    page.click("#settings summary")
+    page.select_option("[name=fusion]", "weighted")
+    page.click("#language")
+    assert page.input_value("#query") == "苹果手" and not site.asked
+    with page.expect_response("**/v1/search"):
+        page.clock.run_for(300)
+    assert site.asked[-1]["query"] == "苹果手" and site.asked[-1]["fusion"] == "weighted"
+
+
 def test_nonsense_in_the_address_is_left_out(open_page: OpenPage, site: Site) -> None:
     page = open_page(
         at(site, top_k="many", min="7", filter="[1", use="hearsay", rank_top="-3", stage="none", open="doc-none")

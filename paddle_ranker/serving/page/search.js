@@ -322,10 +322,12 @@ function remember(how) {
 /** Return the filter: an object without a prototype, since a field may have the name of anything in one. */
 const filterOf = () => Object.assign(Object.create(null), JSON.parse(state.filter));
 
+/** Put the query into its field. Elsewhere the field stays as it is: somebody may be typing. */
+const fillQuery = () => ($("query").value = state.q);
+
 /** Put the settings into the form. */
 function fillForm() {
   const form = $("form");
-  if (form.q.value !== state.q) form.q.value = state.q;
   for (const box of form.querySelectorAll("[name=use]")) box.checked = state.use.split(",").includes(box.value);
   $("use").hidden = state.use === DEFAULTS.use && searchedBy().length < 2; // there is nothing to choose
   fillChoices(form.fusion, index.fusions ?? ["rrf", "weighted"], (name) => say(name), fusionOf());
@@ -411,14 +413,12 @@ function setFilter(name, condition) {
 const PAUSE = 250; // milliseconds after the last key
 const PATIENCE = 300; // milliseconds before the page shows that it works
 const SETTLED = 2000; // milliseconds after which what was typed is an entry of the history, which stays
-let typing = 0; // the timer of the pause
 let settling = 0; // the timer of the entry
 let asking = null; // the AbortController of the request that runs
 let shown = null; // what is drawn: the answer, its question, its nodes
 
 /** Search for what the settings say, and remember it in the address. */
 async function search(how) {
-  clearTimeout(typing);
   asking?.abort();
   const mine = (asking = new AbortController());
   if (["typed", "chosen"].includes(how) && shown?.query !== state.q) state.open = [];
@@ -514,6 +514,7 @@ function showWelcome() {
 
 function searchFor(query) {
   state.q = query;
+  fillQuery();
   search("chosen");
 }
 
@@ -1114,6 +1115,7 @@ function markFollowed(id = shown.followed) {
 function listenToTyping() {
   const input = $("query");
   let composing = false;
+  let typing = 0; // the timer of the pause
   const typed = () => {
     clearTimeout(typing);
     typing = setTimeout(() => {
@@ -1255,6 +1257,7 @@ function start() {
   state = readAddress();
   speak();
   drawIndex();
+  fillQuery();
   fillForm();
   switchLanguage(redraw);
   listenToTyping();
@@ -1264,6 +1267,7 @@ function start() {
   addEventListener("popstate", () => {
     state = readAddress();
     speak();
+    fillQuery();
     search("back");
   });
   narrow.addEventListener("change", redraw);

@@ -141,7 +141,8 @@ def test_an_engine_binds_no_thread_to_a_processor(
 ) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("asks Linux where each thread may run")
-    allowed, ranker, seen = os.sched_getaffinity(0), Ranker.load(folders[1], engine=engine, threads=2), set()
+    allowed, seen = os.sched_getaffinity(0), set[frozenset[int]]()
+    ranker = Ranker.load(folders[1], engine=engine, threads=2)
     with ThreadPoolExecutor(1) as pool:
         scored = pool.submit(ranker.score, QUERIES * 100, TITLES * 100)
         while not scored.done():

@@ -19,7 +19,8 @@ class NarrowEmbeddings(Embeddings):
         self.project = nn.Linear(config.embedding_size, config.hidden_size)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
-        hidden = self.project(super().forward(input_ids, token_type_ids, None))
+        # Not super(), which Paddle 2.6 does not find in a network that it makes static.
+        hidden = self.project(Embeddings.forward(self, input_ids, token_type_ids, None))
         return hidden if extra is None else hidden + extra
 
 

@@ -59,7 +59,7 @@ class ModernBertEncoder(Encoder):
     def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
         """Return the pooled output of the first token or of all, as the configuration says, `[batch, hidden]`."""
         if self.config.classifier_pooling == "cls":
-            return super().pool(states, input_ids)
+            return self.pooler(states[:, 0])
         is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
         return self.pooler((states * is_token).sum(axis=1) / is_token.sum(axis=1))
 

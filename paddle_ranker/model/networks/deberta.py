@@ -191,14 +191,27 @@ class _Convolution(nn.Layer):
     def __init__(self, config: DebertaConfig, masks: Masks):
         super().__init__()
         size, kernel = config.hidden_size, config.conv_kernel_size
-        self.conv = nn.Conv1D(size, size, kernel, padding=(kernel - 1) // 2, groups=config.conv_groups)
+        self.groups = config.conv_groups
+        self.conv = nn.Conv1D(size, size, kernel, padding=(kernel - 1) // 2, groups=self.groups)
         self.norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob, masks)
         self.activation = activation_named(config.conv_act)
 
     def forward(self, embedded: Tensor, states: Tensor, is_token: Tensor) -> Tensor:
-        convolved = self.conv(embedded.transpose([0, 2, 1])).transpose([0, 2, 1]) * is_token
+        convolved = self._convolved(embedded) * is_token
         return self.norm(states + self.activation(self.dropout(convolved))) * is_token
+
+    def _convolved(self, states: Tensor) -> Tensor:
+        """Return the convolution along the tokens as products of matrices: Paddle Inference has no other in bf16."""
+        kernel = self.conv.weight.shape[2]
+        sides = [paddle.zeros_like(states[:, :1])] * ((kernel - 1) // 2)
+        padded = paddle.concat([*sides, states, *sides], axis=1)
+        weights = paddle.split(self.conv.weight.transpose([2, 1, 0]), self.groups, axis=-1)  # [kernel, inputs, outputs]
+        found = []
+        for inputs, weight in zip(paddle.split(padded, self.groups, axis=-1), weights):
+            near = (inputs[:, place : place - kernel + 1 or None] for place in range(kernel))  # of every token
+            found.append(sum(paddle.matmul(one, weight[place]) for place, one in enumerate(near)))
+        return paddle.concat(found, axis=-1) + self.conv.bias
 
 
 class _Layers(nn.Layer):

@@ -138,6 +138,15 @@ def test_a_disk_that_hangs_takes_a_bounded_share_of_the_memory(tmp_path: Path, m
     log.close()
 
 
+def test_a_file_that_is_moved_away_while_the_folder_is_read_is_left_out(tmp_path: Path) -> None:
+    log, clicked = SearchLog(tmp_path), click()
+    log.feedback(clicked).result()
+    log.close()
+    (tmp_path / "00000000T000000Z-0.jsonl").symlink_to(tmp_path / "moved")  # listed, and gone when it is opened
+    reader = LogReader(tmp_path)
+    assert list(reader) == [clicked] and reader.damaged == 0
+
+
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RankerError, match="choose another folder"):

@@ -348,7 +348,11 @@ class LogReader:
     def _new_lines(self, path: Path) -> Iterator[LogLine]:
         self._unfinished.discard(path.name)
         done = self._read.get(path.name, 0)
-        with path.open("rb") as stream:
+        try:
+            opened = path.open("rb")
+        except FileNotFoundError:  # it was moved away
+            return
+        with opened as stream:
             stream.seek(done)
             for data in stream:
                 if not data.endswith(b"\n"):

@@ -84,7 +84,7 @@ class Addition:
         texts = list(dict.fromkeys(row.text for row in chunk if row.id is None))
         hashes, documents = text_hashes(texts), []
         given: set[str] = set()
-        known = {text: self._now.at(place).id for text, place in self._now.find_texts(texts).items()}
+        known = {text: self._now.at(place) for text, place in self._now.find_texts(texts).items()}
         given.update(texts[place] for one in self._written for place, _ in one.rows_of_texts(texts, hashes))
         numbers = iter(self._free_numbers(len(texts), {row.id for row in chunk if row.id is not None}))
         for row in chunk:
@@ -92,8 +92,11 @@ class Addition:
                 self._repeated += 1
                 continue
             given.add(row.text)
-            id = row.id or known.get(row.text) or next(numbers)
-            documents.append(Document(id, row.text, row.fields))
+            same = known.get(row.text) if row.id is None else None
+            if same is not None:  # a text alone says nothing of its fields
+                documents.append(Document(same.id, row.text, row.fields or same.fields))
+            else:
+                documents.append(Document(row.id or next(numbers), row.text, row.fields))
         return documents
 
     def _free_numbers(self, count: int, others: Container[str]) -> list[str]:

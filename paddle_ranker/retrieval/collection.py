@@ -339,8 +339,8 @@ class Collection:
     def add_rows(self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None) -> Added:
         """Add the rows of a file as `add` does.
 
-        A row without an id is the document that has its text already, also in this file; if there is none, it gets the
-        next free number as its id.
+        A row without an id is the document that has its text already, also in this file, with its fields unless the row
+        has some; if there is none, it gets the next free number as its id.
         """
         return self._add(rows, vectors_of, True)
 

@@ -127,6 +127,17 @@ def test_rows_with_and_without_an_id_are_the_same_documents_in_a_second_run(caps
     assert found == {"2": "护理", "a": "水稻", "1": "教育"}
 
 
+def test_a_text_alone_leaves_the_fields_of_the_document_that_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows.jsonl").write_text('{"id": "a", "text": "水稻", "year": 2020}\n', encoding="utf-8")
+    said(capsys, "build", "--corpus", "rows.jsonl", "--output", "index")
+    Path("texts.txt").write_text("水稻\n护理\n", encoding="utf-8")
+    assert "1 new, 0 replaced, 1 as they were" in said(capsys, "add", "index", "--corpus", "texts.txt")
+    assert Collection.open("index").document("a").fields == {"year": 2020}
+    Path("rows.jsonl").write_text('{"text": "水稻", "year": 2021}\n', encoding="utf-8")
+    assert "0 new, 1 replaced, 0 as they were" in said(capsys, "add", "index", "--corpus", "rows.jsonl")
+    assert Collection.open("index").document("a").fields == {"year": 2021}
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [

@@ -8,8 +8,9 @@ shared.passage(text)               # (320, 520), of a long text
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.lexical.tokens import STOP_WORDS, UNSPACED
@@ -19,6 +20,8 @@ PASSAGE = 200  # code points of the passage of a long text
 _MOST_WORDS, _MOST_HIGHLIGHTS, _LOOKED_AT = 128, 100, 20_000  # of a query; of a text; code points of a text
 _LETTER = f"(?:[^\\W_{UNSPACED}]|[\u0300-\u036f])"  # or a mark that combines with one
 _WORDS = re.compile(f"[{UNSPACED}]|{_LETTER}+")
+# A letter with what may be one with it: marks, and the parts of a syllable of hangul.
+_CLUSTERS = re.compile("[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|.[\u0300-\u036f\u3099\u309a]*", re.S)
 _IS_LETTER, _IS_UNSPACED = re.compile(_LETTER).match, re.compile(f"[{UNSPACED}]").match
 
 
@@ -50,9 +53,32 @@ class _Word(NamedTuple):
     end: int
 
 
-def folded(text: str) -> str:
-    """Return a text in which letters of other widths and cases are alike, each at its place."""
-    return text.translate(_FOLDED)
+class FoldedText:
+    """A text in which letters of other widths and cases are alike, and letters and their marks are one, as in words.
+
+    Of a very long text it is the first 20,000 code points.
+
+    Attributes: `text`. It has the text's own places, unless that has letters apart from their marks, as file names of
+    some systems have: `span` says where a part stands.
+    """
+
+    def __init__(self, text: str):
+        text = text[:_LOOKED_AT]
+        self._starts: Optional[list[int]] = None
+        if not unicodedata.is_normalized("NFC", text):
+            clusters = [match.span() for match in _CLUSTERS.finditer(text)]
+            parts = [unicodedata.normalize("NFC", text[start:end]) for start, end in clusters]
+            self._starts = [
+                min(start + place, end)  # some characters become several
+                for (start, end), part in zip(clusters, parts)
+                for place in range(len(part))
+            ] + [len(text)]
+            text = "".join(parts)
+        self.text = text.translate(_FOLDED)
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Return where a part of `text` begins and ends in the text that was given."""
+        return (start, end) if self._starts is None else (self._starts[start], self._starts[end])
 
 
 class SharedWords:
@@ -63,7 +89,7 @@ class SharedWords:
     """
 
     def __init__(self, query: str):
-        words = [match.group() for match in _WORDS.finditer(folded(query))][:_MOST_WORDS]
+        words = [match.group() for match in _WORDS.finditer(FoldedText(query).text)][:_MOST_WORDS]
         self._grams = [{tuple(words[i : i + n]) for i in range(len(words) - n + 1)} for n in range(1, LEVELS + 1)]
         # A single character, or a word such as "the", says little by itself, unless nothing else was asked for.
         self._weak = set() if len(words) < 2 else {one for one in words if one in STOP_WORDS or _is_unspaced(one)}
@@ -77,7 +103,8 @@ class SharedWords:
         """Return the shared parts of a text, in their order; of a very long one, of its first 20,000 code points."""
         if self._pattern is None:
             return []
-        text = folded(text[:_LOOKED_AT])
+        given = FoldedText(text)
+        text = given.text
         words = [_Word(match.group(), *match.span()) for match in self._pattern.finditer(text)]
         words = [word for word in words if _is_whole(word, text)]
         found: list[Highlight] = []
@@ -91,7 +118,7 @@ class SharedWords:
                 found.append(Highlight(word.start, word.end, level))
             else:
                 break
-        return found
+        return [Highlight(*given.span(one.start, one.end), one.level) for one in found]
 
     def _levels(self, text: str, words: Sequence[_Word]) -> list[int]:
         """Return how long a shared n-gram each word is in; only spaces may stand between the words of one."""
@@ -123,11 +150,11 @@ class SharedWords:
         return start, start + PASSAGE
 
 
-def places_of(term: str, text: str, most: int = 20) -> list[tuple[int, int]]:
-    """Return where a token of a tokenizer's begins and ends in a folded text; a stem is found in its words."""
+def places_of(term: str, text: FoldedText, most: int = 20) -> list[tuple[int, int]]:
+    """Return where a token of a tokenizer's begins and ends in a text; a stem is found in its words."""
     beginning = "" if _is_unspaced(term[:1]) else f"(?<!{_LETTER})"
-    found = re.compile(beginning + re.escape(term)).finditer(text[:_LOOKED_AT])
-    return [match.span() for match, _ in zip(found, range(most))]
+    found = re.compile(beginning + re.escape(term)).finditer(text.text)
+    return [text.span(*match.span()) for match, _ in zip(found, range(most))]
 
 
 def level_of(term: str) -> int:

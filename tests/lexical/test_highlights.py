@@ -7,7 +7,7 @@ import random
 import paddle
 import pytest
 
-from paddle_ranker.lexical.highlights import PASSAGE, Highlight, SharedWords, folded, level_of, places_of
+from paddle_ranker.lexical.highlights import PASSAGE, FoldedText, Highlight, SharedWords, level_of, places_of
 from paddle_ranker.model.match import match_levels
 
 pytestmark = pytest.mark.unit
@@ -36,6 +36,14 @@ def test_levels_are_those_of_the_rankers_match_embeddings() -> None:
         ("机", "手机", [("机", 1)]),
         ("e\u0301te", "l'e\u0301te\u0301, e\u0301te", [("e\u0301te", 1)]),
         ("a.b*c[", "a.b*c[ axb", [("b", 1), ("c", 1)]),
+        ("café", "un cafe\u0301 noir, Cafe", [("cafe\u0301", 1)]),
+        ("cafe\u0301", "un café", [("café", 1)]),
+        (
+            "한국어 ガイド",
+            "\u1112\u1161\u11ab\u1100\u116e\u11a8\u110b\u1165의 カ\u3099イト\u3099",
+            [("\u1112\u1161\u11ab\u1100\u116e\u11a8\u110b\u1165", 3), ("カ\u3099イト\u3099", 3)],
+        ),
+        ("q\u0301 x\u0323\u0301", "q\u0301 x\u0301\u0323", [("q\u0301 x\u0301\u0323", 2)]),
         ("👨‍👩‍👧手机", "👨‍👩‍👧的手机🇨🇳", [("手机", 2)]),
         ("!?", "!?", []),
         ("", "", []),
@@ -47,7 +55,12 @@ def test_parts_of_a_text_that_the_query_has_too(query: str, text: str, wanted: l
 
 def test_folding_keeps_every_place() -> None:
     text = "İstanbul ﬁn Ⅳ ㍿ ＡＢ"
-    assert len(folded(text)) == len(text) and folded(text).endswith("ab")
+    folded = FoldedText(text).text
+    assert len(folded) == len(text) and folded.endswith("ab")
+    text = "a e\u0301\ufb2c"  # which is three characters, by Unicode's own form
+    given = FoldedText(text)
+    assert [given.span(place, place + 1) for place in range(3)] == [(0, 1), (1, 2), (2, 4)]
+    assert all(0 <= start <= end <= 5 for start, end in (given.span(n, n + 1) for n in range(len(given.text))))
 
 
 def test_the_passage_has_most_of_what_is_shared() -> None:
@@ -70,7 +83,8 @@ def test_long_texts_cost_no_more_than_their_beginning() -> None:
 
 
 def test_where_tokens_of_a_query_are() -> None:
-    text = folded("Running runs 跑步run；prune")
+    text = FoldedText("Running runs 跑步run；prune")
     assert places_of("run", text) == [(0, 3), (8, 11), (15, 18)]
     assert places_of("跑步", text) == [(13, 15)] and places_of("走", text) == []
+    assert places_of("café", FoldedText("e\u0301 cafe\u0301")) == [(3, 8)]
     assert [level_of(term) for term in ("手机", "苹果手机", "run", "机")] == [2, 3, 1, 1]

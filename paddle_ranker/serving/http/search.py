@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from paddle_ranker.errors import UsageError, listed, quoted
-from paddle_ranker.lexical.highlights import SharedWords, folded, level_of, places_of
+from paddle_ranker.lexical.highlights import FoldedText, SharedWords, level_of, places_of
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.filters import Filter
@@ -246,10 +246,10 @@ def _signals(found: Found, place: int, parts: Floats, share: float) -> dict[str,
 
 
 def _terms(added: dict[str, float], text: str) -> list[dict[str, Any]]:
-    text = folded(text)
+    folded = FoldedText(text)
     best = sorted(added.items(), key=lambda one: -one[1])[:_MOST_TERMS]
     return [
-        {"term": term, "added": value, "level": level_of(term), "at": places_of(term, text)} for term, value in best
+        {"term": term, "added": value, "level": level_of(term), "at": places_of(term, folded)} for term, value in best
     ]
 
 

@@ -306,6 +306,14 @@ def test_searches_go_on_where_the_index_can_be_neither_read_nor_written(
     assert words.ask("POST", "/v1/documents", new).json()["added"] == 1 and len(ids(words)) == 4
 
 
+def test_a_search_that_states_no_number_keeps_to_the_server_s_limits(tmp_path: Path) -> None:
+    made = Site(index=of_words(tmp_path / "index", [DOCUMENTS[:9]]), hits=3, depth=5)
+    assert len(made.search("研究")["hits"]) == 3 and len(made.search("研究", offset=3)["hits"]) == 2
+    refused = made.ask("POST", "/v1/search", {"query": "研究", "top_k": 4})
+    assert (refused.status_code, refused.json()["field"]) == (413, "top_k")
+    made.close()
+
+
 def test_fields_that_another_process_adds_are_known_to_the_next_search(words: Site) -> None:
     with Collection.open(words.config.index, write=True) as collection:
         collection.add([Document("new", "茶叶研究", {"topic": "tea"})])

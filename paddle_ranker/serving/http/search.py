@@ -37,7 +37,7 @@ FUSED, RANKED = "fused", "ranked"
 _MOST_TERMS = 32  # that a hit is explained by
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 20  # of a field, that are named; that are read to find out whether they are few
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
-_RECALL = 100  # documents that each searcher finds unless a request says it
+_RECALL, _TOP_K = 100, 10  # documents that each searcher finds, and those of an answer, unless a request says it
 
 
 class SearchRequest(BaseModel):
@@ -46,7 +46,7 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     query: str
-    top_k: int = Field(10, ge=1, description="documents of the answer")
+    top_k: Optional[int] = Field(None, ge=1, description=f"documents of the answer (default: {_TOP_K})")
     offset: int = Field(0, ge=0, description="leave out so many of the first documents: the next page")
     recall: Optional[int] = Field(None, ge=1, description=f"documents that each searcher finds (default: {_RECALL})")
     rank_top: Optional[int] = Field(None, ge=0, description="order so many of the first by the ranker (default: none)")
@@ -129,8 +129,9 @@ class SearchRoutes:
         if asked.fusion is not None and asked.fusion not in FUSIONS:
             raise Fault(UNPROCESSABLE, f"{quoted(asked.fusion)} is no fusion, only {listed(FUSIONS)}", field="fusion")
         recall = min(_RECALL, options.depth) if asked.recall is None else asked.recall
+        top_k = min(_TOP_K, options.hits) if asked.top_k is None else asked.top_k
         for name, given, most in (
-            ("top_k", asked.top_k, options.hits),
+            ("top_k", top_k, options.hits),
             ("recall", recall, options.depth),
             ("rank_top", asked.rank_top or 0, limits.pairs),
         ):
@@ -150,7 +151,7 @@ class SearchRoutes:
             recall,
             asked.rank_top or 0,
             asked.offset,
-            asked.top_k,
+            top_k,
             asked.min_probability,
         )
 

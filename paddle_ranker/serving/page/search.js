@@ -467,9 +467,9 @@ function tellFailure(error) {
 /** Return what is asked: without what the server's own options say, unless it was chosen here. */
 function question() {
   const { q, use, fusion, recall, rank_top, top_k } = state;
-  const asked = { query: q, top_k, filter: filterOf(), explain: true };
-  const chosen = { ...(use !== DEFAULTS.use && { use: use.split(",") }), ...(fusion && { fusion }), ...(recall !== DEFAULTS.recall && { recall }) };
-  return { ...asked, ...chosen, ...(rank_top && { rank_top }) };
+  const asked = { query: q, filter: filterOf(), explain: true };
+  const counts = { ...(recall !== DEFAULTS.recall && { recall }), ...(top_k !== DEFAULTS.top_k && { top_k }), ...(rank_top && { rank_top }) };
+  return { ...asked, ...counts, ...(use !== DEFAULTS.use && { use: use.split(",") }), ...(fusion && { fusion }) };
 }
 
 const isRank = (rank) => Number.isInteger(rank) && rank > 0;

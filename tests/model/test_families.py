@@ -370,6 +370,7 @@ def test_a_head_of_more_classes_is_left_out(tmp_path: Path, case: str, head: str
         ("modernbert", {"classifier_pooling": "last"}, "classifier_pooling is 'last'"),
         ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_parameters"),
         ("deberta-v3", {"norm_rel_ebd": "batch"}, "norm_rel_ebd"),
+        ("deberta-v3", {"attention_head_size": 4}, "attention_head_size is 4; only 8 is done here"),
         ("xlm-roberta", {"hidden_act": "mish"}, "hidden_act is 'mish'"),
         ("xlm-roberta", {"position_embedding_type": "relative_key"}, "position_embedding_type"),
     ],
@@ -379,6 +380,15 @@ def test_what_is_not_done_is_refused(tmp_path: Path, case: str, changes: dict[st
     (folder / "config.json").write_text(json.dumps({**EXPECTED[case]["config"], **changes}), encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
         load_single(folder)
+
+
+def test_the_size_of_heads_may_be_stated(tmp_path: Path) -> None:
+    """As of deberta-v2-xlarge, whose heads are as wide as those of any other."""
+    folder = write_folder(tmp_path / "hf", "deberta-v2")
+    wanted = load_encoder(folder).config
+    config = {**EXPECTED["deberta-v2"]["config"], "attention_head_size": 8}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert load_encoder(folder).config == wanted
 
 
 def test_a_network_that_is_code_of_its_own_is_named(tmp_path: Path) -> None:

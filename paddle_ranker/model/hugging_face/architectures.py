@@ -148,7 +148,9 @@ def _written_modern(config: EncoderConfig) -> Values:
 
 
 def _read_deberta(values: Values, path: Path) -> Values:
-    _refuse(values, path, is_decoder=False, talking_head=False, attention_head_size=None)
+    size, heads = values.get("hidden_size"), values.get("num_attention_heads")
+    usual = size // heads if isinstance(size, int) and isinstance(heads, int) and heads > 0 else None
+    _refuse(values, path, is_decoder=False, talking_head=False, attention_head_size=usual)
     stated = str(values.get("norm_rel_ebd", "none")).lower()
     if stated not in ("none", "layer_norm"):
         raise CheckpointError(f"{path}: norm_rel_ebd is {quoted(stated)}; only none and layer_norm are done here")

@@ -83,10 +83,11 @@ class Addition:
         """Return rows as documents; of those without an id whose text came before, with an id or not, none."""
         texts = list(dict.fromkeys(row.text for row in chunk if row.id is None))
         hashes, documents = text_hashes(texts), []
-        given: set[str] = set()
-        known = {text: self._now.at(place) for text, place in self._now.find_texts(texts).items()}
-        given.update(texts[place] for one in self._written for place, _ in one.rows_of_texts(texts, hashes))
-        numbers = iter(self._free_numbers(len(texts), {row.id for row in chunk if row.id is not None}))
+        ids = {row.id for row in chunk if row.id is not None}
+        there = ((text, self._now.at(place)) for text, place in self._now.find_texts(texts).items())
+        known = {text: document for text, document in there if document.id not in ids}  # else its row says what it is
+        given = {texts[place] for one in self._written for place, _ in one.rows_of_texts(texts, hashes)}
+        numbers = iter(self._free_numbers(len({*texts} - {*known} - given), ids))
         for row in chunk:
             if row.id is None and row.text in given:
                 self._repeated += 1

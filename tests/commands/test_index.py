@@ -127,6 +127,19 @@ def test_rows_with_and_without_an_id_are_the_same_documents_in_a_second_run(caps
     assert found == {"2": "护理", "a": "水稻", "1": "教育"}
 
 
+def test_texts_without_ids_get_the_next_free_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["水稻", "护理", "教育", "法律"]
+    for count in (2, 3, 4):  # each time one that is new
+        Path("texts.txt").write_text("\n".join(texts[:count]) + "\n", encoding="utf-8")
+        said(capsys, "build", "--corpus", "texts.txt", "--output", "index")
+    assert {one.text: one.id for one in Collection.open("index").documents()} == dict(zip(texts, "1234"))
+    # a document that its own row changes is not the one of its old text
+    Path("rows.jsonl").write_text('{"text": "水稻"}\n{"id": "1", "text": "水稻病害"}\n', encoding="utf-8")
+    assert "1 new, 1 replaced" in said(capsys, "add", "index", "--corpus", "rows.jsonl")
+    found = {one.id: one.text for one in Collection.open("index").documents()}
+    assert (found["1"], found["5"]) == ("水稻病害", "水稻")
+
+
 def test_a_text_alone_leaves_the_fields_of_the_document_that_has_it(capsys: pytest.CaptureFixture[str]) -> None:
     Path("rows.jsonl").write_text('{"id": "a", "text": "水稻", "year": 2020}\n', encoding="utf-8")
     said(capsys, "build", "--corpus", "rows.jsonl", "--output", "index")

@@ -128,8 +128,8 @@ class Fusion:
     def __post_init__(self) -> None:
         FUSIONS[self.method]
         values = [*self.weights.values(), self.recall_weight]
-        if not all(math.isfinite(value) for value in values) or (self.weights and not any(self.weights.values())):
-            raise UsageError(f"weights {quoted(dict(self.weights))}: give finite numbers, and not 0 for all of them")
+        if not all(map(math.isfinite, values)):
+            raise UsageError(f"weights {quoted(dict(self.weights))}: give finite numbers")
 
     def scores(self, candidates: Candidates) -> Floats:
         """Return the candidates' scores, `[candidates] float64`; those of a single searcher stay as they are."""
@@ -164,11 +164,14 @@ class Fusion:
         return self.scores(candidates) / highest
 
     def weights_of(self, searchers: Sequence[str]) -> Floats:
-        """Return the weights of some searchers, `[searchers]`; raises `UsageError` if others have one."""
+        """Return the searchers' weights, `[searchers]`; raises `UsageError` if others have one, or all of these 0."""
         unknown = sorted(self.weights.keys() - set(searchers))
         if unknown:
             raise UsageError(f"weights of {listed(unknown)}: the search is by {', '.join(searchers)}")
-        return np.array([self.weights.get(name, 1.0) for name in searchers])
+        found = np.array([self.weights.get(name, 1.0) for name in searchers])
+        if not found.any():
+            raise UsageError(f"weights {quoted(dict(self.weights))}: give one that is not 0")
+        return found
 
     def write(self, path: Union[str, Path], learned: Mapping[str, object]) -> None:
         """Write the fusion as JSON; `learned` says how its weights were found."""

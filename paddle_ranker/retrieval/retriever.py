@@ -88,7 +88,7 @@ class Retriever:
         query_vectors: returns the vectors of queries, `[n, size]`; needed to search by vectors.
         ranker: orders the first results; None: they stay in the fusion's order.
 
-    Raises `UsageError` for a searcher that the index lacks.
+    Raises `UsageError` for a searcher that the index lacks, and for weights that cannot be.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class Retriever:
         if unknown:
             raise UsageError(f"{collection.folder}: has no {listed(unknown)}, only {listed(collection.searchers)}")
         check_breadth(collection.info.vectors if VECTORS in self.searchers else None, settings.ef, settings.nprobe)
+        settings.fusion.weights_of(self.searchers)
 
     @classmethod
     def open(

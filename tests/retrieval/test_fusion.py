@@ -114,12 +114,18 @@ def test_any_other_file_is_refused(tmp_path: Path, content: str) -> None:
         ("rff", "", "--fusion rff: choose from rrf, weighted"),
         ("rrf", "words:1", "expected searchers and numbers"),
         ("rrf", "words=nan", "finite numbers"),
-        ("rrf", "words=0,vectors=0", "not 0 for all"),
     ],
 )
 def test_wrong_weights_are_named(name: str, weights: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_fusion(name, weights)
+
+
+def test_a_searcher_may_have_no_weight_but_not_all_of_them() -> None:
+    by_vectors = fused(parse_fusion("rrf", "words=0"), FOUND)
+    assert_alike(by_vectors, [("c", 1 / 61), ("d", 1 / 62), ("a", 1 / 63), ("b", 0.0)])
+    with pytest.raises(UsageError, match="give one that is not 0"):
+        parse_fusion("rrf", "words=0,vectors=0").scores(Candidates.of(FOUND))
 
 
 def test_a_weight_of_no_searcher_is_named() -> None:

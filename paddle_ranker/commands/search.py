@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from tqdm import tqdm
 
 from paddle_ranker import runtime
+from paddle_ranker.data.formats import JSON_EXTENSIONS
 from paddle_ranker.errors import UsageError, brief, listed
 from paddle_ranker.options import json_text, note, option, run_command
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
@@ -102,7 +103,7 @@ class SearchOptions(SearchingOptions):
         """The format to write."""
         if self.format is not None or self.output_file is None:
             return self.format or "text"
-        return "json" if self.output_file.endswith((".json", ".jsonl", ".ndjson")) else "trec"
+        return "json" if self.output_file.lower().removesuffix(".gz").endswith(JSON_EXTENSIONS) else "trec"
 
 
 def open_retriever(options: SearchingOptions) -> Retriever:
@@ -160,10 +161,11 @@ def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
 def search(options: SearchOptions) -> None:
     """Search, and print or write the results."""
     runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.data.formats import new_data_file
     from paddle_ranker.data.trec import read_queries
     from paddle_ranker.retrieval.retriever import filter_of
     from paddle_ranker.scoring.scorer import chunks
-    from paddle_ranker.storage.atomic import check_writable, new_file
+    from paddle_ranker.storage.atomic import check_writable
     from paddle_ranker.storage.streams import output_free_for
 
     if options.output_file is not None:
@@ -187,8 +189,8 @@ def search(options: SearchOptions) -> None:
         for line in lines():
             print(line)
         return
-    with output_free_for(options.output_file), new_file(options.output_file) as stream:
-        stream.writelines(f"{line}\n" for line in lines())
+    with output_free_for(options.output_file), new_data_file(options.output_file) as stream:
+        stream.writelines(f"{line}\n".encode() for line in lines())
 
 
 def _lines(options: SearchOptions, id: str, query: str, results: Sequence[Result]) -> Iterator[str]:

@@ -187,16 +187,22 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
     Raises `DataError` for a cell that tab-separated text cannot hold. `path` is never left half-written.
     """
     check_writable(path)
-    name = path.lower()
-    plain = name.removesuffix(".gz")
+    plain = path.lower().removesuffix(".gz")
     chosen = _first(plain, lambda one: plain.endswith(one.extensions))
+    with new_data_file(path) as stream:
+        chosen.write(stream, columns, rows, header)
+
+
+@contextmanager
+def new_data_file(path: str) -> Iterator[IO[bytes]]:
+    """Yield a file that appears when the block succeeds, as `new_file` does; through gzip if its name ends in `.gz`."""
     with new_file(path, "wb") as raw:
-        if name != plain:
+        if path.lower().endswith(".gz"):
             # The header has no name and no time, so that the same records give the same bytes.
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
-                chosen.write(cast(IO[bytes], stream), columns, rows, header)
+                yield cast(IO[bytes], stream)
         else:
-            chosen.write(raw, columns, rows, header)
+            yield raw
 
 
 def _write_json(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:

@@ -19,12 +19,12 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Optional, TypeVar, Union
 
-from paddle_ranker.data.formats import BadRow, Row, read_rows
+from paddle_ranker.data.formats import BadRow, Row, new_data_file, read_rows
 from paddle_ranker.data.labels import LARGEST
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, brief, listed, quoted
 from paddle_ranker.options.files import paths_of
-from paddle_ranker.storage.atomic import check_writable, new_file
+from paddle_ranker.storage.atomic import check_writable
 
 RUN_COLUMNS = 6
 _BEIR_HEADER = ["query-id", "corpus-id", "score"]
@@ -147,8 +147,8 @@ def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> No
         by_query.setdefault(checked_id(path, query), {})[checked_id(path, document)] = score
     check_writable(path)
     name = "_".join(tag.split()) or "run"
-    with new_file(path) as stream:
-        stream.writelines(run_lines(by_query, name))
+    with new_data_file(path) as stream:
+        stream.writelines(line.encode("utf-8") for line in run_lines(by_query, name))
 
 
 def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
@@ -167,11 +167,12 @@ def in_order(documents: Iterable[str]) -> dict[str, float]:
 def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
     """Write (query, document, label) rows as qrels, atomically; raises `DataError` for an invalid label or id."""
     check_writable(path)
-    with new_file(path) as stream:
+    with new_data_file(path) as stream:
         for query, document, label in rows:
             if label != int(label):
                 raise DataError(f"{path}: label {label} is not a whole number: TREC's qrels cannot hold it")
-            stream.write(f"{checked_id(path, query)} 0 {checked_id(path, document)} {int(label)}\n")
+            line = f"{checked_id(path, query)} 0 {checked_id(path, document)} {int(label)}\n"
+            stream.write(line.encode("utf-8"))
 
 
 def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = False) -> dict[str, str]:

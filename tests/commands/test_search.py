@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -37,7 +38,11 @@ def test_text_json_and_a_run_hold_the_same(folder: Path, tmp_path: Path, call: C
     assert read_run(str(tmp_path / "found.trec")).run == {
         query: {one.id: one.score for one in results} for query, results in wanted.items()
     }
+    call(search.main, *files, "--output", tmp_path / "found.trec.gz")
+    assert gzip.decompress((tmp_path / "found.trec.gz").read_bytes()) == (tmp_path / "found.trec").read_bytes()
     call(search.main, *files, "--output", tmp_path / "found.jsonl", "--top_k", 1)
+    call(search.main, *files, "--output", tmp_path / "found.jsonl.gz", "--top_k", 1)
+    assert gzip.decompress((tmp_path / "found.jsonl.gz").read_bytes()) == (tmp_path / "found.jsonl").read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(row["id"], row["query"], [one["id"] for one in row["results"]]) for row in rows] == [
         ("q7", "水稻", [wanted["q7"][0].id]), ("q9", "学习水稻", [wanted["q9"][0].id])

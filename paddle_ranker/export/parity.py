@@ -101,7 +101,7 @@ def compare(
     """Call `run` on each batch, and on its first row alone; return how far the outputs are from `expected`.
 
     Args:
-        rounding: returns what `rounding_of` does; asked where a tolerance is exceeded that is not firm.
+        rounding: returns what `rounding_of` does; asked where a tolerance is exceeded.
 
     Raises `RankerError` if an output differs by more than its tolerance, has another shape or is not a number.
     """
@@ -115,7 +115,7 @@ def compare(
                 ours, theirs, spec = all_ours[:count], found[output], specs[output]
                 gap = np.abs(ours.astype(np.float64) - theirs)
                 allowed = spec.tolerance * np.maximum(1.0, np.abs(ours))
-                if rounding is not None and not spec.is_firm and (gap > allowed).any():
+                if rounding is not None and spec.may_round and (gap > allowed).any():
                     allowed = np.maximum(allowed, _ROUNDINGS * rounding()[output])
                 differences[output] = max(differences[output], float(gap.max()))
                 if theirs.shape != ours.shape or not (gap <= allowed).all():

@@ -22,14 +22,14 @@ class ArraySpec:
 
     tolerance: how far an exported model's output may differ from the network's: absolute for values up to 1, relative
         above (float32 has no more digits). A logit that is 4e-5 off moves its probability by at most 1e-5.
-    is_firm: whether the tolerance holds even where the network's own float32 is further from the exact output
+    may_round: whether an exported model's output may be further off where the network's own float32 is, too
     """
 
     name: str
     dtype: str
     shape: tuple[Optional[int], ...]
     tolerance: float = 4e-5
-    is_firm: bool = False
+    may_round: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ LOGIT = "logit"
 RANKER = Signature(
     TOKENS,
     (
-        ArraySpec("predict", "float32", (None, 1), tolerance=1e-5, is_firm=True),
-        ArraySpec(LOGIT, "float32", (None, 1)),
+        ArraySpec("predict", "float32", (None, 1), tolerance=1e-5),
+        ArraySpec(LOGIT, "float32", (None, 1), may_round=True),
     ),
     read=(LOGIT,),
 )

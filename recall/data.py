@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple
+from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.encoding.store import within
 from paddle_ranker.errors import DataError, quoted
 from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats, Integers
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.options import RowOptions
-from paddle_ranker.training.mining import open_as_one_of, text_key
+from paddle_ranker.training.mining import text_key
 from paddle_ranker.training.options import TrainingOptions
 
 Row = Union[LabeledPair, Triple, Pair, Text]

@@ -20,7 +20,7 @@ PUBLISHED = (1, 5, 10, 20, 50)
 @dataclass(frozen=True)
 class EvaluateRecallOptions(RowOptions):
     similar_text_pair: str = option(
-        help="pairs of a query and a text that answers it", name="test", files=True,
+        help="pairs of a query and a text that answers it, or labelled pairs", name="test", files=True,
         aliases=("--similar_text_pair_file",),
     )  # fmt: skip
     recall_result_file: str = option(
@@ -41,16 +41,18 @@ def run(options: EvaluateRecallOptions) -> None:
 
     A query with several answers counts the share of them that is found; the published script counts its last one.
     """
-    from paddle_ranker.data.records import Pair, RecordFile
     from paddle_ranker.data.trec import in_order
+    from paddle_ranker.evaluation.recall import NO_ANSWERS, answers_in, open_pairs
     from paddle_ranker.evaluation.report.text import comparison_json
     from paddle_ranker.evaluation.retrieval import Judged, compare_runs, comparison_lines, lexical_runs
     from recall.results import corpus_texts, one_line, read_results
 
-    pairs = RecordFile(options.similar_text_pair, Pair, options)
+    pairs = open_pairs(options.similar_text_pair, options)
     answers: dict[str, dict[str, int]] = {}
-    for pair in pairs:
+    for pair in answers_in(pairs):
         answers.setdefault(one_line(pair.query), {})[one_line(pair.title)] = 1
+    if not answers:
+        raise DataError(f"{options.similar_text_pair}: {NO_ANSWERS}")
     found = read_results(options.recall_result_file, answers)
     best = {query: found.get(query, [])[: options.recall_num] for query in answers}
     if options.format == "text":

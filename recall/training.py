@@ -7,29 +7,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Optional, Union, cast
+from typing import Optional
 
 import numpy as np
 from tqdm import tqdm
 
-from paddle_ranker.data.records import LabeledPair, Pair, Record
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.evaluation.recall import RecallSet
+from paddle_ranker.evaluation.recall import RecallSet, answers_in, open_pairs
 from paddle_ranker.metrics.measures import recall_at, reciprocal_rank_at
-from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.tower_network import APART, save_query_tower, save_tower
 from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest, normalised
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest
-from paddle_ranker.training.mining import open_as_one_of
 from paddle_ranker.training.task import FitResult, OnEvaluation, Task
 from recall.model import InBatchExamples
 from recall.options import TowerTrainingOptions
 from recall.results import corpus_texts, write_results
 from recall.start import TowerStart
 
-_KINDS: tuple[type[Record], ...] = (LabeledPair, Pair)
 _CUTS = (1, 5, 10, 20, 50)
 
 
@@ -42,10 +38,9 @@ class RecallEvaluation:
     def __init__(self, start: TowerStart, options: TowerTrainingOptions):
         assert options.similar_text_pair is not None
         corpus = corpus_texts(options.corpus_file, options) if options.corpus_file else []
-        rows = cast(list[Union[LabeledPair, Pair]], list(open_as_one_of(options.similar_text_pair, _KINDS, options)))
+        rows = list(open_pairs(options.similar_text_pair, options))
         titles = [row.title for row in rows]  # those that do not answer are searched, too
-        answers = ((row.query, row.title) for row in rows if getattr(row, "label", RELEVANT) >= RELEVANT)
-        self._set = RecallSet(answers, [*corpus, *titles])
+        self._set = RecallSet(((row.query, row.title) for row in answers_in(rows)), [*corpus, *titles])
         self._options, self._info = options, start.model.info
         model, queries = start.model, start.queries
         self._texts = model.row_encoder.encode(self._set.corpus)

@@ -15,6 +15,7 @@ from typing import Optional
 from tqdm import tqdm
 
 from paddle_ranker.data.records import Record, RecordFile, Triple, write_records
+from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import LabelOptions, option, run_command
 from paddle_ranker.options.declare import fields_of, shown_name
@@ -23,7 +24,7 @@ from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
-from paddle_ranker.training.mining import JUDGED_KINDS, open_as_one_of
+from paddle_ranker.training.mining import JUDGED_KINDS
 from paddle_ranker.training.teachers import Scoring, Teacher, Teachers
 
 ROWS_AT_ONCE = 8192

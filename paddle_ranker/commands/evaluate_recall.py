@@ -31,7 +31,11 @@ LEARNED, LEARNED_RANKED = "learned weights", "ranker + learned recall weight"
 @dataclass(frozen=True)
 class EvaluateRecallOptions(SearchingOptions):
     test_file: Optional[str] = option(
-        None, help="pairs of a query and the text of a document that answers it", name="test", files=True, either=True
+        None,
+        help="pairs of a query and the text of a document that answers it, or labelled pairs",
+        name="test",
+        files=True,
+        either=True,
     )
     qrels: Optional[str] = option(
         None, help="TREC qrels, or BEIR's, with the documents' ids, in place of --test", files=True, either=True

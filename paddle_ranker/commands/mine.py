@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import Record, RecordFile, write_records
+from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.options import LabelOptions, option, run_command
@@ -34,7 +35,6 @@ from paddle_ranker.training.mining import (
     distinct_titles,
     group_judgments,
     judged_pairs,
-    open_as_one_of,
 )
 from paddle_ranker.training.teachers import Teachers
 

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Optional, Union, cast
 
 import numpy as np
 
+from paddle_ranker.data.records import LabeledPair, Pair, RecordFile
+from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Integers, Ranking
+from paddle_ranker.options import RowOptions
+
+NO_ANSWERS = "there are no pairs of a query and its answer to evaluate on"
+JudgedPair = Union[LabeledPair, Pair]
+
+
+def open_pairs(path: str, rules: Optional[RowOptions] = None) -> RecordFile[JudgedPair]:
+    """Open labelled pairs, or pairs of a query and its answer; `answers_in` says which are answers."""
+    return cast(RecordFile[JudgedPair], open_as_one_of(path, (LabeledPair, Pair), rules))
+
+
+def answers_in(pairs: Iterable[JudgedPair]) -> Iterator[JudgedPair]:
+    """Yield the pairs whose title answers the query: those without a label, and those with one of 1 or more."""
+    return (pair for pair in pairs if getattr(pair, "label", RELEVANT) >= RELEVANT)
 
 
 class RecallSet:
@@ -30,7 +47,7 @@ class RecallSet:
             if place not in found[query]:
                 found[query].append(place)
         if not found:
-            raise DataError("there are no pairs of a query and its answer to evaluate on")
+            raise DataError(NO_ANSWERS)
         self.queries, self.corpus = list(found), list(numbers)
         self.answers: Sequence[Sequence[int]] = list(found.values())
 

@@ -14,11 +14,11 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.data.trec import Labels, Scores, in_order, read_qrels, read_texts
 from paddle_ranker.errors import DataError, brief, quoted
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.pairs import judged_runs
+from paddle_ranker.evaluation.recall import NO_ANSWERS, answers_in, open_pairs
 from paddle_ranker.evaluation.report.text import systems_table
 from paddle_ranker.evaluation.systems import BM25_BIGRAMS, BM25_WORDS
 from paddle_ranker.lexical.bm25 import BM25Index
@@ -72,20 +72,23 @@ def read_judged(qrels: str, queries: str, *, skip_bad_rows: bool = False) -> Jud
 def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[RowOptions] = None) -> Judged:
     """Read pairs (query, title): a query is answered by the documents, (id, text) each, whose text is the title.
 
-    Raises `DataError`, naming the row, for a title that no document has.
+    Of labelled pairs, titles with a label of 1 or more are answers; queries without one are left out, as in a training.
+    Raises `DataError`, naming the row, for an answer that no document has, and for a file without answers.
     """
     ids: dict[str, list[str]] = {}
     for id, text in documents:
         ids.setdefault(text, []).append(id)
-    source = RecordFile(path, Pair, rules)
+    source = open_pairs(path, rules)
     answers: dict[str, dict[str, int]] = {}
-    for pair in source:
+    for pair in answers_in(source):
         if pair.title not in ids:
             raise DataError(
                 f"{path}, line {source.line}: the collection has no document {quoted(pair.title)}: add it, or give "
                 "--qrels with the documents' ids"
             )
         answers.setdefault(pair.query, {}).update(dict.fromkeys(ids[pair.title], 1))
+    if not answers:
+        raise DataError(f"{path}: {NO_ANSWERS}")
     width = len(str(len(answers)))
     names = {f"q{number:0{width}}": query for number, query in enumerate(answers, start=1)}
     notes = [f"{path}: {source.report()}"] if source.skipped else []

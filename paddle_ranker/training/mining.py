@@ -12,13 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional, Protocol
 
-from paddle_ranker.data.labels import looks_numeric
-from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Text, TitleRow, Triple
+from paddle_ranker.data.records import LabeledPair, Pair, Record, Text, TitleRow, Triple
 from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import letters
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.options import RowOptions
 from paddle_ranker.retrieval.indexes import Index
 
 if TYPE_CHECKING:
@@ -59,29 +57,6 @@ class JudgedQuery:
             if pair.label >= least:
                 found.setdefault(text_key(pair.title), pair)
         return list(found.values())
-
-
-def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[RowOptions] = None) -> RecordFile[Record]:
-    """Open a file as the first of `kinds` of record that its first row fits; raises `DataError` if it fits none."""
-    problem: Optional[DataError] = None
-    for kind in kinds:
-        source: RecordFile[Record] = RecordFile(path, kind, rules)
-        try:
-            first = next(iter(source))
-        except DataError as error:
-            problem = error
-        else:
-            # A number that is not a valid label (a fraction, nan) is not a title either: raise the first kind's error.
-            if problem is None or source.has_header or not _ends_in_number(first):
-                return source
-            raise problem
-    assert problem is not None
-    raise problem
-
-
-def _ends_in_number(record: Record) -> bool:
-    found = record.neg_title if isinstance(record, Triple) else getattr(record, "recall_score", None)
-    return found is not None and looks_numeric(found)
 
 
 def judged_pairs(records: Iterable[Record]) -> Iterator[LabeledPair]:

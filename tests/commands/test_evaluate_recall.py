@@ -122,6 +122,24 @@ def test_pairs_and_a_ranker(folder: Path, tmp_path: Path, call: Call) -> None:
     assert any("hybrid + ranker" in line and "nDCG@10" in line for line in lines[-5:])
 
 
+def test_of_labelled_pairs_only_those_with_1_or_more_are_answers(folder: Path, tmp_path: Path, call: Call) -> None:
+    pairs = (folder / "pairs.tsv").read_text(encoding="utf-8").splitlines()
+    others = [f"{pair.split(chr(9))[0]}\t{text_of(9)}\t0" for pair in pairs]
+    rows = [*(f"{pair}\t2" for pair in pairs), *others, "谁也不知道\t没有这篇\t0"]
+    (tmp_path / "labelled.tsv").write_text("query\ttitle\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    ask = ["--index", folder / "index", "--resamples", 100, "--baselines", "false", "--format", "json"]
+    found = []
+    for path in (folder / "pairs.tsv", tmp_path / "labelled.tsv"):
+        status, out, err = call(evaluate_recall.main, *ask, "--test", path)
+        assert status == 0, err
+        found.append(json.loads(out)["systems"])
+    assert found[0] == found[1]
+
+    (tmp_path / "none.tsv").write_text("\n".join(others) + "\n", encoding="utf-8")
+    status, _, err = call(evaluate_recall.main, *ask, "--test", tmp_path / "none.tsv")
+    assert status and "no pairs of a query and its answer" in err
+
+
 def test_the_learned_recall_weight_is_of_the_learned_fusion(
     folder: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

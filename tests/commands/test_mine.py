@@ -13,6 +13,7 @@ import pytest
 
 from paddle_ranker.commands.mine import MineOptions, main
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple, read_records, write_records
+from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
@@ -31,7 +32,6 @@ from paddle_ranker.training.mining import (
     Miner,
     group_judgments,
     judged_pairs,
-    open_as_one_of,
     text_key,
 )
 from tests.conftest import commands_here

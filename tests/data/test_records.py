@@ -23,12 +23,13 @@ from paddle_ranker.data.records import (
     read_records,
     write_records,
 )
+from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.options import LabelOptions, RowOptions
 from paddle_ranker.options.files import SeveralFiles
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
-from paddle_ranker.training.mining import JUDGED_KINDS, open_as_one_of
+from paddle_ranker.training.mining import JUDGED_KINDS
 
 pytestmark = pytest.mark.unit
 
@@ -322,6 +323,19 @@ def test_a_fraction_among_labels_is_named_in_every_format(tmp_path: Path, name: 
     for cell in ("-0.5", "1000.5"):  # these are no labels, fractions or not
         with pytest.raises(DataError, match="is not from 0 to 1,000"):
             read_records(file(tmp_path, f"a\tb\t{cell}\n"), LabeledPair, GRADED)
+
+
+def test_a_bad_row_that_is_skipped_does_not_decide_the_role_of_all(tmp_path: Path) -> None:
+    pairs = "".join(f"农业{number}\t水稻{number}\n" for number in range(30))
+    labelled = "".join(f"农业{number}\t水稻{number}\t{number % 2}\n" for number in range(30))
+    for rows, kind in (
+        (f"{pairs}农业\t水稻\t1\n{pairs}农业\t水\t稻\n", Pair),
+        (f"农业\t水稻\tx\n{labelled}", LabeledPair),
+    ):
+        source = open_as_one_of(str(file(tmp_path, rows)), JUDGED_KINDS, RowOptions(skip_bad_rows=True))
+        assert source.kind is kind and len(list(source)) == rows.count("\n") - (2 if kind is Pair else 1)
+    source = open_as_one_of(str(file(tmp_path, "a\tb\t1\nc\nd\n")), JUDGED_KINDS, RowOptions(skip_bad_rows=True))
+    assert source.kind is LabeledPair and len(list(source)) == 1
 
 
 @pytest.mark.parametrize("number", ["nan", "0.25", "-3", "1e300", "inf"])

@@ -122,6 +122,15 @@ def test_the_published_lines_are_the_share_of_answers_found(tmp_path: Path, caps
     assert values[20]["r@5"] == 1 and values[20]["mrr@10"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
 
 
+def test_of_labelled_pairs_only_those_with_1_or_more_are_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = written(tmp_path / "dev.csv", "query\ttitle\tlabel", "甲\t子\t0", "甲\t丑\t1", "丙\t子\t0", "甲\t寅\t2")
+    result = written(tmp_path / "result.txt", "甲\t子\t0.9", "甲\t丑\t0.8", "丙\t子\t0.9")
+    status, out, err = call(evaluate.main, capsys, "--similar_text_pair", pairs, "--recall_result_file", result)
+    assert status == 0 and out.startswith("recall@1=0.0\nrecall@5=50.0\n"), err
+
+
 def test_a_query_without_results_counts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = written(tmp_path / "dev.csv", "甲\t子", "丙\t丑")
     result = written(tmp_path / "result.txt", "甲\t子\t0.9", "甲\t丑\t0.8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import http.client
 import json
 import os
 import re
@@ -430,6 +431,34 @@ def test_workers_share_the_port_and_their_figures(two_workers: Server) -> None:
         assert post(two_workers.port, "/v1/rerank", {"query": 7})[0] == 422
     # The other worker may be asked for the figures before the one that answered last has counted.
     eventually(lambda: two_workers.figure('ranker_requests_total{outcome="unprocessable",protocol="rerank"}') == 20)
+
+
+def test_what_is_open_in_a_worker_is_seen_by_who_asks_another_one(two_workers: Server) -> None:
+    eventually(lambda: len(children(two_workers.pid)) == 2)
+    by_worker: dict[str, list[http.client.HTTPConnection]] = {}
+    with contextlib.ExitStack() as opened:
+
+        def ask(connection: http.client.HTTPConnection, path: str) -> tuple[str, str]:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.headers["x-request-id"].partition("-")[0], answer.read().decode()
+
+        def both_have_some() -> bool:
+            connection = http.client.HTTPConnection("127.0.0.1", two_workers.port, timeout=SECONDS)
+            opened.callback(connection.close)
+            by_worker.setdefault(ask(connection, "/live")[0], []).append(connection)
+            return len(by_worker) == 2 and min(map(len, by_worker.values())) > 2
+
+        eventually(both_have_some)
+        asked = next(iter(by_worker.values()))[0]  # as Prometheus does, which keeps its connection to one worker
+
+        def are_seen() -> bool:
+            return f"\nranker_connections {sum(map(len, by_worker.values()))}.0\n" in ask(asked, "/metrics")[1]
+
+        eventually(are_seen)
+        for connection in by_worker.popitem()[1]:
+            connection.close()
+        eventually(are_seen)
 
 
 def test_a_worker_that_is_killed_is_started_anew(two_workers: Server) -> None:

@@ -85,14 +85,11 @@ class AdminRoutes:
         return _json({"status": "ready", "model": " and ".join(slot.name for slot in self._slots.values())})
 
     async def metrics(self, request: Request) -> Response:
-        content, content_type = self._metrics.shown(self._note_gauges)
-        return Response(content, headers={"content-type": content_type})
+        def note() -> None:
+            note_gauges(self._slots, self._metrics, self._controls.connections())
 
-    def _note_gauges(self) -> None:
-        for name, slot in self._slots.items():
-            if slot.has_queue:
-                self._metrics.batches(name).queue(slot.queued_rows)
-        self._metrics.connections(self._controls.connections())
+        content, content_type = self._metrics.shown(note)
+        return Response(content, headers={"content-type": content_type})
 
     async def info(self, request: Request) -> Response:
         return _json(describe(self._slots, self._config, self._controls.protocols))
@@ -132,6 +129,14 @@ class AdminRoutes:
             raise Fault(NOT_FOUND, f"needs an API key: start the server with {API_KEY_VARIABLE} set, or send it SIGHUP")
         outcome = await self._controls.reload()
         return _json(outcome, 202 if outcome["status"] == "passed on" else 200)
+
+
+def note_gauges(slots: Slots, metrics: Metrics, connections: int) -> None:
+    """Note what waits in this process's queues now, and how many connections it has."""
+    for name, slot in slots.items():
+        if slot.has_queue:
+            metrics.batches(name).queue(slot.queued_rows)
+    metrics.connections(connections)
 
 
 def address_of(request: Request) -> str:

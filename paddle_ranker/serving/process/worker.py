@@ -33,7 +33,7 @@ from paddle_ranker.serving.core.slot_kinds import SLOTS, served_by
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_options import TOWER
 from paddle_ranker.serving.core.tower_slot import TowerSlot
-from paddle_ranker.serving.http.admin import AdminRoutes, Controls
+from paddle_ranker.serving.http.admin import AdminRoutes, Controls, note_gauges
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.paddle.http import routes as paddle_routes
@@ -48,6 +48,7 @@ from paddle_ranker.serving.process.protocols import (
 )
 
 _TRIM_SECONDS = 30.0  # between two times that freed memory is returned to the system
+_GAUGE_SECONDS = 1.0  # between two times that one of several workers notes its gauges
 
 
 def make_app(
@@ -176,6 +177,8 @@ class Worker:
         models = models_of(self._slots, config)
         context = ServerContext(config, self._connections, models, self._slots, self._metrics, app, log)
         watching = [asyncio.ensure_future(self._connections.watch()), asyncio.ensure_future(_return_freed_memory())]
+        if config.workers > 1:
+            watching.append(asyncio.ensure_future(self._keep_gauges()))
         try:
             for protocol in PROTOCOLS.values():
                 self._handlers.append((protocol.begins, await protocol.start(context)))
@@ -194,6 +197,12 @@ class Worker:
         if self._reloader.is_busy:
             self._log.close()
             os._exit(0)  # Python would wait at its exit for the thread that loads, which nothing can stop
+
+    async def _keep_gauges(self) -> None:
+        """Note this worker's gauges again and again: it is another worker that may be asked for the metrics."""
+        while True:
+            note_gauges(self._slots, self._metrics, len(self._connections))
+            await asyncio.sleep(_GAUGE_SECONDS)
 
     async def _load(self) -> bool:
         """Load the models; return False if the server is stopped meanwhile."""

@@ -164,6 +164,13 @@ def test_no_server_is_said(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_a_client_may_wait_longer_than_a_request_may_say(live: LiveService, name: str) -> None:
+    for seconds in (2 * 3600.0, 3e6):  # of which the milliseconds fit no int32
+        with connect(live, name, timeout=seconds, retries=0) as client:
+            assert client.score(["a"], ["b"]).shape == (1,)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_no_answer_in_time_is_said_and_not_asked_again(live: LiveService, name: str) -> None:
     live.hold()
     try:

@@ -17,6 +17,7 @@ from paddle_ranker.serving.clients.errors import (
     UnreachableError,
 )
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
+from paddle_ranker.serving.core.limits import stated_milliseconds
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
 
@@ -63,7 +64,7 @@ class BaiduStdClient(GeneralModelClient):
     def _frame(self, request: Message) -> bytes:
         meta = messages().RpcMeta(correlation_id=self._correlation_id, compress_type=self._compression)
         meta.request.service_name, meta.request.method_name = GENERAL_SERVICE, "inference"
-        meta.request.timeout_ms = max(1, int(self.timeout * 1000))
+        meta.request.timeout_ms = stated_milliseconds(self.timeout)
         if self.api_key is not None:
             meta.authentication_data = self.api_key.encode("utf-8")
         return baidu_std.write_frame(meta, request.SerializeToString())

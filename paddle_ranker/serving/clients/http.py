@@ -23,7 +23,7 @@ from paddle_ranker.serving.clients.errors import (
 )
 from paddle_ranker.serving.core.faults import ERROR_HEADER, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
-from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack
+from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, stated_milliseconds
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.rerank_formats import PROTOCOLS
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
@@ -42,7 +42,7 @@ class HttpCalls:
         self._timeout = timeout
         self._session = requests.Session()
         self._session.trust_env = False
-        self._headers = {TIMEOUT_HEADER: str(max(1, int(timeout * 1000)))}
+        self._headers = {TIMEOUT_HEADER: str(stated_milliseconds(timeout))}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
 

@@ -20,7 +20,13 @@ _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "zlib": zlib.MAX_WBITS}
 _PACKED_SLICE, _UNPACKED_SLICE = 64 * 1024, 1024 * 1024  # bytes that go in and come out at a time
 _LEAST_BUFFERED = 256 * 1024 * 1024
 TIMEOUT_HEADER = "x-request-timeout-ms"  # how long the caller of an HTTP request waits
+LONGEST_TIMEOUT = 3_600_000  # milliseconds that a request may state
 API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
+
+
+def stated_milliseconds(seconds: float) -> int:
+    """Return what the request of a caller states who waits so many seconds."""
+    return max(1, int(min(seconds * 1000, LONGEST_TIMEOUT)))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, READ_ONLY, TIMED_OUT, TOO_LARGE, Fault
-from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, unpack
+from paddle_ranker.serving.core.limits import LONGEST_TIMEOUT, TIMEOUT_HEADER, pack, unpack
 
-_LONGEST_TIMEOUT = 3_600_000  # milliseconds
 _WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller
 _DEADLINE = "deadline"  # in a request's state
 SHARE = "share"  # in a request's state: what it has of the worker's budget of bytes, until it is answered
@@ -80,8 +79,8 @@ def _stated_deadline(request: Request) -> Optional[float]:
     stated = request.headers.get(TIMEOUT_HEADER)
     if stated is None:
         return None
-    if not re.fullmatch("[0-9]{1,9}", stated) or int(stated) > _LONGEST_TIMEOUT:
-        raise Fault(INVALID, f"is {quoted(stated)}, expected 1 to {_LONGEST_TIMEOUT}", field=TIMEOUT_HEADER)
+    if not re.fullmatch("[0-9]{1,9}", stated) or int(stated) > LONGEST_TIMEOUT:
+        raise Fault(INVALID, f"is {quoted(stated)}, expected 1 to {LONGEST_TIMEOUT}", field=TIMEOUT_HEADER)
     if not int(stated):
         raise Fault(TIMED_OUT, "is 0: nobody waits for an answer", field=TIMEOUT_HEADER)
     return time.monotonic() + int(stated) / 1000

@@ -9,6 +9,7 @@ from typing import Optional
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.metrics.measures import MEASURES
+from paddle_ranker.metrics.ranking import Scored
 from paddle_ranker.model.folder import Fresh, RankerModel, save_ranker, start_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
@@ -64,8 +65,16 @@ def _part_factors(model: RankerModel, options: RankerTrainingOptions) -> dict[st
 
 
 def open_evaluation(start: Start[RankerModel], test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
-    """Return the encoded file to evaluate on during training; pairs with contradicting labels are ignored."""
-    return EvaluationSet(test_file, start.model.row_encoder, options.batch_size, rules=options, one_label=True)
+    """Return the encoded file to evaluate on during training; pairs with contradicting labels are ignored.
+
+    Raises `DataError` for a file that `options.metric` cannot be measured on.
+    """
+    found = EvaluationSet(test_file, start.model.row_encoder, options.batch_size, rules=options, one_label=True)
+    if not MEASURES[options.metric].applies(Scored(found.queries, found.labels, found.labels)):
+        one_title = len(set(found.queries)) == len(found.queries)
+        why = "it has one title a query" if one_title else "no query has titles of different labels"
+        raise DataError(f"{test_file}: the evaluation file gives no {options.metric} ({why}): choose --metric auc")
+    return found
 
 
 def train_ranker(
@@ -95,14 +104,6 @@ def train_ranker(
         lexical.learn(examples.pairs, examples.pair_labels if new_head else None)
     engine = DygraphEngine(model.network)
 
-    def evaluate() -> dict[str, float]:
-        metrics = evaluation.measure(engine, run.processes)
-        if options.metric not in metrics:
-            raise DataError(
-                f"the evaluation file gives no {options.metric} (it has one title a query): choose --metric auc"
-            )
-        return metrics
-
     def save(folder: Path, results: dict[str, float]) -> None:
         info = RankerInfo(
             kind=model.info.kind,
@@ -118,7 +119,7 @@ def train_ranker(
     task = Task(
         model.network,
         examples,
-        evaluate,
+        lambda: evaluation.measure(engine, run.processes),
         save,
         options.metric,
         lower_is_better=not MEASURES[options.metric].higher_is_better,

@@ -106,10 +106,17 @@ def test_the_metric_chooses_the_best_checkpoint(tmp_path: Path, files: dict[str,
         assert {line["metric"] for line in evaluated if "evaluation" in line} == {metric}
 
 
-def test_a_metric_that_the_file_cannot_give_is_an_error(tmp_path: Path, files: dict[str, str]) -> None:
-    one_title = str(Path(files["test_file"]).with_name("one_title.csv"))
-    with pytest.raises(DataError, match=r"gives no ndcg@10 .*choose --metric auc"):
-        trained(tmp_path, files, test_file=one_title, metric="ndcg@10")
+def test_a_metric_that_the_file_cannot_give_is_an_error_before_anything_is_learned(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    one_title = Path(files["test_file"]).with_name("one_title.csv")
+    one_label = tmp_path / "one_label.csv"
+    one_label.write_text("".join(f"{w}\t论{t}\t{i % 2}\n" for i, w in enumerate(HAN[:8]) for t in HAN[:2]))
+    later = {**files, "train_file": str(tmp_path / "is_not_read")}
+    cases = {"ndcg@10": (one_title, "one title a query"), "pairs_ordered": (one_label, "titles of different labels")}
+    for metric, (path, why) in cases.items():
+        with pytest.raises(DataError, match=rf"{path.name}: .* gives no {metric} \(.*{why}\): choose --metric auc"):
+            trained(tmp_path / "run", later, test_file=str(path), metric=metric)
 
 
 def test_early_stopping_and_log_dir_and_keep(tmp_path: Path, files: dict[str, str]) -> None:

@@ -32,6 +32,8 @@ def start_entailment(options: TrainEntailmentOptions) -> Start[EntailmentModel]:
     if run.resumed:
         model = load_entailment(run.resumed.model, tokenizer=options.tokenizer)
         network = EntailmentNetwork(model.network.text, model.network.vision, model.info.shape, **frozen)
+        if network.text is not None:
+            network.text.encoder.gradient_checkpointing = options.gradient_checkpointing
         # Its parameters come with the state.
         return Start(run, dataclasses.replace(model, network=network), run.resumed.part_factors)
     text = pair_encoder = vision = None

@@ -76,9 +76,10 @@ def test_it_learns_what_texts_and_images_say_together(data: Path, tmp_path: Path
         {"fusion": "multihead", "modality_dropout": 0.3, "loss": "focal", "class_weights": "balanced"},
         {"freeze_vision": True, "freeze_text": True, "fusion": "dot_attention"},
         {"modalities": "text", "class_weights": "1,2,0.5"},
+        {"modalities": "text", "gradient_checkpointing": True},
         {"modalities": "image", "model_name_or_path": None, "compare_images": False, "joint": False},
     ],
-    ids=["everything", "frozen", "text", "image"],
+    ids=["everything", "frozen", "text", "checkpointing", "image"],
 )
 def test_a_resumed_run_is_the_unbroken_one(data: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     whole = train(options(data, tmp_path / "whole", **changes))

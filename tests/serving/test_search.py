@@ -108,6 +108,21 @@ def retriever(folders: dict[str, Path]) -> Retriever:
     return Retriever.open(folders["index"], SearchSettings(depth=100, rank_top=5), ranker=folders["model"])
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/search", "GET, HEAD, POST"),
+        ("GET", "/v1/documents", "DELETE, POST"),
+        ("DELETE", "/v1/documents/d1", "GET, HEAD"),
+        ("POST", "/v1/index", "GET, HEAD"),
+    ],
+)
+def test_who_asks_in_another_way_hears_of_every_right_one(site: Site, method: str, path: str, allowed: str) -> None:
+    answer = site.ask(method, path, {})
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.json()["message"] == f"'{path}' is not asked by {method}, but by {allowed}; see /docs"
+
+
 def test_the_stages_are_those_of_the_retriever(site: Site, retriever: Retriever) -> None:
     query = "水稻病害研究"
     wanted = {one.id: one for one in retriever.search(query, 50)}

@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddle_ranker.errors import quoted
@@ -100,7 +101,7 @@ class Middleware:
         state["request_id"] = request_id
         state[_WORK] = asyncio.current_task()
         scope["app"] = self  # Starlette's routes then raise what they refuse, instead of answering with plain text
-        status, headers = 0, {}
+        status, headers = 0, dict[str, str]()
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -118,7 +119,7 @@ class Middleware:
         except Fault as error:
             fault = error.settled()
         except HTTPException as error:
-            fault, headers = _fault_of(error, scope), dict(error.headers or {})
+            fault, headers = _fault_of(error, scope)
         except ClientDisconnect:
             status = CLIENT_LEFT
         except asyncio.CancelledError:
@@ -174,14 +175,15 @@ def cancel_work(scope: MutableMapping[str, Any]) -> None:
         work.cancel()
 
 
-def _fault_of(error: HTTPException, scope: Scope) -> Fault:
-    """Return the fault for an error that Starlette's router raised."""
+def _fault_of(error: HTTPException, scope: Scope) -> tuple[Fault, dict[str, str]]:
+    """Return the fault for an error that Starlette's router raised, and the headers of its answer."""
     if error.status_code != NOT_ALLOWED.http:
-        return Fault(INVALID, error.detail)
-    allowed = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
-    return Fault(
-        NOT_ALLOWED, f"{quoted(scope['path'])} is not asked by {scope['method'][:20]}, but by {allowed}; see /docs"
-    )
+        return Fault(INVALID, error.detail), dict(error.headers or {})
+    # Those of all routes of the path; the error has the methods of the first one.
+    routes = [route for route in scope["router"].routes if route.matches(scope)[0] is not Match.NONE]
+    allowed = ", ".join(sorted(set().union(*(route.methods for route in routes))))
+    problem = f"{quoted(scope['path'])} is not asked by {scope['method'][:20]}, but by {allowed}; see /docs"
+    return Fault(NOT_ALLOWED, problem), {"allow": allowed}
 
 
 async def _send_fault(fault: Fault, content: dict[str, object], send: Send, more_headers: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import apart
-from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, NOT_FOUND, Fault
+from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, Fault
 from paddle_ranker.serving.core.scores import ModelService
 from paddle_ranker.serving.core.tower_options import TOWER
 from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_body
@@ -46,11 +46,11 @@ def routes(service: ModelService, names: Optional[PipelineNames] = None) -> list
 
 
 class _AnyPipeline(Route):
-    """The gateway's route: every path of two parts. A path under a version, `/v1/...`, is not found for any method."""
+    """The gateway's route: every path of two parts, but those under a version, `/v1/...`, which are others' alone."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, found = super().matches(scope)
-        if match is Match.PARTIAL and _VERSION.fullmatch(found["path_params"]["name"]):
+        if match is not Match.NONE and _VERSION.fullmatch(found["path_params"]["name"]):
             return Match.NONE, {}
         return match, found
 
@@ -80,9 +80,6 @@ def _general(service: ModelService, method: str) -> Endpoint:
 
 def _gateway(service: ModelService, names: PipelineNames) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        if _VERSION.fullmatch(request.path_params["name"]):
-            return _gateway_error(request, Fault(NOT_FOUND, f"{quoted(request.url.path)} is nothing here; see /docs"))
-
         async def work() -> Response:
             deadline = deadline_of(request)
             body = await read_body(request, service.limits.request_bytes)

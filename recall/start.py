@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
@@ -19,6 +20,7 @@ from recall.model import LearnedScale
 from recall.options import TowerTrainingOptions
 
 _MAX_SEQ_LENGTH = 128
+TRAINING_POOLING = "training_pooling"  # in what `tower.json` says of the training; older ones name SimCSE's option
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,15 @@ def start_tower_training(
 
     Args:
         dropout: replaces the dropout of the encoder's configuration.
-        without_pooler: a tower whose pooling is `pooler` has it in training alone, and then the first token's state.
+        without_pooler: a tower whose pooling is `pooler` has it in training alone, and then the first token's state; a
+            tower that was made so goes on so.
     """
     run = start_run(options)
     if run.resumed:
         load = LoadOptions(tokenizer=options.tokenizer)
         model, queries = load_tower(run.resumed.model, load), query_tower_of(run.resumed.model, load)
         factors: dict[str, float] = {}
+        before = model.info.training
     else:
         source = options.init_from_ckpt or options.model_name_or_path
         checkpoint, stated = _read(source, options, dropout)
@@ -57,12 +61,14 @@ def start_tower_training(
         if new_parts:
             run.report(f"start from {source}; new: {', '.join(new_parts)}")
         factors = dict.fromkeys([*new_parts, "learned_scale"], options.new_parts_factor)
-    if without_pooler and model.info.pooling == "pooler":
+        before = stated.training
+    in_training = _pooling_in_training(model.info.pooling, before) if without_pooler else None
+    if in_training is not None:
         model, queries = _without_pooler(model), None if queries is None else _without_pooler(queries)
     for tower in (model, queries):
         if tower is not None:
             tower.network.encoder.gradient_checkpointing = options.gradient_checkpointing
-            tower.network.training_pooling = "pooler" if without_pooler and tower.info.pooling == "first" else None
+            tower.network.training_pooling = in_training
             tower.network.train()
     model.network.query_tower = None if queries is None else queries.network
     model.network.learned_scale = LearnedScale(options.scale) if options.learned_scale else None
@@ -115,6 +121,13 @@ def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) 
         config = replace(checkpoint.config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
         checkpoint = replace(checkpoint, config=config)
     return checkpoint, stated
+
+
+def _pooling_in_training(pooling: str, before: Mapping[str, object]) -> Optional[str]:
+    """Return the pooling that a tower has in training alone, "pooler" or None; `before` says how it was trained."""
+    if pooling == "first" and not before.get(TRAINING_POOLING, "infer_with_fc_pooler" in before):
+        return None  # the first token's state is what made its vectors, not what is left without the pooler
+    return "pooler" if pooling in ("pooler", "first") else None
 
 
 def _without_pooler(model: TowerModel) -> TowerModel:

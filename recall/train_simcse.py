@@ -49,7 +49,7 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
     from recall.data import encode_pairs
     from recall.model import InBatchExamples, LossSettings
     from recall.results import corpus_texts
-    from recall.start import start_tower_training
+    from recall.start import TRAINING_POOLING, start_tower_training
     from recall.training import open_evaluation, train_tower
 
     start = start_tower_training(options, dropout=options.dropout, without_pooler=options.without_pooler)
@@ -65,7 +65,8 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
     nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)
     settings = LossSettings(options.scale, options.margin, nested=nested)
     examples = InBatchExamples(pairs.within(options), settings, options.seed)
-    return train_tower(start, examples, evaluation, options, {}, on_evaluation)
+    facts = {TRAINING_POOLING: model.network.training_pooling}
+    return train_tower(start, examples, evaluation, options, facts, on_evaluation)
 
 
 def run(options: TrainSimcseOptions) -> None:

@@ -234,6 +234,24 @@ def test_simcse_sees_a_text_by_two_masks_and_drops_the_pooler(
 
 
 @unit
+def test_simcse_learns_by_the_pooling_of_the_tower_that_it_begins_with(data: Path, tmp_path: Path) -> None:
+    def learned(encoder: str, name: str, *more: str) -> bool:
+        """Train for a step, then go on with the run; return whether it went on to learn the pooler."""
+        line = f"--train texts.csv --model {encoder} --output {tmp_path / name} --batch_size 10 --save_step 1"
+        for steps in (["--max_minutes", "1e-9"], ["--resume"]):
+            assert run(data, train_simcse, *line.split(), "--epochs", "1", *more, *steps) == 0
+        start, end = (load_arrays(tmp_path / name / f"model_{step}" / PARAMETERS_FILE) for step in (1, 3))
+        pooler = "encoder.pooler.dense.weight"
+        return not np.array_equal(start[pooler], end[pooler])
+
+    assert learned("encoder", "published")
+    assert learned(f"{tmp_path / 'published/last'}", "goes_on")
+    batch_neg = ("--train", "train.csv", "--model", "encoder", "--pooling", "first", "--max_steps", "1")
+    assert run(data, train_batch_neg, *batch_neg, "--output", tmp_path / "first") == 0
+    assert not learned(f"{tmp_path / 'first/last'}", "as_stated")
+
+
+@unit
 def test_nothing_is_learned_from_a_pooler_that_nobody_trained(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

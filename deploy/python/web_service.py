@@ -61,15 +61,17 @@ def serve(options: WebServiceOptions) -> int:
 def require_free_ports(config: PipelineConfig) -> None:
     """Raise `RankerError` if a port cannot be opened; the message names the option that chooses another port."""
     names = {"grpc": "rpc_port", "http": "http_port"}
+    host = os.environ.get(HOST_VARIABLE) or EVERY_ADDRESS
     for protocol, port in config.ports.items():
-        with socket.socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port is blocked a minute after a server
-            try:
-                one.bind((os.environ.get(HOST_VARIABLE) or EVERY_ADDRESS, port))
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else it rests a minute after a server
+                one.bind(address)
                 one.listen()
-            except OSError as error:
-                reason = "another program listens there already" if error.errno == errno.EADDRINUSE else str(error)
-                raise RankerError(f"--{names[protocol]} {port}: {reason}; choose another one") from error
+        except OSError as error:
+            reason = "another program listens there already" if error.errno == errno.EADDRINUSE else str(error)
+            raise RankerError(f"--{names[protocol]} {port}: {reason}; choose another one") from error
 
 
 def serve_by_paddle_serving(config: PipelineConfig) -> int:

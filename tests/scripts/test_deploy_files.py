@@ -89,6 +89,22 @@ def test_the_web_service_names_a_model_that_is_missing_and_a_port_that_is_taken(
         assert status == 1 and f"--rpc_port {port}: another program listens there already" in errors
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").is_file(), reason="needs IPv6")
+def test_the_web_service_looks_at_the_ports_of_an_address_of_ipv6(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load_script("deploy/python/web_service.py")
+    monkeypatch.setenv(script.HOST_VARIABLE, "::1")
+    for name in ("serve_here", "serve_by_paddle_serving"):
+        monkeypatch.setattr(script, name, lambda config: 0)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        ports = "--rpc_port", port, "--http_port", port
+        status, _, errors = call(script.main, "--model_dir", tmp_path, *ports)
+        assert status == 1 and f"--rpc_port {port}: another program listens there already" in errors
+    assert call(script.main, "--model_dir", tmp_path, *ports)[0] == 0
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_understands_the_service(tmp_path: Path) -> None:
     text = UNIT.read_text(encoding="utf-8").replace("/opt/paddle-ranker/.venv/bin/python", "/bin/true")

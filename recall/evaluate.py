@@ -42,17 +42,19 @@ def run(options: EvaluateRecallOptions) -> None:
     A query with several answers counts the share of them that is found; the published script counts its last one.
     """
     from paddle_ranker.data.trec import in_order
-    from paddle_ranker.evaluation.recall import NO_ANSWERS, answers_in, open_pairs
+    from paddle_ranker.evaluation.recall import is_answer, notes_on, open_pairs
     from paddle_ranker.evaluation.report.text import comparison_json
     from paddle_ranker.evaluation.retrieval import Judged, compare_runs, comparison_lines, lexical_runs
     from recall.results import corpus_texts, one_line, read_results
 
     pairs = open_pairs(options.similar_text_pair, options)
     answers: dict[str, dict[str, int]] = {}
-    for pair in answers_in(pairs):
-        answers.setdefault(one_line(pair.query), {})[one_line(pair.title)] = 1
-    if not answers:
-        raise DataError(f"{options.similar_text_pair}: {NO_ANSWERS}")
+    asked = set()
+    for pair in pairs:
+        asked.add(one_line(pair.query))
+        if is_answer(pair):
+            answers.setdefault(one_line(pair.query), {})[one_line(pair.title)] = 1
+    notes = notes_on(pairs, asked, answers)
     found = read_results(options.recall_result_file, answers)
     best = {query: found.get(query, [])[: options.recall_num] for query in answers}
     if options.format == "text":
@@ -69,7 +71,6 @@ def run(options: EvaluateRecallOptions) -> None:
     if options.corpus_file is not None:
         texts = map(one_line, corpus_texts(options.corpus_file, options))
         runs.update(lexical_runs({text: text for text in texts}, queries, options.recall_num))
-    notes = [f"{options.similar_text_pair}: {pairs.report()}"] if pairs.skipped else []
     judged = Judged(options.similar_text_pair, queries, answers, notes)
     comparison = compare_runs(judged, runs, options.recall_num, resamples=options.resamples, seed=options.seed)
     for line in comparison.pairs.notes:

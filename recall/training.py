@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.evaluation.recall import RecallSet, answers_in, open_pairs
+from paddle_ranker.evaluation.recall import RecallSet, is_answer, open_pairs
 from paddle_ranker.metrics.measures import recall_at, reciprocal_rank_at
 from paddle_ranker.model.tower_network import APART, save_query_tower, save_tower
 from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest, normalised
@@ -40,7 +40,7 @@ class RecallEvaluation:
         corpus = corpus_texts(options.corpus_file, options) if options.corpus_file else []
         rows = list(open_pairs(options.similar_text_pair, options))
         titles = [row.title for row in rows]  # those that do not answer are searched, too
-        self._set = RecallSet(((row.query, row.title) for row in answers_in(rows)), [*corpus, *titles])
+        self._set = RecallSet(((row.query, row.title) for row in rows if is_answer(row)), [*corpus, *titles])
         self._options, self._info = options, start.model.info
         model, queries = start.model, start.queries
         self._texts = model.row_encoder.encode(self._set.corpus)

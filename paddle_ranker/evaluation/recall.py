@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Optional, Union, cast
 
 import numpy as np
@@ -13,18 +13,32 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Integers, Ranking
 from paddle_ranker.options import RowOptions
 
-NO_ANSWERS = "there are no pairs of a query and its answer to evaluate on"
+_NO_ANSWERS = "there are no pairs of a query and its answer to evaluate on"
 JudgedPair = Union[LabeledPair, Pair]
 
 
 def open_pairs(path: str, rules: Optional[RowOptions] = None) -> RecordFile[JudgedPair]:
-    """Open labelled pairs, or pairs of a query and its answer; `answers_in` says which are answers."""
+    """Open labelled pairs, or pairs of a query and its answer; `is_answer` says which are answers."""
     return cast(RecordFile[JudgedPair], open_as_one_of(path, (LabeledPair, Pair), rules))
 
 
-def answers_in(pairs: Iterable[JudgedPair]) -> Iterator[JudgedPair]:
-    """Yield the pairs whose title answers the query: those without a label, and those with one of 1 or more."""
-    return (pair for pair in pairs if getattr(pair, "label", RELEVANT) >= RELEVANT)
+def is_answer(pair: JudgedPair) -> bool:
+    """Return whether the title answers the query: there is no label, or it is 1 or more."""
+    return getattr(pair, "label", RELEVANT) >= RELEVANT
+
+
+def notes_on(source: RecordFile[JudgedPair], asked: Collection[str], answered: Collection[str]) -> list[str]:
+    """Return what was left out of a file, one line each: rows, and queries without an answer.
+
+    asked, answered: all queries of the file, and those that have an answer. Raises `DataError` if none has one.
+    """
+    if not answered:
+        raise DataError(f"{source.path}: {_NO_ANSWERS}")
+    notes = [f"{source.path}: {source.report()}"] if source.skipped else []
+    if len(answered) < len(asked):
+        count = len(asked) - len(answered)
+        notes.append(f"{source.path}: {count:,} of {len(asked):,} queries have no title labelled 1 or more: left out")
+    return notes
 
 
 class RecallSet:
@@ -47,7 +61,7 @@ class RecallSet:
             if place not in found[query]:
                 found[query].append(place)
         if not found:
-            raise DataError(NO_ANSWERS)
+            raise DataError(_NO_ANSWERS)
         self.queries, self.corpus = list(found), list(numbers)
         self.answers: Sequence[Sequence[int]] = list(found.values())
 

@@ -18,7 +18,7 @@ from paddle_ranker.data.trec import Labels, Scores, in_order, read_qrels, read_t
 from paddle_ranker.errors import DataError, brief, quoted
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.pairs import judged_runs
-from paddle_ranker.evaluation.recall import NO_ANSWERS, answers_in, open_pairs
+from paddle_ranker.evaluation.recall import is_answer, notes_on, open_pairs
 from paddle_ranker.evaluation.report.text import systems_table
 from paddle_ranker.evaluation.systems import BM25_BIGRAMS, BM25_WORDS
 from paddle_ranker.lexical.bm25 import BM25Index
@@ -80,18 +80,20 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
         ids.setdefault(text, []).append(id)
     source = open_pairs(path, rules)
     answers: dict[str, dict[str, int]] = {}
-    for pair in answers_in(source):
+    asked = set()
+    for pair in source:
+        asked.add(pair.query)
+        if not is_answer(pair):
+            continue
         if pair.title not in ids:
             raise DataError(
                 f"{path}, line {source.line}: the collection has no document {quoted(pair.title)}: add it, or give "
                 "--qrels with the documents' ids"
             )
         answers.setdefault(pair.query, {}).update(dict.fromkeys(ids[pair.title], 1))
-    if not answers:
-        raise DataError(f"{path}: {NO_ANSWERS}")
+    notes = notes_on(source, asked, answers)
     width = len(str(len(answers)))
     names = {f"q{number:0{width}}": query for number, query in enumerate(answers, start=1)}
-    notes = [f"{path}: {source.report()}"] if source.skipped else []
     return Judged(path, names, {name: answers[query] for name, query in names.items()}, notes)
 
 

@@ -134,6 +134,7 @@ def test_of_labelled_pairs_only_those_with_1_or_more_are_answers(folder: Path, t
         assert status == 0, err
         found.append(json.loads(out)["systems"])
     assert found[0] == found[1]
+    assert f"labelled.tsv: 1 of {len(set(pairs)) + 1} queries have no title labelled 1 or more: left out" in err
 
     (tmp_path / "none.tsv").write_text("\n".join(others) + "\n", encoding="utf-8")
     status, _, err = call(evaluate_recall.main, *ask, "--test", tmp_path / "none.tsv")

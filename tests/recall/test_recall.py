@@ -129,6 +129,7 @@ def test_of_labelled_pairs_only_those_with_1_or_more_are_answers(
     result = written(tmp_path / "result.txt", "甲\t子\t0.9", "甲\t丑\t0.8", "丙\t子\t0.9")
     status, out, err = call(evaluate.main, capsys, "--similar_text_pair", pairs, "--recall_result_file", result)
     assert status == 0 and out.startswith("recall@1=0.0\nrecall@5=50.0\n"), err
+    assert "1 of 2 queries have no title labelled 1 or more: left out" in err
 
 
 def test_a_query_without_results_counts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,6 +107,8 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         for field in fields_of(type(self)):
             if field.name in _OF_EVALUATIONS and self.similar_text_pair is None and getattr(self, field.name):
                 raise UsageError(f"{shown_name(field)} is about evaluations: add --test FILE, or leave it out")
+        if self.early_stopping and not self.evaluates:
+            raise UsageError("--early_stopping counts evaluations, and --evaluate false makes none: leave one out")
         least = 10 if self.metric == "mrr@10" else int(self.metric.partition("@")[2])
         if self.recall_num < least:
             raise UsageError(f"--recall_num {self.recall_num}: --metric {self.metric} needs {least} results or more")

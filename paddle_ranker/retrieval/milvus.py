@@ -35,6 +35,8 @@ MOST_FOUND = 16_384  # the most that a search of Milvus returns
 _AT_ONCE = 1 << 13  # rows that are sent at a time
 _PENDING = "milvus.pending.npy"
 _SECONDS = 60.0  # for one call of a server
+# No pings: Milvus Lite's server takes them for an attack, and says so on standard error. Calls have their own time-out.
+_CHANNEL = {"grpc.keepalive_time_ms": (1 << 31) - 1}
 _SHARE = 4  # a filter that leaves fewer than one of so many is searched exactly
 
 
@@ -75,7 +77,7 @@ class MilvusRows:
     def __init__(self, uri: str, name: str, size: int, *, texts: bool = False, index: str = "AUTOINDEX"):
         self._uri, self._name, self._texts = uri, name, texts
         pymilvus = load_pymilvus()
-        self._client = self._call(lambda: pymilvus.MilvusClient(uri, timeout=_SECONDS))
+        self._client = self._call(lambda: pymilvus.MilvusClient(uri, timeout=_SECONDS, grpc_options=_CHANNEL))
         if not self._call(lambda: self._client.has_collection(name)):
             self._call(lambda: self._create(pymilvus, size, index))
         else:  # Milvus Lite forgets with its process which collections are loaded

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from paddle_ranker.retrieval.milvus import MilvusRows
 from recall.milvus_ann_search import main
 
 pytestmark = [
@@ -48,3 +51,19 @@ def test_rows_are_put_whole_found_again_and_refused_by_number(
     ):
         assert main(["--data_path", data, "--embedding_path", embedding, "--uri", address, *more]) != 0
         assert says in capsys.readouterr().err
+
+
+def test_an_idle_connection_is_not_pinged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import grpc
+
+    asked: list[dict[str, object]] = []
+    connect = grpc.insecure_channel
+
+    def channel(target: str, options: Sequence[tuple[str, object]] = (), **more: Any) -> grpc.Channel:
+        asked.append(dict(options))
+        return connect(target, options=options, **more)
+
+    monkeypatch.setattr(grpc, "insecure_channel", channel)
+    MilvusRows(str(tmp_path / "rows.db"), "rows", 8).close()
+    # Milvus Lite's server ends a connection that pings without need, with two lines on standard error.
+    assert asked and {one["grpc.keepalive_time_ms"] for one in asked} == {(1 << 31) - 1}

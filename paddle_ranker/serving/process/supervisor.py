@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable, NoReturn, Union
 
 from paddle_ranker.errors import RankerError
@@ -137,6 +138,8 @@ class _Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         first = not self._announced
+        # What clears the temporary directory of old files may have removed it.
+        os.makedirs(os.environ[MULTIPROCESS_VARIABLE], mode=0o700, exist_ok=True)
         # A signal to the worker waits until it heeds signals: before, it has the handlers of this process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -223,8 +226,5 @@ def _send_ready(descriptor: int) -> None:
 
 def _remove_gauges(pid: int) -> None:
     """Remove a dead worker's gauges from the metrics; its counts stay."""
-    folder = os.environ[MULTIPROCESS_VARIABLE]
-    for name in os.listdir(folder):
-        if name.startswith("gauge_live") and name.endswith(f"_{pid}.db"):
-            with suppress(FileNotFoundError):
-                os.remove(os.path.join(folder, name))
+    for path in Path(os.environ[MULTIPROCESS_VARIABLE]).glob(f"gauge_live*_{pid}.db"):
+        path.unlink(missing_ok=True)

@@ -66,9 +66,8 @@ class Pages:
         return self._kept[key]
 
     def tidy(self) -> None:
-        """Forget what a test has left: its routes, and what its page keeps until its tab is closed."""
+        """Forget what a test's page keeps until its tab is closed."""
         for page in self._kept.values():
-            page.unroute_all()
             if page.url != "about:blank":
                 page.evaluate("sessionStorage.clear()")
                 page.goto("about:blank")

@@ -40,7 +40,7 @@ class Site:
         index: what `GET /v1/index` answers; a test may change it.
         change: called with every answer, for answers of another kind.
         fault: raised instead of an answer.
-        held: queries whose answers wait until `release`.
+        held: queries, and paths, whose answers wait until `release`.
     """
 
     def __init__(self, api_key: Optional[str] = None) -> None:
@@ -81,16 +81,23 @@ class Site:
         """Stop listening, and close all connections."""
         self._run(self._stop())
 
-    def hold(self, query: str) -> None:
-        """Let answers to this query wait until `release`."""
+    def hold(self, what: str) -> None:
+        """Let answers to this query, or `/v1/index` or `/v1/feedback`, wait until `release`.
+
+        A browser's own interception begins some time after it is asked for: what the page sends meanwhile passes it.
+        """
 
         async def close() -> None:
-            self.held[query] = asyncio.Event()
+            self.held[what] = asyncio.Event()
 
         self._run(close())
 
-    def release(self, query: str) -> None:
-        self._loop.call_soon_threadsafe(self.held.pop(query).set)
+    def release(self, what: str) -> None:
+        self._loop.call_soon_threadsafe(self.held.pop(what).set)
+
+    async def _wait(self, what: str) -> None:
+        if what in self.held:
+            await self.held[what].wait()
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
@@ -127,11 +134,11 @@ class Site:
         unknown = (asked.get("filter") or {}).keys() - self.index["fields"].keys()
         if unknown:
             raise Fault(UNPROCESSABLE, f"no field {min(unknown)}; there are kind, year", field="filter")
-        if asked["query"] in self.held:
-            await self.held[asked["query"]].wait()
+        await self._wait(asked["query"])
         return _json(self.change(answer(asked, f"search-{len(self.asked)}")))
 
     async def _show_index(self, request: Request) -> Response:
+        await self._wait("/v1/index")
         return _json(self.index)
 
     async def _take_feedback(self, request: Request) -> Response:
@@ -139,6 +146,7 @@ class Site:
             raise Fault(NOT_FOUND, "nothing is logged")
         if self.fault is not None:
             raise self.fault
+        await self._wait("/v1/feedback")
         self.feedback.append(json.loads(await request.body()))
         return _json({"logged": True})
 

@@ -92,15 +92,14 @@ def test_pairs_can_be_skipped_to_the_end(open_page: OpenPage, site: Site) -> Non
 
 
 def test_a_pair_whose_label_is_on_its_way_is_not_skipped(open_page: OpenPage, site: Site) -> None:
-    page, held = open_page(f"{site.address}/judge"), list[Any]()
+    page = open_page(f"{site.address}/judge")
     shows(page, 0)
-    page.route("**/v1/feedback", lambda route: held.append(route))
-    page.keyboard.press("3")
-    while not held:
-        page.evaluate("0")  # what is held comes meanwhile
+    site.hold("/v1/feedback")
+    with page.expect_request("**/v1/feedback"):
+        page.keyboard.press("3")
     page.keyboard.press("s")
     with page.expect_response("**/v1/feedback"):
-        held[0].continue_()
+        site.release("/v1/feedback")
     page.wait_for_function("() => document.querySelector('#status').textContent === '已标注 1，还有 5'")
     shows(page, 1)
 

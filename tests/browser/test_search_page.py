@@ -511,13 +511,12 @@ def test_back_and_forward_and_a_link_show_the_same(open_page: OpenPage, site: Si
 def test_what_is_being_typed_stays_whatever_is_drawn_meanwhile(open_page: OpenPage, site: Site) -> None:
     page = open_page(site.address, own_context=True)
     page.clock.install()
-    held: list[Any] = []
-    page.route("**/v1/index", lambda route: held.append(route))
+    site.hold("/v1/index")
     with page.expect_request("**/v1/index"):
         page.goto(site.address)
     page.clock.pause_at(page.evaluate("Date.now() + 60_000"))
     page.fill("#query", "苹果手")
-    held[0].continue_()
+    site.release("/v1/index")
     page.wait_for_selector("#collection:text('示例合集')")  # what GET /v1/index says is drawn
     assert page.input_value("#query") == "苹果手"
     page.click("#settings summary")
@@ -687,7 +686,7 @@ def test_stages_are_tabs_over_one_list_on_a_phone(open_page: OpenPage, site: Sit
 
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_at_every_width_in_light_and_dark(
-    open_page: OpenPage, site: Site, screenshot: Any, axe: Any, width: int
+    open_page: OpenPage, site: Site, screenshot: Any, axe: Any, width: int, request: pytest.FixtureRequest
 ) -> None:
     """Nothing scrolls sideways, every text has a contrast of 4.5:1, and axe-core, where it is there, finds nothing."""
     height = {360: 740, 768: 1024, 1440: 900}[width]
@@ -708,7 +707,8 @@ def test_at_every_width_in_light_and_dark(
         elif state == "nothing":
             search(page, "zzzz")
         elif state == "gone":
-            page.route("**/v1/search", lambda route: route.abort())
+            site.stop()
+            request.addfinalizer(site.start_again)
             page.press("#query", "Enter")
             page.wait_for_selector("#failure p")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state

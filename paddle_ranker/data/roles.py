@@ -25,14 +25,17 @@ def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[Row
     some_fit: Optional[RecordFile[Record]] = None
     for kind in kinds:
         source: RecordFile[Record] = RecordFile(path, kind, rules)
+        rows = iter(source)
         try:
-            first, *_ = islice(source, FIRST_ROWS if source.skip_bad_rows else 1)
+            first = next(rows)
+            # A number that is not a valid label (a fraction, nan) is not a title either: raise the first kind's error.
+            if problem is not None and not source.has_header and _ends_in_number(first):
+                break
+            for _ in islice(rows, FIRST_ROWS - 1 if source.skip_bad_rows else 0):
+                pass  # counted
         except DataError as error:
             problem = error
             continue
-        # A number that is not a valid label (a fraction, nan) is not a title either: raise the first kind's error.
-        if problem is not None and not source.has_header and _ends_in_number(first):
-            break
         if source.kept >= source.skipped:
             return source
         some_fit = some_fit or source

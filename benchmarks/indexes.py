@@ -37,6 +37,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 
 WIDTH, TOP = 256, 100
 WIDTHS = (32, 40, 50, 100)  # how many vectors a graph looks at
+GRAPHS = tuple(name for name in STRUCTURES if name.startswith("hnsw"))
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class IndexesOptions(Options):
     size: int = option(20_000, help="titles", minimum=1000)
     queries: int = option(200, help="queries", minimum=10)
     folder: Optional[str] = option(None, help="keep the index and the titles there, for another run (default: nowhere)")
-    structure: str = option(STRUCTURES[0], help="of faiss's index", choices=("hnsw_sq8", "hnsw"))
+    structure: str = option(GRAPHS[0], help="of faiss's index", choices=GRAPHS)
     rounds: int = option(5, help="of searches in turn", minimum=1)
     seed: int = option(7, help="seed of titles and vectors", minimum=0)
     opened: Optional[str] = option(None, help="internal: only open this index, and measure its memory")

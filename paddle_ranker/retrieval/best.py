@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from paddle_ranker.metrics.ranking import Floats, Integers
 
 _SAMPLE = 1 << 14
-NOT_FOUND = -1  # in the place of a number
+NOT_FOUND = -1  # in the place of a number, as faiss has it
 _MOST_WAITING = 4  # times what is kept
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.metrics.ranking import Booleans, Integers
-from paddle_ranker.retrieval.best import BestRows
+from paddle_ranker.retrieval.best import NOT_FOUND, BestRows
 
 Vectors = NDArray[np.float32]
 TYPES = ("float32", "float16", "int8")
@@ -96,7 +96,7 @@ def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vect
     block, or of few queries, is summed in another order, so copies of a text would have different scores.
 
     Args:
-        rows: `[q, n]`; -1: none.
+        rows: `[q, n]`; `NOT_FOUND`: none.
         queries: `[q, size]`.
     """
     found = np.empty(rows.shape, np.float32)
@@ -105,7 +105,7 @@ def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vect
         some = slice(start, start + at_once)
         vectors = stored.rows(rows[some].reshape(-1)).reshape(*rows[some].shape, -1)
         np.einsum("qnj,qj->qn", vectors, queries[some], out=found[some])
-    found[(rows < 0) | np.isnan(found)] = -np.inf
+    found[(rows == NOT_FOUND) | np.isnan(found)] = -np.inf
     return found
 
 

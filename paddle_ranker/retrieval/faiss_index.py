@@ -97,7 +97,7 @@ class FaissSegment:
     def candidates(
         self, queries: Vectors, k: int, mask: Optional[Booleans], breadth: Optional[int]
     ) -> Optional[NDArray[np.int64]]:
-        """Return rows that are likely the `k` best for each query, `[queries, at least k]`, -1 where there are fewer.
+        """Return rows that are likely the `k` best of each query, `[queries, at least k]`; `NOT_FOUND` beyond them.
 
         mask: which rows may be found, `[rows]`; None for all. Where it leaves few, None is returned: search exactly
         breadth: how many entries of a graph, or how many lists, are looked at; None for the index's own

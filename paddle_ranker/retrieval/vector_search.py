@@ -77,10 +77,10 @@ def search_vectors(
         else:
             products = products_of(part.vectors, rows, queries)
             # A filter can cut a graph to pieces.
-            short = np.flatnonzero((rows >= 0).sum(axis=1) < min(k, part.count(mask)))
+            short = np.flatnonzero((rows != NOT_FOUND).sum(axis=1) < min(k, part.count(mask)))
             if len(short):
                 numbers, scores = nearest(part.vectors, queries[short], k, mask)
                 rows[short], products[short] = NOT_FOUND, -np.inf
                 rows[short, : numbers.shape[1]], products[short, : numbers.shape[1]] = numbers, scores
-        found.append((np.where(rows >= 0, rows + part.first, rows), products))
+        found.append((np.where(rows != NOT_FOUND, rows + part.first, NOT_FOUND), products))
     return best_rows(found, len(queries), k)

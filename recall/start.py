@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
+from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.encoders import Checkpoint
 from paddle_ranker.model.hugging_face.sentences import is_sentences
@@ -31,12 +32,17 @@ class TowerStart(Start[TowerModel]):
 
 
 def start_tower_training(
-    options: TowerTrainingOptions, *, dropout: Optional[float] = None, without_pooler: bool = False
+    options: TowerTrainingOptions,
+    *,
+    dropout: Optional[float] = None,
+    without_pooler: bool = False,
+    lexical_size: Optional[int] = None,
 ) -> TowerStart:
     """Select the device, seed everything, and load the encoder, the tower or the interrupted run to start from.
 
     Args:
         dropout: replaces the dropout of the encoder's configuration.
+        lexical_size: how many numbers of a vector say which words a text has; None: as the checkpoint.
         without_pooler: a tower whose pooling is `pooler` has it in training alone, and then the first token's state; a
             tower that was made so goes on so.
     """
@@ -49,7 +55,7 @@ def start_tower_training(
     else:
         source = options.init_from_ckpt or options.model_name_or_path
         checkpoint, stated = _read(source, options, dropout)
-        info = tower_info(options, checkpoint, stated)
+        info = tower_info(options, checkpoint, stated, lexical_size)
         model, new_parts = start_tower(checkpoint, info, options.tokenizer)
         queries = None
         if info.towers == 2:
@@ -75,7 +81,9 @@ def start_tower_training(
     return TowerStart(run, model, factors, queries)
 
 
-def tower_info(options: TowerTrainingOptions, checkpoint: Checkpoint, stated: TowerInfo) -> TowerInfo:
+def tower_info(
+    options: TowerTrainingOptions, checkpoint: Checkpoint, stated: TowerInfo, lexical_size: Optional[int] = None
+) -> TowerInfo:
     """Return what the tower will be: as the options say, else as `stated`."""
     given: dict[str, Any] = {
         "max_seq_length": options.max_seq_length, "pooling": options.asked_pooling,
@@ -86,15 +94,28 @@ def tower_info(options: TowerTrainingOptions, checkpoint: Checkpoint, stated: To
     is_scaled = stated.normalize or stated.similarity == "cosine"
     given["normalize"] = is_scaled if options.normalize is None else options.normalize
     given["similarity"] = "cosine" if given["normalize"] else "dot"
+    size, before = stated.size - stated.lexical_size, stated.lexical_size
     if options.output_emb_size is not None:
-        size = options.output_emb_size
-        is_stated = stated.output_layer and size == stated.size
-        given.update(size=size or checkpoint.config.hidden_size, output_layer=size > 0)
-        given["output_tanh"] = is_stated and stated.output_tanh
+        is_stated = stated.output_layer and options.output_emb_size == size
+        size = options.output_emb_size or checkpoint.config.hidden_size
+        given.update(output_layer=options.output_emb_size > 0, output_tanh=is_stated and stated.output_tanh)
+    lexical_size = before if lexical_size is None else lexical_size
+    given.update(size=size + lexical_size, lexical_size=lexical_size)
+    if lexical_size and before not in (0, lexical_size):
+        raise UsageError(f"--lexical_size {lexical_size}: the checkpoint's is {before}; leave it out, or give 0")
+    if lexical_size and not given["normalize"]:
+        raise UsageError(f"--lexical_size {lexical_size} is a share of vectors that are 1 long: give --normalize true")
     info = replace(stated, **{name: value for name, value in given.items() if value is not None})
     if max(info.nested_sizes, default=0) >= info.size:
         raise UsageError(f"--nested_sizes: give lengths below that of the vectors, {info.size}")
     return replace(info, training={}, results={}, versions={}, export=None)
+
+
+def learn_words(start: TowerStart, titles: EncodedTexts) -> None:
+    """Let the weights of tokens in new lexical parts start from how rare they are in titles."""
+    for tower in (start.model, start.queries):
+        if tower is not None and tower.network.lexical is not None:
+            tower.network.lexical.learn(titles[number] for number in range(len(titles)))
 
 
 def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) -> tuple[Checkpoint, TowerInfo]:

@@ -40,6 +40,13 @@ class TrainBatchNegOptions(TaughtTowerOptions):
         "for labelled pairs, else false)",
     )
 
+    lexical_size: Optional[int] = option(
+        None,
+        help="so many more numbers of a vector say which words a text has, whose weights are learned, too; 512 is good "
+        "(default: the checkpoint's, else 0)",
+        minimum=0,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.teacher or self.teacher_url) and not self.terms.of_teacher:
@@ -55,13 +62,14 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     """Train as the options say, with checkpoints in `options.save_dir`; return the result."""
     runtime.prepare(options.cpu_threads)
     from paddle_ranker.data.records import LabeledPair
+    from paddle_ranker.model.tower_network import LEXICAL
     from recall.data import encode_pairs, open_rows
     from recall.model import InBatchExamples, LossSettings
-    from recall.start import start_tower_training
+    from recall.start import learn_words, start_tower_training
     from recall.teacher import with_teacher
     from recall.training import open_evaluation, train_tower
 
-    start = start_tower_training(options)
+    start = start_tower_training(options, lexical_size=options.lexical_size)
     run, model, queries = start.run, start.model, start.queries
 
     # Read the small files first, so that their errors show before the large file is read.
@@ -69,6 +77,8 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     source = open_rows(options.train_set_file, options)
     pairs = encode_pairs(source, model.row_encoder, options.train_set_file, queries.row_encoder if queries else None)
     options.terms.require_negatives(pairs.negatives.most if pairs.negatives else 0)
+    if LEXICAL in start.part_factors:
+        learn_words(start, pairs.titles)
     pairs = with_teacher(pairs, options, run)
     test = f"; {options.similar_text_pair}: {evaluation.report}" if evaluation else "; no evaluation"
     run.report(f"{options.train_set_file}: {source.report()}: {len(pairs):,} pairs to learn{test}")

@@ -284,6 +284,12 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
             f"{source}: its vectors come from the pooler of {config.model_type}, which sentence-transformers has no "
             "step for; only a tower with another --pooling can be written"
         )
+    if info.lexical_size:
+        raise CheckpointError(
+            f"{source}: {info.lexical_size} numbers of its vectors say which words a text has, which "
+            "sentence-transformers has no step for: paddle-ranker serve answers its clients, or train without "
+            "--lexical_size"
+        )
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     named = {name: array for name, array in arrays.items() if name.startswith(ENCODER)}
     try:
@@ -314,7 +320,7 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
 def _vectors(info: TowerInfo) -> str:
     """Say what a tower's vectors are."""
     parts = [
-        f"vectors of {info.size} numbers",
+        f"vectors of {info.size} numbers" + (f", {info.lexical_size} of them of words" if info.lexical_size else ""),
         f"pooling {info.pooling}",
         f"texts of up to {info.max_seq_length} tokens",
     ]

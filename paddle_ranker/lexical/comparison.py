@@ -66,11 +66,11 @@ class Speller(nn.Layer):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Compared:
         """Return tokens as they are compared; those of spaces are moved behind all others, as if they were padding."""
-        ids = _looked_up(self.ids_table, input_ids)
-        inside = None if self.inside_table is None else _looked_up(self.inside_table, input_ids)
+        ids = looked_up(self.ids_table, input_ids)
+        inside = None if self.inside_table is None else looked_up(self.inside_table, input_ids)
         if self.kept_table is None:
             return Compared(ids, token_type_ids, None if inside is None else inside.astype("float32"))
-        kept = _looked_up(self.kept_table, input_ids)
+        kept = looked_up(self.kept_table, input_ids)
         count = kept.cumsum(axis=1)
         numbers = paddle.ones_like(count).cumsum(axis=1)
         # The n-th kept token stands behind all places up to which fewer than n are kept.
@@ -124,7 +124,8 @@ def _one_on(matrix: Tensor) -> Tensor:
     return paddle.concat([paddle.zeros_like(rows[:, :, :1]), rows[:, :, :-1]], axis=2)
 
 
-def _looked_up(table: Tensor, ids: Tensor) -> Tensor:
+def looked_up(table: Tensor, ids: Tensor) -> Tensor:
+    """Return the entries of a table `[vocab_size]` for ids `[batch, length]`, in the shape and type of the ids."""
     return paddle.gather(table, ids.reshape([-1])).astype(ids.dtype).reshape(paddle.shape(ids))
 
 

@@ -9,18 +9,18 @@ ranker_with_lexical`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterator, Sequence
 from typing import Optional
 
 import numpy as np
 import paddle
+from numpy.typing import NDArray
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.tokenizers.base import Spelling
-from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.comparison import Speller, compared
+from paddle_ranker.lexical.frequencies import count_texts
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, lexical_features
 from paddle_ranker.metrics.logistic import fit_logistic
 from paddle_ranker.metrics.ranking import RELEVANT
@@ -117,29 +117,12 @@ class LexicalHead(nn.Layer):
 def count_titles(
     pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int], text_ids: Optional[np.ndarray] = None
 ) -> tuple[np.ndarray, float]:
-    """Return the inverse document frequency of each token, `[vocab_size]` float32, and the mean title length in tokens.
+    """Return what `count_texts` does of the titles of `pairs`, which are read in parts."""
 
-    Both are computed over the distinct titles of `pairs`, which are read in parts. As in Lucene's BM25, the idf is
-    log(1 + (N - n + 0.5) / (n + 0.5)) for a token that occurs in n of N titles. Ids of `never_match` have idf 0 and
-    do not count in the length, which is at least 1. `text_ids` `[vocab_size]` are the ids by which tokens are compared;
-    None: their own. Raises `DataError` if there are no pairs.
-    """
-    frequency, total, seen = np.zeros(vocab_size, dtype=np.int64), 0, set()
-    excluded = np.zeros(vocab_size, dtype=bool)
-    excluded[list(never_match)] = True
-    for start in range(0, len(pairs), _CHUNK):
-        part = pairs.take(np.arange(start, min(start + _CHUNK, len(pairs))))
-        for number, second in enumerate(part.second_starts.tolist()):
-            title = part[number][second:]
-            # A digest of 8 bytes distinguishes a hundred million titles, at a fraction of their memory.
-            digest = blake2b(title.tobytes(), digest_size=8).digest()
-            if digest not in seen:
-                seen.add(digest)
-                title = title if text_ids is None else text_ids[title]
-                title = title[~excluded[title]]
-                frequency[np.unique(title)] += 1
-                total += len(title)
-    if not seen:
-        raise DataError("no titles to learn token frequencies from: give at least one training pair")
-    idf = np.log1p((len(seen) - frequency + 0.5) / (frequency + 0.5))
-    return np.where(excluded, 0.0, idf).astype(np.float32), max(total / len(seen), 1.0)
+    def titles() -> Iterator[NDArray[np.int32]]:
+        for start in range(0, len(pairs), _CHUNK):
+            part = pairs.take(np.arange(start, min(start + _CHUNK, len(pairs))))
+            for number, second in enumerate(part.second_starts.tolist()):
+                yield part[number][second:]
+
+    return count_texts(titles(), vocab_size, never_match, text_ids)

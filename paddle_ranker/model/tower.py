@@ -23,7 +23,7 @@ from paddle_ranker.storage.untrusted import read_versioned
 
 INFO_FILE = "tower.json"
 KIND = "tower"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of towers with a lexical part, which older toolkits would leave out; of all others 1
 VECTOR = "vector"
 QUERY_FOLDER = "query"  # in a tower's folder: the tower of its queries, where these have their own
 # The pooler's output, the first token's state, the mean of the tokens' states, their largest numbers.
@@ -42,6 +42,7 @@ class TowerInfo:
     normalize: whether vectors have length 1, so that their product is their cosine
     similarity: what compares vectors: cosine, or dot for those whose length matters
     query_prompt, text_prompt: text that precedes every query, and every other text
+    lexical_size: how many of the `size` numbers, the last ones, say which words a text has (`LexicalVector`)
     nested_sizes: shorter lengths at which the vectors' first numbers are good vectors, too, ascending (Kusupati et al.,
         2022, "Matryoshka Representation Learning"); normalise what is cut off there
     towers: 2 if queries have a tower of their own, in the folder `QUERY_FOLDER`
@@ -56,6 +57,7 @@ class TowerInfo:
     similarity: str = "cosine"
     query_prompt: str = ""
     text_prompt: str = ""
+    lexical_size: int = 0
     nested_sizes: tuple[int, ...] = ()
     towers: int = 1
     training: dict[str, object] = field(default_factory=dict)
@@ -81,7 +83,8 @@ class TowerInfo:
             info = cls(**{name: value for name, value in values.items() if name in known})
             info = dataclasses.replace(info, nested_sizes=tuple(info.nested_sizes))
             sound = info.pooling in POOLINGS and min(info.size, info.max_seq_length) > 0 and info.towers in (1, 2)
-            sound = sound and info.similarity in SIMILARITIES
+            sound = sound and info.similarity in SIMILARITIES and 0 <= info.lexical_size < info.size
+            sound = sound and (info.normalize or not info.lexical_size)
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
         if not sound:
@@ -92,7 +95,8 @@ class TowerInfo:
     def write(self, folder: Path) -> None:
         """Write `tower.json` into `folder`."""
         with new_file(folder / INFO_FILE) as stream:
-            stream.write(json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2) + "\n")
+            values = {**dataclasses.asdict(self), "format_version": FORMAT_VERSION if self.lexical_size else 1}
+            stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
 
 
 @dataclass(frozen=True)

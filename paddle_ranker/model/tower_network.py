@@ -11,7 +11,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.lexical.vector import LexicalVector
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.encoders import Checkpoint, encoder_of
@@ -24,21 +26,25 @@ from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo, sign
 from paddle_ranker.model.tower_sources import OUTPUT_LAYERS, read_tower
 
 APART = ("query_tower.", "learned_scale.")  # what begins so belongs to a training and is not in a tower's own file
+LEXICAL = "lexical"  # the name of the lexical part
 _NEVER_LARGEST = 1e4  # taken off the states of padding
 
 
 class TowerNetwork(nn.Layer):
     """Turn a text into a vector: pool the encoder's states, make them `size` wide, and normalise them.
 
+    A tower may have a lexical part: its numbers follow those of the states, and the whole is normalised again.
+
     Args:
         encoder: a pretrained encoder.
         info: says how states are pooled, whether there is an output layer, and whether vectors have length 1.
+        tokens: the tokenizer, which a lexical part needs to know.
 
     A training may set `query_tower`, the network of the queries (None: this one); `learned_scale`, what the loss
     multiplies cosines by; and `training_pooling`, which replaces the pooling in training.
     """
 
-    def __init__(self, encoder: Encoder, info: TowerInfo):
+    def __init__(self, encoder: Encoder, info: TowerInfo, tokens: PairEncoder):
         super().__init__()
         self.config, self.configs = encoder.config, (encoder.config,)
         self.encoder = encoder
@@ -51,7 +57,12 @@ class TowerNetwork(nn.Layer):
         if info.output_layer:
             initializer = nn.initializer.TruncatedNormal(0.0, encoder.config.initializer_range)
             weight = paddle.ParamAttr(initializer=initializer)
-            self.output_layer = nn.Linear(encoder.config.hidden_size, info.size, weight_attr=weight)
+            width = info.size - info.lexical_size
+            self.output_layer = nn.Linear(encoder.config.hidden_size, width, weight_attr=weight)
+        self.lexical: Optional[LexicalVector] = None
+        if info.lexical_size:
+            never_match, spelling = never_match_ids(tokens), tokens.spelling()
+            self.lexical = LexicalVector(encoder.config.vocab_size, info.lexical_size, never_match, spelling)
 
     def queries(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the vectors of queries; arguments and result as those of `forward`."""
@@ -80,6 +91,9 @@ class TowerNetwork(nn.Layer):
             pooled = self.output_layer(pooled)
             pooled = paddle.tanh(pooled) if self.output_tanh else pooled
         vectors = self.dropout(pooled).astype("float32")
+        if self.lexical is not None:
+            vectors = F.normalize(vectors, axis=-1)
+            vectors = paddle.concat([vectors, self.lexical(input_ids, token_type_ids)], axis=-1)
         return F.normalize(vectors, axis=-1) if self.normalize else vectors
 
 
@@ -98,10 +112,9 @@ def start_tower(checkpoint: Checkpoint, info: TowerInfo, tokenizer: str = "auto"
     encoder, new_parts = encoder_of(checkpoint)
     if info.pooling != "pooler":
         new_parts = [part for part in new_parts if part != f"{ENCODER}pooler.dense"]
-    network = TowerNetwork(encoder, info)
-    if network.output_layer is not None and not _set_output_layer(network.output_layer, checkpoint):
-        new_parts = [*new_parts, "output_layer"]
     tokens = checkpoint.pair_encoder(info.max_seq_length, tokenizer)
+    network = TowerNetwork(encoder, info, tokens)
+    new_parts = [*new_parts, *_load_own_parts(network, checkpoint)]
     encode = TextEncoder(tokens, info.query_prompt, info.text_prompt)
     return TowerModel(info, encode, signature_of(info), network), new_parts
 
@@ -136,24 +149,31 @@ def load_tower(source: Path, options: LoadOptions) -> TowerModel:
     """
     checkpoint, info = read_tower(source, options)
     encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler", share=True)
-    network = TowerNetwork(encoder, info)
-    if network.output_layer is not None and not _set_output_layer(network.output_layer, checkpoint):
-        raise CheckpointError(f"{checkpoint.file}: has no parameters of the output layer; copy the folder again")
-    network.eval()
     tokens = checkpoint.pair_encoder(info.max_seq_length, options.tokenizer)
+    network = TowerNetwork(encoder, info, tokens)
+    missing = _load_own_parts(network, checkpoint)
+    if missing:
+        raise CheckpointError(f"{checkpoint.file}: has no parameters of {missing[0]}; copy the folder again")
+    network.eval()
     encode = TextEncoder(tokens, info.query_prompt, info.text_prompt)
     return TowerModel(info, encode, signature_of(info), network)
 
 
-def _set_output_layer(layer: nn.Linear, checkpoint: Checkpoint) -> bool:
-    """Set the layer's parameters from a checkpoint; return whether it has them."""
-    name = next((name for name in OUTPUT_LAYERS if f"{name}.weight" in checkpoint.unnamed), None)
-    if name is None:
-        return False
-    for part in ("weight", "bias"):
-        array, parameter = checkpoint.unnamed.get(f"{name}.{part}"), getattr(layer, part)
-        if array is None or list(array.shape) != list(parameter.shape):
-            found = "is missing" if array is None else f"has shape {list(array.shape)}"
-            raise CheckpointError(f"{checkpoint.file}: {name}.{part} {found}, expected {list(parameter.shape)}")
-        parameter.set_value(array)
-    return True
+def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:
+    """Set what a tower has beside its encoder from a checkpoint; return the names of the parts that it lacks."""
+    arrays, missing = checkpoint.unnamed, []
+    for part, layer in ((OUTPUT_LAYERS[0], network.output_layer), (LEXICAL, network.lexical)):
+        if layer is None:
+            continue
+        names = OUTPUT_LAYERS if part == OUTPUT_LAYERS[0] else (part,)
+        name = next((name for name in names if f"{name}.weight" in arrays), None)
+        if name is None:
+            missing.append(part)
+            continue
+        for own, tensor in layer.state_dict().items():
+            array = arrays.get(f"{name}.{own}")
+            if array is None or list(array.shape) != list(tensor.shape):
+                found = "is missing" if array is None else f"has shape {list(array.shape)}"
+                raise CheckpointError(f"{checkpoint.file}: {name}.{own} {found}, expected {list(tensor.shape)}")
+            tensor.set_value(array)
+    return missing

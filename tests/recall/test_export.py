@@ -31,7 +31,7 @@ def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = []
     for seed in (1, 2):
         source = write_encoder(folder / f"encoder{seed}", seed)
-        info = TowerInfo(32, 8, pooling="mean", output_layer=True, query_prompt="深")
+        info = TowerInfo(32, 14, pooling="mean", output_layer=True, lexical_size=6, query_prompt="深")
         models.append(start_tower(read_checkpoint(source), info)[0])
     both = dataclasses.replace(models[0].info, towers=2)
     (folder / "tower").mkdir()

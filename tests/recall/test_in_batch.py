@@ -29,10 +29,11 @@ PAIRS = [
 ]  # fmt: skip
 
 
-def tower(folder: Path, dropout: float = 0.0, pooling: str = "mean") -> TowerModel:
+def tower(folder: Path, dropout: float = 0.0, pooling: str = "mean", lexical_size: int = 0) -> TowerModel:
     source = write_encoder(folder, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-    model, new_parts = start_tower(read_checkpoint(source), TowerInfo(16, 8, pooling=pooling, output_layer=True))
-    assert new_parts == ["output_layer"]
+    info = TowerInfo(16, 8 + lexical_size, pooling=pooling, output_layer=True, lexical_size=lexical_size)
+    model, new_parts = start_tower(read_checkpoint(source), info)
+    assert new_parts == ["output_layer", "lexical"][: 1 + (lexical_size > 0)]
     model.network.train()
     return model
 
@@ -185,13 +186,14 @@ def test_a_negative_of_a_row_is_one_of_all_rows(tmp_path: Path) -> None:
     assert float(examples.loss(model.network, batch)[0]) == pytest.approx(wanted, abs=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first", "pooler"])
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path, pooling: str) -> None:
-    model = tower(tmp_path / "e", pooling=pooling)
+@pytest.mark.parametrize(("pooling", "lexical_size"), [("mean", 0), ("mean", 8), ("first", 0), ("pooler", 0)])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path, pooling: str, lexical_size: int) -> None:
+    model = tower(tmp_path / "e", pooling=pooling, lexical_size=lexical_size)
     examples = InBatchExamples(encode_pairs(PAIRS, model.row_encoder, "pairs"), LossSettings(5.0, 0.1))
     found = [gradients(model, examples, parts) for parts in ([range(13)], [range(5), range(5, 9), range(9, 13)])]
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
     assert found[0][1].keys() == found[1][1].keys()
+    assert not lexical_size or {"lexical.weight", "lexical.factors"} <= found[0][1].keys()
     for name, gradient in found[0][1].items():
         np.testing.assert_allclose(found[1][1][name], gradient, atol=2e-6, err_msg=name)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from paddle import nn
 
-from paddle_ranker.errors import UsageError
+from paddle_ranker.commands import convert
+from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.vectors import Tower
@@ -91,7 +92,7 @@ OPTIONS: dict[str, Any] = {
     "model_name_or_path": "encoder", "train_set_file": "triples.csv", "similar_text_pair": "dev.csv", "pooling": "mean",
     "batch_size": 8, "micro_batch": 4, "epochs": 3, "learning_rate": 1e-3, "eval_step": 3, "save_step": 2, "towers": 2,
     "learned_scale": True, "nested_sizes": "0.5*4,8", "negatives": 2, "device": "cpu", "logging_steps": 1,
-    "query_prompt": "问", "text_prompt": "论",
+    "query_prompt": "问", "text_prompt": "论", "lexical_size": 12,
 }  # fmt: skip
 
 
@@ -117,6 +118,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
     apart = [dict(np.load(tmp_path / run / "state_12" / APART_FILE)) for run in ("whole", "killed")]
     assert apart[0]["learned_scale.log"] == apart[1]["learned_scale.log"] != np.float32(np.log(30))
     assert any(array.tobytes() != towers[1][name].tobytes() for name, array in towers[0].items())
+    assert [name for name in towers[0] if "lexical" in name] and towers[0]["lexical.weight"].any()
     opened = Tower.open(tmp_path / "whole/best")  # whose queries go through the tower in query/, with their prompt
     queries = Tower.open(tmp_path / "whole/best/query")
     np.testing.assert_array_equal(opened.query_vectors([HAN[0]]), queries.query_vectors([HAN[0]]))
@@ -302,6 +304,36 @@ def test_a_batch_is_cut_into_equal_parts(data: Path, given: dict[str, Any], part
 def test_what_cannot_be_meant_is_refused(data: Path, given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         _ = TrainBatchNegOptions(train_set_file=str(data / "train.csv"), **given).terms
+
+
+@unit
+def test_words_in_vectors_are_kept_left_out_and_not_resized(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--max_steps", "1", "--train", "train.csv", "--pooling", "mean", "--output_emb_size", "8")
+    first = tmp_path / "first/last"
+    assert run(data, train_batch_neg, "--model", "encoder", *more, "--lexical_size", 6, "--output", first.parent) == 0
+    assert "new: output_layer, lexical" in capsys.readouterr().out
+    assert json.loads((first / "tower.json").read_text())["format_version"] == 2  # an older toolkit would ignore them
+    assert Tower.open(first).vectors([HAN[0]]).shape == (1, 14)
+    cases: list[tuple[str, list[str], int]] = [("kept", [], 14), ("none", ["--lexical_size", "0"], 8)]
+    for name, given, size in cases:
+        assert run(data, train_batch_neg, "--model", first, *more, *given, "--output", tmp_path / name) == 0
+        assert "new:" not in capsys.readouterr().out
+        info = TowerInfo.read(tmp_path / name / "last")
+        assert info is not None and (info.size, info.lexical_size) == (size, size - 8)
+        assert info.format_version == 1 + (size > 8)
+    assert run(data, train_batch_neg, "--model", first, *more, "--lexical_size", 7, "--output", tmp_path / "other") == 2
+    assert "--lexical_size 7: the checkpoint's is 6; leave it out" in capsys.readouterr().err
+    longer = ("--lexical_size", 6, "--normalize", "false", "--output", tmp_path / "longer")
+    assert run(data, train_batch_neg, "--model", "encoder", *more, *longer) == 2
+    assert "give --normalize true" in capsys.readouterr().err
+    assert convert.main([str(first), str(tmp_path / "library"), "--to", "sentence-transformers"]) == 1
+    assert "6 numbers of its vectors say which words a text has" in capsys.readouterr().err
+    arrays = load_arrays(first / PARAMETERS_FILE)
+    save_arrays({name: array for name, array in arrays.items() if name != "lexical.weight"}, first / PARAMETERS_FILE)
+    with pytest.raises(CheckpointError, match="has no parameters of lexical"):
+        Tower.open(first)
 
 
 @unit

@@ -13,6 +13,9 @@ the queries dev's 69. All systems begin with the same encoder and take turns, a 
 | ours_mined | the same, and hard negatives which `mine` finds by BM25 |
 | ours_lists | the same on all labelled pairs: titles with a lower label are negatives, too |
 | ours_taught | the same as `ours_lists`, and the scores of `--teacher`, a ranker (loss `in_batch+kl`) |
+| ours_words, ours_taught_words | `ours` and `ours_taught` with words in the vectors (`--lexical_size 512`) |
+
+With `--labelled FILE`, what learns from labelled pairs takes those of a file, such as `mine --format pairs` writes.
 """
 
 from __future__ import annotations
@@ -43,7 +46,11 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import option, run_command
 from paddle_ranker.retrieval.vectors import Tower
 
-SYSTEMS = ("untuned", "sentence_transformers", "ours", "ours_mined", "ours_lists", "ours_taught")
+SYSTEMS = (
+    "untuned", "sentence_transformers", "ours", "ours_words", "ours_mined", "ours_lists", "ours_taught",
+    "ours_taught_words",
+)  # fmt: skip
+WORDS = ("--lexical_size", "512")
 REFERENCE, PEER = "ours", "sentence_transformers"
 MEASURES = ("r@10", "r@50", "ndcg@10")
 TOP_K = 100
@@ -67,6 +74,7 @@ class TowersOptions(QualityOptions):
     scale: float = option(20.0, help="cosines are multiplied by it", above=0)
     negatives: int = option(4, help="titles that ours_mined gets for each pair", minimum=1)
     teacher: Optional[str] = option(None, help="a trained ranker that teaches ours_taught")
+    labelled: Optional[str] = option(None, help="labelled pairs to learn from (default: QBQTC's train file)")
 
 
 class Trainings:
@@ -112,10 +120,13 @@ class Trainings:
             raise RankerError(f"{WORKER} failed: {done.stderr[-2000:]}")
         return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
-    def _ours(self, output: Path, seed: int) -> float:
+    def _ours(self, output: Path, seed: int, *more: str) -> float:
         file = self.folder / "pairs.tsv"
         write_records(file, self.pairs)
-        return self._fit(output, seed, file)
+        return self._fit(output, seed, file, *more)
+
+    def _ours_words(self, output: Path, seed: int) -> float:
+        return self._ours(output, seed, *WORDS)
 
     def _ours_mined(self, output: Path, seed: int) -> float:
         labelled, file = self._labelled(), self.folder / f"triples-{seed}.tsv"
@@ -127,12 +138,16 @@ class Trainings:
     def _ours_lists(self, output: Path, seed: int, *more: str) -> float:
         # As many texts a batch as others have: a pair there has two, here many titles share their query.
         size = str(2 * self.options.batch_size)
-        return self._fit(output, seed, self._labelled(), "--batch_size", size, "--negatives", "8", *more)
+        file = self._labelled() if self.options.labelled is None else Path(self.options.labelled)
+        return self._fit(output, seed, file, "--batch_size", size, "--negatives", "8", *more)
 
-    def _ours_taught(self, output: Path, seed: int) -> float:
+    def _ours_taught(self, output: Path, seed: int, *more: str) -> float:
         if self.options.teacher is None:
             raise UsageError("ours_taught needs --teacher RANKER")
-        return self._ours_lists(output, seed, "--loss", "in_batch+kl", "--teacher", self.options.teacher)
+        return self._ours_lists(output, seed, "--loss", "in_batch+kl", "--teacher", self.options.teacher, *more)
+
+    def _ours_taught_words(self, output: Path, seed: int) -> float:
+        return self._ours_taught(output, seed, *WORDS)
 
     def _labelled(self) -> Path:
         file = self.folder / "labelled.tsv"

@@ -64,8 +64,7 @@ def start_tower_training(
             of_queries = checkpoint if start == source else _read(start, options, dropout)[0]
             queries, new_in_queries = start_tower(of_queries, info, options.tokenizer)
             new_parts += [f"query_tower.{part}" for part in new_in_queries]
-        if new_parts:
-            run.report(f"start from {source}; new: {', '.join(new_parts)}")
+        run.report_start(source, new_parts, model.row_encoder.tokens)
         factors = dict.fromkeys([*new_parts, "learned_scale"], options.new_parts_factor)
         before = stated.training
     in_training = _pooling_in_training(model.info.pooling, before) if without_pooler else None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
     from paddle_ranker.model.tower_network import TowerModel
 
+_ANY_LENGTH = 16
 _TOWERS = ("tower", "sentence-transformers")
 ENCODER = "encoder."  # before the names of the encoder's parameters
 
@@ -58,6 +59,11 @@ class ConvertOptions(Options):
     text_prompt: Optional[str] = option(
         None, help='likewise: text that precedes every other text, "passage: " of e5 (default: as the folder says)'
     )
+    lowercase: bool = option(
+        False,
+        help="with --to paddle or tower: make capital letters small before words are split into pieces, where the "
+        "vocabulary has small letters alone and the tokenizer keeps capitals, as m3e-small's",
+    )
     drop_match_embeddings: bool = option(
         False, help="with --to hf: leave out match embeddings, which transformers lacks; this changes the scores"
     )
@@ -66,6 +72,8 @@ class ConvertOptions(Options):
         super().__post_init__()
         if self.drop_match_embeddings and self.to != "hf":
             raise UsageError("--drop_match_embeddings belongs to --to hf: drop it, or add that")
+        if self.lowercase and self.to not in ("paddle", "tower"):
+            raise UsageError("--lowercase belongs to --to paddle or tower: drop it, or add that")
         for name in ("pooling", "normalize", "query_prompt", "text_prompt"):
             if getattr(self, name) is not None and self.to not in _TOWERS:
                 raise UsageError(f"--{name} belongs to --to {' or '.join(_TOWERS)}: drop it, or add that")
@@ -102,6 +110,7 @@ def convert(options: ConvertOptions) -> list[str]:
             lines = _to_sentences(source, temporary, options)
         else:
             lines = _to_hf(source, temporary, options)
+        lines += _capitals(source, temporary, options)
     return [line.replace("TARGET", str(target)) for line in lines]
 
 
@@ -112,6 +121,28 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise CheckpointError(str(error).replace(str(temporary), str(source))) from error
+
+
+def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
+    """Make the new folder's tokenizer put texts in small letters, if that is asked; return what there is to say."""
+    from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
+    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
+
+    if options.to not in ("paddle", "tower"):
+        return []
+    files = read_tokenizer(temporary)
+    if not options.lowercase:
+        lost = PairEncoder(files, _ANY_LENGTH).loses_capitals
+        return [LOST_CAPITALS.replace("MODEL", str(source))] if lost else []
+    if not isinstance(files, TokenizerFiles):
+        raise CheckpointError(
+            f"{source}: its tokenizer is not WordPiece's, and is kept as it is: leave out --lowercase"
+        )
+    for folder in (temporary, temporary / QUERY_FOLDER):
+        if folder.is_dir():
+            TokenizerFiles.read(folder).in_small_letters().write(folder)
+    return ["capital letters are made small"]
 
 
 def _to_paddle(source: Path, temporary: Path) -> list[str]:

@@ -146,7 +146,7 @@ def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
 
 def _encoder_facts(encoder: object) -> Iterator[Fact]:
     """Yield what texts become: the tokenizer, the template of a pair and the longest pair of each text encoder."""
-    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
 
     members = getattr(encoder, "members", None) or (getattr(encoder, "texts", None),)  # of a blend; of pairs of posts
     tower = getattr(encoder, "tokens", None)
@@ -155,6 +155,8 @@ def _encoder_facts(encoder: object) -> Iterator[Fact]:
             shown = _single(one) if one is tower else _pair(one)
             yield "tokenizer", f"{one.vocab_size:,} ids, {'WordPiece' if one.backend == 'builtin' else one.backend}"
             yield f"a {'text' if one is tower else 'pair'}", f"{shown}, at most {one.max_seq_length:,} tokens"
+            if one.loses_capitals:
+                yield "capitals", LOST_CAPITALS
 
 
 def _pair(encoder: PairEncoder) -> str:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 from typing import Callable, Optional, Protocol, Union
 
 import numpy as np
@@ -31,6 +32,11 @@ from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted
 # Called with each row's token count before truncation, [n], special tokens included, and the length to which rows are
 # truncated; may raise an error to refuse them. A row that is to be truncated may have still more tokens.
 LengthCheck = Callable[[NDArray[np.int64], int], None]
+# What is wrong with a `PairEncoder` that `loses_capitals`, and what mends it.
+LOST_CAPITALS = (
+    "its tokenizer keeps capital letters, and its vocabulary has none, so every word with one is [UNK]; paddle-ranker "
+    "convert MODEL NEW --to tower --lowercase makes them small"
+)
 
 
 class PairRowEncoder(Protocol):
@@ -236,6 +242,15 @@ class PairEncoder:
     def spelling(self) -> Optional[Spelling]:
         """Return what tokens spell, see `ModelTokenizer.spelling`."""
         return self._files.spelling()
+
+    @property
+    def loses_capitals(self) -> bool:
+        """Whether every capital letter becomes [UNK], though the vocabulary has all small ones."""
+        with suppress(CheckpointError):
+            unknown = [self.unk_id]
+            found = [ids.tolist() == unknown for ids in self.encode_texts([*ascii_uppercase, *ascii_lowercase])]
+            return all(found[:26]) and not any(found[26:])
+        return False
 
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the ids of each text, [length] int32, not truncated and without special tokens."""

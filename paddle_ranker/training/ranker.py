@@ -46,8 +46,7 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
         ),
     )
     model.network.encoder.gradient_checkpointing = options.gradient_checkpointing
-    if model.new_parts:
-        run.report(f"start from {source}; new: {', '.join(model.new_parts)}")
+    run.report_start(source, model.new_parts, model.row_encoder)
     if model.dropped_calibration:
         run.report(f"the calibration of {source} is left out: calibrate what comes out of the training")
     return Start(run, model, _part_factors(model, options))

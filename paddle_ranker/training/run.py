@@ -10,15 +10,17 @@ start.run.train(Task(model.network, examples, evaluate, save, metric="auc", iden
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Generic, Optional, TypedDict, TypeVar
+from pathlib import Path
+from typing import Generic, Optional, TypedDict, TypeVar, Union
 
 import paddle
 
 from paddle_ranker import __version__, runtime
 from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.training.checkpoints import require_free
 from paddle_ranker.training.options import TrainingOptions
@@ -48,6 +50,13 @@ class Run:
         """Print a line, only in the first process."""
         if self.processes.is_first:
             print(line, flush=True)
+
+    def report_start(self, source: Union[str, Path], new_parts: Sequence[str], tokens: PairEncoder) -> None:
+        """Say what of a new model the source lacks, and if its tokenizer hides words from any training."""
+        if new_parts:
+            self.report(f"start from {source}; new: {', '.join(new_parts)}")
+        if not self.resumed and tokens.loses_capitals:
+            self.report(f"{source}: {LOST_CAPITALS.replace('MODEL', str(source))}")
 
     def describe(self, facts: Mapping[str, object], results: Mapping[str, object]) -> Description:
         """Return the `training`, `results` and `versions` that a checkpoint's info file records.

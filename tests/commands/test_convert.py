@@ -20,6 +20,7 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.parameters import load_arrays
+from paddle_ranker.retrieval.vectors import Tower
 from tests import torch_writer
 from tests.numpy_bert import NumpyBert
 from tests.tiny import CONFIG, PAIRS, VOCABULARY, make_network, write_encoder, write_ranker
@@ -444,3 +445,30 @@ def test_paddlenlp_names_are_not_turned_twice(tmp_path: Path) -> None:
     source = write_hf(tmp_path / "hf", state, {**BASE, "vocab_size": len(VOCABULARY)})
     with pytest.raises(CheckpointError, match="PaddleNLP's parameter names"):
         to_paddle(source, tmp_path / "ours")
+
+
+def test_capitals_that_a_tokenizer_loses_are_said_and_made_small(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of m3e-small's kind: the vocabulary of an uncased model, and a tokenizer that keeps capitals."""
+    kept = write_hf(tmp_path / "hf", random_weights(BASE, ""), BASE, settings={"do_lower_case": False})
+    assert "every word with one is [UNK]; paddle-ranker convert" in to_paddle(kept, tmp_path / "paddle")[-1]
+    towers = {}
+    for name, more in (("kept", []), ("small", ["--lowercase"])):
+        command = ["convert", str(kept), str(tmp_path / name), "--to", "tower", "--pooling", "mean", *more]
+        assert main(command) == 0
+        towers[name] = Tower.open(tmp_path / name)
+        assert ("[UNK]" in capsys.readouterr().out) == (name == "kept")
+        assert main(["doctor", "--model", str(tmp_path / name)]) == 0
+        assert ("[UNK]" in capsys.readouterr().out) == (name == "kept")
+    capitals, small = (towers["small"].vectors([text]) for text in ("Ab 深", "ab 深"))
+    assert capitals.tobytes() == small.tobytes() == towers["kept"].vectors(["ab 深"]).tobytes()
+    assert np.abs(towers["kept"].vectors(["Ab 深"]) - small).max() > 1e-3
+    with pytest.raises(UsageError, match="--lowercase belongs to --to paddle or tower"):
+        to_hf(tmp_path / "paddle", tmp_path / "back", lowercase=True)
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("深度\t深度学习\n语言\t语言文化\n", encoding="utf-8")
+    train = ["train-batch-neg", "--train", str(pairs), "--max_steps", "1", "--device", "cpu"]
+    for name in ("kept", "small"):
+        assert main([*train, "--model", str(tmp_path / name), "--output", str(tmp_path / f"{name}_trained")]) == 0
+        assert ("[UNK]" in capsys.readouterr().out) == (name == "kept")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -81,6 +81,11 @@ class TokenizerFiles:
             special_tokens=special_tokens,
             config=_complete_config({**config, _LINES: vocab_size}, rules, special_tokens),
         )
+
+    def in_small_letters(self) -> TokenizerFiles:
+        """Return the same tokenizer, which makes capital letters small before it splits words into pieces."""
+        rules = replace(self.rules, do_lower_case=True)
+        return replace(self, rules=rules, config=_complete_config(self.config, rules, self.special_tokens))
 
     @property
     def may_fall_short(self) -> bool:

@@ -117,6 +117,17 @@ def test_the_first_view_is_three_small_requests_under_a_strict_policy(open_page:
     assert [one.headers["etag"] for one in again] == [one.headers["etag"] for one in own[1:3]]
 
 
+def test_no_more_is_ranked_than_the_ranker_takes_of_a_request(open_page: OpenPage, site: Site) -> None:
+    site.index["limits"] = {"depth": 1000, "hits": 100, "pairs": 20}
+    page = open_page(site.address)
+    page.wait_for_function("() => document.querySelector('[name=rank_top]').value === '20'")
+    search(page, QUERY)
+    assert site.asked[-1]["rank_top"] == 20 and "rank_top" not in page.url
+    assert [int(value) for value in page.eval_on_selector_all(
+        "[name=rank_top] option", "options => options.map(option => option.value)"
+    )] == [0, 10, 20]  # fmt: skip
+
+
 def test_a_search_shows_every_stage_and_what_moved(open_page: OpenPage, site: Site) -> None:
     page = open_page(site.address)
     assert page.is_visible("#welcome") and page.is_hidden("#board")

@@ -326,6 +326,8 @@ def test_a_search_that_states_no_number_keeps_to_the_server_s_limits(tmp_path: P
     assert len(made.search("研究")["hits"]) == 3 and len(made.search("研究", offset=3)["hits"]) == 2
     refused = made.ask("POST", "/v1/search", {"query": "研究", "top_k": 4})
     assert (refused.status_code, refused.json()["field"]) == (413, "top_k")
+    limits = made.ask("GET", "/v1/index").json()["limits"]
+    assert (limits["hits"], limits["depth"], limits["pairs"]) == (3, 5, made.config.pairs)
     made.close()
 
 

@@ -116,7 +116,7 @@ class SearchRoutes:
             "writable": index.options.writable,
             "logging": index.log is not None,
             "examples": list(index.options.examples),
-            "limits": {name: getattr(index.options, name) for name in LIMITS},
+            "limits": {**{name: getattr(index.options, name) for name in LIMITS}, "pairs": index.limits.pairs},
         }
         return answer(request, to_json(content), "application/json")
 

@@ -351,7 +351,7 @@ const searchedBy = () => state.use.split(",").filter((name) => index.searchers?.
 const fusionOf = () => state.fusion || index.fusion || "rrf";
 
 /** Return the numbers to choose from, as far as the server's limits allow them. */
-const choicesOf = (name) => CHOICES[name].filter((value) => value <= (index.limits?.[{ recall: "depth", top_k: "hits" }[name]] ?? Infinity));
+const choicesOf = (name) => CHOICES[name].filter((value) => value <= (index.limits?.[{ recall: "depth", rank_top: "pairs", top_k: "hits" }[name]] ?? Infinity));
 
 /** Make a form of the declared fields, and a list of the conditions that hold, each with a button that removes it. */
 function fillFilters() {
@@ -1281,6 +1281,9 @@ function start() {
 
 async function loadIndex() {
   index = await ask("v1/index").catch(() => ({}));
+  const most = Math.min(DEFAULTS.rank_top, index.limits?.pairs ?? Infinity); // that the ranker takes of a request
+  if (state.rank_top === DEFAULTS.rank_top) state.rank_top = most;
+  DEFAULTS.rank_top = most;
   redraw();
 }
 

@@ -74,9 +74,8 @@ class Run:
             raise UsageError(f"{len(task.examples)} training examples are too few for {self.processes.size} processes")
         result = fit(task, self.options, self.processes, self.resumed)
         ended = "trained" if result.finished else "stopped for now (--resume goes on) after"
-        self.report(
-            f"{ended} {result.steps} steps in {result.seconds:.0f} s, {result.examples_per_second:.1f} examples/s"
-        )
+        speed = f"{result.examples_per_second:.1f} examples/s" if result.examples_per_second else "all of them before"
+        self.report(f"{ended} {result.steps} steps in {result.seconds:.0f} s, {speed}")
         if result.skipped:
             self.report(f"{result.skipped} of the {result.steps} steps were skipped: their gradients overflowed")
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if isinstance(value, float))

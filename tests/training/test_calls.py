@@ -59,12 +59,15 @@ def test_what_the_run_reached_is_returned_and_a_function_sees_each_evaluation(da
 
 
 @pytest.mark.parametrize(("what", "file"), [("pairwise", "triples-*.tsv"), ("train-ce", "pairs.tsv")])
-def test_the_function_ends_the_training(what: str, file: str, data: Path, tmp_path: Path) -> None:
+def test_the_function_ends_the_training(
+    what: str, file: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     values = options(data, tmp_path / "run", train=data / file)
     result = train(what, on_evaluation=lambda step, measures: step >= 4, **values)
     assert result.finished and result.steps == 4 and result.last_checkpoint == tmp_path / "run" / "model_4"
     again = train(what, on_evaluation=lambda step, measures: True, **values, resume=True)
     assert again.steps == 4  # it was over
+    assert re.search(r"^trained 4 steps in \d+ s, all of them before$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_failing_function_is_the_callers_error(data: Path, tmp_path: Path) -> None:

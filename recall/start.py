@@ -111,7 +111,7 @@ def tower_info(
 
 
 def learn_words(start: TowerStart, titles: EncodedTexts) -> None:
-    """Let the weights of tokens in new lexical parts start from how rare they are in titles."""
+    """Let new lexical parts weigh tokens by how rare they are in titles."""
     for tower in (start.model, start.queries):
         if tower is not None and tower.network.lexical is not None:
             tower.network.lexical.learn(titles[number] for number in range(len(titles)))

@@ -42,8 +42,8 @@ class TrainBatchNegOptions(TaughtTowerOptions):
 
     lexical_size: Optional[int] = option(
         None,
-        help="so many more numbers of a vector say which words a text has, whose weights are learned, too; 512 is good "
-        "(default: the checkpoint's, else 0)",
+        help="so many more numbers of a vector say which words a text has, by their rarity in the training titles; 512 "
+        "is good (default: the checkpoint's, else 0)",
         minimum=0,
     )
 

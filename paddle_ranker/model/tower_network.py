@@ -33,7 +33,8 @@ _NEVER_LARGEST = 1e4  # taken off the states of padding
 class TowerNetwork(nn.Layer):
     """Turn a text into a vector: pool the encoder's states, make them `size` wide, and normalise them.
 
-    A tower may have a lexical part: its numbers follow those of the states, and the whole is normalised again.
+    A tower may have a lexical part: its numbers follow those of the states, and the whole is normalised again. In
+    training the states learn without it: with it, they left to it what it sees, and found less.
 
     Args:
         encoder: a pretrained encoder.
@@ -91,7 +92,7 @@ class TowerNetwork(nn.Layer):
             pooled = self.output_layer(pooled)
             pooled = paddle.tanh(pooled) if self.output_tanh else pooled
         vectors = self.dropout(pooled).astype("float32")
-        if self.lexical is not None:
+        if self.lexical is not None and not self.training:
             vectors = F.normalize(vectors, axis=-1)
             vectors = paddle.concat([vectors, self.lexical(input_ids, token_type_ids)], axis=-1)
         return F.normalize(vectors, axis=-1) if self.normalize else vectors

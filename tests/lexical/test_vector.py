@@ -41,13 +41,12 @@ def rarity(token: int) -> float:
 
 def test_a_vector_is_the_sum_of_the_signs_of_tokens_and_bigrams() -> None:
     layer = learned()
-    layer.factors.set_value(np.log([0.7, 0.3]).astype(np.float32))
     first, second = layer.first_signs.numpy(), layer.second_signs.numpy()
     assert set(np.unique(first)) == set(np.unique(second)) == {-1.0, 1.0} and first.shape == (7, 64)
     signs = [first[token // 7] * second[token % 7] for token in range(VOCABULARY)]
     wanted = sum(np.sqrt(rarity(token)) * signs[token] for token in (5, 6, 9))
     for left, right in ((5, 6), (6, 9)):
-        wanted = wanted + np.sqrt(0.7 * (rarity(left) + rarity(right))) * signs[left] * np.roll(signs[right], 1)
+        wanted = wanted + np.sqrt(rarity(left) + rarity(right)) * signs[left] * np.roll(signs[right], 1)
     wanted = np.sqrt(0.3) * wanted / np.linalg.norm(wanted)
     np.testing.assert_allclose(vectors(layer, [5, 6, 9])[0], wanted, atol=1e-6)
 
@@ -66,7 +65,7 @@ def test_products_say_how_much_of_their_weight_texts_share() -> None:
     )  # fmt: skip
     lengths = np.sqrt(np.maximum(np.diag(products), 1e-9))
     found = vectors(layer, *texts)
-    np.testing.assert_allclose(found @ found.T, 0.5 * products / lengths / lengths[:, None], atol=0.03)
+    np.testing.assert_allclose(found @ found.T, 0.3 * products / lengths / lengths[:, None], atol=0.03)
     assert np.abs(found[5]).max() == 0.0  # of nothing that counts
 
 
@@ -83,10 +82,10 @@ def test_tokens_that_spell_the_same_are_the_same() -> None:
     blank[25] = True
     layer = LexicalVector(VOCABULARY, 64, SPECIAL, Spelling(ids, np.zeros(30, bool), blank))
     layer.learn([np.array([CLS, 21, 25, 12, SEP], np.int32), np.array([CLS, 13, SEP], np.int32)])
-    assert layer.weight.numpy()[11] == pytest.approx(np.log(np.log(2)))
+    assert layer.weight.numpy()[11] == pytest.approx(np.log(2))
     found = vectors(layer, [11, 12, 13], [21, 25, 12, 13], [22, 12, 13])
     np.testing.assert_allclose(found[1], found[0], atol=1e-6)
-    assert np.abs(found[2] - found[0]).max() > 0.05
+    assert np.abs(found[2] - found[0]).max() > 0.03
 
 
 def test_every_tower_has_the_same_signs_and_tables_stay_small() -> None:

@@ -105,16 +105,16 @@ def tower_info(
     if lexical_size and not given["normalize"]:
         raise UsageError(f"--lexical_size {lexical_size} is a share of vectors that are 1 long: give --normalize true")
     info = replace(stated, **{name: value for name, value in given.items() if value is not None})
-    if max(info.nested_sizes, default=0) >= info.size:
-        raise UsageError(f"--nested_sizes: give lengths below that of the vectors, {info.size}")
+    if max(info.nested_sizes, default=0) >= size:
+        raise UsageError(f"--nested_sizes: give lengths below that of the vectors, {size}")
     return replace(info, training={}, results={}, versions={}, export=None)
 
 
 def learn_words(start: TowerStart, titles: EncodedTexts) -> None:
     """Let new lexical parts weigh tokens by how rare they are in titles."""
     for tower in (start.model, start.queries):
-        if tower is not None and tower.network.lexical is not None:
-            tower.network.lexical.learn(titles[number] for number in range(len(titles)))
+        if tower is not None and tower.network.lexical_part is not None:
+            tower.network.lexical_part.learn(titles[number] for number in range(len(titles)))
 
 
 def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) -> tuple[Checkpoint, TowerInfo]:

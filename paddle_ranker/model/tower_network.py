@@ -26,7 +26,7 @@ from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo, sign
 from paddle_ranker.model.tower_sources import OUTPUT_LAYERS, read_tower
 
 APART = ("query_tower.", "learned_scale.")  # what begins so belongs to a training and is not in a tower's own file
-LEXICAL = "lexical"  # the name of the lexical part
+LEXICAL = "lexical_part"  # its name; a ranker's lexical head is another thing
 _NEVER_LARGEST = 1e4  # taken off the states of padding
 
 
@@ -60,10 +60,10 @@ class TowerNetwork(nn.Layer):
             weight = paddle.ParamAttr(initializer=initializer)
             width = info.size - info.lexical_size
             self.output_layer = nn.Linear(encoder.config.hidden_size, width, weight_attr=weight)
-        self.lexical: Optional[LexicalVector] = None
+        self.lexical_part: Optional[LexicalVector] = None
         if info.lexical_size:
             never_match, spelling = never_match_ids(tokens), tokens.spelling()
-            self.lexical = LexicalVector(encoder.config.vocab_size, info.lexical_size, never_match, spelling)
+            self.lexical_part = LexicalVector(encoder.config.vocab_size, info.lexical_size, never_match, spelling)
 
     def queries(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the vectors of queries; arguments and result as those of `forward`."""
@@ -92,9 +92,9 @@ class TowerNetwork(nn.Layer):
             pooled = self.output_layer(pooled)
             pooled = paddle.tanh(pooled) if self.output_tanh else pooled
         vectors = self.dropout(pooled).astype("float32")
-        if self.lexical is not None and not self.training:
+        if self.lexical_part is not None and not self.training:
             vectors = F.normalize(vectors, axis=-1)
-            vectors = paddle.concat([vectors, self.lexical(input_ids, token_type_ids)], axis=-1)
+            vectors = paddle.concat([vectors, self.lexical_part(input_ids, token_type_ids)], axis=-1)
         return F.normalize(vectors, axis=-1) if self.normalize else vectors
 
 
@@ -163,7 +163,7 @@ def load_tower(source: Path, options: LoadOptions) -> TowerModel:
 def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:
     """Set what a tower has beside its encoder from a checkpoint; return the names of the parts that it lacks."""
     arrays, missing = checkpoint.unnamed, []
-    for part, layer in ((OUTPUT_LAYERS[0], network.output_layer), (LEXICAL, network.lexical)):
+    for part, layer in ((OUTPUT_LAYERS[0], network.output_layer), (LEXICAL, network.lexical_part)):
         if layer is None:
             continue
         names = OUTPUT_LAYERS if part == OUTPUT_LAYERS[0] else (part,)

@@ -33,7 +33,7 @@ def tower(folder: Path, dropout: float = 0.0, pooling: str = "mean", lexical_siz
     source = write_encoder(folder, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     info = TowerInfo(16, 8 + lexical_size, pooling=pooling, output_layer=True, lexical_size=lexical_size)
     model, new_parts = start_tower(read_checkpoint(source), info)
-    assert new_parts == ["output_layer", "lexical"][: 1 + (lexical_size > 0)]
+    assert new_parts == ["output_layer", "lexical_part"][: 1 + (lexical_size > 0)]
     model.network.train()
     return model
 
@@ -205,8 +205,8 @@ def test_words_in_vectors_teach_nothing(tmp_path: Path) -> None:
         assert model.network.output_layer is not None
         model.network.output_layer.weight.set_value(np.random.RandomState(0).randn(16, 8).astype("float32"))
         pairs = encode_pairs(PAIRS, model.row_encoder, "pairs")
-        if model.network.lexical is not None:
-            model.network.lexical.learn(pairs.titles[number] for number in range(len(pairs.titles)))
+        if model.network.lexical_part is not None:
+            model.network.lexical_part.learn(pairs.titles[number] for number in range(len(pairs.titles)))
         found.append(gradients(model, InBatchExamples(pairs, LossSettings(5.0, 0.1)), [range(13)]))
         batch = [paddle.to_tensor(array) for array in pairs.titles.pad(np.arange(3)).values()]
         shapes = [model.network(*batch).shape[1]]

@@ -118,7 +118,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
     apart = [dict(np.load(tmp_path / run / "state_12" / APART_FILE)) for run in ("whole", "killed")]
     assert apart[0]["learned_scale.log"] == apart[1]["learned_scale.log"] != np.float32(np.log(30))
     assert any(array.tobytes() != towers[1][name].tobytes() for name, array in towers[0].items())
-    assert [name for name in towers[0] if "lexical" in name] and towers[0]["lexical.weight"].any()
+    assert [name for name in towers[0] if "lexical" in name] and towers[0]["lexical_part.weight"].any()
     opened = Tower.open(tmp_path / "whole/best")  # whose queries go through the tower in query/, with their prompt
     queries = Tower.open(tmp_path / "whole/best/query")
     np.testing.assert_array_equal(opened.query_vectors([HAN[0]]), queries.query_vectors([HAN[0]]))
@@ -311,9 +311,11 @@ def test_words_in_vectors_are_kept_left_out_and_not_resized(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ("--max_steps", "1", "--train", "train.csv", "--pooling", "mean", "--output_emb_size", "8")
-    first = tmp_path / "first/last"
-    assert run(data, train_batch_neg, "--model", "encoder", *more, "--lexical_size", 6, "--output", first.parent) == 0
-    assert "new: output_layer, lexical" in capsys.readouterr().out
+    first, ranker = tmp_path / "first/last", write_ranker(tmp_path / "ranker")
+    file = ranker / PARAMETERS_FILE  # as of a ranker with lexical features, which are no words in vectors
+    save_arrays({**load_arrays(file), "lexical.weight": np.zeros(18, "float32")}, file)
+    assert run(data, train_batch_neg, "--model", ranker, *more, "--lexical_size", 6, "--output", first.parent) == 0
+    assert "new: output_layer, lexical_part" in capsys.readouterr().out
     assert json.loads((first / "tower.json").read_text())["format_version"] == 2  # an older toolkit would ignore them
     assert Tower.open(first).vectors([HAN[0]]).shape == (1, 14)
     cases: list[tuple[str, list[str], int]] = [("kept", [], 14), ("none", ["--lexical_size", "0"], 8)]
@@ -331,8 +333,10 @@ def test_words_in_vectors_are_kept_left_out_and_not_resized(
     assert convert.main([str(first), str(tmp_path / "library"), "--to", "sentence-transformers"]) == 1
     assert "6 numbers of its vectors say which words a text has" in capsys.readouterr().err
     arrays = load_arrays(first / PARAMETERS_FILE)
-    save_arrays({name: array for name, array in arrays.items() if name != "lexical.weight"}, first / PARAMETERS_FILE)
-    with pytest.raises(CheckpointError, match="has no parameters of lexical"):
+    save_arrays(
+        {name: array for name, array in arrays.items() if name != "lexical_part.weight"}, first / PARAMETERS_FILE
+    )
+    with pytest.raises(CheckpointError, match="has no parameters of lexical_part"):
         Tower.open(first)
 
 

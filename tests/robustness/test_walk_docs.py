@@ -10,10 +10,11 @@ import pytest
 from tests.checkout import IS_MODERN
 from tests.conftest import REPOSITORY
 from tests.robustness.doc_blocks import blocks, commands, is_like, missing
-from tests.robustness.walk_docs import LONG, NO_SAMPLE, NOT_RUN, all_pages, walk
-from tests.robustness.walk_files import PUBLISHED
+from tests.robustness.walk_docs import LONG, NO_SAMPLE, NOT_RUN, all_pages, is_kind, walk
+from tests.robustness.walk_files import PUBLISHED, write_texts
 
 OUTPUT = "--output"
+READ = ("--corpus", "--train", "--test", "--index", "--queries", "--qrels", "--beir")
 unit, server, slow = pytest.mark.unit, pytest.mark.server, pytest.mark.slow
 PAGE = """# A page
 
@@ -90,6 +91,28 @@ def test_the_commands_of_the_readme_start_from_what_they_made() -> None:
                 assert model, f"README.md:{line}: without --model its encoder is fetched"
             made |= {given[OUTPUT]} if OUTPUT in given else set()
     assert trainings and not made & set(PUBLISHED)
+
+
+@unit
+def test_a_page_reads_what_it_made_or_what_the_walk_makes(tmp_path: Path) -> None:
+    """The walk itself is slow; that a command names a file which is nowhere shows without it."""
+    write_texts(tmp_path)
+    left: set[str] = set()  # by the README, in whose folder the other pages go on
+    for page in ("README.md", *all_pages()):
+        made, read = {path.name for path in tmp_path.iterdir()} | left, 0
+        for block in blocks(REPOSITORY / page, page):
+            for line, command, _ in commands(block) if block.kind == "shell" else ():
+                words = shlex.split(command.replace("…", ""), comments=True)
+                if any(is_kind(command, part) for part in NOT_RUN) or "milvus_ann_search.py" in words[1]:
+                    continue
+                for name, value in zip(words, words[1:]):
+                    known = Path(value).parts[0] in made or (REPOSITORY / value).exists()
+                    assert name not in READ or known, f"{page}:{line}: {name} {value} is made nowhere"
+                    read += name in READ
+                made |= {Path(value).parts[0] for name, value in zip(words, words[1:]) if name.startswith(OUTPUT)}
+                made |= set(words[words.index("convert") + 2 :][:1] if "convert" in words else ())
+        left = made if page == "README.md" else left
+        assert page != "docs/recall.md" or read > 20
 
 
 @slow

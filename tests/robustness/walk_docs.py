@@ -119,7 +119,7 @@ class Walk:
         for line, command, sample in commands(block):
             place = f"{block.page}:{line}"
             reasons = {**NOT_RUN, **({} if self.long else LONG), **({} if IS_MODERN else MODERN)}
-            reason = next((why for part, why in reasons.items() if _holds(command, part)), None)
+            reason = next((why for part, why in reasons.items() if is_kind(command, part)), None)
             if reason:
                 yield Step(place, command, reason)
                 continue
@@ -183,7 +183,7 @@ class Walk:
         return Step(place, first, f"drifted: no line like {absent[0]!r}" if absent else "ok")
 
 
-def _holds(command: str, part: str) -> bool:
+def is_kind(command: str, part: str) -> bool:
     """Return whether a command is of the kind that a part names: how it begins, or what it holds before a comment."""
     command = re.sub(r"\s#\s.*", "", command)
     return command.startswith(part) or (not part.endswith((" ", "/")) and part in command)

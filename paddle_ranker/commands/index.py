@@ -379,7 +379,8 @@ def _queries(collection: Collection, options: CheckOptions) -> tuple[list[str], 
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.retrieval.vectors import Tower
 
-    tower = Tower.open(collection.tower_folder, LoadOptions(device=options.device), for_search=True)
+    load = LoadOptions(device=options.device, threads=options.cpu_threads)
+    tower = Tower.open(collection.tower_folder, load, for_search=True)
     return texts, tower.query_vectors(texts)
 
 

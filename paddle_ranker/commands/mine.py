@@ -17,9 +17,10 @@ from tqdm import tqdm
 from paddle_ranker import runtime
 from paddle_ranker.data.records import Record, RecordFile, write_records
 from paddle_ranker.data.roles import open_as_one_of
+from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
-from paddle_ranker.options import LabelOptions, option, run_command
+from paddle_ranker.options import LabelOptions, given_of, option, run_command
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.vector_indexes import INDEXES
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from paddle_ranker.retrieval.retriever import Retriever
 
 RERANKED = 100
+WORDS = "jieba"
 SCORE_RATIO = 0.95  # the best of those that NV-Retriever (2024) compares
 _METHODS = "; ".join(f"{name}, {kind.what}" for name, kind in INDEXES.items())
 
@@ -73,7 +75,9 @@ class MineOptions(LabelOptions, ScoringOptions):
     index: Optional[str] = option(
         None, help="an index folder, whose texts are mined from, found as paddle-ranker search finds them"
     )
-    words: str = option("jieba", help="what BM25 compares: words, bigrams, or stems", choices=tuple(TOKENIZERS))
+    words: Optional[str] = option(
+        None, help=f"what BM25 compares: words, bigrams, or stems (default: {WORDS})", choices=tuple(TOKENIZERS)
+    )
     rank_from: int = option(1, help="best rank of a negative; above 1 skips the likeliest false negatives", minimum=1)
     rank_to: int = option(50, help="worst rank of a negative", minimum=1)
     sample: str = option("random", help="which of these ranks: the top ones, or drawn", choices=("top", "random"))
@@ -110,13 +114,16 @@ class MineOptions(LabelOptions, ScoringOptions):
             raise UsageError("--index has its own texts and way to find them: leave out --corpus, --method and --tower")
         if self.method is None and self.index is None:
             object.__setattr__(self, "method", "tower" if self.tower else "bm25")
-        compares = self.method is not None and INDEXES[self.method].compares_vectors
+        kind = None if self.method is None else INDEXES[self.method]
+        compares = kind is not None and kind.compares_vectors
         if compares != (self.tower is not None):
             method = self.method if compares else "tower"
             raise UsageError(f"--method {method} and --tower FOLDER belong together: give both, or neither")
-        for name in ("rerank", "max_score_ratio", "margin"):
-            has_scores = self.ranker or (self.tower and name != "rerank")
-            if getattr(self, name) is not None and not has_scores:
+        if self.words is not None and not (kind is not None and kind.compares_words):
+            found = "--index" if self.method is None else f"--method {self.method}"
+            raise UsageError(f"--words {self.words}: {found} finds candidates otherwise than by these; leave it out")
+        for name in given_of(self, ("rerank", "max_score_ratio", "margin", *WINDOWS)):
+            if not (self.ranker or (self.tower and name in ("max_score_ratio", "margin"))):
                 raise UsageError(f"--{name} is about a ranker's scores: add --ranker, or leave it out")
         if self.rerank is not None and self.rerank < self.rank_to:
             raise UsageError(f"--rerank {self.rerank} is below --rank_to {self.rank_to}: there are no such ranks")
@@ -186,7 +193,8 @@ def _run(options: MineOptions) -> None:
         runtime.prepare_command(options.cpu_threads)
         from paddle_ranker.retrieval.retriever import Retriever
 
-        index = SearchedIndex(Retriever.open(options.index, options=options.load_options()))
+        load = options.load_options()
+        index = SearchedIndex(Retriever.open(options.index, options=load, batch_size=options.batch_size))
         print(f"{options.index}: {len(index):,} texts", flush=True)
     else:
         index = _indexed(options, source)
@@ -221,7 +229,7 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> Index:
     shown = tqdm(titles, desc="index", unit="title", disable=None)
     documents = (Document(str(number), title) for number, title in enumerate(shown))
     assert options.method is not None
-    return INDEXES[options.method].build(documents, IndexOptions(options.words, options.seed, tower))
+    return INDEXES[options.method].build(documents, IndexOptions(options.words or WORDS, options.seed, tower))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
+from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.errors import UsageError, brief, listed
-from paddle_ranker.options import json_text, note, option, run_command
+from paddle_ranker.options import given_of, json_text, note, option, run_command
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.scoring.options import ScoringOptions
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "trec")
 _SHOWN, _LISTED = 10, 100
 _QUERIES = 64  # searched together
+_OF_RANKER = ("rank_top", "recall_weight", "engine", "precision", "tensorrt", "max_seq_length", "model_name_or_path",
+              *WINDOWS)  # fmt: skip
 
 
 def fusion_help() -> str:
@@ -58,8 +61,8 @@ class SearchingOptions(ScoringOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.recall_weight is not None and self.ranker is None:
-            raise UsageError("--recall_weight is about the order of a ranker: add --ranker, or leave it out")
+        for name in given_of(self, _OF_RANKER) if self.ranker is None else ():
+            raise UsageError(f"--{name} is about how a ranker scores or orders: add --ranker, or leave it out")
 
     def settings(self) -> SearchSettings:
         """Return how the index is searched."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Optional
 
@@ -37,3 +38,6 @@ class WindowOptions(Options):
     window_top_k: Optional[int] = option(
         None, help=f"windows whose mean --windows mean_top_k takes (default: {TOP_K})", minimum=1
     )
+
+
+WINDOWS = tuple(field.name for field in dataclasses.fields(WindowOptions) if field.name.startswith("window"))

@@ -26,6 +26,7 @@ from paddle_ranker.options.declare import LabelOptions as LabelOptions
 from paddle_ranker.options.declare import Options as Options
 from paddle_ranker.options.declare import RowOptions as RowOptions
 from paddle_ranker.options.declare import ThreadOptions as ThreadOptions
+from paddle_ranker.options.declare import given_of as given_of
 from paddle_ranker.options.declare import option as option
 from paddle_ranker.options.declare import redeclare as redeclare
 from paddle_ranker.options.parser import options_from as options_from

@@ -6,7 +6,7 @@ import dataclasses
 import operator
 import os
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -102,6 +102,12 @@ class Options:
 def fields_of(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
     """Return the fields that are options; the program sets the others."""
     return [field for field in dataclasses.fields(options_class) if "help" in field.metadata]
+
+
+def given_of(options: Options, names: Iterable[str]) -> list[str]:
+    """Return which of the named fields have another value than their default."""
+    defaults = {field.name: field.default for field in fields_of(type(options))}
+    return [name for name in names if getattr(options, name) != defaults[name]]
 
 
 def annotations_of(options_class: type[Options]) -> Mapping[str, Any]:

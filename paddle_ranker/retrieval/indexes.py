@@ -80,12 +80,14 @@ class IndexKind:
     build: makes an index from documents and options
     what: how the index finds documents, for help texts
     compares_vectors: whether it needs a tower, which makes them
+    compares_words: whether it reads `IndexOptions.words`: `mine --words` is refused for others
     in_folders: whether the vectors of an index folder may be searched so: `index build --method`
     """
 
     build: Callable[[Iterable[Document], IndexOptions], Index]
     what: str
     compares_vectors: bool = False
+    compares_words: bool = False
     in_folders: bool = False
 
 
@@ -172,6 +174,6 @@ class TowerIndex(Documents):
         return products.astype(np.float64)
 
 
-INDEXES.add("bm25", IndexKind(WordIndex, "by the words that they share with the query"))
+INDEXES.add("bm25", IndexKind(WordIndex, "by the words that they share with the query", compares_words=True))
 INDEXES.add("random", IndexKind(RandomIndex, "at random"))
 INDEXES.add("tower", IndexKind(TowerIndex, "by the vectors of --tower", compares_vectors=True))

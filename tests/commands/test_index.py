@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.index import main
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.vectors import Tower
+from tests.tiny import write_index, write_tower
 
 pytestmark = pytest.mark.unit
 
@@ -210,3 +213,19 @@ def test_what_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     assert "is about --method faiss" in said(capsys, *build, "--hnsw_m", "8", status=2)
     shown = said(capsys, "build", "--corpus", "texts.txt", "--output", "n", "--searchers", "no_such", status=2)
     assert "no_such: choose from bm25" in shown
+
+
+def test_a_check_with_queries_computes_with_as_many_threads_as_are_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_index(tmp_path / "index", write_tower(tmp_path / "tower"), [Document("a", "水稻病害")])
+    Path("queries.txt").write_text("水稻\n", encoding="utf-8")
+    opened, open_tower = list[LoadOptions](), Tower.open
+
+    def noted(source: Path, options: LoadOptions, **more: bool) -> Tower:
+        opened.append(options)
+        return open_tower(source, options, **more)
+
+    monkeypatch.setattr(Tower, "open", noted)
+    said(capsys, "check", "index", "--queries", "queries.txt", "--cpu_threads", "2", "--device", "cpu")
+    assert [(options.threads, options.device) for options in opened] == [(2, "cpu")]

@@ -22,6 +22,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.storage.atomic import make_folder
 from paddle_ranker.training.mining import (
     ITSELF,
@@ -35,7 +36,7 @@ from paddle_ranker.training.mining import (
     text_key,
 )
 from tests.conftest import commands_here
-from tests.tiny import HAN, write_encoder
+from tests.tiny import HAN, write_encoder, write_index, write_tower
 
 unit = pytest.mark.unit
 # By bigrams, 水稻病害 finds those with the most of 水稻, 稻病, 病害 first.
@@ -274,7 +275,7 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: Any) -> None:
     )
     assert main([*arguments, "--format", "pairs"]) == 0
     assert [pair.label for pair in read_records(out, LabeledPair)] == [1, 0, 0, 0, 1]
-    assert main(["--queries", queries, "--output_file", out, "--words", "bigram", "--method", "random"]) == 0
+    assert main(["--queries", queries, "--output_file", out, "--method", "random"]) == 0
     assert read_records(out, Triple) == [
         Triple("水稻病害", "水稻病害诊断", "玉米地"),
         Triple("玉米", "玉米地", "水稻病害诊断"),
@@ -370,9 +371,33 @@ def test_a_tower_finds_what_its_vectors_are_near_to_and_no_title_as_near_as_the_
     ("given", "message"),
     [({"method": "tower"}, "--tower FOLDER belong"), ({"method": "bm25", "tower": "x"}, "--tower FOLDER belong"),
      ({"index": "x", "corpus": "in"}, "--index has its own texts"),
-     ({"index": "x", "tower": "x"}, "--index has its own texts"), ({"margin": 0.1}, "add --ranker")],
+     ({"index": "x", "tower": "x"}, "--index has its own texts"), ({"margin": 0.1}, "add --ranker"),
+     ({"index": "x", "windows": "max", "words": None}, "--windows is about a ranker's scores: add --ranker"),
+     ({"index": "x"}, "--words bigram: --index finds"), ({"method": "random"}, "--words bigram: --method random finds"),
+     ({"method": "tower", "tower": "x"}, "--words bigram: --method tower finds")],
 )  # fmt: skip
 def test_what_finds_candidates_is_given_once(given: dict[str, str], message: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("", encoding="utf-8")
     with commands_here(tmp_path), pytest.raises(UsageError, match=message):
         options(**given)
+
+
+@unit
+def test_batch_size_is_the_towers_whether_it_is_named_or_of_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower = write_tower(tmp_path / "tower")
+    folder = write_index(tmp_path / "index", tower, [Document(str(place), text) for place, text in enumerate(CORPUS)])
+    queries = write(tmp_path / "queries.tsv", "水稻病害\t稻田的病\n")
+    corpus, taken = write(tmp_path / "corpus.txt", "\n".join(CORPUS) + "\n"), list[int]()
+
+    class Noted(BatchRunner):
+        def __init__(self, engine: Any, max_seq_length: int, batch_size: int = 32):
+            taken.append(batch_size)
+            super().__init__(engine, max_seq_length, batch_size)
+
+    monkeypatch.setattr("paddle_ranker.retrieval.vectors.BatchRunner", Noted)
+    more = ["--output", str(tmp_path / "out.tsv"), "--device", "cpu", "--batch_size", "7"]
+    for given in (["--corpus", corpus, "--tower", str(tower), "--margin", "0"], ["--index", str(folder)]):
+        assert main(["--queries", queries, *given, *more]) == 0
+    assert taken == [7, 7]

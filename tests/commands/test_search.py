@@ -95,6 +95,8 @@ def test_how_many_documents_meet_a_filter_is_said(
         (["x", "--weights", "vectors=2"], "weights of vectors: the search is by words"),
         (["x", "--weights", "words=1,words=2"], "gives words two weights"),
         (["x", "--recall_weight", "1"], "add --ranker"),
+        (["x", "--engine", "onnx"], "--engine is about how a ranker scores or orders: add --ranker"),
+        (["x", "--windows", "max"], "--windows is about how a ranker scores or orders: add --ranker"),
         (["x", "--where", "year"], "condition 'year'"),
         (["x", "--ef", "9"], "--ef 9"),
     ],

@@ -126,6 +126,23 @@ def test_no_more_is_ranked_than_the_ranker_takes_of_a_request(open_page: OpenPag
     assert [int(value) for value in page.eval_on_selector_all(
         "[name=rank_top] option", "options => options.map(option => option.value)"
     )] == [0, 10, 20]  # fmt: skip
+    site.asked.clear()
+    page.goto(at(site))
+    drawn(page)
+    assert [asked["rank_top"] for asked in site.asked] == [20]  # known before anything is asked
+
+
+def test_an_index_that_could_not_be_asked_is_asked_again_with_the_search(open_page: OpenPage, site: Site) -> None:
+    page = open_page("about:blank")
+    page.route("**/v1/index", lambda route: route.abort(), times=1)
+    site.fault = Fault(OVERLOADED, "64 searches wait, which is the limit")
+    page.goto(at(site))
+    page.wait_for_selector("#failure p")
+    assert page.inner_text("#collection") == ""
+    site.fault = None
+    page.click("#failure button")
+    page.wait_for_selector(f"{ROW} .verdict")
+    assert page.inner_text("#collection").startswith("示例合集")
 
 
 def test_a_search_shows_every_stage_and_what_moved(open_page: OpenPage, site: Site) -> None:

@@ -275,6 +275,7 @@ const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100
 
 let state = { ...DEFAULTS, open: [] };
 let index = {}; // what GET /v1/index says
+let indexed = null; // the promise of that
 
 const LONG = 4000; // characters of an address that servers and people take; a longer query stays in the history alone
 
@@ -422,8 +423,8 @@ async function search(how) {
   asking?.abort();
   const mine = (asking = new AbortController());
   if (["typed", "chosen"].includes(how) && shown?.query !== state.q) state.open = [];
-  // The server is asked first: what follows is done while it searches.
-  const answered = state.q.trim() ? ask("v1/search", { method: "POST", body: question(), signal: mine.signal }) : null;
+  // The server is asked first, once its limits are known: what follows is done while it searches.
+  const answered = state.q.trim() ? indexed.then(() => ask("v1/search", { method: "POST", body: question(), signal: mine.signal })) : null;
   remember(how === "back" ? "same" : how);
   fillForm();
   document.title = state.q ? `${state.q} · ${say("search")}` : say("search");
@@ -458,7 +459,7 @@ function tellFailure(error) {
   if (!isDrawn || !shown?.answer.hits.length) clearAnswer();
   $("status").textContent = "";
   const again = () => {
-    if (error.kind === "needs_key") loadIndex();
+    if (!Object.keys(index).length) loadIndex(); // it could not be read, either
     search("same");
   };
   showFailure(error, again, shown ? say("stale", { query: shown.query }) : "");
@@ -1275,12 +1276,16 @@ function start() {
   // A row that comes near the window gets its true height: the list may then be as high as the observer saw it before.
   $("results").addEventListener("contentvisibilityautostatechange", () => requestAnimationFrame(layOutAgain), true);
   if (!state.q) $("query").focus();
-  search("back");
   loadIndex();
+  search("back");
 }
 
-async function loadIndex() {
-  index = await ask("v1/index").catch(() => ({}));
+function loadIndex() {
+  indexed = ask("v1/index").catch(() => ({})).then(takeIndex);
+}
+
+function takeIndex(found) {
+  index = found;
   const most = Math.min(DEFAULTS.rank_top, index.limits?.pairs ?? Infinity); // that the ranker takes of a request
   if (state.rank_top === DEFAULTS.rank_top) state.rank_top = most;
   DEFAULTS.rank_top = most;

@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 from tqdm import tqdm
 
-from paddle_ranker.data.records import Record, RecordFile, Triple, write_records
+from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, write_records
 from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import UsageError, brief
-from paddle_ranker.options import LabelOptions, option, run_command
+from paddle_ranker.options import LabelOptions, note, option, run_command
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.scoring.options import ScoringOptions
@@ -28,6 +28,7 @@ from paddle_ranker.training.mining import JUDGED_KINDS
 from paddle_ranker.training.teachers import Scoring, Teacher, Teachers
 
 ROWS_AT_ONCE = 8192
+_KEPT = ("query", "title", "neg_title", "label", "teacher_score", "neg_teacher_score")  # or replaced
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ def _run(options: DistillOptions) -> None:
         count = _score(scoring, sources, options)
         for source in sources:
             print(f"{source.path}: {source.report()} {source.kind.role}")
+            lacking = source.beside(*_KEPT, *(("position",) if _have_positions(sources) else ()))
+            if lacking:
+                note(f"note: {options.output_file}: lacks {lacking} of {source.path}; join them by query and title")
         teacher.report()
     if scoring.report():
         print(scoring.report())
@@ -119,17 +123,26 @@ def _run(options: DistillOptions) -> None:
     )
 
 
+def _have_positions(sources: Sequence[RecordFile[Record]]) -> bool:
+    """Return whether all files, of which rows have been read, hold labelled pairs with positions."""
+    return all(source.kind is LabeledPair and "position" in source.columns for source in sources)
+
+
 def _score(scoring: Scoring, sources: Sequence[RecordFile[Record]], options: DistillOptions) -> int:
     """Write the records with the teacher's logits; return how many there are."""
     from paddle_ranker.scoring.scorer import chunks
 
+    has_positions = _have_positions(sources)
     # A teacher over HTTP shows its own progress, pair by pair.
     with tqdm(desc="score", unit="row", disable=None if options.teacher_url is None else True) as progress:
 
         def rows() -> Iterator[Record]:
             for source in sources:
                 for part in chunks(source, ROWS_AT_ONCE):
-                    yield from scoring.add(part)
+                    for record in scoring.add(part):
+                        if isinstance(record, LabeledPair) and not has_positions:
+                            record = replace(record, position=None)
+                        yield record
                     progress.update(len(part))
 
         return write_records(options.output_file, rows())

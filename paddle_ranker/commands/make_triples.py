@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 from paddle_ranker.data.records import LabeledPair, RecordFile, Triple, write_records
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import LabelOptions, option, run_command
+from paddle_ranker.options import LabelOptions, note, option, run_command
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 
 DEV_SHARE = 0.1
+_OPTIONAL = ("teacher_score", "position")
 Groups = dict[str, list[LabeledPair]]
 
 
@@ -57,14 +58,32 @@ def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> 
     """Yield up to `per_positive` triples for each title of a query, against titles with a lower label.
 
     Lower titles are drawn without replacement. The draw depends on the seed and the query's own pairs, not on the other
-    queries in the file or their order. A title that occurs with two labels is never paired with itself.
+    queries in the file or their order. A title that occurs with two labels is never paired with itself. A teacher's
+    logits go along; of a title that occurs twice, those of its first row.
     """
     # A string seeds Python's generator through SHA-512: the same everywhere, which hash() is not.
     generator = random.Random(f"{seed}\t{pairs[0].query}") if pairs else random.Random(seed)
-    for better in dict.fromkeys(pairs):
-        lower = {pair.title: None for pair in pairs if pair.label < better.label and pair.title != better.title}
-        for title in generator.sample(list(lower), min(per_positive, len(lower))):
-            yield Triple(better.query, better.title, title)
+    distinct = {(pair.title, pair.label): pair for pair in reversed(pairs)}  # the first of equal rows
+    for better in [distinct[key] for key in dict.fromkeys((pair.title, pair.label) for pair in pairs)]:
+        lower: dict[str, LabeledPair] = {}
+        for pair in pairs:
+            if pair.label < better.label and pair.title != better.title:
+                lower.setdefault(pair.title, pair)
+        for worse in generator.sample(list(lower.values()), min(per_positive, len(lower))):
+            yield Triple(better.query, better.title, worse.title, better.teacher_score, worse.teacher_score)
+
+
+def without_gaps(groups: Groups) -> tuple[Groups, set[str]]:
+    """Return the pairs without the numbers that only some of them have, and the names of these numbers."""
+    pairs = [pair for group in groups.values() for pair in group]
+    gaps = {name for name in _OPTIONAL if len({getattr(pair, name) is None for pair in pairs}) > 1}
+    for name in gaps:
+        groups = {query: [_without(pair, name) for pair in group] for query, group in groups.items()}
+    return groups, gaps
+
+
+def _without(pair: LabeledPair, name: str) -> LabeledPair:
+    return replace(pair, teacher_score=None) if name == "teacher_score" else replace(pair, position=None)
 
 
 def hold_out(queries: Sequence[str], share: float, seed: int) -> set[str]:
@@ -85,7 +104,7 @@ def _run(options: MakeTriplesOptions) -> None:
     for path in filter(None, (options.output_file, options.dev_file)):
         check_writable(path)
     graded = RecordFile(options.input_file, LabeledPair, options)
-    groups = group_by_query(graded)
+    groups, gaps = without_gaps(group_by_query(graded))
     if graded.skipped:
         print(f"{options.input_file}: {graded.report()}")
     held_out: set[str] = set()
@@ -101,6 +120,7 @@ def _run(options: MakeTriplesOptions) -> None:
     if not triples:
         raise DataError(f"{options.input_file}: no query has titles with different labels, so there are no triples")
     write_records(options.output_file, triples)
+    _note_left_out(options, graded, gaps)
     print(f"wrote {len(triples):,} triples to {options.output_file} (queries: {used:,})")
     if used < len(groups) - len(held_out):
         print(
@@ -112,6 +132,17 @@ def _run(options: MakeTriplesOptions) -> None:
             options.dev_file, (pair for query in groups if query in held_out for pair in groups[query])
         )
         print(f"wrote {rows:,} graded pairs to {options.dev_file} (queries held out: {len(held_out):,})")
+
+
+def _note_left_out(options: MakeTriplesOptions, graded: RecordFile[LabeledPair], gaps: set[str]) -> None:
+    """Say which columns of the input the triples lack, and what makes or takes them."""
+    kept = {"query", "title", "label", "teacher_score"} - gaps
+    lacking = graded.beside(*kept)
+    if lacking:
+        note(
+            f"note: {options.output_file}: lacks {lacking} of {options.input_file}; triples hold a teacher's scores "
+            "where every row has one, as paddle-ranker distill makes them; train-ce takes graded pairs as they are"
+        )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

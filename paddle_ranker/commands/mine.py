@@ -20,7 +20,7 @@ from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
-from paddle_ranker.options import LabelOptions, given_of, option, run_command
+from paddle_ranker.options import LabelOptions, given_of, note, option, run_command
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.vector_indexes import INDEXES
@@ -180,6 +180,12 @@ def _run(options: MineOptions) -> None:
     check_writable(options.output_file)
     source = open_as_one_of(options.queries, JUDGED_KINDS, options)
     queries = group_judgments(judged_pairs(source))
+    lacking = source.beside("query", "title", "neg_title", "label")
+    if lacking:
+        note(
+            f"note: {options.output_file}: will lack {lacking} of {options.queries}, as mined negatives have none; "
+            "paddle-ranker distill gives every row a teacher's score"
+        )
     positives = sum(len(judged.positives(options.positive_label)) for judged in queries)
     print(f"{options.queries}: {source.report()} {source.kind.role}; {len(queries):,} queries, {positives:,} positives")
     if not positives:

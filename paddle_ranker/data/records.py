@@ -212,6 +212,7 @@ class RecordFile(Generic[T]):
         self.skip_bad_rows, self._separator = rules.skip_bad_rows, rules.separator
         self._fractions = isinstance(rules, LabelOptions) and rules.fractional_labels
         self.has_header = False  # once reading has begun: the file names its columns
+        self.columns: set[str] = set()  # of `COLUMNS`, those that the last loop has met
         self.kept = 0
         self.line: Union[int, str] = 0  # number of the row that the last record was made of; of several files `7 of b`
         self._skips = Skips(self.skip_bad_rows)
@@ -225,12 +226,16 @@ class RecordFile(Generic[T]):
         """Return how many rows were kept and skipped: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
 
+    def beside(self, *columns: str) -> str:
+        """Return the names of the known columns that were read or passed over, beside these; "" for none."""
+        return listed(name for name in COLUMNS if name in self.columns and name not in columns)
+
     def __iter__(self) -> Iterator[T]:
         paths = paths_of(self.path)
         return self._of_one() if len(paths) == 1 else self._of_several(paths)
 
     def _of_several(self, paths: Sequence[str]) -> Iterator[T]:
-        self.kept, self._skips = 0, Skips(self.skip_bad_rows)
+        self.kept, self._skips, self.columns = 0, Skips(self.skip_bad_rows), set()
         for path in paths:
             one = copy.copy(self)
             one.path = path
@@ -238,10 +243,11 @@ class RecordFile(Generic[T]):
                 self.kept += 1
                 self.line, self.has_header = f"{one.line} of {path}", one.has_header
                 yield record
+            self.columns |= one.columns
             self._skips.include(path, one._skips)
 
     def _of_one(self) -> Iterator[T]:
-        self.kept, self._skips = 0, Skips(self.skip_bad_rows)
+        self.kept, self._skips, self.columns = 0, Skips(self.skip_bad_rows), set()
         rows = read_rows(self.path, self._separator)
         if self.kind is Line and self._separator == TAB:
             rows = self._whole_lines(rows)
@@ -254,6 +260,7 @@ class RecordFile(Generic[T]):
         if header is None:
             rows = chain([first], rows)
         layout = None if header is None else self._from_header(header)
+        self.columns.update(name for name in header or () if name in COLUMNS)
         numeric_titles = 0
         for number, row in rows:
             try:
@@ -317,6 +324,7 @@ class RecordFile(Generic[T]):
     def _from_width(self, cells: list[str]) -> _Layout:
         for layout in self.kind.layouts:
             if len(layout) == len(cells):
+                self.columns.update(layout)
                 return _Layout(len(layout), {column: position for position, column in enumerate(layout)}, {})
         raise _BadRowError(self._wrong_width(cells, [len(layout) for layout in self.kind.layouts]))
 
@@ -353,6 +361,7 @@ class RecordFile(Generic[T]):
         if missing:
             there = listed(cells) or "nothing"
             raise _BadRowError(f"no {', '.join(missing)}, only {there}{looks_like(list(named), self.kind)}")
+        self.columns.update(name for name in COLUMNS if named.get(name) is not None)
         wanted = {one.name: named.get(one.name) for one in fields(self.kind)}
         others = {}
         if self.kind is DocumentRow:
@@ -448,7 +457,9 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
     columns = max(
         (layout for layout in first.layouts if all(getattr(first, column) is not None for column in layout)), key=len
     )
-    optional = {column for layout in first.layouts for column in layout} - set(columns)
+    numbers = [one.name for one in fields(first) if one.name in NUMBERS] if header else []  # some have no place else
+    columns += tuple(name for name in numbers if name not in columns and getattr(first, name) is not None)
+    optional = {*numbers, *(column for layout in first.layouts for column in layout)} - set(columns)
     count = 0
 
     def rows() -> Iterator[tuple[Any, ...]]:

@@ -128,6 +128,21 @@ def test_several_teachers_and_several_files(tmp_path: Path, rankers: list[Path],
     assert "1 pairs had no label" in said and "2 teachers, the mean of their logits" in said
 
 
+@parity
+def test_positions_stay_where_all_rows_have_one_and_else_are_said_to_be_left_out(
+    tmp_path: Path, rankers: list[Path], capsys: Any
+) -> None:
+    shown, plain, out = tmp_path / "shown.tsv", tmp_path / "plain.tsv", tmp_path / "out.tsv"
+    write_records(shown, [LabeledPair("经济", "经济增长", 1, position=2), LabeledPair("经济", "水稻", 0, position=5)])
+    write_records(plain, [Pair("老年人", "老年人护理", 0.25)])
+    assert main([str(rankers[0]), str(shown), str(out), "--device", "cpu"]) == 0
+    assert [row.position for row in read_records(out, LabeledPair)] == [2, 5] and "lacks" not in capsys.readouterr().err
+    assert main([str(rankers[0]), f"{shown}:{plain}", str(out), "--device", "cpu"]) == 0
+    assert [row.position for row in read_records(out, LabeledPair)] == [None] * 3
+    said = capsys.readouterr().err
+    assert f"lacks position of {shown}; join them" in said and f"lacks recall_score of {plain}; join them" in said
+
+
 @unit
 @pytest.mark.parametrize(
     "arguments, status, message",

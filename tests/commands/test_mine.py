@@ -383,6 +383,21 @@ def test_what_finds_candidates_is_given_once(given: dict[str, str], message: str
 
 
 @unit
+@pytest.mark.parametrize("form", ["triples", "pairs"])
+def test_columns_that_mined_negatives_cannot_have_are_said_to_be_left_out(
+    tmp_path: Path, capsys: Any, form: str
+) -> None:
+    rows = "query\ttitle\tlabel\tteacher_score\tposition\n水稻病害\t稻田的病\t1\t0.5\t2\n"
+    queries, corpus = write(tmp_path / "in.tsv", rows), write(tmp_path / "corpus.txt", "\n".join(CORPUS) + "\n")
+    out = str(tmp_path / "out.tsv")
+    arguments = ["--queries", queries, "--corpus", corpus, "--output", out, "--format", form, "--words", "bigram"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().err
+    assert f"{out}: will lack teacher_score, position of {queries}, as mined negatives have none" in said
+    assert "paddle-ranker distill" in said
+
+
+@unit
 def test_batch_size_is_the_towers_whether_it_is_named_or_of_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,3 +120,33 @@ def test_bad_rows_are_skipped_on_request(tmp_path: Path, capsys: Any) -> None:
     assert main([*arguments, "--skip_bad_rows"]) == 0
     assert "kept 2; skipped 1 (line 2: 2 columns, expected 3)" in capsys.readouterr().out
     assert read_records(tmp_path / "out.tsv", Triple) == [Triple("q", "a", "c")]
+
+
+def test_a_teacher_s_scores_go_into_the_triples_and_into_the_pairs_held_out(tmp_path: Path, capsys: Any) -> None:
+    rows = [("p", "a", 1, 2.5), ("p", "b", 0, -1), ("p", "b", 0, 9), ("q", "a", 1, 0.5), ("q", "b", 0, 0.25)]
+    source = write(tmp_path / "in.tsv", [LabeledPair(*row) for row in rows])
+    out, dev = tmp_path / "out.tsv", tmp_path / "dev.tsv"
+    assert main(["--input", str(source), "--output", str(out)]) == 0
+    wanted = {"p": Triple("p", "a", "b", 2.5, -1), "q": Triple("q", "a", "b", 0.5, 0.25)}
+    assert read_records(out, Triple) == list(wanted.values()) and not capsys.readouterr().err
+    assert main(["--input", str(source), "--output", str(out), "--dev_file", str(dev), "--dev_share", "0.5"]) == 0
+    (kept,) = read_records(out, Triple)
+    held_out = read_records(dev, LabeledPair)
+    assert kept == wanted[kept.query] and {pair.query for pair in held_out} == {"p", "q"} - {kept.query}
+    assert held_out == [LabeledPair(*row) for row in rows if row[0] != kept.query]
+
+
+def test_what_triples_cannot_hold_is_said(tmp_path: Path, capsys: Any) -> None:
+    source, out, dev = tmp_path / "in.jsonl", tmp_path / "out.tsv", tmp_path / "dev.tsv"
+    row = '{"query": "%s", "title": "%s", "label": %d, "position": 3%s}\n'
+    rows = [row % (query, *more) for query in "pq" for more in (("a", 1, ', "teacher_score": 2'), ("b", 0, ""))]
+    source.write_text("".join(rows), encoding="utf-8")
+    assert main(["--input", str(source), "--output", str(out), "--dev_file", str(dev)]) == 0
+    (triple,) = read_records(out, Triple)
+    assert triple == Triple(triple.query, "a", "b")
+    query = "p" if triple.query == "q" else "q"
+    assert read_records(dev, LabeledPair) == [
+        LabeledPair(query, "a", 1, position=3), LabeledPair(query, "b", 0, position=3)
+    ]  # fmt: skip
+    said = capsys.readouterr().err
+    assert f"{out}: lacks teacher_score, position of {source}; triples hold a teacher's scores where every row" in said

@@ -110,6 +110,7 @@ def test_tab_separated_text_is_byte_for_byte_as_stated(tmp_path: Path) -> None:
     cases: list[tuple[list[Record], str]] = [
         ([LabeledPair("a", "b", 2.0), LabeledPair("c", "d", 0.5)], "query\ttitle\tlabel\na\tb\t2\nc\td\t0.5\n"),
         ([LabeledPair("a", "b", 1.0, -2.5)], "query\ttitle\tlabel\tteacher_score\na\tb\t1\t-2.5\n"),
+        ([LabeledPair("a", "b", 1.0, position=4)], "query\ttitle\tlabel\tposition\na\tb\t1\t4\n"),
         ([Triple("a", "b", "c", 1.0, 0.5)], triples),
         ([TitleRow("t", "7")], "7\tt\n"),
     ]

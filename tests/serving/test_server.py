@@ -479,11 +479,13 @@ def test_a_worker_that_dies_is_replaced_though_the_temporary_folder_is_gone(two_
     (counted,) = re.findall(r"\S+/gauge_livesum_\d+\.db", Path(f"/proc/{before}/maps").read_text(encoding="utf-8"))
     folder = Path(counted).parent
     shutil.rmtree(folder)  # as what clears /tmp of old files does
+    status, figures = get(two_workers.port, "/metrics")
+    assert status == 200 and "\nranker_connections " in str(figures)  # its own, which it has yet
     os.kill(before, signal.SIGKILL)
     eventually(lambda: before not in children(two_workers.pid) and any(folder.glob("gauge_livesum_*.db")))
     eventually(lambda: len(children(two_workers.pid)) == 2)
     two_workers.scores()
-    assert "# HELP" in str(get(two_workers.port, "/metrics")[1])
+    assert "\nranker_connections " in str(get(two_workers.port, "/metrics")[1])
 
 
 def test_a_signal_to_reload_reaches_every_worker(two_workers: Server) -> None:

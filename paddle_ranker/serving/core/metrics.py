@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
@@ -135,9 +136,17 @@ class Metrics:
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
         registry = self._registry
-        if self._shared:
+        if self._shared and self._is_in_folder():
             from prometheus_client.multiprocess import MultiProcessCollector
 
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST
+
+    @staticmethod
+    def _is_in_folder() -> bool:
+        """Return whether others find what this process counts; if not, something has removed it, as old files of /tmp.
+
+        This process then shows its own counts, which it has yet.
+        """
+        return any(Path(os.environ[MULTIPROCESS_VARIABLE]).glob(f"*_{os.getpid()}.db"))

@@ -1,13 +1,16 @@
-"""What the tests of the server's queue and service share: an engine that waits to be let go, and jobs."""
+"""What the tests of the server share: an engine that waits to be let go, jobs, and an application asked here."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+import httpx
 import numpy as np
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -84,6 +87,31 @@ def until(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
         time.sleep(0.001)
+
+
+async def ask_app(
+    app: Any, method: str, path: str, body: Any = None, *, files: Any = None, form: Any = None, **headers: str
+) -> httpx.Response:
+    """Ask an application without a network; a body that is no bytes is sent as JSON."""
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
+        return await client.request(method, path, content=content, files=files, data=form, headers=headers)
+
+
+class Application:
+    """An application, `app`, without a network: a request is answered when the call returns, see `ask_app`."""
+
+    app: Any
+
+    def ask(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        return asyncio.run(ask_app(self.app, method, path, body, **more))
+
+    def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
+        return self.ask("POST", path, body, **more)
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.ask("GET", path, **more)
 
 
 def calls_of(work: Callable[[], Any]) -> int:

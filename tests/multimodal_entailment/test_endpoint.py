@@ -49,8 +49,8 @@ from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import REPOSITORY
 from tests.entailment_cases import make_parts, write_data, write_model
 from tests.export_cases import write_case
-from tests.serving_cases import SECONDS
-from tests.started import get, post, started, until
+from tests.serving_cases import SECONDS, Application, ask_app
+from tests.started import get, post, started, until, until_in_loop
 
 LIMITS = PostLimits(
     request_bytes=200_000, posts=4, queue_posts=6, characters=60, image_bytes=20_000, image_pixels=90_000
@@ -85,8 +85,8 @@ def limits_of(folder: Path) -> PostLimits:
     return dataclasses.replace(LIMITS, entailment_model=str(folder))
 
 
-class Site:
-    """The application without a network; there is no ranker in it."""
+class Site(Application):
+    """The server's; there is no ranker in it."""
 
     def __init__(self, model: Optional[ServedEntailment], **options: Any):
         self.service = EntailmentSlot(ServeConfig(), LIMITS)
@@ -94,20 +94,11 @@ class Site:
         config = PostsConfig(**vars(limits_of(Path("posts"))), **options)
         self.app = make_app(Slots({"entailment": self.service}), config, Metrics())
 
-    def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
-                return await client.request(method, path, **request)
-
-        return asyncio.run(ask())
-
-    def post(self, body: Any, **headers: str) -> httpx.Response:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.ask("POST", PATH, content=content, headers=headers)
+    def judge(self, body: Any, **headers: str) -> httpx.Response:
+        return self.post(PATH, body, **headers)
 
     def form(self, files: Any = None, **fields: str) -> httpx.Response:
-        return self.ask("POST", PATH, data=fields, files=files or {"image_1": b""})
+        return self.ask("POST", PATH, form=fields, files=files or {"image_1": b""})
 
 
 @pytest.fixture
@@ -138,16 +129,16 @@ def test_pairs_come_back_in_order_with_the_probabilities_of_the_model(
         {"text_1": "a b", "text_2": "d e", "image_2": "data:image/png;base64," + packed(red)},
         {"text_1": "", "image_1": None, "text_2": "z z z z z z z z"},
     ]
-    answer = site.post({"pairs": pairs}, **{"X-Request-Id": "mine"})
+    answer = site.judge({"pairs": pairs}, **{"X-Request-Id": "mine"})
     wanted = Entailment.load(folder).predict(
         ["a b c", "a b", ""], [red, None, None], ["z d e", "d e", "z z z z z z z z"], [green, red, None]
     )
     np.testing.assert_allclose(rows(answer), wanted, atol=1e-5)
     assert (answer.json()["id"], answer.json()["model"]) == ("mine", "posts")
     for pair, expected in zip(pairs, wanted):  # alone, without a list
-        np.testing.assert_allclose(rows(site.post(pair)), [expected], atol=1e-5)
+        np.testing.assert_allclose(rows(site.judge(pair)), [expected], atol=1e-5)
     swapped = {**pairs[0], "image_1": pairs[0]["image_2"], "image_2": pairs[0]["image_1"]}
-    assert np.abs(rows(site.post(swapped)) - wanted[0]).max() > 1e-4
+    assert np.abs(rows(site.judge(swapped)) - wanted[0]).max() > 1e-4
 
 
 @pytest.mark.parity
@@ -155,11 +146,13 @@ def test_a_form_with_image_files_is_answered_alike(site: Site, images: dict[str,
     red, green = images["r"], images["g"]
     asked = {"text_1": "a", "text_2": "深度学习", "image_1": packed(red), "image_2": packed(green)}
     files = {"image_1": ("one.png", red, "image/png"), "image_2": ("two.png", green)}
-    np.testing.assert_allclose(rows(site.form(files, text_1="a", text_2="深度学习")), rows(site.post(asked)), atol=1e-6)
+    np.testing.assert_allclose(
+        rows(site.form(files, text_1="a", text_2="深度学习")), rows(site.judge(asked)), atol=1e-6
+    )
     del asked["image_1"]
     without = {"image_1": ("", b""), "image_2": ("two.png", green)}
     np.testing.assert_allclose(
-        rows(site.form(without, text_1="a", text_2="深度学习")), rows(site.post(asked)), atol=1e-6
+        rows(site.form(without, text_1="a", text_2="深度学习")), rows(site.judge(asked)), atol=1e-6
     )
 
 
@@ -177,15 +170,10 @@ def test_of_a_large_form_whose_sender_leaves_before_it_is_read_nothing_is_left(
         return await apart(size, work, *arguments, deadline=deadline)
 
     async def leave() -> None:
-        transport = httpx.ASGITransport(app=site.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            asked = asyncio.ensure_future(client.post(PATH, files={"image_1": bytes(100_000)}))
-            end = time.monotonic() + SECONDS
-            while not waits.is_set():
-                assert time.monotonic() < end
-                await asyncio.sleep(0.01)
-            asked.cancel()
-            await asyncio.wait({asked})
+        sent = asyncio.ensure_future(ask_app(site.app, "POST", PATH, files={"image_1": bytes(100_000)}))
+        await until_in_loop(waits.is_set)
+        sent.cancel()
+        await asyncio.wait({sent})
         gate.set()
         await asyncio.gather(*readers)
 
@@ -217,8 +205,8 @@ def test_a_browser_sends_an_empty_file_where_none_was_chosen(site: Site) -> None
     parts += [f'name="{name}"; filename=""\r\nContent-Type: application/octet-stream\r\n\r\n' for name in
               ("image_1", "image_2")]  # fmt: skip
     body = "".join(f"--x\r\nContent-Disposition: form-data; {part}\r\n" for part in parts) + "--x--\r\n"
-    answer = site.post(body.encode(), **{"Content-Type": "multipart/form-data; boundary=x"})
-    np.testing.assert_allclose(rows(answer), rows(site.post({"text_1": "ab", "text_2": "ab"})), atol=1e-6)
+    answer = site.judge(body.encode(), **{"Content-Type": "multipart/form-data; boundary=x"})
+    np.testing.assert_allclose(rows(answer), rows(site.judge({"text_1": "ab", "text_2": "ab"})), atol=1e-6)
 
 
 def noise(width: int, height: int) -> bytes:
@@ -284,16 +272,16 @@ BAD_JSON: dict[str, tuple[Any, int, str]] = {
 @pytest.mark.parametrize("name", BAD_JSON)
 def test_what_cannot_be_answered_is_refused_with_its_place(site: Site, name: str) -> None:
     body, status, words = BAD_JSON[name]
-    answer = site.post(body)
+    answer = site.judge(body)
     assert answer.status_code == status, answer.text
     assert re.match(words, answer.json()["error"]), answer.text
-    assert rows(site.post({"text_1": "a", "text_2": "b"})).shape == (1, 3)
+    assert rows(site.judge({"text_1": "a", "text_2": "b"})).shape == (1, 3)
 
 
 BAD_FORMS: dict[str, tuple[Callable[[Site], httpx.Response], int, str]] = {
-    "no boundary": (lambda site: site.post(b"abc", **{"Content-Type": "multipart/form-data"}), 400, "not a form"),
+    "no boundary": (lambda site: site.judge(b"abc", **{"Content-Type": "multipart/form-data"}), 400, "not a form"),
     "damaged": (
-        lambda site: site.post(b"abc", **{"Content-Type": "multipart/form-data; boundary=x"}), 400, "not a form"
+        lambda site: site.judge(b"abc", **{"Content-Type": "multipart/form-data; boundary=x"}), 400, "not a form"
     ),
     "another field": (lambda site: site.form(text_1="a", text_2="b", text_3="c"), 422, "text_3: expected no field"),
     "another name": (lambda site: site.form(text_1="a", text="b"), 422, "text: expected no field of this name"),
@@ -335,7 +323,7 @@ def test_damaged_bodies_are_refused_and_never_end_in_an_internal_error(site: Sit
                 del body[start : start + random.randint(1, 40)]
             else:
                 body[start:start] = body[: random.randint(1, 40)]
-        answer = site.post(bytes(body), **({"Content-Type": form_type} if number % 2 else {}))
+        answer = site.judge(bytes(body), **({"Content-Type": form_type} if number % 2 else {}))
         seen.add(answer.status_code)
         assert answer.status_code in (200, 400, 413, 422), (answer.text, bytes(body))
     assert {200, 400, 422} <= seen
@@ -346,7 +334,7 @@ def test_a_model_of_images_alone_needs_no_text(tmp_path: Path, images: dict[str,
     export_model(load_entailment(write_model(tmp_path, texts=False)), tmp_path / "output")
     model = EntailmentSlot(ServeConfig(), limits_of(tmp_path / "output")).load()
     asked = [{"image_1": packed(images[one]), "image_2": packed(images[two])} for one, two in zip("rgr", "gbr")]
-    found = rows(Site(model).post({"pairs": asked}))
+    found = rows(Site(model).judge({"pairs": asked}))
     wanted = Entailment.load(tmp_path / "output").predict(
         [""] * 3, [images[name] for name in "rgr"], [""] * 3, [images[name] for name in "gbr"]
     )
@@ -468,12 +456,12 @@ def test_a_model_that_cannot_be_believed_is_not_served(folder: Path, monkeypatch
 
 @pytest.mark.parity
 def test_the_server_says_what_it_has(site: Site, model: ServedEntailment) -> None:
-    assert site.post({"text_1": "a", "text_2": "b"}).status_code == 200
+    assert site.judge({"text_1": "a", "text_2": "b"}).status_code == 200
     info = site.ask("GET", "/info").json()
     assert info["entailment"]["model_id"] == "posts" and info["limits"]["posts"] == LIMITS.posts
     assert "model_type" not in info
     assert site.ask("GET", "/ready").json() == {"status": "ready", "model": "posts"}
-    refused = site.ask("POST", "/v1/rerank", json={"query": "a", "documents": ["b"]})
+    refused = site.ask("POST", "/v1/rerank", {"query": "a", "documents": ["b"]})
     assert refused.status_code == 404 and "--model" in refused.json()["error"]
     figures = site.ask("GET", "/metrics").text
     assert 'ranker_requests_total{outcome="ok",protocol="entailment"} 1.0' in figures
@@ -485,7 +473,7 @@ def test_the_server_says_what_it_has(site: Site, model: ServedEntailment) -> Non
         assert empty.ask(method, path).status_code == 503, path
     ranker_alone = make_app(Slots({"ranker": RankerSlot(ServeConfig(model=Path("ranker")))}), ServeConfig(), Metrics())
     empty.app = ranker_alone
-    missing = empty.post({"text_1": "a", "text_2": "b"})
+    missing = empty.judge({"text_1": "a", "text_2": "b"})
     assert missing.status_code == 404 and "--entailment_model" in missing.json()["error"]
     with pytest.raises(UsageError, match="nothing to serve"):
         served_by(ServeConfig())

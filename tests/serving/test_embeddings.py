@@ -43,7 +43,7 @@ from recall.export_to_serving import main as export_to_serving
 from tests.conftest import load_script
 from tests.fake_service import FakeService
 from tests.live_service import LiveService
-from tests.serving_cases import SECONDS
+from tests.serving_cases import SECONDS, Application
 from tests.tiny import write_ranker, write_tower
 
 pytestmark = pytest.mark.parity
@@ -82,8 +82,8 @@ def slot(folder: Path, model: ServedTower) -> TowerSlot:
     return made
 
 
-class Site:
-    """The application without a network; a request is answered when the call returns."""
+class Site(Application):
+    """The server's, with a tower or none."""
 
     def __init__(self, model: Optional[ServedTower], folder: Path, **changes: Any):
         self.config = options(folder, **changes)
@@ -91,17 +91,6 @@ class Site:
         self.slot.switch(model)
         self.budget = ByteBudget()
         self.app = make_app(Slots({"tower": self.slot}), self.config, Metrics(), budget=self.budget)
-
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
-        async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
-                return await client.request(method, path, content=json.dumps(body).encode(), headers=headers)
-
-        return asyncio.run(ask())
-
-    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
-        return self.ask("POST", path, body, **headers)
 
 
 @pytest.fixture

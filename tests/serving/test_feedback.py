@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from paddle_ranker.serving.http.feedback import JudgeTable, describe, routes
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.http.openapi import openapi
 from tests.conftest import largest_file
+from tests.serving_cases import Application
 
 pytestmark = pytest.mark.unit
 
@@ -44,21 +44,12 @@ class Index:
         return {id: Document(id, f"文 {id}", {"year": 2020}) for id in ids if id in self.ids}
 
 
-class Site:
-    """The routes without a network."""
+class Site(Application):
+    """The routes alone."""
 
     def __init__(self, log: Optional[SearchLog], **options: Any):
         self.index = Index()
         self.app = Middleware(Router(routes(log, self.index, **options)), Metrics())
-
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
-        async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=60) as client:
-                content = body if isinstance(body, bytes) else json.dumps(body).encode()
-                return await client.request(method, path, content=content, headers=headers)
-
-        return asyncio.run(ask())
 
     def say(self, **changes: Any) -> httpx.Response:
         return self.ask("POST", "/v1/feedback", {**CLICK, **changes})

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Optional
 from unittest.mock import Mock
 
-import httpx
 import numpy as np
 import pytest
 from starlette.routing import Router
@@ -36,7 +35,7 @@ from paddle_ranker.serving.http.rerank_formats import RankedResult, ScoredResult
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
-from tests.serving_cases import SECONDS
+from tests.serving_cases import SECONDS, Application, ask_app
 
 pytestmark = pytest.mark.parity
 QUERY = "深度学习"
@@ -59,8 +58,8 @@ def probabilities(model: ServedRanker) -> list[float]:
     return scores
 
 
-class Site:
-    """The application without a network; a request is answered when the call returns."""
+class Site(Application):
+    """The server's, with a ranker or none."""
 
     def __init__(self, model: Optional[ServedRanker], **options: Any):
         self.config = ServeConfig(model=Path("ranker"), **LIMITS, **options)
@@ -69,22 +68,9 @@ class Site:
         self.metrics = Metrics()
         self.log: Optional[JsonLog] = None
 
-    def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        app = make_app(Slots({"ranker": self.service}), self.config, self.metrics, log=self.log)
-
-        async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(app=app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
-                return await client.request(method, path, **request)
-
-        return asyncio.run(ask())
-
-    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.ask("POST", path, content=content, headers=headers)
-
-    def get(self, path: str, **headers: str) -> httpx.Response:
-        return self.ask("GET", path, headers=headers)
+    @property
+    def app(self) -> Any:
+        return make_app(Slots({"ranker": self.service}), self.config, self.metrics, log=self.log)
 
 
 @pytest.fixture
@@ -408,14 +394,8 @@ def test_what_needs_no_key_is_made_once(site: Site, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(admin, "docs_page", made[1])
     routes = admin.AdminRoutes(Slots({"ranker": site.service}), site.metrics, site.config, admin.Controls())
     app = Router(routes.routes())
-
-    async def ask(path: str) -> str:
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
-            return (await client.get(path)).text
-
     for path in ("/openapi.json", "/docs"):
-        assert len({asyncio.run(ask(path)) for _ in range(3)}) == 1
+        assert len({asyncio.run(ask_app(app, "GET", path)).text for _ in range(3)}) == 1
     assert [one.call_count for one in made] == [1, 1]
     renders: list[int] = []
     texts = [site.metrics.shown(partial(renders.append, second), second) for second in (7,) * 50 + (8,) * 50]

@@ -17,6 +17,7 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.middleware import Middleware
 from tests.conftest import REPOSITORY
+from tests.serving_cases import ask_app
 
 pytestmark = pytest.mark.unit
 FOLDER = REPOSITORY / "paddle_ranker" / "serving" / "page"
@@ -24,12 +25,7 @@ PATHS = page.PAGE_PATHS
 
 
 def get(path: str, method: str = "GET", app: Optional[Any] = None, **headers: str) -> httpx.Response:
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app=app or Router(page.routes()))
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            return await client.request(method, path, headers=headers)
-
-    return asyncio.run(ask())
+    return asyncio.run(ask_app(app or Router(page.routes()), method, path, **headers))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Any
 from urllib.parse import urlencode
 
 import httpx
@@ -42,7 +42,7 @@ from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import largest_file
-from tests.serving_cases import SECONDS
+from tests.serving_cases import SECONDS, Application, ask_app
 from tests.started import until
 from tests.tiny import write_index, write_ranker, write_tower
 
@@ -61,15 +61,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"index": index, "model": write_ranker(base / "ranker")}
 
 
-async def asked(app: Any, method: str, path: str, body: Optional[object] = None, **headers: str) -> httpx.Response:
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
-        content = None if body is None else json.dumps(body).encode()
-        return await client.request(method, path, content=content, headers=headers)
-
-
-class Site:
-    """The application without a network, with its models; a request is answered when the call returns."""
+class Site(Application):
+    """The server's, with its models, in one loop."""
 
     def __init__(self, **options: Any):
         SLOTS.load_plugins()
@@ -87,8 +80,8 @@ class Site:
             assert model is not None and model.close(SECONDS)
         self.loop.close()
 
-    def ask(self, method: str, path: str, body: Optional[object] = None, **headers: str) -> httpx.Response:
-        return self.loop.run_until_complete(asked(self.app, method, path, body, **headers))
+    def ask(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        return self.loop.run_until_complete(ask_app(self.app, method, path, body, **more))
 
     def search(self, query: str, **asked: Any) -> dict[str, Any]:
         found = self.ask("POST", "/v1/search", {"query": query, **asked})
@@ -501,7 +494,7 @@ def test_another_server_says_that_it_has_no_index(folders: dict[str, Path]) -> N
     config = serve_options()(model=folders["model"])
     app = make_app(Slots({"ranker": SLOTS["ranker"].make(config)}), config, Metrics())
     for method, path in (("POST", "/v1/search"), ("GET", "/v1/search"), ("GET", "/v1/documents/a")):
-        answer = asyncio.run(asked(app, method, path, {}))
+        answer = asyncio.run(ask_app(app, method, path, {}))
         assert answer.status_code == 404 and "--index" in answer.json()["error"]
 
 
@@ -539,9 +532,9 @@ def test_no_more_searches_are_begun_than_may_be_under_way(site: Site, monkeypatc
         await asyncio.Event().wait()
 
     async def run() -> int:
-        first = asyncio.ensure_future(asked(site.app, "POST", "/v1/search", {"query": "水稻", "rank_top": 2}))
+        first = asyncio.ensure_future(ask_app(site.app, "POST", "/v1/search", {"query": "水稻", "rank_top": 2}))
         await begun.wait()
-        second = await asked(site.app, "POST", "/v1/search", {"query": "水稻"})
+        second = await ask_app(site.app, "POST", "/v1/search", {"query": "水稻"})
         first.cancel()  # its caller leaves
         with suppress(asyncio.CancelledError):
             await first
@@ -689,7 +682,7 @@ def test_a_change_under_way_outlives_a_reload_and_not_its_caller(
 
         monkeypatch.setattr(tower, "vectors", held)
         new = {"documents": [{"id": "new", "text": "茶叶"}]}
-        adding = asyncio.ensure_future(asked(written.app, "POST", "/v1/documents", new))
+        adding = asyncio.ensure_future(ask_app(written.app, "POST", "/v1/documents", new))
         await begun.wait()
         if leaves:
             adding.cancel()
@@ -699,7 +692,7 @@ def test_a_change_under_way_outlives_a_reload_and_not_its_caller(
             go.set()
         statuses = [] if leaves else [(await adding).status_code]
         monkeypatch.undo()
-        later = await asked(written.app, "POST", "/v1/documents", {"documents": [{"id": "later", "text": "茶"}]})
+        later = await ask_app(written.app, "POST", "/v1/documents", {"documents": [{"id": "later", "text": "茶"}]})
         return [*statuses, later.status_code]
 
     assert written.loop.run_until_complete(run()) == [200] * (2 - leaves)

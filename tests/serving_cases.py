@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -79,14 +78,6 @@ class Submitted:
             raise self.job.fault
         logits: list[float] = self.job.outputs["logit"].tolist()
         return logits
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait until the condition holds."""
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.001)
 
 
 async def ask_app(

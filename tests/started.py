@@ -82,6 +82,19 @@ async def until_in_loop(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0.001)
 
 
+def children(process: int) -> set[int]:
+    """Return the processes that a process has started."""
+    return set(map(int, Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()))
+
+
+def is_running(process: int) -> bool:
+    """Return whether a process lives; one that has ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def held_training(module: str, step: int, file: Path) -> list[str]:
     """Return how a training's command line begins, of which the options follow: see `held` in altered_training.py."""
     script = REPOSITORY / "tests" / "altered_training.py"

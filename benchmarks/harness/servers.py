@@ -49,14 +49,15 @@ class ServerProcess:
 
     def processor_seconds(self) -> float:
         """Return the processor time in seconds that the server's processes have used, 0 if the system does not say."""
-        return sum(_processor_seconds(pid) for pid in self.processes())
+        return sum(processor_seconds(pid) for pid in self.processes())
 
     def memory_mb(self) -> float:
         """Return the resident memory of the server's processes in MiB, NaN if the system does not say."""
-        return sum(_memory_mb(pid) for pid in self.processes())
+        return sum(memory_mb(pid) for pid in self.processes())
 
 
-def _processor_seconds(pid: int) -> float:
+def processor_seconds(pid: int) -> float:
+    """Return the processor time in seconds that a process has used, 0 if the system does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -64,7 +65,8 @@ def _processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _memory_mb(pid: int) -> float:
+def memory_mb(pid: int) -> float:
+    """Return the resident memory of a process in MiB, NaN if the system does not say."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.harness import servers
 from multimodal_entailment import endpoint, served
 from multimodal_entailment.entailment_scorer import Entailment, _encoded
 from multimodal_entailment.folder import load_entailment
@@ -50,7 +51,7 @@ from tests.conftest import REPOSITORY
 from tests.entailment_cases import make_parts, write_data, write_model
 from tests.export_cases import write_case
 from tests.serving_cases import SECONDS, Application, ask_app
-from tests.started import get, post, started, until, until_in_loop
+from tests.started import children, get, post, started, until, until_in_loop
 
 LIMITS = PostLimits(
     request_bytes=200_000, posts=4, queue_posts=6, characters=60, image_bytes=20_000, image_pixels=90_000
@@ -481,9 +482,7 @@ def test_the_server_says_what_it_has(site: Site, model: ServedEntailment) -> Non
 
 def processor_seconds(pid: int) -> float:
     """Return what a server's workers have computed."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    stats = [Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(")")[2].split() for child in children]
-    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+    return sum(map(servers.processor_seconds, children(pid)))
 
 
 def ends_images_that_nobody_waits_for(pid: int, port: int) -> None:

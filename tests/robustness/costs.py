@@ -9,7 +9,6 @@ one.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import select
 import socket
@@ -26,13 +25,13 @@ from typing import Callable, Optional
 
 import requests
 
+from benchmarks.harness.servers import processor_seconds
 from paddle_ranker.options import Options, option, run_command
 from tests.robustness.costly_inputs import ENDLESS, attacks, endless, half_sent, returned_texts
 from tests.robustness.fuzz_server import serve_tiny
 
 _MEGABYTE = 1024 * 1024
 _SECONDS = 120.0  # for what takes moments, on a machine that has much else to do
-_TICKS = os.sysconf("SC_CLK_TCK")
 GOOD = {"query": "深度", "documents": ["深度学习", "ab"]}
 
 
@@ -70,11 +69,6 @@ class Server:
     def __init__(self, pid: int, port: int):
         self.pid, self.port = pid, port
 
-    def processor_seconds(self) -> float:
-        """Return what it has used until now."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
-
     def forget_peak(self) -> None:
         """Let the peak of its memory begin anew."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
@@ -94,7 +88,7 @@ class Server:
     def measure(self, name: str, sent: int, unpacked: int, attack: Callable[[], str]) -> Cost:
         """Run an attack beside good requests."""
         self.forget_peak()
-        before, began = self.megabytes("VmRSS"), self.processor_seconds()
+        before, began = self.megabytes("VmRSS"), processor_seconds(self.pid)
         waits, over, failures = [0.0], threading.Event(), list[str]()
 
         def others() -> None:
@@ -116,7 +110,7 @@ class Server:
         finally:
             over.set()
             asking.join()
-        used = self.processor_seconds() - began
+        used = processor_seconds(self.pid) - began
         return Cost(name, sent, unpacked, used, self.megabytes() - before, max(waits), *(failures or [answer]))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from benchmarks.harness.report import format_table
+from benchmarks.harness.servers import memory_mb
 from benchmarks.inputs import chosen
 from paddle_ranker import runtime
 from paddle_ranker.options import Options, option, run_command
@@ -118,8 +119,7 @@ class ReloadedServer:
         return found
 
     def _megabytes(self) -> float:
-        status = Path(f"/proc/{self._process.process.pid}/status").read_text(encoding="ascii")
-        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+        return memory_mb(self._process.process.pid)
 
 
 def _post(path: str, body: bytes) -> bytes:

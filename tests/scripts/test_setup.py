@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.started import SECONDS, until
+from tests.started import SECONDS, is_running, until
 
 pytestmark = pytest.mark.unit
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -256,14 +256,6 @@ def test_an_interrupted_run_is_made_good(checkout: Checkout) -> None:
     started = int((checkout.root.parent / "calls.process").read_text(encoding="utf-8"))
     until(lambda: not is_running(started))
     assert checkout.setup().returncode == 0
-
-
-def is_running(process: int) -> bool:
-    """Return whether a process lives; one that has ended and that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def run_python(checkout: Checkout, arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

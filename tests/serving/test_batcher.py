@@ -22,7 +22,8 @@ from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.jobs import Job, no_texts
-from tests.serving_cases import SECONDS, TOKENIZER, GatedEngine, Submitted, expected, until, write_letters
+from tests.serving_cases import SECONDS, TOKENIZER, GatedEngine, Submitted, expected, write_letters
+from tests.started import until
 
 
 class Queue:

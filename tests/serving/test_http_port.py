@@ -19,15 +19,8 @@ import requests
 from paddle_ranker.errors import UsageError
 from paddle_ranker.serving.core.config import ServeConfig
 from tests.export_cases import write_case
-from tests.serving.test_server import (
-    SECONDS,
-    Server,
-    children,
-    eventually,
-    read_all,
-    require_answer_before_the_end,
-    serving,
-)
+from tests.serving.test_server import SECONDS, Server, read_all, require_answer_before_the_end, serving
+from tests.started import children, until
 
 pytestmark = pytest.mark.server
 KEY = "a-key"
@@ -48,7 +41,7 @@ class TwoPorts(Server):
 @contextlib.contextmanager
 def two_ports(model: Path, folder: Path, *options: str, key: Optional[str] = None) -> Iterator[TwoPorts]:
     with serving(model, folder, "--http_port", "0", *options, key=key) as server:
-        yield TwoPorts(server.command)
+        yield TwoPorts(server.command, server.ports)
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +84,11 @@ def test_the_key_and_the_limits_hold_there(server: TwoPorts) -> None:
     assert chunked.status_code == 413
     assert server.post(server.http_port, b"{}", "/GeneralModelService/inference").status_code == 401
     refused = {"protocol": "rerank", "path": "/v1/rerank", "status": 413}.items()
-    eventually(lambda: [line for line in server.logged("request") if refused <= line.items()])
+    until(lambda: [line for line in server.logged("request") if refused <= line.items()])
 
 
 def test_no_other_protocol_and_no_more_connections(server: TwoPorts) -> None:
-    eventually(lambda: server.figure("ranker_connections") == 1)  # that which asks
+    until(lambda: server.figure("ranker_connections") == 1)  # that which asks
     with server.connect_http(b"PRPC" + b"\0" * 8 + b"\r\n\r\n") as connection:
         answer = read_all(connection)
     assert answer.startswith(b"HTTP/1.1 400 ") and json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
@@ -108,7 +101,7 @@ def test_no_other_protocol_and_no_more_connections(server: TwoPorts) -> None:
     assert statuses[0] == b"HTTP/1.1 200 " and answer[:13] == b"HTTP/1.1 503 "
     assert b"content-type: application/json" in head and b"retry-after: 1" in head
     assert json.loads(body)["error"] == "8 connections are open, which is the limit"
-    eventually(lambda: server.post(server.http_port, **{"X-API-Key": KEY}).status_code == 200)
+    until(lambda: server.post(server.http_port, **{"X-API-Key": KEY}).status_code == 200)
 
 
 def test_on_both_ports_a_body_is_no_request_and_who_has_sent_all_is_answered(server: TwoPorts) -> None:
@@ -146,7 +139,7 @@ def test_several_workers_share_it(model: Path, tmp_path: Path) -> None:
         for _ in range(10):
             assert one.post(one.http_port).status_code == 200
         os.kill(min(workers), signal.SIGKILL)
-        eventually(lambda: len(children(one.pid)) == 2 and children(one.pid) != workers)
+        until(lambda: len(children(one.pid)) == 2 and children(one.pid) != workers)
         for _ in range(10):
             assert one.post(one.http_port).status_code == 200
         os.kill(one.pid, signal.SIGTERM)

@@ -33,7 +33,7 @@ from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from paddle_ranker.serving.process import worker
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
-from tests.started import Started, get, post, started, until_in_loop
+from tests.started import Started, children, get, is_running, post, started, started_server, until, until_in_loop
 from tests.tiny import PAIRS
 
 pytestmark = pytest.mark.server
@@ -48,11 +48,9 @@ HELD = "held"  # a file in a server's folder: while it is there, nothing is comp
 class Server:
     """A server that runs."""
 
-    def __init__(self, command: Started):
-        self.command = command
-        # The port of every protocol; that of HTTP alone, where there is one.
-        self.port, *others = map(int, re.findall(r"http://127\.0\.0\.1:(\d+)", command.output))
-        self.http_port = others[0] if others else 0
+    def __init__(self, command: Started, ports: list[int]):
+        self.command, self.ports = command, ports
+        self.port, self.http_port = ports[0], ports[-1]  # of every protocol; of HTTP alone, where there is one
 
     @property
     def pid(self) -> int:
@@ -91,12 +89,9 @@ class Server:
 
 @contextlib.contextmanager
 def serving(model: Path, folder: Path, *options: str, key: Optional[str] = None) -> Iterator[Server]:
-    command = [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", "0", *options]
-    environment = {"PYTHONPATH": str(REPOSITORY), **({API_KEY_VARIABLE: key} if key else {})}
-    environment.update(PADDLE_RANKER_PLUGINS="tests.held_engine", HELD=str(folder / HELD))
-    with started(command, folder, **environment) as process:
-        process.until(lambda: "serving " in process.output)
-        yield Server(process)
+    environment = {"PADDLE_RANKER_PLUGINS": "tests.held_engine", "HELD": str(folder / HELD)}
+    with started_server(model, folder, *options, **environment, **({API_KEY_VARIABLE: key} if key else {})) as found:
+        yield Server(*found)
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +102,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     options = ["--header_seconds", "1", "--body_seconds", "1", "--idle_seconds", "2", "--connections", "24"]
-    options += [
-        "--header_bytes",
-        "4096",
-        "--pairs",
-        str(MANY),
-        "--queue_pairs",
-        str(2 * MANY),
-        "--request_bytes",
-        "2000000",
-    ]
+    options += ["--header_bytes", "4096", "--request_bytes", "2000000"]
     with serving(model, tmp_path_factory.mktemp("server") / "run", "--http_port", "0", *options, *LARGE) as one:
         yield one
 
@@ -143,13 +129,6 @@ def read_all(connection: socket.socket) -> bytes:
         while part := connection.recv(65536):
             parts.append(part)
     return b"".join(parts)
-
-
-def eventually(condition: Any) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.02)
 
 
 def test_one_port_speaks_every_protocol_with_the_scores_of_the_ranker(server: Server, model: Path) -> None:
@@ -229,7 +208,7 @@ def test_what_is_no_protocol_is_refused(server: Server) -> None:
 
 def test_too_many_connections_are_told_so_and_the_others_go_on(server: Server, connect: Connect) -> None:
     request = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
-    eventually(lambda: server.figure("ranker_connections") == 1)  # that which asks
+    until(lambda: server.figure("ranker_connections") == 1)  # that which asks
     with contextlib.ExitStack() as stack:
         with server.held():
             working = [stack.enter_context(connect(request + many(1))) for _ in range(24)]  # so none of them is idle
@@ -248,7 +227,7 @@ def test_too_many_connections_are_told_so_and_the_others_go_on(server: Server, c
                     assert refused.recv(65536) == answer
         for connection in working:
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-    eventually(lambda: get(server.port, "/live")[0] == 200)
+    until(lambda: get(server.port, "/live")[0] == 200)
 
 
 def test_a_body_above_the_limit_is_refused_before_it_is_sent(connect: Connect) -> None:
@@ -277,9 +256,9 @@ def test_a_client_that_leaves_frees_its_work(server: Server, connect: Connect) -
     before, cancelled_before = server.figure("ranker_pairs_total"), server.figure(cancelled)
     with server.held():
         with connect(many()):
-            eventually(lambda: server.figure("ranker_queue_pairs") > 0)
-        eventually(lambda: server.figure(cancelled) - cancelled_before == 1)
-    eventually(lambda: server.figure("ranker_queue_pairs") == 0)
+            until(lambda: server.figure("ranker_queue_pairs") > 0)
+        until(lambda: server.figure(cancelled) - cancelled_before == 1)
+    until(lambda: server.figure("ranker_queue_pairs") == 0)
     assert server.figure("ranker_pairs_total") - before < MANY
 
 
@@ -313,9 +292,9 @@ def require_answer_before_the_end(server: Server, connect: Connect) -> None:
     with connect() as busy, connect() as idle:
         with server.held():
             busy.sendall(many(1000))
-            eventually(lambda: server.figure("ranker_queue_pairs") > 0)
+            until(lambda: server.figure("ranker_queue_pairs") > 0)
             os.kill(server.pid, signal.SIGTERM)
-            eventually(lambda: server.logged("stop"))
+            until(lambda: server.logged("stop"))
         answer = read_all(busy)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["results"]
@@ -332,9 +311,9 @@ def test_a_signal_lets_the_request_in_flight_finish(model: Path, tmp_path: Path)
 
 def test_a_second_signal_ends_the_server_at_once(model: Path, tmp_path: Path) -> None:
     with serving(model, tmp_path / "run") as server, server.held(), server.connect(many(1000)) as busy:
-        eventually(lambda: server.figure("ranker_queue_pairs") > 0)
+        until(lambda: server.figure("ranker_queue_pairs") > 0)
         os.kill(server.pid, signal.SIGTERM)
-        eventually(lambda: server.logged("stop"))
+        until(lambda: server.logged("stop"))
         os.kill(server.pid, signal.SIGTERM)
         assert server.command.process.wait(SECONDS) == 128 + signal.SIGTERM
         assert b"results" not in read_all(busy)
@@ -387,10 +366,10 @@ def test_a_new_model_is_taken_without_losing_a_request_and_a_broken_one_is_not(m
         for client in clients:
             client.start()
         try:
-            eventually(lambda: asked[0] > 20)
+            until(lambda: asked[0] > 20)
             replace(served, other)
             os.kill(server.pid, signal.SIGHUP)
-            eventually(lambda: [line["status"] for line in server.logged("reload")] == ["switched"])
+            until(lambda: [line["status"] for line in server.logged("reload")] == ["switched"])
             (served / "vocab.txt").write_text("broken", encoding="utf-8")
             status, answer = reload(server)
             assert (status, answer["error_type"]) == (409, "not_switched")
@@ -403,7 +382,7 @@ def test_a_new_model_is_taken_without_losing_a_request_and_a_broken_one_is_not(m
             status, answer = reload(server)
             assert (status, answer["status"]) == (200, "switched")
             before = asked[0]
-            eventually(lambda: asked[0] > before + 20)
+            until(lambda: asked[0] > before + 20)
         finally:  # clients left behind would go on against a server that is gone, and fill the memory
             done.set()
             for client in clients:
@@ -419,22 +398,17 @@ def two_workers(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield one
 
 
-def children(pid: int) -> set[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return {int(word) for word in text.split()}
-
-
 def test_workers_share_the_port_and_their_figures(two_workers: Server) -> None:
-    eventually(lambda: len(children(two_workers.pid)) == 2)
+    until(lambda: len(children(two_workers.pid)) == 2)
     two_workers.scores()
     for _ in range(20):
         assert post(two_workers.port, "/v1/rerank", {"query": 7})[0] == 422
     # The other worker may be asked for the figures before the one that answered last has counted.
-    eventually(lambda: two_workers.figure('ranker_requests_total{outcome="unprocessable",protocol="rerank"}') == 20)
+    until(lambda: two_workers.figure('ranker_requests_total{outcome="unprocessable",protocol="rerank"}') == 20)
 
 
 def test_what_is_open_in_a_worker_is_seen_by_who_asks_another_one(two_workers: Server) -> None:
-    eventually(lambda: len(children(two_workers.pid)) == 2)
+    until(lambda: len(children(two_workers.pid)) == 2)
     by_worker: dict[str, list[http.client.HTTPConnection]] = {}
     with contextlib.ExitStack() as opened:
 
@@ -449,24 +423,24 @@ def test_what_is_open_in_a_worker_is_seen_by_who_asks_another_one(two_workers: S
             by_worker.setdefault(ask(connection, "/live")[0], []).append(connection)
             return len(by_worker) == 2 and min(map(len, by_worker.values())) > 2
 
-        eventually(both_have_some)
+        until(both_have_some)
         asked = next(iter(by_worker.values()))[0]  # as Prometheus does, which keeps its connection to one worker
 
         def are_seen() -> bool:
             return f"\nranker_connections {sum(map(len, by_worker.values()))}.0\n" in ask(asked, "/metrics")[1]
 
-        eventually(are_seen)
+        until(are_seen)
         for connection in by_worker.popitem()[1]:
             connection.close()
-        eventually(are_seen)
+        until(are_seen)
 
 
 def test_a_worker_that_is_killed_is_started_anew(two_workers: Server) -> None:
-    eventually(lambda: len(children(two_workers.pid)) == 2)
+    until(lambda: len(children(two_workers.pid)) == 2)
     before = children(two_workers.pid)
     os.kill(min(before), signal.SIGKILL)
     two_workers.scores()  # the other one answers
-    eventually(lambda: len(children(two_workers.pid)) == 2 and min(before) not in children(two_workers.pid))
+    until(lambda: len(children(two_workers.pid)) == 2 and min(before) not in children(two_workers.pid))
     (new,) = children(two_workers.pid) - before
     os.kill(max(before), signal.SIGKILL)
     two_workers.scores()  # by the new one, when it is ready
@@ -474,7 +448,7 @@ def test_a_worker_that_is_killed_is_started_anew(two_workers: Server) -> None:
 
 
 def test_a_worker_that_dies_is_replaced_though_the_temporary_folder_is_gone(two_workers: Server) -> None:
-    eventually(lambda: len(children(two_workers.pid)) == 2)
+    until(lambda: len(children(two_workers.pid)) == 2)
     before = min(children(two_workers.pid))
     (counted,) = re.findall(r"\S+/gauge_livesum_\d+\.db", Path(f"/proc/{before}/maps").read_text(encoding="utf-8"))
     folder = Path(counted).parent
@@ -482,21 +456,21 @@ def test_a_worker_that_dies_is_replaced_though_the_temporary_folder_is_gone(two_
     status, figures = get(two_workers.port, "/metrics")
     assert status == 200 and "\nranker_connections " in str(figures)  # its own, which it has yet
     os.kill(before, signal.SIGKILL)
-    eventually(lambda: before not in children(two_workers.pid) and any(folder.glob("gauge_livesum_*.db")))
-    eventually(lambda: len(children(two_workers.pid)) == 2)
+    until(lambda: before not in children(two_workers.pid) and any(folder.glob("gauge_livesum_*.db")))
+    until(lambda: len(children(two_workers.pid)) == 2)
     two_workers.scores()
     assert "\nranker_connections " in str(get(two_workers.port, "/metrics")[1])
 
 
 def test_a_signal_to_reload_reaches_every_worker(two_workers: Server) -> None:
-    eventually(lambda: len(children(two_workers.pid)) == 2)
+    until(lambda: len(children(two_workers.pid)) == 2)
 
     def reloaded() -> bool:
         os.kill(two_workers.pid, signal.SIGHUP)  # again: a worker that starts at the moment is left out
         time.sleep(0.5)
         return len([line for line in two_workers.logged("reload") if line["status"] == "switched"]) >= 2
 
-    eventually(reloaded)
+    until(reloaded)
     two_workers.scores()
 
 
@@ -523,7 +497,7 @@ def test_workers_end_when_the_one_that_started_them_is_killed_and_the_next_start
         workers = children(server.pid)
         server.command.process.kill()
         server.command.process.wait(SECONDS)
-        eventually(lambda: not any(_runs(pid) for pid in workers))
+        until(lambda: not any(is_running(pid) for pid in workers))
     left = folders()
     assert left
     with serving(model, tmp_path / "again") as server:
@@ -535,12 +509,6 @@ def test_workers_end_when_the_one_that_started_them_is_killed_and_the_next_start
     shutil.rmtree(temporary)
 
 
-def _runs(pid: int) -> bool:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
 def test_a_worker_that_does_not_end_is_killed(model: Path, tmp_path: Path) -> None:
     options = ("--workers", "2", "--drain_seconds", "0")
     with serving(model, tmp_path / "run", *options) as server:
@@ -548,7 +516,7 @@ def test_a_worker_that_does_not_end_is_killed(model: Path, tmp_path: Path) -> No
         os.kill(min(workers), signal.SIGSTOP)  # it hangs
         server.command.process.terminate()
         assert server.command.process.wait(SECONDS) == 0
-        assert not any(_runs(pid) for pid in workers)
+        assert not any(is_running(pid) for pid in workers)
 
 
 SLOW_TO_BEGIN = """
@@ -626,4 +594,4 @@ def test_a_load_that_does_not_end_is_known_though_nobody_waits_for_it() -> None:
     asyncio.run(stopped(reloader))
     assert reloader.is_busy  # so the process ends without a wait for the thread
     slot.gate.set()
-    eventually(lambda: not reloader.is_busy)
+    until(lambda: not reloader.is_busy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.ranker_slot import RankerSlot, check
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports, write_case, write_two_members
-from tests.serving_cases import SECONDS, until
+from tests.serving_cases import SECONDS
+from tests.started import until
 from tests.tiny import PAIRS, VOCABULARY
 
 pytestmark = pytest.mark.parity
@@ -135,17 +137,15 @@ def test_a_deadline_that_passes_while_the_engine_computes_is_said_then(
     assert service.model is not None
     scorer = service.model.scorer
     honest = scorer.compute
-    answered: list[float] = []
+    answered = threading.Event()
 
     def slow(*given: Any) -> Arrays:
-        end = time.monotonic() + SECONDS
-        while not answered and time.monotonic() < end:
-            time.sleep(0.001)
+        assert answered.wait(SECONDS)
         return honest(*given)
 
     monkeypatch.setattr(scorer, "compute", slow)
     fault = fault_of(service.score_pairs(["a"], ["b"], deadline=time.monotonic() + 0.05))
-    answered.append(1)
+    answered.set()
     assert fault.kind is TIMED_OUT
     batcher = service.model.batcher
     until(lambda: not batcher._computing)  # for the tests that come after
@@ -158,12 +158,10 @@ def test_a_caller_that_is_cancelled_takes_its_pairs_off_the_queue(
     batcher = service.model.batcher
     scorer = service.model.scorer
     honest = scorer.compute
-    go: list[int] = []
+    go = threading.Event()
 
     def slow(*given: Any) -> Arrays:
-        end = time.monotonic() + SECONDS
-        while not go and time.monotonic() < end:
-            time.sleep(0.001)
+        assert go.wait(SECONDS)
         return honest(*given)
 
     monkeypatch.setattr(scorer, "compute", slow)
@@ -180,7 +178,7 @@ def test_a_caller_that_is_cancelled_takes_its_pairs_off_the_queue(
         second.cancel()
         await asyncio.wait({second})
         await queue_is(0, computing=1)
-        go.append(1)
+        go.set()
         assert len((await first).logits) == 1
 
     asyncio.run(asyncio.wait_for(ask(), SECONDS))

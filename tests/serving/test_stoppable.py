@@ -15,8 +15,8 @@ import pytest
 from paddle_ranker.serving.core import apart
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
 from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
-from tests.serving_cases import SECONDS, until
-from tests.started import until_in_loop
+from tests.serving_cases import SECONDS
+from tests.started import until, until_in_loop
 
 pytestmark = pytest.mark.unit
 

@@ -84,6 +84,7 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         None,
         help="shorter lengths at which the vectors are to be good as well, 64,128, each with a factor of its loss if "
         "it is not 1: 0.5*64,128",
+        joins=",",
     )
     scale: float = option(30.0, help="cosines are multiplied by it", above=0)
     learned_scale: bool = option(False, help="learn what cosines are multiplied by, beginning with --scale")

@@ -115,6 +115,25 @@ def test_one_idea_has_one_name_and_the_others_stay() -> None:
         parse_files()
 
 
+@dataclass(frozen=True)
+class Given(OfFiles):
+    where: Optional[str] = option(None, help="what holds", aliases=("--if",), joins=" and ")
+    sizes: tuple[str, ...] = option((), help="how large", several=True)
+
+
+def test_an_option_that_is_given_twice_loses_no_value_of_several() -> None:
+    def parsed(*arguments: str) -> Given:
+        return parse_options(Given, ["--train", "a", *arguments], "sample", "")
+
+    assert parsed("--where", "a=1", "--if", "b=2", "--where=c=3").where == "a=1 and b=2 and c=3"
+    assert parsed("--where", "a=1").where == "a=1" and parsed().where is None
+    assert parsed("--output", "x", "--output", "y").save_dir == "y"  # a script's own value, and the user's
+    assert parsed("--train", "a", "--sizes", "1", "2", "--sizes", "1", "2").sizes == ("1", "2")  # the same
+    for twice in (["--train", "b"], ["--test", "a", "b", "--test=c"], ["--sizes", "1", "2", "--sizes", "3"]):
+        with pytest.raises(UsageError, match=f"{twice[0]} .*: give the option once, with all its values"):
+            parsed(*twice)
+
+
 def test_a_misspelled_option_is_named_before_what_it_left_missing() -> None:
     with pytest.raises(UsageError, match=r"^unknown option --tain \(did you mean --train\?\); see sample --help$"):
         parse_files("--tain", "a")

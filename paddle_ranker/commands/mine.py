@@ -84,6 +84,7 @@ class MineOptions(LabelOptions, ScoringOptions):
     ranker: Optional[str] = option(
         None,
         help=f"order the candidates anew with this trained ranker, a model folder ({os.pathsep!r} between several)",
+        joins=os.pathsep,
     )
     rerank: Optional[int] = option(
         None, help=f"candidates that --ranker orders (default: {RERANKED}, or --rank_to if higher)", minimum=1

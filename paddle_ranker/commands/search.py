@@ -45,9 +45,9 @@ class SearchingOptions(ScoringOptions):
     """Options of commands that search an index."""
 
     index: str = option(help="the index folder, as index build makes it")
-    by: str = option("", help="search by this alone: words, or vectors (default: by all that the index has)")
+    by: str = option("", help="search by this alone: words, or vectors (default: by all that the index has)", joins=",")
     fusion: str = option("rrf", help=fusion_help)
-    weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)")
+    weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)", joins=",")
     depth: int = option(1000, help="documents that each searcher finds before fusion", minimum=1)
     ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
     nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)
@@ -88,7 +88,7 @@ class SearchOptions(SearchingOptions):
         None, help=f"results of each query (default: {_SHOWN} as text, else {_LISTED})", minimum=1, aliases=("--topk",)
     )
     where: Optional[str] = option(
-        None, help="only documents whose fields meet this: lang=zh, 'year>=2020 and lang in zh,en'"
+        None, help="only documents whose fields meet this: lang=zh, 'year>=2020 and lang in zh,en'", joins=" and "
     )
     format: Optional[str] = option(
         None, help="text, a line of JSON a query, or a TREC run (default: text; with --output by its name)",

@@ -50,6 +50,8 @@ def option(
         default
     leads: may be given without its name as the very first argument: `export RANKER --onnx`
     several: takes one or more values, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
+    joins: given twice, an option has both values, with this text between them, as in `--where A --where B`; another
+        option of one value has the last, and one that takes several values refuses to be given twice
     files: takes one or more names or patterns of files to read, see `files.py`. The field is one string for all of
         them, or a tuple
     claims: for positional arguments, a function that returns whether a value after an option's files is such an
@@ -59,13 +61,13 @@ def option(
         options class checks that one is given
     """
     flags = {flag: bool(more.pop(flag, False)) for flag in _FLAGS}
-    claims = more.pop("claims", None)
+    claims, joins = more.pop("claims", None), more.pop("joins", None)
     unknown = set(more) - set(_BOUNDS)
     if unknown:
-        there = ", ".join([*_FLAGS, "claims", *_BOUNDS])
+        there = ", ".join([*_FLAGS, "claims", "joins", *_BOUNDS])
         raise TypeError(f"option() has no {', '.join(sorted(unknown))}: there are {there}")
     metadata = {"help": help, "name": name, "choices": choices, "aliases": tuple(aliases), "bounds": more, **flags}
-    return dataclasses.field(default=default, metadata={**metadata, "claims": claims})
+    return dataclasses.field(default=default, metadata={**metadata, "claims": claims, "joins": joins})
 
 
 def redeclare(options_class: type[Options], name: str, default: Any = REQUIRED, **changes: Any) -> Any:

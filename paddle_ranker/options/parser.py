@@ -93,10 +93,11 @@ def _parse_bool(text: str) -> bool:
 
 
 class _OneValue(argparse.Action):
-    """Store an option's value; different values under two names of one option are an error, not "the last wins"."""
+    """Store an option's value; different values that are given under two names, or of several twice, are an error."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, **declared: Any) -> None:
+    def __init__(self, option_strings: Sequence[str], dest: str, joins: Optional[str] = None, **declared: Any) -> None:
         super().__init__(option_strings, dest, **declared)
+        self._joins = joins
         self._given: dict[Optional[str], Any] = {}
 
     def __call__(
@@ -107,9 +108,17 @@ class _OneValue(argparse.Action):
         option_string: Optional[str] = None,
     ) -> None:
         for other, value in self._given.items():
-            if other != option_string and value != values:
-                first, second = (" ".join(one) if isinstance(one, list) else one for one in (value, values))
+            first, second = (" ".join(one) if isinstance(one, list) else one for one in (value, values))
+            if self._joins is not None:
+                values, self._given = f"{first}{self._joins}{second}", {}
+            elif value == values:
+                continue
+            elif other != option_string:
                 raise UsageError(f"{other} {first} and {option_string} {second} are one option: give one value")
+            elif self.nargs == "+":
+                raise UsageError(
+                    f"{option_string} {first} and {option_string} {second}: give the option once, with all its values"
+                )
         self._given[option_string] = values
         setattr(namespace, self.dest, values)
 
@@ -226,4 +235,5 @@ def _argument_of(field: dataclasses.Field[Any], kind: Any) -> tuple[list[str], d
     if field.metadata["choices"]:
         declared["metavar"] = "{" + ",".join(map(str, field.metadata["choices"])) + "}"
     stored = {"action": _OneValue, "dest": field.name, "default": field.default, "required": required}
+    stored["joins"] = field.metadata["joins"]
     return names_of(field), {"help": text, **stored, **declared}

@@ -86,6 +86,13 @@ def test_how_many_documents_meet_a_filter_is_said(
     assert [one["id"] for one in json.loads(out)["results"]] == ids
 
 
+def test_conditions_that_are_given_one_by_one_hold_together(folder: Path, call: Call) -> None:
+    both = ["--where", "year>=2020", "--where", "year!=2021"]
+    status, out, err = call(search.main, "水稻", "--index", folder / "index", *both, "--format", "json")
+    assert status == 0 and "--where year>=2020 and year!=2021: 2 of 3 documents meet it\n" in err, err
+    assert [one["id"] for one in json.loads(out)["results"]] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -23,7 +23,7 @@ class IndexOptions(Limits):
         None, either=True, help="an index folder, as index build makes it: POST /v1/search finds its documents"
     )
     fusion: str = option("rrf", help="how lists become one unless a request says it, as in search: a name, or a file")
-    weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)")
+    weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)", joins=",")
     ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
     nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)
     writable: bool = option(False, help="add, replace and remove documents: POST and DELETE /v1/documents")

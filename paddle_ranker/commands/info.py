@@ -5,16 +5,18 @@ paddle-ranker info checkpoint/best
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker.options import Options, option, run_command
 
 if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
+    from paddle_ranker.model.opened import ModelInfo
 
 Fact = tuple[str, str]  # its name, and what is found
 
@@ -94,15 +96,25 @@ def _size(size: Optional[int]) -> str:
     return "any" if size is None else str(size)
 
 
-def _info_facts(info: object) -> Iterator[Fact]:
-    """Yield each fact that the folder's info states beside its kind."""
-    for name in ("max_seq_length", "calibration", "blend", "results", "training", "versions"):
-        value = getattr(info, name, None)
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {json.dumps(one, ensure_ascii=False)}" for key, one in value.items())
-        if value is not None and value != "":
-            yield name, str(value)
-    export = getattr(info, "export", None)
+def _shown(value: object) -> str:
+    """Return a fact as text; "" for one that states nothing."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and type(value).__str__ is object.__str__:
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {json.dumps(one, ensure_ascii=False)}" for key, one in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
+
+
+def _info_facts(info: ModelInfo) -> Iterator[Fact]:
+    """Yield each fact that the folder's info states beside its kind; how it came about is last."""
+    names = [one.name for one in dataclasses.fields(info) if one.name not in ("kind", "format_version", "export")]
+    for name in sorted(names, key=lambda name: name in ("results", "training", "versions")):
+        text = _shown(getattr(info, name))
+        if text:
+            yield name, text
+    export: Any = info.export
     if export is not None:
         sizes = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in export["files"].items())
         yield f"exported with Paddle {export['paddle']}", sizes

@@ -146,3 +146,21 @@ def test_a_name_is_found_as_every_command_finds_it(
         assert "is not there" not in capsys.readouterr().out
         hub.status = 429
         assert "(429); run again" in examined("some/other", capsys, status=1)["problem"]
+
+
+def test_info_says_all_that_a_folder_states(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each field of the info file that holds something stands in a line of its own, whichever kind it is of."""
+    write_tower(folders / "lexical", lexical_size=3, nested_sizes=(4, 2))
+    assert main(["info", str(folders / "lexical")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in (
+        "size: 8", "lexical_size: 3", "nested_sizes: 4, 2", "pooling: mean", "output_layer: yes", "towers: 1",
+        "query_prompt: 深度", "text_prompt: a ", "normalize: yes", "similarity: cosine",
+    ):  # fmt: skip
+        assert line in lines
+    for name, file in (("cross_encoder", "ranker"), ("blend", "ranker"), ("entailment/checkpoint", "entailment")):
+        stated = json.loads((folders / name / f"{file}.json").read_text(encoding="utf-8"))
+        assert main(["info", str(folders / name)]) == 0
+        said = {line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()[1:]}
+        holds = {key for key, value in stated.items() if value is False or value}
+        assert holds - {"format_version", "export"} <= said

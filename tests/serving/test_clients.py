@@ -12,6 +12,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Callable, Union
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.clients import (
     BaiduStdClient,
     GrpcClient,
@@ -451,6 +453,35 @@ def test_a_server_without_an_index_is_not_one_without_a_document() -> None:
             else:
                 with pytest.raises(RefusedError, match="not_found"):
                     client.document("a")
+
+
+def test_a_document_is_asked_for_at_its_own_address_whatever_its_id() -> None:
+    content = json.dumps({"id": "b", "text": "t", "fields": {}, "version": 1}).encode()
+    ids = [
+        "..",
+        ".",
+        "a/../b",
+        "a//b",
+        "/",
+        "?",
+        "a?b#c",
+        "%",
+        "%2e%2e",
+        " ",
+        "+",
+        "水稻",
+        "\ud800",
+        "\n",
+        "\x00",
+        "\\",
+    ]
+    with answering(lambda _: (200, {}, content)) as (port, asked), SearchClient(port=port) as client:
+        assert client.document("b") == Document("b", "t")
+        for id in ids:
+            with pytest.raises(ServerError, match="answers with document 'b', not "):
+                client.document(id)
+    paths = [path.removeprefix("/v1/documents/") for path, _, _ in asked]
+    assert [unquote(path, errors="surrogatepass") for path in paths] == ["b", *ids]
 
 
 @pytest.fixture(scope="module")

@@ -57,15 +57,10 @@ class HttpCalls:
         """Return the body of a response with status 200; raises `ServerError` for any other outcome."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
-            with self._session.request(
-                method,
-                self._url + path,
-                data=body,
-                headers={**self._headers, **named},
-                timeout=self._timeout,
-                stream=True,
-                allow_redirects=False,
-            ) as answered:
+            asked = requests.Request(method, self._url + "/", data=body, headers={**self._headers, **named})
+            prepared = self._session.prepare_request(asked)
+            prepared.url = f"{prepared.url}{path[1:]}"  # as it is: else `..` would lead elsewhere
+            with self._session.send(prepared, timeout=self._timeout, stream=True, allow_redirects=False) as answered:
                 content = self._read(answered)
         except requests.Timeout as error:
             raise LateError(f"{self.address}: no answer within {self._timeout:g} seconds") from error

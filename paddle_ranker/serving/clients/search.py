@@ -42,11 +42,13 @@ class SearchClient(Client):
     def document(self, id: str) -> Optional[Document]:
         """Return the document with this id, None if there is none."""
         try:
-            found = self._ask("GET", f"/v1/documents/{quote(id, safe='')}")
+            found = self._ask("GET", f"/v1/documents/{quote(id, safe='', errors='surrogatepass')}")
         except RefusedError as error:
             if error.code == 404 and f'"{NO_DOCUMENT.name}"' in str(error):  # else there is no index
                 return None
             raise
+        if found["id"] != id:  # what stands between may make another address of this one
+            raise ServerError(f"{self.address}: answers with document {quoted(found['id'])}, not {quoted(id)}")
         return Document(found["id"], found["text"], found["fields"], found["version"])
 
     def index(self) -> dict[str, Any]:

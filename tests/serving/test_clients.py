@@ -312,6 +312,15 @@ def test_reranking() -> None:
         assert path == "/v1/rerank" and headers["Authorization"] == "Bearer k"
         assert client.score("ab", ["a", "abcd", "深度学"]).tolist() == [-0.125, 0.25, 0.125]
         assert client.rank("ab", []) == []
+        client.batch_size = 2  # what the server takes of a request
+        for top_k in (1, 2, 3, None):
+            in_parts = client.rank("ab", ["a", "abcd", "深度学"], top_k)
+            assert [(title.index, title.title) for title in in_parts] == [
+                (1, "abcd"),
+                (2, "深度学"),
+                (0, "a"),
+            ][:top_k]
+        assert max(len(json.loads(body)["documents"]) for _, _, body in asked[2:]) == 2
         with pytest.raises(UsageError, match="top_k '3': must be a whole number from 1 on"):
             client.rank("ab", ["a"], top_k="3")  # type: ignore[arg-type]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, TypeVar, Union, cast
 
@@ -108,8 +108,8 @@ class Client:
         self.close()
 
 
-class ScoringClient(Client, ABC):
-    """A client that asks a ranker for the probabilities of pairs, or a tower for the vectors of texts.
+class BatchClient(Client):
+    """A client that may send several requests for what it is given: servers take some pairs or texts of each.
 
     Args:
         batch_size: pairs or texts per request.
@@ -120,6 +120,14 @@ class ScoringClient(Client, ABC):
         super().__init__(host, port, **options)
         self.batch_size = batch_size
 
+    def parts(self, count: int) -> Iterator[slice]:
+        """Return an iterator over what each request has of `count` pairs or texts."""
+        return (slice(start, start + self.batch_size) for start in range(0, count, self.batch_size))
+
+
+class ScoringClient(BatchClient, ABC):
+    """A client that asks a ranker for the probabilities of pairs, or a tower for the vectors of texts."""
+
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
         """Return the probability of each pair (queries[i], titles[i]), `[n]` float32; may send several requests."""
         return self.ask_all(self.requests(queries, titles))
@@ -128,11 +136,8 @@ class ScoringClient(Client, ABC):
         """Return (message, pair count) of each request for these pairs; raises `ValueError` if the lengths differ."""
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
-        made = []
-        for start in range(0, len(queries), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            made.append((self._request(queries[part], titles[part]), len(queries[part])))
-        return made
+        parts = [(queries[part], titles[part]) for part in self.parts(len(queries))]
+        return [(self._request(*part), len(part[0])) for part in parts]
 
     def ask_all(self, requests: Sequence[tuple[Message, int]]) -> np.ndarray:
         """Send `requests` in order and return the probabilities of all their pairs, `[n]` float32."""
@@ -148,8 +153,7 @@ class ScoringClient(Client, ABC):
             is_query: whether the texts are queries, which may have another prompt.
         """
         found = []
-        for start in range(0, len(texts), self.batch_size):
-            part = texts[start : start + self.batch_size]
+        for part in map(texts.__getitem__, self.parts(len(texts))):
             request = self._vector_request(part, is_query)
             vectors = self._vectors(asking_again(lambda: self._answer(request), self.retries))  # noqa: B023
             if vectors.ndim != 2 or len(vectors) != len(part):

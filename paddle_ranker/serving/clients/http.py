@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Optional
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.scoring.ranker import RankedTitle, require_cut
-from paddle_ranker.serving.clients.base import LARGEST_ANSWER, Client, GeneralModelClient
+from paddle_ranker.serving.clients.base import LARGEST_ANSWER, BatchClient, GeneralModelClient
 from paddle_ranker.serving.clients.errors import (
     LateError,
     OverloadedError,
@@ -124,12 +125,12 @@ class HttpClient(GeneralModelClient):
         return parse(messages().Response, content) if self._proto else read_message(content, messages().Response)
 
 
-class RerankClient(Client):
+class RerankClient(BatchClient):
     """Rank titles for a query with `/v1/rerank`, which this project's server and many others provide.
 
     Args:
         model: name of the model; servers of several models need it.
-        options: see `Client`.
+        options: see `BatchClient`.
     """
 
     def __init__(
@@ -141,10 +142,16 @@ class RerankClient(Client):
         self._answer: TypeAdapter[Any] = TypeAdapter(_RERANK.answer)
 
     def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
-        """Return the titles, best first; only the best `top_k` if given."""
+        """Return the titles, best first; only the best `top_k` if given; may send several requests."""
         require_cut(top_k, None)
-        if not titles:
-            return []
+        ranked: list[RankedTitle] = []
+        for part in self.parts(len(titles)):
+            found = self._rank(query, titles[part], top_k)
+            ranked += [replace(title, index=part.start + title.index) for title in found]
+        return sorted(ranked, key=lambda title: -title.probability)[:top_k]
+
+    def _rank(self, query: str, titles: Sequence[str], top_k: Optional[int]) -> list[RankedTitle]:
+        """Return what one request ranks."""
         asked = _RERANK.body(query, titles, self._model)
         if top_k is not None:
             asked["top_n"] = top_k

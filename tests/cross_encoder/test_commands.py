@@ -51,7 +51,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def training(data: Path, *more: object) -> list[object]:
-    files = ["--train_set", data / "train.csv", "--test_file", data / "dev.csv", "--model_name_or_path"]
+    train = [] if "--train_set" in more else ["--train_set", data / "train.csv"]
+    files = [*train, "--test_file", data / "dev.csv", "--model_name_or_path"]
     small = [data / "encoder", "--device", "cpu", "--batch_size", 8, "--epochs", 2, "--learning_rate", 1e-3]
     return [*files, *small, *more]
 

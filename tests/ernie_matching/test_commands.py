@@ -54,7 +54,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def training(data: Path, *more: object) -> list[object]:
-    files = ["--train_file", data / "train.csv", "--test_file", data / "dev.csv"]
+    own = {"--train_file": "train.csv", "--test_file": "dev.csv"}
+    files = [part for name, file in own.items() if name not in more for part in (name, data / file)]
     small = ["--model_name_or_path", data / "encoder", "--device", "cpu", "--batch_size", 8, "--epochs", 2]
     return [*files, *small, "--learning_rate", 1e-3, "--eval_step", 5, "--logging_steps", 5, *more]
 

@@ -170,7 +170,8 @@ def dev(exported: Path) -> Path:
 
 
 def command(call: Call, folder: Path, dev: Path, *more: object) -> tuple[int, str, str]:
-    files = ["--calibration_file", dev, "--eval_file", dev, "--seconds", 0.1, "--cpu_threads", 1]
+    own = [] if "--eval_file" in more else ["--eval_file", dev]
+    files = ["--calibration_file", dev, *own, "--seconds", 0.1, "--cpu_threads", 1]
     return call(main, "quantize", "--model_dir", folder, *files, *more)
 
 

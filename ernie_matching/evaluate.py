@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, cast
+from typing import TYPE_CHECKING, Optional, cast
 
 from paddle_ranker import runtime
+from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.evaluation.options import EvaluateOptions
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import note, option, run_command
+from paddle_ranker.registry import VARIABLE
+
+if TYPE_CHECKING:
+    from paddle_ranker.evaluation.pairs import MeasuredPairs
+    from paddle_ranker.metrics.ranking import Floats
+    from paddle_ranker.model.info import RankerInfo
 
 
 @dataclass(frozen=True)
@@ -25,20 +32,33 @@ def evaluate(options: EvaluatePairwiseOptions) -> None:
     """Print the AUC and the measures per query, with intervals, and the margin loss."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
+
+    parts, pairs, logits = score_measured_pairs(options, "pairwise")
+    print_evaluation(options, pairs, logits, _margin_loss(options, parts.info, pairs, logits))
+
+
+def _margin_loss(
+    options: EvaluatePairwiseOptions, info: RankerInfo, pairs: MeasuredPairs, logits: Floats
+) -> dict[str, float]:
+    """Return the margin loss by its name; nothing, with a note, where no plugin says what loss the ranker learned."""
     from paddle_ranker.evaluation.evaluate import mean_margin_loss
     from paddle_ranker.training.losses.expression import margin_of
 
-    parts, pairs, logits = score_measured_pairs(options, "pairwise")
+    loss = str(info.training.get("loss", "margin_probability"))  # the default is the published checkpoints' loss
+    trained_with = cast(Optional[float], info.training.get("margin"))
+    try:
+        margin, on_probabilities = margin_of(loss, trained_with if options.margin is None else options.margin)
+    except UsageError:
+        note(
+            f"note: no margin_loss: {options.init_from_ckpt} was trained with {quoted(loss)}, whose margin is not "
+            f"known here; {VARIABLE} names the module that adds this loss"
+        )
+        return {}
     queries, _ = pairs.texts("the margin loss")
-    training = parts.info.training
-    loss = str(training.get("loss", "margin_probability"))  # the default is the published checkpoints' loss
-    trained_with = cast(Optional[float], training.get("margin"))
-    margin, on_probabilities = margin_of(loss, trained_with if options.margin is None else options.margin)
     labels = pairs.labels[pairs.candidates]
     # Undo the calibration: the margin was trained on logits that were not calibrated.
-    trained = parts.info.calibration.undo(logits) if parts.info.calibration else logits
-    margin_loss = mean_margin_loss(queries, labels, trained, margin, probabilities=on_probabilities)
-    print_evaluation(options, pairs, logits, {"margin_loss": margin_loss})
+    trained = info.calibration.undo(logits) if info.calibration else logits
+    return {"margin_loss": mean_margin_loss(queries, labels, trained, margin, probabilities=on_probabilities)}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -37,7 +37,7 @@ from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.training.losses.registry import LOSSES
 from tests.conftest import REPOSITORY
 from tests.started import SECONDS, free_ports, get, held_training, post, started, started_server
-from tests.tiny import CONFIG, PAIRS, draw_words, write_encoder, write_ranker
+from tests.tiny import CONFIG, PAIRS, change_json, draw_words, write_encoder, write_ranker
 
 MODULES = (
     "own_loss", "own_measure", "own_engine", "own_format", "own_index", "own_kind", "own_family", "own_endpoints",
@@ -244,6 +244,19 @@ def test_commands_take_what_plugins_add(tmp_path: Path) -> None:
     assert "trained 2 steps" in done.stdout
     without = run(train, "--train_set", "a", "--test_file", "b", "--loss", "squared_hinge", plugins="", cwd=tmp_path)
     assert without.returncode == 2 and "'squared_hinge' is no loss" in without.stderr
+
+
+@pytest.mark.server
+def test_a_ranker_of_a_plugin_s_loss_is_evaluated_with_and_without_the_plugin(tmp_path: Path) -> None:
+    change_json(write_ranker(tmp_path / "ranker") / "ranker.json", training={"loss": "squared_hinge", "margin": 0.5})
+    (tmp_path / "dev.tsv").write_text("水稻\t水稻病害\t1\n水稻\t老年人\t0\n", encoding="utf-8")
+    line = ("-m", "paddle_ranker", "evaluate", "--model", "ranker", "--test", "dev.tsv", "--device", "cpu")
+    done, alike = (run(*line, plugins=plugins, cwd=tmp_path) for plugins in ("own_loss", ""))
+    assert done.returncode == alike.returncode == 0, alike.stderr
+    assert "margin_loss: " in done.stdout and "margin_loss" not in done.stderr
+    assert [line for line in done.stdout.splitlines() if "margin_loss" not in line] == alike.stdout.splitlines()
+    assert "ranker was trained with 'squared_hinge', whose margin is not known here" in alike.stderr
+    assert "PADDLE_RANKER_PLUGINS" in alike.stderr
 
 
 TRAINED = ("--batch_size", "8", "--learning_rate", "1e-3", "--device", "cpu", "--eval_step", "50", "--save_step", "20")

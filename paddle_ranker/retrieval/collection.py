@@ -120,10 +120,13 @@ class Collection:
         return sum(int(np.count_nonzero(mask)) for mask in self._now.allowed(where) or ())
 
     def field_values(self, most: int) -> dict[str, tuple[list[object], bool]]:
-        """Return the values of each field, and whether these are all; of more than `most` bytes in a segment, one."""
+        """Return the values that documents have in each field, and whether these are all.
+
+        Of a segment with more than `most` bytes of a field's values, it is one, which may be a removed document's.
+        """
         found = dict[str, tuple[list[object], bool]]()
         for name in self.fields:
-            some = [part.segment.some_values(name, most) for part in self._now.parts]
+            some = [part.segment.some_values(name, most, part.live) for part in self._now.parts]
             distinct = {repr(value): value for values, _ in some for value in values}
             found[name] = list(distinct.values()), all(are_all for _, are_all in some)
         return found

@@ -14,6 +14,7 @@ A segment's folder holds
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import zlib
@@ -175,11 +176,18 @@ class Segment:
         values: list[object] = json.loads(bytes(self._line_of(field)))
         return values
 
-    def some_values(self, field: str, most: int) -> tuple[list[object], bool]:
-        """Return the values of a field, and whether these are all; of more than `most` bytes of them, one of a kind."""
+    def some_values(self, field: str, most: int, live: Optional[Booleans]) -> tuple[list[object], bool]:
+        """Return the values that live documents have in a field, and whether these are all.
+
+        Of more than `most` bytes of values, one is returned: it tells their kind. live: `[n] bool`; None: all are.
+        """
         line = self._line_of(field)
         if len(line) <= most:
-            return self.values_of(field), True
+            values = self.values_of(field)
+            if live is None or not values:
+                return values, True
+            counts = np.bincount(self.codes_of(field)[live] + 1, minlength=len(values) + 1)[1:]
+            return list(itertools.compress(values, counts)), True
         text = bytes(line[:most]).decode("utf-8", "ignore")
         try:
             return [json.JSONDecoder().raw_decode(text, text.index("[") + 1)[0]], False

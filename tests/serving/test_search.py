@@ -481,6 +481,17 @@ def test_fields_of_many_and_of_long_values_are_described(words: Site, monkeypatc
     assert fields["lang"] == {"type": "string", "values": ["en", "zh"]} and fields["list"] == {"type": "mixed"}
 
 
+def test_values_that_only_removed_documents_have_are_not_offered(words: Site) -> None:
+    langs, more = ["zh", "en", "fr", "zh"], {"only": "here", "both": 1}
+    documents = [Document(f"f{n}", "茶叶", {"lang": one, **(more if n == 2 else {})}) for n, one in enumerate(langs)]
+    assert words.ask("POST", "/v1/documents", {"documents": given(*documents)}).status_code == 200
+    fields = words.ask("GET", "/v1/index").json()["fields"]
+    assert fields["lang"]["values"] == ["en", "fr", "zh"] and fields["only"] == {"type": "string"}
+    assert words.ask("DELETE", "/v1/documents", {"ids": ["f0", "f2"]}).json()["removed"] == 2
+    fields = words.ask("GET", "/v1/index").json()["fields"]
+    assert fields["lang"]["values"] == ["en", "zh"] and not {"only", "both"} & fields.keys()
+
+
 def test_stages_are_counted(site: Site) -> None:
     site.search("水稻", rank_top=3)
     text = site.ask("GET", "/metrics").text

@@ -302,6 +302,8 @@ def _fields(collection: Collection) -> dict[str, dict[str, Any]]:
     """Return what filters can ask for: the type of each field, and its values if they are few."""
     found: dict[str, dict[str, Any]] = {}
     for name, (values, are_all) in collection.field_values(_VALUE_BYTES).items():
+        if are_all and not values:
+            continue  # no document has it any more
         types = {_TYPES.get(type(one), "other") for one in values}
         kind = types.pop() if len(types) == 1 else "number" if types == {"integer", "number"} else "mixed"
         found[name] = {"type": kind}

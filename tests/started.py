@@ -101,6 +101,19 @@ def held_training(module: str, step: int, file: Path) -> list[str]:
     return [sys.executable, "-u", str(script), f"held:{step}:{file}:{module}"]
 
 
+def held_at(module: str, step: int, file: Path, arguments: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
+    """Start a training; return when it has printed the line of `step`, where it waits until `file` is there."""
+    process = subprocess.Popen(
+        [*held_training(module, step, file), *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"global step {step},"):
+            return process
+    raise AssertionError(f"ended before step {step}: {process.communicate()[1]}")
+
+
 @contextlib.contextmanager
 def started(command: Sequence[str], folder: Path, **environment: str) -> Iterator[Started]:
     """Start a command in `folder`, which is made, with variables beside those of the test's own."""

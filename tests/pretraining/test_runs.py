@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from paddle_ranker.training.curve import METRICS_FILE, read_metrics
 from tests.conftest import REPOSITORY
 from tests.pretraining_runs import typed, write_corpus
 from tests.robustness.kill_resume import differences
-from tests.started import held_training
+from tests.started import held_at, run_script
 from tests.training.test_distributed import Launched
 
 pytestmark = pytest.mark.server  # real processes: some seconds each
@@ -31,23 +29,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(arguments: list[str], cwd: Path) -> str:
     """Run the command in a process of its own; return what it printed."""
-    line = [sys.executable, str(SCRIPT), *arguments]
-    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=180)
+    done = run_script("pretraining/train_mlm.py", *arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def kill_at(step: int, arguments: list[str], cwd: Path) -> None:
     """Start the command and kill it with SIGKILL when it has printed the line of `step`."""
-    line = [*held_training("pretraining.train_mlm", step, cwd / "never"), *arguments]  # it waits to be killed
-    process = subprocess.Popen(line, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    for printed in process.stdout:
-        if printed.startswith(f"global step {step},"):
-            process.kill()
-            process.wait()
-            return
-    raise AssertionError(f"ended before step {step}")
+    with held_at("pretraining.train_mlm", step, cwd / "never", arguments, cwd) as process:  # it waits to be killed
+        process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.training.curve import METRICS_FILE, read_metrics
 from tests.conftest import REPOSITORY, commands_here
 from tests.robustness.kill_resume import differences
-from tests.started import SECONDS, until
+from tests.started import SECONDS, run_script, until
 from tests.tiny import HAN, write_encoder, write_ranker
 from tests.training_runs import typed_training
 
@@ -131,12 +131,8 @@ Trained = tuple[Path, str]  # save folder, what the first process printed
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A training in one process, each step of two batches."""
     folder = tmp_path_factory.mktemp("alone") / "checkpoint"
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *training(folder, "--gradient_accumulation_steps", 2)],
-        cwd=data,
-        capture_output=True,
-        text=True,
-        timeout=180,
+    done = run_script(
+        "ernie_matching/train_pairwise.py", *training(folder, "--gradient_accumulation_steps", 2), cwd=data
     )
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
@@ -209,8 +205,8 @@ def test_gradient_descent_in_two_processes_gives_the_parameters_of_one(data: Pat
     # 20 steps without dropout. Small gradients are not clipped and large ones are, by the norm of them all together.
     more = ["--model_name_or_path", "./still", "--learning_rate", 0.05, "--max_grad_norm", 2, "--max_steps", 20]
     options = [*more, "--epochs", 7, "--save_step", 100]
-    line = [sys.executable, ALTERED, "sgd", *training(tmp_path / "alone", *options, "--batch_size", 2 * BATCH_SIZE)]
-    alone = subprocess.run([*map(str, line)], cwd=data, capture_output=True, text=True, timeout=180)
+    line = training(tmp_path / "alone", *options, "--batch_size", 2 * BATCH_SIZE)
+    alone = run_script("tests/altered_training.py", "sgd", *line, cwd=data)
     assert alone.returncode == 0, alone.stderr
     launched = Launched(data, tmp_path / "log", ALTERED, "sgd", *training(tmp_path / "together", *options))
     assert launched.wait() == 0, launched.output

@@ -17,9 +17,9 @@ import pytest
 
 from ernie_matching import train_pairwise
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
-from tests.conftest import REPOSITORY, Call
+from tests.conftest import Call
 from tests.robustness.kill_resume import KillResumeOptions, differences, kill_and_resume
-from tests.started import SECONDS, held_training
+from tests.started import SECONDS, held_at, run_script
 from tests.tiny import HAN, draw_words, write_encoder
 from tests.training_runs import typed_training
 
@@ -68,34 +68,12 @@ def call(data: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> Call:
 def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The save folder of a training that nothing stopped, in a process of its own."""
     folder = tmp_path_factory.mktemp("unbroken") / "checkpoint"
-    done = run(training(folder), data)
+    done = run_script("ernie_matching/train_pairwise.py", *training(folder), cwd=data)
     assert done.returncode == 0, done.stderr
     return folder
 
 
-SCRIPT = str(REPOSITORY / "ernie_matching" / "train_pairwise.py")
-
-
-def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    line = [sys.executable, SCRIPT, *arguments]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=180)
-
-
-def start_until(step: int, go: Path, arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
-    """Start the command; return when it has printed the line of `step`, where it waits until `go` is there."""
-    process = subprocess.Popen(
-        [*held_training("ernie_matching.train_pairwise", step, go), *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(f"global step {step},"):
-            return process
-    raise AssertionError(f"ended before step {step}: {process.communicate()[1]}")
+start_until = partial(held_at, "ernie_matching.train_pairwise")
 
 
 def stopped(save_dir: Path, call: Call) -> None:
@@ -208,7 +186,7 @@ def test_a_disk_that_fills_up_in_the_middle_and_is_emptied(data: Path, tmp_path:
     assert found and int(found.group(2)) < int(found.group(1)), errors
     assert (save_dir / "last").resolve().name == f"model_{found.group(2)}"
     assert not list(save_dir.glob(".unfinished-*"))
-    done = run(training(save_dir, "--resume"), data)
+    done = run_script("ernie_matching/train_pairwise.py", *training(save_dir, "--resume"), cwd=data)
     assert done.returncode == 0, done.stderr
     assert f"resume after step {found.group(2)}," in done.stdout
     assert differences(unbroken, save_dir) == []

@@ -220,7 +220,7 @@ def test_a_resumed_run_needs_no_tokenizer_and_refuses_other_data(data: Path, cal
     assert call(train_mlm.main, *typed(save_dir, "--max_minutes", 1e-9))[0] == 0
     status, _, errors = call(train_mlm.main, *typed(save_dir, "--resume", "--mlm_probability", 0.3))
     assert status == 1 and "options mlm_probability was 0.2, is 0.3" in errors
-    status, _, errors = call(train_mlm.main, *typed(save_dir, "--resume", "--train_files", "eval.txt"))
+    status, _, errors = call(train_mlm.main, *typed(save_dir, "--resume", train_files="eval.txt"))
     assert status == 1 and "content train_files was" in errors
     arguments = typed(save_dir, "--resume")
     place = arguments.index("--tokenizer")
@@ -312,12 +312,12 @@ def test_a_tokenizer_is_trained_and_used(data: Path, call: Call, tmp_path: Path)
         (["--vocab_size", 12], r"vocab_size 12 is smaller than the alphabet: \d+ tokens \(5 special, "),
         (["--special_tokens", "[PAD]", "[CLS]"], r"--special_tokens lacks \[UNK\], \[SEP\], \[MASK\]"),
         (["--special_tokens", "[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"], r"\[PAD\] comes first, as id 0"),
-        (["--files", "gbk2.txt"], "is not UTF-8"),
+        (["gbk2.txt"], "is not UTF-8"),
     ],
 )
 def test_tokenizers_that_cannot_be(data: Path, call: Call, tmp_path: Path, more: list[object], message: str) -> None:
     (data / "gbk2.txt").write_bytes("深度".encode("gbk"))
-    arguments = ["--files", "corpus.txt", "--output_dir", tmp_path / "made", *more]
+    arguments = ["--output_dir", tmp_path / "made", "--files", "corpus.txt", *more]
     status, _, errors = call(train_tokenizer.main, *arguments)
     assert status != 0 and re.search(message, errors), errors
     assert not (tmp_path / "made" / "vocab.txt").exists()

@@ -57,11 +57,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def training(save_dir: Path, *more: object) -> list[str]:
+def training(save_dir: Path, *more: object, **changes: object) -> list[str]:
     """Return the command's options, to be given in the folder `data`; of a name that comes twice the later counts."""
-    return typed_training(
-        save_dir, *more, epochs=EPOCHS, batch_size=BATCH_SIZE, warmup_proportion=0.2, eval_step=4, save_step=3
-    )
+    own = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "warmup_proportion": 0.2, "eval_step": 4, "save_step": 3}
+    return typed_training(save_dir, *more, **{**own, **changes})
 
 
 class Launched:
@@ -302,7 +301,7 @@ def test_a_process_that_fails_ends_all_with_its_error_shown(
 @server
 @pytest.mark.slow
 def test_more_processes_than_examples(data: Path, tmp_path: Path) -> None:
-    arguments = training(tmp_path / "checkpoint", "--train_file", "one.csv")
+    arguments = training(tmp_path / "checkpoint", train_file="one.csv")
     launched = Launched(data, tmp_path / "log", SCRIPT, *arguments)
     ends_with(launched, "train_pairwise.py: error: 1 training examples are too few for 2 processes")
     assert not list((tmp_path / "checkpoint").glob("model_*"))

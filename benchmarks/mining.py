@@ -44,7 +44,7 @@ class FoldsOptions(QualityOptions):
     epochs: int = option(2, help="epochs", minimum=1)
     max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
     max_steps: int = option(0, help="stop every training after so many steps; 0: after the epochs", minimum=0)
-    mine_options: str = option("", help="further options of every mining, as one argument")
+    mine_options: str = option("", help="further options of every mining but the random one, as one argument")
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Mining:
         return rankers.file(
             f"{name}.tsv", mine, "--queries", str(positives), "--corpus", str(rankers.learn), "--output_file", "{out}",
             "--format", "pairs", "--negatives", str(self.options.negatives), "--seed", str(rankers.seed),
-            *self.options.mine_options.split(), *arguments,
+            *(() if name == "random" else self.options.mine_options.split()), *arguments,
         )  # fmt: skip
 
     def _train(self, name: str, rankers: SmallRankers, file: Path) -> Run:

@@ -99,14 +99,21 @@ def test_a_figure_of_the_readme_names_it_too(page: str) -> None:
 
 
 def test_what_changed_since_a_figure_was_measured_is_measured_again() -> None:
-    for entry in figures():
-        now = digest_of(entry.files)
-        assert entry.digest in (OLDER, now), (
-            f"{entry.command} was measured at {entry.commit}; git diff {entry.commit} -- {entry.files} shows what "
-            f"changed since. Measure it again (RESULTS.md has the whole command) and write figures, commit and digest "
-            f"{now} down; or write {OLDER} into {MEASURED.name} and {MARK} into RESULTS.md and both READMEs. Where "
-            "the change cannot move the figure, the new digest is enough"
-        )
+    now = {entry.files: digest_of(entry.files) for entry in figures()}
+    stale = [
+        f"{entry.command} was measured at {entry.commit}; the digest is {now[entry.files]} now; what changed: "
+        f"git diff {entry.commit} -- {entry.files}"
+        for entry in figures()
+        if entry.digest not in (OLDER, now[entry.files])
+    ]
+    assert not stale, "\n".join(
+        [
+            *stale,
+            "Measure these again (RESULTS.md has the whole commands) and write figures, commits and digests down; or "
+            f"write {OLDER} into {MEASURED.name} and {MARK} into RESULTS.md and both READMEs. Where the change cannot "
+            "move the figure, the new digest is enough",
+        ]
+    )
 
 
 def test_a_change_of_one_file_changes_the_digest(tmp_path: Path) -> None:

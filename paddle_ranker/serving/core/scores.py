@@ -112,7 +112,7 @@ class ModelService(ScoringService, Protocol):
     def has_ranker(self) -> bool: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Models:
     """A `ModelService` of a server's slots.
 
@@ -151,8 +151,8 @@ class Models:
 Counting = Callable[[ModelService], AbstractContextManager[ModelService]]
 
 
-class CountedRequest:
-    """A `ModelService` for one request. On exit it counts the request under `protocol` and writes its log line.
+class CountedRequest(Models):
+    """The models of one request. On exit it counts the request under `protocol` and writes its log line.
 
     Args:
         log: log for the line; None: no line is written.
@@ -168,7 +168,9 @@ class CountedRequest:
         log: Optional[JsonLog] = None,
         log_texts: bool = False,
     ):
-        self._service, self._protocol, self._metrics = service, protocol, metrics
+        tower = None if service.tower is None else _CountedTower(self, service.tower)
+        super().__init__(service, tower, service.has_ranker)
+        self._protocol, self._metrics = protocol, metrics
         self._log, self._log_texts = log, log_texts
         self._pairs: Optional[int] = None
         self._texts: Optional[dict[str, list[str]]] = None
@@ -193,26 +195,6 @@ class CountedRequest:
                 texts=self._texts,
             )
 
-    @property
-    def info(self) -> RankerInfo:
-        """See `ScoringService`."""
-        return self._service.info
-
-    @property
-    def limits(self) -> Limits:
-        """See `ScoringService`."""
-        return self._service.limits
-
-    @property
-    def has_ranker(self) -> bool:
-        """See `ModelService`."""
-        return self._service.has_ranker
-
-    @property
-    def tower(self) -> Optional[VectorService]:
-        """See `ModelService`."""
-        return None if self._service.tower is None else _CountedTower(self, self._service.tower)
-
     def note(self, rows: int, **texts: Sequence[str]) -> None:
         """Note what the request asks for: its number of rows, and their texts."""
         self._pairs = rows
@@ -224,14 +206,14 @@ class CountedRequest:
     ) -> Scores:
         """See `ScoringService`."""
         self.note(len(titles), queries=queries, titles=titles)
-        return await self._service.score_pairs(queries, titles, deadline=deadline)
+        return await super().score_pairs(queries, titles, deadline=deadline)
 
     async def score_tokens(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> Scores:
         """See `ScoringService`."""
         self.note(len(input_ids))
-        return await self._service.score_tokens(input_ids, token_type_ids, deadline=deadline)
+        return await super().score_tokens(input_ids, token_type_ids, deadline=deadline)
 
 
 @dataclass(frozen=True)

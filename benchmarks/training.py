@@ -28,7 +28,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
 
 PUBLISHED_LENGTH = 128
-TORCH_INSTALL = "python -m pip install -r requirements/bench.in"
+TORCH_INSTALL = "python -m pip install -r requirements/peers.in"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.registry import run_for_kind
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import RANKER, ModelInfo, RowEncoder, TrainedModel
+from paddle_ranker.model.opened import RANKER_SIGNATURE, ModelInfo, RowEncoder, TrainedModel
 from paddle_ranker.options import ThreadOptions, option, run_command
 
 
@@ -63,7 +63,7 @@ def write_export(model: TrainedModel[ModelInfo, RowEncoder], output: Path, *, on
 
     exported, parities = export_model(model, output, onnx=onnx)
     for engine, parity in parities.items():
-        if model.signature == RANKER:
+        if model.signature == RANKER_SIGNATURE:
             what, rows = "the ranker", "pairs"
             differences = [f"{parity.differences['predict']:.1e} of a probability"]
             differences.append(f"{parity.differences['logit']:.1e} of a logit")

@@ -17,7 +17,7 @@ from paddle_ranker.export.serving_files import EMBEDDING, fetched_alias, variabl
 from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, prefix_of
 from paddle_ranker.model.info import require_kind
 from paddle_ranker.model.kinds import kind_of
-from paddle_ranker.model.opened import RANKER
+from paddle_ranker.model.opened import RANKER_SIGNATURE
 from paddle_ranker.model.recognised import refusal
 from paddle_ranker.options import Options, option, run_command
 
@@ -64,7 +64,7 @@ def export_serving(options: ExportServingOptions, expected_kind: Optional[str] =
     server, client, difference = write_serving(
         exported, Path(options.server_path), Path(options.client_path), feeds, fetches
     )
-    value = "a probability" if exported.signature == RANKER else "a number of a vector"
+    value = "a probability" if exported.signature == RANKER_SIGNATURE else "a number of a vector"
     print(f"parity with {exported.folder}: largest difference {difference:.1e} of {value}")
     named = ", ".join(f"{variable.alias} ({variable.name})" for variable in variables[1])
     print(f"exported for servers: {server.folder}: takes {', '.join(feeds)}, returns {named}")

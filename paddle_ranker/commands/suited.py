@@ -73,7 +73,7 @@ def _open(path: Path, found: Examined) -> str:
     from paddle_ranker.export.quantize import GATES
     from paddle_ranker.model.exported import is_exported
     from paddle_ranker.model.kinds import KINDS, stated_kind
-    from paddle_ranker.model.opened import RANKER
+    from paddle_ranker.model.opened import RANKER_SIGNATURE
     from paddle_ranker.scoring.loading import open_model
 
     stated, began = stated_kind(path), time.perf_counter()
@@ -86,7 +86,7 @@ def _open(path: Path, found: Examined) -> str:
     kind = model.info.kind
     found.facts += _encoder_facts(model.row_encoder)
     found.facts.append(("opens", f"in {time.perf_counter() - began:.1f} s, and computes"))
-    is_ranker, is_tower = model.signature == RANKER, kind == TOWER
+    is_ranker, is_tower = model.signature == RANKER_SIGNATURE, kind == TOWER
     is_member = is_ranker and kind != BLEND and not exported
     has_encoder = is_member or (not exported and kind != BLEND and _has_encoder(path))
     roles = {

@@ -20,7 +20,7 @@ from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import DependencyError, RankerError, in_checkout
 from paddle_ranker.export.onnx_data import move_onnx, save_onnx
 from paddle_ranker.export.parity import Parity, compare
-from paddle_ranker.model.opened import RANKER, Signature
+from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
 
 OPSET = 17  # the first with LayerNormalization as one node
 # It runs in a process of its own, since paddle2onnx aborts the process at an operator that it does not know.
@@ -46,7 +46,7 @@ def require_onnx() -> None:
 def write_onnx(
     program: Path,
     target: Path,
-    signature: Signature = RANKER,
+    signature: Signature = RANKER_SIGNATURE,
     batches: Sequence[Arrays] = (),
     expected: Sequence[Arrays] = (),
     rounding: Optional[Callable[[], dict[str, float]]] = None,

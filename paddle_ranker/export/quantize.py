@@ -38,7 +38,7 @@ from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.exported import ExportedFolder, ExportedRanker
 from paddle_ranker.model.info import BLEND, RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import RANKER, ExportFacts, with_export
+from paddle_ranker.model.opened import RANKER_SIGNATURE, ExportFacts, with_export
 from paddle_ranker.model.recognised import refusal
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.inputs import InputLimits
@@ -233,7 +233,7 @@ def with_onnx(folder: ExportedFolder) -> ExportedFolder:
     batches = list(folder.kind.sample_inputs(folder.row_encoder(), folder.info))
     model = StaticModel(folder.program, folder.parameters, folder.signature)
     parity = write_onnx(folder.program, target, folder.signature, batches, [model.run(batch) for batch in batches])
-    if folder.signature == RANKER:
+    if folder.signature == RANKER_SIGNATURE:
         largest = f"{parity.differences['predict']:.1e} of a probability"
     else:
         largest = f"{max(parity.differences.values()):.1e}"

@@ -23,7 +23,7 @@ from paddle_ranker.export.parity import Parity, checks_of, compare, network_outp
 from paddle_ranker.export.static_model import StaticModel, name_outputs
 from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder
 from paddle_ranker.model.kinds import KINDS, EncoderT, InfoT, ModelKind, kind_of
-from paddle_ranker.model.opened import RANKER, ExportFacts, Signature, TrainedModel, with_export
+from paddle_ranker.model.opened import RANKER_SIGNATURE, ExportFacts, Signature, TrainedModel, with_export
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
@@ -78,7 +78,7 @@ def export_model(
             if onnx:
                 parities["onnxruntime"] = write_onnx(program, target, signature, batches, expected, rounding)
             facts = _facts(temporary, prefix, signature, parities)
-            if signature == RANKER:
+            if signature == RANKER_SIGNATURE:
                 facts["checks"] = checks_of(batches, expected, model.network.configs[0].pad_token_id)
             kind.write_info(temporary, with_export(model.info, facts))
     finally:
@@ -87,7 +87,7 @@ def export_model(
     return ExportedFolder.open(output, prefix), parities
 
 
-def write_static_model(network: nn.Layer, target: Path, signature: Signature = RANKER) -> None:
+def write_static_model(network: nn.Layer, target: Path, signature: Signature = RANKER_SIGNATURE) -> None:
     """Write `network` as `<target>.json` or `<target>.pdmodel`, and `<target>.pdiparams`."""
     network.eval()
     spec = [InputSpec(list(array.shape), array.dtype, array.name) for array in signature.inputs]

@@ -16,7 +16,7 @@ from paddle import inference
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.exported import INPUTS, ExportedFolder, exporting_again, require_readable
-from paddle_ranker.model.opened import RANKER, Signature
+from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
 
 _FETCHED = re.compile(r'"fetch_name_(\d+)"')
 
@@ -33,7 +33,7 @@ class StaticModel:
     Raises `CheckpointError` if Paddle cannot read the files, or the graph has other inputs.
     """
 
-    def __init__(self, program: Path, parameters: Path, signature: Signature = RANKER, threads: int = 1):
+    def __init__(self, program: Path, parameters: Path, signature: Signature = RANKER_SIGNATURE, threads: int = 1):
         require_readable(program, paddle.__version__)
         config = inference.Config(str(program), str(parameters))
         config.disable_glog_info()

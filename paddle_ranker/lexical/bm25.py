@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import DataError
-from paddle_ranker.lexical.tokens import Collection, rarity_of, tokenizer_named
+from paddle_ranker.lexical.tokens import WordStatistics, rarity_of, tokenizer_named
 
 if TYPE_CHECKING:
     from paddle_ranker.metrics.ranking import Floats, Integers
@@ -32,18 +32,18 @@ class BM25:
         self.tokenize = tokenizer_named(tokenizer)
         self.normalised = normalised
         self.k1, self.b = k1, b
-        self.collection = Collection([])
+        self.statistics = WordStatistics([])
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], labels: Optional[Sequence[float]] = None) -> None:
         """Learn token rarity and mean title length from the distinct titles; queries and labels are ignored."""
-        self.collection = Collection(self.tokenize(title) for title in dict.fromkeys(titles))
+        self.statistics = WordStatistics(self.tokenize(title) for title in dict.fromkeys(titles))
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
         """Return one score per pair, `[pairs] float64`, at least 0; if normalised, a title equal to the query has 1.
 
         Raises `DataError` before `fit`, or after it without titles.
         """
-        if not self.collection.size:
+        if not self.statistics.size:
             raise DataError("BM25 knows no titles: call fit with some before score")
         tokenize = lru_cache(maxsize=4096)(self.tokenize)  # a query comes with many titles
         scores = (self.score_tokens(tokenize(query), self.tokenize(title)) for query, title in zip(queries, titles))
@@ -57,9 +57,9 @@ class BM25:
 
     def _score(self, query: Sequence[str], title: Sequence[str]) -> float:
         counts = Counter(title)
-        norm = self.k1 * (1.0 - self.b + self.b * len(title) / self.collection.average_length)
+        norm = self.k1 * (1.0 - self.b + self.b * len(title) / self.statistics.average_length)
         return sum(
-            self.collection.rarity(token) * counts[token] * (self.k1 + 1.0) / (counts[token] + norm)
+            self.statistics.rarity(token) * counts[token] * (self.k1 + 1.0) / (counts[token] + norm)
             for token in query
             if token in counts
         )

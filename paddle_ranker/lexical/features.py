@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from paddle_ranker.encoding.unicode.table import normalise
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.lexical.bm25 import BM25
-from paddle_ranker.lexical.tokens import Collection, letters
+from paddle_ranker.lexical.tokens import WordStatistics, letters
 from paddle_ranker.metrics.logistic import relevant_of
 from paddle_ranker.metrics.ranking import standardised
 
@@ -97,7 +97,7 @@ class LexicalFeatures:
         bm25_bigrams = self._bigrams.score_tokens(query.bigrams, title.bigrams)
         query_words, title_words = set(query.words), set(title.words)
         query_bigrams, title_bigrams = set(query.bigrams), set(title.bigrams)
-        words, bigrams = self._words.collection, self._bigrams.collection
+        words, bigrams = self._words.statistics, self._bigrams.statistics
         run = longest_shared_run(query.letters, title.letters)
         length = max(len(query.letters), 1)
         matches = [place for place, bigram in enumerate(title.bigrams) if bigram in query_bigrams]
@@ -140,9 +140,9 @@ def longest_shared_run(query: str, title: str) -> int:
     return best
 
 
-def _share(tokens: set[str], others: set[str], collection: Collection) -> float:
-    total = sum(map(collection.rarity, tokens))
-    return sum(map(collection.rarity, tokens & others)) / total if total else 0.0
+def _share(tokens: set[str], others: set[str], statistics: WordStatistics) -> float:
+    total = sum(map(statistics.rarity, tokens))
+    return sum(map(statistics.rarity, tokens & others)) / total if total else 0.0
 
 
 def _jaccard(first: set[str], second: set[str]) -> float:

@@ -167,7 +167,7 @@ def rarity_of(count: int, size: int) -> float:
     return math.log(1.0 + (size - count + 0.5) / (count + 0.5))
 
 
-class Collection:
+class WordStatistics:
     """Statistics of a collection for BM25 and the features: how many titles hold each token, and mean title length."""
 
     def __init__(self, titles: Iterable[list[str]]) -> None:

@@ -22,7 +22,7 @@ from paddle_ranker.model.folder import RankerModel, load_single, save_ranker, wr
 from paddle_ranker.model.info import BLEND, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork
-from paddle_ranker.model.opened import RANKER, TrainedModel
+from paddle_ranker.model.opened import RANKER_SIGNATURE, TrainedModel
 
 
 class BlendedNetwork(RankerNetwork):
@@ -93,7 +93,7 @@ def load_blend(folder: Path, options: LoadOptions) -> BlendModel:
     members = [load_single(folder / name, options) for name in names]
     network = BlendedNetwork([member.network for member in members], weights, bias)
     encoder = BlendedPairEncoder([member.row_encoder for member in members])
-    return BlendModel(info, encoder, RANKER, network, tuple(members))
+    return BlendModel(info, encoder, RANKER_SIGNATURE, network, tuple(members))
 
 
 def write_members(folder: Path, blend: BlendModel) -> None:

@@ -25,12 +25,12 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import EXPORT, KINDS, AnyKind, ModelKind, kind_of
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import RANKER, EncoderT, ExportFacts, InfoT, ModelInfo, RowEncoder, Signature
+from paddle_ranker.model.opened import RANKER_SIGNATURE, EncoderT, ExportFacts, InfoT, ModelInfo, RowEncoder, Signature
 from paddle_ranker.model.recognised import STATIC_PARAMETERS, recognise, refusal
 from paddle_ranker.model.recognised import is_exported as is_exported
 from paddle_ranker.storage.untrusted import check_file, memory_bytes
 
-INPUTS, OUTPUTS = RANKER.input_names, RANKER.output_names
+INPUTS, OUTPUTS = RANKER_SIGNATURE.input_names, RANKER_SIGNATURE.output_names
 GRAPH_FORMATS = ("json", "pdmodel")
 EXPORT_SERVING = "paddle-ranker export-serving --model"
 DEFAULTS = LoadOptions()
@@ -166,7 +166,7 @@ ExportedRanker = Exported[RankerInfo, PairRowEncoder]
 def open_exported_ranker(folder: Path, prefix: Optional[str] = None) -> ExportedRanker:
     """Open a ranker's static model; raises `CheckpointError` for any other model, or as `Exported.open` does."""
     found = ExportedFolder.open(folder, prefix)
-    if found.signature != RANKER:
+    if found.signature != RANKER_SIGNATURE:
         raise refusal(found.folder, "an exported ranker")
     # All kinds with a ranker's signature have its info, and encode pairs.
     return cast(ExportedRanker, found)

@@ -26,13 +26,13 @@ from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo, require
 from paddle_ranker.model.info import INFO_FILE as INFO_FILE
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads, load_parameters
-from paddle_ranker.model.opened import RANKER, TrainedModel
+from paddle_ranker.model.opened import RANKER_SIGNATURE, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal, require_parameters
 
 DEFAULTS = LoadOptions()
 PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say
-_MATCH = "match_embeddings.weight"
+_MATCH, _LEXICAL = "match_embeddings.weight", "lexical.idf"
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class RankerModel(TrainedModel[RankerInfo, PairEncoder]):
     dropped_calibration: bool = False
 
 
-def save_ranker(folder: Path, network: RankerNetwork, encoder: PairEncoder, info: RankerInfo) -> None:
+def save_ranker(folder: Path, network: RankerNetwork, row_encoder: PairEncoder, info: RankerInfo) -> None:
     """Write a ranker into an existing folder; call it inside `atomic.new_folder`."""
     save_arrays(network.own_state(), folder / PARAMETERS_FILE)
-    write_encoder(folder, network, encoder)
+    write_encoder(folder, network, row_encoder)
     info.write(folder, network.config)
 
 
-def write_encoder(folder: Path, network: RankerNetwork, encoder: PairEncoder) -> None:
+def write_encoder(folder: Path, network: RankerNetwork, row_encoder: PairEncoder) -> None:
     """Write the tokenizer's files and the encoder's shape into an existing folder."""
-    encoder.save(folder)
+    row_encoder.save(folder)
     write_config(folder, network.config)
 
 
@@ -68,7 +68,17 @@ def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> Ra
 
     Raises `CheckpointError` if anything that the score depends on is missing; no head is initialised at random.
     """
-    return _load(source, options)
+    source = Path(source)
+    stated = _stated(source)
+    if source.is_dir() and not states_head(source):
+        require_parameters(source, RANKER_WANTED)
+    checkpoint = read_checkpoint(source, options.model_name, RANKER_WANTED)
+    info = _described(checkpoint, stated, options, checkpoint.stated_length)
+    if stated is None and "head.weight" not in checkpoint.arrays:
+        raise headless_refusal(checkpoint.file.parent)
+    with_match, with_lexical = _MATCH in checkpoint.arrays, _LEXICAL in checkpoint.arrays
+    info = dataclasses.replace(info, match_embeddings=with_match, lexical_features=with_lexical)
+    return _assembled(checkpoint, info, options.tokenizer)
 
 
 @dataclass(frozen=True)
@@ -93,59 +103,72 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
 
     Raises `CheckpointError` if the encoder is incomplete or does not fit its configuration, or `source` is a blend.
     """
-    return _load(source, options, fresh)
-
-
-def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh] = None) -> RankerModel:
     source = Path(source)
+    stated = _stated(source)
+    checkpoint = read_checkpoint(source, options.model_name, TO_TRAIN)
+    info = _described(checkpoint, stated, options)
+    started = dataclasses.replace(
+        info,
+        kind=fresh.kind,
+        match_embeddings=has_match_embeddings(checkpoint, fresh.match_embeddings),
+        lexical_features=fresh.lexical_features or _LEXICAL in checkpoint.arrays,
+        calibration=None,
+    )
+    model = _assembled(checkpoint, started, options.tokenizer, allow_new=True)
+    return dataclasses.replace(model, dropped_calibration=info.calibration is not None)
+
+
+def _stated(source: Path) -> Optional[RankerInfo]:
+    """Return what the info file of a folder, or beside a parameter file, says; None if there is none.
+
+    Raises `CheckpointError` for the folder of a blend.
+    """
     info = RankerInfo.read(source.parent if source.is_file() else source)
     if info and info.kind == BLEND and source.is_dir():
         raise CheckpointError(f"{source}: a blend of rankers cannot be trained: train a member, and blend again")
-    if fresh is None and source.is_dir() and not states_head(source):
-        require_parameters(source, RANKER_WANTED)
-    checkpoint = read_checkpoint(source, options.model_name, TO_TRAIN if fresh else RANKER_WANTED)
+    return info
+
+
+def _described(
+    checkpoint: Checkpoint, stated: Optional[RankerInfo], options: LoadOptions, length: Optional[int] = None
+) -> RankerInfo:
+    """Return what a checkpoint's info file states, or else what a published one is, with the length of `options`.
+
+    length: tokens of a pair, where no info file states them; None: as published checkpoints have
+
+    Raises `CheckpointError` if the checkpoint is of another kind than `options` expect.
+    """
     published_kind = next((PUBLISHED_HEADS[name] for name in PUBLISHED_HEADS if name in checkpoint.unnamed), None)
-    length = checkpoint.stated_length if fresh is None and checkpoint.stated_length else PUBLISHED_MAX_SEQ_LENGTH
-    stated = info.kind if info else published_kind
-    if stated:
-        require_kind(checkpoint.file.parent if info else checkpoint.file, stated, options.expected_kind)
-    if fresh is None and info is None and "head.weight" not in checkpoint.arrays:
-        raise headless_refusal(checkpoint.file.parent)
+    kind = stated.kind if stated else published_kind
+    if kind:
+        require_kind(checkpoint.file.parent if stated else checkpoint.file, kind, options.expected_kind)
+    longest = min(length or PUBLISHED_MAX_SEQ_LENGTH, checkpoint.config.longest_pair)
     with_match = _MATCH in checkpoint.arrays
-    if fresh is not None:
-        with_match = has_match_embeddings(checkpoint, fresh.match_embeddings)
-    with_lexical = (fresh is not None and fresh.lexical_features) or "lexical.idf" in checkpoint.arrays
-    info = info or RankerInfo(
-        kind=published_kind or "pairwise",
-        max_seq_length=min(length, checkpoint.config.longest_pair),
-        match_embeddings=with_match,
-    )
-    info = dataclasses.replace(
-        info,
-        kind=fresh.kind if fresh else info.kind,
-        match_embeddings=with_match,
-        lexical_features=with_lexical,
-        max_seq_length=options.max_seq_length or info.max_seq_length,
-    )
+    info = stated or RankerInfo(published_kind or "pairwise", max_seq_length=longest, match_embeddings=with_match)
+    return dataclasses.replace(info, max_seq_length=options.max_seq_length or info.max_seq_length)
+
+
+def _assembled(checkpoint: Checkpoint, info: RankerInfo, tokenizer: str, allow_new: bool = False) -> RankerModel:
+    """Return a checkpoint's row encoder and network, with the parts that `info` states.
+
+    allow_new: for training: parts that the checkpoint lacks are made anew, and nothing is shared with its file
+    """
+    with_match, with_lexical = info.match_embeddings, info.lexical_features
     try:
-        pair_encoder = checkpoint.pair_encoder(info.max_seq_length, options.tokenizer)
+        pair_encoder = checkpoint.pair_encoder(info.max_seq_length, tokenizer)
         never_match = never_match_ids(pair_encoder)
         spelling = pair_encoder.spelling() if with_match or with_lexical else None
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from error
     lexical = LexicalHead(checkpoint.config.vocab_size, never_match, spelling) if with_lexical else None
-    encoder, new_parts = encoder_of(checkpoint, need_pooler=fresh is None, share=fresh is None)
+    encoder, new_parts = encoder_of(checkpoint, need_pooler=not allow_new, share=not allow_new)
     compares = (never_match, spelling) if with_match else (None, None)
     network = RankerNetwork(checkpoint.config, compares[0], lexical, encoder=encoder, spelling=compares[1])
     try:
-        new_parts = sorted([*new_parts, *load_heads(network, checkpoint.arrays, allow_new=fresh is not None)])
+        new_parts = sorted([*new_parts, *load_heads(network, checkpoint.arrays, allow_new=allow_new)])
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from error
-    drops_calibration = fresh is not None and info.calibration is not None
-    if drops_calibration:
-        info = dataclasses.replace(info, calibration=None)
-    folded = has_two_class_head(checkpoint.unnamed)
-    return RankerModel(info, pair_encoder, RANKER, network, new_parts, folded, drops_calibration)
+    return RankerModel(info, pair_encoder, RANKER_SIGNATURE, network, new_parts, has_two_class_head(checkpoint.unnamed))
 
 
 def has_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:

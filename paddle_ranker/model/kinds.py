@@ -20,7 +20,7 @@ from paddle_ranker.model.families import make_pair_encoder
 from paddle_ranker.model.hugging_face.read import states_head
 from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import RANKER, ModelInfo, RowEncoder, Signature, TrainedModel
+from paddle_ranker.model.opened import RANKER_SIGNATURE, ModelInfo, RowEncoder, Signature, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.recognised import FOLDERS, FolderKind
@@ -134,7 +134,7 @@ def is_ranker(folder: Path) -> bool:
     """Return whether a folder states the kind of a ranker, or states none, as published rankers and encoders do."""
     kind = kind_of(folder)
     info = kind.read_info(folder)
-    return info is None or kind.signature(info) == RANKER
+    return info is None or kind.signature(info) == RANKER_SIGNATURE
 
 
 def stated_kind(source: Path) -> Optional[str]:
@@ -176,7 +176,7 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
 
     def signature(self, info: RankerInfo) -> Signature:
         """Return what every ranker takes and returns."""
-        return RANKER
+        return RANKER_SIGNATURE
 
     def static_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> nn.Layer:
         """Return a network that returns the probability, calibrated if the ranker is, and the logit."""

@@ -59,7 +59,7 @@ TOKENS = (ArraySpec("input_ids", "int64", (None, None)), ArraySpec("token_type_i
 LOGIT = "logit"
 
 # A ranker returns the probability, calibrated if the ranker is, and the logit, which is never calibrated.
-RANKER = Signature(
+RANKER_SIGNATURE = Signature(
     TOKENS,
     (
         ArraySpec("predict", "float32", (None, 1), tolerance=1e-5),

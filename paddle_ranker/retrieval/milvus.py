@@ -60,7 +60,7 @@ def load_pymilvus() -> ModuleType:
     return module
 
 
-class Found(NamedTuple):
+class MilvusHits(NamedTuple):
     """The keys and products, `[found]` each, of what Milvus found for a query, best first, and the texts."""
 
     keys: list[int]
@@ -121,7 +121,7 @@ class MilvusRows:
         self._call(lambda: self._client.flush(self._name))
         self._call(lambda: self._client.load_collection(self._name))
 
-    def nearest(self, queries: Vectors, k: int) -> list[Found]:
+    def nearest(self, queries: Vectors, k: int) -> list[MilvusHits]:
         """Return what is found for each query."""
         fields = ["text"] if self._texts else ["key"]
         found = self._call(
@@ -130,7 +130,7 @@ class MilvusRows:
             )
         )
         return [
-            Found(
+            MilvusHits(
                 [int(hit["key"]) for hit in hits],
                 [float(hit["distance"]) for hit in hits],
                 [hit["entity"].get("text", "") for hit in hits] if self._texts else [],

@@ -20,7 +20,7 @@ from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.export.static_model import StaticModel, write_serving_model
 from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedRanker
 from paddle_ranker.model.kinds import TrainedRanker
-from paddle_ranker.model.opened import RANKER
+from paddle_ranker.model.opened import RANKER_SIGNATURE
 from tests.export_cases import CALIBRATION, CASES, IS_MODERN, WRITES_ONNX, Exports, network_logits
 from tests.tiny import PAIRS, QUERIES, TITLES, VOCABULARY
 
@@ -186,7 +186,7 @@ def test_a_logit_is_held_to_what_float32_can_hold_and_a_probability_to_its_toler
         def run(given: Arrays) -> Arrays:
             return {name: array[: len(given[INPUTS[0]])] + moved.get(name, 0.0) for name, array in expected.items()}
 
-        compare([expected], [batch], run, RANKER, "it", lambda: dict.fromkeys(OUTPUTS, 1e-4))
+        compare([expected], [batch], run, RANKER_SIGNATURE, "it", lambda: dict.fromkeys(OUTPUTS, 1e-4))
 
     found(logit=3e-4)
     found(predict=9e-6)
@@ -205,4 +205,4 @@ def test_what_differs_by_little_is_no_number_or_of_another_shape_is_seen() -> No
     )
     for arrays in found:
         with pytest.raises(RankerError, match="it does not score as the ranker does"):
-            compare([expected], [batch], lambda given, arrays=arrays: arrays, RANKER, "it")  # type: ignore[misc]
+            compare([expected], [batch], lambda given, arrays=arrays: arrays, RANKER_SIGNATURE, "it")  # type: ignore[misc]

@@ -79,7 +79,7 @@ numpy.savez(f"{sys.argv[1]}/expected.npz", **{name: value.float().numpy() for na
 def test_what_torch_writes(tmp_path: Path) -> None:
     # In a process of its own: torch and Paddle bring runtime libraries that need not agree.
     if subprocess.run([sys.executable, "-c", "import torch"], capture_output=True).returncode:
-        pytest.skip("needs torch: pip install -r requirements/bench.in")
+        pytest.skip("needs torch: pip install -r requirements/peers.in")
     subprocess.run([sys.executable, "-c", TORCH, str(tmp_path)], check=True)
     expected = np.load(tmp_path / "expected.npz")
     for name in ("zip", "legacy"):

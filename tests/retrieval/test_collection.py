@@ -49,7 +49,7 @@ def expected(documents: Sequence[Document], query: str, k: int, by: str) -> tupl
     """Work the answer out from all documents, in their order."""
     if by == "words":
         formula = BM25("mixed", normalised=False)
-        formula.collection = type(formula.collection)(words_and_bigrams(one.text) for one in documents)
+        formula.statistics = type(formula.statistics)(words_and_bigrams(one.text) for one in documents)
         scores = formula.score([query] * len(documents), [one.text for one in documents])
     else:
         scores = (vectors_of([one.text for one in documents]) @ vectors_of([query])[0]).astype(float)

@@ -23,7 +23,7 @@ from paddle_ranker import Ranker
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError, UsageError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import RANKER
+from paddle_ranker.model.opened import RANKER_SIGNATURE
 from paddle_ranker.scoring.engines import registry
 from paddle_ranker.scoring.engines.base import Pool
 from paddle_ranker.scoring.engines.inputs import InputLimits
@@ -310,7 +310,7 @@ def test_a_device_and_a_precision_that_are_not_there_are_refused(
 
 @unit
 def test_the_ids_of_a_blend_are_held_against_their_own_member_s_vocabulary() -> None:
-    limits = InputLimits(RANKER, [CONFIG, dataclasses.replace(CONFIG, vocab_size=20)])
+    limits = InputLimits(RANKER_SIGNATURE, [CONFIG, dataclasses.replace(CONFIG, vocab_size=20)])
     ids, types = np.array([[1, 60, 2, 1, 19, 2]]), np.array([[0, 1, 1, 2, 3, 3]])
     limits.check({"input_ids": ids, "token_type_ids": types})
     with pytest.raises(DataError, match=r"input_ids\[0, 4\] is 20: the vocabulary's ids are 0 to 19"):

@@ -17,7 +17,7 @@ from paddle_ranker import Ranker
 from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import RANKER
+from paddle_ranker.model.opened import RANKER_SIGNATURE
 from paddle_ranker.options import AUTO_DEVICE, DeviceOptions
 from paddle_ranker.scoring.cascade import Cascade
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -81,7 +81,7 @@ def test_a_count_is_a_whole_number(ranker: Ranker, wrong: Any) -> None:
         Cascade(ranker, ranker).rank("q", ["t"], top_k=wrong)
     with pytest.raises(UsageError, match=f"depth {refused} 1 on"):
         Cascade(ranker, ranker, depth=wrong)
-    loaded = ScoringModel(ranker.info, ranker.row_encoder, RANKER, ranker.scorer.engine)
+    loaded = ScoringModel(ranker.info, ranker.row_encoder, RANKER_SIGNATURE, ranker.scorer.engine)
     with pytest.raises(UsageError, match=f"batch_size {refused} 1 on"):
         Ranker(loaded, wrong)
     if wrong != 0:

@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.model.opened import RANKER, Signature
+from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
 from paddle_ranker.scoring.engines.inputs import InputLimits
 
 
@@ -26,7 +26,9 @@ class DygraphEngine:
     name = "dygraph"
     precision = "fp32"
 
-    def __init__(self, network: nn.Layer, signature: Signature = RANKER, outputs: Optional[Sequence[str]] = None):
+    def __init__(
+        self, network: nn.Layer, signature: Signature = RANKER_SIGNATURE, outputs: Optional[Sequence[str]] = None
+    ):
         self.network = network
         self.limits = InputLimits(signature, network.configs)
         self._inputs = signature.input_names

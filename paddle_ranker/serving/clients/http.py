@@ -26,11 +26,11 @@ from paddle_ranker.serving.core.faults import ERROR_HEADER, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, stated_milliseconds
 from paddle_ranker.serving.core.validation import validated
-from paddle_ranker.serving.http.rerank_formats import PROTOCOLS
+from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
 
-_RERANK = PROTOCOLS["cohere"]
+_RERANK = RERANK_PROTOCOLS["cohere"]
 _PATH = f"/{GENERAL_SERVICE.rpartition('.')[2]}/inference"
 
 

@@ -30,7 +30,7 @@ from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.validation import validated
-from paddle_ranker.serving.http.rerank_formats import COSTS, PROTOCOLS, protocol_of
+from paddle_ranker.serving.http.rerank_formats import COSTS, RERANK_PROTOCOLS, protocol_of
 from paddle_ranker.storage.atomic import cache_folder
 
 _LEAST = 2.0**-24  # nearest to 0 and 1 that a probability is taken for: a logit of 16.6
@@ -71,7 +71,7 @@ class HttpTeacher:
         self._url = options.teacher_url or ""
         self._where = self._url.partition("?")[0]
         self._name = _protocol_name(options)
-        self._protocol = PROTOCOLS[self._name]
+        self._protocol = RERANK_PROTOCOLS[self._name]
         if options.teacher_model is not None and not self._protocol.has_model:
             raise UsageError(f"--teacher_model: requests of {self._protocol.what} name no model")
         self._key = options.teacher_key()
@@ -245,7 +245,7 @@ def _protocol_name(options: TeacherOptions) -> str:
     parts = urlsplit(options.teacher_url or "")
     name = protocol_of(parts.hostname or "", parts.path)
     if name is None:
-        known = "; ".join(f"{name}: {protocol.what}" for name, protocol in PROTOCOLS.items())
+        known = "; ".join(f"{name}: {protocol.what}" for name, protocol in RERANK_PROTOCOLS.items())
         raise UsageError(
             f"--teacher_url: the path {brief(parts.path or '/')} shows no protocol: add one (/rerank, /v1/rerank, "
             f"/v2/rerank), or name one by --teacher_protocol ({known})"

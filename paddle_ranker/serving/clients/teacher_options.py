@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import Options, option
 from paddle_ranker.options.declare import fields_of, shown_name
-from paddle_ranker.serving.http.rerank_formats import PROTOCOLS
+from paddle_ranker.serving.http.rerank_formats import RERANK_PROTOCOLS
 
 AUTO = "auto"
 KEY_VARIABLE = "PADDLE_RANKER_TEACHER_KEY"
@@ -34,7 +34,7 @@ class TeacherOptions(Options):
     teacher_protocol: str = option(
         AUTO,
         help="whose requests are sent; auto: by the URL's host and the end of its path",
-        choices=(AUTO, *PROTOCOLS),
+        choices=(AUTO, *RERANK_PROTOCOLS),
     )
     teacher_model: Optional[str] = option(None, help="the model's name in the requests")
     teacher_scores: str = option(

@@ -16,7 +16,7 @@ LIMITS = ("hits", "depth", "queue_searches", "documents")
 
 
 @dataclass(frozen=True)
-class IndexOptions(Limits):
+class IndexSlotOptions(Limits):
     """Options of a server that searches an index, and the limits of its requests beside those of all requests."""
 
     index: Optional[Path] = option(  # noqa: RUF009

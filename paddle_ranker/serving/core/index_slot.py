@@ -22,7 +22,7 @@ from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
-from paddle_ranker.serving.core.index_options import IndexOptions
+from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.search_log import SearchLog
 from paddle_ranker.serving.core.slots import Served, Slot
 from paddle_ranker.serving.core.tower_slot import ServedTower
@@ -75,7 +75,7 @@ class IndexSlot(Slot[ServedIndex]):
 
     has_queue = False
 
-    def __init__(self, config: ServeConfig, options: IndexOptions):
+    def __init__(self, config: ServeConfig, options: IndexSlotOptions):
         super().__init__(config.limits, "index", options.index)
         self.options = options
         self._threads = WorkQueue(max(2, usable_cores()), "index")

@@ -66,7 +66,7 @@ class ScoringService(Protocol):
         ...
 
 
-class Vectors(NamedTuple):
+class TextVectors(NamedTuple):
     """Each text's vector, `[n, size]` float32, and the token count of all texts together, including special tokens."""
 
     vectors: Array
@@ -84,7 +84,7 @@ class VectorService(Protocol):
 
     async def vectors(
         self, texts: Sequence[str], *, is_query: bool = False, deadline: Optional[float] = None, field: str = "text"
-    ) -> Vectors:
+    ) -> TextVectors:
         """Return the vectors of texts of a collection, or of queries; raises what `score_pairs` raises.
 
         Args:
@@ -94,7 +94,7 @@ class VectorService(Protocol):
 
     async def token_vectors(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
-    ) -> Vectors:
+    ) -> TextVectors:
         """Return the vectors of encoded texts, int64 `[n, length]` each; raises what `score_tokens` raises."""
         ...
 
@@ -233,13 +233,13 @@ class _CountedTower:
 
     async def vectors(
         self, texts: Sequence[str], *, is_query: bool = False, deadline: Optional[float] = None, field: str = "text"
-    ) -> Vectors:
+    ) -> TextVectors:
         self.request.note(len(texts), texts=texts)
         return await self.service.vectors(texts, is_query=is_query, deadline=deadline, field=field)
 
     async def token_vectors(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
-    ) -> Vectors:
+    ) -> TextVectors:
         self.request.note(len(input_ids))
         return await self.service.token_vectors(input_ids, token_type_ids, deadline=deadline)
 

@@ -25,7 +25,7 @@ from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.vector_search import EXACT
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.index_options import IndexOptions
+from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
@@ -61,7 +61,7 @@ class Query:
 
 
 @dataclass
-class Found:
+class SearchOutcome:
     """What a search found.
 
     text: of the query, as much as is used
@@ -139,7 +139,7 @@ class _Read:
         return len(self.text) if self._encoder is None else self._encoder.characters_of(self.text, self._kept)
 
 
-class Searcher:
+class SearchPipeline:
     """Searches with the slots of a server.
 
     Args:
@@ -163,7 +163,7 @@ class Searcher:
         """Return the names by which this server can search an index."""
         return tuple(name for name in index.collection.searchers if name != VECTORS or self.tower is not None)
 
-    async def search(self, query: Query, stated: Optional[float]) -> Found:
+    async def search(self, query: Query, stated: Optional[float]) -> SearchOutcome:
         """Search; `stated` is the caller's deadline, see `Slot.deadline`. Raises `Fault`."""
         began, deadline = time.monotonic(), self.index.deadline(stated)
         self.index.begin()
@@ -194,7 +194,7 @@ class Searcher:
             return _Read(text)
         return await self.index.run(_Read.of, text, encoders, deadline=deadline)
 
-    async def _recall(self, query: Query, deadline: float) -> Found:
+    async def _recall(self, query: Query, deadline: float) -> SearchOutcome:
         """Ask all searchers at once, and fuse what they find."""
         index, took = await self.index.current(deadline), dict[str, float]()
         names = self._chosen(index, query.use)
@@ -239,7 +239,7 @@ class Searcher:
         found = await self.tower.vectors([text], is_query=True, deadline=deadline, field="query")
         return comparable(found.vectors, self.tower.info)
 
-    async def _rank(self, query: Query, found: Found, top: Sequence[int], deadline: float, read: _Read) -> None:
+    async def _rank(self, query: Query, found: SearchOutcome, top: Sequence[int], deadline: float, read: _Read) -> None:
         """Order the first documents by the ranker; leave them where that would be late, unless the server refuses."""
         assert self.ranker is not None
         most = self.ranker.limits.characters  # of an index that was built elsewhere; a ranker reads far less
@@ -268,7 +268,7 @@ def _timed(
     took: dict[str, float],
     index: ServedIndex,
     query: Query,
-    options: IndexOptions,
+    options: IndexSlotOptions,
     name: str,
     asked: Union[Sequence[str], Vectors],
 ) -> Hits:
@@ -285,7 +285,7 @@ def _timed(
 
 def _fused(
     query: Query, index: ServedIndex, hits: Mapping[str, Hits], fusion: Fusion, took: dict[str, float], exact: bool
-) -> Found:
+) -> SearchOutcome:
     """Return the fused list, with the documents that are ranked or shown."""
     began = time.monotonic()
     candidates = Candidates.of(hits)
@@ -295,10 +295,10 @@ def _fused(
     took["fuse"] = _since(began)
     wanted = dict.fromkeys([*order[: query.rank_top], *order[query.offset : query.offset + query.top_k]])
     documents = index.collection.documents_of([candidates.ids[place] for place in wanted])
-    return Found(query.text, index, candidates, fusion, scores, order, ranks, took, exact, documents)
+    return SearchOutcome(query.text, index, candidates, fusion, scores, order, ranks, took, exact, documents)
 
 
-def _reorder(found: Found, top: Sequence[int], scores: Scores) -> None:
+def _reorder(found: SearchOutcome, top: Sequence[int], scores: Scores) -> None:
     ids = [found.candidates.ids[place] for place in top]
     shares = found.fusion.shares(found.candidates)[list(top)] if found.fusion.recall_weight else np.zeros(len(top))
     order = by_score(scores.logits + found.fusion.recall_weight * shares, ids)

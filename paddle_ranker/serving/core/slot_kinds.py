@@ -23,7 +23,7 @@ from paddle_ranker.options import Options
 from paddle_ranker.registry import Registry
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
-from paddle_ranker.serving.core.index_options import INDEX, LIMITS, IndexOptions
+from paddle_ranker.serving.core.index_options import INDEX, LIMITS, IndexSlotOptions
 from paddle_ranker.serving.core.tower_options import TOWER
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _ranker_slot(config: ServeConfig) -> Slot[Served]:
 def _index_slot(config: ServeConfig) -> Slot[Served]:
     from paddle_ranker.serving.core.index_slot import IndexSlot
 
-    return IndexSlot(config, config if isinstance(config, IndexOptions) else IndexOptions())
+    return IndexSlot(config, config if isinstance(config, IndexSlotOptions) else IndexSlotOptions())
 
 
 def _needs_paddle(config: ServeConfig) -> bool:
@@ -152,4 +152,6 @@ SLOTS.add(
         RANKER, "model", ServeConfig, _ranker_slot, ("pairwise", "cross_encoder", BLEND), needs_paddle=_needs_paddle
     ),
 )
-SLOTS.add(INDEX, SlotKind(INDEX, "index", IndexOptions, _index_slot, limits=LIMITS, needs_paddle=lambda config: False))
+SLOTS.add(
+    INDEX, SlotKind(INDEX, "index", IndexSlotOptions, _index_slot, limits=LIMITS, needs_paddle=lambda config: False)
+)

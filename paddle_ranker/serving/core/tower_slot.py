@@ -25,7 +25,7 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.jobs import Check, Texts
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.scores import Vectors
+from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.serving.core.tower_options import TowerOptions
@@ -165,7 +165,7 @@ class TowerSlot(Slot[ServedTower]):
         deadline: Optional[float] = None,
         field: str = "text",
         check_lengths: Optional[Check] = None,
-    ) -> Vectors:
+    ) -> TextVectors:
         """Return the vectors of texts; see `VectorService`.
 
         Args:
@@ -180,7 +180,7 @@ class TowerSlot(Slot[ServedTower]):
 
     async def token_vectors(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
-    ) -> Vectors:
+    ) -> TextVectors:
         """Return the vectors of `[n, length]` arrays; see `VectorService`."""
         served = self.ready()
         check_matrices(input_ids, token_type_ids)
@@ -197,9 +197,9 @@ class TowerSlot(Slot[ServedTower]):
         texts: Optional[Texts] = None,
         columns: Optional[Columns] = None,
         check: Optional[Check] = None,
-    ) -> Vectors:
+    ) -> TextVectors:
         job = await computed(served.batcher, size, self.deadline(deadline), texts=texts, columns=columns, check=check)
-        return Vectors(job.outputs[VECTOR], job.tokens)
+        return TextVectors(job.outputs[VECTOR], job.tokens)
 
 
 def _encoded(

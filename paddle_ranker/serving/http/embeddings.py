@@ -20,7 +20,7 @@ from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json, number_lists
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.scores import Vectors
+from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.core.validation import refusal
 from paddle_ranker.serving.http.exchange import SHARE, deadline_of, json_bytes, read_body
@@ -142,7 +142,7 @@ class Embedder:
         dimensions: Optional[int],
         cuts: bool,
         number_bytes: int,
-    ) -> Vectors:
+    ) -> TextVectors:
         state, info = request.scope["state"], self._tower.info
         texts = [given] if isinstance(given, str) else given
         state["pairs"] = len(texts)
@@ -161,7 +161,7 @@ class Embedder:
         if dimensions in (None, info.size):
             return found
         nested = found.vectors[:, :dimensions]
-        return Vectors(normalised(nested) if info.normalize else nested, found.tokens)
+        return TextVectors(normalised(nested) if info.normalize else nested, found.tokens)
 
 
 class _LengthCheck:

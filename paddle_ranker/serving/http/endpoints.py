@@ -118,7 +118,7 @@ class _Search(Endpoint):
         from paddle_ranker.serving.core.index_slot import IndexSlot
         from paddle_ranker.serving.core.index_writing import IndexWriter
         from paddle_ranker.serving.core.ranker_slot import RankerSlot
-        from paddle_ranker.serving.core.searching import Searcher
+        from paddle_ranker.serving.core.searching import SearchPipeline
         from paddle_ranker.serving.core.tower_slot import TowerSlot
         from paddle_ranker.serving.http import documents, feedback, page, search
 
@@ -127,7 +127,7 @@ class _Search(Endpoint):
         ranker = slots.of(RANKER, RankerSlot) if RANKER in slots else None
         return [
             *page.routes(),
-            *search.routes(Searcher(index, tower, ranker), keep_texts=config.log_texts),
+            *search.routes(SearchPipeline(index, tower, ranker), keep_texts=config.log_texts),
             *documents.routes(index, IndexWriter(index, tower)),
             *feedback.routes(index.log, index, range(index.options.highest_label + 1)),
         ]

@@ -1,6 +1,6 @@
 """Rerank requests and answers over HTTP: the names that the server reads and writes, and that its clients do.
 
-`PROTOCOLS` says what each service's clients ask and how its answers are read.
+`RERANK_PROTOCOLS` says what each service's clients ask and how its answers are read.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class RerankProtocol:
 
 
 _OWN_TEXTS = {"return_documents": False}
-PROTOCOLS: Mapping[str, RerankProtocol] = {
+RERANK_PROTOCOLS: Mapping[str, RerankProtocol] = {
     "cohere": RerankProtocol(
         "Cohere v2", RerankRequest, {}, RankedAnswer, "results",
         paths=("/v2/rerank",),
@@ -168,8 +168,10 @@ COSTS = (
 
 def protocol_of(host: str, path: str) -> Optional[str]:
     """Return the name of the protocol that a URL's host, or else its path, stands for; None if neither is known."""
-    for name, protocol in PROTOCOLS.items():
+    for name, protocol in RERANK_PROTOCOLS.items():
         if any(host == end or host.endswith(f".{end}") for end in protocol.hosts):
             return name
-    ends = [(len(end), name) for name, protocol in PROTOCOLS.items() for end in protocol.paths if path.endswith(end)]
+    ends = [
+        (len(end), name) for name, protocol in RERANK_PROTOCOLS.items() for end in protocol.paths if path.endswith(end)
+    ]
     return max(ends)[1] if ends else None

@@ -25,7 +25,7 @@ from paddle_ranker.serving.core.index_options import LIMITS
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown
-from paddle_ranker.serving.core.searching import Found, Query, Searcher
+from paddle_ranker.serving.core.searching import Query, SearchOutcome, SearchPipeline
 from paddle_ranker.serving.core.validation import refusal, validated
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
@@ -66,17 +66,17 @@ class SearchRoutes:
     """The handlers of the routes.
 
     Args:
-        searcher: searches.
+        pipeline: searches.
         keep_texts: put the query into the request's state, for the log.
     """
 
-    def __init__(self, searcher: Searcher, *, keep_texts: bool = False):
-        self._searcher, self._keep_texts = searcher, keep_texts
+    def __init__(self, pipeline: SearchPipeline, *, keep_texts: bool = False):
+        self._pipeline, self._keep_texts = pipeline, keep_texts
         self._request = TypeAdapter(SearchRequest)
 
     async def search(self, request: Request) -> Response:
         """Answer `POST /v1/search`."""
-        deadline, limits = deadline_of(request), self._searcher.index.limits
+        deadline, limits = deadline_of(request), self._pipeline.index.limits
         body = await read_body(request, limits.request_bytes)
         asked = await apart(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
         return await self._search(request, asked)
@@ -86,12 +86,12 @@ class SearchRoutes:
         return await self._search(request, _of_address(request.query_params))
 
     async def _search(self, request: Request, asked: SearchRequest) -> Response:
-        state, index, deadline = request.scope["state"], self._searcher.index, deadline_of(request)
+        state, index, deadline = request.scope["state"], self._pipeline.index, deadline_of(request)
         if self._keep_texts:
             state["texts"] = {"query": asked.query}
         if asked.filter or asked.fields:
             await index.current(index.deadline(deadline))  # others may have added documents with more fields
-        found = await self._searcher.search(self._query(asked), deadline)
+        found = await self._pipeline.search(self._query(asked), deadline)
         hits = await index.run(hits_of, asked, found, deadline=index.deadline(deadline))
         content = self._answer(asked, found, hits)
         self._log(asked, found, content)
@@ -101,13 +101,13 @@ class SearchRoutes:
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""
-        index, ranker = self._searcher.index, self._searcher.ranker
+        index, ranker = self._pipeline.index, self._pipeline.ranker
         deadline = index.deadline(deadline_of(request))
         served = await index.current(deadline)
-        tower = self._searcher.tower
+        tower = self._pipeline.tower
         content = {
             **served.stated,
-            "searchers": self._searcher.searchers(served),
+            "searchers": self._pipeline.searchers(served),
             "fusions": list(FUSIONS),
             "fusion": served.fusion.method,
             "tower": None if tower is None else tower.name,
@@ -121,7 +121,7 @@ class SearchRoutes:
         return answer(request, to_json(content), "application/json")
 
     def _query(self, asked: SearchRequest) -> Query:
-        limits, options = self._searcher.index.limits, self._searcher.index.options
+        limits, options = self._pipeline.index.limits, self._pipeline.index.options
         text = asked.query[: limits.characters]  # much more than is read
         limits.check_text(text, "query")
         if not text.strip():
@@ -137,7 +137,7 @@ class SearchRoutes:
         ):
             if given > most:
                 raise Fault(TOO_LARGE, f"is {given:,}, at most {most:,} are allowed", field=name)
-        fields = self._searcher.index.ready().collection.fields
+        fields = self._pipeline.index.ready().collection.fields
         there = [TEXT, *fields]
         for name in asked.fields or ():
             _check_field(name, there, "fields")
@@ -155,17 +155,17 @@ class SearchRoutes:
             asked.min_probability,
         )
 
-    def _log(self, asked: SearchRequest, found: Found, content: dict[str, Any]) -> None:
-        log = self._searcher.index.log
+    def _log(self, asked: SearchRequest, found: SearchOutcome, content: dict[str, Any]) -> None:
+        log = self._pipeline.index.log
         if log is not None:
-            versions = self._searcher.versions(found.index)
+            versions = self._pipeline.versions(found.index)
             parameters = asked.model_dump(exclude={"query"}, exclude_none=True)
             shown = [_shown(hit) for hit in content["hits"]]
-            query = asked.query[: self._searcher.index.limits.characters]
+            query = asked.query[: self._pipeline.index.limits.characters]
             log.search(SearchLine(content["search_id"], query, versions, shown, parameters))
 
-    def _answer(self, asked: SearchRequest, found: Found, hits: list[dict[str, Any]]) -> dict[str, Any]:
-        ranker = self._searcher.ranker
+    def _answer(self, asked: SearchRequest, found: SearchOutcome, hits: list[dict[str, Any]]) -> dict[str, Any]:
+        ranker = self._pipeline.ranker
         content: dict[str, Any] = {
             "query": asked.query,
             "model": None if ranker is None else ranker.name,
@@ -188,7 +188,7 @@ def _shown(hit: dict[str, Any]) -> Shown:
     return Shown(hit["id"], {name: one["rank"] for name, one in hit["stages"].items()}, hit.get("probability"))
 
 
-def hits_of(asked: SearchRequest, found: Found) -> list[dict[str, Any]]:
+def hits_of(asked: SearchRequest, found: SearchOutcome) -> list[dict[str, Any]]:
     """Return the hits of an answer, JSON-ready."""
     shared = SharedWords(found.text)
     ids = [found.candidates.ids[place] for place in found.shown]
@@ -220,7 +220,7 @@ def hits_of(asked: SearchRequest, found: Found) -> list[dict[str, Any]]:
     return hits
 
 
-def _stages(found: Found, place: int, rank: int) -> dict[str, Any]:
+def _stages(found: SearchOutcome, place: int, rank: int) -> dict[str, Any]:
     candidates = found.candidates
     said = zip(candidates.searchers, candidates.ranks[place].tolist(), candidates.scores[place].tolist())
     stages: dict[str, Any] = {name: {"rank": own, "score": score} for name, own, score in said if own}
@@ -230,7 +230,7 @@ def _stages(found: Found, place: int, rank: int) -> dict[str, Any]:
     return stages
 
 
-def _signals(found: Found, place: int, parts: Floats, share: float) -> dict[str, Any]:
+def _signals(found: SearchOutcome, place: int, parts: Floats, share: float) -> dict[str, Any]:
     """Return what each searcher added to the fused score, and what was added to the score that ranks."""
     said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
     signals: dict[str, Any] = {
@@ -312,9 +312,9 @@ def _fields(collection: Collection) -> dict[str, dict[str, Any]]:
     return found
 
 
-def routes(searcher: Searcher, *, keep_texts: bool = False) -> list[BaseRoute]:
+def routes(pipeline: SearchPipeline, *, keep_texts: bool = False) -> list[BaseRoute]:
     """Return the routes; see `SearchRoutes`."""
-    handlers = SearchRoutes(searcher, keep_texts=keep_texts)
+    handlers = SearchRoutes(pipeline, keep_texts=keep_texts)
     return [
         Route("/v1/search", handlers.search, methods=["POST"]),
         Route("/v1/search", handlers.search_by_address, methods=["GET"]),

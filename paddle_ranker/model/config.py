@@ -289,6 +289,7 @@ _ARCHITECTURES = {
     "Bert": "bert",
     "Roberta": "roberta",
     "XLMRoberta": "xlm-roberta",
+    "Camembert": "camembert",
     "Electra": "electra",
     "ModernBert": "modernbert",
     "DebertaV2": "deberta-v2",

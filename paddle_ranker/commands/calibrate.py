@@ -62,7 +62,7 @@ class CalibrateOptions(LabelOptions, RankerOptions):
             raise UsageError("DEV_FILE is required: labelled pairs (query, title, label); --remove does without")
 
     def look_up(self) -> None:
-        """Find the ranker."""
+        """Fetch the ranker if it is named as on the hub."""
         find_model(self.ranker)
 
 

@@ -188,7 +188,7 @@ class RemoveOptions(Options):
 
 @dataclass(frozen=True)
 class FolderOptions(Options):
-    """Options of `index info`."""
+    """The index folder: all that `index info` takes, and what `index check` takes too."""
 
     index: Path = option(help="the index folder", leads=True)  # noqa: RUF009
 
@@ -343,7 +343,7 @@ def info(options: FolderOptions) -> None:
 
 
 def check(options: CheckOptions) -> None:
-    """Verify that an index is whole, and measure how many of the best documents its searches find, and how fast."""
+    """Verify an index's files; time its searches, and measure their recall against exact ones."""
     with Collection.open(options.index) as collection:
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
         files, size = collection.verify()

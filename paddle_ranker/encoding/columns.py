@@ -223,7 +223,7 @@ class GivenArrays(Columns):
         return parts[0]
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether `other` is this object: other rows cannot join."""
+        """Return whether `other` is this very object: rows that are given padded share a batch with no others."""
         return self is other
 
 

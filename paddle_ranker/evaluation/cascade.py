@@ -111,7 +111,7 @@ def time_ways(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
-    """Time every way of ranking on each query, taking turns; each query's shortest time over the rounds counts."""
+    """Time all ways of ranking, one after another on each query, in several rounds; a query's shortest time counts."""
     best = {name: np.full(len(groups), np.inf) for name in ways}
     for way in ways.values():
         way(groups[0])  # the first call is slower, because it chooses kernels

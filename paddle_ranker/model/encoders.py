@@ -184,7 +184,7 @@ def encoder_of(
 def ranker_of(config: EncoderConfig, named: Named, *, allow_new: bool) -> tuple[RankerNetwork, list[str]]:
     """Return a ranker of arrays that are named as by `name_parameters`, and the parts that are new.
 
-    Only with `allow_new` there are such. Raises `CheckpointError` as `load_parameters` does.
+    Without `allow_new`, a missing part is an error. Raises `CheckpointError` as `load_parameters` does.
     """
     encoder, new_parts = _filled(config, named, not allow_new, share=True)
     network = RankerNetwork(config, None, encoder=encoder)

@@ -68,7 +68,7 @@ class RankerNetwork(nn.Layer):
         self.position_tower: Optional[nn.Layer] = None
 
     def own_state(self) -> dict[str, Tensor]:
-        """Return the parameters of the ranker alone, by name."""
+        """Return the parameters that a ranker's folder holds, by name: all but those of its training (`APART`)."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith(APART)}
 
     @property

@@ -58,7 +58,8 @@ TOKENS = (ArraySpec("input_ids", "int64", (None, None)), ArraySpec("token_type_i
 
 LOGIT = "logit"
 
-# A ranker returns the probability, calibrated if the ranker is, and the logit, which is never calibrated.
+# A ranker's graph returns the probability, calibrated if the ranker is, and the logit before calibration. Engines are
+# asked for this logit alone; `Scorer` calibrates it.
 RANKER_SIGNATURE = Signature(
     TOKENS,
     (

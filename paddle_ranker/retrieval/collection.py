@@ -283,7 +283,7 @@ class Collection:
         return now.at(now.find([id])[id])
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Return the documents with these ids, by id; ids of no document are left out."""
+        """Return the documents with these ids, by id; an id that no document has is left out."""
         now = self._now
         return {id: now.at(place) for id, place in now.find(ids).items()}
 

@@ -48,7 +48,7 @@ class StoredVectors:
         return len(self.values)
 
     def rows(self, rows: Integers) -> Vectors:
-        """Return some of the vectors, `[rows, size]`."""
+        """Return the vectors of these row numbers, `[rows, size]` float32."""
         return _as_floats(self.values[rows], None if self.scales is None else self.scales[rows])
 
     def block(self, start: int, stop: int) -> Vectors:

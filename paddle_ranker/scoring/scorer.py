@@ -29,9 +29,9 @@ class BatchRunner:
     Args:
         engine: computes the outputs.
         max_seq_length: token count of the longest row.
-        batch_size: most rows of that length in a batch, or of 512 tokens if it is longer. Shorter rows fill a batch up
-            to the same number of padded tokens, or to the engine's `batch_tokens`, at which it is fastest, if that is
-            lower.
+        batch_size: rows in a batch if each has `max_seq_length` tokens (at most 512 count). A batch of shorter rows has
+            more of them, up to the same number of padded tokens, or to the engine's `batch_tokens`, at which it is
+            fastest, if that is lower.
 
     Attributes: `max_tokens` and `max_rows`, the size of the largest batch in padded tokens and in rows.
     """

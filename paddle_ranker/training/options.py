@@ -70,7 +70,7 @@ class TrainingOptions(DeviceOptions):
         0, help="stop after so many evaluations in a row without a better one; 0: don't", minimum=0
     )
     resume: bool = option(
-        False, help="go on with the run in save_dir where it was killed; begins one where there is none"
+        False, help="go on with the run in --output where it was killed; begins one where there is none"
     )
     force_resume: bool = option(False, help="resume though data, options or the number of processes differ")
     log_dir: Optional[str] = option(None, help="write VisualDL scalars there")
@@ -85,7 +85,7 @@ class TrainingOptions(DeviceOptions):
         False, help="keep no activations inside layers but compute them again: less memory, up to half more time"
     )
     data_memory_mb: int = option(
-        1024, help="encoded training data beyond so many MB go to a temporary file in save_dir", minimum=0
+        1024, help="encoded training data beyond so many MB go to a temporary file in --output", minimum=0
     )
     seed: int = option(1000, help="random seed of order, dropout and new parameters", minimum=0)
 

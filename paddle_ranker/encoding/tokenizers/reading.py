@@ -17,7 +17,7 @@ TOKENIZER_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_
 
 
 def read_tokenizer(folder: Path) -> ModelTokenizer:
-    """Read a folder's `vocab.txt` (WordPiece, built in), or else its `tokenizer.json` (the tokenizers library's).
+    """Read a folder's `vocab.txt` as WordPiece; where it has none, its `tokenizer.json`, with the tokenizers library.
 
     Raises `CheckpointError` if there is neither, or what is there cannot be used.
     """

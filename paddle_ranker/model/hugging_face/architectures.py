@@ -65,7 +65,7 @@ def _refuse(values: Values, path: Path, **expected: object) -> None:
 
 
 def activation(values: Values, name: str, path: Path) -> str:
-    """Return our name of an activation; raises `CheckpointError` if there is none."""
+    """Return our name for the activation at `values[name]`, gelu if unsaid; `CheckpointError` for one we lack."""
     stated = values.get(name, "gelu")
     if not isinstance(stated, str) or stated not in ACTIVATIONS:
         raise CheckpointError(

@@ -1,4 +1,9 @@
-"""Jobs: the rows of one request (its pairs, for a ranker) on their way through the engine; batches of several jobs."""
+"""Jobs: the rows of one request (its pairs, for a ranker) on their way through the engine; batches of several jobs.
+
+A job of 100 pairs is encoded in parts, rows 0 to 59 and 60 to 99 if its texts are long. Each part becomes a piece: the
+job's rows 60 to 99 are rows 0 to 39 of that part's columns. Batches take rows of similar length from all pieces that
+wait, and what the model returns for them is put back at the rows of their jobs.
+"""
 
 from __future__ import annotations
 
@@ -78,22 +83,22 @@ class Job:
         return Part(self, first, self.taken - first)
 
     def _fitting(self, most: int) -> int:
-        """Return how many of the next rows have at most `most` characters beside the first of them.
+        """Return how many of the next rows to encode at once: the first, and as many as add at most `most` characters.
 
-        A text that repeats counts once, because the encoder tokenizes it once. `most` is at least the first row's
-        characters: it may hold a query that each part tokenizes anew, which then at most doubles the work.
+        A text that repeats counts once, because the encoder tokenizes it once. What is added may be as long as the
+        first row is: that row may hold a query that each part tokenizes anew, which then at most doubles the work.
         """
         assert self.texts is not None
         seen: set[str] = set()
-        characters = 0
+        characters = end = 0
         for row in range(self.taken, self.size):
             for field in self.texts:
                 if field[row] not in seen:
                     seen.add(field[row])
                     characters += len(field[row])
             if row == self.taken:
-                most = characters + max(most, characters)
-            elif characters > most:
+                end = characters + max(most, characters)
+            elif characters > end:
                 return row - self.taken
         return self.size - self.taken
 

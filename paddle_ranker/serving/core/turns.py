@@ -5,8 +5,9 @@ where it sends small ones or many requests. So these take turns, counted in unit
 
 - In one go of the event loop, `TURN` units are done, whoever asks for them. The rest waits in a line, in which every
   connection stands once: who asks for little is behind at most one small slice of each of the others.
-- A small piece that brings nothing is paid for: by bytes, by answered requests, or from what all connections together
-  may have beyond that (`SHARED_PIECES`). A connection that owes is not read from.
+- Each small piece uses up an allowance, which grows with the bytes that a connection brings and the requests of it that
+  are answered. Beyond it, all connections together may send `SHARED_PIECES`; one that needs more is not read from until
+  there are some again.
 """
 
 from __future__ import annotations

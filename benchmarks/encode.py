@@ -40,7 +40,6 @@ class System:
     title: str
     precision: str = "fp32"
     packages: tuple[str, ...] = ()
-    checkout: Optional[str] = None
 
     @property
     def ours(self) -> bool:

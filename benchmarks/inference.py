@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.harness.rankers import ALL_SHAPES, FAMILY_SHAPES, export_peers, export_rankers, prepare_ranker
 from benchmarks.harness.report import write_report
-from benchmarks.harness.workers import BEFORE, Worker, Workers, leave_out, missing_packages, require_some, with_baseline
+from benchmarks.harness.workers import Worker, Workers, leave_out, missing_packages, require_some
 from benchmarks.inference_report import Measured, goals, shown_tables, values_of, write_plot
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers
 from benchmarks.peers.inference_work import (
@@ -58,7 +58,6 @@ class System:
     slow_start: compiling takes long, so it is started only once
     texts: the encoding of the texts is timed too
     baseline: whether the goals say that this toolkit must be faster; otherwise the system is only shown
-    checkout: folder of the checkout whose code runs; None for this checkout
     """
 
     name: str
@@ -71,7 +70,6 @@ class System:
     slow_start: bool = False
     texts: bool = False
     baseline: bool = False
-    checkout: Optional[str] = None
 
     @property
     def ours(self) -> bool:
@@ -204,7 +202,7 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
     found = leave_out(wanted, lacks)
     if options.model:
         found = require_some([s for s in found if not s.name.endswith("_match")])
-    return with_baseline(found, options.baseline)
+    return found
 
 
 def prepare(
@@ -357,8 +355,8 @@ def _starts(options: InferenceBenchmarkOptions, result: Run, folder: Path, title
 def start_worker(system: System, folder: Path, threads: int, peer_python: str) -> Worker:
     """Start a system's process; its first answer is that it is ready."""
     python = peer_python if system.peer else sys.executable
-    command = [python, "-m", "benchmarks.peers.inference_worker", system.name.removeprefix(BEFORE), str(folder)]
-    return Worker(system.name, command, threads, folder / f"{system.name}.log", checkout=system.checkout)
+    command = [python, "-m", "benchmarks.peers.inference_worker", system.name, str(folder)]
+    return Worker(system.name, command, threads, folder / f"{system.name}.log")
 
 
 def start_matrix_products(folder: Path, threads: int, peer_python: str) -> Optional[Worker]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from benchmarks.harness.report import Goal, Timed, format_table, goal_values, ratio
-from benchmarks.harness.workers import current
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.storage.picture import new_picture
 
@@ -92,8 +91,6 @@ def shown_tables(run: Run) -> str:
     if run.import_seconds:
         lines.append(f"import paddle alone: {statistics.median(run.import_seconds):.1f} s")
     lines.append("ours / it: the fastest of ours in that precision, over the row; of peak: of the whole encoder's work")
-    if any(measured.system.checkout for measured in run.systems):
-        lines.append("ours / it of a row of the other checkout: the same system of this one, over the row")
     return "\n".join(lines)
 
 
@@ -101,9 +98,6 @@ def _row(measured: Measured, run: Run, titles: Sequence[int]) -> list[str]:
     row = [measured.system.title, "" if measured.difference is None else f"{measured.difference:.0e}"]
     if measured.by_clock:
         best = best_own_system(run.systems, measured.system.precision) or best_own_system(run.systems, "bf16")
-        now = current([m.system for m in run.systems], measured.system)
-        if now:
-            best = next(m for m in run.systems if m.system is now)
         against = ratio(best.by_clock, measured.by_clock) if best else None
         speeds = measured.by_clock
         row += [

@@ -25,16 +25,7 @@ class GradedPairsOptions(Options):
 
 
 @dataclass(frozen=True)
-class BaselineOptions(GradedPairsOptions):
-    """Options of a speed benchmark that can also measure another checkout of this project."""
-
-    baseline: Optional[str] = option(
-        None, help="folder of another checkout of this project, whose systems take turns with those of this one"
-    )
-
-
-@dataclass(frozen=True)
-class PeerOptions(BaselineOptions):
+class PeerOptions(GradedPairsOptions):
     """Options of a speed benchmark that also measures peers, which are systems of other projects."""
 
     model: Optional[str] = option(

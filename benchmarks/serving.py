@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.harness.rankers import SHAPES, export_peers, export_rankers, prepare_ranker
 from benchmarks.harness.report import write_report
 from benchmarks.harness.servers import ServerProcess, serve_command, started
-from benchmarks.harness.workers import Worker, leave_out, missing_packages, with_baseline
+from benchmarks.harness.workers import Worker, leave_out, missing_packages
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers
 from benchmarks.serving_client import DIALECTS, OK, Asked, Dialect, Request, closed_loop, connect, open_loop
 from benchmarks.serving_report import WAYS, Measured, Run, goals, shown_tables, values_of
@@ -41,7 +41,7 @@ _WEB = ("fastapi", "uvicorn", "uvloop", "httptools")
 TOLERANCE = 1e-5
 _HOST = "127.0.0.1"
 _WARM_UP_SECONDS = 2.0  # most seconds of each load in the warm-up, before the rounds
-_OURS, _BEFORE = "ours", "before"
+_OURS = "ours"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ class System:
     dialect: name of the way in which requests are sent, see `serving_client.DIALECTS`
     module: module of a peer's server; None for this toolkit's server
     packages: packages that the peer's environment must have
-    checkout: folder of the checkout whose code runs; None for this checkout
     """
 
     name: str
@@ -59,11 +58,10 @@ class System:
     dialect: str = "rerank"
     module: Optional[str] = None
     packages: tuple[str, ...] = ()
-    checkout: Optional[str] = None
 
     @property
     def ours(self) -> bool:
-        return self.module is None and self.checkout is None
+        return self.module is None
 
 
 SYSTEMS = (
@@ -138,8 +136,7 @@ def available(options: ServingBenchmarkOptions) -> list[System]:
     wanted = [system for system in SYSTEMS if system.name in names]
     needed = sorted({package for system in wanted for package in system.packages})
     missing = missing_packages(options.peer_python, needed) if needed else set()
-    found = leave_out(wanted, lambda system: sorted(missing & set(system.packages)))
-    return with_baseline(found, options.baseline)
+    return leave_out(wanted, lambda system: sorted(missing & set(system.packages)))
 
 
 @dataclass(frozen=True)
@@ -217,7 +214,7 @@ def measure(
             key = server_of(system)
             if key not in servers:
                 command = _command(options, system, folder, threads)
-                servers[key] = stack.enter_context(started(key, command, folder, threads, checkout=system.checkout))
+                servers[key] = stack.enter_context(started(key, command, folder, threads))
         engine = _engine_alone(options, folder, threads)
         stack.callback(engine.close)
         engine.answer()
@@ -230,9 +227,7 @@ def measure(
 
 
 def server_of(system: System) -> str:
-    """Return the name of the server for a system: all dialects of a checkout of this toolkit share one server."""
-    if system.checkout:
-        return _BEFORE
+    """Return the name of the server for a system: all dialects of this toolkit share one."""
     return _OURS if system.ours else system.name
 
 

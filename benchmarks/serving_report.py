@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Optional
 
 from benchmarks.harness.report import Goal, format_table, goal_values, median_and_range, ratio
-from benchmarks.harness.workers import current
 from benchmarks.serving_client import Load
 from paddle_ranker.metrics.intervals import Interval
 
@@ -104,8 +103,6 @@ def shown_tables(run: Run) -> str:
         "in the scorer's batches, for single titles one by one; ours / it: ours by /v1/rerank over the row; cores: "
         "processor seconds a second, of the server and of the client"
     )
-    if any(measured.system.checkout for measured in run.systems):
-        lines.append("ours / it of a row of the other checkout: the same requests to the server of this one, over it")
     shares = sorted({share for measured in run.systems for share in measured.open})
     if shares:
         lines += ["", _open_table(run, shares)]
@@ -128,9 +125,6 @@ def _closed_table(run: Run) -> str:
 
 def _closed_row(run: Run, loop: Loop, measured: Measured) -> list[str]:
     loads, speeds, own = measured.closed[loop], measured.speeds(loop), ours(run)
-    now = current([m.system for m in run.systems], measured.system)
-    if now:
-        own = next(m for m in run.systems if m.system is now)
     faster = ratio(own.speeds(loop), speeds) if own is not None and not measured.system.ours else None
     client = statistics.median(load.client_seconds / load.whole_seconds for load in loads)
     return [

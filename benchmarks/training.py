@@ -21,8 +21,8 @@ from typing import Optional
 
 from benchmarks.harness.rankers import SHAPES
 from benchmarks.harness.report import Speeds, print_speeds
-from benchmarks.harness.workers import BEFORE, Worker, Workers, current, require_some, with_baseline
-from benchmarks.inputs import BaselineOptions, chosen, graded_pairs_and_vocabulary
+from benchmarks.harness.workers import Worker, Workers, require_some
+from benchmarks.inputs import GradedPairsOptions, chosen, graded_pairs_and_vocabulary
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
@@ -39,11 +39,6 @@ class System:
     title: str
     fast_math: bool = False  # set the code path of Paddle's math library, which this toolkit's systems do themselves
     padded: bool = False  # every batch costs the same
-    checkout: Optional[str] = None  # folder of the checkout whose code runs; None for this checkout
-
-    @property
-    def ours(self) -> bool:
-        return self.name.startswith("ours")
 
 
 SYSTEMS = [
@@ -58,7 +53,7 @@ SYSTEMS = [
 
 
 @dataclass(frozen=True)
-class TrainingBenchmarkOptions(BaselineOptions):
+class TrainingBenchmarkOptions(GradedPairsOptions):
     """Options of `python -m benchmarks.training`."""
 
     shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
@@ -78,14 +73,13 @@ def run(options: TrainingBenchmarkOptions) -> None:
     if find_spec("torch") is None and any(system.name.startswith("torch") for system in systems):
         print(f"PyTorch is not installed, so its rows are left out; to have them: {TORCH_INSTALL}")
         systems = [system for system in systems if not system.name.startswith("torch")]
-    systems = with_baseline(require_some(systems), options.baseline)
-    compared = {s.title: now.title for s in systems for now in [current(systems, s)] if now}
+    require_some(systems)
     for shape in shapes:
         with tempfile.TemporaryDirectory() as folder:
             work = prepare(options, shape, Path(folder))
             print(f"{shape}: {work}, threads: {options.threads}, rounds: {options.rounds}", flush=True)
             speeds = measure(systems, options, Path(folder))
-            print_speeds(speeds, "triples", width=40, digits=1, compared=compared)
+            print_speeds(speeds, "triples", width=40, digits=1)
 
 
 def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
@@ -140,7 +134,7 @@ def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder
             environment: dict[str, str] = {}
             if system.fast_math:
                 runtime.choose_math_path(environment, loaded={})
-            workers.add(start_worker(system.name, folder, options.threads, environment, system.checkout))
+            workers.add(start_worker(system.name, folder, options.threads, environment))
         for number in range(options.rounds + 1):  # the first one is the warm-up
             for name, answer in workers.take_turns(lambda name: 1 if by_name[name].padded else options.steps):
                 if number:
@@ -148,9 +142,7 @@ def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder
     return speeds
 
 
-def start_worker(
-    system: str, folder: Path, threads: int, environment: Mapping[str, str], checkout: Optional[str] = None
-) -> Worker:
+def start_worker(system: str, folder: Path, threads: int, environment: Mapping[str, str]) -> Worker:
     """Start the process that trains a system; it answers once when it is ready, and then after each round.
 
     An answer holds the round's `triples`, `seconds` and `cpu_seconds`.
@@ -160,16 +152,14 @@ def start_worker(
         folder: the folder with its work.
         threads: number of threads of its matrix products.
         environment: further environment variables.
-        checkout: the folder of the checkout whose code runs; default: this one.
     """
     return Worker(
         system,
-        [sys.executable, "-m", "benchmarks.peers.training_worker", system.removeprefix(BEFORE), str(folder)],
+        [sys.executable, "-m", "benchmarks.peers.training_worker", system, str(folder)],
         threads,
         folder / f"{system}_{threads}.log",
         environment,
         hint="leave it out with --systems, or free some memory",
-        checkout=checkout,
     )
 
 

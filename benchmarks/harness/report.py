@@ -56,26 +56,18 @@ def median_and_range(values: Sequence[float], digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
-def print_speeds(
-    speeds: Mapping[str, Speeds], unit: str, *, width: int, digits: int, compared: Mapping[str, str] = {}
-) -> None:
-    """Print each system's speed, and how many times as fast the first system is, from ratios per round.
-
-    `speeds` is keyed by title. `compared` maps a row's title to that of the system it is compared with instead.
-    """
-    titles = list(speeds)
+def print_speeds(speeds: Mapping[str, Speeds], unit: str, *, width: int, digits: int) -> None:
+    """Print each system's speed, keyed by title, and how many times as fast the first one is, from ratios per round."""
+    title, first = next(iter(speeds.items()))
     print(f"{'':{width}}{unit + '/s':>24}{'ratio':>20}{'a processor s':>16}{'ratio':>8}")
-    for title, own in speeds.items():
-        first = speeds[compared.get(title, titles[0])]
+    for row, own in speeds.items():
         ratios = [a / b for a, b in zip(first.by_clock, own.by_clock)]
         of_processor = statistics.median(a / b for a, b in zip(first.by_processor, own.by_processor))
         print(
-            f"{title:{width}}{median_and_range(own.by_clock, digits):>24}{median_and_range(ratios, 2):>20}"
+            f"{row:{width}}{median_and_range(own.by_clock, digits):>24}{median_and_range(ratios, 2):>20}"
             f"{statistics.median(own.by_processor):>16,.{digits}f}{of_processor:>8.2f}"
         )
-    print(f"ratio: {titles[0]} against the row; above 1 it is the faster one")
-    if compared:
-        print("ratio of a row of the other checkout: the same system of this one against it")
+    print(f"ratio: {title} against the row; above 1 it is the faster one")
 
 
 @dataclass(frozen=True)

@@ -76,25 +76,16 @@ def memory_mb(pid: int) -> float:
 
 @contextmanager
 def started(
-    name: str,
-    command: Sequence[str],
-    folder: Path,
-    threads: int,
-    stderr: Optional[Path] = None,
-    checkout: Optional[str] = None,
+    name: str, command: Sequence[str], folder: Path, threads: int, stderr: Optional[Path] = None
 ) -> Iterator[ServerProcess]:
     """Start a server's command, wait until it prints its address, and kill it at the end of the block.
 
-    Args:
-        stderr: the file of its log; default: a file in `folder`.
-        checkout: the folder of the checkout whose code runs; default: this one.
+    `stderr` is the file of its log; default: a file in `folder`.
     """
-    environment = process_environment(threads, checkout)
+    environment = process_environment(threads)
     log = stderr or folder / f"{name}.log"
     with log.open("ab" if stderr else "wb") as stream:
-        process = subprocess.Popen(
-            command, env=environment, cwd=checkout, stdout=subprocess.PIPE, stderr=stream, text=True
-        )
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stream, text=True)
     try:
         yield ServerProcess(name, process, log)
     finally:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Optional, Protocol, TypeVar
+from typing import Any, Callable, Protocol, TypeVar
 
 from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
@@ -20,62 +18,21 @@ from paddle_ranker.errors import RankerError, UsageError
 INSTALL = "python -m venv PEERS && PEERS/bin/python -m pip install -r requirements/peers.in"
 
 
-BEFORE = "before_"  # prefix of the names of another checkout's systems
-
-
 class System(Protocol):
-    """A measured system, a row of a table; it must be a frozen dataclass.
-
-    `checkout` is the folder of another checkout of this project whose code the system runs; None means this checkout.
-    """
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    """A measured system, a row of a table."""
 
     @property
     def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def checkout(self) -> Optional[str]: ...
-    @property
-    def ours(self) -> bool: ...
 
 
 S = TypeVar("S", bound=System)
 
 
-def with_baseline(systems: Sequence[S], checkout: Optional[str]) -> list[S]:
-    """Return the systems, each of this toolkit's followed by the same system of another checkout, `before_NAME`.
-
-    If `checkout` is None, nothing is added. Raises `UsageError` if it is not the folder of a checkout.
-    """
-    if checkout is None:
-        return list(systems)
-    folder = Path(checkout).resolve()
-    if not all((folder / part / "__init__.py").is_file() for part in ("paddle_ranker", "benchmarks")):
-        raise UsageError(f"--baseline {checkout}: no checkout of this project; name the folder of its README.md")
-    found = []
-    for system in systems:
-        found.append(system)
-        if system.ours:
-            title = re.sub("^(ours|this toolkit)[:,] ", "before: ", system.title)
-            found.append(replace(system, name=BEFORE + system.name, title=title, checkout=str(folder)))
-    return found
-
-
-def current(systems: Sequence[S], system: S) -> Optional[S]:
-    """Return this checkout's system with which `system` of another checkout is compared; None for other systems."""
-    return next((s for s in systems if system.checkout and BEFORE + s.name == system.name), None)
-
-
-def process_environment(threads: int, checkout: Optional[str] = None) -> dict[str, str]:
-    """Return the environment of a process with `threads` threads that runs the code of `checkout`, None for this one.
-
-    `python -m` looks into the current folder first, so a process of another checkout must start in its folder.
-    """
+def process_environment(threads: int) -> dict[str, str]:
+    """Return the environment of a process with `threads` threads."""
     own = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     own.pop(runtime.MATH_VARIABLE, None)  # as installed: this toolkit's processes choose the math library's path
-    own.update({"GLOG_minloglevel": "2", "PYTHONPATH": checkout or str(ROOT), "TOKENIZERS_PARALLELISM": "false"})
+    own.update({"GLOG_minloglevel": "2", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"})
     return own
 
 
@@ -88,7 +45,6 @@ class Worker:
         log: file for its standard error.
         environment: further environment variables.
         hint: what the error message advises if the process ends too early.
-        checkout: the folder of the checkout whose code runs; default: this one.
     """
 
     def __init__(
@@ -100,16 +56,14 @@ class Worker:
         environment: Mapping[str, str] = {},
         *,
         hint: str = "leave it out with --systems",
-        checkout: Optional[str] = None,
     ):
         self.name, self._hint = name, hint
-        own = {**process_environment(threads, checkout), **environment}
+        own = {**process_environment(threads), **environment}
         self._log = log.open("w+", encoding="utf-8")
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
-            list(command), env=own, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
-            text=True,
-        )  # fmt: skip
+            list(command), env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+        )
 
     def begin(self, what: object) -> None:
         """Send a line without waiting for the answer: a dict as JSON, any other value as `str`."""

@@ -13,6 +13,7 @@ import paddle
 import pytest
 
 from benchmarks import training
+from benchmarks.harness.report import Speeds, print_speeds
 from benchmarks.inputs import ROOT
 from benchmarks.peers.answers import Pace
 from benchmarks.peers.work import (
@@ -151,6 +152,12 @@ def test_the_command_prints_a_row_for_each_system(
         assert f"to have them: {training.TORCH_INSTALL}" in shown
     else:
         assert "PyTorch fp32" in shown
+
+
+def test_a_ratio_is_the_first_system_s_speed_over_the_row_s(capsys: pytest.CaptureFixture) -> None:
+    speeds = {name: Speeds([speed, speed], [speed, speed]) for name, speed in (("a", 8.0), ("b", 6.0))}
+    print_speeds(speeds, "pairs", width=4, digits=0)
+    assert [line.split()[3] for line in capsys.readouterr().out.splitlines()[1:3]] == ["1.00", "1.33"]
 
 
 def test_an_unknown_shape_is_named(capsys: pytest.CaptureFixture) -> None:

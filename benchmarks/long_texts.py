@@ -41,8 +41,8 @@ from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
-from paddle_ranker.lexical.bm25 import BM25Index
 from paddle_ranker.options import option, run_command
+from paddle_ranker.retrieval.words import WordSearcher
 
 if TYPE_CHECKING:
     from paddle_ranker import Ranker
@@ -162,9 +162,10 @@ def candidates_of(papers: Sequence[Paper], keywords: int, count: int) -> tuple[l
     """
     random = np.random.default_rng(1001)
     queries = dict.fromkeys(draw_keywords(paper, keywords, random) for paper in papers)
-    index = BM25Index([paper.text for paper in papers], "bigram")
+    words = WordSearcher.of_texts((paper.text for paper in papers), "bigram")
     pairs, titles = [], []
-    for chosen, (found, _) in zip(queries, index.search([" ".join(chosen) for chosen in queries], 2 * count)):
+    for chosen in queries:
+        found, _ = words.search(" ".join(chosen), 2 * count)
         relevant = [paper for paper in papers if set(chosen) <= set(paper.keywords)]
         others = [papers[i] for i in found if papers[i] not in relevant]
         for paper in [*relevant, *others[: max(0, count - len(relevant))]]:

@@ -32,8 +32,8 @@ from paddle_ranker.data.beir import write_beir
 from paddle_ranker.data.records import LabeledPair, Pair, write_records
 from paddle_ranker.data.roff import CJK, parse_page
 from paddle_ranker.errors import DataError, RankerError, brief
-from paddle_ranker.lexical.bm25 import BM25Index
 from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.retrieval.words import WordSearcher
 from paddle_ranker.storage.atomic import make_folder, new_folder
 
 PACKAGE = "manpages-zh"
@@ -246,9 +246,9 @@ def labelled_pairs(pages: Sequence[Page], collection: Collection, split: str) ->
     splits = split_pages(pages)
     own = [page for page in pages if splits[page.id] == split]
     labels = collection.qrels[split]
-    index = BM25Index([page.text for page in own], "bigram")
-    asked = [collection.queries[query] for query in labels]
-    for query, (right, (found, _)) in zip(asked, zip(labels.values(), index.search(asked, OTHERS + len(SCRIPTS)))):
+    words = WordSearcher.of_texts((page.text for page in own), "bigram")
+    for query, right in ((collection.queries[id], right) for id, right in labels.items()):
+        found, _ = words.search(query, OTHERS + len(SCRIPTS))
         yield from (LabeledPair(query, page.text, 1.0) for page in own if page.id in right)
         others = [own[number].text for number in found.tolist() if own[number].id not in right]
         yield from (LabeledPair(query, text, 0.0) for text in others[:OTHERS])

@@ -21,7 +21,6 @@ from paddle_ranker.evaluation.pairs import judged_runs
 from paddle_ranker.evaluation.recall import is_answer, notes_on, open_pairs
 from paddle_ranker.evaluation.report.text import systems_table
 from paddle_ranker.evaluation.systems import BM25_BIGRAMS, BM25_WORDS
-from paddle_ranker.lexical.bm25 import BM25Index
 from paddle_ranker.lexical.tokens import detect_language
 from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
@@ -30,6 +29,7 @@ from paddle_ranker.retrieval.fusion import FUSIONS, Fusion
 from paddle_ranker.retrieval.learning import JudgedList
 from paddle_ranker.retrieval.retriever import Retriever
 from paddle_ranker.retrieval.vectors import Tower, nearest
+from paddle_ranker.retrieval.words import WordSearcher
 from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.storage.picture import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 
@@ -107,13 +107,13 @@ def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k
     tokenizers = {BM25_WORDS: "jieba", BM25_BIGRAMS: "bigram"}
     if detect_language(documents.values())[0] == "en":
         tokenizers[BM25_STEMS] = "stem"
-    ids, runs = list(documents), {}
+    ids = list(documents)
+    runs: dict[str, Scores] = {}
     for name, tokenizer in tokenizers.items():
-        found = BM25Index(documents.values(), tokenizer).search(list(queries.values()), top_k)
-        runs[name] = {
-            query: {ids[number]: score for number, score in zip(numbers.tolist(), scores.tolist())}
-            for query, (numbers, scores) in zip(queries, found)
-        }
+        words, runs[name] = WordSearcher.of_texts(documents.values(), tokenizer), {}
+        for query, text in queries.items():
+            numbers, scores = words.search(text, top_k)
+            runs[name][query] = dict(zip((ids[number] for number in numbers.tolist()), scores.tolist()))
     return runs
 
 

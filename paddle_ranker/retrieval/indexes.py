@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
 import numpy as np
 
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.lexical.bm25 import BM25Index
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.registry import Registry
+from paddle_ranker.retrieval.words import WordSearcher
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.vectors import Tower
@@ -121,11 +121,11 @@ class WordIndex(Documents):
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         super().__init__(documents)
-        self._index = BM25Index((document.text for document in self.by_id.values()), options.words)
+        self._words = WordSearcher.of_texts((document.text for document in self.by_id.values()), options.words)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first; equal scores keep the documents' order."""
-        found = self._index.search(queries, top_k)
+        found = (self._words.search(query, top_k) for query in queries)
         return [Hits([self.ids[number] for number in numbers.tolist()], scores) for numbers, scores in found]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.errors import CheckpointError, brief
-from paddle_ranker.retrieval.words import K1, B
+from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
-from paddle_ranker.lexical.tokens import Tokenizer, rarity_of
+from paddle_ranker.lexical.tokens import Tokenizer, rarity_of, tokenizer_named
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
 
-K1, B = 1.2, 0.75  # Lucene's
 _FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
 _MORE = 8  # most documents that are completed first, times as many as are wanted
 _SLACK = 1e-9  # of a bound, for the rounding of sums
@@ -102,6 +102,12 @@ class WordSearcher:
         self._highest = [float(table.max(initial=0.0)) for table in self._tables]
         self._highest_of: dict[tuple[int, int], float] = {}  # of frequent tokens, by part and hash
         self._spare: list[Floats] = []  # zeros, one for each document of the largest part; of threads that search
+
+    @classmethod
+    def of_texts(cls, texts: Iterable[str], tokenizer: str) -> WordSearcher:
+        """Return what searches texts in memory, numbered from 0; `tokenizer` is a name in `TOKENIZERS`."""
+        tokenize = tokenizer_named(tokenizer)
+        return cls([WordPart(Postings.of(texts, tokenize), None, 0)], tokenize)
 
     @staticmethod
     def _table(postings: Postings, average: float, k1: float, b: float) -> Floats:

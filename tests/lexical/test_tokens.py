@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from paddle_ranker.lexical.bm25 import BM25Index
 from paddle_ranker.lexical.tokens import detect_language, grams, stems
+from paddle_ranker.retrieval.words import WordSearcher
 
 pytestmark = pytest.mark.unit
 
@@ -33,12 +33,9 @@ def test_characters_and_their_pairs() -> None:
 
 
 def test_words_of_another_form_are_found_in_a_mixed_collection() -> None:
-    index = BM25Index(["Training of rankers", "水稻病害诊断", "A ranked list", "训练排序模型"], "stem")
-    assert [numbers.tolist() for numbers, _ in index.search(["trained ranker", "病害的诊断", "the"], 4)] == [
-        [0],
-        [1],
-        [],
-    ]
+    words = WordSearcher.of_texts(["Training of rankers", "水稻病害诊断", "A ranked list", "训练排序模型"], "stem")
+    found = [words.search(query, 4)[0].tolist() for query in ("trained ranker", "病害的诊断", "the")]
+    assert found == [[0], [1], []]
 
 
 @pytest.mark.parametrize(

@@ -61,14 +61,15 @@ class Addition:
         """Write segments of documents."""
         chunks = _chunks(rows)
         first, second = next(chunks, []), next(chunks, [])
-        for chunk in chain([first, second] if second else [first], chunks):
+        are_many = bool(second)  # then their segments are merged into one, and that one alone gets an index of vectors
+        for chunk in chain([first, second] if are_many else [first], chunks):
             changed = self._changed(self._with_ids(chunk))
             if changed:
-                self._write(changed, writer_of(self._info.vectors) if not second else None)
-                if second and self._info.vectors is not None:
+                self._write(changed, None if are_many else writer_of(self._info.vectors))
+                if are_many and self._info.vectors is not None:
                     self._unfinished.keep(self._written[-1])
         added = sum(map(len, self._written))
-        if second and self._written:
+        if are_many and self._written:
             folder = self._new_segment()
             sources: list[Source] = [(segment, None) for segment in self._written]
             merge_segments(folder, sources, writer_of(self._info.vectors))

@@ -348,7 +348,7 @@ class Collection:
         return self._add(rows, vectors_of, True)
 
     def _add(self, rows: Iterable[Union[Document, DocumentRow]], vectors_of: Optional[VectorsOf], merge: bool) -> Added:
-        with self._writing():
+        with self._one_thread_writing():
             unfinished = Unfinished(self.folder)
             addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors, unfinished)
             added = addition.run(rows)
@@ -364,7 +364,7 @@ class Collection:
 
         most: leave it if more documents than these would be merged, which takes long; None: merge any number
         """
-        with self._writing():
+        with self._one_thread_writing():
             now = self._now
         sizes = [one.live for one in now.info.segments]
         first = first_to_merge(sizes)
@@ -372,7 +372,7 @@ class Collection:
             return
         old, merged = now.parts[first:], self._new_segment()
         count = merge_segments(merged, [(part.segment, part.live) for part in old], writer_of(now.info.vectors))
-        with self._writing():
+        with self._one_thread_writing():
             # What was removed meanwhile is removed from the merged one; a segment before these may have gone, too.
             live = {part.segment.name: part for part in self._now.parts}
             gone = [~live[part.segment.name].mask[part.mask] for part in old if part.segment.name in live]
@@ -383,7 +383,7 @@ class Collection:
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove the documents of these ids and return how many there were; durable when it returns."""
-        with self._writing():
+        with self._one_thread_writing():
             found = self._now.find(list(ids))
             if found:
                 self._commit(_Change([], list(found.values())))
@@ -403,7 +403,7 @@ class Collection:
         return self.folder / f"segment-{next(self._numbers):08d}-{secrets.token_hex(4)}"
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _one_thread_writing(self) -> Iterator[None]:
         """Keep other threads from writing; raises `UsageError` if the folder is open for reading."""
         if self._lock is None:
             raise UsageError(f"{self.folder}: is open for reading; open it with write=True")

@@ -100,7 +100,7 @@ def test_small_pieces_are_paid_for_by_bytes_answers_and_what_all_share() -> None
         assert two.slice(16_000) == 16_000 and two.may_read()  # large pieces wait for nobody
         clock.now += 1000
         one.took(SHARED_PIECES, 0)
-        two.took(two._left + 1, 0)
+        two.took(two._allowance + 1, 0)
         assert not one.may_read() and one.owes == 0
         assert not two.may_read() and two.owes == 1  # never more than at first, however long nobody sent anything
         one.took(SHARED_PIECES, 0)

@@ -81,13 +81,14 @@ class Turns:
         now = self._clock()
         self._shared = min(SHARED_PIECES, self._shared + SHARED_PIECES * (now - self._since))
         self._since = now
-        while self._owing and (price := min(self._owing[0].owes, SHARED_PIECES)) <= self._shared:
+        while self._owing:
+            price = min(self._owing[0].owes, SHARED_PIECES)
+            if price > self._shared:
+                self._paying = True
+                asyncio.get_running_loop().call_later((price - self._shared) / SHARED_PIECES, self._pay)
+                return
             self._shared -= price
             self._owing.popleft().pay()
-        if self._owing:
-            self._paying = True
-            seconds = (price - self._shared) / SHARED_PIECES
-            asyncio.get_running_loop().call_later(seconds, self._pay)
 
 
 class Pace:
@@ -99,7 +100,7 @@ class Pace:
 
     def __init__(self, turns: Turns, go_on: Callable[[], None]):
         self._turns, self._go_on = turns, go_on
-        self._left = PIECES
+        self._allowance = PIECES  # small pieces that it may send; below 0 it owes them
         self._is_small = True  # what came last; nothing is known of the first bytes
         self._has_turn = False
         self.waits = False  # nothing is to be read
@@ -107,17 +108,17 @@ class Pace:
     @property
     def owes(self) -> int:
         """Return the small pieces that were read and not paid for."""
-        return max(0, -self._left)
+        return max(0, -self._allowance)
 
     def may_read(self) -> bool:
         """Return whether to read a slice now; if not, `go_on` is called when it is time."""
         if self.waits:
             return False
-        if self._left >= 0 and (self._has_turn or not self._is_small):
+        if self._allowance >= 0 and (self._has_turn or not self._is_small):
             self._has_turn = False
             return True
-        self.waits = self._left < 0 or not self._turns.is_free()
-        if self._left < 0:
+        self.waits = self._allowance < 0 or not self._turns.is_free()
+        if self._allowance < 0:
             self._turns.wait_for_pieces(self)
         elif self.waits:
             self._turns.line_up(self._take_turn)
@@ -135,18 +136,18 @@ class Pace:
             units: of work that the bytes make beside the pieces.
         """
         self._is_small = size < _PIECE_BYTES * pieces or units > 0
-        self._left = min(self._left + size // _PIECE_BYTES + _PIECES_AN_ANSWER * answers, PIECES) - pieces
+        self._allowance = min(self._allowance + size // _PIECE_BYTES + _PIECES_AN_ANSWER * answers, PIECES) - pieces
         if self._is_small:
             self._turns.spend(pieces + units)
 
     def pay(self) -> None:
         """Owe nothing more, and wait for a turn."""
-        self._left = max(self._left, 0)
+        self._allowance = max(self._allowance, 0)
         self._turns.line_up(self._take_turn)
 
     def end(self) -> None:
         """Read nothing more: the connection is gone."""
-        self.waits, self._left, self._go_on = True, 0, _nothing
+        self.waits, self._allowance, self._go_on = True, 0, _nothing
 
     def _take_turn(self) -> None:
         self.waits, self._has_turn = self._go_on is _nothing, True

@@ -80,8 +80,8 @@ class Server:
         finally:
             file.unlink()
 
-    def scores(self) -> list[float]:
-        status, answer = post(self.port, "/v1/rerank", {"query": QUERIES[0], "documents": TITLES})
+    def scores(self, port: Optional[int] = None) -> list[float]:
+        status, answer = post(port or self.port, "/v1/rerank", {"query": QUERIES[0], "documents": TITLES})
         assert status == 200, answer
         by_index = sorted(answer["results"], key=lambda result: result["index"])
         return [result["relevance_score"] for result in by_index]
@@ -217,7 +217,8 @@ def test_too_many_connections_are_told_so_and_the_others_go_on(server: Server, c
             with connect(request) as refused:
                 answer = read_all(refused)
             assert answer.startswith(b"HTTP/1.1 503 ")
-            assert b"retry-after: 1" in answer
+            assert b"content-type: application/json" in answer and b"retry-after: 1" in answer
+            assert b'"error": "24 connections are open, which is the limit"' in answer
             upload = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 1500000\r\n\r\n" + b" " * 1_500_000
             with connect(upload) as refused:
                 assert read_all(refused) == answer
@@ -394,7 +395,7 @@ def test_a_new_model_is_taken_without_losing_a_request_and_a_broken_one_is_not(m
 
 @pytest.fixture(scope="module")
 def two_workers(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(model, tmp_path_factory.mktemp("workers") / "run", "--workers", "2", key=None) as one:
+    with serving(model, tmp_path_factory.mktemp("workers") / "run", "--workers", "2", "--http_port", "0") as one:
         yield one
 
 
@@ -443,7 +444,8 @@ def test_a_worker_that_is_killed_is_started_anew(two_workers: Server) -> None:
     until(lambda: len(children(two_workers.pid)) == 2 and min(before) not in children(two_workers.pid))
     (new,) = children(two_workers.pid) - before
     os.kill(max(before), signal.SIGKILL)
-    two_workers.scores()  # by the new one, when it is ready
+    for port in (two_workers.port, two_workers.http_port):  # by the new one, when it is ready
+        assert two_workers.scores(port)
     assert new in children(two_workers.pid)
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,8 +22,7 @@ import pytest
 from paddle_ranker.__main__ import main
 from paddle_ranker.model.exported import open_exported_ranker
 from paddle_ranker.retrieval.vectors import Tower
-from paddle_ranker.serving.paddle.baidu_std import read_meta, write_frame
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
+from paddle_ranker.serving.paddle.messages import PIPELINE_SERVICE, messages
 from tests.conftest import REPOSITORY, load_script
 from tests.export_cases import Exports
 from tests.started import SECONDS, Started, free_ports, get, is_open, post, started
@@ -144,33 +141,6 @@ def test_the_contract_s_http_line(made: Made, cpp: Server) -> None:
             np.testing.assert_allclose(tensor["float_data"], [made.probabilities[row] for row in rows], atol=1e-5)
 
 
-def test_curl_itself(made: Made, cpp: Server) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("needs curl on PATH")
-    body = json.dumps({"tensor": tensors(made.ids[:1], made.types[:1]), "fetch_var_names": ["sigmoid_2.tmp_0"]})
-    line = ["curl", "-s", "-XPOST", f"http://127.0.0.1:{cpp.port}{INFERENCE}", "-d", body]
-    answer = json.loads(subprocess.run(line, capture_output=True, check=True, timeout=SECONDS).stdout)
-    assert answer["outputs"][0]["tensor"][0]["float_data"] == pytest.approx(made.probabilities[:1], abs=1e-5)
-
-
-def test_baidu_std(made: Made, cpp: Server) -> None:
-    request = messages().Request(fetch_var_names=["predict"])
-    for given in tensors(made.ids, made.types):
-        request.tensor.add(**given)
-    meta = messages().RpcMeta(correlation_id=7)
-    meta.request.service_name, meta.request.method_name = GENERAL_SERVICE, "inference"
-    with socket.create_connection(("127.0.0.1", cpp.port), timeout=SECONDS) as connection:
-        connection.sendall(write_frame(meta, request.SerializeToString()))
-        stream = connection.makefile("rb")
-        head = stream.read(12)
-        size, meta_size = (int.from_bytes(head[place : place + 4], "big") for place in (4, 8))
-        body = stream.read(size)
-    assert head[:4] == b"PRPC" and read_meta(body[:meta_size]).correlation_id == 7
-    response = messages().Response.FromString(body[meta_size:])
-    found = list(response.outputs[0].tensor[0].float_data)
-    np.testing.assert_allclose(found, made.probabilities, atol=1e-5)
-
-
 _NATIVE = """
 import json, sys
 import numpy as np
@@ -214,15 +184,6 @@ def test_what_the_launcher_passes_on(made: Made, cpp: Server) -> None:
     assert get(cpp.prometheus, "/metrics")[0] == 200
     status, info = get(cpp.port, "/info")
     assert status == 200 and info["limits"]["request_bytes"] == 16 * 1024 * 1024  # the launcher names 512 MiB
-
-
-def test_a_malformed_request_is_answered_and_the_next_one_too(made: Made, cpp: Server) -> None:
-    good = tensors(made.ids[:1], made.types[:1])
-    outside = [{**good[0], "int64_data": [10**6] * made.ids.shape[1]}, good[1]]
-    for wrong in ({}, {"tensor": good[:1]}, {"tensor": outside}, {"tensor": good, "fetch_var_names": ["other"]}):
-        status, _ = post(cpp.port, INFERENCE, wrong)
-        assert 400 <= status < 500
-    assert post(cpp.port, INFERENCE, {"tensor": good})[0] == 200
 
 
 def ask_pipeline(port: int, pairs: list[tuple[str, str]]) -> dict[str, Any]:

@@ -125,10 +125,10 @@ class MaskedLm:
     new_parts: list[str]
 
 
-def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None, need_head: bool) -> MaskedLm:
+def load_masked_lm(folder: Path, *, need_head: bool) -> MaskedLm:
     """Load an encoder's folder, with its masked language model's head if it has one; see `masked_lm_of`."""
     checkpoint = read_checkpoint(folder, wanted="a masked language model" if need_head else "an encoder")
-    return masked_lm_of(checkpoint, folder, model_config=model_config, need_head=need_head)
+    return masked_lm_of(checkpoint, folder, need_head=need_head)
 
 
 def masked_lm_of(

@@ -131,9 +131,9 @@ def count_batches(examples: Batchable, plan: BatchPlan, epoch: int) -> int:
     return sum(len(batches) for _, batches in _windows(_HeldLengths(examples), plan, epoch))
 
 
-def mean_fill(examples: Batchable, plan: BatchPlan, epoch: int = 1) -> tuple[float, float]:
-    """Return how many examples and how many groups a micro-batch of the epoch holds on average."""
-    windows = _windows(_HeldLengths(examples), plan, epoch)
+def mean_fill(examples: Batchable, plan: BatchPlan) -> tuple[float, float]:
+    """Return how many examples and how many groups a micro-batch of the first epoch holds on average."""
+    windows = _windows(_HeldLengths(examples), plan, epoch=1)
     count = sum(1 for _, batches in windows for batch in batches for part in batch if len(part))
     groups = len(examples) if examples.groups is None else len(examples.groups)
     return len(examples) / max(1, count), groups / max(1, count)

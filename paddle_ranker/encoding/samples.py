@@ -14,14 +14,14 @@ _LARGEST_BATCH = 8
 _LONGEST, _MOST_TOKENS = 1024, 4096  # words of a title; padded tokens of a batch of several pairs
 
 
-def sample_batches(encoder: PairRowEncoder, seed: int = 0) -> Iterator[Arrays]:
+def sample_batches(encoder: PairRowEncoder) -> Iterator[Arrays]:
     """Yield padded batches of 1 to 8 pairs of many lengths, made of words from the ranker's vocabulary.
 
     Titles share words with their queries, so that match levels and lexical features are not all zero. Pairs of a model
     that takes up to 1,024 tokens are as long as it takes; of longer ones, whose attention takes memory by the
     square of their length, titles have at most 1,024 words.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     words = np.array(encoder.members[0].words())
     lengths = np.geomspace(1, min(encoder.max_seq_length, _LONGEST), PAIRS).astype(int)
     queries, titles = [], []

@@ -26,18 +26,16 @@ class StaticModel:
 
     It is for comparisons; the engines that score for users are in `paddle_ranker.scoring.engines`.
 
-    Args:
-        signature: the inputs and outputs of the model.
-        threads: number of threads of a matrix product.
+    `signature` names the inputs and outputs of the model.
 
     Raises `CheckpointError` if Paddle cannot read the files, or the graph has other inputs.
     """
 
-    def __init__(self, program: Path, parameters: Path, signature: Signature = RANKER_SIGNATURE, threads: int = 1):
+    def __init__(self, program: Path, parameters: Path, signature: Signature = RANKER_SIGNATURE):
         require_readable(program, paddle.__version__)
         config = inference.Config(str(program), str(parameters))
         config.disable_glog_info()
-        config.set_cpu_math_library_num_threads(threads)
+        config.set_cpu_math_library_num_threads(1)
         try:
             self._predictor = inference.create_predictor(config)
         except (OSError, RuntimeError, ValueError) as error:

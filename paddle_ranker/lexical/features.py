@@ -152,9 +152,9 @@ def _jaccard(first: set[str], second: set[str]) -> float:
 class LexicalLogistic:
     """Rank by a logistic regression on the 24 standardised lexical features; a pair is relevant if label >= 1."""
 
-    def __init__(self, *, strength: float = 1.0) -> None:
+    def __init__(self) -> None:
         self.features = LexicalFeatures()
-        self._model = _standardised_logistic(strength)
+        self._model = _standardised_logistic()
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], labels: ArrayLike) -> None:
         """Learn token rarity from the titles, and the regression's weights from the labels.
@@ -188,12 +188,12 @@ class LexicalLogistic:
         return scores
 
 
-def _standardised_logistic(strength: float) -> Any:
-    """Make a standardising logistic regression; `strength` is scikit-learn's C, the inverse of the penalty."""
+def _standardised_logistic() -> Any:
+    """Make a standardising logistic regression."""
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise DependencyError("logistic baselines need scikit-learn: pip install scikit-learn") from error
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))

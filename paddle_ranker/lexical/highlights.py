@@ -150,11 +150,11 @@ class SharedWords:
         return start, start + PASSAGE
 
 
-def places_of(term: str, text: FoldedText, most: int = 20) -> list[tuple[int, int]]:
-    """Return where a token of a tokenizer's begins and ends in a text; a stem is found in its words."""
+def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
+    """Return where a token of a tokenizer's begins and ends in a text, at most 20 times; a stem is found in words."""
     beginning = "" if _is_unspaced(term[:1]) else f"(?<!{_LETTER})"
     found = re.compile(beginning + re.escape(term)).finditer(text.text)
-    return [text.span(*match.span()) for match, _ in zip(found, range(most))]
+    return [text.span(*match.span()) for match, _ in zip(found, range(20))]
 
 
 def level_of(term: str) -> int:

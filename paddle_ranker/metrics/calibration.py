@@ -215,9 +215,7 @@ def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: F
     return Judged(fitted, measures, change("as_trained", "out_of_fold"), better)
 
 
-def errors_on_halves(
-    method: str, queries: Sequence[str], labels: Floats, logits: Floats, seed: int = 1000
-) -> NDArray[np.float64]:
+def errors_on_halves(method: str, queries: Sequence[str], labels: Floats, logits: Floats) -> NDArray[np.float64]:
     """Return what a change of queries alone does to the calibration error: `[halves, 2] float64`.
 
     A row is a random half of the queries: its calibration error as trained, and calibrated by a fit to the other half.
@@ -226,7 +224,7 @@ def errors_on_halves(
     from sklearn.model_selection import GroupShuffleSplit
 
     relevant, errors = labels >= RELEVANT, []
-    halves = GroupShuffleSplit(HALVES, test_size=0.5, random_state=seed)
+    halves = GroupShuffleSplit(HALVES, test_size=0.5, random_state=1000)
     for learn, judge in halves.split(logits, groups=list(queries)):
         with suppress(DataError):
             fitted = fit(method, labels[learn], logits[learn]).apply(logits[judge])

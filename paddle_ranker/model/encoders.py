@@ -144,20 +144,18 @@ class LoadedEncoder:
         return self.checkpoint.pair_encoder(max_seq_length, backend)
 
 
-def load_encoder(source: Union[str, Path], *, config: Optional[EncoderConfig] = None) -> LoadedEncoder:
+def load_encoder(source: Union[str, Path]) -> LoadedEncoder:
     """Load a pretrained encoder: its network, its tokenizer and its configuration.
 
-    Args:
-        source: a starter's folder, a PaddleNLP or Hugging Face folder or name (fetched once), or one of our models
-            of any kind, whose text encoder is loaded.
-        config: replaces the folder's configuration: the same shape, with another dropout.
+    `source` is a starter's folder, a PaddleNLP or Hugging Face folder or name (fetched once), or one of our models of
+    any kind, whose text encoder is loaded.
 
     Raises `CheckpointError` if `source` is none of these, is damaged, or its parameters do not fit its configuration;
     `LoadedEncoder.pair_encoder` checks that the tokenizer does.
     """
     checkpoint = read_checkpoint(resolve_model(str(source)))
     tokenizer = checkpoint.tokenizer()
-    network, new_parts = encoder_of(checkpoint, config)
+    network, new_parts = encoder_of(checkpoint)
     return LoadedEncoder(network, tokenizer, network.config, new_parts, checkpoint)
 
 

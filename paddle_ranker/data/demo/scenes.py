@@ -363,11 +363,11 @@ def _scenes_with_titles(author: Author, per_side: int, recent: _Recent) -> Itera
             recent.add(side_titles)
 
 
-def triples(seed: int, hard_share: float = 0.7) -> Iterator[tuple[str, str, str]]:
+def triples(seed: int) -> Iterator[tuple[str, str, str]]:
     """Yield (query, title, negative title) endlessly.
 
-    Every title of a scene is the relevant title of one triple and, with probability `hard_share`, the hard negative of
-    another. The other triples have a title on an unrelated subject as their negative.
+    Every title of a scene is the relevant title of one triple and, with probability 0.7, the hard negative of another.
+    The other triples have a title on an unrelated subject as their negative.
     """
     dice = Dice(seed, "train")
     author, recent = Author(dice, "train"), _Recent(dice)
@@ -375,7 +375,7 @@ def triples(seed: int, hard_share: float = 0.7) -> Iterator[tuple[str, str, str]
         shift = 1 + dice.below(len(titles) - 1)
         for index, side in enumerate(scene.sides):
             hard = titles[(index + shift) % len(titles)][0]
-            negative = hard if dice.chance(hard_share) else recent.unrelated(scene.heads)
+            negative = hard if dice.chance(0.7) else recent.unrelated(scene.heads)
             yield side.query(), titles[index][0].text, negative.text
 
 

@@ -67,11 +67,9 @@ class TokenizerFiles:
                 )
         _refuse_what_is_not_done(config, vocab_size, folder)
         rules = TextRules(
-            do_lower_case=_boolean(config, "do_lower_case", True, folder),
-            strip_accents=None
-            if config.get("strip_accents") is None
-            else _boolean(config, "strip_accents", True, folder),
-            tokenize_chinese_chars=_boolean(config, "tokenize_chinese_chars", True, folder),
+            do_lower_case=_boolean(config, "do_lower_case", folder),
+            strip_accents=None if config.get("strip_accents") is None else _boolean(config, "strip_accents", folder),
+            tokenize_chinese_chars=_boolean(config, "tokenize_chinese_chars", folder),
         )
         return cls(
             vocabulary=vocabulary,
@@ -172,8 +170,8 @@ def token_text(value: Any, role: str, folder: Path) -> str:
     return text
 
 
-def _boolean(config: dict[str, Any], name: str, default: bool, folder: Path) -> bool:
-    value = config.get(name, default)
+def _boolean(config: dict[str, Any], name: str, folder: Path) -> bool:
+    value = config.get(name, True)
     if not isinstance(value, bool):
         raise CheckpointError(f"{folder / CONFIG_FILE}: {name} is {quoted(value)}, expected true or false")
     return value

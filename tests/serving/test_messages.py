@@ -6,9 +6,7 @@ import json
 import math
 import subprocess
 import sys
-import time
 
-import numpy as np
 import pytest
 from google.protobuf import json_format
 from hypothesis import given, settings
@@ -91,12 +89,14 @@ def request_of(text: str) -> object:
 
 def test_json_as_json2pb_reads_it() -> None:
     message = request_of(
-        '{"tensor": [{"int64_data": [1, -9223372036854775808], "float_data": [1, 2.5, "NaN", "-Infinity"], '
+        '{"tensor": [{"int64_data": [1, "7", -9223372036854775808], "float_data": [1, 2.5, "NaN", "-Infinity"], '
+        '"float64_data": [1e300, -3e5], '
         '"bool_data": [true], "data": ["深"], "tensor_content": "AAH/", "name": "x", "shape": [], "elem_type": null}], '
         '"log_id": "18446744073709551615", "unknown": {"a": [1]}, "fetchVarNames": ["not the field\'s name"]}'
     )
     expected = messages().Request(log_id=2**64 - 1)
-    tensor = expected.tensor.add(int64_data=[1, -(2**63)], bool_data=[True], data=["深"], name="x")
+    tensor = expected.tensor.add(int64_data=[1, 7, -(2**63)], bool_data=[True], data=["深"], name="x")
+    tensor.float64_data[:] = [1e300, -3e5]
     tensor.tensor_content = b"\x00\x01\xff"
     values = list(message.tensor[0].float_data)  # type: ignore[attr-defined]
     assert values[:2] == [1, 2.5] and math.isnan(values[2]) and values[3] == -math.inf
@@ -117,6 +117,8 @@ def test_json_as_json2pb_reads_it() -> None:
         ('{"tensor": [{"int64_data": [9223372036854775808]}]}', r"int64_data\[0\]: is 9223372036854775808"),
         ('{"tensor": [{"float_data": [1e39]}]}', r"float_data\[0\]: is 1e\+39, expected a number up to 3.4028"),
         ('{"tensor": [{"float_data": [1e999]}]}', r"float_data\[0\]: is Infinity"),
+        ('{"tensor": [{"float_data": [1' + "0" * 39 + "]}]}", r"float_data\[0\]: is 10+, expected a number up to"),
+        ('{"tensor": [{"float_data": [1, true]}]}', r"float_data\[1\]: is true, expected a number up to"),
         ('{"tensor": [{"float_data": ["many"]}]}', r"float_data\[0\]: is the string 'many'"),
         ('{"tensor": [{"tensor_content": "?"}]}', r"tensor_content: is the string '\?', expected bytes in base64"),
         ('{"tensor": [{"name": "\\ud800"}]}', "name: .* without half of a surrogate pair"),
@@ -174,15 +176,6 @@ def test_json_there_and_back_and_as_google_s_own_parser_reads_it(tensors: list[d
     assert parsed.SerializeToString(deterministic=True) == request.SerializeToString(deterministic=True)
 
 
-def test_long_arrays_are_read_quickly() -> None:
-    # json_format needs about a second for these. Of the processor: what else the machine does is no part of it.
-    text = json.dumps({"tensor": [{"int64_data": list(range(500_000))}]}).encode()
-    began = time.process_time()
-    message = read_message(text, messages().Request)
-    assert time.process_time() - began < 5
-    assert np.array_equal(message.tensor[0].int64_data, np.arange(500_000))
-
-
 @settings(deadline=None)
 @given(st.dictionaries(st.text(), st.text(), min_size=1))
 def test_a_printed_dict_is_read_as_python_printed_it(values: dict[str, str]) -> None:
@@ -200,6 +193,11 @@ def test_a_printed_dict_is_read_as_python_printed_it(values: dict[str, str]) -> 
         "{'a': 'b'",
         "{'a': 'b'}}",
         "{'a' 'b'}",
+        "{'a': 'b' 'c'}",
+        "{'a': }",
+        r"{'a': 'b\'}",
+        r"{\'a': 'b'}",
+        """{'a': "b'}""",
         r"{'a': '\q'}",
         r"{'a': '\U99999999'}",
     ],

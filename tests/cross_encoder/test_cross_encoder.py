@@ -96,23 +96,6 @@ def test_a_file_larger_than_a_chunk_is_read_whole(
     assert split.highest_label == data.highest_label == 2.0
 
 
-@pytest.mark.parametrize("text", ["bce", "ranknet_bce", "listnet+margin_mse"])
-def test_pairs_in_a_temporary_file_train_alike(pair_encoder: PairEncoder, tmp_path: Path, text: str) -> None:
-    network, indices, loss = make_network(), np.array([5, 0, 2, 4]), RankingLoss(text)
-    taught = [dataclasses.replace(row, teacher_score=2.0 * i) for i, row in enumerate(ROWS)]
-    encoded = [
-        encode_labels(taught, pair_encoder, tmp_path, size, with_queries=True, loss=loss.expression)
-        for size in (1 << 20, 0)
-    ]
-    assert [isinstance(data.labels, np.memmap) for data in encoded] == [False, True]
-    assert left_out("x", encoded[0], loss.expression) == left_out("x", encoded[1], loss.expression)
-    stored = [LabeledExamples(data, loss) for data in encoded]
-    (memory, shown), (disk, shown_from_disk) = (examples.loss(network, indices) for examples in stored)
-    assert float(memory) == float(disk) and shown == shown_from_disk
-    groups = [examples.groups for examples in stored]
-    assert groups[0] and groups[1] and groups[0].members.tolist() == groups[1].members.tolist()
-
-
 def test_one_class_only_is_an_error_that_says_so(pair_encoder: PairEncoder, tmp_path: Path) -> None:
     (tmp_path / "ones.csv").write_text("深\t深\t1\n学\t学\t2\n", encoding="utf-8")
     source = RecordFile(tmp_path / "ones.csv", LabeledPair)

@@ -13,6 +13,7 @@ from cross_encoder import train_ce
 from ernie_matching import evaluate, train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
+from paddle_ranker.encoding import store
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import mean_margin_loss
 from paddle_ranker.model.parameters import load_arrays
@@ -99,12 +100,20 @@ def test_a_column_that_is_missing_is_named(data: Path, tmp_path: Path) -> None:
         pairwise(data, tmp_path, str(tmp_path / "one.tsv"), loss="margin_mse")
 
 
-def test_data_on_the_disk_train_the_same(data: Path, tmp_path: Path) -> None:
-    for train in (cross_encoder, pairwise):
-        one, other = (
-            train(data, tmp_path / f"{train.__name__}{mb}", loss="margin_mse", data_memory_mb=mb) for mb in (9, 0)
-        )
+def test_data_on_the_disk_train_the_same(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[Path] = []
+    move_to = store._Column.move_to
+
+    def noted(column: Any, folder: Path) -> None:
+        moved.append(folder)
+        move_to(column, folder)
+
+    monkeypatch.setattr(store._Column, "move_to", noted)
+    for train, loss in ((cross_encoder, "listnet+margin_mse"), (pairwise, "margin_mse")):
+        folders = {mb: tmp_path / f"{train.__name__}{mb}" for mb in (9, 0)}
+        one, other = (train(data, folder, loss=loss, data_memory_mb=mb) for mb, folder in folders.items())
         assert all(np.array_equal(one[name], other[name]) for name in one)
+        assert moved.pop() == folders[0] and folders[9] not in moved
 
 
 @pytest.mark.parametrize(

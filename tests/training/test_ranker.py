@@ -1,4 +1,4 @@
-"""Options of training a ranker that act around the loop: where rates come from, what is best, where data lie."""
+"""Options of training a ranker that act around the loop: where rates come from, what is best."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 from ernie_matching.train_pairwise import TrainPairwiseOptions, train
 from paddle_ranker import runtime
-from paddle_ranker.encoding import store as pair_store
 from paddle_ranker.errors import DataError
 from paddle_ranker.model.config import write_config
 from paddle_ranker.model.encoder import Encoder
@@ -76,21 +75,6 @@ def test_the_option_reaches_the_parameters(
 ) -> None:
     changed = parameters(trained(tmp_path, files, **changes))
     assert changed.shape != plain.shape or not np.array_equal(changed, plain)
-
-
-def test_data_on_the_disk_train_the_same_parameters(
-    tmp_path: Path, files: dict[str, str], plain: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    moved: list[Path] = []
-    move_to = pair_store._Column.move_to
-
-    def noted(column: Any, folder: Path) -> None:
-        moved.append(folder)
-        move_to(column, folder)
-
-    monkeypatch.setattr(pair_store._Column, "move_to", noted)
-    np.testing.assert_array_equal(parameters(trained(tmp_path, files, data_memory_mb=0)), plain)
-    assert set(moved) == {tmp_path}
 
 
 def test_the_metric_chooses_the_best_checkpoint(tmp_path: Path, files: dict[str, str]) -> None:

@@ -16,6 +16,8 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.jobs import Job
+from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
+from paddle_ranker.serving.core.slots import Slots
 
 SECONDS = 60  # for what takes milliseconds, on a machine that has much else to do
 TOKENIZER = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"]
@@ -88,6 +90,22 @@ async def ask_app(
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
         return await client.request(method, path, content=content, files=files, data=form, headers=headers)
+
+
+def opened_slots(**options: Any) -> tuple[Any, Slots]:
+    """Return what a server of these options has: its configuration, and its slots with their models loaded."""
+    SLOTS.load_plugins()
+    config: Any = with_tower_of_index(serve_options()(**options))
+    slots = Slots({name: kind.make(config) for name, kind in served_by(config).items()})
+    for slot in slots.values():
+        slot.switch(slot.load())
+    return config, slots
+
+
+def close_slots(slots: Slots) -> None:
+    for slot in slots.values():
+        model = slot.switch(None)
+        assert model is not None and model.close(SECONDS)
 
 
 class Application:

@@ -18,12 +18,11 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, read_log
-from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
-from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine
 from paddle_ranker.serving.process.worker import make_app
 from tests.browser.conftest import DRAWN, ROW, OpenPage, drawn
 from tests.browser.site import SECONDS, Site
+from tests.serving_cases import close_slots, opened_slots
 from tests.started import until
 from tests.tiny import write_ranker, write_tower
 
@@ -44,11 +43,7 @@ class RealSite(Site):
     """The server's own application, with its models, in a thread of the test's process."""
 
     def __init__(self, **options: Any):
-        SLOTS.load_plugins()
-        self.config: Any = with_tower_of_index(serve_options()(**options))
-        self.slots = Slots({name: kind.make(self.config) for name, kind in served_by(self.config).items()})
-        for slot in self.slots.values():
-            slot.switch(slot.load())
+        self.config, self.slots = opened_slots(**options)
         super().__init__()
 
     def app(self) -> Any:
@@ -56,9 +51,7 @@ class RealSite(Site):
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
-        for slot in self.slots.values():
-            model = slot.switch(None)
-            assert model is not None and model.close(SECONDS)
+        close_slots(self.slots)
 
     def found(self, query: str = QUERY, **asked: Any) -> dict[str, Any]:
         """Return the answer of the API to what the page asks."""
@@ -70,7 +63,7 @@ class RealSite(Site):
             return dict(json.load(answer))
 
     def logged(self, kind: type[Any]) -> list[Any]:
-        return [line for line in read_log(self.config.search_log) if isinstance(line, kind)]
+        return [line for line in LogReader(self.config.search_log) if isinstance(line, kind)]
 
 
 def made(base: Path) -> RealSite:

@@ -14,7 +14,7 @@ from starlette.routing import Router
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine, SearchLog, Shown, read_log
+from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine, SearchLog, Shown
 from paddle_ranker.serving.http import feedback
 from paddle_ranker.serving.http.feedback import JudgeTable, describe, routes
 from paddle_ranker.serving.http.middleware import Middleware
@@ -202,7 +202,7 @@ def test_a_page_of_another_site_says_nothing(log: SearchLog) -> None:
     site = Site(log)
     for where, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
         assert site.ask("POST", "/v1/feedback", CLICK, **{"Sec-Fetch-Site": where}).status_code == status
-    assert len(list(read_log(log.folder))) == 2
+    assert len(list(LogReader(log.folder))) == 2
 
 
 def test_the_table_keeps_what_was_seen_last(log: SearchLog) -> None:

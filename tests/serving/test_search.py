@@ -36,13 +36,13 @@ from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
-from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, read_log
+from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import largest_file
-from tests.serving_cases import SECONDS, Application, ask_app
+from tests.serving_cases import SECONDS, Application, ask_app, close_slots, opened_slots
 from tests.started import until
 from tests.tiny import write_index, write_ranker, write_tower
 
@@ -65,19 +65,13 @@ class Site(Application):
     """The server's, with its models, in one loop."""
 
     def __init__(self, **options: Any):
-        SLOTS.load_plugins()
-        self.config: Any = with_tower_of_index(serve_options()(**options))
-        self.slots = Slots({name: kind.make(self.config) for name, kind in served_by(self.config).items()})
+        self.config, self.slots = opened_slots(**options)
         self.loop = asyncio.new_event_loop()
-        for slot in self.slots.values():
-            slot.switch(slot.load())
         self.metrics = Metrics()
         self.app = make_app(self.slots, self.config, self.metrics)
 
     def close(self) -> None:
-        for slot in self.slots.values():
-            model = slot.switch(None)
-            assert model is not None and model.close(SECONDS)
+        close_slots(self.slots)
         self.loop.close()
 
     def ask(self, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
@@ -360,7 +354,7 @@ def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
     hit = answer["hits"][0]
     said = {"search_id": answer["search_id"], "query": "水稻", "id": hit["id"], "position": 2, "event": "click"}
     assert written.ask("POST", "/v1/feedback", said).status_code == 200
-    search, click = read_log(written.config.search_log)
+    search, click = LogReader(written.config.search_log)
     assert isinstance(search, SearchLine) and isinstance(click, FeedbackLine)
     assert (search.search_id, click.search_id) == (answer["search_id"],) * 2
     assert search.versions == {"index": {"name": "index", "version": 1}, "tower": "tower", "ranker": None}

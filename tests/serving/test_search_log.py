@@ -22,7 +22,6 @@ from paddle_ranker.serving.core.search_log import (
     SearchLine,
     SearchLog,
     Shown,
-    read_log,
 )
 from tests.conftest import REPOSITORY, largest_file
 
@@ -44,7 +43,7 @@ def test_lines_are_read_as_they_were_logged(tmp_path: Path) -> None:
     log.search(searched)
     log.feedback(clicked).result()
     log.close()
-    assert list(read_log(tmp_path / "log")) == [searched, clicked]
+    assert list(LogReader(tmp_path / "log")) == [searched, clicked]
     (path,) = (tmp_path / "log").iterdir()
     first, second = map(json.loads, path.read_text("utf-8").splitlines())
     assert set(first) == {"time", "search_id", "query", "versions", "shown", "parameters"}
@@ -59,7 +58,7 @@ def test_a_new_file_is_begun_when_one_is_large(tmp_path: Path) -> None:
         log.feedback(click(number, "x" * (1 << 20))).result()
     log.close()
     assert len(list(tmp_path.iterdir())) == 3
-    assert sorted(line.search_id for line in read_log(tmp_path)) == ["s0", "s1", "s2"]
+    assert sorted(line.search_id for line in LogReader(tmp_path)) == ["s0", "s1", "s2"]
 
 
 def test_a_torn_line_is_skipped_and_counted_until_it_is_whole(tmp_path: Path) -> None:
@@ -123,7 +122,7 @@ def test_a_log_stops_at_its_size_until_files_are_moved_away(tmp_path: Path) -> N
     (tmp_path / path.name).unlink()
     log.feedback(click(5)).result()
     log.close()
-    assert [line.search_id for line in read_log(folder)] == ["s5"] and log.lost >= 5
+    assert [line.search_id for line in LogReader(folder)] == ["s5"] and log.lost >= 5
 
 
 def test_a_disk_that_hangs_takes_a_bounded_share_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

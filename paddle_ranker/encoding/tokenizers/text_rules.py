@@ -97,10 +97,6 @@ class WordSplitter:
         order = np.lexsort((classes, np.cumsum(classes == 0)))
         return chars[order].tobytes().decode("utf-32-le")
 
-    def split_by_rules(self, text: str) -> list[str]:
-        """Return what `split` returns, by applying each rule to the whole text: slow, but it defines the result."""
-        return [word for token in self._clean(text).split() for word in self._fold(token).split()]
-
     def _clean(self, text: str) -> str:
         if self.rules.do_lower_case:
             text = "".join(map(self._unicode.lower, text))

@@ -366,8 +366,3 @@ class LogReader:
                     self._skipped += 1
                     continue
                 yield line
-
-
-def read_log(folder: Path) -> Iterator[LogLine]:
-    """Return an iterator over the lines of a log; see `LogReader`, which also counts what it skips."""
-    return iter(LogReader(folder))

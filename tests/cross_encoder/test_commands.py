@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import json
-import random
 import re
 import shutil
 import subprocess
@@ -119,24 +118,6 @@ def test_prediction_prints_the_best_titles_of_each_query(trained: tuple[Path, st
     assert [(line["text_a"], line["text_b"], line["recall_score"]) for line in lines] == expected
     scores = ranker.score([line["text_a"] for line in lines], [line["text_b"] for line in lines])
     np.testing.assert_allclose([line["pred_prob"] for line in lines], scores, atol=1e-5)
-
-
-def test_a_score_depends_on_its_pair_alone(trained: tuple[Path, str], data: Path, tmp_path: Path, call: Call) -> None:
-    checkpoint, _ = trained
-    rows = (data / "test.csv").read_text(encoding="utf-8").splitlines()
-
-    def scores(lines: list[str], *more: object) -> dict[tuple[str, str], float]:
-        (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        files = ["--params_path", checkpoint / "best", "--test_set", tmp_path / "pairs.csv", "--device", "cpu"]
-        status, printed, errors = call("predict", *files, *more)
-        assert status == 0, errors
-        return {(line["text_a"], line["text_b"]): line["pred_prob"] for line in parse(printed)}
-
-    together = scores(rows)
-    assert len(together) == 24 and np.ptp(list(together.values())) > 1e-3
-    shuffled = random.Random(1).sample(rows, len(rows))
-    for again in (scores(rows, "--batch_size", 1), scores(shuffled), scores(rows[7:8]), scores(rows[20:21])):
-        assert again == {pair: pytest.approx(together[pair], abs=1e-5) for pair in again}
 
 
 def test_a_bare_parameter_file_takes_the_named_models_configuration(

@@ -234,7 +234,8 @@ def test_commands_take_what_plugins_add(tmp_path: Path) -> None:
     write_encoder(tmp_path / "encoder")
     train = str(REPOSITORY / "cross_encoder" / "train_ce.py")
     told = run(train, "--help", plugins="own_loss", cwd=tmp_path)
-    assert "squared_hinge" in told.stdout, told.stderr
+    assert "squared_hinge (pairs with noisy labels)" in (said := " ".join(told.stdout.split())), told.stderr
+    assert "1 for squared_hinge" in said
     done = run(
         train, "--train_set", "pairs.psv", "--test_file", "pairs.psv", "--model_name_or_path", "encoder",
         "--save_dir", "run", "--loss", "squared_hinge+0.5*bce", "--max_steps", "2", "--batch_size", "4",

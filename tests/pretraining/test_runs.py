@@ -75,16 +75,3 @@ def test_two_processes_are_one(data: Path, tmp_path: Path, unbroken: Path) -> No
         assert one == pytest.approx(other, rel=1e-4)
     assert not re.search("global step|documents,|eval_dev|trained", launched.log(1))
     assert len(list((tmp_path / "two" / "corpus").glob("tokens_*"))) == 2  # made once, by whoever came first
-
-
-@pytest.mark.slow
-def test_two_processes_hide_what_one_with_twice_the_batch_hides(data: Path, tmp_path: Path) -> None:
-    still = ["--dropout", 0, "--max_steps", 10, "--gradient_accumulation_steps", 1]
-    run(typed(tmp_path / "one", *still, "--batch_size", 8), data)
-    launched = Launched(data, tmp_path / "log", SCRIPT, *typed(tmp_path / "two", *still, "--batch_size", 4))
-    assert launched.wait() == 0, launched.output + launched.log(1)
-    losses = [
-        [record["loss"] for record in read_metrics(tmp_path / name / METRICS_FILE) if "loss" in record]
-        for name in ("one", "two")
-    ]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5) and len(losses[0]) == 10

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Optional
 
-import numpy as np
-import paddle
 import pytest
 
 from ernie_matching.train_pairwise import TrainPairwiseOptions
 from paddle_ranker.errors import UsageError
-from paddle_ranker.training.losses.expression import RankingLoss, margin_of, parse_loss
-from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES, Loss, loss_help, margin_help
+from paddle_ranker.training.losses.expression import margin_of, parse_loss
+from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -123,17 +121,6 @@ def table() -> list[str]:
         cells = [", ".join(names), loss.formula.replace("|", "\\|") + margin, labels, ", ".join(needs), loss.suits]
         rows.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
     return rows
-
-
-def test_a_loss_that_is_added_is_offered_and_computed() -> None:
-    LOSSES.add("spread", Loss(lambda logits, margin: logits.sum() + margin, "Σ l + margin", "a test", margin=2.0))
-    try:
-        assert float(RankingLoss("0.5*spread")(paddle.to_tensor([1.0, 2.0]), np.zeros(2))) == 0.5 * 5.0
-        assert "spread (a test)" in loss_help() and "2 for spread" in margin_help()
-        with pytest.raises(UsageError, match=r"choose from .*spread"):
-            parse_loss("spreed")
-    finally:
-        LOSSES.remove("spread")
 
 
 def test_the_page_on_losses_says_what_each_needs() -> None:

@@ -5,21 +5,12 @@ paddle-ranker export-serving --model output
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Optional
+from functools import partial
 
 from paddle_ranker.commands.export_serving import ExportServingOptions, export_serving
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 
-
-def export_to_serving(options: ExportServingOptions) -> None:
-    """Write both folders, the model with the probability as its only output; print its scores' largest difference."""
-    export_serving(options, "cross_encoder")
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(export_to_serving, ExportServingOptions, argv, description=__doc__ or "")
+main = main_of(partial(export_serving, expected_kind="cross_encoder"), ExportServingOptions, __doc__)
 
 
 if __name__ == "__main__":

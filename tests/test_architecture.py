@@ -150,7 +150,7 @@ def test_paddle_is_imported_after_the_process_is_prepared_for_it() -> None:
     assert [name for name in with_paddle if room_of(name) == "retrieval"] == []
     found = []
     for name, text in texts.items():
-        if "runtime.prepare" not in text and "\ndef main(" in text:
+        if "runtime.prepare" not in text and ("\ndef main(" in text or "\nmain = " in text):
             found += [f"{name} imports {one}" for one in with_paddle.intersection(imported(ast.walk(trees[name])))]
         for function in functions(trees[name]) if "runtime.prepare" in text else ():
             calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]

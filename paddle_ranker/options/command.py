@@ -79,6 +79,17 @@ def run_command(
             return _report(prog, error)
 
 
+def main_of(
+    run: Callable[[OptionsT], Optional[int]], options_class: type[OptionsT], description: Optional[str]
+) -> Callable[..., int]:
+    """Return a script's `main(argv=None)`, which does what `run_command` does."""
+
+    def main(argv: Optional[Sequence[str]] = None) -> int:
+        return run_command(run, options_class, argv, description or "")
+
+    return main
+
+
 def _report(prog: str, error: Exception) -> int:
     print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
     return error.exit_status if isinstance(error, RankerError) else 1

@@ -42,7 +42,7 @@ FILES = sorted(
     path.relative_to(REPOSITORY).as_posix()
     for folder in (*RECIPES, "deploy/python", "datasets")
     for path in (REPOSITORY / folder).glob("*.py")
-    if "run_command(" in path.read_text(encoding="utf-8")
+    if re.search(r"run_command\(|main_of\(", path.read_text(encoding="utf-8"))
 )
 TUTORIAL = {
     "ernie_matching/train_pairwise.py": ("--train/--train_file", "--test/--test_file", "--output/--save_dir"),

@@ -11,7 +11,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker import __version__
-from paddle_ranker.encoding.columns import Array, Arrays, Columns
+from paddle_ranker.encoding.columns import Array, Arrays
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
@@ -21,7 +21,7 @@ from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
-from paddle_ranker.serving.core.jobs import Check, Texts
+from paddle_ranker.serving.core.jobs import Check, Job
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.self_check import TOLERANCES, TokenInputs, check_matrices, check_rows, warm_up
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
@@ -132,7 +132,8 @@ class RankerSlot(Slot[ServedRanker]):
             raise Fault(INVALID, f"{len(queries)} queries and {len(titles)} titles: there must be one for each")
         self.limits.check_pairs(len(titles), "title")
         texts = self.limits.scored_texts(queries, "query"), self.limits.scored_texts(titles, "title")
-        return await self._score(served, len(titles), deadline, texts=texts, check=check_lengths)
+        end = self.deadline(deadline)
+        return _scores(served, await computed(served.batcher, len(titles), end, texts=texts, check=check_lengths))
 
     async def score_tokens(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
@@ -142,21 +143,12 @@ class RankerSlot(Slot[ServedRanker]):
         check_matrices(input_ids, token_type_ids)
         self.limits.check_pairs(len(input_ids), "input_ids")
         pairs = served.tokens.rows(input_ids, token_type_ids)
-        return await self._score(served, len(pairs), deadline, columns=pairs)
+        return _scores(served, await computed(served.batcher, len(pairs), self.deadline(deadline), columns=pairs))
 
-    async def _score(
-        self,
-        served: ServedRanker,
-        size: int,
-        deadline: Optional[float],
-        *,
-        texts: Optional[Texts] = None,
-        columns: Optional[Columns] = None,
-        check: Optional[Check] = None,
-    ) -> Scores:
-        job = await computed(served.batcher, size, self.deadline(deadline), texts=texts, columns=columns, check=check)
-        logits = served.scorer.logits_in(job.outputs)
-        return Scores(sigmoid(logits), logits, job.tokens)
+
+def _scores(served: ServedRanker, job: Job) -> Scores:
+    logits = served.scorer.logits_in(job.outputs)
+    return Scores(sigmoid(logits), logits, job.tokens)
 
 
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:

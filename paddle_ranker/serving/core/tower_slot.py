@@ -23,7 +23,7 @@ from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.jobs import Check, Texts
+from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
@@ -176,7 +176,9 @@ class TowerSlot(Slot[ServedTower]):
         self.limits.check_pairs(len(texts), field)
         texts = self.limits.scored_texts(texts, field)
         fields = texts, [_IS_QUERY[is_query]] * len(texts)
-        return await self._compute(served, len(texts), deadline, texts=fields, check=check_lengths)
+        end = self.deadline(deadline)
+        job = await computed(served.batcher, len(texts), end, texts=fields, check=check_lengths)
+        return TextVectors(job.outputs[VECTOR], job.tokens)
 
     async def token_vectors(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
@@ -186,19 +188,7 @@ class TowerSlot(Slot[ServedTower]):
         check_matrices(input_ids, token_type_ids)
         self.limits.check_pairs(len(input_ids), "input_ids")
         rows = served.tokens.rows(input_ids, token_type_ids)
-        return await self._compute(served, len(rows), deadline, columns=rows)
-
-    async def _compute(
-        self,
-        served: ServedTower,
-        size: int,
-        deadline: Optional[float],
-        *,
-        texts: Optional[Texts] = None,
-        columns: Optional[Columns] = None,
-        check: Optional[Check] = None,
-    ) -> TextVectors:
-        job = await computed(served.batcher, size, self.deadline(deadline), texts=texts, columns=columns, check=check)
+        job = await computed(served.batcher, len(rows), self.deadline(deadline), columns=rows)
         return TextVectors(job.outputs[VECTOR], job.tokens)
 
 

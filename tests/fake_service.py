@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import Scores, VectorService
+from paddle_ranker.serving.paddle.messages import messages
 
 VOCABULARY = 100
 
@@ -26,6 +27,14 @@ def logit_of(query: str, title: str) -> float:
 def logits_of_tokens(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
     """Return what the fake gives rows of tokens, `[n]`."""
     return np.asarray((input_ids - 10 * token_type_ids).mean(axis=1) / 8)
+
+
+def text_request(query: str, titles: Sequence[str], **fields: Any) -> bytes:
+    """Return a Request of texts."""
+    request = messages().Request(**fields)
+    request.tensor.add(name="query", elem_type=20, data=[query])
+    request.tensor.add(name="title", elem_type=20, data=titles)
+    return bytes(request.SerializeToString())
 
 
 class FakeService:

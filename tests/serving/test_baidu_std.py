@@ -24,7 +24,7 @@ from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle import baidu_std, baidu_std_server
 from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
-from tests.fake_service import FakeService, logit_of
+from tests.fake_service import FakeService, logit_of, text_request
 from tests.started import until_in_loop
 
 pytestmark = pytest.mark.unit
@@ -32,11 +32,7 @@ SECONDS = 20  # for what takes milliseconds, on a machine that has much else to 
 
 
 def request_bytes(query: str = "abc", titles: tuple[str, ...] = ("abcdefgh",), **fields: Any) -> bytes:
-    request = messages().Request(**fields)
-    request.tensor.add(name="query", elem_type=20, data=[query])
-    request.tensor.add(name="title", elem_type=20, data=list(titles))
-    data: bytes = request.SerializeToString()
-    return data
+    return text_request(query, titles, **fields)
 
 
 def frame(

@@ -20,7 +20,7 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.scores import CountedRequest
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
-from tests.fake_service import FakeService
+from tests.fake_service import FakeService, text_request
 from tests.live_service import SECONDS, LiveService
 from tests.started import until
 
@@ -34,10 +34,7 @@ def live() -> Iterator[LiveService]:
 
 
 def general(*titles: str) -> bytes:
-    request = messages().Request()
-    request.tensor.add(name="query", elem_type=20, data=["ab"])
-    request.tensor.add(name="title", elem_type=20, data=list(titles))
-    return bytes(request.SerializeToString())
+    return text_request("ab", titles)
 
 
 def frame(payload: bytes, *, key: str = KEY, method: str = "inference") -> bytes:

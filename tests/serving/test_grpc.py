@@ -27,7 +27,7 @@ from paddle_ranker.serving.paddle.grpc_services import start_grpc
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from paddle_ranker.serving.process.relay import PREFACE, Relay
 from tests.conftest import REPOSITORY
-from tests.fake_service import FakeService, logit_of
+from tests.fake_service import FakeService, logit_of, text_request
 from tests.live_service import SECONDS, LiveService
 from tests.started import until
 
@@ -57,11 +57,7 @@ def call(
 
 
 def request_bytes(titles: tuple[str, ...] = ("abcd", "a")) -> bytes:
-    request = messages().Request(log_id=4)
-    request.tensor.add(name="query", elem_type=20, data=["ab"])
-    request.tensor.add(name="title", elem_type=20, data=list(titles))
-    data: bytes = request.SerializeToString()
-    return data
+    return text_request("ab", titles, log_id=4)
 
 
 def refused(channel: Any, data: bytes, *arguments: Any, **options: Any) -> Any:

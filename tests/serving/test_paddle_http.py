@@ -21,7 +21,7 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.messages import messages
-from tests.fake_service import logit_of, logits_of_tokens
+from tests.fake_service import logit_of, logits_of_tokens, text_request
 from tests.live_service import SECONDS, LiveService
 from tests.started import until
 
@@ -84,10 +84,7 @@ def test_curl_with_a_large_body_waits_for_100_continue(live: LiveService) -> Non
 @pytest.mark.parametrize("path", ["/GeneralModelService/inference", f"/{FULL}/inference", f"/{FULL}/debug"])
 @pytest.mark.parametrize("content_type", ["application/proto", "application/x-protobuf"])
 def test_protobuf_and_gzip(live: LiveService, path: str, content_type: str) -> None:
-    request = messages().Request(log_id=2**63)
-    request.tensor.add(name="query", elem_type=20, data=["abc"])
-    request.tensor.add(name="title", elem_type=20, data=["x" * n for n in range(1, 301)])
-    body = gzip.compress(request.SerializeToString())
+    body = gzip.compress(text_request("abc", ["x" * n for n in range(1, 301)], log_id=2**63))
     answered = post(live, path, body, Content_Type=content_type, Content_Encoding="gzip", Accept_Encoding="gzip")
     assert answered.status_code == 200 and answered.headers["content-type"] == content_type
     assert answered.headers["content-encoding"] == "gzip"

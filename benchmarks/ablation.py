@@ -9,17 +9,15 @@ queries and with the same seeds, and their paired difference with its 95% bootst
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from benchmarks.harness.quality import SHOWN, compare, print_comparison, report
 from benchmarks.harness.report import format_table, write_report
 from benchmarks.pretrained import LINEAR, FoldRunOptions, Systems
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,7 @@ def run(options: AblationOptions) -> None:
     write_report(options.json, report(options, list(systems.values()), measured, [], **more))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, AblationOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.ablation")
+main = main_of(run, AblationOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.ablation")
 
 
 if __name__ == "__main__":

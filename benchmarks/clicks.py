@@ -30,7 +30,7 @@ from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.metrics.ranking import Booleans, Floats
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 
 REFERENCE = "click_softmax"
 _LEAST, _MORE = 0.1, 0.8  # attraction of a title of the lowest grade, and what the highest adds
@@ -281,9 +281,7 @@ def run(options: ClicksOptions) -> None:
     write_report(options.json, {"options": asdict(options), "tables": found})
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, ClicksOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.clicks")
+main = main_of(run, ClicksOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.clicks")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from benchmarks.inputs import real_data_folder
 from paddle_ranker import runtime
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import DependencyError, RankerError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 
 TOLERANCE = 1e-5
@@ -262,9 +262,7 @@ def run(options: ConvertBenchmarkOptions) -> int:
     return 1 if missed else 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, ConvertBenchmarkOptions, argv, description=__doc__.split("\n")[0])
+main = main_of(run, ConvertBenchmarkOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from benchmarks.inputs import ROOT
 from benchmarks.script_commands import arguments_after, script_commands
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.errors import DataError
-from paddle_ranker.options import option, parse_options, run_command
+from paddle_ranker.options import main_of, option, parse_options
 
 SCRIPT = ROOT / "scripts" / "train_pairwise.sh"
 TRAIN, DEV = "sort/train_pairwise.csv", "sort/dev_pairwise.csv"
@@ -157,9 +157,7 @@ def run(options: DemoOptions) -> None:
     publish(options, queries, labels, systems, reference, head, measures=("auc",), goals=goals_of)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, DemoOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.demo")
+main = main_of(run, DemoOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.demo")
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ python -m benchmarks.distillation
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from benchmarks.harness.runs import Run
 from benchmarks.mining import FoldsOptions, Recipe, SmallRankers, run_systems
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 
 REFERENCE = "student_taught_mined"
 
@@ -107,9 +105,7 @@ def run(options: DistillationOptions) -> None:
     run_systems(options, systems, REFERENCE, head)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, DistillationOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.distillation")
+main = main_of(run, DistillationOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.distillation")
 
 
 if __name__ == "__main__":

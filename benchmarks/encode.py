@@ -26,7 +26,7 @@ from benchmarks.inference_report import FASTER_THAN_BASELINES
 from benchmarks.inputs import ROOT, chosen, graded_pairs_and_vocabulary
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 
 TOLERANCE = 1e-5  # of a vector of length 1
 CALIBRATION_TEXTS = 256
@@ -216,9 +216,7 @@ def run(options: EncodeBenchmarkOptions) -> None:
     write_report(options.json, {**values, "speeds": {name: asdict(own) for name, own in speeds.items()}})
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, EncodeBenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, EncodeBenchmarkOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals, difference
-from paddle_ranker.options import Options, option, parse_options, run_command
+from paddle_ranker.options import Options, main_of, option, parse_options
 from paddle_ranker.storage.atomic import make_folder
 
 SCRIPT = ROOT / "scripts" / "train_entailment.sh"
@@ -239,9 +239,7 @@ def run(options: EntailmentBenchmarkOptions) -> int:
     return 0 if all(goal.reached for goal in goals) else 1
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, EntailmentBenchmarkOptions, argv, (__doc__ or "").split("\n")[0], "benchmarks.entailment")
+main = main_of(run, EntailmentBenchmarkOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.entailment")
 
 
 if __name__ == "__main__":

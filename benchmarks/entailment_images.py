@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 
 if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder
@@ -183,9 +183,7 @@ def _timed(work: Iterable[object]) -> float:
     return time.perf_counter() - began
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, ImageBenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, ImageBenchmarkOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -9,17 +9,15 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
 from benchmarks.harness.report import Goal, Speeds, format_table, ratio
 from benchmarks.inputs import parse_numbers
 from benchmarks.peers.answers import Stopwatch
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.exact import Vectors, nearest
 from paddle_ranker.retrieval.vector_files import VectorFile, open_vectors
 
@@ -76,9 +74,7 @@ def run(options: ExactSearchOptions) -> None:
     print(*goals, sep="\n")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, ExactSearchOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, ExactSearchOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from benchmarks.peers.inference_work import (
 from benchmarks.training import PUBLISHED_LENGTH
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 
 TOLERANCE = 1e-5
 PARTS = ("offline", "latency", "start")
@@ -391,9 +391,7 @@ def seconds_of_import(module: str) -> float:
     return time.perf_counter() - start
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, InferenceBenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, InferenceBenchmarkOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

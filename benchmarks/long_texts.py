@@ -41,7 +41,7 @@ from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.retrieval.words import WordSearcher
 
 if TYPE_CHECKING:
@@ -317,9 +317,7 @@ def run(options: LongTextsOptions) -> None:
     publish(options, harness.queries, harness.labels, systems, REFERENCE, head, measures=measures)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, LongTextsOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.long_texts")
+main = main_of(run, LongTextsOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.long_texts")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from benchmarks.harness.runs import (
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.ranking import RELEVANT
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 
 REFERENCE = "mined"
 
@@ -211,9 +211,7 @@ def run(options: MiningOptions) -> None:
     run_systems(options, {name: getattr(rows, name) for name in names}, REFERENCE, head)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, MiningOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.mining")
+main = main_of(run, MiningOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.mining")
 
 
 if __name__ == "__main__":

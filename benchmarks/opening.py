@@ -14,10 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
@@ -26,7 +24,7 @@ from benchmarks.harness.workers import process_environment
 from benchmarks.inputs import chosen
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.exported import is_exported
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.scoring.engines.registry import DYGRAPH, exported_engines
 
 
@@ -113,9 +111,7 @@ def _mb(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, OpeningOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, OpeningOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

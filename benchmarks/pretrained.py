@@ -47,7 +47,7 @@ from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.metrics.ranking import standardised
 from paddle_ranker.model.parameters import PARAMETERS_FILE
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 
 NOTHING = "nothing"  # value of --model for random parameters
 LINEAR = "linear_on_ids"
@@ -280,9 +280,7 @@ def run(options: PretrainedOptions) -> None:
     publish(options, queries, labels, systems, options.reference or names[-1], head)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, PretrainedOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.pretrained")
+main = main_of(run, PretrainedOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.pretrained")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from benchmarks.harness.workers import Worker, Workers
 from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from pretraining.mlm_options import TrainMlmOptions
 
 SYSTEMS = ("ours", "transformers", "transformers_gathered")
@@ -230,9 +230,7 @@ def print_curve(answers: dict[str, list[dict[str, Any]]]) -> None:
         print(f"training loss, {names[0]} and {name}: {gap.mean():.5f} apart on average, {gap.max():.5f} at most")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, PretrainingBenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, PretrainingBenchmarkOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from benchmarks.inputs import real_data_file
 from paddle_ranker import runtime
 from paddle_ranker.data.records import write_records
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.training.losses.expression import margin_of
 from paddle_ranker.training.options import TrainingOptions
 
@@ -254,9 +254,7 @@ def run(options: QbqtcOptions) -> None:
     publish(options, harness.queries, harness.labels, systems, reference, head, goals=goals)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, QbqtcOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.qbqtc")
+main = main_of(run, QbqtcOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.qbqtc")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -35,7 +35,7 @@ from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.data.trec import read_qrels
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import words
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 
 Qrels = dict[str, dict[str, int]]
 LEAST_WORDS = 2  # of a query of csl_unseen
@@ -166,9 +166,7 @@ def run(options: RecallBenchmarkOptions) -> int:
     return evaluate_recall.main(["--index", str(built), "--beir", str(folder), *others, *threads])
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the benchmark; return its exit status."""
-    return run_command(run, RecallBenchmarkOptions, argv, description=__doc__ or "")
+main = main_of(run, RecallBenchmarkOptions, __doc__)
 
 
 if __name__ == "__main__":

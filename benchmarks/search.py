@@ -39,7 +39,7 @@ from paddle_ranker.commands import export, index
 from paddle_ranker.data.records import LabeledPair
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
 from paddle_ranker.retrieval.fusion import Candidates, Fusion
 from paddle_ranker.retrieval.vectors import Tower
@@ -453,9 +453,7 @@ def _shown(value: object) -> str:
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, SearchBenchmarkOptions, argv, description=__doc__ or "")
+main = main_of(run, SearchBenchmarkOptions, __doc__)
 
 
 if __name__ == "__main__":

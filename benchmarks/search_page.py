@@ -16,7 +16,6 @@ import os
 import shutil
 import statistics
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +26,7 @@ import numpy as np
 
 from benchmarks.harness.report import Goal, format_table
 from paddle_ranker.errors import DependencyError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import new_file
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -125,8 +124,7 @@ def run(options: SearchPageOptions) -> None:
         browser.close()
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_command(run, SearchPageOptions, argv, description=__doc__ or "")
+main = main_of(run, SearchPageOptions, __doc__)
 
 
 if __name__ == "__main__":

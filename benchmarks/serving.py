@@ -34,7 +34,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.engines.registry import exported_engines
 
 _WEB = ("fastapi", "uvicorn", "uvloop", "httptools")
@@ -338,9 +338,7 @@ def _made(result: Run, work: Work) -> dict[tuple[str, int], list[Request]]:
     return made
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, ServingBenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, ServingBenchmarkOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

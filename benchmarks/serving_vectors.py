@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.records import Text, read_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.engines.registry import exported_engines
 from paddle_ranker.serving.paddle import baidu_std
@@ -169,9 +169,7 @@ def _alone(tower: Tower, texts: Texts, seconds: float) -> tuple[float, float]:
     return done / (time.perf_counter() - began), 1000 * (time.process_time() - used) / done
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, VectorLoadOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, VectorLoadOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

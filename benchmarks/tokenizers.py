@@ -21,7 +21,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 from paddle_ranker.errors import DependencyError, UsageError
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from tests.tokenizer_oracles import TOKENIZERS
 
 _TRAINED_VOCAB_SIZE = 12_000
@@ -115,9 +115,7 @@ def _batches(queries: list[str], titles: list[str], size: int) -> Iterator[tuple
         yield queries[start : start + size], titles[start : start + size]
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, BenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, BenchmarkOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.evaluation.pairs import judged_runs
 from paddle_ranker.evaluation.retrieval import vector_run
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.retrieval.vectors import Tower
 
 SYSTEMS = (
@@ -209,9 +209,7 @@ def run(options: TowersOptions) -> None:
         print(f"ours / {PEER}, a seed at a time: {ratio(seconds[PEER], seconds[REFERENCE])}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the benchmark; return its exit status."""
-    return run_command(run, TowersOptions, argv, description=__doc__ or "")
+main = main_of(run, TowersOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Optional
 
 from benchmarks.harness.rankers import SHAPES
 from benchmarks.harness.report import Speeds, print_speeds
@@ -25,7 +24,7 @@ from benchmarks.harness.workers import Worker, Workers, require_some
 from benchmarks.inputs import GradedPairsOptions, chosen, graded_pairs_and_vocabulary
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 
 PUBLISHED_LENGTH = 128
 TORCH_INSTALL = "python -m pip install -r requirements/peers.in"
@@ -163,9 +162,7 @@ def start_worker(system: str, folder: Path, threads: int, environment: Mapping[s
     )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, TrainingBenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, TrainingBenchmarkOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -23,7 +22,7 @@ from benchmarks.harness.runs import Run, RunStore, converted_encoder, file_diges
 from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
 from paddle_ranker.model.parameters import PARAMETERS_FILE
-from paddle_ranker.options import Options, option, parse_options, run_command
+from paddle_ranker.options import Options, main_of, option, parse_options
 from paddle_ranker.storage.atomic import make_folder
 
 if TYPE_CHECKING:
@@ -165,9 +164,7 @@ def run(options: TweetsBenchmarkOptions) -> None:
     write_report(options.json, {"figures": values, "pairs": len(harness.pairs), "classes": counts})
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, TweetsBenchmarkOptions, argv, (__doc__ or "").split("\n")[0], "benchmarks.tweets")
+main = main_of(run, TweetsBenchmarkOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.tweets")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,11 @@ paddle-ranker predict --model checkpoint/best --input pairs.tsv --topk 10
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.commands.predict import predict as predict_pairs
-from paddle_ranker.options import option, redeclare, run_command
+from paddle_ranker.options import main_of, option, redeclare
 from paddle_ranker.scoring.options import PrintingOptions
 
 
@@ -28,9 +27,7 @@ def predict(options: PredictCeOptions) -> None:
     predict_pairs(options, "cross_encoder", names=("text_a", "text_b"))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(predict, PredictCeOptions, argv, description=__doc__ or "", ends_with_reader=True)
+main = main_of(predict, PredictCeOptions, __doc__, ends_with_reader=True)
 
 
 if __name__ == "__main__":

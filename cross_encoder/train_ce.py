@@ -6,14 +6,13 @@ paddle-ranker train-ce --train 'parts/*.tsv' --test dev.tsv --output checkpoint 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import option, redeclare, run_command
+from paddle_ranker.options import main_of, option, redeclare
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.options import RankerTrainingOptions
 
@@ -109,9 +108,7 @@ def run(options: TrainCeOptions) -> None:
     train(options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, TrainCeOptions, argv, description=__doc__ or "")
+main = main_of(run, TrainCeOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.data.demo.files import has_only_demo_files
 from paddle_ranker.errors import DataError, RankerError, UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.download import BLOCK, fetch, forget, unpack
 
@@ -170,9 +169,7 @@ def run(options: DownloadOptions) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command."""
-    return run_command(run, DownloadOptions, argv, __doc__, prog="download.py")
+main = main_of(run, DownloadOptions, __doc__, prog="download.py")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from paddle_ranker.data.demo.files import FOLDERS, HEADERS, foreign_files, is_current, write_demo
 from paddle_ranker.errors import DataError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,7 @@ def make_demo(options: MakeDemoOptions) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command."""
-    return run_command(make_demo, MakeDemoOptions, argv, __doc__, prog="make_demo.py")
+main = main_of(make_demo, MakeDemoOptions, __doc__, prog="make_demo.py")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from paddle_ranker.data.beir import write_beir
 from paddle_ranker.data.records import LabeledPair, Pair, write_records
 from paddle_ranker.data.roff import CJK, parse_page
 from paddle_ranker.errors import DataError, RankerError, brief
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.words import WordSearcher
 from paddle_ranker.storage.atomic import make_folder, new_folder
 
@@ -303,9 +303,7 @@ def make_real(options: MakeRealOptions) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command."""
-    return run_command(make_real, MakeRealOptions, argv, __doc__, prog="make_real.py")
+main = main_of(make_real, MakeRealOptions, __doc__, prog="make_real.py")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ paddle-ranker evaluate --model checkpoint/best --test dev.tsv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, cast
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.evaluation.options import EvaluateOptions
-from paddle_ranker.options import note, option, run_command
+from paddle_ranker.options import main_of, note, option
 from paddle_ranker.registry import VARIABLE
 
 if TYPE_CHECKING:
@@ -61,9 +60,7 @@ def _margin_loss(
     return {"margin_loss": mean_margin_loss(queries, labels, trained, margin, probabilities=on_probabilities)}
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(evaluate, EvaluatePairwiseOptions, argv, description=__doc__ or "")
+main = main_of(evaluate, EvaluatePairwiseOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,8 @@ paddle-ranker predict --model checkpoint/best --input pairs.tsv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Optional
-
 from paddle_ranker.commands.predict import predict as predict_pairs
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 from paddle_ranker.scoring.options import PrintingOptions
 
 
@@ -18,9 +15,7 @@ def predict(options: PrintingOptions) -> None:
     predict_pairs(options, "pairwise")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(predict, PrintingOptions, argv, description=__doc__ or "", ends_with_reader=True)
+main = main_of(predict, PrintingOptions, __doc__, ends_with_reader=True)
 
 
 if __name__ == "__main__":

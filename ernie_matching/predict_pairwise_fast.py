@@ -6,12 +6,10 @@ paddle-ranker predict-fast --model checkpoint/best --input pairs.tsv
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 from ernie_matching.predict_pairwise import predict
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.options import PrintingOptions
 
 
@@ -29,9 +27,7 @@ def predict_fast(options: PredictFastOptions) -> None:
     predict(dataclasses.replace(options, tokenizer="fast_tokenizer"))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(predict_fast, PredictFastOptions, argv, description=__doc__ or "", ends_with_reader=True)
+main = main_of(predict_fast, PredictFastOptions, __doc__, ends_with_reader=True)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ paddle-ranker train-pairwise --train 'parts/*.tsv' --test dev.tsv --output check
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.options import option, redeclare, run_command
+from paddle_ranker.options import main_of, option, redeclare
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.losses.registry import loss_help
 from paddle_ranker.training.options import RankerTrainingOptions
@@ -69,9 +68,7 @@ def run(options: TrainPairwiseOptions) -> None:
     train(options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, TrainPairwiseOptions, argv, description=__doc__ or "")
+main = main_of(run, TrainPairwiseOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,9 +98,7 @@ def run(options: ConvertImageWeightsOptions) -> None:
     print(convert(options))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, ConvertImageWeightsOptions, argv, description=__doc__ or "")
+main = main_of(run, ConvertImageWeightsOptions, __doc__)
 
 
 if __name__ == "__main__":

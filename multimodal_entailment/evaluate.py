@@ -9,14 +9,14 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from multimodal_entailment.data import PostPair, class_counts, read_posts, split_posts
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import EvaluateEntailmentOptions
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 from paddle_ranker.storage.atomic import check_writable
 
 if TYPE_CHECKING:
@@ -95,9 +95,7 @@ def _shown(interval: object) -> str:
     return "undefined" if math.isnan(interval.estimate) else str(interval)  # type: ignore[attr-defined]
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(evaluate, EvaluateEntailmentOptions, argv, description=__doc__ or "")
+main = main_of(evaluate, EvaluateEntailmentOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ paddle-ranker export --model checkpoint/best --output output_entailment
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from multimodal_entailment.options import ExportEntailmentOptions
 from paddle_ranker import runtime
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 
 
 def export(options: ExportEntailmentOptions) -> None:
@@ -35,9 +33,7 @@ def export(options: ExportEntailmentOptions) -> None:
     print(f"exported: {Path(options.output_dir).resolve()}: {sizes}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(export, ExportEntailmentOptions, argv, description=__doc__ or "")
+main = main_of(export, ExportEntailmentOptions, __doc__)
 
 
 if __name__ == "__main__":

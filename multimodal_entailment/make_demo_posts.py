@@ -5,12 +5,10 @@ paddle-ranker make-demo-posts --output posts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,7 @@ def make(options: MakeDemoPostsOptions) -> None:
         print(f"{name:36}{best['accuracy']:>13.1%} {truth['best_guesses_on_test'][name]:>13.1%}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(make, MakeDemoPostsOptions, argv, description=__doc__ or "")
+main = main_of(make, MakeDemoPostsOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from multimodal_entailment.data import PostPair, read_posts
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import PredictEntailmentOptions
 from paddle_ranker import runtime
-from paddle_ranker.options import json_text, run_command
+from paddle_ranker.options import json_text, main_of
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 
@@ -83,9 +82,7 @@ def given_pairs(options: PredictEntailmentOptions, info: EntailmentInfo) -> list
     )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(predict, PredictEntailmentOptions, argv, description=__doc__ or "")
+main = main_of(predict, PredictEntailmentOptions, __doc__)
 
 
 if __name__ == "__main__":

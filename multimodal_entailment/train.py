@@ -6,13 +6,12 @@ paddle-ranker train-entailment --train posts.csv --model starter --output checkp
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from multimodal_entailment.options import TrainEntailmentOptions
 from paddle_ranker import runtime
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 
 if TYPE_CHECKING:
     from paddle_ranker.training.task import FitResult, OnEvaluation
@@ -71,9 +70,7 @@ def command(options: TrainEntailmentOptions) -> None:
     train(options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(command, TrainEntailmentOptions, argv, description=__doc__ or "")
+main = main_of(command, TrainEntailmentOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ paddle-ranker fill-mask --model checkpoint/best '联邦[MASK]习'
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import DeviceOptions, json_text, option, run_command
+from paddle_ranker.options import DeviceOptions, json_text, main_of, option
 from paddle_ranker.options.files import paths_of
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ def _print(result: Filled) -> None:
             print(f"  {candidate.probability:.4f}  {candidate.token}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(fill_mask, FillMaskOptions, argv, description=__doc__ or "", ends_with_reader=True)
+main = main_of(fill_mask, FillMaskOptions, __doc__, ends_with_reader=True)
 
 
 if __name__ == "__main__":

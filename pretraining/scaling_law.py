@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -17,7 +16,7 @@ import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 from paddle_ranker.storage.atomic import make_folder, new_file
 from paddle_ranker.storage.picture import BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 from pretraining.ladder import ScalingLawOptions, open_runs
@@ -217,9 +216,7 @@ def run(options: ScalingLawOptions) -> None:
     scaling_law(options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, ScalingLawOptions, argv, description=__doc__ or "")
+main = main_of(run, ScalingLawOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ paddle-ranker pretrain --train 'texts/*.txt' --tokenizer tokenizer --config nano
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 from pretraining.mlm_options import TrainMlmOptions
 
 if TYPE_CHECKING:
@@ -57,9 +56,7 @@ def run(options: TrainMlmOptions) -> None:
     train(options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, TrainMlmOptions, argv, description=__doc__ or "")
+main = main_of(run, TrainMlmOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ paddle-ranker train-tokenizer --train 'texts/*.txt' --output tokenizer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 from paddle_ranker.encoding.tokenizers.folder import ROLES, VOCABULARY_FILE
 from paddle_ranker.encoding.vocabulary import SPECIAL_TOKENS, train_wordpiece_vocabulary, write_new_tokenizer
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import make_folder
 from pretraining.corpus import DOCUMENTS_HELP, Corpus
 
@@ -56,9 +54,7 @@ def train_tokenizer(options: TrainTokenizerOptions) -> None:
     print(f"{corpus.report()} -> {folder / VOCABULARY_FILE}: {len(tokens):,} word pieces")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(train_tokenizer, TrainTokenizerOptions, argv, description=__doc__ or "")
+main = main_of(train_tokenizer, TrainTokenizerOptions, __doc__)
 
 
 if __name__ == "__main__":

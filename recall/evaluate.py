@@ -7,12 +7,11 @@ paddle-ranker evaluate-recall --index index --test dev.csv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.errors import DataError
-from paddle_ranker.options import RowOptions, json_text, note, option, run_command
+from paddle_ranker.options import RowOptions, json_text, main_of, note, option
 
 PUBLISHED = (1, 5, 10, 20, 50)
 
@@ -81,9 +80,7 @@ def run(options: EvaluateRecallOptions) -> None:
         print("\n".join(comparison_lines(comparison)))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, EvaluateRecallOptions, argv, description=__doc__ or "")
+main = main_of(run, EvaluateRecallOptions, __doc__)
 
 
 if __name__ == "__main__":

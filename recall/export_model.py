@@ -5,7 +5,6 @@ paddle-ranker export --model checkpoint/tower/best --output output --onnx
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -14,7 +13,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.export import ExportOptions, write_export
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,7 @@ def export_model(options: ExportTowerOptions) -> None:
         write_export(queries, output / QUERY_FOLDER, onnx=options.onnx)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(export_model, ExportTowerOptions, argv, description=__doc__ or "")
+main = main_of(export_model, ExportTowerOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,10 @@ paddle-ranker encode --model output --input corpus.csv --output corpus_embedding
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 from paddle_ranker.data.records import Line
-from paddle_ranker.options import redeclare, run_command
+from paddle_ranker.options import main_of, redeclare
 from recall.inference import EncodeOptions, encode
 
 
@@ -27,9 +25,7 @@ def run(options: FeatureOptions) -> None:
     print(encode(options, Line))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, FeatureOptions, argv, description=__doc__ or "")
+main = main_of(run, FeatureOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,19 @@ paddle-ranker encode --model tower --input texts.tsv --output vectors.npy --dtyp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Optional, Union
+from typing import Union
 
 from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import DocumentRow, Line, RecordFile
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.options import TowerOptions
 
 
@@ -93,9 +93,7 @@ def run(options: EncodeOptions) -> None:
     print(f"{path}: {values.shape[0]:,} vectors of {values.shape[1]} numbers, {values.dtype}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, EncodeOptions, argv, description=__doc__ or "")
+main = main_of(run, EncodeOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ paddle-ranker search --index index "query"
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Optional
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import Options, json_text, note, option, run_command
+from paddle_ranker.options import Options, json_text, main_of, note, option
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.exact import Vectors
@@ -118,9 +118,7 @@ def _checked(vectors: Vectors, first: int) -> Vectors:
     return vectors
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, MilvusOptions, argv, description=__doc__ or "")
+main = main_of(run, MilvusOptions, __doc__)
 
 
 if __name__ == "__main__":

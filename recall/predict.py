@@ -5,14 +5,14 @@ paddle-ranker predict --model checkpoint/tower/best --input pairs.tsv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.options import TowerOptions
 
 
@@ -60,9 +60,7 @@ def run(options: PredictOptions) -> None:
         print(f"{cosine:.6f}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, PredictOptions, argv, description=__doc__ or "", ends_with_reader=True)
+main = main_of(run, PredictOptions, __doc__, ends_with_reader=True)
 
 
 if __name__ == "__main__":

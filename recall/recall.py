@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker import runtime
-from paddle_ranker.options import option, redeclare, run_command
+from paddle_ranker.options import main_of, option, redeclare
 from paddle_ranker.scoring.options import BatchOptions, TowerOptions
 
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ def run(options: RecallOptions) -> None:
     print(recall(options))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, RecallOptions, argv, description=__doc__ or "")
+main = main_of(run, RecallOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ paddle-ranker train-batch-neg --train scored.tsv --test dev.tsv --loss in_batch+
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import option, redeclare, run_command
+from paddle_ranker.options import main_of, option, redeclare
 from recall.loss import TowerLoss, parse_tower_loss, tower_loss_help
 from recall.options import TaughtTowerOptions, TowerTrainingOptions
 
@@ -97,9 +96,7 @@ def run(options: TrainBatchNegOptions) -> None:
     train(options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, TrainBatchNegOptions, argv, description=__doc__ or "")
+main = main_of(run, TrainBatchNegOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ paddle-ranker train-simcse --train texts.txt --test dev.tsv --corpus texts.txt -
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.options import option, redeclare, run_command
+from paddle_ranker.options import main_of, option, redeclare
 from recall.options import TowerTrainingOptions
 
 if TYPE_CHECKING:
@@ -75,9 +74,7 @@ def run(options: TrainSimcseOptions) -> None:
     train(options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, TrainSimcseOptions, argv, description=__doc__ or "")
+main = main_of(run, TrainSimcseOptions, __doc__)
 
 
 if __name__ == "__main__":

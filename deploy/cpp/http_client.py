@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.serving.clients.command import MODEL_DIR_HELP, ClientOptions, print_scores
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -37,9 +35,7 @@ def ask(options: HttpClientOptions) -> None:
     print_scores(client, options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(ask, HttpClientOptions, argv, description=__doc__ or "")
+main = main_of(ask, HttpClientOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,16 @@ reads; else with this project's own, which sends the same messages.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
 from paddle_ranker.encoding.columns import Arrays, Columns
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.serving.clients.command import (
     MODEL_DIR_HELP,
     ClientOptions,
@@ -110,9 +108,7 @@ def ask_natively(options: RpcClientOptions) -> None:
         print_timed(ask_all)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(ask, RpcClientOptions, argv, description=__doc__ or "")
+main = main_of(ask, RpcClientOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Optional
@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
-from paddle_ranker.options import json_text, option, run_command
+from paddle_ranker.options import json_text, main_of, option
 from paddle_ranker.scoring.options import CASCADE_HELP, FileOptions, RankingOptions
 from paddle_ranker.storage.atomic import check_writable, new_file
 
@@ -134,9 +134,7 @@ def _texts(pair: Pair) -> dict[str, object]:
     return {"query": pair.query, "title": pair.title, **recalled}
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(predict, DeployPredictOptions, argv, description=__doc__ or "", ends_with_reader=True)
+main = main_of(predict, DeployPredictOptions, __doc__, ends_with_reader=True)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ The texts are sent; the server tokenizes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.serving.clients.command import ClientOptions, print_scores
 
 PORTS = {"grpc": 8089, "http": 8088}  # of config_nlp.yml
@@ -39,9 +38,7 @@ def ask(options: PipelineClientOptions) -> None:
     print_scores(client, options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(ask, PipelineClientOptions, argv, description=__doc__ or "")
+main = main_of(ask, PipelineClientOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ import importlib.util
 import os
 import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS, HOST_VARIABLE
 from paddle_ranker.serving.vendor.pipeline_config import PipelineConfig, read_pipeline_config
@@ -101,9 +100,7 @@ def say(text: str) -> None:
     print(f"web_service: note: {text}", file=sys.stderr, flush=True)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(serve, WebServiceOptions, argv, description=(__doc__ or "").partition("\n")[0])
+main = main_of(serve, WebServiceOptions, (__doc__ or "").partition("\n")[0])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import DeviceOptions, LabelOptions, option, run_command
+from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option
 from paddle_ranker.options.files import base_names
 from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
@@ -216,6 +216,4 @@ def run(options: BlendOptions) -> None:
     print(*blend(options), sep="\n")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, BlendOptions, argv, description=__doc__ or "")
+main = main_of(run, BlendOptions, __doc__)

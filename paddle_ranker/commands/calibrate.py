@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -18,7 +17,7 @@ from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageE
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import LabelOptions, option, run_command
+from paddle_ranker.options import LabelOptions, main_of, option
 from paddle_ranker.options.files import base_names
 from paddle_ranker.scoring.options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
@@ -222,6 +221,4 @@ def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional
     return folder
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(calibrate, CalibrateOptions, argv, description=(__doc__ or "").split(":")[0] + ".")
+main = main_of(calibrate, CalibrateOptions, (__doc__ or "").split(":")[0] + ".")

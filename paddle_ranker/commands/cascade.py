@@ -5,14 +5,12 @@ paddle-ranker cascade LARGE SMALL:20 --test dev.tsv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.evaluation.report.text import comparison_json, systems_table
-from paddle_ranker.options import json_text, note, option, run_command
+from paddle_ranker.options import json_text, main_of, note, option
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,4 @@ def cascade(options: CascadeOptions) -> None:
         )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(cascade, CascadeOptions, argv, description=__doc__ or "")
+main = main_of(cascade, CascadeOptions, __doc__)

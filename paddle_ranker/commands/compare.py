@@ -15,7 +15,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.options import json_text, note, option, run_command
+from paddle_ranker.options import json_text, main_of, note, option
 from paddle_ranker.options.files import require_file
 
 if TYPE_CHECKING:
@@ -190,6 +190,4 @@ def _named(argument: str) -> tuple[Optional[str], str]:
     return (name, path) if is_named else (None, argument)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, CompareOptions, argv, description=__doc__ or "")
+main = main_of(run, CompareOptions, __doc__)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER, TowerInfo
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -371,6 +371,4 @@ def run(options: ConvertOptions) -> None:
     print(*convert(options), sep="\n")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, ConvertOptions, argv, description=__doc__ or "")
+main = main_of(run, ConvertOptions, __doc__)

@@ -9,10 +9,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from paddle_ranker.errors import UsageError, quoted
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import make_folder
 from paddle_ranker.storage.streams import is_stream, output_free_for
 from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, draw_learning_curves, read_curve
@@ -55,6 +54,4 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     return ["/".join(p) for p in parts]
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, CurveOptions, argv, description=__doc__ or "")
+main = main_of(run, CurveOptions, __doc__)

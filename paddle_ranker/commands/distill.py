@@ -17,7 +17,7 @@ from tqdm import tqdm
 from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, write_records
 from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import UsageError, brief
-from paddle_ranker.options import LabelOptions, note, option, run_command
+from paddle_ranker.options import LabelOptions, main_of, note, option
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.scoring.options import ScoringOptions
@@ -148,9 +148,7 @@ def _score(scoring: Scoring, sources: Sequence[RecordFile[Record]], options: Dis
         return write_records(options.output_file, rows())
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command `distill`."""
-    return run_command(run, DistillOptions, argv, description=__doc__ or "")
+main = main_of(run, DistillOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from paddle_ranker.errors import UsageError, in_checkout
-from paddle_ranker.options import Options, json_text, option, run_command
+from paddle_ranker.options import Options, json_text, main_of, option
 from paddle_ranker.runtime import choose_math_path, processor_fields, read_cpuinfo, usable_cores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -240,6 +239,4 @@ def doctor(options: DoctorOptions) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(doctor, DoctorOptions, argv, description=__doc__ or "")
+main = main_of(doctor, DoctorOptions, __doc__)

@@ -8,7 +8,7 @@ paddle-ranker evaluate-recall --index index --test dev.tsv --learn_weights weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -17,7 +17,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.compare import PICTURES, name_systems
 from paddle_ranker.commands.search import SearchingOptions, open_retriever
 from paddle_ranker.errors import DataError, UsageError, listed
-from paddle_ranker.options import json_text, note, option, run_command
+from paddle_ranker.options import json_text, main_of, note, option
 
 if TYPE_CHECKING:
     from paddle_ranker.data.trec import Scores
@@ -223,6 +223,4 @@ def run(options: EvaluateRecallOptions) -> None:
     evaluate(options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, EvaluateRecallOptions, argv, description=__doc__ or "")
+main = main_of(run, EvaluateRecallOptions, __doc__)

@@ -19,7 +19,7 @@ from paddle_ranker.model.info import require_kind
 from paddle_ranker.model.kinds import kind_of
 from paddle_ranker.model.opened import RANKER_SIGNATURE
 from paddle_ranker.model.recognised import refusal
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 
 _PARAMETERS = "pdiparams"
 
@@ -117,6 +117,4 @@ def find_exported(
     return exported
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command for a model of any kind; return its exit status."""
-    return run_command(export_serving, ExportServingOptions, argv, description=__doc__ or "")
+main = main_of(export_serving, ExportServingOptions, __doc__)

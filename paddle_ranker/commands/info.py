@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 
 if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
@@ -129,6 +129,4 @@ def _info_facts(info: ModelInfo) -> Iterator[Fact]:
                 yield f"int8, {row['engine']}", f"{row['measure']} {before_and_after}"
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, InfoOptions, argv, description=__doc__ or "")
+main = main_of(run, InfoOptions, __doc__)

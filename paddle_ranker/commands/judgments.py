@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 from tqdm import tqdm
 
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import Options, note, option, run_command
+from paddle_ranker.options import Options, main_of, note, option
 from paddle_ranker.training.clicks import (
     DEBIAS,
     Session,
@@ -261,9 +261,7 @@ def _is_text(text: str) -> bool:
     return bool(text.strip()) and "\0" not in text
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(judgments, JudgmentsOptions, argv, description=__doc__ or "")
+main = main_of(judgments, JudgmentsOptions, __doc__)
 
 
 if __name__ == "__main__":

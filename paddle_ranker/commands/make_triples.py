@@ -13,7 +13,7 @@ from typing import Optional
 
 from paddle_ranker.data.records import LabeledPair, RecordFile, Triple, write_records
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import LabelOptions, note, option, run_command
+from paddle_ranker.options import LabelOptions, main_of, note, option
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
@@ -145,9 +145,7 @@ def _note_left_out(options: MakeTriplesOptions, graded: RecordFile[LabeledPair],
         )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command `make-triples`."""
-    return run_command(run, MakeTriplesOptions, argv, description=__doc__ or "")
+main = main_of(run, MakeTriplesOptions, __doc__)
 
 
 if __name__ == "__main__":

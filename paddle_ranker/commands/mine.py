@@ -20,7 +20,7 @@ from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
-from paddle_ranker.options import LabelOptions, given_of, note, option, run_command
+from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.vector_indexes import INDEXES
@@ -239,9 +239,7 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> Index:
     return INDEXES[options.method].build(documents, IndexOptions(options.words or WORDS, options.seed, tower))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command `mine`."""
-    return run_command(run, MineOptions, argv, description=__doc__ or "")
+main = main_of(run, MineOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ paddle-ranker quantize --model output --calibration_file pairs.tsv --test dev.ts
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from paddle_ranker import runtime
 from paddle_ranker.export.gates import QuantizeOptions
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 
 if TYPE_CHECKING:
     from paddle_ranker.export.quantize import Gate, Quality, Speed
@@ -56,6 +56,4 @@ def print_speed(speed: Sequence[Speed]) -> None:
         print("note: on this processor int8 is not faster than the best of the others; there is no reason to use it")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(quantize, QuantizeOptions, argv, description=__doc__ or "")
+main = main_of(quantize, QuantizeOptions, __doc__)

@@ -5,13 +5,11 @@ paddle-ranker rank --model checkpoint/best --input pairs.tsv --top_k 5
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.options import json_text, option, run_command
+from paddle_ranker.options import json_text, main_of, option
 from paddle_ranker.scoring.options import RankingOptions
 
 
@@ -39,6 +37,4 @@ def rank(options: RankOptions) -> None:
                 print(f"{place:4}. {t.probability:.4f}  {t.title}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(rank, RankOptions, argv, description=__doc__ or "", ends_with_reader=True)
+main = main_of(rank, RankOptions, __doc__, ends_with_reader=True)

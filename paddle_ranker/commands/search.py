@@ -17,7 +17,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
 from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.errors import UsageError, brief, listed
-from paddle_ranker.options import given_of, json_text, note, option, run_command
+from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.scoring.options import ScoringOptions
 
@@ -233,6 +233,4 @@ def _as_json(result: Result) -> Mapping[str, Any]:
     return {"id": result.id, "text": result.text, **fields, "score": result.score, "searchers": found, **ranked}
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(search, SearchOptions, argv, description=__doc__ or "", ends_with_reader=True)
+main = main_of(search, SearchOptions, __doc__, ends_with_reader=True)

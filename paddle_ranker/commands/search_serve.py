@@ -6,12 +6,9 @@ paddle-ranker search-serve --index index --writable true
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Optional
-
 from paddle_ranker.commands.serve import options_class, serve
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.index_options import INDEX
 from paddle_ranker.serving.core.slot_kinds import SLOTS
@@ -24,6 +21,4 @@ def search_serve(config: ServeConfig) -> int:
     return serve(config)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(search_serve, options_class, argv, description=__doc__ or "")
+main = main_of(search_serve, options_class, __doc__)

@@ -7,12 +7,10 @@ paddle-ranker serve output_entailment
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.pretrained import find_model, resolve_model
-from paddle_ranker.options import run_command
+from paddle_ranker.options import main_of
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import (
     SLOTS,
@@ -47,6 +45,4 @@ def options_class() -> type[ServeConfig]:
     return serve_options()
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(serve, options_class, argv, description=__doc__ or "")
+main = main_of(serve, options_class, __doc__)

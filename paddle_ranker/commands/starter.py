@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, RankerError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder
@@ -147,6 +147,4 @@ def run(options: StarterOptions) -> None:
     print(make_starter(options))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, StarterOptions, argv, description=__doc__ or "")
+main = main_of(run, StarterOptions, __doc__)

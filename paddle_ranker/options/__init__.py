@@ -5,8 +5,7 @@
         test_file: str = option(help="file to evaluate on")
         batch_size: int = option(32, help="pairs a batch", minimum=1)
 
-    def main(argv: Optional[Sequence[str]] = None) -> int:
-        return run_command(evaluate, EvaluateOptions, argv, description="Evaluate a ranker.")
+    main = main_of(evaluate, EvaluateOptions, "Evaluate a ranker.")
 
 An option without a default is required. `Options.__post_init__` checks types, ranges and choices and expands file
 patterns, so that a call from Python raises the same errors as the command line.

@@ -80,12 +80,17 @@ def run_command(
 
 
 def main_of(
-    run: Callable[[OptionsT], Optional[int]], options_class: type[OptionsT], description: Optional[str]
+    run: Callable[[OptionsT], Optional[int]],
+    options_class: Union[type[OptionsT], Callable[[], type[OptionsT]]],
+    description: Optional[str],
+    *,
+    prog: Optional[str] = None,
+    ends_with_reader: bool = False,
 ) -> Callable[..., int]:
-    """Return a script's `main(argv=None)`, which does what `run_command` does."""
+    """Return a command's `main(argv=None)`, which does what `run_command` does, with the same arguments."""
 
     def main(argv: Optional[Sequence[str]] = None) -> int:
-        return run_command(run, options_class, argv, description or "")
+        return run_command(run, options_class, argv, description or "", prog=prog, ends_with_reader=ends_with_reader)
 
     return main
 

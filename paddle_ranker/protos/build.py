@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from paddle_ranker.errors import DependencyError, RankerError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.protos import DESCRIPTORS, FOLDER, SOURCES
 from paddle_ranker.storage.atomic import new_file
 
@@ -45,9 +43,7 @@ def build(options: BuildOptions) -> None:
     print(f"{options.output_file}: {len(compiled):,} bytes of {', '.join(SOURCES)}")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(build, BuildOptions, argv, description=__doc__ or "")
+main = main_of(build, BuildOptions, __doc__)
 
 
 if __name__ == "__main__":

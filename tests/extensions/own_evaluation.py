@@ -5,16 +5,15 @@ paddle-ranker evaluate --model vectors --test pairs.tsv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, cast
+from typing import cast
 
 import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import Pair, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.scoring.scorer import BatchRunner
@@ -40,5 +39,4 @@ def evaluate(options: EvaluateVectorsOptions) -> None:
     print(f"accuracy: {nearest.mean():.4f} ({len(pairs)} pairs)")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_command(evaluate, EvaluateVectorsOptions, argv, description=__doc__ or "")
+main = main_of(evaluate, EvaluateVectorsOptions, __doc__)

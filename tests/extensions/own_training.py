@@ -6,7 +6,6 @@ paddle-ranker train-vectors --train pairs.tsv --model_name_or_path encoder --out
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from paddle_ranker import runtime
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import main_of, option
 from paddle_ranker.training.options import TrainingOptions
 from tests.extensions.own_kind import VectorInfo, VectorKind, VectorModel, signature_of
 
@@ -157,8 +156,7 @@ def run(options: TrainVectorsOptions) -> None:
     train(options)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    return run_command(run, TrainVectorsOptions, argv, description=__doc__ or "")
+main = main_of(run, TrainVectorsOptions, __doc__)
 
 
 if __name__ == "__main__":

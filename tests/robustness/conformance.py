@@ -30,7 +30,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from tests.tiny import write_exported, write_tower
 
 TOLERANCE = 1e-5
@@ -272,9 +272,7 @@ def shown(rows: Sequence[Row]) -> str:
     return "\n".join([format_table(header, cells), *notes])
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, ConformanceOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, ConformanceOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
 import requests
 
 from benchmarks.harness.servers import processor_seconds
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from tests.robustness.costly_inputs import ENDLESS, attacks, endless, half_sent, returned_texts
 from tests.robustness.fuzz_server import serve_tiny
 
@@ -237,9 +237,7 @@ def _table(costs: Sequence[Cost]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return the exit status."""
-    return run_command(measure, CostOptions, argv, description="Send requests that are made to be expensive.")
+main = main_of(measure, CostOptions, "Send requests that are made to be expensive.")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import requests
 
 from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.clients import (
     BaiduStdClient,
@@ -333,9 +333,7 @@ def _row(name: str, outcomes: Counter[str]) -> str:
     return f"| {name} | {requests:,} | {outcomes['answered']:,} | {outcomes['closed']:,} | {failed:,} |"
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(fuzz, FuzzOptions, argv, description=__doc__ or "")
+main = main_of(fuzz, FuzzOptions, __doc__)
 
 
 if __name__ == "__main__":

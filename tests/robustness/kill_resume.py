@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.training.curve import METRICS_FILE, MetricsLine, read_metrics
 from tests.started import held_training
 
@@ -315,9 +315,7 @@ def _linked_step(pointer: Path) -> int:
     return int(pointer.resolve().name.split("_")[1]) if pointer.is_symlink() else 0
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, KillResumeOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, KillResumeOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -13,16 +13,15 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from benchmarks.harness.report import format_table
 from benchmarks.harness.servers import memory_mb
 from benchmarks.inputs import chosen
 from paddle_ranker import runtime
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from tests.started import SECONDS, Started, get, is_open, started_server
 
@@ -162,9 +161,7 @@ def run(options: ReloadOptions) -> int:
     return int(failed)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, ReloadOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, ReloadOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

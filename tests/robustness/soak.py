@@ -29,7 +29,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.model.exported import is_exported
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from tests.entailment_cases import write_model
 from tests.robustness.soak_attacks import Attacker
 from tests.robustness.soak_faults import (
@@ -306,9 +306,7 @@ def _values(
     }
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(run, SoakOptions, argv, description=(__doc__ or "").split("\n")[0])
+main = main_of(run, SoakOptions, (__doc__ or "").split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ import json
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from paddle_ranker.encoding.unicode.table import FILE, UNASSIGNED, kind_of_category
 from paddle_ranker.errors import RankerError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import new_file
 
 _ASSIGNED = """import json, sys, unicodedata as u
@@ -72,9 +71,7 @@ def build(options: BuildOptions) -> None:
     print(f"{options.output_file}: Unicode {table['unicode']}, {len(table['young'])} characters beyond {version}'s")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; return its exit status."""
-    return run_command(build, BuildOptions, argv, description=__doc__ or "")
+main = main_of(build, BuildOptions, __doc__)
 
 
 if __name__ == "__main__":

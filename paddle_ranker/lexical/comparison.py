@@ -73,7 +73,8 @@ class Speller(nn.Layer):
         kept = looked_up(self.kept_table, input_ids)
         count = kept.cumsum(axis=1)
         numbers = paddle.ones_like(count).cumsum(axis=1)
-        # The n-th kept token stands behind all places up to which fewer than n are kept.
+        # The n-th kept token stands behind all places up to which fewer than n are kept: of [a, space, b], kept is
+        # [1, 0, 1], count [1, 1, 2], sources [0, 2, 2], and so the result [a, b, blank].
         sources = (count.unsqueeze(1) < numbers.unsqueeze(2)).astype("int64").sum(axis=2)
         sources = paddle.minimum(sources, numbers[:, -1:] - 1)
         is_token = (numbers <= count[:, -1:]).astype("int64")

@@ -28,11 +28,14 @@ run_single "$ROOT/recall/evaluate.py" --similar_text_pair "$DATA/dev.csv" --reca
 say ""
 say "By words and vectors:"
 bash "$ROOT/scripts/run_build_index.sh"
-run_single -m paddle_ranker evaluate-recall --index "$INDEX" --test "$DATA/dev.csv" --plot "$RESULTS/recall.png"
+WEIGHTS="$ROOT/checkpoint/weights.json"
+run_single -m paddle_ranker evaluate-recall --index "$INDEX" --test "$DATA/dev.csv" --plot "$RESULTS/recall.png" \
+    --learn_weights "$WEIGHTS"
 say "the picture of recall against k: $RESULTS/recall.png"
 say ""
-run_single -m paddle_ranker search "$(head -n 1 "$DATA/test.csv" | cut -f 1)" --index "$INDEX" --top_k 5 --explain
+run_single -m paddle_ranker search "$(head -n 1 "$DATA/test.csv" | cut -f 1)" --index "$INDEX" --fusion "$WEIGHTS" \
+    --top_k 5 --explain
 say ""
 say "Next:"
-say "  paddle-ranker search --index '$INDEX' --ranker checkpoint/pairwise/best \"YOUR QUERY\""
+say "  paddle-ranker search --index '$INDEX' --fusion '$WEIGHTS' --ranker checkpoint/pairwise/best \"YOUR QUERY\""
 say "  paddle-ranker index build --corpus YOUR_TEXTS --tower YOUR_TOWER --output YOUR_INDEX"

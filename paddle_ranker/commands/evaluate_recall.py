@@ -194,7 +194,7 @@ def _learn(
     lines = []
     if len(names) > 1:
         learned = learn_weights(searched.lists, names, options.folds)
-        runs[LEARNED] = held_out_runs(learned.held_out, fused)
+        runs[LEARNED] = held_out_runs(learned.held_out, fused, options.top_k)
         method, weights = "weighted", dict(learned.weights)
         shown = ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items())
         lines.append(
@@ -203,7 +203,7 @@ def _learn(
     if searched.ranked:
         # The weight is of the share by the fusion that is written beside it.
         of_recall = learn_recall_weight(searched.ranked, options.folds, searched.lists if weights else ())
-        runs[LEARNED_RANKED] = held_out_runs(of_recall.held_out, fused)
+        runs[LEARNED_RANKED] = held_out_runs(of_recall.held_out, fused, options.top_k)
         recall_weight = of_recall.weights["recall"]
         lines.append(f"learned recall weight: {recall_weight:.3f} beside the ranker's logit")
     Fusion(method, weights, recall_weight).write(options.learn_weights, facts)

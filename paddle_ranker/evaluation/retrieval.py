@@ -25,7 +25,7 @@ from paddle_ranker.lexical.tokens import detect_language
 from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 from paddle_ranker.options import RowOptions
-from paddle_ranker.retrieval.fusion import FUSIONS, Fusion
+from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion
 from paddle_ranker.retrieval.learning import JudgedList
 from paddle_ranker.retrieval.retriever import Retriever
 from paddle_ranker.retrieval.vectors import Tower, nearest
@@ -163,8 +163,7 @@ def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
         for (query, _), one in zip(part, candidates):
             order, scores = fusion.best(one, top_k)
             ids = [one.ids[number] for number in order]
-            labels = np.array([judged.qrels[query].get(id, 0) for id in ids], np.float64)
-            found.lists.append(JudgedList(query, ids, one.normalised[order], labels))
+            found.lists.append(_judged_list(query, one, judged.qrels[query], top_k))
             for name, of_searcher, ranks in zip(names, one.scores.T, one.ranks.T):
                 rows = np.flatnonzero((ranks > 0) & (ranks <= top_k))
                 found.runs[name][query] = {one.ids[row]: float(of_searcher[row]) for row in rows}
@@ -184,6 +183,14 @@ def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
     return found
 
 
+def _judged_list(query: str, candidates: Candidates, labels: Mapping[str, int], top_k: int) -> JudgedList:
+    """Return the candidates that some searcher has among its first `top_k`."""
+    ranks = candidates.ranks
+    rows = np.flatnonzero(((ranks > 0) & (ranks <= top_k)).any(axis=1))
+    ids = [candidates.ids[row] for row in rows]
+    return JudgedList(query, ids, candidates.normalised[rows], np.array([labels.get(id, 0) for id in ids], np.float64))
+
+
 def first_of(run: Scores, top_k: int) -> Scores:
     """Return the first documents of each query in a run, in trec_eval's order: by score in single precision, by id."""
 
@@ -196,12 +203,12 @@ def first_of(run: Scores, top_k: int) -> Scores:
     }
 
 
-def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores) -> Scores:
-    """Return the run that orders each query's documents by their `held_out` scores, and then the others as `fused`."""
+def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores, top_k: int) -> Scores:
+    """Return the run of each query's `top_k` documents by their `held_out` scores, and then the others as `fused`."""
     run = {}
     for query, scores in held_out.items():
         others = (id for id in fused[query] if id not in scores)
-        run[query] = in_order([*sorted(scores, key=lambda id: -scores[id]), *others])
+        run[query] = in_order([*sorted(scores, key=lambda id: -scores[id]), *others][:top_k])
     return run
 
 

@@ -100,10 +100,7 @@ def out_of_fold(
     Raises `DataError` for a single query, and if the queries outside a fold have titles of one class only.
     """
     numbers = number_queries(queries)
-    count = int(numbers.max()) + 1
-    if count < 2:
-        raise DataError("one query only: weights need several, to be measured on those that they were not fitted on")
-    fold_of = np.random.default_rng(SEED).permutation(count)[numbers] % min(folds, count)
+    fold_of = folds_of(int(numbers.max()) + 1, folds)[numbers]
     logits = np.empty(len(members))
     for fold in np.unique(fold_of):
         held_out = fold_of == fold
@@ -111,6 +108,13 @@ def out_of_fold(
         found = model.logits(members)
         logits[held_out] = (standardised(found) if standardise else found)[held_out]
     return logits
+
+
+def folds_of(count: int, folds: int) -> NDArray[np.int64]:
+    """Return the fold of each of `count` queries, drawn; raises `DataError` for a single query."""
+    if count < 2:
+        raise DataError("one query only: weights need several, to be measured on those that they were not fitted on")
+    return np.random.default_rng(SEED).permutation(count) % min(folds, count)
 
 
 def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
 
 import numpy as np
 
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.logistic import (
-    EQUAL,
-    LinearModel,
-    average_out_of_fold,
-    choose_pull,
-    fit_average,
-    fit_logistic,
-    out_of_fold,
-)
-from paddle_ranker.metrics.ranking import Booleans, Floats
+from paddle_ranker.metrics.logistic import LinearModel, fit_logistic, folds_of, out_of_fold, relevant_of
+from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats
+
+_MOST_TRIED, _MOST_STEPS = 100, 20  # sets of weights; parts of 1 that a weight is a number of
 
 
 @dataclass(frozen=True)
@@ -44,31 +40,36 @@ class JudgedList:
 class Learned:
     """Weights, and scores by weights that never saw the query.
 
-    weights: by input; those of a logistic regression, divided so that their absolute values add up to 1
+    weights: by input
     held_out: for each query the documents' scores by weights of other queries
-    pull: how strongly the weights are drawn to equal ones; infinite: they are equal
     """
 
     weights: Mapping[str, float]
     held_out: Mapping[str, Mapping[str, float]]
-    pull: float = 0.0
 
     @property
     def is_equal(self) -> bool:
         """Whether the weights are equal ones, because the queries do not tell better ones."""
-        return self.pull == EQUAL
+        return len(set(self.weights.values())) == 1
 
 
 def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: int = 5) -> Learned:
-    """Learn the weights of searchers' normalised scores, drawn to equal ones as those of a blend are.
+    """Learn the weights, which add up to 1, of searchers' normalised scores.
 
-    How strongly they are drawn is chosen by cross-validation (see `paddle_ranker.metrics.logistic`). Raises `DataError`
-    for a single query, and if all candidates are relevant or none is.
+    They are those that make the mean logarithm of relevant documents' ranks the least: it asks for the first places as
+    for recall further down. A few dozen queries tell it roughly: of all weights whose loss is within one standard error
+    of the least one (of the difference, over queries), those nearest to equal ones are taken.
+
+    Raises `DataError` for a single query, and if all candidates are relevant or none is.
     """
-    inputs, labels, queries = _joined(lists)
-    held_out = average_out_of_fold(inputs, labels, queries, folds)
-    weights, pull = _weights(lists, folds)
-    return Learned(dict(zip(searchers, weights.tolist())), _by_query(lists, held_out), pull)
+    tried, losses = _losses(lists)
+    fold_of, held_out = folds_of(len(lists), folds), {}
+    for fold in np.unique(fold_of):
+        weights = _chosen(tried, losses[:, fold_of != fold])
+        for one in (lists[place] for place in np.flatnonzero(fold_of == fold)):
+            held_out[one.query] = dict(zip(one.ids, (one.inputs @ weights).tolist()))
+    weights = _chosen(tried, losses)
+    return Learned(dict(zip(searchers, weights.tolist())), {one.query: held_out[one.query] for one in lists})
 
 
 def learn_recall_weight(lists: Sequence[JudgedList], folds: int = 5, fused: Sequence[JudgedList] = ()) -> Learned:
@@ -83,13 +84,14 @@ def learn_recall_weight(lists: Sequence[JudgedList], folds: int = 5, fused: Sequ
             query's score is by shares and weights that never saw it.
     """
     inputs, labels, queries = _joined(lists)
+    tried, losses = _losses(fused) if fused else (inputs, inputs)
 
     def learn(rows: Booleans) -> tuple[LinearModel, Floats]:
         """Return the model of logit and share, and what makes these of the inputs, `[inputs, 2]`."""
         pair = np.eye(inputs.shape[1], 2)
         if fused:
             known = {query for query, is_known in zip(queries, rows) if is_known}
-            pair[:, 1] = [0.0, 0.0, *_weights([one for one in fused if one.query in known], folds)[0]]
+            pair[:, 1] = [0.0, 0.0, *_chosen(tried, losses[:, [one.query in known for one in fused]])]
         return fit_logistic(inputs[rows] @ pair, labels[rows]), pair
 
     def model_of(rows: Booleans) -> LinearModel:
@@ -103,15 +105,42 @@ def learn_recall_weight(lists: Sequence[JudgedList], folds: int = 5, fused: Sequ
     return Learned({"logit": 1.0, "recall": of_share / of_logit}, _by_query(lists, held_out))
 
 
-def _weights(lists: Sequence[JudgedList], folds: int) -> tuple[Floats, float]:
-    """Return weights of the inputs whose absolute values add up to 1, `[inputs]`, and their pull."""
-    inputs, labels, queries = _joined(lists)
-    pull = choose_pull(inputs, labels, queries, folds)
-    found = fit_average(inputs, labels, pull).weights
-    total = float(np.abs(found).sum())
-    if not total:
-        raise DataError("the candidates' scores say nothing about which of them are relevant")
-    return found / total, pull
+def _losses(lists: Sequence[JudgedList]) -> tuple[Floats, Floats]:
+    """Return weights to try, `[tried, inputs]`, and the loss of each for every query, `[tried, queries]`.
+
+    The loss is the mean logarithm of the ranks of a query's relevant candidates; among equal scores the mean rank.
+    """
+    inputs, labels, _ = _joined(lists)
+    relevant_of(labels)
+    tried = _simplex(inputs.shape[1])
+    losses = np.zeros((len(tried), len(lists)))
+    for place, one in enumerate(lists):
+        scores = one.inputs @ tried.T
+        relevant = scores[one.labels >= RELEVANT]
+        if len(relevant):
+            above = np.stack([(scores > own).sum(axis=0) + (scores == own).sum(axis=0) / 2 for own in relevant])
+            losses[:, place] = np.log(above + 0.5).mean(axis=0)
+    return tried, losses
+
+
+def _simplex(count: int) -> Floats:
+    """Return weights that add up to 1, `[tried, count]`: equal ones first, then all of some steps."""
+    steps = max(n for n in range(1, _MOST_STEPS + 1) if n == 1 or comb(n + count - 1, count - 1) <= _MOST_TRIED)
+    bars = np.array(list(combinations(range(steps + count - 1), count - 1)), np.int64).reshape(-1, count - 1)
+    parts = np.diff(bars, axis=1, prepend=-1, append=steps + count - 1) - 1
+    return np.concatenate([np.full((1, count), 1.0 / count), parts / steps])
+
+
+def _chosen(tried: Floats, losses: Floats) -> Floats:
+    """Return those weights nearest to equal ones whose loss is about the least of all that were tried, `[inputs]`."""
+    equal, count = tried[0], losses.shape[1]
+    if count < 2:
+        return np.array(equal)
+    differences = losses - losses[losses.mean(axis=1).argmin()]
+    errors = differences.std(axis=1, ddof=1) / np.sqrt(count)
+    is_good = differences.mean(axis=1) <= errors
+    found: Floats = tried[np.where(is_good, np.square(tried - equal).sum(axis=1), np.inf).argmin()]
+    return found
 
 
 def _joined(lists: Sequence[JudgedList]) -> tuple[Floats, Floats, list[str]]:

@@ -304,7 +304,7 @@ def test_of_a_longer_run_as_many_documents_count_as_of_the_others(folder: Path, 
 
 def test_what_was_not_learned_from_keeps_the_order_of_the_fusion() -> None:
     fused = {f"d{number}": 1.0 for number in range(40)}  # all alike
-    run = held_out_runs({"q": {"d7": 0.1, "d3": 0.2}}, {"q": fused})["q"]
+    run = held_out_runs({"q": {"d7": 0.1, "d3": 0.2}}, {"q": fused}, 40)["q"]
     assert sorted(run, key=run.__getitem__, reverse=True) == [
         "d3", "d7", *(id for id in fused if id not in ("d3", "d7"))
     ]  # fmt: skip

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.logistic import EQUAL
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.retrieval.learning import JudgedList, learn_recall_weight, learn_weights
 
@@ -33,8 +32,34 @@ def test_weights_are_those_that_the_labels_follow() -> None:
 
 def test_few_queries_keep_equal_weights() -> None:
     learned = learn_weights(lists_of(4, (1.0, 1.1), noise=0.5), ("words", "vectors"))
-    assert learned.pull == EQUAL and learned.is_equal
+    assert learned.is_equal
     assert learned.weights == {"words": pytest.approx(0.5), "vectors": pytest.approx(0.5)}
+
+
+def test_what_is_learned_is_what_makes_the_logarithms_of_ranks_least() -> None:
+    lists = lists_of(30, (1.0, 2.0), noise=0.5)
+    least, best = np.inf, 0.0
+    for share in np.linspace(0, 1, 21):
+        logarithms = []
+        for one in lists:
+            order = np.argsort(-(one.inputs @ [share, 1 - share]), kind="stable")
+            logarithms.append(np.log(1 + np.flatnonzero(one.labels[order])).mean())
+        if np.mean(logarithms) < least:
+            least, best = float(np.mean(logarithms)), float(share)
+    found = learn_weights(lists, ("words", "vectors")).weights["words"]
+    assert best <= found <= 0.5  # towards equal weights, as far as the queries cannot tell
+    assert best == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_three_searchers_have_weights_too() -> None:
+    random = np.random.default_rng(5)
+    lists = []
+    for query in range(60):
+        inputs: Floats = random.random((30, 3))
+        labels = (inputs @ [3.0, 1.0, 0.0] > np.sort(inputs @ [3.0, 1.0, 0.0])[-4]).astype(float)
+        lists.append(JudgedList(f"q{query}", [f"d{number}" for number in range(30)], inputs, labels))
+    learned = learn_weights(lists, ("a", "b", "c"))
+    assert list(learned.weights.values()) == pytest.approx([0.75, 0.25, 0.0], abs=0.09)
 
 
 def test_scores_are_by_weights_of_other_queries() -> None:

@@ -136,10 +136,10 @@ def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
 
 
 def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> float:
-    """Return the strongest of `PULLS` whose loss on held-out queries is within one standard error of the lowest loss.
+    """Return the strongest of `PULLS` whose loss on held-out queries is `about_least`.
 
-    The loss is the cross-entropy summed over a query's pairs. The standard error is that of its difference from the
-    best pull's loss, over queries. Returns EQUAL if the queries are too few to be divided into folds.
+    The loss is the cross-entropy summed over a query's pairs. Returns EQUAL if the queries are too few to be divided
+    into folds.
     """
     numbers = number_queries(queries)
     count = int(numbers.max()) + 1
@@ -149,9 +149,20 @@ def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: 
     except DataError:
         return EQUAL
     losses = np.array([add_by_query(numbers, np.logaddexp(0.0, logits) - relevant * logits, count) for logits in found])
+    return max(pull for pull, is_good in zip(PULLS, about_least(losses)) if is_good)
+
+
+def about_least(losses: Floats) -> Rows:
+    """Return whose loss, by query `[n, queries]`, is within one standard error of the least on average, `[n] bool`.
+
+    The standard error is that of the difference from the least, over queries. Of a single query all are.
+    """
+    count = losses.shape[1]
+    if count < 2:
+        return np.ones(len(losses), bool)
     differences = losses - losses[losses.sum(axis=1).argmin()]
-    errors = differences.std(axis=1, ddof=1) / np.sqrt(count)
-    return max(pull for pull, row, error in zip(PULLS, differences, errors) if row.mean() <= error)
+    found: Rows = differences.mean(axis=1) <= differences.std(axis=1, ddof=1) / np.sqrt(count)
+    return found
 
 
 def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Floats:

@@ -14,7 +14,7 @@ from math import comb
 import numpy as np
 
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.logistic import LinearModel, fit_logistic, folds_of, out_of_fold, relevant_of
+from paddle_ranker.metrics.logistic import LinearModel, about_least, fit_logistic, folds_of, out_of_fold, relevant_of
 from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats
 
 _MOST_TRIED, _MOST_STEPS = 100, 20  # sets of weights; parts of 1 that a weight is a number of
@@ -63,13 +63,11 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     Raises `DataError` for a single query, and if all candidates are relevant or none is.
     """
     tried, losses = _losses(lists)
-    fold_of, held_out = folds_of(len(lists), folds), {}
-    for fold in np.unique(fold_of):
-        weights = _chosen(tried, losses[:, fold_of != fold])
-        for one in (lists[place] for place in np.flatnonzero(fold_of == fold)):
-            held_out[one.query] = dict(zip(one.ids, (one.inputs @ weights).tolist()))
-    weights = _chosen(tried, losses)
-    return Learned(dict(zip(searchers, weights.tolist())), {one.query: held_out[one.query] for one in lists})
+    fold_of = folds_of(len(lists), folds)
+    without = [_chosen(tried, losses[:, fold_of != fold]) for fold in range(fold_of.max() + 1)]
+    scored = [(one, one.inputs @ without[fold]) for one, fold in zip(lists, fold_of)]
+    held_out = {one.query: dict(zip(one.ids, scores.tolist())) for one, scores in scored}
+    return Learned(dict(zip(searchers, _chosen(tried, losses).tolist())), held_out)
 
 
 def learn_recall_weight(lists: Sequence[JudgedList], folds: int = 5, fused: Sequence[JudgedList] = ()) -> Learned:
@@ -84,12 +82,13 @@ def learn_recall_weight(lists: Sequence[JudgedList], folds: int = 5, fused: Sequ
             query's score is by shares and weights that never saw it.
     """
     inputs, labels, queries = _joined(lists)
-    tried, losses = _losses(fused) if fused else (inputs, inputs)
+    trial = _losses(fused) if fused else None
 
     def learn(rows: Booleans) -> tuple[LinearModel, Floats]:
         """Return the model of logit and share, and what makes these of the inputs, `[inputs, 2]`."""
         pair = np.eye(inputs.shape[1], 2)
-        if fused:
+        if trial is not None:
+            tried, losses = trial
             known = {query for query, is_known in zip(queries, rows) if is_known}
             pair[:, 1] = [0.0, 0.0, *_chosen(tried, losses[:, [one.query in known for one in fused]])]
         return fit_logistic(inputs[rows] @ pair, labels[rows]), pair
@@ -133,13 +132,8 @@ def _simplex(count: int) -> Floats:
 
 def _chosen(tried: Floats, losses: Floats) -> Floats:
     """Return those weights nearest to equal ones whose loss is about the least of all that were tried, `[inputs]`."""
-    equal, count = tried[0], losses.shape[1]
-    if count < 2:
-        return np.array(equal)
-    differences = losses - losses[losses.mean(axis=1).argmin()]
-    errors = differences.std(axis=1, ddof=1) / np.sqrt(count)
-    is_good = differences.mean(axis=1) <= errors
-    found: Floats = tried[np.where(is_good, np.square(tried - equal).sum(axis=1), np.inf).argmin()]
+    distance = np.square(tried - tried[0]).sum(axis=1)
+    found: Floats = tried[np.where(about_least(losses), distance, np.inf).argmin()]
     return found
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, write_records
 from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import UsageError, brief
-from paddle_ranker.options import LabelOptions, main_of, note, option
+from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.scoring.options import ScoringOptions
@@ -69,9 +69,9 @@ class DistillOptions(TeacherOptions, LabelOptions, ScoringOptions):
 def _refuse_local(options: DistillOptions) -> None:
     """Raise `UsageError` for an option that says how a model folder is opened: with a URL its server decides."""
     of_rows = {field.name for field in fields_of(LabelOptions)}
-    for field in fields_of(ScoringOptions):
-        if field.name not in of_rows and getattr(options, field.name) != field.default:
-            raise UsageError(f"{shown_name(field)} is about a model folder; with --teacher_url the server decides that")
+    of_folders = (field.name for field in fields_of(ScoringOptions) if field.name not in of_rows)
+    for field in given_of(options, of_folders):
+        raise UsageError(f"{shown_name(field)} is about a model folder; with --teacher_url the server decides that")
 
 
 def open_data(options: DistillOptions) -> list[RecordFile[Record]]:

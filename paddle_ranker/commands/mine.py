@@ -21,6 +21,7 @@ from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
+from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.vector_indexes import INDEXES
@@ -123,9 +124,9 @@ class MineOptions(LabelOptions, ScoringOptions):
         if self.words is not None and not (kind is not None and kind.compares_words):
             found = "--index" if self.method is None else f"--method {self.method}"
             raise UsageError(f"--words {self.words}: {found} finds candidates otherwise than by these; leave it out")
-        for name in given_of(self, ("rerank", "max_score_ratio", "margin", *WINDOWS)):
-            if not (self.ranker or (self.tower and name in ("max_score_ratio", "margin"))):
-                raise UsageError(f"--{name} is about a ranker's scores: add --ranker, or leave it out")
+        for field in given_of(self, ("rerank", "max_score_ratio", "margin", *WINDOWS)):
+            if not (self.ranker or (self.tower and field.name in ("max_score_ratio", "margin"))):
+                raise UsageError(f"{shown_name(field)} is about a ranker's scores: add --ranker, or leave it out")
         if self.rerank is not None and self.rerank < self.rank_to:
             raise UsageError(f"--rerank {self.rerank} is below --rank_to {self.rank_to}: there are no such ranks")
         sources = (*paths_of(self.queries), *paths_of(self.corpus or ""))

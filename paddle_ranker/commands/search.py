@@ -18,6 +18,7 @@ from paddle_ranker.data.formats import JSON_EXTENSIONS
 from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.errors import UsageError, brief, listed
 from paddle_ranker.options import given_of, json_text, main_of, note, option
+from paddle_ranker.options.declare import shown_name
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.scoring.options import ScoringOptions
 
@@ -61,8 +62,10 @@ class SearchingOptions(ScoringOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in given_of(self, _OF_RANKER) if self.ranker is None else ():
-            raise UsageError(f"--{name} is about how a ranker scores or orders: add --ranker, or leave it out")
+        for field in given_of(self, _OF_RANKER) if self.ranker is None else ():
+            raise UsageError(
+                f"{shown_name(field)} is about how a ranker scores or orders: add --ranker, or leave it out"
+            )
 
     def settings(self) -> SearchSettings:
         """Return how the index is searched."""

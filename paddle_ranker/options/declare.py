@@ -106,10 +106,10 @@ def fields_of(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(options_class) if "help" in field.metadata]
 
 
-def given_of(options: Options, names: Iterable[str]) -> list[str]:
-    """Return which of the named fields have another value than their default."""
-    defaults = {field.name: field.default for field in fields_of(type(options))}
-    return [name for name in names if getattr(options, name) != defaults[name]]
+def given_of(options: Options, names: Iterable[str]) -> list[dataclasses.Field[Any]]:
+    """Return those of the named fields that have another value than their default."""
+    fields = {field.name: field for field in fields_of(type(options))}
+    return [fields[name] for name in names if getattr(options, name) != fields[name].default]
 
 
 def annotations_of(options_class: type[Options]) -> Mapping[str, Any]:

@@ -63,8 +63,10 @@ def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> 
     """
     # A string seeds Python's generator through SHA-512: the same everywhere, which hash() is not.
     generator = random.Random(f"{seed}\t{pairs[0].query}") if pairs else random.Random(seed)
-    distinct = {(pair.title, pair.label): pair for pair in reversed(pairs)}  # the first of equal rows
-    for better in [distinct[key] for key in dict.fromkeys((pair.title, pair.label) for pair in pairs)]:
+    distinct: dict[tuple[str, float], LabeledPair] = {}
+    for pair in pairs:
+        distinct.setdefault((pair.title, pair.label), pair)
+    for better in distinct.values():
         lower: dict[str, LabeledPair] = {}
         for pair in pairs:
             if pair.label < better.label and pair.title != better.title:

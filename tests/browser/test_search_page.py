@@ -307,6 +307,7 @@ def test_clicks_and_judgments_are_logged(open_page: OpenPage, site: Site) -> Non
 def test_nothing_is_sent_where_nothing_is_logged(open_page: OpenPage, site: Site) -> None:
     site.index["logging"] = False
     page = open_page(at(site))
+    drawn(page)  # the page's own requests are sent by then
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if "/v1/" in request.url else None)
     page.locator(".ask-why").first.click()

@@ -279,8 +279,7 @@ class Collection:
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
-        now = self._now
-        return now.at(now.find([id])[id])
+        return self.documents_of([id])[id]
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents with these ids, by id; an id that no document has is left out."""
@@ -300,9 +299,8 @@ class Collection:
         numbers = np.random.default_rng(seed).choice(live, min(count, len(live)), replace=False)
         for place in now.places(numbers):
             stored = now.parts[place.part].segment.vectors
-            drawn.append(
-                (now.at(place), np.empty(0, np.float32) if stored is None else stored.rows(np.array([place.row]))[0])
-            )
+            vector = np.empty(0, np.float32) if stored is None else stored.rows(np.array([place.row]))[0]
+            drawn.append((now.at(place), vector))
         return drawn
 
     def search_exactly(self, vectors: Vectors, top_k: int) -> list[Hits]:
@@ -404,10 +402,12 @@ class Collection:
 
     @contextmanager
     def _one_thread_writing(self) -> Iterator[None]:
-        """Keep other threads from writing; raises `UsageError` if the folder is open for reading."""
+        """Keep other threads from writing, Milvus brought to index.json; raises `UsageError` if open for reading."""
         if self._lock is None:
             raise UsageError(f"{self.folder}: is open for reading; open it with write=True")
         with self._one_writer:
+            if self.has_milvus:
+                self._milvus().repair(self._now)
             yield
 
     def _commit(self, change: _Change) -> None:
@@ -427,12 +427,14 @@ class Collection:
             segments[first : first + parts], added = [one], []
         kept = [one for one in [*segments, *added] if one.live]
         info = self.info.next(kept, change.next_id)
-        if self.has_milvus and change.merged is None:
-            opened = [Segment(self.folder / one.name) for one in change.added]
-            self._milvus().change(opened, now.keys_of(change.removed), partial(write_manifest, self.folder, info))
-        else:
-            write_manifest(self.folder, info)
-        self._now, self._stamp = open_generation(self.folder, now.segments()), _stamp(self.folder)
+        try:
+            if self.has_milvus and change.merged is None:
+                opened = [Segment(self.folder / one.name) for one in change.added]
+                self._milvus().change(opened, now.keys_of(change.removed), partial(write_manifest, self.folder, info))
+            else:
+                write_manifest(self.folder, info)
+        finally:  # Milvus may fail behind the change, which counts all the same
+            self._now, self._stamp = open_generation(self.folder, now.segments()), _stamp(self.folder)
         for name in now.info.files() - self.info.files():
             _delete(self.folder / name)
 
@@ -445,15 +447,13 @@ class Collection:
         return SegmentInfo(name, len(mask), file, len(rows))
 
     def _begin_writing(self) -> None:
-        """Delete what a killed writer has left, and bring Milvus to what index.json says."""
+        """Delete what a killed writer has left."""
         self._numbers = itertools.count(1 + max(map(_number_of, self.folder.glob("segment-*")), default=0))
         remove_unfinished(self.folder)
         named = self.info.files() | {segment.name for segment in Unfinished(self.folder).segments}
         for path in self.folder.glob("segment-*"):
             if path.name not in named:
                 _delete(path)
-        if self.has_milvus:
-            self._milvus().repair(self._now)
 
 
 def _number_of(path: Path) -> int:

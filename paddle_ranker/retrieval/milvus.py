@@ -201,7 +201,7 @@ class MilvusSearch:
         self._pending.unlink()
 
     def repair(self, now: Generation) -> None:
-        """Finish what a killed process has begun."""
+        """Finish what a killed process has begun, or what Milvus failed in."""
         if not self._pending.exists():
             return
         keys = np.unique(np.load(self._pending, allow_pickle=False))

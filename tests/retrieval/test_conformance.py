@@ -25,6 +25,7 @@ from paddle_ranker.retrieval.exact import StoredVectors, Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.milvus import MilvusRows
 from tests.started import free_ports
 
 pytestmark = pytest.mark.unit
@@ -327,3 +328,23 @@ def test_a_file_of_milvus_is_searched_by_the_next_process(tmp_path: Path) -> Non
     for step in ("put", "search"):
         command = [sys.executable, "-c", code, str(tmp_path / "milvus.db"), step]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "['c']\n"
+
+
+@needs_milvus
+@pytest.mark.parametrize("step", ["drop", "finish"])
+def test_a_writer_goes_on_from_a_change_that_milvus_failed_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*given: object) -> None:
+        raise RankerError("Milvus failed")
+
+    with new_index(tmp_path / "index", ("milvus", "milvus.db")) as collection:
+        collection.add(documents_of(range(10)), vectors_of)
+        with monkeypatch.context() as patched, pytest.raises(RankerError, match="Milvus failed"):
+            patched.setattr(MilvusRows, step, fail)
+            collection.remove(["d3"])
+        collection.add(documents_of(range(10, 20)), vectors_of)
+        kept = [one for one in documents_of(range(20)) if one.id != "d3"]
+        assert [one.id for one in collection.documents()] == [one.id for one in kept]
+        check(collection, kept, ["水稻", "iPhone 15"], None)
+        assert collection._milvus()._rows.count() == len(kept)  # the row of the removed one is gone as well

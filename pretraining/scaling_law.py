@@ -59,7 +59,9 @@ def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
     at = held_out["parameters"], held_out["tokens"]
     predicted = forecast(law, n, d, losses, at=at, resamples=options.resamples, seed=options.seed)
     held_out["predicted"] = asdict(predicted.loss)
-    gamma = gamma_interval(compute_law, c, losses, resamples=options.resamples) if compute_law else None
+    gamma = None
+    if compute_law:
+        gamma = gamma_interval(compute_law, c, losses, resamples=options.resamples, seed=options.seed)
     report = {
         "loss_law": {name: asdict(interval) for name, interval in predicted.constants.items()},
         "undetermined": list(law.undetermined),

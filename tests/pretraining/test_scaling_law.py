@@ -259,6 +259,28 @@ def test_minutes_become_steps_by_the_speed_that_is_measured(tmp_path: Path, monk
 
 
 @unit
+def test_the_seed_draws_the_runs_of_both_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = [
+        {"name": str(n), "size": "2x64", "parameters": n, "tokens": d, "flops": 6 * n * d, "loss": loss}
+        for n, d, loss in zip(N.tolist(), D.tolist(), noisy(0.01).tolist())
+    ]
+    rungs = [SimpleNamespace(size="2x64", seed=7, facts=one) for one in facts]
+    plan = SimpleNamespace(rungs=rungs, held_out=SimpleNamespace(size="2x64", seed=7, facts=facts[-1]))
+    runs = SimpleNamespace(
+        plan=lambda started: plan,
+        tokens_read=lambda rung: rung.facts["tokens"],
+        result=lambda rung: dict(rung.facts),
+        facts=lambda rung: dict(rung.facts),
+    )
+    monkeypatch.setattr(scaling_law, "open_runs", lambda options, folder: runs)
+    monkeypatch.setattr(scaling_law, "draw_scaling", lambda *given: None)
+    options = ScalingLawOptions(train_files=("a.txt",), budget_minutes=1.0, output_dir=str(tmp_path), resamples=20)
+    drawn = [scaling_law.scaling_law(dataclasses.replace(options, seed=seed)) for seed in (1, 1, 2)]
+    for interval in ([one["loss_law"] for one in drawn], [one["compute_law"]["gamma"] for one in drawn]):
+        assert interval[0] == interval[1] != interval[2]
+
+
+@unit
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

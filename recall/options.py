@@ -12,6 +12,7 @@ from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.tower import POOLINGS
 from paddle_ranker.options import RowOptions, note, option, redeclare
 from paddle_ranker.options.declare import fields_of, shown_name
+from paddle_ranker.options.files import join_files
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions
 from paddle_ranker.training.options import TrainingOptions
 
@@ -138,6 +139,12 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         return self.similar_text_pair is not None if self.evaluate is None else self.evaluate
 
     @property
+    def compared(self) -> dict[str, str]:
+        """The paths, by option, of the data and models whose content a run must be resumed with."""
+        paths = {name: getattr(self, name) for name in ("train_set_file", "similar_text_pair", "corpus_file")}
+        return {name: path for name, path in paths.items() if path}
+
+    @property
     def results_path(self) -> Optional[tuple[str, str]]:
         """The folder and the file's name of the results that evaluations write; None: they write none."""
         if self.recall_result_dir is None and self.recall_result_file is None:
@@ -186,7 +193,7 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
 class TaughtTowerOptions(TeacherOptions, TowerTrainingOptions):
     """The options of a tower training that a ranker may teach, which has a folder or a URL."""
 
-    MAY_CHANGE: ClassVar[frozenset[str]] = TowerTrainingOptions.MAY_CHANGE | TeacherOptions.OF_ASKING
+    MAY_CHANGE: ClassVar[frozenset[str]] = TowerTrainingOptions.MAY_CHANGE | TeacherOptions.OF_ASKING | {"teacher"}
 
     teacher: Optional[str] = option(
         None, help="a trained ranker, a model folder, which scores the pairs that the file has no teacher's scores of"
@@ -196,3 +203,11 @@ class TaughtTowerOptions(TeacherOptions, TowerTrainingOptions):
         super().__post_init__()
         if self.teacher is not None and self.teacher_url is not None:
             raise UsageError("--teacher names a folder and --teacher_url an address: give one of them")
+
+    @property
+    def compared(self) -> dict[str, str]:
+        """Those of every tower training, and the teacher's folders."""
+        from paddle_ranker.training.teachers import split_paths
+
+        folders = [] if self.teacher is None else [str(find_model(one)) for one in split_paths(self.teacher)]
+        return {**super().compared, **({"teacher": join_files(folders)} if folders else {})}

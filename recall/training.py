@@ -133,7 +133,6 @@ def train_tower(
         if start.queries is not None:
             save_query_tower(folder, start.queries, info)
 
-    files = {name: getattr(options, name) for name in ("train_set_file", "similar_text_pair", "corpus_file")}
     stated = {name: getattr(model.info, name) for name in ("max_seq_length", "size", "pooling", "normalize", "towers")}
     task = Task(
         model.network,
@@ -144,7 +143,7 @@ def train_tower(
         part_factors=start.part_factors,
         identity={
             "options": {**options.identity(), **stated},
-            "content": {name: content_digest(path) for name, path in files.items() if path},
+            "content": {name: content_digest(path) for name, path in options.compared.items()},
         },
         begin_epoch=examples.begin_epoch,
         on_evaluation=on_evaluation,

@@ -13,7 +13,7 @@ import pytest
 from paddle import nn
 
 from paddle_ranker.commands import convert
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.vectors import Tower
@@ -190,7 +190,13 @@ def test_a_teacher_is_asked_for_what_the_file_lacks(data: Path, tmp_path: Path) 
             train_batch_neg.train(TrainBatchNegOptions(**options, save_dir=str(tmp_path / "a")))
         save_dir = str(tmp_path / "b")
         result = train_batch_neg.train(TrainBatchNegOptions(**options, teacher=str(ranker), save_dir=save_dir))
-    assert result.steps == 4
+        assert result.steps == 4
+        again = {**options, "resume": True, "save_dir": save_dir}
+        moved = ranker.rename(tmp_path / "moved")
+        assert train_batch_neg.train(TrainBatchNegOptions(**again, teacher=str(moved))).steps == 4
+        (moved / "ranker.json").write_text((moved / "ranker.json").read_text(encoding="utf-8") + " ", encoding="utf-8")
+        with pytest.raises(RankerError, match="content teacher was"):
+            train_batch_neg.train(TrainBatchNegOptions(**again, teacher=str(moved)))
     named: list[dict[str, Any]] = [{"teacher": str(ranker)}, {"teacher_url": "http://h/rerank"}]
     for teacher in named:
         with pytest.raises(UsageError, match="learns from no teacher"):

@@ -70,8 +70,8 @@ def test_clicks_and_judgments_become_labels(tmp_path: Path, index: Path, call: C
         said("s1", "b", "click"),
         said("s1", "b", "click"),
         said("s2", "c", "click"),
-        said("s2", "d", "judged", 9, label=3),
-        said("s2", "d", "judged", 8, label=1),  # earlier
+        said("s2", "d", "judged", 9, label=1),
+        said("s2", "d", "judged", 8, label=3),  # later, by a clock that was set back
         said("s1", "a", "relevant", 1),
         said("s1", "a", "unjudged", 2),
         said("s1", "b", "irrelevant", 3),  # beats the click
@@ -79,7 +79,9 @@ def test_clicks_and_judgments_become_labels(tmp_path: Path, index: Path, call: C
         said("s1", "h", "click"),  # was not shown
         said("s9", "a", "click"),
     ]
-    status, printed, _ = run(call, write_log(tmp_path / "log", lines), index, tmp_path / "out", "--dev_share", 0)
+    write_log(tmp_path / "log", [said("s5", "e", "judged", 0, label=2)])  # of another process, whose file may come last
+    write_log(tmp_path / "log", lines)
+    status, printed, _ = run(call, tmp_path / "log", index, tmp_path / "out", "--dev_share", 0)
     assert status == 0
     assert "5 searches, 3 clicks, 3 judged pairs" in printed  # one was taken back
     for words in (

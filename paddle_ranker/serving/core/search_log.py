@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional, Union
 
@@ -319,7 +319,8 @@ class LogReader:
     """Iterates over the lines of a log, file by file in the order in which the files were begun.
 
     A loop reads what was added since the last loop ended, so a log that is being written can be followed. Lines that
-    are no lines of a log are skipped and counted.
+    are no lines of a log are skipped and counted. No line is dated before one above it in its file, as a clock that was
+    set back dates it: it gets that one's time, so that what was said last is the latest.
 
     Args:
         folder: folder of the log; the files may also be moved to another one.
@@ -334,6 +335,7 @@ class LogReader:
             raise RankerError(f"{folder}: no such folder; name the one that the server was given as --search_log")
         self._folder = folder
         self._read: dict[str, int] = {}  # bytes of each file that were read
+        self._latest: dict[str, str] = {}  # time of each file's lines so far
         self._unfinished: set[str] = set()
         self._skipped = 0
 
@@ -362,7 +364,9 @@ class LogReader:
                 self._read[path.name] = done
                 try:
                     line = parse_line(data)
+                    latest = max(line.time, self._latest.get(path.name, ""))
                 except (ValueError, KeyError, TypeError):
                     self._skipped += 1
                     continue
-                yield line
+                self._latest[path.name] = latest
+                yield line if line.time == latest else replace(line, time=latest)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import httpx
@@ -383,6 +384,15 @@ def both(slot: TowerSlot) -> FakeService:
     service = FakeService()
     service.tower = slot
     return service
+
+
+def test_of_the_names_that_are_fetched_the_first_says_which_model_is_asked(both: FakeService) -> None:
+    class Millions(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            raise AssertionError("this would take long, on the event loop")
+
+    request = SimpleNamespace(fetch_var_names=Millions(["vector"]), tensor=[])
+    assert isinstance(general_model._asked_model(request, both), general_model.TowerTensors)
 
 
 @pytest.mark.parametrize("fetch", [[], ["output_embedding"], ["vector"]])

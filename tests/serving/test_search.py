@@ -19,6 +19,8 @@ from urllib.parse import urlencode
 import httpx
 import numpy as np
 import pytest
+from pydantic_core import to_json
+from starlette.datastructures import QueryParams
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
@@ -40,6 +42,7 @@ from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, Searc
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
+from paddle_ranker.serving.http.search import _of_address
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import largest_file
 from tests.serving_cases import SECONDS, Application, ask_app, close_slots, opened_slots
@@ -174,6 +177,7 @@ def test_filters_and_fields(site: Site) -> None:
         ({"query": "a", "filter": {"year": list(range(1001))}}, 413, "filter", "1,000"),
         ({"query": "a", "filter": {"lang": ["x" * 60_000, "y" * 60_000]}}, 413, "filter", "100,000"),
         ({"query": "a", "filter": {"year": [0] * 5000}}, 413, None, "4,000"),  # before anything is made of them
+        ({"query": "a", "filter": {"year": 10**1000}}, 400, None, "400 digits"),
         ({"query": "a", "use": ["words"] * 5000}, 413, None, "4,000"),
         ({"query": "a", "fields": ["year"] * 5000}, 413, None, "4,000"),
         ({"query": "a", "top_k": 101}, 413, "top_k", "100"),
@@ -444,10 +448,43 @@ def test_an_address_asks_for_the_same(site: Site) -> None:
     apart = urlencode({"q": "水稻病害", **address, "use": ["words", "vectors"], "fields": ["year"]}, doseq=True)
     assert apart.count("use=") == 2 and timeless(site.ask("GET", f"/v1/search?{apart}").json()) == timeless(got.json())
     for wrong, field in (
-        ("", "q"), ("q=a&top_k=x", "top_k"), ("q=a&filter={", "filter"), ("q=a&page=2", "page"), ("q=a&q=b", "q")
+        ("", "q"), ("q=a&top_k=x", "top_k"), ("q=a&filter={", "filter"), ("q=a&page=2", "page"), ("q=a&q=b", "q"),
+        ("q=a&query=b", "q"),
     ):  # fmt: skip
         refused = site.ask("GET", f"/v1/search?{wrong}")
         assert (refused.status_code, refused.json()["field"]) == (422, field)
+
+
+def test_each_name_of_an_address_is_compared_with_few_others() -> None:
+    compared = 0
+
+    class Name(str):
+        def __str__(self) -> str:
+            return self
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    names = 500
+    with pytest.raises(Fault, match="not permitted"):
+        _of_address(QueryParams([("q", "a"), *((Name(f"x{number}"), "") for number in range(names))]))
+    assert compared < 20 * names
+
+
+def test_a_long_query_is_written_beside_the_event_loop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    writers = []
+
+    def noted(content: Any) -> bytes:
+        writers.append(threading.current_thread())
+        return to_json(content)
+
+    monkeypatch.setattr("paddle_ranker.serving.http.search.to_json", noted)
+    site.search("长" * 50_000, top_k=1)
+    assert len(writers) == 1 and writers[0] is not threading.current_thread()
 
 
 def test_what_is_searched_is_described(site: Site) -> None:

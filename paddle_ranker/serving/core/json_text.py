@@ -14,7 +14,7 @@ from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 from paddle_ranker.storage.untrusted import Unchecked
 
 _DIGITS = b"0123456789"
-_LONG = 400  # digits of a number: longer than any double; Python needs time for huge integers
+_LONG = 400  # digits of a number: longer than any double; to read or write huge integers Python needs time
 _CHUNK = 1024 * 1024  # bytes that are counted at a time
 _LEAST_PAIRS = 64  # small limits leave room for what stands around the pairs
 _DEEPEST = 10_000  # more than can be read
@@ -48,13 +48,17 @@ def text_bounds(pairs: int) -> JsonBounds:
     return JsonBounds(containers=8 * pairs, names=64 * pairs, values=128 * pairs)
 
 
-def check_json(data: bytes, bounds: JsonBounds) -> None:
-    """Raise `Fault(TOO_LARGE)` if JSON holds more than `bounds`, `Fault(INVALID)` if it is nested too deeply.
+def check_json(data: bytes, bounds: Optional[JsonBounds] = None) -> None:
+    """Raise `Fault(TOO_LARGE)` if JSON holds more than `bounds`.
 
     Counts in the unparsed bytes, in linear time: an empty array of two bytes becomes sixty when parsed, and an error
     about a value a hundred times its bytes. Bytes that are not JSON may pass.
+
+    Raises `Fault(INVALID)` for a huge number, and if it is nested too deeply.
     """
-    if len(data) <= bounds.containers:
+    if _has_long_run(data) and _has_long_number(data):
+        raise Fault(INVALID, f"holds a number of {_LONG} digits or more", field="body")
+    if bounds is None or len(data) <= bounds.containers:
         return
     containers = closed = names = values = 0
     for outside in _outside_strings(data):
@@ -80,10 +84,7 @@ def parse_json(data: bytes, bounds: Optional[JsonBounds] = None) -> Unchecked:
     Args:
         bounds: JSON beyond these bounds is not parsed: `Fault(TOO_LARGE)` is raised.
     """
-    if bounds is not None:
-        check_json(data, bounds)
-    if _has_long_run(data) and _has_long_number(data):
-        raise Fault(INVALID, f"holds a number of {_LONG} digits or more", field="body")
+    check_json(data, bounds)
     try:
         return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:

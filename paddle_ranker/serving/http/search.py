@@ -96,7 +96,7 @@ class SearchRoutes:
         content = self._answer(asked, found, hits)
         self._log(asked, found, content)
         state["pairs"], state["stages"] = len(found.logits), found.took
-        returned = sum(len(one[TEXT]) for one in hits if TEXT in one)
+        returned = len(asked.query) + sum(len(one[TEXT]) for one in hits if TEXT in one)
         return answer(request, await apart(returned, to_json, content), "application/json")
 
     async def index(self, request: Request) -> Response:
@@ -279,13 +279,18 @@ def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Fi
 
 def _of_address(given: QueryParams) -> SearchRequest:
     """Return the search that an address asks for; lists have commas, or come item by item, and the filter is JSON."""
-    values: dict[str, Any] = {"query" if name == "q" else name: value for name, value in given.items()}
-    for name in given:
-        several = given.getlist(name)
+    several: dict[str, list[str]] = {}
+    for name, value in given.multi_items():  # once: an address may hold thousands of names
+        several.setdefault("query" if name == "q" else name, []).append(value)
+    values: dict[str, Any] = {}
+    for name, own in several.items():
         if name in ("use", "fields"):
-            values[name] = [one for value in several for one in value.split(",") if one]
-        elif len(several) > 1:
-            raise Fault(UNPROCESSABLE, f"stands {len(several)} times in the address, expected once", field=name)
+            values[name] = [one for value in own for one in value.split(",") if one]
+        elif len(own) > 1:
+            problem = f"stands {len(own)} times in the address, expected once"
+            raise Fault(UNPROCESSABLE, problem, field="q" if name == "query" else name)
+        else:
+            values[name] = own[0]
     if "filter" in values:
         try:
             values["filter"] = parse_json(values["filter"].encode("utf-8", "replace"), _BOUNDS)

@@ -211,7 +211,7 @@ def _asked_model(request: Message, service: ModelService) -> ServedTensors:
     """Return the model whose outputs a Request fetches; see `infer`."""
     if service.tower is not None:
         tower = TowerTensors(service.tower)
-        fetches = list(request.fetch_var_names)
+        fetches = request.fetch_var_names
         feeds_text = any("text" in (tensor.name, tensor.alias_name) for tensor in request.tensor[:_MOST_FIELDS])
         if not service.has_ranker or (fetches[0] in tower.outputs if fetches else feeds_text):
             return tower

@@ -162,6 +162,12 @@ def _names(cells: Sequence[str], others: Mapping[str, str] = OTHER_NAMES) -> lis
     return [others.get(cell.strip().lower(), cell.strip().lower()) for cell in cells]
 
 
+def column_of(key: str, *, of_document: bool = False) -> str:
+    """Return the known column that a key of JSON names, in any case; other keys, and a document's fields, as is."""
+    (own,) = _names([key], _NAMES_OF_TEXTS if of_document else OTHER_NAMES)
+    return own if own in (("id", *_TEXTS) if of_document else COLUMNS) else key
+
+
 def expected_columns(kind: type[Record]) -> str:
     return f"{kind.role} ({' or '.join(', '.join(layout) for layout in kind.layouts)})"
 
@@ -351,8 +357,7 @@ class RecordFile(Generic[T]):
         return self._checked({column: row[position] for column, position in layout.positions.items()}, others)
 
     def _from_object(self, cells: dict[str, Any]) -> T:
-        own = _NAMES_OF_TEXTS if self.kind in _DOCUMENTS else OTHER_NAMES
-        named = {own.get(name, name): value for name, value in cells.items()}
+        named = {column_of(key, of_document=self.kind in _DOCUMENTS): value for key, value in cells.items()}
         if self.kind in _DOCUMENTS:
             named = _beir_document(named) if "_id" in named else named
             if named.get("text") is None and "title" in named:

@@ -12,7 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
-from paddle_ranker.data.records import OTHER_NAMES
+from paddle_ranker.data.records import column_of
 from paddle_ranker.data.trec import is_run, read_run, write_run
 from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.evaluation.pairs import MeasuredPairs
@@ -78,7 +78,7 @@ def _by_row(path: str, pairs: MeasuredPairs) -> Floats:
     names: Optional[list[str]] = None
     for number, row in read_rows(path):
         if number == 1 and isinstance(row, list) and _score_of_names(row) is not None:
-            names = [OTHER_NAMES.get(name.strip().lower(), name.strip().lower()) for name in row]
+            names = list(map(_column, row))
             continue
         cells = _cells(path, number, row, names)
         at = len(scores)
@@ -102,7 +102,7 @@ def _cells(path: str, number: int, row: Row, names: Optional[list[str]]) -> dict
     if isinstance(row, BadRow):
         raise DataError(f"{path}, line {number}: {row.reason}")
     if isinstance(row, dict):
-        return {OTHER_NAMES.get(name, name): value for name, value in row.items()}
+        return {_column(key): value for key, value in row.items()}
     columns = names or {1: ["score"], 3: ["query", "title", "score"]}.get(len(row))
     if columns is None or len(columns) != len(row):
         expected = f"{len(names)}" if names else "1 (score), 3 (query, title, score), or a TREC run"
@@ -111,8 +111,12 @@ def _cells(path: str, number: int, row: Row, names: Optional[list[str]]) -> dict
 
 
 def _score_of_names(names: Any) -> Optional[str]:
-    lowered = {str(name).strip().lower() for name in names}
-    return next((name for name in SCORE_NAMES if name in lowered), None)
+    there = {_column(str(name)) for name in names}
+    return next((name for name in SCORE_NAMES if name in there), None)
+
+
+def _column(name: str) -> str:
+    return column_of(name.strip().lower())
 
 
 def _score(path: str, number: int, cells: dict[str, Any]) -> float:

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paddle_ranker.data.records import (
+    DocumentRow,
     LabeledPair,
     Pair,
     Record,
@@ -54,7 +55,13 @@ def file(folder: Path, content: Any, name: str = "rows.tsv") -> Path:
         ("\ufeffQuery\tTitle\tLabel\na\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0)]),
         ("\ufeff查询\t标题\t标签\na\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0)]),
         ('{"查询": "a", "标题": "b", "标签": 1}\n', LabeledPair, [LabeledPair("a", "b", 1.0)]),
+        (
+            '{"Query": "a", "Title": "b", "LABEL": 1, "Teacher_Score": 2}\n',
+            LabeledPair,
+            [LabeledPair("a", "b", 1.0, 2.0)],
+        ),
         ("文本\nx\n", Text, [Text("x")]),
+        ('{"ID": 7, "Title": "x", "Lang": "zh"}\n', DocumentRow, [DocumentRow("x", "7", {"Lang": "zh"})]),
         ("\ufeffa\tb\n", Pair, [Pair("a", "b")]),
         ("a\tb\t0.5\n", Pair, [Pair("a", "b", 0.5)]),
         ("query\ttitle\tsource\tlabel\na\tb\tweb\t1\n", Pair, [Pair("a", "b")]),

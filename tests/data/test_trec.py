@@ -173,7 +173,7 @@ def test_scores_that_are_not_of_the_file(tmp_path: Path, pairs: MeasuredPairs, t
         "score\n4\n3\n2\n1\n",
         "a\tone\t4\nb\tone\t3\na\ttwo\t2\na\tone\t1\n",
         "pred_prob\ttext_a\n4\ta\n3\tb\n2\ta\n1\ta\n",
-        '{"logit": 4, "title": "one"}\n{"logit": 3}\n{"logit": 2, "title": "two"}\n{"logit": 1}\n',
+        '{"Logit": 4, "Text_B": "one"}\n{"logit": 3}\n{"logit": 2, "title": "two"}\n{"logit": 1}\n',
     ],
 )
 def test_scores_by_several_names_in_file_order(tmp_path: Path, pairs: MeasuredPairs, text: str) -> None:

@@ -32,6 +32,7 @@ class Sample(Options):
     steps: int = option(10, help="100% of the steps", minimum=1, maximum=100, aliases=("--max_steps",))
     rate: float = option(0.5, help="a rate", above=0, below=1)
     name: Optional[str] = option(None, help="a name")
+    only: str = option("", help="a part (default: all)")
     kind: str = option("a", help="a kind", choices=("alpha", "a"))
     amp: bool = option(False, help="mixed precision")
 
@@ -241,6 +242,7 @@ def test_the_help_begins_with_what_is_required_shows_defaults_and_ends_with_exam
     assert lines[-2:] == ["examples:", "  paddle-ranker sample --train_file mine.tsv"]
     for shown in ("--kind {alpha,a}", "100% of the steps", "(default: 10)", "--max_steps", "--debug"):
         assert any(shown in line for line in lines)
+    assert not [line for line in lines if "(default: )" in line]
 
 
 def test_a_required_option_is_asked_for() -> None:

@@ -103,6 +103,8 @@ class SearchOptions(SearchingOptions):
         super().__post_init__()
         if (self.query is None) == (self.input_file is None):
             raise UsageError("say what to search for: a query, or --input FILE; one of both")
+        if self.query is not None and not self.query.strip():
+            raise UsageError("QUERY is empty: say what to search for")
 
     @property
     def form(self) -> str:

@@ -97,6 +97,7 @@ def test_conditions_that_are_given_one_by_one_hold_together(folder: Path, call: 
     ("arguments", "said"),
     [
         ([], "a query, or --input FILE"),
+        ([" "], "QUERY is empty: say what to search for"),
         (["x", "--by", "vectors"], "has no vectors, only words"),
         (["x", "--fusion", "sum"], "--fusion sum: choose from rrf, weighted"),
         (["x", "--weights", "vectors=2"], "weights of vectors: the search is by words"),

@@ -17,7 +17,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.families import family_of
+from paddle_ranker.model.families import brought_tokenizer, family_of
 from paddle_ranker.model.hugging_face.tokenizer import _library_tokenizer, bring_tokenizer, write_tokenizer
 from tests.conftest import REPOSITORY
 from tests.tiny import PAIRS, VOCABULARY, change_json
@@ -88,6 +88,34 @@ def test_the_settings_survive(
     assert (files.config["tokenizer_class"], files.special_tokens["unk_token"]) == ("BertTokenizer", "[UNK]")
     assert files.vocabulary == (tmp_path / "hf" / "vocab.txt").read_bytes()
     assert brought(written(files, tmp_path / "back"), tmp_path / "again").rules == files.rules
+
+
+@pytest.mark.parametrize(
+    ("settings", "direction", "kept"),
+    [
+        ({}, None, "a a"),
+        ({"truncation_side": "left"}, None, "b b"),
+        ({}, "Left", "b b"),  # of a tokenizer that was told so after it was opened
+        ({"truncation_side": "right"}, "Left", "a a"),
+    ],
+)
+@pytest.mark.parametrize("model_type", ["bert", "electra"])
+def test_long_texts_lose_the_side_that_the_folder_says(
+    tmp_path: Path, model_type: str, settings: dict[str, Any], direction: Optional[str], kept: str
+) -> None:
+    source = source_folder(tmp_path / "hf", settings=settings, vocab=False)
+    library = _library_tokenizer(TokenizerFiles.read(source_folder(tmp_path / "words")))
+    if direction:
+        library.enable_truncation(5, direction=direction.lower())
+    library.save(str(source / "tokenizer.json"))
+    assert direction is None or f'"direction": "{direction}"' in (source / "tokenizer.json").read_text(encoding="utf-8")
+    files = brought_tokenizer(source, family_of(model_type))
+    for number in range(2):  # and written and brought back
+        ids = PairEncoder(files, 5).encode_single(["a a a b b b", kept])
+        assert ids[0].tolist()[1:3] == ids[1].tolist()[1:3], number
+        (tmp_path / f"back{number}").mkdir()
+        write_tokenizer(files, tmp_path / f"back{number}", 64)
+        files = brought_tokenizer(tmp_path / f"back{number}", family_of(model_type))
 
 
 @pytest.mark.parametrize("lower", [False, True])

@@ -100,8 +100,9 @@ class TokenizerFiles:
         return self.token_to_id.get(token)
 
     def template(self) -> PairTemplate:
-        """Return `[CLS] query [SEP] title [SEP]`."""
-        return bert_template(*(self.token_to_id[self.special_tokens[role]] for role in ("cls_token", "sep_token")))
+        """Return `[CLS] query [SEP] title [SEP]`, which loses its texts' beginnings where the settings say so."""
+        cls, sep = (self.token_to_id[self.special_tokens[role]] for role in ("cls_token", "sep_token"))
+        return replace(bert_template(cls, sep), keeps_end=self.config.get("truncation_side") == "left")
 
     def tokenizer(self) -> Tokenizer:
         """Return the built-in tokenizer."""

@@ -88,9 +88,14 @@ class LibraryFiles:
             raise CheckpointError(f"{path}: has no padding token ({' or '.join(_USUAL['pad_token'])}); copy it again")
         return found
 
-    @cached_property
+    @property
     def library(self) -> Library:
         """The library's tokenizer: without truncation and padding, and special tokens in texts are plain text."""
+        return self._opened[0]
+
+    @cached_property
+    def _opened(self) -> tuple[Library, str]:
+        """The library's tokenizer, and at which side it truncates."""
         try:
             from tokenizers import Tokenizer as Library
         except ImportError as error:
@@ -98,10 +103,11 @@ class LibraryFiles:
         # Its threads would come on top of the server's and the engine's; its warning of forks would be of no use.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         library = Library.from_buffer(self.files[TOKENIZER_FILE])
+        stated = (library.truncation or {}).get("direction", "right")
         library.no_truncation()
         library.no_padding()
         library.encode_special_tokens = True
-        return library
+        return library, self.settings.get("truncation_side") or stated
 
     @cached_property
     def vocab_size(self) -> int:
@@ -136,8 +142,7 @@ class LibraryFiles:
         """Return what the library's post-processor puts around two texts and around one."""
         before, between, after = _around(self.library.encode("a", "b"), 2)
         text_before, text_after = _around(self.library.encode("a"), 1)
-        keeps_end = self.settings.get("truncation_side") == "left"
-        return PairTemplate(before, between, after, text_before, text_after, True, keeps_end)
+        return PairTemplate(before, between, after, text_before, text_after, True, self._opened[1] == "left")
 
     def tokenizer(self) -> LibraryTokenizer:
         """Return what turns texts into ids."""

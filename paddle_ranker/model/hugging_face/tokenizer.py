@@ -70,6 +70,9 @@ def bring_tokenizer(source: Path, target: Path) -> UncheckedObject:
         settings = {**_normalizer_settings(described, source / TOKENIZER_FILE), **settings}
     kept = {name: settings[name] for name in _KEPT if settings.get(name) is not None}
     kept["tokenizer_class"] = "BertTokenizer"  # PaddleNLP knows no Fast ones
+    truncation = described.get("truncation")
+    in_library = truncation.get("direction") if isinstance(truncation, dict) else None
+    kept["truncation_side"] = str(settings.get("truncation_side") or in_library or "right").lower()
     (target / CONFIG_FILE).write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
     for name in (SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE):
         if (source / name).is_file():
@@ -108,6 +111,7 @@ def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int, *, wit
         # The plain class takes tokenizer.json as it is; BertTokenizer would put its own splitting in place of ours.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": inputs,
+        "truncation_side": "left" if files.template().keeps_end else "right",
         "split_special_tokens": True,  # "[SEP]" typed in a text is text
     }
     (target / CONFIG_FILE).write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

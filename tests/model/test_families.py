@@ -113,6 +113,18 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     assert load_encoder(tmp_path / "back").config == load_encoder(folder).config
 
 
+@pytest.mark.parametrize("case", ["electra", "deberta-v2"])
+def test_a_tokenizer_without_types_gives_both_texts_the_first(tmp_path: Path, case: str) -> None:
+    folder = write_folder(tmp_path / "hf", case)
+    network = load_single(folder).network
+    network.eval()
+    ids, types = (paddle.to_tensor(array) for array in inputs(network.config.pad_token_id)[:2])
+    wanted = network(ids, types * 0).numpy()
+    names = {"model_input_names": ["input_ids", "attention_mask"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+    np.testing.assert_allclose(logits_of(load_single(folder).network), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("case", ROBERTAS)
 def test_a_pooler_beside_a_head_of_two_layers_is_left_out(tmp_path: Path, case: str) -> None:
     """Rerankers that transformers 3 wrote have one that it never used, and newer versions leave it out."""

@@ -110,7 +110,8 @@ class _Embeddings(nn.Layer):
         if self.position_embeddings is not None:
             hidden = hidden + self.position_embeddings(paddle.cumsum(paddle.ones_like(input_ids), axis=1) - 1)
         if self.token_type_embeddings is not None:
-            hidden = hidden + self.token_type_embeddings(token_type_ids)
+            types = self.token_type_embeddings
+            hidden = hidden + (types.weight[0] if len(types.weight) == 1 else types(token_type_ids))
         hidden = hidden if self.project is None else self.project(hidden)
         hidden = self.layer_norm(hidden if extra is None else hidden + extra)
         is_token = (input_ids != self.pad_id).astype(hidden.dtype).unsqueeze(-1)

@@ -372,6 +372,8 @@ def test_operators_see_limits_and_figures(site: Site) -> None:
     site.post("/v1/rerank", b"{")
     site.post("/rerank", {"query": QUERY, "texts": TITLES})
     site.post("/ernie/prediction", b"{")
+    site.ask("PUT", "/v1/rerank")
+    site.post("/GeneralModelService/train", b"")
     site.metrics.batches("ranker").batch(pairs=3, tokens=60, padded_tokens=80, seconds=0.5)
     figures = site.get("/metrics").text.splitlines()
     for line in (
@@ -379,13 +381,23 @@ def test_operators_see_limits_and_figures(site: Site) -> None:
         'ranker_requests_total{outcome="invalid_request",protocol="rerank"} 1.0',
         'ranker_requests_total{outcome="ok",protocol="tei"} 1.0',
         'ranker_requests_total{outcome="invalid_request",protocol="pipeline_http"} 1.0',
-        'ranker_request_seconds_count{protocol="rerank"} 2.0',
+        'ranker_requests_total{outcome="method_not_allowed",protocol="rerank"} 1.0',
+        'ranker_requests_total{outcome="no_such_method",protocol="brpc_http"} 1.0',
+        'ranker_request_seconds_count{protocol="rerank"} 3.0',
         "ranker_pairs_total 3.0",
         "ranker_padding_tokens_total 20.0",
         "ranker_engine_seconds_total 0.5",
         "ranker_queue_pairs 0.0",
     ):
         assert line in figures, line
+
+
+@pytest.mark.parametrize("host", ["[", "[::1", "a/v2/rerank?"])
+def test_a_host_that_is_none_changes_no_answer(site: Site, host: str) -> None:
+    asked = {"query": QUERY, "documents": TITLES}
+    found, wanted = site.post("/v1/rerank", asked, host=host), site.post("/v1/rerank", asked)
+    assert found.status_code == 200 and {**found.json(), "id": ""} == {**wanted.json(), "id": ""}
+    assert site.get("/docs", host=host).status_code == 200
 
 
 def test_what_needs_no_key_is_made_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

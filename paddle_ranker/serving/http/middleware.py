@@ -33,20 +33,6 @@ REQUEST_ID = "x-request-id"
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
-OUTCOMES = {
-    400: "invalid_request",
-    401: "unauthorized",
-    403: "read_only",
-    404: "not_found",
-    405: "not_found",
-    413: "too_large",
-    422: "unprocessable",
-    429: "overloaded",
-    CLIENT_LEFT: "cancelled",
-    500: "internal",
-    503: "unavailable",
-    504: "deadline_exceeded",
-}
 _WORK = "work"  # in a request's state: the task that answers it
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _LOG = logging.getLogger(__name__)
@@ -56,8 +42,8 @@ class Middleware:
     """An ASGI application around the server's own.
 
     A handler can set in `scope["state"]` what the log says: `protocol`, `pairs`, `texts`; `stages`,
-    milliseconds by name, which are counted, too; and `outcome`, if its
-    protocol has errors that the HTTP status does not show.
+    milliseconds by name, which are counted, too; and `outcome`, the name of
+    a fault's kind that it answers itself.
 
     Args:
         api_key: key that callers must send, except to `OPEN_PATHS` and for the page's files; None: no key.
@@ -138,7 +124,8 @@ class Middleware:
         """Count a request that was answered, and log it."""
         state = scope["state"]
         protocol = state.get("protocol") or self._protocol(scope["path"])
-        outcome = state.get("outcome") or OUTCOMES.get(status, "ok" if status < 400 else "other")
+        outcome = "ok" if status < 400 else "cancelled" if status == CLIENT_LEFT else "other"
+        outcome = fault.kind.name if fault else state.get("outcome", outcome)
         self._metrics.request(protocol, outcome, seconds, state.get("stages"))
         if self._log is not None and (protocol != "operators" or status >= 400):
             self._log.write(

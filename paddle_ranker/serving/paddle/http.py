@@ -93,8 +93,7 @@ def _gateway(service: ModelService, names: PipelineNames) -> Endpoint:
                 share = request.scope["state"].get(SHARE)
                 found = await pipeline.infer(asked, service, names, deadline=deadline, share=share)
             except Fault as fault:
-                request.scope["state"]["outcome"] = fault.kind.name
-                found = pipeline.refusal(fault.settled())
+                found = pipeline.refusal(_noted(request, fault))
             return answer(request, await apart(found.ByteSize(), write_message, found, True), JSON)
 
         return await _answered(work(), request, _gateway_error)
@@ -105,7 +104,13 @@ def _gateway(service: ModelService, names: PipelineNames) -> Endpoint:
 async def _no_method(request: Request) -> Response:
     method = request.path_params["method"]
     fault = Fault(NO_METHOD, f"{quoted(method)} is no method; {', '.join(GENERAL_METHODS)} are")
-    return _general_error(request, fault)
+    return _general_error(request, _noted(request, fault))
+
+
+def _noted(request: Request, fault: Fault) -> Fault:
+    """Note a fault for the log and the metrics; return it, settled."""
+    request.scope["state"]["outcome"] = fault.kind.name
+    return fault.settled()
 
 
 async def _answered(
@@ -114,12 +119,12 @@ async def _answered(
     try:
         return await work
     except Fault as fault:
-        return on_error(request, fault.settled())
+        return on_error(request, _noted(request, fault))
     except ClientDisconnect:
         return Response(status_code=CLIENT_LEFT)
     except Exception:
         _LOG.exception("an HTTP request failed")
-        return on_error(request, Fault(INTERNAL, "internal error; see the server's log"))
+        return on_error(request, _noted(request, Fault(INTERNAL, "internal error; see the server's log")))
 
 
 def _content_type(request: Request) -> str:

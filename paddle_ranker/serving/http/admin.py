@@ -145,7 +145,7 @@ def address_of(request: Request) -> str:
     host, port = request.scope.get("server") or ("127.0.0.1", None)
     if not _HOST.fullmatch(named):
         named = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f"{request.url.scheme}://{named}"
+    return f"{request.scope['scheme']}://{named}"
 
 
 def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:

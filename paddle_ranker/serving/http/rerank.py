@@ -94,14 +94,15 @@ class Reranker:
         results = scored
         if asked.return_documents:
             results = [{**one, "document": {"text": titles[one["index"]]}} for one in scored]
+        path = request.scope["path"]
         content = {
             "id": request.scope["state"]["request_id"],
             "model": self._service.name,
             "results": None,
-            "meta": {"api_version": {"version": "1" if request.url.path.startswith("/v1") else "2"}},
+            "meta": {"api_version": {"version": "1" if path.startswith("/v1") else "2"}},
             "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
         }
-        if request.url.path != _OF_COHERE_ALONE:  # Voyage's clients read their own names, and do not say who they are
+        if path != _OF_COHERE_ALONE:  # Voyage's clients read their own names, and do not say who they are
             content.update({"object": "list", "data": None})
         returned = sum(map(len, titles)) if asked.return_documents else 0
         encoded = await apart(returned, _with_results, content, results, scored)

@@ -235,6 +235,8 @@ def _there(options: BuildOptions) -> Optional[Collection]:
     collection = _open(options.index)
     try:
         _require_same(collection, options)
+        if not collection.info.generation and collection.info.words != _words(options):
+            raise RankerError(f"{options.index}: was begun for texts of another language")
     except RankerError:
         with collection:
             if collection.info.generation:

@@ -21,6 +21,7 @@ BOM = b"\xef\xbb\xbf"
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b") | {127}
 _MOST_CONTROL = 0.05  # of the bytes of a text; of random ones a tenth
 _ENOUGH = 64  # bytes, of which a share says something
+_LONGEST = 1 << 25  # characters of a cell with quotes; more are no text, but one quote too many
 _NAMED = {".parquet": "Parquet", ".gz": "gzip"}
 
 
@@ -100,6 +101,7 @@ def _decode(raw: bytes) -> Union[str, BadRow]:
 
 def separated_rows(path: str, stream: IO[bytes], separator: str) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
     """Yield (number of its first line, cells) for each row of text with quoting; a row may span many lines."""
+    csv.field_size_limit(_LONGEST)  # of the process: 131,072 characters where nobody has set it
     lines = _CsvLines(lines_of(path, stream))
     reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
@@ -109,7 +111,8 @@ def separated_rows(path: str, stream: IO[bytes], separator: str) -> Iterator[tup
         except StopIteration:
             return
         except csv.Error as error:
-            reason = "a quote that is never closed" if "end of data" in str(error) else str(error)
+            is_endless = "end of data" in str(error) or "field larger" in str(error)
+            reason = "a quote that is never closed" if is_endless else str(error)
             yield lines.begin or lines.number, BadRow(reason)
         except _BadLineError as problem:
             yield lines.begin or lines.number, BadRow(str(problem))

@@ -375,6 +375,12 @@ def test_a_comma_separated_file_says_so_and_is_read(tmp_path: Path) -> None:
             read_records(file(tmp_path, bad), LabeledPair, comma)
 
 
+def test_a_cell_with_quotes_may_be_long(tmp_path: Path) -> None:
+    long = "水稻, " * 60_000
+    path = file(tmp_path, f'text\n"{long}"\nb\n', "long.csv")
+    assert [row.text for row in read_records(path, Text, RowOptions(separator=","))] == [long, "b"]
+
+
 def test_separators(tmp_path: Path) -> None:
     for separator, row in ((";", "ab;c\n"), ("tab", 'a"b\tc\n')):
         assert len(read_records(file(tmp_path, row), Pair, RowOptions(separator=separator))) == 1

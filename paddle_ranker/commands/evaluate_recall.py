@@ -137,7 +137,7 @@ def _judged(options: EvaluateRecallOptions, retriever: Retriever) -> Judged:
     else:
         assert options.qrels is not None and options.queries is not None
         queries, qrels = options.queries, options.qrels
-    judged = read_judged(qrels, queries, skip_bad_rows=options.skip_bad_rows)
+    judged = read_judged(qrels, queries, skip_bad_rows=options.skip_bad_rows, separator=options.separator)
     answers = judged.answers
     missing = retriever.collection.missing(answers)
     if missing:

@@ -180,7 +180,7 @@ def search(options: SearchOptions) -> None:
         check_writable(options.output_file)
     queries = {"1": options.query or ""}
     if options.input_file is not None:
-        queries = read_queries(options.input_file, skip_bad_rows=options.skip_bad_rows)
+        queries = read_queries(options.input_file, skip_bad_rows=options.skip_bad_rows, separator=options.separator)
     retriever = open_retriever(options)
     where = filter_of(options.where)
     if where is not None:

@@ -23,6 +23,7 @@ from paddle_ranker.data.formats import BadRow, Row, new_data_file, read_rows
 from paddle_ranker.data.labels import LARGEST
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, brief, listed, quoted
+from paddle_ranker.options import TAB
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.storage.atomic import check_writable
 
@@ -53,10 +54,10 @@ class Qrels:
     notes: list[str]
 
 
-def _rows(path: str) -> Iterator[tuple[str, int, Row]]:
+def _rows(path: str, separator: str = TAB) -> Iterator[tuple[str, int, Row]]:
     """Yield (file, row number, row) for each row of one or several files."""
     for file in paths_of(path):
-        for number, row in read_rows(file):
+        for number, row in read_rows(file, separator):
             yield file, number, row
 
 
@@ -175,13 +176,15 @@ def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
             stream.write(line.encode("utf-8"))
 
 
-def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = False) -> dict[str, str]:
+def read_texts(
+    path: str, wanted: Collection[str], *, skip_bad_rows: bool = False, separator: str = TAB
+) -> dict[str, str]:
     """Return a dict from each of the `wanted` ids to its text; the file may be far larger than memory.
 
     Raises `DataError` for a line without an id and a text, and for a wanted id with two texts or none.
     """
     wanted = set(wanted)
-    texts = _texts(path, wanted, Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1))
+    texts = _texts(path, separator, wanted, Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1))
     missing = sorted(wanted - texts.keys())
     if missing:
         raise DataError(
@@ -191,19 +194,19 @@ def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = Fals
     return texts
 
 
-def read_queries(path: str, *, skip_bad_rows: bool = False) -> dict[str, str]:
+def read_queries(path: str, *, skip_bad_rows: bool = False, separator: str = TAB) -> dict[str, str]:
     """Return all queries of a file as a dict from id to text; where lines hold texts alone, ids are their numbers.
 
     Raises `DataError` for a line without a text, and for an id with two texts.
     """
     skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
-    return _not_empty(path, _texts(path, None, skips), skips)
+    return _not_empty(path, _texts(path, separator, None, skips), skips)
 
 
-def _texts(path: str, wanted: Optional[Collection[str]], skips: Skips) -> dict[str, str]:
+def _texts(path: str, separator: str, wanted: Optional[Collection[str]], skips: Skips) -> dict[str, str]:
     """Return the texts of the `wanted` ids; of all ids, and of lines without ids, if it is None."""
     texts: dict[str, str] = {}
-    for file, number, row in _rows(path):
+    for file, number, row in _rows(path, separator):
         if (
             number == 1
             and isinstance(row, list)

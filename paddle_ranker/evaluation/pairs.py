@@ -14,7 +14,7 @@ from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.data.trec import Labels, Scores, read_texts
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.ranking import NOT_RETURNED, RELEVANT, Floats, number_queries
-from paddle_ranker.options import RowOptions
+from paddle_ranker.options import TAB, RowOptions
 
 _SHOWN = 3
 
@@ -176,6 +176,7 @@ def judged_runs(
     queries_file: Optional[str] = None,
     documents_file: Optional[str] = None,
     skip_bad_rows: bool = False,
+    separator: str = TAB,
 ) -> MeasuredPairs:
     """Return the pairs of qrels together with the pairs that the runs returned for the same queries.
 
@@ -184,6 +185,7 @@ def judged_runs(
         runs: dict keyed by name, of all runs that will be measured.
         candidates: the run whose documents a ranker is to score; None for the judged documents.
         queries_file, documents_file: files of the texts by id, see `paddle_ranker.data.trec`.
+        separator: of the columns of these, if they are text.
 
     Raises `DataError` if a run (or the candidates) shares no query with the qrels, or if a text is missing.
     """
@@ -202,7 +204,7 @@ def judged_runs(
     for side, path in enumerate((queries_file, documents_file)):
         if path is not None:
             wanted = {row[side] for row, is_candidate in zip(rows, chosen) if is_candidate}
-            known = read_texts(path, wanted, skip_bad_rows=skip_bad_rows)
+            known = read_texts(path, wanted, skip_bad_rows=skip_bad_rows, separator=separator)
             texts[side] = [known.get(row[side], "") for row in rows]
     return MeasuredPairs(
         source=source,

@@ -24,7 +24,7 @@ from paddle_ranker.evaluation.systems import BM25_BIGRAMS, BM25_WORDS
 from paddle_ranker.lexical.tokens import detect_language
 from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
-from paddle_ranker.options import RowOptions
+from paddle_ranker.options import TAB, RowOptions
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion
 from paddle_ranker.retrieval.learning import JudgedList
 from paddle_ranker.retrieval.retriever import Retriever
@@ -63,10 +63,11 @@ class Judged:
         return list(dict.fromkeys(found))
 
 
-def read_judged(qrels: str, queries: str, *, skip_bad_rows: bool = False) -> Judged:
+def read_judged(qrels: str, queries: str, *, skip_bad_rows: bool = False, separator: str = TAB) -> Judged:
     """Read qrels and their queries' texts; raises `DataError` for malformed files and a query without a text."""
     judged = read_qrels(qrels, skip_bad_rows=skip_bad_rows)
-    return Judged(qrels, read_texts(queries, judged.qrels, skip_bad_rows=skip_bad_rows), judged.qrels, judged.notes)
+    texts = read_texts(queries, judged.qrels, skip_bad_rows=skip_bad_rows, separator=separator)
+    return Judged(qrels, texts, judged.qrels, judged.notes)
 
 
 def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[RowOptions] = None) -> Judged:

@@ -58,6 +58,7 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
         queries_file=options.queries,
         documents_file=options.documents,
         skip_bad_rows=options.skip_bad_rows,
+        separator=options.separator,
     )
     pairs.notes.extend(notes)
     return pairs

@@ -170,9 +170,12 @@ def test_the_learned_recall_weight_is_of_the_learned_fusion(
     assert learned.recall_weight == pytest.approx(learn_recall_weight(lists).weights["recall"], rel=1e-3)
 
 
-def test_the_other_fusion_beside_is_the_one_of_that_name(folder: Path, call: Call) -> None:
-    judgements = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv", "--resamples", 100]
-    ask = ["--index", folder / "index", *judgements, "--baselines", "false", "--format", "json"]
+def test_the_other_fusion_beside_is_the_one_of_that_name(folder: Path, tmp_path: Path, call: Call) -> None:
+    texts = map(json.loads, (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines())
+    rows = [f'{one["_id"]},"{one["text"]}"\n' for one in texts]
+    (tmp_path / "queries.csv").write_text("".join(rows), encoding="utf-8")
+    judgements = ["--queries", tmp_path / "queries.csv", "--qrels", folder / "qrels.tsv", "--resamples", 100]
+    ask = ["--index", folder / "index", *judgements, "--baselines", "false", "--format", "json", "--separator", ","]
     first, second = (
         json.loads(call(evaluate_recall.main, *ask, *more)[1])["systems"] for more in ([], ["--fusion", "weighted"])
     )

@@ -56,6 +56,14 @@ def test_text_json_and_a_run_hold_the_same(folder: Path, tmp_path: Path, call: C
     assert "水稻种植" not in out
 
 
+def test_queries_between_commas_are_read_with_the_separator(folder: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "queries.csv").write_text('id,text\nq7,"水稻, ""种植"""\n', encoding="utf-8")
+    ask = ["--index", folder / "index", "--input", tmp_path / "queries.csv", "--separator", ",", "--format", "json"]
+    status, out, err = call(search.main, *ask)
+    assert status == 0, err
+    assert [(row["id"], row["query"]) for row in map(json.loads, out.splitlines())] == [("q7", '水稻, "种植"')]
+
+
 def test_a_ranker_orders_and_its_run_keeps_that_order(folder: Path, tmp_path: Path, call: Call) -> None:
     write_ranker(tmp_path / "ranker", seed=3)
     ask = ["水稻种植学习", "--index", folder / "index", "--ranker", tmp_path / "ranker", "--device", "cpu"]

@@ -194,6 +194,11 @@ def test_qrels_and_runs_make_pairs(tmp_path: Path) -> None:
         ("q2", "d1", 2, True, False),
     ]
     assert pairs.texts("x") == (["first", "first"], ["one", "three"])
+    queries = write(tmp_path / "q.csv", 'q1,"first, second"\n')
+    documents = write(tmp_path / "d.csv", "id,text\nd1,one\nd3,three\n")
+    between = judged_runs("qrels", qrels, runs, candidates=runs["a"], queries_file=queries, documents_file=documents,
+                          separator=",")  # fmt: skip
+    assert between.texts("x") == (["first, second", "first, second"], ["one", "three"])
     scores, notes = pairs.of_run(runs["a"], "a")
     assert scores.tolist() == [2.0, NOT_RETURNED, 3.0, NOT_RETURNED]
     assert notes == [

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
-from paddle_ranker.encoding.unicode.table import normalise
+from paddle_ranker.encoding.unicode.table import MOST_MARKS, normalise
 from paddle_ranker.lexical.tokens import STOP_WORDS, UNSPACED
 
 LEVELS = 3  # as of the rankers' match embeddings: a shared word, pair of words, or three words in a row
@@ -21,7 +21,9 @@ _MOST_WORDS, _MOST_HIGHLIGHTS, _LOOKED_AT = 128, 100, 20_000  # of a query; of a
 _LETTER = f"(?:[^\\W_{UNSPACED}]|[\u0300-\u036f])"  # or a mark that combines with one
 _WORDS = re.compile(f"[{UNSPACED}]|{_LETTER}+")
 # A letter with what may be one with it: marks, and the parts of a syllable of hangul.
-_CLUSTERS = re.compile("[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|.[\u0300-\u036f\u3099\u309a]*", re.S)
+_CLUSTERS = re.compile(
+    f"[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|.[\u0300-\u036f\u3099\u309a]{{0,{MOST_MARKS}}}", re.S
+)
 _IS_LETTER, _IS_UNSPACED = re.compile(_LETTER).match, re.compile(f"[{UNSPACED}]").match
 
 

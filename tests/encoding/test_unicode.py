@@ -57,6 +57,15 @@ def test_lexical_tokens_of_characters_that_not_every_python_knows() -> None:
     assert normalise("Ａ\U0001e030e\u1ac2\u0301") == "a\ufffde\ufffd\u0301"
 
 
+@pytest.mark.parametrize("marks", ["\u0301\u0316", "\u0344\u0316", "\u0f73", "\uff9e\u0301", "\u064e\u0651"])
+def test_of_thousands_of_marks_a_character_keeps_some(marks: str) -> None:
+    """To sort them all would take Python seconds, in which no other thread runs."""
+    kept = unicodedata.normalize("NFD", normalise(f"e{marks * 3000}f"))
+    assert len(kept) == 32 and kept[0] + kept[-1] == "ef"
+    few = f"e{marks * 8}กำ" * 50
+    assert normalise(few) == unicodedata.normalize("NFKC", few)
+
+
 def test_what_needs_no_table_is_as_the_table_has_it() -> None:
     table, common = unicode_table(), [char for char in map(chr, range(0x10000)) if not UNCOMMON.match(char)]
     assert len(common) > 23_000

@@ -88,3 +88,9 @@ def test_where_tokens_of_a_query_are() -> None:
     assert places_of("跑步", text) == [(13, 15)] and places_of("走", text) == []
     assert places_of("café", FoldedText("e\u0301 cafe\u0301")) == [(3, 8)]
     assert [level_of(term) for term in ("手机", "苹果手机", "run", "机")] == [2, 3, 1, 1]
+
+
+def test_thousands_of_marks_are_not_sorted_at_once() -> None:
+    """To sort them all would take Python seconds, in which no other thread runs."""
+    text = FoldedText("x" + "\u0301\u0316" * 3000 + "b")
+    assert len(text.text) == 6002 and "\u0301\u0316" in text.text and text.span(6001, 6002) == (6001, 6002)

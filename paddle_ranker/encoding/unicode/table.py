@@ -105,6 +105,7 @@ def unicode_table() -> UnicodeTable:
     return UnicodeTable(json.loads(FILE.read_text(encoding="ascii")))
 
 
+MOST_MARKS = 30  # of a character: more than any language needs (UAX 15, stream-safe texts)
 # Characters that every Python version treats alike, which cover nearly every text. Others are looked up in the table.
 _COMMON = "\x00-\u0377\u0400-\u0527\u2010-\u2064\u2190-\u23f3\u2460-\u26ff\u3000-\u303f\u4e00-\u9ffc\uff01-\uff5e"
 UNCOMMON = re.compile(f"[^{_COMMON}]")
@@ -120,8 +121,27 @@ class _Settled(dict[int, str]):
 _SETTLED = _Settled()
 
 
+# Of letters and signs that take no part in marks' order, few texts have so many others in a row.
+_LONG_RUN = re.compile(f"[^\x00-\u02ff\u0370-\u0482\u3400-\u9fff\uac00-\ud7a3]{{{2 * MOST_MARKS}}}")
+
+
 def normalise(text: str) -> str:
-    """Normalise full-width forms and letter case (NFKC, then lower case), so that `Ｎote10` matches `note10`."""
+    """Normalise full-width forms and letter case (NFKC, then lower case), so that `Ｎote10` matches `note10`.
+
+    Of a character's marks the first 30 are kept: Python sorts marks in a time that grows with the square of their
+    number.
+    """
     if UNCOMMON.search(text):
         text = text.translate(_SETTLED)
+    if _LONG_RUN.search(text):
+        text = "".join(_with_few_marks(text))
     return unicodedata.normalize("NFKC", text).lower()
+
+
+def _with_few_marks(text: str) -> Iterator[str]:
+    marks = 0
+    for char in text:
+        for part in unicodedata.normalize("NFKD", char):  # some are several marks
+            marks = marks + 1 if unicodedata.combining(part) else 0
+            if marks <= MOST_MARKS:
+                yield part

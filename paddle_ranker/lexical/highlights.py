@@ -17,7 +17,8 @@ from paddle_ranker.lexical.tokens import STOP_WORDS, UNSPACED
 
 LEVELS = 3  # as of the rankers' match embeddings: a shared word, pair of words, or three words in a row
 PASSAGE = 200  # code points of the passage of a long text
-_MOST_WORDS, _MOST_HIGHLIGHTS, _LOOKED_AT = 128, 100, 20_000  # of a query; of a text; code points of a text
+_MOST_WORDS, _QUERY = 128, 1000  # words, code points of a query
+_MOST_HIGHLIGHTS, _LOOKED_AT = 100, 20_000  # of a text; code points of it
 _LETTER = f"(?:[^\\W_{UNSPACED}]|[\u0300-\u036f])"  # or a mark that combines with one
 _WORDS = re.compile(f"[{UNSPACED}]|{_LETTER}+")
 # A letter with what may be one with it: marks, and the parts of a syllable of hangul.
@@ -87,11 +88,11 @@ class SharedWords:
     """Finds in texts what a query has, too. Words of Chinese are single characters; their level tells how many follow.
 
     Args:
-        query: its first 128 words count.
+        query: its first 128 words count, of its first 1,000 code points.
     """
 
     def __init__(self, query: str):
-        words = [match.group() for match in _WORDS.finditer(FoldedText(query).text)][:_MOST_WORDS]
+        words = [match.group() for match in _WORDS.finditer(FoldedText(query[:_QUERY]).text)][:_MOST_WORDS]
         self._grams = [{tuple(words[i : i + n]) for i in range(len(words) - n + 1)} for n in range(1, LEVELS + 1)]
         # A single character, or a word such as "the", says little by itself, unless nothing else was asked for.
         self._weak = set() if len(words) < 2 else {one for one in words if one in STOP_WORDS or _is_unspaced(one)}

@@ -94,3 +94,9 @@ def test_thousands_of_marks_are_not_sorted_at_once() -> None:
     """To sort them all would take Python seconds, in which no other thread runs."""
     text = FoldedText("x" + "\u0301\u0316" * 3000 + "b")
     assert len(text.text) == 6002 and "\u0301\u0316" in text.text and text.span(6001, 6002) == (6001, 6002)
+
+
+def test_of_a_long_query_the_beginning_counts() -> None:
+    """Long words that are nearly in a text are compared with it at each of its places."""
+    assert not SharedWords("a" * 1000 + "苹果手机").highlights("苹果手机")
+    assert SharedWords("a" * 990 + "苹果手机").highlights("苹果手机")

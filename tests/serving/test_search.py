@@ -24,6 +24,7 @@ from starlette.datastructures import QueryParams
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
@@ -564,6 +565,29 @@ def test_where_ranking_would_be_late_the_fused_order_stays(
     assert [(hit["id"], hit["rank"]) for hit in found["hits"]] == [(hit["id"], hit["rank"]) for hit in fused["hits"]]
     monkeypatch.setattr(site.slots["index"], "options", dataclasses.replace(site.config, degrade=False))
     assert site.ask("POST", "/v1/search", asked).status_code == kind.http
+
+
+def test_no_hit_is_looked_at_after_its_caller_has_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, go_on, looked_at = threading.Event(), threading.Event(), []
+
+    def highlights(self: SharedWords, text: str) -> list[Any]:
+        looked_at.append(text)
+        looking.set()
+        assert go_on.wait(SECONDS)
+        return []
+
+    async def run() -> None:
+        asking = asyncio.ensure_future(ask_app(site.app, "POST", "/v1/search", {"query": "研究", "top_k": 10}))
+        await asyncio.get_running_loop().run_in_executor(None, looking.wait, SECONDS)
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+        go_on.set()
+
+    monkeypatch.setattr(SharedWords, "highlights", highlights)
+    site.loop.run_until_complete(run())
+    until(lambda: site.slots.of("index", IndexSlot).work.under_way == 0)
+    assert len(looked_at) == 1
 
 
 def test_no_more_searches_are_begun_than_may_be_under_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

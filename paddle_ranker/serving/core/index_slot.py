@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Optional, TypeVar, cast
 
@@ -18,13 +16,13 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.runtime import usable_cores
-from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
+from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.search_log import SearchLog
 from paddle_ranker.serving.core.slots import Served, Slot
+from paddle_ranker.serving.core.stoppable import StoppableWork
 from paddle_ranker.serving.core.tower_slot import ServedTower
 
 R = TypeVar("R")
@@ -68,7 +66,7 @@ class IndexSlot(Slot[ServedIndex]):
         config: the server's options.
         options: those of the index.
 
-    Attributes: `options`; `log`, of searches, None where there is none.
+    Attributes: `options`; `work`, the threads that search; `log`, of searches, None where there is none.
 
     Raises `RankerError` if the log's folder cannot be written to.
     """
@@ -78,7 +76,7 @@ class IndexSlot(Slot[ServedIndex]):
     def __init__(self, config: ServeConfig, options: IndexSlotOptions):
         super().__init__(config.limits, "index", options.index)
         self.options = options
-        self._threads = WorkQueue(max(2, usable_cores()), "index")
+        self.work = StoppableWork(max(2, usable_cores()), name="index", what="the index was searched")
         self._under_way = 0
         self._problem = ""  # that was logged last, of what others have changed
         self.log = None if options.search_log is None else SearchLog(options.search_log, most_mb=options.search_log_mb)
@@ -172,8 +170,4 @@ class IndexSlot(Slot[ServedIndex]):
 
         Raises what `work` raises, and `Fault(TIMED_OUT)` at the deadline, a time on `time.monotonic()`'s clock.
         """
-        doing = asyncio.wrap_future(self._threads.submit(0, partial(work, *arguments)))
-        try:
-            return await asyncio.wait_for(doing, max(0.0, deadline - time.monotonic()))
-        except asyncio.TimeoutError as error:
-            raise Fault(TIMED_OUT, "the deadline passed before the index was searched") from error
+        return await self.work.run(1, deadline, lambda _: work(*arguments))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -26,6 +27,7 @@ from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown
 from paddle_ranker.serving.core.searching import Query, SearchOutcome, SearchPipeline
+from paddle_ranker.serving.core.stoppable import Caller
 from paddle_ranker.serving.core.validation import refusal, validated
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
@@ -86,13 +88,14 @@ class SearchRoutes:
         return await self._search(request, _of_address(request.query_params))
 
     async def _search(self, request: Request, asked: SearchRequest) -> Response:
-        state, index, deadline = request.scope["state"], self._pipeline.index, deadline_of(request)
+        state, index = request.scope["state"], self._pipeline.index
+        deadline = index.deadline(deadline_of(request))
         if self._keep_texts:
             state["texts"] = {"query": asked.query}
         if asked.filter or asked.fields:
-            await index.current(index.deadline(deadline))  # others may have added documents with more fields
+            await index.current(deadline)  # others may have added documents with more fields
         found = await self._pipeline.search(self._query(asked), deadline)
-        hits = await index.run(hits_of, asked, found, deadline=index.deadline(deadline))
+        hits = await index.work.run(1, deadline, partial(hits_of, asked, found))
         content = self._answer(asked, found, hits)
         self._log(asked, found, content)
         state["pairs"], state["stages"] = len(found.logits), found.took
@@ -188,8 +191,8 @@ def _shown(hit: dict[str, Any]) -> Shown:
     return Shown(hit["id"], {name: one["rank"] for name, one in hit["stages"].items()}, hit.get("probability"))
 
 
-def hits_of(asked: SearchRequest, found: SearchOutcome) -> list[dict[str, Any]]:
-    """Return the hits of an answer, JSON-ready."""
+def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[dict[str, Any]]:
+    """Return the hits of an answer, JSON-ready; stops where nobody waits for them, for long texts take a while."""
     shared = SharedWords(found.text)
     ids = [found.candidates.ids[place] for place in found.shown]
     explains = asked.explain and WORDS in found.candidates.searchers
@@ -198,6 +201,7 @@ def hits_of(asked: SearchRequest, found: SearchOutcome) -> list[dict[str, Any]]:
     shares = found.fusion.shares(found.candidates) if asked.explain else None
     hits, names = [], None if asked.fields is None else set(asked.fields)
     for rank, (place, id) in enumerate(zip(found.shown, ids), start=asked.offset + 1):
+        caller.check()
         document = found.documents[id]
         hit: dict[str, Any] = {"id": id, "rank": rank}
         highlights = shared.highlights(document.text) if asked.explain or names is None or TEXT in names else []

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.evaluation.options import MeasuringOptions
+from paddle_ranker.evaluation.options import BaselineOptions
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.options import json_text, main_of, note, option
+from paddle_ranker.options import given_of, json_text, main_of, note, option
+from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import require_file
+from paddle_ranker.scoring.options import OF_RANKER
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
@@ -37,7 +39,7 @@ def _is_system(argument: str) -> bool:
 
 
 @dataclass(frozen=True)
-class CompareOptions(MeasuringOptions):
+class CompareOptions(BaselineOptions):
     """Options of `compare`."""
 
     systems: tuple[str, ...] = option(
@@ -46,7 +48,6 @@ class CompareOptions(MeasuringOptions):
         several=True,
         claims=_is_system,
     )
-    baselines: bool = option(True, help="compare BM25 and a linear model on lexical features too")
     reference: str = option("first", help="what the others are compared with: first, best, or a system's name")
     measure: str = option(
         "ndcg@10", help="measure of the best system, of wins and losses and of the pictures", choices=MEASURES
@@ -78,6 +79,9 @@ def run(options: CompareOptions) -> None:
     for system in named.values():  # before the first of them is scored
         require_file(system)
         require_ranker(Path(system))
+    has_model = any(map(is_model, named.values()))
+    for field in () if has_model else given_of(options, OF_RANKER):
+        raise UsageError(f"{shown_name(field)} is about how a ranker scores: compare one, or leave it out")
     for path in (options.report, options.plot, options.per_query):
         if path is not None:
             check_writable(path)
@@ -87,7 +91,7 @@ def run(options: CompareOptions) -> None:
         if options.qrels is not None and not is_model(path) and is_run(path)
     }
     pairs = read_measured_pairs(options, runs)
-    if any(map(is_model, named.values())):
+    if has_model:
         runtime.prepare_command(options.cpu_threads)
     systems, notes = named_systems(named, options, pairs)
     if options.baselines:

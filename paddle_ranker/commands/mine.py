@@ -25,7 +25,7 @@ from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.vector_indexes import INDEXES
-from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 from paddle_ranker.training.mining import (
@@ -124,6 +124,8 @@ class MineOptions(LabelOptions, ScoringOptions):
         if self.words is not None and not (kind is not None and kind.compares_words):
             found = "--index" if self.method is None else f"--method {self.method}"
             raise UsageError(f"--words {self.words}: {found} finds candidates otherwise than by these; leave it out")
+        for field in () if self.ranker or self.tower or self.index else given_of(self, OF_RANKER):
+            raise UsageError(f"{shown_name(field)} is about how a model computes: add --ranker or --tower")
         for field in given_of(self, ("rerank", "max_score_ratio", "margin", *WINDOWS)):
             if not (self.ranker or (self.tower and field.name in ("max_score_ratio", "margin"))):
                 raise UsageError(f"{shown_name(field)} is about a ranker's scores: add --ranker, or leave it out")

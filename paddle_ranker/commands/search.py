@@ -15,12 +15,11 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
-from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.errors import UsageError, brief, listed
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
-from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.collection import Collection
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "trec")
 _SHOWN, _LISTED = 10, 100
 _QUERIES = 64  # searched together
-_OF_RANKER = ("rank_top", "recall_weight", "engine", "precision", "tensorrt", "max_seq_length", "model_name_or_path",
-              *WINDOWS)  # fmt: skip
+_RANKED = ("rank_top", "recall_weight", *OF_RANKER)
 
 
 def fusion_help() -> str:
@@ -62,7 +60,7 @@ class SearchingOptions(ScoringOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in given_of(self, _OF_RANKER) if self.ranker is None else ():
+        for field in given_of(self, _RANKED) if self.ranker is None else ():
             raise UsageError(
                 f"{shown_name(field)} is about how a ranker scores or orders: add --ranker, or leave it out"
             )

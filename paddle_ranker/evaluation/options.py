@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import LabelOptions, option
+from paddle_ranker.options import LabelOptions, option, redeclare
 from paddle_ranker.scoring.options import ScoringOptions
 
 TIES = ("against", "trec_eval")
@@ -33,13 +33,6 @@ class MeasuringOptions(LabelOptions, ScoringOptions):
         help="TREC run whose documents a model scores (default: the first run compared, else the judged documents)",
         files=True,
     )
-    train_file: Optional[str] = option(
-        None,
-        help="labelled pairs that the baselines learn from (default: BM25 from the measured titles, the linear model "
-        "from the labels of the other four fifths of the queries)",
-        name="train",
-        files=True,
-    )
     ties: Optional[str] = option(
         None,
         help="order of equal scores: against the system, or trec_eval's, by id (default: trec_eval with --qrels)",
@@ -62,16 +55,37 @@ class MeasuringOptions(LabelOptions, ScoringOptions):
                 raise UsageError(f"--{name} goes with --qrels")
         if (self.queries is None) != (self.documents is None):
             raise UsageError("--queries and --documents go together")
+        if self.candidates is not None and self.documents is None:
+            raise UsageError("--candidates says what is scored: give the texts, --queries and --documents")
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(MeasuringOptions):
+class BaselineOptions(MeasuringOptions):
+    """Options of commands that measure baselines, too."""
+
+    baselines: bool = option(True, help="measure BM25 and a linear model on lexical features beside")
+    train_file: Optional[str] = option(
+        None,
+        help="labelled pairs that the baselines learn from (default: BM25 from the measured titles, the linear model "
+        "from the labels of the other four fifths of the queries)",
+        name="train",
+        files=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train_file is not None and not self.baselines:
+            raise UsageError("--train is what the baselines learn from: give --baselines, or leave it out")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(BaselineOptions):
     """Options of evaluation."""
 
     init_from_ckpt: str = option(
         help="the ranker: a model folder or a name, OWNER/MODEL, of the Hugging Face hub", name="model", leads=True
     )
-    baselines: bool = option(False, help="measure BM25 and a linear model on lexical features beside the ranker")
+    baselines: bool = redeclare(BaselineOptions, "baselines", False)
     scores_file: Optional[str] = option(
         None, help="keep the scores: .jsonl, .tsv or .parquet, a row a pair; any other name: a TREC run"
     )

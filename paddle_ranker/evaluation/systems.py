@@ -16,7 +16,7 @@ from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.data.trec import Scores, read_qrels, read_run
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.comparison import System
-from paddle_ranker.evaluation.options import MeasuringOptions
+from paddle_ranker.evaluation.options import BaselineOptions, MeasuringOptions
 from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled, require_both_classes
 from paddle_ranker.evaluation.score_files import read_scores
 from paddle_ranker.lexical import BM25, LexicalLogistic
@@ -109,7 +109,7 @@ def messages(options: MeasuringOptions) -> TextIO:
     return sys.stderr if options.format == "json" else sys.stdout
 
 
-def baseline_systems(pairs: MeasuredPairs, options: MeasuringOptions) -> tuple[list[System], list[str]]:
+def baseline_systems(pairs: MeasuredPairs, options: BaselineOptions) -> tuple[list[System], list[str]]:
     """Return the baselines (BM25 of words, BM25 of bigrams, linear model), and notes on why any is missing."""
     if pairs.titles is None:
         return [], ["no baselines: BM25 and the linear model need texts (--queries and --documents)"]
@@ -170,7 +170,7 @@ def is_model(path: str) -> bool:
     return os.path.isdir(path) or path.endswith((".pdparams", ".pdiparams"))
 
 
-def data_facts(options: MeasuringOptions) -> dict[str, str]:
+def data_facts(options: BaselineOptions) -> dict[str, str]:
     """Return the data files of a comparison for its report: a dict from option name to path and digest."""
     named = ("test_file", "qrels", "queries", "documents", "candidates", "train_file")
     paths = {name: getattr(options, name) for name in named}

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding.options import TokenizerOptions, WindowOptions
+from paddle_ranker.encoding.options import WINDOWS, TokenizerOptions, WindowOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
 from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, redeclare
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines
+
+OF_RANKER = ("engine", "precision", "tensorrt", "max_seq_length", "model_name_or_path", *WINDOWS)  # not of its place
 
 
 def engine_help() -> str:

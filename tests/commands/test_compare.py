@@ -296,6 +296,18 @@ def test_the_report_opens_offline_and_shows_texts_as_text(
         (["a.tsv", "--test_file", "dev.tsv", "--report", "no/r.html"], 1, "no/r.html: cannot be written there"),
         (["a.tsv", "--test_file", "dve.tsv"], 1, "dve.tsv: no such file; did you mean dev.tsv?"),
         (["nothing.tsv", "--test_file", "dev.tsv"], 1, "nothing.tsv"),
+        (
+            ["x=a.tsv", "--test_file", "dev.tsv", "--engine", "onnx"],
+            2,
+            "--engine is about how a ranker scores: compare",
+        ),
+        (["x=a.tsv", "--test_file", "dev.tsv", "--windows", "max"], 2, "--windows is about how a ranker scores"),
+        (
+            ["a.tsv", "y=a.tsv", "--test_file", "dev.tsv", "--baselines", "false", "--train", "dev.tsv"],
+            2,
+            "--train is what the baselines learn from: give --baselines",
+        ),
+        (["a.run", "--qrels", "qrels", "--candidates", "a.run"], 2, "--candidates says what is scored: give the texts"),
         (["a.run", "--qrels", "qrels"], 1, "a.run and qrels share no query (one has x, the other q1)"),
         (["a.tsv", "--qrels", "qrels"], 1, "a.tsv: not a TREC run"),
         (["x=a.tsv", "--test_file", "ones.tsv"], 1, "ones.tsv: one class only"),

@@ -371,6 +371,7 @@ def test_a_tower_finds_what_its_vectors_are_near_to_and_no_title_as_near_as_the_
     ("given", "message"),
     [({"method": "tower"}, "--tower FOLDER belong"), ({"method": "bm25", "tower": "x"}, "--tower FOLDER belong"),
      ({"index": "x", "corpus": "in"}, "--index has its own texts"),
+     ({"engine": "onnx"}, "--engine is about how a model computes: add --ranker or --tower"),
      ({"index": "x", "tower": "x"}, "--index has its own texts"), ({"margin": 0.1}, "add --ranker"),
      ({"index": "x", "windows": "max", "words": None}, "--windows is about a ranker's scores: add --ranker"),
      ({"index": "x"}, "--words bigram: --index finds"), ({"method": "random"}, "--words bigram: --method random finds"),

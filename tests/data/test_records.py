@@ -26,7 +26,7 @@ from paddle_ranker.data.records import (
 )
 from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.evaluation.options import MeasuringOptions
+from paddle_ranker.evaluation.options import BaselineOptions
 from paddle_ranker.options import LabelOptions, RowOptions
 from paddle_ranker.options.files import SeveralFiles
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
@@ -403,7 +403,7 @@ def test_data_that_is_named_twice_is_noticed(tmp_path: Path, capsys: pytest.Capt
     one, copy, other = (file(tmp_path, f"a\tb\t{name == 'other':d}\n", name) for name in ("one", "copy", "other"))
     os.link(one, tmp_path / "link")
     for again, how in ((one, "the same file"), (tmp_path / "link", "the same file"), (copy, "the same content")):
-        warn_of_same_data(MeasuringOptions(train_file=str(one), test_file=str(again)), "train_file", "test_file")
+        warn_of_same_data(BaselineOptions(train_file=str(one), test_file=str(again)), "train_file", "test_file")
         assert f"warning: --test {again} is --train {one} ({how})" in capsys.readouterr().err
-    warn_of_same_data(MeasuringOptions(train_file=str(one), test_file=str(other)), "train_file", "test_file", "qrels")
+    warn_of_same_data(BaselineOptions(train_file=str(one), test_file=str(other)), "train_file", "test_file", "qrels")
     assert capsys.readouterr().err == ""

@@ -2,7 +2,8 @@
 
 Match levels and lexical features ask which tokens of the query are in the title. WordPiece's are compared by their ids.
 Other vocabularies have several tokens for the same characters, tokens of spaces alone, and tokens that are parts of a
-character; what is known of these is a `Spelling`, and all of it is computed from ids, inside the model.
+character; what is known of these is a `Spelling`, and all of it is computed from ids, inside the model. Whole numbers
+are added to tensors as tensors: with Python's, an ONNX file computes in floats, which OpenVINO rounds in bf16.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Compared:
         """Return values of the tokens as compared, `[batch, length]` int64, in the input's order; 0 for spaces."""
         if self.places is None:
             return values
-        return _taken(values, self.places.clip(min=0)) * (self.places >= 0).astype(values.dtype)
+        places = paddle.maximum(self.places, paddle.zeros_like(self.places))
+        return _taken(values, places) * (self.places >= 0).astype(values.dtype)
 
 
 class Speller(nn.Layer):
@@ -76,13 +78,14 @@ class Speller(nn.Layer):
         # The n-th kept token stands behind all places up to which fewer than n are kept: of [a, space, b], kept is
         # [1, 0, 1], count [1, 1, 2], sources [0, 2, 2], and so the result [a, b, blank].
         sources = (count.unsqueeze(1) < numbers.unsqueeze(2)).astype("int64").sum(axis=2)
-        sources = paddle.minimum(sources, numbers[:, -1:] - 1)
+        one, blank = (paddle.full([1], number, "int64") for number in (1, self._blank_id))
+        sources = paddle.minimum(sources, numbers[:, -1:] - one)
         is_token = (numbers <= count[:, -1:]).astype("int64")
-        ids = _taken(ids, sources) * is_token + self._blank_id * (1 - is_token)
+        ids = _taken(ids, sources) * is_token + blank * (one - is_token)
         types = _taken(token_type_ids, sources) * is_token
         if inside is not None:
             inside = (_taken(inside, sources) * is_token).astype("float32")
-        return Compared(ids, types, inside, count * kept - 1)
+        return Compared(ids, types, inside, count * kept - one)
 
 
 def compared(speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tensor) -> Compared:
@@ -133,5 +136,5 @@ def looked_up(table: Tensor, ids: Tensor) -> Tensor:
 def _taken(values: Tensor, places: Tensor) -> Tensor:
     """Return each row's values at places, `[batch, length]`."""
     ones = paddle.ones_like(places)
-    starts = (ones[:, :1].cumsum(axis=0) - 1) * ones.sum(axis=1, keepdim=True)
+    starts = (ones[:, :1].cumsum(axis=0) - ones[:, :1]) * ones.sum(axis=1, keepdim=True)
     return paddle.gather(values.reshape([-1]), (places + starts).reshape([-1])).reshape(paddle.shape(places))

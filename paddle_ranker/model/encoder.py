@@ -49,9 +49,9 @@ class Embeddings(nn.Layer):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
         # cumsum rather than arange(length): it exports with a length that stays free.
-        positions = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - 1
-        if self.config.first_position:
-            positions = positions + self.config.first_position
+        # A tensor of integers: with a number of Python's, an ONNX file computes in floats, which bf16 rounds.
+        before_first = paddle.full([1], 1 - self.config.first_position, "int64")
+        positions = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - before_first
         hidden = self.word_embeddings(input_ids) + self.position_embeddings(positions)
         if self.config.type_vocab_size == 1:  # RoBERTa's, which both texts have
             hidden = hidden + self.token_type_embeddings.weight[0]

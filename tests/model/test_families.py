@@ -304,6 +304,24 @@ def test_an_export_runs_in_bf16(tmp_path: Path, case: str) -> None:
     assert 1e-6 < np.abs(found - wanted).max() < 0.02
 
 
+@pytest.mark.skipif(not HAS_ONNX or not has_bf16(), reason="needs an ONNX file and bfloat16")
+@pytest.mark.parametrize("case", EXPORTED)
+def test_openvino_rounds_no_positions_in_bf16(tmp_path: Path, case: str) -> None:
+    """It rounds every float; paddle2onnx makes floats of whole numbers to which a number of Python's is added."""
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    model = start_ranker(write_folder(tmp_path / "hf", case), Fresh("pairwise"), LoadOptions(max_seq_length=460))
+    draw = np.random.default_rng(0)
+    for parameter in (model.network.head.weight, model.network.match_embeddings.weight):
+        parameter.set_value(draw.normal(0.0, 0.3, parameter.shape).astype(np.float32))
+    export_model(model, tmp_path / "exported", onnx=True)
+    texts = [" ".join(draw.choice(["▁", *(f"w{n}" for n in range(20, 60))], 227)) for _ in range(32)]
+    exact, found = (
+        Ranker.load(tmp_path / "exported", engine="openvino", precision=precision).score(texts[:16], texts[16:])
+        for precision in ("fp32", "bf16")
+    )
+    assert 1e-6 < np.abs(found - exact).mean() < 0.004
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_ONNX, reason="needs an ONNX file, which the modern stack makes")
 @pytest.mark.parametrize("case", EXPORTED)

@@ -22,7 +22,8 @@ class DebertaEncoder(Encoder):
 
     def __init__(self, config: EncoderConfig):
         super().__init__(config)
-        self._buckets = relative_buckets(self.config)
+        span = self.config.span
+        self._buckets = (relative_buckets(self.config) + span).clip(0, 2 * span - 1)
 
     def _make_embeddings(self) -> nn.Layer:
         return _Embeddings(self.config, self.masks)
@@ -65,12 +66,14 @@ class DebertaEncoder(Encoder):
 
         `[2, length, length]` int64: at i, j the place of the bucket of i - j, in row i and in row j.
         """
-        places = paddle.cumsum(paddle.ones_like(input_ids[0]), axis=0) - 1  # a length that stays free when exported
-        own, other = places.unsqueeze(1), places.unsqueeze(0)
-        span, buckets = self.config.span, paddle.to_tensor(self._buckets)
-        found = paddle.gather(buckets, (own - other).reshape([-1]) + len(self._buckets) // 2)
-        found = (found + span).clip(0, 2 * span - 1).reshape(paddle.shape(own - other))
-        return paddle.stack([found + rows * (2 * span) for rows in (own, other)])
+        # All numbers are tensors of integers: with Python's, an ONNX file computes in floats, which bf16 rounds.
+        ones = paddle.ones_like(input_ids[0])
+        middle, width = (paddle.full([1], n, "int64") for n in (len(self._buckets) // 2, 2 * self.config.span))
+        places = paddle.cumsum(ones, axis=0)  # a length that stays free when exported
+        apart = places.unsqueeze(1) - places.unsqueeze(0)
+        found = paddle.gather(paddle.to_tensor(self._buckets), apart.reshape([-1]) + middle)
+        found, rows = found.reshape(paddle.shape(apart)), (places - ones) * width
+        return paddle.stack([found + rows.unsqueeze(1), found + rows.unsqueeze(0)])
 
 
 def relative_buckets(config: DebertaConfig) -> Array:

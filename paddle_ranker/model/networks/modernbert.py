@@ -9,7 +9,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_ranker.model.config import ModernBertConfig
+from paddle_ranker.encoding.columns import Array
+from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.model.encoder import MASKED, Encoder, activation_named
 
@@ -18,6 +19,11 @@ class ModernBertEncoder(Encoder):
     """ModernBERT's encoder; its pooler takes the first token's state, or the mean of all, as the configuration says."""
 
     config: ModernBertConfig
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config)
+        for name, theta in (("global", self.config.global_rope_theta), ("local", self.config.local_rope_theta)):
+            self.register_buffer(f"{name}_angles", paddle.to_tensor(_table(self.config, theta)), persistable=False)
 
     def _make_embeddings(self) -> nn.Layer:
         return _Embeddings(self.config, self.masks)
@@ -38,14 +44,14 @@ class ModernBertEncoder(Encoder):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the embedded tokens, and what every layer is given with its input: masks, angles of positions."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
-        places = paddle.cumsum(paddle.ones_like(input_ids[:1]), axis=1) - 1  # a length that stays free when exported
-        apart = (places.unsqueeze(2) - places.unsqueeze(1)).astype("float32")
-        # Not their absolute values, with which Paddle Inference gets another mask.
-        is_far = paddle.square(apart) > float((self.config.local_attention // 2) ** 2)
+        ones = paddle.ones_like(input_ids[:1])
+        places = paddle.cumsum(ones, axis=1) - ones  # a length that stays free when exported
+        apart = places.unsqueeze(2) - places.unsqueeze(1)
+        # Not their absolute values, with which Paddle Inference gets another mask; and whole numbers, see `_table`.
+        is_far = apart * apart > paddle.full([1], (self.config.local_attention // 2) ** 2, "int64")
         local = mask + is_far.astype(mask.dtype).unsqueeze(1) * MASKED
-        size = self.config.hidden_size // self.config.num_attention_heads
-        thetas = (self.config.global_rope_theta, self.config.local_rope_theta)
-        return hidden, (mask, local, *(_angles(places, size, theta) for theta in thetas))
+        tables = self.global_angles, self.local_angles
+        return hidden, (mask, local, *(_angles(table, places[0]) for table in tables))
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the pooled output, `[batch, hidden]`; arguments as in `forward`."""
@@ -64,12 +70,21 @@ class ModernBertEncoder(Encoder):
         return self.pooler((states * is_token).sum(axis=1) / is_token.sum(axis=1))
 
 
-def _angles(places: Tensor, size: int, theta: float) -> Tensor:
-    """Return cosines and sines of rotary positions, `[2, 1, 1, length, size]` (Su et al., 2021)."""
+def _table(config: ModernBertConfig, theta: float) -> Array:
+    """Return cosines and sines of all rotary positions, `[positions, size]`, a half each (Su et al., 2021).
+
+    OpenVINO's bf16 rounds floats that are computed of positions, so these are looked up.
+    """
+    size = config.hidden_size // config.num_attention_heads
     inverse = (1.0 / theta ** (np.arange(0, size, 2, dtype=np.float32) / size)).astype(np.float32)
-    angles = places.astype("float32").unsqueeze([0, 3]) * paddle.to_tensor(inverse)  # [1, 1, length, size / 2]
-    angles = paddle.concat([angles, angles], axis=-1)
-    return paddle.stack([paddle.cos(angles), paddle.sin(angles)])
+    angles = np.arange(config.max_position_embeddings, dtype=np.float32)[:, None] * inverse
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _angles(table: Tensor, places: Tensor) -> Tensor:
+    """Return cosines and sines of the positions `places` `[length]`, `[2, 1, 1, length, size]`."""
+    parts = paddle.split(paddle.gather(table, places), 2, axis=-1)
+    return paddle.stack([paddle.concat([part, part], axis=-1) for part in parts]).unsqueeze([1, 2])
 
 
 def _rotated(states: Tensor, angles: Tensor) -> Tensor:

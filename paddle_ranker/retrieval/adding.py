@@ -26,6 +26,7 @@ from paddle_ranker.retrieval.vector_search import writer_of
 from paddle_ranker.storage.atomic import new_file
 
 VectorsOf = Callable[[Sequence[str]], Vectors]
+MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
 
 
@@ -56,6 +57,7 @@ class Addition:
         self.next_id = self._info.next_id
         self._written: list[Segment] = []
         self._unchanged = self._repeated = 0
+        self._fields = set(now.fields)
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents."""
@@ -136,6 +138,7 @@ class Addition:
         return changed
 
     def _write(self, chunk: Sequence[Document], write_index: Optional[WriteIndex]) -> None:
+        self._check_fields(chunk)
         words, vectors = self._info.words, self._info.vectors
         texts = [document.text for document in chunk]
         contents = Contents(
@@ -146,6 +149,14 @@ class Addition:
         folder = self._new_segment()
         write_segment(folder, contents, write_index)
         self._written.append(Segment(folder))
+
+    def _check_fields(self, chunk: Sequence[Document]) -> None:
+        for document in chunk:
+            if not self._fields.issuperset(document.fields):
+                self._fields.update(document.fields)
+                if len(self._fields) > MOST_FIELDS:
+                    problem = f"with it, all have {len(self._fields):,} fields together, above {MOST_FIELDS:,}"
+                    raise DataError(f"document {quoted(document.id)}: {problem}; name fewer")
 
     def _vectors(self, chunk: Sequence[Document], texts: Sequence[str]) -> Vectors:
         """Return the vectors of texts; those of texts that are in the collection are taken from there."""

@@ -325,13 +325,13 @@ def _sorted_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _field_values(documents: Sequence[Document]) -> tuple[list[str], NDArray[np.int32], list[list[object]]]:
     """Return the names of the fields, `[fields, n]` which of its values each document has, and these values."""
     names = sorted({name for document in documents for name in document.fields})
+    numbers = {name: number for number, name in enumerate(names)}
     codes = np.full((len(names), len(documents)), -1, np.int32)
-    values: list[list[object]] = []
-    for number, name in enumerate(names):
-        known: dict[bytes, int] = {}
-        for row, document in enumerate(documents):
-            value = document.fields.get(name)
+    known: list[dict[bytes, int]] = [{} for _ in names]
+    for row, document in enumerate(documents):
+        for name, value in document.fields.items():
             if value is not None:
-                codes[number, row] = known.setdefault(_json(value), len(known))
-        values.append([json.loads(one) for one in known])
+                number = numbers[name]
+                codes[number, row] = known[number].setdefault(_json(value), len(known[number]))
+    values = [[json.loads(one) for one in own] for own in known]
     return names, codes, values

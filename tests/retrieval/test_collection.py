@@ -11,7 +11,7 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.tokens import words_and_bigrams
 from paddle_ranker.retrieval.collection import Collection
@@ -257,3 +257,18 @@ def test_a_segment_that_goes_while_those_after_it_are_merged_takes_no_other_alon
         assert len(index.info.segments) == 2
     with Collection.open(tmp_path / "index") as index:
         assert list(index.documents()) == [*few, *last] and index.verify()
+
+
+@pytest.mark.parametrize("at_once", [100, 3])
+def test_documents_have_so_many_fields_together(tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each field takes its bytes of every document, whether that has it or not."""
+    monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", at_once)
+    collection = new_index(tmp_path / "index")
+    first = [Document(f"a{n}", text_of(n), {f"f{n}-{place}": place for place in range(100)}) for n in range(9)]
+    collection.add(first, vectors_of)
+    over = [Document(f"b{n}", text_of(n), {f"g{n}-{place}": place for place in range(20)}) for n in range(9)]
+    with pytest.raises(DataError, match="document 'b5': with it, all have 1,020 fields together, above 1,000"):
+        collection.add(over, vectors_of)
+    assert len(collection) == 9 and len(collection.fields) == 900
+    collection.add([*over[:5], Document("c", "c", first[0].fields)], vectors_of)
+    assert len(collection) == 15 and len(collection.fields) == 1000

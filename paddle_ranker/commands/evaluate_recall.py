@@ -17,7 +17,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.compare import PICTURES, name_systems
 from paddle_ranker.commands.search import SearchingOptions, open_retriever
 from paddle_ranker.errors import DataError, UsageError, listed
-from paddle_ranker.options import json_text, main_of, note, option
+from paddle_ranker.options import given_of, json_text, main_of, note, option
 
 if TYPE_CHECKING:
     from paddle_ranker.data.trec import Scores
@@ -72,6 +72,9 @@ class EvaluateRecallOptions(SearchingOptions):
             raise UsageError("say what answers the queries: --test (query, title), --qrels or --beir; one of them")
         if (self.qrels is None) != (self.queries is None):
             raise UsageError("--qrels and --queries go together")
+        for name, needed in (("split", "beir"), ("folds", "learn_weights")):
+            if given_of(self, [name]) and getattr(self, needed) is None:
+                raise UsageError(f"--{name} is about --{needed}: add that, or leave it out")
         if self.plot is not None and not self.plot.lower().endswith(PICTURES):
             raise UsageError(f"--plot {self.plot}: a picture's name ends in {', '.join(PICTURES)}")
 
@@ -213,8 +216,12 @@ def _learn(
 def _write_runs(folder: Path, runs: dict[str, Scores]) -> None:
     from paddle_ranker.data.trec import rows_of, write_run
 
+    written: set[str] = set()
     for name, run in runs.items():
         tag = "_".join("".join(char if char.isalnum() else " " for char in name).split()) or "run"
+        while tag.lower() in written:  # another system's name differs in other characters alone
+            tag += "_"
+        written.add(tag.lower())
         write_run(str(folder / f"{tag}.trec"), rows_of(run), tag)
 
 

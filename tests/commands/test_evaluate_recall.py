@@ -97,10 +97,12 @@ def test_all_systems_measures_are_ir_measures(folder: Path, tmp_path: Path, call
     learned = Fusion.read(tmp_path / "w")
     assert learned.method == "weighted" and set(learned.weights) == {"words", "vectors"}
     # what was written is a peer's run, and the learned weights a fusion
-    peers = ["--runs", f"peer={tmp_path / 'runs' / 'words.trec'}", "--fusion", tmp_path / "w", "--baselines", "false"]
+    peer = tmp_path / "runs" / "words.trec"
+    peers = ["--runs", f"peer={peer}", f"PEER!={peer}", "--fusion", tmp_path / "w", "--baselines", "false"]
     status, out, err = call(evaluate_recall.main, *ask, *peers, "--format", "json")
     again = json.loads(out)["systems"]
-    assert list(again) == ["hybrid", "words", "vectors", "peer"]
+    assert list(again) == ["hybrid", "words", "vectors", "peer", "PEER!"]
+    assert [(tmp_path / "runs" / f"{name}.trec").is_file() for name in ("peer", "PEER_")] == [True, True]
     values = [{measure: one["value"] for measure, one in again[name]["measures"].items()} for name in ("words", "peer")]
     assert values[0] == values[1]
 
@@ -190,6 +192,8 @@ def test_the_other_fusion_beside_is_the_one_of_that_name(folder: Path, tmp_path:
     [
         ([], "say what answers the queries"),
         (["--qrels", "qrels.tsv"], "--qrels and --queries go together"),
+        (["--test", "pairs.tsv", "--split", "dev"], "--split is about --beir"),
+        (["--test", "pairs.tsv", "--folds", "3"], "--folds is about --learn_weights"),
         (["--test", "other.tsv"], "line 1: the collection has no document '没有'"),
         (["--test", "pairs.tsv", "--plot", "x.txt"], "a picture's name ends in"),
         (["--test", "pairs.tsv", "--by", "words", "--learn_weights", "w.json"], "has one searcher"),

@@ -28,9 +28,11 @@ import pytest
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
+from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from paddle_ranker.serving.process import worker
+from paddle_ranker.serving.process.supervisor import _Supervisor
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
 from tests.started import Started, children, get, is_running, post, started, started_server, until, until_in_loop
@@ -574,9 +576,10 @@ class _Stuck:
     folder = Path("a folder")
 
     def __init__(self) -> None:
-        self.begun, self.gate = threading.Event(), threading.Event()
+        self.begun, self.gate, self.loads = threading.Event(), threading.Event(), 0
 
     def load(self, observer: object) -> object:
+        self.loads += 1
         self.begun.set()
         assert self.gate.wait(SECONDS)
         raise CheckpointError("damaged")
@@ -597,3 +600,41 @@ def test_a_load_that_does_not_end_is_known_though_nobody_waits_for_it() -> None:
     assert reloader.is_busy  # so the process ends without a wait for the thread
     slot.gate.set()
     until(lambda: not reloader.is_busy)
+
+
+@pytest.mark.unit
+def test_who_signals_during_a_load_gets_another_one() -> None:
+    """What is being loaded may have been read before the files were replaced."""
+    slot: Any = _Stuck()
+    anything: Any = MagicMock()
+
+    async def asked(reloader: Reloader) -> None:
+        reloader.reload_soon()
+        await until_in_loop(slot.begun.is_set)
+        reloader.reload_soon()
+        reloader.reload_soon()
+        slot.gate.set()
+        await until_in_loop(lambda: not reloader._reloads)
+
+    asyncio.run(asked(Reloader([Reloadable(slot, None)], anything, anything)))
+    assert slot.loads == 2
+
+
+@pytest.mark.unit
+def test_a_worker_that_was_not_ready_for_a_signal_gets_it_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    anything: Any = MagicMock()
+    supervisor = _Supervisor(ServeConfig(workers=2), [], anything)
+    for slot, pid in zip(supervisor._slots, (11, 12)):
+        slot.pid = pid
+    os.write(supervisor._ready_end, b"11\n")
+    supervisor._receive()
+    supervisor._received.append(signal.SIGHUP)
+    supervisor._pass_on_signals()
+    assert sent == [(11, signal.SIGHUP)]
+    os.write(supervisor._ready_end, b"12\n")
+    supervisor._receive()
+    assert sent == [(11, signal.SIGHUP), (12, signal.SIGHUP)]
+    for name in ("_life", "_life_end", "_ready_pipe", "_ready_end", "_wake", "_wake_end"):
+        os.close(getattr(supervisor, name))

@@ -46,7 +46,7 @@ class Reloader:
         self._slots, self._metrics, self._log, self._on_loaded = slots, metrics, log, on_loaded
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._is_idle: Callable[[], bool] = lambda: True
-        self._loading = False
+        self._loading = self._is_wanted = False
         self._reloads: set[asyncio.Task[dict[str, object]]] = set()
 
     @property
@@ -57,6 +57,7 @@ class Reloader:
     async def load(self) -> None:
         """Load the models for the first time. Raises what `Slot.load` raises."""
         self._switch(await self._load(self._load_all))
+        self._go_on()
 
     async def reload(self) -> dict[str, object]:
         """Reload all models, switch to them and return the outcome. Requests already queued get the old models' scores.
@@ -67,14 +68,16 @@ class Reloader:
         """
         if self._loading:
             raise Fault(NOT_SWITCHED, "the model is being loaded already", retry_after=5.0)
-        reloading = asyncio.ensure_future(self._reload())
-        self._loading = True  # although it begins later
-        self._reloads.add(reloading)
-        reloading.add_done_callback(self._forget)
-        return await asyncio.shield(reloading)
+        return await asyncio.shield(self._begin())
+
+    def reload_soon(self) -> None:
+        """Reload all models, at once or after the load under way, which may have read what is replaced by now."""
+        self._is_wanted = True
+        self._go_on()
 
     async def close(self, seconds: float) -> None:
         """Unload the models when their queues are empty, or after `seconds`."""
+        self._is_wanted = False
         closing = [
             asyncio.get_running_loop().run_in_executor(None, model.close, seconds)
             for model in self._switch([None] * len(self._slots))
@@ -82,10 +85,22 @@ class Reloader:
         await asyncio.gather(*closing)
         self._thread.shutdown(wait=False)
 
+    def _begin(self) -> asyncio.Task[dict[str, object]]:
+        reloading = asyncio.ensure_future(self._reload())
+        self._loading, self._is_wanted = True, False  # although it begins later
+        self._reloads.add(reloading)
+        reloading.add_done_callback(self._forget)
+        return reloading
+
+    def _go_on(self) -> None:
+        if self._is_wanted and not self._loading:
+            self._begin()
+
     def _forget(self, reloading: asyncio.Task[dict[str, object]]) -> None:
         self._reloads.discard(reloading)
         if not reloading.cancelled():
             reloading.exception()  # the log has it; who asked may have left
+        self._go_on()
 
     async def _reload(self) -> dict[str, object]:
         began = time.monotonic()

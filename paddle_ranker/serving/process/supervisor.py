@@ -39,6 +39,7 @@ class _Slot:
     started: float = 0.0
     due: float = 0.0
     failures: int = 0  # one after another, soon after the start
+    is_stale: bool = False  # it was to reload before it heeded signals
 
 
 def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: Callable[[], None]) -> int:
@@ -127,6 +128,7 @@ class _Supervisor:
                 self._stopping += 1
                 self._stop_by = time.monotonic() + self._config.drain_seconds + _GRACE
             for slot in self._slots:
+                slot.is_stale |= number == signal.SIGHUP and slot.pid not in self._ready
                 if slot.pid and (number != signal.SIGHUP or slot.pid in self._ready):
                     # A terminal's Ctrl-C has reached the workers already: a second signal would end them at once.
                     with suppress(ProcessLookupError):
@@ -148,7 +150,7 @@ class _Supervisor:
                 self._run_worker(first, before)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        slot.pid, slot.started = pid, time.monotonic()
+        slot.pid, slot.started, slot.is_stale = pid, time.monotonic(), False
 
     def _run_worker(self, first: bool, mask: set[Union[int, signal.Signals]]) -> NoReturn:
         """Run a worker in this process, which was forked for it, and end the process; `mask`: signals that wait."""
@@ -188,6 +190,10 @@ class _Supervisor:
         with suppress(BlockingIOError):
             for word in os.read(self._ready_pipe, 4096).split():
                 self._ready.add(int(word))
+            for slot in self._slots:
+                if slot.is_stale and slot.pid in self._ready:  # what it has read may be replaced by now
+                    slot.is_stale = False
+                    os.kill(slot.pid, signal.SIGHUP)
         if not self._announced and all(slot.pid in self._ready for slot in self._slots):
             self._announced = True
             self._announce()

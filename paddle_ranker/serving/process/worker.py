@@ -146,7 +146,6 @@ class Worker:
         self._reloader = Reloader(reloadable, self._metrics, self._log, self._handle_signals)
         self._acceptors: list[Acceptor] = []
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self) -> int:
         """Serve until a signal; return the exit status. Raises what loading the models raises."""
@@ -235,15 +234,13 @@ class Worker:
         aborted, *_ = await asyncio.gather(self._connections.drain(seconds), *ending)
         if aborted:
             self._log.write("stop", message=f"{aborted} connections were cut off after {seconds:g} seconds")
-        for task in self._tasks:
-            task.cancel()
         await self._reloader.close(1.0)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, partial(self._on_stop, number))
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.reload_soon)
         if self._parent is not None:
             loop.add_reader(self._parent, self._on_parent_end)
 
@@ -257,15 +254,6 @@ class Worker:
         assert self._parent is not None
         asyncio.get_running_loop().remove_reader(self._parent)
         self._stop.set()
-
-    def _on_reload(self) -> None:
-        async def reload() -> None:
-            with suppress(Exception):  # the log says what was wrong
-                await self._reloader.reload()
-
-        task = asyncio.ensure_future(reload())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _reload(self) -> dict[str, Any]:
         if self._pass_on_reload is not None:

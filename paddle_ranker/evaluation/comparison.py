@@ -15,7 +15,7 @@ import numpy as np
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals, difference
-from paddle_ranker.metrics.measures import MEASURES
+from paddle_ranker.metrics.measures import MEASURES, QueryMean
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 from paddle_ranker.metrics.significance import PERMUTATIONS, holm
 
@@ -111,7 +111,8 @@ def measurable(pairs: MeasuredPairs) -> list[str]:
     """Return the names of the measures that these pairs allow, in the order of `MEASURES`."""
     scored = Scored(pairs.query_ids, pairs.labels, pairs.labels, judged=pairs.judged)  # scores are irrelevant here
     MEASURES.load_plugins()  # an installed package may add some
-    return [name for name, measure in MEASURES.items() if measure.applies(scored)]
+    always = QueryMean if pairs.searched else ()
+    return [name for name, measure in MEASURES.items() if isinstance(measure, always) or measure.applies(scored)]
 
 
 def compare_systems(

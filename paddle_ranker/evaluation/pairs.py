@@ -31,6 +31,7 @@ class MeasuredPairs:
         candidates: `[n] bool`, whether a ranker is to score the pair.
         queries, titles: `[n]` texts, or None if only ids are known; qrels pairs that are no candidates may have "".
         has_ids: whether the ids are from the data, as in qrels; a labelled file has none.
+        searched: whether they are what searches found: a single right title of a query is then a measured success.
         notes: which rows were ignored or repeated, one line each.
     """
 
@@ -43,6 +44,7 @@ class MeasuredPairs:
     queries: Optional[list[str]] = None
     titles: Optional[list[str]] = None
     has_ids: bool = False
+    searched: bool = False
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:

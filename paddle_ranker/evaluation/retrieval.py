@@ -230,7 +230,7 @@ def compare_runs(
     """
     pairs = judged_runs(judged.source, judged.qrels, runs)
     # Titles that somebody judged not relevant count like others: only then are all measures those of a search.
-    pairs = replace(pairs, judged=pairs.labels >= RELEVANT, notes=list(judged.notes))
+    pairs = replace(pairs, judged=pairs.labels >= RELEVANT, searched=True, notes=list(judged.notes))
     systems = []
     for name, run in runs.items():
         scores, notes = pairs.of_run(run, name)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands import evaluate_recall, index
-from paddle_ranker.evaluation.retrieval import first_of, held_out_runs, lexical_runs, vector_run
+from paddle_ranker.evaluation.retrieval import SHOWN, first_of, held_out_runs, lexical_runs, vector_run
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.fusion import Fusion
@@ -216,6 +216,17 @@ def test_what_was_searched_is_shown_where_nothing_can_be_learned(folder: Path, t
     status, out, err = call(evaluate_recall.main, *ask, *more)
     assert status == 1 and "one query only" in err and "w.json was not written" in err
     assert "nDCG@10" in out and (tmp_path / "runs" / "hybrid.trec").is_file() and not (tmp_path / "w.json").exists()
+
+
+def test_searches_that_find_the_answers_alone_have_all_measures(tmp_path: Path, call: Call) -> None:
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
+        collection.add([Document("a", "水稻病害"), Document("b", "深度学习")])
+    (tmp_path / "pairs.tsv").write_text("水稻\t水稻病害\n深度\t深度学习\n", encoding="utf-8")
+    ask = ["--index", tmp_path / "index", "--test", tmp_path / "pairs.tsv", "--baselines", "false", "--format", "json"]
+    status, out, err = call(evaluate_recall.main, *ask)
+    assert status == 0, err
+    measures = json.loads(out)["systems"]["words"]["measures"]
+    assert [measures[name]["value"] for name in SHOWN] == [1.0] * len(SHOWN)
 
 
 def test_answers_that_the_index_lacks_are_said(folder: Path, tmp_path: Path, call: Call) -> None:

@@ -15,6 +15,7 @@ import pytest
 from paddle_ranker.serving.core import logs
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from tests.conftest import REPOSITORY
+from tests.started import until
 
 pytestmark = pytest.mark.unit
 
@@ -78,3 +79,21 @@ def test_a_reader_that_has_stopped_costs_lines_and_holds_up_nothing() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120, check=True
     )
     assert 14 <= int(done.stdout) <= 15
+
+
+def test_texts_that_wait_for_a_reader_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_MOST_CHARACTERS", 1_000_000)
+    reads, writes = os.pipe()
+    with os.fdopen(reads, "rb") as reader, os.fdopen(writes, "wb") as writer:
+        log = JsonLog(writer.fileno(), with_texts=True)
+        for _ in range(30):  # the pipe takes none of them whole
+            log.write("request", texts={"query": "a" * 20_000, "documents": ["b" * 40_000] * 2})
+        assert log.lost == 20
+        log.write("request", status=200)
+        assert log.lost == 20
+        lines = [json.loads(reader.readline()) for _ in range(11)]
+        assert [len(line["texts"]["query"]) for line in lines[:10]] == [20_000] * 10 and lines[10]["status"] == 200
+        until(lambda: log.written == log.taken)
+        log.write("request", texts="c" * 2_000_000)  # alone it may be larger
+        assert len(json.loads(reader.readline())["texts"]) == 2_000_000 and log.lost == 20
+        log.close(60)

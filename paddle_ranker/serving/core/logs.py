@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener
 from typing import Optional
 
-_MOST_WAITING = 10_000  # lines
+_MOST_WAITING, _MOST_CHARACTERS = 10_000, 32 << 20  # lines; characters of users' texts in them
 _WRITE_EVERY = 0.1  # seconds
 _WIDE_SPACE = "\u3000"  # of Chinese texts; Python calls no space printable but the narrow one
 LOGGERS = ("paddle_ranker", "asyncio", "grpc")
@@ -35,6 +35,15 @@ class _Event(logging.LogRecord):
     def __init__(self, event: str, fields: dict[str, object]):
         self.created = time.time()
         self.fields = {"event": event, **fields}
+        self.characters = _characters(fields.get("texts"))
+
+
+def _characters(texts: object) -> int:
+    """Return how many characters the texts in lists and dicts have."""
+    if isinstance(texts, str):
+        return len(texts)
+    parts = texts.values() if isinstance(texts, dict) else texts if isinstance(texts, (list, tuple)) else ()
+    return sum(map(_characters, parts))
 
 
 class JsonFormatter(logging.Formatter):
@@ -83,6 +92,7 @@ class JsonLog(QueueHandler):
         super().__init__(self._lines)
         self.setLevel(logging.WARNING)
         self.lost = 0
+        self.taken = self.written = 0  # characters of users' texts; each is counted up by one thread
         writer = _Writer(self, descriptor)
         writer.setFormatter(JsonFormatter(with_texts))
         self._listener: Optional[QueueListener] = _Listener(self._lines, writer)
@@ -97,8 +107,11 @@ class JsonLog(QueueHandler):
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Queue a record, unless too many wait."""
-        if self._lines.qsize() < _MOST_WAITING:
+        """Queue a record, unless too many wait, or too much of users' texts."""
+        characters, waiting = getattr(record, "characters", 0), self.taken - self.written
+        has_room = not (characters and waiting) or waiting + characters <= _MOST_CHARACTERS
+        if has_room and self._lines.qsize() < _MOST_WAITING:
+            self.taken += characters
             self._lines.put_nowait(record)
         else:
             self.lost += 1
@@ -139,6 +152,8 @@ class _Writer(logging.Handler):
                 data = data[os.write(self._descriptor, data) :]
         except OSError:
             self._log.lost += 1
+        finally:
+            self._log.written += getattr(record, "characters", 0)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,7 @@ from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, Searc
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
+from paddle_ranker.serving.http.exchange import json_bytes
 from paddle_ranker.serving.http.search import _of_address
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import largest_file
@@ -477,16 +479,21 @@ def test_each_name_of_an_address_is_compared_with_few_others() -> None:
     assert compared < 20 * names
 
 
-def test_a_long_query_is_written_beside_the_event_loop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_written_beside_the_event_loop(written: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     writers = []
 
-    def noted(content: Any) -> bytes:
+    def noted(write: Callable[[Any], bytes], content: Any) -> bytes:
         writers.append(threading.current_thread())
-        return to_json(content)
+        return write(content)
 
-    monkeypatch.setattr("paddle_ranker.serving.http.search.to_json", noted)
-    site.search("长" * 50_000, top_k=1)
-    assert len(writers) == 1 and writers[0] is not threading.current_thread()
+    new = Document("long", "茶叶", {"note": "长" * 100_000})
+    assert written.ask("POST", "/v1/documents", {"documents": given(new)}).status_code == 200
+    monkeypatch.setattr("paddle_ranker.serving.http.search.to_json", partial(noted, to_json))
+    monkeypatch.setattr("paddle_ranker.serving.http.documents.json_bytes", partial(noted, json_bytes))
+    written.search("长" * 50_000, top_k=1, fields=["year"])
+    assert written.search("茶叶", top_k=1)["hits"][0]["fields"] == new.fields
+    assert written.get("/v1/documents/long").json()["fields"] == new.fields
+    assert len(writers) == 3 and threading.current_thread() not in writers
 
 
 def test_what_is_searched_is_described(site: Site) -> None:

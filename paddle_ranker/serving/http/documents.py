@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.serving.core.apart import apart
+from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import NO_DOCUMENT, READ_ONLY, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.index_writing import IndexWriter
@@ -99,7 +99,8 @@ class DocumentRoutes:
         if document is None:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
         content = {"id": id, "text": document.text, "fields": document.fields, "version": document.version}
-        return answer(request, await apart(len(document.text), json_bytes, content), "application/json")
+        much = MUCH_BYTES + 1  # how much the fields are is not known
+        return answer(request, await apart(much, json_bytes, content), "application/json")
 
     async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
         if not self._index.options.writable:

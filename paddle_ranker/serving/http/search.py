@@ -20,7 +20,7 @@ from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import FUSIONS
-from paddle_ranker.serving.core.apart import apart
+from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
@@ -99,8 +99,8 @@ class SearchRoutes:
         content = self._answer(asked, found, hits)
         self._log(asked, found, content)
         state["pairs"], state["stages"] = len(found.logits), found.took
-        returned = len(asked.query) + sum(len(one[TEXT]) for one in hits if TEXT in one)
-        return answer(request, await apart(returned, to_json, content), "application/json")
+        much = MUCH_BYTES + 1  # how much texts and fields are is not known
+        return answer(request, await apart(much, to_json, content), "application/json")
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""

@@ -205,8 +205,9 @@ class ModernBertConfig(EncoderConfig):
     def least_parameters(self) -> int:
         """A lower bound on the encoder's number of parameters."""
         layer = 4 * self.hidden_size + 3 * self.intermediate_size
-        rows = self.vocab_size + self.max_position_embeddings  # of which the encoder has tables, though not trained
-        return self.hidden_size * (rows + self.num_hidden_layers * layer)
+        size = self.hidden_size // self.num_attention_heads
+        angles = 2 * self.max_position_embeddings * size  # in tables, which are not trained
+        return self.hidden_size * (self.vocab_size + self.num_hidden_layers * layer) + angles
 
 
 @dataclass(frozen=True)

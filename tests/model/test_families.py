@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.parity import network_outputs
 from paddle_ranker.export.static_graph import export_model, program_file, write_static_model
 from paddle_ranker.export.static_model import StaticModel
+from paddle_ranker.model.config import ModernBertConfig
 from paddle_ranker.model.encoders import load_encoder
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.families import family_of
@@ -27,6 +29,7 @@ from paddle_ranker.model.hugging_face.read import read_model
 from paddle_ranker.model.kinds import load_ranker, stated_kind
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.networks.deberta import relative_buckets
+from paddle_ranker.model.networks.modernbert import ModernBertEncoder
 from paddle_ranker.model.opened import TOKENS, ArraySpec, Signature
 from paddle_ranker.scoring.engines.precisions import has_bf16
 from paddle_ranker.serving.clients.base import load_pair_encoder
@@ -432,6 +435,16 @@ def test_a_network_that_is_code_of_its_own_is_named(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(code), encoding="utf-8")
     with pytest.raises(CheckpointError, match="not those of a xlm-roberta; its network is code that came with it"):
         load_single(folder)
+
+
+@pytest.mark.unit
+def test_a_small_modernbert_may_have_many_positions() -> None:
+    """Its tables of them are not in the file, and are as wide as a head."""
+    config = ModernBertConfig(100, num_hidden_layers=1, num_attention_heads=8, hidden_size=512, intermediate_size=512)
+    numbers = sum(parameter.size for parameter in ModernBertEncoder(config).parameters())
+    config.require_fits(numbers)
+    with pytest.raises(CheckpointError, match="they are not of one model"):
+        replace(config, max_position_embeddings=10**9).require_fits(numbers)
 
 
 @pytest.mark.unit

@@ -14,7 +14,7 @@ from typing import Optional
 
 from tqdm import tqdm
 
-from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, write_records
+from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Triple, write_records
 from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
@@ -103,6 +103,8 @@ def _open_teacher(options: DistillOptions) -> Iterator[Teacher]:
 def _run(options: DistillOptions) -> None:
     check_writable(options.output_file)
     sources = open_data(options)
+    for field in () if any(source.kind is Pair for source in sources) else given_of(options, ["relevant_from"]):
+        raise UsageError(f"{shown_name(field)} makes labels of pairs that have none, and {options.data_file} has none")
     with _open_teacher(options) as teacher:
         scoring = Scoring(teacher, options.relevant_from)
         count = _score(scoring, sources, options)

@@ -35,6 +35,8 @@ def run(options: InfoOptions) -> None:
 
     path = find_model(options.model)
     found = recognise(path.parent if path.is_file() else path)
+    if path.is_file() and not found.name:  # what lies about it says nothing of a file that belongs to no model
+        found = recognise(path)
     print(f"{options.model}: {found.what}; {found.use}")
     for name, text in facts_of(path):
         print(f"{name}: {text}")

@@ -153,6 +153,7 @@ def test_positions_stay_where_all_rows_have_one_and_else_are_said_to_be_left_out
         (["t", "in.tsv:pairs.tsv", "out.tsv"], 2, "triples and pairs do not go into one file"),
         (["t", "in.tsv", "no/out.tsv"], 1, "cannot be written there"),
         (["t", "in.tsv"], 2, "OUTPUT_FILE"),
+        (["t", "in.tsv", "out.tsv", "--relevant_from", "0.7"], 2, "makes labels of pairs that have none, and in.tsv"),
     ],
 )
 def test_errors(tmp_path: Path, monkeypatch: Any, capsys: Any, arguments: list[str], status: int, message: str) -> None:

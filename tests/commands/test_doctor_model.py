@@ -164,3 +164,14 @@ def test_info_says_all_that_a_folder_states(folders: Path, capsys: pytest.Captur
         said = {line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()[1:]}
         holds = {key for key, value in stated.items() if value is False or value}
         assert holds - {"format_version", "export"} <= said
+
+
+def test_info_of_a_file_that_belongs_to_no_model_speaks_of_the_file(
+    tmp_path: Path, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("水稻", encoding="utf-8")
+    assert main(["info", str(page)]) == 0
+    assert capsys.readouterr().out == f"{page}: a file; give the path of a folder\n"
+    assert main(["info", str(folders / "cross_encoder" / "ranker.json")]) == 0
+    assert "a trained ranker" in capsys.readouterr().out.splitlines()[0]

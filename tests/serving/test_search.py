@@ -418,6 +418,14 @@ def test_a_query_that_is_too_long_is_cut_where_the_ranker_cuts_it(site: Site, fo
     assert site.search(query)["query_read"] == most and "query_read" not in site.search(query[:most])
 
 
+def test_a_query_that_the_limit_of_characters_cuts_says_so(folders: dict[str, Path]) -> None:
+    made = Site(index=folders["index"], characters=5)
+    try:
+        assert made.search("水稻病害诊断")["query_read"] == 5 and "query_read" not in made.search("水稻病害诊")
+    finally:
+        made.close()
+
+
 def test_documents_longer_than_a_request_may_send_are_ranked_by_their_beginning(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ class Query:
     fusion: a name of `FUSIONS`; None: the server's own
     recall: documents that each searcher finds
     rank_top: so many of the fused list are ordered by the ranker; 0: none
+    is_cut: `text` is only the beginning of what was asked
     """
 
     text: str
@@ -58,6 +59,7 @@ class Query:
     offset: int = 0
     top_k: int = 10
     min_probability: float = 0.0
+    is_cut: bool = False
 
 
 @dataclass
@@ -175,7 +177,7 @@ class SearchPipeline:
             if top:
                 late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
                 await self._rank(query, found, top, late, read)
-            if read.is_cut:
+            if read.is_cut or query.is_cut:
                 found.query_read = await self.index.run(read.characters, deadline=deadline)
         finally:
             self.index.end()

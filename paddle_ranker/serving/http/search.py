@@ -156,6 +156,7 @@ class SearchRoutes:
             asked.offset,
             top_k,
             asked.min_probability,
+            is_cut=len(text) < len(asked.query),
         )
 
     def _log(self, asked: SearchRequest, found: SearchOutcome, content: dict[str, Any]) -> None:

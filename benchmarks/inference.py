@@ -39,6 +39,7 @@ from benchmarks.training import PUBLISHED_LENGTH
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import main_of, option
+from paddle_ranker.scoring.engines.precisions import has_bf16
 
 TOLERANCE = 1e-5
 PARTS = ("offline", "latency", "start")
@@ -184,7 +185,7 @@ def run(options: InferenceBenchmarkOptions) -> None:
 
 
 def available(options: InferenceBenchmarkOptions) -> list[System]:
-    """Return the chosen systems whose packages are installed, and print which ones are ignored."""
+    """Return the chosen systems that can run here, and print which ones are ignored, and what they lack."""
     names = chosen("systems", options.systems, [system.name for system in SYSTEMS])
     wanted = [system for system in SYSTEMS if system.name in names]
     needed = sorted({package for system in wanted for package in system.packages} | set(EXPORT_PACKAGES))
@@ -197,6 +198,8 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
         found = set(system.packages + (EXPORT_PACKAGES if from_file else ())) & missing[system.peer]
         if system.needs_onnx and metadata.version("paddlepaddle").startswith("2."):
             found.add("Paddle 3, which writes ONNX files")
+        if system.precision == "bf16" and not has_bf16():
+            found.add("a processor with bfloat16")
         return sorted(found)
 
     found = leave_out(wanted, lacks)

@@ -136,11 +136,11 @@ def missing_packages(python: str, names: Sequence[str]) -> set[str]:
 
 
 def leave_out(systems: Sequence[S], lacks: Callable[[S], Sequence[str]]) -> list[S]:
-    """Return the systems that lack no package, and print which are ignored; raises `UsageError` if none remains."""
+    """Return the systems that lack nothing, and print which are ignored; raises `UsageError` if none remains."""
     lacking = {system.name: sorted(lacks(system)) for system in systems}
     left_out = [f"{name} ({', '.join(packages)})" for name, packages in lacking.items() if packages]
     if left_out:
-        print(f"not installed, so left out: {'; '.join(left_out)}\nto have the peers: {INSTALL}, and "
+        print(f"not here, so left out: {'; '.join(left_out)}\nto have the peers: {INSTALL}, and "
               "--peer_python PEERS/bin/python")  # fmt: skip
     return require_some([system for system in systems if not lacking[system.name]])
 

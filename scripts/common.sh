@@ -10,7 +10,14 @@
 # PADDLE_RANKER_PYTHON   an interpreter of your own: nothing is set up, it is used as it is
 # PADDLE_RANKER_NPROC    how many processes train (default: one a visible GPU, or 1)
 
+unset CDPATH # with it, which a shell may have exported, cd prints where it went
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+
+# From here on whatever folder a script goes to.
+case "${PADDLE_RANKER_PYTHON:-}" in
+    /*) ;;
+    */*) export PADDLE_RANKER_PYTHON="$PWD/$PADDLE_RANKER_PYTHON" ;;
+esac
 
 say() { printf '%s\n' "$*"; }
 complain() { printf '%s\n' "$*" >&2; }

@@ -323,6 +323,20 @@ def test_the_scripts_know_every_name_of_an_option(checkout: Checkout, call: str,
     assert done.stdout.strip().endswith(expected) and done.returncode == 0, done.stderr
 
 
+def test_a_shell_that_searches_for_folders_and_a_python_beside_it_do_not_matter(checkout: Checkout) -> None:
+    """`cd` prints where it went where CDPATH is exported; start_server.sh and test.sh leave the user's folder."""
+    script(checkout.root.parent / "own python", '#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
+    done = subprocess.run(
+        ["bash", "-c", '. scripts/common.sh; cd /; ensure_environment && run_python "$ROOT/train.py"'],
+        cwd=checkout.root,
+        env={**checkout.environment, "CDPATH": ".", "PADDLE_RANKER_PYTHON": "../own python"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (f"-u {checkout.root}/train.py\n", "")
+
+
 def test_bad_settings_are_errors(checkout: Checkout) -> None:
     done = run_python(checkout, "", PADDLE_RANKER_NPROC="two")
     assert (done.returncode, done.stdout) == (2, "")

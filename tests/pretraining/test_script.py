@@ -9,6 +9,7 @@ import pytest
 
 from tests.scripts.test_scripts import checkout as checkout
 from tests.scripts.test_scripts import script
+from tests.tiny import write_encoder
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]  # trains for half a minute or so
 
@@ -24,6 +25,15 @@ def test_from_nothing_to_filled_masks(checkout: Path) -> None:
     filled = done.stdout.split("What this model puts for the masks:\n")[1]
     assert "[MASK]" not in filled.splitlines()[0] and filled.count("mask ") == 2
     assert "bash scripts/train_pairwise.sh" in filled and str(best) in filled
+
+
+def test_an_encoder_to_go_on_from_keeps_its_tokenizer_and_shape(checkout: Path, tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "encoder")
+    done = script(checkout, "pretrain.sh", "--init_from", str(encoder), "--max_steps", "2", "--max_seq_length", "32",
+                  "--save_dir", str(tmp_path / "on"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"start from {encoder}; new: cls" in done.stdout
+    assert (tmp_path / "on/best/vocab.txt").read_bytes() == (encoder / "vocab.txt").read_bytes()
 
 
 def test_an_option_of_the_command_is_passed_on(checkout: Path) -> None:

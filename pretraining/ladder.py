@@ -438,19 +438,21 @@ def _digest(*values: Any) -> str:
 
 
 def _hold_out(corpus: Corpus, share: float, target: Path) -> None:
-    """Write the documents, one a line, into a new folder's `train.txt` and, every n-th, `eval.txt`.
+    """Write the documents, one a line, into a new folder's `train.txt` and, at even distances, `eval.txt`.
 
     All runs need losses of the same text, but `train_mlm.py` would hold out by the seed, in which they differ.
     """
-    every = max(2, round(1 / share))
     number = held = 0
     with new_folder(target) as folder:
         with (folder / "train.txt").open("w", encoding="utf-8") as kept, \
              (folder / "eval.txt").open("w", encoding="utf-8") as apart:  # fmt: skip
             for document in _documents(corpus):
                 number += 1
-                held += number % every == 0
-                (kept if number % every else apart).write(document + "\n")
+                is_held = int(number * share) > held
+                held += is_held
+                (apart if is_held else kept).write(document + "\n")
+        if corpus.skipped:
+            print(f"read {corpus.report()}", flush=True)
         if not held:
             raise DataError(
                 f"{', '.join(corpus.files)}: {number} documents, of which --eval_share {share} holds out none; give "

@@ -211,6 +211,8 @@ def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
         "held_out_tokens": int(held_out.piece_lengths.sum(dtype=np.int64)),
         "unknown_share": store.facts["unknown"] / store.facts["tokens"],
         "words": store.facts["words"],
+        # Tokens that were made before this was noted do not say it.
+        "skipped": list(dict.fromkeys(s.facts["files"] for s in (store, eval_store) if s.facts.get("skipped"))),
     }
     return MlmData(train, held_out, content, facts)
 
@@ -225,6 +227,7 @@ def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLangua
         f"{facts['documents']:,} documents, {facts['tokens']:,} tokens in {facts['sequences']:,} sequences, "
         f"{full:.0%} full; held out: {facts['held_out_documents']:,} documents, {facts['held_out_tokens']:,} tokens",
         f"{parameters:,} parameters, {layers:,} of them in {network.config.num_hidden_layers} layers",
+        *(f"read {report}" for report in facts["skipped"]),
     ]
     if facts["unknown_share"] > _MOST_UNKNOWN:
         lines.append(f"warning: {facts['unknown_share']:.1%} of the tokens are unknown to the tokenizer: is it theirs?")

@@ -106,6 +106,7 @@ def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStar
         raise DataError(f"{', '.join(corpus.files)}: not one token is in it; is it text?")
     facts = {
         "files": corpus.report(),
+        "skipped": corpus.skipped,
         "documents": documents,
         "tokens": total,
         "unknown": unknown,

@@ -137,6 +137,16 @@ def test_documents_are_held_out_where_no_file_is_named(data: Path, call: Call, t
     assert re.search(r"^48 documents, .*; held out: 12 documents, ", printed, re.M)
 
 
+def test_lines_that_are_left_out_are_said_with_their_reasons(data: Path, call: Call, tmp_path: Path) -> None:
+    (data / "damaged.txt").write_bytes((data / "corpus.txt").read_bytes() + b"\xff\n")
+    more = ["--max_steps", 1, "--skip_bad_rows", "--cache_dir", tmp_path / "tokens"]
+    for run in ("a", "b"):  # the second finds the tokens of the first
+        status, printed, errors = call(train_mlm.main, *typed(tmp_path / run, *more, train_files="damaged.txt"))
+        assert status == 0, errors
+        assert re.search(r"^read 60 documents; skipped 1 lines \(damaged\.txt, line 61: byte 0xff", printed, re.M)
+        assert printed.count("skipped") == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import DataError, UsageError
-from pretraining import scaling_law
+from pretraining import ladder, scaling_law
+from pretraining.corpus import Corpus
 from pretraining.ladder import Budget, Cost, Rung, ScalingLawOptions, Size, plan_ladder, refuse_repeats
 from pretraining.mlm_options import TrainMlmOptions
 from pretraining.power_law import (
@@ -296,6 +297,19 @@ def test_the_seed_draws_the_runs_of_both_intervals(tmp_path: Path, monkeypatch: 
 def test_options_that_cannot_work(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         ScalingLawOptions(train_files=("corpus.txt",), **changes)
+
+
+@unit
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.4, 0.5])
+def test_as_many_documents_are_held_out_as_asked_for(
+    share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"document {number}" for number in range(200)]
+    (tmp_path / "text.txt").write_bytes("\n".join(lines).encode() + b"\n\xff\n")
+    ladder._hold_out(Corpus([str(tmp_path / "text.txt")], skip_bad_rows=True), share, tmp_path / "out")
+    kept, held = ((tmp_path / "out" / name).read_text("utf-8").splitlines() for name in ("train.txt", "eval.txt"))
+    assert abs(len(held) - 200 * share) <= 1 and sorted(kept + held) == sorted(lines)
+    assert "read 200 documents; skipped 1 lines (" in capsys.readouterr().out
 
 
 @unit

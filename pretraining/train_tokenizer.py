@@ -5,13 +5,17 @@ paddle-ranker train-tokenizer --train 'texts/*.txt' --output tokenizer
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from paddle_ranker.encoding.tokenizers.folder import ROLES, VOCABULARY_FILE
 from paddle_ranker.encoding.vocabulary import SPECIAL_TOKENS, train_wordpiece_vocabulary, write_new_tokenizer
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.storage.atomic import make_folder
+from paddle_ranker.storage.atomic import UNFINISHED, make_folder
+from paddle_ranker.storage.streams import naming_the_file
 from pretraining.corpus import DOCUMENTS_HELP, Corpus
 
 
@@ -50,7 +54,12 @@ def train_tokenizer(options: TrainTokenizerOptions) -> None:
     tokens = train_wordpiece_vocabulary(
         (text for _, text in corpus), options.vocab_size, options.lowercase, options.special_tokens
     )
-    write_new_tokenizer(folder, tokens, lowercase=options.lowercase)
+    unfinished = tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{os.getpid()}-", dir=folder)
+    with naming_the_file(folder / VOCABULARY_FILE), unfinished as made:
+        write_new_tokenizer(Path(made), tokens, lowercase=options.lowercase)
+        # The vocabulary last: where it is, the other files are.
+        for path in sorted(Path(made).iterdir(), key=lambda path: path.name == VOCABULARY_FILE):
+            path.replace(folder / path.name)
     print(f"{corpus.report()} -> {folder / VOCABULARY_FILE}: {len(tokens):,} word pieces")
 
 

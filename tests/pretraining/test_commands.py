@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from cross_encoder import train_ce
 from ernie_matching import train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.commands.convert import ConvertOptions, convert
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.training.curve import read_metrics
@@ -314,6 +316,26 @@ def test_a_tokenizer_is_trained_and_used(data: Path, call: Call, tmp_path: Path)
     assert status == 1 and "is there already" in errors
     status, printed, errors = call(train_mlm.main, *typed(tmp_path / "a", "--tokenizer", made, "--max_steps", 1))
     assert status == 0, errors
+
+
+def _fail(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_tokenizer_that_could_not_be_written_whole_is_none(
+    data: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--files", "corpus.txt", "--vocab_size", 40, "--output_dir", tmp_path / "made"]
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenizerFiles, "write", _fail)
+        status, _, errors = call(train_tokenizer.main, *arguments)
+    assert (
+        status == 1
+        and f"disk of {tmp_path / 'made' / 'vocab.txt'}" in errors
+        and not list((tmp_path / "made").iterdir())
+    )
+    assert call(train_tokenizer.main, *arguments)[0] == 0
+    assert len(list((tmp_path / "made").iterdir())) == 3
 
 
 @pytest.mark.parametrize(

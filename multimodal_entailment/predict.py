@@ -8,12 +8,14 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multimodal_entailment.data import PostPair, read_posts
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import PredictEntailmentOptions
 from paddle_ranker import runtime
+from paddle_ranker.errors import UsageError
 from paddle_ranker.options import json_text, main_of
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
@@ -71,8 +73,7 @@ def _as_json(names: list[str], rows: list[list[Any]]) -> str:
 def given_pairs(options: PredictEntailmentOptions, info: EntailmentInfo) -> list[PostPair]:
     """Return the pairs of the file, or the single pair of the command line."""
     if options.input_file is None:
-        texts = options.text_1 or "", options.text_2 or ""
-        return [PostPair("1", texts[0], options.image_1, "2", texts[1], options.image_2, None, 1)]
+        return [_typed_pair(options, info)]
     return read_posts(
         options.input_file,
         options.image_folder,
@@ -80,6 +81,20 @@ def given_pairs(options: PredictEntailmentOptions, info: EntailmentInfo) -> list
         skip_bad_rows=options.skip_bad_rows,
         images=info.vision is not None,
     )
+
+
+def _typed_pair(options: PredictEntailmentOptions, info: EntailmentInfo) -> PostPair:
+    """Return the pair of the command line; raises `UsageError` if nothing of a post is given, as in files."""
+    folder, texts = Path(options.image_folder or ""), (options.text_1 or "", options.text_2 or "")
+    images = [
+        None if not image or info.vision is None else str(folder / image)
+        for image in (options.image_1, options.image_2)
+    ]
+    for number, (text, image) in enumerate(zip(texts, images), 1):
+        if not text.strip() and image is None:
+            wanted = f"--text_{number}" + (f", --image_{number} or both" if info.vision is not None else "")
+            raise UsageError(f"there is nothing of post {number} to look at: give {wanted}")
+    return PostPair("1", texts[0], images[0], "2", texts[1], images[1], None, 1)
 
 
 main = main_of(predict, PredictEntailmentOptions, __doc__)

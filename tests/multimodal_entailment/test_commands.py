@@ -112,6 +112,18 @@ def test_predict_one_pair_and_what_it_hangs_on(call: Call) -> None:
         assert float(row[f"without_{part}"]) == pytest.approx(fall, abs=3e-6)
 
 
+def test_a_typed_pair_has_two_posts_and_its_images_start_from_the_folder(call: Call, data: Path) -> None:
+    (data / "pictures").mkdir()
+    (data / "pictures" / "other.png").write_bytes((data / "r.png").read_bytes())
+    status, printed, errors = call(
+        predict.main, "--model run/best --text_1 a --image_1 other.png --text_2 z --image_folder pictures"
+    )
+    assert status == 0, errors
+    assert printed == call(predict.main, "--model run/best --text_1 a --image_1 r.png --text_2 z")[1]
+    status, _, errors = call(predict.main, "--model run/best --text_1 a --image_1 r.png")
+    assert status == 2 and "nothing of post 2 to look at: give --text_2, --image_2 or both" in errors
+
+
 def test_predict_refuses(call: Call, data: Path) -> None:
     assert call(predict.main, "--model run/best")[0] == 2
     assert call(predict.main, "--model run/best --input_file posts.csv --text_1 a")[0] == 2

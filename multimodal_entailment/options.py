@@ -106,6 +106,15 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
             for name, value in (("fusion", self.fusion != "concat"), ("modality_dropout", self.modality_dropout > 0)):
                 if value:
                     raise UsageError(f"--{name} needs texts and images: leave it out, or take --modalities both")
+        for name, wanted, value in (
+            ("freeze_text", "texts", self.freeze_text),
+            ("freeze_vision", "images", self.freeze_vision),
+            ("vision_weights", "images", self.vision_weights is not None),
+        ):
+            if value and self.modalities not in ("both", wanted.rstrip("s")):
+                raise UsageError(f"--{name} needs {wanted}: leave it out, or take --modalities both")
+        if self.focal_gamma != 2.0 and self.loss != "focal":
+            raise UsageError(f"--focal_gamma {self.focal_gamma:g} is of another loss: add --loss focal or leave it out")
 
     @property
     def gamma(self) -> float:

@@ -157,6 +157,10 @@ def test_what_cannot_be_trained_is_refused(data: Path, tmp_path: Path) -> None:
         ({"model_name_or_path": None}, "--model is needed for texts"),
         ({"modalities": "text", "fusion": "multihead"}, "--fusion needs texts and images"),
         ({"modalities": "image", "modality_dropout": 0.5}, "--modality_dropout needs texts and images"),
+        ({"modalities": "image", "freeze_text": True}, "--freeze_text needs texts"),
+        ({"modalities": "text", "freeze_vision": True}, "--freeze_vision needs images"),
+        ({"modalities": "text", "vision_weights": "download"}, "--vision_weights needs images"),
+        ({"focal_gamma": 5.0}, "--focal_gamma 5 is of another loss: add --loss focal"),
         ({"class_weights": "1,2"}, "--class_weights 1,2"),
         ({"vision_encoder": "smal"}, "small"),
     ):

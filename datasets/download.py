@@ -117,6 +117,12 @@ def download(name: str, options: DownloadOptions) -> None:
     record = _read_record(folder)
     files: dict[str, int] = record.get(name, {}).get("files", {})
     if not options.force and _is_there(folder, files):
+        held = record[name].get("sha256")
+        if options.sha256 and held != options.sha256.lower():
+            raise DataError(
+                f"{folder}: {name} is there, of an archive with sha256 {held}, expected {options.sha256.lower()}; "
+                "download it again with --force"
+            )
         print(f"{folder}: {name} is there")
         return
     for place in published.folders.values():

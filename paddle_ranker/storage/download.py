@@ -19,6 +19,7 @@ from urllib3.util.retry import Retry
 
 from paddle_ranker.errors import DataError, RankerError, quoted
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.streams import naming_the_file
 
 _CONNECT_SECONDS, _READ_SECONDS = 5, 20
 # Bytes; small, because a block that is incomplete when the connection breaks is lost.
@@ -98,6 +99,7 @@ def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int
         with new_file(about) as stream:
             json.dump({"url": url, "validator": strong}, stream)
         with (
+            naming_the_file(part),
             part.open("ab" if resumed else "wb") as stream,
             tqdm(
                 total=total, initial=held if resumed else 0, unit="B", unit_scale=True, desc=part.stem, leave=False
@@ -144,7 +146,7 @@ def unpack(archive: Path, target: Path) -> None:
                 path = target / entry.filename
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # zipfile stops at the stated size and raises where the CRC differs.
-                with source.open(entry) as packed, path.open("xb") as unpacked:
+                with naming_the_file(path), source.open(entry) as packed, path.open("xb") as unpacked:
                     shutil.copyfileobj(packed, unpacked, _BLOCK)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, FileExistsError) as error:
         raise DataError(f"{archive}: not a sound zip archive ({error}); download it again") from error

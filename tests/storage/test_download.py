@@ -175,6 +175,18 @@ def test_a_part_that_is_whole_already_is_fetched_again(server: _Server, tmp_path
     assert server.ranges == [f"bytes={len(body)}-", ""]
 
 
+@pytest.mark.parametrize(("blocks", "name"), [(32, f"{SET}.zip.part"), (80, f".{SET}.unpacked/data/train.csv")])
+def test_a_disk_that_is_full_is_that_of_the_file(server: _Server, tmp_path: Path, blocks: int, name: str) -> None:
+    text = "".join(hashlib.sha256(b"%d" % number).hexdigest() for number in range(1600))  # half of it when packed
+    server.content[ARCHIVE] = make_zip({"data/train.csv": text}, zipfile.ZIP_DEFLATED)
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+    typed = ["datasets/download.py", "--dataset", SET, "--base_url", base, "--output", str(tmp_path)]
+    limited = ["bash", "-c", f'ulimit -f {blocks}; exec "$@"', "-", sys.executable, *typed]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(limited, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and f"error: {tmp_path / name}: larger than files may be here" in done.stderr
+
+
 def test_checksums(server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     true = hashlib.sha256(server.content[ARCHIVE]).hexdigest()
     assert run(server, tmp_path, "--sha256", "0" * 64) == 1
@@ -182,6 +194,9 @@ def test_checksums(server: _Server, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert true in message and "0" * 64 in message
     assert names(tmp_path) == []
     assert run(server, tmp_path, "--sha256", true.upper()) == 0
+    # What is there already is held to it, too.
+    assert run(server, tmp_path, "--sha256", true) == 0 and run(server, tmp_path, "--sha256", "0" * 64) == 1
+    assert f"sha256 {true}, expected {'0' * 64}" in one_error(capsys)
     # The first download's checksum is what a later one is held to.
     server.content[ARCHIVE] = make_zip({"data/test.csv": "new"})
     assert run(server, tmp_path, "--force") == 1

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.options.files import paths_of
@@ -108,7 +109,10 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
     from paddle_ranker.storage.atomic import new_folder
 
     characters = common_characters() if options.characters == "gb2312" else ""
-    vocabulary = train_wordpiece_vocabulary(_texts(files), options.vocab_size, characters=characters)
+    skips = Skips(True, name_files=True)
+    vocabulary = train_wordpiece_vocabulary(_texts(files, skips), options.vocab_size, characters=characters)
+    if skips.count:
+        print(f"the corpus: {skips.report()}", file=sys.stderr)
     config = EncoderConfig.small(
         len(vocabulary),
         layers=options.num_hidden_layers,
@@ -125,21 +129,33 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
         write_config(temporary, config)
         if options.pretrain_steps:
             with contextlib.redirect_stdout(sys.stderr):  # standard output is for the folder's name
-                arrays = PRETRAINING["mlm"](_texts(files), config, temporary, options.pretrain_steps, options.seed)
+                arrays = PRETRAINING["mlm"](
+                    _texts(files, Skips(True)), config, temporary, options.pretrain_steps, options.seed
+                )
         else:
             arrays = Encoder(config).state_dict()
         save_arrays(arrays, temporary / PARAMETERS_FILE)
 
 
-def _texts(files: Sequence[Path]) -> Iterator[str]:
-    """Yield every text of every column: a vocabulary can be learned from any data file."""
+def _texts(files: Sequence[Path], skips: Skips) -> Iterator[str]:
+    """Yield every text of every column: a vocabulary can be learned from any data file.
+
+    Rows that cannot be read are counted in `skips`; raises `DataError` for a file that has more of them than others.
+    """
     from paddle_ranker.data.formats import BadRow, read_rows
+    from paddle_ranker.data.text import EMPTY_LINE
 
     for path in files:
-        for _, row in read_rows(str(path)):
+        before, read = skips.count, 0
+        for number, row in read_rows(str(path)):
             if not isinstance(row, BadRow):
+                read += 1
                 cells = row.values() if isinstance(row, dict) else row
                 yield from (cell for cell in cells if isinstance(cell, str))
+            elif row != EMPTY_LINE:
+                skips.add(str(path), number, row.reason)
+        if skips.count - before > read:
+            raise DataError(f"{path}: most rows of the corpus cannot be read: {skips.report()}")
 
 
 def run(options: StarterOptions) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.starter import StarterOptions, make_starter
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.load_options import LoadOptions
@@ -92,6 +92,18 @@ def test_pretraining_reads_the_texts_and_keeps_the_shape(
     ]
     # not the same folder in the cache
     assert make_starter(dataclasses.replace(options, pretrain_steps=1)) != drawn
+
+
+def test_rows_that_cannot_be_read_are_counted_and_most_of_a_file_is_too_many(
+    options: StarterOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = Path(options.corpus)
+    corpus.write_bytes(corpus.read_bytes() + b"\n\xff\n")
+    make_starter(options)
+    assert f"the corpus: skipped 1 ({corpus}, line 23: byte 0xff" in capsys.readouterr().err
+    corpus.write_bytes(b"query\ttitle\n" + "深度学习\t水稻病害诊断\n".encode("gbk") * 20)
+    with pytest.raises(DataError, match=r"most rows of the corpus cannot be read: skipped 20 \(.*iconv -f GB18030"):
+        make_starter(options)
 
 
 def test_common_characters_are_known_though_no_text_holds_them(options: StarterOptions) -> None:

@@ -320,6 +320,29 @@ def test_a_failure_in_the_middle_leaves_the_old_files(
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_a_disk_that_is_full_is_that_of_the_folder(tmp_path: Path) -> None:
+    typed = [sys.executable, "datasets/make_demo.py", "--output", str(tmp_path / "demo")]
+    limited = ["bash", "-c", 'ulimit -f 100; exec "$@"', "-", *typed]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(limited, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and f"error: {tmp_path / 'demo'}: larger than files may be here" in done.stderr
+    assert not [path for path in (tmp_path / "demo").rglob("*") if path.is_file()]
+
+
+def test_runs_at_the_same_time_all_end_well(tmp_path: Path) -> None:
+    """Scripts that were started together wait for one set-up, and then want the demo data at once."""
+    command = [sys.executable, "datasets/make_demo.py", "--output", str(tmp_path), *SMALL.split(), "--if_missing"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    runs = [
+        subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    for run in runs:
+        _, errors = run.communicate(timeout=60)
+        assert run.returncode == 0, errors
+    assert {path.name for path in tmp_path.iterdir()} == {MANIFEST, *(name.split("/")[0] for name in HEADERS)}
+    assert script.main(["--output_dir", str(tmp_path), *SMALL.split()]) == 0  # nothing there is anybody else's
+
+
 @pytest.mark.parametrize("renames", [1, 3, 8])
 def test_a_run_killed_while_it_renames_is_mended_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int

@@ -18,6 +18,8 @@ from tqdm import tqdm
 from paddle_ranker.data.demo.dice import Dice
 from paddle_ranker.data.demo.scenes import Group, groups, triples
 from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.storage.atomic import locked
+from paddle_ranker.storage.streams import naming_the_file
 
 # Increase it with every change that alters a byte of the output.
 GENERATOR_VERSION = 1
@@ -180,6 +182,23 @@ def write_demo(folder: Path, seed: int, size: int, queries: int, names: Sequence
         raise RankerError(
             f"{folder}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; lower --size"
         )
+    with naming_the_file(folder), _alone(folder):
+        return _write_all(folder, (seed, size, queries), names)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for whoever writes demo data there: scripts that were started together want it at the same time."""
+    path = folder / f"{MANIFEST}.lock"
+    with locked(path, wait=True):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _write_all(folder: Path, drawn: tuple[int, int, int], names: Sequence[str]) -> Manifest:
+    seed, size, queries = drawn
     files: Optional[_Files] = None
     try:
         files = _Files(folder, names)

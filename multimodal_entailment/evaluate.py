@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,13 +55,21 @@ def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> 
     """
     looks = info.vision is not None
     pairs = read_posts(options.test_file, options.image_folder, skip_bad_rows=options.skip_bad_rows, images=looks)
-    if options.part == "all":
-        return pairs
     from paddle_ranker.storage.digest import content_digest
 
     training = info.training
     content = training.get("content", {})
-    if content.get("train_file") != content_digest(options.test_file) or "validation_file" in content:
+    is_trained_on = content.get("train_file") == content_digest(options.test_file)
+    is_split = is_trained_on and "validation_file" not in content
+    if options.part == "all":
+        if is_trained_on:
+            print(
+                f"warning: {options.test_file} is what this model was trained on: measures of these pairs say nothing "
+                f"about new ones{'; --part test has those that were kept from it' if is_split else ''}",
+                file=sys.stderr,
+            )
+        return pairs
+    if not is_split:
         raise DataError(
             f"{options.test_file}: is not the file that this model's training split; --part {options.part} needs that "
             "one, as it was"

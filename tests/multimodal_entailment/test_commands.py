@@ -44,7 +44,8 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 def test_evaluate_the_rows_kept_for_it(call: Call, data: Path) -> None:
-    status, printed, _ = call(evaluate.main, "--model run/best --test_file posts.csv --part test --format json")
+    status, printed, errors = call(evaluate.main, "--model run/best --test_file posts.csv --part test --format json")
+    assert "warning" not in errors
     found = json.loads(printed)
     assert status == 0 and found["pairs"] == 24 and found["labels"] == list(LABELS)
     accuracy = found["figures"]["accuracy"]
@@ -59,7 +60,8 @@ def test_evaluate_the_rows_kept_for_it(call: Call, data: Path) -> None:
 
 
 def test_evaluate_prints_and_draws(call: Call, data: Path) -> None:
-    status, printed, _ = call(evaluate.main, "--model run/best --test_file posts.csv --confusion_plot matrix.png")
+    status, printed, errors = call(evaluate.main, "--model run/best --test_file posts.csv --confusion_plot matrix.png")
+    assert "warning: posts.csv is what this model was trained on" in errors and "--part test has" in errors
     assert status == 0 and (data / "matrix.png").read_bytes().startswith(b"\x89PNG")
     lines = printed.splitlines()
     assert lines[0].startswith("accuracy: 0.") and "[" in lines[0] and lines[1].startswith("macro_f1: ")

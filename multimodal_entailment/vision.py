@@ -142,7 +142,8 @@ def _fetch(name: str) -> Path:
             except RankerError as error:
                 raise CheckpointError(
                     f"the parameters of {name} are not on this machine and could not be fetched ({error}): give a "
-                    "local .pdparams file, or convert PyTorch's: python -m multimodal_entailment.convert_image_weights"
+                    "local .pdparams file, or convert PyTorch's: paddle-ranker convert-image-weights SOURCE "
+                    f"TARGET.pdparams --vision_encoder {name}"
                 ) from error
             if hashlib.md5(part.read_bytes()).hexdigest() != expected:
                 forget(part)

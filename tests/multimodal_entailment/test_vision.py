@@ -152,7 +152,8 @@ def test_download(encoders: dict[str, VisionEncoder], tmp_path: Path, monkeypatc
         raise RankerError(f"{address}: out of reach")
 
     monkeypatch.setattr(download, "fetch", fail)
-    with pytest.raises(CheckpointError, match=r"resnet18 are not on this machine and .*out of reach.*convert_image"):
+    remedy = "convert-image-weights .*--vision_encoder resnet18"
+    with pytest.raises(CheckpointError, match=rf"resnet18 are not on this machine and .*out of reach.*{remedy}"):
         make_vision_encoder("resnet18", "download")
     monkeypatch.setattr(download, "fetch", fetch)
     with pytest.raises(CheckpointError, match="damaged on its way"):

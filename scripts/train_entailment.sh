@@ -23,8 +23,10 @@ if ! has_any "$START_NAMES" "$@"; then
 fi
 has_any "--test --validation_file" "$@" || demo+=(--validation_file "$posts/validation.csv")
 has_any "$OUTPUT_NAMES" "$@" || demo+=(--save_dir "$folder")
-fusion=()  # only where there are two to fuse
-if [ "$(option_value --modalities --modalities both "$@")" = both ]; then fusion=(--fusion dot_attention); fi
+modalities="$(option_value --modalities --modalities both "$@")"
+fusion=() explain=' --explain'
+if [ "$modalities" = both ]; then fusion=(--fusion dot_attention); fi # only where there are two to fuse
+if [ "$modalities" = text ]; then explain=''; fi # which takes away texts and images by turns
 # The arguments come last: they win over the demo's.
 run_python "$ROOT/multimodal_entailment/train.py" --train_file "$posts/train.csv" \
     ${demo[@]+"${demo[@]}"} --max_seq_length 64 \
@@ -38,6 +40,6 @@ say "On posts whose scenes and phrasings were in no training pair (what is possi
 run_single "$ROOT/multimodal_entailment/evaluate.py" --model "$best" --test_file "$posts/test.csv" --device "$used"
 say ""
 say "Next:"
-say "  python multimodal_entailment/predict.py --model '$best' --input_file '$posts/test.csv' --explain --device $used"
+say "  python multimodal_entailment/predict.py --model '$best' --input_file '$posts/test.csv'$explain --device $used"
 say "  python multimodal_entailment/export_model.py --model '$best' --output_dir output_entailment"
 say "  bash scripts/train_entailment.sh --train_file YOUR_FILE --model_name_or_path YOUR_ENCODER --save_dir YOUR_FOLDER"

@@ -91,5 +91,8 @@ def test_the_script_without_arguments(checkout: Path) -> None:
     assert (best / "entailment.json").is_file() and (checkout / "datasets" / "entailment" / "truth.json").is_file()
     shown = done.stdout.split("were in no training pair")[1]
     assert "accuracy: 0." in shown and "200 pairs of posts" in shown and str(best) in shown
+    texts = ("--max_steps", "2", "--modalities", "text", "--save_dir", str(checkout / "texts"))
+    alone = script(checkout, "train_entailment.sh", *texts, python=str(python))
+    assert alone.returncode == 0 and "--explain" in shown and "--explain" not in alone.stdout  # it is refused there
     again = script(checkout, "train_entailment.sh", "--train_file", "nowhere.csv", "--modalities", "image")
     assert again.returncode == 1 and "nowhere.csv" in again.stderr

@@ -82,10 +82,21 @@ ensure_export() {
     if [ "$1" = cross_encoder ]; then script=export_model_ce; fi
     describe "$1"
     if [ -e "$folder/ranker.json" ]; then
-        is_left_by_the_other_stack "$folder" "$3" || return 0
+        if ! is_left_by_the_other_stack "$folder" "$3"; then
+            note_if_older "$folder" "bash scripts/$script.sh"
+            return 0
+        fi
         say "$folder: the other stack has exported the demo's ranker, which this one cannot $3: exporting it again"
     fi
     bash "$ROOT/scripts/$script.sh"
+}
+
+# Say of an export that is used as it is that the demo's ranker, as `describe` has it, was trained after it.
+# `note_if_older FOLDER COMMANDS`
+note_if_older() {
+    if [ "$DEMO_RANKER/best/ranker.json" -nt "$1/ranker.json" ]; then
+        complain "note: $1 is older than the demo's ranker, $DEMO_RANKER/best, which this exports: $2"
+    fi
 }
 
 # Whether an export of the demo's ranker, as `describe` has it, is in the format of the other stack's Paddle: Paddle 3

@@ -18,6 +18,8 @@ if ! wants_help "$@" && ! has_option --model "$@"; then
     describe pairwise
     if [ ! -e "$ROOT/serving_server/ranker.json" ] || is_left_by_the_other_stack "$ROOT/serving_server" run; then
         bash "$ROOT/scripts/export_to_serving.sh" >&2
+    else
+        note_if_older "$ROOT/serving_server" "bash scripts/export_model.sh && bash scripts/export_to_serving.sh"
     fi
     cd "$ROOT" # the launcher puts the model's path into commands of the shell as it is; this one is a plain word
     options+=(--model serving_server)

@@ -323,6 +323,26 @@ def test_the_scripts_know_every_name_of_an_option(checkout: Checkout, call: str,
     assert done.stdout.strip().endswith(expected) and done.returncode == 0, done.stderr
 
 
+def test_an_export_from_before_the_last_training_is_used_with_a_word(checkout: Checkout) -> None:
+    python = script(checkout.root.parent / "own python", "#!/bin/sh\nexit 1\n")  # of this stack, whatever is asked
+    shutil.copy(REPOSITORY / "scripts" / "demo.sh", checkout.root / "scripts" / "demo.sh")
+    exported, trained = checkout.root / "output", checkout.root / "checkpoint" / "pairwise" / "best"
+    for seconds, folder in enumerate((exported, trained), 1_000_000_000):
+        script(folder / "ranker.json", "{}")
+        os.utime(folder / "ranker.json", (seconds, seconds))
+
+    def said() -> str:
+        call = f". '{checkout.root}/scripts/demo.sh'; PYTHON='{python}'; ensure_export pairwise '' run"
+        command = ["bash", "-c", call]
+        done = subprocess.run(command, env=checkout.environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "")
+        return done.stderr
+
+    assert said().startswith(f"note: {exported} is older than the demo's ranker, {trained}, which this exports: bash ")
+    (exported / "ranker.json").touch()
+    assert said() == ""
+
+
 def test_a_shell_that_searches_for_folders_and_a_python_beside_it_do_not_matter(checkout: Checkout) -> None:
     """`cd` prints where it went where CDPATH is exported; start_server.sh and test.sh leave the user's folder."""
     script(checkout.root.parent / "own python", '#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')

@@ -84,6 +84,10 @@ class EntailmentInfo:
                 raise CheckpointError(f"{path}: a newer version of the toolkit wrote this: update the toolkit")
             if tuple(values["labels"]) != LABELS:
                 raise CheckpointError(f"{path}: has the labels {listed(values['labels'])}, not {', '.join(LABELS)}")
+            for name, kind in (("max_seq_length", int), ("image_size", int), ("vision", str), ("export", dict)):
+                value = values.get(name)
+                if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+                    raise ValueError(f"{name} is {brief(str(value))}")
             if values.get("export"):
                 values["export"].setdefault("files", {})  # which older versions did not note
             values.update(shape=Shape(**values["shape"]), labels=LABELS)

@@ -148,6 +148,10 @@ def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
         ({"format_version": 99}, "newer version"),
         ({"labels": ["A", "B", "C"]}, "has the labels A, B, C"),
         ({"shape": {"fusion": "concat", "odd": 1}}, "damaged"),
+        ({"max_seq_length": "24"}, "damaged .*max_seq_length is 24"),
+        ({"image_size": True}, "damaged .*image_size is True"),
+        ({"vision": ["small"]}, "damaged .*vision is "),
+        ({"export": "x"}, "damaged .*export is x"),
         ({"vision": None, "max_seq_length": None}, "neither texts nor images"),
     ):
         (folder / INFO_FILE).write_text(json.dumps({**values, **changes}))

@@ -8,14 +8,13 @@ from typing import Any, Optional
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.encoder import Encoder, activation_named
 from paddle_ranker.model.encoders import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.masked_lm import HEAD, masked_lm_head
 from paddle_ranker.model.parameters import set_parameters
@@ -32,7 +31,7 @@ class _Predictions(nn.Layer):
         size = config.hidden_size
         draw = paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, config.initializer_range))
         self.transform = nn.Linear(size, size, weight_attr=draw)
-        self.activation = getattr(F, config.hidden_act)
+        self.activation = activation_named(config.hidden_act)
         self.layer_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
         self.decoder_bias = self.create_parameter([config.vocab_size], is_bias=True)
 

@@ -20,6 +20,7 @@ def _gelu(x: Array) -> Array:
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": _gelu,
+    "gelu_new": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
     "relu": lambda x: np.maximum(x, 0),
     "silu": lambda x: x * expit(x),
     "tanh": np.tanh,
@@ -107,7 +108,8 @@ class NumpyBert:
         head = {
             name[len("cls.predictions.") :]: array for name, array in self.weights.items() if name.startswith("cls.")
         }
-        x = _gelu(x @ head["transform.dense.weight"].T + head["transform.dense.bias"])
+        active = _ACTIVATIONS[self.config["hidden_act"]]
+        x = active(x @ head["transform.dense.weight"].T + head["transform.dense.bias"])
         x = self._normal(x, head["transform.LayerNorm.weight"], head["transform.LayerNorm.bias"])
         return np.asarray(x @ self.inner["embeddings.word_embeddings.weight"].T + head["bias"])
 

@@ -15,6 +15,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.attention import Attention
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout, Masks
@@ -23,8 +24,16 @@ MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding cha
 
 
 def activation_named(name: str) -> Callable[[Tensor], Tensor]:
-    """Return an activation: one of Paddle's, or `gelu_new`, which approximates `gelu` by tanh."""
-    return _gelu_new if name == "gelu_new" else getattr(F, name)
+    """Return an activation: one of Paddle's, or `gelu_new`, which approximates `gelu` by tanh.
+
+    Raises `CheckpointError` if there is none of that name.
+    """
+    found: Optional[Callable[[Tensor], Tensor]] = _gelu_new if name == "gelu_new" else getattr(F, str(name), None)
+    if found is None:
+        raise CheckpointError(
+            f"the activation {quoted(str(name))} is not done here; known are gelu, gelu_new, relu, silu"
+        )
+    return found
 
 
 def _gelu_new(x: Tensor) -> Tensor:

@@ -156,6 +156,7 @@ def test_lines_that_are_left_out_are_said_with_their_reasons(data: Path, call: C
         ({"train_files": "gbk.txt"}, r"gbk\.txt, line 1: byte 0xc9 at position 1 is not UTF-8; .*GB18030"),
         ({"config": "nanno"}, r"--config nanno: choose from nano, .* \(did you mean nano\?\)"),
         ({"config": "odd.json"}, r"odd\.json: not a usable configuration \(unknown layers\)"),
+        ({"config": "act.json"}, r"error: the activation 'mish_new' is not done here; known are gelu, gelu_new, relu"),
         ({"tokenizer": "nowhere"}, r"vocab\.txt is not there"),
         ({"init_from": "other"}, r"--tokenizer tokenizer is not the .* of other: it has 97 word pieces, other has 96"),
         ({"init_from": "short"}, r"short: the vocabulary has ids up to 96 but the model has 90 word embeddings"),
@@ -170,6 +171,7 @@ def test_bad_input_is_an_error_of_one_line(
 ) -> None:
     (data / "gbk.txt").write_bytes("深度".encode("gbk"))
     (data / "odd.json").write_text('{"layers": 3}', encoding="utf-8")
+    (data / "act.json").write_text(json.dumps({**SHAPE, "hidden_act": "mish_new"}), encoding="utf-8")
     if not (data / "other").exists():
         write_encoder(data / "other", vocab_size=len(VOCABULARY) - 1)
         (data / "other" / "vocab.txt").write_text("\n".join(VOCABULARY[:-1]) + "\n", encoding="utf-8")

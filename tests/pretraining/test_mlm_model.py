@@ -52,9 +52,9 @@ def logits_by_numpy(network: MaskedLanguageModel, ids: np.ndarray, places: np.nd
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("model_type", ["ernie", "bert"])
-def test_the_loss_is_the_one_worked_out_in_numpy(model_type: str) -> None:
-    network = make(model_type=model_type)
+@pytest.mark.parametrize("changes", [{"model_type": "ernie"}, {"model_type": "bert"}, {"hidden_act": "gelu_new"}])
+def test_the_loss_is_the_one_worked_out_in_numpy(changes: dict[str, Any]) -> None:
+    network = make(**changes)
     expected = logits_by_numpy(network, IDS, PLACES)
     np.testing.assert_allclose(network(IDS, PLACES).numpy(), expected, atol=2e-4)
 

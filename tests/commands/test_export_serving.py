@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -95,7 +96,9 @@ def test_the_commands_write_folders_that_need_nothing_else(
     shutil.copytree(exported[kind], "output")
     assert command.main(["--dirname", "output", "--fetch_alias_names", "predict"]) == 0
     said = capsys.readouterr().out
-    assert "largest difference 0.0e+00" in said and "there is no" not in said
+    # Not 0 on every processor: where the same parameters lie in memory can change a product's last bit.
+    difference = re.search(r"parity with output: largest difference (\S+) ", said)
+    assert difference is not None and float(difference[1]) <= 1e-6 and "there is no" not in said
     server, client = tmp_path / "serving_server", tmp_path / "serving_client"
     conf = {"serving_server_conf.prototxt", "serving_server_conf.stream.prototxt"}
     assert {path.name for path in server.iterdir()} == FILES | conf | {f"{prefix}.{FORMAT}", f"{prefix}.pdiparams"}

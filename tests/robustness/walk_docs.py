@@ -25,6 +25,7 @@ from typing import Optional
 
 from benchmarks.harness.report import format_table
 from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.scoring.engines.precisions import has_bf16
 from tests.checkout import IS_MODERN, copy_checkout
 from tests.conftest import REPOSITORY
 from tests.robustness.doc_blocks import Block, blocks, commands, missing
@@ -54,6 +55,8 @@ NOT_RUN = {
 LONG = {"bash scripts/": "trains for minutes: tests/scripts runs the scripts"}
 # What only the modern stack has: it writes ONNX files.
 MODERN = dict.fromkeys(("openvino", "quantize", '"onnx"'), "needs an ONNX file, which the modern stack writes")
+# What the pages show for processors that multiply bfloat16.
+BF16 = {} if has_bf16() else {"--precision bf16": "needs a processor that multiplies bfloat16"}
 # What is typed otherwise: for seconds instead of minutes, and since models of a few steps are hardly good.
 SHORTER = {
     "max_steps=1000": "max_steps=2",
@@ -118,7 +121,7 @@ class Walk:
     def _shell(self, block: Block) -> Iterator[Step]:
         for line, command, sample in commands(block):
             place = f"{block.page}:{line}"
-            reasons = {**NOT_RUN, **({} if self.long else LONG), **({} if IS_MODERN else MODERN)}
+            reasons = {**NOT_RUN, **BF16, **({} if self.long else LONG), **({} if IS_MODERN else MODERN)}
             reason = next((why for part, why in reasons.items() if is_kind(command, part)), None)
             if reason:
                 yield Step(place, command, reason)

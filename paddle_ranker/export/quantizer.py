@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 INSTALL = "python -m pip install onnx onnxruntime"
 _LEVELS = 255  # of uint8
-_FULL, _REDUCED = 127, 63  # largest weight, in 8 and in 7 bits
+_FULL, _REDUCED = 127, 64  # largest weight, in 8 and in 7 bits
 _SAMPLE = 2048  # rows of an activation on which a product's error is estimated
 
 

@@ -78,12 +78,17 @@ def make_network(seed: int = 1, match: bool = True, **changes: object) -> Ranker
 
 
 def write_ranker(
-    folder: Path, seed: int = 1, match: bool = True, max_seq_length: int = 32, kind: str = "pairwise"
+    folder: Path,
+    seed: int = 1,
+    match: bool = True,
+    max_seq_length: int = 32,
+    kind: str = "pairwise",
+    **changes: object,
 ) -> Path:
-    """Write a ranker folder with random parameters."""
+    """Write a ranker folder with random parameters; `changes` are those of the encoder's configuration."""
     write_tokenizer(folder)
     pair_encoder = PairEncoder.from_folder(folder, max_seq_length)
-    network = make_network(seed, match)
+    network = make_network(seed, match, **changes)
     assert network.never_match in (None, never_match_ids(pair_encoder))
     info = RankerInfo(kind=kind, max_seq_length=max_seq_length, match_embeddings=match)
     save_ranker(folder, network, pair_encoder, info)

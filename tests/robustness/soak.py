@@ -62,6 +62,10 @@ _CAPACITY_SECONDS, _CAPACITY_CLIENTS = 2.0, 8
 _SHARE = 0.5  # of the capacity found, below the limits
 _BELOW, _ABOVE = (1, 10), (50, 50)  # titles a request
 _FLOOD = 128  # clients: with 50 titles each, three times what may wait
+# Of the default model: the network takes longer than reading and writing do, so that what is too much waits for it, in
+# the queue, and not before the event loop, where nothing is refused.
+_SLOW = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
+         "initializer_range": 0.1, "max_seq_length": 64}  # fmt: skip
 _SAMPLES = 600
 _WARM_UP = 0.25  # of the time: caches fill, and the allocator finds its size
 _BLOCKS = 20  # means of neighbouring samples, which are too alike to count each
@@ -77,7 +81,7 @@ class SoakOptions(Options):
     growth: float = option(1.0, help="percent of its memory that the server may grow by in that time", minimum=0)
     attacks: bool = option(True, help="attack the server and reload its models beside the load below the limits")
     faults: str = option("all", help=f"comma-separated, from {', '.join(FAULTS)}; none: none")
-    model: Optional[str] = option(None, help="an exported ranker's folder (default: a tiny one with random weights)")
+    model: Optional[str] = option(None, help="an exported ranker's folder (default: a small one with random weights)")
     workers: int = option(1, help="processes of the server", minimum=1)
     threads: int = option(1, help="threads of each of them", minimum=1)
     seed: int = option(0, help="of texts and arrivals", minimum=0)
@@ -112,7 +116,7 @@ def run(options: SoakOptions) -> int:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = Path(options.model) if options.model else write_exported(folder)
+        model = Path(options.model) if options.model else write_exported(folder, **_SLOW)
         others = {"entailment_model": write_model(folder), "tower": write_tower(folder / "tower")}
         questions = make_questions(model, others["tower"], options.seed, _BELOW)
         with started("server", _command(options, model, others), folder, options.threads) as server:

@@ -20,7 +20,7 @@ from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import FUSIONS
-from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
+from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
@@ -95,12 +95,14 @@ class SearchRoutes:
         if asked.filter or asked.fields:
             await index.current(deadline)  # others may have added documents with more fields
         found = await self._pipeline.search(self._query(asked), deadline)
-        hits = await index.work.run(1, deadline, partial(hits_of, asked, found))
-        content = self._answer(asked, found, hits)
+        content, written = await index.work.run(1, deadline, partial(self._answered, asked, found))
         self._log(asked, found, content)
         state["pairs"], state["stages"] = len(found.logits), found.took
-        much = MUCH_BYTES + 1  # how much texts and fields are is not known
-        return answer(request, await apart(much, to_json, content), "application/json")
+        return answer(request, written, "application/json")
+
+    def _answered(self, asked: SearchRequest, found: SearchOutcome, caller: Caller) -> tuple[dict[str, Any], bytes]:
+        content = self._answer(asked, found, hits_of(asked, found, caller))
+        return content, to_json(content)
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""

@@ -123,7 +123,7 @@ class MilvusRows:
 
     def nearest(self, queries: Vectors, k: int) -> list[MilvusHits]:
         """Return what is found for each query."""
-        fields = ["text"] if self._texts else ["key"]
+        fields = ["key", "text"] if self._texts else ["key"]  # Milvus 2.3 gives the key where it is asked for
         found = self._call(
             lambda: self._client.search(
                 self._name, queries, limit=k, output_fields=fields, consistency_level="Strong", timeout=_SECONDS

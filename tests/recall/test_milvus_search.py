@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,20 +20,23 @@ pytestmark = [
     pytest.mark.unit,
     pytest.mark.skipif(importlib.util.find_spec("pymilvus") is None, reason="Milvus's client is on the modern stack"),
 ]
+REAL, NO_REAL = os.environ.get("PADDLE_RANKER_MILVUS", ""), "PADDLE_RANKER_MILVUS names no Milvus: docs/setup.md"
 
 
+@pytest.mark.parametrize("uri", ["rows.db", pytest.param(REAL, marks=pytest.mark.skipif(not REAL, reason=NO_REAL))])
 def test_rows_are_put_whole_found_again_and_refused_by_number(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    name = f"of_{uuid.uuid4().hex}"
     texts = [f"标题{number}\tb" for number in range(30)] + ["水" * 20_000]
     vectors = np.random.default_rng(3).normal(size=(31, 8)).astype(np.float32)
     Path("texts.csv").write_text("\n".join(texts) + "\n", encoding="utf-8")
     np.save("vectors.npy", vectors)
-    given = ["--data_path", "texts.csv", "--embedding_path", "vectors.npy", "--uri", "rows.db"]
+    given = ["--data_path", "texts.csv", "--embedding_path", "vectors.npy", "--uri", uri, "--collection", name]
     for _ in range(2):  # a second insertion replaces
         assert main([*given, "--insert", "--batch_size", "12"]) == 0
-        assert "31 rows in literature_search" in capsys.readouterr().out
+        assert f"31 rows in {name}" in capsys.readouterr().out
     assert main([*given, "--search", "--index", "30", "--top_k", "31"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     products = vectors @ vectors[30]
@@ -41,7 +46,7 @@ def test_rows_are_put_whole_found_again_and_refused_by_number(
 
     np.save("bad.npy", np.where(np.arange(31)[:, None] == 7, np.nan, vectors).astype(np.float32))
     Path("long.csv").write_text("\n".join([*texts[:3], "水" * 22_000, *texts[4:]]) + "\n", encoding="utf-8")
-    texts_file, vectors_file, uri = given[1::2]
+    texts_file, vectors_file, rest = given[1], given[3], given[6:]
     for data, embedding, address, more, says in (
         (texts_file, "bad.npy", uri, ["--insert"], "row 7: its vector"),
         ("long.csv", vectors_file, uri, ["--insert"], "line 4: 66,000 bytes"),
@@ -49,7 +54,7 @@ def test_rows_are_put_whole_found_again_and_refused_by_number(
         (texts_file, vectors_file, "http://127.0.0.1:1", ["--search"], "Milvus failed"),
         (texts_file, vectors_file, uri, [], "--insert or --search"),
     ):
-        assert main(["--data_path", data, "--embedding_path", embedding, "--uri", address, *more]) != 0
+        assert main(["--data_path", data, "--embedding_path", embedding, "--uri", address, *rest, *more]) != 0
         assert says in capsys.readouterr().err
 
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional, cast
@@ -33,8 +34,11 @@ SIZE = 8
 needs_milvus = pytest.mark.skipif(
     importlib.util.find_spec("pymilvus") is None, reason="Milvus's client is on the modern stack alone"
 )
+MILVUS = "PADDLE_RANKER_MILVUS"  # names the address of a real Milvus
+needs_real_milvus = pytest.mark.skipif(MILVUS not in os.environ, reason=f"{MILVUS} names no Milvus: docs/setup.md")
 KINDS = ["exact", "hnsw", "hnsw_sq8", "ivf_sq8", pytest.param("milvus", marks=needs_milvus),
-         pytest.param("served", marks=needs_milvus)]  # fmt: skip
+         pytest.param("served", marks=needs_milvus),
+         pytest.param("real", marks=[needs_milvus, needs_real_milvus])]  # fmt: skip
 ODD_IDS = ["a\tb", " ", "0", "00", "é" * 300, "水稻", "../x", "a\0b", "\n", "id with 'quotes\""]
 
 
@@ -74,16 +78,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Optional[str]]:
     """Return a kind of search, and Milvus's address where it is that; small segments get an index, too."""
     monkeypatch.setattr("paddle_ranker.retrieval.faiss_index.LEAST", 16)
-    uri = request.getfixturevalue("server") if request.param == "served" else "milvus.db"
-    return request.param, uri
+    addresses = {"served": lambda: request.getfixturevalue("server"), "real": lambda: os.environ[MILVUS]}
+    return request.param, addresses.get(request.param, lambda: "milvus.db")()
 
 
 def new_index(folder: Path, kind: tuple[str, Optional[str]] = ("exact", None), dtype: str = "float32") -> Collection:
     name, uri = kind
     if name in ("exact",):
         info = VectorsInfo("exact", SIZE, dtype)
-    elif name in ("milvus", "served"):
-        info = VectorsInfo("milvus", SIZE, dtype, uri=uri, collection=f"of_{folder.parent.name}".replace("-", "_"))
+    elif name in ("milvus", "served", "real"):
+        info = VectorsInfo("milvus", SIZE, dtype, uri=uri, collection=f"of_{uuid.uuid4().hex}")
     else:
         info = VectorsInfo("faiss", SIZE, dtype, name, hnsw_m=8, hnsw_ef=80)
     return Collection.create(folder, IndexInfo(WordsInfo("mixed"), info))

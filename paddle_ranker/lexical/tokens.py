@@ -45,6 +45,7 @@ STOP_WORDS = frozenset(
         *("will", "with"),
     )
 )
+_LONG = 64  # characters of a word
 _ENGLISH_SHARE = 0.05  # a collection with so many English texts is stemmed
 
 
@@ -96,7 +97,9 @@ def stems(text: str) -> list[str]:
     The stemmer is Snowball's for English. A text of stop words alone keeps them.
     """
     found = words_and_bigrams(text)
-    return [_stem(word) for word in ([word for word in found if word not in STOP_WORDS] or found)]
+    wanted = [word for word in found if word not in STOP_WORDS] or found
+    # A long word is hardly seen again, and the cache would hold it.
+    return [_stem(word) if len(word) <= _LONG else _stem.__wrapped__(word) for word in wanted]
 
 
 @lru_cache(maxsize=1 << 16)

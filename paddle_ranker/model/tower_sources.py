@@ -119,7 +119,10 @@ def _with_dense(checkpoint: Checkpoint, sentences: Sentences) -> Checkpoint:
     if sentences.pooler is not None:
         name = f"{ENCODER}pooler.dense"
         arrays[f"{name}.weight"], arrays[f"{name}.bias"] = sentences.pooler.arrays()
-    if sentences.output_layer is not None:
-        name = OUTPUT_LAYERS[0]
-        unnamed[f"{name}.weight"], unnamed[f"{name}.bias"] = sentences.output_layer.arrays()
+    if sentences.info.output_layer:
+        width, size, name = checkpoint.config.hidden_size, sentences.info.size, OUTPUT_LAYERS[0]
+        weight, bias = np.eye(width, dtype=np.float32), np.zeros(width, np.float32)
+        if sentences.output_layer is not None:
+            weight, bias = sentences.output_layer.arrays()
+        unnamed[f"{name}.weight"], unnamed[f"{name}.bias"] = weight[:, :size], bias[:size]
     return dataclasses.replace(checkpoint, arrays=arrays, unnamed=unnamed)

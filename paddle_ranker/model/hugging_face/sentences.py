@@ -70,7 +70,7 @@ class Sentences:
 
     pooler: the layer that takes the place of the encoder's pooler, where the first token's state goes through one and
         the family's pooler is no other
-    output_layer: the layer after that
+    output_layer: the layer after that; the vectors are the first numbers of what it makes, `info.size` of them
     lowers: whether texts are put in small letters before they are tokenized
     """
 
@@ -125,13 +125,17 @@ def read_sentences(folder: Path) -> Sentences:
             f"{folder / MODEL_FILE}: compares vectors by {quoted(similarity)}; {' and '.join(SIMILARITIES)} are done"
         )
     query, text = _prompts(settings)
+    full, cut = output.outputs if output else width, settings.get("truncate_dim")
+    size = cut if isinstance(cut, int) and 0 < cut < full else full
+    if size < full and similarity != "cosine" and kinds[-1] == "Normalize":
+        raise CheckpointError(f"{folder / MODEL_FILE}: compares by products, and cuts after Normalize")
     if (query or text) and _optional(modules[1][1] / "config.json").get("include_prompt") is False:
         raise CheckpointError(f"{modules[1][1]}: leaves prompts out of the pooling (include_prompt), not done here")
     info = TowerInfo(
         max_seq_length=_length(folder, encoder),
-        size=output.outputs if output else width,
+        size=size,
         pooling="pooler" if pooler else pooling,
-        output_layer=output is not None,
+        output_layer=output is not None or size < full,
         output_tanh=output is not None and output.tanh,
         normalize=kinds[-1] == "Normalize",
         similarity=similarity,

@@ -103,7 +103,7 @@ def products_of(stored: StoredVectors, rows: Integers, queries: Vectors) -> Vect
     at_once = max(1, _CELLS // max(1, rows.shape[1] * queries.shape[1]))
     for start in range(0, len(rows), at_once):
         some = slice(start, start + at_once)
-        vectors = stored.rows(rows[some].reshape(-1)).reshape(*rows[some].shape, -1)
+        vectors = stored.rows(rows[some].reshape(-1)).reshape(*rows[some].shape, queries.shape[1])
         np.einsum("qnj,qj->qn", vectors, queries[some], out=found[some])
     found[(rows == NOT_FOUND) | np.isnan(found)] = -np.inf
     return found

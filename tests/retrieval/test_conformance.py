@@ -103,7 +103,10 @@ def check(collection: Collection, kept: Sequence[Document], queries: Sequence[st
     """Compare what is found, with and without a filter, with what the kept documents hold."""
     vectors = vectors_of(queries)
     for where in (None, Filter.parse(["lang=zh", "year>=3"]), Filter.parse(["year in 1, 7"])):
-        allowed = [one for one in kept if where is None or where.matches(one.fields)]
+        allowed = [document for document in kept if where is None or where.matches(document.fields)]
+        # Of one alone, most segments hold no candidate.
+        for one, hits in zip(vectors, collection.search("vectors", vectors, 1, where, nprobe=nprobe)):
+            assert hits.ids == best_of(allowed, one, 1)
         for query, hits in zip(vectors, collection.search("vectors", vectors, 5, where, nprobe=nprobe)):
             assert hits.ids == best_of(allowed, query, 5)
             products = [float(np.dot(vector_of(collection.document(id).text), query)) for id in hits.ids]

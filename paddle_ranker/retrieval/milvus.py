@@ -37,6 +37,7 @@ _PENDING = "milvus.pending.npy"
 _SECONDS = 60.0  # for one call of a server
 # No pings: Milvus Lite's server takes them for an attack, and says so on standard error. Calls have their own time-out.
 _CHANNEL = {"grpc.keepalive_time_ms": (1 << 31) - 1}
+_NOT_LOADED = 101  # the code of the error where a collection must be loaded first
 _SHARE = 4  # a filter that leaves fewer than one of so many is searched exactly
 
 
@@ -80,7 +81,7 @@ class MilvusRows:
         self._client = self._call(lambda: pymilvus.MilvusClient(uri, timeout=_SECONDS, grpc_options=_CHANNEL))
         if not self._call(lambda: self._client.has_collection(name)):
             self._call(lambda: self._create(pymilvus, size, index))
-        else:  # Milvus Lite forgets with its process which collections are loaded
+        else:
             self._call(lambda: self._client.load_collection(name))
         fields = self._call(lambda: self._client.describe_collection(name))["fields"]
         sizes = [field["params"].get("dim") for field in fields if field["name"] == "vector"]
@@ -153,10 +154,14 @@ class MilvusRows:
         """Close the connection; Milvus Lite then lets other processes open its file."""
         self._client.close()
 
-    def _call(self, ask: Callable[[], T]) -> T:
+    def _call(self, ask: Callable[[], T], may_load: bool = True) -> T:
         try:
             return ask()
         except (load_pymilvus().MilvusException, ValueError, OSError) as error:
+            # Milvus Lite and its server forget with their process which collections are loaded.
+            if may_load and getattr(error, "code", None) == _NOT_LOADED:
+                self._call(lambda: self._client.load_collection(self._name), may_load=False)
+                return self._call(ask, may_load=False)
             raise RankerError(
                 f"{self._uri}: Milvus failed ({brief(' '.join(str(error).split()), 200)}); see that it runs, that no "
                 "other process has this file of Milvus Lite open, and that there is room"

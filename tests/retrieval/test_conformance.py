@@ -338,6 +338,20 @@ def test_a_file_of_milvus_is_searched_by_the_next_process(tmp_path: Path) -> Non
 
 
 @needs_milvus
+def test_a_server_of_milvus_that_started_again_is_searched_by_who_was_connected(tmp_path: Path, server: str) -> None:
+    """Milvus Lite's server then holds the rows, and says that they are not loaded."""
+    documents = documents_of(range(30))
+    with new_index(tmp_path / "index", ("served", server)) as collection:
+        collection.add(documents[:20], vectors_of)
+        for _ in range(2):
+            rows = collection._milvus()._rows
+            rows._client.release_collection(rows._name)
+            check(collection, documents[: len(collection)], ["水稻"], None)
+            rows._client.release_collection(rows._name)
+            collection.add(documents[20:], vectors_of)
+
+
+@needs_milvus
 @pytest.mark.parametrize("step", ["drop", "finish"])
 def test_a_writer_goes_on_from_a_change_that_milvus_failed_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

@@ -34,7 +34,7 @@ class MilvusOptions(Options):
     embedding_path: str = option(help="their vectors, in the same order: a .npy file", name="vectors")
     batch_size: int = option(100_000, help="rows that are put at a time", minimum=1)
     index: int = option(0, help="number of the row, from 0, that is searched with", minimum=0)
-    insert: bool = option(False, help="put texts and vectors into Milvus, or replace them there", either=True)
+    insert: bool = option(False, help="put texts and vectors into Milvus, in place of those there", either=True)
     search: bool = option(False, help="search, and print the nearest texts", either=True)
     top_k: int = option(10, help="texts to find", minimum=1, maximum=16_384)
     uri: Optional[str] = option(
@@ -91,6 +91,7 @@ def _insert(rows: MilvusRows, options: MilvusOptions) -> None:
             progress.update(len(batch))
     if count < len(stored):
         raise DataError(f"{options.data_path}: {count:,} rows, {options.embedding_path} has {len(stored):,}")
+    rows.drop_from(count)  # of a longer corpus that was there
     rows.finish()
     print(f"{options.address}: {rows.count():,} rows in {options.collection}")
 

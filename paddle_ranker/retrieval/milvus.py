@@ -117,6 +117,10 @@ class MilvusRows:
             some = keys[start : start + _AT_ONCE].tolist()
             self._call(partial(self._client.delete, self._name, ids=some))
 
+    def drop_from(self, key: int) -> None:
+        """Delete the rows of this key and all above it."""
+        self._call(lambda: self._client.delete(self._name, filter=f"key >= {key}"))
+
     def finish(self) -> None:
         """Make what was put and dropped durable; Milvus Lite searches unflushed rows one by one."""
         self._call(lambda: self._client.flush(self._name))

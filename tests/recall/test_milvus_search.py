@@ -58,6 +58,22 @@ def test_rows_are_put_whole_found_again_and_refused_by_number(
         assert says in capsys.readouterr().err
 
 
+def test_rows_of_a_longer_corpus_before_are_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["--data_path", "texts.csv", "--embedding_path", "vectors.npy", "--uri", "rows.db", "--insert", "--search"]
+    vectors = np.random.default_rng(3).normal(size=(31, 8)).astype(np.float32)
+    for count in (31, 7):
+        Path("texts.csv").write_text("".join(f"标题{number} {count}\n" for number in range(count)), encoding="utf-8")
+        np.save("vectors.npy", vectors[:count])
+        assert main([*given, "--top_k", "31"]) == 0
+        said, *found = capsys.readouterr().out.splitlines()
+        assert f" {count} rows in literature_search" in said
+        numbers = sorted((json.loads(line)["index"], json.loads(line)["text"]) for line in found)
+        assert numbers == [(number, f"标题{number} {count}") for number in range(count)]
+
+
 def test_an_idle_connection_is_not_pinged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import grpc
 

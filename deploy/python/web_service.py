@@ -51,6 +51,7 @@ def serve(options: WebServiceOptions) -> int:
             f"{config.model}: there is no such folder; bash scripts/export_to_serving.sh makes the demo's, "
             "paddle-ranker export-serving yours; --model_dir, or model_config in --config, names it"
         )
+    config.require_fetched()
     require_free_ports(config)
     if importlib.util.find_spec("paddle_serving_server") is None:
         return serve_here(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import http.client
 import json
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.serving.clients import PipelineClient
 from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.messages import messages
@@ -194,6 +196,15 @@ def test_the_pipeline_s_gateway(live: LiveService) -> None:
     for value in (json.dumps(pair), json.dumps([pair]), str(pair)):
         found = gateway(live, {"key": ["0"], "value": [value]})
         assert (found["err_no"], found["key"], found["value"]) == (0, ["predict"], [str([[expected]])]), found
+
+    info = live.service.info
+    live.service.info = dataclasses.replace(info, export={"aliases": {"sigmoid_2.tmp_0": "score"}})
+    try:
+        assert gateway(live, {"key": ["0"], "value": [value]})["key"] == ["score"]
+        with PipelineClient(port=live.http, protocol="http", timeout=SECONDS) as client:
+            assert client.score([pair["query"]], [pair["title"]]).tolist() == [expected]
+    finally:
+        live.service.info = info
 
     titles = ["a", "ab", "abc"]
     values = [json.dumps({"query": "q", "title": title}) for title in titles]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.serving.vendor.pipeline_config import read_pipeline_config
 from tests.conftest import REPOSITORY
 
@@ -63,6 +67,7 @@ def test_what_is_typed_wins(tmp_path: Path) -> None:
         ({"op.ernie.batch_size": 64, "op.ernie.auto_batching_timeout": 2}, {"batch_size": 64, "max_wait_us": 2000}),
         ({"op.ernie.local_service_conf.thread_num": 7}, {"cpu_threads": 7}),
         ({"op.ernie.local_service_conf.precision": "bf16"}, {"precision": "bf16"}),
+        ({"op.ernie.local_service_conf.precision": "FP32"}, {"precision": "fp32"}),  # the vendor's takes capitals
         ({"op.ernie.local_service_conf.device_type": 1, "op.ernie.local_service_conf.devices": "1,0"},
          {"device": "gpu:1"}),
         ({"op.ernie.local_service_conf.device_type": -1, "op.ernie.local_service_conf.devices": "0"},
@@ -79,9 +84,23 @@ def test_timeout_and_name(tmp_path: Path) -> None:
     config = read_pipeline_config(write(tmp_path, {"op.ernie.timeout": 1500}))
     assert config.serve_config("::1", None).limits.deadline_seconds == 1.5
     values = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    values["op"] = {"rank": values["op"]["ernie"]}
-    (tmp_path / "renamed.yml").write_text(yaml.safe_dump(values))
-    assert read_pipeline_config(tmp_path / "renamed.yml").serve_config("::1", None).pipeline_service == "rank"
+    for name in ("rank", 1):
+        (tmp_path / "renamed.yml").write_text(yaml.safe_dump({**values, "op": {name: values["op"]["ernie"]}}))
+        served = read_pipeline_config(tmp_path / "renamed.yml").serve_config("::1", None)
+        assert served.pipeline_service == str(name)
+
+
+@pytest.mark.parametrize("alias", ["predict", "score"])
+def test_what_is_fetched_is_what_the_model_returns(tmp_path: Path, alias: str) -> None:
+    facts = {"aliases": {"input_ids": "input_ids", "token_type_ids": "token_type_ids", "sigmoid_2.tmp_0": alias}}
+    info = RankerInfo("cross_encoder", 64, False, export=cast(ExportFacts, facts))
+    (tmp_path / "ranker.json").write_text(json.dumps(dataclasses.asdict(info)))
+    for fetched in ([alias], [], None):
+        path = write(tmp_path, {"op.ernie.local_service_conf.fetch_list": fetched})
+        read_pipeline_config(path, model=tmp_path).require_fetched()
+    path = write(tmp_path, {"op.ernie.local_service_conf.fetch_list": ["logit", 7]})
+    with pytest.raises(CheckpointError, match=f"the model returns {alias}, not logit, 7"):
+        read_pipeline_config(path, model=tmp_path).require_fetched()
 
 
 def test_a_gpu_that_is_not_here_is_the_cpu_with_a_word(tmp_path: Path) -> None:
@@ -117,6 +136,8 @@ def test_switches_that_are_always_on_are_named_where_they_are_off(tmp_path: Path
         ({"worker_num": 0}, "worker_num is 0"),
         ({"build_dag_each_worker": 1}, "build_dag_each_worker is 1"),
         ({"op.ernie.concurrency": True}, "concurrency is True"),
+        ({"op.ernie.timeout": True}, "timeout is True"),
+        ({"op.ernie.local_service_conf.fetch_list": "predict"}, "fetch_list is 'predict'"),
         ({"op.other.concurrency": 1}, "op must hold one name"),
         ({"op": {}}, "op must hold one name"),
         ({"op.ernie.local_service_conf": None}, "no local_service_conf"),

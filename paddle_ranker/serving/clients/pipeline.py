@@ -62,10 +62,12 @@ class PipelineClient(ScoringClient):
 
     def _probabilities(self, response: Message, count: int) -> np.ndarray:
         values = dict(zip(response.key, response.value))
-        if "predict" not in values:
+        # An export may have its own alias of the probability.
+        name = next(iter(values)) if len(values) == 1 else "predict"
+        if name not in values:
             raise ServerError(f"{self.address}: no predict came, only {', '.join(values) or 'nothing'}")
         # A printed list of numbers, or of lists of one number.
-        return self._checked(self._printed("predict", values["predict"]).reshape(-1).tolist(), count)
+        return self._checked(self._printed(name, values[name]).reshape(-1).tolist(), count)
 
     def _vector_request(self, texts: Sequence[str], is_query: bool) -> Message:
         if is_query:

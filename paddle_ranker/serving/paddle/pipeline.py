@@ -18,7 +18,7 @@ from paddle_ranker.serving.core.json_text import number_lists, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import ModelService
 from paddle_ranker.serving.core.tower_options import TOWER
-from paddle_ranker.serving.paddle.general_model import TowerTensors, most_rows
+from paddle_ranker.serving.paddle.general_model import RankerTensors, TowerTensors, most_rows
 from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
 
 T = TypeVar("T")
@@ -64,10 +64,11 @@ async def infer(
 ) -> Message:
     """Return the answer to a pipeline Request.
 
-    For a ranker, each value is a JSON object `{"query": ..., "title": ...}`, a list of such objects, or such a dict as
-    Python prints it; the answer's key is `predict`, its value the probabilities as the tutorial's server prints them:
-    `[[0.85], [0.79]]`. For a tower, each value is a text; the key is `output_embedding` or the export's alias of it,
-    the value the vectors. If the keys are the numbers "0", "1", ..., they give the order of the pairs or texts.
+    For a ranker, each value is a JSON object `{"query": ..., "title": ...}`, a list of such objects, or such a dict
+    as Python prints it; the answer's key is `predict` or the export's alias of it, its value the probabilities as
+    the tutorial's server prints them: `[[0.85], [0.79]]`. For a tower, each value is a text; the key is
+    `output_embedding` or the export's alias of it, the value the vectors. If the keys are the numbers "0", "1",
+    ..., they give the order of the pairs or texts.
 
     The service's name `names.service` is the ranker's, or the tower's on a server without a ranker; `tower` is always
     the tower's.
@@ -94,8 +95,9 @@ async def infer(
         return messages().PipelineResponse(key=[key], value=[value])
     pairs = await apart(size, read_pairs, request, service.limits, deadline=deadline)
     scores = await service.score_pairs([query for query, _ in pairs], [title for _, title in pairs], deadline=deadline)
+    _, key = next(iter(RankerTensors(service).outputs.values()))
     printed = str(np.asarray(scores.probabilities, np.float32).reshape(-1, 1).tolist())
-    return messages().PipelineResponse(key=["predict"], value=[printed])
+    return messages().PipelineResponse(key=[key], value=[printed])
 
 
 def _printed(vectors: Array) -> str:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.errors import CheckpointError, UsageError, in_checkout, quoted
+from paddle_ranker.export.serving_files import fetched_alias
+from paddle_ranker.model.exported import INPUTS
+from paddle_ranker.model.kinds import kind_of
 from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import config_for
 
@@ -80,6 +83,21 @@ class PipelineConfig:
             pipeline_service=self.service,
         )
 
+    def require_fetched(self) -> None:
+        """Raise `CheckpointError` if `fetch_list` names what the model does not return."""
+        kind = kind_of(self.model)
+        info = kind.read_info(self.model)
+        if info is None:
+            return
+        aliases = info.export.get("aliases", {}) if info.export else {}
+        usual = fetched_alias(kind.signature(info))
+        own = next((alias for name, alias in aliases.items() if name not in INPUTS), usual)
+        unknown = [str(name) for name in self.op["local_service_conf"].get("fetch_list") or () if name != own]
+        if unknown:
+            raise CheckpointError(
+                f"fetch_list: the model returns {own}, not {', '.join(unknown)}; change that in the configuration"
+            )
+
     def of_no_meaning(self) -> list[str]:
         """Return the names of values that this project's server does not follow, such as `dag.tracer.interval_s`."""
         followed = set(_FOLLOWED) | {name for name in _ALWAYS if _at(self.values, name, self.service)}
@@ -132,6 +150,8 @@ def read_pipeline_config(
     _check(local, path, "thread_num", int, 2)
     _check(local, path, "device_type", int, -1)
     _check(local, path, "precision", str, "fp32")
+    local["precision"] = local["precision"].lower()
+    _check(local, path, "fetch_list", list, None)
     folder = _model_folder(path, local, model)
     local["model_config"] = str(folder)
     device, notes = _device(local, has_gpu)
@@ -159,7 +179,8 @@ def _only_op(values: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
     ops = values.get("op")
     if not isinstance(ops, dict) or len(ops) != 1 or not isinstance(next(iter(ops.values())), dict):
         raise CheckpointError(f"{path}: op must hold one name, that of the ranker, with its values under it")
-    name, op = next(iter(ops.items()))
+    name, op = ops.popitem()
+    ops[str(name)] = op  # YAML reads 1 as a number
     return str(name), op
 
 
@@ -170,8 +191,7 @@ def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: An
         if default is not None:
             values[name] = default
         return
-    is_number = kind is not bool and not isinstance(value, bool)
-    if not isinstance(value, kind) or (kind is int and not is_number):
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise CheckpointError(f"{path}: {name} is {quoted(value)}, which it cannot be: see {_example()}")
     if name in _PORTS and not 1024 <= value <= 65535:
         raise CheckpointError(f"{path}: {name} is {value}: give a port from 1024 to 65535")

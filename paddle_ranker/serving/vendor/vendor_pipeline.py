@@ -21,7 +21,6 @@ from paddle_ranker import runtime
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.export.serving_files import fetched_alias
 from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, ExportedFolder, exporting_again
 from paddle_ranker.model.tower import KIND as TOWER
 from paddle_ranker.model.tower import TextEncoder
@@ -158,13 +157,6 @@ def check_model(config: PipelineConfig) -> ExportedFolder:
         raise CheckpointError(
             f"{folder.folder}: its inputs have the aliases {', '.join(renamed)}, with which Paddle Serving's pipeline "
             "cannot feed them: export it again without --feed_alias_names"
-        )
-    own = next((alias for name, alias in aliases.items() if name not in INPUTS), fetched_alias(folder.signature))
-    fetched = config.op["local_service_conf"].get("fetch_list") or []
-    unknown = [name for name in fetched if name != own]
-    if unknown:
-        raise CheckpointError(
-            f"fetch_list: the model returns {own}, not {', '.join(unknown)}; change that in the configuration"
         )
     return folder
 

@@ -83,6 +83,11 @@ class TrainMlmOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, default in (("config", "nano"), ("model_type", "ernie"), ("normalize_before", False)):
+            if self.init_from is not None and getattr(self, name) != default:
+                raise UsageError(
+                    f"--{name} is of an encoder from nothing, and --model has its own shape: give one of the two"
+                )
         if self.init_from is None and self.tokenizer is None and not self.resume:
             raise UsageError(
                 "--tokenizer is needed for an encoder from nothing: make one with paddle-ranker train-tokenizer"

@@ -54,6 +54,8 @@ def typed(save_dir: object, *more: object, **changes: object) -> list[str]:
         "cpu_threads": 1,
         **changes,
     }
+    if "--init_from" in more:
+        del values["config"]  # an encoder has its own shape
     return [*(str(part) for name, value in values.items() for part in (f"--{name}", value)), *map(str, more)]
 
 

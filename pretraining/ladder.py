@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.options import DeviceOptions, option
 from paddle_ranker.options.declare import fields_of, shown_name
-from paddle_ranker.storage.atomic import new_file, new_folder, remove_unfinished
+from paddle_ranker.storage.atomic import UNFINISHED, new_file, new_folder, remove_unfinished
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP, Corpus
 from pretraining.power_law import FEWEST_LEVELS
 
@@ -33,6 +35,7 @@ _BERT_WIDTH, _BERT_DEVIATION = 768, 0.02
 _HEAD_WIDTH = 32
 _SIZE = re.compile(r"([1-9]\d{0,2})x([1-9]\d{0,4})")
 _PLAN, _RESULT = "plan.json", "result.json"
+_MEASURED = ("steps", "seed", "loss", "accuracy", "seconds")  # what a result adds to the facts of its run
 _MEASURED_STEPS = 30
 _FEWEST_STEPS_TO_SAVE = 200
 # Options that may change when a ladder is continued, since they change none of its losses.
@@ -262,8 +265,9 @@ class Runs:
         """
         options, path = self.options, self.folder / _PLAN
         if path.exists():
-            rungs = [Rung(Size.parse(size), steps, seed) for size, steps, seed in _read(path)["rungs"]]
-            return Ladder(tuple(rungs[:-1]), rungs[-1])
+            with _reading(path) as plan:
+                rungs = [Rung(Size.parse(size), int(steps), int(seed)) for size, steps, seed in plan["rungs"]]
+                return Ladder(tuple(rungs[:-1]), rungs[-1])
         sizes, held_out = [Size.parse(text) for text in options.sizes], Size.parse(options.held_out_size)
         seeds = range(options.seed, options.seed + options.seeds)
         if options.budget_flops is not None:
@@ -286,8 +290,8 @@ class Runs:
         """Return a run's metrics: train or resume it, or read its result if it is complete."""
         folder = self.folder / "runs" / rung.name
         if (folder / _RESULT).exists():
-            kept: dict[str, Any] = _read(folder / _RESULT)
-            return kept
+            with _reading(folder / _RESULT) as kept:
+                return {**self.facts(rung), **{name: kept[name] for name in _MEASURED}}
         trained = self._train(rung, folder, resume=folder.exists())
         metrics = {
             **self.facts(rung),
@@ -323,7 +327,7 @@ class Runs:
     def _measure(self, size: Size) -> Cost:
         """Return the cost of a size in seconds, measured by a short training."""
         print(f"how fast is {size}?", flush=True)
-        with tempfile.TemporaryDirectory(prefix="speed_", dir=self.folder) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{os.getpid()}-speed_", dir=self.folder) as folder:
             start = time.monotonic()
             trained = self._train(Rung(size, _MEASURED_STEPS, self.options.seed), Path(folder), resume=False)
             whole = time.monotonic() - start
@@ -422,8 +426,8 @@ def _identity(options: ScalingLawOptions) -> dict[str, Any]:
 def _require_same(identity: dict[str, Any], folder: Path) -> None:
     if not (folder / _PLAN).exists():
         return
-    begun = _read(folder / _PLAN)["options"]
-    different = sorted(name for name in identity if identity[name] != begun.get(name))
+    with _reading(folder / _PLAN) as plan:
+        different = sorted(name for name in identity if identity[name] != plan["options"].get(name))
     if different:
         shown = {field.name: shown_name(field) for field in fields_of(ScalingLawOptions)}
         names = ", ".join(shown.get(name, "the files' content") for name in different)
@@ -471,8 +475,10 @@ def _documents(corpus: Corpus) -> Iterable[str]:
         yield " ".join(texts)
 
 
-def _read(path: Path) -> Any:
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """Yield the contents of a JSON file; raise `CheckpointError` if these are not what the block reads in them."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        yield json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); remove it, it will be made again") from error

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.errors import CheckpointError, DataError, UsageError
+from paddle_ranker.storage.atomic import UNFINISHED
 from pretraining import ladder, scaling_law
 from pretraining.corpus import Corpus
 from pretraining.ladder import Budget, Cost, Rung, ScalingLawOptions, Size, plan_ladder, refuse_repeats
@@ -241,6 +242,7 @@ def test_minutes_become_steps_by_the_speed_that_is_measured(tmp_path: Path, monk
     clock = [100.0]
 
     def train(options: TrainMlmOptions) -> Any:
+        assert Path(options.save_dir).name.startswith(UNFINISHED)  # or a kill would leave it there for good
         speed = speeds[Path(options.config).stem]
         clock[0] += options.max_steps * options.batch_size / speed + 0.5
         return SimpleNamespace(steps=options.max_steps, examples_per_second=speed)
@@ -257,6 +259,15 @@ def test_minutes_become_steps_by_the_speed_that_is_measured(tmp_path: Path, monk
     assert ladder.rungs[0].steps == int((240 - measuring - 13 * 0.5) / a_step)
     monkeypatch.setattr(train_mlm, "train", None)
     assert runs.plan(started=0.0) == ladder  # what was planned once stays, whatever the machine does now
+    for damaged in ("{}", "[]", '{"rungs": []}', '{"rungs": [["4x", 1, 1]]}', '{"rungs": [["4x128", "a", 1]]}'):
+        (tmp_path / "plan.json").write_text(damaged)
+        with pytest.raises(CheckpointError, match=r"plan\.json: damaged .*; remove it, it will be made again"):
+            runs.plan(started=0.0)
+    folder = tmp_path / "runs" / ladder.held_out.name
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"loss": 1.5}')
+    with pytest.raises(CheckpointError, match=r"result\.json: damaged"):
+        runs.result(ladder.held_out)
 
 
 @unit

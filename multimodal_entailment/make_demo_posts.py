@@ -5,10 +5,12 @@ paddle-ranker make-demo-posts --output posts
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.storage.atomic import made_once
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,23 @@ def make(options: MakeDemoPostsOptions) -> None:
     from multimodal_entailment.demo_posts import make_demo_posts
 
     folder = Path(options.output_dir)
-    if options.if_missing and (folder / "truth.json").is_file():
-        print(f"{folder}: the demo posts are there")
-        return
-    truth = make_demo_posts(folder, options.size, options.seed)
+    with contextlib.ExitStack() as alone:
+        if options.if_missing and not _is_made(folder):
+            alone.enter_context(made_once(folder))  # scripts that were started together want them at the same time
+        if options.if_missing and _is_made(folder):
+            print(f"{folder}: the demo posts are there")
+            return
+        truth = make_demo_posts(folder, options.size, options.seed)
     pairs = ", ".join(f"{part} {count:,}" for part, count in truth["pairs"].items())
     shares = ", ".join(f"{label} {share:.1%}" for label, share in truth["class_shares"].items())
     print(f"{folder}: pairs: {pairs}; seed {options.seed}; labels: {shares}")
     print(f"{'inputs':36}{'best accuracy':>14}{'on this test':>14}")
     for name, best in truth["best_accuracy"].items():
         print(f"{name:36}{best['accuracy']:>13.1%} {truth['best_guesses_on_test'][name]:>13.1%}")
+
+
+def _is_made(folder: Path) -> bool:
+    return (folder / "truth.json").is_file()
 
 
 main = main_of(make, MakeDemoPostsOptions, __doc__)

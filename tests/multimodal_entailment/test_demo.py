@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -20,6 +22,7 @@ from multimodal_entailment.demo_truth import INPUTS, Relations, all_relations, b
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.make_demo_posts import main
 from paddle_ranker.data.demo.dice import Dice
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
 
@@ -172,6 +175,15 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--output_dir", str(tmp_path / "demo"), "--size", "20", "--if_missing"]) == 0
     assert main(["--output_dir", str(tmp_path / "demo"), "--size", "20"]) == 1
     assert "is there already" in capsys.readouterr().err
+
+
+def test_runs_at_the_same_time_all_end_well(tmp_path: Path) -> None:
+    typed = ["--output_dir", str(tmp_path / "demo"), "--size", "300", "--if_missing"]
+    command = [sys.executable, "-m", "multimodal_entailment.make_demo_posts", *typed]
+    runs = [subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for run in runs:
+        _, errors = run.communicate(timeout=60)
+        assert run.returncode == 0, errors
 
 
 def test_one_seed_gives_the_same_bytes(tmp_path: Path) -> None:

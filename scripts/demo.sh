@@ -62,14 +62,21 @@ ensure_starter() {
     say "starter encoder: $STARTER"
 }
 
+# Say of a demo's model that its training stopped early, after an evaluation. `note_if_unfinished FOLDER SCRIPT`
+note_if_unfinished() {
+    if grep -qs '"finished": false' "$1"/state_*/state.json; then
+        complain "note: the training in $1 did not finish: bash scripts/$2.sh --resume goes on with it"
+    fi
+}
+
 ensure_demo_ranker() {
-    [ -e "$DEMO_RANKER/best" ] && return
+    [ -e "$DEMO_RANKER/best" ] && { note_if_unfinished "$DEMO_RANKER" "$TRAIN"; return; }
     say "there is no demo ranker yet: training one"
     bash "$ROOT/scripts/$TRAIN.sh"
 }
 
 ensure_demo_tower() {
-    [ -e "$DEMO_TOWER/best" ] && return
+    [ -e "$DEMO_TOWER/best" ] && { note_if_unfinished "$DEMO_TOWER" train_batch_neg; return; }
     say "there is no demo tower yet: training one"
     bash "$ROOT/scripts/train_batch_neg.sh"
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -384,3 +385,21 @@ def test_locks_name_exact_versions_and_hashes_and_no_address() -> None:
         for entry in entries:
             assert "==" in entry.split()[0], entry
             assert "--hash=sha256:" in entry, entry
+
+
+def test_a_demo_s_model_of_an_interrupted_training_is_used_with_a_word(checkout: Checkout) -> None:
+    shutil.copy(REPOSITORY / "scripts" / "demo.sh", checkout.root / "scripts" / "demo.sh")
+    trained = checkout.root / "checkpoint" / "cross_encoder"
+    (trained / "best").mkdir(parents=True)
+    state = script(trained / "state_20" / "state.json", json.dumps({"progress": {"finished": False}}, indent=1))
+
+    def said() -> str:
+        call = f". '{checkout.root}/scripts/demo.sh'; describe cross_encoder; ensure_demo_ranker"
+        command = ["bash", "-euc", call]
+        done = subprocess.run(command, env=checkout.environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "")
+        return done.stderr
+
+    assert said().startswith(f"note: the training in {trained} did not finish: bash scripts/train_ce.sh --resume ")
+    script(state, json.dumps({"progress": {"finished": True}}, indent=1))
+    assert said() == ""

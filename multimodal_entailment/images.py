@@ -214,13 +214,14 @@ def _decoded(name: str, data: bytes, size: int) -> np.ndarray:
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):  # 32 bits: nothing says which number is white
+    if image.mode[0] in "IF":
         pixels = np.asarray(image)
-        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65_535:
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65_535:  # 32 bits: which number is white?
             raise ImageError(f"{name}: pixels of 32 bits, whose white is unknown; convert it to 8 or 16 bits")
-        return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
+        grey = (pixels >> 8).astype(np.uint8)
+        if "transparency" in image.info:  # the one shade that is
+            grey[pixels == image.info["transparency"]] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (*_WHITE, 255))

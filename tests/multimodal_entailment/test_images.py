@@ -118,6 +118,12 @@ def test_16_bits_keep_their_shades() -> None:
     assert (load_image(data, 8) == 40_000 // 256).all()
 
 
+def test_the_transparent_shade_of_16_bits_is_white() -> None:
+    shades = np.tile(np.repeat(np.array([0x1234, 0x1235], np.uint16), 4), (8, 1))
+    pixels = load_image(encoded(Image.fromarray(shades), transparency=0x1234), 8)
+    assert close(pixels[4, 1], (255, 255, 255)) and close(pixels[4, 7], (0x12, 0x12, 0x12))
+
+
 def test_pixels_of_32_bits_are_refused() -> None:
     data = encoded(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF")
     with pytest.raises(ImageError, match="32 bits"):

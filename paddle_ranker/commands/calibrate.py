@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import LabelOptions, main_of, option
+from paddle_ranker.options import LabelOptions, given_of, main_of, option
+from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import base_names
 from paddle_ranker.scoring.options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
@@ -55,8 +57,9 @@ class CalibrateOptions(LabelOptions, RankerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.remove and (self.dev_file or self.method):
-            raise UsageError("--remove takes a calibration away: leave out DEV_FILE and --method, or --remove")
+        for field in given_of(self, ("dev_file", "method", "folds", *WINDOWS)) if self.remove else ():
+            name = "DEV_FILE" if field.name == "dev_file" else shown_name(field)
+            raise UsageError(f"--remove takes a calibration away: leave out {name}, or --remove")
         if not self.remove and not self.dev_file:
             raise UsageError("DEV_FILE is required: labelled pairs (query, title, label); --remove does without")
 

@@ -221,6 +221,8 @@ def test_many_queries_are_not_advised_against(folder: Path, tmp_path: Path, caps
         ([], "DEV_FILE is required"),
         (["dev.tsv", "--remove"], "--remove takes a calibration away"),
         (["--remove", "--method", "platt"], "--remove takes a calibration away"),
+        (["--remove", "--folds", "7"], "--remove takes a calibration away: leave out --folds"),
+        (["--remove", "--windows", "max"], "--remove takes a calibration away: leave out --windows"),
         (["dev.tsv", "--method", "isotonic"], "--method isotonic: choose from platt, temperature"),
         (["dev.tsv", "--windwos", "max"], "unknown option --windwos (did you mean --windows?)"),
     ],

@@ -95,6 +95,8 @@ if ! wants_help "$@"; then
     own_ranker=no own_index=no
     has_any "--model --ranker" "$@" || own_ranker=yes
     has_option --index "$@" || own_index=yes
+    if [ "$own_ranker" = yes ]; then note_if_unfinished "$ROOT/checkpoint/pairwise" train_pairwise; fi
+    if [ "$own_index" = yes ]; then note_if_unfinished "$DEMO_TOWER" train_batch_neg; fi
     case "$own_ranker $own_index" in
         'yes yes') ensure_ranker_and_index ;;
         'yes no') ensure_ranker ;;

@@ -337,7 +337,7 @@ class Encodings:
 def test_long_texts_are_encoded_in_parts_and_scored_as_at_once(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.serving.core.batcher._PART_CHARACTERS", 1000)
+    monkeypatch.setattr("paddle_ranker.serving.core.batcher._SPAN_CHARACTERS", 1000)
     opened = queue.open()
     queries, titles = [query] * 60, [f"{'abcdefghij'[row % 10]} " * (row * 7 % 90) for row in range(60)]
     wanted = expected(queue.scorer, queries, titles)
@@ -365,7 +365,7 @@ def test_long_texts_are_encoded_in_parts_and_scored_as_at_once(
 def test_encoding_ends_with_the_caller_and_at_the_deadline(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr("paddle_ranker.serving.core.batcher._PART_CHARACTERS", 1000)
+    monkeypatch.setattr("paddle_ranker.serving.core.batcher._SPAN_CHARACTERS", 1000)
     opened, clock = queue.open(), [time.monotonic() + 1]
     faked = SimpleNamespace(monotonic=lambda: clock[0], perf_counter=time.perf_counter)
     monkeypatch.setattr("paddle_ranker.serving.core.batcher.time", faked)

@@ -4,8 +4,8 @@
 
 Batches are formed as late as possible, when the engine is free, so that they hold all rows that have arrived by then.
 While the engine computes, a separate thread encodes new rows. While the engine is idle, its own thread encodes them, so
-that a lone request does not wait. Texts are encoded in parts of some characters, one part of each job in turn. Before
-each part, a job whose caller has left or whose deadline has passed is forgotten. The queue does not need to know what
+that a lone request does not wait. Texts are encoded in spans of some characters, one span of each job in turn. Before
+each span, a job whose caller has left or whose deadline has passed is forgotten. The queue does not need to know what
 rows and outputs mean.
 """
 
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from paddle_ranker.encoding.columns import Arrays, Columns
 from paddle_ranker.errors import DataError
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
-from paddle_ranker.serving.core.jobs import LOG, Batch, Encode, Job, Part, Piece, batches_of, encoded_pieces
+from paddle_ranker.serving.core.jobs import LOG, Batch, Encode, Job, Piece, Span, batches_of, encoded_pieces
 
 _ROUND = 4  # batches that are formed at once: their rows are sorted by length, and no request waits for more than them
 _ENCODED_AHEAD = 2 * _ROUND  # batches' worth of rows that are encoded before the engine has asked for them
-_PART_CHARACTERS = 128 * 1024  # that are encoded at once, some 10 ms of work, or one row where it has more
+_SPAN_CHARACTERS = 128 * 1024  # that are encoded at once, some 10 ms of work, or one row where it has more
 _GATHER_SECONDS = 0.002  # that rows wait for others before they are encoded, while the engine is busy anyway
 _RATE_MEMORY = 0.9  # of the measured rows a second, kept at each batch
 _LONGEST_RETRY = 60.0
@@ -190,36 +190,36 @@ class Batcher:
                         self._ahead_sleeps = True
                         self._ahead.wait()
                         self._ahead_sleeps = False
-                parts = self._take_waiting()
-            self._encode(parts)
+                spans = self._take_waiting()
+            self._encode(spans)
 
-    def _take_waiting(self) -> list[Part]:
+    def _take_waiting(self) -> list[Span]:
         """Take the oldest rows to encode; the caller holds the lock, and calls `_encode` next."""
         self._encoding = True
         most, count, characters = _ROUND * self.runner.max_rows, 0, 0
-        taken: list[Part] = []
+        taken: list[Span] = []
         while self._waiting:
             job = self._waiting[0]
             characters += job.characters
-            if taken and (count + job.size > most or characters > _PART_CHARACTERS):
+            if taken and (count + job.size > most or characters > _SPAN_CHARACTERS):
                 break
-            taken.append(job.next_part(_PART_CHARACTERS))
-            count += taken[-1].size
+            taken.append(job.next_span(_SPAN_CHARACTERS))
+            count += taken[-1].count
             self._waiting.popleft()
             if job.taken < job.size:
-                self._waiting.append(job)  # others come before its next part
+                self._waiting.append(job)  # others come before its next span
                 break
         self._waiting_rows -= count
         if self._stopping and not self._waiting:
             self._ahead.notify()  # it may sleep although the batcher stops: jobs waited still, and were not its work
         return taken
 
-    def _encode(self, parts: Sequence[Part]) -> None:
+    def _encode(self, spans: Sequence[Span]) -> None:
         """Encode rows of jobs into pieces, all texts in one call; a job that cannot be encoded fails alone."""
         pieces: list[Piece] = []
         try:
             now = time.monotonic()
-            wanted = [part for part in parts if self._is_wanted(part.job, now)]
+            wanted = [span for span in spans if self._is_wanted(span.job, now)]
             pieces = encoded_pieces(self._encode_texts, wanted, self._fail)
         finally:
             with self._lock:
@@ -246,8 +246,8 @@ class Batcher:
         """Return the next batch, which the caller computes; None if there will be no more."""
         while True:
             with self._lock:
-                parts: list[Part] = []
-                while not parts:
+                spans: list[Span] = []
+                while not spans:
                     if self._batches:
                         batch = self._batches.popleft()
                         if self._begin(batch):
@@ -258,14 +258,14 @@ class Batcher:
                     elif self._waiting and not self._encoding:
                         patience = self._max_wait - (time.monotonic() - self._waiting[0].arrived)
                         if patience <= 0 or self._waiting_rows >= self.runner.max_rows or self._stopping:
-                            parts = self._take_waiting()
+                            spans = self._take_waiting()
                         else:
                             self._work.wait(patience)
                     elif self._stopping and not self._encoding:
                         return None
                     else:
                         self._work.wait()
-            self._encode(parts)
+            self._encode(spans)
 
     def _form_round(self) -> list[Batch]:
         """Form some batches of the oldest pieces; the caller holds the lock."""
@@ -352,7 +352,7 @@ class Batcher:
                 own = {name: array[start:end] for name, array in outputs.items()}
                 if not (are_sound or all(np.isfinite(array).all() for array in own.values())):
                     self._fail(job, Fault(INTERNAL, f"the {self._what} gave a score that is not a number"))
-                job.take(own, places[start:end])
+                job.store(own, places[start:end])
                 if not job.left and not job.dropped:
                     finished.append(job)
                 start = end

@@ -1,8 +1,10 @@
 """Jobs: the rows of one request (its pairs, for a ranker) on their way through the engine; batches of several jobs.
 
-A job of 100 pairs is encoded in parts, rows 0 to 59 and 60 to 99 if its texts are long. Each part becomes a piece: the
-job's rows 60 to 99 are rows 0 to 39 of that part's columns. Batches take rows of similar length from all pieces that
-wait, and what the model returns for them is put back at the rows of their jobs.
+    Job -> Span, rows of a job to encode -> Piece, the same rows encoded -> Batch, rows of several pieces -> Job.outputs
+
+A job of 100 pairs with long texts is encoded as two spans, its rows 0 to 59 and 60 to 99. Spans of several jobs are
+encoded in one call, so its rows 60 to 99 may be the rows 7 to 46 of the columns that are returned; a piece notes both.
+Batches take rows of similar length from all pieces that wait, and `Job.store` puts the model's outputs at their rows.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Optional
+from itertools import groupby
+from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +49,7 @@ class Job:
             truncation `[n]`, see `LengthCheck`, and the length to which they are truncated; raises a `Fault` to refuse
             the job.
 
-    Attributes: `outputs`, a dict of the model's outputs keyed by name, `[size, ...]` each, complete when `left` is 0;
-    `tokens`, the token count of all encoded rows together; `taken`, the number of rows that `next_part` returned;
-    `characters`, of all texts, a text that repeats counted each time.
+    Attributes: `outputs`, a dict of the model's outputs keyed by name, `[size, ...]` each, complete when `left` is 0.
     """
 
     def __init__(
@@ -61,32 +62,29 @@ class Job:
         deadline: Optional[float] = None,
         check: Optional[Check] = None,
     ):
-        self.size, self.left, self.queued = size, size, size
-        self.done = done
+        self.size, self.done, self.deadline, self.check = size, done, deadline, check
         self.texts, self.columns = texts, columns
-        self.check = check
-        self.taken = 0
-        self.characters = 0
-        for field in texts or ():
-            self.characters += sum(map(len, field))
-        self.deadline = deadline
+        self.characters = sum(sum(map(len, field)) for field in texts or ())  # a text that repeats counts each time
         self.arrived = time.monotonic()
         self.outputs: Arrays = {}
-        self.tokens = 0
+        self.taken = 0  # rows that `next_span` returned
+        self.tokens = 0  # of the rows that are encoded
+        self.queued = size  # rows in no batch that was begun
+        self.left = size  # rows without outputs
         self.fault: Optional[Fault] = None
         self.dropped = False  # nobody waits for it any more
 
-    def next_part(self, characters: int) -> Part:
+    def next_span(self, characters: int) -> Span:
         """Return the next rows to encode: all that are left, or as many as have about that many characters."""
-        first = self.taken
-        self.taken = self.size if self.characters <= characters else first + self._fitting(characters)
-        return Part(self, first, self.taken - first)
+        start = self.taken
+        self.taken = self.size if self.characters <= characters else start + self._fitting(characters)
+        return Span(self, start, self.taken - start)
 
     def _fitting(self, most: int) -> int:
         """Return how many of the next rows to encode at once: the first, and as many as add at most `most` characters.
 
         A text that repeats counts once, because the encoder tokenizes it once. What is added may be as long as the
-        first row is: that row may hold a query that each part tokenizes anew, which then at most doubles the work.
+        first row is: that row may hold a query that each span tokenizes anew, which then at most doubles the work.
         """
         assert self.texts is not None
         seen: set[str] = set()
@@ -102,7 +100,7 @@ class Job:
                 return row - self.taken
         return self.size - self.taken
 
-    def take(self, outputs: Arrays, places: NDArray[np.int64]) -> None:
+    def store(self, outputs: Arrays, places: NDArray[np.int64]) -> None:
         """Store the outputs of some of the job's rows, `[m, ...]` each; `places`, `[m]`, are their indices, rising.
 
         The outputs of all rows at once are not copied.
@@ -117,36 +115,38 @@ class Job:
         self.left -= len(places)
 
 
-class Part(NamedTuple):
-    """The rows `first` to `first + size` of a job, which are encoded at once."""
+@dataclass
+class Span:
+    """The rows `start` to `start + count` of a job, whose texts are encoded at once."""
 
     job: Job
-    first: int
-    size: int
+    start: int
+    count: int
 
     def texts(self) -> Texts:
-        """Return the rows' texts, one sequence for each field; none of a job that came encoded."""
-        texts = self.job.texts or ()
-        if self.size == self.job.size:
-            return texts
-        return tuple(field[self.first : self.first + self.size] for field in texts)
+        """Return the rows' texts, one sequence for each field."""
+        assert self.job.texts is not None
+        if self.count == self.job.size:
+            return self.job.texts
+        return tuple(field[self.start : self.start + self.count] for field in self.job.texts)
 
 
 @dataclass
 class Piece:
-    """Encoded rows that belong to one job.
+    """Encoded rows of one job.
 
-    columns: their rows `first` to `first + count` are the job's rows `at` to `at + count`
+    start, count: they are the job's rows `start` to `start + count`
+    columns, offset: and the rows `offset` to `offset + count` of these columns
     lengths: token counts of all rows of `columns`, `[n]`
     tokens: token count of the piece's rows together
     """
 
     job: Job
-    columns: Columns
-    lengths: NDArray[np.int64]
-    first: int
-    at: int
+    start: int
     count: int
+    columns: Columns
+    offset: int
+    lengths: NDArray[np.int64]
     tokens: int
 
     def split(self, tokens: int) -> Piece:
@@ -154,13 +154,13 @@ class Piece:
         count, total = self.count, self.tokens
         if total > tokens:
             most = min(count, max(1, tokens))  # a row has a token at the least
-            totals = np.cumsum(self.lengths[self.first : self.first + most])
+            totals = np.cumsum(self.lengths[self.offset : self.offset + most])
             count = min(int(np.searchsorted(totals, tokens)) + 1, most)
             total = int(totals[count - 1])
-        taken = Piece(self.job, self.columns, self.lengths, self.first, self.at, count, total)
-        self.first, self.at = self.first + count, self.at + count
+        leading = Piece(self.job, self.start, count, self.columns, self.offset, self.lengths, total)
+        self.start, self.offset = self.start + count, self.offset + count
         self.count, self.tokens = self.count - count, self.tokens - total
-        return taken
+        return leading
 
 
 @dataclass
@@ -200,69 +200,66 @@ class Batch:
         return Batch(self.columns, self.rows[chosen], self.pieces, self.owners[chosen], self.places[chosen])
 
 
-def encoded_pieces(encode: Encode, parts: Sequence[Part], fail: Callable[[Job, Fault], None]) -> list[Piece]:
-    """Encode the texts of all parts; return a piece for each. A job that is refused or cannot be encoded fails alone.
+def encoded_pieces(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault], None]) -> list[Piece]:
+    """Encode the texts of all spans; return a piece for each. A job that is refused or cannot be encoded fails alone.
 
     Args:
-        encode: called once for all parts, and for each part of a job with a check, which is handed on as `check`.
+        encode: called once for all spans, and for each span of a job with a check, which is handed on as `check`.
         fail: called with a failed job and its fault.
     """
-    pieces = _pieces_of(encode, [part for part in parts if part.job.check is None], fail)
-    for part in parts:
-        if part.job.check is not None:
-            pieces += _pieces_of(partial(encode, check=partial(part.job.check, part.first)), [part], fail)
+    pieces = _pieces_of(encode, [span for span in spans if span.job.check is None], fail)
+    for span in spans:
+        if span.job.check is not None:
+            pieces += _pieces_of(partial(encode, check=partial(span.job.check, span.start)), [span], fail)
     return pieces
 
 
-def _pieces_of(encode: Encode, parts: Sequence[Part], fail: Callable[[Job, Fault], None]) -> list[Piece]:
+def _pieces_of(encode: Encode, spans: Sequence[Span], fail: Callable[[Job, Fault], None]) -> list[Piece]:
     try:
-        fields = zip(*(part.texts() for part in parts if part.job.texts))
+        fields = zip(*(span.texts() for span in spans if span.job.texts))
         texts = [[text for some in field for text in some] for field in fields]
         encoded = encode(*texts) if texts else None
     except Exception as error:
-        if len(parts) > 1:
-            return [piece for part in parts for piece in _pieces_of(encode, [part], fail)]
+        if len(spans) > 1:
+            return [piece for span in spans for piece in _pieces_of(encode, [span], fail)]
         if not isinstance(error, Fault):
             LOG.exception("the texts of a request could not be encoded")
             error = Fault(INTERNAL, f"the texts could not be encoded ({type(error).__name__})")
-        fail(parts[0].job, error)
+        fail(spans[0].job, error)
         return []
     lengths = encoded.lengths if encoded is not None else np.empty(0, np.int64)
     ends = offsets_of(lengths)
-    pieces, first = [], 0
-    for job, at, count in parts:
-        if job.columns is not None:
+    pieces, offset = [], 0
+    for span in spans:
+        job, start, count = span.job, span.start, span.count
+        if job.columns is not None:  # it came encoded, and its span is all of it
             given = job.columns.lengths
-            job.tokens = int(given.sum())
-            pieces.append(Piece(job, job.columns, given, 0, 0, job.size, job.tokens))
-            continue
-        assert encoded is not None
-        tokens = int(ends[first + count] - ends[first])
-        job.tokens += tokens
-        pieces.append(Piece(job, encoded, lengths, first, at, count, tokens))
-        first += count
-        if at + count == job.size:
-            job.texts = None
+            piece = Piece(job, start, count, job.columns, 0, given, int(given.sum()))
+        else:
+            assert encoded is not None
+            tokens = int(ends[offset + count] - ends[offset])
+            piece = Piece(job, start, count, encoded, offset, lengths, tokens)
+            offset += count
+            if start + count == job.size:
+                job.texts = None
+        job.tokens += piece.tokens
+        pieces.append(piece)
     return pieces
 
 
 def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int) -> list[Batch]:
     """Return batches of the rows of `pieces`, longest rows first; the columns of all pieces must be joinable."""
     parts: list[Columns] = []
-    start = 0
-    while start < len(pieces):  # pieces that were encoded together stand together
-        end = start + 1
-        while end < len(pieces) and pieces[end].columns is pieces[start].columns:
-            end += 1
-        source = pieces[start].columns
-        rows = _ranges([piece.first for piece in pieces[start:end]], [piece.count for piece in pieces[start:end]])
-        whole = len(rows) == len(source) and bool((rows == np.arange(len(rows))).all())
-        parts.append(source if whole else source.take(rows))
-        start = end
+    for _, together in groupby(pieces, key=lambda piece: id(piece.columns)):  # pieces that were encoded together
+        group = list(together)
+        source = group[0].columns
+        rows = _ranges([piece.offset for piece in group], [piece.count for piece in group])
+        is_whole = len(rows) == len(source) and bool((rows == np.arange(len(rows))).all())
+        parts.append(source if is_whole else source.take(rows))
     columns = parts[0] if len(parts) == 1 else type(parts[0]).concat(parts)
     counts = [piece.count for piece in pieces]
     owners = np.repeat(np.arange(len(pieces)), counts)
-    places = _ranges([piece.at for piece in pieces], counts)
+    places = _ranges([piece.start for piece in pieces], counts)
     return [
         Batch(columns, rows, pieces, owners[rows], places[rows])
         for rows in scoring_batches(columns.lengths, max_tokens, max_rows)

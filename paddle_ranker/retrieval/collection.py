@@ -17,12 +17,12 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple, Optional, Union
+from typing import IO, Optional, Union
 
 import numpy as np
 
@@ -63,13 +63,18 @@ class Collection:
     """
 
     def __init__(self, folder: Path, generation: Generation, lock: Optional[IO[str]]):
-        self.folder, self._now, self._lock = folder, generation, lock
-        self._tower_vectors: Optional[VectorsOf] = None
-        self._one_writer, self._connecting, self._taking = threading.RLock(), threading.Lock(), threading.Lock()
-        self._keeps_lock, self._writers = lock is not None, 0  # for as long as it is open; else while somebody writes
-        self._connected: list[MilvusSearch] = []  # one, once it is needed; snapshots share it
+        self.folder = folder
+        self._now = generation  # replaced whole: a method that uses it twice keeps it in a variable
         self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1)  # of new segments
+        self._tower_vectors: Optional[VectorsOf] = None
+        self._connected: list[MilvusSearch] = []  # one, once it is needed; snapshots share it
+        self._connecting = threading.Lock()
+        self._lock = lock  # keeps other processes from writing, `_one_writer` this one's other threads
+        self._keeps_lock = lock is not None  # until `close`; else while there are `_writers`
+        self._writers = 0  # threads in `writing`
+        self._taking = threading.Lock()  # guards `_lock` and `_writers`
+        self._one_writer = threading.RLock()
         if lock is not None:
             self._begin_writing()
 
@@ -122,7 +127,7 @@ class Collection:
     def field_values(self, most: int) -> dict[str, tuple[list[object], bool]]:
         """Return the values that documents have in each field, and whether these are all.
 
-        Of a segment with more than `most` bytes of a field's values, it is one, which may be a removed document's.
+        A segment with more than `most` bytes of a field's values gives one of them, which may be a removed document's.
         """
         found = dict[str, tuple[list[object], bool]]()
         for name in self.fields:
@@ -351,7 +356,7 @@ class Collection:
             addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors, unfinished)
             added = addition.run(rows)
             if addition.segments:
-                self._commit(_Change(addition.segments, addition.replaced, addition.next_id))
+                self._replace(addition.replaced, addition.segments, addition.next_id)
             unfinished.forget()
         if merge:
             self.merge()
@@ -369,22 +374,23 @@ class Collection:
         if first is None or (most is not None and sum(sizes[first:]) > most):
             return
         old, merged = now.parts[first:], self._new_segment()
-        count = merge_segments(merged, [(part.segment, part.live) for part in old], writer_of(now.info.vectors))
+        merge_segments(merged, [(part.segment, part.live) for part in old], writer_of(now.info.vectors))
         with self._one_thread_writing():
             # What was removed meanwhile is removed from the merged one; a segment before these may have gone, too.
-            live = {part.segment.name: part for part in self._now.parts}
-            gone = [~live[part.segment.name].mask[part.mask] for part in old if part.segment.name in live]
-            if len(gone) < len(old):
+            masks = {part.segment.name: part.mask for part in self._now.parts}
+            if not all(part.segment.name in masks for part in old):
                 raise RankerError(f"{self.folder}: a segment went while it was merged; merge again")
-            first = list(live).index(old[0].segment.name)
-            self._commit(_Change([SegmentInfo(merged.name, count)], [], merged=_Merged(first, len(old), gone)))
+            live = np.concatenate([masks[part.segment.name][part.mask] for part in old])
+            segments, first = list(self.info.segments), list(masks).index(old[0].segment.name)
+            segments[first : first + len(old)] = [self._segment_info(merged.name, live)]
+            self._commit(segments)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove the documents of these ids and return how many there were; durable when it returns."""
         with self._one_thread_writing():
             found = self._now.find(list(ids))
             if found:
-                self._commit(_Change([], list(found.values())))
+                self._replace(list(found.values()))
             return len(found)
 
     def _own_vectors(self, texts: Sequence[str]) -> Vectors:
@@ -410,41 +416,50 @@ class Collection:
                 self._milvus().repair(self._now)
             yield
 
-    def _commit(self, change: _Change) -> None:
-        """Make a new generation: durable when this returns, and what it no longer names is deleted."""
+    def _replace(self, removed: Sequence[Place], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
+        """Make a new generation without some documents and with some new segments; Milvus holds the same then."""
         now, segments = self._now, list(self.info.segments)
-        for number in sorted({place.part for place in change.removed}):
-            rows = [place.row for place in change.removed if place.part == number]
-            part = now.parts[number]
-            mask = part.mask.copy()
-            mask[rows] = False
-            segments[number] = self._without(part.segment.name, mask)
-        added = list(change.added)
-        if change.merged is not None:
-            first, parts, gone = change.merged
-            mask = ~np.concatenate(gone)
-            one = added[0] if mask.all() else self._without(added[0].name, mask)
-            segments[first : first + parts], added = [one], []
-        kept = [one for one in [*segments, *added] if one.live]
-        info = self.info.next(kept, change.next_id)
+        for number in sorted({place.part for place in removed}):
+            live = now.parts[number].mask.copy()
+            live[[place.row for place in removed if place.part == number]] = False
+            segments[number] = self._segment_info(segments[number].name, live)
+        change_milvus = None
+        if self.has_milvus:
+            opened = [Segment(self.folder / one.name) for one in added]
+            change_milvus = partial(self._milvus().change, opened, now.keys_of(removed))
+        self._commit([*segments, *added], next_id, change_milvus)
+
+    def _commit(
+        self,
+        segments: Sequence[SegmentInfo],
+        next_id: int = 0,
+        change_milvus: Optional[Callable[[Callable[[], None]], None]] = None,
+    ) -> None:
+        """Make a new generation of the segments that have documents: durable when this returns, the others are deleted.
+
+        change_milvus: changes Milvus as well, and calls its argument to write index.json
+        """
+        before = self.info
+        write = partial(write_manifest, self.folder, before.next([one for one in segments if one.live], next_id))
         try:
-            if self.has_milvus and change.merged is None:
-                opened = [Segment(self.folder / one.name) for one in change.added]
-                self._milvus().change(opened, now.keys_of(change.removed), partial(write_manifest, self.folder, info))
+            if change_milvus is None:
+                write()
             else:
-                write_manifest(self.folder, info)
+                change_milvus(write)
         finally:  # Milvus may fail behind the change, which counts all the same
-            self._now, self._stamp = open_generation(self.folder, now.segments()), _stamp(self.folder)
-        for name in now.info.files() - self.info.files():
+            self._now, self._stamp = open_generation(self.folder, self._now.segments()), _stamp(self.folder)
+        for name in before.files() - self.info.files():
             _delete(self.folder / name)
 
-    def _without(self, name: str, mask: Booleans) -> SegmentInfo:
-        """Write which rows of a segment are removed."""
-        rows = np.flatnonzero(~mask)
+    def _segment_info(self, name: str, live: Booleans) -> SegmentInfo:
+        """Return what index.json says of a segment; write which of its rows are removed, if there are any."""
+        removed = np.flatnonzero(~live)
+        if not len(removed):
+            return SegmentInfo(name, len(live))
         file = f"{name}.deleted-{self.info.generation + 1}.npy"
         with new_file(self.folder / file, "wb") as stream:
-            np.save(stream, rows)
-        return SegmentInfo(name, len(mask), file, len(rows))
+            np.save(stream, removed)
+        return SegmentInfo(name, len(live), file, len(removed))
 
     def _begin_writing(self) -> None:
         """Delete what a killed writer has left."""
@@ -459,21 +474,6 @@ class Collection:
 def _number_of(path: Path) -> int:
     number = path.name.split("-")[1].split(".")[0]
     return int(number) if number.isdigit() else 0
-
-
-class _Merged(NamedTuple):
-    """Parts that a merged segment stands for, and which of its rows were removed meanwhile."""
-
-    first: int
-    parts: int
-    gone: list[Booleans]
-
-
-class _Change(NamedTuple):
-    added: Sequence[SegmentInfo]
-    removed: Sequence[Place]
-    next_id: int = 0
-    merged: Optional[_Merged] = None
 
 
 def _stamp(folder: Path) -> tuple[int, ...]:

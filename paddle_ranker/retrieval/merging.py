@@ -31,8 +31,8 @@ def first_to_merge(sizes: Sequence[int]) -> Optional[int]:
     return first
 
 
-def merge_segments(folder: Path, sources: Sequence[Source], write_index: Optional[WriteIndex] = None) -> int:
-    """Write a new segment of the documents of several, in their order, and return how many it has.
+def merge_segments(folder: Path, sources: Sequence[Source], write_index: Optional[WriteIndex] = None) -> None:
+    """Write a new segment of the documents of several, in their order.
 
     write_index: as for `write_segment`
     """
@@ -54,7 +54,6 @@ def merge_segments(folder: Path, sources: Sequence[Source], write_index: Optiona
             write_index(target, stored, first.folder if mask is None else None)
         _merge_words(target, sources)
         seal(target, count, fields)
-    return count
 
 
 def _new_array(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Optional
 
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.bm25 import K1, B
-from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.untrusted import read_json
 
 MANIFEST = "index.json"
@@ -121,11 +120,7 @@ def write_manifest(folder: Path, info: IndexInfo) -> None:
     """Write index.json in one step; it is on the disk when this returns."""
     with new_file(folder / MANIFEST) as stream:
         json.dump({**dataclasses.asdict(info), "count": info.count}, stream, ensure_ascii=False, indent=1)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(folder)
 
 
 def read_manifest(folder: Path) -> IndexInfo:

@@ -64,7 +64,7 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
             yield temporary
         temporary.chmod(0o755)  # mkdtemp's folders are readable by their owner alone
         for path in [*temporary.rglob("*"), temporary]:
-            _sync(path)
+            sync(path)
         if not target.exists():
             os.rename(temporary, target)
         elif not replace:
@@ -72,7 +72,7 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
         else:
             _exchange(temporary, target)
             shutil.rmtree(temporary, ignore_errors=True)
-        _sync(target.parent)
+        sync(target.parent)
     except BaseException as error:
         # On a full disk Paddle's code truncates files without an error, and fails later when it reads them.
         full = None if is_full(error) or not isinstance(error, Exception) else _full(temporary)
@@ -183,7 +183,7 @@ def point(link: Path, target: Path) -> None:
         shutil.rmtree(temporary)
     else:
         os.replace(temporary, link)
-    _sync(link.parent)
+    sync(link.parent)
 
 
 def _exchange(one: Path, other: Path) -> None:
@@ -209,7 +209,8 @@ def _remove(entry: Path) -> None:
         entry.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file is on the disk, or the names that a folder has."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -197,7 +197,7 @@ def test_folders_are_whole_or_not_there(exported: dict[str, Path], tmp_path: Pat
         def full(path: Path) -> None:
             raise OSError(28, "No space left on device")
 
-        patch.setattr(atomic, "_sync", full)
+        patch.setattr(atomic, "sync", full)
         assert export_to_serving.main(given) == 1 and not list(tmp_path.iterdir())
 
 

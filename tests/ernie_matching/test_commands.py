@@ -205,7 +205,7 @@ def test_a_disk_that_fills_up_leaves_no_half_checkpoint(
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic, "_sync", full)
+    monkeypatch.setattr(atomic, "sync", full)
     status, _, errors = call("train_pairwise", *training(data, "--save_dir", tmp_path / "checkpoint"))
     assert status == 1 and "checkpoint of step 5 could not be written" in errors and "Traceback" not in errors
     assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == [".lock", "metrics.jsonl"]

@@ -31,7 +31,7 @@ from typing import Optional, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.serving.core.logs import utc
-from paddle_ranker.storage.atomic import make_folder
+from paddle_ranker.storage.atomic import make_folder, sync
 from paddle_ranker.storage.untrusted import Unchecked
 
 EVENTS = ("click", "relevant", "irrelevant", "judged", "unjudged")
@@ -276,11 +276,7 @@ class _LogFile:
         path = folder / f"{stamp}-{secrets.token_hex(4)}{_SUFFIX}"
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         self.size = 0
-        directory = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # its name is on the disk, too
-        finally:
-            os.close(directory)
+        sync(folder)  # its name is on the disk, too
 
     @property
     def is_deleted(self) -> bool:

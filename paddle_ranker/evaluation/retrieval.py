@@ -214,13 +214,7 @@ def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores, to
 
 
 def compare_runs(
-    judged: Judged,
-    runs: Mapping[str, Scores],
-    top_k: int,
-    *,
-    resamples: int = 2000,
-    seed: int = 1000,
-    ties: str = "trec_eval",
+    judged: Judged, runs: Mapping[str, Scores], top_k: int, *, resamples: int = 2000, seed: int = 1000
 ) -> Comparison:
     """Measure runs, by system name, over all judged queries, and compare each with the first.
 
@@ -236,7 +230,7 @@ def compare_runs(
         scores, notes = pairs.of_run(run, name)
         pairs.notes.extend(notes)
         systems.append(System(name, scores, "run"))
-    found = compare_systems(pairs, systems, ties=ties, resamples=resamples, seed=seed)
+    found = compare_systems(pairs, systems, ties="trec_eval", resamples=resamples, seed=seed)
     within = [name for name in found.measures if int(name.partition("@")[2] or 0) <= top_k]
     measured = {system: {name: values[name] for name in within} for system, values in found.measured.items()}
     return replace(found, measures=[name for name in SHOWN if name in within], measured=measured)
@@ -253,9 +247,10 @@ def comparison_lines(comparison: Comparison) -> list[str]:
 def recall_curves(comparison: Comparison, most: int = 100) -> dict[str, Floats]:
     """Return each system's mean recall at 1, 2, ... `most`, `[most]`, by system name."""
     pairs = comparison.pairs
-    ids = pairs.document_ids if comparison.ties == "trec_eval" else None
     return {
-        system.name: recall_curve(Scored(pairs.query_ids, pairs.labels, system.scores, ids=ids).ranking, most)
+        system.name: recall_curve(
+            Scored(pairs.query_ids, pairs.labels, system.scores, ids=pairs.document_ids).ranking, most
+        )
         for system in comparison.systems
     }
 

@@ -6,10 +6,14 @@ paddle-ranker predict --model checkpoint/best --input posts.csv --explain
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from multimodal_entailment.data import PostPair, read_posts
 from multimodal_entailment.info import LABELS
@@ -21,6 +25,7 @@ from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 
 if TYPE_CHECKING:
+    from multimodal_entailment.entailment_scorer import Entailment
     from multimodal_entailment.info import EntailmentInfo
 
 
@@ -28,7 +33,6 @@ def predict(options: PredictEntailmentOptions) -> None:
     """Write a row for each pair: its ids, the likeliest class, and the probability of each class."""
     runtime.prepare_command(options.cpu_threads)
     from multimodal_entailment.entailment_scorer import Entailment
-    from multimodal_entailment.explain import explain
     from paddle_ranker.storage.atomic import new_file
 
     if options.output_file is not None:
@@ -55,6 +59,35 @@ def predict(options: PredictEntailmentOptions) -> None:
         stream.write(text)
     with output_free_for(options.output_file):
         print(f"{len(pairs):,} pairs: {options.output_file}")
+
+
+def explain(
+    model: Entailment, pairs: Sequence[PostPair], probabilities: np.ndarray, skip_bad_images: bool = False
+) -> dict[str, np.ndarray]:
+    """Explain predictions: by how much, `[n]`, the predicted class's probability falls without each part of the posts.
+
+    Returns a dict from part to these falls. The parts are `texts`, which are emptied, and `image_1` and `image_2`,
+    which become missing (occlusion: Zeiler and Fergus, 2014). A negative fall means that the part spoke against the
+    prediction. A model without text input has no part `texts`.
+
+    Args:
+        probabilities: the model's for the complete pairs, `[n, 3]`.
+
+    Raises `UsageError` for a model of texts alone: without texts there is nothing to predict from.
+    """
+    if model.info.vision is None:
+        raise UsageError("--explain takes away texts and images by turns: this model looks at texts alone")
+    changes: dict[str, dict[str, object]] = {}
+    if model.info.max_seq_length is not None:
+        changes["texts"] = {"text_1": "", "text_2": ""}
+    changes.update({name: {name: None} for name in ("image_1", "image_2")})
+    predicted = np.arange(len(pairs)), probabilities.argmax(axis=1)
+    falls = {}
+    for part, change in changes.items():
+        changed = [dataclasses.replace(pair, **change) for pair in pairs]  # type: ignore[arg-type]
+        without = model.predict_posts(changed, skip_bad_images)
+        falls[part] = probabilities[predicted] - without[predicted]
+    return falls
 
 
 def _as_csv(names: list[str], rows: list[list[Any]]) -> str:

@@ -46,6 +46,20 @@ def service(folder: Path) -> Iterator[RankerSlot]:
     assert model.batcher.close(SECONDS)
 
 
+@pytest.fixture
+def go(service: RankerSlot, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The engine computes nothing before this is set."""
+    scorer, event = service.ready().scorer, threading.Event()
+    honest = scorer.compute
+
+    def held(*given: Any) -> Arrays:
+        assert event.wait(SECONDS)
+        return honest(*given)
+
+    monkeypatch.setattr(scorer, "compute", held)
+    return event
+
+
 def fault_of(asking: Any) -> Fault:
     with pytest.raises(Fault) as raised:
         asyncio.run(asking)
@@ -132,39 +146,16 @@ def test_a_deadline_that_has_passed_is_said(service: RankerSlot) -> None:
 
 
 def test_a_deadline_that_passes_while_the_engine_computes_is_said_then(
-    service: RankerSlot, monkeypatch: pytest.MonkeyPatch
+    service: RankerSlot, go: threading.Event
 ) -> None:
-    assert service.model is not None
-    scorer = service.model.scorer
-    honest = scorer.compute
-    answered = threading.Event()
-
-    def slow(*given: Any) -> Arrays:
-        assert answered.wait(SECONDS)
-        return honest(*given)
-
-    monkeypatch.setattr(scorer, "compute", slow)
     fault = fault_of(service.score_pairs(["a"], ["b"], deadline=time.monotonic() + 0.05))
-    answered.set()
+    go.set()
     assert fault.kind is TIMED_OUT
-    batcher = service.model.batcher
-    until(lambda: not batcher._computing)  # for the tests that come after
+    until(lambda: not service.ready().batcher._computing)  # for the tests that come after
 
 
-def test_a_caller_that_is_cancelled_takes_its_pairs_off_the_queue(
-    service: RankerSlot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert service.model is not None
-    batcher = service.model.batcher
-    scorer = service.model.scorer
-    honest = scorer.compute
-    go = threading.Event()
-
-    def slow(*given: Any) -> Arrays:
-        assert go.wait(SECONDS)
-        return honest(*given)
-
-    monkeypatch.setattr(scorer, "compute", slow)
+def test_a_caller_that_is_cancelled_takes_its_pairs_off_the_queue(service: RankerSlot, go: threading.Event) -> None:
+    batcher = service.ready().batcher
 
     async def queue_is(pairs: int, computing: int) -> None:
         while (batcher.queued_rows, batcher._computing) != (pairs, computing):

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from benchmarks.search_page import find_chromium
+from tests.browser.site import Site
 from tests.conftest import REPOSITORY
 
 SCREENSHOTS = REPOSITORY / "build" / "screenshots"  # ignored by git
@@ -32,6 +33,19 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Site]:
+    with Site() as site:
+        yield site
+
+
+@pytest.fixture
+def site(served: Site) -> Site:
+    """The pages and a made-up service, as if no test had been there."""
+    served.reset()
+    return served
 
 
 def drawn(page: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,18 +13,6 @@ from tests.browser.site import Site
 
 pytestmark = pytest.mark.browser
 QUERY = "苹果手机价格"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Site]:
-    with Site() as site:
-        yield site
-
-
-@pytest.fixture
-def site(served: Site) -> Site:
-    served.reset()
-    return served
 
 
 def shows(page: Any, number: int) -> None:

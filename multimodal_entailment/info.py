@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.errors import CheckpointError, brief, listed
+from paddle_ranker.model.info import card_tables
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.model.recognised import recognise
 from paddle_ranker.storage.atomic import new_file
@@ -142,13 +143,5 @@ def _card(info: EntailmentInfo) -> str:
         'Entailment.load("this folder").predict(["text one"], ["one.jpg"], ["text two"], ["two.jpg"])',
         "```",
     ]
-    for title, values in (("Results", info.results), ("Training", info.training), ("Versions", info.versions)):
-        if values:
-            lines += ["", f"## {title}", "", "| | |", "| --- | --- |"]
-            lines += [f"| {name} | {_cell(value)} |" for name, value in values.items()]
+    lines += card_tables(Results=info.results, Training=info.training, Versions=info.versions)
     return "\n".join(lines) + "\n"
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:.5g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|")

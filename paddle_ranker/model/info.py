@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Optional, TypedDict
@@ -136,11 +137,18 @@ def model_card(info: RankerInfo, config: EncoderConfig) -> str:
         "",
         _probability(info.calibration),
     ]
-    for title, values in (("Results", info.results), ("Training", info.training), ("Versions", info.versions)):
+    lines += card_tables(Results=info.results, Training=info.training, Versions=info.versions)
+    return "\n".join(lines) + "\n"
+
+
+def card_tables(**sections: Mapping[str, object]) -> list[str]:
+    """Return the lines of a model card's sections, by title, each a table of names and values; empty ones have none."""
+    lines = []
+    for title, values in sections.items():
         if values:
             lines += ["", f"## {title}", "", "| | |", "| --- | --- |"]
             lines += [f"| {name} | {_cell(value)} |" for name, value in values.items()]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _probability(calibration: Optional[Calibration]) -> str:

@@ -39,8 +39,8 @@ _SAID_BYTES = 200  # of an answer that is none, in the error
 _ANSWER_BYTES, _ANSWER_RATIO = 1 << 20, 8  # most of an answer: so many, and so many for each byte of the request
 
 
-class Part(NamedTuple):
-    """A request: a query and some of its titles."""
+class Question(NamedTuple):
+    """What one request asks for: the scores of some titles of a query."""
 
     query: str
     titles: list[str]
@@ -151,25 +151,25 @@ class HttpTeacher:
     async def _ask_all(self, missing: Sequence[Pair], known: dict[Pair, float]) -> None:
         """Ask for the scores of pairs, some requests at a time, keep them and add them to `known`."""
         options = self._options
-        parts = _parts(missing, options.teacher_batch or self._protocol.batch)
+        questions = _questions(missing, options.teacher_batch or self._protocol.batch)
         async with self._caller as caller:
             # The first error ends them all, after the answers that are under way: these may have cost something.
-            askers = (self._ask_some(caller, parts, known) for _ in range(options.teacher_concurrency))
+            askers = (self._ask_some(caller, questions, known) for _ in range(options.teacher_concurrency))
             ends = await asyncio.gather(*askers, return_exceptions=True)
         for error in ends:
             if error is not None and not isinstance(error, StoppedError):
                 raise error
 
-    async def _ask_some(self, caller: Caller, parts: Iterator[Part], known: dict[Pair, float]) -> None:
+    async def _ask_some(self, caller: Caller, questions: Iterator[Question], known: dict[Pair, float]) -> None:
         try:
-            for part in parts:  # which all share
+            for query, titles in questions:  # which all share
                 if caller.stopping:
                     return
-                asked = self._protocol.body(part.query, part.titles, self._options.teacher_model)
+                asked = self._protocol.body(query, titles, self._options.teacher_model)
                 body = json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass")
                 answer = await caller.post(body, _ANSWER_BYTES + _ANSWER_RATIO * len(body))
-                scores = self._scores(answer, part.titles)
-                found = {(part.query, title): score for title, score in zip(part.titles, scores)}
+                scores = self._scores(answer, titles)
+                found = {(query, title): score for title, score in zip(titles, scores)}
                 self._kept.add(found)
                 known.update(found)
                 self.costs["pairs"] += len(found)
@@ -229,14 +229,14 @@ class HttpTeacher:
         return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
 
 
-def _parts(pairs: Sequence[Pair], most: int) -> Iterator[Part]:
-    """Yield requests for pairs: those of a query together, in the order in which queries come first."""
+def _questions(pairs: Sequence[Pair], most: int) -> Iterator[Question]:
+    """Yield questions of up to `most` pairs: those of a query together, in the order in which queries come first."""
     titles: dict[str, list[str]] = {}
     for query, title in pairs:
         titles.setdefault(query, []).append(title)
     for query, of_query in titles.items():
         for start in range(0, len(of_query), most):
-            yield Part(query, of_query[start : start + most])
+            yield Question(query, of_query[start : start + most])
 
 
 def _protocol_name(options: TeacherOptions) -> str:

@@ -20,7 +20,6 @@ from paddle_ranker.encoding.columns import offsets_of, ragged_positions
 from paddle_ranker.storage.arrays import gather
 from pretraining.token_store import TokenStore
 
-PACKINGS = ("pack", "truncate")
 SHORTEST_PIECE = 8
 _SLACK = 64  # tokens before a sequence's end among which a word's beginning is looked for
 

@@ -29,7 +29,7 @@ from paddle_ranker.serving.http.exchange import SHARE
 from paddle_ranker.serving.http.openapi import MODELS_PATH
 from paddle_ranker.serving.http.page import PAGE_PATHS, is_page
 
-REQUEST_ID = "x-request-id"
+_ID_HEADER = b"x-request-id"
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
@@ -81,7 +81,7 @@ class Middleware:
             return
         began = time.perf_counter()
         shown: dict[bytes, bytes] = dict(scope["headers"])
-        given = shown.get(b"x-request-id", b"").decode("latin-1")
+        given = shown.get(_ID_HEADER, b"").decode("latin-1")
         request_id = given if _SOUND_ID.match(given) else next(self._own_ids)
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id
@@ -92,7 +92,7 @@ class Middleware:
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode("latin-1"))]
+                message["headers"] = [*message.get("headers", ()), (_ID_HEADER, request_id.encode("latin-1"))]
             await send(message)  # which may find no room for the answer
             status = message.get("status", status)
 

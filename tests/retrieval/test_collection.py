@@ -242,11 +242,10 @@ def test_a_segment_that_goes_while_those_after_it_are_merged_takes_no_other_alon
     """Removals, and additions, go on while segments are merged."""
     many, few, last = documents_of(range(100)), documents_of(range(100, 108)), documents_of([200])
 
-    def beside(*given: Any) -> int:
-        count = merge_segments(*given)
+    def beside(*given: Any) -> None:
+        merge_segments(*given)
         assert index.remove([one.id for one in many]) == 100
         index.add(last, vectors_of, merge=False)
-        return count
 
     monkeypatch.setattr("paddle_ranker.retrieval.collection.merge_segments", beside)
     with new_index(tmp_path / "index") as index:

@@ -151,7 +151,7 @@ def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
         return
     exported = ExportedFolder.open(folder / "exported")
     assert exported.onnx is not None
-    quantizer, _pad_id = Quantizer(exported.onnx, folder), exported.config.pad_token_id
+    quantizer = Quantizer(exported.onnx, folder)
     sample = pairs.take(np.arange(min(len(pairs), CALIBRATION_PAIRS)))
     batches = [sample.pad(rows) for rows in scoring_batches(sample.lengths, 4096, 4096)]
     model = quantizer.quantize(quantizer.calibrate(batches), full_range=has_int8())

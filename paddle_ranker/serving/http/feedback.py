@@ -28,7 +28,6 @@ from paddle_ranker.serving.core.validation import refusal
 from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, refuse_other_sites
 from paddle_ranker.serving.http.openapi import operation, schemas_of
 
-PATHS: Mapping[str, str] = {"/v1/feedback": "feedback", "/v1/judge": "judge"}
 RELEVANT_OR_NOT = (0, 1)
 _PAGE, _MOST_LOOKED_AT = 20, 1000  # pairs of an answer; whose documents are looked for at once
 _LARGEST_OFFSET = 10_000

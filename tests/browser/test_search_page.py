@@ -371,6 +371,17 @@ def test_highlights_cut_no_character(open_page: OpenPage, site: Site) -> None:
     assert page.locator(".text mark").all_text_contents() == ["👨‍👩‍👧‍👦", "手", "🇨🇳", "e\u0301"]
 
 
+def test_texts_from_right_to_left_begin_at_the_right_wherever_they_stand(open_page: OpenPage, site: Site) -> None:
+    text = "بحث عميق 手机 " + "في معالجة اللغة العربية " * 20
+    site.change = lambda content: {**content, "hits": [{**content["hits"][0], "text": text, "fields": {"title": text}}]}
+    page = open_page(at(site))
+    page.locator(".ask-why").click()
+    for where in (".text", ".whole", ".why dd:last-child", ".column span[lang]"):
+        assert page.locator(where).first.evaluate("node => getComputedStyle(node).direction") == "rtl", where
+    page.fill("#query", text)
+    assert page.locator("#query").evaluate("node => node.matches(':dir(rtl)')")
+
+
 def test_a_long_text_shows_its_best_passage_and_why_shows_all(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site))
     row = page.locator(ROW).first
@@ -708,6 +719,14 @@ def test_at_every_width_in_light_and_dark(
     height = {360: 740, 768: 1024, 1440: 900}[width]
     long = {"type": "string", "values": ["https://example.com/" + "x" * 300, "https://example.com/"]}
     site.index = {**site.index, "fields": {**site.index["fields"], "url": long, "toString": {"type": "string"}}}
+
+    def change(content: dict[str, Any]) -> dict[str, Any]:
+        for hit in content["hits"]:
+            hit["fields"] = {**hit["fields"], "a_long_name_" * 12: 1}
+            hit["stages"]["fused"]["rank"] += 100
+        return content
+
+    site.change = change
     page = open_page(at(site, min=0.75, filter='{"year":{"gte":2019}}'), width=width, height=height)
     page.wait_for_selector(".verdict")
     settle(page)
@@ -728,6 +747,7 @@ def test_at_every_width_in_light_and_dark(
             page.press("#query", "Enter")
             page.wait_for_selector("#failure p")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
+        assert page.evaluate(BROKEN) == [], state
         for scheme in ("dark", "light"):
             page.emulate_media(color_scheme=scheme)
             contrasts = page.evaluate(CONTRASTS)
@@ -740,6 +760,8 @@ def test_at_every_width_in_light_and_dark(
                 assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == [], found
 
 
+BROKEN = """() => [...document.querySelectorAll(".column b, [open] #filters label > span")]
+  .filter((node) => node.offsetHeight > 30).map((node) => node.textContent)"""  # ranks and names over several lines
 COUNT_FIRST = """() => {
   const mark = performance.mark.bind(performance);
   performance.mark = (name) => {

@@ -775,12 +775,12 @@ function openWhy(hit) {
   };
   const fused = hit.stages?.fused?.score;
   const sum = [Number.isFinite(hit.logit) && say("logit", { n: score(hit.logit) }), Number.isFinite(hit.probability) && say("probability", { percent: percent(hit.probability) })];
-  const fields = Object.entries({ id: hit.id, ...hit.fields }).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, typeof value === "object" ? JSON.stringify(value) : String(value))]);
+  const fields = Object.entries({ id: hit.id, ...hit.fields }).flatMap(([name, value]) => [make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, typeof value === "object" ? JSON.stringify(value) : String(value))]);
   const [from, to] = windowOf(hit);
   const isWhole = from === 0 && to === codePoints(hit.text).length;
   panel.replaceChildren(
     ...[
-      isWhole ? null : make("p", { class: "whole", lang: languageOf(hit.text) }, ...marked(hit.text, hit.highlights)),
+      isWhole ? null : make("p", { class: "whole", lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights)),
       part("ranked", "why_here", sum.filter(Boolean).join(", ")),
       part("fused", "why_found", Number.isFinite(fused) ? say("fused_score", { n: score(fused) }) : ""),
       make("section", {}, make("h3", {}, say("path")), make("p", { class: "way" }, tellWay(hit).join(" → "))),
@@ -941,7 +941,7 @@ function drawItem(hit, stage) {
   const text = joined(codePoints(hit.text).slice(...windowOf(hit)).slice(0, 24)); // more than the column has room for
   // Reached by mouse and by screen readers; by keyboard the rows of the list do the same.
   const button = make("button", { type: "button", tabindex: "-1", title: text, onclick: () => (follow(shown.followed === hit.id ? null : hit.id), reveal(hit.id)) },
-    make("b", {}, count(rankIn(hit, stage))), " ", make("span", { lang: languageOf(hit.text) }, text));
+    make("b", {}, count(rankIn(hit, stage))), " ", make("span", { lang: languageOf(hit.text), dir: "auto" }, text));
   return make("li", { "data-id": hit.id, value: rankIn(hit, stage), class: shown.isWhole && "is-later" }, button);
 }
 

@@ -416,6 +416,7 @@ def test_a_query_that_is_too_long_is_cut_where_the_ranker_cuts_it(site: Site, fo
     read = encoder.encode([query[:most]] * len(texts), texts).second_starts.min() - 2  # what is left beside the longest
     assert answer["query_read"] == cut["query_read"] == read < most
     assert site.search(query)["query_read"] == most and "query_read" not in site.search(query[:most])
+    assert site.search("x" * 3000, rank_top=8)["query_read"] == 1000  # one token as a whole, and many as a shorter word
 
 
 def test_a_query_that_the_limit_of_characters_cuts_says_so(folders: dict[str, Path]) -> None:

@@ -138,7 +138,9 @@ class _Read:
 
     def characters(self) -> int:
         """Return how many code points were used beside the longest title; tokenizes."""
-        return len(self.text) if self._encoder is None else self._encoder.characters_of(self.text, self._kept)
+        if self._encoder is None or self._kept == self._tokens:  # a beginning may have more tokens than all of it
+            return len(self.text)
+        return self._encoder.characters_of(self.text, self._kept)
 
 
 class SearchPipeline:

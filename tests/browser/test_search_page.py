@@ -271,6 +271,18 @@ def test_settings_are_asked_for(open_page: OpenPage, site: Site) -> None:
     assert page.inner_text("#last").startswith("融合") and page.is_hidden("#cut")
 
 
+def test_tab_goes_on_after_a_filter_and_a_list_of_values_is_one(open_page: OpenPage, site: Site) -> None:
+    page = open_page(at(site, filter='{"kind":["新闻","问答"]}'))
+    page.wait_for_selector("#nothing:visible")  # the made-up search compares with single values
+    page.click("#settings summary")
+    assert page.inner_text("#chips li").startswith("kind ∈ 新闻,问答")
+    page.fill("[name='year.gte']", "2020")
+    with page.expect_request("**/v1/search"):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.name") == "year.lte"
+    assert site.asked[-1]["filter"]["year"] == {"gte": 2020}
+
+
 def test_clicks_and_judgments_are_logged(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site))
     page.wait_for_selector(".verdict")

@@ -372,6 +372,7 @@ const SIGNS = { gte: "≥", lte: "≤", gt: ">", lt: "<", in: "∈", ne: "≠" }
 
 function tellCondition(name, condition) {
   if (!condition || typeof condition !== "object") return `${name} = ${condition}`;
+  if (Array.isArray(condition)) return tellCondition(name, { in: condition });
   return Object.entries(condition).map(([sign, value]) => `${name} ${SIGNS[sign] ?? sign} ${value}`).join(", ");
 }
 
@@ -382,7 +383,7 @@ function filterInput(name, field, value) {
     const ends = ["gte", "lte"].map((end) => {
       const label = `${name} ${say(end === "gte" ? "from" : "to")}`;
       const change = (event) => {
-        const now = { ...(typeof value === "object" ? value : {}), [end]: event.target.valueAsNumber };
+        const now = { ...(Array.isArray(value) || typeof value !== "object" ? {} : value), [end]: event.target.valueAsNumber };
         if (Number.isNaN(now[end])) delete now[end];
         setFilter(name, Object.keys(now).length ? now : undefined);
       };
@@ -406,7 +407,7 @@ function setFilter(name, condition) {
   if (condition === undefined) delete filter[name];
   else filter[name] = condition;
   state.filter = JSON.stringify(filter);
-  search("chosen");
+  setTimeout(search, 0, "chosen"); // it makes the fields anew: by then the one that Tab goes to has the focus
 }
 
 // ---- asking: the newest question alone is answered --------------------------------------------------------------

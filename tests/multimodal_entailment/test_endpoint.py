@@ -242,7 +242,7 @@ BAD_JSON: dict[str, tuple[Any, int, str]] = {
     "UTF-16": ("{}".encode("utf-16"), 400, "body: is not UTF-8 at byte 0"),
     "deep": (b"[" * 100_000, 400, "body: is nested too deeply"),
     "a list": ([1], 422, "body: is list"),
-    "no pairs": ({"pairs": []}, 400, "pairs: holds nothing"),
+    "no pairs": ({"pairs": []}, 400, "pairs: is empty"),
     "too many": ({"pairs": [{"text_1": "a", "text_2": "b"}] * 5}, 413, "pairs: holds 5, at most 4"),
     "a typo": ({"text_1": "a", "text_2": "b", "image1": ""}, 422, "image1: "),
     "no text": ({"pairs": [{"text_1": "a", "text_2": "b"}, {"text_1": "a"}]}, 422, r"pairs\[1\]\.text_2: is missing"),

@@ -262,7 +262,7 @@ def test_half_a_request_is_never_applied(written: Site) -> None:
         ([new, {"id": "\ud800", "text": "a"}], "replace", 400, "not JSON"),
         ([new, there], "add", 409, "d1"),
         ([new] * 41, "replace", 413, "40"),
-        ([], "replace", 400, "nothing"),
+        ([], "replace", 400, "is empty"),
         ([new], "append", 422, "mode"),
     ):
         answer = written.ask("POST", "/v1/documents", {"documents": documents, "mode": mode})

@@ -120,7 +120,7 @@ def test_pairs_are_refused(
         ([[1, 5, 2], [0, 0, 0]], None, r"input_ids\[1\]"),
         ([[5] * 65], None, "64 positions"),
         (np.zeros((1, 0)), None, "both must be"),
-        (np.zeros((0, 4)), None, "nothing to score"),
+        (np.zeros((0, 4)), None, "is empty"),
         ([1, 5, 2], None, "rows, tokens"),
         ([[[1, 5, 2]]], None, "rows, tokens"),
     ],

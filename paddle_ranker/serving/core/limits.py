@@ -136,7 +136,7 @@ def check_queue(name: str, waiting: int, pairs: int) -> None:
 def check_count(count: int, most: int, field: str) -> None:
     """Raise `Fault` if a request's `field` is empty or holds more than `most` items."""
     if not count:
-        raise Fault(INVALID, "holds nothing to score", field=field)
+        raise Fault(INVALID, "is empty, expected one or more", field=field)
     if count > most:
         raise Fault(TOO_LARGE, f"holds {count:,}, at most {most:,} are allowed", field=field)
 

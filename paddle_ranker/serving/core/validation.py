@@ -33,7 +33,8 @@ def refusal(error: ValidationError, union_tags: Collection[str] = (), number: in
     found = error.errors(include_url=False, include_input=False)[number]
     if found["type"] == "json_invalid":
         return Fault(INVALID, f"is not JSON ({found['ctx']['error']})", field="body")
-    return Fault(UNPROCESSABLE, found["msg"], field=_path(found["loc"], union_tags) or "body")
+    problem = found["msg"].removeprefix("Value error, ")  # pydantic's, before words of our own
+    return Fault(UNPROCESSABLE, problem, field=_path(found["loc"], union_tags) or "body")
 
 
 def _path(location: tuple[Union[int, str], ...], union_tags: Collection[str]) -> str:

@@ -510,11 +510,21 @@ def test_what_is_searched_is_described(site: Site) -> None:
     assert (found["name"], found["documents"], found["ranker"], found["tower"]) == ("index", 36, "ranker", "tower")
     assert found["fields"] == {"year": {"type": "integer"}, "lang": {"type": "string", "values": ["en", "zh"]}}
     assert found["fusions"] == ["rrf", "weighted"] and found["searchers"] == ["words", "vectors"]
-    paths = site.ask("GET", "/openapi.json").json()["paths"]
+    described = site.ask("GET", "/openapi.json").json()
+    paths, schemas = described["paths"], described["components"]["schemas"]
     assert {"get", "post"} == set(paths["/v1/search"]) and {"post", "delete"} == set(paths["/v1/documents"])
-    schemas = json.dumps(site.ask("GET", "/openapi.json").json())
-    referred = set(re.findall(r"#/components/schemas/(\w+)", schemas))
-    assert referred <= set(site.ask("GET", "/openapi.json").json()["components"]["schemas"])
+    assert set(re.findall(r"#/components/schemas/(\w+)", json.dumps(described))) <= set(schemas)
+    assert set(schemas["Index"]["required"]) == set(found)
+    assert set(schemas["Document"]["required"]) == set(site.ask("GET", "/v1/documents/d0").json())
+    for method, path, statuses in (
+        ("post", "/v1/documents", ("403", "409")),
+        ("delete", "/v1/documents", ("403",)),
+        ("get", "/v1/documents/{id}", ("404",)),
+        ("post", "/v1/feedback", ("403", "404")),
+        ("get", "/v1/judge", ("404",)),
+    ):
+        refused = [paths[path][method]["responses"][status]["content"]["application/json"] for status in statuses]
+        assert refused == [{"schema": {"$ref": "#/components/schemas/Error"}}] * len(statuses)
 
 
 def test_fields_of_many_and_of_long_values_are_described(words: Site, monkeypatch: pytest.MonkeyPatch) -> None:

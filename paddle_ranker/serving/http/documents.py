@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from paddle_ranker.errors import quoted
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
-from paddle_ranker.serving.core.faults import NO_DOCUMENT, READ_ONLY, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.faults import ALREADY_THERE, NO_DOCUMENT, READ_ONLY, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.index_writing import IndexWriter
 from paddle_ranker.serving.core.limits import check_count
@@ -149,15 +149,22 @@ def _counts(*names: str) -> dict[str, Any]:
     }
 
 
-_SCHEMAS = {"Added": _counts("added", "replaced", "unchanged"), "Removed": _counts("removed", "missing")}
+_DOCUMENT = {"id": {"type": "string"}, "text": {"type": "string"}, "fields": {"type": "object"}, "version": _COUNT}
+_SCHEMAS = {
+    "Added": _counts("added", "replaced", "unchanged"),
+    "Removed": _counts("removed", "missing"),
+    "Document": {"type": "object", "required": list(_DOCUMENT), "properties": _DOCUMENT},
+}
 
 
 def describe() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the routes' OpenAPI descriptions, and their schemas."""
-    add = operation("Add or replace documents", ["DocumentsRequest"], ["Added"], "Durable, and found from now on")
-    remove = operation("Remove documents", ["RemovalRequest"], ["Removed"], "Durable, and not found any more")
+    durable = "Durable, and found from now on"
+    add = operation("Add or replace documents", ["DocumentsRequest"], ["Added"], durable, [READ_ONLY, ALREADY_THERE])
+    gone = "Durable, and not found any more"
+    remove = operation("Remove documents", ["RemovalRequest"], ["Removed"], gone, [READ_ONLY])
     id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-    answers = {"200": {"description": "Its id, text, fields and version"}, "404": {"description": "There is none"}}
-    one = {"summary": "A document", "parameters": [id], "responses": answers}
+    one = operation("A document", [], ["Document"], "As it was added, with its version", [NO_DOCUMENT])
+    one["parameters"].append(id)
     paths = {"/v1/documents": {"post": add, "delete": remove}, "/v1/documents/{id}": {"get": one}}
     return paths, {**_SCHEMAS, **schemas_of(DocumentsRequest, RemovalRequest)}

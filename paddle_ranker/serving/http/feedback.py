@@ -19,7 +19,7 @@ from paddle_ranker.errors import quoted
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.apart import apart
-from paddle_ranker.serving.core.faults import NOT_FOUND, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.faults import NOT_FOUND, READ_ONLY, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json, json_bounds
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import FeedbackLine, LogError, LogLine, LogReader, SearchLog
@@ -301,9 +301,10 @@ _SCHEMAS = {
 
 def describe() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the routes' OpenAPI descriptions, and their schemas."""
-    feedback = operation("Log a click or a judgment", ["FeedbackRequest"], ["Logged"], "The line is in the log")
-    judge = operation("Pairs that nobody has judged", [], ["ToJudge"], "Pairs")
-    del judge["requestBody"]
+    feedback = operation(
+        "Log a click or a judgment", ["FeedbackRequest"], ["Logged"], "The line is in the log", [READ_ONLY, NOT_FOUND]
+    )
+    judge = operation("Pairs that nobody has judged", [], ["ToJudge"], "Pairs", [NOT_FOUND])
     judge["parameters"].append(
         {"name": "offset", "in": "query", "description": "leave out so many pairs", "schema": {"type": "integer"}}
     )

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from paddle_ranker import __version__
 from paddle_ranker.serving.core.faults import (
+    ALREADY_THERE,
     INTERNAL,
     INVALID,
+    NO_DOCUMENT,
+    NOT_FOUND,
     OVERLOADED,
+    READ_ONLY,
     TIMED_OUT,
     TOO_LARGE,
     UNAUTHORIZED,
     UNAVAILABLE,
     UNPROCESSABLE,
+    FaultKind,
 )
 
 _WHEN = {
@@ -28,6 +33,12 @@ _WHEN = {
     INTERNAL: "The engine failed",
     UNAVAILABLE: "The model is not loaded yet, or the server stops",
     TIMED_OUT: "The deadline passed",
+}
+_ALSO = {  # of some operations
+    READ_ONLY: "The server only reads, or a page of another site asks",
+    NO_DOCUMENT: "There is no document of this id",
+    NOT_FOUND: "The server keeps no log",
+    ALREADY_THERE: "A document of this id is there already, and not alike",
 }
 NUMBER = {"type": "number"}
 MODELS_PATH = "/v1/models"
@@ -97,11 +108,16 @@ def schemas_of(*models: Any) -> dict[str, Any]:
     return schemas
 
 
-def operation(summary: str, takes: list[str], gives: list[str], what: str = "Scores") -> dict[str, Any]:
-    """Return the description of a `POST` of JSON, which answers with `what`.
+def operation(
+    summary: str, takes: list[str], gives: list[str], what: str = "Scores", also: Sequence[FaultKind] = ()
+) -> dict[str, Any]:
+    """Return the description of a request that is answered with `what`.
 
-    `takes` and `gives` name the schemas of bodies and answers.
+    Args:
+        takes, gives: names of the schemas of bodies and answers; a request that takes none has no body.
+        also: refusals beside those of every operation.
     """
+    body = {"required": True, "content": {"application/json": {"schema": _one_of(takes)}}} if takes else None
     headers = {
         "X-Request-Id": "comes back with the answer, and stands in the log",
         "X-Request-Timeout-Ms": "milliseconds after which nobody waits for the answer",
@@ -112,10 +128,11 @@ def operation(summary: str, takes: list[str], gives: list[str], what: str = "Sco
             {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
             for name, text in headers.items()
         ],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _one_of(takes)}}},
+        **({"requestBody": body} if body else {}),
         "responses": {
             "200": {"description": what, "content": {"application/json": {"schema": _one_of(gives)}}},
             **{str(kind.http): _refusal(text) for kind, text in _WHEN.items()},
+            **{str(kind.http): _refusal(_ALSO[kind]) for kind in also},
         },
     }
 
@@ -130,7 +147,7 @@ def _refusal(text: str) -> dict[str, Any]:
 
 
 def _error_schema() -> dict[str, Any]:
-    names = {"error": "what was found, and where", "error_type": ", ".join(kind.name for kind in _WHEN)}
+    names = {"error": "what was found, and where", "error_type": ", ".join(kind.name for kind in [*_WHEN, *_ALSO])}
     names.update({"message": "as error", "request_id": "stands in the log, too", "field": "where, if in a field"})
     properties = {name: {"type": "string", "description": text} for name, text in names.items()}
     return {"type": "object", "required": ["error", "error_type", "message", "request_id"], "properties": properties}

@@ -373,6 +373,23 @@ _FOUND = {
         "search_id": {"type": "string"},
     },
 }
+_NAMES = {"type": "array", "items": {"type": "string"}}
+_SHOWN = {
+    "name": {"type": "string"},
+    "version": {"type": "integer"},
+    "documents": {"type": "integer"},
+    "searchers": _NAMES,
+    "fusions": _NAMES,
+    "fusion": {"type": "string", "description": "unless a request says how"},
+    "tower": {"type": ["string", "null"]},
+    "ranker": {"type": ["string", "null"]},
+    "fields": {"type": "object", "description": "what filters can ask for: the type of each, its values if few"},
+    "writable": {"type": "boolean"},
+    "logging": {"type": "boolean", "description": "whether feedback is taken"},
+    "examples": _NAMES,
+    "limits": {"type": "object", "additionalProperties": {"type": "integer"}},
+}
+_INDEX = {"type": "object", "required": list(_SHOWN), "properties": _SHOWN}
 
 
 def describe() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -384,9 +401,9 @@ def describe() -> tuple[dict[str, Any], dict[str, Any]]:
         *search["parameters"],
         *({"name": name, "in": "query", "required": name == "q", "schema": one} for name, one in properties.items()),
     ]
-    shown = {"summary": "What is searched", "responses": {"200": {"description": "Name, version, fields, limits"}}}
+    shown = operation("What is searched", [], ["Index"], "Name, version, fields, limits")
     paths = {"/v1/search": {"post": search, "get": by_address}, "/v1/index": {"get": shown}}
-    return paths, {"Found": _FOUND, **schemas_of(SearchRequest)}
+    return paths, {"Found": _FOUND, "Index": _INDEX, **schemas_of(SearchRequest)}
 
 
 def _properties() -> dict[str, Any]:

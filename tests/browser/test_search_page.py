@@ -119,6 +119,15 @@ def test_no_more_is_ranked_than_the_ranker_takes_of_a_request(open_page: OpenPag
     assert [asked["rank_top"] for asked in site.asked] == [20]  # known before anything is asked
 
 
+def test_without_a_ranker_no_ranking_is_offered_or_asked_for(open_page: OpenPage, site: Site) -> None:
+    site.index = {**site.index, "ranker": None}
+    page = open_page(at(site))
+    drawn(page)
+    assert "rank_top" not in site.asked[-1]
+    assert page.inner_text("#set") == "词语 · 语义 · 倒数排名 · 不排序"
+    assert page.locator("[name=rank_top] option").all_text_contents() == ["不排序"]
+
+
 def test_an_index_that_could_not_be_asked_is_asked_again_with_the_search(open_page: OpenPage, site: Site) -> None:
     page = open_page("about:blank")
     page.route("**/v1/index", lambda route: route.abort(), times=1)

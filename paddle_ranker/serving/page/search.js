@@ -1286,7 +1286,7 @@ function loadIndex() {
 }
 
 function takeIndex(found) {
-  index = found;
+  index = found.ranker === null ? { ...found, limits: { ...found.limits, pairs: 0 } } : found;
   const most = Math.min(DEFAULTS.rank_top, index.limits?.pairs ?? Infinity); // that the ranker takes of a request
   if (state.rank_top === DEFAULTS.rank_top) state.rank_top = most;
   DEFAULTS.rank_top = most;

@@ -101,8 +101,10 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
     )
     train_tokenizer(tokenizer)
     training = training_options(options, path, folder)
-    (folder / "options.json").write_text(json.dumps(dataclasses.asdict(training)), encoding="utf-8")
-    start = start_mlm(dataclasses.replace(training, init_from=None))
+    # A model has a shape of its own: that of the options goes back to its defaults.
+    from_first = dataclasses.replace(training, init_from=str(folder / "first"), config="nano", model_type="ernie")
+    (folder / "options.json").write_text(json.dumps(dataclasses.asdict(from_first)), encoding="utf-8")
+    start = start_mlm(training)
     (folder / "first").mkdir()
     save_mlm(folder / "first", start.model, start.run.describe({}, {}))
     convert(ConvertOptions(source=str(folder / "first"), target=str(folder / "hf"), to="hf"))
@@ -143,11 +145,10 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
 
 
 def training_options(options: PretrainingBenchmarkOptions, path: Path, folder: Path) -> TrainMlmOptions:
-    """Return the options of `train_mlm.py` with which this toolkit trains."""
+    """Return the options of `train_mlm.py` with which the first model is made, and this toolkit trains it."""
     return TrainMlmOptions(
         train_files=(str(path),),
         tokenizer=str(folder / "tokenizer"),
-        init_from=str(folder / "first"),
         config=options.config,
         model_type="bert",
         save_dir=str(folder / "ours"),

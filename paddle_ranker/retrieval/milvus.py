@@ -215,11 +215,12 @@ class MilvusSearch:
             return
         keys = np.unique(np.load(self._pending, allow_pickle=False))
         places = _places_of(now, keys)
-        for key, place in zip(keys.tolist(), places):
-            if place is not None:
-                stored = now.parts[place.part].segment.vectors
-                assert stored is not None
-                self._rows.put(np.array([key]), stored.rows(np.array([place.row])))
+        for number, part in enumerate(now.parts):
+            assert part.segment.vectors is not None
+            here = [(key, at.row) for key, at in zip(keys.tolist(), places) if at is not None and at.part == number]
+            for start in range(0, len(here), _AT_ONCE):
+                some, rows = np.array(here[start : start + _AT_ONCE], np.int64).T
+                self._rows.put(some, part.segment.vectors.rows(rows))
         self._rows.drop(keys[[place is None for place in places]])
         self._rows.finish()
         self._pending.unlink()

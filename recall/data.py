@@ -31,10 +31,12 @@ class Negatives:
     """The titles that do not answer an example's query: example i has `titles[offsets[i]:offsets[i + 1]]`, or none.
 
     offsets: `[n + 1]` int64; titles: `[m]` int64
+    known: how many others were left out, which are known to answer the query as well as the example's own title
     """
 
     offsets: Integers
     titles: Integers
+    known: int = 0
 
     @classmethod
     def of(cls, found: Iterable[Iterable[int]]) -> Negatives:
@@ -96,8 +98,8 @@ class TextPairs:
         return replace(self, queries=queries, titles=titles)
 
     def grades_of(self, queries: Integers, titles: Integers) -> Floats:
-        """Return each title's grade for each query, `[queries, titles]`, 0 if it is no known answer; all by index."""
-        codes = self.query_keys[queries][:, None] << _KEY_BITS | self.title_keys[titles]
+        """Return the titles' grades for the queries, 0 if it is no known answer; indices of shapes that broadcast."""
+        codes = self.query_keys[queries] << _KEY_BITS | self.title_keys[titles]
         place = np.searchsorted(self.answers, codes).clip(max=len(self.answers) - 1)
         found: Floats = np.where(self.answers[place] == codes, self.grades[place], 0.0)
         return found
@@ -106,6 +108,16 @@ class TextPairs:
         """Return whether each title reads like each query, `[queries, titles]`; both are indices."""
         found: Booleans = self.query_keys[queries][:, None] == self.title_keys[titles]
         return found
+
+    def without_known_negatives(self) -> TextPairs:
+        """Return these pairs without the negatives that are known to answer as well as the example's own title."""
+        if self.negatives is None:
+            return self
+        owner = np.repeat(np.arange(len(self)), np.diff(self.negatives.offsets))
+        own = self.grades_of(self.query_of, self.title_of)
+        is_worse = self.grades_of(self.query_of[owner], self.negatives.titles) < own[owner]
+        offsets = np.concatenate([[0], np.cumsum(is_worse)])[self.negatives.offsets]
+        return replace(self, negatives=Negatives(offsets, self.negatives.titles[is_worse], int((~is_worse).sum())))
 
     def listed(self) -> tuple[Integers, Integers]:
         """Return every (query, title) of an example, and of its query and its negatives, once: indices, `[m]` each."""
@@ -191,7 +203,7 @@ def encode_pairs(
 
     A pair is an example. Triples of the same query and title are one example with several negatives. Of labelled pairs,
     each title graded `RELEVANT` or above is an example, whose negatives are its query's titles of lower grades. A text
-    alone is its own answer.
+    alone is its own answer. What a row calls a negative is none if another row says that it answers the query.
 
     Args:
         name: names the rows in messages.
@@ -212,7 +224,7 @@ def encode_pairs(
     answers, place = np.unique(query_keys[of_query] << _KEY_BITS | title_keys[of_title], return_inverse=True)
     grades_of = np.zeros(len(answers))
     np.maximum.at(grades_of, place, [judged[query][title] if judged else 1.0 for query, title in examples])
-    return TextPairs(
+    pairs = TextPairs(
         encoded if is_same else (query_encoder or encoder).encode_queries(list(queries)),
         encoded,
         of_query,
@@ -225,6 +237,7 @@ def encode_pairs(
         grades_of,
         teacher,
     )
+    return pairs.without_known_negatives()
 
 
 def _negatives(

@@ -225,7 +225,7 @@ class _Batch:
     def is_negative(self, rows: slice) -> Booleans:
         """Return which titles are negatives of the queries of some examples, `[examples, q]`."""
         asked, own = self.asked[rows], self.own[rows]
-        grades = self._pairs.grades_of(asked, self._titles)
+        grades = self._pairs.grades_of(asked[:, None], self._titles)
         is_worse = grades < grades[np.arange(len(own)), own][:, None]
         found: Booleans = is_worse & self._is_first & ~self._pairs.read_alike(asked, self._titles)
         found[np.arange(len(own)), own] = False

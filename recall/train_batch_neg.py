@@ -80,7 +80,9 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
         learn_words(start, pairs.titles)
     pairs = with_teacher(pairs, options, run)
     test = f"; {options.similar_text_pair}: {evaluation.report}" if evaluation else "; no evaluation"
-    run.report(f"{options.train_set_file}: {source.report()}: {len(pairs):,} pairs to learn{test}")
+    known = pairs.negatives.known if pairs.negatives else 0
+    left_out = f", without {known:,} negatives that other rows call answers of the query" if known else ""
+    run.report(f"{options.train_set_file}: {source.report()}: {len(pairs):,} pairs to learn{left_out}{test}")
 
     nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)
     settings = LossSettings(options.scale, options.margin, options.terms, nested, options.negatives)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 import paddle
@@ -120,7 +121,8 @@ def test_texts_that_read_the_same_are_one(tmp_path: Path) -> None:
     ]
     pairs = encode_pairs(rows, tower(tmp_path / "e").row_encoder, "pairs")
     assert pairs.texts == (["abc", "ＡＢＣ", "农业", "水稻"], ["深度", "语言 文化", "语言文化", "abc!", "水稻"])
-    known, alike = (of(np.arange(4), np.arange(5)).astype(int).tolist() for of in (pairs.grades_of, pairs.read_alike))
+    known = pairs.grades_of(np.arange(4)[:, None], np.arange(5)).astype(int).tolist()
+    alike = pairs.read_alike(np.arange(4), np.arange(5)).astype(int).tolist()
     assert known == [[1, 1, 1, 0, 1], [1, 1, 1, 0, 1], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0]]
     assert alike == [[0, 0, 0, 1, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
 
@@ -137,6 +139,38 @@ def test_labelled_pairs_have_the_other_titles_of_their_query_as_negatives(tmp_pa
     assert pairs.teacher == {(0, 0): 2.0, (0, 1): -1.0, (1, 1): 1.5}
     with pytest.raises(DataError, match="no title that answers a query"):
         encode_pairs(rows[1:2], tower(tmp_path / "e").row_encoder, "pairs")
+
+
+@pytest.mark.parametrize(
+    "rows, wanted, known",
+    [
+        pytest.param(
+            [Triple("深", "深度", "水 稻"), Triple("深", "水稻", "语言"), Triple("深 ", "水稻", "深度"),
+             Triple("语言", "农业", "深度")],
+            [("深", "深度", []), ("深", "水稻", ["语言"]), ("深 ", "水稻", []), ("语言", "农业", ["深度"])],
+            2,
+            id="triples",
+        ),
+        pytest.param(
+            [LabeledPair("深", "深度", 1), LabeledPair("深", "水稻", 0), LabeledPair("深", "语言", 0),
+             LabeledPair("深 ", "水 稻", 2)],
+            [("深", "深度", ["语言"]), ("深 ", "水 稻", [])],
+            1,
+            id="labels",
+        ),
+    ],
+)  # fmt: skip
+def test_a_known_answer_of_a_query_is_no_negative_of_its_other_answers(
+    tmp_path: Path, rows: list[Union[Triple, LabeledPair]], wanted: list[tuple[str, str, list[str]]], known: int
+) -> None:
+    pairs = encode_pairs(rows, tower(tmp_path / "e").row_encoder, "rows")
+    assert pairs.negatives is not None
+    queries, titles = pairs.texts
+    bounds = zip(pairs.negatives.offsets, pairs.negatives.offsets[1:])
+    found = [[titles[number] for number in pairs.negatives.titles[start:end]] for start, end in bounds]
+    examples = [(queries[query], titles[title]) for query, title in zip(pairs.query_of, pairs.title_of)]
+    assert [(*pair, negatives) for pair, negatives in zip(examples, found)] == wanted
+    assert pairs.negatives.known == known
 
 
 def test_nested_lengths_and_lists_of_a_teacher_are_terms_of_the_loss(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from paddle_ranker.training.losses.expression import LossExpression, factor_of, 
 from paddle_ranker.training.losses.registry import LOSSES
 
 IN_BATCH = "in_batch"
+MOST_SCALE = 100.0  # of a learned scale (Radford et al., 2021, "CLIP")
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.model.tower_network import TowerNetwork
 from paddle_ranker.training.losses.expression import RankingLoss
 from recall.data import TextPairs
-from recall.loss import IN_BATCH_ALONE, TowerLoss
+from recall.loss import IN_BATCH_ALONE, MOST_SCALE, TowerLoss
 
 _NEVER = -1e9  # the logit of a title that is no negative
 _CELLS = 1 << 22  # logits of a block of queries, of whose loss the gradient is computed at once: 16 MB
-_MOST_SCALE = 100.0  # of a learned scale (Radford et al., 2021, "CLIP")
 
 
 class LearnedScale(nn.Layer):
@@ -33,7 +32,9 @@ class LearnedScale(nn.Layer):
 
     def forward(self) -> Tensor:
         """Return the scale, `[1]`."""
-        return paddle.clip(paddle.exp(self.log), max=_MOST_SCALE)
+        with paddle.no_grad():  # the parameter itself: beyond a limit in the graph it would have no gradient, and stay
+            paddle.assign(paddle.clip(self.log, max=float(np.log(MOST_SCALE))), self.log)
+        return paddle.exp(self.log)
 
 
 @dataclass(frozen=True)

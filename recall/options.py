@@ -15,6 +15,7 @@ from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.files import join_files
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions
 from paddle_ranker.training.options import TrainingOptions
+from recall.loss import MOST_SCALE
 
 METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr@10")
 RESULT_DIR, RESULT_FILE = "recall_result_dir", "recall_result_init.txt"
@@ -120,6 +121,8 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
             raise UsageError("--query_model is the start of a second network: leave out --towers 1")
         if self.towers is None and self.query_model is not None:
             object.__setattr__(self, "towers", 2)
+        if self.learned_scale and self.scale > MOST_SCALE:
+            raise UsageError(f"--scale {self.scale:g}: --learned_scale learns up to {MOST_SCALE:g}; begin with less")
         _ = self.nested
 
     def look_up(self) -> None:

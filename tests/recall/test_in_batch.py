@@ -278,6 +278,16 @@ def test_the_gradient_of_a_block_of_queries_at_a_time_is_that_of_all(
             np.testing.assert_allclose(gradient[name], wanted, atol=5e-6, err_msg=name)
 
 
+def test_a_learned_scale_comes_back_from_the_most_that_it_may_be() -> None:
+    scale = LearnedScale(100.0)
+    optimizer = paddle.optimizer.SGD(1e-3, parameters=scale.parameters())
+    for sign, wanted in ((-1.0, 100.0), (1.0, 100.0 * np.exp(-0.1))):
+        (sign * scale()).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        assert float(scale()) == pytest.approx(wanted, rel=1e-5)
+
+
 def test_dropout_is_the_same_on_the_way_back(tmp_path: Path) -> None:
     """The gradient of the parts is that of a loss over outputs that are kept, with the same masks."""
     model = tower(tmp_path / "e", dropout=0.3)

@@ -306,6 +306,7 @@ def test_a_batch_is_cut_into_equal_parts(data: Path, given: dict[str, Any], part
      ({"micro_batch": 4, "use_gradient_cache": True}, "give one of them"),
      ({"early_stopping": 3}, "--early_stopping is about evaluations"),
      ({"early_stopping": 3, "evaluate": False, "similar_text_pair": "dev.csv"}, "--early_stopping counts evaluations"),
+     ({"scale": 120.0, "learned_scale": True}, "--learned_scale learns up to 100"),
      ({"towers": 1, "query_model": "x"}, "--towers 1")],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(data: Path, given: dict[str, Any], message: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from paddle_ranker.commands.search_serve import main
+from paddle_ranker.errors import UsageError
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.clients import SearchClient
 from paddle_ranker.serving.clients.errors import RefusedError
@@ -60,6 +61,8 @@ def test_two_processes_find_what_either_was_told_and_reload_without_losing_a_req
             assert one.document("new0") == Document("new0", "水稻0", {"year": 0})
             assert one.remove(["new0"])["removed"] == 1 and one.document("new0") is None
             one.feedback(answer, answer["hits"][0]["id"], "click")
+            with pytest.raises(UsageError, match="'no-hit' is no hit of this search"):
+                one.feedback(answer, "no-hit", "click")
 
             stop, failed = threading.Event(), list[Any]()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 from urllib.parse import quote
 
-from paddle_ranker.errors import quoted
+from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.clients.base import Client
 from paddle_ranker.serving.clients.errors import RefusedError, ServerError, asking_again
@@ -56,8 +56,13 @@ class SearchClient(Client):
         return self._ask("GET", "/v1/index")
 
     def feedback(self, search: Mapping[str, Any], id: str, event: str, **more: Any) -> None:
-        """Log a click or a judgment of a hit of a search; returns when the line is on the server's disk."""
+        """Log a click or a judgment of a hit of a search; returns when the line is on the server's disk.
+
+        Raises `UsageError` for an id that is none of the hits'.
+        """
         ranks = {hit["id"]: hit["rank"] for hit in search["hits"]}
+        if id not in ranks:
+            raise UsageError(f"{quoted(id)} is no hit of this search: give the id of one of its {len(ranks)}")
         said = {"search_id": search["search_id"], "query": search["query"], "id": id, "position": ranks[id]}
         self._once("POST", "/v1/feedback", {**said, "event": event, **more})
 

@@ -209,12 +209,22 @@ def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
         "sequences": len(train),
         "held_out_documents": len(held),
         "held_out_tokens": int(held_out.piece_lengths.sum(dtype=np.int64)),
+        "held_out_repeated": _repeated(eval_store, held, store, order),
         "unknown_share": store.facts["unknown"] / store.facts["tokens"],
         "words": store.facts["words"],
         # Tokens that were made before this was noted do not say it.
         "skipped": list(dict.fromkeys(s.facts["files"] for s in (store, eval_store) if s.facts.get("skipped"))),
     }
     return MlmData(train, held_out, content, facts)
+
+
+def _repeated(eval_store: TokenStore, held: np.ndarray, store: TokenStore, order: np.ndarray) -> int:
+    """Return how many of the held-out documents are, token by token, trained on as well."""
+    wanted = list(eval_store.hashes(held))
+    sizes = np.unique(np.diff(eval_store.offsets)[held])
+    alike = np.isin(np.diff(store.offsets)[order], sizes)
+    found = set(wanted).intersection(store.hashes(order[alike]))
+    return sum(one in found for one in wanted)
 
 
 def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLanguageModel) -> str:
@@ -229,6 +239,11 @@ def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLangua
         f"{parameters:,} parameters, {layers:,} of them in {network.config.num_hidden_layers} layers",
         *(f"read {report}" for report in facts["skipped"]),
     ]
+    if facts["held_out_repeated"]:
+        lines.append(
+            f"warning: {facts['held_out_repeated']:,} of the held-out documents are trained on as well, word for word: "
+            "text that is new will have a higher loss; leave repeated documents out"
+        )
     if facts["unknown_share"] > _MOST_UNKNOWN:
         lines.append(f"warning: {facts['unknown_share']:.1%} of the tokens are unknown to the tokenizer: is it theirs?")
     if options.whole_word_mask and facts["words"] != "jieba":

@@ -14,17 +14,19 @@ from typing import Any, Optional
 import numpy as np
 from tqdm import tqdm
 
+from paddle_ranker.encoding.columns import ragged_positions
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter, is_chinese
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError
-from paddle_ranker.storage.arrays import map_file
+from paddle_ranker.storage.arrays import gather, map_file
 from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished
 from paddle_ranker.storage.digest import content_digest
 from pretraining.corpus import Corpus
 
 _FORMAT = 1
 _LINES = 2048  # that are turned into tokens at once
+_AT_ONCE = 1024  # documents that are read together
 _IDS, _STARTS, _OFFSETS, _FACTS = "ids.bin", "starts.bin", "offsets.bin", "facts.json"
 
 
@@ -43,6 +45,14 @@ class TokenStore:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def hashes(self, documents: np.ndarray) -> Iterator[int]:
+        """Yield a number of each document in `documents` `[m]`, in this process the same for the same tokens."""
+        for number in range(0, len(documents), _AT_ONCE):
+            bounds = gather(self.offsets, documents[number : number + _AT_ONCE, None] + [0, 1])
+            lengths = bounds[:, 1] - bounds[:, 0]
+            ids = gather(self.ids, ragged_positions(bounds[:, 0], lengths))
+            yield from (hash(part.tobytes()) for part in np.split(ids, np.cumsum(lengths)[:-1]))
 
 
 def tokenised(corpus: Corpus, digests: list[str], files: TokenizerFiles, folder: Path, whole_words: bool) -> TokenStore:

@@ -139,6 +139,16 @@ def test_documents_are_held_out_where_no_file_is_named(data: Path, call: Call, t
     assert re.search(r"^48 documents, .*; held out: 12 documents, ", printed, re.M)
 
 
+def test_held_out_documents_that_are_trained_on_too_are_counted(data: Path, call: Call, tmp_path: Path) -> None:
+    lines = (data / "corpus.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    (data / "seen.txt").write_text("".join([lines[3], lines[3], lines[5], "深度学习论文病害\n"]), encoding="utf-8")
+    for file, said in (("seen.txt", ["3"]), ("new.txt", [])):
+        (data / "new.txt").write_text("深度学习论文病害\n", encoding="utf-8")
+        status, printed, errors = call(train_mlm.main, *typed(tmp_path / file, "--max_steps", 1, eval_files=file))
+        assert status == 0, errors
+        assert re.findall(r"^warning: (\d) of the held-out documents are trained on as well", printed, re.M) == said
+
+
 def test_lines_that_are_left_out_are_said_with_their_reasons(data: Path, call: Call, tmp_path: Path) -> None:
     (data / "damaged.txt").write_bytes((data / "corpus.txt").read_bytes() + b"\xff\n")
     more = ["--max_steps", 1, "--skip_bad_rows", "--cache_dir", tmp_path / "tokens"]

@@ -245,6 +245,21 @@ class DebertaConfig(EncoderConfig):
         return super().from_dict({**values, "pos_att_type": tuple(kind.strip() for kind in kinds)})
 
     @property
+    def has_rel_norm(self) -> bool:
+        """Whether the embeddings of relative positions are normalised."""
+        return self.relative_attention and self.norm_rel_ebd == "layer_norm"
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Ends of the names of layers that the network lacks, though files of transformers may have them."""
+        there = {
+            "embeddings.position_embeddings": self.position_biased_input,
+            "encoder.rel_embeddings": self.relative_attention,
+            "encoder.rel_norm": self.has_rel_norm,
+        }
+        return tuple(name for name, is_used in there.items() if not is_used)
+
+    @property
     def span(self) -> int:
         """Number of relative positions to either side."""
         if self.position_buckets > 0:

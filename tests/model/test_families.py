@@ -128,6 +128,16 @@ def test_a_tokenizer_without_types_gives_both_texts_the_first(tmp_path: Path, ca
     np.testing.assert_allclose(logits_of(load_single(folder).network), wanted, atol=1e-5)
 
 
+def test_a_norm_of_relative_positions_that_the_configuration_does_not_use_is_left_out(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "hf", "deberta-v2")
+    wanted = logits_of(load_single(folder).network)
+    unused = {f"deberta.encoder.LayerNorm.{part}": np.full(16, 7.0, np.float32) for part in ("weight", "bias")}
+    theirs = load_file(folder / "model.safetensors")
+    save_file({**theirs, **unused}, folder / "model.safetensors", {"format": "pt"})
+    np.testing.assert_array_equal(logits_of(load_single(folder).network), wanted)
+    assert len(read_model(folder).left_over) == 2
+
+
 @pytest.mark.parametrize("case", ROBERTAS)
 def test_a_pooler_beside_a_head_of_two_layers_is_left_out(tmp_path: Path, case: str) -> None:
     """Rerankers that transformers 3 wrote have one that it never used, and newer versions leave it out."""

@@ -22,8 +22,9 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_jso
 _CLASSIFIES = "ForSequenceClassification"
 _CLASSES = (1, 2)  # of a ranker's head
 _TYPES = "embeddings.token_type_embeddings.weight"
-# transformers' tokenizers, or models of such, that give both texts of a pair the type 0
-_WITHOUT_TYPES = ("xlmroberta", "roberta", "camembert", "distilbert", "mpnet", "bart")
+# transformers' tokenizers, or models of such, that give both texts of a pair the type 0; the last is transformers 5's
+# name of a tokenizer.json that is no model's own
+_WITHOUT_TYPES = ("xlmroberta", "roberta", "camembert", "distilbert", "mpnet", "bart", "tokenizersbackend")
 _WORD_PIECES = ("bert", "ernie")  # whose own tokenizer is no library's
 
 
@@ -98,8 +99,8 @@ def read_model(folder: Path) -> HuggingFaceModel:
     if config.type_vocab_size > 1 and not _gives_types(values, folder):
         config = replace(config, type_vocab_size=1)
         arrays = {name: array[:1] if name.endswith(_TYPES) else array for name, array in arrays.items()}
-    if isinstance(config, DebertaConfig) and not config.position_biased_input:  # of no use, but in some files
-        unused = [name for name in arrays if name.endswith("embeddings.position_embeddings.weight")]
+    if isinstance(config, DebertaConfig):
+        unused = [name for name in arrays if name.rpartition(".")[0].endswith(config.unused)]
         left_over += unused
         arrays = {name: array for name, array in arrays.items() if name not in unused}
     if not is_whole_head(arrays):  # the rest of one that was cut off is of no use

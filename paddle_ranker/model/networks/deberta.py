@@ -224,8 +224,7 @@ class _Layers(nn.Layer):
         size = config.hidden_size
         self.layers = nn.LayerList([_Layer(config, masks) for _ in range(config.num_hidden_layers)])
         self.rel_embeddings = nn.Embedding(2 * config.span, size) if config.relative_attention else None
-        has_norm = config.relative_attention and config.norm_rel_ebd == "layer_norm"
-        self.rel_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps) if has_norm else None
+        self.rel_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps) if config.has_rel_norm else None
         self.conv = _Convolution(config, masks) if config.conv_kernel_size else None
 
     def relative(self, input_ids: Tensor) -> Tensor:

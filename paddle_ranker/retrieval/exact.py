@@ -19,6 +19,7 @@ Vectors = NDArray[np.float32]
 TYPES = ("float32", "float16", "int8")
 _CELLS = 1 << 18  # products, and numbers of vectors that are not float32, held at once: what the caches hold
 _QUERIES = 512  # searched for at once
+_FEW = 1024  # products that are worked out at once: of what was added last, segments of a few documents
 _SPARE = 16  # found beyond what is asked for: copies of a text whose products differ in their last bits
 
 
@@ -130,10 +131,13 @@ def nearest(
     numbers, products = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     for start in range(0, len(queries) if k else 0, _QUERIES):
         part = np.ascontiguousarray(queries[start : start + _QUERIES], np.float32)
-        best = BestRows(len(part), min(k + _SPARE, most))
-        for rows, block in _blocks(stored, mask, len(part)):
-            best.add(rows, part @ block.T)
-        found = best.found()[0]
+        if most * len(part) <= _FEW:
+            found = np.tile(np.arange(len(stored)) if mask is None else np.flatnonzero(mask), (len(part), 1))
+        else:
+            best = BestRows(len(part), min(k + _SPARE, most))
+            for rows, block in _blocks(stored, mask, len(part)):
+                best.add(rows, part @ block.T)
+            found = best.found()[0]
         scores = products_of(stored, found, part)
         order = np.lexsort((found, -scores))[:, :k]
         row = np.arange(len(part))[:, None]

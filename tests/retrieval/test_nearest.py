@@ -11,6 +11,11 @@ from paddle_ranker.retrieval.exact import StoredVectors, nearest
 pytestmark = pytest.mark.unit
 
 
+@pytest.fixture(autouse=True, params=[0, 1 << 20], ids=["block by block", "all at once"])
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddle_ranker.retrieval.exact._FEW", request.param)
+
+
 def sorted_whole(vectors: Array, queries: Array, k: int) -> tuple[Array, Array]:
     products = queries @ vectors.T
     order = np.argsort(-products, axis=1, kind="stable")[:, :k]

@@ -249,7 +249,10 @@ def _completed(
 
 
 def _united(lists: Sequence[Integers], wanted: Sequence[Booleans]) -> Integers:
-    """Return the wanted documents of several lists, ascending, each once."""
-    found = [documents[some] for documents, some in zip(lists, wanted)]
-    united: Integers = np.unique(np.concatenate([*found, np.empty(0, np.int64)]))
+    """Return the wanted documents of several ascending lists, ascending, each once."""
+    found = np.concatenate([*(documents[some] for documents, some in zip(lists, wanted)), np.empty(0, np.int64)])
+    found.sort(kind="stable")  # merges the lists, a tenth of the time of numpy.unique
+    is_first = np.ones(len(found), bool)
+    np.not_equal(found[1:], found[:-1], out=is_first[1:])
+    united: Integers = found[is_first]
     return united

@@ -18,13 +18,6 @@ PAGE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
 CODE = ("paddle_ranker", *RECIPES, "benchmarks", "deploy", "datasets")
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
 
-# A file is one idea that a reader wants whole: it is cut along thoughts, not for this limit.
-MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 500, 60, 8
-# What is longer, and why. Nothing joins this list that could be two things with names of their own.
-LONGER = {
-    "benchmarks/peers/transformers_mlm_worker.py main": "runs without this project's package, as one script",
-}
-
 
 def section(title: str) -> str:
     """Return what stands under a heading of the page, up to the next one of its level."""
@@ -160,30 +153,6 @@ def test_paddle_is_imported_after_the_process_is_prepared_for_it() -> None:
     assert sorted(found) == []
 
 
-def parameters(function: Function) -> int:
-    """Return how many parameters a function has, `self` and `cls` not counted."""
-    given = function.args
-    named = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs) if one.arg not in ("self", "cls")]
-    return len(named) + bool(given.vararg) + bool(given.kwarg)
-
-
-def longer_than_allowed() -> Iterator[str]:
-    """Yield files and functions that are longer than a reader should meet, and functions that take too much."""
-    for folder in CODE:
-        for path in sorted((REPOSITORY / folder).rglob("*.py")):
-            text, name = path.read_text(encoding="utf-8"), path.relative_to(REPOSITORY).as_posix()
-            if text.count("\n") > MOST_LINES:
-                yield name
-            for function in functions(ast.parse(text)):
-                lines = (function.end_lineno or 0) - function.lineno + 1
-                if lines > MOST_LINES_OF_A_FUNCTION or parameters(function) > MOST_PARAMETERS:
-                    yield f"{name} {function.name}"
-
-
-def test_files_functions_and_parameter_lists_are_short() -> None:
-    assert sorted(set(longer_than_allowed()) - LONGER.keys()) == []
-
-
 def defined(path: Path) -> set[str]:
     """Return the names that a Python file defines: functions, classes, `Class.method`, variables."""
     names = set()
@@ -290,9 +259,8 @@ def test_whatever_can_be_added_has_a_registry_in_the_file_of_the_answer() -> Non
         assert made & set(re.findall(r"\w+", answer)), f"{question} none of {sorted(made)} is in the answer"
 
 
-def test_every_answer_takes_three_files_at_the_most() -> None:
-    for question, answer in answers().items():
-        assert 1 <= len(STEP.findall(answer)) <= 3, question
+def test_the_questions_that_newcomers_asked_are_answered() -> None:
+    assert all(STEP.findall(answer) for answer in answers().values())
     asked = "\n".join(answers())
     for subject in ("padding", "score", "--resume", "long text", "open", "an encoder", "several models", "a loss",
                     "a measure", "a command", "an engine", "a protocol", "a file format", "an index",

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
-from paddle_ranker.errors import UsageError, brief, listed
+from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
@@ -158,10 +158,8 @@ def how_searched(retriever: Retriever) -> str:
 
 
 def how_filtered(collection: Collection, where: Filter, shown: str) -> str:
-    """Return a line that says how many documents meet a filter, and which of its fields none has."""
-    unknown = [one.field for one in where.conditions if one.field not in collection.fields]
-    there = f"; no document has {listed(unknown)}, only {listed(collection.fields) or 'no fields'}" if unknown else ""
-    return f"--where {brief(shown)}: {collection.count(where):,} of {len(collection):,} documents meet it{there}"
+    """Return a line that says how many documents meet a filter."""
+    return f"--where {brief(shown)}: {collection.count(where):,} of {len(collection):,} documents meet it"
 
 
 def search(options: SearchOptions) -> None:

@@ -122,9 +122,15 @@ class Generation:
         return {part.segment.name: part.segment for part in self.parts}
 
     def allowed(self, where: Optional[Filter]) -> Optional[list[Booleans]]:
-        """Return, for each part, which documents are live and meet a filter; None without a filter."""
+        """Return, for each part, which documents are live and meet a filter; None without a filter.
+
+        Raises `FilterError` for a field that no document has, and for a comparison with none of its values.
+        """
         if where is None:
             return None
+        for one in where.conditions:
+            kinds = [part.segment.kinds_of(one.field) for part in self.parts]
+            one.require_possible(self.fields, frozenset().union(*kinds))
         return [
             meet if part.live is None else meet & part.live
             for part in self.parts

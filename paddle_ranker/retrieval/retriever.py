@@ -7,7 +7,6 @@ for result in retriever.search("query", top_k=10):
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
 DEPTH, RANK_TOP, TOP_K = 1000, 50, 100
 Where = Union[None, str, Iterable[str], Filter]
-_AND = re.compile(r"\s+and\s+", re.I)
 QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
 
@@ -219,4 +217,4 @@ def filter_of(where: Where) -> Optional[Filter]:
     """Return what documents must meet; raises `UsageError` for a condition that is none."""
     if where is None or isinstance(where, Filter):
         return where
-    return Filter.parse(_AND.split(where) if isinstance(where, str) else where)
+    return Filter.parse([where] if isinstance(where, str) else where)

@@ -206,6 +206,10 @@ class Segment:
         """Where the lines of `fields.jsonl` end, `[fields]`."""
         return np.flatnonzero(self._blobs["fields.jsonl"] == ord("\n"))
 
+    def kinds_of(self, field: str) -> frozenset[str]:
+        """Return the kinds of a field's values, as `filters.kinds_of` says."""
+        return self._values(field).kinds
+
     def _arranged_values(self, field: str) -> FieldValues:
         return FieldValues(self._line_of(field))
 

@@ -82,8 +82,7 @@ def test_a_ranker_orders_and_its_run_keeps_that_order(folder: Path, tmp_path: Pa
     ("where", "said", "ids"),
     [
         ("year>=2020 AND year!=2021", "2 of 3 documents meet it\n", ["a"]),
-        ("year=2020 or year=2021", "0 of 3 documents meet it\n", []),
-        ("yaer=2020", "0 of 3 documents meet it; no document has yaer, only year\n", []),
+        ("year > 2024", "0 of 3 documents meet it\n", []),
     ],
 )
 def test_how_many_documents_meet_a_filter_is_said(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -11,13 +12,13 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.tokens import words_and_bigrams
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.field_values import FieldValues
-from paddle_ranker.retrieval.filters import Condition, Filter
+from paddle_ranker.retrieval.filters import ORDER, Condition, Filter, Written
 from paddle_ranker.retrieval.generation import open_generation
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo, read_manifest
@@ -128,60 +129,99 @@ def test_what_an_unfinished_addition_has_encoded_is_taken_up(tmp_path: Path, mon
         assert {path.name for path in folder.iterdir()} - collection.info.files() == {"index.json", "writer.lock"}
 
 
+VALUES = [
+    "zh", 7, "7", "7.0", 7.0, "007", "", 'b,"c', "🍎", "é", True, False, "true", "null", "1E5", "100000", 2.5, 2**60,
+    2**60 + 1, f"{2**60 + 1}.0", 10**300, 10**400, -1, "-1", None, "2023", "2024", "2023-12-31", "2024-03",
+    "2024-03-01", "2024-03-01T23:30:00-01:00", "2024-03-01T10:00:00.25Z", "2024-02-30", ["zh", 7], [],
+    [None, "7"], [[7]], {"a": 7}, ["2024-03-01", "x", True],
+]  # fmt: skip
+WANTED = [
+    "7", "7.0", "07", "seven", "", 'b,"c', "🍎", "-1", "1e300", str(2**60), str(2**60 + 1), f"{2.0**60}", str(10**400),
+    "true", "TRUE", "null", "zi", "2024", "2024-03", "2024-03-01", "2024-03-02T00:30:00Z", "1.00E5",
+]  # fmt: skip
+
+
 def test_values_are_compared_together_as_they_are_one_by_one() -> None:
-    values = [
-        "zh",
-        7,
-        "7.0",
-        7.0,
-        "",
-        'b,"c',
-        "🍎",
-        "é",
-        True,
-        False,
-        "true",
-        2.5,
-        2**60,
-        2**60 + 1,
-        f"{2**60 + 1}.0",
-        10**300,
-        10**400,
-        -1,
-        "-1",
-        None,
-    ]
-    wanted = [
-        "7",
-        "7.0",
-        "07",
-        "seven",
-        "",
-        'b,"c',
-        "🍎",
-        "-1",
-        "1e300",
-        str(2**60),
-        str(2**60 + 1),
-        f"{2.0**60}",
-        str(10**400),
-        "true",
-        "TRUE",
-        "zi",
-    ]
-    arranged = FieldValues(np.frombuffer(json.dumps(values, ensure_ascii=False).encode(), np.uint8))
-    conditions = [Condition("f", compared, (one,)) for compared in ("=", "!=", "<", "<=", ">", ">=") for one in wanted]
-    for condition in [*conditions, Condition("f", "in", ("2.5", "x", "false", "é")), Condition("f", "in", ())]:
-        found = arranged.meeting(condition).tolist()
-        assert found == [condition.holds(value) for value in values], condition
-    several = conditions[0]
-    assert several.holds(7) and several.holds("7.0") and not several.holds(True) and not several.holds(None)
-    large = [one for one in values if Condition("f", "=", (str(2**60 + 1),)).holds(one)]
-    assert large == [2**60 + 1, f"{2**60 + 1}.0"]  # which are one double with the number before
+    arranged = FieldValues(np.frombuffer(json.dumps(VALUES, ensure_ascii=False).encode(), np.uint8))
+    wanted = [*WANTED, *map(Written, WANTED), 7, 7.5, 2**60, 2024, True, None]
+    one_each = [(compared, (one,)) for compared in ("=", "!=", "<", "<=", ">", ">=") for one in wanted]
+    for compared, values in [*one_each, ("in", ("2.5", "x", False, "é", None)), ("in", ())]:
+        if compared not in ORDER or not (values[0] is None or isinstance(values[0], bool)):
+            condition = Condition("f", compared, values)
+            assert arranged.meeting(condition).tolist() == [condition.holds(one) for one in VALUES], condition
+    large = [one for one in VALUES if Condition("f", "=", (2**60 + 1,)).holds(one)]
+    assert large == [2**60 + 1]  # which is one double with the number before
     assert Condition("f", ">", (str(2**60),)).holds(2**60 + 1) and not Condition("f", ">", (str(2**60),)).holds(2**60)
-    assert not FieldValues(np.frombuffer(b"[]", np.uint8)).meeting(several).size
-    with pytest.raises(CheckpointError, match="not as they were written"):
-        FieldValues(np.frombuffer(b'["a","b"]', np.uint8))
+    assert not FieldValues(np.frombuffer(b"[]", np.uint8)).meeting(Condition("f", "=", ("7",))).size
+    for line in (b'["a","b"]', b"12", b"{}", b'["a"', b"[" * 9999):
+        with pytest.raises(CheckpointError, match="not as they were written"):
+            FieldValues(np.frombuffer(line, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "holds"),
+    [
+        ({"f": "7"}, "007", False), ({"f": "1.1"}, "1.10", False), ({"f": "100000"}, "1E5", False),
+        ({"f": "7"}, "7", True),
+        ({"f": ["7", "x"]}, "007", False), ({"f": {"ne": "7"}}, "007", True), ({"f": 7}, 7.0, True),
+        ({"f": "7"}, 7, True),
+        ({"f": 7}, "7", True), ({"f": 7}, "007", False), ({"f": True}, 1, False), ({"f": 1}, True, False),
+        ({"f": {"gt": 9}}, 10, True), ({"f": {"gt": "9"}}, "10", True), ({"f": {"gte": "2024"}}, "2024-01-01", True),
+        ({"f": {"gte": "2024"}}, "2023-12-31", False), ({"f": {"lte": "2024"}}, "2024-07-01", True),
+        ({"f": {"gt": "2024-03-01"}}, "2024-03-01T10:00", False), ({"f": {"gt": "2024-03-01"}}, "2024-03-02", True),
+        ({"f": {"lt": "2024-03-01T12:00:00+08:00"}}, "2024-03-01T03:59:59Z", True),
+        ({"f": {"gte": 2024}}, "2024-05", True),
+        ({"f": {"lt": "2024-03-01"}}, "unknown", False), ({"f": {"lt": "b"}}, "a7", True),
+        ({"f": "a"}, ["a", "b"], True), ({"f": ["x", "b"]}, ["a", "b"], True),
+        ({"f": {"ne": "a"}}, ["a", "b"], False),
+        ({"f": {"ne": "c"}}, ["a", "b"], True), ({"f": {"gte": 3}}, [1, 5], True), ({"f": "a"}, [], False),
+        ({"f": None}, None, True), ({"f": None}, "null", False), ({"f": {"ne": None}}, "a", True),
+        ({"f": None}, [], True),
+        ({"f": {"ne": None}}, None, False), ({"f": ["a", None]}, None, True), ({"f": {"ne": "a"}}, None, True),
+        ("f=null", None, True), ("f=null", "null", True), ('f="null"', None, False), ("f!=null", None, False),
+        ("f=7", "7", True), ("f=7", 7.0, True), ("f=7", "007", False), ("f=007", "007", True), ("f=TRUE", True, True),
+        ('f="a and b"', "a and b", True), ("f='a or b' and f!=c", "a or b", True), ("f==a", "a", True),
+        ("f in 'a,b', c", "a,b", True), ("f in (a, b)", "b", True), ("f = it's", "it's", True),
+        ("f>=2024", "2024-01", True),
+    ],
+)  # fmt: skip
+def test_values_are_equal_as_they_are_written_and_ordered_by_their_kind(where: Any, value: object, holds: bool) -> None:
+    found = Filter.parse([where]) if isinstance(where, str) else Filter.of(where)
+    assert found.matches({"f": value}) is holds
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ({"size": {}}, "no operator"), ({"size": {"near": 1}}, "'near' is no operator"),
+        ({"size": {"in": "ab"}}, "in takes"),
+        ({"size": {"eq": [1]}}, "in takes several"), ({"size": {"gte": None}}, "a text or a number"),
+        ({"size": float("nan")}, "nan"),
+        ({"size": {"lt": True}}, "a text or a number"),
+        ({"siez": 1}, "'siez' is no field of these documents, which have "),
+        ({"size": {"gt": "abc"}}, "'size' holds numbers, which > 'abc' cannot compare"),
+        ({"size": "abc"}, "cannot compare"),
+        ({"size": {"ne": "abc"}}, "cannot compare"), ({"size": [1, "abc"]}, "cannot compare"),
+        ({"flag": 1}, "truth values"),
+        ({"title": {"gt": 5}}, "'title' holds texts"), ({"day": {"gte": "soon"}}, "'day' holds dates"),
+        ({"more": "a"}, "objects"),
+        ("size > abc", "cannot compare"), ("size=1 or size=2", "and joins conditions"),
+        ("size", "expected FIELD=VALUE"),
+        ('title="a" b', "quote the value"), ("title=>a", "quote the value"), ("title=a and", "expected FIELD=VALUE"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_cannot_be_meant_is_refused(tmp_path: Path, where: Any, says: str) -> None:
+    fields = {"size": 7, "title": "a", "day": "2024-03-01", "flag": True, "more": {"a": 1}}
+    with new_index(tmp_path / "index") as collection:
+        collection.add(
+            [Document("a", "水稻", {**fields, "publication date": "2024-05-06"}), Document("b", "水稻", {"size": 8.5})],
+            vectors_of,
+        )
+        with pytest.raises(UsageError, match=re.escape(says)):
+            found = Filter.parse([where]) if isinstance(where, str) else Filter.of(where)
+            collection.search("words", ["水稻"], 5, found)
+        for held, ids in (("publication date>=2024", ["a"]), ("'publication date'=null", ["b"]), ("day!=null", ["a"])):
+            assert collection.search("words", ["水稻"], 5, Filter.parse([held]))[0].ids == ids
 
 
 def test_a_text_is_found_among_many_without_reading_them_all(monkeypatch: pytest.MonkeyPatch) -> None:

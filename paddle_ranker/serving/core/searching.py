@@ -19,7 +19,7 @@ from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.collection import VECTORS
 from paddle_ranker.retrieval.exact import Vectors
-from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.vector_search import EXACT
@@ -279,6 +279,8 @@ def _timed(
     began = time.monotonic()
     try:
         (hits,) = index.collection.search(name, asked, query.recall, query.where, options.ef, options.nprobe)
+    except FilterError as error:
+        raise Fault(UNPROCESSABLE, str(error), field="filter") from error
     except RankerError as error:  # of Milvus, which does not answer
         _LOG.warning("%s cannot be searched: %s", name, error)
         problem = f"{name} cannot be searched now; see the server's log"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Optional
 
@@ -92,7 +91,7 @@ class SearchRoutes:
         deadline = index.deadline(deadline_of(request))
         if self._keep_texts:
             state["texts"] = {"query": asked.query}
-        if asked.filter or asked.fields:
+        if asked.fields:
             await index.current(deadline)  # others may have added documents with more fields
         found = await self._pipeline.search(self._query(asked), deadline)
         content, written = await index.work.run(1, deadline, partial(self._answered, asked, found))
@@ -142,12 +141,11 @@ class SearchRoutes:
         ):
             if given > most:
                 raise Fault(TOO_LARGE, f"is {given:,}, at most {most:,} are allowed", field=name)
-        fields = self._pipeline.index.ready().collection.fields
-        there = [TEXT, *fields]
+        there = [TEXT, *self._pipeline.index.ready().collection.fields]
         for name in asked.fields or ():
-            _check_field(name, there, "fields")
-        for name in asked.filter or ():
-            _check_field(name, fields, "filter")
+            if name not in there:
+                problem = f"{quoted(name)} is no field of these documents, which have {listed(there)}"
+                raise Fault(UNPROCESSABLE, problem, field="fields")
         return Query(
             text,
             tuple(asked.use or ()),
@@ -261,12 +259,6 @@ def _terms(added: dict[str, float], text: str) -> list[dict[str, Any]]:
     ]
 
 
-def _check_field(name: str, there: Sequence[str], field: str) -> None:
-    if name not in there:
-        known = listed(there) if there else "none at all"
-        raise Fault(UNPROCESSABLE, f"{quoted(name)} is no field of these documents, which have {known}", field=field)
-
-
 def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Filter]:
     if not conditions:
         return None
@@ -275,7 +267,7 @@ def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Fi
         values = [value for one in found.conditions for value in one.values]
         for most, count, what in (
             (_MOST_CONDITIONS, len(values), "values"),
-            (limits.characters, sum(map(len, values)), "characters"),
+            (limits.characters, sum(len(str(value)) for value in values), "characters"),
         ):
             if count > most:
                 raise Fault(TOO_LARGE, f"compares with more than the {most:,} {what} that are allowed", field="filter")

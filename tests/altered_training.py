@@ -1,10 +1,10 @@
-"""The training command with one thing altered: `python altered_training.py ALTERATION OPTIONS...`.
+"""The training command with one alteration: `python altered_training.py ALTERATION OPTIONS...`.
 
-`sgd` trains with plain gradient descent, whose steps are as large as the gradients: AdamW makes whole steps out of the
-rounding of a gradient that is zero. `unreadable` is a second process that cannot read the training file; `raising` is
-one that fails in the middle of its third step. `slow_disk` takes 35 s over its first checkpoint, longer than gloo
-waits. `held:STEP:FILE:MODULE` is the command of that module, which waits after the line of a step until the file is
-there, so that a test can act at that moment.
+`sgd` trains with plain gradient descent, whose steps are proportional to the gradients; AdamW would turn rounding
+errors of a zero gradient into whole steps. `unreadable` is a second process that cannot read the training file;
+`raising` fails in the middle of its third step. `slow_disk` takes 35 s for its first checkpoint, longer than gloo's
+timeout. `held:STEP:FILE:MODULE` runs the command of that module, but waits after the line of a step until the file
+exists, so that a test can act at that moment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Train a tiny network on tiny triples, as the tests of the trainer do."""
+"""A tiny network, trained on tiny triples for the tests of the trainer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_examples(folder: Path) -> PairwiseExamples:
 
 
 class Altered:
-    """Examples with another loss: `alter(call, loss, means)` returns what takes its place, calls counted from 1."""
+    """Examples with another loss: `alter(call, loss, means)` returns the replacement, calls counted from 1."""
 
     def __init__(self, examples: PairwiseExamples, alter: Callable[[int, Any, Any], Any], groups: Any = None):
         self.examples, self.alter, self.calls = examples, alter, 0
@@ -50,7 +50,7 @@ class Altered:
 
 
 def at(step: int, act: Callable[[], object]) -> Callable[[int, Any, Any], Any]:
-    """Return what does something in a step and alters nothing."""
+    """Return a function that does something in a step and alters nothing."""
     return lambda call, loss, means: (loss, means) if call != step else (act(), (loss, means))[1]
 
 
@@ -64,7 +64,7 @@ def run(
     hooks: Any = types.MappingProxyType({}),
     **changes: Any,
 ) -> tuple[FitResult, Any]:
-    """Train a tiny network; the evaluations answer with `aucs` in turn, then 0.5."""
+    """Train a tiny network; the evaluations return `aucs` in turn, then 0.5."""
     network = network or make_network()
 
     def write(folder: Path, results: dict[str, Any]) -> None:
@@ -99,9 +99,9 @@ def parameters(network: RankerNetwork) -> np.ndarray:
 
 
 def typed_training(save_dir: object, *more: object, **changes: object) -> list[str]:
-    """Return the options of a short pairwise training, to be given in a folder with `train.csv`, `dev.csv`, `encoder`.
+    """Return the options of a short pairwise training, for a folder with `train.csv`, `dev.csv`, `encoder`.
 
-    Of a name that comes twice the later counts.
+    Of options with the same name the last counts.
     """
     values = {
         "train_file": "train.csv",

@@ -58,7 +58,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 class CheckpointKeeper:
-    """Write a run's checkpoints into `save_dir`, keeping the best, the last and at most `keep` (0: all) scheduled ones.
+    """Writer of a run's checkpoints in `save_dir`; keeps the best, the last and at most `keep` (0: all) scheduled ones.
 
     `start` begins a new run and moves an earlier run's files to `<save_dir>/previous_<n>`: nothing is overwritten, and
     nothing else in the folder is touched. `resume` continues the earlier run instead.
@@ -86,12 +86,12 @@ class CheckpointKeeper:
 
     def start(self) -> None:
         """Begin a new run: move an earlier run to `previous_<n>`; remove the log of a run without checkpoints."""
-        # Folders, where a copy has followed the links.
+        # They are folders instead of links if a copy of `save_dir` followed the links.
         pointers = [path for path in map(self.folder.joinpath, _POINTERS) if os.path.lexists(path)]
         files = [path for path in map(self.folder.joinpath, _RUN_FILES) if path.exists()]
         folders = self._folders()
         if not pointers and not folders:
-            for path in files:  # a run that was killed before its first checkpoint
+            for path in files:  # the run was killed before its first checkpoint
                 path.unlink()
             return
         number = 1
@@ -138,7 +138,7 @@ class CheckpointKeeper:
         return target
 
     def _move_pointers(self, step: int, best_step: Optional[int]) -> None:
-        """Point `last` to the checkpoint of `step`, and `best` to that of `best_step`, or to the same if it is None."""
+        """Point `last` to the checkpoint of `step`, and `best` to that of `best_step`; None: also to that of `step`."""
         self.last = self.folder / f"model_{step}"
         self.best = self.last if best_step is None else self.folder / f"model_{best_step}"
         point(self.folder / "last", self.last)
@@ -193,7 +193,7 @@ class RunFolder:
         done.scheduled = self.keeper.scheduled_with(done.step) if scheduled else self.keeper.scheduled
         try:
             self.keeper.save(done.step, write, write_state, scheduled=done.scheduled, best_step=best)
-        except OSError as error:  # a full disk, most of all
+        except OSError as error:  # most often the disk is full
             raise RankerError(
                 f"{self.keeper.folder}: the checkpoint of step {done.step} could not be written "
                 f"({error.strerror or error}); {self.last_good}; make room, or choose another --output"
@@ -201,7 +201,7 @@ class RunFolder:
 
     @property
     def last_good(self) -> str:
-        """A phrase for errors that says which checkpoint a failed run can be resumed from."""
+        """Return a phrase for errors that says which checkpoint a failed run can be resumed from."""
         last = self.keeper.last
         return f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
 

@@ -25,7 +25,8 @@ DEBIAS = {
     "coec": "clicks over expected examinations: the share of the times that it was probably seen",
 }
 _STEPS, _MOST_EXPONENT = 100, 5.0
-_MOST_WEIGHT = 10.0  # of a click: what few people examine would else decide alone
+# Limit of a click's weight: clicks at positions that few people examine would otherwise decide alone.
+_MOST_WEIGHT = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Session:
 
 @dataclass(frozen=True)
 class ClickCounts:
-    """How often each pair was shown and clicked at each position.
+    """Numbers of times that each pair was shown and clicked at each position.
 
     pairs: (query, id) of each pair, in the order in which they were first shown
     pair, position, views, clicks: `[cells]` each; a cell is a pair at a position
@@ -60,7 +61,7 @@ class ClickCounts:
 
     def usual_positions(self) -> Integers:
         """Return the position at which each pair was shown most often, `[pairs]`; the best one of several."""
-        order = np.lexsort((-self.position, self.views, self.pair))  # a pair's last cell is the one
+        order = np.lexsort((-self.position, self.views, self.pair))  # the last of a pair's cells wins below
         usual: Integers = np.zeros(len(self.pairs), np.int64)
         usual[self.pair[order]] = self.position[order]
         return usual
@@ -113,8 +114,8 @@ def estimate_exponent(counts: ClickCounts) -> Exponent:
         mean = counts.of_pairs(weights * log_position) / whole
         square = counts.of_pairs(weights * log_position**2) / whole
         spread = clicks * np.maximum(square - mean**2, 0.0)
-        told = spread > 1e-9
-        information = float(spread[told].sum())
+        informative = spread > 1e-9
+        information = float(spread[informative].sum())
         if not information:
             raise DataError(
                 "no clicked document was shown for its query at two positions, so the log cannot tell how much they "
@@ -125,11 +126,11 @@ def estimate_exponent(counts: ClickCounts) -> Exponent:
         if abs(step) < 1e-6:
             break
     margin = 1.96 / math.sqrt(information)
-    return Exponent(exponent, exponent - margin, exponent + margin, int(told.sum()))
+    return Exponent(exponent, exponent - margin, exponent + margin, int(informative.sum()))
 
 
 def click_rates(counts: ClickCounts, debias: str, exponent: float = 0.0) -> Floats:
-    """Return how attractive each pair is by its clicks, `[pairs]`, from 0 to 1.
+    """Return each pair's attractiveness by its clicks, `[pairs]`, from 0 to 1.
 
     Args:
         debias: one of `DEBIAS`. "ipw" divides each click by its position's examination, relative to position 1, and the

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """n encoded pairs; every `rows_each` adjacent pairs are an example.
+    """Encoded pairs, n of them; every `rows_each` adjacent pairs make one example.
 
     labels: `[n]` float32, 1 and above is relevant; None: only the first pair of each example is relevant
     queries: `[n]` int64, the same number for all pairs of a query, wherever they stand; None: not distinguished

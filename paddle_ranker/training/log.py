@@ -54,7 +54,7 @@ class TrainingLog:
         self.picture = Path(save_dir) / PICTURE_FILE
         self._warned: set[str] = set()
         self._closed = False
-        # First: where VisualDL is missing, no earlier file has been touched yet.
+        # VisualDL comes first: if it is not installed, no earlier file has been touched yet.
         self._scalars = _VisualDL(log_dir) if log_dir else None
         try:
             _keep_lines(self.metrics, resumed_step)
@@ -111,7 +111,7 @@ class TrainingLog:
                 self._scalars.close()
         try:
             curve.draw_learning_curve(self.metrics, self.picture)
-        except Exception as error:  # whatever it is, the training itself is done and saved
+        except Exception as error:  # the training itself is done and saved
             self._warn(str(self.picture), error)
 
     def _record(self, values: dict[str, object]) -> None:
@@ -176,7 +176,7 @@ class _LineFile:
 
 
 class _VisualDL:
-    """Write scalars for VisualDL (`train/loss`, `dev/auc`, ...) in VisualDL's own thread."""
+    """Writer of scalars (`train/loss`, `dev/auc`, ...) for VisualDL, in VisualDL's own thread."""
 
     def __init__(self, folder: str):
         self.folder = folder
@@ -184,7 +184,7 @@ class _VisualDL:
             from visualdl import LogWriter
         except ImportError as error:
             raise DependencyError("--log_dir needs VisualDL: pip install visualdl") from error
-        except OSError as error:  # it makes a folder in the user's home when it is imported
+        except OSError as error:  # VisualDL makes a folder in the user's home when it is imported
             raise RankerError(f"--log_dir: VisualDL cannot make {error.filename} ({error.strerror})") from error
         # VisualDL's default name has whole seconds, and it appends: two runs started in one second would be mixed up.
         name = f"vdlrecords.{time.time():017.6f}.log"
@@ -214,7 +214,7 @@ def _tagged(record: MetricsLine) -> Iterator[tuple[str, float]]:
 
 
 class Clock:
-    """Measure the seconds of a run, and the steps a second between progress lines without evaluation and saving."""
+    """Clock of a run: its seconds, and its steps per second between progress lines without evaluation and saving."""
 
     def __init__(self, step: int, seconds_before: float) -> None:
         self._start = self._mark = time.perf_counter()
@@ -242,7 +242,7 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Do not count the time of the block in `rate` and `training_seconds`."""
+        """Exclude the time of the block from `rate` and `training_seconds`."""
         start = time.perf_counter()
         yield
         pause = time.perf_counter() - start

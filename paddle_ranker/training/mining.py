@@ -22,7 +22,7 @@ from paddle_ranker.retrieval.indexes import Index
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-QUERIES_AT_ONCE = 32  # searched, and scored, together
+QUERIES_AT_ONCE = 32  # queries that are searched and scored together
 
 KNOWN, ITSELF, NEAR = "known answers", "the query itself", "scores too near the positive's"
 JUDGED_KINDS: tuple[type[Record], ...] = (LabeledPair, Triple, Pair)
@@ -98,7 +98,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """How negatives are chosen from a query's ranked candidates.
+    """Settings for choosing negatives among a query's ranked candidates.
 
     negatives: the maximum number for one positive
     rank_from, rank_to: only candidates of these ranks are used; 1 is the best
@@ -175,7 +175,7 @@ class Judge(Protocol):
 
 
 class Miner:
-    """Mine negatives for the judged queries of the file `source`; `counts` holds statistics for `report`."""
+    """Miner of negatives for the judged queries of the file `source`; `counts` holds statistics for `report`."""
 
     def __init__(self, index: Index, choice: Choice, ranker: Optional[Judge] = None, source: str = "") -> None:
         self._index, self._ranker = index, ranker

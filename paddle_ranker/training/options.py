@@ -31,61 +31,56 @@ class TrainingOptions(DeviceOptions):
         {"debug", "save_dir", "logging_steps", "resume", "force_resume", "log_dir"}
     )
 
-    save_dir: str = option("./checkpoint", help="where checkpoints go", name="output")
-    batch_size: int = option(32, help="examples a batch, on each device", minimum=1)
+    save_dir: str = option("./checkpoint", help="folder for checkpoints", name="output")
+    batch_size: int = option(32, help="examples per batch, on each device", minimum=1)
     max_tokens: int = option(
-        0, help="padded tokens a batch, on each device: longer pairs make smaller batches; 0: no limit", minimum=0
+        0, help="padded tokens per batch, on each device: longer pairs make smaller batches; 0: no limit", minimum=0
     )
-    gradient_accumulation_steps: int = option(
-        1, help="batches whose gradients make one step, as if they were one batch", minimum=1
-    )
+    gradient_accumulation_steps: int = option(1, help="gradient accumulation: batches per optimizer step", minimum=1)
     learning_rate: float = option(5e-5, help="maximum learning rate", above=0)
     new_parts_factor: float = option(
         10.0,
-        help="learning rate of parts that start from nothing (head, match embeddings, lexical weights), times that of "
-        "the others",
+        help="learning rate of new parts (head, match embeddings, lexical weights), as a multiple of that of the "
+        "other parts",
         above=0,
     )
     weight_decay: float = option(0.0, help="weight decay; not applied to biases and LayerNorm", minimum=0)
-    epochs: int = option(3, help="how often the training data are gone through", minimum=1)
-    max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
+    epochs: int = option(3, help="number of epochs", minimum=1)
+    max_steps: int = option(0, help="maximum number of steps; 0: all steps of the epochs", minimum=0)
     max_minutes: float = option(
-        0.0, help="save and stop after so many minutes of this process; --resume goes on; 0: no limit", minimum=0
+        0.0, help="save and stop after this many minutes of this process; --resume continues; 0: no limit", minimum=0
     )
-    warmup_proportion: float = option(
-        0.0, help="share of the steps over which the learning rate rises; then it falls", minimum=0, below=1
-    )
+    warmup_proportion: float = option(0.0, help="warm-up, as a share of all steps", minimum=0, below=1)
     schedule: str = option(
-        "linear", help="how the learning rate falls after the warm-up", choices=("linear", "cosine", "constant")
+        "linear", help="schedule of the learning rate after the warm-up", choices=("linear", "cosine", "constant")
     )
     layer_lr_decay: float = option(
-        1.0, help="each layer's learning rate, times that of the layer above it", above=0, maximum=1
+        1.0, help="learning rate of each layer, as a multiple of that of the layer above it", above=0, maximum=1
     )
-    max_grad_norm: float = option(1.0, help="clip the gradient's norm there; 0: don't", minimum=0)
-    eval_step: int = option(200, help="evaluate every so many steps", minimum=1)
-    save_step: int = option(10000, help="checkpoint every so many steps", minimum=1)
-    logging_steps: int = option(10, help="print a progress line every so many steps", minimum=1)
-    keep: int = option(0, help="scheduled checkpoints that stay, beside the best and the last; 0: all", minimum=0)
-    early_stopping: int = option(
-        0, help="stop after so many evaluations in a row without a better one; 0: don't", minimum=0
-    )
-    resume: bool = option(
-        False, help="go on with the run in --output where it was killed; begins one where there is none"
-    )
-    force_resume: bool = option(False, help="resume though data, options or the number of processes differ")
-    log_dir: Optional[str] = option(None, help="write VisualDL scalars there")
+    max_grad_norm: float = option(1.0, help="clip the gradient to this norm; 0: no clipping", minimum=0)
+    eval_step: int = option(200, help="steps between evaluations", minimum=1)
+    save_step: int = option(10000, help="steps between scheduled checkpoints", minimum=1)
+    logging_steps: int = option(10, help="steps between progress lines", minimum=1)
+    keep: int = option(0, help="scheduled checkpoints to keep, besides the best and the last; 0: all", minimum=0)
+    early_stopping: int = option(0, help="early stopping: evaluations without improvement; 0 turns it off", minimum=0)
+    resume: bool = option(False, help="resume the interrupted run in --output; if there is none, begin one")
+    force_resume: bool = option(False, help="resume even if data, options or the number of processes differ")
+    log_dir: Optional[str] = option(None, help="folder for VisualDL scalars")
     use_amp: bool = option(False, help="mixed precision")
     amp_dtype: str = option(
         "auto",
-        help="half precision of --use_amp; auto: float16, on a CPU bfloat16",
+        help="half-precision type of --use_amp; auto: bfloat16 on a CPU, else float16",
         choices=("auto", "float16", "bfloat16"),
     )
-    scale_loss: float = option(32768.0, help="first loss scale of --use_amp; it adapts", above=0, maximum=2.0**40)
+    scale_loss: float = option(
+        32768.0, help="initial loss scale of --use_amp; it adapts during the training", above=0, maximum=2.0**40
+    )
     gradient_checkpointing: bool = option(
-        False, help="keep no activations inside layers but compute them again: less memory, up to half more time"
+        False,
+        help="compute the activations inside layers again in the backward pass: less memory, up to half more time",
     )
     data_memory_mb: int = option(
-        1024, help="encoded training data beyond so many MB go to a temporary file in --output", minimum=0
+        1024, help="encoded data above this size (MB) is kept in a temporary file in --output", minimum=0
     )
     seed: int = option(1000, help="random seed of order, dropout and new parameters", minimum=0)
 
@@ -96,12 +91,12 @@ class TrainingOptions(DeviceOptions):
 
     @property
     def parts(self) -> int:
-        """How many parts of a batch each device computes one after another; their gradients make one step."""
+        """Return the number of parts of a batch that each device computes one after another; they make one step."""
         return self.gradient_accumulation_steps
 
     @property
     def part_size(self) -> int:
-        """Most examples in such a part."""
+        """Return the maximum number of examples in such a part."""
         return self.batch_size
 
     def recorded(self) -> dict[str, object]:
@@ -126,29 +121,27 @@ class RankerTrainingOptions(TokenizerOptions, LabelOptions, TrainingOptions):
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
     model_name_or_path: str = option(
         "ernie-3.0-medium-zh",
-        help="where to start: a folder, or a name of the Hugging Face hub or PaddleNLP",
+        help="model to start from: a folder, or a name on the Hugging Face hub or in PaddleNLP",
         name="model",
     )
     init_from_ckpt: Optional[str] = option(
-        None, help="go on from a checkpoint: a folder, or its model_state.pdparams"
+        None, help="checkpoint to start from: a folder, or its model_state.pdparams"
     )  # fmt: skip
     max_seq_length: Optional[int] = option(
-        None, help="longest pair in tokens (default: the checkpoint's, else 128)", minimum=5
+        None, help="maximum length of a pair in tokens (default: the checkpoint's, else 128)", minimum=5
     )
     head_learning_rate: Optional[float] = option(
         None,
-        help="maximum learning rate of the head (default: that of new parts for a new one, twice --learning_rate for "
-        "one folded from two classes, else --learning_rate)",
+        help="maximum learning rate of the head (default: that of new parts if the head is new, twice --learning_rate "
+        "if it was folded from two classes, else --learning_rate)",
         above=0,
     )
-    metric: str = option("auc", help="the measure whose best value makes the best checkpoint")
-    match_embeddings: bool = option(
-        True, help="tell the model which tokens stand in both texts (exact-match embeddings)"
-    )
+    metric: str = option("auc", help="measure that selects the best checkpoint")
+    match_embeddings: bool = option(True, help="mark tokens that occur in both texts (exact-match embeddings)")
     lexical_features: bool = option(
         False,
-        help="add what BM25 and its kin see to the head, computed inside the model; a checkpoint that has them keeps "
-        "them",
+        help="add lexical features such as BM25 to the head, computed inside the model; a checkpoint keeps those that "
+        "it has",
     )
 
     def __post_init__(self) -> None:
@@ -172,5 +165,5 @@ class RankerTrainingOptions(TokenizerOptions, LabelOptions, TrainingOptions):
 
     @property
     def expression(self) -> LossExpression:
-        """The parsed loss."""
+        """Return the parsed loss."""
         return parse_loss(self.loss, listwise=self.LISTWISE)

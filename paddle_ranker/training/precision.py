@@ -15,11 +15,11 @@ from paddle import Tensor, nn
 
 GOOD_STEPS = 2000  # steps without an overflow after which the scale doubles
 SMALLEST_SCALE = 2.0**-14  # below, gradients that are still not finite have diverged
-LARGEST_SCALE = 2.0**40  # some 30 halvings above what half precision bears: beyond, a run would skip its steps
+LARGEST_SCALE = 2.0**40  # some 30 halvings above the range of half precision: a larger scale would only skip steps
 
 
 class Precision:
-    """Run a training in single precision, or in mixed precision with a loss scale.
+    """Precision of a training: single, or mixed with a loss scale.
 
     Args:
         network: the network to train.
@@ -52,7 +52,7 @@ class Precision:
 
     @property
     def report(self) -> str:
-        """One line for the user about mixed precision; empty in single precision."""
+        """Return one line for the user about mixed precision; empty in single precision."""
         if not self.use_amp:
             return ""
         emulated = f": a CPU has no {self.dtype} kernels, so values are rounded to it and computed in float32"
@@ -80,7 +80,7 @@ class Precision:
 
     @property
     def diverged(self) -> bool:
-        """Whether the training has diverged: gradients that are not finite cannot come from the loss scale."""
+        """Return True if the training has diverged: its loss scale no longer explains gradients that are not finite."""
         return not self.use_amp or self.scale < SMALLEST_SCALE
 
     def state(self) -> dict[str, float]:
@@ -90,10 +90,10 @@ class Precision:
     def restore(self, state: dict[str, float]) -> None:
         """Continue from what `state` returned."""
         self.scale, self._good_steps = float(state["scale"]), int(state["good_steps"])
-        self.skipped = int(state.get("skipped", 0))  # older versions did not count them
+        self.skipped = int(state.get("skipped", 0))  # older states lack it
 
     def _round(self, tensor: Tensor) -> Tensor:
-        # Casting there and back rounds the gradient on its way back as well.
+        # Casting to half precision and back also rounds the gradient in the backward pass.
         return tensor.astype(self.dtype).astype("float32")
 
     def _round_inputs(self, layer: nn.Layer, inputs: tuple[Tensor, ...]) -> Optional[tuple[Tensor, ...]]:

@@ -23,7 +23,7 @@ from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.run import Start, start_run
 from paddle_ranker.training.task import FitResult, OnEvaluation, Task
 
-FOLDED_HEAD_FACTOR = 2.0  # two opposite rows become one, which moves half as far a step
+FOLDED_HEAD_FACTOR = 2.0  # the head's two opposite rows became one, which moves half as far in a step
 
 
 def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerModel]:
@@ -55,7 +55,7 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
 def _part_factors(model: RankerModel, options: RankerTrainingOptions) -> dict[str, float]:
     factors = dict.fromkeys(model.new_parts, options.new_parts_factor)
     if "head" in factors:
-        factors.pop("lexical", None)  # it starts from a logistic regression, not from nothing
+        factors.pop("lexical", None)  # a logistic regression sets its first weights
     if model.folded_head:
         factors["head"] = FOLDED_HEAD_FACTOR
     if options.head_learning_rate is not None:
@@ -113,7 +113,7 @@ def train_ranker(
         )
         save_ranker(folder, model.network, model.row_encoder, info)
 
-    own = {**options.identity(), "max_seq_length": model.info.max_seq_length}  # a default that the checkpoint decides
+    own = {**options.identity(), "max_seq_length": model.info.max_seq_length}  # the checkpoint decides the default
     identity = {"options": own, "content": {name: content_digest(path) for name, path in files.items()}}
     task = Task(
         model.network,

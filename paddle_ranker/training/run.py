@@ -30,7 +30,7 @@ from paddle_ranker.training.trainer import fit
 
 
 class Description(TypedDict):
-    """How a checkpoint was trained, as its info file says: options and facts, measures, versions of packages."""
+    """Record of how a checkpoint was trained, for its info file: options and facts, measures, versions of packages."""
 
     training: dict[str, object]
     results: dict[str, object]
@@ -52,7 +52,7 @@ class Run:
             print(line, flush=True)
 
     def report_start(self, source: Union[str, Path], new_parts: Sequence[str], tokens: PairEncoder) -> None:
-        """Say what of a new model the source lacks, and if its tokenizer hides words from any training."""
+        """Report which parts the source lacks, and warn if its tokenizer maps words with capitals to [UNK]."""
         if new_parts:
             self.report(f"start from {source}; new: {', '.join(new_parts)}")
         if not self.resumed and tokens.loses_capitals:
@@ -91,7 +91,7 @@ ModelT = TypeVar("ModelT")
 
 @dataclass(frozen=True)
 class Start(Generic[ModelT]):
-    """What a training starts with: the run, the model, and the factors of its parts' learning rates.
+    """Start of a training: the run, the model, and the factors of its parts' learning rates.
 
     part_factors: as `Task` takes them
     """
@@ -110,7 +110,7 @@ def start_run(options: TrainingOptions) -> Run:
     processes = ProcessGroup()
     runtime.set_seed(options.seed)
     if processes.is_first:
-        require_free(options.save_dir)  # what cannot be saved need not be trained
+        require_free(options.save_dir)  # a training whose result cannot be saved must not begin
     run = Run(options, processes, find_state(options.save_dir) if options.resume else None, device)
     if options.resume and not run.resumed:
         run.report(f"{options.save_dir} holds no run to resume: begin one")

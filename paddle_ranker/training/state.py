@@ -42,12 +42,12 @@ class Progress:
 
     step: int = 0
     epoch: int = 1
-    batches: int = 0  # of this epoch, done
+    batches: int = 0  # done in this epoch
     examples: int = 0
     seconds: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
-    without_improvement: int = 0  # evaluations
+    without_improvement: int = 0  # evaluations since the best one
     scheduled: list[int] = field(default_factory=list)  # steps of the checkpoints that stay
     precision: dict[str, float] = field(default_factory=dict)
     finished: bool = False
@@ -60,12 +60,12 @@ class SavedState:
     folder: Path  # state_<step>
     model: Path  # model_<step>
     progress: Progress
-    identity: dict[str, object]  # what JSON holds
+    identity: dict[str, object]  # JSON-ready
     part_factors: dict[str, float]
 
     @property
     def packing(self) -> int:
-        """The version of the rule that packs groups into batches; old runs do not record it and have version 1."""
+        """Return the version of the rule that packs groups into batches; 1 for runs older than its record."""
         packing = self.identity.get("packing", 1)
         return packing if isinstance(packing, int) else 1
 
@@ -85,10 +85,10 @@ class SavedState:
             set_parameters(network, {**arrays, **_read_arrays(apart)} if apart.exists() else arrays)
         except CheckpointError as error:
             raise CheckpointError(
-                f"{self.model}: is of another network ({error}); start anew without --resume"
+                f"{self.model}: belongs to another network ({error}); start anew without --resume"
             ) from error
         schedule.step(self.progress.step)
-        if self.progress.finished:  # there is no step left to make
+        if self.progress.finished:  # no step is left
             return
         path = self.folder / OPTIMIZER_FILE
         moments = _read_arrays(path)
@@ -97,13 +97,13 @@ class SavedState:
         for key, array in moments.items():
             structured, _, accumulator = key.rpartition("/")
             if structured not in names:
-                raise CheckpointError(f"{path}: holds {key}, which this network has not; start anew without --resume")
+                raise CheckpointError(f"{path}: holds {key}, which this network lacks; start anew without --resume")
             state[f"{names[structured]}_{accumulator}"] = paddle.to_tensor(array)
         optimizer.set_state_dict({**state, "LR_Scheduler": schedule.state_dict()})
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write what `np.load` reads. Unlike `np.savez` it closes the archive where the disk is full."""
+    """Write arrays for `np.load`. Unlike `np.savez`, close the archive even if the disk is full."""
     with path.open("wb") as stream, zipfile.ZipFile(stream, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -129,7 +129,7 @@ def write_state(
 ) -> None:
     """Write a state into an existing folder; call it inside `atomic.new_folder`.
 
-    apart: how the names of parameters begin that the checkpoint's own file lacks
+    apart: prefixes of the names of parameters that the checkpoint's own file lacks
     """
     kept = {name: value.numpy() for name, value in network.state_dict().items() if name.startswith(tuple(apart))}
     if kept:
@@ -196,8 +196,8 @@ def refuse_differences(state: SavedState, differences: Sequence[str]) -> None:
         more = f"; and {len(differences) - _DIFFERENCES_SHOWN} more" if len(differences) > _DIFFERENCES_SHOWN else ""
         raise RankerError(
             f"{state.model.parent}: the run to resume was started otherwise: "
-            f"{'; '.join(differences[:_DIFFERENCES_SHOWN])}{more}: type what it was started with, start anew without "
-            "--resume, or go on all the same with --force_resume true"
+            f"{'; '.join(differences[:_DIFFERENCES_SHOWN])}{more}: repeat its options, start anew without "
+            "--resume, or continue anyway with --force_resume true"
         )
 
 

@@ -44,7 +44,7 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """What to train: a network, its examples, and how the network is evaluated and saved.
+    """Definition of a training: a network, its examples, and how the network is evaluated and saved.
 
     network: trained in place
     evaluate: returns the metrics of the evaluation file, the same in every process; None: there is no evaluation
@@ -52,11 +52,11 @@ class Task:
     metric: the metric that decides which checkpoint is best, by its highest value, or its lowest if `lower_is_better`
     part_factors: a dict from a prefix of parameter names to the factor of their learning rate; a resumed run keeps the
         factors that it began with
-    identity: what must be equal in a run and the run that resumes it, JSON-ready
+    identity: values that must be equal in a run and the run that resumes it, JSON-ready
     begin_epoch: called with an epoch's number, from 1, before its first batch, and when a run is resumed in it
-    describe: returns what a progress line shows of a batch's means, the loss first
+    describe: returns the means of a batch to show in a progress line, the loss first
     on_evaluation: called after each evaluation, and may end the training
-    apart: how the names of parameters begin that `save` does not write into the checkpoint's own file of parameters;
+    apart: prefixes of the names of parameters that `save` does not write into the checkpoint's own file;
         the state keeps them
     """
 

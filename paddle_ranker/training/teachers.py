@@ -18,10 +18,10 @@ from paddle_ranker.scoring.options import ScoringOptions
 
 
 class Teacher(Protocol):
-    """What gives pairs logits to learn from: `Teachers`, and `HttpTeacher` of `serving/clients/teacher.py`."""
+    """Source of logits to learn from: `Teachers`, or `HttpTeacher` of `serving/clients/teacher.py`."""
 
     def __len__(self) -> int:
-        """Return how many rankers it is the mean of."""
+        """Return the number of rankers whose logits are averaged."""
         ...
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
@@ -29,12 +29,12 @@ class Teacher(Protocol):
         ...
 
     def report(self) -> None:
-        """Print what is to be said after all pairs are scored."""
+        """Print a summary, after all pairs are scored."""
         ...
 
 
 class Teachers:
-    """Score pairs with every ranker that `sources` names, each with its own tokenizer, length and calibration.
+    """Rankers that score pairs, each with its own tokenizer, length and calibration.
 
     Rankers whose logits differ in scale have different weights in the mean: calibrate the rankers first.
 
@@ -75,7 +75,7 @@ class Teachers:
 
 
 class Scoring:
-    """Add the teacher's logits to records, and count how the teacher agrees with them."""
+    """Scoring of records by a teacher, with counts of how the teacher agrees with them."""
 
     def __init__(self, teachers: Teacher, relevant_from: float) -> None:
         self._teachers, self._relevant_from = teachers, relevant_from

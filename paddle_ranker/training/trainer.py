@@ -26,7 +26,9 @@ from paddle_ranker.training.state import Progress, SavedState, check_identity, r
 from paddle_ranker.training.task import FitResult, Task
 from paddle_ranker.training.whole_batch import WholeBatchExamples, backward
 
-MOST_MEANS = 8  # beside the loss: processes whose part of a batch is empty do not know how many there are
+# Maximum number of means beside the loss. It is fixed, since a process whose part of a batch is empty does not know how
+# many there are.
+MOST_MEANS = 8
 
 
 def fit(
@@ -57,28 +59,28 @@ def fit(
 
 
 class _Stop(Enum):
-    """Why a training stops after a step. The first three reasons finish it; after the others, `--resume` continues it.
+    """Reason to stop after a step. The first three finish the training; after the others, `--resume` continues it.
 
     A training that has diverged raises an error instead.
     """
 
-    STEPS_DONE = auto()  # all of them, of the epochs or of --max_steps
+    STEPS_DONE = auto()  # all steps of the epochs or of --max_steps
     NO_IMPROVEMENT = auto()  # --early_stopping
-    OBSERVER = auto()  # what watches the evaluations, `Task.on_evaluation`, says so
-    INTERRUPTED = auto()  # by a signal, to any of the processes
+    OBSERVER = auto()  # `Task.on_evaluation` asked for it
+    INTERRUPTED = auto()  # by a signal to any of the processes
     OUT_OF_TIME = auto()  # --max_minutes
 
     @property
     def finishes(self) -> bool:
-        """Whether the training is complete, so that nothing is left to resume."""
+        """Return True if the training is complete, so that nothing is left to resume."""
         return self in (_Stop.STEPS_DONE, _Stop.NO_IMPROVEMENT, _Stop.OBSERVER)
 
 
 class _AfterStep(NamedTuple):
-    """What to do after a step."""
+    """Actions after a step."""
 
     save: bool
-    scheduled: bool  # what is saved is a scheduled checkpoint
+    scheduled: bool  # the checkpoint to save is a scheduled one
     stop: Optional[_Stop]  # None: go on
 
 
@@ -126,7 +128,7 @@ class _Trainer:
             resumed.restore(task.network, self.optimizer, self.schedule)
             self.done = resumed.progress
             self.precision.restore(self.done.precision)
-        processes.wait()  # until all have loaded what they start from: it may lie in save_dir
+        processes.wait()  # until all have loaded their first parameters, which may lie in save_dir
         processes.broadcast(task.network)
         self.folder = RunFolder(options, resumed) if processes.is_first else None
         if self.folder and self.precision.report:
@@ -282,7 +284,7 @@ class _Trainer:
         return None
 
     def _evaluate(self, evaluate: Callable[[], dict[str, float]]) -> bool:
-        """Evaluate; return whether it is the best evaluation so far."""
+        """Evaluate; return True if it is the best evaluation so far."""
         done, metric, sign = self.done, self.task.metric, -1.0 if self.task.lower_is_better else 1.0
         with self.clock.paused():
             done.last = {"step": done.step, **evaluate()}

@@ -93,7 +93,7 @@ def backward(
         gathered[ends[place] - len(array) : ends[place]] = array
     leaf = paddle.to_tensor(processes.sum(gathered), stop_gradient=False)
     found_loss = _loss_on(examples, network, leaf, parts, precision)
-    for parameter in network.parameters():  # of the loss itself; each process has its whole gradient
+    for parameter in network.parameters():  # each process has the whole gradient of the loss's own parameters
         if parameter.grad is not None and processes.size > 1:
             parameter.grad = parameter.grad / processes.size
     for place in own:

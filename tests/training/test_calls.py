@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an encoder, `triples-0.tsv` and `triples-1.tsv`, `pairs.tsv` and `dev.tsv`."""
+    """Make a folder with an encoder, `triples-0.tsv`, `triples-1.tsv`, `pairs.tsv` and `dev.tsv`; return it."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
     random = np.random.RandomState(0)
@@ -66,7 +66,7 @@ def test_the_function_ends_the_training(
     result = train(what, on_evaluation=lambda step, measures: step >= 4, **values)
     assert result.finished and result.steps == 4 and result.last_checkpoint == tmp_path / "run" / "model_4"
     again = train(what, on_evaluation=lambda step, measures: True, **values, resume=True)
-    assert again.steps == 4  # it was over
+    assert again.steps == 4  # the run was finished
     assert re.search(r"^trained 4 steps in \d+ s, all of them before$", capsys.readouterr().out, re.MULTILINE)
 
 

@@ -45,10 +45,10 @@ def save(
 
 
 @pytest.mark.parametrize(
-    ("keep", "saves", "stay"),  # of a save: is it a scheduled one, and which is the best so far
+    ("keep", "saves", "stay"),  # per save: is it scheduled, and which step is the best so far
     [
         (2, [(True, 1), (False, 2), (True, 2), (True, 2), (False, 2)], ["model_2", "model_3", "model_4", "model_5"]),
-        (0, [(True, None), (False, 2), (False, 3)], ["model_1", "model_3"]),  # 0: all scheduled ones
+        (0, [(True, None), (False, 2), (False, 3)], ["model_1", "model_3"]),  # 0: all scheduled checkpoints
     ],
 )
 def test_best_and_last_and_scheduled_stay_and_one_state(
@@ -85,7 +85,7 @@ def test_a_resumed_run_drops_what_came_after_its_state(tmp_path: Path) -> None:
     save(keeper, 2, "2", scheduled=True, best=2)
     save(keeper, 4, "4")
     keeper.close()
-    # Killed while it saved step 6, the best so far: the model is there, its state is not, the pointers have not moved.
+    # Killed while saving step 6, the best so far: the model exists, its state does not, the pointers have not moved.
     (tmp_path / "model_6").mkdir()
     (tmp_path / "last").unlink()
     resumed = CheckpointKeeper(tmp_path)
@@ -109,7 +109,7 @@ def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
 
 
 def copied(tmp_path: Path) -> Path:
-    """Return a copy of a run's folder that has followed its links, as `cp -rL` and zip do."""
+    """Return a copy of a run's folder in which links became folders, as after `cp -rL` and zip."""
     keeper = start(tmp_path / "original")
     save(keeper, 2, "2", scheduled=True, best=2)
     save(keeper, 4, "4")

@@ -38,7 +38,7 @@ def test_one_click_weighs_no_more_than_ten() -> None:
 
 
 def simulated(exponent: float, searches: int, seed: int) -> ClickCounts:
-    """Searches for 30 queries of ten documents, whose order changes from search to search."""
+    """Draw searches for 30 queries of ten documents, whose order changes from search to search."""
     draw = np.random.default_rng(seed)
     attraction, sessions = draw.uniform(0.1, 0.9, (30, 10)), []
     for _ in range(searches):

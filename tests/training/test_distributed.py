@@ -1,4 +1,4 @@
-"""Several processes that train one model on one machine, as the launcher starts them."""
+"""Several processes that train one model on one machine, started by the launcher."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.started import SECONDS, run_script, until
 from tests.tiny import HAN, write_encoder, write_ranker
 from tests.training_runs import typed_training
 
-server = pytest.mark.server  # real processes: some 10 seconds each
+server = pytest.mark.server  # real processes take some 10 seconds each
 TRIPLES, BATCH_SIZE, EPOCHS = 41, 8, 4  # two processes: batches of 16, 16 and 9, which is 5 and 4
 STEPS = 12
 SCRIPT = REPOSITORY / "ernie_matching" / "train_pairwise.py"
@@ -42,7 +42,7 @@ ALTERED = REPOSITORY / "tests" / "altered_training.py"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny encoder, the same without dropout, training triples and a labelled file."""
+    """Make a tiny encoder, the same without dropout, training triples and a labelled file; return the folder."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
     write_encoder(folder / "still", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -58,17 +58,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def training(save_dir: Path, *more: object, **changes: object) -> list[str]:
-    """Return the command's options, to be given in the folder `data`; of a name that comes twice the later counts."""
+    """Return the command's options for the folder `data`; of options with the same name the last counts."""
     own = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "warmup_proportion": 0.2, "eval_step": 4, "save_step": 3}
     return typed_training(save_dir, *more, **{**own, **changes})
 
 
 class Launched:
-    """A training in two processes; what they print is in `<logs>/workerlog.<number>`, the first's also in `output`."""
+    """A training in two processes; their output is in `<logs>/workerlog.<number>`, the first's also in `output`."""
 
     def __init__(self, data: Path, logs: Path, script: Path, *arguments: object):
         self.logs, self._output = logs, logs.with_suffix(".txt")
-        # The launcher crashes where this is set to nothing, as it is where a GPU must not be used.
+        # The launcher crashes if this variable is empty, as it is where no GPU may be used.
         environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", 2, "--log_dir", logs, script]
         with self._output.open("wb") as stream:
@@ -95,7 +95,7 @@ class Launched:
     def processes(self) -> dict[int, int]:
         """Return the process of each rank."""
         found = {}
-        with suppress(OSError):  # one that has just ended
+        with suppress(OSError):  # a process that has just ended
             for child in Path(f"/proc/{self.launcher.pid}/task/{self.launcher.pid}/children").read_text().split():
                 rank = re.search(rb"PADDLE_TRAINER_ID=(\d+)", Path(f"/proc/{child}/environ").read_bytes())
                 if rank:
@@ -110,7 +110,7 @@ class Launched:
         until(is_reached)
 
     def end(self) -> None:
-        """End whatever still runs."""
+        """End all processes that still run."""
         if self.launcher.poll() is None:
             for process in [*self.processes().values(), self.launcher.pid]:
                 os.kill(process, signal.SIGKILL)
@@ -118,17 +118,17 @@ class Launched:
 
 
 def run_alone(data: Path, *arguments: str) -> int:
-    """Call the command here, in one process, without the seconds that its start takes; return its status."""
+    """Call the command in this process, without the seconds of a start; return its status."""
     with commands_here(data):
         return train_pairwise.main(list(arguments))
 
 
-Trained = tuple[Path, str]  # save folder, what the first process printed
+Trained = tuple[Path, str]  # save folder, output of the first process
 
 
 @pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A training in one process, each step of two batches."""
+    """Train in one process, each step of two batches; return the save folder and the output."""
     folder = tmp_path_factory.mktemp("alone") / "checkpoint"
     done = run_script(
         "ernie_matching/train_pairwise.py", *training(folder, "--gradient_accumulation_steps", 2), cwd=data
@@ -139,7 +139,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture(scope="module")
 def together(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Launched]:
-    """The same training in two processes."""
+    """Run the same training in two processes; return the save folder and the output."""
     folder = tmp_path_factory.mktemp("together")
     launched = Launched(data, folder / "log", SCRIPT, *training(folder / "checkpoint"))
     assert launched.wait() == 0, launched.output + launched.log(1)
@@ -147,7 +147,7 @@ def together(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 
 def scores(folder: Path) -> np.ndarray:
-    """Return scores of 129 pairs by the last checkpoint in a save folder."""
+    """Return scores of 129 pairs by the last checkpoint of a save folder."""
     queries, titles = [f"{a}{b}" for a in HAN for b in HAN[:3]], [a for a in HAN for _ in range(3)]
     found: np.ndarray = Ranker.load(folder / "last").score(queries, titles)
     assert np.ptp(found) > 0.1
@@ -165,7 +165,7 @@ def figures(folder: Path) -> list[dict[str, Any]]:
 def test_two_processes_are_one_that_adds_up_two_batches(together: tuple[Path, Launched], alone: Trained) -> None:
     ours, theirs = (load_arrays(folder / "last" / PARAMETERS_FILE) for folder in (together[0], alone[0]))
     assert list(ours) == list(theirs)
-    for name, array in theirs.items():  # dropout included: it hangs on the place in the batch, not on the process
+    for name, array in theirs.items():  # including dropout, which depends on the place in the batch, not on the process
         np.testing.assert_allclose(ours[name], array, atol=1e-6, rtol=0, err_msg=name)
     np.testing.assert_allclose(scores(together[0]), scores(alone[0]), atol=1e-5)
     lines = [[record for record in figures(folder) if "loss" in record] for folder in (together[0], alone[0])]
@@ -195,13 +195,13 @@ def test_only_the_first_process_prints_and_writes(together: tuple[Path, Launched
     assert re.findall(r"^global step (\d+),", launched.output, re.M) == steps
     assert not re.search("global step|eval_dev|kept|start from|best:|trained|rror", launched.log(1))
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in alone[0].iterdir())
-    # A second writer would have found the folders there already, or moved them aside; or doubled the lines.
+    # A second writer would have found the folders, or moved them aside; or it would have doubled the lines.
     assert [record["step"] for record in figures(folder)] == [record["step"] for record in figures(alone[0])]
 
 
 @server
 def test_gradient_descent_in_two_processes_gives_the_parameters_of_one(data: Path, tmp_path: Path) -> None:
-    # 20 steps without dropout. Small gradients are not clipped and large ones are, by the norm of them all together.
+    # 20 steps without dropout. Only large gradients are clipped, by the norm of all of them together.
     more = ["--model_name_or_path", "./still", "--learning_rate", 0.05, "--max_grad_norm", 2, "--max_steps", 20]
     options = [*more, "--epochs", 7, "--save_step", 100]
     line = training(tmp_path / "alone", *options, "--batch_size", 2 * BATCH_SIZE)
@@ -261,7 +261,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(data: Path, tmp_p
 
 
 def kill_one(data: Path, folder: Path, save_dir: Path, rank: int) -> None:
-    """Kill one of two processes in the middle of training; see that all end."""
+    """Kill one of two processes in the middle of the training; check that all end."""
     held = f"held:4:{folder / 'go'}:ernie_matching.train_pairwise"
     launched = Launched(data, folder / "log", ALTERED, held, *training(save_dir))
     try:
@@ -274,12 +274,12 @@ def kill_one(data: Path, folder: Path, save_dir: Path, rank: int) -> None:
     finally:
         launched.end()
     assert not any(Path(f"/proc/{process}").exists() for process in processes.values())
-    # The launcher looks once a second and shows the lowest of those that have ended by then.
+    # The launcher looks once a second, and shows the lowest rank of those that have ended by then.
     shown = re.search(r"Container rank (\d) status failed .* code (\S+)", launched.output)
     assert shown, launched.output
     assert shown.groups() == (str(rank), "-9") or re.search(BROKEN, launched.output), launched.output
     assert "Traceback" not in launched.log(1 - rank)
-    # Which comes first differs: the launcher's signal, or the connection's end.
+    # Either the launcher's signal or the end of the connection comes first.
     assert re.search(BROKEN + r"|^train_pairwise\.py: .*the last good checkpoint is ", launched.log(1 - rank), re.M)
 
 
@@ -317,9 +317,9 @@ def test_the_others_wait_for_a_slow_disk(data: Path, tmp_path: Path) -> None:
 
 
 def ends_with(launched: Launched, message: str) -> None:
-    """See that all processes end within seconds, and that the launcher shows the second one's last line.
+    """Check that all processes end within seconds, and that the launcher shows the second one's last line.
 
-    Where the first has ended as well before the launcher looks, it shows the first one's, which names the logs.
+    If the first process has ended as well by then, the launcher shows its line, which names the logs.
     """
     processes: dict[int, int] = {}
     try:
@@ -360,7 +360,7 @@ def test_a_port_that_a_connection_has_been_given_meanwhile_is_waited_for(
 
 
 class _Share(ProcessGroup):
-    """One of several processes; their sum is taken elsewhere."""
+    """One of several processes, whose sum is taken elsewhere."""
 
     def __init__(self, rank: int, size: int):
         self.rank, self.size = rank, size

@@ -1,4 +1,4 @@
-"""What a training tells: printed lines, metrics.jsonl across kills, resumes and full disks, VisualDL, the picture."""
+"""A training's log: printed lines, metrics.jsonl across kills, resumes and full disks, VisualDL, the picture."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tell(log: TrainingLog, *steps: int, loss: float = 0.5) -> None:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """Return the records, read without the code under test; every line must be strict JSON."""
+    """Return the records, read by independent code; every line must be strict JSON."""
     text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
     assert text == "" or text.endswith("\n")
 
@@ -88,7 +88,7 @@ def test_a_new_run_begins_anew_and_a_resumed_one_drops_what_comes_again(tmp_path
     log.close()
     kept = (tmp_path / "metrics.jsonl").read_bytes().splitlines()[:3]
     with (tmp_path / "metrics.jsonl").open("ab") as stream:
-        stream.write('{"step": 20, "名'.encode()[:-1])  # what a kill leaves, in the middle of a character
+        stream.write('{"step": 20, "名'.encode()[:-1])  # a kill leaves this, in the middle of a character
 
     log = begin(tmp_path, resumed_step=20)
     assert (tmp_path / "metrics.jsonl").read_bytes().splitlines() == kept
@@ -160,7 +160,7 @@ def test_a_full_disk_costs_lines_and_not_the_training(tmp_path: Path) -> None:
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float, int]]]:
-    """Return what VisualDL would show of the folder: its newest file's (step, value, milliseconds) by tag."""
+    """Return the contents of the folder in VisualDL: its newest file's (step, value, milliseconds) by tag."""
     from visualdl import LogReader
     from visualdl.proto import record_pb2
     from visualdl.reader.record_reader import RecordReader
@@ -206,7 +206,7 @@ def test_visualdl_shows_the_same_figures_whole_after_a_resume(
     log.close()
     resumed = scalars(log_dir)
     assert without_time(resumed["train/loss"]) == [(10, 0.5), (20, 0.5), (30, 0.25)]
-    assert resumed["train/loss"][:2] == first["train/loss"][:2]  # with the times at which they were told
+    assert resumed["train/loss"][:2] == first["train/loss"][:2]  # with the original times
     assert "dev/auc" not in resumed
     assert len(list(log_dir.iterdir())) == 2
 
@@ -256,7 +256,7 @@ def pixels(picture: Path) -> np.ndarray:
 
 
 def share_of(color: tuple[int, int, int], picture: np.ndarray) -> int:
-    """Return how many pixels have (nearly) a colour."""
+    """Return the number of pixels that (nearly) have a colour."""
     return int((np.abs(picture.astype(int) - color).max(axis=-1) < 8).sum())
 
 
@@ -277,7 +277,7 @@ def test_picture_at_the_end_whatever_there_is(
     log.close()
     picture = pixels(tmp_path / "learning_curve.png")
     assert (share_of(BLUE, picture) > 50) == (step_lines + evaluations > 0)
-    assert (share_of(ORANGE, picture) > 0) == (evaluations > 0)  # ndcg@10; the count is drawn nowhere
+    assert (share_of(ORANGE, picture) > 0) == (evaluations > 0)  # ndcg@10 is drawn; the count is not
     assert capfd.readouterr().err == ""
 
 
@@ -325,7 +325,7 @@ def test_what_is_read_for_the_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(curve.learning_rate, [1e-5, math.nan])
     np.testing.assert_array_equal(curve.evaluated, [10, 20, 30, 40])
     np.testing.assert_array_equal(curve.metrics["map"], [math.nan, 0.5, math.nan, math.nan])
-    assert (curve.metric, curve.best) == ("auc", 1)  # the first of equal ones, as the checkpoint
+    assert (curve.metric, curve.best) == ("auc", 1)  # the first of equal values, as for the checkpoint
     with pytest.raises(DataError, match=r"nowhere: cannot read it \(No such file or directory\)"):
         read_curve(tmp_path / "nowhere", "name")
 

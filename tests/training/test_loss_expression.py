@@ -1,4 +1,4 @@
-"""What `--loss` may say, what it means, and what is refused."""
+"""The expressions of `--loss`: their grammar, their meaning, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--loss` of both training commands: each reaches the parameters, and what it needs of the file is asked for."""
+"""`--loss` of both training commands: each affects the parameters, and its requirements on the file are checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an encoder, graded pairs and triples, each with and without a teacher's scores."""
+    """Make an encoder, graded pairs and triples, with and without a teacher's scores; return the folder."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
     draw, words = draw_words(12)
@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for title, label in ((f"{word}研究", 2.0), (f"论{word[0]}", 1.0), (f"{other}教育", 0.0)):
             pairs.append(LabeledPair(word, title, label, float(draw.randn())))
         triples.append(Triple(word, f"{word}研究", f"{other}教育", *draw.randn(2).tolist()))
-    pairs.append(LabeledPair("农业", "农业", 1.0, 0.5))  # a query that has nothing to compare
+    pairs.append(LabeledPair("农业", "农业", 1.0, 0.5))  # a query with nothing to compare
     write_records(folder / "taught.tsv", pairs)
     write_records(folder / "pairs.tsv", [LabeledPair(pair.query, pair.title, pair.label) for pair in pairs])
     write_records(folder / "taught_triples.tsv", triples)
@@ -77,7 +77,7 @@ def test_each_loss_trains_another_cross_encoder(data: Path, tmp_path: Path) -> N
     assert all_differ(found)
     for run, parameters in zip(runs, found):
         compares = run["loss"] in LOSSES and LOSSES[run["loss"]].shift_invariant
-        assert (parameters["head.bias"] == 0.0).all() == compares, run  # nothing but rounding would move it
+        assert (parameters["head.bias"] == 0.0).all() == compares, run  # otherwise rounding alone would move it
 
 
 def test_each_loss_trains_another_pairwise_ranker(data: Path, tmp_path: Path) -> None:

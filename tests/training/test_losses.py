@@ -30,7 +30,7 @@ from paddle_ranker.training.losses.registry import LOSSES, Loss
 
 pytestmark = pytest.mark.unit
 
-# Three queries of three, two and one titles, not together; the last has nothing to compare.
+# Three queries of three, two and one titles, not adjacent; the last has nothing to compare.
 LOGITS = [1.0, 3.0, 0.0, 2.0, 5.0, -1.0]
 LABELS = np.array([2.0, 0.0, 0.0, 1.0, 1.0, 1.0])
 QUERIES = np.array([7, 8, 7, 9, 8, 7])
@@ -52,7 +52,7 @@ def tensor(values: object, dtype: str = "float32") -> paddle.Tensor:
 
 
 def by_query(first: float, second: float) -> float:
-    """Return the mean over the six titles: three of query 7, two of query 8, and one of query 9, which adds nothing."""
+    """Return the mean over the six titles: three of query 7, two of query 8, and one of query 9, which adds 0."""
     return (3 * first + 2 * second) / 6
 
 
@@ -66,7 +66,7 @@ BEST = 3 + 1 / math.log2(3)  # of the labels 2, 1, 0: gains 3, 1, 0
 # Query 7, labels 2, 0, 1 at ranks 1, 2, 3. Query 8: label 1 at rank 1, 0 at rank 2; gains 1 and 0 over 1.
 LAMBDA = (3 / BEST * (DISCOUNTS[0] - DISCOUNTS[1]) * softplus(-1) + 2 / BEST * (1.0 - 0.5) * softplus(-2)
           + 1 / BEST * (DISCOUNTS[1] - 0.5) * softplus(1), (1.0 - DISCOUNTS[1]) * softplus(-2))  # fmt: skip
-# Of a triple: differences of three positive and three negative titles.
+# For triples: differences of three positive and three negative titles.
 POSITIVE, NEGATIVE = [2.0, 0.0, -1.0], [0.5, 0.0, 1.0]
 ORDER = sum(softplus(-d) for d in (1.5, 0.0, -2.0)) / 3
 JUDGED = sum(softplus(-p) + softplus(n) for p, n in zip(POSITIVE, NEGATIVE)) / 6
@@ -93,7 +93,7 @@ SIX, TITLES = (LOGITS, LABELS, QUERIES), (POSITIVE + NEGATIVE, [1.0, 1.0, 1.0, 0
         (softmax_cross_entropy, ([0.5, 1.0, -1.0], [1, 0, 0], [0, 0, 0]),
          -math.log(math.exp(0.5) / (math.exp(0.5) + math.e + 1 / math.e))),
         (lambda_rank, SIX, by_query(*LAMBDA) / math.log(2)),
-        # 2^5000 is no number, nor is 2^-5000 more than 0: gains 1 and 0 over 1.
+        # 2^5000 overflows, and 2^-5000 is 0: gains 1 and 0 over 1.
         (lambda_rank, ([1.0, 2.0], [5000.0, 0.0], [0, 0]), (1.0 - DISCOUNTS[1]) * softplus(1) / math.log(2)),
         (lambda_rank, ([1.0, 2.0], [0.0, -1.0], [0, 0]), 0.0),
         (teacher_mse, (LOGITS, TEACHER), (1 + 4 + 1 + 2.25 + 1 + 1) / 6),
@@ -199,10 +199,10 @@ def test_lambda_rank_weighs_equal_logits_the_less_relevant_title_first_whatever_
 
 
 def made(count: int = 40, queries: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return logits, graded labels, queries and a teacher's logits of titles that stand in no order."""
+    """Return logits, graded labels, queries and a teacher's logits of titles in random order."""
     draw = np.random.RandomState(3)
     grouped = draw.randint(0, queries, count)
-    labels = np.where(grouped == 4, 1.0, draw.randint(0, 4, count))  # all titles of one query have one label
+    labels = np.where(grouped == 4, 1.0, draw.randint(0, 4, count))  # all titles of one query have the same label
     return draw.randn(count), labels.astype(np.float64), grouped * 1000, 2.0 * draw.randn(count)
 
 

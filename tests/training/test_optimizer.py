@@ -83,5 +83,5 @@ def test_the_norm_is_that_of_all_gradients_together() -> None:
     assert gradient_norm(gradients) == pytest.approx(float(np.linalg.norm(flat)), rel=1e-6)
     scale_gradients(gradients, 0.5)
     halved = np.concatenate([p.grad.numpy().ravel() for p in network.parameters()])
-    np.testing.assert_array_equal(halved, flat * np.float32(0.5))  # what the optimizer will see
+    np.testing.assert_array_equal(halved, flat * np.float32(0.5))  # the optimizer's input
     assert gradient_norm([]) == 0.0

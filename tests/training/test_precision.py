@@ -67,7 +67,7 @@ def test_the_scale_halves_at_an_overflow_and_doubles_after_good_steps(monkeypatc
     assert scaler.update(1.0) and scaler.scale == 8.0
     other = Precision(make_network(), use_amp=True)
     other.restore(saved)
-    assert other.update(1.0) and other.scale == 8.0  # the good steps were counted on
+    assert other.update(1.0) and other.scale == 8.0  # the good steps were counted from the saved state
     off = Precision(make_network(), use_amp=False, scale_loss=8.0)
     assert off.scale == 1.0 and not off.update(math.nan) and off.diverged and off.report == ""
 
@@ -128,7 +128,7 @@ def test_with_dropout_the_second_pass_draws_what_the_first_drew() -> None:
     network.encoder.gradient_checkpointing = True
     weight = network.encoder.encoder.layers[0].linear1.weight
     gradient = gradients(network)["encoder.encoder.layers.0.linear1.weight"]
-    # Against a finite difference: with another dropout in the second pass the two have nothing to do with each other.
+    # Check against a finite difference; with another dropout in the second pass the two would be unrelated.
     start, direction = weight.numpy().copy(), gradient / np.linalg.norm(gradient)
     losses = []
     for offset in (-1e-3, 1e-3):

@@ -1,4 +1,4 @@
-"""Options of training a ranker that act around the loop: where rates come from, what is best."""
+"""Options of a ranker's training outside the loop: learning rates, and the best checkpoint."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_metric_that_the_file_cannot_give_is_an_error_before_anything_is_learn
 def test_early_stopping_and_log_dir_and_keep(tmp_path: Path, files: dict[str, str]) -> None:
     settings: dict[str, Any] = {"eval_step": 1, "save_step": 1, "epochs": 40, "keep": 2, "learning_rate": 1e-9}
     folder = trained(tmp_path / "run", files, early_stopping=3, log_dir=str(tmp_path / "log"), **settings)
-    assert (folder / "last").resolve().name == "model_4"  # nothing learnt: three evaluations without a better one
+    assert (folder / "last").resolve().name == "model_4"  # without learning: three evaluations without improvement
     assert sorted(path.name for path in folder.glob("model_*")) == ["model_1", "model_3", "model_4"]
     assert [path.stat().st_size > 0 for path in (tmp_path / "log").iterdir()] == [True]
 

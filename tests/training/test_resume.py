@@ -1,4 +1,4 @@
-"""A run that was killed and resumed ends as one that was not; a resume of something else is refused."""
+"""A killed and resumed run ends like an uninterrupted one; resuming another run is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {"epochs": 4, "batch_size": 5, "save_step": 3, "eval_
 
 
 class _Killed(BaseException):
-    """Stands for kill -9: nothing may catch it and save something."""
+    """An exception that stands for kill -9: nothing may catch it and save something."""
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +67,12 @@ def test_a_run_goes_on_in_the_order_of_batches_it_began_with(
     settings: dict[str, Any] = {"epochs": 3, "batch_size": 6, "save_step": 2, "eval_step": 100, "max_steps": 11}
 
     def grouped(dies: int = 0) -> Altered:
-        """Return them in groups of one to five, which share a micro-batch."""
+        """Return the examples in groups of one to five, which share a micro-batch."""
         return Altered(examples, at(dies, die), Groups.of(np.repeat(np.arange(8), [5, 1, 4, 2, 1, 4, 2, 5])))
 
     _, now = run(tmp_path / "now", grouped(), **settings)
     assert "a batch holds 4.8 examples of 1.6 queries on average, of 6 at the most" in capsys.readouterr().out
-    monkeypatch.setattr(trainer, "PACKING", 1)  # as versions before, which knew no other
+    monkeypatch.setattr(trainer, "PACKING", 1)  # as in earlier versions, which had no other
     _, before = run(tmp_path / "before", grouped(), **settings)
     with pytest.raises(_Killed):
         run(tmp_path / "killed", grouped(8), **settings)
@@ -122,7 +122,7 @@ def test_a_finished_run_is_not_trained_again(
     result, network = run(tmp_path, examples, network=make_network(seed=9), resume=True, **SETTINGS)
     np.testing.assert_array_equal(parameters(network), unbroken[0])
     assert result.finished and result.steps == 20 and result.best["auc"] == 0.9
-    assert not list((tmp_path / "checkpoint").glob("state_*/optimizer.npz"))  # it is of no use any more
+    assert not list((tmp_path / "checkpoint").glob("state_*/optimizer.npz"))  # no longer needed
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_finished_run_is_not_trained_again(
         ("optimizer.npz", None, r"optimizer.npz: missing or damaged"),
         ("state.json", "{", r"state.json: damaged"),
         ("state.json", '{"format_version": 99}', "newer version"),
-        (None, None, "is of another network"),
+        (None, None, "belongs to another network"),
     ],
 )
 def test_what_cannot_be_gone_on_with_is_named(
@@ -152,7 +152,7 @@ def test_a_time_limit_stops_with_a_checkpoint_to_go_on_from(
     result, _ = run(tmp_path, examples, aucs=AUCS, max_minutes=1e-9, **SETTINGS)
     assert result.steps == 1 and not result.finished and result.last == {}
     assert names(tmp_path / "checkpoint") == ["best", "last", "model_1"]
-    assert result.best_checkpoint == result.last_checkpoint  # none was evaluated
+    assert result.best_checkpoint == result.last_checkpoint  # there was no evaluation
     result, network = run(tmp_path, examples, make_network(seed=9), AUCS, resume=True, **SETTINGS)
     assert result.finished and result.steps == 20 and result.best == {"step": 20, "auc": 0.9}
     np.testing.assert_array_equal(parameters(network), unbroken[0])
@@ -167,5 +167,5 @@ def test_early_stopping_counts_across_a_resume(tmp_path: Path, examples: Pairwis
         run(tmp_path / "b", Altered(examples, at(4, die)), aucs=falling, **settings)
     result, _ = run(tmp_path / "b", examples, aucs=falling[3:], resume=True, **settings)
     assert result.steps == 4 and result.best["step"] == 1
-    result, _ = run(tmp_path / "b", examples, resume=True, **settings)  # stopped early is finished
+    result, _ = run(tmp_path / "b", examples, resume=True, **settings)  # an early stop finishes a run
     assert result.steps == 4 and result.finished

@@ -1,4 +1,4 @@
-"""Trainings that are killed, stopped or refused, and resumed, through the commands as users type them."""
+"""Trainings that are killed, stopped or refused, and resumed, by the commands as users type them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.started import SECONDS, held_at, run_script
 from tests.tiny import HAN, draw_words, write_encoder
 from tests.training_runs import typed_training
 
-pytestmark = pytest.mark.server  # real processes: seconds each
+pytestmark = pytest.mark.server  # real processes take seconds each
 
 STEPS = 20  # of the training below: 40 triples in batches of 8, four times
 
@@ -38,7 +38,7 @@ def test_a_run_killed_again_and_again_ends_as_an_unbroken_one(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny encoder, training triples and a labelled file."""
+    """Make a tiny encoder, training triples and a labelled file; return the folder."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
     random, words = draw_words()
@@ -53,20 +53,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def training(save_dir: Path, *more: object) -> list[str]:
-    """Return the command's options, to be given in the folder `data` or in a copy of it."""
+    """Return the command's options, for the folder `data` or a copy of it."""
     return typed_training(save_dir, *more, eval_step=5, save_step=2)
 
 
 @pytest.fixture
 def call(data: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> Call:
-    """What calls the training command in `data`."""
+    """Return a function that calls the training command in `data`."""
     monkeypatch.chdir(data)
     return partial(call, train_pairwise.main)
 
 
 @pytest.fixture(scope="module")
 def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The save folder of a training that nothing stopped, in a process of its own."""
+    """Train without interruption in a separate process; return the save folder."""
     folder = tmp_path_factory.mktemp("unbroken") / "checkpoint"
     done = run_script("ernie_matching/train_pairwise.py", *training(folder), cwd=data)
     assert done.returncode == 0, done.stderr
@@ -77,7 +77,7 @@ start_until = partial(held_at, "ernie_matching.train_pairwise")
 
 
 def stopped(save_dir: Path, call: Call) -> None:
-    """Begin a training that its time limit stops after the first step."""
+    """Begin a training, whose time limit stops it after the first step."""
     status, printed, errors = call(*training(save_dir, "--max_minutes", 1e-9))
     assert status == 0, errors
     assert "stopped for now (--resume goes on) after 1 steps" in printed
@@ -158,7 +158,7 @@ def test_sigterm_then_resume_without_the_encoder_it_began_with(data: Path, tmp_p
     done = subprocess.run(line, shell=True, cwd=own, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     reached = re.findall(r"interrupted \(at step (\d+) of", errors)
-    assert re.findall(r"resume after step (\d+),", done.stdout) == reached  # not one step is lost
+    assert re.findall(r"resume after step (\d+),", done.stdout) == reached  # no step is lost
     assert differences(unbroken, save_dir) == []
 
 
@@ -177,7 +177,7 @@ def test_a_finished_run_says_its_result_again(tmp_path: Path, unbroken: Path, ca
 def test_a_disk_that_fills_up_in_the_middle_and_is_emptied(data: Path, tmp_path: Path, unbroken: Path) -> None:
     save_dir = tmp_path / "checkpoint"
     process = start_until(5, tmp_path / "go", training(save_dir), data)
-    # A limit on file sizes stands in for a full disk: the next checkpoint fails part of the way.
+    # A limit on file sizes stands for a full disk: the next checkpoint fails halfway.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (3000, 3000))
     (tmp_path / "go").touch()
     _, errors = process.communicate(timeout=SECONDS)
@@ -193,7 +193,7 @@ def test_a_disk_that_fills_up_in_the_middle_and_is_emptied(data: Path, tmp_path:
 
 
 def test_differences_are_found(unbroken: Path, tmp_path: Path) -> None:
-    # What the tests above rely on: one bit of a parameter, one line of the metrics, one pointer.
+    # The comparison that the tests above rely on: one bit of a parameter, one line of the metrics, one pointer.
     other = tmp_path / "other"
     shutil.copytree(unbroken, other, symlinks=True)
     assert differences(unbroken, other) == []

@@ -54,12 +54,12 @@ def test_the_best_the_last_and_the_scheduled_checkpoints_are_kept(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, examples: PairwiseExamples) -> np.ndarray:
-    """Parameters of a run with nothing changed."""
+    """Return the parameters of a run without changes."""
     return parameters(run(tmp_path_factory.mktemp("plain"), examples)[1])
 
 
 def test_the_same_seed_gives_the_same_parameters(tmp_path: Path, examples: PairwiseExamples) -> None:
-    paddle.seed(123)  # whatever was drawn before does not matter
+    paddle.seed(123)  # earlier draws do not matter
     first = parameters(run(tmp_path / "a", examples)[1])
     paddle.seed(456)
     np.testing.assert_array_equal(parameters(run(tmp_path / "b", examples)[1]), first)
@@ -94,7 +94,7 @@ def test_every_option_changes_the_parameters(
     network = make_network(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     result, _ = run(tmp_path, examples, network, **changes)
     assert result.steps == changes.get("max_steps", result.steps)
-    # Weight decay is tiny beside a step at this rate, so compare exactly: the run itself is deterministic.
+    # Weight decay is tiny compared with a step at this rate, so compare exactly: the run is deterministic.
     assert not np.array_equal(parameters(network), plain)
 
 
@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_a_number_stops_with_what_is_needed_to_go_on(
 
 
 class _FirstOfTwo(ProcessGroup):
-    """The first of two processes; the second one adds nothing but a signal, at its third step."""
+    """The first of two processes; the second only adds a signal, at its third step."""
 
     def __init__(self) -> None:
         self.size, self.rank, self.steps = 2, 0, 0
@@ -151,7 +151,7 @@ def test_means_and_signals_are_summed_side_by_side(
 
 @pytest.fixture
 def heeded() -> Iterator[None]:
-    """Let the process heed Ctrl-C, which a shell's background job ignores."""
+    """Make the process handle Ctrl-C, which a shell's background job ignores."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -159,7 +159,7 @@ def heeded() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("signals", "error", "saved"),
-    [(1, Interrupted, "model_4"), (2, KeyboardInterrupt, "model_2")],  # the second one ends at once
+    [(1, Interrupted, "model_4"), (2, KeyboardInterrupt, "model_2")],  # the second signal ends at once
 )
 def test_the_first_interrupt_ends_the_step_and_saves_it(
     tmp_path: Path, examples: PairwiseExamples, heeded: None, signals: int, error: type[BaseException], saved: str

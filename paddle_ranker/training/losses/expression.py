@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Term:
-    """One loss of a sum, and its factor."""
+    """Loss in a sum, with its factor."""
 
     factor: float
     name: str
 
     @property
     def loss(self) -> Loss:
-        """The loss itself."""
+        """Return the loss itself."""
         return LOSSES[self.name]
 
 
@@ -44,34 +44,34 @@ class LossExpression:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of its losses."""
+        """Return the names of its losses."""
         return tuple(term.name for term in self.terms)
 
     @property
     def comparisons(self) -> dict[Comparison, list[str]]:
-        """A dict from what losses need of a query's titles to the names of the losses that need it."""
+        """Return a dict from each comparison of a query's titles to the names of the losses that need it."""
         needed = dict.fromkeys(own.compares for own in LOSSES.values() if own.compares)
         names = {need: [term.name for term in self.terms if term.loss.compares == need] for need in needed}
         return {need: found for need, found in names.items() if found}
 
     @property
     def compares_titles(self) -> bool:
-        """Whether some loss needs all titles of a query in one batch."""
+        """Return True if some loss needs all titles of a query in one batch."""
         return any(term.loss.compares for term in self.terms)
 
     @property
     def needs_labels(self) -> bool:
-        """Whether some loss learns from labels."""
+        """Return True if some loss learns from labels."""
         return not all(term.loss.teacher for term in self.terms)
 
     @property
     def of_teacher(self) -> tuple[str, ...]:
-        """The names of the losses that need a teacher's scores."""
+        """Return the names of the losses that need a teacher's scores."""
         return tuple(term.name for term in self.terms if term.loss.teacher)
 
     @property
     def shift_invariant(self) -> bool:
-        """Whether adding a number to all logits leaves the loss unchanged.
+        """Return True if adding a number to all logits leaves the loss unchanged.
 
         The gradient of the head's bias is then only rounding noise, which AdamW would turn into full steps.
         """
@@ -169,7 +169,7 @@ class RankingLoss:
 
     @property
     def margin(self) -> Optional[float]:
-        """The largest margin of its losses; None if no loss has a margin."""
+        """Return the largest margin of its losses; None if no loss has a margin."""
         return max(self._margins.values(), default=None)
 
     def __call__(
@@ -181,8 +181,8 @@ class RankingLoss:
     ) -> Tensor:
         """Return the weighted sum of the losses, a scalar; the n titles are all those of some queries.
 
-        A logit that is NaN or infinite makes it NaN, whatever the losses are: relu, say, turns NaN into 0, and a failed
-        training would look like one that has nothing left to learn.
+        If a logit is NaN or infinite, the result is NaN. Some losses alone would hide it: relu, for example, turns NaN
+        into 0, and a failed training would look finished.
 
         Args:
             logits: `[n]` float32.

@@ -37,7 +37,7 @@ def zero(logits: Tensor) -> Tensor:
 
 
 class Queries:
-    """Which of n titles belong to which query.
+    """Assignment of n titles to queries.
 
     Attributes: `codes` [n] int64, the query of each title, from 0; `titles` [queries], how many each query has.
     """
@@ -132,5 +132,5 @@ class Grid:
         import paddle
 
         laid_out = paddle.gather(logits, paddle.to_tensor(self.places.ravel())).reshape(self.places.shape)
-        # Not minus infinity: its gradient would be 0 times infinity.
+        # Minus infinity is no alternative: its gradient would be 0 times infinity.
         return paddle.where(paddle.to_tensor(kept), laid_out, paddle.full_like(laid_out, -1e30))

@@ -30,11 +30,11 @@ def binary_cross_entropy(logits: Tensor, labels: Numbers) -> Tensor:
     """Return mean(log(1 + exp(l)) - y l) of logits l and labels y, of which those above 1 count as 1.
 
     It is the cross-entropy of two classes whose logits differ by l, the published cross-encoder's loss. A label between
-    0 and 1 is a share: as if the title were there several times, so often with the label 1.
+    0 and 1 is a share: it equals several copies of the title, of which that share has the label 1.
     """
     import paddle.nn.functional as F
 
-    # Not Paddle's own: it is written with a relu, which turns NaN into 0.
+    # Paddle's own function uses relu, which turns NaN into 0.
     return (F.softplus(logits) - constant(np.clip(labels, 0.0, 1.0), logits) * logits).mean()
 
 
@@ -130,7 +130,7 @@ def _list_cross_entropy(
     target = target_of(grid)
     target = target / target.sum(axis=1, keepdims=True)
     rows = grid.logits(logits, grid.there)
-    # Not Paddle's log_softmax, which gives -64 for whatever is less.
+    # Paddle's log_softmax returns at least -64, so it is not used.
     surprise = paddle.logsumexp(rows, axis=1, keepdim=True) - rows
     values = (constant(target, logits) * surprise).sum(axis=1)
     return found.mean_over_titles(values, grid.codes, np.ones(len(grid)))
@@ -233,7 +233,7 @@ for _name, _loss in {
     ),
     "mse": Loss(mean_squared_error, "(p - y / highest label of the file)²", "probabilities that follow grades"),
     "margin_logit": Loss(
-        margin_on_logits, "max(0, margin - (l+ - l-))", "order; a pair far apart enough is done with", LABELS,
+        margin_on_logits, "max(0, margin - (l+ - l-))", "order; pairs far enough apart no longer count", LABELS,
         margin=1.0,
     ),
     "margin_probability": Loss(
@@ -249,7 +249,7 @@ for _name, _loss in {
         click_softmax, "-Σ y log softmax(l) / Σ y", "order by clicks, or by shares of them", LABELS, listwise=True
     ),
     "softmax": Loss(
-        softmax_cross_entropy, "of each relevant title -log(exp(l) / (exp(l) + Σ exp(l of the irrelevant ones)))",
+        softmax_cross_entropy, "for each relevant title, -log(exp(l) / (exp(l) + Σ exp(l of the irrelevant ones)))",
         "one or a few relevant titles among many (mined) negatives", RELEVANCE, listwise=True,
     ),
     "lambda": Loss(lambda_rank, "|ΔnDCG| log2(1 + exp(-(l+ - l-)))", "the top of the list", LABELS, listwise=True),

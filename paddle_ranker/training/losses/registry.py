@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a loss that compares the titles of one query needs of them; a query without it teaches nothing.
+    """Requirement of a loss that compares the titles of one query; a query that lacks it teaches nothing.
 
-    lacking: a phrase that says what such a query has.
+    lacking: a phrase for messages that describes such a query.
     lacks: returns which queries those are, `[queries] bool`, from their lowest labels, highest labels and numbers of
         titles, `[queries]` each.
     """
@@ -41,7 +41,7 @@ TITLES = Comparison("one title only", lambda lowest, highest, titles: titles == 
 
 
 @dataclass(frozen=True)
-class Loss:  # type: ignore[explicit-any]  # a function whose own parameters say what it is given
+class Loss:  # type: ignore[explicit-any]  # the function's parameters name its arguments
     """A ranking loss.
 
     function: returns the mean over n titles, a scalar. Its parameters name the arguments that it gets: `logits`,
@@ -64,17 +64,17 @@ class Loss:  # type: ignore[explicit-any]  # a function whose own parameters say
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
-        """The names of the function's parameters."""
+        """Return the names of the function's parameters."""
         return tuple(inspect.signature(self.function).parameters)
 
     @property
     def teacher(self) -> bool:
-        """Whether it learns from a teacher's logits, not from labels."""
+        """Return True if it learns from a teacher's logits, not from labels."""
         return "teacher" in self.arguments
 
     @property
     def shift_invariant(self) -> bool:
-        """Whether it stays the same when a number is added to all logits."""
+        """Return True if it stays the same when a number is added to all logits."""
         return self.compares is not None and not self.on_probabilities
 
 
@@ -87,8 +87,8 @@ def loss_help(listwise: bool = True) -> str:
     names = [f"{name} ({loss.suits})" for name, loss in LOSSES.items() if listwise or not loss.listwise]
     teachers = " and ".join(name for name, loss in LOSSES.items() if loss.teacher)
     return (
-        f"what is minimised: {', '.join(names)}; {teachers} learn from columns of a teacher's scores; sums and "
-        "factors: 0.5*bce+ranknet"
+        f"loss to minimise: {', '.join(names)}; {teachers} learn from columns of a teacher's scores; sums with "
+        "factors are possible, as in 0.5*bce+ranknet"
     )
 
 

@@ -1,4 +1,4 @@
-"""Engines asked for logits, as tests do it."""
+"""Calls of engines for logits, for tests."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def draw(state: dict[str, Any], seed: int = 3) -> dict[str, np.ndarray]:
-    """Draw parameters for a state dict: by name, so that their order does not count."""
+    """Draw parameters for a state dict by name, so that their order does not matter."""
     values = {}
     for number, name in enumerate(sorted(state)):
         random, shape = np.random.RandomState(1000 * seed + number), tuple(state[name].shape)
@@ -97,7 +97,7 @@ def write_two_members(folder: Path) -> Path:
 
 
 def write_two_classes(folder: Path) -> Path:
-    """Write a checkpoint as the published cross-encoder has it: no `ranker.json`, a head of two classes."""
+    """Write a checkpoint in the form of the published cross-encoder: no `ranker.json`, a head of two classes."""
     write_tokenizer(folder)
     network = RankerNetwork(CONFIG, None)
     arrays = draw(network.state_dict())
@@ -111,14 +111,14 @@ def write_two_classes(folder: Path) -> Path:
 
 
 def load_case(folder: Path, name: str) -> TrainedRanker:
-    """Write and load the ranker of that name."""
+    """Write and load the ranker of this name."""
     writers = {"blend": write_two_members, "two classes": write_two_classes}
     path = writers[name](folder / "ranker") if name in writers else write_case(folder / "ranker", **CASES[name])
     return load_ranker(path)
 
 
 class CaseExport(NamedTuple):
-    """An exported case: the ranker, what it was exported to, and how equal they are by engine."""
+    """An exported case: the ranker, its export, and the differences by engine."""
 
     parts: TrainedRanker
     exported: ExportedRanker
@@ -157,7 +157,7 @@ class Exports:
             (folder / "parities.json").write_text(json.dumps(noted), encoding="utf-8")
 
     def copy(self, name: str, target: Path) -> Path:
-        """Copy the exported folder of a case; return where it is."""
+        """Copy the exported folder of a case; return its path."""
         return Path(shutil.copytree(self[name].exported.folder, target))
 
 

@@ -25,41 +25,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuantizeOptions(BatchOptions, TokenizerOptions, LabelOptions, ThreadOptions):
-    """Options of `quantize`."""
+    """Options of the command `quantize`."""
 
     model_dir: str = option(
-        help="folder of an exported ranker; the result is written into it", name="model", leads=True
+        help="folder of an exported ranker; the int8 file is written into it", name="model", leads=True
     )
     calibration_file: str = option(
-        help="pairs that the ranges are found on, like those to be scored: query, title", files=True
+        help="pairs (query, title) like those to score, from which the activations' ranges are taken", files=True
     )
     eval_file: str = option(
-        help="labelled pairs that the loss is measured on: query, title, label; a tower takes query, title, too",
+        help="labelled pairs (query, title, label) for measuring the loss; for a tower also pairs without labels",
         name="test",
         files=True,
     )
     max_loss: float = option(
         0.005,
-        help="write nothing where AUC, nDCG@10 or a tower's Recall@10 falls by more than this",
+        help="maximum loss of AUC, nDCG@10 or a tower's Recall@10; if it is exceeded, nothing is written",
         minimum=0.0,
         maximum=1.0,
     )
-    calibration_pairs: int = option(512, help="so many pairs of the calibration file are drawn", minimum=1)
+    calibration_pairs: int = option(512, help="number of pairs to draw from the calibration file", minimum=1)
     weight_bits: Optional[int] = option(
         None,
-        help="8, or 7, which processors without VNNI need (default: what this one takes)",
+        help="bits of a weight: 8, or 7 for processors without VNNI (default: by this processor)",
         choices=(7, 8),
     )
-    seconds: float = option(10.0, help="time for measuring the speed, shared among engines and precisions", above=0)
+    seconds: float = option(10.0, help="seconds for measuring the speed, shared among engines and precisions", above=0)
     max_seq_length: Optional[int] = option(
-        None, help="longest pair in tokens (default: the exported ranker's own)", minimum=5, aliases=("--max_seq_len",)
+        None,
+        help="maximum length of a pair in tokens (default: the exported ranker's)",
+        minimum=5,
+        aliases=("--max_seq_len",),
     )
     seed: int = option(1000, help="seed of the draws", minimum=0)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """One measure before (fp32) and after (int8 on one engine), and the difference with its interval.
+    """Value of one measure before (fp32) and after (int8 on one engine), and the difference with its interval.
 
     moved: the root mean square of the outputs' changes, divided by the outputs' standard deviation
     """
@@ -73,14 +76,14 @@ class Quality:
 
 
 class Gate(Protocol):
-    """Measures whether a model in integers is good enough; the user's option `max_loss` says how much may be lost.
+    """Test of whether a model in integers is good enough; the option `max_loss` says how much may be lost.
 
     Attributes:
-        calibration: batches on which the activations' ranges are found.
-        rows: what messages call one row, "pair".
-        outputs: what messages call the outputs that `Quality.moved` is about, "logits".
-        draws: what messages call the units that the intervals resample, "queries".
-        facts: what the folder keeps beside the measures: the files, the longest row.
+        calibration: batches from which the activations' ranges are taken.
+        rows: the word for one row in messages, such as "pair".
+        outputs: the word in messages for the outputs of `Quality.moved`, such as "logits".
+        draws: the word in messages for the units that the intervals resample, such as "queries".
+        facts: the facts to store beside the measures: the files, the longest row.
     """
 
     @property
@@ -103,7 +106,7 @@ class Gate(Protocol):
         ...
 
 
-# From a kind of model to what makes its gate from a folder and the command's options.
+# Functions that make the gate of a kind of model from a folder and the command's options.
 GATES: Registry[Callable[[ExportedFolder, QuantizeOptions], Gate]] = Registry("gate of a kind of model", recipes="kind")
 
 

@@ -91,7 +91,7 @@ def write_onnx(
 
 
 class OnnxModel:
-    """Run an ONNX file with ONNX Runtime on one CPU thread, for comparisons; users score with `scoring.engines`."""
+    """Model of an ONNX file in ONNX Runtime on one CPU thread, for comparisons; users score with `scoring.engines`."""
 
     def __init__(self, path: Path):
         import onnxruntime
@@ -108,7 +108,7 @@ class OnnxModel:
 
 
 def _name_arrays(model: Any, signature: Signature) -> None:
-    """Give the graph's outputs our names, and name the variable dimensions of its inputs and outputs."""
+    """Give the graph's outputs the signature's names, and name the variable dimensions of its inputs and outputs."""
     graph = model.graph
     names = {output.name: name for output, name in zip(graph.output, signature.output_names)}
     for node in graph.node:
@@ -136,7 +136,7 @@ def _mend_group_norms(model: Any, program: Path) -> None:
 
 
 def squeeze_scalars(model: Any) -> None:
-    """Let Squeeze make a scalar where Reshape does, as in a blend: OpenVINO before 2026 does not read the latter."""
+    """Replace Reshape to a scalar, as in a blend, by Squeeze: OpenVINO before 2026 cannot read such a Reshape."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:

@@ -1,4 +1,4 @@
-"""Large ONNX files: their parameters lie in a file beside the graph, which engines map into memory.
+"""Large ONNX files: their parameters are in a file beside the graph, which engines map into memory.
 
 A graph with its parameters is parsed and copied whole, by every process, and can have 2 GB at most. Parameters that are
 mapped are read when they are used, and processes share their pages.
@@ -10,22 +10,23 @@ import os
 from pathlib import Path
 from typing import Any
 
-LARGE = 256 * 1024 * 1024  # bytes of a model from which on its parameters get a file of their own
+# Models of this many bytes or more get a separate file of parameters.
+LARGE = 256 * 1024 * 1024
 LARGE_PARAMETER = 1024 * 1024
 
 
 def data_file(path: Path) -> Path:
-    """Return the file that holds a large ONNX file's parameters, whether or not it exists."""
+    """Return the path of the file that holds a large ONNX file's parameters; it need not exist."""
     return path.with_name(f"{path.name}.data")
 
 
 def onnx_files(path: Path) -> list[Path]:
-    """Return an ONNX file and the file with its parameters, those of them that there are."""
+    """Return the ONNX file and the file with its parameters, as far as they exist."""
     return [file for file in (path, data_file(path)) if file.is_file()]
 
 
 def save_onnx(model: Any, path: Path) -> None:
-    """Write an ONNX model, which is not to be used afterwards: its large parameters may be only on the disk then."""
+    """Write an ONNX model and consume it: afterwards its large parameters may be on the disk only."""
     import onnx
 
     data_file(path).unlink(missing_ok=True)
@@ -38,14 +39,14 @@ def save_onnx(model: Any, path: Path) -> None:
         save_as_external_data=True,
         location=data_file(path).name,
         size_threshold=LARGE_PARAMETER,
-        convert_attribute=True,  # parameters are nodes of the kind Constant, too
+        convert_attribute=True,  # parameters can also be nodes of the kind Constant
     )
 
 
 def move_onnx(written: Path, target: Path) -> list[Path]:
-    """Replace an ONNX file, with its parameters, by another of the same name; return the files that there are now.
+    """Replace an ONNX file and its parameters by another of the same name; return the new files.
 
-    A process that is killed in between leaves no graph with another's parameters, but none.
+    If the process is killed in between, no graph is left, rather than a graph with another model's parameters.
     """
     if data_file(target).exists() or data_file(written).exists():
         target.unlink(missing_ok=True)

@@ -15,14 +15,16 @@ from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.opened import Check, Signature
 
-CHECKS = 4  # pairs that an exported folder names the probabilities of
-_ROUNDINGS = 4  # the graph rounds elsewhere than the network, and both are compared with each other, not with the truth
+CHECKS = 4  # number of pairs whose probabilities are stored in an exported folder
+# Factor of the network's own rounding error. The graph rounds in other places, and the two are compared with each
+# other, not with the exact result.
+_ROUNDINGS = 4
 _OF_FLOAT64 = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Conv1D)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest absolute difference from the network of each output, over `pairs` rows in `batches` batches."""
+    """The largest absolute difference of each output from the network's, over `pairs` rows in `batches` batches."""
 
     pairs: int
     batches: int
@@ -45,14 +47,14 @@ def network_outputs(network: nn.Layer, batches: Sequence[Arrays], signature: Sig
 def rounding_of(
     network: nn.Layer, batches: Sequence[Arrays], expected: Sequence[Arrays], signature: Signature
 ) -> dict[str, float]:
-    """Return how far each of a network's outputs is from what float64 gives, at most; 0 where that is not known.
+    """Return the largest distance of each output from its value in float64; 0 if that value is unknown.
 
     Args:
         expected: the network's outputs in float32.
     """
     try:
         exact = network_outputs(_in_float64(network), batches, signature)
-    except Exception:  # of Paddle, about layers that compute in float32 alone
+    except Exception:  # Some of Paddle's layers compute in float32 alone.
         return dict.fromkeys(signature.output_names, 0.0)
     return {
         name: max(float(np.abs(ours[name] - theirs[name]).max()) for ours, theirs in zip(expected, exact))
@@ -64,7 +66,7 @@ def _in_float64(network: nn.Layer) -> nn.Layer:
     """Return a copy of a network whose layers compute in float64."""
     twin = copy.deepcopy(network)
     for layer in twin.sublayers(include_self=True):
-        vars(layer).pop("forward", None)  # of a network that was made static
+        vars(layer).pop("forward", None)  # it holds the traced graph of a network that was made static
         if isinstance(layer, _OF_FLOAT64):
             for held in (layer._parameters, layer._buffers):
                 held.update({name: value.astype("float64") for name, value in held.items() if value is not None})
@@ -101,7 +103,7 @@ def compare(
     """Call `run` on each batch, and on its first row alone; return how far the outputs are from `expected`.
 
     Args:
-        rounding: returns what `rounding_of` does; asked where a tolerance is exceeded.
+        rounding: returns the result of `rounding_of`; called only if a tolerance is exceeded.
 
     Raises `RankerError` if an output differs by more than its tolerance, has another shape or is not a number.
     """
@@ -121,7 +123,7 @@ def compare(
                 if theirs.shape != ours.shape or not (gap <= allowed).all():
                     length = next(iter(inputs.values())).shape[1]
                     own = 0.0 if rounding is None else rounding()[output]
-                    truth = f"; float32 itself takes the network's own {own:.2g} from the exact one" if own else ""
+                    truth = f"; float32 itself moves the network's {own:.2g} off the exact value" if own else ""
                     raise RankerError(
                         f"{name} does not score as the ranker does: {output} differs by {gap.max():.2g} in a batch of "
                         f"{count} pairs of {length} tokens (allowed: {allowed.min():.2g}{truth}); nothing "

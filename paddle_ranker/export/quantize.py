@@ -48,7 +48,8 @@ from paddle_ranker.scoring.engines.registry import exported_engines, int8_engine
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
 
 _PRECISIONS = ("fp32", "bf16", "int8")
-_SHARES_LEFT_OUT = (0, 1 / 8, 1 / 4, 1 / 2)  # of the products: the ones with the largest errors, until it is good
+# Shares of the products to leave in fp32, those with the largest errors first, until the quality suffices.
+_SHARES_LEFT_OUT = (0, 1 / 8, 1 / 4, 1 / 2)
 
 
 class RankingGate:
@@ -112,7 +113,7 @@ class Quantized:
 
     @property
     def share(self) -> str:
-        """A phrase that says how many products are in integers."""
+        """Return a phrase that says how many products are in integers."""
         return f"{self.products - len(self.left_out)} of {self.products} products of weights in integers"
 
 
@@ -124,11 +125,13 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     """
     folder = ExportedFolder.open(Path(options.model_dir))
     if folder.info.kind not in GATES:
-        raise refusal(folder.folder, "an exported ranker", f"nothing judges models of the kind {folder.info.kind}")
+        raise refusal(
+            folder.folder, "an exported ranker", f"there is no gate for models of the kind {folder.info.kind}"
+        )
     require_packages()
     make_folder(folder.folder)
     gate = GATES[folder.info.kind](folder, options)
-    # Columns may be padded to more arrays than the model takes.
+    # The encoder may pad columns to more arrays than the model takes.
     batches = [{name: batch[name] for name in folder.signature.input_names} for batch in gate.calibration]
     folder = with_onnx(folder)
     assert folder.onnx is not None
@@ -189,7 +192,7 @@ def _quantize(
         if loss <= limit:
             return left_out, quality
         tried.append((loss, quality, len(left_out)))
-    _, quality, count = min(tried, key=lambda one: one[0])
+    _, quality, count = min(tried, key=lambda attempt: attempt[0])
     raise _too_much(quality, limit, count)
 
 
@@ -243,7 +246,7 @@ def with_onnx(folder: ExportedFolder) -> ExportedFolder:
 
 @contextmanager
 def _beside(folder: ExportedFolder) -> Iterator[ExportedFolder]:
-    """Yield a temporary folder inside `folder` that opens as the same model, but holds its own files."""
+    """Yield a temporary folder inside `folder` that opens as the same model, but holds only its own new files."""
     remove_unfinished(folder.folder)
     with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{os.getpid()}-", dir=folder.folder) as temporary:
         if isinstance(folder.info, RankerInfo) and folder.info.blend:
@@ -289,7 +292,7 @@ def measure_speed(
                     open_engine(source, LoadOptions(engine=name, precision=precision, threads=options.cpu_threads))
                 )
             except RankerError:
-                continue  # not for this engine, or not on this processor
+                continue  # the engine or the processor lacks this precision
     seconds = time_engines(opened, batches, options.seconds)
     pairs = sum(map(InputLimits.rows, batches))
     return [Speed(engine.name, engine.precision, pairs / taken) for engine, taken in zip(opened, seconds)]
@@ -304,7 +307,7 @@ def store(folder: ExportedFolder, written: Path, int8: dict[str, object]) -> Pat
 
 
 def _facts_of(folder: ExportedFolder) -> ExportFacts:
-    assert folder.info.export is not None  # or it would not have been opened
+    assert folder.info.export is not None  # an opened folder always has it
     return folder.info.export.copy()
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import onnx
 
 INSTALL = "python -m pip install onnx onnxruntime"
-_LEVELS = 255  # of uint8
-_FULL, _REDUCED = 127, 64  # largest weight, in 8 and in 7 bits
+_LEVELS = 255  # the highest value of uint8
+_FULL, _REDUCED = 127, 64  # largest absolute weight in 8 and in 7 bits
 _SAMPLE = 2048  # rows of an activation on which a product's error is estimated
 
 
@@ -34,7 +34,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration found of the activations, in dicts keyed by the activation's name.
+    """Result of calibration: ranges and samples of the activations, in dicts keyed by the activation's name.
 
     lowest, highest: the least and greatest value, with 0 always inside
     samples: some rows, `[rows, width] float32`, to estimate errors on
@@ -55,14 +55,14 @@ def require_packages() -> None:
 
 
 class Quantizer:
-    """Quantize one ONNX file.
+    """Quantizer of one ONNX file.
 
     Args:
         source: the file that `export --onnx` wrote.
         work: folder for a temporary file.
 
-    Attributes: `products`, those to quantize. `calibrate` removes products of one token a pair: they cost next to
-    nothing, and nothing averages out their errors.
+    Attribute: `products`, the products to quantize. `calibrate` removes products of one token per pair: they cost
+    next to nothing, and nothing averages out their errors.
 
     Raises `CheckpointError` if the file has no product to quantize.
     """
@@ -73,16 +73,16 @@ class Quantizer:
 
         self.source = source
         folded = work / "folded.onnx"
-        # Constants become initializers and transposed weights plain weights, so that all have one form below.
+        # With constants as initializers and transposed weights as plain weights, all products have one form below.
         options = _session_options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(folded)
         onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
         self.model: onnx.ModelProto = onnx.load(str(folded), load_external_data=False)
-        # Of a large model's parameters, those that were not folded are where they were.
+        # Parameters of a large model that were not folded are still in the source's file.
         onnx.external_data_helper.load_external_data_for_model(self.model, str(source.parent))
         folded.unlink()
-        self._weights = {one.name: one for one in self.model.graph.initializer}
+        self._weights = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self.products = [
             Product(node.name, node.input[0], node.input[1], tuple(self._weights[node.input[1]].dims))
             for node in self.model.graph.node
@@ -168,7 +168,7 @@ class Quantizer:
                 nodes_to_quantize=chosen,
                 nodes_to_exclude=[],
                 op_types_to_quantize=["MatMul"],
-                # What a product returns stays as it is, and so do products of two activations.
+                # The outputs of products stay in fp32, and so do products of two activations.
                 extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"], "MatMulConstBOnly": True},
             )
             quantizer.quantize_model()

@@ -1,4 +1,4 @@
-"""Write the files that tell Paddle Serving's servers and clients a model's inputs and outputs.
+"""Write the files that describe a model's inputs and outputs to Paddle Serving's servers and clients.
 
 A `GeneralModelConfig` (`protos/general_model_config.proto`) is written as text (`serving_server_conf.prototxt`) and in
 binary (`serving_server_conf.stream.prototxt`); the client's files (`serving_client_conf`) have the same contents.
@@ -17,20 +17,20 @@ from paddle_ranker.model.opened import Signature
 from paddle_ranker.model.tower import VECTOR
 from paddle_ranker.protos import Message, message_class
 
-SERVING_VARIABLE = "sigmoid_2.tmp_0"  # what clients of the published pairwise ranker ask for
-EMBEDDING = "output_embedding"  # what those of a tower ask for
-# By the first output of a model: the variable's name in the graph for Paddle Serving, and what clients call it.
+SERVING_VARIABLE = "sigmoid_2.tmp_0"  # the output's name for clients of the published pairwise ranker
+EMBEDDING = "output_embedding"  # the output's name for clients of a tower
+# Names by a model's first output: the variable in the graph for Paddle Serving, and the alias for clients.
 _SERVED = {OUTPUTS[0]: (SERVING_VARIABLE, OUTPUTS[0]), VECTOR: (VECTOR, EMBEDDING)}
-INT64, FLOAT32 = 0, 1  # of feed_type and fetch_type
-_NAME = re.compile(r"[A-Za-z0-9_@./-]+")  # what stands in a prototxt without escapes
+INT64, FLOAT32 = 0, 1  # values of feed_type and fetch_type
+_NAME = re.compile(r"[A-Za-z0-9_@./-]+")  # characters that need no escape in a prototxt
 
 
 @dataclass(frozen=True)
 class Variable:
     """An input or an output of a serving model.
 
-    name: in the graph
-    alias: what clients call it
+    name: the name in the graph
+    alias: the name for clients
     type: `INT64` or `FLOAT32`
     shape: the fixed dimensions, in order, without batch and length
 
@@ -48,7 +48,7 @@ class Variable:
 
 
 def fetched_alias(signature: Signature) -> str:
-    """Return what clients call the output of a serving model if nothing else is said."""
+    """Return the default name of a serving model's output for clients."""
     name = signature.output_names[0]
     return _SERVED.get(name, (name, name))[1]
 
@@ -88,7 +88,7 @@ def _model_config(feeds: Sequence[Variable], fetches: Sequence[Variable]) -> Mes
     for kind, added, variables in (("feed", config.feed_var, feeds), ("fetch", config.fetch_var, fetches)):
         for variable in variables:
             type_of = {f"{kind}_type": variable.type}
-            # Fields that are false or 0 are set explicitly, so that they are written too.
+            # Fields that are false or 0 are set explicitly, so that they are written as well.
             added.add(
                 name=variable.name, alias_name=variable.alias, is_lod_tensor=False, shape=variable.shape, **type_of
             )

@@ -1,4 +1,4 @@
-"""Write Paddle Serving's two folders: for servers the model with its first output alone, for clients the names."""
+"""Write Paddle Serving's two folders: the model with its first output for servers, and the names for clients."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def write_serving(
 
 
 def _members(info: Optional[ModelInfo]) -> tuple[str, ...]:
-    """Return the names of the folders of a blend's members; none for another model."""
+    """Return the names of the folders of a blend's members; empty for other models."""
     return tuple(info.blend["members"]) if isinstance(info, RankerInfo) and info.blend else ()
 
 
 def _alone(info: ModelInfo) -> ModelInfo:
-    """Return what the folders say of a model: that of one graph. Queries with a tower of their own are served apart."""
+    """Return the info of one graph: a separate tower of queries is served separately."""
     return dataclasses.replace(info, towers=1) if isinstance(info, TowerInfo) else info
 
 
@@ -98,7 +98,7 @@ def _facts(
 
 
 def _copy_descriptions(source: Path, target: Path, members: Sequence[str]) -> None:
-    """Copy the tokenizer's files and the encoder's shape, for a blend in each member's folder."""
+    """Copy the tokenizer's files and the encoder's configuration; for a blend, those in each member's folder."""
     for name in _DESCRIPTIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)

@@ -67,7 +67,7 @@ def export_model(
             samples = kind.sample_inputs(model.row_encoder, model.info)
             batches = [{name: batch[name] for name in names} for batch in samples]
             expected = network_outputs(kind.static_network(model), batches, signature)
-            # A second network: one that Paddle has made static computes with its graph from then on.
+            # A second network is needed: once Paddle has made a network static, it computes with its graph.
             write_static_model(kind.static_network(model), temporary / prefix, signature)
             kind.write_descriptions(temporary, model)
             program, target = program_file(temporary, prefix), temporary / f"{prefix}.onnx"
@@ -94,14 +94,16 @@ def write_static_model(network: nn.Layer, target: Path, signature: Signature = R
     static = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Paddle about its own doings: "Tensor do not have 'place' interface"
+            # Paddle warns about its own work, as in "Tensor do not have 'place' interface".
+            warnings.simplefilter("ignore")
             paddle.jit.save(static, str(target))
     except (OSError, RuntimeError) as error:
         raise RankerError(f"{target}: could not be written ({str(error).strip().splitlines()[-1][:200]})") from error
     finally:
-        for layer in network.sublayers():  # Paddle 2 leaves in them what it traced, which takes seconds a call
+        # Paddle 2 leaves its traces in the layers, and tracing again takes seconds per call.
+        for layer in network.sublayers():
             vars(layer).pop("forward", None)
-    target.with_name(f"{target.name}.pdiparams.info").unlink(missing_ok=True)  # for further training, which we do not
+    target.with_name(f"{target.name}.pdiparams.info").unlink(missing_ok=True)  # needed only for further training
     name_outputs(program_file(target.parent, target.name), signature.output_names)
 
 

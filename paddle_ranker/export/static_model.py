@@ -22,7 +22,7 @@ _FETCHED = re.compile(r'"fetch_name_(\d+)"')
 
 
 class StaticModel:
-    """Run a static model with Paddle Inference on the CPU; not to be called from several threads at once.
+    """Static model in Paddle Inference on the CPU; not thread-safe.
 
     It is for comparisons; the engines that score for users are in `paddle_ranker.scoring.engines`.
 
@@ -48,7 +48,7 @@ class StaticModel:
             )
         self._inputs = {name: self._predictor.get_input_handle(name) for name in names}
         handles = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
-        self._outputs = dict(zip(signature.output_names, handles))  # the first ones, where it has no more
+        self._outputs = dict(zip(signature.output_names, handles))  # only the first outputs if the graph has no more
 
     def run(self, arrays: Arrays) -> Arrays:
         """Return a dict from name to output of one padded batch."""
@@ -82,7 +82,7 @@ def name_outputs(program: Path, names: Sequence[str]) -> None:
 
 
 def write_serving_model(exported: ExportedFolder, target: Path, variable: Optional[str] = None) -> Path:
-    """Write a static model with only the first output, a ranker's `predict`, in the format that `exported` has.
+    """Write a static model with only the first output, a ranker's `predict`, in the format of `exported`.
 
     Args:
         exported: the folder of the static model with all outputs.

@@ -27,7 +27,7 @@ from tests.tiny import PAIRS, QUERIES, TITLES, VOCABULARY
 pytestmark = pytest.mark.parity
 Made = tuple[TrainedRanker, ExportedRanker, StaticModel]
 
-# Of drawn weights, so the same on every stack and machine: the logits of PAIRS.
+# The parameters are drawn, so the logits of PAIRS are the same on every stack and machine.
 GOLDEN = {
     "match levels": [-0.141372, -0.22129, -0.159417, -0.229265, -0.014157, -0.310436],
     "lexical features": [2.115163, 0.860572, 1.226659, 1.165083, 0.527004, 0.654943],
@@ -47,7 +47,7 @@ def static_model(exported: ExportedRanker) -> StaticModel:
 
 @pytest.fixture(scope="module")
 def ranker(exports: Exports) -> Made:
-    """A ranker with match levels and lexical features, calibrated, and what it was exported to."""
+    """Return a calibrated ranker with match levels and lexical features, and its export."""
     parts, exported, _ = exports["everything"]
     return parts, exported, static_model(exported)
 
@@ -93,7 +93,7 @@ def test_a_score_depends_on_its_pair_alone(ranker: Made, data: st.DataObject) ->
 
 
 def test_the_second_input_is_token_types_and_not_a_second_text(ranker: Made) -> None:
-    # The published pairwise graph takes (input_ids, token_type_ids) for a text and its negative.
+    # The published pairwise graph takes (input_ids, token_type_ids) for a text and for its negative.
     parts, _, model = ranker
     ids, types = parts.row_encoder.encode(QUERIES[:1], TITLES[:1]).pad(np.array([0])).values()
     given = (types, np.zeros_like(types), 1 - types)
@@ -108,7 +108,7 @@ def test_a_typed_pad_is_text_and_padding_is_nothing(ranker: Made) -> None:
     assert 0 not in typed.pad(np.array([0]))["input_ids"]
     scores = [float(outputs(model, *pairs.pad(np.array([0])).values())[1][0, 0]) for pairs in (typed, plain)]
     assert abs(scores[0] - scores[1]) > 1e-3
-    # A client that pads in the middle: masked too.
+    # If a client pads in the middle, the padding is masked too.
     inside = [np.insert(array, 4, 0, axis=1) for array in typed.pad(np.array([0])).values()]
     np.testing.assert_allclose(outputs(model, *inside)[1][0], network_logits(parts, *inside), atol=1e-5, rtol=1e-5)
 
@@ -143,7 +143,7 @@ def test_the_onnx_file_scores_as_the_network(name: str, exports: Exports) -> Non
     graph = onnx.shape_inference.infer_shapes(onnx.load(str(exported.onnx)), data_prop=True).graph
     shapes = {value.name: value.type.tensor_type for value in graph.value_info}
     reshaped = [shapes[node.output[0]] for node in graph.node if node.op_type == "Reshape" and node.output[0] in shapes]
-    # OpenVINO 2025 reads no other.
+    # OpenVINO 2025 reads no other form.
     assert reshaped and all(value.shape.dim for value in reshaped if value.HasField("shape"))
     pairs = parts.row_encoder.encode(QUERIES, TITLES)
     for rows in (np.arange(len(pairs)), np.array([2]), np.array([4, 1, 1])):
@@ -191,7 +191,7 @@ def test_a_logit_is_held_to_what_float32_can_hold_and_a_probability_to_its_toler
     found(logit=3e-4)
     found(predict=9e-6)
     for name, moved in (("logit", 5e-4), ("predict", 2e-5), ("logit", np.nan)):
-        with pytest.raises(RankerError, match=f"{name} differs .* takes the network's own 0.0001 from the exact one"):
+        with pytest.raises(RankerError, match=f"{name} differs .* moves the network's 0.0001 off the exact value"):
             found(**{name: moved})
 
 

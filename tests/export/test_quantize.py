@@ -1,4 +1,4 @@
-"""Quantizing: what rounding does by hand, and the command on a tiny ranker."""
+"""Quantizing: rounding worked out by hand, and the command on a tiny ranker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OLD = "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f"
     ("lowest", "highest", "scale", "zero"),
     [
         (-1.0, 4.0, 5 / 255, 51),
-        (2.0, 4.0, 4 / 255, 0),  # 0 must be there: it is what padding becomes
+        (2.0, 4.0, 4 / 255, 0),  # 0 must be representable: padding becomes 0
         (-4.0, -2.0, 4 / 255, 255),
         (0.0, 0.0, 1.0, 0),
     ],
@@ -132,7 +132,8 @@ def test_the_product_with_the_largest_error_comes_first() -> None:
     quantizer = Quantizer.__new__(Quantizer)
     arrays = {"even": np.eye(4, dtype=np.float32), "spoilt": np.eye(4, dtype=np.float32)}
     arrays["spoilt"][0, 0] = 0.0
-    arrays["spoilt"][1:, 0] = 1e-3  # of column 0 only what is small counts: the activation's outlier costs it all
+    # Only small values count in column 0: the activation's outlier costs all of its precision.
+    arrays["spoilt"][1:, 0] = 1e-3
     quantizer.products = [quantized.Product(name, name, name, (4, 4)) for name in arrays]
     quantizer._array = lambda name: arrays[name]  # type: ignore[method-assign]
     rows = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
@@ -148,7 +149,7 @@ def test_the_product_with_the_largest_error_comes_first() -> None:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported ranker with its ONNX file."""
+    """Return an exported ranker with its ONNX file."""
     if paddle.__version__.startswith("2."):
         pytest.skip("needs Paddle 3, which writes ONNX files")
     for package in ("onnx", "onnxruntime", "paddle2onnx"):
@@ -163,7 +164,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dev(exported: Path) -> Path:
-    """Pairs whose labels are the ranker's own opinion: in fp32 it is never wrong."""
+    """Return pairs labelled by the ranker itself, which is never wrong in fp32."""
     random, words = draw_words(30)
     pairs = [(f"{word}{number}", "".join(random.choice(HAN, 6))) for number, word in enumerate(words) for _ in range(8)]
     probabilities = Ranker.load(exported, engine="onnx").score(*[list(column) for column in zip(*pairs)])
@@ -198,7 +199,8 @@ def test_the_command_writes_measures_and_records(folder: Path, dev: Path, call: 
     opened = ExportedFolder.open(folder)
     assert f"quantized: {opened.int8}" in printed and opened.int8 and "6 of 6 products" in printed
     facts = facts_of(folder)
-    assert (facts["products"], facts["left_out"], facts["calibration"]["pairs"]) == (6, [], 100)  # of the first layer
+    # The products of the first layer.
+    assert (facts["products"], facts["left_out"], facts["calibration"]["pairs"]) == (6, [], 100)
     assert (facts["evaluation"]["pairs"], facts["evaluation"]["queries"]) == (240, 30)
     pairs = read_records(dev, LabeledPair)
     queries, titles, labels = zip(*((pair.query, pair.title, pair.label) for pair in pairs))
@@ -218,7 +220,7 @@ def test_the_command_writes_measures_and_records(folder: Path, dev: Path, call: 
     alone = [float(int8.score([query], [title])[0]) for query, title in zip(queries[:9], titles[:9])]
     assert alone == pytest.approx(probabilities[:9].tolist(), abs=1e-5)
     assert not list(folder.glob(".unfinished*"))
-    assert command(call, folder, dev, "--max_loss", 1, "--weight_bits", 7)[0] == 0  # again: it is replaced
+    assert command(call, folder, dev, "--max_loss", 1, "--weight_bits", 7)[0] == 0  # the file is replaced
     assert facts_of(folder)["weight_bits"] == 7
 
 
@@ -250,7 +252,7 @@ def test_products_are_left_out_until_the_loss_is_small(
     monkeypatch.setattr(quantized, "int8_engines", lambda: ("onnx",))
     status, printed, _ = command(call, folder, dev)
     assert status == 0 and "4 of 6 products" in printed
-    assert len(facts_of(folder)["left_out"]) == 2  # a quarter of six, after an eighth
+    assert len(facts_of(folder)["left_out"]) == 2  # first an eighth, then a quarter of six
 
 
 @parity
@@ -278,7 +280,7 @@ def test_a_missing_onnx_file_is_made_and_a_large_one_s_parameters_lie_beside_it(
     monkeypatch.undo()
     large = Ranker.load(folder, engine="onnx", precision="int8").score(["a b"], ["b c"])
     assert command(call, folder, dev, "--max_loss", 1)[0] == 0
-    assert not onnx_data.data_file(again.int8).exists()  # it is small now
+    assert not onnx_data.data_file(again.int8).exists()  # the parameters are small now
     assert "int8.onnx.data" not in str(ExportedFolder.open(folder).info.export)
     small = Ranker.load(folder, engine="onnx", precision="int8").score(["a b"], ["b c"])
     np.testing.assert_allclose(small, large, atol=1e-6)

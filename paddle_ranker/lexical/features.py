@@ -34,13 +34,13 @@ FEATURES = (
     "title_length",
     "jaccard_words",
     "jaccard_bigrams",
-    "first_match",  # where in the title the first and the last shared bigram stand, 0 to 1; 1 without a match
+    "first_match",  # place in the title of the first and the last shared bigram, 0 to 1; 1 without a match
     "last_match",
     "match_span",  # characters from the first to the last shared bigram over the query's length
     "rarest_missing_word",  # rarity of the query's rarest token that the title lacks
     "rarest_missing_bigram",
     "title_matched",  # share of the title's rarity that the query holds
-    "numbers_missing",  # numbers and Latin words of the query that the title lacks, and the other way round
+    "numbers_missing",  # numbers and Latin words that only one of the texts has
     "numbers_extra",
     "latin_missing",
     "latin_extra",
@@ -64,7 +64,7 @@ class _Text:
 
 
 class LexicalFeatures:
-    """Compute the features of pairs; token rarity is learned from a collection of titles."""
+    """Extractor of the features of pairs; it learns token rarity from a collection of titles."""
 
     def __init__(self) -> None:
         self._words = BM25("jieba", normalised=False)
@@ -150,7 +150,7 @@ def _jaccard(first: set[str], second: set[str]) -> float:
 
 
 class LexicalLogistic:
-    """Rank by a logistic regression on the 24 standardised lexical features; a pair is relevant if label >= 1."""
+    """A ranker: a logistic regression on the 24 standardised lexical features; a pair is relevant if label >= 1."""
 
     def __init__(self) -> None:
         self.features = LexicalFeatures()

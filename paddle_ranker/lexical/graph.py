@@ -20,7 +20,7 @@ from paddle import Tensor
 
 from paddle_ranker.lexical.comparison import Compared, diagonal, whole_characters
 
-K1, B = 1.2, 0.75  # BM25's saturation and length weight: Lucene's
+K1, B = 1.2, 0.75  # BM25's saturation and length weight, as in Lucene
 LONGEST_RUN = 64  # tokens, a power of two; a longer shared run counts as this long
 _TINY = 1e-6
 
@@ -37,7 +37,7 @@ GRAPH_FEATURES = (
     "title_length",
     "jaccard_tokens",
     "jaccard_bigrams",
-    "first_match",  # where in the title the first and the last shared bigram start, 0 to 1; 1 without one
+    "first_match",  # place in the title where the first and the last shared bigram start, 0 to 1; 1 without one
     "last_match",
     "match_span",  # tokens from the first to the last shared bigram over the query's length, at most 5
     "rarest_missing_token",  # rarity of the query's rarest token that the title lacks
@@ -102,7 +102,7 @@ def lexical_features(pair: Compared, idf: Tensor, average_length: Tensor, never_
 
 
 def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[_Grams, _Grams, Tensor]:
-    """Return the tokens, the bigrams, and whether query token i is title token j, `[batch, length, length]` float32."""
+    """Return the tokens, the bigrams, and a mask, `[batch, length, length]` float32: query token i is title token j."""
     input_ids, token_type_ids = pair.ids, pair.types
     special = paddle.zeros_like(input_ids).astype("bool")
     for token in never_match:
@@ -115,8 +115,8 @@ def _grams_of(pair: Compared, idf: Tensor, never_match: Sequence[int]) -> tuple[
     query_pairs, title_pairs = query * pair_starts, title * pair_starts
     pair_weight = (weight + _later(weight)) * pair_starts
 
-    # Comparing is most of the work, so a single comparison must suffice: tokens outside the text in question become -1
-    # or -2, which equal nothing there. For comparisons within a text, the title's ids are shifted beyond the query's.
+    # The comparison is most of the work, so there is only one: tokens outside the text in question become -1 or -2,
+    # which equal no token there. For comparisons within a text, the title's ids are shifted beyond the query's.
     ids, is_title = input_ids.astype("int32"), token_type_ids.astype("int32")
     in_query, in_title = query > 0.5, title > 0.5
     of_query = paddle.where(in_query, ids, paddle.full_like(ids, -1))
@@ -142,7 +142,7 @@ class _Grams:
 
     def __init__(self, query: Tensor, title: Tensor, weight: Tensor, shared: Tensor, within: Tensor):
         self.weight = weight
-        self.frequency = shared.sum(axis=2)  # of the query's n-gram in the title
+        self.frequency = shared.sum(axis=2)  # how often the title contains the query's n-gram
         self.in_title, self.in_query = (
             (count > 0.5).astype("float32") for count in (self.frequency, shared.sum(axis=1))
         )

@@ -32,14 +32,14 @@ _CONSTANT = 1e-6  # a feature with a smaller deviation counts as constant
 
 
 class LexicalHead(nn.Layer):
-    """Compute the part of a pair's logit that comes from its lexical features.
+    """Layer that computes a pair's logit, as far as it comes from the lexical features.
 
     A new head adds nothing, because its weights are zero. `learn` sets its tables, and weights to start from.
 
     Args:
         vocab_size: number of tokens in the model's vocabulary.
         never_match: ids of the special tokens, padding and [UNK].
-        spelling: of tokens, by which they are compared; None: by their ids.
+        spelling: the tokens' spelling, by which they are compared; None: they are compared by their ids.
     """
 
     def __init__(self, vocab_size: int, never_match: Sequence[int], spelling: Optional[Spelling] = None):
@@ -55,7 +55,7 @@ class LexicalHead(nn.Layer):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the features' part of the logits, `[batch]` float32, for ids and types `[batch, length]` int64."""
-        # Not a matrix product, because mixed precision would compute it in half precision.
+        # A matrix product would be computed in half precision by mixed precision.
         return (self.standardised(input_ids, token_type_ids) * self.weight).sum(axis=1)
 
     def standardised(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class LexicalHead(nn.Layer):
 
     @property
     def has_learned(self) -> bool:
-        """Whether the frequencies have been learned or loaded."""
+        """Return True if the frequencies have been learned or loaded."""
         return bool((self.idf > 0).any())
 
     def of_pairs(self, pairs: EncodedPairs, indices: np.ndarray, *, standardise: bool = False) -> np.ndarray:
@@ -104,7 +104,8 @@ class LexicalHead(nn.Layer):
         start = 0
         with paddle.no_grad():
             while start < len(order):
-                # Pairs are sorted, so a batch's last is its longest; twice that length allows a quarter of the pairs.
+                # Pairs are sorted, so a batch's last pair is its longest. Twice that length allows a quarter of the
+                # pairs.
                 longest = lengths[order[start : start + _CHUNK]]
                 fits = np.arange(1, len(longest) + 1) * longest.astype(np.int64) ** 2 <= _BATCH_SQUARES
                 rows = order[start : start + max(1, int(fits.sum()))]
@@ -117,7 +118,7 @@ class LexicalHead(nn.Layer):
 def count_titles(
     pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int], text_ids: Optional[np.ndarray] = None
 ) -> tuple[np.ndarray, float]:
-    """Return what `count_texts` does of the titles of `pairs`, which are read in parts."""
+    """Count the titles of `pairs` as `count_texts` does; the pairs are read in parts."""
 
     def titles() -> Iterator[NDArray[np.int32]]:
         for start in range(0, len(pairs), _CHUNK):

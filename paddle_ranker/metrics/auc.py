@@ -88,7 +88,7 @@ def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floa
     counts = _ordered_counts(query + queries * second, relevant, both, 2 * queries) / total
 
     def all_at_once(swapped: NDArray[np.bool_]) -> Floats:
-        first = np.hstack([~swapped, swapped]).astype(np.float64)  # 1 for results that now count as the first system's
+        first = np.hstack([~swapped, swapped]).astype(np.float64)  # 1 for results that now belong to the first system
         other = 1.0 - first
         found = np.einsum("bi,bi->b", first @ counts, first) - np.einsum("bi,bi->b", other @ counts, other)
         return np.asarray(found, np.float64)
@@ -115,7 +115,7 @@ def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats
 def _auc_by_sorting(
     query: Integers, second: NDArray[np.bool_], relevant: NDArray[np.bool_], ranks: Floats, total: float
 ) -> Difference:
-    """Do the same as `auc_difference` without a matrix of counts, for many queries: each swap passes over all pairs."""
+    """Compute `auc_difference` for many queries, without a matrix of counts: each swap passes over all pairs."""
     order = np.argsort(ranks, kind="stable")
     query, second, relevant = query[order], second[order], relevant[order]
     starts = _starts(ranks[order])

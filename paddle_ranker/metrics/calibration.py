@@ -21,7 +21,7 @@ from paddle_ranker.metrics.intervals import Interval, bootstrap_interval, ratio_
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries
 
 METHODS = ("platt", "temperature")
-BINS = 15  # of Guo et al. 2017
+BINS = 15  # as in Guo et al. 2017
 FEW_QUERIES = 100  # with fewer, a fit may well make other queries' probabilities worse
 HALVES = 200
 
@@ -200,7 +200,7 @@ def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: F
         "fitted": fitted.apply(logits),
         "out_of_fold": fit_out_of_fold(method, queries, labels, logits, folds),
     }
-    with suppress(DataError):  # the method that was not asked for need not fit
+    with suppress(DataError):  # only the method that was asked for must fit
         rows[other] = fit_out_of_fold(other, queries, labels, logits, folds)
     numbers = number_queries(queries)
     count = int(numbers.max()) + 1
@@ -216,10 +216,10 @@ def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: F
 
 
 def errors_on_halves(method: str, queries: Sequence[str], labels: Floats, logits: Floats) -> NDArray[np.float64]:
-    """Return what a change of queries alone does to the calibration error: `[halves, 2] float64`.
+    """Return the calibration error on random halves of the queries: `[halves, 2] float64`.
 
-    A row is a random half of the queries: its calibration error as trained, and calibrated by a fit to the other half.
-    Halves without a fit are left out.
+    It shows how much the error depends on the queries alone. Each row holds a half's error as trained, and its error
+    calibrated by a fit to the other half. Halves without a fit are left out.
     """
     from sklearn.model_selection import GroupShuffleSplit
 

@@ -1,8 +1,8 @@
 """Learn how to average the logits of rankers: a logistic regression on labelled pairs, measured on unseen queries.
 
 A few dozen labelled queries are too few to learn free weights: a logistic regression on them finds 1.15 and 0.07 where
-equal weights are better on other queries. So differences between the weights have a penalty of their own, the pull
-towards equal weights. Cross-validation over queries chooses the strongest pull whose loss is within one standard error
+equal weights are better on other queries. So differences between the weights have a separate penalty, the pull towards
+equal weights. Cross-validation over queries chooses the strongest pull whose loss is within one standard error
 of the lowest (Breiman et al. 1984, Classification and Regression Trees).
 """
 
@@ -20,7 +20,7 @@ from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number
 
 SEED = 1000
 Rows = NDArray[np.bool_]  # a mask of rows, [n]
-PENALTY = 0.01  # factor of a standardised input's squared weight / 2, which is added to the mean cross-entropy
+PENALTY = 0.01  # factor of half the squared weight of a standardised input, added to the mean cross-entropy
 EQUAL = float("inf")
 PULLS = (PENALTY, 0.03, 0.1, 0.3, 1.0, 3.0, EQUAL)  # from almost free weights to equal weights
 
@@ -55,7 +55,7 @@ def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> Li
 
 
 def relevant_of(labels: ArrayLike) -> Rows:
-    """Return whether each label is relevant (at least 1), `[n] bool`; raises `DataError` if all are or none is."""
+    """Return a mask of the relevant labels (at least 1), `[n] bool`; raises `DataError` if all or none are relevant."""
     relevant: Rows = np.asarray(labels) >= RELEVANT
     if relevant.all() or not relevant.any():
         raise DataError(
@@ -153,9 +153,10 @@ def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: 
 
 
 def about_least(losses: Floats) -> Rows:
-    """Return whose loss, by query `[n, queries]`, is within one standard error of the least on average, `[n] bool`.
+    """Return a mask of the rows of `losses` that are within one standard error of the least mean loss, `[n] bool`.
 
-    The standard error is that of the difference from the least, over queries. Of a single query all are.
+    `losses` are `[n, queries]`; the standard error is that of the difference from the least, over queries. With a
+    single query, all rows count.
     """
     count = losses.shape[1]
     if count < 2:
@@ -166,7 +167,7 @@ def about_least(losses: Floats) -> Rows:
 
 
 def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Floats:
-    """Return each pair's score by an average with learned weights that were fitted to other folds, `[n]` float64.
+    """Return each pair's score by an average whose weights were fitted to the other folds, `[n]` float64.
 
     For each fold the pull is chosen anew, on the queries outside the fold. Each fold's model is `standardised` over all
     pairs: models that order all pairs alike give all pairs the same scores. Raises `DataError` as `out_of_fold` does.

@@ -2,7 +2,7 @@
 
     found = evaluate_ranking(queries, labels, scores)               # {"auc": ..., "ndcg@10": ..., ...}
     values = ndcg_at(rank(queries, labels, scores), k=10)           # one value a query
-    MEASURES["map"].value(Scored(queries, labels, scores))          # any of them by its name
+    MEASURES["map"].value(Scored(queries, labels, scores))          # any measure by its name
 
 A new measure only has to be added to `MEASURES`: intervals, comparisons and their tests, option choices and tables
 read that registry. Measures per query are trec_eval's: a query without a relevant title counts 0, and means are over
@@ -27,11 +27,11 @@ from paddle_ranker.metrics.significance import randomisation_test, swap_test
 from paddle_ranker.registry import Registry
 
 FEWEST_PERMUTATIONS = 1000
-_AUC_CELLS = 400_000_000  # most permutations x pairs of an AUC's test, which take half a minute
+_AUC_CELLS = 400_000_000  # permutations x pairs, at most, in the test of an AUC: half a minute
 
 
 class Measure(ABC):
-    """One number for a system's scores of labelled pairs.
+    """A measure: one number for a system's scores of labelled pairs.
 
     Args:
         title: the name that tables and pictures show.
@@ -51,7 +51,7 @@ class Measure(ABC):
 
     @property
     def sign(self) -> float:
-        """1.0, or -1.0 where lower is better: an improvement times the sign is positive."""
+        """Return 1.0, or -1.0 if lower values are better: an improvement times the sign is positive."""
         return 1.0 if self.higher_is_better else -1.0
 
     @abstractmethod
@@ -118,7 +118,7 @@ class AreaUnderCurve(Measure):
 
 
 class OrderedPairs(Measure):
-    """Among the pairs of judged titles of one query with different labels, the share that is ordered correctly."""
+    """The share of correctly ordered pairs, among a query's pairs of judged titles with different labels."""
 
     def applies(self, scored: Scored) -> bool:
         return bool(scored.comparable.any())
@@ -136,7 +136,7 @@ class OrderedPairs(Measure):
         return np.divide(scored.ordered, total, out=np.full(len(total), np.nan), where=total > 0)
 
     def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> float:
-        # Both systems have the same denominator, so it is enough to test the numerators.
+        # Both systems have the same denominator, so a test of the numerators suffices.
         return randomisation_test(ours.ordered - theirs.ordered, permutations=permutations, seed=seed)
 
 
@@ -168,7 +168,7 @@ def average_precision(ranking: Ranking) -> Floats:
     relevant = ranking.relevant
     before: Integers = np.cumsum(relevant) - relevant
     first = np.flatnonzero(ranking.place == 0)
-    found = before - before[first][ranking.query] + 1.0  # relevant titles up to this one, if this one is
+    found = before - before[first][ranking.query] + 1.0  # number of relevant titles up to this one, if it is relevant
     precisions = np.where(relevant & (ranking.position < UNRANKED), found / (ranking.position + 1.0), 0.0)
     return _divide(ranking.sum_by_query(precisions), ranking.sum_by_query(relevant))
 
@@ -199,10 +199,10 @@ def _divide(numerator: Floats, denominator: Floats) -> Floats:
 
 
 MEASURES: Registry[Measure] = Registry("measure", "--measure")
-HEADLINES = ("auc", "ndcg@10")  # the measures shown where there is space for two only
+HEADLINES = ("auc", "ndcg@10")  # the two measures to show where space is short
 
 _SHARE = "share of the query's relevant titles among the first {0}"
-_FIRST = "relevant ones among the first {0}, over {0} even where there are fewer"
+_FIRST = "relevant titles among the first {0}, divided by {0} even if there are fewer titles"
 for _name, _measure in {
     "auc": AreaUnderCurve(
         "AUC", "how often a relevant pair outscores another one, over all pairs of the file", in_training=True
@@ -212,7 +212,7 @@ for _name, _measure in {
     ),
     "ndcg@10": QueryMean(
         "nDCG@10",
-        "gain = label, discount = log2(place + 1), over the best order of the query's own labels",
+        "gain = label, discount = log2(place + 1), divided by the value of the query's ideal order",
         ndcg_at,
         10,
         in_training=True,
@@ -241,7 +241,7 @@ def training_measures() -> list[str]:
 
 
 def evaluate_ranking(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
-    """Return a dict of the `in_training` measures that apply, and of how much was measured.
+    """Return a dict of the `in_training` measures that apply, and of the numbers of pairs and queries.
 
     `auc` and `pairs` (their number) are always there. If some query has two titles or more, so are the measures per
     query, `queries` and `queries_with_positive`. Raises `DataError` as `roc_auc` and `rank` do.

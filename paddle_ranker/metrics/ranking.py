@@ -47,12 +47,12 @@ class Ranking:
 
     @property
     def relevant(self) -> NDArray[np.bool_]:
-        """Whether each pair is relevant: `[pairs] bool`."""
+        """Return a mask of the relevant pairs: `[pairs] bool`."""
         return self.labels >= RELEVANT
 
     @property
     def place(self) -> Integers:
-        """Each pair's place within its query, from 0, whether the document was returned or not: `[pairs] int64`."""
+        """Return each pair's place within its query, from 0, even if the document was not returned: `[pairs] int64`."""
         starts = np.flatnonzero(np.diff(self.query, prepend=-1))
         return np.arange(len(self.query)) - starts[self.query]
 
@@ -126,7 +126,7 @@ def _ranking(numbers: Integers, labels: Floats, scores: Floats, ids: Optional[Se
 
 
 def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Optional[Sequence[str]] = None) -> Integers:
-    """Return row indices by query number, then in the order of `rank`, `[pairs] int64`; not returned ones are last."""
+    """Return row indices by query number, then in the order of `rank`, `[pairs] int64`; missing documents come last."""
     returned = scores != NOT_RETURNED
     ties: Any = labels
     if ids is not None:
@@ -143,12 +143,12 @@ def standardised(scores: Floats) -> Floats:
     scores are standardised, by each fold's model, before those of all folds are joined. It needs no labels.
     """
     deviation = float(scores.std())
-    is_alike = deviation <= 1e-12 * float(np.abs(scores).max())  # but for rounding
+    is_alike = deviation <= 1e-12 * float(np.abs(scores).max())  # apart from rounding
     return (scores - scores.mean()) / (1.0 if is_alike else deviation)
 
 
 class Scored:
-    """One system's scores of labelled pairs.
+    """Scores that one system gives labelled pairs.
 
     Args:
         queries, labels, scores: one of each per pair.
@@ -179,7 +179,7 @@ class Scored:
 
     @cached_property
     def ordered(self) -> Floats:
-        """How many pairs of judged titles with different labels each query has in order: `[queries] float64`.
+        """Count each query's correctly ordered pairs of judged titles with different labels: `[queries] float64`.
 
         A tie counts a half.
         """
@@ -188,7 +188,7 @@ class Scored:
 
     @cached_property
     def comparable(self) -> Floats:
-        """How many pairs of judged titles with different labels each query has: `[queries] float64`."""
+        """Count each query's pairs of judged titles with different labels: `[queries] float64`."""
         return add_by_query(self.numbers, comparable_pairs(self.numbers, self.labels), self.ranking.queries)
 
 
@@ -200,7 +200,7 @@ def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Flo
     order = np.lexsort((scores, groups))
     groups, labels, scores = groups[order], labels[order], scores[order]
     new_group = np.diff(groups, prepend=groups[0] - 1) != 0
-    block = np.cumsum(new_group | changes(scores)) - 1  # a run of equal scores
+    block = np.cumsum(new_group | changes(scores)) - 1  # number of the run of equal scores
     starts = np.flatnonzero(np.diff(block, prepend=-1))
     ends = np.append(starts[1:], len(block))
     group_start = np.maximum.accumulate(np.where(new_group, np.arange(len(groups)), 0))[starts]

@@ -35,7 +35,7 @@ def randomisation_test(differences: Floats, *, permutations: int = PERMUTATIONS,
         permutations: how many of the 2^queries sign changes are drawn. If there are no more than this, all of them are
             used. With drawn ones p = (1 + number as extreme) / (1 + number drawn), which is never 0.
     """
-    moved = differences[differences != 0]  # a difference of 0 is the same with either sign
+    moved = differences[differences != 0]  # the sign of a 0 changes nothing
     return swap_test(lambda swapped: np.where(swapped, -moved, moved).sum(axis=1), len(moved), permutations, seed)
 
 

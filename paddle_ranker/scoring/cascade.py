@@ -17,7 +17,7 @@ from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.scoring.ranker import RankedTitle, Ranker, best_titles, require_cut
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
-DEPTH = 20  # titles of a query that the large ranker scores, where nothing else is said
+DEPTH = 20  # default number of titles of a query that the large ranker scores
 
 Precision = Union[type[np.float32], type[np.float64]]
 
@@ -66,7 +66,7 @@ def rerank(small: Array, best: Array, large: Array, precision: Precision = np.fl
 
 
 def rerank_probabilities(small: Array, best: Array, large: Array) -> tuple[Array, Array]:
-    """Do the same as `rerank` for probabilities, and return them in single precision, as they are printed.
+    """Rerank as `rerank` does, but return probabilities in single precision, as they are printed.
 
     Probabilities cannot fall below 0, so titles may tie at 0; these are in the small ranker's order.
     """
@@ -75,7 +75,7 @@ def rerank_probabilities(small: Array, best: Array, large: Array) -> tuple[Array
 
 
 class Cascade:
-    """Rank all titles by a small ranker, then the best titles by a large one.
+    """Cascade of two rankers: the small one ranks all titles, the large one reranks the best of them.
 
         cascade = Cascade(Ranker.load("large"), Ranker.load("small"), depth=20)
         cascade.rank("query", titles, top_k=10)
@@ -94,7 +94,7 @@ class Cascade:
         self.large, self.small, self.depth = large, small, depth
 
     @classmethod
-    def load(  # type: ignore[explicit-any]  # those of `Ranker.load`, each of a type of its own
+    def load(  # type: ignore[explicit-any]  # each argument of `Ranker.load` has its own type
         cls, large: Union[str, Path], small: Union[str, Path], depth: int = DEPTH, **arguments: Any
     ) -> Cascade:
         """Load both rankers; `arguments` are those of `Ranker.load`, the same for both."""

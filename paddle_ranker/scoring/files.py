@@ -20,7 +20,7 @@ from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOp
 from paddle_ranker.scoring.scorer import Scorer, chunks
 from paddle_ranker.storage.prefetch import prefetch
 
-STANDARD_INPUT = "/dev/stdin"  # not sys.stdin: a thread that reads it when the process ends would be in its way
+STANDARD_INPUT = "/dev/stdin"  # sys.stdin would block the end of the process if a thread still reads it
 
 
 def scorer_for(parts: ScoringRanker, options: ScoringOptions) -> Scorer:
@@ -69,7 +69,7 @@ def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) 
 
 
 def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
-    """Do what `predict_pairs` does, with a ranker that is already loaded."""
+    """Score the pairs as `predict_pairs` does, with a ranker that is already loaded."""
     cut = CutOff(options.min_probability)
     for pair, probability in score_pairs(parts, options):
         if cut.keeps(probability):
@@ -99,7 +99,7 @@ def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pa
 
 
 class CutOff:
-    """Tell which probabilities are at least `minimum` (None: all of them), and count the others."""
+    """Filter of probabilities below `minimum` (None: it keeps all); counts those that it drops."""
 
     def __init__(self, minimum: Optional[float]):
         self.minimum = minimum
@@ -119,7 +119,7 @@ class CutOff:
 def report_truncated(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> None:
     """Note how many pairs were longer than the ranker's maximum length, and whether they were truncated or windowed.
 
-    The members of a blend have lengths of their own.
+    The members of a blend may differ in length.
     """
     cut: dict[int, int] = {}
     for member in pair_encoder.members:

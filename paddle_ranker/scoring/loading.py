@@ -77,10 +77,10 @@ def open_model(
     TensorRT or a precision other than fp32 with a trained model.
     """
     if options.engine is not None:
-        ENGINES[options.engine]  # an unknown one ends here
+        ENGINES[options.engine]  # an unknown name raises its error here
     folder = path = model_path(source)
     if folder.suffix in (".pdmodel", ".pdiparams", ".json", ".onnx") and folder.is_file():
-        folder = folder.parent  # a file of an exported folder stands for it
+        folder = folder.parent  # a file of an exported folder also names the folder
     exported = is_exported(folder)
     if not exported and options.engine not in (None, DYGRAPH):
         raise CheckpointError(

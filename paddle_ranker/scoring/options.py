@@ -13,14 +13,15 @@ from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, re
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines
 
-OF_RANKER = ("engine", "precision", "tensorrt", "max_seq_length", "model_name_or_path", *WINDOWS)  # not of its place
+# Options about the ranker, not about where and how it runs.
+OF_RANKER = ("engine", "precision", "tensorrt", "max_seq_length", "model_name_or_path", *WINDOWS)
 
 
 def engine_help() -> str:
     """Return the help text of `--engine`, built from the registered engines."""
     exported = ", ".join(f"{name} ({ENGINES[name].runs})" for name in exported_engines())
     return (
-        f"what computes: dygraph, {ENGINES['dygraph'].runs}; {exported}, of an exported one; auto, "
+        f"runtime of the model: dygraph, {ENGINES['dygraph'].runs}; {exported}, of an exported one; auto, "
         f"{ENGINES['auto'].runs} (default: dygraph for a trained ranker, inference for an exported one)"
     )
 
@@ -29,7 +30,7 @@ def engine_help() -> str:
 class BatchOptions(Options):
     """Options of every command that scores pairs in batches."""
 
-    batch_size: int = option(32, help="pairs or texts of full length that are computed at once", minimum=1, shared=True)
+    batch_size: int = option(32, help="pairs or texts of maximum length per batch", minimum=1, shared=True)
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class RankerOptions(WindowOptions, BatchOptions, TokenizerOptions, RowOptions, D
     """Options of every command that scores with a ranker, in any engine."""
 
     model_name_or_path: Optional[str] = option(
-        None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
+        None, help="model whose configuration a parameter file without a folder gets; a folder has its own"
     )
     max_seq_length: Optional[int] = option(
         None,
-        help="longest pair in tokens (default: what the ranker was trained with)",
+        help="maximum length of a pair in tokens (default: the ranker's)",
         minimum=5,
         aliases=("--max_seq_len",),
     )
@@ -55,7 +56,7 @@ class ScoringOptions(RankerOptions):
     precision: str = option(
         "fp32", help="precision of the matrix products; other than fp32 needs an exported ranker", choices=PRECISIONS
     )
-    tensorrt: bool = option(False, help="let Paddle Inference compile an exported ranker with TensorRT, on a GPU")
+    tensorrt: bool = option(False, help="compile an exported ranker with TensorRT, in Paddle Inference on a GPU")
 
     def load_options(self, expected_kind: Optional[str] = None) -> LoadOptions:
         """Return the options to open the ranker with; a ranker of another kind than `expected_kind` is refused."""
@@ -77,17 +78,17 @@ class TowerOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
     """Options of every command that makes vectors of texts."""
 
     model_name_or_path: Optional[str] = option(
-        None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
+        None, help="model whose configuration a parameter file without a folder gets; a folder has its own"
     )
     max_seq_length: Optional[int] = option(
-        None, help="longest text in tokens (default: the tower's)", minimum=5, aliases=("--max_seq_len",)
+        None, help="maximum length of a text in tokens (default: the tower's)", minimum=5, aliases=("--max_seq_len",)
     )
     pooling: Optional[str] = option(
         None,
-        help="how a vector comes from the states, for an encoder whose folder does not say (default: noted)",
+        help="pooling, if the encoder's folder does not state it (default: printed at the start)",
         choices=TOWER_POOLINGS,
     )
-    normalize: Optional[bool] = option(None, help="whether vectors get length 1 (default: as the folder says)")
+    normalize: Optional[bool] = option(None, help="scale vectors to length 1 (default: as the folder states)")
     engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
     precision: str = redeclare(ScoringOptions, "precision", "fp32")
 
@@ -117,7 +118,7 @@ class FileOptions(ScoringOptions):
         files=True,
     )
     min_probability: Optional[float] = option(
-        None, help="leave out titles below this probability, and say how many they were", minimum=0, maximum=1
+        None, help="leave out titles below this probability, and report their number", minimum=0, maximum=1
     )
 
 
@@ -134,8 +135,8 @@ class PredictOptions(FileOptions):
 
 
 CASCADE_HELP = (
-    "SMALL_RANKER:20, the ranker scores no more than so many titles of a query, those that a small one puts first; the "
-    "others stay below these, in the small one's order"
+    "SMALL_RANKER:20, a small ranker ranks all titles of a query, and the ranker scores only the first 20; the "
+    "others stay below these, in the small ranker's order"
 )
 
 
@@ -152,11 +153,11 @@ class PrintingOptions(RankingOptions):
 
     topk: Optional[int] = option(
         None,
-        help="print so many titles of each query, best first (default: every pair, in the order of the file)",
+        help="print at most this many titles of each query, best first (default: every pair, in the order of the file)",
         minimum=1,
         aliases=("--top_k",),
     )
-    format: str = option("dict", help="form of a line: dict, as in the tutorial, or json", choices=("dict", "json"))
+    format: str = option("dict", help="format of a line: dict, as in the tutorial, or json", choices=("dict", "json"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

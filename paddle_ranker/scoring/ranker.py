@@ -35,7 +35,7 @@ class RankedTitle:
 
 
 class Ranker:
-    """Score and rank titles for a query.
+    """A ranker for use from Python: it scores titles for queries and ranks them.
 
         ranker = Ranker.load("checkpoint/best")
         ranker.rank("query", titles, top_k=10)
@@ -72,7 +72,7 @@ class Ranker:
         )
 
     @classmethod
-    def load(  # type: ignore[explicit-any]  # each field of `LoadOptions` has a type of its own
+    def load(  # type: ignore[explicit-any]  # each field of `LoadOptions` has its own type
         cls,
         source: Union[str, Path],
         *,
@@ -91,7 +91,7 @@ class Ranker:
             windows: how pairs longer than `max_seq_length` are scored: none truncates them; max and mean_top_k pool
                 the logits of overlapping windows, see `paddle_ranker.encoding.windows`, which also explains
                 `window_overlap` and `window_top_k`.
-            how: fields of `LoadOptions`, such as engine (onnx and openvino need no Paddle and start faster),
+            how: fields of `LoadOptions`, such as engine (onnx and openvino do without Paddle and start faster),
                 precision, threads, device (default auto: a GPU if there is one, else the CPU), model_name,
                 max_seq_length, tokenizer.
 

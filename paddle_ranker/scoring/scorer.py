@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class BatchRunner:
-    """Run columns through an engine in batches of similar length.
+    """Runner of an engine over columns, in batches of rows of similar length.
 
     Args:
         engine: computes the outputs.
@@ -54,7 +54,8 @@ class BatchRunner:
             found = found or _zeros(outputs, len(columns))
             for name, array in outputs.items():
                 found[name][rows] = array
-        return found or _zeros(self.engine.limits.empty(), len(columns))  # no rows, or fewer batches than shares
+        # Without rows, or with fewer batches than shares.
+        return found or _zeros(self.engine.limits.empty(), len(columns))
 
     def compute(self, columns: Columns, rows: NDArray[np.int64]) -> Arrays:
         """Return a dict from output name to the outputs for the rows at `rows` `[batch]`, computed as one batch."""
@@ -67,7 +68,7 @@ def _zeros(outputs: Arrays, rows: int) -> Arrays:
 
 
 class Scorer(BatchRunner):
-    """Score pairs in batches of similar length: probability = sigmoid(logit).
+    """Scorer of pairs, in batches of similar length: probability = sigmoid(logit).
 
     Args:
         engine, batch_size: as for `BatchRunner`.
@@ -94,7 +95,7 @@ class Scorer(BatchRunner):
         """Encode pairs for `logits`: truncated, or at full length if windows split them later.
 
         Args:
-            check: may refuse them, see `PairRowEncoder`.
+            check: may refuse the pairs, see `PairRowEncoder`.
         """
         return self.row_encoder.encode(queries, titles, truncate=self.windows is None, check=check)
 
@@ -108,8 +109,9 @@ class Scorer(BatchRunner):
         if shares > 1:
             raise ValueError("the logits of windows are pooled before they are shared out: score in one process")
         logits = np.zeros(len(pairs), dtype=np.float64)
-        for rows, part in pairs.chunks(CHUNK):  # windows are many: those of a chunk are in memory, not of all
-            split = self.windows.split(cast(EncodedPairs, part))  # a blend refuses whole pairs
+        # There are many windows: only those of one chunk are in memory at a time.
+        for rows, part in pairs.chunks(CHUNK):
+            split = self.windows.split(cast(EncodedPairs, part))  # windows exclude blends
             logits[rows] = self.windows.pool(self.logits_in(self.run(split.pairs)), split.offsets)
         return logits
 

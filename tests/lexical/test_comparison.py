@@ -1,4 +1,4 @@
-"""Tokens compared by what they spell, against the characters that the tokenizers library says they stand for."""
+"""Tokens compared by their spelling, against the characters that the tokenizers library gives for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
 HAN = "深度学习神经网络语言文化差异研究"
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 UNKNOWN = 3
-# 佢 has the first two bytes of 佡, and 👨 those of 😀; ﾊ is another form of ハ, ｆ of f, Ａ of A.
+# 佢 and 佡 share the first two bytes, as do 👨 and 😀; ﾊ is another form of ハ, ｆ of f, Ａ of A.
 PIECES = [*HAN, "佢", "佡", " 佢", "😀", " 👨", "ﾊ", "ハ", " ﾊ", "ｆox", " fox", " FOX", "Ａ", "é", "é dog", " ", "10"]
 
 
@@ -40,7 +40,7 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         trainer = trainers.BpeTrainer(
             vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
         )
-        library.train_from_iterator([" ".join(text) for text in corpus], trainer)  # no piece is of two characters
+        library.train_from_iterator([" ".join(text) for text in corpus], trainer)  # no piece has two characters
     elif request.param == "wordpiece":
         library = Tokenizer(models.WordPiece(unk_token="<unk>"))
         library.normalizer = normalizers.BertNormalizer()
@@ -86,9 +86,9 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def spelled(library: object, text: str) -> list[object]:
-    """Return what each token of a text spells, by its span; None: nothing; `UNKNOWN` for unknown tokens.
+    """Return the spelling of each token of a text, by its span; None: none; `UNKNOWN` for unknown tokens.
 
-    Parts of a character spell it, each its own part.
+    Each part of a character spells its part of it.
     """
     found: list[object] = []
     encoding = library.encode(text, add_special_tokens=False)  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ def pairs_of(seed: int) -> list[tuple[str, str]]:
     draw = random.Random(seed)
     made = [draw.choices(PIECES, k=12) for _ in range(60)]
     pairs = [("".join(one[:4]), "".join(draw.sample(one, 12))) for one in made]
-    # The bytes of an unknown run have the run's span, so no two unknown characters stand side by side.
+    # The bytes of an unknown run have the run's span, so no two unknown characters are adjacent.
     return [pair for pair in pairs if not any(re.search("[佢佡😀👨é]{2}", text) for text in pair)]
 
 
@@ -159,7 +159,7 @@ def test_features_do_not_depend_on_spaces_nor_on_the_other_rows(encoder: PairEnc
 
 
 def test_parts_of_characters_by_hand() -> None:
-    """Tokens 5 6 7 are a character, 5 6 8 another one; 9 is a space, and 4 the special token."""
+    """Tokens 5 6 7 are a character, 5 6 8 another character; 9 is a space, and 4 the special token."""
     inside = np.isin(np.arange(10), [6, 7, 8])
     spelling = Spelling(np.array([*range(9), 4]), inside, np.arange(10) == 9)
     speller = Speller(10, spelling)

@@ -1,4 +1,4 @@
-"""Lexical features inside the graph: against plain loops, alone, in a batch, padded and exported; and at a head."""
+"""Lexical features inside the graph: against plain loops, alone, in a batch, padded and exported; and in a head."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ ROWS = [
     ([10, 11, 12], [20, 10, 11, 12, 11]),
     ([10], [10]),  # one token each
     ([10], [11, 10]),
-    ([4], [4]),  # nothing but [UNK]
+    ([4], [4]),  # only [UNK]
     ([4, 4], [10, 4]),
     ([10, 11], [12, 13]),  # nothing shared
     ([10, 10, 10], [10, 10]),
@@ -235,7 +235,7 @@ def test_a_new_head_adds_nothing_and_a_saved_one_comes_back(tmp_path: Path) -> N
     loaded = load_ranker(tmp_path / "saved")
     assert loaded.info.lexical_features is True
     np.testing.assert_array_equal(logits(loaded.network), moved)
-    again = start_ranker(tmp_path / "saved", Fresh("cross_encoder"))  # the option's default leaves them there
+    again = start_ranker(tmp_path / "saved", Fresh("cross_encoder"))  # the option's default keeps them
     assert again.new_parts == [] and again.network.lexical is not None and again.network.lexical.has_learned
 
 

@@ -1,4 +1,4 @@
-"""Highlights and passages: levels against those that rankers see, places against the text itself."""
+"""Highlights and passages: levels against the rankers' levels, places against the text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_levels_are_those_of_the_rankers_match_embeddings() -> None:
         found = [0] * len(text)
         for one in SharedWords(query).highlights(text):
             found[one.start : one.end] = [one.level] * (one.end - one.start)
-        assert found == [level if level > 1 else 0 for level in wanted]  # a single character says little
+        assert found == [level if level > 1 else 0 for level in wanted]  # a single shared character does not count
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_folding_keeps_every_place() -> None:
     text = "İstanbul ﬁn Ⅳ ㍿ ＡＢ"
     folded = FoldedText(text).text
     assert len(folded) == len(text) and folded.endswith("ab")
-    text = "a e\u0301\ufb2c"  # which is three characters, by Unicode's own form
+    text = "a e\u0301\ufb2c"  # three characters in Unicode's composed form
     given = FoldedText(text)
     assert [given.span(place, place + 1) for place in range(3)] == [(0, 1), (1, 2), (2, 4)]
     assert all(0 <= start <= end <= 5 for start, end in (given.span(n, n + 1) for n in range(len(given.text))))
@@ -91,7 +91,7 @@ def test_where_tokens_of_a_query_are() -> None:
 
 
 def test_thousands_of_marks_are_not_sorted_at_once() -> None:
-    """To sort them all would take Python seconds, in which no other thread runs."""
+    """Sorting all of them would take Python seconds, in which no other thread runs."""
     text = FoldedText("x" + "\u0301\u0316" * 3000 + "b")
     assert len(text.text) == 6002 and "\u0301\u0316" in text.text and text.span(6001, 6002) == (6001, 6002)
 

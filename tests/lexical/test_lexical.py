@@ -1,4 +1,4 @@
-"""Lexical baselines and BM25's index: values worked out by hand, and what the baselines reach on real data."""
+"""Lexical baselines and BM25's index: values worked out by hand, and the baselines' quality on real data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_tokens() -> None:
 def test_bm25_worked_out_by_hand() -> None:
     bm25 = BM25("bigram", normalised=False)
     bm25.fit([], ["中文", "中文字中文", "英语"])  # 1, 4 and 1 bigrams: 2 on average
-    rarity = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))  # 中文 stands in two of three titles
+    rarity = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))  # 中文 is in two of three titles
     unseen = math.log(1 + 3.5 / 0.5)
     length = 1.2 * (0.25 + 0.75 * 4 / 2)
     expected = rarity * 2 * 2.2 / (2 + length)

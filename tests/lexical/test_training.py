@@ -1,4 +1,4 @@
-"""Training with lexical features at the head: where they start, what is saved, and going on."""
+"""Training with lexical features in the head: their start, saving, and resuming."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pairwise(files: Path, save_dir: Path, **changes: Any) -> dict[str, np.ndarra
 
 @pytest.fixture(scope="module")
 def run(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that was not interrupted."""
+    """Run a training without interruption; return its folder."""
     folder = tmp_path_factory.mktemp("plain")
     with commands_here():
         pairwise(files, folder)
@@ -121,7 +121,7 @@ def test_the_cross_encoder_has_it_too(files: Path, tmp_path: Path) -> None:
     assert ranker.info.kind == "cross_encoder"
     assert ranker.network.lexical is not None
     best = json.loads((tmp_path / "best" / "ranker.json").read_text(encoding="utf-8"))["results"]
-    assert best["auc"] == 1.0  # titles hold the query or nothing of it: features alone tell
+    assert best["auc"] == 1.0  # titles hold the query or nothing of it, so features alone suffice
 
 
 def test_under_a_new_head_the_weights_start_from_a_logistic_regression(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The lexical part of a tower's vectors: by hand, what counts for nothing, and what its products say."""
+"""The lexical part of a tower's vectors: values by hand, tokens that do not count, and products."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_products_say_how_much_of_their_weight_texts_share() -> None:
     lengths = np.sqrt(np.maximum(np.diag(products), 1e-9))
     found = vectors(layer, *texts)
     np.testing.assert_allclose(found @ found.T, 0.3 * products / lengths / lengths[:, None], atol=0.03)
-    assert np.abs(found[5]).max() == 0.0  # of nothing that counts
+    assert np.abs(found[5]).max() == 0.0  # nothing in this text counts
 
 
 def test_padding_and_the_other_texts_of_a_batch_change_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Calibration: fits worked out by hand and by scikit-learn, calibration measures, and what cannot be fitted."""
+"""Calibration: fits worked out by hand and by scikit-learn, calibration measures, and data without a fit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LN3 = math.log(3)
 
 
 def draws(count: int = 400, seed: int = 1) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return queries, graded labels and logits that are three times too sure, and too low by 2."""
+    """Return queries, graded labels and logits that are three times too large, and too low by 2."""
     random = np.random.default_rng(seed)
     logits = random.normal(size=count)
     labels = np.where(random.random(count) < expit(logits), random.integers(1, 3, count), 0)
@@ -134,8 +134,8 @@ def test_what_a_change_of_queries_does() -> None:
     queries, labels, logits = draws()
     errors = errors_on_halves("platt", queries, labels, logits)
     assert errors.shape == (HALVES, 2)
-    assert (errors[:, 1] < errors[:, 0]).all()  # three times too sure, and too low by 2
-    sure = (logits + 2) / 3  # as sure as it should be: a fit to half of the queries can only do harm
+    assert (errors[:, 1] < errors[:, 0]).all()  # the logits are three times too large, and too low by 2
+    sure = (logits + 2) / 3  # well calibrated: a fit to half of the queries can only do harm
     errors = errors_on_halves("platt", queries, labels, sure)
     assert 20 < (errors[:, 1] >= errors[:, 0]).sum() <= HALVES
     one_class = np.where(np.array(queries) == "q0", labels, 0.0)  # half of the halves learn from one class

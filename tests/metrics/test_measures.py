@@ -73,7 +73,7 @@ def statistics_of(scored: Scored) -> dict[str, Any]:
 
 @st.composite
 def judged(draw: Any) -> Judged:
-    """Rows of few queries, with few distinct labels and scores, so that ties are frequent."""
+    """Draw rows of few queries, with few distinct labels and scores, so that ties are frequent."""
     rows = draw(
         st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 3), st.integers(-3, 3)), min_size=1, max_size=25)
     )
@@ -115,7 +115,7 @@ def test_the_share_of_ordered_pairs_is_that_of_counting_each(data: Judged) -> No
 def trec_eval(
     queries: list[str], labels: np.ndarray, scores: np.ndarray, names: list[str], ids: Optional[list[str]] = None
 ) -> dict[str, np.ndarray]:
-    """Return each measure for each query, as they first occur, from the reference implementation."""
+    """Return each measure per query, in order of first occurrence, from the reference implementation."""
     ir_measures = pytest.importorskip("ir_measures", reason="needs ir-measures (pip install ir-measures)")
     # trec_eval orders equal scores by name, descending: name the titles so that the less relevant comes first.
     ids = ids or [f"{50 - label:02.0f}-{row:04}" for row, label in enumerate(labels)]
@@ -153,7 +153,7 @@ def test_measures_of_a_query_are_trec_evals(data: Judged) -> None:
 
 @st.composite
 def retrieved(draw: Any) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
-    """Rows of a run beside qrels: unjudged documents, judged ones not returned, ties that only some digits break."""
+    """Draw rows of a run with qrels: unjudged documents, judged documents not returned, near ties."""
     scores = st.sampled_from([-np.inf, 0.0, 1.0, 1.0 + 1e-9, 1.0 + 1e-5, 2.0, 1e40, -3.5])
     row = st.tuples(st.sampled_from("ab"), st.sampled_from([np.nan, -1, 0, 1, 2]), scores)
     rows = draw(st.lists(row, max_size=25))
@@ -189,7 +189,7 @@ def test_a_judged_document_that_was_not_returned_is_missed() -> None:
     first = {"p@1": 0, "p@5": 1 / 5, "p@10": 1 / 10, "r@1": 0}
     first.update({f"r@{cut}": 1 / 3 for cut in (5, 10, 20, 50, 100)})
     assert found == pytest.approx({"mrr@10": 1 / 2, "ndcg@10": ndcg, "map": (1 / 2) / 3, **first})
-    # below all that was returned, and level with each other: of three pairs with the label 0, none is in order
+    # They are below all returned documents, and equal: of three pairs with the label 0, none is in order.
     assert roc_auc(labels, scores) == 0.0
     assert roc_auc([0, 1, 0], [0.5, -math.inf, -math.inf]) == (0 + 0.5) / 2
 
@@ -219,7 +219,7 @@ def test_auc_over_judged_pairs_only() -> None:
     once = np.ones((1, 2))
     assert found["auc"](once)[0] == roc_auc([1, 0, 0, 1], [3.0, 1.0, 2.0, 0.5]) == 2 / 4
     assert found["pairs_ordered"](once)[0] == 1 / 2
-    assert found["mrr@10"](once)[0] == (1 / 2 + 1 / 2) / 2  # the unjudged document does stand first
+    assert found["mrr@10"](once)[0] == (1 / 2 + 1 / 2) / 2  # the unjudged document comes first
 
 
 @settings(max_examples=100, deadline=None)
@@ -277,7 +277,7 @@ def test_statistics_of_a_draw_are_those_of_a_file_with_the_drawn_queries() -> No
     drawn = np.random.default_rng(0).multinomial(12, [1 / 12] * 12, size=5).astype(float)
     found = {name: value(drawn) for name, value in statistics_of(Scored(queries, labels, scores)).items()}
     for draw, counts in enumerate(drawn):
-        # The rows that were drawn, each copy of a query under a name of its own.
+        # The drawn rows; each copy of a query has a different name.
         rows = [(copy, row) for row in range(len(queries)) for copy in range(int(counts[numbers[row]]))]
         names = [f"{queries[row]} {copy}" for copy, row in rows]
         picked = [row for _, row in rows]
@@ -340,7 +340,7 @@ def test_the_documented_measures_are_those_there_are() -> None:
 
 
 def first_relevant(ranking: Ranking) -> np.ndarray:
-    """Return the place of each query's first relevant title, from 1; one more than there are titles without any."""
+    """Return the place of each query's first relevant title, from 1; without any, the number of titles + 1."""
     places = np.bincount(ranking.query, minlength=ranking.queries) + 1.0
     np.minimum.at(places, ranking.query[ranking.relevant], ranking.place[ranking.relevant] + 1.0)
     return places

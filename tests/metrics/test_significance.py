@@ -56,7 +56,7 @@ def test_auc_swaps_the_queries_ranks(cells: int, monkeypatch: pytest.MonkeyPatch
     generator = np.random.default_rng(4)
     numbers = np.sort(generator.integers(0, 5, 30))
     labels = generator.integers(0, 2, 30).astype(float)
-    # One scale has nothing to do with the other's; both have ties.
+    # The two scales are unrelated; both have ties.
     scores = np.round(labels + generator.normal(size=30), 1), 100 * np.round(generator.normal(size=30), 1) - 900
     from scipy.stats import rankdata
 

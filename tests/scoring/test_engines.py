@@ -1,4 +1,4 @@
-"""Engines: one ranker, one score, whichever computes it, alone and in any batch, from any number of threads."""
+"""Engines: the same scores of a ranker in every engine, alone and in any batch, from any number of threads."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ parity, unit = pytest.mark.parity, pytest.mark.unit
 ASKED = [*PAIRS, ("深度", "")]  # with an empty title
 QUERIES, TITLES = [list(column) for column in zip(*ASKED)]
 IS_MODERN = not paddle.__version__.startswith("2.")
-# An ONNX file can be written with Paddle 3 alone; it is read on either stack.
+# Only Paddle 3 can write an ONNX file; either stack reads it.
 RUNNABLE = [name for name in exported_engines() if name == "inference" or IS_MODERN]
 ZEN = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f avx512_bf16"
 OLD = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 fma"
@@ -48,7 +48,7 @@ OLD = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 fma"
 
 @pytest.fixture(scope="module")
 def folders(exports: Exports) -> tuple[Path, Path]:
-    """A trained ranker, with match levels and lexical features and calibrated, and its export."""
+    """Return a trained, calibrated ranker with match levels and lexical features, and its export."""
     exported = exports["everything"].exported.folder
     return exported.parent / "ranker", exported
 
@@ -98,7 +98,7 @@ def test_any_ids_of_any_length_score_alike(
     columns = np.arange(length)
     ids[columns >= lengths[:, None]] = 0
     types = ((columns >= lengths[:, None] // 2) & (columns < lengths[:, None])).astype(np.int64)
-    ids[:, 0] = 1  # what every pair begins with
+    ids[:, 0] = 1  # the first id of every pair
     reference = logits_of(trained.scorer.engine, ids, types)
     for ranker in rankers.values():
         np.testing.assert_allclose(logits_of(ranker.scorer.engine, ids, types), reference, atol=2e-5)
@@ -148,7 +148,7 @@ def test_an_engine_binds_no_thread_to_a_processor(
         while not scored.done():
             with contextlib.suppress(OSError):  # the thread has ended meanwhile
                 seen.update(frozenset(os.sched_getaffinity(int(task))) for task in os.listdir("/proc/self/task"))
-    assert seen == {frozenset(allowed)}  # else two workers would share one processor
+    assert seen == {frozenset(allowed)}  # otherwise two workers would share one processor
 
 
 @parity
@@ -293,7 +293,7 @@ def test_each_engine_finds_a_device_of_its_own(
         ("inference", "cpu", "int8", ZEN, r"supported here: fp32, bf16 \(int8 needs --engine onnx or openvino\)"),
         ("inference", "xpu:1", "fp16", ZEN, r"on xpu; supported here: fp32 \(fp16 needs --device gpu\)"),
         ("onnx", "xpu", "fp32", ZEN, "--device xpu: the engine onnx runs on cpu, gpu; type --device cpu"),
-        # Of an engine that says nothing of devices and precisions.
+        # For an engine that does not state devices and precisions.
         ("plain", "cpu", "bf16", ZEN, "the engine plain does not compute in it on cpu; supported here: fp32 "),
         ("plain", "gpu:0", "fp32", ZEN, "--device gpu:0: the engine plain runs on cpu; type --device cpu"),
     ],
@@ -305,7 +305,7 @@ def test_a_device_and_a_precision_that_are_not_there_are_refused(
     with pytest.raises(UsageError, match=message):
         require_offered(engine, device, precision, cpuinfo=cpuinfo)
     require_offered("openvino", "cpu", "bf16", cpuinfo=ZEN)
-    require_offered("inference", "gpu", "bf16", cpuinfo=OLD)  # a GPU has its own
+    require_offered("inference", "gpu", "bf16", cpuinfo=OLD)  # a GPU has its own precisions
 
 
 @unit

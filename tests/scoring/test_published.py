@@ -1,4 +1,4 @@
-"""Checkpoints made as the published scripts make them, by PaddleNLP itself, score and train the same."""
+"""Checkpoints made by PaddleNLP as in the published scripts score and train the same."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PublishedPairwise(paddle.nn.Layer):
 
 
 def published_folder(folder: Path, model: Any) -> tuple[Any, list[list[paddle.Tensor]]]:
-    """Save a model as the published scripts do, parameters and tokenizer; return the latter, and PAIRS as inputs."""
+    """Save a model as the published scripts do; return the tokenizer, and PAIRS as inputs."""
     from paddlenlp.transformers import ErnieTokenizer
 
     write_tokenizer(folder / "source", 40_000)
@@ -53,14 +53,14 @@ def published_folder(folder: Path, model: Any) -> tuple[Any, list[list[paddle.Te
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """The checkpoint's folder, and the probabilities of PAIRS as the published script computes them, pair by pair."""
+    """Return the checkpoint's folder, and the published script's probabilities of PAIRS, pair by pair."""
     from paddlenlp.transformers import ErnieConfig, ErnieModel
     from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_INIT_CONFIGURATION
 
     folder = tmp_path_factory.mktemp("model_10000")
     paddle.seed(0)
     model = PublishedPairwise(ErnieModel(ErnieConfig(**ERNIE_PRETRAINED_INIT_CONFIGURATION[NAME])))
-    model.similarity.weight.set_value(0.1 * paddle.randn([312, 1]))  # far enough apart to see a difference
+    model.similarity.weight.set_value(0.1 * paddle.randn([312, 1]))  # large enough to show a difference
     _, inputs = published_folder(folder, model)
     return folder, np.array([float(model.predict(*pair)) for pair in inputs])
 
@@ -81,7 +81,7 @@ def test_it_scores_the_same_and_training_starts_from_there(published: tuple[Path
 
 
 CROSS_ENCODER = "rocketqa-nano-cross-encoder"
-LABELS = np.array([1.0, 0.0, 1.0, 0.0, 0.0, 1.0], dtype=np.float32)  # of PAIRS
+LABELS = np.array([1.0, 0.0, 1.0, 0.0, 0.0, 1.0], dtype=np.float32)  # the labels of PAIRS
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> TwoClasses:
     paddle.seed(0)
     values = {**ERNIE_PRETRAINED_INIT_CONFIGURATION[CROSS_ENCODER], "num_labels": 2}
     model = ErnieForSequenceClassification(ErnieConfig(**values))
-    model.classifier.weight.set_value(0.1 * paddle.randn([312, 2]))  # far enough apart to see a difference
+    model.classifier.weight.set_value(0.1 * paddle.randn([312, 2]))  # large enough to show a difference
     model.classifier.bias.set_value(paddle.to_tensor([0.4, -0.3]))
     tokenizer, inputs = published_folder(folder, model)
     model.save_pretrained(str(folder / "paddlenlp"))
@@ -124,7 +124,7 @@ def test_two_classes_fold_into_one_logit_by_name_and_by_folder(two_classes: TwoC
 def test_the_folded_head_trains_the_encoder_as_two_classes_do(two_classes: TwoClasses) -> None:
     parts = start_ranker(two_classes.folder, Fresh("cross_encoder"), LoadOptions(model_name=CROSS_ENCODER))
     assert parts.new_parts == ["match_embeddings"]
-    parts.network.eval()  # no dropout
+    parts.network.eval()  # disables dropout
     pairs = EncodedExamples(parts.row_encoder.encode(QUERIES, TITLES), LABELS, None)
     loss, figures = LabeledExamples(pairs).loss(parts.network, np.arange(len(PAIRS)))
     loss.backward()
@@ -143,12 +143,12 @@ def test_the_folded_head_trains_the_encoder_as_two_classes_do(two_classes: TwoCl
     last_keys = f"encoder.encoder.layers.{parts.network.config.num_hidden_layers - 1}.self_attn.k_proj.bias"
     for name, parameter in ours.items():
         gradient = theirs[name.replace("encoder.", "ernie.", 1)].grad.numpy()
-        # The last layer takes no keys out of training: their bias moves no attention weight, so its gradient is zero.
+        # Without training, the last layer skips the keys' bias: it moves no attention weight, so its gradient is zero.
         own = np.zeros_like(gradient) if name == last_keys else parameter.grad.numpy()
         np.testing.assert_allclose(own, gradient, atol=1e-5, err_msg=name)
         largest = max(largest, float(np.abs(gradient).max()))
     assert largest > 1e-2
-    # Each of the two rows gets the folded head's gradient, one with the other sign.
+    # Each of the two rows gets the folded head's gradient, with opposite signs.
     head, both = parts.network.head.weight.grad.numpy(), model.classifier.weight.grad.numpy()
     np.testing.assert_allclose(head, both[:, 1:], atol=1e-5)
     np.testing.assert_allclose(head, -both[:, :1], atol=1e-5)

@@ -1,4 +1,4 @@
-"""A ranker from Python: any iterable of texts, in any batch; logits; and errors that name what is no text."""
+"""A ranker from Python: any iterable of texts, in any batch; logits; and errors that name wrong texts."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_logits_where_they_are_asked_for(ranker: Ranker) -> None:
 
 def test_the_device_is_the_commands(ranker: Ranker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert LoadOptions().device == DeviceOptions().device == AUTO_DEVICE
-    paddle_ranker.Ranker.load(write_ranker(tmp_path / "ranker"))  # where there is no GPU, too
+    paddle_ranker.Ranker.load(write_ranker(tmp_path / "ranker"))  # works without a GPU as well
     with pytest.raises(UsageError, match=r"Ranker.load has no devise \(did you mean device\?\)"):
         Ranker.load(tmp_path / "ranker", devise="cpu")
 
@@ -171,7 +171,7 @@ def test_alone_in_any_batch_and_in_any_order(ranker: Ranker, rows: list[int], ba
 
 
 def test_ranking_is_best_first_and_keeps_the_given_order_of_ties(ranker: Ranker) -> None:
-    titles = [*TITLES, TITLES[0]]  # one title twice: a tie
+    titles = [*TITLES, TITLES[0]]  # a repeated title makes a tie
     ranked = ranker.rank("深度学习", titles)
     scores = ranker.score(["深度学习"] * len(titles), titles)
     assert [r.probability for r in ranked] == sorted(scores.tolist(), reverse=True)

@@ -528,5 +528,5 @@ def test_the_native_client_without_a_server_is_an_error(serving_client: Path, tm
         taken.bind(("127.0.0.1", 0))
         model = ["--model_dir", serving_client, "--client", "native", "--retries", 1]
         found = run_script("deploy/cpp/rpc_client.py", "--port", taken.getsockname()[1], *model, cwd=tmp_path)
-    assert found.returncode == 1 and "no scores; what the native client says" in found.stderr, found.stderr
+    assert found.returncode == 1 and "no scores; the native client" in found.stderr, found.stderr
     assert "deploy/cpp/start_server.sh starts one" in found.stderr

@@ -12,16 +12,16 @@ from paddle_ranker.encoding.columns import Arrays
 if TYPE_CHECKING:
     from paddle_ranker.scoring.engines.inputs import InputLimits
 
-# Padded tokens of a batch per thread, so that a layer's activations stay in the processor's caches. Twice as many
-# tokens cost 3% of the speed, eight times as many a third (4 layers, 312 wide, with 1 MB of second-level cache).
+# Padded tokens of a batch per thread: a layer's activations stay in the processor's caches. Batches of twice as many
+# tokens are 3% slower, of eight times as many a third slower (4 layers, 312 wide, 1 MB of second-level cache).
 CPU_BATCH_TOKENS = 512
 
 
 class Engine(Protocol):
-    """An engine computes a model's outputs; several threads may call it at once.
+    """Runtime that computes a model's outputs; thread-safe.
 
-    Attributes: `name`, as in `--engine`; `precision` of the matrix products; `limits`, which inputs it takes. An engine
-    may also have `batch_tokens`, the number of padded tokens in a batch at which it is fastest.
+    Attributes: `name`, as in `--engine`; `precision` of the matrix products; `limits`, the inputs that it takes;
+    optional: `batch_tokens`, the number of padded tokens in a batch at which it is fastest.
     """
 
     name: str

@@ -14,7 +14,7 @@ from paddle_ranker.scoring.engines.inputs import InputLimits
 
 
 class DygraphEngine:
-    """Run the network itself, without dropout and gradients.
+    """Engine that runs the network itself, without dropout and gradients.
 
     Args:
         network: takes the signature's inputs in their order; returns one tensor or several. Its `configs` are the

@@ -17,7 +17,7 @@ _IDS, _TYPE_IDS = "input_ids", "token_type_ids"
 
 
 class InputLimits:
-    """The inputs that a model takes: the arrays' names, types and shapes, and which token ids and lengths.
+    """Limits of a model's inputs: the arrays' names, types and shapes, the token ids and the lengths.
 
     Args:
         configs: the configuration of the encoder, or of each member of a blend; empty for a model without texts.

@@ -17,7 +17,7 @@ _ERRORS_ONLY = 3
 
 
 class OnnxRuntimeEngine:
-    """Run a model's ONNX file.
+    """Engine that runs a model's ONNX file in ONNX Runtime.
 
     Args:
         folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file.
@@ -50,7 +50,7 @@ class OnnxRuntimeEngine:
         settings.intra_op_num_threads = thread_count(threads)
         settings.inter_op_num_threads = 1
         settings.log_severity_level = _ERRORS_ONLY
-        settings.enable_mem_pattern = False  # it plans memory for each shape that it has seen, and keeps the plan
+        settings.enable_mem_pattern = False  # it would plan memory for each new shape and keep the plan
         # Waiting threads would otherwise spin on the core that tokenizes the next batch's texts.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:

@@ -20,8 +20,8 @@ from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.precisions import require_offered
 from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
 
-_SECONDS = 1.0  # of timing, shared among the engines
-_SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each
+_SECONDS = 1.0  # seconds of timing, shared among the engines
+_SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each has
 
 
 def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
@@ -94,7 +94,7 @@ def time_engines(
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
     """Return each engine's best time for all batches, in seconds; rounds alternate engines until `seconds` pass."""
-    for engine in engines:  # the first time, memory is found and kernels are chosen
+    for engine in engines:  # In the first run memory is allocated, and kernels are chosen.
         for batch in batches:
             engine.run(batch)
     best = [float("inf")] * len(engines)
@@ -128,7 +128,7 @@ class LogitOfProbability:
             self.batch_tokens = engine.batch_tokens
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return `predict` and `logit`."""
+        """Return `predict`, and `logit` computed from it."""
         outputs = self._engine.run(arrays)
         return {**outputs, "logit": logit_of(outputs["predict"], self._calibration)}
 

@@ -23,7 +23,7 @@ HINTS = ("latency", "throughput")
 
 
 class OpenVinoEngine:
-    """Run a model's ONNX file.
+    """Engine that runs a model's ONNX file in OpenVINO.
 
     Args:
         folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file.
@@ -50,7 +50,7 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "PERFORMANCE_HINT": hint.upper(),
             "INFERENCE_NUM_THREADS": thread_count(threads),
-            # Else every process binds its threads to the first cores, and two workers share one.
+            # Otherwise every process binds its threads to the first cores, and two workers share a core.
             "ENABLE_CPU_PINNING": False,
         }
         try:
@@ -60,7 +60,7 @@ class OpenVinoEngine:
                 f"{path}: OpenVINO {openvino.__version__} cannot load it ({' '.join(str(error).split())[:200]}); type "
                 "--engine onnx, or export the ranker again with --onnx on the modern stack"
             ) from error
-        # An input also has the names of its casts and of operations that were optimized away.
+        # An input also has the names of its casts and of operations that OpenVINO optimized away.
         known = [_name(given.names, folder.signature.input_names) for given in self._model.inputs]
         check_names(path, known, len(self._model.outputs), folder.signature, len(folder.outputs))
         self._read = folder.read

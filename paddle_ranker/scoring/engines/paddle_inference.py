@@ -20,16 +20,16 @@ from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 if TYPE_CHECKING:
     from paddle.inference import Config, PrecisionType, Predictor
 
-_GPU_MEMORY_MB = 256  # that the process takes at first; it grows as needed
-# Operations that Paddle 2.6 can compute in bfloat16. By default it takes all operations that it offers, and then a
-# graph that compares ids needs kernels that do not exist.
+_GPU_MEMORY_MB = 256  # the process's initial share; it grows as needed
+# Operations that Paddle 2.6 can compute in bfloat16. By default it takes every operation that it offers; a graph that
+# compares ids would then need kernels that do not exist.
 _BF16_OPERATIONS = frozenset(
     {"fc", "matmul_v2", "fused_matmul", "gelu", "softmax", "elementwise_add", "layer_norm", "reshape2", "transpose2"}
 )
 
 
 class PaddleInferenceEngine:
-    """Run a static model.
+    """Engine that runs a static model in Paddle Inference.
 
     Args:
         folder: the static model's folder.
@@ -59,10 +59,10 @@ class PaddleInferenceEngine:
         predictor = self._load(folder)
         self._predictors: Pool[Predictor]
         if folder.program.suffix == ".json":
-            # Paddle 3's clones copy all parameters: the one that is there computes, and another is loaded if need be.
+            # Paddle 3's clones copy all parameters: this predictor computes, and another one is loaded only if needed.
             self._predictors = Pool(lambda: self._load(folder), predictor)
         else:
-            # Clones share its parameters. It computes nothing itself: a predictor cannot be cloned while it computes.
+            # Clones share the parameters. The original computes nothing: while it computes, it cannot be cloned.
             self._predictors = Pool(predictor.clone)
 
     def run(self, arrays: Arrays) -> Arrays:

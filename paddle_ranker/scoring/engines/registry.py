@@ -23,11 +23,11 @@ Open = Callable[["ExportedFolder", "LoadOptions"], "Engine"]
 
 @dataclass(frozen=True)
 class EngineKind:
-    """What is known of an engine before it is opened.
+    """Description of an engine, known before it is opened.
 
     open: opens the engine for an exported model, on a device and in a precision that `precisions` lists; raises
         `CheckpointError` if the folder lacks its file, `DependencyError` if its package is missing
-    runs: what it is, for help texts
+    runs: the runtime or the model that it runs, for help texts
     package: import name of the package that it needs; None: none
     needs_paddle: whether it imports Paddle
     precisions: a dict from each kind of device that it runs on to the precisions of matrix products that it offers
@@ -44,7 +44,7 @@ class EngineKind:
 
 
 ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
-DYGRAPH, AUTO = "dygraph", "auto"  # what runs a trained model; what chooses among the others
+DYGRAPH, AUTO = "dygraph", "auto"  # the engine of trained models; the engine that chooses among the others
 DEFAULT = "inference"
 
 
@@ -86,13 +86,13 @@ def has_cuda_device() -> bool:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and (not visible or visible.startswith("-1") or visible == "NoDevFiles"):
         return False
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # the latter under Windows
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # /dev/dxg is a GPU under Windows
 
 
 def _paddle_device() -> FoundDevice:
     try:
         return find_device()
-    except ImportError:  # the engine will say what is missing
+    except ImportError:  # opening the engine will report the missing package
         return FoundDevice("cpu", "there is no Paddle here")
 
 
@@ -126,7 +126,7 @@ ENGINES.add(
         "Paddle Inference",
         package="paddle",
         needs_paddle=True,
-        # An XPU computes in fp16 if the model is converted to it beforehand, which this engine does not do.
+        # An XPU computes in fp16 only if the model is converted beforehand, which this engine does not do.
         precisions={"cpu": ("fp32", "bf16"), "gpu": ("fp32", "bf16", "fp16"), "xpu": ("fp32",)},
         find_device=_paddle_device,
     ),

@@ -21,8 +21,8 @@ from paddle.base import core
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import note
 
-_PORT_SECONDS = 120.0  # twice as long as the system keeps the port of a connection that has ended
-BUCKET = 1 << 24  # most values of several parameters summed at once: 64 MB of float32 beside the gradients
+_PORT_SECONDS = 120.0  # twice as long as the system keeps the port of a closed connection
+BUCKET = 1 << 24  # maximum number of values summed at once: 64 MB of float32 beside the gradients
 
 
 class ProcessGroup:
@@ -40,7 +40,7 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process prints and saves."""
+        """Return True if this process prints and saves."""
         return self.rank == 0
 
     def wait(self) -> None:
@@ -71,7 +71,8 @@ class ProcessGroup:
         """Replace every gradient by its sum over the processes."""
         if self.size == 1:
             return
-        # Many at once: each all-reduce costs 1 to 2 ms whatever its size, and a small model has 70 parameters.
+        # Gradients are summed in buckets: each all-reduce costs 1 to 2 ms whatever its size, and a small model has 70
+        # parameters.
         for bucket in _buckets([p for p in network.parameters() if not p.stop_gradient]):
             gradients = [p.grad if p.grad is not None else paddle.zeros_like(p) for p in bucket]
             total = paddle.concat([gradient.reshape([-1]) for gradient in gradients])
@@ -94,10 +95,10 @@ class ProcessGroup:
 
 
 def _wait_for_port(place: str) -> None:
-    """Wait until nobody else uses the port of `place`, host:port, where Paddle lets the processes meet.
+    """Wait until no other program uses the port of `place` (host:port), where the processes meet.
 
-    The launcher found it free, but that was seconds ago, and it chooses among the ports that the system gives to any
-    program's connections. Raises `RankerError` if the port does not become free.
+    The launcher found it free, but that was seconds ago, and the system may give this port to any program's connection.
+    Raises `RankerError` if the port does not become free.
     """
     port, end = place.rpartition(":")[2], time.monotonic() + _PORT_SECONDS
     is_said = False
@@ -115,11 +116,11 @@ def _wait_for_port(place: str) -> None:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Paddle does
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # Paddle sets it as well
         try:
             tried.bind(("", port))
         except OSError as error:
-            return error.errno != errno.EADDRINUSE  # of all else Paddle says what is wrong
+            return error.errno != errno.EADDRINUSE  # Paddle reports any other error
     return True
 
 
@@ -143,7 +144,7 @@ def _all_reduce(tensor: Tensor) -> None:
 def _naming_the_cause() -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, ValueError, OSError) as error:  # what gloo, NCCL and the store raise where an end is gone
+    except (RuntimeError, ValueError, OSError) as error:  # gloo, NCCL and the store raise these if a process is gone
         raise RankerError(
             f"the connection to the other processes of this training broke ({str(error).splitlines()[-1].strip()}): "
             "one of them has ended or does not answer, and its own error is in its log (log/workerlog.<number>); "

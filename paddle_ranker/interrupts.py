@@ -20,7 +20,7 @@ from typing import Any, Optional
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SCRIPT = "paddle-ranker"
 _SAVING = b"\ninterrupted: this step is finished and saved for --resume; once more ends at once\n"
-STATUS = 130  # of a command that was interrupted
+STATUS = 130  # exit status of an interrupted command
 _AGAIN_SECONDS = 0.05
 _COMPILED = (ExtensionFileLoader.create_module.__code__, ExtensionFileLoader.exec_module.__code__)
 
@@ -48,8 +48,8 @@ class Interrupts:
     def __init__(self, prog: Optional[str] = None) -> None:
         self.received = self.reported = False
         self._prog = prog
-        self._import: Optional[FrameType] = None  # in which the signal came
-        self._is_again = False  # the next call is `_send_until_left`'s
+        self._import: Optional[FrameType] = None  # the import during which the signal came
+        self._is_again = False  # the next call comes from `_send_until_left`
 
     @contextmanager
     def taken(self) -> Iterator[Interrupts]:
@@ -59,7 +59,7 @@ class Interrupts:
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
-        """Raise the exception, or during an import report the signal and see to it that the exception is raised."""
+        """Raise the exception; during an import, report the signal and arrange for the exception."""
         where = "SIGTERM" if signum == signal.SIGTERM else ""
         importing, is_compiled = _import_around(frame)
         if self._is_again:
@@ -67,7 +67,7 @@ class Interrupts:
             if is_compiled or (self.received and importing is not self._import):
                 return
         elif self.reported:
-            if signum == signal.SIGINT:  # else a launcher may have sent it, which sends SIGTERM three times
+            if signum == signal.SIGINT:  # SIGTERM may come from a launcher, which sends it three times
                 os._exit(STATUS)
             return
         elif importing is not None:
@@ -80,19 +80,19 @@ class Interrupts:
         if self.reported and self._prog is None:
             sys.exit(STATUS)
         if signum == signal.SIGTERM and not self.reported:
-            signal.signal(signum, signal.SIG_IGN)  # a launcher's second one would stop a clean-up
+            signal.signal(signum, signal.SIG_IGN)  # a launcher's second SIGTERM would stop a clean-up
         raise KeyboardInterrupt(where)
 
     def _send_until_left(self, signum: int) -> None:
         main = threading.main_thread().ident or 0
         while _import_around(sys._current_frames().get(main))[0] is self._import or not self.received:
             self._is_again = True
-            # Not by a signal of the operating system: Paddle, once imported, has its own C++ handler for SIGTERM.
+            # A signal of the operating system would not do: Paddle, once imported, has its own C++ handler for SIGTERM.
             if sys.version_info >= (3, 10):
                 _thread.interrupt_main(signum)
             elif signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
                 _thread.interrupt_main()
-            else:  # Python 3.9 can send itself nothing but SIGINT, which jobs in the background ignore
+            else:  # Python 3.9 can only send itself SIGINT, which background jobs ignore
                 os.kill(os.getpid(), signum)
             time.sleep(_AGAIN_SECONDS)
 
@@ -103,7 +103,7 @@ def interrupt_line(prog: str, where: str = "") -> str:
 
 
 def report_early_interrupts() -> None:
-    """From now on report Ctrl-C in a line, and end with 130, for a process that imports what its command needs."""
+    """Report Ctrl-C in a line from now on, and exit with 130; for a process that imports a command's modules."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, Interrupts())
@@ -128,7 +128,7 @@ class StopRequest:
     def awaited(self) -> Iterator[StopRequest]:
         """Handle the signals until the block ends, in the main thread only."""
         with _handled_by(self) as self._before:
-            for number in self._before:  # else a signal breaks Paddle's C++ code that waits for another process
+            for number in self._before:  # A signal would otherwise abort Paddle's blocking collective.
                 signal.siginterrupt(number, False)
             # An earlier signal may have had no effect: Python drops exceptions raised while it deletes an object.
             self.asked = any(isinstance(old, Interrupts) and old.received for old in self._before.values())
@@ -146,7 +146,7 @@ class StopRequest:
             if not callable(before):
                 raise KeyboardInterrupt
             before(signum, frame)
-        # Else the launcher sent it: it sends SIGTERM three times, even if Ctrl-C has already reached this process.
+        # Otherwise the launcher sent it: it sends SIGTERM three times, even if Ctrl-C has already reached this process.
 
 
 def is_first_process() -> bool:
@@ -163,7 +163,7 @@ def resume_line(prog: str, arguments: Sequence[str]) -> str:
 
 
 def _resuming(words: Sequence[str]) -> list[str]:
-    """Return the words of a command with `--resume`, and without what was said of it before, as `--resume false`."""
+    """Return the words of a command with `--resume`, in place of any earlier form of it, such as `--resume false`."""
     kept, value_may_follow = [], False
     for word in words:
         is_value = value_may_follow and not word.startswith("-")

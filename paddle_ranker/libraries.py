@@ -1,6 +1,7 @@
-"""What other people's libraries find in this process: telemetry that is off, and a HOME where they can write.
+"""The environment of other people's libraries in this process: telemetry off, and a HOME that can be written.
 
-Children inherit both, but for what `switch_off_telemetry` says. Importing this module imports no library.
+Child processes inherit both, with the exception named in `switch_off_telemetry`. Importing this module imports no
+library.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import sys
 from contextlib import suppress
 from typing import Any, cast
 
-# ONNX Runtime from 1.29 on; Hugging Face's libraries, among others (https://consoledonottrack.com); these alone.
+# Switches of ONNX Runtime from 1.29 on, of several libraries (https://consoledonottrack.com), and of Hugging Face's.
 _TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-# Read in the user's HOME even where that is read-only: the variable, the folder, and what must be inside it already.
+# Caches that are read in the user's HOME even if it is read-only: variable, folder, required content of the folder.
 _CACHES = (("PADDLE_RANKER_CACHE", ".cache/paddle_ranker", ""), ("PPNLP_HOME", ".paddlenlp", "packages"))
 
 
 def switch_off_telemetry() -> None:
-    """Let no library report its use over the network, or keep an id for that; importing `paddle_ranker` calls this.
+    """Switch off the telemetry of libraries, and the ids kept for it; importing `paddle_ranker` calls this.
 
     Call it before the libraries are imported. A variable that is set already keeps its value. OpenVINO has no switch:
     it reports through the package `openvino_telemetry` and does without if that cannot be imported. This holds for
@@ -33,14 +34,14 @@ def ensure_home() -> None:
     """Set HOME to a temporary folder if there is none or it cannot be written; commands and `train` call this first.
 
     Containers with `--user` often have no HOME, or "/", or a read-only one. But some libraries make folders there and
-    know no other place: Paddle when it exports a model, PaddleNLP and VisualDL when they are imported. The folder is
-    one a user, so that the next command finds what this one has fetched.
+    know no other place: Paddle when it exports a model, PaddleNLP and VisualDL when they are imported. Each user has
+    one such folder, so that the next command finds the files fetched by this one.
     """
-    home = os.path.expanduser("~")  # "~" itself for a user without HOME and without an entry in /etc/passwd
+    home = os.path.expanduser("~")  # expands to "~" for a user without HOME and without an entry in /etc/passwd
     if _is_writable(home):
         os.environ["HOME"] = home
         return
-    with suppress(OSError):  # no temporary folder either: what needs a place to write will say so
+    with suppress(OSError):  # without a temporary folder either, the library reports the missing folder
         temporary = _temporary_home()
         for name, folder, inside in _CACHES:
             if os.path.isdir(os.path.join(home, folder, inside)):
@@ -55,8 +56,8 @@ def _is_writable(home: str) -> bool:
 
 
 def _temporary_home() -> str:
-    """Return this user's own folder in the system's temporary one; a new one if somebody else has taken its name."""
-    import tempfile  # not needed by most commands
+    """Return this user's folder in the system's temporary folder; a new one if another user has taken its name."""
+    import tempfile  # most commands do not need it
 
     folder = os.path.join(tempfile.gettempdir(), f"paddle-ranker-home-{os.geteuid()}")
     with suppress(FileExistsError):

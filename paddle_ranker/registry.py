@@ -33,7 +33,7 @@ class Registry(Generic[T]):
     """Items by name, in the order in which they were added.
 
     Args:
-        what: what messages call an item, such as "engine".
+        what: the word for an item in messages, such as "engine".
         option: the command-line option that names an item, such as "--engine"; "" if there is none.
         recipes: name of the module in which a recipe of this project adds its items; recipes without it add none.
     """
@@ -45,7 +45,7 @@ class Registry(Generic[T]):
     def add(self, name: str, item: T) -> T:
         """Add an item and return it; raises `ValueError` if the name is taken."""
         if name in self._items:
-            raise ValueError(f"{self.what} {name}: there is one of that name; choose another")
+            raise ValueError(f"{self.what} {name}: the name is taken; choose another")
         self._items[name] = item
         return item
 
@@ -139,6 +139,6 @@ def _entry_points() -> dict[str, Callable[[], object]]:
     from importlib import metadata
 
     points = metadata.entry_points()
-    # Python 3.9 has a dict here, later ones an object to select from.
+    # Python 3.9 returns a dict, later versions an object to select from.
     found = points.get(GROUP, []) if isinstance(points, dict) else points.select(group=GROUP)
     return {point.value: point.load for point in found}

@@ -29,7 +29,7 @@ MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bund
 MATH_CHOICE = "PADDLE_RANKER_MATH"
 DEVICES = ("cpu", "gpu", "xpu", "npu")
 
-# The processor flags that each MKL code path needs: without them the path ends in an illegal instruction.
+# Processor flags that each MKL code path needs; without them the path ends in an illegal instruction.
 _AVX2 = frozenset({"avx2", "fma"})
 _AVX512 = frozenset({"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}) | _AVX2
 _PATHS = {"avx512": ("7", _AVX512), "avx2": ("5", _AVX2)}  # best first
@@ -146,14 +146,14 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(paddle|paddlenlp|huggingface_hub|datasets)\b")
     if threads is not None:
         if threads < 0:
-            raise UsageError(f"{threads} threads: give 1 or more, or 0 for one a core")
-        # Not OMP_NUM_THREADS: Paddle sets that to 1 itself, and prints a warning for any other value.
+            raise UsageError(f"{threads} threads: give 1 or more, or 0 for one per core")
+        # OMP_NUM_THREADS is no alternative: Paddle sets it to 1 itself, and prints a warning for any other value.
         if threads:
             os.environ["MKL_NUM_THREADS"] = str(threads)
         else:
             processes = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
             os.environ.setdefault("MKL_NUM_THREADS", str(max(1, usable_cores() // processes)))
-    # Without strided tensors a transpose copies its data, which is several times as fast as Paddle's strided transpose.
+    # Without strided tensors, a transpose copies its data. That is several times as fast as Paddle's strided transpose.
     os.environ.setdefault("FLAGS_use_stride_kernel", "0")
     return path
 
@@ -180,7 +180,7 @@ def thread_count(threads: int) -> int:
     Raises `UsageError` for a negative number.
     """
     if threads < 0:
-        raise UsageError(f"{threads} threads: give 1 or more, or 0 for one a core")
+        raise UsageError(f"{threads} threads: give 1 or more, or 0 for one per core")
     decided = os.environ.get("MKL_NUM_THREADS", "")
     return threads or (int(decided) if decided.isdigit() and int(decided) else usable_cores())
 
@@ -304,7 +304,7 @@ def memory_given_back() -> Iterator[None]:
     """
     libc = ctypes.CDLL(None) if _is_glibc() else None
     keeps = _KEEPS_MEMORY.is_set()
-    # Without this the free end of an arena is kept: `malloc_trim` releases only the gaps between allocated blocks.
+    # Otherwise the free end of an arena would stay: `malloc_trim` releases only the gaps between allocated blocks.
     if libc is not None and keeps:
         libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
     try:

@@ -1,7 +1,7 @@
-"""A plugin that interrupts its own process at a moment that tests choose: while a certain module is being imported.
+"""A plugin that interrupts its own process at a moment chosen by tests: during the import of a certain module.
 
 Commands load it by `PADDLE_RANKER_PLUGINS=tests.interrupting`; `INTERRUPT_AT` names the module, `INTERRUPT_INSIDE` the
-compiled one in whose initialisation that is imported, if any.
+compiled module whose initialisation imports it, if any.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 
 class _Finder:
-    """Finds nothing; sends the signal when the module is looked for."""
+    """Finder that finds nothing, but sends the signal when the module is looked for."""
 
     def __init__(self, at: str, inside: str) -> None:
         self.at, self.inside = at, inside
         self.is_armed = not inside
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        """Return nothing: the next finder finds the module."""
+        """Return None, so that the next finder finds the module."""
         if name == self.inside:
             self.is_armed = True
-            sys.modules.pop(self.at, None)  # it is imported once more then
+            sys.modules.pop(self.at, None)  # so that it is imported once more
         elif name == self.at and self.is_armed:
             self.is_armed = False
             os.kill(os.getpid(), getattr(signal, os.environ.get("INTERRUPT_BY", "SIGINT")))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at any moment of a command: one line, 130, and nothing half-made."""
+"""Ctrl-C and SIGTERM at any moment of a command: one line, status 130, and no incomplete files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def send(number: int) -> None:
 
 @pytest.fixture(autouse=True)
 def heeded() -> Iterator[None]:
-    """Let the process heed both signals, which a shell's background job ignores, and put back what was."""
+    """Make the process handle both signals, which a shell's background job ignores; restore the handlers."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -57,7 +57,7 @@ def write_interrupted_module(folder: Path, signals: list[int], waits: int) -> No
 @pytest.mark.unit
 @pytest.mark.parametrize(
     ("signals", "where"),
-    [([signal.SIGINT], ""), ([signal.SIGTERM] * 3, " (SIGTERM)")],  # three: of a launcher
+    [([signal.SIGINT], ""), ([signal.SIGTERM] * 3, " (SIGTERM)")],  # a launcher sends three
 )
 def test_an_import_is_left_though_it_catches_all(
     signals: list[int], where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -76,7 +76,7 @@ def test_an_import_is_left_though_it_catches_all(
 def test_sigterm_ends_an_import_where_sigint_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job in the background
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a background job
     write_interrupted_module(tmp_path, [signal.SIGTERM], waits=600)
     monkeypatch.syspath_prepend(str(tmp_path))
     with Interrupts("sample").taken(), pytest.raises(KeyboardInterrupt):
@@ -85,7 +85,7 @@ def test_sigterm_ends_an_import_where_sigint_is_ignored(
 
 
 class _Later:
-    """A thread that has not begun yet."""
+    """A thread that has not started yet."""
 
     def __init__(self, **_: object) -> None:
         pass
@@ -136,7 +136,7 @@ def test_an_interrupt_that_was_lost_still_stops_a_training(monkeypatch: pytest.M
 
     class Deleted:
         def __del__(self) -> None:
-            send(signal.SIGINT)  # Python drops what this raises
+            send(signal.SIGINT)  # Python drops the exception
 
     with Interrupts().taken():
         Deleted()
@@ -205,7 +205,7 @@ ENTAILMENT = (
 
 
 def interrupted(command: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command whose process heeds SIGINT, and interrupts itself."""
+    """Run a command in a process that handles SIGINT and interrupts itself."""
     return subprocess.run(
         [sys.executable, *command.split()],
         cwd=folder,
@@ -219,7 +219,7 @@ def interrupted(command: str, folder: Path, **variables: str) -> subprocess.Comp
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the trainings are started with."""
+    """Make the data of the trainings; return the folder."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
     (folder / "t.tsv").write_text("".join(f"q{n}\ta{n}\tb{n}\n" for n in range(20)), encoding="utf-8")
@@ -231,7 +231,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.server
 @pytest.mark.parametrize(
     ("command", "at", "inside"),
-    [  # a module that is imported at the moment, and the compiled one that imports it
+    [  # the module being imported, and the compiled module that imports it
         (PAIRWISE, "datetime", "paddle.base.libpaddle"),  # Paddle's compiled part is being initialised
         (ENTAILMENT, "multimodal_entailment.vision", ""),  # the folder has been made
     ],
@@ -240,7 +240,7 @@ def test_an_interrupt_in_the_first_seconds(command: str, at: str, inside: str, d
     line = f"{REPOSITORY / command} --device cpu --cpu_threads 1 --save_dir {tmp_path / 'run'}"
     plugin = {"PADDLE_RANKER_PLUGINS": "tests.interrupting", "INTERRUPT_AT": at, "INTERRUPT_INSIDE": inside}
     done = interrupted(line, data, **plugin)
-    # A bar of images may have begun.
+    # A progress bar of images may have begun.
     lines = [line for line in done.stderr.splitlines() if line and not line.startswith("images:")]
     assert done.returncode == 130 and "Error" not in done.stderr, done.stderr
     if any("saved for --resume" in line for line in lines):

@@ -1,4 +1,4 @@
-"""Other people's libraries: none reports anything to anybody, and all have a HOME where they can write."""
+"""Other people's libraries: none sends telemetry, and all have a HOME that can be written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from paddle_ranker.__main__ import main
 for line in json.loads(sys.argv[1]):
     assert main(line) == 0, line
 """
-# A user whom the system does not know, as after `docker run --user`, who may read all files and write few.
+# A user without an entry in /etc/passwd, as after `docker run --user`, who may read all files and write few.
 STRANGER = ["setpriv", "--reuid", "65432", "--regid", "65432", "--clear-groups"]
 STRANGER += ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
 ENSURED = """
@@ -42,7 +42,7 @@ print(json.dumps({**os.environ}))
 def test_importing_any_part_of_the_package_switches_telemetry_off(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DO_NOT_TRACK", "0")  # what a user has set stays
+    monkeypatch.setenv("DO_NOT_TRACK", "0")  # a user's setting stays
     code = (
         "import os, sys, paddle_ranker.errors; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['DO_NOT_TRACK'])"
     )
@@ -53,24 +53,24 @@ def test_importing_any_part_of_the_package_switches_telemetry_off(monkeypatch: p
 
 @pytest.mark.slow
 def test_commands_and_a_server_on_every_engine_ask_nobody_and_need_no_home(lookups: Lookups) -> None:
-    """`doctor`, which imports all that is installed, has a test of its own."""
+    """All commands but `doctor`, which imports all installed packages and has a separate test."""
     folder = lookups.home.parent
     ranker, exported, pairs = write_case(folder / "ranker"), folder / "exported", folder / "pairs.tsv"
     pairs.write_text("".join(f"{query}\t{title}\n" for query, title in PAIRS if query and title), encoding="utf-8")
-    engine = "auto" if WRITES_ONNX else "inference"  # auto opens all, to time them
+    engine = "auto" if WRITES_ONNX else "inference"  # auto opens all engines, to time them
     lines = [["export", "--model", ranker, "--output", exported, *(["--onnx"] if WRITES_ONNX else [])]]
     lines += [["predict", "--model", exported, "--input", pairs, "--engine", engine]]
     run_python(COMMANDS, json.dumps([[*map(str, line)] for line in lines]))
     with started_server(exported, folder / "run", "--engine", engine) as (server, [port]):
         query, title = PAIRS[0]
         assert post(port, "/v1/rerank", {"query": query, "documents": [title]})[0] == 200
-        server.process.send_signal(signal.SIGTERM)  # what is reported at the end, is by then
+        server.process.send_signal(signal.SIGTERM)  # telemetry that is sent at the end has been sent by then
         server.until(lambda: server.process.poll() is not None, running=False)
     lookups.require_none()
 
 
 def ensured(folder: Path, **home: str) -> dict[str, str]:
-    """Return the environment of a command that the stranger starts with this HOME, or with none."""
+    """Return the environment of a command that the stranger starts with this HOME, or without one."""
     variables = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), "PYTHONPATH": str(REPOSITORY), **home}
     line = [*STRANGER, sys.executable, "-c", ENSURED]
     done = subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True)
@@ -83,7 +83,7 @@ def ensured(folder: Path, **home: str) -> dict[str, str]:
 
 @pytest.fixture
 def everybodys() -> Iterator[Path]:
-    """A folder like /tmp: pytest's own are readable by their owner alone."""
+    """Return a folder like /tmp; pytest's folders are readable by their owner alone."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o1777)
         yield Path(name)
@@ -94,9 +94,9 @@ def everybodys() -> Iterator[Path]:
 def test_without_a_home_that_can_be_written_there_is_a_temporary_one(everybodys: Path) -> None:
     temporary = str(everybodys / "paddle-ranker-home-65432")
     own, read_only = everybodys / "own", everybodys / "read_only"
-    read_only.mkdir(0o755)  # of root
+    read_only.mkdir(0o755)  # owned by root
     homes: tuple[dict[str, str], ...] = ({}, {"HOME": "/"}, {"HOME": str(read_only)}, {"HOME": "/nonexistent"})
-    # One for all: the next command finds what this one has fetched.
+    # All share one folder, so that the next command finds the files fetched by this one.
     assert [ensured(everybodys, **home)["HOME"] for home in homes] == [temporary] * 4
     own.mkdir()
     own.chmod(0o777)

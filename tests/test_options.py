@@ -128,8 +128,9 @@ def test_an_option_that_is_given_twice_loses_no_value_of_several() -> None:
 
     assert parsed("--where", "a=1", "--if", "b=2", "--where=c=3").where == "a=1 and b=2 and c=3"
     assert parsed("--where", "a=1").where == "a=1" and parsed().where is None
-    assert parsed("--output", "x", "--output", "y").save_dir == "y"  # a script's own value, and the user's
-    assert parsed("--train", "a", "--sizes", "1", "2", "--sizes", "1", "2").sizes == ("1", "2")  # the same
+    assert parsed("--output", "x", "--output", "y").save_dir == "y"  # a script's value, and the user's
+    # The same values twice are no error.
+    assert parsed("--train", "a", "--sizes", "1", "2", "--sizes", "1", "2").sizes == ("1", "2")
     for twice in (["--train", "b"], ["--test", "a", "b", "--test=c"], ["--sizes", "1", "2", "--sizes", "3"]):
         with pytest.raises(UsageError, match=f"{twice[0]} .*: give the option once, with all its values"):
             parsed(*twice)
@@ -140,7 +141,7 @@ def test_a_misspelled_option_is_named_before_what_it_left_missing() -> None:
         parse_files("--tain", "a")
     with pytest.raises(UsageError, match=r"^unknown option --tain=a \(did you mean --train\?\)"):
         parse_files("--tain=a", "--output", "x")
-    with pytest.raises(SystemExit):  # help is help
+    with pytest.raises(SystemExit):  # --help works despite the error
         parse_files("--tain", "--help")
 
 
@@ -153,12 +154,12 @@ def test_files_side_by_side_and_by_patterns(tmp_path: Path, monkeypatch: pytest.
     assert paths_of(parse_files("--train", "b.tsv", "a.tsv").train_file) == ("b.tsv", "a.tsv")
     assert paths_of(parse_files("--train", "[ab].tsv", "c.*").train_file) == ("a.tsv", "b.tsv", "c.txt")  # sorted
     assert paths_of(parse_files("--train", "b.tsv:c.txt").train_file) == ("b.tsv", "c.txt")
-    assert parse_files("--train", "[1].tsv").train_file == "[1].tsv"  # a file of that very name
+    assert parse_files("--train", "[1].tsv").train_file == "[1].tsv"  # a file of that name
     assert parse_files("--train", "x", "--test", "**/*.tsv").eval_files[-1] == "deep/er/d.tsv"
     assert parse_files("--train", "c*").train_file == "c.txt" and type(parse_files("--train", "c*").train_file) is str
-    assert parse_files("--train", "no/such:file").train_file == "no/such:file"  # for its reader to name
+    assert parse_files("--train", "no/such:file").train_file == "no/such:file"  # its reader will name it
     with pytest.raises(UsageError, match=r"--train d\*: no file matches; check the path"):
-        parse_files("--train", "d*")  # folders are no files
+        parse_files("--train", "d*")  # folders are not files
     with pytest.raises(UsageError, match=r"--test \*.jsonl: no file matches"):
         OfFiles(train_file="a", eval_files=("a.tsv", "*.jsonl"))
 
@@ -183,7 +184,7 @@ class Placed(Options):
     [
         ("r d t --train_file a b", ("d",), ("a", "b")),
         ("r d e t", ("d", "e"), ("",)),
-        ("--train_file a r d t", ("d",), ("a",)),  # as it always was
+        ("--train_file a r d t", ("d",), ("a",)),  # unchanged behaviour
         ("r --train_file a d t", ("d",), ("a",)),
         ("--train_file=a r d e t", ("d", "e"), ("a",)),
     ],
@@ -222,7 +223,7 @@ def test_values_from_python_are_those_of_the_command_line() -> None:
     assert made == parse("--steps", "3", "--rate", "0.25", "--name", "x")
     assert type(made.steps) is int and type(made.rate) is float and type(made.train_file) is str
     assert options_from(Sample, train_file="f", name=None).name is None
-    assert options_from(OfFiles, train_file="f", eval_files=[]).eval_files == ()  # the default, given
+    assert options_from(OfFiles, train_file="f", eval_files=[]).eval_files == ()  # the default is accepted as well
 
 
 def test_the_help_begins_with_what_is_required_shows_defaults_and_ends_with_examples(
@@ -251,7 +252,7 @@ def test_a_required_option_is_asked_for() -> None:
     with pytest.raises(UsageError, match="--train_file is required"):
         Sample()
     with pytest.raises(UsageError, match="at least 1"):
-        Sample(train_file="f", steps=0)  # Python callers meet the same bounds
+        Sample(train_file="f", steps=0)  # Python callers get the same bounds
 
 
 @pytest.mark.parametrize(
@@ -349,7 +350,7 @@ sys.exit(run_command(run, Options, sys.argv[1:], "", prog="sample"))
 
 
 def test_a_second_signal_and_one_after_an_error_hide_nothing() -> None:
-    # A launcher ends the processes whose peer has failed with three SIGTERM in a row.
+    # A launcher ends the other processes with three SIGTERM in a row when one has failed.
     def call(*more: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-c", SIGNALLED, *more]
         return subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True)
@@ -376,7 +377,7 @@ def test_success_is_zero_and_a_status_is_passed_on() -> None:
 
 @dataclass(frozen=True)
 class _WithFiles(Options):
-    """One file, several, and none."""
+    """Options of one file, of several, and of none."""
 
     train: str = option(help="a file", files=True)
     tests: tuple[str, ...] = option((), help="files", files=True)

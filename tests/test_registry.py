@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def numbers(monkeypatch: pytest.MonkeyPatch) -> Registry[int]:
-    """A registry of two, in a process that has loaded no plugin."""
+    """Make a registry of two items, in a process that has loaded no plugin."""
     monkeypatch.setattr(registry, "_loaded", set())
     made: Registry[int] = Registry("number", "--number")
     made.add("three", 3)
@@ -27,7 +27,7 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> Registry[int]:
 def test_items_in_the_order_in_which_they_were_added(numbers: Registry[int]) -> None:
     assert list(numbers) == ["three", "one"] and list(numbers.values()) == [3, 1] and len(numbers) == 2
     assert numbers["one"] == 1 and "three" in numbers and "two" not in numbers
-    with pytest.raises(ValueError, match="number one: there is one of that name"):
+    with pytest.raises(ValueError, match="number one: the name is taken"):
         numbers.add("one", 2)
 
 
@@ -47,7 +47,7 @@ def test_an_unknown_name_may_come_from_a_plugin(
     monkeypatch.setattr("builtins.numbers", numbers, raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "plugin_of_numbers", raising=False)
-    assert "three" in numbers and "plugin_of_numbers" not in sys.modules  # not before it is needed
+    assert "three" in numbers and "plugin_of_numbers" not in sys.modules  # loaded only when needed
     assert numbers["two"] == 2
     assert "four" not in numbers  # and only once: a second import would add a second `two`
 

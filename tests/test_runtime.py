@@ -1,4 +1,4 @@
-"""What runtime decides from a processor's report, and that the decision gives right products."""
+"""The choice of the math path from a processor's report, and the products that it gives."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cpuinfo(vendor: str, flags: str) -> str:
         ("AuthenticAMD", AVX512, "auto", "7"),
         ("HygonGenuine", AVX2, "auto", "5"),
         ("AuthenticAMD", AVX2, "auto", "5"),
-        ("AuthenticAMD", AVX512.replace(" avx512vl", ""), "auto", "5"),  # one of five is not enough
+        ("AuthenticAMD", AVX512.replace(" avx512vl", ""), "auto", "5"),  # one of five flags is missing
         ("AuthenticAMD", AVX2.replace("fma ", ""), "auto", None),
         ("AuthenticAMD", "fpu sse2 avx", "auto", None),
         ("GenuineIntel", AVX512, "auto", None),
@@ -42,7 +42,7 @@ def cpuinfo(vendor: str, flags: str) -> str:
 )
 def test_path_follows_vendor_flags_and_choice(vendor: str, flags: str, choice: str, expected: str | None) -> None:
     assert decide_math_path(cpuinfo(vendor, flags), choice).value == expected
-    assert decide_math_path("").value is None  # no report leaves the choice to the library
+    assert decide_math_path("").value is None  # without a report the library chooses
 
 
 def test_fields_are_those_of_the_first_processor() -> None:

@@ -31,13 +31,13 @@ def run_command(
 ) -> int:
     """Parse the options, call `run` with them, and turn every error into one line and an exit status.
 
-    The exit status is 0 if done, 1 if failed, 2 for wrong usage and 130 if interrupted. `--debug` shows the traceback
-    as well.
+    The exit status is 0 for success, 1 for failure, 2 for wrong usage and 130 for an interruption. `--debug` also
+    shows the traceback.
 
     Args:
         options_class: the class, or a function that returns it, if plugins add options.
-        ends_with_reader: end, with 0, when the reader of standard output leaves (`| head`), for a command that prints
-            a line for each row. Other commands finish their work, and what they print from then on is lost.
+        ends_with_reader: exit with 0 when the reader of standard output leaves (`| head`), for a command that prints
+            a line per row. Other commands finish their work, and what they print from then on is lost.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _escape_what_cannot_be_printed()
@@ -53,12 +53,12 @@ def run_command(
             require_inputs(options)
             options.look_up()
             status = run(options) or 0
-            sys.stdout.flush()  # what goes wrong with the last of the output is an error like any other
+            sys.stdout.flush()  # an error in writing the last of the output is an error like any other
             return status
-        except BrokenPipeError:  # the reader (`head`) has enough
+        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
             _forget_unwritten(sys.stdout)
             return 0
-        except SystemExit:  # of --help
+        except SystemExit:  # raised by --help
             _forget_unwritten(sys.stdout)
             raise
         except KeyboardInterrupt as interrupt:
@@ -87,7 +87,7 @@ def main_of(
     prog: Optional[str] = None,
     ends_with_reader: bool = False,
 ) -> Callable[..., int]:
-    """Return a command's `main(argv=None)`, which does what `run_command` does, with the same arguments."""
+    """Return a command's `main(argv=None)`, which calls `run_command` with these arguments."""
 
     def main(argv: Optional[Sequence[str]] = None) -> int:
         return run_command(run, options_class, argv, description or "", prog=prog, ends_with_reader=ends_with_reader)
@@ -111,9 +111,9 @@ def _report_interrupt(interrupts: Interrupts, prog: str, arguments: Sequence[str
 
 @contextmanager
 def reader_may_leave(*, out: bool = True) -> Iterator[None]:
-    """Let standard error, and with `out` standard output too, be left by its reader in the block (see `_Output`)."""
+    """Ignore in the block that the reader of standard error, and with `out` that of standard output, leaves."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed from the beginning (`>&-`)
+        if getattr(sys, name) is None:  # closed before the start (`>&-`)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     output = redirect_stdout(cast(TextIO, _Output(sys.stdout))) if out else nullcontext()
     with redirect_stderr(cast(TextIO, _Output(sys.stderr))), output:
@@ -121,7 +121,7 @@ def reader_may_leave(*, out: bool = True) -> Iterator[None]:
 
 
 class _Output:
-    """A stream for work that goes on when the reader of its output has left (`| head`): what it writes then is lost."""
+    """A stream whose reader may leave (`| head`): later output is then lost, and the work continues."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -161,7 +161,7 @@ def _output_can_be_full() -> bool:
 
 
 def _escape_what_cannot_be_printed() -> None:
-    """Let `print` escape the characters that the encoding of standard output lacks, as Python does on standard error.
+    """Make `print` escape characters that the encoding of standard output lacks, as Python does on standard error.
 
     A terminal or a PYTHONIOENCODING that knows ASCII alone must not end a command at the first Chinese title.
     """
@@ -185,5 +185,5 @@ def note(text: str) -> None:
         try:
             print(shortened(text), file=sys.stderr, flush=True)
         except OSError:
-            # Python would try to write the rest again at its exit, and make the exit status 120.
+            # At its exit, Python would try to write the rest again, and make the exit status 120.
             sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

@@ -17,10 +17,10 @@ from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
 from paddle_ranker.options.files import find_files, join_files, paths_of, require_file
 
 REQUIRED: Any = object()
-TAB = "tab"  # what stands between the columns of a text file where nothing else is said
-AUTO_DEVICE = "auto"  # a GPU where there is one, else the CPU: `runtime.find_device`
-DEVICE_HELP = "auto: a GPU where there is one, else the CPU; or cpu, gpu, xpu, npu"
-# Written so that NaN fails them all.
+TAB = "tab"  # the default separator of a text file's columns
+AUTO_DEVICE = "auto"  # a GPU if there is one, else the CPU: `runtime.find_device`
+DEVICE_HELP = "device: cpu, gpu, xpu or npu; auto: a GPU if there is one, else the CPU"
+# NaN fails each of these comparisons.
 _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "minimum": (operator.ge, "at least"),
     "maximum": (operator.le, "at most"),
@@ -46,16 +46,16 @@ def option(
     function, are evaluated when they are needed, since a registry may grow. `more` are bounds, inclusive (`minimum`,
     `maximum`) or exclusive (`above`, `below`), and flags:
 
-    positional: given without its name, in the order of the fields: `convert SOURCE TARGET`; optional if it has a
+    positional: is given without its name, in the order of the fields: `convert SOURCE TARGET`; optional if it has a
         default
     leads: may be given without its name as the very first argument: `export RANKER --onnx`
     several: takes one or more values, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
-    joins: given twice, an option has both values, with this text between them, as in `--where A --where B`; another
-        option of one value has the last, and one that takes several values refuses to be given twice
+    joins: if the option is given twice, as in `--where A --where B`, this text joins both values; without it, the last
+        value counts, and an option of several values refuses to be given twice
     files: takes one or more names or patterns of files to read, see `files.py`. The field is one string for all of
         them, or a tuple
-    claims: for positional arguments, a function that returns whether a value after an option's files is such an
-        argument rather than another file
+    claims: for positional arguments, a function that returns whether a value after an option's files is this argument
+        instead of another file
     shared: many commands have it; the help shows it below a command's own options
     either: the command requires one of the options with this flag; the help shows them among the required ones, and the
         options class checks that one is given
@@ -95,26 +95,26 @@ class Options:
             _check(field, value)
 
     def look_up(self) -> None:
-        """Find models that the options name on a hub; commands call it before any work, and before they import Paddle.
+        """Find the models that the options name on a hub; called before any work, and before Paddle is imported.
 
-        Raises what `model.pretrained.find_model` raises. Options that name none have nothing to do.
+        Raises what `model.pretrained.find_model` raises. Options without models do nothing.
         """
 
 
 def fields_of(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
-    """Return the fields that are options; the program sets the others."""
+    """Return the fields that are options; the program sets all other fields."""
     return [field for field in dataclasses.fields(options_class) if "help" in field.metadata]
 
 
 def given_of(options: Options, names: Iterable[str]) -> list[dataclasses.Field[Any]]:
-    """Return those of the named fields that have another value than their default."""
+    """Return the named fields whose value is not the default."""
     fields = {field.name: field for field in fields_of(type(options))}
     return [fields[name] for name in names if getattr(options, name) != fields[name].default]
 
 
 def annotations_of(options_class: type[Options]) -> Mapping[str, Any]:
     """Return a mapping from the names of a class's fields to their types."""
-    return _types(cast(Any, options_class))  # mypy holds a dataclass's class for unhashable
+    return _types(cast(Any, options_class))  # mypy takes a dataclass's class for unhashable
 
 
 @cache
@@ -130,7 +130,7 @@ def names_of(field: dataclasses.Field[Any]) -> list[str]:
 
 
 def is_asked_for(field: dataclasses.Field[Any]) -> bool:
-    """Return whether a command requires an option, or this or another one."""
+    """Return whether a command requires an option, alone or as one of several."""
     return field.default is REQUIRED or bool(field.metadata["either"])
 
 
@@ -142,14 +142,14 @@ def shown_name(field: dataclasses.Field[Any]) -> str:
 def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     """Convert a value to its field's type, and patterns to file names; raises `UsageError` if that is impossible."""
     kind, name = value_type(annotation), shown_name(field)
-    if value is None and kind is not annotation:  # Optional[T]
+    if value is None and kind is not annotation:  # the type is Optional[T]
         return None
     is_tuple = typing.get_origin(kind) is tuple
     if field.metadata["files"]:
         given = value if isinstance(value, (list, tuple)) else (value,)
         if not given and field.default == ():
             return ()
-        if not given or not all(isinstance(one, (str, os.PathLike)) for one in given):
+        if not given or not all(isinstance(path, (str, os.PathLike)) for path in given):
             raise UsageError(f"{name} {quoted(value)}: expected the name of a file, or several")
         found = find_files(given, name)
         return tuple(found) if is_tuple else join_files(found)
@@ -207,7 +207,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
 
 def value_type(annotation: Any) -> Any:
     """Return T of `Optional[T]`, and any other type as it is."""
-    if typing.get_origin(annotation) is Union:  # Optional[T]
+    if typing.get_origin(annotation) is Union:  # the type is Optional[T]
         return next(arg for arg in typing.get_args(annotation) if arg is not type(None))
     return annotation
 
@@ -216,7 +216,7 @@ def value_type(annotation: Any) -> Any:
 class ThreadOptions(Options):
     """Options of every command that computes on a CPU."""
 
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0, shared=True)
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one per core", minimum=0, shared=True)
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class RowOptions(Options):
     )
     separator: str = option(
         TAB,
-        help="what parts the columns of text files: tab, or one character, such as a comma, which turns quoting on",
+        help="separator of the columns of text files: tab, or a character such as a comma, which turns quoting on",
         shared=True,
     )
 
@@ -250,5 +250,7 @@ class LabelOptions(RowOptions):
     """Options of every command that reads labels."""
 
     fractional_labels: bool = option(
-        False, help="take fractions for graded labels; they are refused otherwise: scores are no labels", shared=True
+        False,
+        help="accept fractions as graded labels; without it they are refused, since they are often scores",
+        shared=True,
     )

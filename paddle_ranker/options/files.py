@@ -1,4 +1,4 @@
-"""The files that one option names: one or several, by names or patterns.
+"""Files of one option: one or several, by names or patterns.
 
 Several files are one string, like the name of a single file: their names joined by `os.pathsep`. Messages and records
 show this string; code that reads files calls `paths_of`.
@@ -73,7 +73,7 @@ def _parts(path: str) -> list[str]:
     parts = path.split(os.pathsep)
     if len(parts) == 1 or os.path.exists(path) or not all(parts):
         return [path]
-    # A missing file may have the separator in its name; the error should then name it as it was typed.
+    # A missing file may have the separator in its name; the error should then show the name as it was typed.
     return parts if any(_is_pattern(part) or os.path.exists(part) for part in parts) else [path]
 
 

@@ -28,7 +28,7 @@ from paddle_ranker.options.declare import (
 OptionsT = TypeVar("OptionsT", bound=Options)
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 _EXAMPLE = re.compile(r"^\s*((?:paddle-ranker|python) .*)$", re.M)
-_WIDTH = 100  # of the text above and below the options
+_WIDTH = 100  # width of the text above and below the options
 
 
 def parse_options(
@@ -42,10 +42,11 @@ def parse_options(
     arguments = _end_files(options_class, _name_first(options_class, sys.argv[1:] if argv is None else argv))
     options = [field for field in fields_of(options_class) if not field.metadata["positional"]]
     known = ["--help", "-h", *(name for field in options for name in names_of(field))]
-    if not {"--help", "-h"} & set(arguments):  # else the parser would name what a misspelled option left missing
+    # Otherwise the parser would only report the required option that the misspelled one left missing.
+    if not {"--help", "-h"} & set(arguments):
         named = [text for text in takewhile(lambda text: text != "--", arguments) if text.startswith("--")]
         _refuse_unknown([text for text in named if text.partition("=")[0] not in known], known, prog)
-    # Intermixed, since plain parsing takes an optional positional argument after an option for absent.
+    # Plain parsing would take an optional positional argument after an option for absent, so parse intermixed.
     namespace, unknown = parser.parse_known_intermixed_args(arguments)
     _refuse_unknown(unknown, known, prog)
     values = vars(namespace)
@@ -61,7 +62,7 @@ def _refuse_unknown(unknown: Sequence[str], known: Sequence[str], prog: str) -> 
 
 
 def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:
-    """Return the options for a call from Python; each may be given by any of its names on the command line.
+    """Return the options for a call from Python; each may have any of its names on the command line.
 
     Raises `UsageError` as the command does: for an unknown name, a wrong value, or two values for one option.
     """
@@ -93,7 +94,7 @@ def _parse_bool(text: str) -> bool:
 
 
 class _OneValue(argparse.Action):
-    """Store an option's value; different values that are given under two names, or of several twice, are an error."""
+    """Action that stores an option's value; refuses two different values for one option."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, joins: Optional[str] = None, **declared: Any) -> None:
         super().__init__(option_strings, dest, **declared)
@@ -108,7 +109,7 @@ class _OneValue(argparse.Action):
         option_string: Optional[str] = None,
     ) -> None:
         for other, value in self._given.items():
-            first, second = (" ".join(one) if isinstance(one, list) else one for one in (value, values))
+            first, second = (" ".join(text) if isinstance(text, list) else text for text in (value, values))
             if self._joins is not None:
                 values, self._given = f"{first}{self._joins}{second}", {}
             elif value == values:

@@ -1,1 +1,1 @@
-"""The cross-encoder, trained on pairs of a query and a title with a label of relevance."""
+"""The cross-encoder, trained on labelled pairs of a query and a title."""

@@ -36,9 +36,9 @@ def encode_labels(
     """Encode all labelled pairs of `source`, a list or a file that is read in chunks.
 
     Pairs beyond `max_bytes` of memory go to unnamed temporary files in `folder` (None: the system's temporary folder).
-    Raises `DataError` for a bad row of a file; if a teacher's score that the `loss` needs is missing, or, with
-    `with_positions`, a position; and, if the loss needs labels, if all pairs are relevant or none is, unless some are
-    shares.
+    Raises `DataError` for a bad row of a file; for a missing teacher's score that the `loss` needs; with
+    `with_positions`, for a missing position. If the loss needs labels, raises it if all pairs are relevant or none is,
+    unless some labels are shares.
     """
     name = source.path if isinstance(source, RecordFile) else "the training pairs"
     by_teacher = loss.of_teacher if loss else ()
@@ -94,7 +94,7 @@ def left_out(name: str, data: EncodedExamples, loss: LossExpression) -> list[str
 
 
 def _are_shares(labels: NDArray[np.float32]) -> bool:
-    """Return whether there are labels between 0 and 1: shares of clicks, say, which need not reach 1."""
+    """Return whether some labels lie between 0 and 1, as shares of clicks do; shares need not reach 1."""
     return bool(((labels > 0) & (labels < RELEVANT)).any())
 
 
@@ -109,5 +109,5 @@ def _positions(name: str, part: Sequence[LabeledPair], first: int) -> Integers:
 
 
 def _query_number(query: str) -> int:
-    # Not hash(), which differs between processes; 64 bits distinguish ten million queries.
+    # hash() differs between processes. 64 bits distinguish ten million queries.
     return int.from_bytes(blake2b(query.encode("utf-8"), digest_size=8).digest(), "little", signed=True)

@@ -1,4 +1,4 @@
-"""Write a cross-encoder as a static model, `inference.*`, for engines and servers.
+"""Export a cross-encoder as a static model, `inference.*`, for engines and servers.
 
 paddle-ranker export --model checkpoint/best --output output --onnx
 """

@@ -10,15 +10,16 @@ from paddle_ranker.metrics.ranking import RELEVANT, Integers
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.examples import RankingExamples
 
-TOWER_RATE = 0.05  # maximum learning rate of a position tower: its numbers range over some 3, whatever the network's
-_POSITIONS = 100  # those further down share the last one's number
+# Maximum learning rate of a position tower, whose numbers range over some 3 whatever the network's rate is.
+TOWER_RATE = 0.05
+_POSITIONS = 100  # titles further down share the number of the last position
 
 
 class PositionTower(nn.Layer):
-    """A learned number for each position at which titles were shown, added to their logits in training alone.
+    """Layer with a learned number for each position of a shown title, added to the title's logit in training only.
 
-    It takes up what positions add to clicks, so that the ranker need not (Guo et al., "PAL: a position-bias aware
-    learning framework for CTR prediction", RecSys 2019; here added to logits, as Zhao et al., RecSys 2019, do).
+    It learns the effect of positions on clicks, so that the ranker need not learn it (Guo et al., "PAL: a position-bias
+    aware learning framework for CTR prediction", RecSys 2019; added to logits as in Zhao et al., RecSys 2019).
     """
 
     def __init__(self) -> None:

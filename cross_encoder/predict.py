@@ -15,8 +15,8 @@ from paddle_ranker.scoring.options import PrintingOptions
 
 @dataclass(frozen=True)
 class PredictCeOptions(PrintingOptions):
-    batch_size: int = option(128, help="pairs of full length that are scored at once", minimum=1)
-    topk: Optional[int] = redeclare(PrintingOptions, "topk", 10, help="titles that are printed of each query")
+    batch_size: int = option(128, help="pairs of maximum length per batch", minimum=1)
+    topk: Optional[int] = redeclare(PrintingOptions, "topk", 10, help="number of titles to print for each query")
 
 
 def predict(options: PredictCeOptions) -> None:

@@ -25,7 +25,7 @@ class TrainCeOptions(RankerTrainingOptions):
     _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {**RankerTrainingOptions._OF_OLDER_RUNS, "position_tower": False}
 
     train_set: str = option(
-        help="training pairs: query, title, label (1 and above is relevant)",
+        help="training pairs: query, title, label (relevant from 1 on)",
         name="train",
         aliases=("--train_file",),
         files=True,
@@ -39,12 +39,12 @@ class TrainCeOptions(RankerTrainingOptions):
     save_step: int = redeclare(RankerTrainingOptions, "save_step", 100, aliases=("--save_steps",))
     group_by_query: Optional[bool] = option(
         None,
-        help="put the titles of a query into one batch (default: true for losses that compare them, which need it, "
+        help="put all titles of a query into one batch (default: true for losses that compare titles and so need it, "
         "else false)",
     )
     position_tower: bool = option(
         False,
-        help="labels are clicks: learn what the column position adds to them, apart from the ranker, which is saved "
+        help="for labels that are clicks: learn the effect of the column position separately; the ranker is saved "
         "without it",
     )
 
@@ -55,7 +55,7 @@ class TrainCeOptions(RankerTrainingOptions):
 
     @property
     def groups(self) -> bool:
-        """Whether all titles of a query are put into one batch."""
+        """Return True if all titles of a query are put into one batch."""
         return self.expression.compares_titles if self.group_by_query is None else self.group_by_query
 
 

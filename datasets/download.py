@@ -20,11 +20,11 @@ from paddle_ranker.storage.download import BLOCK, fetch, forget, unpack
 
 @dataclass(frozen=True)
 class Published:
-    """A published archive: its address, the folders inside it and the names they get, and its checksum if known."""
+    """A published archive: its address, its folders and their new names, and its checksum if known."""
 
     url: str
     folders: dict[str, str]
-    sha256: Optional[str] = None  # None: nobody published it; the first download's is recorded and held to later
+    sha256: Optional[str] = None  # nobody published it; the first download's checksum is recorded and required later
 
 
 PUBLISHED = {
@@ -46,12 +46,10 @@ class DownloadOptions(Options):
     """Options of `datasets/download.py`."""
 
     dataset: str = option("all", help="which data set", choices=("all", *PUBLISHED))
-    output_dir: str = option(
-        str(Path(__file__).resolve().parent), help="folder that gets sort/, recall/, ...", name="output"
-    )
+    output_dir: str = option(str(Path(__file__).resolve().parent), help="folder for sort/, recall/, ...", name="output")
     base_url: Optional[str] = option(None, help="a mirror: the archives are fetched from BASE_URL/<data set>.zip")
     sha256: Optional[str] = option(None, help="checksum that the archive must have (with one --dataset)")
-    attempts: int = option(3, help="how often a transfer that stops is taken up again", minimum=1, maximum=100)
+    attempts: int = option(3, help="number of times to resume an interrupted transfer", minimum=1, maximum=100)
     force: bool = option(False, help="download again, replacing data that is there")
 
 
@@ -77,7 +75,7 @@ def _sha256(path: Path) -> str:
 
 
 def _locate(unpacked: Path, published: Published, url: str) -> dict[str, Path]:
-    """Return where the archive's folders lie, by the names they get."""
+    """Return the places of the archive's folders, by their new names."""
     roots = [unpacked, *sorted(path for path in unpacked.iterdir() if path.is_dir())]
     root = next((path for path in roots if all((path / name).is_dir() for name in published.folders)), None)
     if root is None:
@@ -106,7 +104,7 @@ def _is_there(folder: Path, files: dict[str, int]) -> bool:
 
 
 def _may_replace(folder: Path, place: str, files: dict[str, int]) -> bool:
-    """Tell whether a folder holds nothing but what this command or the demo data's wrote."""
+    """Return whether a folder holds only files written by this command or by the demo data's."""
     return _sizes(folder / place, place).items() <= files.items() or has_only_demo_files(folder, place)
 
 
@@ -147,14 +145,14 @@ def download(name: str, options: DownloadOptions) -> None:
         unpack(part, unpacked)
         places = _locate(unpacked, published, url)
         files = {file: size for place, new in places.items() for file, size in _sizes(new, place).items()}
-        # Before the folders are moved: a run killed in between is known for what it is by the next.
+        # Record first, so that after a kill in between the next run recognises the folders.
         record[name] = {"url": url, "sha256": found, "bytes": part.stat().st_size, "files": files}
         with new_file(folder / RECORD) as stream:
             json.dump(record, stream, indent=1, sort_keys=True)
         for place, new in places.items():
             _move(new, folder / place)
     except DataError:
-        forget(part)  # it arrived whole, so going on with it would fail again
+        forget(part)  # the archive is complete, so resuming would fail again
         raise
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
@@ -163,9 +161,9 @@ def download(name: str, options: DownloadOptions) -> None:
 
 
 def run(options: DownloadOptions) -> int:
-    """Download the data sets that were asked for."""
+    """Download the requested data sets."""
     if options.sha256 and options.dataset == "all":
-        raise UsageError("--sha256 is one archive's: give --dataset with it")
+        raise UsageError("--sha256 belongs to one archive: give --dataset with it")
     try:
         Path(options.output_dir).mkdir(parents=True, exist_ok=True)
         for name in PUBLISHED if options.dataset == "all" else (options.dataset,):

@@ -16,18 +16,18 @@ from paddle_ranker.options import Options, main_of, option
 class MakeDemoOptions(Options):
     """Options of `datasets/make_demo.py`."""
 
-    output_dir: str = option(
-        str(Path(__file__).resolve().parent), help="folder that gets sort/, recall/, ...", name="output"
-    )
+    output_dir: str = option(str(Path(__file__).resolve().parent), help="folder for sort/, recall/, ...", name="output")
     size: int = option(6000, help="training triples", minimum=100, maximum=100_000_000)
-    queries: int = option(300, help="queries each in dev and test, ten titles a query", minimum=20, maximum=100_000)
-    seed: int = option(7, help="seed of all that is drawn: the same gives the same bytes", minimum=0)
-    if_missing: bool = option(False, help="do nothing where the demo data, or data of your own, is there")
+    queries: int = option(
+        300, help="number of queries in each of dev and test, with ten titles per query", minimum=20, maximum=100_000
+    )
+    seed: int = option(7, help="random seed; the same seed gives the same bytes", minimum=0)
+    if_missing: bool = option(False, help="do nothing if the demo data, or other data, exist")
     force: bool = option(False, help="replace files that this command did not make")
 
 
 def make_demo(options: MakeDemoOptions) -> int:
-    """Write the demo data; files that are not the generator's are replaced only under `--force`."""
+    """Write the demo data; replace files of other origin only with `--force`."""
     folder = Path(options.output_dir)
     if options.if_missing and is_current(folder, tuple(HEADERS)):
         print(f"{folder}: the demo data is there")

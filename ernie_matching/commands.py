@@ -18,7 +18,7 @@ COMMANDS.add(
     "predict-fast",
     Command(
         f"{__package__}.predict_pairwise_fast",
-        "what predict does, by the fast tokenizer: the same one",
+        "predict with the fast tokenizer, which every command uses",
         group=SCORE,
         takes=(RANKER,),
     ),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class EvaluatePairwiseOptions(EvaluateOptions):
     margin: Optional[float] = option(
-        None, help="margin of the margin loss that is printed (default: what the ranker was trained with)", minimum=0
+        None, help="margin of the printed margin loss (default: the margin of the ranker's training)", minimum=0
     )
 
 
@@ -39,7 +39,7 @@ def evaluate(options: EvaluatePairwiseOptions) -> None:
 def _margin_loss(
     options: EvaluatePairwiseOptions, info: RankerInfo, pairs: MeasuredPairs, logits: Floats
 ) -> dict[str, float]:
-    """Return the margin loss by its name; nothing, with a note, where no plugin says what loss the ranker learned."""
+    """Return the margin loss by its name; empty, with a note, if the ranker's loss is unknown here."""
     from paddle_ranker.evaluation.evaluate import mean_margin_loss
     from paddle_ranker.training.losses.expression import margin_of
 

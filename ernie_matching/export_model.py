@@ -1,4 +1,4 @@
-"""Write a pairwise ranker as a static model, `inference.predict.*`, for engines and servers.
+"""Export a pairwise ranker as a static model, `inference.predict.*`, for engines and servers.
 
 paddle-ranker export --model checkpoint/best --output output --onnx
 """

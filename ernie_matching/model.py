@@ -13,6 +13,6 @@ class PairwiseExamples(RankingExamples):
 
     def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the triples at `indices`, and an empty dict of further measures."""
-        rows = np.concatenate([2 * indices, 2 * indices + 1])  # positives, then their negatives
+        rows = np.concatenate([2 * indices, 2 * indices + 1])  # all positives, then all negatives
         triples = np.tile(np.arange(len(indices)), 2)
         return self.loss_of(self.logits(network, rows), rows, queries=triples), {}

@@ -1,4 +1,4 @@
-"""Score pairs (query, title) with a pairwise ranker, one line a pair.
+"""Score pairs (query, title) with a pairwise ranker, one line per pair.
 
 paddle-ranker predict --model checkpoint/best --input pairs.tsv
 """

@@ -1,4 +1,4 @@
-"""Score pairs (query, title) with a pairwise ranker and the fast tokenizer, which every command has: equal scores.
+"""Score pairs (query, title) with a pairwise ranker and the fast tokenizer, which every command uses: equal scores.
 
 paddle-ranker predict-fast --model checkpoint/best --input pairs.tsv
 """
@@ -17,13 +17,13 @@ from paddle_ranker.scoring.options import PrintingOptions
 class PredictFastOptions(PrintingOptions):
     tokenizer: str = option(
         "installed",
-        help="accepted as before: each name stands for the built-in tokenizer, which gives the ids of all of them",
+        help="accepted as before: each name means the built-in tokenizer, which gives the same ids as all of them",
         choices=("installed", "fast_tokenizer", "tokenizers"),
     )
 
 
 def predict_fast(options: PredictFastOptions) -> None:
-    """Print the same as `predict_pairwise`."""
+    """Print the scores as `predict_pairwise` does."""
     predict(dataclasses.replace(options, tokenizer="fast_tokenizer"))
 
 

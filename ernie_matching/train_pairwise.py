@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainPairwiseOptions(RankerTrainingOptions):
-    LISTWISE = False  # a triple's two titles are a pair
+    LISTWISE = False  # a triple's two titles are no list
 
     train_file: str = option(help="training triples: query, title, neg_title", name="train", files=True)
     test_file: str = option(
         help="labelled pairs to evaluate on during training: query, title, label", name="test", files=True
     )
-    # On triples of another data set this one ranked better than margin_logit and ranknet: benchmarks/RESULTS.md.
+    # On triples of another data set, this loss ranked better than margin_logit and ranknet: benchmarks/RESULTS.md.
     loss: str = redeclare(RankerTrainingOptions, "loss", "margin_probability", help=lambda: loss_help(listwise=False))
 
 

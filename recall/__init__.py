@@ -1,1 +1,1 @@
-"""The recall stage: towers trained with negatives from the batch, and what finds candidates with them."""
+"""The recall stage: towers trained with negatives from the batch, and the search for candidates with them."""

@@ -23,7 +23,7 @@ COMMANDS.add(
 COMMANDS.add(
     "encode",
     Command(
-        f"{__package__}.inference", "make vectors of the texts of a file, of any size", group=SCORE, takes=(TOWER,)
+        f"{__package__}.inference", "encode the texts of a file of any size as vectors", group=SCORE, takes=(TOWER,)
     ),
 )
 OF_KIND.add("predict tower", f"{__package__}.predict")

@@ -28,10 +28,10 @@ _KEY_BITS = 31
 
 @dataclass(frozen=True)
 class Negatives:
-    """The titles that do not answer an example's query: example i has `titles[offsets[i]:offsets[i + 1]]`, or none.
+    """Titles that do not answer an example's query: example i has `titles[offsets[i]:offsets[i + 1]]`, possibly none.
 
     offsets: `[n + 1]` int64; titles: `[m]` int64
-    known: how many others were left out, which are known to answer the query as well as the example's own title
+    known: number of titles left out because they are known to answer the query as well as the example's title does
     """
 
     offsets: Integers
@@ -47,11 +47,11 @@ class Negatives:
 
     @property
     def most(self) -> int:
-        """The largest number of negatives of an example."""
+        """Return the largest number of negatives of an example."""
         return int(np.diff(self.offsets).max(initial=0))
 
     def draw(self, count: int, key: Sequence[int]) -> Integers:
-        """Return places in `titles`, `[n, count]`: different ones of each example, at random; -1 beyond what it has."""
+        """Return places in `titles`, `[n, count]`: distinct ones of each example, at random; -1 where it has fewer."""
         sizes = np.diff(self.offsets)
         owner = np.repeat(np.arange(len(sizes)), sizes)
         order = np.lexsort((np.random.default_rng(key).random(len(self.titles)), owner))
@@ -63,15 +63,15 @@ class Negatives:
 
 @dataclass(frozen=True)
 class TextPairs:
-    """n examples: a query, a title that answers it, and possibly titles that do not.
+    """Examples, n of them: a query, a title that answers it, and possibly titles that do not.
 
     queries, titles: the distinct texts
     query_of, title_of: index of each example's query and title, `[n]` int64
-    negatives: the titles that do not answer the examples' queries; None: the data have none
+    negatives: titles that do not answer the examples' queries; None: the data have none
     texts: the distinct queries and titles themselves
-    query_keys, title_keys: a number of each query and title, equal for texts that read the same (`text_key`)
-    answers: every (query, title) that is an answer, both by their keys, in one: `query << 31 | title`, sorted
-    grades: the highest labels of these, `[answers]` float64, or 1
+    query_keys, title_keys: a number for each query and title, equal for texts that read the same (`text_key`)
+    answers: every (query, title) that is an answer, its two keys in one number `query << 31 | title`, sorted
+    grades: the highest label of each answer, `[answers]` float64; 1 without labels
     teacher: a teacher's logits by (query, title), both indices
     """
 
@@ -91,14 +91,14 @@ class TextPairs:
         return len(self.query_of)
 
     def within(self, options: TrainingOptions) -> TextPairs:
-        """Return these pairs with the encoded texts beyond the memory of the options in files of its folder."""
+        """Return these pairs, with encoded texts beyond the options' memory limit in files of their folder."""
         folder, memory = Path(options.save_dir), options.data_memory_mb << 20
         titles = within(self.titles, folder, memory)
         queries = titles if self.queries is self.titles else within(self.queries, folder, memory)
         return replace(self, queries=queries, titles=titles)
 
     def grades_of(self, queries: Integers, titles: Integers) -> Floats:
-        """Return the titles' grades for the queries, 0 if it is no known answer; indices of shapes that broadcast."""
+        """Return the titles' grades for the queries, 0 if not known to answer; the indices' shapes broadcast."""
         codes = self.query_keys[queries] << _KEY_BITS | self.title_keys[titles]
         place = np.searchsorted(self.answers, codes).clip(max=len(self.answers) - 1)
         found: Floats = np.where(self.answers[place] == codes, self.grades[place], 0.0)
@@ -110,7 +110,7 @@ class TextPairs:
         return found
 
     def without_known_negatives(self) -> TextPairs:
-        """Return these pairs without the negatives that are known to answer as well as the example's own title."""
+        """Return these pairs without negatives that are known to answer as well as the example's title does."""
         if self.negatives is None:
             return self
         owner = np.repeat(np.arange(len(self)), np.diff(self.negatives.offsets))
@@ -120,7 +120,7 @@ class TextPairs:
         return replace(self, negatives=Negatives(offsets, self.negatives.titles[is_worse], int((~is_worse).sum())))
 
     def listed(self) -> tuple[Integers, Integers]:
-        """Return every (query, title) of an example, and of its query and its negatives, once: indices, `[m]` each."""
+        """Return the distinct pairs of a query with its titles and its negatives: indices of both, `[m]` each."""
         queries, titles = [self.query_of], [self.title_of]
         if self.negatives is not None:
             queries.append(np.repeat(self.query_of, np.diff(self.negatives.offsets)))
@@ -142,7 +142,7 @@ class TextPairs:
 
 
 class _Numbers(dict[str, int]):
-    """The numbers of texts, in the order in which they are first asked for."""
+    """A dict that numbers texts in the order in which they are first looked up."""
 
     def __missing__(self, text: str) -> int:
         self[text] = len(self)
@@ -155,11 +155,11 @@ def open_rows(path: str, rules: Optional[RowOptions] = None) -> RecordFile[Row]:
 
 
 class _Read(NamedTuple):
-    """What rows say, of texts by their numbers.
+    """Contents of rows, with texts as numbers.
 
     examples: (query, title)
-    others: the titles that triples say not to answer an example
-    judged: of labelled pairs, each query's titles and their grades
+    others: the negatives of each example, from triples
+    judged: the titles of each query with their grades, from labelled pairs
     teacher: a teacher's logits
     """
 
@@ -201,13 +201,13 @@ def encode_pairs(
 ) -> TextPairs:
     """Encode rows, all of one kind.
 
-    A pair is an example. Triples of the same query and title are one example with several negatives. Of labelled pairs,
+    A pair is an example. Triples of the same query and title are one example with several negatives. In labelled pairs,
     each title graded `RELEVANT` or above is an example, whose negatives are its query's titles of lower grades. A text
-    alone is its own answer. What a row calls a negative is none if another row says that it answers the query.
+    alone is its own answer. A negative is dropped if another row states that it answers the query.
 
     Args:
         name: names the rows in messages.
-        query_encoder: encodes the queries, if another encoder than the titles' does.
+        query_encoder: the queries' encoder, if it differs from the titles' encoder.
 
     Raises `DataError` if there is no example.
     """

@@ -1,6 +1,6 @@
-"""Measure what `recall.py` found: the published lines `recall@1=...`, then all measures with intervals.
+"""Measure the results of `recall.py`: the published lines `recall@1=...`, then all measures with intervals.
 
-What measures an index, and baselines beside it:
+To measure an index, with baselines:
 
 paddle-ranker evaluate-recall --index index --test dev.csv
 """
@@ -23,22 +23,23 @@ class EvaluateRecallOptions(RowOptions):
         aliases=("--similar_text_pair_file",),
     )  # fmt: skip
     recall_result_file: str = option(
-        help="what was found: query, text, cosine, best first, as recall.py writes it", name="input", files=True
+        help="results: query, text, cosine, best first, as recall.py writes them", name="input", files=True
     )
-    recall_num: int = option(50, help="results of each query that count", minimum=1)
+    recall_num: int = option(50, help="number of results per query that count", minimum=1)
     corpus_file: Optional[str] = option(
-        None, help="the texts that were searched: measures BM25 on words and on bigrams beside", name="corpus",
+        None, help="texts that were searched, to measure BM25 on words and on bigrams as baselines", name="corpus",
         files=True,
     )  # fmt: skip
-    resamples: int = option(2000, help="draws of queries for the intervals", minimum=100)
+    resamples: int = option(2000, help="number of draws of queries for the intervals", minimum=100)
     seed: int = option(1000, help="seed of the draws", minimum=0)
-    format: str = option("text", help="form of what is printed", choices=("text", "json"))
+    format: str = option("text", help="format of the output", choices=("text", "json"))
 
 
 def run(options: EvaluateRecallOptions) -> None:
     """Print recall as the published script does, in percent, then the measures with 95% intervals over queries.
 
-    A query with several answers counts the share of them that is found; the published script counts its last one.
+    For a query with several answers, the share of found answers counts; the published script counts only the last
+    answer.
     """
     from paddle_ranker.data.trec import in_order
     from paddle_ranker.evaluation.recall import is_answer, notes_on, open_pairs

@@ -1,4 +1,4 @@
-"""Write a tower as a static model, `inference.get_pooled_embedding.*`, for engines and servers.
+"""Export a tower as a static model, `inference.get_pooled_embedding.*`, for engines and servers.
 
 paddle-ranker export --model checkpoint/tower/best --output output --onnx
 """
@@ -18,18 +18,16 @@ from paddle_ranker.options import main_of, option
 
 @dataclass(frozen=True)
 class ExportTowerOptions(ExportOptions):
-    pooling: Optional[str] = option(
-        None, help="how a vector comes from the states, if the folder does not say", choices=POOLINGS
-    )
-    normalize: Optional[bool] = option(None, help="whether vectors get length 1 (default: as the folder says)")
+    pooling: Optional[str] = option(None, help="pooling, if the folder does not state it", choices=POOLINGS)
+    normalize: Optional[bool] = option(None, help="scale vectors to length 1 (default: as the folder states)")
 
 
 def export_model(options: ExportTowerOptions) -> None:
-    """Write the static model and the tokenizer; where queries have their own tower, it goes into the folder `query`."""
+    """Write the static model and the tokenizer; a separate tower of queries goes into the folder `query`."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.model.tower_network import load_tower, query_tower_of
 
-    runtime.select_device("cpu")  # a static model is of no device; each engine chooses its own
+    runtime.select_device("cpu")  # a static model is not bound to a device; each engine chooses one
     how = LoadOptions(
         model_name=options.model_name_or_path,
         max_seq_length=options.max_seq_length,

@@ -1,4 +1,4 @@
-"""Make vectors of a corpus, a text a line, tabs included, for Milvus: `corpus_embedding.npy`.
+"""Encode a corpus, one text per line with any tabs, as vectors for Milvus: `corpus_embedding.npy`.
 
 The installed command, which reads columns and JSON as well:
 

@@ -1,4 +1,4 @@
-"""What judges a tower in 8-bit integers: Recall@10 of an exact search by its vectors."""
+"""Gate of a tower in 8-bit integers: Recall@10 of an exact search by its vectors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TowerGate:
 
 
 def _right_pairs(options: QuantizeOptions) -> Iterator[tuple[str, str]]:
-    """Yield the pairs of `--test` that belong together: those of a label of 1 or more, where there are labels."""
+    """Yield the pairs of `--test` that belong together; with labels, those labelled 1 or more."""
     labelled = RecordFile(options.eval_file, LabeledPair, options)
     try:
         next(iter(labelled), None)

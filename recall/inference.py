@@ -1,4 +1,4 @@
-"""Make vectors of the texts of a file: a `.npy` file of any size, in the order of the rows.
+"""Encode the texts of a file as vectors: a `.npy` file of any size, in the order of the rows.
 
 paddle-ranker encode --model tower --input texts.tsv --output vectors.npy
 paddle-ranker encode --model tower --input texts.tsv --output vectors.npy --dtype int8 --processes 2 --resume
@@ -25,17 +25,20 @@ from paddle_ranker.scoring.options import TowerOptions
 @dataclass(frozen=True)
 class EncodeOptions(TowerOptions):
     params_path: str = option(
-        help="the tower: a folder of a tower, exported or not, of any encoder, or a name", name="model", leads=True
+        help="tower: a folder of a tower (exported or not) or of any encoder, or a name", name="model", leads=True
     )
     input_file: str = option(
-        help="the texts: one a line, or columns or JSON with id, text (else title)", name="input", files=True,
+        help="texts: one per line, or columns or JSON with id, text (else title)", name="input", files=True,
         aliases=("--corpus", "--corpus_file"),
     )  # fmt: skip
-    output_file: str = option(help="the .npy file to write; scales of int8 go to NAME.scales.npy", name="output")
-    dtype: str = option("float32", help="what numbers are stored as", choices=("float32", "float16", "int8"))
-    queries: bool = option(False, help="the texts are queries: their prompt, and their tower if they have their own")
-    processes: int = option(1, help="so many processes share the work, and the threads", minimum=1)
-    resume: bool = option(False, help="go on with what an interrupted run has written")
+    output_file: str = option(help=".npy file to write; the scales of int8 go to NAME.scales.npy", name="output")
+    dtype: str = option("float32", help="type of the stored numbers", choices=("float32", "float16", "int8"))
+    queries: bool = option(
+        False,
+        help="encode the texts as queries: with the prompt of queries, and with their tower if it is a separate one",
+    )
+    processes: int = option(1, help="number of processes that share the work and the threads", minimum=1)
+    resume: bool = option(False, help="resume an interrupted run")
 
     def look_up(self) -> None:
         """Find the tower."""
@@ -43,7 +46,7 @@ class EncodeOptions(TowerOptions):
 
 
 def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = DocumentRow) -> Path:
-    """Write the vectors of the file's rows, which are of that kind, and return the file's path."""
+    """Encode the file's rows, of the given kind, and write the vectors; return the file's path."""
     if options.processes == 1:
         runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.model.pretrained import resolve_model
@@ -85,7 +88,7 @@ def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = Docume
 
 
 def run(options: EncodeOptions) -> None:
-    """Write the file, and print what it holds."""
+    """Write the file, and print its shape and type."""
     from paddle_ranker.retrieval.vector_files import open_vectors
 
     path = encode(options)

@@ -1,4 +1,4 @@
-"""Towers, the kind of model that this recipe trains; importing the module registers it, and imports nothing large."""
+"""Towers, the kind of model that this recipe trains. Importing this module registers it, without importing Paddle."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
         return super().is_in(folder) or is_sentences(folder)
 
     def read_info(self, folder: Path) -> Optional[TowerInfo]:
-        """Read `tower.json`, or what sentence-transformers writes in its place."""
+        """Read `tower.json`, or the files that sentence-transformers writes in its place."""
         return stated_info(folder)
 
     def signature(self, info: TowerInfo) -> Signature:
-        """Return tokens as inputs, and one vector."""
+        """Return the signature: tokens as inputs, and one vector."""
         return signature_of(info)
 
     def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> TextEncoder:
-        """Return the encoder of texts, with the `max_seq_length` of the options or else of the tower."""
+        """Return the encoder of texts; its `max_seq_length` is that of the options, or else of the tower."""
         length = options.max_seq_length or info.max_seq_length
         tokens = make_pair_encoder(folder, _config(folder), length, options.tokenizer)
         return TextEncoder(tokens, info.query_prompt, info.text_prompt)
 
     def configs(self, folder: Path, info: TowerInfo) -> tuple[EncoderConfig, ...]:
-        """Return the encoder's shape in a tuple."""
+        """Return the encoder's configuration in a tuple."""
         return (_config(folder),)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[TowerInfo, TextEncoder]:
@@ -60,7 +60,7 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
         return sample_batches(encoder.tokens)
 
     def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, TextEncoder]) -> None:
-        """Write the encoder's shape and the tokenizer."""
+        """Write the encoder's configuration and the tokenizer."""
         from paddle_ranker.model.tower_network import TowerModel
 
         assert isinstance(model, TowerModel)

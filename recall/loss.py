@@ -10,15 +10,15 @@ from paddle_ranker.training.losses.expression import LossExpression, factor_of, 
 from paddle_ranker.training.losses.registry import LOSSES
 
 IN_BATCH = "in_batch"
-MOST_SCALE = 100.0  # of a learned scale (Radford et al., 2021, "CLIP")
+MOST_SCALE = 100.0  # maximum of a learned scale (Radford et al., 2021, "CLIP")
 
 
 @dataclass(frozen=True)
 class TowerLoss:
     """A sum of losses.
 
-    in_batch: the factor of the cross-entropy of each query's own title among all titles of the batch; 0: it is not used
-    of_lists: losses of the logits of a query's own title and negatives, as a ranker has them; None: there are none
+    in_batch: factor of the cross-entropy of each query's title among all titles of the batch; 0: it is not used
+    of_lists: a ranker's losses of the logits of a query's title and its negatives; None: there are none
     """
 
     in_batch: float
@@ -26,11 +26,11 @@ class TowerLoss:
 
     @property
     def of_teacher(self) -> tuple[str, ...]:
-        """The names of the losses that need a teacher's scores."""
+        """Return the names of the losses that need a teacher's scores."""
         return self.of_lists.of_teacher if self.of_lists else ()
 
     def require_negatives(self, most: int) -> None:
-        """Raise `DataError` if a loss compares a query's own title with its negatives, and no query has one.
+        """Raise `DataError` if a loss compares a query's title with its negatives, but no query has negatives.
 
         most: the largest number of negatives of an example
         """
@@ -38,7 +38,7 @@ class TowerLoss:
         names = [name for found in comparisons.values() for name in found]
         if names:
             raise DataError(
-                f"--loss {' and '.join(names)}: compares the own title of a query with its negatives, and the training "
+                f"--loss {' and '.join(names)}: compares the title of a query with its negatives, and the training "
                 "data have none; let paddle-ranker mine find some, or leave that loss out"
             )
 
@@ -67,6 +67,6 @@ def tower_loss_help() -> str:
     """Return the help text of `--loss`."""
     teachers = ", ".join(name for name, loss in LOSSES.items() if loss.teacher)
     return (
-        f"what is minimised: {IN_BATCH}, and losses over the titles that the file has of a query: {', '.join(LOSSES)} "
-        f"({teachers} learn a teacher's scores); sums and factors: {IN_BATCH}+0.5*margin_mse"
+        f"loss to minimise: {IN_BATCH}, or losses over the titles of a query in the file: {', '.join(LOSSES)} "
+        f"({teachers} learn a teacher's scores); sums with factors are possible, as in {IN_BATCH}+0.5*margin_mse"
     )

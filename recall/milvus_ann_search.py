@@ -1,6 +1,6 @@
-"""Put vectors of texts into Milvus, and search it with the vector of one of them.
+"""Insert vectors of texts into Milvus, and search it with the vector of one of the texts.
 
-The commands of indexes make the vectors, too, and search with any text:
+The index commands also encode the texts, and search with any text:
 
 paddle-ranker index build --corpus milvus_data.csv --output index --tower checkpoint/tower/best --method milvus
 paddle-ranker search --index index "query"
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MilvusOptions(Options):
-    """Options of the command."""
+    """Options of this command."""
 
-    data_path: str = option(help="the texts, one a line", files=True, name="corpus")
-    embedding_path: str = option(help="their vectors, in the same order: a .npy file", name="vectors")
-    batch_size: int = option(100_000, help="rows that are put at a time", minimum=1)
-    index: int = option(0, help="number of the row, from 0, that is searched with", minimum=0)
-    insert: bool = option(False, help="put texts and vectors into Milvus, in place of those there", either=True)
+    data_path: str = option(help="texts, one per line", files=True, name="corpus")
+    embedding_path: str = option(help=".npy file of their vectors, in the same order", name="vectors")
+    batch_size: int = option(100_000, help="rows to insert at a time", minimum=1)
+    index: int = option(0, help="number of the row to search with, from 0", minimum=0)
+    insert: bool = option(False, help="insert texts and vectors into Milvus, and replace those there", either=True)
     search: bool = option(False, help="search, and print the nearest texts", either=True)
-    top_k: int = option(10, help="texts to find", minimum=1, maximum=16_384)
+    top_k: int = option(10, help="number of texts to find", minimum=1, maximum=16_384)
     uri: Optional[str] = option(
         None,
         help="address of Milvus, or a file of Milvus Lite (default: http://MILVUS_HOST:MILVUS_PORT of the environment, "
@@ -47,11 +47,11 @@ class MilvusOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.insert and not self.search:
-            raise UsageError("--insert or --search: say what is to be done, or both")
+            raise UsageError("--insert or --search: give one of them, or both")
 
     @property
     def address(self) -> str:
-        """Where Milvus is."""
+        """Return the address of Milvus."""
         host, port = os.environ.get("MILVUS_HOST", "127.0.0.1"), os.environ.get("MILVUS_PORT", "19530")
         return self.uri or f"http://{host}:{port}"
 
@@ -91,16 +91,16 @@ def _insert(rows: MilvusRows, options: MilvusOptions) -> None:
             progress.update(len(batch))
     if count < len(stored):
         raise DataError(f"{options.data_path}: {count:,} rows, {options.embedding_path} has {len(stored):,}")
-    rows.drop_from(count)  # of a longer corpus that was there
+    rows.drop_from(count)  # drop the rest of a longer corpus
     rows.finish()
     print(f"{options.address}: {rows.count():,} rows in {options.collection}")
 
 
 def _texts(path: str) -> Iterator[str]:
-    """Yield the texts; raises `DataError` for one that Milvus cannot hold whole."""
+    """Yield the texts; raises `DataError` for a text that is too long for Milvus."""
     from paddle_ranker.retrieval.milvus import TEXT_BYTES
 
-    rows = RecordFile(path, Line, skip_bad_rows=True)  # as those of the vectors may be
+    rows = RecordFile(path, Line, skip_bad_rows=True)  # the vectors may also lack bad rows
     for row in rows:
         size = len(row.text.encode("utf-8"))
         if size > TEXT_BYTES:

@@ -19,12 +19,12 @@ from paddle_ranker.training.losses.expression import RankingLoss
 from recall.data import TextPairs
 from recall.loss import IN_BATCH_ALONE, MOST_SCALE, TowerLoss
 
-_NEVER = -1e9  # the logit of a title that is no negative
-_CELLS = 1 << 22  # logits of a block of queries, of whose loss the gradient is computed at once: 16 MB
+_NEVER = -1e9  # logit of a title that is not a negative
+_CELLS = 1 << 22  # maximum number of logits of a block of queries whose loss and gradient are computed at once: 16 MB
 
 
 class LearnedScale(nn.Layer):
-    """What cosines are multiplied by, as a parameter: its logarithm."""
+    """Layer with a learned scale of cosines; the parameter is the logarithm of the scale."""
 
     def __init__(self, scale: float):
         super().__init__()
@@ -32,20 +32,22 @@ class LearnedScale(nn.Layer):
 
     def forward(self) -> Tensor:
         """Return the scale, `[1]`."""
-        with paddle.no_grad():  # the parameter itself: beyond a limit in the graph it would have no gradient, and stay
+        # The parameter itself is clipped: clipped in the graph, it would have no gradient beyond the limit, and stay
+        # there.
+        with paddle.no_grad():
             paddle.assign(paddle.clip(self.log, max=float(np.log(MOST_SCALE))), self.log)
         return paddle.exp(self.log)
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What the loss of a batch is.
+    """Settings of the loss of a batch.
 
-    scale: cosines are multiplied by it, unless the network has a learned one
-    margin: taken off the cosine of a query and its own title
+    scale: factor of the cosines, unless the network has a learned scale
+    margin: subtracted from the cosine of a query and its title
     terms: the losses, and their factors
-    nested: lengths at which the vectors' first numbers have a loss, too, and its factor
-    negatives: the most negatives of an example in a batch
+    nested: a dict from shorter lengths, at which the vectors' first numbers also have a loss, to the loss's factor
+    negatives: maximum number of an example's negatives in a batch
     """
 
     scale: float
@@ -60,14 +62,14 @@ class InBatchExamples:
 
     Args:
         pairs: the encoded pairs.
-        settings: says what the loss is.
-        seed: with an epoch's number, decides which negatives an example has in it, if it has more than it may.
+        settings: the settings of the loss.
+        seed: seeds, with the epoch's number, the choice of negatives for an example that has more than the maximum.
         group_by_query: whether the examples of a query share a part of a batch, so that their texts, which are often
             the same, are computed once.
 
-    Attributes: `batches`, how many losses were computed; `without_negatives`, in how many of these no query had one.
+    Attributes: `batches`, the number of computed losses; `without_negatives`, the number of batches without negatives.
 
-    Raises `DataError` if a loss learns from a teacher and a pair has no score of one.
+    Raises `DataError` if a loss learns from a teacher, and a pair has no teacher's score.
     """
 
     def __init__(self, pairs: TextPairs, settings: LossSettings, seed: int = 0, group_by_query: bool = False):
@@ -79,7 +81,7 @@ class InBatchExamples:
         terms = settings.terms
         self._of_lists = RankingLoss(terms.of_lists) if terms.of_lists else None
         if terms.of_teacher:
-            pairs.teacher_of(*pairs.listed())  # so that a missing score shows before the training
+            pairs.teacher_of(*pairs.listed())  # a missing score raises its error before the training
         self._longest = self._longest_texts()
         self.begin_epoch(1)
 
@@ -90,7 +92,7 @@ class InBatchExamples:
             self._titles, self._is_there = own, np.ones((len(self), 1), bool)
             return
         drawn = self.pairs.negatives.draw(self._drawn, [self._seed, epoch])
-        # An example with fewer negatives has its own title in their place, which is no negative.
+        # An example with fewer negatives repeats its title in the empty places, which does not count as a negative.
         others = np.where(drawn < 0, own, self.pairs.negatives.titles[drawn]) if drawn.size else drawn
         self._titles = np.concatenate([own, others], axis=1)
         self._is_there = np.concatenate([np.ones_like(own, bool), drawn >= 0], axis=1)
@@ -129,9 +131,10 @@ class InBatchExamples:
     def whole_losses(
         self, network: nn.Layer, outputs: Tensor, parts: Sequence[Integers]
     ) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        """Yield the loss of a batch, some queries' share of it at a time: of all terms, at all lengths of the vectors.
+        """Yield the loss of a batch, block by block of queries: the sum of all terms at all lengths of the vectors.
 
-        Also yields these queries' share of how often the own title is ahead of all negatives, and of a learned scale.
+        Also yields the block's share of the accuracy (how often a query's title is ahead of all negatives) and of a
+        learned scale.
         """
         assert isinstance(network, TowerNetwork)
         batch, has_negatives = _Batch(self, parts), False
@@ -152,12 +155,12 @@ class InBatchExamples:
     def _loss_of(
         self, batch: _Batch, rows: slice, negative: Booleans, outputs: Tensor, scale: Tensor
     ) -> tuple[Tensor, float]:
-        """Return the share of some queries in the loss of vectors of one length, and in the accuracy.
+        """Return the share of a block of queries in the loss of vectors of one length, and in the accuracy.
 
-        in_batch is the mean cross-entropy of each query's own title among all titles of the batch, of
-        logit = scale * (cosine - margin), the margin for the own title only (Wang et al., 2018, "CosFace"). A title
-        that is known to answer the query as well as its own title, or better, is no negative, nor is one that reads
-        like the query, or that comes again.
+        in_batch is the mean cross-entropy of each query's title among all titles of the batch, with
+        logit = scale * (cosine - margin), the margin for the query's title only (Wang et al., 2018, "CosFace"). Not
+        negatives are: titles that are known to answer the query at least as well as its title, titles that read like
+        the query, and repeated titles.
         """
         queries, titles = batch.split(outputs)
         logits = scale * paddle.matmul(queries[rows], titles, transpose_y=True)
@@ -187,23 +190,23 @@ class InBatchExamples:
 
 
 def _vectors(network: Callable[[Tensor, Tensor], Tensor], texts: EncodedTexts, indices: Integers) -> Tensor:
-    """Return the vectors of the texts `indices`, `[m, size]`; a text that comes more than once is computed once."""
+    """Return the vectors of the texts `indices`, `[m, size]`; repeated texts are computed once."""
     distinct, places = np.unique(indices, return_inverse=True)
     vectors = network(*map(paddle.to_tensor, texts.pad(distinct).values()))
     return paddle.gather(vectors, paddle.to_tensor(places))
 
 
 class _Batch:
-    """The texts of a batch, b examples with q titles in all.
+    """Texts of a batch: b examples with q titles in all.
 
-    Attributes: `asked`, the index of each example's query, `[b]`; `own`, the column of its title, `[b]`; `listed`, how
-    many titles the data have of the queries.
+    Attributes: `asked`, the index of each example's query, `[b]`; `own`, the column of its title, `[b]`; `listed`, the
+    number of titles that the data have for the queries.
     """
 
     def __init__(self, examples: InBatchExamples, parts: Sequence[Integers]):
         self._counts, self._each = [len(part) for part in parts], examples.rows_each - 1
         starts = np.cumsum([0, *(self._each * count for count in self._counts)])
-        # Column of each example's titles, its own first: [b, each]; a part's own titles come before its negatives.
+        # Column of each example's titles, first its answer: [b, each]. A part's answers come before its negatives.
         self._columns = np.concatenate(
             [start + np.arange(self._each * count).reshape(self._each, count).T
              for start, count in zip(starts, self._counts)]
@@ -219,12 +222,12 @@ class _Batch:
         self._is_first[np.unique(self._pairs.title_keys[self._titles], return_index=True)[1]] = True
 
     def blocks(self) -> Iterator[slice]:
-        """Yield the examples, so many at a time that their logits take little memory."""
+        """Yield blocks of examples, small enough that their logits take little memory."""
         size = max(1, _CELLS // len(self._titles))
         return (slice(start, start + size) for start in range(0, len(self.own), size))
 
     def is_negative(self, rows: slice) -> Booleans:
-        """Return which titles are negatives of the queries of some examples, `[examples, q]`."""
+        """Return which titles are negatives of the queries of a block, `[examples, q]`."""
         asked, own = self.asked[rows], self.own[rows]
         grades = self._pairs.grades_of(asked[:, None], self._titles)
         is_worse = grades < grades[np.arange(len(own)), own][:, None]
@@ -239,9 +242,9 @@ class _Batch:
         return paddle.concat(blocks[::2]), paddle.concat(blocks[1::2])
 
     def lists(self, rows: slice) -> tuple[Integers, Integers, Integers]:
-        """Return the titles that the data have of some examples' queries.
+        """Return the titles that the data have for the queries of a block.
 
-        Returns the number of each one's example among these, its column, and the title's index, `[listed]` each.
+        Returns for each title the number of its example in the block, its column and its index, `[listed]` each.
         """
         row, place = np.nonzero(self._is_there[rows])
         column = self._columns[rows][row, place]

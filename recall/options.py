@@ -25,13 +25,13 @@ _OF_EVALUATIONS = ("early_stopping", "corpus_file", "recall_result_dir", "recall
 
 @dataclass(frozen=True)
 class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
-    """The options that both tower trainings have."""
+    """Options of both tower trainings."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = TrainingOptions.MAY_CHANGE | {
         "train_set_file", "similar_text_pair", "corpus_file", "recall_result_dir", "recall_result_file", *_HNSW,
     }  # fmt: skip
 
-    train_set_file: str = option(help="the training file", name="train", aliases=("--train_file",), files=True)
+    train_set_file: str = option(help="training file", name="train", aliases=("--train_file",), files=True)
     similar_text_pair: Optional[str] = option(
         None,
         help="pairs to evaluate on during training: query, title, possibly a label (default: no evaluation)",
@@ -39,63 +39,68 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         aliases=("--similar_text_pair_file", "--test_set_file", "--dev_set_file"),
         files=True,
     )
-    evaluate: Optional[bool] = option(None, help="evaluate during training (default: true where there is a test file)")
+    evaluate: Optional[bool] = option(None, help="evaluate during training (default: true if there is a test file)")
     corpus_file: Optional[str] = option(
-        None, help="texts to search in evaluations, beside the titles of the test file", name="corpus", files=True
+        None,
+        help="texts to search in evaluations, in addition to the titles of the test file",
+        name="corpus",
+        files=True,
     )
-    recall_num: int = option(50, help="results of each query in evaluations", minimum=1)
+    recall_num: int = option(50, help="number of results per query in evaluations", minimum=1)
     recall_result_dir: Optional[str] = option(
-        None, help=f"write each evaluation's results into this folder (published: {RESULT_DIR})"
+        None, help=f"folder for each evaluation's results (published: {RESULT_DIR}; default: none)"
     )
     recall_result_file: Optional[str] = option(
-        None, help=f"write these results to a file of this name (published: {RESULT_FILE})"
+        None, help=f"name of the file of these results (published: {RESULT_FILE})"
     )
-    hnsw_m: Optional[int] = option(None, help="accepted as before: evaluations search exactly", minimum=1)
-    hnsw_ef: Optional[int] = option(None, help="accepted as before, likewise", minimum=1)
-    hnsw_max_elements: Optional[int] = option(None, help="accepted as before, likewise", minimum=1)
-    metric: str = option("recall@10", help="the measure whose best value makes the best checkpoint", choices=METRICS)
+    hnsw_m: Optional[int] = option(None, help="accepted without effect: evaluations search exactly", minimum=1)
+    hnsw_ef: Optional[int] = option(None, help="accepted without effect, likewise", minimum=1)
+    hnsw_max_elements: Optional[int] = option(None, help="accepted without effect, likewise", minimum=1)
+    metric: str = option("recall@10", help="measure that selects the best checkpoint", choices=METRICS)
     model_name_or_path: str = option(
         "ernie-3.0-medium-zh",
-        help="where to start: a folder, or a name of the Hugging Face hub or PaddleNLP",
+        help="model to start from: a folder, or a name on the Hugging Face hub or in PaddleNLP",
         name="model",
     )
-    init_from_ckpt: Optional[str] = option(None, help="go on from a checkpoint: a folder, or its model_state.pdparams")
+    init_from_ckpt: Optional[str] = option(None, help="checkpoint to start from: a folder, or its model_state.pdparams")
     max_seq_length: Optional[int] = option(
-        None, help="longest text in tokens (default: the checkpoint's, else 128)", minimum=5
+        None, help="maximum length of a text in tokens (default: the checkpoint's, else 128)", minimum=5
     )
     output_emb_size: Optional[int] = option(
-        None, help="length of the vectors, by a linear layer; 0: the encoder's width (default: the checkpoint's)",
+        None, help="length of the vectors, made by a linear layer; 0: the encoder's width (default: the checkpoint's)",
         minimum=0,
     )  # fmt: skip
     pooling: Optional[str] = option(
-        None, help="how a vector comes from the states (default: the checkpoint's; else pooler, or mean where no "
+        None, help="pooling of the tokens' states (default: the checkpoint's; else pooler, or mean if no "
         "pooler was trained)", choices=POOLINGS,
     )  # fmt: skip
     normalize: Optional[bool] = option(
         None,
-        help="make vectors 1 long, so that products are cosines (default: false of a tower that compares by products)",
+        help="scale vectors to length 1, so that products are cosines (default: false if a tower compares products)",
     )
     query_prompt: Optional[str] = option(None, help="text that precedes every query (default: the checkpoint's)")
     text_prompt: Optional[str] = option(None, help="text that precedes every title (default: the checkpoint's)")
     towers: Optional[int] = option(
-        None, help="2: queries get a network of their own (default: as many as the checkpoint has, else 1)",
+        None, help="number of networks; 2: queries have a separate network (default: the checkpoint's, else 1)",
         choices=(1, 2),
     )  # fmt: skip
-    query_model: Optional[str] = option(None, help="where the network of queries starts (default: as the other)")
+    query_model: Optional[str] = option(
+        None, help="model that the network of queries starts from (default: that of the titles)"
+    )
     nested_sizes: Optional[str] = option(
         None,
-        help="shorter lengths at which the vectors are to be good as well, 64,128, each with a factor of its loss if "
+        help="shorter lengths at which the vectors are also trained, as in 64,128, each with a factor of its loss if "
         "it is not 1: 0.5*64,128",
         joins=",",
     )
-    scale: float = option(30.0, help="cosines are multiplied by it", above=0)
-    learned_scale: bool = option(False, help="learn what cosines are multiplied by, beginning with --scale")
+    scale: float = option(30.0, help="factor of the cosines", above=0)
+    learned_scale: bool = option(False, help="learn the factor of the cosines, starting from --scale")
     micro_batch: int = option(
-        0, help="examples that go through the network at once: a batch of any size takes their memory; 0: the whole "
+        0, help="examples per pass through the network, whose memory a batch of any size then takes; 0: the whole "
         "batch", minimum=0,
     )  # fmt: skip
-    use_gradient_cache: bool = option(False, help="cut the batch into --chunk_numbers parts, as --micro_batch does")
-    chunk_numbers: int = option(50, help="parts of a batch under --use_gradient_cache, at least", minimum=1)
+    use_gradient_cache: bool = option(False, help="split the batch into --chunk_numbers parts, as --micro_batch does")
+    chunk_numbers: int = option(50, help="minimum number of parts of a batch with --use_gradient_cache", minimum=1)
     learning_rate: float = redeclare(TrainingOptions, "learning_rate", 1e-5)
     epochs: int = redeclare(TrainingOptions, "epochs", 10)
     save_step: int = redeclare(TrainingOptions, "save_step", aliases=("--save_steps",))
@@ -116,7 +121,7 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         if self.recall_num < least:
             raise UsageError(f"--recall_num {self.recall_num}: --metric {self.metric} needs {least} results or more")
         if self.use_gradient_cache and self.micro_batch:
-            raise UsageError("--use_gradient_cache and --micro_batch both say how a batch is cut: give one of them")
+            raise UsageError("--use_gradient_cache and --micro_batch both split the batch: give one of them")
         if self.query_model is not None and self.towers == 1:
             raise UsageError("--query_model is the start of a second network: leave out --towers 1")
         if self.towers is None and self.query_model is not None:
@@ -133,30 +138,30 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
 
     @property
     def asked_pooling(self) -> Optional[str]:
-        """How a vector comes from the states; None: as the checkpoint has it."""
+        """Return the pooling that the options ask for; None: the checkpoint's."""
         return self.pooling
 
     @property
     def evaluates(self) -> bool:
-        """Whether the training evaluates."""
+        """Return True if the training evaluates."""
         return self.similar_text_pair is not None if self.evaluate is None else self.evaluate
 
     @property
     def compared(self) -> dict[str, str]:
-        """The paths, by option, of the data and models whose content a run must be resumed with."""
+        """Return the paths, by option, of the data and models whose content a run must be resumed with."""
         paths = {name: getattr(self, name) for name in ("train_set_file", "similar_text_pair", "corpus_file")}
         return {name: path for name, path in paths.items() if path}
 
     @property
     def results_path(self) -> Optional[tuple[str, str]]:
-        """The folder and the file's name of the results that evaluations write; None: they write none."""
+        """Return the folder and the file's name of the results that evaluations write; None: they write none."""
         if self.recall_result_dir is None and self.recall_result_file is None:
             return None
         return self.recall_result_dir or RESULT_DIR, self.recall_result_file or RESULT_FILE
 
     @property
     def nested(self) -> Optional[dict[int, float]]:
-        """The nested sizes, ascending, and the factors of their losses; None: as the checkpoint has them."""
+        """Return the nested sizes, ascending, and the factors of their losses; None: as the checkpoint has them."""
         if self.nested_sizes is None:
             return None
         found: dict[int, float] = {}
@@ -173,7 +178,7 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
 
     @property
     def parts(self) -> int:
-        """How many parts of a batch each device computes one after another: a divisor of its examples."""
+        """Return the number of parts of a batch that each device computes one after another, a divisor of its size."""
         least = math.ceil(self.batch_size / self.micro_batch) if self.micro_batch else 1
         if self.use_gradient_cache:
             least = min(self.chunk_numbers, self.batch_size)
@@ -182,11 +187,11 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
 
     @property
     def part_size(self) -> int:
-        """Examples in each of these parts."""
+        """Return the number of examples in each of these parts."""
         return self.batch_size * self.gradient_accumulation_steps // self.parts
 
     def note_unused(self) -> None:
-        """Say which of the published options change nothing here."""
+        """Note which of the given published options have no effect here."""
         given = [f"--{name}" for name in _HNSW if getattr(self, name) is not None]
         if given:
             note(f"{', '.join(given)}: evaluations search exactly, without a graph; paddle-ranker index takes them")
@@ -194,12 +199,12 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
 
 @dataclass(frozen=True)
 class TaughtTowerOptions(TeacherOptions, TowerTrainingOptions):
-    """The options of a tower training that a ranker may teach, which has a folder or a URL."""
+    """Options of a tower training that a ranker may teach; the ranker has a folder or a URL."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = TowerTrainingOptions.MAY_CHANGE | TeacherOptions.OF_ASKING | {"teacher"}
 
     teacher: Optional[str] = option(
-        None, help="a trained ranker, a model folder, which scores the pairs that the file has no teacher's scores of"
+        None, help="folder of a trained ranker, which scores the pairs without a teacher's score in the file"
     )
 
     def __post_init__(self) -> None:
@@ -209,8 +214,8 @@ class TaughtTowerOptions(TeacherOptions, TowerTrainingOptions):
 
     @property
     def compared(self) -> dict[str, str]:
-        """Those of every tower training, and the teacher's folders."""
+        """Return the paths of every tower training, and the teacher's folders."""
         from paddle_ranker.training.teachers import split_paths
 
-        folders = [] if self.teacher is None else [str(find_model(one)) for one in split_paths(self.teacher)]
+        folders = [] if self.teacher is None else [str(find_model(path)) for path in split_paths(self.teacher)]
         return {**super().compared, **({"teacher": join_files(folders)} if folders else {})}

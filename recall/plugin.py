@@ -1,4 +1,4 @@
-"""Towers on the server: their slot, and the routes that answer with vectors; importing it imports nothing large."""
+"""Towers on the server: their slot, and the routes that return vectors. Importing it does not import Paddle."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Vectors(Endpoint):
 
 
 class _OpenAI(_Vectors):
-    """Vectors of texts, for clients of OpenAI, Voyage and those that speak like them."""
+    """Vectors of texts, for clients of OpenAI, Voyage and compatible services."""
 
     paths: ClassVar[Mapping[str, str]] = {"/v1/embeddings": "embeddings", "/embeddings": "embeddings"}
     example = (

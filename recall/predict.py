@@ -1,4 +1,4 @@
-"""Print the cosine of the two texts of each pair, one a line.
+"""Print the cosine of the two texts of each pair, one per line.
 
 paddle-ranker predict --model checkpoint/tower/best --input pairs.tsv
 """
@@ -19,13 +19,13 @@ from paddle_ranker.scoring.options import TowerOptions
 @dataclass(frozen=True)
 class PredictOptions(TowerOptions):
     params_path: str = option(
-        help="the tower: a folder of a tower, exported or not, of any encoder, or a name", name="model", leads=True
+        help="tower: a folder of a tower (exported or not) or of any encoder, or a name", name="model", leads=True
     )
     text_pair_file: str = option(
         help="pairs of texts: query, title; - for standard input", name="input", files=True, aliases=("--test",)
     )
     output_emb_size: Optional[int] = option(
-        None, help="how many numbers a vector has; checked, since the checkpoint says it", minimum=1
+        None, help="length of the vectors, for a check: the checkpoint states it", minimum=1
     )
 
 

@@ -1,6 +1,6 @@
-"""Search a corpus by a tower's vectors: for each query the texts of the largest cosine, best first.
+"""Search a corpus by a tower's vectors: for each query, the texts with the largest cosine, best first.
 
-The commands of indexes keep the vectors, and search by words, too:
+The index commands keep the vectors, and also search by words:
 
 paddle-ranker index build --corpus corpus.csv --output index --tower checkpoint/tower/best
 paddle-ranker search --index index --input queries.tsv --output run.trec
@@ -24,35 +24,41 @@ from paddle_ranker.scoring.options import BatchOptions, TowerOptions
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.exact import Vectors
 
-# `python recall/recall.py` puts this folder first on the path, where this file takes the name of the package that it
-# is in: so it is that package, too, and finds the modules beside it.
+# `python recall/recall.py` puts this folder first on the path, where this file takes the name of its own package. So it
+# acts as that package, and finds the modules beside it.
 __path__ = [str(Path(__file__).resolve().parent)]
 
 
 @dataclass(frozen=True)
 class RecallOptions(TowerOptions):
-    params_path: str = option(help="the tower: a folder of a tower or of any encoder", name="model", leads=True)
-    corpus_file: str = option(help="the texts to search, one a line", name="corpus", files=True)
+    params_path: str = option(help="tower: a folder of a tower or of any encoder", name="model", leads=True)
+    corpus_file: str = option(help="texts to search, one per line", name="corpus", files=True)
     similar_text_pair: str = option(
-        help="the queries: pairs of a query and a text that answers it", name="input", files=True,
+        help="queries: pairs of a query and a text that answers it", name="input", files=True,
         aliases=("--similar_text_pair_file", "--test"),
     )  # fmt: skip
     recall_result_dir: str = option("recall_result", help="folder of the file to write; made if missing")
     recall_result_file: str = option(
-        "recall_result_file", help="file to write there: query, text, cosine; .jsonl keeps tabs in texts"
+        "recall_result_file", help="file to write in that folder: query, text, cosine; .jsonl keeps tabs in texts"
     )
-    recall_num: int = option(50, help="texts of each query", minimum=1)
+    recall_num: int = option(50, help="number of texts per query", minimum=1)
     hnsw_m: Optional[int] = option(
-        None, help="search a graph (HNSW) with so many neighbours (default: every text, exactly)", minimum=2
+        None,
+        help="search a graph (HNSW) with this many neighbours per text (default: search all texts exactly)",
+        minimum=2,
     )
-    hnsw_ef: Optional[int] = option(None, help="how many texts of the graph are looked at (100)", minimum=1)
-    hnsw_max_elements: Optional[int] = option(None, help="refuse a corpus of more texts", minimum=1)
-    output_emb_size: Optional[int] = option(None, help="refuse a tower whose vectors are not so long", minimum=1)
+    hnsw_ef: Optional[int] = option(None, help="number of texts of the graph to look at (default: 100)", minimum=1)
+    hnsw_max_elements: Optional[int] = option(
+        None, help="maximum number of texts; a larger corpus is refused", minimum=1
+    )
+    output_emb_size: Optional[int] = option(
+        None, help="required length of the tower's vectors; other towers are refused", minimum=1
+    )
     batch_size: int = redeclare(BatchOptions, "batch_size", 64)
 
 
 def recall(options: RecallOptions) -> Path:
-    """Write what is found for each distinct query, and return the file's path."""
+    """Search the texts for each distinct query, and write them; return the file's path."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.records import Pair, RecordFile
     from paddle_ranker.errors import UsageError

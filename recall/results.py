@@ -1,4 +1,4 @@
-"""What `recall.py` reads and writes: a corpus, a text a line; and query, text, cosine of what is found, best first."""
+"""Files of `recall.py`: a corpus, one text per line; and results (query, text, cosine), best first."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ _BREAKS = str.maketrans("\t\r\n", "   ")
 
 
 def one_line(text: str) -> str:
-    """Return a text as tab-separated files hold it: with spaces in place of tabs and line ends."""
+    """Return a text for a tab-separated file: with spaces in place of tabs and line ends."""
     return text.translate(_BREAKS)
 
 
 def corpus_texts(path: str, rules: Optional[RowOptions] = None) -> list[str]:
-    """Return the distinct texts of a corpus, a file of `Line`s or BEIR's folder; raises `DataError` as `RecordFile`."""
+    """Return the distinct texts of a corpus: a file of `Line`s, or BEIR's folder. Raises `DataError` as `RecordFile`
+    does.
+    """
     return list(dict.fromkeys(row.text for row in RecordFile(beir_corpus(path), Line, rules)))
 
 
 def write_results(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
-    """Write (query, text, cosine) rows: JSON lines or Parquet if the extension says so, else without tabs in texts."""
+    """Write (query, text, cosine) rows: JSON lines or Parquet by the extension; other formats drop the texts' tabs."""
     is_text = not path.lower().removesuffix(".gz").endswith((*JSON_EXTENSIONS, ".parquet"))
     lines = ((one_line(query), one_line(text), cosine) for query, text, cosine in rows) if is_text else rows
     write_rows(path, COLUMNS, lines, header=False)
 
 
 def read_results(path: str, queries: Collection[str]) -> dict[str, list[str]]:
-    """Return the texts that were found for each query, best first, each text once.
+    """Return the distinct texts of each query's results, best first.
 
-    Tabs in texts, which the published script writes as they are, are told from columns by the known `queries`. Raises
-    `DataError`, naming the line, for a row of anything else.
+    The published script writes tabs in texts unchanged; the known `queries` distinguish them from the columns' tabs.
+    Raises `DataError`, naming the line, for any other row.
     """
     found: dict[str, dict[str, None]] = {}
     known = {one_line(query) for query in queries}

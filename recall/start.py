@@ -1,4 +1,4 @@
-"""Where the training of a tower starts: an encoder, a tower, or the interrupted run."""
+"""Start of a tower's training: from an encoder, a tower, or an interrupted run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from recall.model import LearnedScale
 from recall.options import TowerTrainingOptions
 
 _MAX_SEQ_LENGTH = 128
-TRAINING_POOLING = "training_pooling"  # in what `tower.json` says of the training; older ones name SimCSE's option
+TRAINING_POOLING = "training_pooling"  # key in the training's record in `tower.json`; older files have SimCSE's option
 
 
 @dataclass(frozen=True)
 class TowerStart(Start[TowerModel]):
-    """What the training of a tower starts with; `queries` is the tower of queries, if they have their own."""
+    """Start of a tower's training; `queries` is the separate tower of queries, if any."""
 
     queries: Optional[TowerModel] = None
 
@@ -42,9 +42,9 @@ def start_tower_training(
 
     Args:
         dropout: replaces the dropout of the encoder's configuration.
-        lexical_size: how many numbers of a vector say which words a text has; None: as the checkpoint.
-        without_pooler: a tower whose pooling is `pooler` has it in training alone, and then the first token's state; a
-            tower that was made so goes on so.
+        lexical_size: length of the lexical part of a vector; None: the checkpoint's.
+        without_pooler: a tower whose pooling is `pooler` uses the pooler in training only, and afterwards the first
+            token's state; such a tower continues in the same way.
     """
     run = start_run(options)
     if run.resumed:
@@ -83,13 +83,13 @@ def start_tower_training(
 def tower_info(
     options: TowerTrainingOptions, checkpoint: Checkpoint, stated: TowerInfo, lexical_size: Optional[int] = None
 ) -> TowerInfo:
-    """Return what the tower will be: as the options say, else as `stated`."""
+    """Return the info of the tower to train: as the options state it, else as `stated`."""
     given: dict[str, Any] = {
         "max_seq_length": options.max_seq_length, "pooling": options.asked_pooling,
         "query_prompt": options.query_prompt, "text_prompt": options.text_prompt, "towers": options.towers,
         "nested_sizes": options.nested and tuple(options.nested),
     }  # fmt: skip
-    # Vectors that are compared by their cosine are 1 long: whatever compares them need not know how.
+    # Vectors that are compared by their cosine have length 1, so that a plain product compares them.
     is_scaled = stated.normalize or stated.similarity == "cosine"
     given["normalize"] = is_scaled if options.normalize is None else options.normalize
     given["similarity"] = "cosine" if given["normalize"] else "dot"
@@ -111,17 +111,17 @@ def tower_info(
 
 
 def learn_words(start: TowerStart, titles: EncodedTexts) -> None:
-    """Let new lexical parts weigh tokens by how rare they are in titles."""
+    """Learn the token weights of new lexical parts: rare tokens in titles weigh more."""
     for tower in (start.model, start.queries):
         if tower is not None and tower.network.lexical_part is not None:
             tower.network.lexical_part.learn(titles[number] for number in range(len(titles)))
 
 
 def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) -> tuple[Checkpoint, TowerInfo]:
-    """Return the contents of a model's files, and the tower in them.
+    """Read a model's files; return their contents, and the info of the tower in them.
 
-    An encoder whose folder states no pooling becomes a tower as the published scripts make it: of the pooler's output,
-    or of the mean of the states where nobody trained the pooler, 1 long, of at most 128 tokens.
+    If an encoder's folder states no pooling, the tower is that of the published scripts: the pooler's output (without a
+    trained pooler the mean of the states), scaled to length 1, for at most 128 tokens.
     """
     folder = resolve_model(source)
     model_name = options.model_name_or_path if options.init_from_ckpt else None
@@ -144,9 +144,9 @@ def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) 
 
 
 def _pooling_in_training(pooling: str, before: Mapping[str, object]) -> Optional[str]:
-    """Return the pooling that a tower has in training alone, "pooler" or None; `before` says how it was trained."""
+    """Return the pooling to use in training only, "pooler" or None; `before` records the earlier training."""
     if pooling == "first" and not before.get(TRAINING_POOLING, "infer_with_fc_pooler" in before):
-        return None  # the first token's state is what made its vectors, not what is left without the pooler
+        return None  # the first token's state made its vectors from the start
     return "pooler" if pooling in ("pooler", "first") else None
 
 

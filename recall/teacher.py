@@ -1,4 +1,4 @@
-"""A trained ranker, here or behind a URL, as the teacher of a tower: its scores of the pairs that the data lack."""
+"""Teacher of a tower: a trained ranker, here or behind a URL, scores the pairs that have no teacher's score yet."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from recall.options import TaughtTowerOptions
 
 
 def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: Run) -> TextPairs:
-    """Return the pairs with the teacher's logits of every pair of a query that has none yet.
+    """Return the pairs, with the teacher's logits added wherever they are missing.
 
-    Where several processes train, the first one asks a URL and the others find its answers kept.
+    With several training processes, the first one requests the scores from a URL, and the others read them from its
+    cache.
 
     Args:
-        options: name the teacher, if any.
+        options: the options that name the teacher, if any.
 
     Raises `CheckpointError` if the ranker cannot be loaded, `ServerError` if the URL does not answer with scores.
     """

@@ -25,13 +25,15 @@ class TrainBatchNegOptions(TaughtTowerOptions):
     train_set_file: str = redeclare(
         TowerTrainingOptions,
         "train_set_file",
-        help="training pairs: query, title; or triples: query, title, neg_title, several of a pair too; or labelled "
-        "pairs: query, title, label; these and triples may have a teacher's scores",
+        help="training pairs: query, title; or triples: query, title, neg_title, possibly several per pair; or "
+        "labelled pairs: query, title, label; triples and labelled pairs may have a teacher's scores",
     )
-    margin: float = option(0.3, help="taken off the cosine of a query and its own title", minimum=0, maximum=2)
+    margin: float = option(
+        0.3, help="margin, subtracted from the cosine of a query and its title", minimum=0, maximum=2
+    )
     loss: str = option("in_batch", help=tower_loss_help)
     negatives: int = option(
-        4, help="most negatives of a pair in a batch; of more, others are drawn in each epoch", minimum=1
+        4, help="maximum number of a pair's negatives in a batch; if there are more, each epoch draws anew", minimum=1
     )
     group_by_query: Optional[bool] = option(
         None,
@@ -41,8 +43,8 @@ class TrainBatchNegOptions(TaughtTowerOptions):
 
     lexical_size: Optional[int] = option(
         None,
-        help="so many more numbers of a vector say which words a text has, by their rarity in the training titles; 512 "
-        "is good (default: the checkpoint's, else 0)",
+        help="length of a lexical part added to the vectors: a text's words, weighted by rarity in training titles; "
+        "512 works well (default: the checkpoint's, else 0)",
         minimum=0,
     )
 
@@ -53,7 +55,7 @@ class TrainBatchNegOptions(TaughtTowerOptions):
 
     @property
     def terms(self) -> TowerLoss:
-        """The parsed loss."""
+        """Return the parsed loss."""
         return parse_tower_loss(self.loss)
 
 

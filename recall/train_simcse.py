@@ -1,4 +1,4 @@
-"""Train a tower on texts alone (SimCSE): a text, twice through the network with other dropout, answers itself.
+"""Train a tower on texts alone (SimCSE): each text answers itself, encoded twice with different dropout.
 
 paddle-ranker train-simcse --train texts.txt --model starter --output checkpoint
 paddle-ranker train-simcse --train texts.txt --test dev.tsv --corpus texts.txt --dropout 0.2 --batch_size 64
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainSimcseOptions(TowerTrainingOptions):
-    train_set_file: str = redeclare(TowerTrainingOptions, "train_set_file", help="training texts, one a line")
-    margin: float = option(0.0, help="taken off the cosine of a text and itself", minimum=0, maximum=2)
+    train_set_file: str = redeclare(TowerTrainingOptions, "train_set_file", help="training texts, one per line")
+    margin: float = option(0.0, help="margin, subtracted from the cosine of a text and itself", minimum=0, maximum=2)
     scale: float = redeclare(TowerTrainingOptions, "scale", 20.0)
-    dropout: float = option(0.1, help="dropout of the encoder, by which the two vectors of a text differ",
+    dropout: float = option(0.1, help="dropout of the encoder, which makes the two vectors of a text differ",
                             above=0, below=1)  # fmt: skip
     infer_with_fc_pooler: bool = option(
-        False, help="keep the pooler's layer after the training; else it is for training alone, and the first token's "
-        "state makes the vector",
+        False, help="keep the pooler after the training; otherwise only the training uses it, and then the first "
+        "token's state is the vector",
     )  # fmt: skip
     epochs: int = redeclare(TowerTrainingOptions, "epochs", 1)
     eval_step: int = redeclare(TowerTrainingOptions, "eval_step", 100)
@@ -37,7 +37,7 @@ class TrainSimcseOptions(TowerTrainingOptions):
 
     @property
     def without_pooler(self) -> bool:
-        """Whether the pooler is for training alone."""
+        """Return True if the pooler is for training alone."""
         return not self.infer_with_fc_pooler and self.pooling in (None, "pooler")
 
 

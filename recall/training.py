@@ -1,4 +1,4 @@
-"""What both tower trainings do with encoded pairs: measure Recall@k against a corpus, save, and train."""
+"""The common part of both tower trainings: measure Recall@k against a corpus, save, and train."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CUTS = (1, 5, 10, 20, 50)
 
 
 class RecallEvaluation:
-    """Queries with their answers, and a corpus that is searched; all texts are encoded once.
+    """Evaluation set of queries with their answers, and a corpus to search; all texts are encoded once.
 
     Raises `DataError` for a bad row of a file.
     """
@@ -39,7 +39,7 @@ class RecallEvaluation:
         assert options.similar_text_pair is not None
         corpus = corpus_texts(options.corpus_file, options) if options.corpus_file else []
         rows = list(open_pairs(options.similar_text_pair, options))
-        titles = [row.title for row in rows]  # those that do not answer are searched, too
+        titles = [row.title for row in rows]  # titles that do not answer are searched as well
         self._set = RecallSet(((row.query, row.title) for row in rows if is_answer(row)), [*corpus, *titles])
         self._options, self._info = options, start.model.info
         model, queries = start.model, start.queries
@@ -49,13 +49,13 @@ class RecallEvaluation:
         if corpus and not {*corpus} & {*titles}:
             start.run.report(f"{options.corpus_file}: holds no title of {options.similar_text_pair}; is it their file?")
         towers = [
-            Tower(DygraphEngine(one.network, one.signature), one.row_encoder, options.batch_size)
-            for one in (model, queries or model)
+            Tower(DygraphEngine(part.network, part.signature), part.row_encoder, options.batch_size)
+            for part in (model, queries or model)
         ]
         self._tower, self._query_tower = towers
 
     def measure(self, processes: ProcessGroup) -> dict[str, float]:
-        """Return Recall@k and MRR@10, of nested sizes (`recall@10/64`) too; the processes share the encoding."""
+        """Return Recall@k and MRR@10, also of nested sizes (`recall@10/64`); the processes share the encoding."""
         began = time.monotonic()
         texts = _shared(self._tower, self._texts, processes)
         queries = _shared(self._query_tower, self._queries, processes)
@@ -91,7 +91,7 @@ class RecallEvaluation:
 
 
 def _shared(tower: Tower, columns: EncodedTexts, processes: ProcessGroup) -> Vectors:
-    """Return the vectors of all rows; each process computes some of them."""
+    """Return the vectors of all rows; each process computes a share of them."""
     if processes.size == 1:
         return tower.compute(columns)
     own = np.arange(processes.rank, len(columns), processes.size)
@@ -104,7 +104,7 @@ def _shared(tower: Tower, columns: EncodedTexts, processes: ProcessGroup) -> Vec
 
 
 def open_evaluation(start: TowerStart, options: TowerTrainingOptions) -> Optional[RecallEvaluation]:
-    """Return what the training evaluates on, if it evaluates."""
+    """Return the evaluation set, or None."""
     return RecallEvaluation(start, options) if options.evaluates else None
 
 
@@ -119,7 +119,7 @@ def train_tower(
     """Train, evaluate regularly, keep the best checkpoint by `options.metric`, and print the result.
 
     Args:
-        facts: what `tower.json` records beside the options.
+        facts: further values to record in `tower.json`.
         on_evaluation: see `Task`.
     """
     run, model, processes = start.run, start.model, start.run.processes

@@ -1,4 +1,4 @@
-"""Ask the C++ server (deploy/cpp/start_server.sh, or this project's own) over HTTP for the probabilities of pairs."""
+"""Request the probabilities of pairs from the C++ server (deploy/cpp/start_server.sh), or this project's, over HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class HttpClientOptions(ClientOptions):
     port: int = option(8600, help="the server's port", minimum=1, maximum=65535)
     model_dir: str = option(OUTPUT, help=MODEL_DIR_HELP)
     proto: bool = option(False, help="send protobuf instead of JSON")
-    gzip: bool = option(False, help="pack the requests")
+    gzip: bool = option(False, help="compress the requests")
 
 
 def ask(options: HttpClientOptions) -> None:

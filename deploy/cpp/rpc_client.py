@@ -1,7 +1,6 @@
-"""Ask the C++ server (deploy/cpp/start_server.sh, or this project's own) over RPC for the probabilities of pairs.
-
-With Paddle Serving's native client where it can be loaded and --model_dir is a serving_client folder, which that client
-reads; else with this project's own, which sends the same messages.
+"""Request the probabilities of pairs from the C++ server (deploy/cpp/start_server.sh), or this project's, over RPC.
+If Paddle Serving's native client can be loaded, and --model_dir is a serving_client folder, which that client reads, it
+sends the requests; otherwise this project's client does, with the same messages.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ class RpcClientOptions(ClientOptions):
     model_dir: str = option(OUTPUT, help=MODEL_DIR_HELP)
     client: str = option(
         "auto",
-        help="native: Paddle Serving's, which needs a serving_client folder as --model_dir; own: this project's; auto: "
-        "native where it can be",
+        help="native: Paddle Serving's client, which needs a serving_client folder as --model_dir; own: this project's "
+        "client; auto: native if possible",
         choices=("auto", "native", "own"),
     )
 
@@ -95,9 +94,9 @@ def ask_natively(options: RpcClientOptions) -> None:
     def ask_one(batch: Arrays) -> np.ndarray:
         feed = dict(zip(client.feed_names_, batch.values()))
         fetched = client.predict(feed=feed, fetch=client.fetch_names_[:1], batch=True)
-        if not fetched:  # the client does not say whether a retry makes sense, but a retry is safe
+        if not fetched:  # The native client does not report whether a retry makes sense; a retry is safe.
             address = f"{options.host}:{options.port}"
-            raise UnreachableError(f"{address}: no scores; what the native client says of it stands above")
+            raise UnreachableError(f"{address}: no scores; the native client's message stands above")
         found: np.ndarray = next(iter(fetched.values()))
         return found if options.text else found.reshape(-1)
 

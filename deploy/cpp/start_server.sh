@@ -14,14 +14,14 @@ set -euo pipefail
 ensure_environment
 options=()
 if ! wants_help "$@" && ! has_option --model "$@"; then
-    # What stands there may be the user's own export: it is only made where it is missing, or the other stack's demo.
+    # The folder may hold the user's own export. It is only made if it is missing, or is the other stack's demo.
     describe pairwise
     if [ ! -e "$ROOT/serving_server/ranker.json" ] || is_left_by_the_other_stack "$ROOT/serving_server" run; then
         bash "$ROOT/scripts/export_to_serving.sh" >&2
     else
         note_if_older "$ROOT/serving_server" "bash scripts/export_model.sh && bash scripts/export_to_serving.sh"
     fi
-    cd "$ROOT" # the launcher puts the model's path into commands of the shell as it is; this one is a plain word
+    cd "$ROOT" # the launcher uses the model's path unquoted in shell commands, and this path has no spaces
     options+=(--model serving_server)
 fi
 model="$(option_value --model ${options[@]+"${options[@]}"} "$@")"
@@ -39,9 +39,9 @@ if "$PYTHON" -c 'import importlib.util as u; raise SystemExit(u.find_spec("paddl
             "$ROOT/scripts/export_to_serving.sh --dirname $model makes a folder of it that is (its --server_path)"
         exit 2
     fi
-    # Quoted: the launcher puts it into a command of the shell as it is.
+    # The path is quoted, because the launcher uses it unquoted in a shell command.
     export SERVING_BIN="${SERVING_BIN:-$(printf '%q' "$ROOT/deploy/cpp/serving")}"
-    # Its package imports the module that runpy then runs: a warning about that is not the user's.
+    # The package imports the module that runpy then runs; hide the warning about that.
     exec "$PYTHON" -u -W ignore::RuntimeWarning:runpy -m paddle_serving_server.serve ${options[@]+"${options[@]}"} "$@"
 fi
 exec "$PYTHON" -u -m paddle_ranker.serving.vendor.brpc_server ${options[@]+"${options[@]}"} "$@"

@@ -1,4 +1,4 @@
-"""Score pairs (query, title) with an exported ranker of either kind, one line a pair."""
+"""Score pairs (query, title) with an exported ranker of either kind, one line per pair."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ PROJECT = Path(__file__).resolve().parents[2]
 @dataclass(frozen=True)
 class DeployPredictOptions(FileOptions):
     model_dir: str = option(
-        OUTPUT, help="the folder of an exported ranker; where there is no ./output, the project's", name="model"
+        OUTPUT, help="folder of an exported ranker; if ./output does not exist here, the project's", name="model"
     )
     format: str = option(
         "lines",
-        help="lines as the published scripts print them, jsonl for programs, run: a TREC run, the titles of each query "
+        help="lines: as the published scripts print them; jsonl: for programs; run: a TREC run, each query's titles "
         "best first",
         choices=("lines", "jsonl", "run"),
     )
     output_file: Optional[str] = option(
-        None, help="write there instead of to standard output; the file appears when it is complete", name="output"
+        None, help="file to write instead of standard output; it appears when it is complete", name="output"
     )
     cascade: Optional[str] = option(None, help=f"with --format run: {CASCADE_HELP}")
 

@@ -1,4 +1,4 @@
-"""Ask the pipeline's server (deploy/python/web_service.py, or this project's own) for the probabilities of pairs.
+"""Request the probabilities of pairs from the pipeline's server (deploy/python/web_service.py), or this project's.
 
 The texts are sent; the server tokenizes them.
 """
@@ -11,7 +11,7 @@ from typing import ClassVar, Optional
 from paddle_ranker.options import main_of, option
 from paddle_ranker.serving.clients.command import ClientOptions, print_scores
 
-PORTS = {"grpc": 8089, "http": 8088}  # of config_nlp.yml
+PORTS = {"grpc": 8089, "http": 8088}  # ports in config_nlp.yml
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class PipelineClientOptions(ClientOptions):
     server: ClassVar[str] = "python deploy/python/web_service.py"
     port: Optional[int] = option(
         None,
-        help="the server's (default: 8089, rpc_port of config_nlp.yml; with --protocol http its http_port, 8088)",
+        help="the server's port (default: 8089, rpc_port of config_nlp.yml; with --protocol http 8088, its http_port)",
         minimum=1,
         maximum=65535,
     )
-    protocol: str = option("grpc", help="grpc, or http for the gateway", choices=tuple(PORTS))
-    service: str = option("ernie", help="the name of the service, which the gateway's path begins with")
+    protocol: str = option("grpc", help="protocol: grpc, or http for the gateway", choices=tuple(PORTS))
+    service: str = option("ernie", help="name of the service, with which the gateway's path begins")
 
 
 def ask(options: PipelineClientOptions) -> None:

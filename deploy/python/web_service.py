@@ -26,9 +26,9 @@ CONFIG = Path(__file__).resolve().parent / "config_nlp.yml"
 
 @dataclass(frozen=True)
 class WebServiceOptions(Options):
-    config: str = option(str(CONFIG), help="what is served, and where")
+    config: str = option(str(CONFIG), help="file that states which model is served, and where")
     model_dir: Optional[str] = option(
-        None, help="the folder that export_to_serving.py has written (default: the configuration's model_config)"
+        None, help="folder that export_to_serving.py wrote (default: the configuration's model_config)"
     )
     rpc_port: Optional[int] = option(None, help="port of gRPC (default: the configuration's)", minimum=1024)
     http_port: Optional[int] = option(None, help="port of HTTP (default: the configuration's)", minimum=1024)
@@ -65,20 +65,21 @@ def require_free_ports(config: PipelineConfig) -> None:
     for protocol, port in config.ports.items():
         try:
             family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind) as one:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else it rests a minute after a server
-                one.bind(address)
-                one.listen()
+            with socket.socket(family, kind) as probe:
+                # Without this option, the port of an ended server stays blocked for a minute.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen()
         except OSError as error:
             reason = "another program listens there already" if error.errno == errno.EADDRINUSE else str(error)
-            raise RankerError(f"--{names[protocol]} {port}: {reason}; choose another one") from error
+            raise RankerError(f"--{names[protocol]} {port}: {reason}; choose another port") from error
 
 
 def serve_by_paddle_serving(config: PipelineConfig) -> int:
     """Run Paddle Serving's pipeline server, which listens on every address and requires no API key."""
     for name in (HOST_VARIABLE, API_KEY_VARIABLE):
         if os.environ.get(name):
-            say(f"{name} is set, which Paddle Serving's pipeline knows nothing of: it listens on every address")
+            say(f"{name} is set, which Paddle Serving's pipeline ignores: it listens on every address, without a key")
     from paddle_ranker.serving.vendor import vendor_pipeline
 
     vendor_pipeline.run(config)
@@ -89,7 +90,7 @@ def serve_here(config: PipelineConfig) -> int:
     """Run this project's server, which accepts gRPC, HTTP and its other protocols on every port."""
     unused = config.of_no_meaning()
     if unused:
-        say(f"without a meaning for this server: {', '.join(unused)}")
+        say(f"without effect on this server: {', '.join(unused)}")
     from paddle_ranker.serving.process.server import run
 
     host = os.environ.get(HOST_VARIABLE) or EVERY_ADDRESS

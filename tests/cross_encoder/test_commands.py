@@ -21,18 +21,18 @@ from tests.conftest import REPOSITORY, Call
 from tests.started import run_script
 from tests.tiny import HAN, draw_words, write_encoder, write_ranker
 
-pytestmark = pytest.mark.server  # real processes: seconds each
+pytestmark = pytest.mark.server  # real processes take seconds each
 
 
 @pytest.fixture
 def call(call: Call) -> Call:
-    """What calls a command by its name."""
+    """Return a function that calls a command by its name."""
     return lambda command, *more: call(importlib.import_module(f"cross_encoder.{command}").main, *more)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny encoder, labelled pairs to train and to evaluate on, and pairs to score."""
+    """Make a folder with a tiny encoder, labelled pairs to train and evaluate on, and pairs to score; return it."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
     draw, words = draw_words()
@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         other, third = draw.choice(words, 2)
         train += [f'{word}\t{word}的"研究",{third}\t1', f"{word}\tNA\t0"]
         dev += [f"{word}\t论{word}\t2", f"{word}\tNA\t0", f"{word}\t论{other}{third}\t{int(other == word)}"]
-    for round_ in range(4):  # the rows of a query do not stand together
+    for round_ in range(4):  # the rows of a query are not adjacent
         test += [f"{word}\t论{words[i + round_]}{'深度学习' * round_}\t0.{round_}" for i, word in enumerate(words[:6])]
     (folder / "train.csv").write_text("\n".join(train) + "\n", encoding="utf-8")  # as published: no header
     (folder / "dev.csv").write_text("\n".join(dev) + "\n", encoding="utf-8")
@@ -58,7 +58,7 @@ def training(data: Path, *more: object) -> list[object]:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The save folder of a training through the command, and what it printed."""
+    """Train through the command; return the save folder and the output."""
     folder = tmp_path_factory.mktemp("trained")
     steps = ["--valid_steps", 10, "--save_steps", 5, "--logging_steps", 10]
     done = run_script("cross_encoder/train_ce.py", *training(data, *steps), cwd=folder)

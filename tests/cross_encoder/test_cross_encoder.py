@@ -40,7 +40,7 @@ def pair_encoder(tmp_path_factory: pytest.TempPathFactory) -> PairEncoder:
     return PairEncoder.from_folder(folder, 32)
 
 
-# Three queries of three, two and one titles, not together; the last has nothing to compare.
+# Three queries of three, two and one titles, not adjacent; the last has nothing to compare.
 ROWS = [
     LabeledPair("深度", PAIRS[0][1], 2.0),
     LabeledPair("a b", PAIRS[2][1], 0.0),
@@ -149,7 +149,7 @@ def test_a_teachers_scores_reach_the_loss_by_row(pair_encoder: PairEncoder) -> N
     network = make_network()
     far = (logits_of(network, data, indices) - [4.0, 1.0]) ** 2
     assert float(LabeledExamples(data, loss).loss(network, indices)[0]) == pytest.approx(far.mean(), rel=1e-5)
-    assert encode_labels(taught, pair_encoder).teacher is None  # not kept where no loss asks for it
+    assert encode_labels(taught, pair_encoder).teacher is None  # dropped if no loss needs it
 
 
 def test_a_missing_teacher_is_an_error_that_says_which_record(pair_encoder: PairEncoder, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_wrong_loss_shows_before_paddle_is_imported() -> None:
 
 
 def test_a_position_tower_takes_up_what_positions_add_and_stays_out_of_the_ranker(tmp_path: Path) -> None:
-    """Two titles that read the same, clicked by position alone: the tower learns it, and leaves with the training."""
+    """Two equal titles, clicked by position alone: the tower learns the positions, and is not saved."""
     encoder = write_encoder(tmp_path / "encoder")
     rows = [{"query": "深度", "title": "学习", "label": label, "position": place} for place, label in ((1, 1), (2, 0))]
     text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows * 8)

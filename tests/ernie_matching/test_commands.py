@@ -1,4 +1,4 @@
-"""The pairwise ranker's commands as users type them, from another folder: a real process of each, and many calls."""
+"""The pairwise ranker's commands as users type them, from another folder: each in a real process, and in many calls."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from tests.conftest import REPOSITORY, Call
 from tests.started import run_script
 from tests.tiny import draw_words, write_encoder, write_ranker
 
-pytestmark = pytest.mark.server  # real processes: seconds each
+pytestmark = pytest.mark.server  # real processes take seconds each
 CPU = ("--device", "cpu")
 
 
 @pytest.fixture
 def call(call: Call) -> Call:
-    """What calls a command by its name."""
+    """Return a function that calls a command by its name."""
     return lambda command, *more: call(importlib.import_module(f"ernie_matching.{command}").main, *more)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny encoder, training triples, a labelled file, and pairs to score."""
+    """Make a folder with a tiny encoder, training triples, a labelled file, and pairs to score; return it."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
     random, words = draw_words()
@@ -62,7 +62,7 @@ def training(data: Path, *more: object) -> list[object]:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The save folder of a training through the command, and what it printed."""
+    """Train through the command; return the save folder and the output."""
     folder = tmp_path_factory.mktemp("trained")
     done = run_script("ernie_matching/train_pairwise.py", *training(data), cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -145,7 +145,7 @@ def test_training_goes_on_from_a_checkpoint(trained: tuple[Path, str], data: Pat
     again = ["--init_from_ckpt", checkpoint / "last" / "model_state.pdparams", "--learning_rate", 1e-12, "--epochs", 1]
     status, told, errors = call("train_pairwise", *training(data, *again, "--save_dir", tmp_path / "checkpoint"))
     assert status == 0, errors
-    # At a rate of nothing the scores stay what they were.
+    # With a learning rate near 0 the scores stay the same.
     assert re.findall(r"eval_dev auc:\S+", told)[-1] == re.findall(r"eval_dev auc:\S+", printed)[-1]
 
 
@@ -220,14 +220,14 @@ def test_an_interrupted_training_keeps_its_checkpoints(data: Path, tmp_path: Pat
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests that a shell started in the background ignore Ctrl-C, and their children would.
+        # Tests that a shell starts in the background ignore Ctrl-C, and so would their children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("global step 15,"):
             break
-    process.send_signal(signal.SIGINT)  # and SIGTERM: tests/training/test_resume_commands.py
+    process.send_signal(signal.SIGINT)  # SIGTERM: tests/training/test_resume_commands.py
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     found = re.search(r"interrupted \(at step (\d+) of 50000; the last good checkpoint is .*model_(\d+)\)", errors)

@@ -42,7 +42,7 @@ def texts() -> list[str]:
 
 @pytest.fixture
 def source(texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of the texts, which are encoded 16 at a time."""
+    """Make a file of the texts, which are encoded 16 at a time; return it."""
     monkeypatch.setattr(vectors_module, "CHUNK", 16)
     path = tmp_path / "texts.tsv"
     path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
@@ -99,7 +99,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     tower: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, after: object,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """A child process ends itself, as `kill -9` would, within a part that is written or between the names."""
+    """A child process kills itself, as `kill -9` would, inside a written part or between the renames."""
     unbroken, broken = tmp_path / "unbroken.npy", tmp_path / "broken.npy"
     assert encode(tower, source, unbroken, "--dtype", dtype) == 0
     written = VectorFile._write_state
@@ -107,7 +107,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
 
     def write_state(self: VectorFile) -> None:
         if next(calls) == after:
-            os.kill(os.getpid(), signal.SIGKILL)  # the part's rows are in the file, its state is not
+            os.kill(os.getpid(), signal.SIGKILL)  # the part's rows are in the file, but its state is not
         written(self)
         if after == "named" and self.is_done:
             os.kill(os.getpid(), signal.SIGKILL)

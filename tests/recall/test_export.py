@@ -1,4 +1,4 @@
-"""Exported towers: every engine's vectors are the network's; in integers, with the loss of Recall@10 that is stated."""
+"""Exported towers: every engine's vectors equal the network's; in integers, the loss of Recall@10 is the stated one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HAS_ONNX = not paddle.__version__.startswith("2.") and is_installed("onnx")
 
 @pytest.fixture(scope="module")
 def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tower of two networks, and its export."""
+    """Make a tower of two networks, and its export; return the folder."""
     folder = tmp_path_factory.mktemp("towers")
     models = []
     for seed in (1, 2):
@@ -80,5 +80,5 @@ def test_integers_are_kept_with_the_loss_that_they_cost(towers: Path, capsys: py
     found = tower.vectors(TEXTS)
     np.testing.assert_allclose(
         tower.query_vectors(TEXTS), Tower.open(towers / "tower").query_vectors(TEXTS), atol=1e-5
-    )  # in fp32: queries have their own tower
+    )  # in fp32: queries have a separate tower
     assert np.abs(found - network).max() > 0 and (found * network).sum(axis=1).min() > 0.9

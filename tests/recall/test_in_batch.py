@@ -1,4 +1,4 @@
-"""In-batch negatives: the loss by hand, what is no negative, and batches of several parts."""
+"""In-batch negatives: the loss by hand, titles that are not negatives, and batches of several parts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tower(folder: Path, dropout: float = 0.0, pooling: str = "mean", lexical_siz
 def by_hand(
     queries: Vectors, titles: Vectors, known: set[tuple[int, int]], texts: list[str], scale: float, margin: float
 ) -> float:
-    """Return the loss of rows whose own titles come first among `titles`, one term of the sum at a time."""
+    """Return the loss of rows whose answers come first among `titles`, term by term."""
     losses = []
     for row, query in enumerate(queries):
         own = scale * (float(query @ titles[row]) - margin)
@@ -73,7 +73,7 @@ def test_the_loss_is_the_formula_s_without_known_answers_and_repeated_titles(tmp
 
 
 def test_without_a_margin_it_is_the_loss_of_sentence_transformers(tmp_path: Path) -> None:
-    """MultipleNegativesRankingLoss: the cross-entropy of the matrix scale * cosine with its diagonal."""
+    """The loss equals MultipleNegativesRankingLoss: the cross-entropy of scale * cosine with the diagonal."""
     model = tower(tmp_path / "e")
     pairs = PAIRS[3:]
     examples = InBatchExamples(encode_pairs(pairs, model.row_encoder, "pairs"), LossSettings(20.0, 0.0))
@@ -102,7 +102,7 @@ def test_triples_of_a_pair_are_one_example_whose_negatives_are_drawn_in_each_epo
         assert titles[1:] == [
             ["深度", "老人", "深度"],
             ["农业水稻", "语言", "农业水稻"],
-        ]  # its own where there is no other
+        ]  # its own title where there is no other
         assert titles[0][0] == "深度学习" and len(set(titles[0])) == 3
         drawn.add(tuple(titles[0][1:]))
     assert {title for pair in drawn for title in pair} == {"水稻", "语言", "老人"} and len(drawn) > 2
@@ -232,7 +232,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path, pooling:
 
 
 def test_words_in_vectors_teach_nothing(tmp_path: Path) -> None:
-    """A tower with a lexical part learns as the same one without: the part is there when vectors are compared."""
+    """A tower with a lexical part learns as one without: the part only matters when vectors are compared."""
     found = []
     for size in (0, 8):
         model = tower(tmp_path / f"e{size}", lexical_size=size)
@@ -289,7 +289,7 @@ def test_a_learned_scale_comes_back_from_the_most_that_it_may_be() -> None:
 
 
 def test_dropout_is_the_same_on_the_way_back(tmp_path: Path) -> None:
-    """The gradient of the parts is that of a loss over outputs that are kept, with the same masks."""
+    """The gradient of the parts is that of a loss over kept outputs, with the same dropout masks."""
     model = tower(tmp_path / "e", dropout=0.3)
     examples = InBatchExamples(encode_pairs(PAIRS, model.row_encoder, "pairs"), LossSettings(5.0, 0.1))
     parts = [np.arange(5), np.arange(5, 13)]

@@ -1,4 +1,4 @@
-"""`recall/milvus_ann_search.py`: what the published lines put into Milvus, whole, and find there."""
+"""`recall/milvus_ann_search.py`: the published lines insert whole texts into Milvus, and find them there."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_rows_are_put_whole_found_again_and_refused_by_number(
     Path("texts.csv").write_text("\n".join(texts) + "\n", encoding="utf-8")
     np.save("vectors.npy", vectors)
     given = ["--data_path", "texts.csv", "--embedding_path", "vectors.npy", "--uri", uri, "--collection", name]
-    for _ in range(2):  # a second insertion replaces
+    for _ in range(2):  # a second insertion replaces the first
         assert main([*given, "--insert", "--batch_size", "12"]) == 0
         assert f"31 rows in {name}" in capsys.readouterr().out
     assert main([*given, "--search", "--index", "30", "--top_k", "31"]) == 0
@@ -86,5 +86,5 @@ def test_an_idle_connection_is_not_pinged(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(grpc, "insecure_channel", channel)
     MilvusRows(str(tmp_path / "rows.db"), "rows", 8).close()
-    # Milvus Lite's server ends a connection that pings without need, with two lines on standard error.
+    # Milvus Lite's server ends connections that ping without need, with two lines on standard error.
     assert asked and {one["grpc.keepalive_time_ms"] for one in asked} == {(1 << 31) - 1}

@@ -1,4 +1,4 @@
-"""The published commands of recall: what they write and print, against products and counts by hand."""
+"""The published commands of recall: their files and output, against products and counts by hand."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_published_lines_are_the_share_of_answers_found(tmp_path: Path, caps
     files = ["--similar_text_pair", pairs, "--recall_result_file", result]
     status, out, err = call(evaluate.main, capsys, *files, "--corpus_file", corpus)
     assert status == 0, err
-    # answers at 2 of 1; at 2 and 3 of 2; at 1 of 1. The last query counts, and so do texts that equal the query.
+    # Ranks of the answers: 2 (of 1); 2 and 3 (of 2); 1 (of 1). The last query and texts equal to the query count.
     wanted = [(1, 1 / 3), (5, 1.0), (10, 1.0), (20, 1.0), (50, 1.0)]
     assert out.splitlines()[:5] == [f"recall@{cut}={round(100 * share, 3)}" for cut, share in wanted]
     assert [line for line in out.splitlines() if "BM25" in line and line.startswith("  ")]
@@ -116,7 +116,7 @@ def test_the_published_lines_are_the_share_of_answers_found(tmp_path: Path, caps
         systems = json.loads(out)["systems"]
         assert list(systems) == ["found", "BM25 (words)", "BM25 (bigrams)"]
         values[count] = {name: one["value"] for name, one in systems["found"]["measures"].items()}
-    assert not [name for name in values[2] if "@" in name and not name.endswith("@1")]  # of two there is no r@5
+    assert not [name for name in values[2] if "@" in name and not name.endswith("@1")]  # for two there is no r@5
     assert values[2]["r@1"] == 1 / 3 and values[2]["map"] == pytest.approx((1 / 2 + 1 / 2 * 1 / 2 + 1) / 3)
     assert {"r@20", "ndcg@10"} <= values[20].keys() and "r@50" not in values[20]
     assert values[20]["r@5"] == 1 and values[20]["mrr@10"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
@@ -148,7 +148,7 @@ def test_a_line_of_anything_else_is_named(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_the_folder_s_commands_find_its_modules_beside_recall_py() -> None:
-    """`python recall/recall.py` has the folder first on the path, where `recall` is that file."""
+    """`python recall/recall.py` puts the folder first on the path, where `recall` is that file."""
     program = f"import sys; sys.path.insert(0, {str(ROOT / 'recall')!r}); import recall.results, recall.commands"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 

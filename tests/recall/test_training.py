@@ -1,4 +1,4 @@
-"""The trainings of towers as users type them: what they take, write and print, resumed, and in two processes."""
+"""The trainings of towers as users type them: options, files and output, resumed, and in two processes."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ SCRIPT = REPOSITORY / "recall" / "train_batch_neg.py"
 
 
 class Killed(Exception):
-    """In place of a kill: whatever the process was doing, it does no more."""
+    """Stands for a kill: whatever the process was doing, it stops."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder: a tiny encoder with a trained pooler, pairs, triples (some of one pair), texts, a file to test on."""
+    """Make a tiny encoder with a trained pooler, pairs, triples, texts and a test file; return the folder."""
     folder = tmp_path_factory.mktemp("data")
     file = write_encoder(folder / "encoder") / PARAMETERS_FILE
     save_arrays({**load_arrays(file), "pooler.dense.bias": np.full(CONFIG.hidden_size, 0.01, "float32")}, file)
@@ -106,7 +106,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
         whole = train_batch_neg.train(TrainBatchNegOptions(**OPTIONS, save_dir=str(tmp_path / "whole")))
         with pytest.raises(Killed):
             train_batch_neg.train(TrainBatchNegOptions(**OPTIONS, save_dir=str(tmp_path / "killed")), kill)
-        again = {**OPTIONS, "data_memory_mb": 0, "resume": True}  # encoded texts are read from files now
+        again = {**OPTIONS, "data_memory_mb": 0, "resume": True}  # encoded texts are now read from files
         train_batch_neg.train(TrainBatchNegOptions(**again, save_dir=str(tmp_path / "killed")))
     assert whole.steps == 12 and "recall@10/4" in whole.last
     towers = []
@@ -119,7 +119,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
     assert apart[0]["learned_scale.log"] == apart[1]["learned_scale.log"] != np.float32(np.log(30))
     assert any(array.tobytes() != towers[1][name].tobytes() for name, array in towers[0].items())
     assert [name for name in towers[0] if "lexical" in name] and towers[0]["lexical_part.weight"].any()
-    opened = Tower.open(tmp_path / "whole/best")  # whose queries go through the tower in query/, with their prompt
+    opened = Tower.open(tmp_path / "whole/best")  # its queries go through the tower in query/, with their prompt
     queries = Tower.open(tmp_path / "whole/best/query")
     np.testing.assert_array_equal(opened.query_vectors([HAN[0]]), queries.query_vectors([HAN[0]]))
     assert np.abs(opened.query_vectors([HAN[0]]) - opened.vectors([HAN[0]])).max() > 1e-3
@@ -127,7 +127,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
 
 @server
 def test_two_processes_are_one_with_their_batches_together(data: Path, tmp_path: Path) -> None:
-    options = {**OPTIONS, "micro_batch": 8}  # a part each: sums of more are rounded in another order
+    options = {**OPTIONS, "micro_batch": 8}  # one part each: sums of more parts round in another order
     typed = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     launched = Launched(data, tmp_path / "log", SCRIPT, *typed, "--save_dir", tmp_path / "two")
     assert launched.wait() == 0, launched.output + launched.log(1)
@@ -135,7 +135,7 @@ def test_two_processes_are_one_with_their_batches_together(data: Path, tmp_path:
     for file in (PARAMETERS_FILE, f"query/{PARAMETERS_FILE}"):
         one, two = (load_arrays(tmp_path / name / "last" / file) for name in ("one", "two"))
         for name, array in one.items():
-            if not name.endswith("k_proj.bias"):  # its gradient is zero: AdamW scales up how that was rounded
+            if not name.endswith("k_proj.bias"):  # its gradient is zero, and AdamW magnifies its rounding
                 np.testing.assert_allclose(two[name], array, atol=1e-6, rtol=0, err_msg=name)
     results = [json.loads((tmp_path / name / "last/tower.json").read_text())["results"] for name in ("one", "two")]
     assert results[0] == pytest.approx(results[1], abs=1e-6)
@@ -144,7 +144,7 @@ def test_two_processes_are_one_with_their_batches_together(data: Path, tmp_path:
 
 @unit
 def test_a_large_batch_takes_the_memory_of_a_part(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each pass holds the graph of one part, whatever the batch: the outputs of the others are gone by then."""
+    """Each pass holds the graph of one part, whatever the batch is: the outputs of the others are gone."""
     rows: list[int] = []
     alive: list[weakref.ref[Any]] = []
     most = [0]
@@ -231,7 +231,7 @@ def test_simcse_sees_a_text_by_two_masks_and_drops_the_pooler(
     for name, more in {"first": [], "pooler": ["--infer_with_fc_pooler"]}.items():
         assert run(data, train_simcse, *line.split(), *more) == 0
         losses = [float(loss) for loss in re.findall(r"loss: ([\d.]+)", capsys.readouterr().out)]
-        assert len(losses) == 3 and min(losses) > 0.01  # with equal masks a text would be all but its own vector
+        assert len(losses) == 3 and min(losses) > 0.01  # with equal masks, a text would nearly equal its own vector
         info = TowerInfo.read(tmp_path / "checkpoint/last")
         assert info is not None and (info.pooling, info.size) == (name, 8)
         config = json.loads((tmp_path / "checkpoint/last/config.json").read_text())
@@ -239,13 +239,13 @@ def test_simcse_sees_a_text_by_two_masks_and_drops_the_pooler(
         arrays = load_arrays(tmp_path / "checkpoint/last" / PARAMETERS_FILE)
         start = load_arrays(data / "encoder" / PARAMETERS_FILE)
         moved = np.abs(arrays["encoder.pooler.dense.weight"] - start["pooler.dense.weight"]).max()
-        assert moved > 1e-4  # the pooler is trained, whether it is used later or not
+        assert moved > 1e-4  # the pooler is trained, even if it is not used later
 
 
 @unit
 def test_simcse_learns_by_the_pooling_of_the_tower_that_it_begins_with(data: Path, tmp_path: Path) -> None:
     def learned(encoder: str, name: str, *more: str) -> bool:
-        """Train for a step, then go on with the run; return whether it went on to learn the pooler."""
+        """Train for a step, then resume the run; return whether the resumed run trained the pooler."""
         line = f"--train texts.csv --model {encoder} --output {tmp_path / name} --batch_size 10 --save_step 1"
         for steps in (["--max_minutes", "1e-9"], ["--resume"]):
             assert run(data, train_simcse, *line.split(), "--epochs", "1", *more, *steps) == 0
@@ -320,11 +320,11 @@ def test_words_in_vectors_are_kept_left_out_and_not_resized(
 ) -> None:
     more = ("--max_steps", "1", "--train", "train.csv", "--pooling", "mean", "--output_emb_size", "8")
     first, ranker = tmp_path / "first/last", write_ranker(tmp_path / "ranker")
-    file = ranker / PARAMETERS_FILE  # as of a ranker with lexical features, which are no words in vectors
+    file = ranker / PARAMETERS_FILE  # as in a ranker with lexical features, which do not concern vectors
     save_arrays({**load_arrays(file), "lexical.weight": np.zeros(18, "float32")}, file)
     assert run(data, train_batch_neg, "--model", ranker, *more, "--lexical_size", 6, "--output", first.parent) == 0
     assert "new: output_layer, lexical_part" in capsys.readouterr().out
-    assert json.loads((first / "tower.json").read_text())["format_version"] == 2  # an older toolkit would ignore them
+    assert json.loads((first / "tower.json").read_text())["format_version"] == 2  # older toolkits would ignore them
     assert Tower.open(first).vectors([HAN[0]]).shape == (1, 14)
     cases: list[tuple[str, list[str], int]] = [("kept", [], 14), ("none", ["--lexical_size", "0"], 8)]
     for name, given, size in cases:
@@ -353,9 +353,9 @@ def test_what_teaches_nothing_is_said(data: Path, tmp_path: Path, capsys: pytest
     more = ("--model", "encoder", "--max_steps", "2", "--batch_size", "1", "--train", "train.csv")
     assert run(data, train_batch_neg, *more, "--output", tmp_path / "one") == 0
     assert "in 2 of 2 batches no query had a negative, so they taught nothing" in capsys.readouterr().out
-    lists = ("--loss", "in_batch+kl+0.1*margin_mse", "--teacher", "nobody")  # which is not opened
+    lists = ("--loss", "in_batch+kl+0.1*margin_mse", "--teacher", "nobody")  # it is never opened
     assert run(data, train_batch_neg, *more, "--output", tmp_path / "lists", *lists) == 1
-    assert "--loss kl and margin_mse: compares the own title of a query with its neg" in capsys.readouterr().err
+    assert "--loss kl and margin_mse: compares the title of a query with its neg" in capsys.readouterr().err
     assert run(data, train_batch_neg, *more[:-1], "triples.csv", "--output", tmp_path / "triples") == 0
     assert "taught nothing" not in capsys.readouterr().out
 

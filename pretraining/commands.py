@@ -1,4 +1,4 @@
-"""The commands of pretraining: importing the module registers them, and imports nothing large."""
+"""The commands of pretraining; importing this module registers them, and is fast."""
 
 from __future__ import annotations
 

@@ -17,14 +17,15 @@ from paddle_ranker.data.skips import REASONS_SHOWN
 from paddle_ranker.errors import DataError
 
 DOCUMENTS = ("lines", "blank_lines", "titles")
-DOCUMENTS_HELP = ".txt is lines of text; .jsonl, .parquet and .tsv have a column text; .gz of any of them"
-_TITLE = re.compile(r"= [^=].* =")  # of a page; those of its sections have more signs, with spaces between them
+DOCUMENTS_HELP = ".txt with lines of text; .jsonl, .parquet or .tsv with a column text; any of these with .gz"
+# The title of a page; titles of its sections have more signs, with spaces between them.
+_TITLE = re.compile(r"= [^=].* =")
 
 
 class Corpus:
-    """The texts of several files. Every `for` loop streams them anew as (whether a document begins, text).
+    """Stream of the texts of several files. Each `for` loop reads them anew as (whether a document begins, text).
 
-    A text is a line or a record, not a document, so that a file with a single document needs no more memory.
+    A text is a line or a record, not a document, so that a large document needs no more memory.
 
     Args:
         files: the files' paths.
@@ -53,11 +54,11 @@ class Corpus:
 
     @property
     def rules(self) -> dict[str, object]:
-        """The settings that, with the files' content, determine the texts."""
+        """Return the settings that, with the files' content, determine the texts."""
         return {"documents": self._documents, "skip_bad_rows": self._skip}
 
     def report(self) -> str:
-        """Return what the last loop found: `19,595 documents`, and what was skipped."""
+        """Return the number of documents in the last loop (`19,595 documents`), and the skipped lines with reasons."""
         if not self.skipped:
             return f"{self.kept:,} documents"
         more = "; ..." if self.skipped > len(self._reasons) else ""

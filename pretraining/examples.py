@@ -1,6 +1,6 @@
 """Sequences with some tokens masked, for the trainer, and the loss of held-out sequences.
 
-Masking is dynamic (Devlin et al., 2019; whole words: Cui et al., 2019): other tokens are masked in every epoch. The
+Masking is dynamic (Devlin et al., 2019; whole words: Cui et al., 2019): each epoch masks different tokens. The
 choice depends on the seed, the epoch and the sequence's number alone, so that a resumed run masks as an uninterrupted
 run does, and several processes as one process does.
 """
@@ -23,9 +23,9 @@ from paddle_ranker.encoding.batching import Groups, scoring_batches
 from pretraining.model import MaskedLanguageModel
 from pretraining.packing import Sequences
 
-TO_MASK, TO_RANDOM = 0.8, 0.1  # of the chosen tokens; the others stay as they are
-_STREAM = 7919  # tells these draws from others of the same seed and epoch
-_KEPT = 256  # masked batches: the trainer asks for each one's weight before it asks for any one's loss
+TO_MASK, TO_RANDOM = 0.8, 0.1  # shares of the chosen tokens; the others stay unchanged
+_STREAM = 7919  # keeps these draws apart from others with the same seed and epoch
+_KEPT = 256  # number of cached masked batches: the trainer asks for the weights of all batches before any loss
 _LARGEST_EXPONENT = 700.0
 
 
@@ -43,9 +43,9 @@ class MaskedBatch:
 
 
 class Masking:
-    """Choose tokens with `probability`, or whole words if `whole_words`, and mask them.
+    """Masking of tokens, or of whole words if `whole_words`, each chosen with `probability`.
 
-    Special tokens and [UNK] are never chosen. If nothing in a sequence is chosen, one random word is.
+    Special tokens and [UNK] are never chosen. If the draw chooses nothing in a sequence, one random word is masked.
 
     Args:
         special_ids: ids that are neither masked nor used as random replacements.
@@ -74,10 +74,10 @@ class Masking:
         Args:
             ids, starts: `[batch, length]`, the ids, and whether a word begins there.
             numbers: `[batch]`, the sequences' numbers.
-            epoch: 0 for evaluations, which then all mask the same tokens.
+            epoch: 0 for evaluations, so that all of them mask the same tokens.
         """
         special = self._is_special[ids]
-        units = starts | special  # [UNK] inside a word parts it
+        units = starts | special  # [UNK] inside a word splits it
         units[:, 1:] |= special[:, :-1]
         if not self.whole_words:
             units[:] = True
@@ -88,18 +88,19 @@ class Masking:
             # Nothing is drawn after the last ordinary token, so that the draws do not depend on the batch's width.
             generator = np.random.default_rng([_STREAM, self.seed, epoch, number])
             draws[:, row, : lengths[row]] = generator.random((3, lengths[row]))
-        of_unit = draws[0].reshape(-1)[np.flatnonzero(units.reshape(-1))][unit]  # the draw of its first token
+        # The draw of the first token of its unit.
+        of_unit = draws[0].reshape(-1)[np.flatnonzero(units.reshape(-1))][unit]
         of_unit = np.where(special, 2.0, of_unit)
         lowest = of_unit.min(axis=1, initial=2.0)
         limit = np.where(lowest < self.probability, self.probability, np.nextafter(lowest, 3.0))
         chosen = (of_unit < limit[:, None]) & ~special
-        hidden = ids.copy()
+        masked_ids = ids.copy()
         masked = chosen & (draws[1] < TO_MASK)
         random = chosen & (draws[1] >= TO_MASK) & (draws[1] < TO_MASK + TO_RANDOM)
-        hidden[masked] = self._mask_id
-        hidden[random] = self._ordinary[(draws[2][random] * len(self._ordinary)).astype(np.int64)]
+        masked_ids[masked] = self._mask_id
+        masked_ids[random] = self._ordinary[(draws[2][random] * len(self._ordinary)).astype(np.int64)]
         places = np.flatnonzero(chosen.reshape(-1))
-        return MaskedBatch(hidden, places, ids.reshape(-1)[places])
+        return MaskedBatch(masked_ids, places, ids.reshape(-1)[places])
 
 
 def perplexity(loss: float) -> float:
@@ -108,7 +109,7 @@ def perplexity(loss: float) -> float:
 
 
 class MaskedExamples:
-    """Sequences to train on; the loss is the mean of -log p over the masked tokens of a whole batch, in nats."""
+    """Training sequences; the loss is the mean of -log p over the masked tokens of a whole batch, in nats."""
 
     rows_each = 1
     groups: Optional[Groups] = None
@@ -147,19 +148,20 @@ class MaskedExamples:
     def loss(self, network: MaskedLanguageModel, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the masked tokens of the sequences `indices`, and an empty dict of further means."""
         batch = self.masked(indices)
-        if not len(batch.labels):  # nothing but special tokens and [UNK]
+        if not len(batch.labels):  # the sequences hold only special tokens and [UNK]
             return network.cls.predictions.decoder_bias.sum() * 0.0, {}
         logits = network(batch.ids, batch.places)
         return token_losses(logits, paddle.to_tensor(batch.labels)).mean(), {}
 
 
-_MOST_BY_PADDLE = 64.0  # its cross-entropy gives this for whatever is more; its gradient is right there too
+_MOST_BY_PADDLE = 64.0  # maximum value of Paddle's cross-entropy; the gradient is right beyond it as well
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Return -log softmax(logits)[label] of each token, `[n]`, from logits `[n, vocabulary]` and labels `[n]`."""
     losses = F.cross_entropy(logits, labels, reduction="none")
-    if float(losses.max()) < _MOST_BY_PADDLE:  # nearly always: the fused kernel takes a quarter of the time
+    # The fused kernel nearly always suffices, and takes a quarter of the time.
+    if float(losses.max()) < _MOST_BY_PADDLE:
         return losses
     with paddle.no_grad():
         own = paddle.take_along_axis(logits, labels.unsqueeze(1), axis=1).squeeze(1)
@@ -168,10 +170,10 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class HeldOut:
-    """Sequences to evaluate on; the same tokens are masked every time.
+    """Evaluation sequences; every evaluation masks the same tokens.
 
     Args:
-        batch_size: how many of the longest sequences are computed at once.
+        batch_size: number of the longest sequences per batch.
     """
 
     def __init__(self, sequences: Sequences, masking: Masking, batch_size: int):
@@ -181,7 +183,7 @@ class HeldOut:
 
     @paddle.no_grad()
     def measure(self, network: MaskedLanguageModel, processes: ProcessGroup) -> dict[str, float]:
-        """Return `loss` (nats a masked token), `perplexity`, and `accuracy`, the share of tokens guessed right.
+        """Return `loss` (nats per masked token), `perplexity`, and `accuracy`, the share of correctly predicted tokens.
 
         Each process computes its share of the batches; all get the same metrics.
         """
@@ -197,7 +199,7 @@ class HeldOut:
                 sums += [float(losses), right, len(batch.labels)]
         if was_training:
             network.train()
-        processes.wait()  # one may be long behind
+        processes.wait()  # a process may be far behind
         total, right, count = processes.sum(sums).tolist()
         loss = total / max(1.0, count)
         return {"loss": loss, "perplexity": perplexity(loss), "accuracy": right / max(1.0, count)}

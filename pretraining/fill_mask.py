@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FillMaskOptions(DeviceOptions):
-    sentence: Optional[str] = option(None, help="a sentence with one [MASK] or several", positional=True, either=True)
-    model: str = option(help="folder of a masked language model: ours, or one with PaddleNLP's names")
+    sentence: Optional[str] = option(None, help="sentence with one [MASK] or more", positional=True, either=True)
+    model: str = option(help="folder of a masked language model, with this project's or PaddleNLP's names")
     input_file: Optional[str] = option(
         None,
-        help="sentences instead: .txt, one a line, or a file with a column text",
+        help="file of sentences instead: .txt, one per line, or a file with a column text",
         name="input",
         files=True,
         either=True,
     )
-    output_file: Optional[str] = option(None, help="write JSON lines there (default: print them)", name="output")
-    json: bool = option(False, help="print JSON lines for a sentence too")
-    top_k: int = option(5, help="word pieces for each mask", minimum=1)
-    batch_size: int = option(32, help="sentences a batch", minimum=1)
+    output_file: Optional[str] = option(None, help="file for JSON lines (default: print them)", name="output")
+    json: bool = option(False, help="print JSON lines, also for a single sentence")
+    top_k: int = option(5, help="number of word pieces per mask", minimum=1)
+    batch_size: int = option(32, help="sentences per batch", minimum=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.sentence is None) == (self.input_file is None):
-            raise UsageError("give a sentence, or --input with sentences: one of the two")
+            raise UsageError("give a sentence, or --input with sentences, but not both")
 
 
 def fill_mask(options: FillMaskOptions) -> None:

@@ -37,12 +37,12 @@ class Filled:
     masks: list[list[Candidate]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a line of JSON holds."""
+        """Return the object of a line of JSON."""
         return asdict(self)
 
 
 class MaskFiller:
-    """Fill masks with the model of a folder.
+    """Filler of masks, with the model of a folder.
 
     Each of several masks in a sentence is predicted while the others are still masked.
 
@@ -54,7 +54,7 @@ class MaskFiller:
         self._files = TokenizerFiles.read(folder)
         config = read_config(folder)
         if config is None:
-            raise CheckpointError(f"{folder}: has no config.json, which says how its parameters are put together")
+            raise CheckpointError(f"{folder}: has no config.json, which states how its parameters fit together")
         require_fit(self._files, config, folder)
         self._network = load_masked_lm(folder, need_head=True).network
         self._network.eval()

@@ -29,30 +29,30 @@ if TYPE_CHECKING:
     from paddle_ranker.training.task import FitResult
     from pretraining.mlm_options import TrainMlmOptions
 
-FEWEST_STEPS = 20  # of the shortest run; below that a run is all warm-up
-HELD_OUT_TOKENS = 2  # times the largest count of the ladder
+FEWEST_STEPS = 20  # minimum steps of the shortest run; a shorter run would be all warm-up
+HELD_OUT_TOKENS = 2  # multiple of the ladder's largest token count, for the held-out run
 _BERT_WIDTH, _BERT_DEVIATION = 768, 0.02
 _HEAD_WIDTH = 32
 _SIZE = re.compile(r"([1-9]\d{0,2})x([1-9]\d{0,4})")
 _PLAN, _RESULT = "plan.json", "result.json"
-_MEASURED = ("steps", "seed", "loss", "accuracy", "seconds")  # what a result adds to the facts of its run
+_MEASURED = ("steps", "seed", "loss", "accuracy", "seconds")  # measurements that a result adds to the facts of its run
 _MEASURED_STEPS = 30
 _FEWEST_STEPS_TO_SAVE = 200
-# Options that may change when a ladder is continued, since they change none of its losses.
+# Options that may change when a ladder is continued, since they do not affect its losses.
 MAY_CHANGE = frozenset({"debug", "output_dir", "train_files", "eval_files", "tokenizer", "resamples", "device",
                         "cpu_threads"})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Size:
-    """The layers and the width of an encoder; its feed-forward part is four times as wide."""
+    """Size of an encoder: layers and width; its feed-forward part is four times as wide."""
 
     layers: int
     width: int
 
     @classmethod
     def parse(cls, text: str) -> Size:
-        """Read `4x128`: 4 layers, 128 wide; raises `UsageError` for anything else."""
+        """Parse `4x128` (4 layers, 128 wide); raises `UsageError` for anything else."""
         found = _SIZE.fullmatch(text)
         if not found:
             raise UsageError(f"size {text}: give LAYERSxWIDTH, as in 4x128")
@@ -63,16 +63,16 @@ class Size:
 
     @property
     def parameters(self) -> int:
-        """N: the number of parameters of the layers, without embeddings and head (Kaplan et al. 2020)."""
+        """Return N, the number of parameters of the layers, without embeddings and head (Kaplan et al. 2020)."""
         width = self.width
         attention, feed_forward, norms = 4 * (width * width + width), 8 * width * width + 5 * width, 4 * width
         return self.layers * (attention + feed_forward + norms)
 
     def flops_per_token(self, length: int, vocab_size: int, masked_share: float) -> float:
-        """Return the floating-point operations of training for each token read.
+        """Return the floating-point operations of training per token read.
 
-        They are three times the forward pass: 2 for each parameter of the layers, 4 `length` `width` a layer for
-        attention, and the head's 2 (`width`^2 + `vocab_size` `width`) times `masked_share`.
+        They are three times those of the forward pass: 2 per parameter of the layers, 4 `length` `width` per layer for
+        attention, and for the head 2 (`width`^2 + `vocab_size` `width`) times `masked_share`.
         """
         attention = 4 * self.layers * length * self.width
         head = 2 * masked_share * (self.width**2 + vocab_size * self.width)
@@ -102,50 +102,51 @@ class ScalingLawOptions(DeviceOptions):
         (), help="files to measure the loss on (default: documents held out, --eval_share)", name="test", files=True
     )
     eval_share: float = option(
-        0.05, help="share of the documents held out where there are no --test", above=0, maximum=0.5
+        0.05, help="share of the documents to hold out if there is no --test", above=0, maximum=0.5
     )
-    tokenizer: Optional[str] = option(None, help="folder of a tokenizer (default: one is made, --vocab_size)")
-    vocab_size: int = option(8000, help="word pieces of a tokenizer that is made here", minimum=10)
-    output_dir: str = option("./checkpoint/scaling_law", help="where runs, results and the picture go", name="output")
+    tokenizer: Optional[str] = option(None, help="folder of a tokenizer (default: train one, see --vocab_size)")
+    vocab_size: int = option(8000, help="number of word pieces of a tokenizer that is trained here", minimum=10)
+    output_dir: str = option("./checkpoint/scaling_law", help="folder for runs, results and the picture", name="output")
     budget_minutes: Optional[float] = option(
-        None, help="what all runs may take on this machine, the held-out one included", above=0, either=True
+        None, help="budget of all runs in minutes on this machine, including the held-out run", above=0, either=True
     )
     budget_flops: Optional[float] = option(
-        None, help="budget in floating-point operations instead", above=0, either=True
+        None, help="budget of all runs in floating-point operations", above=0, either=True
     )
     sizes: tuple[str, ...] = option(
-        ("2x64", "2x96", "2x128", "4x128"), help="encoders of the ladder, LAYERSxWIDTH", several=True
+        ("2x64", "2x96", "2x128", "4x128"), help="sizes of the ladder's encoders, LAYERSxWIDTH", several=True
     )
-    held_out_size: str = option("4x192", help="the larger encoder whose loss is predicted, then measured")
+    held_out_size: str = option("4x192", help="size of the larger encoder whose loss is predicted, then measured")
     token_counts: int = option(
-        3, help="token counts of each size, each twice the one before", minimum=FEWEST_LEVELS, maximum=12
+        3,
+        help="number of token counts per size, each twice as large as the previous one",
+        minimum=FEWEST_LEVELS,
+        maximum=12,
     )
-    seeds: int = option(1, help="runs of each size and token count, each with another seed", minimum=1)
-    seed: int = option(1000, help="the first seed, of initial parameters, order and masks", minimum=0)
-    allow_repeats: bool = option(False, help="read the files more than once where the budget asks for more tokens")
-    max_seq_length: int = option(64, help="tokens of a sequence", minimum=8, maximum=512)
-    mlm_probability: float = option(0.2, help="share of the tokens that are masked", above=0, below=1)
-    batch_size: int = option(8, help="sequences of a step", minimum=1)
-    learning_rate: float = option(
-        1e-3, help="maximum learning rate of all sizes; it falls to 0 within each run", above=0
-    )
-    warmup_proportion: float = option(0.06, help="share of a run's steps over which it rises", minimum=0, below=1)
+    seeds: int = option(1, help="number of runs per size and token count, each with another seed", minimum=1)
+    seed: int = option(1000, help="first seed, for initial parameters, order and masks", minimum=0)
+    allow_repeats: bool = option(False, help="read the files more than once if the budget needs more tokens")
+    max_seq_length: int = option(64, help="maximum length of a sequence in tokens", minimum=8, maximum=512)
+    mlm_probability: float = option(0.2, help="share of masked tokens", above=0, below=1)
+    batch_size: int = option(8, help="sequences per step", minimum=1)
+    learning_rate: float = option(1e-3, help="maximum learning rate of all sizes; it decays to 0 in each run", above=0)
+    warmup_proportion: float = option(0.06, help="warm-up, as a share of a run's steps", minimum=0, below=1)
     documents: str = option(
         "lines",
-        help="a document of a .txt file: lines (each), blank_lines (parted by them), titles (WikiText's ' = Title = ')",
+        help="documents of a .txt file: lines (each), blank_lines (between them), titles (WikiText's ' = Title = ')",
         choices=DOCUMENTS,
     )
-    skip_bad_rows: bool = option(False, help="leave out what is not UTF-8 and count it, instead of stopping")
-    resamples: int = option(200, help="draws of runs behind an interval", minimum=20)
+    skip_bad_rows: bool = option(False, help="skip and count text that is not UTF-8, instead of stopping")
+    resamples: int = option(200, help="number of draws of runs for an interval", minimum=20)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.budget_minutes is None) == (self.budget_flops is None):
-            raise UsageError("give --budget_minutes or --budget_flops, one of the two: what all runs may cost together")
+            raise UsageError("give --budget_minutes or --budget_flops, but not both: the cost of all runs together")
         sizes = [Size.parse(text) for text in self.sizes]
         if len({size.parameters for size in sizes}) < max(FEWEST_LEVELS, len(sizes)):
             raise UsageError(
-                f"--sizes {' '.join(self.sizes)}: too few to fit a law to; give at least {FEWEST_LEVELS}, all different"
+                f"--sizes {' '.join(self.sizes)}: too few to fit a law; give at least {FEWEST_LEVELS}, all different"
             )
         largest = max(sizes, key=lambda size: size.parameters)
         if Size.parse(self.held_out_size).parameters <= largest.parameters:
@@ -154,7 +155,7 @@ class ScalingLawOptions(DeviceOptions):
 
 @dataclass(frozen=True)
 class Rung:
-    """One training of the ladder: a size, a number of steps and a seed."""
+    """A training of the ladder: a size, a number of steps and a seed."""
 
     size: Size
     steps: int
@@ -162,13 +163,13 @@ class Rung:
 
     @property
     def name(self) -> str:
-        """Its folder's name."""
+        """Return the name of its folder."""
         return f"{self.size}_{self.steps}_steps_seed_{self.seed}"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a training, in seconds or floating-point operations: of each step, and a fixed cost beside them."""
+    """The cost of a training, in seconds or floating-point operations: per step, plus a fixed cost."""
 
     step: float
     fixed: float = 0.0
@@ -176,9 +177,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Budget:
-    """The cost that all trainings together may have.
+    """The maximum cost of all trainings together.
 
-    amount, spent: in the same unit as `Cost`; `spent` is already used up
+    amount, spent: in the unit of `Cost`; `spent` is already used up
     unit, scale: for messages: an amount times `scale` is in `unit`
     """
 
@@ -190,7 +191,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The trainings to which a law is fitted, and the larger training that checks it."""
+    """The plan: trainings for fitting the law, and the larger training that checks it."""
 
     rungs: tuple[Rung, ...]
     held_out: Rung
@@ -205,14 +206,14 @@ def plan_ladder(
     token_counts: int,
     seeds: Sequence[int],
 ) -> Ladder:
-    """Return the longest ladder within a budget; all sizes have the same counts of steps, each twice the one before.
+    """Return the longest ladder within a budget; all sizes have the same step counts, each twice the previous one.
 
     The held-out size is trained with the first seed, for `HELD_OUT_TOKENS` times the others' largest count.
 
     Args:
         costs: a dict from each size, including the held-out size, to its cost in the budget's unit.
 
-    Raises `UsageError` if the budget is too small for runs of `FEWEST_STEPS` steps; it says how much is enough.
+    Raises `UsageError` if the budget is too small for runs of `FEWEST_STEPS` steps; the message names a sufficient one.
     """
     shares = [2**place for place in range(token_counts)]
     fixed = budget.spent + sum(costs[size].fixed for size in sizes) * token_counts * len(seeds) + costs[held_out].fixed
@@ -234,13 +235,13 @@ def refuse_repeats(ladder: Ladder, sequences: int, batch_size: int, tokens: int)
     """Raise `DataError` if a run of a ladder would read sequences of the corpus a second time.
 
     Args:
-        sequences, tokens: how many the corpus has.
+        sequences, tokens: their numbers in the corpus.
     """
     needed = max(rung.steps for rung in (*ladder.rungs, ladder.held_out)) * batch_size
     if needed > sequences:
         raise DataError(
             f"the files have {tokens:,} tokens to train on, and the longest run would read {needed / sequences:.1f} "
-            "times as many: tokens would repeat, and the law is of new ones; give more text, a smaller budget or "
+            "times as many: tokens would repeat, but the law holds for new tokens; give more text, a smaller budget or "
             "larger --sizes, or --allow_repeats true"
         )
 
@@ -251,11 +252,11 @@ class Runs:
 
     folder: Path
     options: ScalingLawOptions
-    training: TrainMlmOptions  # of a run, but for what differs
+    training: TrainMlmOptions  # the options of every run, before size, steps and seed are set
     sequences: int
-    tokens: int  # in those sequences, without special ones
+    tokens: int  # number of tokens in those sequences, without special tokens
     vocab_size: int
-    identity: dict[str, Any]  # what the losses follow from, as JSON holds it
+    identity: dict[str, Any]  # the facts that determine the losses, JSON-ready
 
     def plan(self, started: float) -> Ladder:
         """Return the ladder that the budget allows, or the ladder of an earlier call if there is one.
@@ -346,7 +347,8 @@ class Runs:
             config=str(shape),
             save_dir=str(folder),
             max_steps=rung.steps,
-            # One more epoch than is needed: the seed decides which documents share a sequence, and so their number.
+            # One more epoch than needed: the seed decides which documents share a sequence, and so the number of
+            # sequences.
             epochs=1 + -(-rung.steps * self.options.batch_size // self.sequences),
             eval_step=rung.steps,
             save_step=max(_FEWEST_STEPS_TO_SAVE, rung.steps // 4),
@@ -358,7 +360,7 @@ class Runs:
 
 
 def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
-    """Hold out text, make a tokenizer and tokenize the corpus, or find the results of an earlier call.
+    """Hold out text, train a tokenizer and tokenize the corpus, or reuse the results of an earlier call.
 
     Raises `RankerError` if the folder holds a ladder of other options or other text, `DataError` for bad files.
     """
@@ -391,7 +393,7 @@ def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
         tokenizer=str(tokenizer),
         save_dir=str(folder),
         cache_dir=str(folder / "tokens"),
-        dropout=0.0,  # for data seen many times; within one epoch it only slows learning
+        dropout=0.0,  # dropout helps only with data seen many times; within one epoch it slows learning
         mlm_probability=options.mlm_probability,
         max_seq_length=options.max_seq_length,
         batch_size=options.batch_size,
@@ -419,7 +421,7 @@ def _identity(options: ScalingLawOptions) -> dict[str, Any]:
     values: dict[str, Any] = {name: value for name, value in asdict(options).items() if name not in MAY_CHANGE}
     values["tokenizer"] = tokenizer
     values["content"] = [digests_of(list(options.train_files)), digests_of(list(options.eval_files))]
-    kept: dict[str, Any] = json.loads(json.dumps(values))  # with lists for tuples, as it will be read again
+    kept: dict[str, Any] = json.loads(json.dumps(values))  # as JSON will return them: with lists for tuples
     return kept
 
 
@@ -432,8 +434,8 @@ def _require_same(identity: dict[str, Any], folder: Path) -> None:
         shown = {field.name: shown_name(field) for field in fields_of(ScalingLawOptions)}
         names = ", ".join(shown.get(name, "the files' content") for name in different)
         raise RankerError(
-            f"{folder}: holds a ladder that was begun with another {names}; choose another --output, or type what "
-            "it was begun with"
+            f"{folder}: holds a ladder that was begun with another {names}; choose another --output, or repeat the "
+            "options it was begun with"
         )
 
 
@@ -442,9 +444,9 @@ def _digest(*values: Any) -> str:
 
 
 def _hold_out(corpus: Corpus, share: float, target: Path) -> None:
-    """Write the documents, one a line, into a new folder's `train.txt` and, at even distances, `eval.txt`.
+    """Write the documents, one per line, into a new folder: to `eval.txt` at even distances, else to `train.txt`.
 
-    All runs need losses of the same text, but `train_mlm.py` would hold out by the seed, in which they differ.
+    All runs need losses of the same text, but `train_mlm.py` would hold out text by the seed, which differs.
     """
     number = held = 0
     with new_folder(target) as folder:
@@ -460,7 +462,7 @@ def _hold_out(corpus: Corpus, share: float, target: Path) -> None:
         if not held:
             raise DataError(
                 f"{', '.join(corpus.files)}: {number} documents, of which --eval_share {share} holds out none; give "
-                "--test, a larger share, or say what parts the documents with --documents"
+                "--test, a larger share, or state with --documents what separates the documents"
             )
 
 
@@ -477,8 +479,8 @@ def _documents(corpus: Corpus) -> Iterable[str]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Any]:
-    """Yield the contents of a JSON file; raise `CheckpointError` if these are not what the block reads in them."""
+    """Yield the contents of a JSON file; raise `CheckpointError` if the block cannot read them as expected."""
     try:
         yield json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); remove it, it will be made again") from error
+        raise CheckpointError(f"{path}: damaged ({error}); remove it, and it will be made again") from error

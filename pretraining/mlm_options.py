@@ -1,4 +1,4 @@
-"""The options of `train_mlm.py`; read before Paddle is imported, so that a typing error shows at once."""
+"""The options of `train_mlm.py`; they need no Paddle, so that a typing error shows at once."""
 
 from __future__ import annotations
 
@@ -25,53 +25,51 @@ class TrainMlmOptions(TrainingOptions):
         files=True,
     )
     eval_share: float = option(
-        0.01, help="share of the training documents held out where there are no --test", above=0, below=1
+        0.01, help="share of the training documents to hold out if there is no --test", above=0, below=1
     )
     tokenizer: Optional[str] = option(
-        None, help="folder of a tokenizer, as train-tokenizer writes it (default: that of --model)"
+        None, help="folder of a tokenizer written by train-tokenizer (default: that of --model)"
     )
-    config: str = option(
-        "nano", help="shape of an encoder from nothing: nano, micro, mini, medium, base, or a config.json"
-    )
-    model_type: str = option("ernie", help="what an encoder from nothing is called", choices=("ernie", "bert"))
+    config: str = option("nano", help="shape of a new encoder: nano, micro, mini, medium, base, or a config.json")
+    model_type: str = option("ernie", help="model type of a new encoder", choices=("ernie", "bert"))
     normalize_before: bool = option(
         False,
-        help="LayerNorm before each part of a layer, for an encoder from nothing: trains better, but neither PaddleNLP "
-        "nor transformers has it",
+        help="put LayerNorm before each part of a layer, in a new encoder: it trains better, but neither PaddleNLP "
+        "nor transformers supports it",
     )
     dropout: Optional[float] = option(
         None, help="dropout in training (default: the configuration's, 0.1)", minimum=0, below=1
     )
     init_from: Optional[str] = option(
         None,
-        help="go on from an encoder instead: a folder (ours, PaddleNLP's, or one that convert made), or a name",
+        help="encoder to continue from: a folder (of this toolkit, of PaddleNLP, or made by convert), or a name",
         name="model",
     )
-    mlm_probability: float = option(0.2, help="share of the tokens that are masked", above=0, below=1)
+    mlm_probability: float = option(0.2, help="share of masked tokens", above=0, below=1)
     whole_word_mask: bool = option(
-        False, help="mask whole words: all pieces of a word, and jieba's words of Chinese where jieba is installed"
+        False, help="mask whole words: all pieces of a word, and in Chinese jieba's words if jieba is installed"
     )
-    max_seq_length: int = option(512, help="tokens of a sequence, at most", minimum=8)
+    max_seq_length: int = option(512, help="maximum length of a sequence in tokens", minimum=8)
     packing: str = option(
         "pack",
-        help="pack: documents one after another until a sequence is full; truncate: one each, cut at the end",
+        help="pack: documents one after another until a sequence is full; truncate: one document each, cut at the end",
         choices=("pack", "truncate"),
     )
     attention: str = option(
         "document",
-        help="what the tokens of packed documents attend to: those of their document, or of the whole sequence",
+        help="attention of packed documents' tokens: to their document only, or to the whole sequence",
         choices=("document", "sequence"),
     )
     documents: str = option(
         "lines",
-        help="a document of a .txt file: lines (each), blank_lines (parted by them), titles (WikiText's ' = Title = ')",
+        help="documents of a .txt file: lines (each), blank_lines (between them), titles (WikiText's ' = Title = ')",
         choices=DOCUMENTS,
     )
-    skip_bad_rows: bool = option(False, help="leave out what is not UTF-8 and count it, instead of stopping")
+    skip_bad_rows: bool = option(False, help="skip and count text that is not UTF-8, instead of stopping")
     cache_dir: Optional[str] = option(
-        None, help="where the tokens of the files are kept, for several runs (default: <save_dir>/corpus)"
+        None, help="folder that caches the files' tokens for several runs (default: <save_dir>/corpus)"
     )
-    batch_size: int = redeclare(TrainingOptions, "batch_size", 10, help="sequences a batch, on each device")
+    batch_size: int = redeclare(TrainingOptions, "batch_size", 10, help="sequences per batch, on each device")
     gradient_accumulation_steps: int = redeclare(TrainingOptions, "gradient_accumulation_steps", 8)
     learning_rate: float = redeclare(TrainingOptions, "learning_rate", 1e-4)
     weight_decay: float = redeclare(TrainingOptions, "weight_decay", 0.01)
@@ -85,10 +83,6 @@ class TrainMlmOptions(TrainingOptions):
         super().__post_init__()
         for name, default in (("config", "nano"), ("model_type", "ernie"), ("normalize_before", False)):
             if self.init_from is not None and getattr(self, name) != default:
-                raise UsageError(
-                    f"--{name} is of an encoder from nothing, and --model has its own shape: give one of the two"
-                )
+                raise UsageError(f"--{name} describes a new encoder, but --model has its own shape: give one of them")
         if self.init_from is None and self.tokenizer is None and not self.resume:
-            raise UsageError(
-                "--tokenizer is needed for an encoder from nothing: make one with paddle-ranker train-tokenizer"
-            )
+            raise UsageError("--tokenizer is required for a new encoder: make one with paddle-ranker train-tokenizer")

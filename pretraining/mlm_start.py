@@ -29,17 +29,17 @@ from pretraining.packing import Sequences, pack
 from pretraining.token_store import TokenStore, digests_of, tokenised
 
 INFO_FILE = "pretraining.json"
-# Layers and width; all have twelve heads, and a feed-forward of four times the width.
+# Layers and width; all shapes have twelve heads, and a feed-forward part of four times the width.
 SHAPES = {"nano": (4, 312), "micro": (4, 384), "mini": (6, 384), "medium": (6, 768), "base": (12, 768)}
 POSITIONS = 512
-_MOST_UNKNOWN = 0.05  # share of the tokens
+_MOST_UNKNOWN = 0.05  # maximum share of unknown tokens without a warning
 
 
 def save_mlm(folder: Path, model: MaskedLm, description: Description) -> None:
-    """Write a checkpoint into an existing folder, which `--model_name_or_path` takes as an encoder.
+    """Write a checkpoint into an existing folder; `--model_name_or_path` accepts it as an encoder.
 
     Args:
-        description: how it was trained, as `Run.describe` returns it.
+        description: the record of the training, from `Run.describe`.
     """
     save_arrays(model.network.state_dict(), folder / PARAMETERS_FILE)
     model.tokenizer.write(folder)
@@ -110,7 +110,7 @@ def config_named(name: str, vocab_size: int, pad_id: int, model_type: str) -> En
     path = Path(name)
     if not path.is_file():
         hint = did_you_mean(name, list(SHAPES))
-        raise UsageError(f"--config {name}: choose from {', '.join(SHAPES)}, or name a JSON file that is there{hint}")
+        raise UsageError(f"--config {name}: choose from {', '.join(SHAPES)}, or name an existing JSON file{hint}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in dataclasses.fields(EncoderConfig)} | {"architectures"}
@@ -145,13 +145,13 @@ def _require_same(given: TokenizerFiles, own: TokenizerFiles, name: str, folder:
         else "gives other ids to the same pieces, or has others"
     )  # fmt: skip
     raise CheckpointError(
-        f"--tokenizer {name} is not the tokenizer of {folder}: it {where}; an encoder goes on with the word pieces it "
+        f"--tokenizer {name} is not the tokenizer of {folder}: it {where}; an encoder keeps the word pieces it "
         "was trained with: leave --tokenizer out"
     )
 
 
 def require_fit(tokenizer: TokenizerFiles, config: EncoderConfig, folder: Path) -> None:
-    """Raise `CheckpointError` if the tokenizer of a folder is not its model's."""
+    """Raise `CheckpointError` if the tokenizer of a folder does not belong to its model."""
     pad_id = tokenizer.token_to_id[tokenizer.special_tokens["pad_token"]]
     try:
         require_tokenizer_fits(tokenizer.vocab_size, pad_id, config)
@@ -161,7 +161,7 @@ def require_fit(tokenizer: TokenizerFiles, config: EncoderConfig, folder: Path) 
 
 @dataclass(frozen=True)
 class MlmData:
-    """The sequences to train and to evaluate on; `content` holds digests of the files, `facts` counts for reports."""
+    """Training and evaluation sequences; `content` holds digests of the files, `facts` counts for reports."""
 
     train: Sequences
     held_out: Sequences
@@ -170,9 +170,9 @@ class MlmData:
 
 
 def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
-    """Tokenize the files, or find the tokens of an earlier run, and make the sequences.
+    """Tokenize the files, or reuse the tokens of an earlier run, and make the sequences.
 
-    Raises `DataError` if files are missing, empty or not UTF-8, or too small to hold anything out.
+    Raises `DataError` if files are missing, empty or not UTF-8, or too small to hold out a document.
     """
     cache = Path(options.cache_dir or Path(options.save_dir) / "corpus")
 
@@ -191,8 +191,8 @@ def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
     else:
         if len(store) < 2:
             raise DataError(
-                f"{options.train_files[0]}: one document, of which none can be held out; give --test, or say "
-                "what parts the documents with --documents"
+                f"{options.train_files[0]}: one document, of which none can be held out; give --test, or state "
+                "with --documents what separates the documents"
             )
         count = min(len(store) - 1, max(1, round(options.eval_share * len(store))))
         eval_store, held, order = store, order[:count], order[count:]
@@ -212,19 +212,19 @@ def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
         "held_out_repeated": _repeated(eval_store, held, store, order),
         "unknown_share": store.facts["unknown"] / store.facts["tokens"],
         "words": store.facts["words"],
-        # Tokens that were made before this was noted do not say it.
+        # Older stores of tokens lack the count of skipped lines.
         "skipped": list(dict.fromkeys(s.facts["files"] for s in (store, eval_store) if s.facts.get("skipped"))),
     }
     return MlmData(train, held_out, content, facts)
 
 
 def _repeated(eval_store: TokenStore, held: np.ndarray, store: TokenStore, order: np.ndarray) -> int:
-    """Return how many of the held-out documents are, token by token, trained on as well."""
+    """Count the held-out documents whose tokens equal those of a training document."""
     wanted = list(eval_store.hashes(held))
     sizes = np.unique(np.diff(eval_store.offsets)[held])
     alike = np.isin(np.diff(store.offsets)[order], sizes)
     found = set(wanted).intersection(store.hashes(order[alike]))
-    return sum(one in found for one in wanted)
+    return sum(number in found for number in wanted)
 
 
 def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLanguageModel) -> str:
@@ -242,7 +242,7 @@ def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLangua
     if facts["held_out_repeated"]:
         lines.append(
             f"warning: {facts['held_out_repeated']:,} of the held-out documents are trained on as well, word for word: "
-            "text that is new will have a higher loss; leave repeated documents out"
+            "new text will have a higher loss; leave repeated documents out"
         )
     if facts["unknown_share"] > _MOST_UNKNOWN:
         lines.append(f"warning: {facts['unknown_share']:.1%} of the tokens are unknown to the tokenizer: is it theirs?")
@@ -252,7 +252,7 @@ def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLangua
 
 
 def make_masking(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> Masking:
-    """Return the `Masking` that the options ask for; raises `CheckpointError` if the tokenizer has no mask token."""
+    """Return the `Masking` of the options; raises `CheckpointError` if the tokenizer has no mask token."""
     token = tokenizer.special_tokens["mask_token"]
     if token not in tokenizer.token_to_id:
         raise CheckpointError(f"the vocabulary has no {token} (the mask_token): add it, or use another tokenizer")
@@ -267,7 +267,7 @@ def make_masking(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> Masking
 
 
 def special_ids(tokenizer: TokenizerFiles) -> list[int]:
-    """Return the ids that no text is tokenized to (special and reserved tokens), and the id of [UNK]."""
+    """Return the ids of special and reserved tokens, which no text is tokenized to, and the id of [UNK]."""
     splitter = WordSplitter(tokenizer.rules)
     ordinary = set()
     for token, token_id in tokenizer.token_to_id.items():

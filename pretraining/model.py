@@ -24,7 +24,7 @@ _POOLER = "pooler."
 
 
 class _Predictions(nn.Layer):
-    """Compute word pieces' logits from hidden states: dense, activation, LayerNorm, product with word embeddings."""
+    """Layer from hidden states to word pieces' logits: dense, activation, LayerNorm, product with word embeddings."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -41,7 +41,7 @@ class _Predictions(nn.Layer):
 
 
 class _Head(nn.Layer):
-    """Holds the head under the name it has in PaddleNLP's checkpoints: `cls.predictions`."""
+    """Holder of the head, under the head's name in PaddleNLP's checkpoints: `cls.predictions`."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -49,7 +49,7 @@ class _Head(nn.Layer):
 
 
 class MaskedLanguageModel(nn.Layer):
-    """The network that predicts masked tokens.
+    """Network that predicts masked tokens.
 
     Its parameters have the names of PaddleNLP's ErnieForMaskedLM and BertForMaskedLM: `ernie.*` or `bert.*`, and
     `cls.predictions.*`. The pooler is not used here, so it is not trained; without `has_pooler`, it is random and not
@@ -60,19 +60,19 @@ class MaskedLanguageModel(nn.Layer):
         super().__init__()
         if config.model_type not in MODEL_TYPES:
             raise CheckpointError(
-                f"a masked language model of the type {config.model_type} is not done here; "
+                f"masked language models of the type {config.model_type} are not supported; "
                 f"known: {', '.join(MODEL_TYPES)}"
             )
         self.config, self.has_pooler = config, has_pooler
         setattr(self, config.model_type, Encoder(config) if encoder is None else encoder)
         self.cls = _Head(config)
-        self.separator: Optional[int] = None  # the id of [SEP] where attention stays within its documents
+        self.separator: Optional[int] = None  # the id of [SEP], if attention stays within documents
         for parameter in self.encoder.pooler.parameters():
             parameter.stop_gradient = True
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder, whose attribute is named by the model type."""
+        """Return the encoder; its attribute has the name of the model type."""
         encoder: Encoder = getattr(self, self.config.model_type)
         return encoder
 
@@ -95,14 +95,14 @@ class MaskedLanguageModel(nn.Layer):
         return self.cls.predictions(chosen, self.encoder.embeddings.word_embeddings.weight).astype("float32")
 
     def state_dict(self, *arguments: Any, **keywords: Any) -> dict[str, Tensor]:
-        """Return the parameters for a checkpoint: all but a pooler that was never trained."""
+        """Return the parameters for a checkpoint: all but those of an untrained pooler."""
         state = super().state_dict(*arguments, **keywords)
         pooler = f"{self.config.model_type}.{_POOLER}"
         return type(state)((n, t) for n, t in state.items() if self.has_pooler or not n.startswith(pooler))
 
 
 def _by_row(shape: tuple[int, ...], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Arrange places in rows, `[batch, most a row]`, padded with each row's first token; also return their indices."""
+    """Arrange places in rows, `[batch, longest]`, padded with the row's first token; also return their indices."""
     batch, length = shape
     rows = places // length
     counts = np.bincount(rows, minlength=batch)
@@ -125,7 +125,7 @@ class MaskedLm:
 
 
 def load_masked_lm(folder: Path, *, need_head: bool) -> MaskedLm:
-    """Load an encoder's folder, with its masked language model's head if it has one; see `masked_lm_of`."""
+    """Load the encoder of a folder, and the head of a masked language model if there is one; see `masked_lm_of`."""
     checkpoint = read_checkpoint(folder, wanted="a masked language model" if need_head else "an encoder")
     return masked_lm_of(checkpoint, folder, need_head=need_head)
 
@@ -133,7 +133,7 @@ def load_masked_lm(folder: Path, *, need_head: bool) -> MaskedLm:
 def masked_lm_of(
     checkpoint: Checkpoint, folder: Path, *, model_config: Optional[EncoderConfig] = None, need_head: bool
 ) -> MaskedLm:
-    """Return the masked language model of a checkpoint that was read from a folder.
+    """Make the masked language model of a checkpoint that was read from a folder.
 
     Args:
         model_config: replaces the folder's configuration: the same shape, perhaps with another dropout.
@@ -161,7 +161,7 @@ def masked_lm_of(
 
 
 def wordpiece(tokenizer: ModelTokenizer, folder: Path) -> TokenizerFiles:
-    """Return a tokenizer that is WordPiece; raises `CheckpointError` for any other."""
+    """Return the tokenizer if it is WordPiece; raises `CheckpointError` for any other."""
     if not isinstance(tokenizer, TokenizerFiles):
         raise CheckpointError(f"{folder}: masked language models are trained with WordPiece alone; it has no vocab.txt")
     return tokenizer

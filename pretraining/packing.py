@@ -1,7 +1,7 @@
 """Make training sequences from documents: packed until they are full, or one truncated document each.
 
     [CLS] document [SEP] the next document [SEP] the beginning of a third [SEP]
-    [CLS] where the third goes on [SEP] a fourth [SEP]
+    [CLS] the rest of the third [SEP] a fourth [SEP]
 
 The caller shuffles the documents, so that neighbours in a sorted file do not share a sequence. A document that does not
 fit into its sequence continues in the next one; it is split between words, and no piece is shorter than
@@ -21,12 +21,12 @@ from paddle_ranker.storage.arrays import gather
 from pretraining.token_store import TokenStore
 
 SHORTEST_PIECE = 8
-_SLACK = 64  # tokens before a sequence's end among which a word's beginning is looked for
+_SLACK = 64  # number of tokens before a sequence's end among which to look for the start of a word
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """n sequences as ranges of the token store, which take some 30 bytes of memory a document.
+    """Sequences, n of them, as ranges of the token store; they take some 30 bytes of memory per document.
 
     Sequence i consists of the pieces `offsets[i]` to `offsets[i + 1]` (`[n + 1]` int64), each followed by [SEP]. Piece
     j is `piece_lengths[j]` tokens (`[pieces]` int32) of the store, from `piece_starts[j]` on (`[pieces]` int64).
@@ -43,7 +43,7 @@ class Sequences:
         return len(self.all_lengths)
 
     def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the padded ids, `[batch, length]` int64, and whether a word begins at each, bool of that shape.
+        """Return the padded ids, `[batch, length]` int64, and a mask of that shape: True if a word begins there.
 
         Each special token and each padding token counts as a word.
         """
@@ -63,7 +63,7 @@ class Sequences:
         flat = ragged_positions(rows * shape[1] + columns, lengths)
         ids.reshape(-1)[flat] = gather(self.store.ids, places)
         starts.reshape(-1)[flat] = gather(self.store.starts, places)
-        starts[rows, columns] = True  # where a word was cut, a new one begins
+        starts[rows, columns] = True  # a cut word counts as a new word
         return ids, starts
 
 
@@ -74,7 +74,7 @@ def pack(
 
     Args:
         special_ids: the ids of [CLS], [SEP] and [PAD].
-        packing: `pack`, or `truncate`: one document a sequence, truncated.
+        packing: `pack`, or `truncate`: one truncated document per sequence.
     """
     starts, lengths, counts = array("q"), array("i"), array("i")
     bounds = store.offsets
@@ -96,7 +96,7 @@ def pack(
                 starts.append(start)
                 lengths.append(taken)
                 held, room, start = held + 1, room - taken - 1, start + taken
-                if start < end:  # it goes on in the next one
+                if start < end:  # the document continues in the next sequence
                     counts.append(held)
                     held, room = 0, max_length - 1
     if held:
@@ -107,7 +107,7 @@ def pack(
 
 
 def _between_words(store: TokenStore, start: int, taken: int) -> int:
-    """Return how many tokens from `start` on, at most `taken`, end at a word's end; `taken` if no end is near."""
+    """Return the largest number of tokens, at most `taken`, that ends at a word's end; `taken` if no end is near."""
     first = max(1, taken - _SLACK)
     begins = np.flatnonzero(gather(store.starts, np.arange(start + first, start + taken + 1)))
     return int(first + begins[-1]) if len(begins) and first + begins[-1] >= min(SHORTEST_PIECE, taken) else taken

@@ -21,16 +21,17 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.ranking import Floats
 
-DELTA = 1e-3  # Hoffmann et al.'s: differences beyond a thousandth count linearly
-FEWEST_LEVELS, FEWEST_RUNS = 3, 6  # of N and of D each; five constants leave one run to see an error by
+DELTA = 1e-3  # as in Hoffmann et al.: differences beyond a thousandth count linearly
+# Minima of N and D each, and of runs: beyond the five constants, one run is left to estimate the error.
+FEWEST_LEVELS, FEWEST_RUNS = 3, 6
 _SMALLEST_FLOOR, _LARGEST_EXPONENT, _LARGEST_SCALE = 1e-4, 4.0, 30.0
 _EDGE = 1e-2
-_MOST_DRAWS = 20  # for each draw that can be fitted
+_MOST_DRAWS = 20  # attempts per draw that can be fitted
 
 
 @dataclass(frozen=True)
 class LossLaw:
-    """L(N, D) = floor + a / N^alpha + b / D^beta.
+    """The law L(N, D) = floor + a / N^alpha + b / D^beta.
 
     `undetermined` names the constants (E, alpha, beta) that the fit left at a bound of its search: values beyond the
     bound fit as well, or better.
@@ -51,14 +52,14 @@ class LossLaw:
 
     @property
     def best_parameters_exponent(self) -> float:
-        """The exponent x of N ~ C^x, the best size for a compute C ~ N D (Hoffmann et al., equation 4)."""
+        """Return the exponent x of N ~ C^x, the best size for a compute C ~ N D (Hoffmann et al., equation 4)."""
         both = self.alpha + self.beta
         return self.beta / both if both else float("nan")
 
 
 @dataclass(frozen=True)
 class ComputeLaw:
-    """L(C) = scale / C^gamma; `frontier`, `[runs]` bool, marks the runs to which it is fitted."""
+    """The law L(C) = scale / C^gamma; `frontier`, `[runs]` bool, marks the runs of the fit."""
 
     scale: float
     gamma: float
@@ -72,7 +73,7 @@ class ComputeLaw:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A dict from a law's constants to their intervals, and the interval of the loss that it predicts for a run."""
+    """A dict from a law's constants to their intervals, and the interval of the predicted loss of a run."""
 
     constants: dict[str, Interval]
     loss: Interval
@@ -164,17 +165,18 @@ def forecast(
     residuals = (np.log(loss) - np.log(law.loss(n, d))) * np.sqrt(len(n) / (len(n) - 5))
     noise = np.exp(generator.choice(residuals, len(laws)))
     readings: dict[str, Callable[[LossLaw], float]] = {
-        "E": lambda one: one.floor,
-        "A": lambda one: one.a,
-        "alpha": lambda one: one.alpha,
-        "B": lambda one: one.b,
-        "beta": lambda one: one.beta,
-        "best_parameters_exponent": lambda one: one.best_parameters_exponent,
+        "E": lambda law: law.floor,
+        "A": lambda law: law.a,
+        "alpha": lambda law: law.alpha,
+        "B": lambda law: law.b,
+        "beta": lambda law: law.beta,
+        "best_parameters_exponent": lambda law: law.best_parameters_exponent,
     }
     constants = {
-        name: _interval(read(law), np.array([read(one) for one in laws]), confidence) for name, read in readings.items()
+        name: _interval(read(law), np.array([read(fitted) for fitted in laws]), confidence)
+        for name, read in readings.items()
     }
-    predicted = np.array([float(one.loss(*at)) for one in laws]) * noise
+    predicted = np.array([float(fitted.loss(*at)) for fitted in laws]) * noise
     return Forecast(constants, _interval(float(law.loss(*at)), predicted, confidence))
 
 
@@ -194,17 +196,19 @@ def _draws(n: Floats, d: Floats, resamples: int, generator: np.random.Generator)
             yielded += 1
             if yielded == resamples:
                 return
-    raise DataError(f"{len(n)} runs are too few for intervals: hardly a draw of them can be fitted; add runs or seeds")
+    raise DataError(f"{len(n)} runs are too few for intervals: hardly any draw can be fitted; add runs or seeds")
 
 
 def _checked(*columns: ArrayLike) -> list[Floats]:
     arrays = [np.asarray(column, np.float64) for column in columns]
     if any(array.shape != arrays[0].shape or array.ndim != 1 for array in arrays):
-        raise DataError(f"one value a run is needed of each; got {', '.join(str(a.shape) for a in arrays)}")
+        raise DataError(f"each needs one value per run; got {', '.join(str(a.shape) for a in arrays)}")
     for array in arrays:
         wrong = array[~(np.isfinite(array) & (array > 0))]
         if len(wrong):
-            raise DataError(f"a run has the value {wrong[0]}: a power law is of finite positive numbers; leave it out")
+            raise DataError(
+                f"a run has the value {wrong[0]}: a power law needs finite positive numbers; leave the run out"
+            )
     return arrays
 
 
@@ -255,7 +259,7 @@ def _fit(n: Floats, d: Floats, loss: Floats, delta: float, near: Optional[LossLa
     fits = []
     for start in starts:
         inside = np.clip(start, low + 1e-6, high - 1e-6)
-        # Least squares first: far from the optimum, Huber's loss is nearly flat in all but a few runs.
+        # Least squares come first: far from the optimum, Huber's loss is nearly flat in all but a few runs.
         rough = least_squares(residuals, inside, slopes, bounds=(low, high), max_nfev=60)
         fits.append((rough.cost, rough.x))
     fits.sort(key=lambda fit: fit[0])

@@ -34,7 +34,7 @@ _GREY, _BLACK = "#6b7280", "#1f2937"
 def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
     """Train, fit, predict and check; return the contents of `scaling_law.json`.
 
-    Raises `UsageError` if the budget is too small, `DataError` if the files have fewer tokens than it needs.
+    Raises `UsageError` if the budget is too small, `DataError` if the files have too few tokens for it.
     """
     started = time.monotonic()
     if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
@@ -74,7 +74,7 @@ def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
         "held_out": held_out,
         "runs": results,
     }
-    _write(folder / REPORT_FILE, report)  # the prediction is on the disk before there is a loss to compare it with
+    _write(folder / REPORT_FILE, report)  # the prediction is on the disk before its loss is measured
     print_laws(report)
 
     shown = f"{held_out['size']}, {held_out['parameters']:,} parameters, {held_out['tokens']:,.0f} tokens"
@@ -96,8 +96,8 @@ def print_laws(report: dict[str, Any]) -> None:
     print(
         "L: nats a masked token of held-out text; N: parameters of the layers, no embeddings, no head; D: tokens read"
     )
-    for name, one in report["loss_law"].items():
-        print(f"  {name.replace('_', ' ')}: {one['estimate']:.4g} [{one['low']:.4g}, {one['high']:.4g}]")
+    for name, constant in report["loss_law"].items():
+        print(f"  {name.replace('_', ' ')}: {constant['estimate']:.4g} [{constant['low']:.4g}, {constant['high']:.4g}]")
     if report["undetermined"]:
         print(
             f"warning: these runs do not determine {', '.join(report['undetermined'])}: the best fit is at the edge of "

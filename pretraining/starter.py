@@ -1,4 +1,4 @@
-"""Pretrain the starter encoder: what `paddle-ranker starter --pretrain_steps` runs."""
+"""Pretrain the starter encoder: the work of `paddle-ranker starter --pretrain_steps`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from paddle_ranker.commands.starter import PRETRAINING
 if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
 
-_LENGTH = 64  # tokens of a sequence
-# With larger initial weights than BERT's 0.02, narrow encoders leave the plateau of word frequencies sooner.
+_LENGTH = 64  # maximum length of a sequence in tokens
+# With larger initial weights than BERT's 0.02, narrow encoders learn more than word frequencies sooner.
 _NARROW, _SPREAD = 256, 0.06
 
 
 def pretrain(texts: Iterable[str], config: EncoderConfig, tokenizer: Path, steps: int, seed: int) -> dict[str, Any]:
-    """Train an encoder of that shape on the texts as a masked language model; return its parameters."""
+    """Train an encoder of the given shape on the texts as a masked language model; return its parameters."""
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
     from pretraining.mlm_options import TrainMlmOptions
     from pretraining.train_mlm import train
@@ -56,7 +56,7 @@ def pretrain(texts: Iterable[str], config: EncoderConfig, tokenizer: Path, steps
                 device="cpu",
             )
         )
-        assert result.last_checkpoint is not None  # its last step saves
+        assert result.last_checkpoint is not None  # the last step saves a checkpoint
         return load_arrays(result.last_checkpoint / PARAMETERS_FILE)
 
 

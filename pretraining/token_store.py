@@ -25,14 +25,14 @@ from paddle_ranker.storage.digest import content_digest
 from pretraining.corpus import Corpus
 
 _FORMAT = 1
-_LINES = 2048  # that are turned into tokens at once
-_AT_ONCE = 1024  # documents that are read together
+_LINES = 2048  # number of lines to tokenize at once
+_AT_ONCE = 1024  # number of documents to read at once
 _IDS, _STARTS, _OFFSETS, _FACTS = "ids.bin", "starts.bin", "offsets.bin", "facts.json"
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """The documents of a corpus as tokens, without special tokens.
+    """Store of a corpus's documents as tokens, without special tokens.
 
     `ids` `[total]` uint16 or int32; `starts` `[total]` bool, where words begin; `offsets` `[n + 1]` int64: document i
     is `ids[offsets[i]:offsets[i + 1]]`, and is not empty. The arrays are memory-mapped files.
@@ -47,7 +47,7 @@ class TokenStore:
         return len(self.offsets) - 1
 
     def hashes(self, documents: np.ndarray) -> Iterator[int]:
-        """Yield a number of each document in `documents` `[m]`, in this process the same for the same tokens."""
+        """Yield a number for each document in `documents` `[m]`; equal tokens have equal numbers in this process."""
         for number in range(0, len(documents), _AT_ONCE):
             bounds = gather(self.offsets, documents[number : number + _AT_ONCE, None] + [0, 1])
             lengths = bounds[:, 1] - bounds[:, 0]
@@ -56,11 +56,11 @@ class TokenStore:
 
 
 def tokenised(corpus: Corpus, digests: list[str], files: TokenizerFiles, folder: Path, whole_words: bool) -> TokenStore:
-    """Return the tokens of a corpus, cached in `folder`; make them if they are not there.
+    """Return the tokens of a corpus from the cache in `folder`; make them if they are missing.
 
     Args:
         digests: the digests of the content of the corpus's files.
-        whole_words: let jieba find Chinese words.
+        whole_words: split Chinese into words with jieba.
 
     Raises `DataError` as the corpus does, `RankerError` if the tokens cannot be written.
     """
@@ -101,7 +101,7 @@ def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStar
             unknown += int((ids == unknown_id).sum())
             ends = []
             for (begins, _), length in zip(chunk, lengths.tolist()):
-                if begins and total > document:  # the one before has ended, and holds something
+                if begins and total > document:  # the previous document has ended and is not empty
                     ends.append(document)
                     document = total
                 total += length
@@ -113,7 +113,7 @@ def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStar
             offsets_file.write(np.array([document], np.int64).tobytes())
         offsets_file.write(np.array([total], np.int64).tobytes())
     if not documents:
-        raise DataError(f"{', '.join(corpus.files)}: not one token is in it; is it text?")
+        raise DataError(f"{', '.join(corpus.files)}: the files hold no token; are they text?")
     facts = {
         "files": corpus.report(),
         "skipped": corpus.skipped,
@@ -145,7 +145,7 @@ def _open(folder: Path) -> TokenStore:
             if len(arrays[-1]) != count:
                 raise ValueError(f"{name} holds {len(arrays[-1])} values, not {count}")
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}: damaged ({error}); remove it, it will be made again") from error
+        raise CheckpointError(f"{folder}: damaged ({error}); remove it, and it will be made again") from error
     ids, starts, offsets = arrays
     return TokenStore(ids, starts, offsets, facts)
 
@@ -162,7 +162,7 @@ def digests_of(files: list[str]) -> list[str]:
 
 
 class WordStarts:
-    """Tell which tokens begin a word: all but `##` pieces and, with `segment`, the later ideographs of jieba's words.
+    """Rule for word starts: all tokens but `##` pieces and, with `segment`, the later ideographs of jieba's words.
 
     If jieba is not installed, each ideograph is a word; `segments` tells whether jieba is used.
     """
@@ -185,20 +185,21 @@ class WordStarts:
 
     @property
     def segments(self) -> bool:
-        """Whether jieba joins ideographs to words."""
+        """Return True if jieba joins ideographs to words."""
         return self._segmenter is not None
 
     def of(self, texts: Sequence[str], ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Return where words begin, `[total]` bool, in the `ids` `[total]` of `texts`, which have `lengths` `[n]`."""
+        """Return which `ids` of `texts` begin a word, `[total]` bool; `lengths` `[n]` are the texts' token counts."""
         starts = ~self._continues[ids]
         if self.segments:
-            # Each word of the splitter has exactly one token that does not continue another: they are one to one.
+            # Each word of the splitter has exactly one token that does not continue another, so words and such tokens
+            # match.
             joined = [begins for text in texts for begins in self._begins(self._splitter.split(text))]
             starts[np.flatnonzero(starts)] = joined
         return starts
 
     def _begins(self, words: list[str]) -> list[bool]:
-        """Return which of the splitter's words are the beginning of a word of jieba's."""
+        """Return which of the splitter's words begin a word of jieba."""
         begins: list[bool] = []
         for ideographs, run in groupby(words, lambda word: len(word) == 1 and is_chinese(ord(word))):
             run_words = list(run)

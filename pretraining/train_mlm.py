@@ -1,4 +1,4 @@
-"""Train an encoder on raw text as a masked language model, from nothing or on from an existing one.
+"""Train an encoder on raw text as a masked language model, from scratch or from an existing encoder.
 
 paddle-ranker pretrain --train 'texts/*.txt' --tokenizer tokenizer --config nano --output checkpoint
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def train(options: TrainMlmOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
     """Train as the options say, with checkpoints (encoder folders) in `options.save_dir`; return the result.
 
-    `max_steps` and `max_minutes` limit the training. The metrics are `loss` (nats a masked token), `perplexity` and
+    `max_steps` and `max_minutes` limit the training. The metrics are `loss` (nats per masked token), `perplexity` and
     `accuracy` on the held-out text; the checkpoint with the lowest loss is the best.
     """
     runtime.prepare(options.cpu_threads)

@@ -1,4 +1,4 @@
-"""Train a WordPiece vocabulary on text files, and write it as BERT's and ERNIE's tokenizers read it.
+"""Train a WordPiece vocabulary on text files, and write it in the format of BERT's and ERNIE's tokenizers.
 
 paddle-ranker train-tokenizer --train 'texts/*.txt' --output tokenizer
 """
@@ -23,14 +23,14 @@ from pretraining.corpus import DOCUMENTS_HELP, Corpus
 class TrainTokenizerOptions(Options):
     files: tuple[str, ...] = option(help=f"text files to learn from: {DOCUMENTS_HELP}", name="train", files=True)
     output_dir: str = option(
-        help="folder that gets vocab.txt, tokenizer_config.json and special_tokens_map.json", name="output"
+        help="folder for vocab.txt, tokenizer_config.json and special_tokens_map.json", name="output"
     )
-    vocab_size: int = option(30522, help="word pieces at the most, special tokens included", minimum=10)
+    vocab_size: int = option(30522, help="maximum number of word pieces, including special tokens", minimum=10)
     special_tokens: tuple[str, ...] = option(
-        SPECIAL_TOKENS, help="special tokens, which get the first ids; the five of BERT are needed", several=True
+        SPECIAL_TOKENS, help="special tokens, which get the first ids; BERT's five are required", several=True
     )
-    lowercase: bool = option(True, help="lowercase the texts and take accents off, in training and ever after")
-    skip_bad_rows: bool = option(False, help="leave out what is not UTF-8 and count it, instead of stopping")
+    lowercase: bool = option(True, help="lowercase texts and strip accents, in training and in later use")
+    skip_bad_rows: bool = option(False, help="skip and count text that is not UTF-8, instead of stopping")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +57,7 @@ def train_tokenizer(options: TrainTokenizerOptions) -> None:
     unfinished = tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{os.getpid()}-", dir=folder)
     with naming_the_file(folder / VOCABULARY_FILE), unfinished as made:
         write_new_tokenizer(Path(made), tokens, lowercase=options.lowercase)
-        # The vocabulary last: where it is, the other files are.
+        # The vocabulary comes last: if it exists, so do the other files.
         for path in sorted(Path(made).iterdir(), key=lambda path: path.name == VOCABULARY_FILE):
             path.replace(folder / path.name)
     print(f"{corpus.report()} -> {folder / VOCABULARY_FILE}: {len(tokens):,} word pieces")

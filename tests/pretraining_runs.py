@@ -34,7 +34,7 @@ def write_corpus(folder: Path, documents: int = 60) -> Path:
 
 
 def typed(save_dir: object, *more: object, **changes: object) -> list[str]:
-    """Return the options of a short training, to be given in a folder of `write_corpus`; later ones count."""
+    """Return the options of a short training, for a folder of `write_corpus`; later options override."""
     values: dict[str, Any] = {
         "train_files": "corpus.txt",
         "eval_files": "eval.txt",
@@ -60,7 +60,7 @@ def typed(save_dir: object, *more: object, **changes: object) -> list[str]:
 
 
 def store_of(folder: Path, text: str, *, whole_words: bool = False, documents: str = "lines") -> TokenStore:
-    """Return the tokens of a text, as those of a file."""
+    """Return the token store of a text, as of a file."""
     write_tokenizer(folder)
     path = folder / "text.txt"
     path.write_text(text, encoding="utf-8")

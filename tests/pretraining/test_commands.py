@@ -1,4 +1,4 @@
-"""The pretraining commands as users type them: what they make, print and refuse."""
+"""The pretraining commands as users type them: their files, output and errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.conftest import Call, commands_here
 from tests.pretraining_runs import SHAPE, typed, write_corpus
 from tests.tiny import HAN, VOCABULARY, draw_words, write_encoder, write_ranker
 
-pytestmark = pytest.mark.server  # trains tiny models: seconds each
+pytestmark = pytest.mark.server  # trains tiny models, for seconds each
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def call(data: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> Call:
-    """What calls a command's `main` in `data`."""
+    """Return a function that calls a command's `main` in `data`."""
     monkeypatch.chdir(data)
     return call
 
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The save folder of a short training."""
+    """Return the save folder of a short training."""
     folder = tmp_path_factory.mktemp("trained") / "checkpoint"
     changes = {"epochs": 8, "learning_rate": 5e-3, "eval_step": 10, "save_step": 1000, "logging_steps": 5}
     with commands_here(data):
@@ -98,7 +98,7 @@ def test_both_rankers_start_from_it(trained: Path, call: Call, tmp_path: Path) -
         after = load_arrays(save_dir / "last" / PARAMETERS_FILE)
         for name in ("embeddings.word_embeddings.weight", "encoder.layers.1.linear2.weight"):
             moved = np.abs(after[f"encoder.{name}"] - before[f"ernie.{name}"]).max()
-            assert 0 <= moved < 1e-3  # two steps from where it was
+            assert 0 <= moved < 1e-3  # two steps away from the start
         assert len(Ranker.load(save_dir / "last").score(["深度"], ["深度学习"])) == 1
 
 
@@ -107,7 +107,7 @@ def test_it_goes_on_from_an_encoder_of_ours_and_of_a_ranker(
 ) -> None:
     begin = ["--max_steps", 1, "--learning_rate", 1e-9]
     told = json.loads((trained / "best" / "pretraining.json").read_text(encoding="utf-8"))
-    theirs = tmp_path / "theirs"  # a folder of transformers is taken as it is
+    theirs = tmp_path / "theirs"  # a folder of transformers is accepted directly
     convert(ConvertOptions(source=str(trained / "best"), target=str(theirs), to="hf"))
     for source, target in ((trained / "best", tmp_path / "a"), (theirs, tmp_path / "from_theirs")):
         status, printed, errors = call(train_mlm.main, *typed(target, *begin, "--init_from", source))
@@ -115,7 +115,7 @@ def test_it_goes_on_from_an_encoder_of_ours_and_of_a_ranker(
         assert f"start from {source}\n" in printed
         records: list[Any] = list(read_metrics(target / "metrics.jsonl"))
         mean = float(np.mean([record["evaluation"]["loss"] for record in records if "evaluation" in record]))
-        assert mean == pytest.approx(told["results"]["loss"], abs=1e-5)  # the head went along
+        assert mean == pytest.approx(told["results"]["loss"], abs=1e-5)  # the head was kept
 
     encoder = write_encoder(tmp_path / "encoder")
     status, printed, errors = call(train_mlm.main, *typed(tmp_path / "b", *begin, "--init_from", encoder))
@@ -152,7 +152,7 @@ def test_held_out_documents_that_are_trained_on_too_are_counted(data: Path, call
 def test_lines_that_are_left_out_are_said_with_their_reasons(data: Path, call: Call, tmp_path: Path) -> None:
     (data / "damaged.txt").write_bytes((data / "corpus.txt").read_bytes() + b"\xff\n")
     more = ["--max_steps", 1, "--skip_bad_rows", "--cache_dir", tmp_path / "tokens"]
-    for run in ("a", "b"):  # the second finds the tokens of the first
+    for run in ("a", "b"):  # the second run reuses the tokens of the first
         status, printed, errors = call(train_mlm.main, *typed(tmp_path / run, *more, train_files="damaged.txt"))
         assert status == 0, errors
         assert re.search(r"^read 60 documents; skipped 1 lines \(damaged\.txt, line 61: byte 0xff", printed, re.M)
@@ -170,12 +170,12 @@ def test_lines_that_are_left_out_are_said_with_their_reasons(data: Path, call: C
         ({"tokenizer": "nowhere"}, r"vocab\.txt is not there"),
         ({"init_from": "other", "config": None}, r"--tokenizer tokenizer is not the .* of other: .* other has 96"),
         ({"init_from": "short", "config": None}, r"short: the vocabulary has ids up to 96 but the model has 90 word"),
-        ({"init_from": "gram", "config": None}, r"a masked language model of the type ernie_gram is not done here"),
-        ({"init_from": "other"}, r"--config is of an encoder from nothing, and --model has its own shape"),
-        ({"init_from": "other", "config": None, "model_type": "bert"}, r"--model_type is of an encoder from"),
-        ({"init_from": "other", "config": None, "normalize_before": "true"}, r"--normalize_before is of an"),
+        ({"init_from": "gram", "config": None}, r"masked language models of the type ernie_gram are not supported"),
+        ({"init_from": "other"}, r"--config describes a new encoder, but --model has its own shape"),
+        ({"init_from": "other", "config": None, "model_type": "bert"}, r"--model_type describes a new"),
+        ({"init_from": "other", "config": None, "normalize_before": "true"}, r"--normalize_before describes a"),
         ({"documents": "blank_lines", "eval_files": None}, r"one document, of which none can be held out"),
-        ({"tokenizer": None}, r"--tokenizer is needed for an encoder from nothing"),
+        ({"tokenizer": None}, r"--tokenizer is required for a new encoder"),
         ({"tokenizer": "maskless"}, r"the vocabulary has no \[MASK\]"),
     ],
 )  # fmt: skip
@@ -234,7 +234,7 @@ def test_every_option_has_an_effect(call: Call, tmp_path: Path) -> None:
         assert status == 0, errors
         assert losses_of(tmp_path / name) != plain, name
         assert np.isfinite(losses_of(tmp_path / name)).all()
-    # What must not have one: memory, where tokens lie, the name of the architecture.
+    # These options must have no value: memory, the folder of tokens, the name of the architecture.
     for name, value in {"cache_dir": tmp_path / "cache", "model_type": "bert"}.items():
         status, _, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
         assert status == 0 and losses_of(tmp_path / name) == plain, errors
@@ -291,7 +291,7 @@ def test_fill_mask_prints_what_the_model_thinks(trained: Path, call: Call, tmp_p
         (["深度"], r"'深度': has no \[MASK\]; write \[MASK\] where"),
         (["[MASK]" + "度" * 62], r"has 65 tokens, the model has 64 positions; shorten it"),
         ([], "give a sentence, or --input "),
-        (["[MASK]", "--input_file", "corpus.txt"], "one of the two"),
+        (["[MASK]", "--input_file", "corpus.txt"], "not both"),
         (["--input_file", "corpus.txt"], r"corpus\.txt, sentences 1 to 32: .* has no \[MASK\]"),
         (["[MASK]", "--model", "encoder"], "has no head of a masked language model"),
         (["[MASK]", "--model", "hf"], "bring it here: paddle-ranker convert"),

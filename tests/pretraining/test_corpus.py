@@ -53,7 +53,7 @@ def test_every_format_gives_the_same_texts(tmp_path: Path) -> None:
     for name in ("a.txt", "a.txt.gz", "a.jsonl", "a.tsv", "a.csv"):
         assert documents(tmp_path / name) == [[text] for text in texts], name
     tabbed = tmp_path / "b.txt"
-    tabbed.write_text('{"text": 1}\tb\n', encoding="utf-8")  # a .txt is text whatever it holds
+    tabbed.write_text('{"text": 1}\tb\n', encoding="utf-8")  # a .txt file is text whatever it holds
     assert documents(tabbed) == [['{"text": 1}\tb']]
 
 
@@ -106,7 +106,7 @@ def test_tokens_are_made_once_and_anew_for_other_content_or_rules(
 
 
 def test_a_text_without_a_token_is_refused_and_damage_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not one token is in it"):
+    with pytest.raises(DataError, match="the files hold no token"):
         store_of(tmp_path, "\u200b\n")
     store_of(tmp_path, "a\nb\n")
     (folder,) = (tmp_path / "cache").glob("tokens_*")
@@ -139,7 +139,7 @@ def rows(sequences: Sequences, indices: list[int]) -> list[str]:
 def test_packing_by_hand(tmp_path: Path) -> None:
     store = store_of(tmp_path, "深度学习\n语言\nabcdefgh ijk xyz\n文化\n")
     sequences = pack(store, np.arange(4), 12, SPECIAL, packing="pack")
-    # 12 tokens: [CLS], then documents with [SEP] each. The third has 14 tokens: the room left over, 2, is below the
+    # 12 tokens: [CLS], then documents with [SEP] each. The third has 14 tokens: the remaining room, 2, is below the
     # shortest piece, so it begins the second sequence, and is cut where a word begins.
     assert rows(sequences, [0, 1, 2]) == [
         "[CLS] 深 度 学 习 [SEP] 语 言 [SEP] [PAD] [PAD]",
@@ -179,7 +179,7 @@ def test_packing_loses_no_token_and_joins_documents_in_order(tmp_path: Path, len
     kept = flat[~np.isin(flat, SPECIAL)]
     expected = np.concatenate([store.ids[store.offsets[i] : store.offsets[i + 1]] for i in order])
     np.testing.assert_array_equal(kept, expected)
-    # [SEP] stands at every document's end, and where a document goes on in the next sequence.
+    # [SEP] stands at every document's end, and where a document continues in the next sequence.
     ends = np.cumsum([store.offsets[i + 1] - store.offsets[i] for i in order])
     before = np.cumsum(~np.isin(flat, SPECIAL))
     assert set(ends) <= set(before[flat == 2])
@@ -195,7 +195,7 @@ def test_a_word_longer_than_a_sequence_is_cut_all_the_same() -> None:
     sequences = pack(make_store([7] * 100, [0, 100]), np.array([0]), 22, SPECIAL, packing="pack")
     assert sequences.all_lengths.tolist() == [22] * 5
     _, starts = sequences.batch(np.array([1]))
-    assert np.flatnonzero(starts[0]).tolist() == [0, 1, 21]  # what goes on begins a word of its own
+    assert np.flatnonzero(starts[0]).tolist() == [0, 1, 21]  # a continued document begins a new word
 
 
 def test_tokenising_again_in_another_folder_gives_the_same_bytes(tmp_path: Path) -> None:

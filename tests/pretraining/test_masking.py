@@ -1,4 +1,4 @@
-"""Which tokens are hidden, how often, and by what."""
+"""The masked tokens: their choice, their share and their replacements."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_rates_are_those_asked_for_and_specials_stay() -> None:
         others = chosen & (after != MASK)
         changed = int((after[others] != before[others]).sum())
         assert within(masked, int(chosen.sum()), 0.8)
-        assert within(changed, int(chosen.sum()), 0.1 * 44 / 45)  # one of 45 pieces is the one that stood there
+        assert within(changed, int(chosen.sum()), 0.1 * 44 / 45)  # one of 45 pieces is the original one
         assert not np.isin(after[others], SPECIAL).any()
 
 
@@ -84,7 +84,7 @@ def test_whole_words_are_hidden_whole_at_the_same_rate() -> None:
     assert sizes.max() > 3 and within(int((hit > 0).sum()), int((sizes > 0).sum()), 0.2)
     single = make().mask(ids, starts, np.arange(len(ids)), epoch=1)
     torn = np.bincount(number, np.isin(np.arange(ids.size), single.places), words)
-    assert ((torn > 0) & (torn < sizes)).any()  # without the option words are torn
+    assert ((torn > 0) & (torn < sizes)).any()  # without the option, words are split
 
 
 def test_an_unknown_token_parts_a_word() -> None:
@@ -106,13 +106,13 @@ def test_masks_follow_from_the_seed_the_epoch_and_the_sequence_alone() -> None:
     whole = masking.mask(ids, starts, numbers, epoch=2)
     again = make().mask(ids, starts, numbers, epoch=2)
     np.testing.assert_array_equal(whole.ids, again.ids)
-    order = np.array([3, 0, 7])  # other company, another order, wider padding
+    order = np.array([3, 0, 7])  # other neighbours, another order, wider padding
     wider = np.pad(ids[order], ((0, 0), (0, 9)))
     some = masking.mask(wider, np.pad(starts[order], ((0, 0), (0, 9)), constant_values=True), numbers[order], epoch=2)
     np.testing.assert_array_equal(some.ids[:, : ids.shape[1]], whole.ids[order])
     for other in (make(seed=2).mask(ids, starts, numbers, 2), masking.mask(ids, starts, numbers, 3)):
         assert (other.ids != whole.ids).any(axis=1).all()
-    np.testing.assert_array_equal(ids, batch(rows=8)[0])  # what was given is left as it was
+    np.testing.assert_array_equal(ids, batch(rows=8)[0])  # the input is unchanged
 
 
 def test_something_is_always_hidden_where_anything_can_be() -> None:

@@ -1,4 +1,4 @@
-"""A masked language model taken to transformers' names and back."""
+"""A masked language model converted to transformers' names and back."""
 
 from __future__ import annotations
 

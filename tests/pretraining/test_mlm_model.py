@@ -1,4 +1,4 @@
-"""The masked language model: its loss against NumPy, its logits against PaddleNLP's models, and what it loads."""
+"""The masked language model: its loss against NumPy, its logits against PaddleNLP's models, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.tiny import CONFIG, write_encoder, write_tokenizer
 
 LENGTH = 7
 IDS = np.array([[1, 10, 3, 12, 13, 3, 2], [1, 20, 3, 2, 0, 0, 0], [1, 30, 31, 3, 32, 2, 0]])
-PLACES = np.array([2, 5, 9, 17])  # the ids 3, [MASK], of the flattened batch
+PLACES = np.array([2, 5, 9, 17])  # [MASK] has the id 3 in the flattened batch
 
 
 def make(seed: int = 1, **changes: Any) -> MaskedLanguageModel:
-    """Return a tiny network with every parameter random, biases among them."""
+    """Return a tiny network with random parameters, including biases."""
     paddle.seed(seed)
     network = MaskedLanguageModel(dataclasses.replace(CONFIG, **changes), has_pooler=True)
     random = np.random.RandomState(seed)
@@ -77,7 +77,7 @@ def test_a_token_thought_impossible_costs_what_it_should() -> None:
     losses = token_losses(logits, paddle.to_tensor([0, 0]))
     usual = np.log(1 + np.exp(-2) + np.exp(-1))
     np.testing.assert_allclose(losses.numpy(), [100 + np.log(1 + np.exp(-1)), usual], rtol=1e-6)
-    losses.sum().backward()  # softmax(l) less 1 at the label
+    losses.sum().backward()  # softmax(l), less 1 at the label
     first, second = np.exp([-100.0, 0, -1]), np.exp([0.0, -2, -1])
     expected = np.stack([first / first.sum(), second / second.sum()]) - [[1, 0, 0]] * 2
     np.testing.assert_allclose(logits.grad.numpy(), expected, atol=1e-6)
@@ -140,7 +140,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     )
     refuse({"cls.predictions.decoder_bias": np.zeros(3, "float32")}, r"decoder_bias is \[3\], the configuration says")
     refuse({}, "missing: cls.predictions.layer_norm.bias", drop="cls.predictions.layer_norm.bias")
-    with pytest.raises(CheckpointError, match="type ernie_gram is not done here; known: ernie, bert"):
+    with pytest.raises(CheckpointError, match="type ernie_gram are not supported; known: ernie, bert"):
         MaskedLanguageModel(dataclasses.replace(CONFIG, model_type="ernie_gram"))
 
 
@@ -172,7 +172,7 @@ def test_logits_are_those_of_paddlenlp(model_type: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, expected.numpy()[PLACES], atol=1e-5)
     assert np.ptp(ours) > 1.0
 
-    # And back: PaddleNLP loads a folder of ours.
+    # In the other direction, PaddleNLP loads a folder of this toolkit.
     ours_folder = write(tmp_path / "ours", loaded.network)
     again = getattr(theirs, f"{name}ForMaskedLM").from_pretrained(str(ours_folder))
     again.eval()
@@ -189,7 +189,7 @@ def test_attention_within_documents_sees_nothing_of_the_others() -> None:
     crossing = network(ids, places).numpy()
     network.separator = 2
     within = network(ids, places).numpy()
-    np.testing.assert_allclose(within[2], crossing[2], atol=1e-5)  # one document: nothing to keep apart
+    np.testing.assert_allclose(within[2], crossing[2], atol=1e-5)  # with one document there is nothing to keep apart
     assert np.abs(within[:2] - crossing[:2]).max() > 0.01
     for column, seen in ((1, 0), (4, 1)):
         changed = ids.copy()

@@ -1,4 +1,4 @@
-"""Pretrainings in processes of their own: killed and resumed, and several that are one."""
+"""Pretrainings in separate processes: killed and resumed, and several processes of one training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.robustness.kill_resume import differences
 from tests.started import held_at, run_script
 from tests.training.test_distributed import Launched
 
-pytestmark = pytest.mark.server  # real processes: some seconds each
+pytestmark = pytest.mark.server  # real processes take some seconds each
 
 SCRIPT = REPOSITORY / "pretraining" / "train_mlm.py"
 STEPS = 20
@@ -28,21 +28,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(arguments: list[str], cwd: Path) -> str:
-    """Run the command in a process of its own; return what it printed."""
+    """Run the command in a separate process; return its output."""
     done = run_script("pretraining/train_mlm.py", *arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def kill_at(step: int, arguments: list[str], cwd: Path) -> None:
-    """Start the command and kill it with SIGKILL when it has printed the line of `step`."""
-    with held_at("pretraining.train_mlm", step, cwd / "never", arguments, cwd) as process:  # it waits to be killed
+    """Start the command, and kill it with SIGKILL once it has printed the line of `step`."""
+    # The process waits to be killed.
+    with held_at("pretraining.train_mlm", step, cwd / "never", arguments, cwd) as process:
         process.kill()
 
 
 @pytest.fixture(scope="module")
 def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The save folder of a training that nothing stopped, in one process, each step of two batches."""
+    """Train without interruption in one process, each step of two batches; return the save folder."""
     folder = tmp_path_factory.mktemp("unbroken") / "checkpoint"
     run(typed(folder, "--whole_word_mask", "--max_steps", STEPS), data)
     return folder
@@ -50,7 +51,7 @@ def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_killed_run_ends_bit_for_bit_as_an_unbroken_one(data: Path, tmp_path: Path, unbroken: Path) -> None:
     arguments = typed(tmp_path / "a", "--whole_word_mask", "--max_steps", STEPS)
-    kill_at(5, arguments, data)  # the state of step 3 or 4 is there
+    kill_at(5, arguments, data)  # the state of step 3 or 4 exists
     kill_at(14, [*arguments, "--resume"], data)
     printed = run([*arguments, "--resume"], data)
     assert re.search(r"^resume after step \d+, from ", printed, re.M) and f"trained {STEPS} steps" in printed
@@ -74,4 +75,4 @@ def test_two_processes_are_one(data: Path, tmp_path: Path, unbroken: Path) -> No
     for one, other in zip(*evaluations):
         assert one == pytest.approx(other, rel=1e-4)
     assert not re.search("global step|documents,|eval_dev|trained", launched.log(1))
-    assert len(list((tmp_path / "two" / "corpus").glob("tokens_*"))) == 2  # made once, by whoever came first
+    assert len(list((tmp_path / "two" / "corpus").glob("tokens_*"))) == 2  # made once, by the first process

@@ -1,4 +1,4 @@
-"""Scaling laws: the fit against laws that are known, the ladder against counts by hand, and the command."""
+"""Scaling laws: the fit against known laws, the ladder against counts by hand, and the command."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_law_by_hand() -> None:
     ("law", "n", "d"),
     [
         (LAW, N, D),
-        # The constants that Hoffmann et al. (2022) published, at sizes and token counts as theirs.
+        # The constants published by Hoffmann et al. (2022), at sizes and token counts like theirs.
         (LossLaw(1.69, 406.4, 0.34, 410.7, 0.28), 2000 * N, 100000 * D),
         (LossLaw(0.5, 900.0, 0.7, 20.0, 0.1), N, D),
     ],
@@ -115,7 +115,7 @@ def test_exact_losses_leave_no_doubt() -> None:
 
 @unit
 def test_a_constant_that_the_runs_do_not_determine_is_named() -> None:
-    same = 2.0 + 200.0 * D**-0.4  # whatever the size
+    same = 2.0 + 200.0 * D**-0.4  # the same for all sizes
     assert {"alpha", "E"} & set(fit_loss_law(N, D, same + 1e-9 * N**0.1).undetermined)
     steep = 2.0 + (6e4 / N) ** 9 + 200.0 * D**-0.4
     assert "alpha" in fit_loss_law(N, D, steep).undetermined
@@ -131,14 +131,14 @@ def test_the_envelope_by_hand() -> None:
 @unit
 def test_the_compute_law_goes_through_the_envelope() -> None:
     compute = np.array([1e9, 4e9, 1.6e10, 6.4e10, 1e10, 6e10])
-    losses = np.concatenate([8 * compute[:4] ** -0.05, [9.0, 9.0]])  # the last two are beaten
+    losses = np.concatenate([8 * compute[:4] ** -0.05, [9.0, 9.0]])  # cheaper runs beat the last two
     law = fit_compute_law(compute, losses)
     assert law is not None and law.frontier.tolist() == [True] * 4 + [False] * 2
     assert (law.scale, law.gamma) == pytest.approx((8.0, 0.05))
     assert law.loss(1e12) == pytest.approx(8 * 1e12**-0.05)
     assert fit_compute_law(compute[[0, 1, 4]], losses[[0, 1, 4]]) is None
     interval = gamma_interval(law, compute, losses, resamples=50)
-    assert interval is None or interval.low == pytest.approx(0.05)  # exact losses: whatever is drawn
+    assert interval is None or interval.low == pytest.approx(0.05)  # the losses are exact, whatever is drawn
     many = np.geomspace(1e9, 1e12, 12)
     exact = fit_compute_law(many, 8 * many**-0.05)
     assert exact is not None
@@ -154,7 +154,7 @@ def test_the_compute_law_goes_through_the_envelope() -> None:
         (N[:8], D[:8], LAW.loss(N, D)[:8], "8 of 4 sizes and 2 token counts"),
         (N, D, np.where(N == 5e4, np.nan, 3.0), "a run has the value nan"),
         (N, D, np.where(N == 5e4, 0.0, 3.0), "a run has the value 0.0"),
-        (N, D[1:], LAW.loss(N, D), "one value a run"),
+        (N, D[1:], LAW.loss(N, D), "one value per run"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(n: Any, d: Any, losses: Any, words: str) -> None:
@@ -167,7 +167,7 @@ def test_a_size_by_hand() -> None:
     # One layer, 2 wide: attention 4 (2 x 2 + 2), feed-forward 2 x 8 + 8 + 8 x 2 + 2, two LayerNorms of 2 x 2.
     size = Size.parse("1x2")
     assert size.parameters == 24 + 42 + 8
-    # Forward: 2 x 74; attention 4 x 3 x 2; half the tokens hidden: 2 (2 x 2 + 5 x 2) / 2. Backward twice that.
+    # Forward: 2 x 74; attention 4 x 3 x 2; half the tokens masked: 2 (2 x 2 + 5 x 2) / 2. Backward twice that.
     assert size.flops_per_token(length=3, vocab_size=5, masked_share=0.5) == 3 * (148 + 24 + 14)
     for text in ("4", "x4", "0x4", "4x", "4x8x1", "a4x8"):
         with pytest.raises(UsageError, match="give LAYERSxWIDTH"):
@@ -197,7 +197,7 @@ def planned(budget: float, seeds: Sequence[int] = (7,), **changes: Any) -> Any:
 
 @unit
 def test_a_ladder_by_hand() -> None:
-    # For one step of the shortest: (1 + 2 + 3) (1 + 2 + 4) and 10 x 2 x 4; beside the steps 3 (3 + 4 + 5) + 6.
+    # One step of the shortest run: (1 + 2 + 3) (1 + 2 + 4) and 10 x 2 x 4; fixed costs 3 (3 + 4 + 5) + 6.
     ladder = planned(122 * 25 + 42)
     assert [(str(rung.size), rung.steps) for rung in ladder.rungs] == [
         (size, steps) for size in ("1x16", "1x32", "2x32") for steps in (25, 50, 100)
@@ -238,11 +238,11 @@ def test_minutes_become_steps_by_the_speed_that_is_measured(tmp_path: Path, monk
     from pretraining import ladder as ladders
     from pretraining import train_mlm
 
-    speeds = {"2x64": 800.0, "2x96": 400.0, "2x128": 200.0, "4x128": 100.0, "4x192": 50.0}  # sequences a second
+    speeds = {"2x64": 800.0, "2x96": 400.0, "2x128": 200.0, "4x128": 100.0, "4x192": 50.0}  # sequences per second
     clock = [100.0]
 
     def train(options: TrainMlmOptions) -> Any:
-        assert Path(options.save_dir).name.startswith(UNFINISHED)  # or a kill would leave it there for good
+        assert Path(options.save_dir).name.startswith(UNFINISHED)  # otherwise a kill would leave it there for good
         speed = speeds[Path(options.config).stem]
         clock[0] += options.max_steps * options.batch_size / speed + 0.5
         return SimpleNamespace(steps=options.max_steps, examples_per_second=speed)
@@ -258,10 +258,10 @@ def test_minutes_become_steps_by_the_speed_that_is_measured(tmp_path: Path, monk
     a_step = 8 * (7 * (1 / 800 + 1 / 400 + 1 / 200 + 1 / 100) + 8 / 50)
     assert ladder.rungs[0].steps == int((240 - measuring - 13 * 0.5) / a_step)
     monkeypatch.setattr(train_mlm, "train", None)
-    assert runs.plan(started=0.0) == ladder  # what was planned once stays, whatever the machine does now
+    assert runs.plan(started=0.0) == ladder  # a plan stays, whatever the machine does later
     for damaged in ("{}", "[]", '{"rungs": []}', '{"rungs": [["4x", 1, 1]]}', '{"rungs": [["4x128", "a", 1]]}'):
         (tmp_path / "plan.json").write_text(damaged)
-        with pytest.raises(CheckpointError, match=r"plan\.json: damaged .*; remove it, it will be made again"):
+        with pytest.raises(CheckpointError, match=r"plan\.json: damaged .*; remove it, and it will be made again"):
             runs.plan(started=0.0)
     folder = tmp_path / "runs" / ladder.held_out.name
     folder.mkdir(parents=True)
@@ -297,7 +297,7 @@ def test_the_seed_draws_the_runs_of_both_intervals(tmp_path: Path, monkeypatch: 
     ("changes", "words"),
     [
         ({}, "--budget_minutes or --budget_flops"),
-        ({"budget_minutes": 1.0, "budget_flops": 1.0}, "one of the two"),
+        ({"budget_minutes": 1.0, "budget_flops": 1.0}, "not both"),
         ({"budget_minutes": 0.0}, "must be above 0"),
         ({"budget_minutes": 1.0, "sizes": ("2x64", "2x96")}, "too few to fit"),
         ({"budget_minutes": 1.0, "sizes": ("2x64", "2x64", "2x96", "2x128")}, "all different"),
@@ -343,7 +343,7 @@ def test_the_command(
     trained: list[TrainMlmOptions] = []
 
     def call(*more: object, stop_at: int = 0) -> tuple[int, str, str]:
-        """Call the command; a kill comes in training `stop_at`, after a step that was saved."""
+        """Call the command; a kill comes in training `stop_at`, after a saved step."""
         trained.clear()
 
         def train(options: TrainMlmOptions) -> Any:
@@ -378,7 +378,7 @@ def test_the_command(
     assert status == 0, errors
     assert len(trained) == 10 - 2 and trained[0].save_dir == killed.save_dir and trained[0].resume
     assert len({(run.save_dir, run.seed) for run in trained}) == 8
-    # All are measured on the same text, which none is trained on.
+    # All are measured on the same text, and none is trained on it.
     assert len({(run.train_files, run.eval_files) for run in trained}) == 1
     train_lines, eval_lines = (
         Path(f[0]).read_text("utf-8").split("\n") for f in (killed.train_files, killed.eval_files)
@@ -400,7 +400,7 @@ def test_the_command(
     assert shown and [float(one) for one in shown.groups()] == pytest.approx([predicted, held_out["loss"]], abs=1e-4)
     assert Path("out/scaling_law.png").read_bytes().startswith(b"\x89PNG")
 
-    # A kill between the end of a training and its figures costs nothing; what is done is not done again.
+    # A kill between the end of a training and its result costs nothing; finished work is not repeated.
     Path(killed.save_dir, "result.json").unlink()
     status, _, errors = call()
     assert status == 0 and [run.save_dir for run in trained] == [killed.save_dir], errors

@@ -1,4 +1,4 @@
-"""scripts/pretrain.sh without arguments, in a copy of the checkout: from nothing to filled masks."""
+"""scripts/pretrain.sh without arguments, in a copy of the checkout: from raw text to filled masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_from_nothing_to_filled_masks(checkout: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"tokenizer/vocab\.txt: \d+ word pieces", done.stdout)
     losses = [float(loss) for loss in re.findall(r"^eval_dev loss:(\S+)$", done.stdout, re.M)]
-    assert losses and losses[-1] < 6.4  # of ln(883) = 6.78 at the start
+    assert losses and losses[-1] < 6.4  # below ln(883) = 6.78 at the start
     best = checkout / "checkpoint" / "pretraining" / "mlm" / "best"
     assert (best / "model_state.pdparams").is_file()
     filled = done.stdout.split("What this model puts for the masks:\n")[1]

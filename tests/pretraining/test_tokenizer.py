@@ -52,7 +52,7 @@ def test_paddlenlps_tokenizers_load_the_folder(made: Path, name: str) -> None:
     files = TokenizerFiles.read(made)
     ours = Tokenizer(files)
     special = [files.token_to_id[files.special_tokens[role]] for role in ("cls_token", "sep_token")]
-    for text in TEXTS[:2] + TEXTS[4:]:  # without [MASK], which is no text to theirs
+    for text in TEXTS[:2] + TEXTS[4:]:  # the peer takes [MASK] for a token, not for text
         ids, _ = ours.encode([text])
         assert theirs(text)["input_ids"] == [special[0], *ids.tolist(), special[1]]
     assert theirs.mask_token_id == files.token_to_id["[MASK]"] == 3

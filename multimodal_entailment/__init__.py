@@ -1,1 +1,1 @@
-"""Multimodal entailment: does a post (text and image) follow from another one, contradict it, or neither?"""
+"""Multimodal entailment: does a post (text and image) follow from another post, contradict it, or neither?"""

@@ -1,4 +1,4 @@
-"""The commands for pairs of posts: importing the module registers them, and imports nothing large."""
+"""The commands for pairs of posts; importing this module registers them, and is fast."""
 
 from __future__ import annotations
 

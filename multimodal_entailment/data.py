@@ -31,10 +31,10 @@ _LABEL_COLUMNS = ("label", "label_idx")
 
 @dataclass(frozen=True)
 class PostPair:
-    """Two posts, each a text and an optional image (a path), and the label: whether the second follows from the first.
+    """Two posts, each a text and an optional image (a path), with the label of their relation.
 
-    `label` is an index into `LABELS`; `row` is the line number at which the pair's row begins, from 1, or `7 of b.csv`
-    when several files are read.
+    `label` is an index into `LABELS`. `row` is the number of the line, from 1, at which the pair's row begins, or with
+    several files `7 of b.csv`.
     """
 
     id_1: str
@@ -57,7 +57,7 @@ class Split:
 
 
 class _BadRowError(Exception):
-    """Why a row is not a pair of posts."""
+    """A row is not a pair of posts; the message has the reason."""
 
 
 def read_posts(
@@ -69,17 +69,17 @@ def read_posts(
 ) -> list[PostPair]:
     """Return the pairs of posts of one or several CSV files, in order.
 
-    Columns are found by name, in any order; other columns are ignored. `image_1_path` and `image_2_path` are preferred
-    to `image_1` and `image_2`, which hold URLs in files that have both. A label is a name in `LABELS`, in upper or
-    lower case, or its index.
+    Columns are identified by name, in any order; other columns are ignored. `image_1_path` and `image_2_path` take
+    precedence over `image_1` and `image_2`, which hold URLs in files that have both. A label is a name in `LABELS`, in
+    upper or lower case, or its index.
 
     Args:
         image_folder: the folder of relative image paths (default: the CSV file's own folder).
         need_labels: refuse rows without a label; if False, they have the label None.
-        skip_bad_rows: skip bad rows; one line on stderr says how many and why.
+        skip_bad_rows: skip bad rows, and print one line with their number and the reasons on stderr.
         images: read the images' paths; if False, the file needs no such columns, and every image is None.
 
-    Raises `DataError`, naming file, line and what was found, for a missing or damaged file, a file that is not all
+    Raises `DataError`, with the file, the line and its content, for a missing or damaged file, a file that is not all
     UTF-8 (also with `skip_bad_rows`), missing columns, a bad row (a wrong number of cells, a quote that is never
     closed, an unknown label, neither text nor image, an image that is a web address), and a file without a good row.
     It does not check whether the image files exist.
@@ -87,9 +87,9 @@ def read_posts(
     several = paths_of(path)
     if len(several) > 1:
         return [
-            dataclasses.replace(pair, row=f"{pair.row} of {one}")
-            for one in several
-            for pair in read_posts(one, image_folder, need_labels, skip_bad_rows, images)
+            dataclasses.replace(pair, row=f"{pair.row} of {name}")
+            for name in several
+            for pair in read_posts(name, image_folder, need_labels, skip_bad_rows, images)
         ]
     path = Path(path)
     reader = csv.reader(_lines(path), strict=True)
@@ -113,7 +113,7 @@ def read_posts(
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines for the csv module; raise `DataError` at a line that is not text, as it may hold quotes."""
+    """Yield the lines for the csv module; raise `DataError` at a line that is not UTF-8, as it may hold quotes."""
     for number, line in read_lines(str(path)):
         if isinstance(line, BadRow):
             raise DataError(f"{path}, line {number}: {line.reason}")
@@ -122,7 +122,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """The indices of the wanted columns; `width` is how many cells a row has."""
+    """The indices of the wanted columns; `width` is the number of cells in a row."""
 
     width: int
     places: dict[str, int]
@@ -150,7 +150,7 @@ def _columns(path: Path, reader: Iterator[list[str]], need_labels: bool, images:
     if need_labels and not any(name in found for name in _LABEL_COLUMNS):
         missing.append("label")
     if missing:
-        hint = "; for texts alone leave the images out with --modalities text" if missing[0].startswith("image") else ""
+        hint = "; for texts without images use --modalities text" if missing[0].startswith("image") else ""
         raise DataError(
             f"{path}: the header has {listed(names)}, but pairs of posts need {', '.join(missing)} too{hint}"
         )
@@ -164,7 +164,7 @@ def _pair(cells: list[str], columns: _Columns, row: int, folder: Path, need_labe
     images = [_image(values.get(name, ""), name, folder) for name in ("image_1", "image_2")]
     for name, image in zip(("text_1", "text_2"), images):
         if not values[name] and image is None:
-            raise _BadRowError(f"{name} is empty and there is no image to it")
+            raise _BadRowError(f"{name} is empty, and the post has no image")
     label = _label(values, need_labels)
     ids, texts = [values.get(name, "") for name in ("id_1", "id_2")], [values["text_1"], values["text_2"]]
     return PostPair(ids[0], texts[0], images[0], ids[1], texts[1], images[1], label, row)
@@ -174,10 +174,10 @@ def _image(cell: str, name: str, folder: Path) -> Optional[str]:
     if not cell:
         return None
     if "://" in cell:
-        raise _BadRowError(f"{name} is the address {quoted(cell)}, expected the path of a file; download it first")
+        raise _BadRowError(f"{name} is the web address {quoted(cell)}, expected the path of a file; download it first")
     if "\0" in cell:
         raise _BadRowError(f"{name} holds a NUL, expected the path of a file")
-    return os.fspath(folder / cell)  # an absolute path stays as it is
+    return os.fspath(folder / cell)  # an absolute path stays unchanged
 
 
 def _label(values: dict[str, str], need_labels: bool) -> Optional[int]:
@@ -227,7 +227,7 @@ def split_posts(
         test_share: the share of all pairs for test, in [0, 1).
         validation_share: the share of the remaining pairs for validation, in [0, 1).
 
-    Raises `DataError` for unlabelled pairs and for a label with too few of them.
+    Raises `DataError` for unlabelled pairs, and for a label with too few pairs.
     """
     from sklearn.model_selection import train_test_split
 
@@ -261,7 +261,7 @@ def class_counts(pairs: Iterable[PostPair]) -> dict[str, int]:
 
 
 def images_of(pairs: Sequence[PostPair]) -> tuple[list[Optional[str]], list[str]]:
-    """Return the image paths of n pairs for an `ImageStore`, and each path's place (`line 17, image_1`) for its errors.
+    """Return the image paths of n pairs for an `ImageStore`, and their places (`line 17, image_1`) for errors.
 
     Both have 2n entries: entry i is the first image of pair i, entry n + i its second image.
     """

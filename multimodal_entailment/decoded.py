@@ -1,4 +1,4 @@
-"""Images that are decoded when their batch is computed, and not kept: for predictions, which use each image once."""
+"""Images that are decoded when their batch is computed, then dropped: for predictions, which use each image once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from multimodal_entailment.images import ImageError, ImageLimits, load_image
 
-Image = Union[str, Path, bytes]  # a file, or what one holds
+Image = Union[str, Path, bytes]  # a file, or the bytes of a file
 
 
 class DecodedImages:
@@ -19,7 +19,7 @@ class DecodedImages:
 
     Args:
         images: 2n images; None is a missing image.
-        size: pixels a side.
+        size: pixels per side.
         pool: the threads that read and decode.
         limits: the largest image that is decoded.
         places: what messages call each image (default: `pair 3, image_1`).

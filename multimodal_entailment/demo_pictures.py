@@ -1,4 +1,4 @@
-"""Draw the demo's pictures: several things of one kind and colour in a place."""
+"""Draw the demo's pictures: several things of the same kind and colour in a place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paddle_ranker.data.demo.dice import Dice
 Colour = tuple[int, int, int]
 Draw = ImageDraw.ImageDraw
 
-# All of them stand out from all places.
+# All colours stand out from all places.
 COLOURS: dict[str, Colour] = {
     "red": (205, 30, 35),
     "yellow": (245, 215, 30),

@@ -1,7 +1,7 @@
-"""Make pairs of posts, each a text about a place and a picture of it, whose labels follow from how they were made.
+"""Make pairs of posts, each a text about a place and a picture of it, with labels that follow from the drawn relations.
 
 Scenes (a place with a kind of things in it) and phrasings of the test pairs occur in no training or validation pair,
-but every word and every kind of thing does. `demo_truth` computes the best accuracy that is possible.
+but every word and every kind of thing does. `demo_truth` computes the best possible accuracy.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from paddle_ranker.data.demo.dice import Dice
 from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.atomic import make_folder, new_folder
 
-GENERATOR_VERSION = 1  # raise it with every change that alters what is made
+GENERATOR_VERSION = 1  # to be raised with every change of the generated posts
 PARTS = ("train", "validation", "test")
 STATES = (
     ("open", "closed"), ("busy", "quiet"), ("clean", "dirty"), ("dry", "wet"),
     ("warm", "cold"), ("safe", "dangerous"), ("bright", "dark"), ("new", "old"),
 )  # fmt: skip
-# No two parts share a phrasing; the test's words all occur in the training's.
+# The parts share no phrasing; the words of the test all occur in the training.
 FACTS = {
     "train": (
         "The {place} is {state} today.",
@@ -74,7 +74,7 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class DemoPair:
-    """A pair's texts, what its pictures show (place, things, number, colour), and how the posts relate."""
+    """The texts of a pair, the contents of its pictures (place, things, number, colour), and its relations."""
 
     texts: tuple[str, str]
     pictures: tuple[tuple[str, str, int, str], tuple[str, str, int, str]]
@@ -129,7 +129,7 @@ def _fact(dice: Dice, part: str, place: str, state: str) -> str:
 
 
 def make_demo_posts(folder: Path, size: int, seed: int) -> dict[str, Any]:
-    """Write `train.csv`, `validation.csv`, `test.csv`, their `images/` and `truth.json`; return what the last holds.
+    """Write `train.csv`, `validation.csv`, `test.csv`, their `images/` and `truth.json`; return the latter's content.
 
     There are `size` training pairs, a fifth as many validation pairs and half as many test pairs. The truth holds for
     each subset of the inputs `best_accuracy`, the best possible accuracy over all pairs that could be drawn, and
@@ -138,7 +138,7 @@ def make_demo_posts(folder: Path, size: int, seed: int) -> dict[str, Any]:
     The folder is written atomically. Raises `RankerError` if it exists or cannot be written.
     """
     if folder.exists():
-        raise RankerError(f"{folder}: is there already; choose another --output, or remove it")
+        raise RankerError(f"{folder}: already exists; choose another --output, or remove it")
     make_folder(folder.parent)
     counts = dict(zip(PARTS, (size, max(1, size // 5), max(1, size // 2))))
     with new_folder(folder) as temporary:

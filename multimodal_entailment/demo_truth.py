@@ -1,14 +1,14 @@
-"""The relations between the demo's posts, the label that they give, and the best accuracy that is possible.
+"""The relations between the demo's posts, the label that they determine, and the best possible accuracy.
 
 Three relations between two posts, each visible in different inputs, determine the label:
 
-* what the texts say of the place: the same, the opposite, or something else (text one with text two);
-* what text two claims about the things in picture one: nothing, their colour, another colour (text two with image one);
-* how many things the pictures show: picture two fewer, more, or none at all (image one with image two).
+* the texts' statements about the place: the same, the opposite, or something else (text one with text two);
+* text two's claim about the things in picture one: none, their colour, or another colour (text two with image one);
+* the number of things in the pictures: picture two has fewer, more, or none at all (image one with image two).
 
 A contradiction in any relation makes the pair contradictory. Otherwise, anything that post two adds makes it not
-entailed. Everything else in texts and pictures is drawn independently of these relations. So a few numbers are all that
-a subset of the inputs tells about the label, and the accuracy of the best guess is computed exactly, as a fraction.
+entailed. Everything else in texts and pictures is drawn independently of these relations. So a subset of the
+inputs contains only a few numbers about the label, and the accuracy of the best guess is an exact fraction.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from itertools import combinations, product
 from multimodal_entailment.info import LABELS
 
 INPUTS = ("text_1", "image_1", "text_2", "image_2")
-CONTRADICTS, FOLLOWS, ADDS = range(3)  # what a relation does, numbered as the labels are
+CONTRADICTS, FOLLOWS, ADDS = range(3)  # the effect of a relation, numbered like the labels
 NO_CLAIM, TRUE_CLAIM, FALSE_CLAIM = range(3)
 _TEXTS = {CONTRADICTS: Fraction(20, 100), FOLLOWS: Fraction(55, 100), ADDS: Fraction(25, 100)}
 _CLAIMS = {NO_CLAIM: Fraction(50, 100), TRUE_CLAIM: Fraction(38, 100), FALSE_CLAIM: Fraction(12, 100)}
 _PICTURES = {CONTRADICTS: Fraction(12, 100), FOLLOWS: Fraction(65, 100), ADDS: Fraction(23, 100)}
-_NUMBERS = range(1, 9)  # things in a picture
-_APART = 2  # so that who miscounts by one still sees which picture shows more
+_NUMBERS = range(1, 9)  # numbers of things in a picture
+_APART = 2  # even an observer who miscounts by one sees which picture shows more
 
 
 @dataclass(frozen=True)
 class Relations:
-    """How the posts of a pair relate: their texts, the claim, and the things in either picture."""
+    """Relations of a pair of posts: of their texts, of the claim, and the numbers of things in the pictures."""
 
     texts: int
     claim: int
@@ -42,22 +42,22 @@ class Relations:
 
     @property
     def pictures(self) -> int:
-        """How picture two relates to picture one."""
+        """Return the relation of picture two to picture one."""
         if not self.things_2:
             return CONTRADICTS
         return ADDS if self.things_2 > self.things_1 else FOLLOWS
 
     @property
     def label(self) -> int:
-        """An index into `LABELS`."""
+        """Return an index into `LABELS`."""
         if CONTRADICTS in (self.texts, self.pictures) or self.claim == FALSE_CLAIM:
             return LABELS.index("Contradictory")
         return LABELS.index("NoEntailment" if ADDS in (self.texts, self.pictures) else "Implies")
 
     def seen(self, inputs: Sequence[str]) -> tuple[object, ...]:
-        """Return everything that a subset of `INPUTS` tells about the relations."""
+        """Return all information about the relations that a subset of `INPUTS` contains."""
         claim: object = None
-        if "text_2" in inputs:  # by itself it tells whether there is a claim
+        if "text_2" in inputs:  # text two alone shows whether there is a claim
             claim = self.claim if "image_1" in inputs else self.claim != NO_CLAIM
         return (
             self.texts if {"text_1", "text_2"} <= set(inputs) else None,
@@ -68,7 +68,7 @@ class Relations:
 
 
 def numbers_of_things(pictures: int) -> list[tuple[int, int]]:
-    """Return the pairs of numbers of things in the two pictures, all equally likely, for this relation."""
+    """Return the possible numbers of things in the two pictures for a relation, all equally likely."""
     if pictures == CONTRADICTS:
         return [(number, 0) for number in _NUMBERS]
     pairs = [(more, fewer) for more, fewer in product(_NUMBERS, _NUMBERS) if more - fewer >= _APART]
@@ -99,7 +99,7 @@ def subsets() -> list[tuple[str, ...]]:
 
 
 def best_guesses(inputs: Sequence[str]) -> tuple[Fraction, dict[tuple[object, ...], int]]:
-    """Return the best possible accuracy from some of the inputs, and a dict from what they show to the best label."""
+    """Return the best possible accuracy from some inputs, and a dict from their information to the best label."""
     labels: dict[tuple[object, ...], dict[int, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
     for relations, probability in all_relations().items():
         labels[relations.seen(inputs)][relations.label] += probability

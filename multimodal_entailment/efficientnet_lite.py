@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 (Google, 2020): EfficientNet without squeeze-and-excitation, and with ReLU6, for small devices.
 
-The shape is that of `efficientnet-lite0` in TensorFlow's TPU models; tests compare the outputs with PyTorch's.
+The architecture is that of `efficientnet-lite0` in TensorFlow's TPU models; tests compare the outputs with PyTorch's.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from paddle import Tensor, nn
 
 from multimodal_entailment.fixed_batch_norm import FixedBatchNorm
 
-WIDTH = 1280  # features of a region
+WIDTH = 1280  # number of features of a region
 _STEM = 32
-_EPSILON = 1e-3  # of the batch normalisation, TensorFlow's
+_EPSILON = 1e-3  # epsilon of the batch normalisation, as in TensorFlow
 
 
 class _Stage(NamedTuple):
@@ -46,7 +46,7 @@ class _Convolution(nn.Layer):
         self.norm = FixedBatchNorm(outputs, epsilon=_EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return `[n, outputs, ceil(h / stride), ceil(w / stride)]` of `[n, inputs, h, w]`."""
+        """Convolve `[n, inputs, h, w]` to `[n, outputs, ceil(h / stride), ceil(w / stride)]`, and normalise."""
         return self.norm(self.conv(images))
 
 
@@ -63,7 +63,7 @@ class _Block(nn.Layer):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return `[n, outputs, ceil(h / stride), ceil(w / stride)]` of `[n, inputs, h, w]`."""
+        """Map `[n, inputs, h, w]` to `[n, outputs, ceil(h / stride), ceil(w / stride)]`."""
         inner = images if self.expand is None else self.active(self.expand(images))
         projected = self.project(self.active(self.depthwise(inner)))
         return projected + images if self.adds else projected

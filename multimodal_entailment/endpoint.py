@@ -1,4 +1,4 @@
-"""`POST /v1/entailment`: pairs of posts as JSON with images in base64, or one pair as a form with image files."""
+"""`POST /v1/entailment`: pairs of posts as JSON with base64 images, or a single pair as a form with image files."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class EntailmentRoute:
         self._service, self._keep_texts = service, keep_texts
 
     async def answer(self, request: Request) -> Response:
-        """Answer with the likeliest class and all probabilities of each pair."""
+        """Return the likeliest class and all probabilities of each pair."""
         deadline = deadline_of(request)
         body = await read_body(request, self._service.limits.request_bytes)
-        reads_texts = self._service.reads_texts  # here it is known whether there is a model
+        reads_texts = self._service.reads_texts  # this raises if no model is loaded
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
             if len(body) <= MUCH_BYTES:
                 posts = [await _posted_form(request.headers, body)]
@@ -112,7 +112,7 @@ class EntailmentRoute:
 
 
 def _unpacked(image: Optional[str], place: str, most: int) -> Optional[bytes]:
-    """Decode an image from base64, None if there is no image; raises `Fault` if it is not base64 or too large."""
+    """Decode an image from base64; None stays None. Raises `Fault` if it is not base64, or too large."""
     if image is None:
         return None
     if image.startswith("data:"):
@@ -129,7 +129,7 @@ def _unpacked(image: Optional[str], place: str, most: int) -> Optional[bytes]:
 
 
 async def _posted_form(headers: Headers, body: bytes) -> Post:
-    """Read a form in memory; no part of it is written to a disk."""
+    """Read a form in memory; no part of it goes to the disk."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -143,7 +143,7 @@ async def _posted_form(headers: Headers, body: bytes) -> Post:
         form = await parser.parse()
     except MultiPartException as error:
         raise Fault(INVALID, f"is not a form ({error.message})", field="body") from error
-    except (KeyError, ValueError) as error:  # a header without a boundary, bytes that are no text
+    except (KeyError, ValueError) as error:  # for example a header without a boundary, or bytes that are not text
         raise Fault(INVALID, f"is not a form ({type(error).__name__}: {error})", field="body") from error
     try:
         return await _post_of(form)
@@ -152,7 +152,7 @@ async def _posted_form(headers: Headers, body: bytes) -> Post:
 
 
 def _posted_form_apart(headers: Headers, body: bytes) -> Post:
-    # The coroutine is made here: of a caller who left before, none would be.
+    # The coroutine is made in this thread: if the caller has left before, this function never runs.
     return asyncio.run(_posted_form(headers, body))
 
 
@@ -167,8 +167,8 @@ async def _post_of(form: FormData) -> Post:
         if name in texts and isinstance(value, str):
             texts[name] = value
         elif name in images and isinstance(value, UploadFile):
-            images[name] = await value.read() or None  # a browser sends an empty file where none was chosen
-        elif name in images and value == "":  # and other clients an empty text
+            images[name] = await value.read() or None  # a browser sends an empty file if none was chosen
+        elif name in images and value == "":  # other clients send an empty text
             continue
         else:
             expected = "a text" if name in texts else "a file" if name in images else "no field of this name"

@@ -33,17 +33,17 @@ from paddle_ranker.scoring.loading import ScoringModel, model_path, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 
 _DEFAULTS = LoadOptions()
-_TEXTS_AT_ONCE = 8  # of posts of a request, which may be long
+_TEXTS_AT_ONCE = 8  # number of posts of a request whose texts, possibly long, are encoded at once
 ScoringPosts = ScoringModel[EntailmentInfo, PostEncoder]
 
 
 @dataclass(frozen=True)
 class GivenPosts:
-    """The texts and images of n pairs of posts, not yet encoded.
+    """Texts and images of n pairs of posts, not yet encoded.
 
-    texts: the first posts' texts, `[n]`, and the second posts'
-    images: the first posts' images and the second posts', files or their bytes; None: a missing image
-    places: what messages call the images of the first posts, then of the second, `[2 n]`; None: `pair 3, image_1`
+    texts: the texts of the first posts and of the second posts, `[n]` each
+    images: the images of the first posts and of the second posts, files or their bytes; None: a missing image
+    places: names for messages of the first posts' images, then of the second posts', `[2 n]`; None: `pair 3, image_1`
 
     Raises `UsageError` if their numbers differ.
     """
@@ -55,14 +55,14 @@ class GivenPosts:
     def __post_init__(self) -> None:
         counts = {len(values) for values in (*self.texts, *self.images)}
         if len(counts) > 1:
-            raise UsageError(f"{sorted(counts)} texts and images: give two texts and two images (or None) a pair")
+            raise UsageError(f"{sorted(counts)} texts and images: give two texts and two images (or None) per pair")
 
     def __len__(self) -> int:
         return len(self.texts[0])
 
 
 class Entailment:
-    """Predict for pairs of posts whether the second follows from the first. Safe to call from several threads.
+    """A model for pairs of posts: does the second follow from the first? Thread-safe.
 
     Attributes: `labels`, the classes in the order of the probabilities; `info`, the contents of the model's info file;
     the names of the `engine` and its `precision`; `max_rows` and `max_tokens`, the most pairs and tokens of a batch.
@@ -72,13 +72,14 @@ class Entailment:
 
     def __init__(self, model: ScoringPosts, *, batch_size: int = 32, workers: int, limits: ImageLimits):
         self.info = model.info
-        # Under this name answers have shown it since before there were others.
+        # Answers showed this engine under this name before there were others.
         self.engine = {"inference": "paddle_inference"}.get(model.engine.name, model.engine.name)
         self.precision = model.engine.precision
         self._texts = model.row_encoder.texts
         self._runner = BatchRunner(model.engine, self.info.max_seq_length or 1, batch_size)
         self._limits = limits
-        self.max_rows, self.max_tokens = batch_size, self._runner.max_tokens  # images take memory, whatever the texts
+        # The memory of images does not depend on the texts.
+        self.max_rows, self.max_tokens = batch_size, self._runner.max_tokens
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
 
     @classmethod
@@ -95,13 +96,13 @@ class Entailment:
 
         Args:
             options: engine, precision, threads and so on.
-            batch_size: pairs a batch.
-            workers: number of threads that decode images; 0: one a core.
+            batch_size: pairs per batch.
+            workers: number of threads that decode images; 0: one per core.
             limits: the largest image that is decoded.
 
         Raises `CheckpointError` if the folder is neither or is damaged, and what `open_model` raises.
         """
-        EntailmentInfo.read(model_path(folder))  # another kind of model ends here
+        EntailmentInfo.read(model_path(folder))  # raises for another kind of model
         runtime.prepare()
         model = cast(ScoringPosts, open_model(folder, options))
         return cls(
@@ -126,7 +127,7 @@ class Entailment:
     def predict_posts(self, pairs: Sequence[PostPair], skip_bad_images: bool = False) -> np.ndarray:
         """Return the probabilities of pairs from a file, as `predict` does; messages name the lines.
 
-        With `skip_bad_images`, a broken image counts as missing, and one line on stderr says how many there were.
+        With `skip_bad_images`, a broken image counts as missing, and one line on stderr has their number.
         """
         paths, places = images_of(pairs)
         half = len(pairs)
@@ -135,7 +136,7 @@ class Entailment:
         probabilities = self.probabilities(posts)
         if isinstance(posts.images, DecodedImages) and posts.images.bad:
             bad = posts.images.bad
-            print(f"{len(bad):,} images taken for missing ({bad[0]}{'; …' if len(bad) > 1 else ''})", file=sys.stderr)
+            print(f"{len(bad):,} images treated as missing ({bad[0]}{'; …' if len(bad) > 1 else ''})", file=sys.stderr)
         return probabilities
 
     def _posts(

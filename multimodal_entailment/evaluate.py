@@ -51,7 +51,7 @@ def evaluate(options: EvaluateEntailmentOptions) -> None:
 def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> list[PostPair]:
     """Return the pairs of the file, or its test or validation part (`options.part`).
 
-    Raises `DataError` if a part is asked for but the file is not the one that the model's training split.
+    Raises `DataError` for a part of a file that the model's training did not split.
     """
     looks = info.vision is not None
     pairs = read_posts(options.test_file, options.image_folder, skip_bad_rows=options.skip_bad_rows, images=looks)
@@ -65,14 +65,14 @@ def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> 
         if is_trained_on:
             print(
                 f"warning: {options.test_file} is what this model was trained on: measures of these pairs say nothing "
-                f"about new ones{'; --part test has those that were kept from it' if is_split else ''}",
+                f"about new pairs{'; --part test has the pairs held out from it' if is_split else ''}",
                 file=sys.stderr,
             )
         return pairs
     if not is_split:
         raise DataError(
             f"{options.test_file}: is not the file that this model's training split; --part {options.part} needs that "
-            "one, as it was"
+            "file, unchanged"
         )
     split = split_posts(pairs, training["test_share"], training["validation_share"], training["split_seed"])
     chosen = split.test if options.part == "test" else split.validation

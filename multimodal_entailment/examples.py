@@ -65,7 +65,7 @@ class PostExamples:
         return self.posts.lengths_of(indices)
 
     def weight(self, indices: np.ndarray) -> float:
-        """Return the sum of the class weights of the pairs `indices`, by which their mean loss is divided."""
+        """Return the sum of the class weights of the pairs `indices`, the denominator of their mean loss."""
         return self._loss.weight(self.labels[indices])
 
     def loss(self, network: EntailmentNetwork, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
@@ -80,7 +80,7 @@ def batches_of(posts: Posts, batch_size: int) -> Iterator[np.ndarray]:
 
 
 class HeldOut:
-    """Labelled pairs of posts to evaluate on."""
+    """Labelled pairs of posts for evaluation."""
 
     def __init__(self, posts: Posts, labels: np.ndarray, batch_size: int):
         self.labels, self._posts = labels, posts
@@ -92,7 +92,7 @@ class HeldOut:
         Each process computes its share of the batches; all get the same metrics.
         """
         logits = network_logits(network, self._posts, self._batches[processes.rank :: processes.size])
-        processes.wait()  # one may be long behind
+        processes.wait()  # a process may be far behind
         return quick_measures(self.labels, softmax(processes.sum(logits), axis=1))
 
 

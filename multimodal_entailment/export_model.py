@@ -1,4 +1,4 @@
-"""Write a model as a static model that predict.py and the server run without its code.
+"""Export a model as a static model, which predict.py and the server run without its code.
 
 paddle-ranker export --model checkpoint/best --output output_entailment
 """
@@ -13,12 +13,12 @@ from paddle_ranker.options import main_of
 
 
 def export(options: ExportEntailmentOptions) -> None:
-    """Load the model, write its static model, and print what was written and how far its predictions differ."""
+    """Load the model, write its static model, and print the files and the difference of the predictions."""
     runtime.prepare_command(options.cpu_threads)
     from multimodal_entailment.folder import load_entailment
     from paddle_ranker.export.static_graph import export_model
 
-    runtime.select_device("cpu")  # a static model is of no device
+    runtime.select_device("cpu")  # a static model is not bound to a device
     exported, parities = export_model(
         load_entailment(Path(options.model)), Path(options.output_dir), onnx=options.onnx, option="--output"
     )

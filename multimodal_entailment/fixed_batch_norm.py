@@ -7,10 +7,10 @@ from paddle import Tensor, nn
 
 
 class FixedBatchNorm(nn.BatchNorm2D):
-    """Normalise each image by stored statistics, which training does not change.
+    """Batch normalisation by stored statistics, which training does not change.
 
-    Parameters and statistics have the names that `nn.BatchNorm2D` gives them. That layer's own `use_global_stats`
-    warns at each call in training that it changes the statistics.
+    Parameters and statistics have the names of `nn.BatchNorm2D`. That layer's `use_global_stats` would warn at each
+    call in training that it changes the statistics.
     """
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Save and load a trained model's folder, which holds what evaluation, prediction and export need, and nothing else.
+"""Save and load a trained model's folder, which holds everything that evaluation, prediction and export need.
 
 | file | holds |
 | --- | --- |
 | `model_state.pdparams` | the parameters, including both encoders' |
 | `entailment.json` | the model's inputs and network, how it was trained and with what result |
 | `config.json`, `vocab.txt`, ... | the text encoder's shape and tokenizer, if the model takes texts |
-| `README.md` | the model card: the same facts, to be read by people |
+| `README.md` | the model card: the same facts for readers |
 """
 
 from __future__ import annotations

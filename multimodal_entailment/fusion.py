@@ -18,7 +18,7 @@ _HEADS = 4
 
 
 class Projection(nn.Layer):
-    """Project features of any width to `WIDTH`: x = dense(features), LayerNorm(x + dropout(dense(GELU(x))))."""
+    """Projection of features of any width to `WIDTH`: x = dense(features), LayerNorm(x + dropout(dense(GELU(x))))."""
 
     def __init__(self, width: int, dropout: float, masks: Masks):
         super().__init__()
@@ -47,7 +47,7 @@ class DotAttention(nn.Layer):
 
 
 class Missing(nn.Layer):
-    """A learned vector that replaces missing features."""
+    """Layer that replaces missing features by a learned vector."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -60,20 +60,20 @@ class Missing(nn.Layer):
 
 
 class Fusion(nn.Layer):
-    """Classify a pair of posts by the features of its texts, of image one and of image two.
+    """Classifier of a pair of posts by the features of its texts, of image one and of image two.
 
-    Each has its own projection, so that image one differs from image two. With attention, the text attends to the
-    regions of each image, and each image to the tokens of the texts; the results are added to the list of projections.
-    All are concatenated; a further projection combines them, and a dense layer gives the logits.
+    Each of these has a separate projection, so that image one differs from image two. With attention, the text attends
+    to the regions of each image, and each image to the tokens of the texts; the results are added to the list of
+    projections. All are concatenated; a further projection combines them, and a dense layer gives the logits.
 
     Args:
-        text_width, image_width: the widths of the features; None: the model has none of that kind.
+        text_width, image_width: the widths of the features; None: the model has no such features.
         classes: number of logits.
         attention: concat (none), dot_attention or multihead; attention needs both kinds of features.
-        joint: add the further projection; without it, the logits are a sum of what each part says by itself.
+        joint: add the further projection; without it, the logits are a sum over the parts.
         compare_images: add a part made of the difference and the product of the two images' features.
-        modality_dropout: in training, the share of the examples that lose either their texts or both images, equally
-            often; it has an effect only if there are both kinds.
+        modality_dropout: in training, the share of examples that lose their texts, or equally often both images; it has
+            an effect only with both kinds of features.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Fusion(nn.Layer):
                 setattr(self, name, DotAttention() if is_dot else Attention(WIDTH, _HEADS, dropout, self.masks))
             parts += 4
         self.joint = Projection(parts * WIDTH, dropout, self.masks) if joint else None
-        # Small, as a ranker's head: the first guess is then that all classes are equally likely.
+        # The weights are small, as in a ranker's head, so that the first guess is that all classes are equally likely.
         small = paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, 0.02))
         self.classifier = nn.Linear(WIDTH if joint else parts * WIDTH, classes, weight_attr=small)
 
@@ -141,7 +141,7 @@ class Fusion(nn.Layer):
             parts.append(text_part)
         if images is not None and present is not None:
             regions = [self.missing_image(image, present[:, place]) for place, image in enumerate(images)]
-            # Not a mean: Paddle Inference prints a line of its own about each, on standard output.
+            # Paddle Inference would print a line on standard output for each mean.
             pooled = [image.sum(axis=1) / image.shape[1] for image in regions]
             projections = (self.project_image_1, self.project_image_2)
             image_parts = [project(image) for project, image in zip(projections, pooled)]
@@ -153,7 +153,7 @@ class Fusion(nn.Layer):
                 assert text_part is not None and tokens is not None and padding is not None
                 states = self.project_tokens(tokens)
                 hidden = (padding.astype("float32") * MASKED).unsqueeze([1, 2])
-                nothing = paddle.zeros_like(regions[0][:, :, 0]).unsqueeze([1, 2])  # every region counts
+                nothing = paddle.zeros_like(regions[0][:, :, 0]).unsqueeze([1, 2])  # all regions count
                 for project, image, part in zip(projections, regions, image_parts):
                     parts.append(self.text_to_image(text_part.unsqueeze(1), project(image), nothing).squeeze(1))
                     parts.append(self.image_to_text(part.unsqueeze(1), states, hidden).squeeze(1))

@@ -1,4 +1,4 @@
-"""Decode images once, or compute a frozen encoder's features once, and keep them in files that later epochs read.
+"""Decode images once, or compute a frozen encoder's features once, and keep them in files for later epochs.
 
 paths, places = images_of(pairs)
 store = ImageStore(paths, 128, places=places)
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder
 
 _FORMAT = 1
-_AHEAD = 64  # images that workers may be ahead of whoever takes what they made
-_ENCODED = 32  # images that go through an encoder at once
+_AHEAD = 64  # number of images that workers may compute before they are consumed
+_ENCODED = 32  # number of images per batch of an encoder
 _REASONS_SHOWN = 3
 _ARRAY, _FACTS = "images.bin", "facts.json"
 T = TypeVar("T")
@@ -43,14 +43,15 @@ class ImageStore:
 
     Args:
         paths: the path of each row's image; None if the row has none.
-        size: pixels a side.
-        workers: number of threads that read and decode (Pillow decodes without Python's lock); None: one a core.
-        cache_dir: the folder of the files, where a later run finds them (default: in the user's cache). Their names
-            depend on the content of the images, the size, and the encoder's parameters.
+        size: pixels per side.
+        workers: number of threads that read and decode (Pillow releases the GIL); None: one per core.
+        cache_dir: the folder of the files, for later runs as well (default: in the user's cache). The files' names
+        depend
+            on the content of the images, the size, and the encoder's parameters.
         encoder: a frozen encoder, whose features are stored instead of pixels.
         limits: the largest image that is decoded.
         skip_bad: treat a bad image as missing, and note it in `bad`; if False, it is an error.
-        places: what messages call each row: `line 17, image_1`.
+        places: names of the rows for messages, such as `line 17, image_1`.
 
     Raises `ImageError`, naming the row, at the first image that does not exist, is damaged or is too large.
     """
@@ -73,7 +74,7 @@ class ImageStore:
         self._workers = workers or len(os.sched_getaffinity(0))
         self._limits = limits or ImageLimits()
         self._skip_bad = skip_bad
-        self.bad: dict[int, str] = {}  # row -> what is wrong with its image
+        self.bad: dict[int, str] = {}  # from the row to the error of its image
 
         digests = self._digests()
         distinct = {digest: row for row, digest in reversed(list(enumerate(digests))) if digest is not None}
@@ -92,7 +93,7 @@ class ImageStore:
 
     @property
     def distinct(self) -> int:
-        """The number of different images."""
+        """Return the number of different images."""
         return len(self._array)
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +143,7 @@ class ImageStore:
     def _kept(
         self, folder: Path, order: list[str], rows: list[int], encoder: Optional[VisionEncoder]
     ) -> tuple[np.ndarray, dict[str, str]]:
-        """Return the stored array of the images `order`, made if it is missing, and why some could not be decoded."""
+        """Return the stored array of the images `order`, made if missing, and the errors of undecodable images."""
         kind = "pixels" if encoder is None else "features"
         key = [_FORMAT, order, self.size, PIL.__version__, self._limits.max_bytes, self._limits.max_pixels]
         if encoder is not None:
@@ -231,4 +232,4 @@ def _open(folder: Path) -> tuple[np.ndarray, dict[str, str]]:
         array = np.memmap(path, dtype, "r", shape=shape) if size else np.zeros(shape, dtype)
         return array, dict(facts["undecoded"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: damaged ({error}); remove it, it will be made again") from error
+        raise CheckpointError(f"{folder}: damaged ({error}); remove it, and it will be made again") from error

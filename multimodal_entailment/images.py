@@ -1,7 +1,7 @@
-"""Decode an image of any common kind into a square of pixels, and refuse what is damaged, huge or no image.
+"""Decode an image of any common kind into a square of pixels; refuse damaged and huge files, and other data.
 
-The picture is not cropped: it is scaled to fit the square, and white fills the rest. Whether one post follows from
-another can depend on something at a picture's edge.
+The picture is not cropped: it is scaled to fit the square, and white fills the rest. The label of a pair of posts can
+depend on something at a picture's edge.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from PIL import Image
 
 from paddle_ranker.errors import RankerError, UsageError
 
-# Neither formats that start other programs (EPS) nor ones that hardly occur: each is code that foreign bytes reach.
+# Formats that start other programs (EPS) and rare formats are left out: each is code that processes foreign bytes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-_MOST_PIXELS = 178_956_970  # beyond which Pillow itself refuses
-_BAND_BYTES = 1024 * 1024  # of the rows that are converted and reduced at a time
-# Bytes that Pillow and the library behind it hold for each pixel while they decode. WEBP: two canvases of an animation,
-# the frame's bytes and the image. TIFF: a strip and the image, in up to 16 bits a sample. JPEG: see `_held_bytes`.
+_MOST_PIXELS = 178_956_970  # maximum number of pixels in Pillow
+_BAND_BYTES = 1024 * 1024  # size of the rows that are converted and reduced at a time
+# Bytes per pixel that Pillow and its library hold while they decode. WEBP: two canvases of an animation, the frame's
+# bytes and the image. TIFF: a strip and the image, with up to 16 bits per sample. JPEG: see `_held_bytes`.
 _BYTES_A_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 8, "TIFF": 12, "WEBP": 16}
 _WHITE = (255, 255, 255)
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, with its length and its checksum
-_ORIENTATION = 0x0112  # EXIF's tag
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # TIFF's tags
+_ORIENTATION = 0x0112  # a tag of EXIF
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,7 +45,7 @@ _TURNS = {
 class ImageError(RankerError):
     """An image is missing, damaged, of an unknown kind, or larger than the limits.
 
-    Attributes: `message`, what is wrong with it; `place`, what messages call the image (`line 17, image_1`), or None.
+    Attributes: `message`, the problem; `place`, the name of the image in messages (`line 17, image_1`), or None.
     """
 
     def __init__(self, message: str, place: Optional[str] = None):
@@ -53,7 +53,7 @@ class ImageError(RankerError):
         self.message, self.place = message, place
 
     def at(self, place: str) -> ImageError:
-        """Return the same error with this place."""
+        """Return a copy of the error with this place."""
         return type(self)(self.message, place)
 
 
@@ -76,13 +76,14 @@ class DecodedBytes:
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
         """Hold `size` bytes, at most `most`, during the block; first wait for them, in the order of calls."""
-        with self._turn, self._freed:  # one waits for bytes, the others for their turn: small images pass no large one
+        # One thread waits for bytes, the others for their turn, so that small images do not overtake a large one.
+        with self._turn, self._freed:
             self._freed.wait_for(lambda: self._held + size <= self.most)
             self._held += size
         try:
             yield
         except BaseException as error:
-            traceback.clear_frames(error.__traceback__)  # they hold the image, and the error holds them
+            traceback.clear_frames(error.__traceback__)  # the traceback's frames hold the image
             raise
         finally:
             with self._freed:
@@ -92,9 +93,9 @@ class DecodedBytes:
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """The largest image that is decoded: bytes of the file, and pixels as its header states them.
+    """Limits of a single image: bytes of the file, and pixels as its header states them.
 
-    decoded: limits the memory of all images that are decoded at a time with these limits.
+    decoded: limits the memory of all images that are decoded at the same time with these limits.
     """
 
     max_bytes: int = 20_000_000
@@ -116,12 +117,12 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
     """Return an image, a file or its bytes, as RGB pixels `[size, size, 3] uint8`.
 
     EXIF's orientation is applied, and transparency becomes white. Only an animation's first frame is read, and only the
-    upper 8 of 16 bits a pixel.
+    upper 8 bits of 16-bit pixels.
 
-    Waits while other images that are decoded within these limits hold the memory that they may have together.
+    If other images with these limits hold all the memory that they may share, wait.
 
-    Raises `ImageError` for anything that is not such an image, before decoding it where it is beyond the limits. A file
-    that is cut short lacks pixels, or its end; other damage shows where the format has checksums, which is PNG.
+    Raises `ImageError` for any other data; an image beyond the limits is not decoded at all. A truncated file lacks
+    pixels or its end; other damage is detected only by checksums, which only PNG has.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else read_image(source, limits)
@@ -140,7 +141,7 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
         raise ImageTooLargeError(
             f"{name}: more than {limits.max_pixels:,} pixels, the limit; make it smaller"
         ) from None
-    except Exception as error:  # Pillow's parsers meet damage with whatever the damaged number leads to
+    except Exception as error:  # Pillow's parsers raise exceptions of any type for damaged files.
         summary = " ".join(str(error).split())[:120] or type(error).__name__
         raise ImageError(f"{name}: damaged or cut short ({summary}); get it again") from error
 
@@ -151,7 +152,7 @@ def read_image(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) ->
     try:
         if not path.exists():
             raise ImageError(f"{path}: there is no such image; check the path and the image folder")
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would block
             raise ImageError(f"{path}: not a file")
         size = path.stat().st_size
         if size > limits.max_bytes:
@@ -169,7 +170,7 @@ def _too_many_bytes(name: str, size: int, limits: ImageLimits) -> ImageError:
 
 
 def _checked(name: str, data: bytes, size: int, limits: ImageLimits) -> int:
-    """Return the bytes that decoding an image takes, by its header; raises as `load_image` does."""
+    """Return the bytes of memory that decoding an image takes, by its header; raises as `load_image` does."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         (width, height), most = image.size, limits.decoded.most
         if width * height > limits.max_pixels:
@@ -182,7 +183,7 @@ def _checked(name: str, data: bytes, size: int, limits: ImageLimits) -> int:
                 f"{name}: {width:,} x {height:,} pixels of {image.format} take {held:,} bytes to decode, more than the "
                 f"{most:,} of all images at a time; make it smaller"
             )
-        image.verify()  # checksums: of PNG alone, whose pixels are decoded without a look at them
+        image.verify()  # Only PNG has checksums, which decoding would not verify.
         if image.format == "PNG" and _PNG_END not in data:
             raise ImageError(f"{name}: damaged or cut short (it has no end); get it again")
     return held
@@ -191,17 +192,17 @@ def _checked(name: str, data: bytes, size: int, limits: ImageLimits) -> int:
 def _held_bytes(image: Image.Image, size: int) -> int:
     (width, height), each = image.size, _BYTES_A_PIXEL.get(str(image.format))
     if each is not None:
-        # A TIFF is decoded by whole tiles, of which one may be larger than the image.
+        # A TIFF is decoded by whole tiles, and a tile may be larger than the image.
         tags = getattr(image, "tag_v2", {})
         return each * max(width, tags.get(_TILE_WIDTH, 0)) * max(height, tags.get(_TILE_HEIGHT, 0))
-    # JPEG, or several of them in one file.
-    coefficients = 2 * len(image.getbands()) * width * height  # if they come in several scans, they are kept
+    # the format is JPEG, possibly several in one file
+    coefficients = 2 * len(image.getbands()) * width * height  # kept if the image comes in several scans
     _draft(image, size)
     return coefficients + 4 * image.width * image.height
 
 
 def _draft(image: Image.Image, size: int) -> None:
-    """Let JPEG decode straight to a half, a quarter or an eighth; twice the wanted size loses nothing to the eye."""
+    """Make JPEG decode straight to a half, a quarter or an eighth, but to no less than twice the wanted size."""
     longest = max(image.size)
     image.draft(None, (2 * size * image.width // longest, 2 * size * image.height // longest))
 
@@ -216,10 +217,11 @@ def _decoded(name: str, data: bytes, size: int) -> np.ndarray:
 def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode[0] in "IF":
         pixels = np.asarray(image)
-        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65_535:  # 32 bits: which number is white?
+        # Nothing states which 32-bit number is white.
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65_535:
             raise ImageError(f"{name}: pixels of 32 bits, whose white is unknown; convert it to 8 or 16 bits")
         grey = (pixels >> 8).astype(np.uint8)
-        if "transparency" in image.info:  # the one shade that is
+        if "transparency" in image.info:  # the transparent shade
             grey[pixels == image.info["transparency"]] = 255
         return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
@@ -233,15 +235,15 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # the pixels are good, whatever the damage in what a camera wrote beside them
+    except Exception:  # damaged EXIF data do not matter: the pixels are good
         return 1
 
 
 def _scaled(image: Image.Image, name: str, size: int) -> Image.Image:
     """Return an image in RGB whose longer side is `size`.
 
-    It equals Pillow's `resize(..., reducing_gap=2.0)` of the image in RGB, but the image in RGB never exists as a
-    whole: bands of rows are converted and reduced.
+    The result equals Pillow's `resize(..., reducing_gap=2.0)` of the image in RGB. To save memory, bands of rows are
+    converted and reduced, so the image in RGB never exists as a whole.
     """
     (width, height), longest = image.size, max(image.size)
     small = max(1, round(width * size / longest)), max(1, round(height * size / longest))

@@ -19,7 +19,7 @@ LABELS = ("Contradictory", "Implies", "NoEntailment")
 FORMAT_VERSION = 1
 INFO_FILE = "entailment.json"
 KIND = "entailment"
-_MOST_PIXELS = 4096  # a side: an image of a batch has three bytes for each of them
+_MOST_PIXELS = 4096  # maximum per side: an image of a batch has three bytes per pixel
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EntailmentInfo:
 
     max_seq_length: the maximum length of a pair of texts in tokens; None: the model does not take texts
     vision: the vision encoder's name; None: the model does not take images
-    image_size: the size that images are scaled to, in pixels a side; None: the model does not take images
+    image_size: the size that images are scaled to, in pixels per side; None: the model does not take images
     """
 
     shape: Shape
@@ -60,12 +60,12 @@ class EntailmentInfo:
 
     @property
     def kind(self) -> str:
-        """The kind of model."""
+        """Return the kind of model."""
         return KIND
 
     @property
     def calibration(self) -> None:
-        """None, since these models have no calibration."""
+        """Return None, since these models have no calibration."""
 
     @classmethod
     def read(cls, folder: Path) -> EntailmentInfo:
@@ -90,7 +90,7 @@ class EntailmentInfo:
                 if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
                     raise ValueError(f"{name} is {brief(str(value))}")
             if values.get("export"):
-                values["export"].setdefault("files", {})  # which older versions did not note
+                values["export"].setdefault("files", {})  # older versions did not record them
             values.update(shape=Shape(**values["shape"]), labels=LABELS)
             info = cls(**values)
         except (ValueError, KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""The kind of model that takes pairs of posts: what the core needs to open, export, run and serve such a model.
+"""The kind of model for pairs of posts: what the package needs to open, export, run and serve such a model.
 
 | input | is |
 | --- | --- |
@@ -29,11 +29,11 @@ from paddle_ranker.model.opened import Signature, TrainedModel
 if TYPE_CHECKING:
     from paddle import nn
 
-_ROWS = 6  # pairs of a batch of images to compare on
+_ROWS = 6  # number of pairs of posts with images in a sample batch
 
 
 class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
-    """The kind of models that take texts, images or both of a pair of posts and return a logit for each class."""
+    """The kind of models that classify a pair of posts by texts, images or both."""
 
     name = KIND
     info_file = INFO_FILE
@@ -49,7 +49,7 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
         return signature_of(info)
 
     def configs(self, folder: Path, info: EntailmentInfo) -> tuple[EncoderConfig, ...]:
-        """Return the text encoder's shape in a tuple; empty if the model has none."""
+        """Return the text encoder's configuration in a tuple; empty if the model has none."""
         return super().configs(folder, info) if info.max_seq_length else ()
 
     def row_encoder(self, folder: Path, info: EntailmentInfo, options: LoadOptions) -> PostEncoder:
@@ -92,7 +92,7 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
             yield {**batch, **(_drawn_images(random, rows, info.image_size) if info.image_size else {})}
 
     def write_descriptions(self, folder: Path, model: TrainedModel[EntailmentInfo, PostEncoder]) -> None:
-        """Write the text encoder's shape and tokenizer, if the model has one."""
+        """Write the text encoder's configuration and tokenizer, if the model has one."""
         from multimodal_entailment.folder import write_descriptions
 
         write_descriptions(folder, model.network, model.row_encoder)
@@ -104,7 +104,7 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
 
 def _drawn_images(random: np.random.Generator, rows: int, size: int) -> Arrays:
     shape = (2, rows, 3, size, size)
-    # The images differ in contrast, since plain noise looks the same to a network everywhere.
+    # The images differ in contrast, since plain noise would look the same everywhere to a network.
     levels = random.integers(0, 256, (2, rows, 3, 1, 1)) + random.normal(0, 40, shape)
     present = random.integers(0, 2, (rows, 2)).astype(np.float32)
     first, second = levels.clip(0, 255).astype(np.uint8)

@@ -12,12 +12,12 @@ from paddle import Tensor
 
 from paddle_ranker.errors import DataError, UsageError
 
-WEIGHTS_HELP = "none, balanced (each class counts the same in sum), or a number for each class: 2,2,0.5"
+WEIGHTS_HELP = "none, balanced (equal sums of all classes), or a number per class: 2,2,0.5"
 _APART = -1e4  # exp(-1e4) is exactly 0 in float32
 
 
 def focal_losses(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Return -(1 - p)^gamma log p of each example, `[n]`, p being the probability of its class (Lin et al., 2017).
+    """Return -(1 - p)^gamma log p of each example, `[n]`, with p the probability of its class (Lin et al., 2017).
 
     With `gamma` 0, it is cross-entropy. 1 - p is computed from the other classes' logits, so that its logarithm keeps
     its digits and its gradient stays finite even if p rounds to 1.
@@ -36,7 +36,7 @@ def focal_losses(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
 
 
 def class_weights(text: str, counts: Sequence[int]) -> np.ndarray:
-    """Return the weight of each class, `[classes]` float64, as `--class_weights` says.
+    """Return the weight of each class, `[classes]` float64, from the text of `--class_weights`.
 
     Args:
         text: see `WEIGHTS_HELP`. "balanced" is examples / (classes x examples of the class), as in scikit-learn.
@@ -71,7 +71,7 @@ class ClassLoss:
         self.weights, self.gamma = np.asarray(weights, np.float64), gamma
 
     def weight(self, labels: np.ndarray) -> float:
-        """Return the sum of the weights of examples with `labels` `[n]`, by which their mean is divided."""
+        """Return the sum of the weights of examples with `labels` `[n]`, the denominator of their mean."""
         return float(self.weights[labels].sum())
 
     def __call__(self, logits: Tensor, labels: np.ndarray) -> Tensor:

@@ -1,4 +1,4 @@
-"""Make demo posts, texts with pictures, for which the best possible accuracy of each input is known.
+"""Make demo posts, texts with pictures, with a known best possible accuracy for each set of inputs.
 
 paddle-ranker make-demo-posts --output posts
 """
@@ -18,11 +18,11 @@ class MakeDemoPostsOptions(Options):
     """Options of `python -m multimodal_entailment.make_demo_posts`."""
 
     output_dir: str = option(
-        help="folder to make: train.csv, validation.csv, test.csv, images/, truth.json", name="output"
+        help="new folder for train.csv, validation.csv, test.csv, images/, truth.json", name="output"
     )
-    size: int = option(3000, help="training pairs; a fifth as many for validation, half for test", minimum=10)
-    seed: int = option(7, help="seed of all that is drawn: the same gives the same posts", minimum=0)
-    if_missing: bool = option(False, help="do nothing where the folder is there")
+    size: int = option(3000, help="number of training pairs; validation has a fifth, test half as many", minimum=10)
+    seed: int = option(7, help="random seed; the same seed gives the same posts", minimum=0)
+    if_missing: bool = option(False, help="do nothing if the folder exists")
 
 
 def make(options: MakeDemoPostsOptions) -> None:
@@ -32,7 +32,8 @@ def make(options: MakeDemoPostsOptions) -> None:
     folder = Path(options.output_dir)
     with contextlib.ExitStack() as alone:
         if options.if_missing and not _is_made(folder):
-            alone.enter_context(made_once(folder))  # scripts that were started together want them at the same time
+            # Scripts that start at the same time may want the posts at the same time.
+            alone.enter_context(made_once(folder))
         if options.if_missing and _is_made(folder):
             print(f"{folder}: the demo posts are there")
             return

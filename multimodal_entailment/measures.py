@@ -91,7 +91,7 @@ def evaluate_predictions(
 ) -> Evaluation:
     """Measure `probabilities` `[n, classes]` against `labels` `[n]`; the intervals are over draws of pairs."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a figure that no draw defines
+        warnings.simplefilter("ignore", RuntimeWarning)  # raised for a measure that no draw defines
         found = bootstrap_intervals(
             class_statistics(labels, probabilities), len(labels), resamples=resamples, seed=seed
         )
@@ -102,17 +102,17 @@ def evaluate_predictions(
 
 
 def class_statistics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Statistic]:
-    """Return the measures of `all_measures`, except the loss, as functions of how often each pair is drawn.
+    """Return the measures of `all_measures`, except the loss, as functions of the counts of each pair in a draw.
 
-    Here a draw's confusion matrix is one product; scikit-learn would take minutes for thousands of draws.
+    A draw's confusion matrix is a single product here; scikit-learn would take minutes for thousands of draws.
     """
     size = len(_CLASSES)
     cells = np.eye(size * size)[labels * size + probabilities.argmax(axis=1)]
     pairs = np.arange(len(labels))
     aucs = [auc_of(pairs, (labels == number).astype(float), probabilities[:, number]) for number in _CLASSES]
 
-    def of_counts(figure: Callable[[Floats], Floats]) -> Statistic:
-        return lambda drawn: figure((drawn @ cells).reshape(-1, size, size))
+    def of_counts(measure: Callable[[Floats], Floats]) -> Statistic:
+        return lambda drawn: measure((drawn @ cells).reshape(-1, size, size))
 
     statistics: dict[str, Statistic] = {
         "accuracy": of_counts(lambda counts: np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2))),

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class TextEncoder(nn.Layer):
-    """An encoder over `[CLS] text one [SEP] text two [SEP]`, with match embeddings of tokens that are in both texts.
+    """Encoder of `[CLS] text one [SEP] text two [SEP]`, with match embeddings of tokens that are in both texts.
 
     Args:
-        config: the encoder's shape.
+        config: the encoder's configuration.
         never_match: ids of special tokens, padding and [UNK]; None: no match embeddings.
-        encoder: a pretrained encoder of that shape; None: a new one with random parameters.
-        spelling: of tokens, by which match levels compare them; None: by their ids.
+        encoder: a pretrained encoder of that configuration; None: a new one with random parameters.
+        spelling: the tokens' spelling, by which match levels compare them; None: they compare ids.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class TextEncoder(nn.Layer):
         extra = None
         if self.never_match is not None:
             extra = self.match_embeddings(levels_of_pair(self.speller, input_ids, token_type_ids, self.never_match))
-        if not need_tokens:  # the last layer is cheaper then
+        if not need_tokens:  # the last layer is then cheaper
             return self.encoder.pooled(input_ids, token_type_ids, extra), None
         states = self.encoder(input_ids, token_type_ids, extra)
         return self.encoder.pool(states, input_ids), states
 
 
 class EntailmentNetwork(nn.Layer):
-    """The network from the inputs of pairs of posts to a logit for each class.
+    """Network from the inputs of pairs of posts to a logit for each class.
 
     Args:
         text: the text encoder; None: the network takes no texts.
@@ -133,7 +133,7 @@ class EntailmentNetwork(nn.Layer):
 
 
 class _FromPixels(nn.Layer):
-    """The network from pixels to probabilities and logits, which is exported and which runs a trained model."""
+    """Network from pixels to probabilities and logits: the exported network, which also runs a trained model."""
 
     def __init__(self, network: EntailmentNetwork):
         super().__init__()
@@ -141,7 +141,7 @@ class _FromPixels(nn.Layer):
 
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:
-        """The text encoder's shape in a tuple; empty if there is none."""
+        """Return the text encoder's configuration in a tuple; empty if there is none."""
         return () if self.network.text is None else (self.network.text.config,)
 
     def _outputs(

@@ -1,4 +1,4 @@
-"""The options of the commands; read before Paddle is imported, so that a typing error shows at once."""
+"""The options of the commands; they need no Paddle, so that a typing error shows at once."""
 
 from __future__ import annotations
 
@@ -34,61 +34,63 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
         files=True,
     )
     test_share: float = option(
-        0.1, help="share of the training file kept for evaluate, where there is no --test", minimum=0,
+        0.1, help="share of the training file to hold out for evaluate, if there is no --test", minimum=0,
         below=1,
     )  # fmt: skip
     validation_share: float = option(
-        0.05, help="share of the rest to evaluate on during training, where there is no --test", above=0,
+        0.05, help="share of the rest to evaluate on during training, if there is no --test", above=0,
         below=1,
     )  # fmt: skip
     split_seed: int = option(42, help="random seed of the split", minimum=0)
-    image_folder: Optional[str] = option(None, help="what image paths start from (default: the file's folder)")
-    skip_bad_rows: bool = option(False, help="leave out malformed rows, take broken images for missing, count both")
-    modalities: str = option("both", help="what the model looks at", choices=MODALITIES)
+    image_folder: Optional[str] = option(None, help="folder of relative image paths (default: the file's folder)")
+    skip_bad_rows: bool = option(False, help="skip malformed rows, treat broken images as missing, and count both")
+    modalities: str = option("both", help="inputs of the model", choices=MODALITIES)
     model_name_or_path: Optional[str] = option(
         None,
-        help="text encoder to start from: a folder, or a name of the Hugging Face hub or PaddleNLP; needed for texts",
+        help="text encoder to start from: a folder, or a name on the Hugging Face hub or in PaddleNLP; needed for text",
         name="model",
     )
-    max_seq_length: int = option(128, help="longest pair of texts in tokens", minimum=5)
-    match_embeddings: bool = option(True, help="tell the text encoder which tokens stand in both texts")
-    freeze_text: bool = option(False, help="leave the text encoder as it is")
+    max_seq_length: int = option(128, help="maximum length of a pair of texts in tokens", minimum=5)
+    match_embeddings: bool = option(True, help="mark tokens that occur in both texts, for the text encoder")
+    freeze_text: bool = option(False, help="freeze the text encoder")
     vision_encoder: str = option(
-        "small", help="encoder of the images: small, made to learn from nothing; resnet18, resnet50, efficientnet_lite0"
+        "small", help="encoder of the images: small, for training from scratch; resnet18, resnet50, efficientnet_lite0"
     )
     vision_weights: Optional[str] = option(
         None,
-        help="its pretrained parameters: a .pdparams file, as convert-image-weights makes one; or download, for "
-        "Paddle's own of a ResNet",
+        help="pretrained parameters of the vision encoder: a .pdparams file (see convert-image-weights); or download, "
+        "for Paddle's parameters of a ResNet",
     )
     freeze_vision: bool = option(
-        False, help="leave the vision encoder as it is: its features are then computed once and kept in --cache_dir"
+        False, help="freeze the vision encoder; its features are then computed once and cached in --cache_dir"
     )
-    image_size: int = option(128, help="images are made so many pixels wide and high", minimum=16)
-    image_workers: int = option(0, help="workers that decode images; 0: one a core", minimum=0)
+    image_size: int = option(128, help="width and height of the scaled images in pixels", minimum=16)
+    image_workers: int = option(0, help="number of threads that decode images; 0: one per core", minimum=0)
     cache_dir: Optional[str] = option(
-        None, help="where decoded images and features are kept, for several runs (default: <save_dir>/images)"
+        None, help="folder that caches decoded images and features for several runs (default: <save_dir>/images)"
     )
     fusion: str = option(
         "concat",
-        help="how texts and images meet: side by side; or each also looks at the other's tokens and regions, by plain "
-        "products (dot_attention, Luong) or with four heads",
+        help="fusion of texts and images: concatenation; or each also attends to the other's tokens and regions, by "
+        "plain products (dot_attention, Luong) or with four heads",
         choices=FUSIONS,
     )
-    joint: bool = option(True, help="a layer over the concatenation before the classifier: else parts only add up")
-    compare_images: bool = option(True, help="also show the classifier how the two images' features differ")
+    joint: bool = option(
+        True, help="add a layer between concatenation and classifier; without it, the parts only add up"
+    )
+    compare_images: bool = option(True, help="add the differences of the two images' features")
     dropout: float = option(0.1, help="dropout above the encoders", minimum=0, below=1)
     modality_dropout: float = option(
-        0.0, help="share of the training examples that lose their texts or both images, by a coin", minimum=0, below=1
+        0.0, help="share of the training examples that lose their texts or both images, at random", minimum=0, below=1
     )
-    loss: str = option("cross_entropy", help="what is minimised", choices=("cross_entropy", "focal"))
-    focal_gamma: float = option(2.0, help="how little easy examples count with --loss focal", minimum=0)
+    loss: str = option("cross_entropy", help="loss to minimise", choices=("cross_entropy", "focal"))
+    focal_gamma: float = option(2.0, help="gamma of --loss focal: the higher, the less easy examples count", minimum=0)
     class_weights: str = option(
-        "none", help="none, balanced (each class counts the same in sum), or a number for each class: 2,2,0.5"
+        "none", help="none, balanced (equal sums of all classes), or a number per class: 2,2,0.5"
     )
     metric: str = option(
         "macro_f1",
-        help="the measure whose best value makes the best checkpoint",
+        help="measure that selects the best checkpoint",
         choices=("macro_f1", "accuracy", "loss"),
     )
     eval_step: int = redeclare(TrainingOptions, "eval_step", 100, aliases=("--eval_steps",))
@@ -114,24 +116,26 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
             if value and self.modalities not in ("both", wanted.rstrip("s")):
                 raise UsageError(f"--{name} needs {wanted}: leave it out, or take --modalities both")
         if self.focal_gamma != 2.0 and self.loss != "focal":
-            raise UsageError(f"--focal_gamma {self.focal_gamma:g} is of another loss: add --loss focal or leave it out")
+            raise UsageError(
+                f"--focal_gamma {self.focal_gamma:g} belongs to the focal loss: add --loss focal, or leave it out"
+            )
 
     @property
     def gamma(self) -> float:
-        """The focal loss's gamma; 0, which is cross-entropy, for any other loss."""
+        """Return the focal loss's gamma; 0, which is cross-entropy, for any other loss."""
         return self.focal_gamma if self.loss == "focal" else 0.0
 
 
 @dataclass(frozen=True)
 class ModelOptions(ThreadOptions):
-    """The options of the commands that run a trained model."""
+    """Options of the commands that run a trained model."""
 
-    model: str = option(help="a model's folder: a checkpoint, or what export wrote", leads=True)
-    image_folder: Optional[str] = option(None, help="what image paths start from (default: the file's folder)")
-    skip_bad_rows: bool = option(False, help="leave out malformed rows, take broken images for missing, count both")
-    batch_size: int = option(32, help="pairs a batch", minimum=1)
-    image_workers: int = option(0, help="threads that decode images; 0: one a core", minimum=0)
-    device: str = option(AUTO_DEVICE, help=f"{DEVICE_HELP}; what was exported runs on the CPU")
+    model: str = option(help="folder of a model, trained or exported", leads=True)
+    image_folder: Optional[str] = option(None, help="folder of relative image paths (default: the file's folder)")
+    skip_bad_rows: bool = option(False, help="skip malformed rows, treat broken images as missing, and count both")
+    batch_size: int = option(32, help="pairs per batch", minimum=1)
+    image_workers: int = option(0, help="number of threads that decode images; 0: one per core", minimum=0)
+    device: str = option(AUTO_DEVICE, help=f"{DEVICE_HELP}; an exported model runs on the CPU")
     engine: Optional[str] = redeclare(ScoringOptions, "engine")
     precision: str = redeclare(
         ScoringOptions, "precision", help="precision of the matrix products; other than fp32 needs an exported model"
@@ -148,42 +152,44 @@ class EvaluateEntailmentOptions(ModelOptions):
     test_file: str = option(help=f"labelled pairs of posts: {COLUMNS}", name="test", files=True)
     part: str = option(
         "all",
-        help="which rows: all; or, of the very file that the model was trained on, those kept from it (test, "
+        help="rows to measure: all; or, from the file that the model was trained on, the held-out rows (test, "
         "validation)",
         choices=("all", "test", "validation"),
     )
-    resamples: int = option(2000, help="draws of the bootstrap intervals", minimum=100)
+    resamples: int = option(2000, help="number of draws for the bootstrap intervals", minimum=100)
     seed: int = option(1000, help="random seed of the draws", minimum=0)
-    confusion_plot: Optional[str] = option(None, help="write the confusion matrix there: .png, .svg or .pdf")
-    format: str = option("text", help="what to print", choices=("text", "json"))
+    confusion_plot: Optional[str] = option(None, help="file for a plot of the confusion matrix: .png, .svg or .pdf")
+    format: str = option("text", help="format of the output", choices=("text", "json"))
 
 
 @dataclass(frozen=True)
 class PredictEntailmentOptions(ModelOptions):
     input_file: Optional[str] = option(
-        None, help="pairs of posts: CSV as for training, without labels too", name="input", files=True, either=True
+        None, help="pairs of posts: CSV as for training; labels are optional", name="input", files=True, either=True
     )
     output_file: Optional[str] = option(None, help="file to write (default: print it)", name="output")
-    format: str = option("csv", help="form of the rows: csv, or json, an object a line", choices=("csv", "json"))
+    format: str = option(
+        "csv", help="format of the rows: csv, or json with an object per line", choices=("csv", "json")
+    )
     text_1: Optional[str] = option(None, help="one pair instead of a file: the first post's text", either=True)
     image_1: Optional[str] = option(None, help="the first post's image")
     text_2: Optional[str] = option(None, help="the second post's text")
     image_2: Optional[str] = option(None, help="the second post's image")
     explain: bool = option(
-        False, help="also say by how much the prediction's probability falls without the texts, and without each image"
+        False, help="also report how far the predicted probability falls without the texts, and without each image"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one = (self.text_1, self.image_1, self.text_2, self.image_2)
-        if (self.input_file is None) == (one == (None,) * 4):
-            raise UsageError("give --input, or --text_1 and --text_2 (and images) of one pair")
+        pair = (self.text_1, self.image_1, self.text_2, self.image_2)
+        if (self.input_file is None) == (pair == (None,) * 4):
+            raise UsageError("give --input, or --text_1 and --text_2 (and images) of a single pair")
 
 
 @dataclass(frozen=True)
 class ExportEntailmentOptions(ThreadOptions):
-    model: str = option(help="a model's folder: a checkpoint of train-entailment", leads=True)
+    model: str = option(help="folder of a model, a checkpoint of train-entailment", leads=True)
     output_dir: str = option(
         "./output_entailment", help="folder to write; an older export there is replaced", name="output"
     )
-    onnx: bool = option(False, help="write an ONNX file as well, which --engine onnx and openvino run")
+    onnx: bool = option(False, help="also write an ONNX file, for --engine onnx and openvino")

@@ -1,4 +1,4 @@
-"""This recipe's endpoint of the server; importing the module registers it, and imports nothing large."""
+"""This recipe's endpoint of the server; importing this module registers it, and is fast."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _slot(config: ServeConfig) -> Slot[Served]:
 
 
 class Entailments(Endpoint):
-    """Whether one post follows from another: `POST /v1/entailment`."""
+    """Endpoint for pairs of posts, does one follow from the other: `POST /v1/entailment`."""
 
     slots = (NAME,)
     paths: ClassVar[Mapping[str, str]] = {PATH: "entailment"}

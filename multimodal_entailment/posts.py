@@ -16,10 +16,10 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 
 @dataclass(frozen=True)
 class PostEncoder:
-    """Encodes pairs of posts as columns.
+    """Encoder of pairs of posts as columns.
 
     texts: encodes the two texts; None for models without texts
-    image_size: the size that images are scaled to, in pixels a side; None for models without images
+    image_size: the size that images are scaled to, in pixels per side; None for models without images
     """
 
     texts: Optional[PairEncoder]
@@ -94,7 +94,7 @@ class Posts(Columns):
 
     @classmethod
     def concat(cls, parts: Sequence[Posts]) -> Posts:
-        """Join `parts`, of which all have images or none has; the images are loaded into memory."""
+        """Join `parts`, all with images or all without; the images are loaded into memory."""
         texts = [part.texts for part in parts if part.texts is not None]
         held = [part.held() for part in parts]
         images = None
@@ -105,7 +105,7 @@ class Posts(Columns):
         return cls(sum(map(len, parts)), EncodedPairs.concat(texts) if texts else None, images)
 
     def held(self) -> Posts:
-        """Return the pairs with their images in memory; broken images raise now."""
+        """Return the pairs with their images in memory; broken images raise their errors now."""
         if self.images is None or isinstance(self.images, HeldImages):
             return self
         return Posts(self.count, self.texts, HeldImages(*self.images.take(np.arange(2 * self.count))))
@@ -128,6 +128,6 @@ class Posts(Columns):
 
 
 def _first_then_second(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Join `[2 x n, ...]` arrays, each with all first images before all second images, into one with that order."""
+    """Join `[2 x n, ...]` arrays, each with all first images before all second images; keep this order."""
     halves = [(part[: len(part) // 2], part[len(part) // 2 :]) for part in parts]
     return np.concatenate([*(first for first, _ in halves), *(second for _, second in halves)])

@@ -1,4 +1,4 @@
-"""Say for pairs of posts whether the second follows from the first, with probabilities.
+"""Predict for pairs of posts whether the second follows from the first, with probabilities.
 
 paddle-ranker predict --model checkpoint/best --input posts.csv --explain
 """
@@ -64,19 +64,19 @@ def predict(options: PredictEntailmentOptions) -> None:
 def explain(
     model: Entailment, pairs: Sequence[PostPair], probabilities: np.ndarray, skip_bad_images: bool = False
 ) -> dict[str, np.ndarray]:
-    """Explain predictions: by how much, `[n]`, the predicted class's probability falls without each part of the posts.
+    """Explain predictions by how far the predicted class's probability falls without each part of the posts.
 
-    Returns a dict from part to these falls. The parts are `texts`, which are emptied, and `image_1` and `image_2`,
-    which become missing (occlusion: Zeiler and Fergus, 2014). A negative fall means that the part spoke against the
-    prediction. A model without text input has no part `texts`.
+    Returns a dict from part to these falls, `[n]`. The parts are `texts`, which are emptied, and `image_1` and
+    `image_2`, which become missing (occlusion: Zeiler and Fergus, 2014). A negative fall means that the part spoke
+    against the prediction. A model without text input has no part `texts`.
 
     Args:
-        probabilities: the model's for the complete pairs, `[n, 3]`.
+        probabilities: the predictions for the complete pairs, `[n, 3]`.
 
     Raises `UsageError` for a model of texts alone: without texts there is nothing to predict from.
     """
     if model.info.vision is None:
-        raise UsageError("--explain takes away texts and images by turns: this model looks at texts alone")
+        raise UsageError("--explain removes texts or images, but this model takes only texts")
     changes: dict[str, dict[str, object]] = {}
     if model.info.max_seq_length is not None:
         changes["texts"] = {"text_1": "", "text_2": ""}
@@ -117,7 +117,7 @@ def given_pairs(options: PredictEntailmentOptions, info: EntailmentInfo) -> list
 
 
 def _typed_pair(options: PredictEntailmentOptions, info: EntailmentInfo) -> PostPair:
-    """Return the pair of the command line; raises `UsageError` if nothing of a post is given, as in files."""
+    """Return the pair of the command line; raises `UsageError` if a post is empty, as in files."""
     folder, texts = Path(options.image_folder or ""), (options.text_1 or "", options.text_2 or "")
     images = [
         None if not image or info.vision is None else str(folder / image)
@@ -126,7 +126,7 @@ def _typed_pair(options: PredictEntailmentOptions, info: EntailmentInfo) -> Post
     for number, (text, image) in enumerate(zip(texts, images), 1):
         if not text.strip() and image is None:
             wanted = f"--text_{number}" + (f", --image_{number} or both" if info.vision is not None else "")
-            raise UsageError(f"there is nothing of post {number} to look at: give {wanted}")
+            raise UsageError(f"post {number} is empty: give {wanted}")
     return PostPair("1", texts[0], images[0], "2", texts[1], images[1], None, 1)
 
 

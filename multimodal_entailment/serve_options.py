@@ -15,23 +15,25 @@ LIMITS = ("posts", "queue_posts", "image_bytes", "image_pixels", "image_memory_m
 
 @dataclass(frozen=True)
 class PostLimits(Limits):
-    """The options of the served model, and the limits of its requests beside those of all requests."""
+    """Options of the served model, and limits of its requests in addition to those of all requests."""
 
     entailment_model: Optional[str] = option(
-        None, either=True, help="a model of pairs of posts, trained or exported: it answers POST /v1/entailment"
+        None, either=True, help="model for pairs of posts, trained or exported, which answers POST /v1/entailment"
     )
-    entailment_engine: Optional[str] = option(
-        None, help="what computes it, as --engine has it for the ranker", choices=ENGINES
-    )
+    entailment_engine: Optional[str] = option(None, help="engine of this model; see --engine", choices=ENGINES)
     entailment_precision: str = option(
         "fp32", help="precision of its matrix products; other than fp32 needs an exported model", choices=PRECISIONS
     )
-    posts: int = option(64, help="pairs of posts of a request", minimum=1, shared=True)
-    queue_posts: int = option(512, help="pairs of posts that wait in each worker", minimum=1, shared=True)
-    image_bytes: int = option(8 * 1024 * 1024, help="bytes of an image, as it comes", minimum=1, shared=True)
-    image_pixels: int = option(40_000_000, help="pixels of an image, as its header says", minimum=1, shared=True)
+    posts: int = option(64, help="maximum number of pairs of posts per request", minimum=1, shared=True)
+    queue_posts: int = option(
+        512, help="maximum number of waiting pairs of posts in each worker", minimum=1, shared=True
+    )
+    image_bytes: int = option(8 * 1024 * 1024, help="maximum size of an image file in bytes", minimum=1, shared=True)
+    image_pixels: int = option(
+        40_000_000, help="maximum number of pixels of an image, by its header", minimum=1, shared=True
+    )
     image_memory_mb: int = option(
-        512, help="megabytes of all images that are decoded at a time, in each worker", minimum=1, shared=True
+        512, help="memory in MB for images that are decoded at the same time, in each worker", minimum=1, shared=True
     )
 
     def __post_init__(self) -> None:

@@ -29,7 +29,8 @@ from paddle_ranker.serving.core.self_check import TOLERANCES
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
 
-_LEAST_THREADS = 4  # requests whose images are decoded at a time: small ones need not wait for a large one
+# Minimum number of requests whose images are decoded at the same time, so that small requests need not wait.
+_LEAST_THREADS = 4
 _TEXTS = ("a", "two words", "深度学习", "一段很长的话" * 40)
 
 
@@ -39,7 +40,7 @@ class Post:
 
     texts: None only if the model takes no texts
     images: the bytes of image one and image two; None: a missing image
-    place: where the pair stands in the request, `pairs[3].`
+    place: the position of the pair in the request, `pairs[3].`
     """
 
     texts: tuple[Optional[str], Optional[str]]
@@ -77,7 +78,7 @@ def _check(model: Entailment, folder: Path) -> None:
 
 
 class EntailmentSlot(Slot[ServedEntailment]):
-    """The server's place for this model, which answers with probabilities; to be used in one event loop."""
+    """The server's slot for this model, which answers with probabilities; to be used in one event loop."""
 
     labels = Entailment.labels
 
@@ -87,10 +88,10 @@ class EntailmentSlot(Slot[ServedEntailment]):
         folder = None if limits.entailment_model is None else Path(limits.entailment_model)
         super().__init__(limits, "model", folder)
         self._config = config
-        # One for all models: while they are reloaded, there are two.
+        # All models share it: during a reload there are two.
         decoded = DecodedBytes(limits.image_memory_mb * 1024 * 1024)
         self._images = ImageLimits(limits.image_bytes, limits.image_pixels, decoded)
-        # Not the threads of rankings: images take long, and many of them would keep rankings waiting.
+        # The threads of rankings are not used: images take long, and many images would delay rankings.
         self._decoding = StoppableWork(
             max(_LEAST_THREADS, runtime.usable_cores()), name="posts", what="the images were decoded"
         )
@@ -125,7 +126,7 @@ class EntailmentSlot(Slot[ServedEntailment]):
         return ServedEntailment(folder.resolve().name, folder, batcher, time.time(), model)
 
     def describe(self) -> dict[str, object]:
-        """Return what `/info` shows of the model."""
+        """Return the facts about the model for `/info`."""
         served = self.model
         if served is None:
             raise Fault(UNAVAILABLE, "the model of pairs of posts is not loaded yet", retry_after=1.0)
@@ -143,22 +144,22 @@ class EntailmentSlot(Slot[ServedEntailment]):
 
     @property
     def decoding_pairs(self) -> int:
-        """The number of pairs being decoded, before the queue; a pair whose caller has left counts until that ends."""
+        """Return the number of pairs being decoded, before the queue, including pairs whose caller has left."""
         return self._decoding.under_way
 
     @property
     def reads_texts(self) -> bool:
-        """Whether the model takes texts. Raises as `name` does."""
+        """Return True if the model takes texts. Raises as `name` does."""
         return self.ready().model.info.max_seq_length is not None
 
     async def probabilities(self, posts: Sequence[Post], *, deadline: Optional[float] = None) -> np.ndarray:
         """Return the probability of each class for each pair of posts, `[n, 3]` float64, in the order of `labels`.
 
         Args:
-            deadline: the time, on `time.monotonic()`'s clock, after which nobody waits for the answer.
+            deadline: the time by `time.monotonic()` after which nobody waits for the answer.
 
         Raises `Fault` if the request is over a limit or too late, an image cannot be decoded, or the server is
-        overloaded or not ready. When it is cancelled or at the deadline, its pairs leave the queue, and no further
+        overloaded or not ready. On cancellation or at the deadline, its pairs leave the queue, and no further
         image is decoded.
         """
         size, end = len(posts), self.deadline(deadline)
@@ -172,7 +173,7 @@ class EntailmentSlot(Slot[ServedEntailment]):
         while True:
             served = self.ready()
             encoded = await self._decoding.run(size, end, partial(_encoded, served.model, posts))
-            if served is self.model:  # else it was replaced meanwhile, and takes no more
+            if served is self.model:  # otherwise the model was replaced meanwhile, and accepts no more work
                 break
         job = await computed(served.batcher, size, end, columns=encoded)
         probabilities: np.ndarray = softmax(job.outputs["logits"].astype(np.float64), axis=1)

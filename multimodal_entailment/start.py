@@ -34,7 +34,7 @@ def start_entailment(options: TrainEntailmentOptions) -> Start[EntailmentModel]:
         network = EntailmentNetwork(model.network.text, model.network.vision, model.info.shape, **frozen)
         if network.text is not None:
             network.text.encoder.gradient_checkpointing = options.gradient_checkpointing
-        # Its parameters come with the state.
+        # The parameters come with the state.
         return Start(run, dataclasses.replace(model, network=network), run.resumed.part_factors)
     text = pair_encoder = vision = None
     factors = {"fusion": options.new_parts_factor}
@@ -66,14 +66,14 @@ def start_entailment(options: TrainEntailmentOptions) -> Start[EntailmentModel]:
 
 
 def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEncoder, list[str]]:
-    """Return the text encoder, its pair encoder, and the names of its parts that are new."""
+    """Return the text encoder, its pair encoder, and the names of its new parts."""
     assert options.model_name_or_path is not None
     loaded = load_encoder(options.model_name_or_path)
     encoder, is_new = loaded.pair_encoder(options.max_seq_length, options.tokenizer), list(loaded.new_parts)
     trained = loaded.checkpoint.arrays.get("match_embeddings.weight")
     with_match = has_match_embeddings(loaded.checkpoint, options.match_embeddings)
     if options.freeze_text and trained is None:
-        with_match = False  # they would stay zeros
+        with_match = False  # untrained match embeddings would stay zero
     compares = (never_match_ids(encoder), encoder.spelling()) if with_match else (None, None)
     text = TextEncoder(loaded.config, compares[0], loaded.network, compares[1])
     if with_match and trained is not None:
@@ -86,13 +86,13 @@ def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEnc
 
 @dataclass(frozen=True)
 class EntailmentData:
-    """The pairs of posts of a training, and a dict from option to the digest of the file that it names."""
+    """Pairs of posts of a training, and a dict from each option that names a file to the file's digest."""
 
     split: Split
     content: dict[str, str]
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts for `entailment.json`: the files' digests, and how many pairs each class has."""
+        """Return the facts for `entailment.json`: the files' digests, and the number of pairs per class."""
         train, validation = (class_counts(part) for part in (self.split.train, self.split.validation))
         return {"content": self.content, "train_counts": train, "validation_counts": validation}
 
@@ -119,7 +119,7 @@ def open_data(options: TrainEntailmentOptions) -> EntailmentData:
 
 
 def describe_data(split: Split) -> str:
-    """Return a line for each part that says how many pairs it has of each class."""
+    """Return a line per part with its number of pairs for each class."""
     lines = []
     for name in ("train", "validation", "test"):
         pairs = getattr(split, name)
@@ -137,8 +137,9 @@ def labels_of(pairs: Sequence[PostPair]) -> np.ndarray:
 def make_posts(pairs: Sequence[PostPair], model: EntailmentModel, options: TrainEntailmentOptions) -> Posts:
     """Encode the pairs' texts and decode their images, if the model takes them.
 
-    With a frozen vision encoder, its features are kept instead of pixels. With `skip_bad_rows`, a broken image counts
-    as missing, and a printed line says how many there are; otherwise it raises an `ImageError` that names the row.
+    With a frozen vision encoder, the store holds its features instead of pixels. With `skip_bad_rows`, a broken image
+    counts as missing, and a printed line says how many there are; otherwise it raises an `ImageError` that names the
+    row.
     """
     texts, images = None, None
     if model.row_encoder.texts is not None:

@@ -1,4 +1,4 @@
-"""Train a model that says whether a post (text and image) follows from another one, contradicts it, or neither.
+"""Train a model that predicts if a post (text and image) follows from another post, contradicts it, or neither.
 
 paddle-ranker train-entailment --train posts.csv --model starter --output checkpoint
 """

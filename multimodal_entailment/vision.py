@@ -1,6 +1,6 @@
 """Networks that turn an image into features of its regions.
 
-`small` is made to be trained from scratch on a CPU; the others are worth their time only with pretrained parameters.
+`small` is meant for training from scratch on a CPU; the others are worth their time only with pretrained parameters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from multimodal_entailment.fixed_batch_norm import fix_batch_norms
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, quoted
 from paddle_ranker.model.parameters import load_arrays
 
-DOWNLOAD = "download"  # in the place of a file of parameters: fetch Paddle's own
+DOWNLOAD = "download"  # value that stands for a file of parameters: fetch Paddle's parameters
 Colour = tuple[float, float, float]
 _HALF: Colour = (0.5, 0.5, 0.5)
 _IMAGENET: tuple[Colour, Colour] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -32,7 +32,7 @@ class VisionEncoder(nn.Layer):
     Args:
         network: from `[n, 3, s, s]` to a feature map `[n, width, h, w]`.
         width: the number of features of a region.
-        mean, std: of each colour, for values in [0, 1]; the network's inputs are normalised by them.
+        mean, std: statistics of each colour, for values in [0, 1], which normalise the network's inputs.
     """
 
     def __init__(self, name: str, network: nn.Layer, width: int, mean: Colour, std: Colour):
@@ -41,20 +41,20 @@ class VisionEncoder(nn.Layer):
         self.network = network
 
     def normalise(self, pixels: Union[Tensor, np.ndarray]) -> Tensor:
-        """Normalise uint8 pixels `[n, 3, s, s]` to float32, as the network takes them."""
+        """Normalise uint8 pixels `[n, 3, s, s]` to float32, the network's input."""
         if isinstance(pixels, np.ndarray):
             pixels = paddle.to_tensor(pixels)
         # (pixels / 255 - mean) / std, in two passes over the pixels
         scale = np.array([1.0 / (255.0 * std) for std in self.std], np.float32)[:, None, None]
         shift = np.array([-mean / std for mean, std in zip(self.mean, self.std)], np.float32)[:, None, None]
-        # Call nothing on the results of to_tensor: when Paddle 3 makes the graph, it would evaluate the call while it
-        # holds a lock that the evaluation waits for.
+        # Call nothing on the results of to_tensor: when Paddle 3 makes the graph, it would evaluate the call while
+        # holding a lock that the evaluation waits for.
         by = paddle.to_tensor(scale)
         plus = paddle.to_tensor(shift)
         return pixels.astype("float32") * by + plus
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the features `[n, regions, width]` of normalised images `[n, 3, s, s] float32`; row by row."""
+        """Return the features `[n, regions, width]` of normalised images `[n, 3, s, s] float32`, row by row."""
         return self.network(images).flatten(2).transpose([0, 2, 1])
 
     def regions(self, size: int) -> int:
@@ -83,7 +83,7 @@ def make_vision_encoder(name: str, weights: Optional[Union[str, Path]] = None) -
     depend on that image alone, and small batches do not change statistics that were learnt from large batches.
 
     Args:
-        weights: a `.pdparams` file of its parameters (`convert_image_weights` makes one from PyTorch's file);
+        weights: a `.pdparams` file of its parameters (`convert_image_weights` converts PyTorch's file);
             `DOWNLOAD`: the parameters that Paddle publishes for a ResNet, fetched once; None: random parameters.
 
     Raises `UsageError` for an unknown name, `CheckpointError` if the file's parameters are not this encoder's or cannot
@@ -130,7 +130,7 @@ def _fetch(name: str) -> Path:
 
     if name not in resnet.model_urls:
         raise CheckpointError(
-            f"Paddle publishes no parameters for {name}: give a file of them, or train it from nothing"
+            f"Paddle publishes no parameters for {name}: give a file of them, or train it from scratch"
         )
     address, expected = resnet.model_urls[name]
     target = cache_folder("vision", f"{name}.pdparams")
@@ -154,10 +154,10 @@ def _fetch(name: str) -> Path:
 
 
 class SmallNetwork(nn.Sequential):
-    """Five convolutions of 3 x 3, each halving the map: 128 x 128 pixels give 4 x 4 regions.
+    """Network of five 3 x 3 convolutions, each halving the map: 128 x 128 pixels give 4 x 4 regions.
 
-    It has group instead of batch normalisation: an image's features depend on that image alone, also in training, so
-    that several processes or accumulated batches compute what one large batch would.
+    It has group instead of batch normalisation: an image's features depend on that image alone, also in training. So
+    several processes or accumulated batches compute the same as a single large batch.
     """
 
     channels: Sequence[int] = (16, 32, 64, 96, 128)
@@ -177,13 +177,13 @@ def _resnet(name: str) -> nn.Layer:
     from paddle.vision import models
 
     network: nn.Layer = getattr(models, name)(num_classes=0, with_pool=False)
-    fix_batch_norms(network)  # paddle.vision has no way to ask for another normalisation
+    fix_batch_norms(network)  # paddle.vision has no option for another normalisation
     return network
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How an encoder is made: its network, the width of a region's features, and the normalisation of colours."""
+    """Recipe of an encoder: its network, the width of a region's features, and the normalisation of colours."""
 
     network: Callable[[], nn.Layer]
     width: int

@@ -1,4 +1,4 @@
-"""Pairs of posts and models small enough to make anew in every test run."""
+"""Pairs of posts and models that are small enough to be made in every test run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from multimodal_entailment.vision import make_vision_encoder
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from tests.tiny import CONFIG, write_tokenizer
 
-SIZE, LENGTH = 64, 24  # of 64 pixels the small encoder makes 2 x 2 regions
+SIZE, LENGTH = 64, 24  # the small encoder turns 64 pixels into 2 x 2 regions
 COLOURS = {"r": (220, 30, 30), "g": (30, 200, 40), "b": (30, 40, 220)}
 
 
@@ -51,7 +51,7 @@ def make_parts(
     frozen_vision: bool = False,
     seed: int = 1,
 ) -> EntailmentModel:
-    """Return a model with random parameters, match embeddings included."""
+    """Return a model with random parameters, including match embeddings."""
     write_tokenizer(folder)
     encoder = PairEncoder.from_folder(folder, LENGTH)
     shape = shape or Shape()
@@ -77,7 +77,7 @@ def make_parts(
 
 
 def write_model(folder: Path, **changes: Any) -> Path:
-    """Write a model as `make_parts` makes it; return its folder."""
+    """Write a model made by `make_parts`; return its folder."""
     target = folder / "posts"
     target.mkdir(parents=True)
     model = make_parts(folder / "tokenizer", **changes)
@@ -86,7 +86,7 @@ def write_model(folder: Path, **changes: Any) -> Path:
 
 
 def draw_images(count: int, seed: int = 0) -> np.ndarray:
-    """Return `[count, 3, SIZE, SIZE]` uint8 images with something to see."""
+    """Return `[count, 3, SIZE, SIZE]` uint8 images with visible contents."""
     random = np.random.RandomState(seed)
     coarse = random.randint(0, 256, (count, 3, 4, 4)).repeat(SIZE // 4, 2).repeat(SIZE // 4, 3)
     return coarse.astype(np.uint8)

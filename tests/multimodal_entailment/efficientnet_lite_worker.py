@@ -1,8 +1,8 @@
 """Run EfficientNet-Lite0 in PyTorch: `python efficientnet_lite_worker.py WEIGHTS.pth INPUTS.npz OUTPUTS.npz`.
 
-A file of its own, which imports nothing of this project: it runs in whatever environment has torch. For each array of
-normalised images `[n, 3, s, s]` it writes the maps of features `[n, 1280, s / 32, s / 32]` under the same name. The
-network is written out in PyTorch's functions, stage by stage, from TensorFlow's description of it.
+This file imports nothing of this project, so that it runs in any environment with torch. For each array of normalised
+images `[n, 3, s, s]` it writes the feature maps `[n, 1280, s / 32, s / 32]` under the same name. The network is written
+in PyTorch's functions, stage by stage, from TensorFlow's description.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STAGES = ((1, 3, 1, 1), (2, 3, 2, 6), (2, 5, 2, 6), (3, 3, 2, 6), (3, 5, 1, 6),
 
 
 def features(state: dict[str, Any], images: Any) -> Any:
-    """Return the maps of features of a batch."""
+    """Return the feature maps of a batch."""
     from torch.nn import functional as F
 
     def convolved(values: Any, name: str, stride: int = 1, groups: int = 1) -> Any:
@@ -46,7 +46,7 @@ def features(state: dict[str, Any], images: Any) -> Any:
 
 
 def main(weights: str, inputs_file: str, outputs_file: str) -> None:
-    """Write the maps of features."""
+    """Write the feature maps."""
     import torch
 
     state = torch.load(weights, weights_only=True)

@@ -15,7 +15,7 @@ from tests.conftest import Call, commands_here
 from tests.entailment_cases import LENGTH, SIZE, write_data
 from tests.tiny import write_encoder
 
-pytestmark = pytest.mark.server  # trains a tiny model: seconds
+pytestmark = pytest.mark.server  # trains a tiny model, for seconds
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def call(data: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> Call:
-    """What calls a command's `main` in `data` on the CPU."""
+    """Return a function that calls a command's `main` in `data` on the CPU."""
     monkeypatch.chdir(data)
     return lambda command, typed: call(command, *typed.split(), "--device", "cpu")
 
@@ -52,9 +52,9 @@ def test_evaluate_the_rows_kept_for_it(call: Call, data: Path) -> None:
     assert 0 <= accuracy["low"] <= accuracy["estimate"] <= accuracy["high"] <= 1 and accuracy["estimate"] > 0.5
     assert sum(map(sum, found["confusion"])) == 24
     _, printed, _ = call(evaluate.main, "--model static --test_file posts.csv --part test --format json")
-    assert json.loads(printed)["confusion"] == found["confusion"]  # the static model says the same
+    assert json.loads(printed)["confusion"] == found["confusion"]  # the static model agrees
     _, printed, _ = call(evaluate.main, "--model run/best --test_file posts.csv --part validation --format json")
-    assert json.loads(printed)["pairs"] == 15  # of the 96 that are left, rounded up
+    assert json.loads(printed)["pairs"] == 15  # of the 96 remaining pairs, rounded up
     best = json.loads((data / "run" / "best" / "entailment.json").read_text())["results"]
     assert json.loads(printed)["figures"]["accuracy"]["estimate"] == pytest.approx(best["accuracy"])
 
@@ -123,7 +123,7 @@ def test_a_typed_pair_has_two_posts_and_its_images_start_from_the_folder(call: C
     assert status == 0, errors
     assert printed == call(predict.main, "--model run/best --text_1 a --image_1 r.png --text_2 z")[1]
     status, _, errors = call(predict.main, "--model run/best --text_1 a --image_1 r.png")
-    assert status == 2 and "nothing of post 2 to look at: give --text_2, --image_2 or both" in errors
+    assert status == 2 and "post 2 is empty: give --text_2, --image_2 or both" in errors
 
 
 def test_predict_refuses(call: Call, data: Path) -> None:
@@ -134,4 +134,4 @@ def test_predict_refuses(call: Call, data: Path) -> None:
     status, _, errors = call(predict.main, "--model run/best --input_file broken.csv")
     assert status == 1 and "image_" in errors and "line " in errors and "broken.png" in errors
     status, printed, errors = call(predict.main, "--model run/best --input_file broken.csv --skip_bad_rows")
-    assert status == 0 and len(rows(printed)) == 120 and "images taken for missing" in errors
+    assert status == 0 and len(rows(printed)) == 120 and "images treated as missing" in errors

@@ -1,4 +1,4 @@
-"""Pairs of posts are read as the file has them, and what is wrong with a file is said with its line."""
+"""Pairs of posts are read exactly, and errors of a file name the line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_quotes_commas_and_lines_within_a_field(tmp_path: Path) -> None:
 @pytest.mark.unit
 def test_columns_in_any_order_and_an_image_folder(tmp_path: Path) -> None:
     content = "label,image_2_path,text_2,extra,Text_1 ,image_1\n0,b.png,later,?,sooner,http://x/a.png\n"
-    with pytest.raises(DataError, match=r"line 2: image_1 is the address 'http://x/a.png'"):
+    with pytest.raises(DataError, match=r"line 2: image_1 is the web address 'http://x/a.png'"):
         read_posts(made(tmp_path, content))
     content = "label,image_2,image_2_path,text_2,text_1,image_1_path\n0,http://x,b.png,later,sooner,a.png\n"
     (pair,) = read_posts(made(tmp_path, content), image_folder="pictures")
@@ -56,14 +56,14 @@ def test_gzip(tmp_path: Path) -> None:
         ("1,a,,2,b,,Entails", "the label 'Entails' is unknown; choose from Contradictory, Implies, NoEntailment"),
         ("1,a,,2,b,,3", "the label '3' is unknown"),
         ("1,a,,2,b,,", "the label is empty"),
-        ("1, ,,2,b,,0", "text_1 is empty and there is no image to it"),
+        ("1, ,,2,b,,0", "text_1 is empty, and the post has no image"),
         ('1,"a"b,,2,b,,0', "expected after"),
         ('1,"a,,2,b,,0', "unexpected end of data"),
-        ("1,a,ftp://x,2,b,,0", "is the address 'ftp://x'"),
+        ("1,a,ftp://x,2,b,,0", "is the web address 'ftp://x'"),
     ],
 )
 def test_bad_rows(tmp_path: Path, row: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
-    bad_last = "unexpected end" in problem  # nothing is left after it
+    bad_last = "unexpected end" in problem  # the file ends there
     good = "1,c,,2,d,,0\n"
     path = made(tmp_path, f"{HEADER}{good}{row}\n" + ("" if bad_last else good))
     with pytest.raises(DataError, match=rf"posts\.csv, line 3: .*{problem}.*--skip_bad_rows"):
@@ -88,7 +88,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_an_image_may_stand_for_a_text(tmp_path: Path) -> None:
     path = made(tmp_path, HEADER + "1,,a.png,2,b,,0\n")
     assert read_posts(path)[0].text_1 == ""
-    with pytest.raises(DataError, match="text_1 is empty and there is no image"):
+    with pytest.raises(DataError, match="text_1 is empty, and the post has no image"):
         read_posts(path, images=False)
 
 
@@ -99,7 +99,9 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
     ):
         read_posts(made(tmp_path, "id_1,text_1,label\n"))
     texts = made(tmp_path, "text_1,text_2\na,b\n")
-    with pytest.raises(DataError, match=r"need image_1, image_2, label too; for texts alone .* --modalities text"):
+    with pytest.raises(
+        DataError, match=r"need image_1, image_2, label too; for texts without images .* --modalities text"
+    ):
         read_posts(texts)
     assert read_posts(texts, need_labels=False, images=False) == [PostPair("", "a", None, "", "b", None, None, 2)]
     with pytest.raises(DataError, match="names the column text_1 more than once"):
@@ -167,7 +169,7 @@ def test_real_tweets(real_data: Path) -> None:
     files = [real_data / "tweets" / name for name in ("train_df.csv", "val_df.csv")]
     pairs = [pair for file in files for pair in read_posts(file, images=False)]
     assert len(pairs) == 1260 and not any(pair.image_1 or pair.image_2 for pair in pairs)
-    assert sum("\n" in pair.text_1 for pair in pairs) > 100  # a reader of lines would break these
+    assert sum("\n" in pair.text_1 for pair in pairs) > 100  # a reader of lines would split these
     assert all(pair.image_1 and pair.image_1.endswith((".jpg", ".png")) for pair in read_posts(files[0]))
 
 

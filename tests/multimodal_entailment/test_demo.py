@@ -1,4 +1,4 @@
-"""The demo's posts are what their relations say, its parts share neither scene nor phrasing, its bounds are exact."""
+"""The demo's posts match their relations, its parts share neither scene nor phrasing, and its bounds are exact."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_parts_share_no_scene_and_no_phrasing() -> None:
 
 
 def read_relations(pair: DemoPair) -> tuple[int, int]:
-    """Return the relation of the texts and the claim, as a reader finds them."""
+    """Return the relation of the texts and the claim, as a reader would find them."""
     opposite = dict([*STATES, *((b, a) for a, b in STATES)])
     (one,), (two,) = ([word for word in words(text) if word in opposite] for text in pair.texts)
     texts = demo_truth.FOLLOWS if one == two else demo_truth.ADDS
@@ -123,7 +123,7 @@ def test_what_is_drawn_has_the_probabilities() -> None:
 
 
 def test_each_input_alone_is_drawn_without_regard_to_the_rest() -> None:
-    """The state in a text, the first picture's colour and the scene tell nothing: their labels have equal shares."""
+    """The state in a text, the first picture's colour and the scene are uninformative: labels have equal shares."""
     pairs = list(islice(demo_pairs("train", 2), 6000))
     labels = np.array([pair.relations.label for pair in pairs])
     shares = np.bincount(labels) / len(labels)
@@ -152,7 +152,7 @@ def test_a_picture_shows_its_number_of_things(things: str) -> None:
         purple = (pixels[..., 2] > pixels[..., 1] + 60) & (pixels[..., 0] > pixels[..., 1] + 40)
         spots, count = ndimage.label(purple, np.ones((3, 3)))
         sizes = ndimage.sum_labels(purple, spots, range(1, count + 1))
-        # A pole or a string cuts a spot in two at most.
+        # A pole or a string cuts a spot in at most two parts.
         assert (number if number == 0 else 1) <= (sizes > 20).sum() + (number == 0) <= max(1, 2 * number)
         if things in ("boxes", "kites", "tents", "balloons", "flags"):
             assert (sizes > 20).sum() == number
@@ -174,7 +174,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             assert Image.open(pair.image_1).mode == Image.open(pair.image_2).mode == "RGB"
     assert main(["--output_dir", str(tmp_path / "demo"), "--size", "20", "--if_missing"]) == 0
     assert main(["--output_dir", str(tmp_path / "demo"), "--size", "20"]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_runs_at_the_same_time_all_end_well(tmp_path: Path) -> None:

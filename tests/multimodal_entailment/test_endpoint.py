@@ -1,4 +1,4 @@
-"""`POST /v1/entailment`: the model's own probabilities, by JSON and by form, and every refusal with its place."""
+"""`POST /v1/entailment`: the model's probabilities, by JSON and by form, and every refusal with its place."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def model(folder: Path) -> Iterator[ServedEntailment]:
 
 @dataclasses.dataclass(frozen=True)
 class PostsConfig(PostLimits, ServeConfig):
-    """What `serve` makes of its options."""
+    """The options that `serve` makes."""
 
 
 def limits_of(folder: Path) -> PostLimits:
@@ -87,7 +87,7 @@ def limits_of(folder: Path) -> PostLimits:
 
 
 class Site(Application):
-    """The server's; there is no ranker in it."""
+    """The server, which has no ranker."""
 
     def __init__(self, model: Optional[ServedEntailment], **options: Any):
         self.service = EntailmentSlot(ServeConfig(), LIMITS)
@@ -136,7 +136,7 @@ def test_pairs_come_back_in_order_with_the_probabilities_of_the_model(
     )
     np.testing.assert_allclose(rows(answer), wanted, atol=1e-5)
     assert (answer.json()["id"], answer.json()["model"]) == ("mine", "posts")
-    for pair, expected in zip(pairs, wanted):  # alone, without a list
+    for pair, expected in zip(pairs, wanted):  # alone, not in a list
         np.testing.assert_allclose(rows(site.judge(pair)), [expected], atol=1e-5)
     swapped = {**pairs[0], "image_1": pairs[0]["image_2"], "image_2": pairs[0]["image_1"]}
     assert np.abs(rows(site.judge(swapped)) - wanted[0]).max() > 1e-4
@@ -223,7 +223,7 @@ def bomb() -> bytes:
 
 
 def damaged_png() -> bytes:
-    """Return a PNG whose pixels decode although a byte of them was changed."""
+    """Return a PNG whose pixels decode although a byte was changed."""
     whole = io.BytesIO()
     Image.linear_gradient("L").resize((64, 48)).convert("RGB").save(whole, "PNG")
     for place in range(whole.getvalue().index(b"IDAT") + 8, len(whole.getvalue()) - 16):
@@ -373,7 +373,7 @@ def test_requests_share_batches_and_get_what_they_would_get_alone(
 
     def slow(pairs: Any, rows: np.ndarray) -> Arrays:
         sizes.append(len(rows))
-        if len(sizes) == 1:  # the others come meanwhile
+        if len(sizes) == 1:  # the others arrive meanwhile
             until(lambda: model.batcher.queued_rows == len(posts) - len(rows))
         return honest(pairs, rows)
 
@@ -403,7 +403,7 @@ def test_too_much_at_once_and_too_late_are_said(model: ServedEntailment, monkeyp
 
     async def outcomes(*work: Any) -> list[Any]:
         asked = [asyncio.ensure_future(one) for one in work]
-        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)  # one is refused while two are held
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)  # one request is refused while two are held
         goes_on.set()
         return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -434,7 +434,7 @@ def test_a_model_that_is_replaced_while_images_are_decoded_leaves_nobody_without
     monkeypatch.setattr(served, "_encoded", replaced_meanwhile)
     asked = Post(TEXTS, (images["r"], None), "")
     found = asyncio.run(service.probabilities([asked]))
-    assert len(decoded) == 2  # the models may differ in what they look at
+    assert len(decoded) == 2  # the models may take different inputs
     expected = model.model.predict([TEXTS[0]], [images["r"]], [TEXTS[1]], [None])
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -481,12 +481,12 @@ def test_the_server_says_what_it_has(site: Site, model: ServedEntailment) -> Non
 
 
 def processor_seconds(pid: int) -> float:
-    """Return what a server's workers have computed."""
+    """Return the processor seconds of a server's workers."""
     return sum(map(servers.processor_seconds, children(pid)))
 
 
 def ends_images_that_nobody_waits_for(pid: int, port: int) -> None:
-    """Ask for 80 large images in vain: the server must not decode them all. Counted in what one of them costs."""
+    """Send 80 large images in vain: the server must not decode them all. The cost of one image is the unit."""
     stream = io.BytesIO()
     Image.new("RGB", (4000, 4000)).save(stream, "PNG", compress_level=6)
     large = packed(stream.getvalue())

@@ -1,4 +1,4 @@
-"""The static model is the model: of texts and images, of either alone, of every fusion, and it travels alone."""
+"""The static model equals the model: with texts, images or both, with every fusion, in a separate folder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Case = tuple[str, Path, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
-    """What returns a case by its name; each is exported once."""
+    """Return a function that returns a case by its name; each is exported once."""
 
     @cache
     def make(name: str) -> Case:
@@ -70,7 +70,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
 
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest, made: Callable[[str], Case]) -> Case:
-    """The name of a case, a folder with its `model` and what was exported of it as `output`, and the parities."""
+    """Return a case's name, its folder with the `model` and its export `output`, and the parities."""
     return made(request.param)
 
 
@@ -85,7 +85,7 @@ def test_a_model_saved_and_exported_predicts_the_same(case: Case, tmp_path: Path
     probabilities = ours.predict_posts(pairs)
     np.testing.assert_allclose(theirs.predict_posts(pairs), probabilities, atol=1e-5)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
-    # As the network itself has them, of the pair alone.
+    # As the network computes them for the pair alone.
     again = ours.predict([pairs[7].text_1], [pairs[7].image_1], [pairs[7].text_2], [pairs[7].image_2])
     np.testing.assert_allclose(again[0], probabilities[7], atol=1e-5)
     text, images = ("input_ids", "token_type_ids"), ("image_1", "image_2", "present")

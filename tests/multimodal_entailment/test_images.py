@@ -1,4 +1,4 @@
-"""Images of every kind become the pixels they show; damaged and huge ones are refused before they cost anything."""
+"""Images of every kind become the right pixels; damaged and huge images are refused before they cost anything."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_whole_picture_is_kept_between_white_bars() -> None:
     wide.paste(BLUE, (190, 0, 200, 100))
     pixels = load_image(encoded(wide), 40)
     assert close(pixels[4, 20], (255, 255, 255), 0) and close(pixels[36, 20], (255, 255, 255), 0)
-    assert close(pixels[20, 2], RED) and close(pixels[20, 39], BLUE, 40)  # its edge was not cut away
+    assert close(pixels[20, 2], RED) and close(pixels[20, 39], BLUE, 40)  # its edge was not cropped
 
 
 def test_a_line_of_pixels_stays_a_line() -> None:
@@ -60,7 +60,7 @@ def test_a_line_of_pixels_stays_a_line() -> None:
     assert (pixels[7] == RED).all() and (pixels[[0, 6, 8, 15]] == 255).all()
 
 
-# What a viewer shows of an image that is red to the left and blue to the right, by EXIF's orientation.
+# The side at which a viewer shows red, for an image that is red on the left, by EXIF's orientation.
 _SHOWN = {1: "left", 2: "right", 3: "right", 4: "left", 5: "top", 6: "top", 7: "bottom", 8: "bottom"}
 
 
@@ -163,7 +163,7 @@ def test_cut_short(kind: str) -> None:
         load_image(data[: len(data) // 2], 32)
 
 
-@pytest.mark.filterwarnings("ignore")  # which is all that Pillow has to say about most of it
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about most of these images
 def test_random_damage_is_an_error_or_an_image() -> None:
     random = np.random.default_rng(1)
     for kind in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"):
@@ -184,7 +184,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("side", [7_000, 100_000])  # beyond our limit; beyond Pillow's own
+@pytest.mark.parametrize("side", [7_000, 100_000])  # beyond this project's limit; beyond Pillow's
 def test_a_bomb_is_refused_by_its_header(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("it was decoded"))
     with pytest.raises(ImageError, match=r"more than the limit of 40,000,000|more than 40,000,000"):
@@ -234,7 +234,7 @@ def test_what_is_cut_short_anywhere_is_refused_or_has_all_its_pixels(kind: str) 
             refused += 1
         else:
             assert kind != "PNG" and (pixels == shown).all(), end
-    assert refused >= len(ends) - 4  # a GIF's last two bytes say that it ends, and a TIFF's may be padding
+    assert refused >= len(ends) - 4  # a GIF's last two bytes mark the end, and a TIFF's may be padding
 
 
 def test_damage_anywhere_in_a_png_is_found() -> None:
@@ -295,12 +295,12 @@ def test_a_tile_larger_than_its_image_counts() -> None:
     tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 322: 4096, 323: 4096, 324: 8, 325: 64}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     data = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(tags)) + entries + b"\0" * 4
-    with pytest.raises(ImageTooLargeError, match="201,326,592 bytes"):  # 12 a pixel of the tile
+    with pytest.raises(ImageTooLargeError, match="201,326,592 bytes"):  # 12 bytes per pixel of the tile
         load_image(data, 8, ImageLimits(decoded=DecodedBytes(100_000_000)))
 
 
 def memory(name: str) -> int:
-    """Return a line of this process's status, in bytes."""
+    """Return a value of this process's status, in bytes."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
     return 1024 * int(line.split()[1])
 
@@ -320,7 +320,7 @@ def test_an_image_takes_no_more_memory_than_is_counted(kind: str, mode: str) -> 
     limits = ImageLimits()
     held = images._checked("a", data, 32, limits)
     trim_memory()
-    Path("/proc/self/clear_refs").write_text("5")  # the most from now on
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = memory("VmRSS")
     load_image(data, 32, limits)
-    assert memory("VmHWM") - before < held + 16 * 2**20  # of the process, which other threads use, too
+    assert memory("VmHWM") - before < held + 16 * 2**20  # the process's peak, to which other threads contribute

@@ -1,4 +1,4 @@
-"""The network: which input reaches which part, missing images, attention, frozen encoders."""
+"""The network: the path of each input, missing images, attention, frozen encoders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXTS = [("abc", "bcd"), ("x y z", "q"), ("dog", "dog and cat")]
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch whose images, first ones and then second ones, are one array."""
+    """A batch whose images are one array: all first images, then all second images."""
 
     input_ids: np.ndarray
     token_type_ids: np.ndarray
@@ -31,7 +31,7 @@ class Batch:
     present: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return it as `Posts.pad` does."""
+        """Return the batch as `Posts.pad` does."""
         half = len(self.present)
         return {
             "input_ids": self.input_ids,
@@ -72,7 +72,7 @@ def test_swapped_images_change_the_output(case: tuple[EntailmentNetwork, Batch])
 
 
 def test_each_input_reaches_its_own_branch(case: tuple[EntailmentNetwork, Batch]) -> None:
-    """Take away all but one projection at a time: only its own input moves the output."""
+    """With all projections but one removed, only the input of the remaining one moves the output."""
     network, batch = case
     assert batch.images is not None and batch.input_ids is not None
     fusion = network.fusion
@@ -110,7 +110,7 @@ def test_a_missing_image_is_the_learned_vector(case: tuple[EntailmentNetwork, Ba
     assert batch.images is not None
     missing = changed(batch, present=np.array([[1, 0], [0, 1], [0, 0]], np.float32))
     other = missing.images.copy()
-    for place in (1, 2, 3, 5):  # what lies where there is no image is of no account
+    for place in (1, 2, 3, 5):  # the contents of missing images do not matter
         other[place] = 255 - other[place]
     base = logits(network, missing)
     np.testing.assert_allclose(base, logits(network, changed(missing, images=other)), atol=1e-6)
@@ -136,7 +136,7 @@ def test_every_parameter_is_trained(case: tuple[EntailmentNetwork, Batch]) -> No
         :, 1
     ].sum().backward()
     idle = {name for name, p in network.named_parameters() if p.grad is None or not np.abs(p.grad.numpy()).any()}
-    # Keys' biases move no softmax; word embeddings of padding are untouched but those of tokens are not.
+    # Keys' biases do not move a softmax; word embeddings of padding are untouched but those of tokens are not.
     assert not {name for name in idle if not name.endswith("k_proj.bias")}
 
 
@@ -160,7 +160,7 @@ def test_features_that_were_kept_give_the_same(case: tuple[EntailmentNetwork, Ba
 
 
 def test_modality_dropout(tmp_path: Path) -> None:
-    """With a dropout of nearly 1, of two examples with other images and texts each lost one kind."""
+    """With a dropout of nearly 1, each of two examples with different images and texts lost one kind of input."""
     parts = make_parts(tmp_path, shape=Shape(modality_dropout=0.999, dropout=0.0))
     network = parts.network
     fusion = network.fusion
@@ -182,7 +182,7 @@ def test_modality_dropout(tmp_path: Path) -> None:
 
 
 def test_without_the_joint_layer_parts_only_add_up(tmp_path: Path) -> None:
-    """f(a, b) - f(a', b) does not depend on b where logits are sums; with the joint layer it does."""
+    """If logits are sums, f(a, b) - f(a', b) does not depend on b; with the joint layer it does."""
     for joint in (False, True):
         parts = make_parts(tmp_path / str(joint), shape=Shape(joint=joint, compare_images=False))
         images = draw_images(4)

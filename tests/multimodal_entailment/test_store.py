@@ -1,4 +1,4 @@
-"""What a store gives back is what the images hold, decoded once, whatever is missing, equal, changed or damaged."""
+"""A store returns the images' contents, decoded once, with missing, equal, changed and damaged images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 16
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five different images, the last of which is not square."""
+    """Make five different images, the last of which is not square; return the folder."""
     random = np.random.default_rng(0)
     for number, shape in enumerate([(20, 20, 3)] * 4 + [(10, 30, 3)]):
         Image.fromarray(random.integers(0, 255, shape, np.uint8)).save(tmp_path / f"{number}.png")
@@ -91,7 +91,7 @@ def test_bad_images_name_their_row_or_are_counted(folder: Path) -> None:
     (folder / "short.png").write_bytes(data[: len(data) // 2])
     paths = [str(folder / name) for name in ("0.png", "short.png", "none.png", "4.png", "short.png")]
     places = [f"line {row}, image_1" for row in (2, 3, 4, 6, 7)]
-    for _ in range(2):  # the second time the cache knows which one cannot be decoded
+    for _ in range(2):  # the second time, the cache knows the undecodable image
         with pytest.raises(ImageError, match=r"^line 4, image_1: .*none\.png: there is no such image"):
             ImageStore(paths, SIZE, cache_dir=folder / "cache", places=places)
         with pytest.raises(ImageError, match=r"^line 3, image_1: .*short\.png: damaged or cut short"):

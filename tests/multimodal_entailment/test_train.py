@@ -1,4 +1,4 @@
-"""Training a tiny model: it learns what needs texts and images, resumes exactly, and refuses what cannot be."""
+"""Training a tiny model: it learns from texts and images together, resumes exactly, and refuses impossible options."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def parameters(folder: Path) -> dict[str, np.ndarray]:
 
 def test_it_learns_what_texts_and_images_say_together(data: Path, tmp_path: Path) -> None:
     found = train(options(data, tmp_path / "run", epochs=12, eval_step=8, save_step=1000))
-    # Text alone tells a half of the labels, images alone a third of the others.
+    # Texts alone determine half of the labels, images alone a third of the others.
     assert found.best["accuracy"] > 0.85
     info = load_entailment(tmp_path / "run" / "best").info
     assert sum(info.training["train_counts"].values()) == 91 and sum(info.training["validation_counts"].values()) == 17
@@ -99,7 +99,7 @@ class _Stop(Exception):
 
 
 def train_until(chosen: TrainEntailmentOptions, step: int) -> None:
-    """Train, and end as if killed after the checkpoint of a step."""
+    """Train, and stop as if killed after the checkpoint of a step."""
     from multimodal_entailment.examples import HeldOut
 
     right, seen = HeldOut.measure, []
@@ -116,7 +116,7 @@ def train_until(chosen: TrainEntailmentOptions, step: int) -> None:
 
 
 def test_accumulated_batches_are_one_batch(data: Path, tmp_path: Path) -> None:
-    """The first step's loss is the same mean however the batch is parted: weights of classes are summed over all."""
+    """The first step's loss is the same mean however the batch is split: class weights are summed over all parts."""
     changes: dict[str, Any] = {"max_steps": 1, "class_weights": "balanced", "loss": "focal", "dropout": 0.0,
                                "logging_steps": 1}  # fmt: skip
     write_encoder(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -140,7 +140,7 @@ def test_frozen_encoders_are_as_they_were(data: Path, tmp_path: Path) -> None:
     train(
         options(data, tmp_path / "other", freeze_vision=True, cache_dir=str(tmp_path / "run" / "images"), max_steps=1)
     )
-    assert [*(tmp_path / "run" / "images").glob("features_*")] == kept  # found again: the seed made the same encoder
+    assert [*(tmp_path / "run" / "images").glob("features_*")] == kept  # reused: the seed made the same encoder
 
 
 def test_given_files_are_not_split(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,7 +160,7 @@ def test_what_cannot_be_trained_is_refused(data: Path, tmp_path: Path) -> None:
         ({"modalities": "image", "freeze_text": True}, "--freeze_text needs texts"),
         ({"modalities": "text", "freeze_vision": True}, "--freeze_vision needs images"),
         ({"modalities": "text", "vision_weights": "download"}, "--vision_weights needs images"),
-        ({"focal_gamma": 5.0}, "--focal_gamma 5 is of another loss: add --loss focal"),
+        ({"focal_gamma": 5.0}, "--focal_gamma 5 belongs to the focal loss: add --loss focal"),
         ({"class_weights": "1,2"}, "--class_weights 1,2"),
         ({"vision_encoder": "smal"}, "small"),
     ):

@@ -1,4 +1,4 @@
-"""Vision encoders: shapes, what their features depend on, and the parameters that they load and refuse."""
+"""Vision encoders: shapes, dependencies of features, and the parameters that they load and refuse."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GOLDEN = [
 
 
 def images(count: int = 2, size: int = 64) -> np.ndarray:
-    """Return pixels that any machine makes alike, `[count, 3, size, size] uint8`."""
+    """Return pixels that are the same on every machine, `[count, 3, size, size] uint8`."""
     numbers = np.arange(count * 3 * size * size, dtype=np.float64)
     pixels: np.ndarray = (127.5 + 127.5 * np.sin(numbers * 0.0137)).astype(np.uint8).reshape(count, 3, size, size)
     return pixels
@@ -52,7 +52,7 @@ def encoders() -> dict[str, VisionEncoder]:
 @pytest.mark.parametrize("name", VISION_ENCODERS)
 def test_an_image_has_its_regions_whatever_the_batch(encoders: dict[str, VisionEncoder], name: str) -> None:
     encoder, pixels = encoders[name], images(3)
-    encoder.train()  # also then: no statistics of a batch
+    encoder.train()  # in training as well: there are no batch statistics
     together = features_of(encoder, pixels)
     assert together.shape == (3, 4, encoder.width) and encoder.regions(64) == 4 and encoder.training
     alone = np.concatenate([features_of(encoder, pixels[row : row + 1]) for row in range(3)])
@@ -173,7 +173,7 @@ def test_download(encoders: dict[str, VisionEncoder], tmp_path: Path, monkeypatc
 
 
 def lite_state() -> dict[str, np.ndarray]:
-    """Return parameters of EfficientNet-Lite0 under PyTorch's names, which any machine makes alike."""
+    """Return parameters of EfficientNet-Lite0 under PyTorch's names, the same on every machine."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def add(convolution: str, norm: str, inputs: int, outputs: int, kernel: int) -> None:
@@ -204,7 +204,8 @@ def lite_state() -> dict[str, np.ndarray]:
     shapes["_fc.weight"], shapes["_fc.bias"] = (1000, 1280), (1000,)
     state = {}
     for place, (name, shape) in enumerate(shapes.items()):
-        waves = np.sin(np.arange(np.prod(shape)) ** 2 % 10_007 * 1.37 + place).reshape(shape)  # no two filters alike
+        # No two filters are alike.
+        waves = np.sin(np.arange(np.prod(shape)) ** 2 % 10_007 * 1.37 + place).reshape(shape)
         if name.endswith("running_var"):
             waves = 1.0 + 0.5 * waves
         elif "_bn" in name and name.endswith("weight"):
@@ -234,7 +235,7 @@ def converted(lite: Path) -> VisionEncoder:
 
 @pytest.mark.parity
 def test_efficientnet_lite_gives_pytorchs_features(converted: VisionEncoder) -> None:
-    """The numbers are those of efficientnet_lite_worker.py in PyTorch 2.13 on this file and image."""
+    """The expected values come from efficientnet_lite_worker.py in PyTorch 2.13, on this file and image."""
     features = features_of(converted, images(1, 64))[0]
     np.testing.assert_allclose([features.mean(), features.std()], GOLDEN_MOMENTS, rtol=1e-4)
     np.testing.assert_allclose(features[:, 100:1200:100], GOLDEN, atol=2e-4)
@@ -242,7 +243,7 @@ def test_efficientnet_lite_gives_pytorchs_features(converted: VisionEncoder) -> 
 
 @pytest.mark.parity
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [64, 96, 75])  # the last one leaves odd maps
+@pytest.mark.parametrize("size", [64, 96, 75])  # the last size has odd feature maps
 def test_efficientnet_lite_beside_pytorch(converted: VisionEncoder, lite: Path, tmp_path: Path, size: int) -> None:
     python = os.environ.get(REFERENCE_PYTHON, "")
     if not python:
@@ -292,7 +293,7 @@ def test_files_that_do_not_fit(lite: Path, tmp_path: Path, capsys: pytest.Captur
     assert not target.exists()
     target.write_bytes(b"mine")
     assert main([str(lite), str(target)]) == 1
-    assert "is there already" in capsys.readouterr().err and target.read_bytes() == b"mine"
+    assert "already exists" in capsys.readouterr().err and target.read_bytes() == b"mine"
 
 
 @pytest.mark.parity

@@ -1,4 +1,4 @@
-"""Measure what each part of a ranker's recipe is worth, from nothing or from pretrained weights, over seeds and folds.
+"""Measure the effect of each part of a ranker's recipe, from scratch or from pretrained weights, over seeds and folds.
 
 python -m benchmarks.ablation --model nothing --seeds 1,2,3 --scores_dir FOLDER
 

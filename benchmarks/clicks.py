@@ -1,4 +1,4 @@
-"""Measure what a ranker learns from clicks, by loss and by correction for positions, on simulated clicks.
+"""Measure how well a ranker learns from simulated clicks, by loss and by correction for positions.
 
 python -m benchmarks.clicks
 """
@@ -33,8 +33,8 @@ from paddle_ranker.metrics.ranking import Booleans, Floats
 from paddle_ranker.options import main_of, option
 
 REFERENCE = "click_softmax"
-_LEAST, _MORE = 0.1, 0.8  # attraction of a title of the lowest grade, and what the highest adds
-_GOES_ON = 0.9  # of the cascade: how likely somebody looks at the next title, unless the last one was enough
+_LEAST, _MORE = 0.1, 0.8  # attraction of a title of the lowest grade, and the increase up to the highest
+_GOES_ON = 0.9  # in the cascade, the probability of looking at the next title if the last one did not satisfy
 
 
 class Learning(NamedTuple):
@@ -63,20 +63,23 @@ SYSTEMS = {
 class ClicksOptions(QualityOptions):
     """Options of `python -m benchmarks.clicks`."""
 
-    file: Optional[str] = option(None, help="graded pairs (default: the demo's, made anew)", files=True)
+    file: Optional[str] = option(None, help="graded pairs (default: newly made pairs of the demo)", files=True)
     queries: int = option(250, help="queries of the log", minimum=2)
-    test_queries: int = option(150, help="queries that are measured, by their true labels", minimum=2)
-    searches: int = option(30, help="searches of each query in the log", minimum=1)
+    test_queries: int = option(150, help="number of queries to measure, by their true labels", minimum=2)
+    searches: int = option(30, help="number of searches per query in the log", minimum=1)
     clicks: str = option(
-        "position,cascade", help="comma-separated: people look by position, or from the top until done"
+        "position,cascade",
+        help="click models, comma-separated: people look by position, or from the top until they are satisfied",
     )
-    exponent: float = option(1.0, help="e, where people look at position k in k^-e of all searches", minimum=0)
-    noise: float = option(1.0, help="how much the order changes from search to search, in BM25's deviations", minimum=0)
+    exponent: float = option(1.0, help="exponent e: people look at position k in k^-e of all searches", minimum=0)
+    noise: float = option(
+        1.0, help="change of the order from search to search, in standard deviations of BM25's scores", minimum=0
+    )
     systems: Optional[str] = option(None, help="comma-separated rows of the table (default: all)")
     data_seed: int = option(7, help="seed of the data and of the choice of queries", minimum=0)
     seeds: str = option("1,2,3", help="comma-separated random seeds, of clicks and of trainings")
     hidden_size: int = option(32, help="width of the ranker, which has one layer", minimum=8)
-    learning_rate: float = option(5e-3, help="the maximum of its learning rate", above=0)
+    learning_rate: float = option(5e-3, help="maximum of its learning rate", above=0)
     epochs: int = option(6, help="epochs", minimum=1)
     max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
 
@@ -85,14 +88,14 @@ Queries = dict[str, list[LabeledPair]]
 
 
 def read_queries(options: ClicksOptions) -> tuple[Queries, Queries]:
-    """Return the pairs of the queries to log, and of those to measure, by query; a title stands once in a query."""
+    """Return the pairs of the queries to log, and of those to measure, by query; titles of a query are distinct."""
     if options.file is not None:
         rows = read_records(options.file, LabeledPair)
     else:
         from paddle_ranker.data.demo.files import write_demo
 
         with tempfile.TemporaryDirectory() as folder:
-            count = 10 + (options.queries + options.test_queries) * 11 // 20  # some come twice
+            count = 10 + (options.queries + options.test_queries) * 11 // 20  # some queries repeat
             write_demo(Path(folder), options.data_seed, 100, count)
             parts = (Path(folder) / "sort" / f"{name}_graded.csv" for name in ("dev", "test"))
             rows = [row for part in parts for row in read_records(part, LabeledPair)]
@@ -138,7 +141,7 @@ CLICKS: Mapping[str, Clicks] = {
 class LoggedClicks:
     """A log of simulated searches in a folder, with an index of their titles.
 
-    BM25 orders the titles, with noise: each search shows them in another order.
+    BM25 orders the titles, with noise, so that each search shows them in another order.
     """
 
     def __init__(self, folder: Path, logged: Queries, options: ClicksOptions, model: str, seed: int):
@@ -200,7 +203,7 @@ class LoggedClicks:
 def train(
     learning: Learning, clicks: LoggedClicks, logged: Queries, measured: Path, options: ClicksOptions, seed: int
 ) -> Run:
-    """Train a ranker of one layer from nothing; return its logits of the measured pairs, and the seconds."""
+    """Train a ranker of one layer from scratch; return its logits of the measured pairs, and the seconds."""
     from paddle_ranker.commands.starter import StarterOptions, make_starter
 
     labels = clicks.folder / "labels.tsv"
@@ -234,7 +237,7 @@ def train(
 
 
 def systems_of(options: ClicksOptions, model: str, work: Path) -> Iterator[System]:
-    """Yield the systems, each with one run a seed, on clicks of the click model `model`."""
+    """Yield the systems, each with one run per seed, on clicks of the click model `model`."""
     names = chosen_systems(options.systems, list(SYSTEMS), REFERENCE)
     logged, measured = read_queries(options)
     file, store, made = work / "measured.tsv", RunStore(options.scores_dir), dict[int, LoggedClicks]()
@@ -257,7 +260,7 @@ def systems_of(options: ClicksOptions, model: str, work: Path) -> Iterator[Syste
 
 
 def run(options: ClicksOptions) -> None:
-    """Print a table for each click model: nDCG@10 by true labels on queries that the log does not have."""
+    """Print a table for each click model: nDCG@10 by true labels on queries that are not in the log."""
     models = options.clicks.split(",")
     unknown = [model for model in models if model not in CLICKS]
     if unknown:

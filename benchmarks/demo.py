@@ -1,4 +1,4 @@
-"""Measure the demo's ranker on the demo's dev file, beside baselines that see words and no meaning.
+"""Measure the demo's ranker on the demo's dev file, beside baselines that use words alone.
 
 python -m benchmarks.demo --seeds 1,2,3
 """
@@ -46,14 +46,14 @@ GOAL_AUC, GOAL_AHEAD = 0.90, 0.15
 class DemoOptions(QualityOptions):
     """Options of `python -m benchmarks.demo`."""
 
-    data_dir: Optional[str] = option(None, help="folder of the demo data (default: made anew in a temporary folder)")
-    size: int = option(6000, help="training triples, where the data is made", minimum=100)
-    queries: int = option(300, help="dev queries, where the data is made", minimum=20)
-    data_seed: int = option(7, help="seed of the data, where it is made", minimum=0)
+    data_dir: Optional[str] = option(None, help="folder of the demo data (default: make them in a temporary folder)")
+    size: int = option(6000, help="number of training triples to make", minimum=100)
+    queries: int = option(300, help="number of dev queries to make", minimum=20)
+    data_seed: int = option(7, help="seed of the data to make", minimum=0)
     systems: str = option(SYSTEMS, help=f"comma-separated: {SYSTEMS.replace(',', ', ')}")
     seeds: str = option("1,2,3", help="comma-separated random seeds, one run of the rankers each")
-    recipe: str = option("", help="options of train_pairwise.py that win over the script's, as one argument")
-    threads: int = option(0, help="threads of training; 0: one a core", minimum=0)
+    recipe: str = option("", help="options of train_pairwise.py that override the script's, as one argument")
+    threads: int = option(0, help="threads of training; 0: one per core", minimum=0)
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def train_as_the_script(data: Path, seed: int, recipe: str, folder: Path) -> Run
     ]
     starter = [*arguments_after(commands, "starter"), f"--output_dir={folder / 'starter'}", f"--seed={seed}"]
     make_starter(parse_options(StarterOptions, starter, "starter", ""))
-    # The last value of an option counts.
+    # The last value of an option is the one that counts.
     arguments = [
         *arguments_after(commands, "train_pairwise.py"),
         *recipe.split(),

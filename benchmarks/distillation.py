@@ -1,4 +1,4 @@
-"""Measure what a small ranker gains by learning from a large one's scores, on QBQTC.
+"""Measure the gain of a small ranker that learns from a large ranker's scores, on QBQTC.
 
 python -m benchmarks.distillation
 """
@@ -25,10 +25,12 @@ class DistillationOptions(FoldsOptions):
     teacher_hidden_size: int = option(128, help="its width", minimum=8)
     teacher_learning_rate: float = option(5e-4, help="the maximum of its learning rate", above=0)
     teacher_options: str = option("--lexical_features=true", help="further options of its training, as one argument")
-    label_loss: str = option("ranknet_bce", help="loss of the teacher and of the student that has none")
+    label_loss: str = option("ranknet_bce", help="loss of the teacher, and of the student without a teacher")
     teacher_loss: str = option("teacher_mse", help="loss of the students that learn from the teacher")
     negatives: int = option(
-        2, help="titles mined for each positive, which the teacher scores and nobody labels", minimum=1
+        2,
+        help="number of titles to mine for each positive; the teacher scores them, and they have no labels",
+        minimum=1,
     )
 
 

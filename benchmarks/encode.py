@@ -28,7 +28,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
 
-TOLERANCE = 1e-5  # of a vector of length 1
+TOLERANCE = 1e-5  # for vectors of length 1
 CALIBRATION_TEXTS = 256
 
 
@@ -72,14 +72,14 @@ class EncodeBenchmarkOptions(Options):
 
     model: str = option(help="the encoder: a folder that is pooled by the mean; m3e-small of benchmarks.convert_real")
     file: Optional[str] = option(None, help="pairs whose titles are encoded (default: QBQTC's, else the demo's)")
-    peer_python: str = option(sys.executable, help="a Python whose environment has the peers")
+    peer_python: str = option(sys.executable, help="Python interpreter of an environment with the peers")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
     texts: int = option(1000, help="texts a round", minimum=1)
     rounds: int = option(5, help="timed rounds", minimum=2)
     threads: int = option(1, help="threads of every system", minimum=1)
-    batch_size: int = option(32, help="texts a batch of the peers", minimum=1)
+    batch_size: int = option(32, help="texts per batch of the peers", minimum=1)
     seed: int = option(1000, help="seed of the draw of the texts", minimum=0)
-    json: Optional[str] = option(None, help="write everything that was measured to this file")
+    json: Optional[str] = option(None, help="file for all results")
 
 
 def prepare(options: EncodeBenchmarkOptions, systems: Sequence[System], folder: Path) -> float:
@@ -121,7 +121,7 @@ def prepare(options: EncodeBenchmarkOptions, systems: Sequence[System], folder: 
 def measure(
     options: EncodeBenchmarkOptions, systems: Sequence[System], folder: Path
 ) -> tuple[dict[str, float], dict[str, Speeds]]:
-    """Return, by system, how far its vectors, made 1 long, are off the exact ones' median, and its speeds.
+    """Return, by system, its speeds, and how far its vectors of length 1 are from the median of the exact ones.
 
     Raises `RankerError` if a process ends, or if a system in fp32 is off by more than `TOLERANCE`.
     """
@@ -157,7 +157,7 @@ def differences(systems: Sequence[System], folder: Path) -> dict[str, float]:
 
 
 def best_of(systems: Sequence[System], speeds: dict[str, Speeds], precision: str, ours: bool) -> Optional[System]:
-    """Return the fastest system of a precision, of ours or of the peers; None if there is none."""
+    """Return the fastest system of a precision, among ours or among the peers; None if there is none."""
     those = [system for system in systems if system.precision == precision and system.ours == ours]
     return max(those, key=lambda system: statistics.median(speeds[system.name].by_clock), default=None)
 

@@ -1,9 +1,9 @@
-"""What each option of the entailment model is worth on the demo posts, beside the best that is possible.
+"""Measure the effect of each option of the entailment model on the demo posts, beside the best possible accuracy.
 
 python -m benchmarks.entailment --work_dir FOLDER [--seeds 1,2,3] [--systems multimodal,text_only,...]
 
-Every row is a training with the options of scripts/train_entailment.sh, of which one is changed. It is measured on
-posts whose scenes and phrasings are in no training pair.
+Every row is a training with the options of scripts/train_entailment.sh and one change. It is measured on posts whose
+scenes and phrasings are in no training pair.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from paddle_ranker.storage.atomic import make_folder
 
 SCRIPT = ROOT / "scripts" / "train_entailment.sh"
 REFERENCE = "multimodal"
-# Options that follow the script's.
+# These options are added to the script's.
 SYSTEMS: dict[str, tuple[str, ...]] = {
     REFERENCE: (),
     "text_only": ("--modalities", "text", "--fusion", "concat"),
@@ -57,10 +57,10 @@ class EntailmentBenchmarkOptions(Options):
     work_dir: str = option(help="folder for the demo posts, finished runs and pictures")
     systems: str = option(",".join(SYSTEMS), help="which rows, of these")
     seeds: str = option("1,2,3", help="comma-separated random seeds of the trainings")
-    size: int = option(8000, help="training pairs of the demo posts; half as many to measure on", minimum=100)
+    size: int = option(8000, help="number of training pairs of the demo posts; half as many are measured", minimum=100)
     data_seed: int = option(7, help="random seed of the demo posts", minimum=0)
     recipe: str = option(
-        "", help="options of train.py that win over the script's, in one argument; a row's win over it"
+        "", help="options of train.py that override the script's, as one argument; a row's options override these"
     )
     resamples: int = option(2000, help="bootstrap draws", minimum=100)
     threads: int = option(1, help="threads of training", minimum=1)
@@ -74,7 +74,7 @@ class EntailmentBenchmarkOptions(Options):
                     f"--systems: {name!r} is none{did_you_mean(name, list(SYSTEMS))}: {', '.join(SYSTEMS)}"
                 )
         if REFERENCE not in self.systems.split(","):
-            raise UsageError(f"--systems: {REFERENCE} is what the others are compared with; add it")
+            raise UsageError(f"--systems: add {REFERENCE}, with which the others are compared")
 
 
 class Harness:

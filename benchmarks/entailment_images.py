@@ -1,4 +1,4 @@
-"""Time the ways from image files to what the entailment network sees: images a second, and the images of an epoch.
+"""Time the ways from image files to the entailment network's input: images per second, and the images of an epoch.
 
 python -m benchmarks.entailment_images [--images 400] [--vision_encoder efficientnet_lite0] [--workers 2]
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder
 
 _PHOTO = (1200, 800)
-_CHUNK = 8  # images in one task of a process
+_CHUNK = 8  # images per task of a process
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class ImageBenchmarkOptions(Options):
     """Options of `python -m benchmarks.entailment_images`."""
 
     images: int = option(400, help="files of each kind", minimum=8)
-    size: int = option(128, help="pixels a side that the network sees", minimum=16)
-    workers: int = option(2, help="threads, or processes, of the ways that have several", minimum=2)
-    vision_encoder: str = option("efficientnet_lite0", help="the frozen encoder whose features are kept")
+    size: int = option(128, help="width and height of the network's images in pixels", minimum=16)
+    workers: int = option(2, help="number of threads or processes of the ways that use several", minimum=2)
+    vision_encoder: str = option("efficientnet_lite0", help="frozen encoder whose features are cached")
     batch_size: int = option(32, help="images a batch", minimum=1)
-    repetitions: int = option(3, help="timed passes over the files for each way, in turns", minimum=1)
+    repetitions: int = option(3, help="number of timed passes over the files for each way, in turns", minimum=1)
     seed: int = option(7, help="seed of the files", minimum=0)
 
 
@@ -99,7 +99,7 @@ def _make_photographs(folder: Path, count: int, seed: int) -> list[Path]:
 
 
 def _print_rates(paths: Sequence[Path], options: ImageBenchmarkOptions) -> None:
-    """Time decoding in one thread, in several threads, and in processes, which have to send the pixels back."""
+    """Time decoding in one thread, in several threads, and in processes, which must send the pixels back."""
     from multimodal_entailment.images import load_image
 
     load = partial(load_image, size=options.size)
@@ -108,14 +108,14 @@ def _print_rates(paths: Sequence[Path], options: ImageBenchmarkOptions) -> None:
         return pool.map(load, paths, chunksize=_CHUNK)
 
     with ThreadPoolExecutor(options.workers) as threads, ProcessPoolExecutor(options.workers) as processes:
-        _timed(pooled(processes))  # which have to start
+        _timed(pooled(processes))  # starts the processes
         ways: dict[str, Callable[[], Iterable[object]]] = {
             "decode, one thread": lambda: map(load, paths),
             f"decode, {options.workers} threads": partial(pooled, threads),
             f"decode, {options.workers} processes": partial(pooled, processes),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(options.repetitions):  # in turns, so that a busy moment hits all of them
+        for _ in range(options.repetitions):  # in turns, so that a busy moment affects all ways
             for name, way in ways.items():
                 seconds[name].append(_timed(way()))
     print(f"  {'':46}{'images/s':>10}")

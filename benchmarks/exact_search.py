@@ -28,16 +28,16 @@ _AT_ONCE = 50_000
 class ExactSearchOptions(Options):
     """Options of `python -m benchmarks.exact_search`."""
 
-    vectors: int = option(1_000_000, help="random vectors of length 1", minimum=1)
+    vectors: int = option(1_000_000, help="number of random vectors of length 1", minimum=1)
     size: int = option(256, help="numbers of a vector", minimum=1)
-    queries: str = option("1,32,128", help="queries at once, comma-separated")
+    queries: str = option("1,32,128", help="numbers of queries at once, comma-separated")
     top_k: int = option(10, help="results of a query", minimum=1)
     dtype: str = option("float32", help="type of the file", choices=("float32", "float16", "int8"))
     rounds: int = option(5, help="timed rounds", minimum=2)
 
 
 def run(options: ExactSearchOptions) -> None:
-    """Print the table, and which goals are reached."""
+    """Print the table, and the goals that are reached."""
     random = np.random.default_rng(0)
     goals, rows = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def run(options: ExactSearchOptions) -> None:
         stored = open_vectors(file.path)
         nearest(stored, queries[:1], options.top_k)
         goals.append(Goal("seconds from opening to the first answer", time.perf_counter() - began, 2.0, at_most=True))
-        is_plain = options.dtype == "float32"  # whose product reads the file, as the search does
+        is_plain = options.dtype == "float32"  # the product of float32 also reads the file directly
         whole = np.asarray(stored.values, np.float32) if is_plain else stored.block(0, len(stored))
         for count in parse_numbers(options.queries, "queries"):
             product, search = Speeds(), Speeds()

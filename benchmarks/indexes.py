@@ -36,7 +36,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 
 WIDTH, TOP = 256, 100
-WIDTHS = (32, 40, 50, 100)  # how many vectors a graph looks at
+WIDTHS = (32, 40, 50, 100)  # numbers of vectors that a graph search looks at
 GRAPHS = tuple(name for name in STRUCTURES if name.startswith("hnsw"))
 
 
@@ -46,7 +46,9 @@ class IndexesOptions(Options):
 
     size: int = option(20_000, help="titles", minimum=1000)
     queries: int = option(200, help="queries", minimum=10)
-    folder: Optional[str] = option(None, help="keep the index and the titles there, for another run (default: nowhere)")
+    folder: Optional[str] = option(
+        None, help="folder for the index and the titles, for another run (default: a temporary folder)"
+    )
     structure: str = option(GRAPHS[0], help="of faiss's index", choices=GRAPHS)
     rounds: int = option(5, help="of searches in turn", minimum=1)
     seed: int = option(7, help="seed of titles and vectors", minimum=0)
@@ -54,7 +56,7 @@ class IndexesOptions(Options):
 
 
 def titles_of(size: int, seed: int) -> Iterator[str]:
-    """Yield different titles."""
+    """Yield distinct titles."""
     texts = (text for triple in triples(seed) for text in triple)
     seen: set[int] = set()
     for text in texts:
@@ -81,7 +83,7 @@ class BigramVectors:
 
 
 def milliseconds(ask: Callable[[Any], object], queries: Sequence[Any]) -> str:
-    """Return the p50 and p99 of one query after the other."""
+    """Return the p50 and p99 of queries that are asked one after another."""
     for query in queries[:5]:
         ask(query)
     times = []
@@ -99,7 +101,7 @@ def resident_mb() -> float:
 
 
 def build(folder: Path, options: IndexesOptions) -> None:
-    """Build the index, unless it is there."""
+    """Build the index if it does not exist."""
     if (folder / "index.json").exists():
         return
     info = IndexInfo(WordsInfo("mixed"), VectorsInfo("faiss", WIDTH, structure=options.structure))
@@ -114,7 +116,7 @@ def build(folder: Path, options: IndexesOptions) -> None:
 
 
 def measure(folder: Path, options: IndexesOptions) -> None:
-    """Print what each kind of search takes."""
+    """Print the times of each kind of search."""
     began = time.perf_counter()
     collection = Collection.open(folder)
     opened = time.perf_counter() - began
@@ -138,7 +140,7 @@ def measure(folder: Path, options: IndexesOptions) -> None:
 
 
 def flat_graph(path: Path, stored: Vectors) -> Any:
-    """Return faiss's graph of whole vectors, as people make it; made once."""
+    """Return faiss's graph of whole vectors, as users build it; cached."""
     faiss = importlib.import_module("faiss")
     if not path.exists():
         index = faiss.index_factory(stored.shape[1], "HNSW32", faiss.METRIC_INNER_PRODUCT)
@@ -151,7 +153,7 @@ def flat_graph(path: Path, stored: Vectors) -> Any:
 
 
 def beside_faiss(folder: Path, collection: Collection, vectors: Vectors, stored: Vectors, rounds: int) -> None:
-    """Print recall and queries a second of ours and of faiss called directly, in turn: one by one, and together."""
+    """Print recall and queries per second of ours and of faiss called directly, in turns, one by one and in batches."""
     faiss = importlib.import_module("faiss")
     wanted = [set(np.argpartition(-(stored @ vector), 10)[:10].tolist()) for vector in vectors]
     graphs = {f"faiss, {graph.parent.name[:16]}'s graph": faiss.read_index(str(graph))
@@ -183,7 +185,7 @@ def _seconds(ask: Callable[[Vectors], object], vectors: Vectors) -> float:
 
 
 def opened(folder: Path) -> None:
-    """Print what a process that only searches holds."""
+    """Print the memory of a process that only searches."""
     began = time.perf_counter()
     collection = Collection.open(folder)
     print(f"another process: open {time.perf_counter() - began:.2f} s, resident {resident_mb():,.0f} MB; on the disk "

@@ -1,4 +1,4 @@
-"""Time scoring on a CPU: this toolkit's engines, the published way, PyTorch, ONNX Runtime and OpenVINO, in turns.
+"""Time scoring on a CPU: this toolkit's engines, the published code, PyTorch, ONNX Runtime and OpenVINO, in turns.
 
 python -m benchmarks.inference [--shapes nano,medium] [--threads 1,2] [--peer_python PYTHON] [--plot FILE.png]
 
@@ -44,7 +44,7 @@ from paddle_ranker.scoring.engines.precisions import has_bf16
 TOLERANCE = 1e-5
 PARTS = ("offline", "latency", "start")
 PADDED_PAIRS = 32  # one batch
-FIRST_TITLES = 10  # whose scores end a start
+FIRST_TITLES = 10  # number of titles whose scores end a start
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class System:
     packages: modules that the system's environment must have
     exact: its probabilities may differ from those of the other exact systems by rounding only
     peer: it runs in the environment of `--peer_python`
-    padded: every pair costs the same, so a few pairs are enough
+    padded: every pair costs the same, so a few pairs suffice
     slow_start: compiling takes long, so it is started only once
     texts: the encoding of the texts is timed too
-    baseline: whether the goals say that this toolkit must be faster; otherwise the system is only shown
+    baseline: the goals demand that this toolkit is faster; otherwise the system is only shown
     """
 
     name: str
@@ -78,17 +78,17 @@ class System:
 
     @property
     def ernie(self) -> bool:
-        """Whether it runs ERNIE's and BERT's shapes alone."""
+        """Return True if it runs only ERNIE's and BERT's shapes."""
         return self.name.startswith(("published", "sentence_transformers"))
 
     @property
     def needs_onnx(self) -> bool:
-        """Whether it is a system of this toolkit that reads the exported ONNX file."""
+        """Return True if it is a system of this toolkit that reads the exported ONNX file."""
         return self.name.startswith(("ours_onnx", "ours_openvino"))
 
     @property
     def is_compared(self) -> bool:
-        """Whether peers are compared with it: it is this toolkit's, and runs the same plain model as the peers."""
+        """Return True if peers are compared with it: a system of this toolkit that runs the same plain model."""
         return self.ours and not self.texts and not self.name.endswith(("_match", "_dygraph"))
 
 
@@ -128,7 +128,7 @@ SYSTEMS = [
            peer=True, baseline=True),
 ]  # fmt: skip
 
-EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")  # what writing the peers' ONNX files needs
+EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")  # packages for writing the peers' ONNX files
 
 
 @dataclass(frozen=True)
@@ -137,16 +137,16 @@ class InferenceBenchmarkOptions(PeerOptions):
 
     shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(ALL_SHAPES)}")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
-    parts: str = option("all", help=f"what to measure, comma-separated, from {', '.join(PARTS)}")
+    parts: str = option("all", help=f"measurements, comma-separated, from {', '.join(PARTS)}")
     threads: str = option("1", help="threads of every system, comma-separated, one table each")
     pairs: int = option(256, help="pairs a round", minimum=1)
     rounds: int = option(5, help="timed rounds", minimum=2)
-    titles: str = option("10,50,100", help="titles of the one query whose latency is measured")
-    queries: int = option(10, help="queries a number of titles", minimum=1)
+    titles: str = option("10,50,100", help="numbers of titles of a query whose latency is measured")
+    queries: int = option(10, help="queries per number of titles", minimum=1)
     starts: int = option(3, help="fresh processes a system", minimum=1)
-    batch_size: int = option(32, help="pairs a batch of the peers", minimum=1)
+    batch_size: int = option(32, help="pairs per batch of the peers", minimum=1)
     seed: int = option(1000, help="random seed of the pairs and the parameters", minimum=0)
-    plot: Optional[str] = option(None, help="draw the offline speeds into this PNG file")
+    plot: Optional[str] = option(None, help="PNG file for a plot of the offline speeds")
 
 
 @dataclass
@@ -158,7 +158,7 @@ class Run:
     pairs: str
     systems: list[Measured] = field(default_factory=list)
     peak: dict[str, float] = field(default_factory=dict)  # GFLOP/s by precision
-    operations: float = 0.0  # of the matrix products of one pair
+    operations: float = 0.0  # for the matrix products of one pair
     import_seconds: list[float] = field(default_factory=list)
 
 
@@ -193,7 +193,7 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
                ((True, options.peer_python), (False, sys.executable))}  # fmt: skip
 
     def lacks(system: System) -> list[str]:
-        # The peers' ONNX files are made here, which needs more packages than running them.
+        # Making the peers' ONNX files needs more packages than running them.
         from_file = system.peer and system.name.startswith(("onnxruntime", "openvino"))
         found = set(system.packages + (EXPORT_PACKAGES if from_file else ())) & missing[system.peer]
         if system.needs_onnx and metadata.version("paddlepaddle").startswith("2."):
@@ -222,7 +222,7 @@ def prepare(
     offline = [graded[row] for row in order[: options.pairs]]
     queries, texts = [pair.query for pair in offline], [pair.title for pair in offline]
     for number in range(options.queries):
-        # A query's own titles are few: those of others make up the list.
+        # A query has few titles; other queries' titles complete the list.
         query = graded[order[options.pairs + number]].query
         drawn = np.random.default_rng([options.seed, number]).integers(len(graded), size=titles)
         queries += [query] * titles
@@ -306,7 +306,7 @@ def _compare_scores(result: Run, workers: dict[str, Worker], work: InferenceWork
     expected = np.median(exact, axis=0)
     for measured in result.systems:
         if measured.system.name.endswith("_match"):
-            continue  # another model
+            continue  # it runs another model
         own = found[measured.system.name]
         measured.difference = float(np.abs(own - expected[: len(own)]).max())
         if measured.system.exact and not measured.difference <= TOLERANCE:
@@ -339,7 +339,7 @@ def _latency(
             for measured in result.systems:
                 worker = workers[measured.system.name]
                 if query == 0:
-                    worker.ask(do="latency", query=query, titles=count)  # a new batch shape is prepared for once
+                    worker.ask(do="latency", query=query, titles=count)  # an engine prepares for a new batch shape once
                 seconds = worker.ask(do="latency", query=query, titles=count)["seconds"]
                 measured.latencies.setdefault(count, []).append(seconds * 1000)
 

@@ -46,7 +46,7 @@ class Measured(Timed):
 
     @property
     def speed(self) -> float:
-        """Pairs per second by the clock, the median of the rounds."""
+        """Return pairs per second by the clock, the median of the rounds."""
         return statistics.median(self.by_clock)
 
 

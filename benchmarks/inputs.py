@@ -29,10 +29,10 @@ class PeerOptions(GradedPairsOptions):
     """Options of a speed benchmark that also measures peers, which are systems of other projects."""
 
     model: Optional[str] = option(
-        None, help="a ranker's folder, without match embeddings, which the peers lack; instead of --shapes"
+        None, help="folder of a ranker without match embeddings, which the peers lack; replaces --shapes"
     )
-    peer_python: str = option(sys.executable, help="a Python whose environment has the peers")
-    json: Optional[str] = option(None, help="write everything that was measured to this file")
+    peer_python: str = option(sys.executable, help="Python interpreter of an environment with the peers")
+    json: Optional[str] = option(None, help="file for all results")
 
 
 def real_data_folder(chosen: Optional[str] = None) -> Path:

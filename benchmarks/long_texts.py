@@ -1,4 +1,4 @@
-"""Measure windows over long texts against cutting them: a paper's keywords -> its title and abstract, on CSL.
+"""Compare windows over long texts with truncation: a paper's keywords -> its title and abstract, on CSL.
 
 python -m benchmarks.long_texts --seeds 1,2,3
 python -m benchmarks.long_texts --set manpages --max_seq_length 128 --seeds 1,2,3
@@ -9,7 +9,7 @@ its length or scored in windows. A measured query is one keyword of a paper (wit
 finds the paper), and all papers with that keyword are relevant.
 
 With `--set manpages` the papers are the Chinese manual pages of datasets/make_real.py: a page's description is its only
-keyword, its first characters are its title, and what is trained on and what is ranked are the splits made there.
+keyword, its first characters are its title, and the splits made there are trained on and ranked.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from paddle_ranker import Ranker
     from paddle_ranker.metrics.ranking import Floats
 
-# From a way's name to its windows and top_k.
+# A dict from a way's name to its windows and top_k.
 WAYS: dict[str, tuple[str, Optional[int]]] = {
     "cut": ("none", None),
     "windows_max": ("max", None),
@@ -57,7 +57,7 @@ WAYS: dict[str, tuple[str, Optional[int]]] = {
 }
 REFERENCE = "windows_max"
 TITLE_ONLY = "bm25_words_of_titles"
-_OPENING, _LONGEST_PAGE = 200, 20_000  # characters of a manual page that are its title; that are read
+_OPENING, _LONGEST_PAGE = 200, 20_000  # characters of a manual page: for its title, and at most for its text
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,19 @@ class LongTextsOptions(QualityOptions):
     """Options of `python -m benchmarks.long_texts`."""
 
     set: str = option("csl", help="papers, or manual pages", choices=("csl", "manpages"))
-    train_papers: int = option(600, help="papers of CSL to train on; the others are ranked", minimum=20)
-    keywords: int = option(1, help="keywords of a paper that make its query; 0: all of them", minimum=0)
-    candidates: int = option(20, help="papers ranked for each query: the relevant, and BM25's best others", minimum=2)
-    negatives: int = option(7, help="titles of other papers for each query of training", minimum=1)
-    max_seq_length: int = option(64, help="longest pair in tokens: abstracts are longer", minimum=16)
-    window_overlap: int = option(16, help="tokens that neighbouring windows share", minimum=0)
+    train_papers: int = option(600, help="number of papers of CSL to train on; the others are ranked", minimum=20)
+    keywords: int = option(1, help="number of keywords of a paper in its query; 0: all keywords", minimum=0)
+    candidates: int = option(
+        20, help="number of papers to rank per query: the relevant papers, and BM25's best others", minimum=2
+    )
+    negatives: int = option(7, help="number of titles of other papers per training query", minimum=1)
+    max_seq_length: int = option(64, help="maximum length of a pair in tokens; abstracts are longer", minimum=16)
+    window_overlap: int = option(16, help="number of tokens that neighbouring windows share", minimum=0)
     epochs: int = option(3, help="epochs", minimum=1)
     layers: int = option(2, help="layers", minimum=1)
     hidden_size: int = option(128, help="width", minimum=8)
-    heads: int = option(4, help="attention heads; divides the width", minimum=1)
-    vocab_size: int = option(6000, help="word pieces at the most, learned from the training papers", minimum=100)
+    heads: int = option(4, help="attention heads; the number must divide the width", minimum=1)
+    vocab_size: int = option(6000, help="maximum number of word pieces, learned from the training papers", minimum=100)
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,12 @@ class Paper:
 
     @property
     def text(self) -> str:
-        """The title, followed by the abstract."""
+        """Return the title, followed by the abstract."""
         return f"{self.title}。{self.abstract}"
 
 
 def read_papers(path: Path) -> list[Paper]:
-    """Return a JSON-lines file's papers that have keywords, a title and an abstract, one paper for each title."""
+    """Return a JSON-lines file's papers that have keywords, a title and an abstract, one paper per title."""
     papers: dict[str, Paper] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -105,7 +107,7 @@ def read_papers(path: Path) -> list[Paper]:
 
 
 def read_pages(folder: Optional[str]) -> tuple[list[Paper], list[Paper]]:
-    """Return the manual pages to train on, and those of dev and test, to rank; only those that have a description."""
+    """Return the manual pages to train on, and those of dev and test to rank; pages need a description."""
     made = manpages(folder)
     known: list[Paper] = []
     others: list[Paper] = []
@@ -121,7 +123,7 @@ def read_pages(folder: Optional[str]) -> tuple[list[Paper], list[Paper]]:
 def split_papers(papers: Sequence[Paper], train: int) -> tuple[list[Paper], list[Paper]]:
     """Return the papers to train on and the papers to rank; the split is the same for every seed."""
     if train > len(papers) - 2:
-        raise UsageError(f"--train_papers {train}: of {len(papers)} papers too few are left to rank")
+        raise UsageError(f"--train_papers {train}: too few of {len(papers)} papers are left to rank")
     order = np.random.default_rng(1000).permutation(len(papers))
     return [papers[i] for i in order[:train]], [papers[i] for i in order[train:]]
 
@@ -192,7 +194,7 @@ def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder:
         seed=seed,
     )
     write_records(folder / "train.tsv", training_pairs(papers, options.keywords, options.negatives, seed))
-    # The command asks for a file to evaluate on.
+    # The command requires a file to evaluate on.
     write_records(folder / "seen.tsv", training_pairs(papers[:20], options.keywords, options.negatives, seed))
     values = {
         "loss": "ranknet_bce",
@@ -209,7 +211,7 @@ def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder:
 
 
 class Harness:
-    """Train one ranker per seed, and score the candidates in each of the ways."""
+    """Trainer of one ranker per seed, which then scores the candidates in each of the ways."""
 
     def __init__(self, options: LongTextsOptions) -> None:
         self.options = options

@@ -35,16 +35,18 @@ class FoldsOptions(QualityOptions):
     """Options of both `benchmarks.mining` and `benchmarks.distillation`."""
 
     folds: int = option(
-        3, help="folds of QBQTC's train queries; each is measured by runs that have not seen it", minimum=2
+        3,
+        help="number of folds of QBQTC's train queries; each fold is measured by runs that have not seen it",
+        minimum=2,
     )
     systems: Optional[str] = option(None, help="comma-separated rows of the table (default: all)")
-    layers: int = option(1, help="layers of the ranker that is measured (the student)", minimum=1)
+    layers: int = option(1, help="layers of the measured ranker (the student)", minimum=1)
     hidden_size: int = option(64, help="its width", minimum=8)
-    learning_rate: float = option(1e-3, help="the maximum of its learning rate", above=0)
+    learning_rate: float = option(1e-3, help="maximum of its learning rate", above=0)
     epochs: int = option(2, help="epochs", minimum=1)
     max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
-    max_steps: int = option(0, help="stop every training after so many steps; 0: after the epochs", minimum=0)
-    mine_options: str = option("", help="further options of every mining but the random one, as one argument")
+    max_steps: int = option(0, help="maximum number of steps per training; 0: all steps of the epochs", minimum=0)
+    mine_options: str = option("", help="further options of every mining except the random one, as one argument")
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def run_systems(
     with tempfile.TemporaryDirectory() as work:
 
         def train(name: str, split: Split, seed: int) -> Run:
-            if (split.name, seed) not in made:  # one system may use what another one has made
+            if (split.name, seed) not in made:  # a system may use the files of another system
                 folder = Path(work) / str(len(made))
                 folder.mkdir()
                 made[split.name, seed] = SmallRankers(folder, split, harness.of(split), options, seed)
@@ -149,9 +151,9 @@ def run_systems(
 class MiningOptions(FoldsOptions):
     """Options of `python -m benchmarks.mining`."""
 
-    negatives: int = option(2, help="negatives of each positive", minimum=1)
+    negatives: int = option(2, help="number of negatives per positive", minimum=1)
     loss: str = option("ranknet_bce", help="loss of all rankers")
-    guard: str = option("--max_score_ratio=0.95", help="options of mine that mined_again has beside its ranker")
+    guard: str = option("--max_score_ratio=0.95", help="options of mine for mined_again, besides its ranker")
 
 
 class Mining:

@@ -1,9 +1,9 @@
-"""Time the opening of a ranker to its first score, beside reading and copying its largest file; memory of each process.
+"""Time a ranker from opening to its first score, beside reading and copying its largest file; and measure the memory.
 
 python -m benchmarks.opening --model HF_FOLDER_OR_EXPORT [--engines dygraph | inference,onnx,openvino] [--processes 2]
 
-The file is in the page cache for all of them. Memory is read while all processes of an engine are there: what is their
-own, and what lies in pages that they share, such as those of mapped files.
+The file is in the page cache for all of them. Memory is read while all processes of an engine run: the private memory,
+and the shared pages, such as those of mapped files.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class OpeningOptions(Options):
     """Options of `python -m benchmarks.opening`."""
 
     model: str = option(help="a ranker's folder: ours, transformers', or an export")
-    engines: str = option("all", help="of an export, comma-separated; all: those that run it")
+    engines: str = option("all", help="engines of an export, comma-separated; all: every engine that runs it")
     processes: int = option(2, help="processes of each engine", minimum=1)
-    rounds: int = option(3, help="times that the file is read and copied", minimum=1)
+    rounds: int = option(3, help="number of times to read and copy the file", minimum=1)
 
 
 def run(options: OpeningOptions) -> None:
@@ -55,7 +55,7 @@ def run(options: OpeningOptions) -> None:
 
 
 def read_and_copy(path: Path, rounds: int) -> tuple[float, float]:
-    """Return the seconds to read a file into memory and to copy it there, medians."""
+    """Return the median seconds to read a file into memory, and to copy it there."""
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -68,7 +68,7 @@ def read_and_copy(path: Path, rounds: int) -> tuple[float, float]:
 
 
 def opened(folder: Path, engine: str, processes: int) -> tuple[str, list[float], list[float]]:
-    """Open a ranker in processes, one after the other; return the medians of their seconds, and their mean memory."""
+    """Open a ranker in several processes, one after another; return their median seconds and their mean memory."""
     command = [sys.executable, "-m", "benchmarks.peers.opening_worker", str(folder), engine]
     workers: list[subprocess.Popen[str]] = []
     with tempfile.TemporaryFile("w+") as log:

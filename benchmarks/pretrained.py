@@ -51,15 +51,15 @@ from paddle_ranker.options import main_of, option
 
 NOTHING = "nothing"  # value of --model for random parameters
 LINEAR = "linear_on_ids"
-# Rows that are the named system with --model nothing: word pieces are learned from the texts, whatever --model is.
+# Rows that equal the named system with --model nothing: they learn word pieces from the texts, whatever --model is.
 FROM_NOTHING = {"linear_on_own_pieces": LINEAR, "small": "match_ranknet_lexical"}
 BLENDED = {"ranker_and_linear": ("match", LINEAR), "all_and_small": ("match_ranknet_lexical", "small")}
 _WORKER = Path(__file__).resolve().parent / "peers" / "sentence_transformers_worker.py"
-_SMALL_FILE = 400  # rows on which training itself evaluates at its end; the measures use all rows
+_SMALL_FILE = 400  # number of rows for the training's last evaluation; the measures use all rows
 
 _WHOLE_QUERIES = ["--loss", "ranknet_bce", "--batch_size", "38"]
 _PEERS_RECIPE = ["--new_parts_factor", "1", "--match_embeddings", "false"]
-# Options of train_ce.py for each system; the options that all share are in `_ours`.
+# Options of train_ce.py for each system; `_ours` adds the shared options.
 OURS = {
     "plain": [*_PEERS_RECIPE, "--epochs", "1"],
     "plain_2_epochs": [*_PEERS_RECIPE, "--epochs", "2"],
@@ -82,42 +82,42 @@ class FoldRunOptions(QualityOptions):
     """Options of both this benchmark and `benchmarks.ablation`."""
 
     model: str = option(
-        help="folder of an encoder as transformers has it (benchmarks.convert_real fetches m3e-small), or as "
-        f"pretraining writes it, or {NOTHING}: 2 layers, 128 wide, random, with word pieces of the texts learned from"
+        help="folder of an encoder, from transformers (benchmarks.convert_real fetches m3e-small) or from "
+        f"pretraining, or {NOTHING}: 2 layers, 128 wide, random, with word pieces of the texts learned from"
     )
-    data: str = option("qbqtc", help="what to learn and to measure", choices=tuple(FILES))
+    data: str = option("qbqtc", help="data to learn from and to measure on", choices=tuple(FILES))
     protocol: str = option(
         "cv",
         help="cv: every query of the training file, by a run that has not seen it; dev: qbqtc/dev.tsv, once",
         choices=("cv", "dev"),
     )
     folds: int = option(3, help="folds of --protocol cv", minimum=2)
-    peer_python: str = option(sys.executable, help="a Python with what requirements/peers.in names")
-    peer_bf16: bool = option(True, help="train the peer in bfloat16, which is faster where the processor has it")
+    peer_python: str = option(sys.executable, help="Python interpreter of an environment with requirements/peers.in")
+    peer_bf16: bool = option(True, help="train the peer in bfloat16, which is faster if the processor supports it")
     max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
-    batch_size: int = option(32, help="pairs a batch, where a system does not say otherwise", minimum=1)
+    batch_size: int = option(32, help="pairs per batch, unless a system sets its own", minimum=1)
     learning_rate: float = option(
         0.0, help="maximum of the learning rate; 0: 1e-4 for pretrained weights, 5e-4 from nothing", minimum=0
     )
     new_parts_factor: float = option(
         0.0, help="the head's learning rate over the encoder's; 0: 10 for pretrained weights, 1 from nothing", minimum=0
     )
-    max_steps: int = option(0, help="stop our trainings after so many steps; 0: after the epochs", minimum=0)
+    max_steps: int = option(0, help="maximum number of steps of our trainings; 0: all steps of the epochs", minimum=0)
     threads: int = option(1, help="threads of training", minimum=1)
 
     @property
     def max_rate(self) -> float:
-        """The maximum learning rate: the option, or a default that depends on the model."""
+        """Return the maximum learning rate: the option, or a default that depends on the model."""
         return self.learning_rate or (5e-4 if self.model == NOTHING else 1e-4)
 
     @property
     def heads_factor(self) -> float:
-        """The ratio of the learning rate of parts that are not pretrained to the encoder's learning rate."""
+        """Return the ratio of the learning rate of parts that are not pretrained to the encoder's learning rate."""
         return self.new_parts_factor or (1 if self.model == NOTHING else 10)
 
     @property
     def model_name(self) -> str:
-        """An identifier of the model: its folder's name, and for an encoder of this toolkit its parameters' digest."""
+        """Return an identifier of the model: its folder's name, and the digest of this toolkit's parameters."""
         parameters = Path(self.model) / PARAMETERS_FILE
         name = Path(self.model).name
         return f"{name} {file_digest(parameters)}" if parameters.is_file() else name
@@ -131,7 +131,7 @@ class PretrainedOptions(FoldRunOptions):
         "bm25_words,features,peer_2_epochs,plain_2_epochs,match_ranknet_lexical",
         help=f"comma-separated: {', '.join(SYSTEMS)}",
     )
-    reference: Optional[str] = option(None, help="system the others are compared to (default: the last)")
+    reference: Optional[str] = option(None, help="system with which the others are compared (default: the last)")
 
 
 class Systems:
@@ -152,7 +152,7 @@ class Systems:
         if name in LEXICAL:
             return self.harness.baseline(name)
         if name == LINEAR:
-            return self.harness.run(name, [0], self._facts(name), self._linear)  # it draws nothing
+            return self.harness.run(name, [0], self._facts(name), self._linear)  # it uses no random numbers
         train = partial(self._peer if name in PEERS else self._ours, name)
         return self.harness.run(name, seeds, self._facts(name), train)
 
@@ -248,7 +248,7 @@ class Systems:
             return score_file(folder / "run" / "last", all_of_it), seconds
 
     def _start(self, folder: Path, seed: int) -> Path:
-        """Return the folder of the initial encoder: `--model` as it is or converted, or a random one for `nothing`."""
+        """Return the folder of the initial encoder: `--model`, converted if necessary; a random one for `nothing`."""
         from paddle_ranker.commands.starter import StarterOptions, make_starter
 
         if self.options.model == NOTHING:

@@ -1,4 +1,4 @@
-"""Train a masked language model here and in transformers: tokens a second, and the loss of held-out text.
+"""Train a masked language model here and in transformers: tokens per second, and the loss of held-out text.
 
 python -m benchmarks.pretraining --peer_python PATH [--file FILE] [--config nano] [--rounds 6] [--steps 10]
 
@@ -42,16 +42,16 @@ FOREVER = 1_000_000
 class PretrainingBenchmarkOptions(Options):
     """Options of `python -m benchmarks.pretraining`."""
 
-    file: Optional[str] = option(None, help="text, one a line (default: corpus/zh_sci.txt of the real data)")
-    peer_python: str = option(sys.executable, help="a Python whose environment has torch and transformers")
+    file: Optional[str] = option(None, help="texts, one per line (default: corpus/zh_sci.txt of the real data)")
+    peer_python: str = option(sys.executable, help="Python interpreter of an environment with torch and transformers")
     systems: str = option(",".join(SYSTEMS), help=f"comma-separated, from {', '.join(SYSTEMS)}")
     config: str = option("nano", help="shape, as in train_mlm.py")
-    vocab_size: int = option(8000, help="word pieces, trained on the text", minimum=100)
+    vocab_size: int = option(8000, help="number of word pieces, trained on the text", minimum=100)
     max_seq_length: int = option(128, help="tokens of a sequence", minimum=8)
     batch_size: int = option(32, help="sequences a step", minimum=1)
     learning_rate: float = option(5e-4, help="maximum of the learning rate", above=0)
     dropout: float = option(0.1, help="dropout", minimum=0, below=1)
-    rounds: int = option(6, help="rounds; the first one is not in the speeds", minimum=2)
+    rounds: int = option(6, help="number of rounds; the speeds exclude the first", minimum=2)
     steps: int = option(10, help="steps a round", minimum=1)
     threads: int = option(1, help="threads of every system", minimum=1)
     seed: int = option(1000, help="random seed", minimum=0)
@@ -101,7 +101,7 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
     )
     train_tokenizer(tokenizer)
     training = training_options(options, path, folder)
-    # A model has a shape of its own: that of the options goes back to its defaults.
+    # A checkpoint has its own shape, so the shape of the options returns to its default.
     from_first = dataclasses.replace(training, init_from=str(folder / "first"), config="nano", model_type="ernie")
     (folder / "options.json").write_text(json.dumps(dataclasses.asdict(from_first)), encoding="utf-8")
     start = start_mlm(training)
@@ -156,7 +156,7 @@ def training_options(options: PretrainingBenchmarkOptions, path: Path, folder: P
         max_seq_length=options.max_seq_length,
         batch_size=options.batch_size,
         gradient_accumulation_steps=1,
-        attention="sequence",  # as transformers' models
+        attention="sequence",  # as in transformers' models
         learning_rate=options.learning_rate,
         dropout=options.dropout,
         epochs=FOREVER,
@@ -216,7 +216,7 @@ def _start_worker(name: str, options: PretrainingBenchmarkOptions, folder: Path)
 
 
 def print_curve(answers: dict[str, list[dict[str, Any]]]) -> None:
-    """Print the held-out loss after each round, and how much the systems' losses differ."""
+    """Print the held-out loss after each round, and the differences between the systems' losses."""
     names = list(answers)
     print(f"{'tokens seen':>14}" + "".join(f"{name:>24}" for name in names) + f"{'largest difference':>20}")
     tokens = 0

@@ -1,4 +1,4 @@
-"""Measure ranking quality from nothing (no pretrained weights) on QBQTC, beside lexical baselines.
+"""Measure ranking quality without pretrained weights on QBQTC, beside lexical baselines.
 
 python -m benchmarks.qbqtc --protocol cv --seeds 1,2,3      # out-of-fold over the train queries
 python -m benchmarks.qbqtc --protocol dev --seeds 1,2,3     # trained on all of train, dev once
@@ -51,20 +51,20 @@ class Recipe(Options):
 
     layers: int = option(2, help="layers", minimum=1)
     hidden_size: int = option(128, help="width", minimum=8)
-    heads: int = option(4, help="attention heads; divides the width", minimum=1)
+    heads: int = option(4, help="attention heads; the number must divide the width", minimum=1)
     dropout: float = option(0.2, help="dropout in training", minimum=0, below=1)
     normalize_before: bool = option(True, help="LayerNorm before each part of a layer")
     max_seq_length: int = option(64, help="longest pair in tokens", minimum=5)
     learning_rate: float = option(5e-4, help="maximum of the learning rate", above=0)
     weight_decay: float = option(0.01, help="weight decay", minimum=0)
-    warmup_proportion: float = option(0.06, help="share of the steps with a rising learning rate", minimum=0, below=1)
-    max_grad_norm: float = option(1.0, help="clip the gradient's norm there; 0: don't", minimum=0)
+    warmup_proportion: float = option(0.06, help="warm-up, as a share of all steps", minimum=0, below=1)
+    max_grad_norm: float = option(1.0, help="clip the gradient to this norm; 0: no clipping", minimum=0)
     batch_size: int = option(16, help="triples a batch", minimum=1)
     epochs: int = option(1, help="epochs", minimum=1)
-    max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
+    max_steps: int = option(0, help="maximum number of steps; 0: all steps of the epochs", minimum=0)
 
     def training_options(self, save_dir: Path, seed: int) -> TrainingOptions:
-        """Return the trainer's options, with which it neither evaluates nor saves before the end."""
+        """Return the trainer's options, without evaluations and checkpoints before the end."""
         return TrainingOptions(
             save_dir=str(save_dir), seed=seed, device="cpu", eval_step=NEVER, save_step=NEVER, logging_steps=NEVER,
             batch_size=self.batch_size, learning_rate=self.learning_rate, weight_decay=self.weight_decay,
@@ -90,21 +90,23 @@ class QbqtcOptions(Recipe, QualityOptions):
         help=f"comma-separated: {', '.join(LEXICAL)}, {', '.join(RANKERS)}, or a loss:margin, which is the "
         f"ranker with that loss (default: {SYSTEMS}; with --train simclue {LOSSES})",
     )
-    reference: Optional[str] = option(None, help="system the others are compared to (default: ranker, else the first)")
+    reference: Optional[str] = option(
+        None, help="system with which the others are compared (default: ranker, else the first)"
+    )
     loss: str = option(
         "margin_logit",
         help="loss of the rankers",
         choices=WITH_MARGIN,
     )
-    margin: Optional[float] = option(None, help="by how much a positive must be ahead (default: the loss's own)")
-    per_positive: int = option(2, help="most triples a title is the better one of", minimum=1)
+    margin: Optional[float] = option(None, help="margin by which a positive must be ahead (default: the loss's)")
+    per_positive: int = option(2, help="maximum number of triples in which a title is the better one", minimum=1)
     vocabulary: str = option(
         "ernie",
-        help="own: word pieces trained on the texts learned from; ernie: vocab/ernie-3.0-vocab.txt",
+        help="own: word pieces trained on the training texts; ernie: vocab/ernie-3.0-vocab.txt",
         choices=("own", "ernie"),
     )
-    vocab_size: int = option(8000, help="word pieces of --vocabulary own at the most", minimum=1)
-    threads: int = option(0, help="threads of training; 0: one a core", minimum=0)
+    vocab_size: int = option(8000, help="maximum number of word pieces of --vocabulary own", minimum=1)
+    threads: int = option(0, help="threads of training; 0: one per core", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,9 @@ def _is_number(text: str) -> bool:
 
 
 def train_from_nothing(options: QbqtcOptions, row: Row, harness: Harness, split: Split, seed: int) -> Run:
-    """Train a ranker from random parameters; return its logits of the held-out pairs after the last step, and seconds.
+    """Train a ranker from random parameters; return its final logits of the held-out pairs, and the seconds.
 
-    The seconds are from the making of the word pieces to the last step.
+    The seconds count from the training of the word pieces to the last step.
     """
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
@@ -173,7 +175,8 @@ def train_from_nothing(options: QbqtcOptions, row: Row, harness: Harness, split:
         write_records(folder / "held_out.tsv", harness.of(split))
         evaluation, found = EvaluationSet(folder / "held_out.tsv", pair_encoder, 64), []
 
-        def evaluate() -> dict[str, float]:  # only after the last step: choosing the best one would bias the result
+        # Only after the last step: choosing the best checkpoint would bias the result.
+        def evaluate() -> dict[str, float]:
             seconds = time.perf_counter() - began
             found.append((evaluation.logits(DygraphEngine(network)), seconds))
             return {"auc": roc_auc(evaluation.labels, found[-1][0])}
@@ -186,7 +189,7 @@ def train_from_nothing(options: QbqtcOptions, row: Row, harness: Harness, split:
 def make_network(
     options: QbqtcOptions, row: Row, pair_encoder: PairEncoder, examples: PairwiseExamples
 ) -> RankerNetwork:
-    """Return a ranker of random parameters; its lexical features, if it has any, have learned from the examples."""
+    """Make a ranker of random parameters; its lexical features, if any, have learned from the examples."""
     from paddle_ranker.encoding.pair_encoder import never_match_ids
     from paddle_ranker.lexical.head import LexicalHead
     from paddle_ranker.model.config import EncoderConfig
@@ -209,7 +212,7 @@ def make_network(
 
 
 def make_pair_encoder(options: QbqtcOptions, split: Split, folder: Path) -> PairEncoder:
-    """Write ERNIE's vocabulary, or one trained on the texts of the split, into `folder`; return its pair encoder."""
+    """Write ERNIE's vocabulary, or one trained on the split's texts, into `folder`; return its pair encoder."""
     from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 
@@ -236,7 +239,7 @@ def run(options: QbqtcOptions) -> None:
     def system(row: Row) -> System:
         if not row.loss:
             return harness.baseline(row.name)
-        facts = {**kept, **asdict(row), "name": "ranker"}  # so that the same ranker under another name is not run again
+        facts = {**kept, **asdict(row), "name": "ranker"}  # the same ranker under another name then is not run again
         return harness.run(row.name, seeds, facts, partial(train_from_nothing, options, row, harness))
 
     def goals(measured: Mapping[str, Mapping[str, Measure]]) -> list[Goal]:

@@ -4,7 +4,7 @@
     python -m benchmarks.recall --set csl_unseen --work_dir WORK --tower TOWER --ranker RANKER
     python datasets/make_real.py && python -m benchmarks.recall --set manpages --work_dir WORK --tower TOWER
 
-Each set becomes a BEIR folder in WORK, which other people's systems read as well, and an index; then
+Each set becomes a BEIR folder in WORK, which other systems can read as well, and an index; then
 `paddle-ranker evaluate-recall` measures.
 
 | set | documents | queries | right |
@@ -38,7 +38,7 @@ from paddle_ranker.lexical.tokens import words
 from paddle_ranker.options import Options, main_of, option
 
 Qrels = dict[str, dict[str, int]]
-LEAST_WORDS = 2  # of a query of csl_unseen
+LEAST_WORDS = 2  # minimum number of words of a query of csl_unseen
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class RealSet:
 
 
 def qbqtc(folder: Optional[str]) -> RealSet:
-    """Return dev's queries over the titles of train and dev; of a title that is judged twice, the higher label."""
+    """Return dev's queries over the titles of train and dev; a title that is judged twice has the higher label."""
     rows = {name: read_records(real_data_file(folder, f"qbqtc/{name}.tsv"), LabeledPair) for name in ("train", "dev")}
     ids = {title: f"t{n}" for n, title in enumerate(dict.fromkeys(row.title for part in rows.values() for row in part))}
     names = {query: f"q{n}" for n, query in enumerate(dict.fromkeys(row.query for row in rows["dev"]))}
@@ -64,7 +64,7 @@ def qbqtc(folder: Optional[str]) -> RealSet:
 
 
 def csl(folder: Optional[str], keywords: int) -> RealSet:
-    """Return papers, and as queries the first keywords of each."""
+    """Return papers, with the first keywords of each as queries."""
     papers = _papers(folder)
     asked = [" ".join(paper["keywords"][:keywords]) for paper in papers]
     queries = {query: f"q{number}" for number, query in enumerate(dict.fromkeys(asked))}
@@ -79,7 +79,7 @@ def csl(folder: Optional[str], keywords: int) -> RealSet:
 
 
 def csl_unseen(folder: Optional[str]) -> RealSet:
-    """Return abstracts, and as queries the words of titles that their own abstracts lack."""
+    """Return abstracts, with the words of their titles that they lack as queries."""
     documents, queries, qrels = {}, {}, {}
     for number, paper in enumerate(_papers(folder)):
         documents[f"p{number}"] = paper["abstract"]
@@ -92,7 +92,7 @@ def csl_unseen(folder: Optional[str]) -> RealSet:
 
 
 def manpages_folder(folder: Optional[str]) -> Path:
-    """Return the BEIR folder of datasets/make_real.py: in `manpages` of the given folder, else of `datasets` here."""
+    """Return the BEIR folder of datasets/make_real.py: `manpages` in `folder`, else in this checkout's `datasets`."""
     made = (Path(folder) if folder else ROOT / "datasets") / "manpages" / "beir"
     if not (made / CORPUS).is_file():
         raise DataError(f"{made / CORPUS}: not there; make it with python datasets/make_real.py")
@@ -124,11 +124,11 @@ class RecallBenchmarkOptions(Options):
 
     set: str = option(help="what to search", choices=tuple(SETS))
     work_dir: str = option(help="folder for the set and its index, which are kept for the next run")
-    tower: str = option(help="makes the vectors: a tower's folder, or any encoder's")
-    untuned: Optional[str] = option(None, help="another tower or encoder to measure beside, without fusion")
-    ranker: Optional[str] = option(None, help="order the first results with this ranker")
+    tower: str = option(help="tower that makes the vectors: the folder of a tower or of any encoder")
+    untuned: Optional[str] = option(None, help="another tower or encoder to measure, without fusion")
+    ranker: Optional[str] = option(None, help="ranker that orders the first results")
     learn_weights: Optional[str] = option(None, help="learn weights on other queries, and write them to this file")
-    runs_folder: Optional[str] = option(None, help="write each system's TREC run there")
+    runs_folder: Optional[str] = option(None, help="folder for each system's TREC run")
     data_dir: Optional[str] = option(None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA)")
     cpu_threads: int = option(0, help="threads; 0: one a core", minimum=0)
 

@@ -1,15 +1,14 @@
-"""Measure search at size: made-up titles, words and HNSW, and a ranker of fifty, in this process and on the server.
+"""Measure large-scale search on generated titles: words and HNSW, and a ranker of fifty, here and on the server.
 
     python -m benchmarks.search --work_dir WORK --tower checkpoint/tower/best --documents 20000
     python -m benchmarks.search --work_dir WORK --tower checkpoint/tower/best --documents 1000000 --precision int8
 
-The titles are those of the demo's generator; queries are the first twelve characters of some. The tower, exported to
-ONNX, makes all vectors; the ranker is `--ranker`, or one of `--shape` with random weights. Titles, index and ranker
+The titles come from the demo's generator; queries are the first twelve characters of some titles. The tower, exported
+to ONNX, makes all vectors; the ranker is `--ranker`, or one of `--shape` with random weights. Titles, index and ranker
 stay in WORK for the next run: a million titles take a quarter of an hour.
 
-What is measured: recall of the graph against exact search; each stage alone, in this process; memory and the time to
-open, in a process of its own; the server with one client, with many, with ten times what it can do, and while documents
-are added.
+The measurements: recall of the graph against exact search; each stage alone, in this process; memory and opening time,
+in a separate process; the server with one client, with many, at ten times its capacity, and while documents are added.
 """
 
 from __future__ import annotations
@@ -47,10 +46,11 @@ from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.storage.atomic import make_folder, new_file
 
 _HOST, _ENGINE = "127.0.0.1", "onnx"
-CHARACTERS, RECALL, RANKED, SHOWN = 12, 100, 50, 10  # of a query; found by each searcher; ranked; in an answer
+# Characters of a query; results of each searcher; titles to rank; titles in an answer.
+CHARACTERS, RECALL, RANKED, SHOWN = 12, 100, 50, 10
 _TOGETHER = "recall and fusion"
-_ADDED, _PAIRS = 20, 2000  # documents added under load, one by one; pairs that a vocabulary is learned from
-_DEADLINE = 30  # seconds, of the server's requests
+_ADDED, _PAIRS = 20, 2000  # documents added one by one under load; pairs that a vocabulary is learned from
+_DEADLINE = 30  # seconds, for the server's requests
 _REFUSED = frozenset({"429", "503"})
 
 
@@ -59,18 +59,18 @@ class SearchBenchmarkOptions(Options):
     """Options of `python -m benchmarks.search`."""
 
     work_dir: Optional[str] = option(None, help="folder for titles, index and ranker, which are kept for the next run")
-    tower: Optional[str] = option(None, help="makes the vectors: a trained tower's folder")
+    tower: Optional[str] = option(None, help="folder of the trained tower that makes the vectors")
     documents: int = option(20_000, help="titles", minimum=1000)
     ranker: Optional[str] = option(None, help="an exported ranker's folder (default: one with random weights)")
-    shape: str = option("nano", help="of the ranker with random weights", choices=tuple(SHAPES))
-    precision: str = option("fp32", help="of the ranker on the server", choices=("fp32", "int8"))
-    ef: int = option(100, help="how many vectors the graph looks at", minimum=1)
+    shape: str = option("nano", help="shape of the ranker with random weights", choices=tuple(SHAPES))
+    precision: str = option("fp32", help="precision of the ranker on the server", choices=("fp32", "int8"))
+    ef: int = option(100, help="number of vectors that the graph search looks at", minimum=1)
     queries: int = option(200, help="queries", minimum=10)
     clients: int = option(32, help="clients at once", minimum=2)
     seconds: float = option(10.0, help="of each load", above=0)
     threads: int = option(2, help="threads of each engine", minimum=1)
     seed: int = option(7, help="seed of titles, parameters and arrivals", minimum=0)
-    json: Optional[str] = option(None, help="write everything that was measured to this file")
+    json: Optional[str] = option(None, help="file for all results")
     opened: Optional[str] = option(None, help="internal: only open this index, and measure its memory")
 
 
@@ -81,12 +81,12 @@ class Work:
     index: Path
     ranker: Path
     queries: list[str]
-    texts: list[str]  # of the titles that the queries are from
+    texts: list[str]  # the titles that the queries come from
 
 
 @dataclass
 class Measured:
-    """What is measured: milliseconds by stage, also of all processors together, further values by name, goals."""
+    """Results: milliseconds by stage, also summed over processors, further values by name, and goals."""
 
     stages: dict[str, list[float]] = field(default_factory=dict)
     processor: dict[str, list[float]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Measured:
     goals: list[Goal] = field(default_factory=list)
 
     def timed(self, stage: str, work: Callable[..., Any], *arguments: object) -> Any:
-        """Return what `work` returns, and count its time."""
+        """Call `work`, count its time, and return its result."""
         began, used = time.perf_counter(), time.process_time()
         found = work(*arguments)
         self.stages.setdefault(stage, []).append(1e3 * (time.perf_counter() - began))
@@ -106,7 +106,7 @@ class Measured:
 
 
 def prepare(options: SearchBenchmarkOptions) -> Work:
-    """Make what is not there: titles, exported tower, index, ranker."""
+    """Make what is missing of titles, exported tower, index and ranker."""
     if options.work_dir is None or options.tower is None:
         raise RankerError("name a folder with --work_dir, and a trained tower with --tower")
     work = make_folder(options.work_dir)
@@ -199,14 +199,14 @@ class Alone:
         self.measured.timed("rank", partial(self.ranker.score, logits=True), [query] * len(texts), list(texts))
 
     def encode_and_rank(self, query: str, texts: Sequence[str]) -> float:
-        """Return the milliseconds of encoding a query and ranking texts, nothing else."""
+        """Return the milliseconds of encoding a query and ranking texts alone."""
         began = time.perf_counter()
         self.tower.query_vectors([query])
         self.ranker.score([query] * len(texts), list(texts), logits=True)
         return 1e3 * (time.perf_counter() - began)
 
     def fastest(self, asked: Sequence[tuple[str, list[str]]], seconds: float) -> float:
-        """Return how many queries a second the ranker orders, in batches of several queries."""
+        """Return the number of queries that the ranker orders per second, in batches of several queries."""
         began, done = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
             some = [asked[(done + number) % len(asked)] for number in range(8)]
@@ -217,7 +217,7 @@ class Alone:
 
 
 def measure_alone(options: SearchBenchmarkOptions, work: Work, measured: Measured) -> tuple[Alone, float]:
-    """Time the stages in this process; return them, and the most queries a second of the ranker."""
+    """Time the stages in this process; return them, and the ranker's maximum of queries per second."""
     alone = Alone(options, work, measured)
     for query in work.queries[:5]:
         alone.rank(query, alone.search(query))
@@ -235,7 +235,7 @@ def measure_alone(options: SearchBenchmarkOptions, work: Work, measured: Measure
 
 
 def measure_memory(options: SearchBenchmarkOptions, work: Work, measured: Measured) -> None:
-    """Open the index in a process of its own, and ask it all queries."""
+    """Open the index in a separate process, and ask it all queries."""
     command = [
         sys.executable,
         "-m",
@@ -256,7 +256,7 @@ def measure_memory(options: SearchBenchmarkOptions, work: Work, measured: Measur
 
 
 def opened(folder: Path) -> None:
-    """Print what a process holds that opens an index and asks the queries on standard input, by words and vectors."""
+    """Print the memory of a process that opens an index and searches for the queries of standard input."""
     queries = json.loads(sys.stdin.read())
     before, began = resident_mb(), time.perf_counter()
     collection = Collection.open(folder)
@@ -273,7 +273,7 @@ def opened(folder: Path) -> None:
 
 
 class Served:
-    """The server, and how it is asked."""
+    """The server, and the loads on it."""
 
     dialect = Dialect("search", HTTP, lambda asked: b"", lambda body, count: (OK, np.empty(0)), _REFUSED)
 
@@ -299,7 +299,7 @@ class Served:
         return answers
 
     async def one_client(self, alone: Alone) -> None:
-        """Ask one query after the other, and compute the same encoding and ranking in this process in turns."""
+        """Send one query after another; compute the same encoding and ranking in this process in turns."""
         connection = connect(self.dialect, _HOST, self.server.port)
         whole, parts, recall = [], [], []
         for number, query in enumerate([*self.work.queries[:5], *self.work.queries]):
@@ -332,7 +332,7 @@ class Served:
         ]
 
     async def many_clients(self, fastest: float) -> float:
-        """Ask from many clients, and then for ten times as much as was answered; return the answers a second."""
+        """Send queries from many clients, then at ten times the answered rate; return the answers per second."""
         options, measured = self.options, self.measured
         load = await closed_loop(self.dialect, _HOST, self.server.port, self.requests, options.clients, options.seconds)
         self._keep(f"{options.clients} clients", load)
@@ -356,7 +356,7 @@ class Served:
         return rate
 
     async def adding(self) -> None:
-        """Add documents, one after the other, while clients search; time from sending one until it is found."""
+        """Add documents one by one while clients search; time each from its request until a search finds it."""
         loop, waited = asyncio.get_running_loop(), []
         work = closed_loop(self.dialect, _HOST, self.server.port, self.requests, 4, self.options.seconds)
         load = loop.create_task(work)

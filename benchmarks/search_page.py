@@ -1,13 +1,13 @@
-"""Measure what the search page adds to the time of a search, in Chromium; and take its picture.
+"""Measure the time that the search page adds to a search, in Chromium; and take its picture.
 
     bash scripts/search_demo.sh                                  # or paddle-ranker search-serve, in another terminal
     python -m benchmarks.search_page --queries datasets/recall/dev.csv
     python -m benchmarks.search_page --picture docs/search_page.webp
 
-A query is typed and Enter pressed; the time ends when the results are drawn, by the page's own performance mark. What
-the server took, from the request's first byte to the answer's last (Resource Timing), is taken off: what is left is
-asking, reading the answer, drawing it, and the wait for the screen's next frame. On a machine with other work all of it
-takes longer. `bash scripts/setup.sh browser` installs Chromium.
+A query is typed and Enter pressed; the time ends when the results are drawn, by the page's performance mark. The
+server's time, from the request's first byte to the answer's last (Resource Timing), is subtracted. The rest is sending
+the request, reading the answer, drawing it, and the wait for the screen's next frame. On a busy machine all of it takes
+longer. `bash scripts/setup.sh browser` installs Chromium.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from paddle_ranker.storage.atomic import new_file
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 GOAL_MS, TRIES = 30.0, 10
-WIDTH, HEIGHT, SCALE = 1440, 850, 1.25  # of the picture
+WIDTH, HEIGHT, SCALE = 1440, 850, 1.25  # size of the picture
 _LISTEN = (
     "addEventListener('keydown', (event) => { if (event.key === 'Enter') window.entered = event.timeStamp; }, true)"
 )
@@ -50,20 +50,20 @@ class SearchPageOptions(Options):
     """Options of `python -m benchmarks.search_page`."""
 
     address: str = option("http://127.0.0.1:8600", help="of the server")
-    queries: str = option("datasets/recall/dev.csv", help="queries to search for, each at the beginning of a line")
+    queries: str = option("datasets/recall/dev.csv", help="file of queries, each at the beginning of a line")
     count: int = option(40, help="how many of them", minimum=1)
     top_k: int = option(100, help="results to draw", minimum=1, maximum=100)
-    picture: Optional[str] = option(None, help="measure nothing, write a picture of the page: .webp or .png")
-    query: str = option("有哪些关于旱作向日葵的文章", help="what is searched for in the picture")
+    picture: Optional[str] = option(None, help="measure nothing, but write a picture of the page: .webp or .png")
+    query: str = option("有哪些关于旱作向日葵的文章", help="query of the picture")
 
 
 def find_chromium() -> Optional[str]:
-    """Return the browser's path; None where there is none."""
+    """Return the browser's path; None if there is none."""
     return os.environ.get("PADDLE_RANKER_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def measure(browser: Any, options: SearchPageOptions) -> None:
-    """Print the milliseconds of the server, and those that the page adds."""
+    """Print the server's milliseconds, and those that the page adds."""
     lines = Path(options.queries).read_text(encoding="utf-8").splitlines()
     queries = list(dict.fromkeys(line.split("\t")[0] for line in lines if line.strip()))[: options.count + 1]
     page = browser.new_page(viewport={"width": 1440, "height": 900}, locale="zh-CN")
@@ -75,7 +75,7 @@ def measure(browser: Any, options: SearchPageOptions) -> None:
         page.press("#query", "Enter")
         page.wait_for_function(_IS_DRAWN, polling=50)
         found.append(page.evaluate(_TIMES))
-    server, total, drawn = np.array(found[1:]).T  # the first one brings the fonts
+    server, total, drawn = np.array(found[1:]).T  # the first search loads the fonts
     added = total - server
     rows = [
         [what, *(f"{value:.1f}" for value in np.percentile(times, (50, 95)))]
@@ -87,7 +87,7 @@ def measure(browser: Any, options: SearchPageOptions) -> None:
 
 
 def take_picture(browser: Any, options: SearchPageOptions, path: str) -> None:
-    """Write a picture of the page: of several searches, which warm the server up, that of the fastest."""
+    """Write a picture of the page: the fastest of several searches, since the first ones warm the server up."""
     from PIL import Image
 
     page = browser.new_page(

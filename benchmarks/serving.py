@@ -1,4 +1,4 @@
-"""Put load on the server: pairs a second and latency, beside its own engine alone, and beside other servers.
+"""Put load on the server: pairs per second and latency, beside its engine alone, and beside other servers.
 
 python -m benchmarks.serving [--shapes nano] [--threads 2] [--seconds 5] [--rounds 5] [--peer_python PYTHON]
 
@@ -40,7 +40,7 @@ from paddle_ranker.scoring.engines.registry import exported_engines
 _WEB = ("fastapi", "uvicorn", "uvloop", "httptools")
 TOLERANCE = 1e-5
 _HOST = "127.0.0.1"
-_WARM_UP_SECONDS = 2.0  # most seconds of each load in the warm-up, before the rounds
+_WARM_UP_SECONDS = 2.0  # maximum seconds of each load in the warm-up, before the rounds
 _OURS = "ours"
 
 
@@ -85,11 +85,13 @@ class ServingBenchmarkOptions(PeerOptions):
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
     engine: str = option("inference", help="engine of this toolkit's server", choices=exported_engines())
     threads: str = option("2", help="threads of every model, comma-separated, one table each")
-    workers: int = option(1, help="processes of this toolkit's server, each with so many threads", minimum=1)
+    workers: int = option(
+        1, help="number of processes of this toolkit's server, each with --threads threads", minimum=1
+    )
     queries: int = option(100, help="queries to ask about", minimum=1)
     titles: int = option(10, help="titles a request", minimum=2)
     clients: int = option(64, help="clients at once", minimum=2)
-    seconds: float = option(5.0, help="of each load in each round", above=0)
+    seconds: float = option(5.0, help="seconds of each load in each round", above=0)
     rounds: int = option(5, help="timed rounds", minimum=1)
     load: str = option("0.25,0.5,0.75,0.9", help="shares of the capacity that the open loop offers; none: no open loop")
     seed: int = option(1000, help="random seed of the pairs, the parameters and the arrivals", minimum=0)
@@ -148,7 +150,7 @@ class Work:
 
     @property
     def single(self) -> list[Asked]:
-        """Each pair as a separate request."""
+        """Return each pair as a separate request."""
         return [
             Asked(one.query, [title], one.pairs.take(np.array([row])), one.pad_id)
             for one in self.asked
@@ -171,7 +173,7 @@ def make_work(options: ServingBenchmarkOptions, shape: str, systems: Sequence[Sy
 
 
 def draw(graded: Sequence[LabeledPair], encoder: PairEncoder, queries: int, titles: int, seed: int) -> list[Asked]:
-    """Draw queries with `titles` titles each: the query's own first, then as needed random titles of all queries."""
+    """Draw queries with `titles` titles each: first the query's titles, then random titles of all queries."""
     own: dict[str, list[str]] = {}
     for pair in graded:
         own.setdefault(pair.query, []).append(pair.title)
@@ -281,7 +283,7 @@ def _closed_loops(
     work: Work,
 ) -> None:
     made = _made(result, work)
-    for number in range(options.rounds + 1):  # the first one is the warm-up
+    for number in range(options.rounds + 1):  # the first round is the warm-up
         seconds = options.seconds if number else min(options.seconds, _WARM_UP_SECONDS)
         for way in WAYS:
             answer = engine.ask(way=way, seconds=seconds, seed=options.seed + number)

@@ -32,8 +32,9 @@ _INFERENCE, _GATEWAY = "/GeneralModelService/inference", "/ernie/prediction"
 
 CLOSED, LATE = "closed", "late"  # no answer came, because the connection ended, or within the time limit
 _HEAD_END, _LENGTH = b"\r\n\r\n", b"content-length:"
-_LONGEST_SECONDS, _LOOK_SECONDS = 120.0, 0.02  # longest closed loop with few answers, and interval between checks of it
-_MOST_CONNECTIONS = 512  # of an open loop; requests beyond that wait in the client, which counts in their latency
+# Maximum seconds of a closed loop with few answers, and seconds between checks.
+_LONGEST_SECONDS, _LOOK_SECONDS = 120.0, 0.02
+_MOST_CONNECTIONS = 512  # maximum of an open loop; further requests wait in the client, which counts in their latency
 
 
 def http(path: str, body: bytes, content_type: str = "application/json", *headers: str) -> bytes:
@@ -44,7 +45,7 @@ def http(path: str, body: bytes, content_type: str = "application/json", *header
 
 @dataclass(frozen=True)
 class Asked:
-    """One query with its titles, both as texts and as token ids."""
+    """A query with its titles, both as texts and as token ids."""
 
     query: str
     titles: list[str]
@@ -247,7 +248,7 @@ class _Stream(asyncio.Protocol):
         self._buffer += data
         try:
             answer = self._split(self._buffer)
-        except Exception as error:  # the answer violates the protocol, which must end the run
+        except Exception as error:  # the answer violates the protocol, so the run must end
             if self._asked and not self._asked.done():
                 self._asked.set_exception(error)
             return
@@ -273,7 +274,7 @@ class _Stream(asyncio.Protocol):
         self._finish(Answer(LATE, b""))
         if self.transport is not None:
             self.transport.abort()
-            self.transport = None  # now, so that the next request opens another connection
+            self.transport = None  # set now, so that the next request opens another connection
 
     def _finish(self, answer: Answer) -> None:
         if self._asked is not None and not self._asked.done():
@@ -281,7 +282,7 @@ class _Stream(asyncio.Protocol):
 
 
 class StreamConnection:
-    """A connection over HTTP or baidu_std; `ask` opens it, and opens a new one if it has ended."""
+    """A connection over HTTP or baidu_std; `ask` opens it, and reopens it if it has ended."""
 
     def __init__(self, host: str, port: int, transport: str, patience: float) -> None:
         self._host, self._port, self._patience = host, port, patience
@@ -395,7 +396,7 @@ async def closed_loop(
     """
     load, queue = Load(), itertools.cycle(requests)
     start, processor = time.perf_counter(), time.process_time()
-    done: list[tuple[float, Answer, int, float]] = []  # when, what, pairs, seconds
+    done: list[tuple[float, Answer, int, float]] = []  # time, answer, pairs, seconds
     begun = asyncio.get_running_loop().create_future()
     waiting, stopped = clients, False
 

@@ -87,7 +87,7 @@ class Run:
 
     @property
     def loops(self) -> list[Loop]:
-        """The closed loops: all clients with many titles or one, and a single client with one title or many."""
+        """Return the closed loops: all clients, or a single client, with many titles or one."""
         return list(dict.fromkeys((self.many, self.single, self.alone, Loop(1, self.titles))))
 
 

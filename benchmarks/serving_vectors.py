@@ -1,10 +1,10 @@
-"""Put load on a server of vectors: texts a second and processor time over each protocol, beside its engine alone.
+"""Put load on a server of vectors: texts per second and processor time per protocol, beside its engine alone.
 
 python -m benchmarks.serving_vectors --model output_recall --corpus datasets/recall/corpus.csv [--engine onnx]
     [--peer_model HF_FOLDER --peer_python PYTHON]
 
-The server runs in a process of its own; the client and the engine alone, in batches of 32 texts, take turns in this
-one. Vectors are compared first. Infinity takes turns with the folder of which the tower was exported.
+The server runs in a separate process; the client, and the engine alone in batches of 32 texts, take turns in this
+process. Vectors are compared first. Infinity takes turns as well, with the folder that the tower was exported from.
 """
 
 from __future__ import annotations
@@ -46,16 +46,20 @@ Texts = Sequence[str]
 class VectorLoadOptions(Options):
     """Options of `python -m benchmarks.serving_vectors`."""
 
-    model: str = option(help="an exported tower's folder")
-    corpus: str = option("datasets/recall/corpus.csv", help="texts to ask about, the first 2,000 of them", files=True)
+    model: str = option(help="folder of an exported tower")
+    corpus: str = option(
+        "datasets/recall/corpus.csv", help="texts to encode, of which the first 2,000 are used", files=True
+    )
     engine: str = option("inference", help="engine of the server", choices=exported_engines())
     threads: int = option(1, help="threads of the engine", minimum=1)
     clients: int = option(64, help="clients at once", minimum=2)
-    seconds: float = option(3.0, help="of each load in each round", above=0)
+    seconds: float = option(3.0, help="seconds of each load in each round", above=0)
     rounds: int = option(3, help="timed rounds", minimum=1)
-    json: str = option("", help="write the values to this file")
-    peer_model: str = option("", help="the same tower as a folder of sentence-transformers, for Infinity")
-    peer_python: str = option(sys.executable, help="a Python whose environment has infinity-emb[server,torch]")
+    json: str = option("", help="file for the results")
+    peer_model: str = option("", help="folder of the same tower for sentence-transformers, for Infinity")
+    peer_python: str = option(
+        sys.executable, help="Python interpreter of an environment with infinity-emb[server,torch]"
+    )
 
 
 def _write_json(path: str, **more: object) -> Callable[[Texts], bytes]:
@@ -84,7 +88,7 @@ def _read_frame(body: bytes) -> np.ndarray:
     return np.array(tensor.float_data).reshape(tensor.shape)
 
 
-# By title: how a request is sent, written, and its answer read.
+# By title: the path of a request, its body, and the reading of its answer.
 WAYS: dict[str, tuple[str, Callable[[Texts], bytes], Callable[[bytes], np.ndarray]]] = {
     "/v1/embeddings, numbers": (HTTP, _write_json("/v1/embeddings"), _read_openai),
     "/v1/embeddings, base64": (HTTP, _write_json("/v1/embeddings", encoding_format="base64"), _read_openai),
@@ -95,7 +99,7 @@ _INFINITY = "Infinity: /v1/embeddings, numbers"
 
 
 def run(options: VectorLoadOptions) -> None:
-    """Print a table: texts a second of the engine alone and over each protocol, and the share of the engine's."""
+    """Print a table: texts per second of the engine alone and over each protocol, and the share of the former."""
     runtime.prepare_command(options.threads)
     texts = [row.text for row in islice(read_records(options.corpus, Text), _TEXTS)]
     how = LoadOptions(engine=options.engine, threads=options.threads)
@@ -103,7 +107,7 @@ def run(options: VectorLoadOptions) -> None:
     served = ["serve", "--tower", options.model, "--port", "0", "--log_requests", "false"]
     command = [sys.executable, "-m", "paddle_ranker", *served, "--engine", options.engine, "--cpu_threads", threads]
     rates: dict[str, list[float]] = {}
-    costs: dict[str, list[float]] = {}  # processor milliseconds a text
+    costs: dict[str, list[float]] = {}  # processor milliseconds per text
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = dict.fromkeys(WAYS, stack.enter_context(started("server", command, folder, options.threads)))
@@ -115,7 +119,7 @@ def run(options: VectorLoadOptions) -> None:
         for title, (transport, write, read) in ways.items():
             body = asyncio.run(_asked(_dialect(title, transport), servers[title].port, write(texts[:20])))
             _compare(title, body, read, tower.vectors(texts[:20]))
-        for number in range(options.rounds + 1):  # the first one is the warm-up
+        for number in range(options.rounds + 1):  # the first round is the warm-up
             measured = {"the engine alone": _alone(tower, texts, options.seconds)}  # by row: rate, cost
             for title, (transport, write, _) in ways.items():
                 dialect, server = _dialect(title, transport), servers[title]
@@ -162,7 +166,7 @@ def _compare(title: str, body: bytes, read: Callable[[bytes], np.ndarray], wante
 
 
 def _alone(tower: Tower, texts: Texts, seconds: float) -> tuple[float, float]:
-    """Return the texts a second of the engine without a server, tokenizing included, and processor ms a text."""
+    """Return the texts per second of the engine without a server, including tokenization, and processor ms per text."""
     began, used, done = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - began < seconds:
         done += len(tower.vectors([texts[(done + at) % len(texts)] for at in range(32)]))

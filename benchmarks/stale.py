@@ -2,8 +2,8 @@
 
     python -m benchmarks.stale
 
-A figure depends on the files that its program imports, in functions too. Each line shows a commit, the command, the
-number of lines that changed since, and the files with the most of them; whether they move the figure is for a reader.
+A figure depends on the files that its program imports, also inside functions. Each line shows a commit, the command,
+the number of lines that changed since, and the files with the most changes; the reader judges if they move the figure.
 """
 
 from __future__ import annotations

@@ -36,13 +36,13 @@ class BenchmarkOptions(GradedPairsOptions):
 
     batch_size: int = option(64, help="pairs a call", minimum=1)
     max_seq_length: int = option(128, help="longest pair in tokens", minimum=5)
-    repetitions: int = option(5, help="timed passes over the file for each way", minimum=1)
-    rows: Optional[int] = option(None, help="use only the file's first so many rows", minimum=1)
+    repetitions: int = option(5, help="number of timed passes over the file for each way", minimum=1)
+    rows: Optional[int] = option(None, help="number of the file's first rows to use (default: all)", minimum=1)
 
 
 @dataclass
 class _Way:
-    """One row of the table: a way to encode pairs; `ids` turns its output into lists."""
+    """A row of the table: a way to encode pairs; `ids` turns its output into lists."""
 
     name: str
     encode: Encode

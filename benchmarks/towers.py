@@ -1,9 +1,9 @@
-"""Train towers here and by sentence-transformers on the same pairs; compare what they find, and how fast they learn.
+"""Train towers here and by sentence-transformers on the same pairs; compare their recall and their training speed.
 
     python -m benchmarks.towers --model M3E --peer_python PYTHON [--seeds 1,2,3] [--pairs 3000 --epochs 1]
 
-The pairs are those of QBQTC's train file with label 1 or more, the searched texts the 16,020 titles of train and dev,
-the queries dev's 69. All systems begin with the same encoder and take turns, a seed after the other.
+The pairs are those of QBQTC's train file with label 1 or more. The searched texts are the 16,020 titles of train and
+dev, the queries dev's 69. All systems start from the same encoder and take turns, one seed after another.
 
 | system | what learns |
 | --- | --- |
@@ -15,7 +15,8 @@ the queries dev's 69. All systems begin with the same encoder and take turns, a 
 | ours_taught | the same as `ours_lists`, and the scores of `--teacher`, a ranker (loss `in_batch+kl`) |
 | ours_words, ours_taught_words | `ours` and `ours_taught` with words in the vectors (`--lexical_size 512`) |
 
-With `--labelled FILE`, what learns from labelled pairs takes those of a file, such as `mine --format pairs` writes.
+With `--labelled FILE`, systems that learn from labelled pairs use those of a file, such as one of `mine --format
+pairs`.
 """
 
 from __future__ import annotations
@@ -62,23 +63,23 @@ class TowersOptions(QualityOptions):
     """Options of `python -m benchmarks.towers`."""
 
     model: str = option(help="the encoder: a folder that is pooled by the mean; m3e-small of benchmarks.convert_real")
-    work_dir: str = option(help="folder for files and trained towers; those that are there are measured, not trained")
-    peer_python: str = option(sys.executable, help="a Python whose environment has sentence-transformers")
+    work_dir: str = option(help="folder for files and trained towers; existing towers are measured, not trained again")
+    peer_python: str = option(sys.executable, help="Python interpreter of an environment with sentence-transformers")
     systems: str = option(
         "untuned,sentence_transformers,ours", help=f"rows, comma-separated, from {', '.join(SYSTEMS)}"
     )
-    pairs: int = option(0, help="train on the first pairs alone; 0: on all", minimum=0)
+    pairs: int = option(0, help="number of pairs to train on, from the first; 0: all", minimum=0)
     epochs: int = option(2, help="passes over the pairs", minimum=1)
     batch_size: int = option(64, help="pairs a batch", minimum=2)
     learning_rate: float = option(3e-5, help="maximum learning rate", above=0)
-    scale: float = option(20.0, help="cosines are multiplied by it", above=0)
-    negatives: int = option(4, help="titles that ours_mined gets for each pair", minimum=1)
-    teacher: Optional[str] = option(None, help="a trained ranker that teaches ours_taught")
+    scale: float = option(20.0, help="factor of the cosines", above=0)
+    negatives: int = option(4, help="number of negatives per pair for ours_mined", minimum=1)
+    teacher: Optional[str] = option(None, help="trained ranker that teaches ours_taught")
     labelled: Optional[str] = option(None, help="labelled pairs to learn from (default: QBQTC's train file)")
 
 
 class Trainings:
-    """The systems' trainings: files in `work_dir`, a tower's folder for each system and seed."""
+    """The systems' trainings: files in `work_dir`, and a tower's folder per system and seed."""
 
     def __init__(self, options: TowersOptions) -> None:
         self.options, self.folder = options, Path(options.work_dir)
@@ -86,7 +87,7 @@ class Trainings:
 
     @cached_property
     def rows(self) -> list[LabeledPair]:
-        """The labelled pairs of all queries, up to the last one that `--pairs` counts."""
+        """Return the labelled pairs of all queries, up to the last one that `--pairs` counts."""
         rows = read_records(real_data_file(self.options.data_dir, "qbqtc/train.tsv"), LabeledPair)
         right = [number for number, row in enumerate(rows) if row.label >= 1]
         return rows if not 0 < self.options.pairs < len(right) else rows[: right[self.options.pairs - 1] + 1]
@@ -96,7 +97,7 @@ class Trainings:
         return [Pair(row.query, row.title) for row in self.rows if row.label >= 1]
 
     def train(self, system: str, seed: int) -> tuple[Path, float]:
-        """Return the folder of a system's tower, and the seconds of its training; 0 of one that was there."""
+        """Return the folder of a system's tower, and the seconds of its training; 0 if it existed."""
         if system == "untuned":
             return Path(self.options.model), 0.0
         output = self.folder / f"{system}-{seed}"
@@ -112,7 +113,7 @@ class Trainings:
         settings = {name: getattr(o, name) for name in names}
         settings.update(max_seq_length=64, warmup_proportion=0.1, seed=seed, output=str(output.resolve()))
         file.write_text(json.dumps({**settings, "pairs": [[p.query, p.title] for p in self.pairs]}), encoding="utf-8")
-        # Without this project's folders on its path, one of which is named like a package that the library imports.
+        # Exclude this project's folders, since one has the name of a package that the library imports.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [o.peer_python, str(ROOT / WORKER), str(file)]
         done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", env=environment)
@@ -136,7 +137,7 @@ class Trainings:
         return self._fit(output, seed, file, "--negatives", str(self.options.negatives))
 
     def _ours_lists(self, output: Path, seed: int, *more: str) -> float:
-        # As many texts a batch as others have: a pair there has two, here many titles share their query.
+        # Use as many texts per batch as the others: there a pair has two texts, here many titles share their query.
         size = str(2 * self.options.batch_size)
         file = self._labelled() if self.options.labelled is None else Path(self.options.labelled)
         return self._fit(output, seed, file, "--batch_size", size, "--negatives", "8", *more)
@@ -161,7 +162,7 @@ class Trainings:
         fixed = ["--pooling=mean", "--margin=0", "--max_seq_length=64", "--warmup_proportion=0.1", "--device=cpu"]
         typed = [*(f"--{name}={value}" for name, value in given.items()), *fixed]
         typed += [f"--{step}={NEVER}" for step in ("save_step", "logging_steps")]
-        # In a process of its own, as the peer: the memory of what this one has searched costs a training a third.
+        # Use a separate process, like the peer: the memory of this process's searches would slow a training by a third.
         command = [sys.executable, "-m", "paddle_ranker", "train-batch-neg", *_without(typed, more), *more]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         took = re.search(r"^trained [\d,]+ steps in ([\d,.]+) s", done.stdout + done.stderr, re.MULTILINE)
@@ -171,7 +172,7 @@ class Trainings:
 
 
 def _without(typed: Sequence[str], more: Sequence[str]) -> list[str]:
-    """Return the options of `typed` that `more` does not give anew."""
+    """Return the options of `typed` that are not repeated in `more`."""
     return [one for one in typed if one.partition("=")[0] not in more]
 
 

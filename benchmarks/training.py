@@ -1,4 +1,4 @@
-"""Time pairwise training: this toolkit, the published way and the same loop in PyTorch, in triples a second.
+"""Time pairwise training in triples per second: this toolkit, the published code, and the same loop in PyTorch.
 
 python -m benchmarks.training [--shapes nano,medium] [--threads 1] [--rounds 3] [--steps 4] [--systems ours,torch]
 
@@ -32,11 +32,11 @@ TORCH_INSTALL = "python -m pip install -r requirements/peers.in"
 
 @dataclass(frozen=True)
 class System:
-    """One row of the table."""
+    """A row of the table."""
 
     name: str
     title: str
-    fast_math: bool = False  # set the code path of Paddle's math library, which this toolkit's systems do themselves
+    fast_math: bool = False  # sets the code path of Paddle's math library, as this toolkit's systems do themselves
     padded: bool = False  # every batch costs the same
 
 
@@ -134,7 +134,7 @@ def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder
             if system.fast_math:
                 runtime.choose_math_path(environment, loaded={})
             workers.add(start_worker(system.name, folder, options.threads, environment))
-        for number in range(options.rounds + 1):  # the first one is the warm-up
+        for number in range(options.rounds + 1):  # the first round is the warm-up
             for name, answer in workers.take_turns(lambda name: 1 if by_name[name].padded else options.steps):
                 if number:
                     speeds[by_name[name].title].add(answer, "triples")

@@ -1,9 +1,9 @@
-"""The entailment model on texts alone, on 1,260 real pairs of tweets by cross-validation, beside simple baselines.
+"""Measure the entailment model on the texts of 1,260 real pairs of tweets, by cross-validation, beside baselines.
 
 python -m benchmarks.tweets --model FOLDER --work_dir FOLDER
 
-The tweets' images are gone from the network. FOLDER is all-MiniLM-L6-v2 as transformers has it, which
-benchmarks.convert_real fetches, or an encoder of ours.
+The tweets' images are no longer available. FOLDER is all-MiniLM-L6-v2 from transformers, which benchmarks.convert_real
+fetches, or an encoder of this toolkit.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class TweetsBenchmarkOptions(Options):
-    model: str = option(help="folder of an encoder: as transformers has it, or one of ours")
+    model: str = option(help="folder of an encoder, from transformers or of this toolkit")
     work_dir: str = option(help="folder for the converted encoder and finished runs")
     folds: int = option(5, help="folds, stratified by class", minimum=2)
     seeds: str = option("1", help="comma-separated random seeds of the trainings")
-    recipe: str = option("", help="options of train.py that win over the benchmark's, as one argument")
+    recipe: str = option("", help="options of train.py that override the benchmark's, as one argument")
     resamples: int = option(2000, help="bootstrap draws", minimum=100)
     threads: int = option(1, help="threads of training", minimum=1)
     data_dir: Optional[str] = option(
-        None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA, else beside us)"
+        None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA, else ../shared/data)"
     )
     json: Optional[str] = option(None, help="file for the results as JSON")
 
@@ -110,7 +110,7 @@ class Harness:
             return model.predict_posts([self.pairs[row] for row in score]), result.seconds
 
     def majority(self) -> Run:
-        """Return, as every pair's probabilities, the classes' shares among the training pairs of its fold."""
+        """Return for every pair the classes' shares among the training pairs of its fold."""
         probabilities = np.zeros((len(self.pairs), 3))
         for learn, score in self.folds:
             probabilities[score] = np.bincount(self.labels[learn], minlength=3) / len(learn)
@@ -132,7 +132,7 @@ class Harness:
 
 
 def overlap_features(one: str, two: str) -> list[float]:
-    """Return the Jaccard overlap of two texts' distinct words, the share of each text's in the other, and lengths."""
+    """Return the Jaccard overlap of two texts' words, the share of each text's words in the other, and lengths."""
     first, second = (set(_WORD.findall(text.lower())) for text in (one, two))
     shared = len(first & second)
     of_each = [shared / max(1, len(words)) for words in (first, second)]

@@ -23,7 +23,7 @@ SHOWN = {"auc": "AUC", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure of one system.
+    """Value of one measure for one system.
 
     interval: the mean over runs, and its bootstrap interval over queries (which excludes the variation between seeds)
     runs: the measure of each run

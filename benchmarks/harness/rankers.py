@@ -34,7 +34,7 @@ _ERNIE_3 = {
     "layer_norm_eps": 1e-12,
 }
 _LIKE_ALL = {"hidden_act": "gelu", "type_vocab_size": 1, "pad_token_id": 0, "initializer_range": 0.02}
-# Other families than ERNIE, with the vocabulary of all others: a larger table costs memory, but no time.
+# Families other than ERNIE share one vocabulary: a larger table costs memory, but no time.
 FAMILY_SHAPES: dict[str, dict[str, Any]] = {
     "xlm-roberta-base": {**_LIKE_ALL, "model_type": "xlm-roberta", "num_hidden_layers": 12, "hidden_size": 768,
                          "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514,
@@ -50,7 +50,8 @@ FAMILY_SHAPES: dict[str, dict[str, Any]] = {
                       "position_biased_input": False, "type_vocab_size": 0},
 }  # fmt: skip
 SHAPES: dict[str, dict[str, Any]] = {
-    "tiny": {**_ERNIE_3, "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 96},  # to try the command
+    # "tiny" is for trying the command.
+    "tiny": {**_ERNIE_3, "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 96},
     "nano": {**_ERNIE_3, "num_hidden_layers": 4, "hidden_size": 312, "intermediate_size": 1248},
     "medium": {**_ERNIE_3, "num_hidden_layers": 6, "hidden_size": 768, "intermediate_size": 3072},
 }
@@ -111,9 +112,9 @@ def write_rankers(
 
 
 def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]]:
-    """Write the ranker of `source` as `ranker` into `folder`; return its encoder and configuration.
+    """Copy the ranker of `source` into `folder` as `ranker`; return its encoder and configuration.
 
-    Raises `UsageError` if it is more than an encoder with a head, because transformers supports nothing else.
+    Raises `UsageError` if it has more than an encoder and a head, because transformers supports nothing else.
     """
     from paddle_ranker.model.folder import load_single, save_ranker
 
@@ -130,7 +131,7 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
 
 
 def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
-    """Write the folders that the engines and the peers load: `exported`, `exported_match` and `hf`.
+    """Write the folders for the engines and the peers: `exported`, `exported_match` and `hf`.
 
     With `onnx` the first two get ONNX files, and `exported` also an int8 one, calibrated on the first
     `CALIBRATION_PAIRS` of `pairs`.

@@ -31,7 +31,7 @@ class Timed:
 
 @dataclass
 class Speeds(Timed):
-    """The speeds of one system, without further results."""
+    """Speeds of one system, without further results."""
 
     by_clock: list[float] = field(default_factory=list)
     by_processor: list[float] = field(default_factory=list)
@@ -57,7 +57,7 @@ def median_and_range(values: Sequence[float], digits: int) -> str:
 
 
 def print_speeds(speeds: Mapping[str, Speeds], unit: str, *, width: int, digits: int) -> None:
-    """Print each system's speed, keyed by title, and how many times as fast the first one is, from ratios per round."""
+    """Print each system's speed, keyed by title, and the ratio of the first system's speed to it, per round."""
     title, first = next(iter(speeds.items()))
     print(f"{'':{width}}{unit + '/s':>24}{'ratio':>20}{'a processor s':>16}{'ratio':>8}")
     for row, own in speeds.items():

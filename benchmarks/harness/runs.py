@@ -39,11 +39,13 @@ class QualityOptions(Options):
     data_dir: Optional[str] = option(
         None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA, else ../shared/data)"
     )
-    seeds: str = option("1", help="comma-separated random seeds, one run of each system that draws anything")
-    threads: int = option(1, help="threads of training; 0: one a core", minimum=0)
+    seeds: str = option(
+        "1", help="comma-separated random seeds, one run per seed of each system that uses random numbers"
+    )
+    threads: int = option(1, help="threads of training; 0: one per core", minimum=0)
     resamples: int = option(2000, help="bootstrap draws", minimum=10)
     scores_dir: Optional[str] = option(
-        None, help="keep finished runs there and go on from them (another folder after a change of the code)"
+        None, help="folder for finished runs, which are reused (use another folder after a change of the code)"
     )
     json: Optional[str] = option(None, help="file for the results as JSON")
 
@@ -128,7 +130,7 @@ def texts_of(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
 
 
 class RunStore:
-    """Keep finished runs in a folder, under names made from the facts that determine them; None keeps nothing.
+    """Store of finished runs in a folder, under names made from the facts that determine them; None: no store.
 
     Facts are options and digests of data. They do not include the code, so use a new folder after changing it.
     """
@@ -185,7 +187,7 @@ class Harness:
         Each split's scores are `standardised`.
 
         Args:
-            facts: what determines a run besides split, seed and data.
+            facts: the values that determine a run, besides split, seed and data.
             train: computes the run of a split and a seed if none is kept.
         """
         runs, seconds = [], []
@@ -202,7 +204,7 @@ class Harness:
         return System(name, tuple(runs), tuple(seconds))
 
     def baseline(self, name: str) -> System:
-        """Return the scores of a lexical baseline fitted on each split, in one run, as it draws nothing at random."""
+        """Return the scores of a lexical baseline fitted on each split, in one run, as it uses no random numbers."""
         return self.run(
             name, [0], {"system": name}, lambda split, seed: fit_baseline(name, split.pairs, self.of(split))
         )
@@ -213,7 +215,7 @@ class Harness:
 
 
 class Baseline(Protocol):
-    """A model that learns from graded pairs, and scores each pair independently."""
+    """A model that learns from graded pairs and scores each pair independently."""
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], labels: Sequence[float]) -> None:
         """Learn from pairs, one label each."""

@@ -1,4 +1,4 @@
-"""Servers that are measured: start a server, read its process's resources, and end it."""
+"""Servers to measure: start a server, read its process's resources, and end it."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class ServerProcess:
             return [self.process.pid]
 
     def processor_seconds(self) -> float:
-        """Return the processor time in seconds that the server's processes have used, 0 if the system does not say."""
+        """Return the processor time in seconds of the server's processes, 0 if the system does not report it."""
         return sum(processor_seconds(pid) for pid in self.processes())
 
     def memory_mb(self) -> float:
-        """Return the resident memory of the server's processes in MiB, NaN if the system does not say."""
+        """Return the resident memory of the server's processes in MiB, NaN if the system does not report it."""
         return sum(memory_mb(pid) for pid in self.processes())
 
 
 def processor_seconds(pid: int) -> float:
-    """Return the processor time in seconds that a process has used, 0 if the system does not say."""
+    """Return the processor time in seconds of a process, 0 if the system does not report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -66,7 +66,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def memory_mb(pid: int) -> float:
-    """Return the resident memory of a process in MiB, NaN if the system does not say."""
+    """Return the resident memory of a process in MiB, NaN if the system does not report it."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:

@@ -31,7 +31,8 @@ S = TypeVar("S", bound=System)
 def process_environment(threads: int) -> dict[str, str]:
     """Return the environment of a process with `threads` threads."""
     own = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    own.pop(runtime.MATH_VARIABLE, None)  # as installed: this toolkit's processes choose the math library's path
+    # As installed: this toolkit's processes choose the math library's path themselves.
+    own.pop(runtime.MATH_VARIABLE, None)
     own.update({"GLOG_minloglevel": "2", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"})
     return own
 
@@ -100,7 +101,7 @@ class Worker:
 
 
 class Workers(ExitStack):
-    """The workers of a benchmark, which take turns and are ended at the end of the `with` block."""
+    """The workers of a benchmark, which take turns; they end with the `with` block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,11 +137,11 @@ def missing_packages(python: str, names: Sequence[str]) -> set[str]:
 
 
 def leave_out(systems: Sequence[S], lacks: Callable[[S], Sequence[str]]) -> list[S]:
-    """Return the systems that lack nothing, and print which are ignored; raises `UsageError` if none remains."""
+    """Return the systems that lack nothing, and print the others; raises `UsageError` if none remains."""
     lacking = {system.name: sorted(lacks(system)) for system in systems}
     left_out = [f"{name} ({', '.join(packages)})" for name, packages in lacking.items() if packages]
     if left_out:
-        print(f"not here, so left out: {'; '.join(left_out)}\nto have the peers: {INSTALL}, and "
+        print(f"not installed, so left out: {'; '.join(left_out)}\nto have the peers: {INSTALL}, and "
               "--peer_python PEERS/bin/python")  # fmt: skip
     return require_some([system for system in systems if not lacking[system.name]])
 

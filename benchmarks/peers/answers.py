@@ -35,7 +35,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Clock seconds since creation."""
+        """Return the clock seconds since creation."""
         return time.perf_counter() - self._start
 
     def took(self) -> dict[str, float]:
@@ -51,10 +51,10 @@ def answer_commands(answers: TextIO, answer: Callable[[Any], object], commands: 
 
 
 class Pace:
-    """Let another process control a training loop: each line that it sends is the number of steps of the next round.
+    """Control of a training loop by another process, which sends the number of steps of the next round in each line.
 
-    `unit` names what a step's size counts. A round's answer holds its size and its times; it is sent by `answer`, or
-    else when the next round begins.
+    `unit` names the unit of a step's size. A round's answer holds its size and its times; `answer` sends it, otherwise
+    the next round does when it begins.
     """
 
     def __init__(self, commands: TextIO, answers: TextIO, unit: str) -> None:

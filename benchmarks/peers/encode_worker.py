@@ -1,7 +1,7 @@
 """One system of the encoding benchmark: `python -m benchmarks.peers.encode_worker SYSTEM FOLDER THREADS BATCH_SIZE`.
 
-It makes vectors of the texts in `texts.json`, tokenization included. With `export` as SYSTEM it writes the ONNX files
-that a user of transformers would write. Only the systems of a framework import it.
+It encodes the texts of `texts.json` as vectors, including tokenization. With `export` as SYSTEM it writes the ONNX
+files that a user of transformers would write. Only the systems of a framework import it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _sentence_transformers(system: str, folder: Path, threads: int, batch_size: 
 
 
 def _graph(system: str, folder: Path, threads: int, batch_size: int) -> Encode:
-    """Return a system of transformers' tokenizer and ONNX Runtime or OpenVINO, in batches sorted by length."""
+    """Return a system of transformers' tokenizer with ONNX Runtime or OpenVINO, in batches sorted by length."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "hf")

@@ -23,12 +23,12 @@ from transformers import AutoTokenizer
 from benchmarks.peers.fastapi_server import MAX_SEQ_LENGTH, RerankRequest, results, serve
 from benchmarks.peers.graphs import ONNX_FILE
 
-BATCH_TOKENS, BATCH_ROWS = 4096, 128  # most padded tokens, and most pairs, in a batch
+BATCH_TOKENS, BATCH_ROWS = 4096, 128  # limits of a batch: padded tokens and pairs
 ROUND = 4  # number of batches whose pairs are sorted together
 
 
 class Waiting:
-    """A request of which some pairs are not scored yet."""
+    """A request with pairs that are not scored yet."""
 
     __slots__ = ("done", "left", "probabilities")
 
@@ -85,7 +85,7 @@ class Model:
         return self._tokenizer([query] * len(titles), titles, truncation=True, max_length=MAX_SEQ_LENGTH)
 
     async def compute(self) -> None:
-        """Compute batches of waiting pairs, for ever."""
+        """Compute batches of waiting pairs, forever."""
         loop = asyncio.get_running_loop()
         while True:
             await self._news.wait()
@@ -105,7 +105,7 @@ class Model:
 
     def _batches(self, pairs: list[Pair]) -> list[list[Pair]]:
         batches: list[list[Pair]] = []
-        for pair in pairs:  # from the shortest: the last of a batch is its longest
+        for pair in pairs:  # shortest first: a batch's last pair is its longest
             if not batches or len(batches[-1]) >= BATCH_ROWS or (len(batches[-1]) + 1) * len(pair.ids) > BATCH_TOKENS:
                 batches.append([])
             batches[-1].append(pair)

@@ -16,7 +16,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def inputs_of(folder: Path) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
-    """Return what makes a transformers model's inputs of ids and token types, which not every model has."""
+    """Return a function that makes a transformers model's inputs from ids and token types, which some models lack."""
     config = json.loads((folder / "hf" / "config.json").read_text(encoding="utf-8"))
     names = _INPUTS if config.get("type_vocab_size", 0) > 1 else _INPUTS[:2]
 
@@ -28,11 +28,11 @@ def inputs_of(folder: Path) -> Callable[[np.ndarray, np.ndarray], dict[str, np.n
 
 
 def open_graph(system: str, folder: Path, threads: int) -> Forward:
-    """Return what computes the output of `[batch, length]` int64 ids and token types; the next call may overwrite it.
+    """Return a function from `[batch, length]` int64 ids and token types to the output; the next call may overwrite it.
 
     Args:
         system: `onnxruntime`, `onnxruntime_int8`, `openvino` or `openvino_bf16`.
-        folder: holds what `export_graphs` wrote.
+        folder: the folder that `export_graphs` wrote.
     """
     if system.startswith("onnxruntime"):
         return _onnx_runtime(folder / (ONNX_INT8_FILE if system.endswith("int8") else ONNX_FILE), threads)
@@ -71,7 +71,7 @@ def export_graphs(folder: Path, auto_class: str, output: str, axes: dict[int, st
 
     Args:
         auto_class: the class of transformers that loads the model.
-        output: the one of its outputs that the graph returns.
+        output: the model's output that the graph returns.
         axes: names of the output's axes whose length may differ.
     """
     import torch
@@ -98,7 +98,7 @@ def export_graphs(folder: Path, auto_class: str, output: str, axes: dict[int, st
             output_names=[output],
             opset_version=17,
             dynamic_axes={**{name: {0: "batch", 1: "length"} for name in names}, **({output: axes} if axes else {})},
-            dynamo=False,  # the older exporter: its graph was the faster one in both engines when this was written
+            dynamo=False,  # the older exporter; its graph was faster in both engines when this was written
         )
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

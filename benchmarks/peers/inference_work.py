@@ -26,8 +26,8 @@ class InferenceWork:
     shape: dict[str, Any]  # fields of EncoderConfig
     pad_id: int
     max_seq_length: int
-    batch_size: int  # of systems that form batches of a fixed number of pairs
-    padded_length: int  # of the published way
+    batch_size: int  # for systems that form batches of a fixed number of pairs
+    padded_length: int  # for the published code
     threads: int
     offline: int
     queries: int
@@ -58,7 +58,7 @@ class Forward(Protocol):
 
 
 class BatchedSystem:
-    """Score in batches of a fixed number of pairs.
+    """A system that scores in batches of a fixed number of pairs.
 
     Args:
         padded_length: pad every batch to this many tokens, in the order given, as the published code does; 0: sort
@@ -109,7 +109,7 @@ def answer_as(system: System, work: InferenceWork) -> Callable[[dict[str, Any]],
 
     `{"do": "offline", "pairs": n}` scores the first n pairs; `{"do": "latency", "query": q, "titles": k}` scores the
     first k titles of latency query q. Both return `pairs`, `seconds` and `cpu_seconds`. `{"do": "scores", "pairs": n}`
-    also returns `logits`. `{"do": "memory"}` returns `peak_mb` (None if the system does not say).
+    also returns `logits`. `{"do": "memory"}` returns `peak_mb` (None if unknown).
     """
 
     def answer(command: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def peak_memory() -> Optional[float]:
     status = Path("/proc/self/status")
     if not status.is_file():
         return None
-    # Not getrusage, whose peak includes the parent process's memory.
+    # getrusage would include the parent process's memory in the peak.
     for line in status.read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -30,7 +30,7 @@ def main() -> int:
     if os.fork() == 0:
         _print_when_ready(port, os.getppid())
         os._exit(0)
-    os.dup2(2, 1)  # nobody reads what is printed later
+    os.dup2(2, 1)  # nobody reads later output
     program = Path(sys.executable).with_name("infinity_emb")
     command = [str(program), "v2", "--model-id", str(folder / "hf"), "--host", "127.0.0.1", "--port", str(port)]
     os.execve(program, [*command, *_OPTIONS], {**os.environ, **_QUIET, "OMP_NUM_THREADS": threads})

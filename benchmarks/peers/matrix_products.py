@@ -1,4 +1,4 @@
-"""Measure how fast the processor multiplies matrices: `python -m benchmarks.peers.matrix_products THREADS`.
+"""Measure the processor's speed of matrix products: `python -m benchmarks.peers.matrix_products THREADS`.
 
 Answers each line of input with the GFLOP/s of a large matrix product, for each precision with the fastest library.
 """

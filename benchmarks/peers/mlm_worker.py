@@ -19,7 +19,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     answers = take_stdout()
     from paddle_ranker import runtime
 
-    runtime.prepare_command(threads=0)  # MKL_NUM_THREADS, which is set, stays
+    runtime.prepare_command(threads=0)  # keeps MKL_NUM_THREADS, which is set
     from paddle_ranker.training.task import Task
     from paddle_ranker.training.trainer import fit
     from pretraining.examples import HeldOut, MaskedExamples

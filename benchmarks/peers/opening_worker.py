@@ -30,7 +30,7 @@ def main() -> int:
 
 
 def memory_mb() -> tuple[float, float]:
-    """Return the megabytes that this process alone has, and those that it shares with others or the page cache."""
+    """Return the process's private megabytes, and those shared with other processes or the page cache."""
     found = dict.fromkeys(("Rss", "Private_Dirty"), 0.0)
     for line in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]:
         name, size = line.split()[:2]

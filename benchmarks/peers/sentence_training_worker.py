@@ -13,7 +13,7 @@ import time
 
 
 def main(settings_file: str) -> None:
-    """Train as the settings say, in fp32 on the CPU, save the model, and print how long both took."""
+    """Train as the settings say, in fp32 on the CPU, save the model, and print the seconds of both."""
     import torch
     from sentence_transformers import (
         SentenceTransformer,
@@ -46,7 +46,7 @@ def main(settings_file: str) -> None:
             disable_tqdm=True,
         )
         loss = MultipleNegativesRankingLoss(model, scale=settings["scale"])
-        # By name, as type checkers take this checkout's folder `datasets` for the package.
+        # The package is imported by name, as type checkers would take this checkout's folder `datasets` for it.
         pairs = importlib.import_module("datasets").Dataset.from_dict(
             {"anchor": list(queries), "positive": list(titles)}
         )

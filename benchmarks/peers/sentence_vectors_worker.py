@@ -12,7 +12,7 @@ import numpy as np
 
 
 def main(folder: str, texts_file: str, outputs_file: str) -> None:
-    """Write what the library's `encode` returns, in fp32 on the CPU, and the ids of the texts."""
+    """Write the vectors from the library's `encode`, in fp32 on the CPU, and the ids of the texts."""
     from sentence_transformers import SentenceTransformer
 
     with open(texts_file, encoding="utf-8") as stream:

@@ -41,7 +41,7 @@ class TorchRanker(nn.Module):
             for _ in range(shape["num_hidden_layers"])
         )
         for layer in self.layers:
-            layer.dropout = nn.Identity()  # ERNIE has none between the two matrices of the feed-forward
+            layer.dropout = nn.Identity()  # ERNIE has no dropout between the two matrices of the feed-forward part
         self.pooler = nn.Linear(size, size)
         self.head = nn.Linear(size, 1)
         for parameter in self.parameters():

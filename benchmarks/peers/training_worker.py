@@ -54,7 +54,7 @@ def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_em
     from paddle_ranker.training.trainer import fit
 
     class Paced(PairwiseExamples):
-        """Examples in which every step waits for `pace`, so that the trainer needs no change."""
+        """Examples whose every step waits for `pace`, so that the trainer needs no change."""
 
         def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
             pace.tick(len(indices))

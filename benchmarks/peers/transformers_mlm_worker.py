@@ -16,7 +16,7 @@ import numpy as np
 
 
 def main(folder_name: str, system: str) -> None:
-    """Train on the batches of the folder, in rounds of as many steps as each input line says; print an answer each."""
+    """Train on the batches of the folder in rounds; an input line has a round's number of steps. Answer each round."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     import torch

@@ -1,4 +1,4 @@
-"""A training benchmark's input for its processes: encoded triples, and the way in which batches are made of them.
+"""A training benchmark's input for its processes: encoded triples, and the rule for making batches.
 
 This module does not import Paddle: PyTorch's processes must not load it, and ours only after `runtime.prepare`.
 """
@@ -27,7 +27,7 @@ class BenchmarkTriples:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Token count of the longer pair of each triple, `[n]`."""
+        """Return the token count of the longer pair of each triple, `[n]`."""
         return np.maximum(self.positives.lengths, self.negatives.lengths)
 
 
@@ -39,7 +39,7 @@ class TrainingWork:
     pad_id: int
     never_match: list[int]
     batch_size: int
-    padded_length: int  # of the published way
+    padded_length: int  # for the published code
     threads: int
     seed: int
     learning_rate: float = 5e-5

@@ -1,4 +1,4 @@
-"""What the quality benchmarks are tried on: data that looks like the real one, and is tiny."""
+"""Tiny data in the form of the real data, for the tests of the quality benchmarks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def graded_pairs(queries: int, seed: int) -> list[LabeledPair]:
 
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Path:
-    """A folder that looks like the real data, with 12 train and 6 dev queries."""
+    """Make a folder in the form of the real data, with 12 train and 6 dev queries; return it."""
     for name, pairs in (("train", graded_pairs(12, 1)), ("dev", graded_pairs(6, 2))):
         (tmp_path / "data" / "qbqtc").mkdir(parents=True, exist_ok=True)
         write_records(tmp_path / "data" / "qbqtc" / f"{name}.tsv", pairs)

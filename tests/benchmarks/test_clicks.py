@@ -1,4 +1,4 @@
-"""Simulated clicks against the formulas that they are drawn by, and the benchmark on a few of them."""
+"""Simulated clicks against the formulas of their distribution, and the benchmark on a few clicks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_clicks_by_position_are_as_frequent_as_looks_times_attraction() -> None:
 
 def test_a_cascade_ends_where_somebody_is_satisfied_or_has_enough() -> None:
     second = (1 - 0.9 * 0.8) * 0.9
-    third = second * 0.9  # nobody is satisfied by the second
+    third = second * 0.9  # the second satisfies nobody
     assert share(by_cascade).tolist() == pytest.approx([0.9, second * 0.1, third * 0.5], abs=0.015)
 
 

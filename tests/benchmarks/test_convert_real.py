@@ -1,4 +1,4 @@
-"""Real checkpoints, there and back, against BERT in NumPy; `python -m benchmarks.convert_real` asks transformers."""
+"""Real checkpoints, converted both ways, against BERT in NumPy; `benchmarks.convert_real` uses transformers."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_figures_are_means_over_seeds_and_differences_are_paired() -> None:
     assert figures["multimodal"]["accuracy"].estimate == 0.75 and figures["text_only"]["accuracy"].estimate == 0.5
     assert set(ahead) == {"text_only", "same"}
     assert ahead["text_only"].estimate == 0.25 and ahead["text_only"].low > 0.2
-    assert (ahead["same"].low, ahead["same"].high) == (0, 0)  # on every draw, as it is paired
+    assert (ahead["same"].low, ahead["same"].high) == (0, 0)  # on every draw, since the difference is paired
 
 
 @pytest.mark.unit
@@ -49,7 +49,7 @@ def test_every_row_is_what_train_takes() -> None:
     assert parse_options(TrainEntailmentOptions, typed, "test", "").modalities == "text"
     with pytest.raises(UsageError, match="did you mean text_only"):
         entailment.EntailmentBenchmarkOptions(work_dir="x", systems="multimodal,text_onli")
-    with pytest.raises(UsageError, match="add it"):
+    with pytest.raises(UsageError, match="add multimodal"):
         entailment.EntailmentBenchmarkOptions(work_dir="x", systems="text_only")
 
 
@@ -72,13 +72,13 @@ def test_the_baselines_of_the_tweets(real_data: Path, tmp_path: Path) -> None:
     majority, overlap = harness.majority()[0], harness.overlap()[0]
     assert (majority.argmax(axis=1) == harness.labels).mean() == pytest.approx(1064 / 1260)
     found, _ = entailment.measure(harness.labels, {"overlap": [(overlap, 0.0)]}, "overlap", 200)
-    assert found["overlap"]["auc"].low > 0.5  # overlap says a little
+    assert found["overlap"]["auc"].low > 0.5  # overlap is somewhat informative
 
 
 @pytest.mark.server
 @pytest.mark.slow
 def test_the_script_without_arguments(checkout: Path) -> None:
-    """It makes 8,000 pairs of posts for minutes of training, and 400 here."""
+    """Run the script with 400 pairs of posts; it makes 8,000 for minutes of training."""
     python, typed = checkout / "python", checkout / "typed.txt"
     python.write_text(f'#!/bin/bash\necho "$@" >> "{typed}"\nexec "{sys.executable}" "${{@/#8000/400}}"\n')
     python.chmod(0o755)
@@ -93,6 +93,7 @@ def test_the_script_without_arguments(checkout: Path) -> None:
     assert "accuracy: 0." in shown and "200 pairs of posts" in shown and str(best) in shown
     texts = ("--max_steps", "2", "--modalities", "text", "--save_dir", str(checkout / "texts"))
     alone = script(checkout, "train_entailment.sh", *texts, python=str(python))
-    assert alone.returncode == 0 and "--explain" in shown and "--explain" not in alone.stdout  # it is refused there
+    # The option is refused for texts alone.
+    assert alone.returncode == 0 and "--explain" in shown and "--explain" not in alone.stdout
     again = script(checkout, "train_entailment.sh", "--train_file", "nowhere.csv", "--modalities", "image")
     assert again.returncode == 1 and "nowhere.csv" in again.stderr

@@ -98,7 +98,7 @@ def test_a_worker_answers_commands(tmp_path: Path) -> None:
 def test_engines_of_the_peers_are_fed_ids_types_and_a_mask(
     system: str, types_there: int, pad: int, tmp_path: Path
 ) -> None:
-    """Types if the model has several; what is masked is its own padding."""
+    """Models with several token types get them; the mask hides only padding."""
     pytest.importorskip(system)
     onnx = pytest.importorskip("onnx")
     (tmp_path / "hf").mkdir()
@@ -165,7 +165,7 @@ def a_run() -> Run:
 def test_the_goals_compare_the_best_of_ours_with_the_best_baseline() -> None:
     run = a_run()
     best = best_own_system(run.systems, "fp32")
-    assert best and best.system.name == "ours_onnx"  # match embeddings are another model
+    assert best and best.system.name == "ours_onnx"  # models with match embeddings are not compared
     assert best_own_system(run.systems, "int8") is None
     found = [(round(goal.value, 4), goal.target, goal.reached) for goal in goals(run)]
     assert found == [(round(300 / 280, 4), 1.15, False), (30.0, 25.0, True), (0.95, 1.0, False), (38.0, 40.0, False)]

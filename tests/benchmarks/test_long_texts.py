@@ -17,7 +17,7 @@ unit, slow = pytest.mark.unit, pytest.mark.slow
 
 
 def write_papers(folder: Path, count: int = 60) -> Path:
-    """Write papers of two categories whose second keyword stands at the abstract's end, where truncation loses it."""
+    """Write papers of two categories; the second keyword is at the abstract's end, where truncation drops it."""
     random, words = draw_words(2 * count)
     path = folder / "csl" / "papers.jsonl"
     path.parent.mkdir()
@@ -38,7 +38,7 @@ def test_papers_are_split_the_same_way_every_time(tmp_path: Path) -> None:
     known, others = split_papers(papers, 40)
     assert sorted(paper.title for paper in [*known, *others]) == sorted(paper.title for paper in papers)
     assert split_papers(papers, 40) == (known, others)
-    with pytest.raises(UsageError, match="--train_papers 59: of 60 papers too few are left"):
+    with pytest.raises(UsageError, match="--train_papers 59: too few of 60 papers are left"):
         split_papers(papers, 59)
 
 
@@ -53,7 +53,7 @@ def test_candidates_are_the_relevant_papers_and_what_bm25_finds() -> None:
     ]
     pairs, titles = candidates_of(papers, 1, 3)
     labels = {(pair.query, title): pair.label for pair, title in zip(pairs, titles)}
-    # For rice both papers that have it, though one lacks the word, and BM25's best other one.
+    # For rice: both papers with this keyword, though one lacks the word, and BM25's best other paper.
     assert {title: label for (query, title), label in labels.items() if query == "rice"} == {
         "rice and corn": 1,
         "paddy": 1,
@@ -106,7 +106,7 @@ def test_the_command_prints_a_table_and_goes_on_from_kept_runs(
     assert [system["name"] for system in found["systems"]] == [*names, long_texts.TITLE_ONLY]
     assert found["queries"] == 20 < found["pairs"] <= 100
     by_name = {system["name"]: system["measures"]["ndcg@10"]["interval"]["estimate"] for system in found["systems"]}
-    assert by_name["bm25_bigrams"] > 0.9 > by_name[long_texts.TITLE_ONLY]  # half the keywords stand in abstracts alone
+    assert by_name["bm25_bigrams"] > 0.9 > by_name[long_texts.TITLE_ONLY]  # half the keywords occur only in abstracts
     assert long_texts.main([*arguments, *kept]) == 0
     second = capsys.readouterr().out
     assert "too long" not in second and second.splitlines()[-2:] == first.splitlines()[-2:]

@@ -1,4 +1,4 @@
-"""The pretraining benchmark: what it hands the peer, and what it prints."""
+"""The pretraining benchmark: the peer's input, and the printed results."""
 
 from __future__ import annotations
 

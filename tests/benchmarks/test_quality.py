@@ -1,4 +1,4 @@
-"""The quality benchmarks: their arithmetic by hand or a second way, and both commands on tiny data."""
+"""The quality benchmarks: their arithmetic by hand or by a second method, and both commands on tiny data."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_splits(tiny_data: Path) -> None:
     assert (measured, split.pairs, list(split.rows)) == (dev, train, list(range(24)))
     triples = split.triples_for(2, seed=1)
     labels = {(pair.query, pair.title): pair.label for pair in train}
-    assert len(triples) == 12 * (2 + 2)  # the title of label 2 has three lower ones, that of label 1 two
+    assert len(triples) == 12 * (2 + 2)  # the title of label 2 has three lower titles, that of label 1 two
     assert all(labels[t.query, t.title] > labels[t.query, t.neg_title] for t in triples)
     assert len(split.triples_for(9, seed=1)) == 12 * (3 + 2)
     assert split.triples_for(1, seed=1) != split.triples_for(1, seed=2)
@@ -93,7 +93,7 @@ def test_figures_equal_those_computed_one_draw_at_a_time() -> None:
     )
     assert figures["best"]["auc"].difference is None
 
-    # The draws of paddle_ranker.metrics.intervals, each spelled out as a file with a query as often as drawn.
+    # The draws of paddle_ranker.metrics.intervals, written out: each query is repeated as often as it is drawn.
     names = list(dict.fromkeys(queries))
     drawn = np.random.default_rng(1000).multinomial(7, np.full(7, 1 / 7), size=40)
     gaps: dict[str, list[float]] = {"auc": [], "ndcg@10": []}
@@ -164,7 +164,7 @@ def test_a_stored_run_is_not_computed_again(tmp_path: Path) -> None:
 
 @unit
 def test_the_script_tells_its_recipe_without_running_anything() -> None:
-    # Arguments come last and win; train_pairwise.py's own parser understands all of it.
+    # Arguments come last and override; train_pairwise.py's parser accepts all of them.
     commands = script_commands(demo.SCRIPT, ["--seed", "5", "--epochs=7"])
     options = parse_options(TrainPairwiseOptions, arguments_after(commands, "train_pairwise.py"), "train", "")
     assert (options.seed, options.epochs, options.model_name_or_path) == (5, 7, "STARTER")
@@ -215,11 +215,11 @@ def test_qbqtc_command_cross_validates_and_goes_on(
     assert bm25["ndcg@10"]["difference"]["estimate"] == pytest.approx(
         ranker["measures"]["ndcg@10"]["interval"]["estimate"] - bm25["ndcg@10"]["interval"]["estimate"]
     )
-    assert bm25["auc"]["interval"]["estimate"] > 0.95  # the tiny data is made for it
+    assert bm25["auc"]["interval"]["estimate"] > 0.95  # the tiny data is made for BM25
     assert len(list((tmp_path / "runs").iterdir())) == 2 * (2 + 2 * 2)
     capsys.readouterr()
 
-    # A second call finds the runs; the same ranker under its loss's name is no new run either.
+    # A second call reuses the runs; the same ranker under its loss's name is no new run either.
     assert qbqtc.main([*arguments, "--systems=ranker,margin_logit:1"]) == 0
     assert len(list((tmp_path / "runs").iterdir())) == 2 * (2 + 2 * 2)
     again = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["systems"]

@@ -1,4 +1,4 @@
-"""The load test: its client, its figures, its verdicts, the command."""
+"""The load test: its client, its results, its goals, the command."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_answer_is_found_by_its_length() -> None:
 
 
 def with_server(handler: Handler, use: Callable[[int], Any]) -> Any:
-    """Return what `use` of a server's port gives."""
+    """Return the result of `use` for a server's port."""
 
     async def run() -> Any:
         listening = await asyncio.start_server(handler, "127.0.0.1", 0)
@@ -83,7 +83,7 @@ def with_server(handler: Handler, use: Callable[[int], Any]) -> Any:
 
 
 def answering(*answers: bytes, seconds: float = 0.0) -> Handler:
-    """Answer each request of a connection with the next of `answers`, the last of them for ever; b"" ends it."""
+    """Answer each request of a connection with the next of `answers`, the last one forever; b"" ends the connection."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = 0
@@ -124,7 +124,7 @@ def test_a_server_that_speaks_something_else_stops_the_load() -> None:
 
 @unit
 def test_a_closed_loop_measures_what_a_server_does() -> None:
-    # Four clients, each answered 20 ms after it asked: no more than 200 requests, 600 pairs a second.
+    # Four clients, each answered 20 ms after its request: at most 200 requests, 600 pairs per second.
     def use(port: int) -> Any:
         return closed_loop(DIALECTS["rerank"], "127.0.0.1", port, [Request(b"x", 3)], 4, 0.5)
 
@@ -144,7 +144,7 @@ def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
         return open_loop(DIALECTS["rerank"], "127.0.0.1", port, [Request(b"x", 1)], 100, 0.5, 7)
 
     assert 20 < sum(with_server(answering(ANSWER), use).codes.values()) < 90  # 50 are expected
-    # A server that answers nobody for half a second: what was due at its beginning has waited as long.
+    # A server that answers nothing for half a second: the first requests have waited as long.
     began: list[float] = []
 
     async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

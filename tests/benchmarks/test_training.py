@@ -34,7 +34,7 @@ INSTALL = f"needs PyTorch: {training.TORCH_INSTALL}"
 def test_typical_batches_stand_at_equal_distances_of_the_sorted_window() -> None:
     lengths = np.arange(40)[::-1].copy()  # sorted into batches of 4: tokens 0-3, 4-7, ..., 36-39
     rows = typical_batches(lengths, batch_size=4, count=2, seed=0)
-    # 10 batches, 2 wanted: those in the middle of either half, batch 2 (tokens 8-11) and batch 7 (tokens 28-31).
+    # 10 batches, 2 wanted: the middle batch of each half, batch 2 (tokens 8-11) and batch 7 (tokens 28-31).
     assert sorted(lengths[rows].tolist()) == [8, 9, 10, 11, 28, 29, 30, 31]
 
 
@@ -111,7 +111,7 @@ def _batch() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _torch_names(arrays: dict, torch: object, layers: int) -> dict:
-    """Rename and transpose our parameters into those of `TorchRanker`."""
+    """Rename and transpose this toolkit's parameters to those of `TorchRanker`."""
     embeddings = {"words": "word", "positions": "position", "types": "token_type"}
     named = {
         f"{theirs}.weight": arrays[f"encoder.embeddings.{ours}_embeddings.weight"]
@@ -137,7 +137,8 @@ def test_the_command_prints_a_row_for_each_system(
 ) -> None:
     rows = [f"查询{i}\t标题{i}{'文' * (i % 5)}{label}\t{label}" for i in range(6) for label in (0, 1, 2)]
     (tmp_path / "graded.tsv").write_text("\n".join(["query\ttitle\tlabel", *rows]) + "\n", encoding="utf-8")
-    monkeypatch.setenv("PADDLE_RANKER_REAL_DATA", str(tmp_path / "nowhere"))  # so a vocabulary is trained on the file
+    # So that a vocabulary is trained on the file.
+    monkeypatch.setenv("PADDLE_RANKER_REAL_DATA", str(tmp_path / "nowhere"))
     status = training.main(
         ["--file", str(tmp_path / "graded.tsv"), "--shapes", "tiny", "--systems", "ours,torch", "--rounds", "1",
          "--steps", "1", "--batch_size", "4"]

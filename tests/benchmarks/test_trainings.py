@@ -1,4 +1,4 @@
-"""The benchmarks of trainings over folds: averages by hand, who learns from what, and the commands on tiny data."""
+"""The benchmarks of trainings over folds: averages by hand, the data of each system, and the commands on tiny data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tiny import write_encoder
 unit, slow = pytest.mark.unit, pytest.mark.slow
 MODEL = [f"--model={NOTHING}"]
 TINY = ["--folds=2", "--hidden_size=16", "--max_steps=2", "--max_seq_length=24", "--resamples=50"]
-TINY += ["--mine_options=--method=random"]  # so few titles share no words
+TINY += ["--mine_options=--method=random"]  # the few titles share no words
 
 
 @unit

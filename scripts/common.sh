@@ -1,19 +1,19 @@
 # shellcheck shell=bash
-# What the scripts beside this one share. Sourced, never run; sourcing it starts nothing. Needs bash 3.2 or later.
+# Functions shared by the scripts. Sourced, never run; sourcing it starts nothing. Needs bash 3.2 or later.
 #
 #   ROOT                  the repository's folder
 #   ensure_environment    make the stack's environment ready and set PYTHON to its interpreter
-#   run_python FILE ...   run a training command, on several devices where there are several
+#   run_python FILE ...   run a training command, on all devices if there are several
 #   run_single FILE ...   run any other command, in one process
 #
 # PADDLE_RANKER_STACK    modern (default) or complete
-# PADDLE_RANKER_PYTHON   an interpreter of your own: nothing is set up, it is used as it is
-# PADDLE_RANKER_NPROC    how many processes train (default: one a visible GPU, or 1)
+# PADDLE_RANKER_PYTHON   your own interpreter, which is used directly: nothing is set up
+# PADDLE_RANKER_NPROC    number of training processes (default: one per visible GPU, or 1)
 
-unset CDPATH # with it, which a shell may have exported, cd prints where it went
+unset CDPATH # if a shell has exported it, cd prints the new folder
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 
-# From here on whatever folder a script goes to.
+# Make it absolute, since scripts change the folder.
 case "${PADDLE_RANKER_PYTHON:-}" in
     /*) ;;
     */*) export PADDLE_RANKER_PYTHON="$PWD/$PADDLE_RANKER_PYTHON" ;;
@@ -31,7 +31,7 @@ environment_folder() {
     esac
 }
 
-# Print the stack's lock files, one a line, relative to ROOT, in the order they are installed.
+# Print the stack's lock files, one per line, relative to ROOT, in the order of installation.
 lock_files() {
     case "$1" in
         modern) say requirements/modern.txt ;;
@@ -39,10 +39,10 @@ lock_files() {
     esac
 }
 
-# Print the lock file of what drives a browser, for the tests of the search page.
+# Print the lock file of the browser driver, for the tests of the search page.
 browser_lock_file() { say requirements/browser.txt; }
 
-# Print the lock file of what lies in the stack's environment without being installed, where it has any.
+# Print the lock file of the packages that the stack's environment holds without installing them, if any.
 aside_lock_file() { if [ "$1" = complete ]; then say requirements/complete-native.txt; fi; }
 
 digest() {
@@ -52,14 +52,14 @@ digest() {
     fi
 }
 
-# Print what a finished set-up of the stack is stamped with: where it is, which Python, what was to be installed.
+# Print the stamp of a finished set-up of the stack: its folder, its Python, and the packages to install.
 # Python itself is not started, so that a command on a ready environment begins at once.
 fingerprint() {
     local folder
     folder="$(environment_folder "$1")" || return
     say "$ROOT"
     grep -E '^(home|version|version_info) *=' "$folder/pyvenv.cfg" 2>/dev/null || say "no Python"
-    # The names of our packages count: an editable installation knows only those it was made with.
+    # The project's packages are part of the stamp: an editable installation only knows those present when it was made.
     (cd "$ROOT" && { { lock_files "$1"; aside_lock_file "$1"; } | while read -r lock; do cat "$lock"; done
         cat pyproject.toml setup.py
         echo */__init__.py; } | digest)
@@ -82,20 +82,20 @@ ensure_environment() {
             complain "error: PADDLE_RANKER_PYTHON=$PYTHON does not run: set it to a Python interpreter, or unset it"
             return 2
         }
-        # An environment of one's own need not have the project installed.
+        # The user's own environment need not have the project installed.
         export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
         return
     fi
     folder="$(environment_folder "$stack")" || return
-    # What sets up prints on standard error: a command's standard output stays its own.
+    # The set-up prints on standard error, so that standard output only has the command's output.
     is_ready "$stack" || bash "$ROOT/scripts/setup.sh" "$stack" >&2 || return
     PYTHON="$folder/bin/python"
 }
 
-# Whether the arguments ask for the help of a command.
+# Succeed if the arguments ask for the help of a command.
 wants_help() { has_option --help "$@" || has_option -h "$@"; }
 
-# Whether an option is among the arguments: `has_option --train_file "$@"`.
+# Succeed if an option is among the arguments: `has_option --train_file "$@"`.
 has_option() {
     local name="$1" argument
     shift
@@ -105,7 +105,7 @@ has_option() {
     return 1
 }
 
-# Print how many GPUs a command started here can use: none with the CPU build of Paddle, whatever the machine has.
+# Print the number of GPUs that a command started here can use: 0 with the CPU build of Paddle.
 usable_gpus() {
     local gpus
     gpus="$(visible_gpus)"
@@ -116,7 +116,7 @@ usable_gpus() {
     say "$gpus"
 }
 
-# Print how many GPUs a process started here would see.
+# Print the number of GPUs that a process started here would see.
 visible_gpus() {
     if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
         case "$CUDA_VISIBLE_DEVICES" in
@@ -130,7 +130,7 @@ visible_gpus() {
     fi
 }
 
-# Print the value of an option among the arguments after its name (`--device cpu` or `--device=cpu`), or nothing.
+# Print the value of an option (first argument) in the other arguments (`--device cpu`, `--device=cpu`), or nothing.
 option_value() {
     local name="$1" value='' previous='' argument
     shift
@@ -157,11 +157,11 @@ run_python() {
         esac
     fi
     if [ "$processes" -gt 1 ]; then
-        # Without --gpus or --devices: the launcher then takes every visible GPU, and where there is none, where both
-        # options crash it, it joins CPU processes by gloo.
-        # Where no GPU is to be seen the variable goes too: set to nothing, it crashes the launcher.
+        # --gpus and --devices are left out: the launcher then uses every visible GPU. Without a GPU both options would
+        # crash it; without them it joins CPU processes by gloo.
+        # Without a visible GPU, the variable is unset too: an empty value crashes the launcher.
         if [ -z "${CUDA_VISIBLE_DEVICES-unset}" ]; then unset CUDA_VISIBLE_DEVICES; fi
-        # The launcher takes --train, also of the command behind it, for the beginning of two options of its own.
+        # The launcher takes --train, even in the command's arguments, for the beginning of two of its own options.
         local argument arguments=()
         for argument in "$@"; do
             case "$argument" in
@@ -170,8 +170,8 @@ run_python() {
             esac
             arguments+=("$argument")
         done
-        # Paddle's import, in the launcher as in ours, would advise to install a compiler's cache. And the launcher looks
-        # for a free port seconds before the training listens there: by itself where the system gives ports away.
+        # Importing Paddle would advise to install a compiler cache. PORT_RANGE: the launcher looks for a free port
+        # seconds before the training listens there, by default among the ports that the system hands out.
         PORT_RANGE="${PORT_RANGE:-20000:32000}" \
             PYTHONWARNINGS="ignore:No ccache found,${PYTHONWARNINGS:-}" "$PYTHON" -u -m paddle.distributed.launch --nproc_per_node "$processes" "${arguments[@]}"
     else

@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# What the scripts need to run without arguments: demo data, a starter encoder, a trained demo ranker. Sourced, never
-# run; brings common.sh with it.
+# Prepare runs of the scripts without arguments: demo data, a starter encoder, a trained demo ranker. Sourced, never
+# run; it sources common.sh.
 #
-# A ranker's kind is pairwise or cross_encoder; its demo ranker lies in checkpoint/KIND. The demo's tower, which
-# finds what a ranker ranks, lies in checkpoint/tower.
+# A ranker's kind is pairwise or cross_encoder; its demo ranker is in checkpoint/KIND. The demo's tower, which
+# finds the titles for a ranker, is in checkpoint/tower.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 DEMO_DATA="$ROOT/datasets"
 DEMO_TOWER="$ROOT/checkpoint/tower"
 
-# Set the names of what belongs to a kind of ranker.
+# Set the names of files and folders of a kind of ranker.
 describe() {
     case "$1" in
         pairwise) COMMANDS=ernie_matching TRAIN=train_pairwise EVALUATE=evaluate PREDICT=predict_pairwise ;;
@@ -19,7 +19,7 @@ describe() {
     DEMO_RANKER="$ROOT/checkpoint/$1"
 }
 
-# The names of what one idea is called: the one that every command shows, and the tutorial's.
+# All names of an option: the one that every command shows, and the tutorial's.
 TRAIN_NAMES="--train --train_file --train_set --train_files --train_set_file"
 TOWER_TEST_NAMES="--test --similar_text_pair --similar_text_pair_file --test_set_file --dev_set_file"
 TEST_NAMES="--test --test_file"
@@ -29,7 +29,7 @@ START_NAMES="--model --model_name_or_path --init_from_ckpt"
 EXPORT_NAMES="--model --dirname"
 OUTPUT_NAMES="--output --save_dir --output_path"
 
-# Print the value of an option among the arguments, under whichever of its names; else the default.
+# Print the value of an option in the arguments, under any of its names; otherwise the default.
 # `value_of "$OUTPUT_NAMES" DEFAULT "$@"`
 value_of() {
     local names="$1" value="$2" name given
@@ -41,7 +41,7 @@ value_of() {
     say "$value"
 }
 
-# Whether an option is among the arguments under one of its names: `has_any "$TRAIN_NAMES" "$@"`.
+# Succeed if an option is in the arguments under any of its names: `has_any "$TRAIN_NAMES" "$@"`.
 has_any() {
     local names="$1" name
     shift
@@ -54,15 +54,15 @@ has_any() {
 ensure_demo_data() { "$PYTHON" "$ROOT/datasets/make_demo.py" --output_dir "$DEMO_DATA" --if_missing true; }
 
 # Make the starter encoder, or find it in the user's cache; set STARTER to its folder. Its vocabulary is learned from
-# the training triples alone, and knows the common characters as published ones do: dev and test hold many that no
-# training title has. Arguments are passed on: `ensure_starter --hidden_size 64`.
+# the training triples alone, plus the common characters, as in published vocabularies: dev and test hold many
+# characters that no training title has. Arguments are passed on: `ensure_starter --hidden_size 64`.
 ensure_starter() {
     STARTER="$("$PYTHON" -m paddle_ranker starter \
         --corpus "$DEMO_DATA/sort/train_pairwise.csv" --characters gb2312 "$@")"
     say "starter encoder: $STARTER"
 }
 
-# Say of a demo's model that its training stopped early, after an evaluation. `note_if_unfinished FOLDER SCRIPT`
+# Print a note if a demo model's training stopped early, after an evaluation. `note_if_unfinished FOLDER SCRIPT`
 note_if_unfinished() {
     if grep -qs '"finished": false' "$1"/state_*/state.json; then
         complain "note: the training in $1 did not finish: bash scripts/$2.sh --resume goes on with it"
@@ -81,8 +81,8 @@ ensure_demo_tower() {
     bash "$ROOT/scripts/train_batch_neg.sh"
 }
 
-# Have an export in output SUFFIX that this stack can use: the user's own, of whichever kind, if there is one; else the
-# demo's ranker's. It is made where it is missing, and made anew where the other stack has made it of the demo's ranker.
+# Ensure an export in output SUFFIX that this stack can use: the user's own export of any kind if there is one, else that
+# of the demo's ranker. The latter is made if it is missing, and made again if the other stack has made it.
 # PURPOSE: run, or rewrite. `ensure_export KIND SUFFIX PURPOSE`
 ensure_export() {
     local folder="$ROOT/output$2" script=export_model
@@ -98,7 +98,7 @@ ensure_export() {
     bash "$ROOT/scripts/$script.sh"
 }
 
-# Say of an export that is used as it is that the demo's ranker, as `describe` has it, was trained after it.
+# Print a note if an existing export is older than the demo's ranker, which `describe` names.
 # `note_if_older FOLDER COMMANDS`
 note_if_older() {
     if [ "$DEMO_RANKER/best/ranker.json" -nt "$1/ranker.json" ]; then
@@ -106,8 +106,8 @@ note_if_older() {
     fi
 }
 
-# Whether an export of the demo's ranker, as `describe` has it, is in the format of the other stack's Paddle: Paddle 3
-# runs what Paddle 2 exported, and cannot rewrite it; Paddle 2 can do neither. `is_left_by_the_other_stack FOLDER PURPOSE`
+# Succeed if an export of the demo's ranker, which `describe` names, needs the other stack's Paddle: Paddle 3 runs exports
+# of Paddle 2, but cannot rewrite them; Paddle 2 can do neither with those of Paddle 3. `is_left_by_the_other_stack FOLDER PURPOSE`
 is_left_by_the_other_stack() {
     "$PYTHON" - "$1" "$2" "$DEMO_RANKER/best" <<'END'
 import json, pathlib, sys
@@ -129,7 +129,7 @@ raise SystemExit(not (others and facts(folder) == facts(ranker)))
 END
 }
 
-# Train a ranker as the arguments say; without TRAIN_OPTION among them the demo's, and rank with the result.
+# Train a ranker with the arguments; without TRAIN_OPTION train the demo's ranker, and rank with the result.
 # `train_demo KIND TRAIN_OPTION TRAIN_FILE DEV_FILE TEST_FILE "RECIPE" "$@"`
 train_demo() {
     local option="$2" train="$DEMO_DATA/$3" dev="$DEMO_DATA/$4" test="$DEMO_DATA/$5" trained recipe=()
@@ -151,7 +151,7 @@ train_demo() {
         recipe+=(--model_name_or_path "$STARTER" --learning_rate 5e-4 --new_parts_factor 1 --weight_decay 0.01
             --warmup_proportion 0.06)
     fi
-    # The arguments come last: they win over the demo's.
+    # The arguments come last, so that they override the demo's.
     run_python "$ROOT/$COMMANDS/$TRAIN.py" "$option" "$train" "${recipe[@]}" "$@"
 
     trained="$(value_of "$OUTPUT_NAMES" "$DEMO_RANKER" "$@")/best"
@@ -166,7 +166,7 @@ train_demo() {
     say "  bash scripts/$TRAIN.sh $option YOUR_FILE --test_file YOUR_PAIRS --model_name_or_path YOUR_MODEL"
 }
 
-# Train a tower as the arguments say; without a training file among them on the demo's, and show what the result finds.
+# Train a tower with the arguments; without a training file train on the demo's, and show the result's search.
 # `train_tower_demo TRAIN FILE FOLDER "RECIPE" RATE "$@"`; RATE: the learning rate from the starter encoder.
 train_tower_demo() {
     local command="$1" train="$DEMO_DATA/recall/$2" folder="$3" rate="$5" output results recipe=()
@@ -207,8 +207,8 @@ train_tower_demo() {
     say "  bash scripts/$command.sh --train_set_file YOUR_PAIRS --similar_text_pair YOUR_DEV --model_name_or_path YOUR_MODEL"
 }
 
-# Run a command that scores with a ranker; what the arguments leave open is the demo's. INPUT_OPTION may have several
-# names, separated by spaces.
+# Run a command that scores with a ranker; missing arguments are the demo's. INPUT_OPTION may be several names,
+# separated by spaces.
 # `score_demo KIND FILE INPUT_OPTION DEMO_INPUT RANKER_OPTION "$@"`
 score_demo() {
     local file="$2" input_option="$3" input="$4" ranker_option="$5" demo=()
@@ -222,7 +222,7 @@ score_demo() {
     run_single "$ROOT/$COMMANDS/$file" ${demo[@]+"${demo[@]}"} "$@"
 }
 
-# Export a ranker as the arguments say; without --params_path the demo's, without --output_path into FOLDER.
+# Export a ranker with the arguments; without --params_path the demo's, without --output_path into FOLDER.
 # `export_demo KIND FOLDER "$@"`
 export_demo() {
     local folder="$2" demo=()
@@ -236,7 +236,7 @@ export_demo() {
     run_single "$ROOT/$COMMANDS/export_model.py" ${demo[@]+"${demo[@]}"} "$@"
 }
 
-# Export a tower as the arguments say, and write that export as the folders of Paddle Serving; without --params_path the
+# Export a tower with the arguments, and write the export as the folders of Paddle Serving; without --params_path the
 # demo's, without --output_path into output_recall. `export_tower_demo "$@"`
 export_tower_demo() {
     local output demo=()
@@ -257,7 +257,7 @@ export_tower_demo() {
     say "  bash deploy/cpp/start_server.sh --model '$ROOT/serving_server_recall'"
 }
 
-# Write an export as the folders of Paddle Serving as the arguments say; without --dirname the demo's export, and
+# Write an export as the folders of Paddle Serving, with the arguments; without --dirname the demo's export, and
 # without paths into serving_server and serving_client with SUFFIX.
 # `export_serving_demo KIND SUFFIX "$@"`
 export_serving_demo() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Write a large ranker's scores into training data. Without arguments: a demo from end to end. A small ranker (1 layer,
-# 64 wide) that has labels for 600 triples is trained on them alone, and on the demo ranker's scores of all 6,000, in
-# as many steps.
+# Write a large ranker's scores into training data. Without arguments, run a demo: a small ranker (1 layer, 64 wide) with
+# labels for 600 triples is trained on them alone, and then on the demo ranker's scores of all 6,000, in as many
+# steps.
 #
 #   bash scripts/distill.sh [TEACHER DATA_FILE OUTPUT_FILE and options of python -m paddle_ranker distill]
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"

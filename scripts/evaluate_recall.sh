@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Evaluate what a search has found, as the arguments say. Without --recall_result_file: train the demo's tower if there
-# is none, search the demo's corpus by its vectors, build an index of words and vectors, measure both beside BM25, and
+# Evaluate the results of a search, with the arguments. Without --recall_result_file: train the demo's tower if there is
+# none, search the demo's corpus by its vectors, build an index of words and vectors, measure both beside BM25, and
 # search for a query.
 #
 #   bash scripts/evaluate_recall.sh [options of recall/evaluate.py]

@@ -20,7 +20,7 @@ has_any "--output --index" "$@" || demo+=(--output "$index")
 if ! has_option --corpus "$@"; then
     ensure_demo_data
     demo+=(--corpus "$DEMO_DATA/recall/corpus.csv")
-    # An index that is there was made by a tower; a demo's that was trained since needs an index of its own.
+    # An existing index belongs to its tower; a demo tower that was trained later needs a new index.
     has_any "--output --index" "$@" || rm -rf "$index"
     if ! has_option --tower "$@"; then
         ensure_demo_tower

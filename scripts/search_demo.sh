@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Search the demo's 9,700 titles in a browser: what words and vectors find, and where the ranker puts it. Ctrl-C ends it.
+# Search the demo's 9,700 titles in a browser, by words and vectors, with the ranker's order. Ctrl-C ends it.
 #
 #   bash scripts/search_demo.sh [options of paddle-ranker search-serve]
 #
-# Takes the demo's ranker and tower if these are trained; else it trains both for an epoch, in checkpoint/search, where
-# the index is, too. A second run has all that, and serves at once.
+# Uses the demo's ranker and tower if they are trained; otherwise trains both for an epoch, in checkpoint/search, where
+# the index is as well. A second run reuses all of it, and serves at once.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=scripts/demo.sh
@@ -12,8 +12,8 @@ set -euo pipefail
 
 FOLDER="$ROOT/checkpoint/search"
 
-# Run a command that makes a folder, which gets its name when the command has ended well: `make FOLDER COMMAND...`; the
-# name of the folder that is being made follows the command.
+# Run a command that makes a folder, which gets its name once the command has succeeded: `make FOLDER COMMAND...`; the
+# temporary name of the folder is the command's last argument.
 make() {
     local folder="$1"
     shift
@@ -31,7 +31,7 @@ train() {
         --learning_rate 5e-4 --new_parts_factor 1 --cpu_threads "$THREADS" "$@" --save_dir
 }
 
-# Set RANKER to the demo's ranker, else to the one of this script; whether it is there.
+# Set RANKER to the demo's ranker, else to this script's ranker; succeed if it exists.
 has_ranker() {
     RANKER="$ROOT/checkpoint/pairwise/best"
     [ -e "$RANKER" ] && return
@@ -45,7 +45,7 @@ ensure_ranker() {
         --test_file "$DEMO_DATA/sort/dev_pairwise.csv" --loss ranknet_bce --weight_decay 0.01 --warmup_proportion 0.06
 }
 
-# Set TOWER to the demo's tower, or to one that is trained now.
+# Set TOWER to the demo's tower, or train one.
 ensure_tower() {
     TOWER="$DEMO_TOWER/best"
     [ -e "$TOWER" ] && return
@@ -55,7 +55,7 @@ ensure_tower() {
         --batch_size 64 --margin 0 --scale 20 --pooling mean
 }
 
-# Build the index, unless it is there and of the tower that is there.
+# Build the index, unless it exists and belongs to the current tower.
 ensure_index() {
     ensure_tower
     [ -e "$FOLDER/titles" ] && [ ! "$TOWER/" -nt "$FOLDER/titles/index.json" ] && return
@@ -63,14 +63,14 @@ ensure_index() {
         --tower "$TOWER" --cpu_threads "$THREADS" --output
 }
 
-# Train the ranker, and beside it make the index: such small models hardly learn faster with a second core.
+# Train the ranker while the index is made: such small models hardly train faster with a second core.
 ensure_ranker_and_index() {
     local cores log="$FOLDER/index.log" index
     cores="$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)"
     if [ "$cores" -gt 1 ] && ! has_ranker; then
         mkdir -p "$FOLDER"
         THREADS=$((cores / 2))
-        set -m # a process group of its own, which ends with this script
+        set -m # a separate process group, which ends with this script
         ensure_index >"$log" 2>&1 &
         index=$!
         set +m
@@ -86,7 +86,7 @@ ensure_ranker_and_index() {
     ensure_index
 }
 
-THREADS=0 # of each training; 0: one a core
+THREADS=0 # threads of each training; 0: one per core
 ensure_environment
 demo=()
 if ! wants_help "$@"; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Search texts by their vectors in Milvus: the demo's titles in a file of Milvus Lite, checkpoint/milvus.db, or, where
-# MILVUS_HOST (and MILVUS_PORT) name a server, there; or as the arguments say.
+# Search texts by their vectors in Milvus: the demo's titles in a file of Milvus Lite, checkpoint/milvus.db, or in the
+# server that MILVUS_HOST and MILVUS_PORT name; or as the arguments say.
 #
 #   bash scripts/search_milvus.sh [options of recall/milvus_ann_search.py]
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"

@@ -2,11 +2,11 @@
 # Make the environment of a stack: .venv (modern, the default) or .venv-complete (complete).
 #
 #   bash scripts/setup.sh [modern|complete]
-#   bash scripts/setup.sh browser             the modern stack, and what the tests of the search page need: Chromium, Playwright
+#   bash scripts/setup.sh browser             the modern stack, and Chromium and Playwright for the tests of the search page
 #
 # Exactly the packages of the lock files in requirements/, checked by their hashes, and this project itself (editable).
-# Installs with uv where it is on PATH, else with pip. Set PYTHON to choose the Python that the environment is made of.
-# A second run returns at once where nothing has changed; an interrupted one is made good by the next.
+# Installs with uv if it is on PATH, else with pip. Set PYTHON to choose the environment's Python interpreter.
+# A second run returns at once if nothing has changed; the next run completes an interrupted one.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=scripts/common.sh
@@ -29,7 +29,7 @@ usage() {
 
 # --- a Python -------------------------------------------------------------------------------------------------------
 
-# Print every place where a Python `$1` (say 3.11) may be, best first: PATH, then version managers' installations.
+# Print every possible path of a Python `$1` (such as 3.11), best first: PATH, then version managers' installations.
 python_candidates() {
     local version="$1" folder name
     local IFS=:
@@ -46,14 +46,14 @@ python_candidates() {
     done
 }
 
-# Print the first candidate for version `$1` that runs and is what it is named after. Version managers leave shims that
-# exist and fail, and some systems ship a Python without the modules that an environment needs.
+# Print the first candidate for version `$1` that runs and has that version. Version managers leave shims that exist but
+# fail, and some systems ship a Python without the modules that an environment needs.
 find_python() {
     local version="$1" candidate answer
     python_candidates "$version" | while read -r candidate; do
         answer="$(env -u PYTHONPATH -u PYTHONHOME "$candidate" -c "$PROBE" 2>/dev/null </dev/null)" || continue
         [ "${answer%% *}" = "$version" ] || continue
-        # pip comes from ensurepip, which Debian keeps in a package of its own; uv does not need it.
+        # pip comes from ensurepip, which Debian keeps in a separate package; uv does not need it.
         if [ "$INSTALLER" = pip ]; then "$candidate" -c 'import ensurepip' 2>/dev/null </dev/null || continue; fi
         say "$candidate"
         break
@@ -76,7 +76,7 @@ choose_python() {
         if [ -n "$BASE" ]; then return; fi
     done
     if [ "$INSTALLER" = uv ]; then
-        BASE="${VERSIONS%% *}" # uv takes a version for a path, and fetches it
+        BASE="${VERSIONS%% *}" # uv accepts a version instead of a path, and fetches it
         say "setup: no Python of $VERSIONS found; uv fetches $BASE"
         return
     fi
@@ -95,7 +95,7 @@ take_lock() {
         fi
         return
     fi
-    # Without flock a folder is the lock; one whose owner is gone is taken over.
+    # Without flock, a folder is the lock; if its owner is gone, it is taken over.
     touch "$LOCK" || fail "cannot write $LOCK: make the folder writable"
     while ! mkdir "$LOCK.d" 2>/dev/null; do
         kill -0 "$(cat "$LOCK.d/pid" 2>/dev/null || echo 0)" 2>/dev/null || { rm -rf "$LOCK.d"; continue; }
@@ -122,12 +122,12 @@ on_signal() {
 
 # --- steps ----------------------------------------------------------------------------------------------------------
 
-# Run a command with its output in the log, showing that it goes on; `step LABEL COMMAND...`.
+# Run a command with its output in the log, and show progress; `step LABEL COMMAND...`.
 step() {
     local label="$1" began=$SECONDS shown=0 status=0
     shift
     say "== $label: $*" >>"$LOG"
-    # In a process group of its own, so that an interruption ends all that it has started.
+    # A separate process group, so that an interruption ends everything that it has started.
     set -m
     "$@" >>"$LOG" 2>&1 9>&- </dev/null &
     CHILD=$!
@@ -186,7 +186,7 @@ create() {
     fi
 }
 
-install() { # everything is resolved in the lock: nothing is left to choose, and what builds, builds with what is locked
+install() { # the lock resolves everything: nothing is left to choose, and builds use locked packages
     if [ "$INSTALLER" = uv ]; then
         uv pip install --python "$FOLDER/bin/python" --no-deps --no-build-isolation "$@"
     else
@@ -195,7 +195,7 @@ install() { # everything is resolved in the lock: nothing is left to choose, and
     fi
 }
 
-# Install what the packages without wheels are built with, taken from the lock itself.
+# Install the build requirements of packages without wheels, from the lock itself.
 install_builders() {
     awk '/^[A-Za-z0-9]/{ keep = /^(packaging|pip|setuptools|setuptools-scm|tomli|typing-extensions|wheel)==/ } keep' "$ROOT/$1" >"$FOLDER/builders.txt"
     install --require-hashes -r "$FOLDER/builders.txt"
@@ -206,8 +206,8 @@ install_locked() {
     for lock in "$@"; do install --require-hashes -r "$ROOT/$lock"; done
 }
 
-# Unpack the wheel that carries OpenSSL 1.0 where only paddle_ranker.serving.vendor.native_client looks for it. Its
-# manylinux2014 build has it, so that platform is asked for.
+# Unpack the wheel that contains OpenSSL 1.0 to a place where only paddle_ranker.serving.vendor.native_client looks for
+# it. The manylinux2014 build contains it, so that platform is requested.
 unpack_aside() {
     local target="$FOLDER/openssl10"
     rm -rf "$target"
@@ -223,11 +223,11 @@ unpack_aside() {
 install_project() { install --editable "$ROOT"; }
 
 check_imports() {
-    # Also compiles what every command imports, so that the first one does not wait for it.
+    # Also compiles the modules that every command imports, so that the first command does not wait for it.
     "$FOLDER/bin/python" -W ignore -c 'import paddle, paddlenlp.transformers'
 }
 
-# Print the browser that tests would drive, or nothing.
+# Print the path of the browser for the tests, or nothing.
 find_browser() {
     local name
     for name in "${PADDLE_RANKER_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
@@ -244,7 +244,7 @@ install_chromium() {
     as_root apt-get update && DEBIAN_FRONTEND=noninteractive as_root apt-get install -y --no-install-recommends chromium fonts-noto-cjk
 }
 
-# Add to the modern stack what drives a browser, and the browser itself with Chinese fonts where there is none.
+# Add the browser driver to the modern stack, and the browser with Chinese fonts if it is missing.
 set_up_browser() {
     FOLDER="$(environment_folder modern)"
     LOG="$FOLDER.browser.log" CHILD='' INSTALLER=pip LOCK="$FOLDER.lock"
@@ -290,7 +290,7 @@ main() {
     take_lock
     if is_ready "$STACK"; then say "setup: $FOLDER is ready"; exit 0; fi
 
-    # Settings of the user's own shell that would put packages elsewhere, or take them from elsewhere.
+    # Ignore the user's settings that would install packages elsewhere, or take them from elsewhere.
     unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV VIRTUAL_ENV CONDA_PREFIX
     export PIP_USER=0 PYTHONNOUSERSITE=1
     : >"$LOG" || fail "cannot write $LOG: make the folder writable"
@@ -298,7 +298,7 @@ main() {
     if command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1; then INSTALLER=uv; fi
 
     local stamp="$FOLDER/.set-up-finished" locks count aside
-    # Unquoted on purpose below: names without spaces, relative to ROOT.
+    # Unquoted on purpose below: the names have no spaces and are relative to ROOT.
     locks="$(lock_files "$STACK")"
     count="$(cd "$ROOT" && cat $locks | grep -cE '^[A-Za-z0-9].*==')"
     if [ -f "$stamp" ] && [ "$(sed -n 1p "$stamp")" = "$ROOT" ] && "$FOLDER/bin/python" -m pip --version >/dev/null 2>&1; then

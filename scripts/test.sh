@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, type check and test, setting up what is missing.
+# Lint, type check and test; set up missing environments.
 #
 #   bash scripts/test.sh [--all] [--lint] [pytest arguments]
 #
@@ -17,7 +17,7 @@ FAILED=()
 SUMMARIES=()
 trap 'complain "test: interrupted"; exit 130' INT TERM
 
-# Run one check; note its name where it fails; `check NAME COMMAND...`.
+# Run a check; record its name if it fails; `check NAME COMMAND...`.
 check() {
     local name="$1" began=$SECONDS
     shift
@@ -35,7 +35,7 @@ tests() {
     local stack="$1" name="$2" output status
     shift 2
     output="$(mktemp)" || return
-    # pytest ends with 5 where it collected nothing, which is a failure here too.
+    # pytest ends with 5 if it collected nothing, which is a failure here too.
     "$PYTHON" -m pytest -q "$@" 2>&1 | tee "$output"
     status=${PIPESTATUS[0]}
     SUMMARIES+=("$stack, $name: $(grep -E '(passed|failed|error|skipped|no tests ran|deselected).* in [0-9.]+s' "$output" |
@@ -44,7 +44,7 @@ tests() {
     return "$status"
 }
 
-# Print the options that run test files side by side, one process a core, at most four; `-n 0` after them runs one.
+# Print the options that run test files in parallel, one process per core, at most four; `-n 0` after them disables it.
 # The files come in the order of tests/conftest.py, not by their number of tests.
 side_by_side() {
     local cores
@@ -71,7 +71,7 @@ test_stack() {
         check "$stack: pytest" tests "$stack" 'your choice' "$@"
         return
     fi
-    # One run for all: each start imports Paddle anew. tests/conftest.py puts them in this order.
+    # A single run for all, since each start imports Paddle. tests/conftest.py puts them in this order.
     # shellcheck disable=SC2046
     check "$stack: unit, parity, server and browser tests" tests "$stack" 'unit, parity, server and browser' \
         $(side_by_side) -m '(unit or parity or server or browser) and not slow and not real_data' "$@"
@@ -97,7 +97,7 @@ for argument in "$@"; do
 done
 
 cd "$ROOT" || exit 1
-# Small products gain nothing from threads, which wait for each other where every core has work.
+# Small products gain nothing from threads, which wait for each other if every core is busy.
 export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
 test_stack modern ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 if [ "$ALL" = yes ] && [ "$LINT_ONLY" = no ]; then

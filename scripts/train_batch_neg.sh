@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train a tower with in-batch negatives. Without --train_set_file: on the demo data, from the starter encoder, and show
-# what it finds.
+# its search.
 #
 #   bash scripts/train_batch_neg.sh [options of recall/train_batch_neg.py]
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"

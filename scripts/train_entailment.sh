@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on pairs of posts (texts and images). Without --train_file: on demo posts, from the starter encoder and a small
-# vision encoder that starts from nothing; then measure it.
+# vision encoder with random parameters; then measure it.
 #
 #   bash scripts/train_entailment.sh [options of multimodal_entailment/train.py]
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
@@ -25,8 +25,8 @@ has_any "--test --validation_file" "$@" || demo+=(--validation_file "$posts/vali
 has_any "$OUTPUT_NAMES" "$@" || demo+=(--save_dir "$folder")
 modalities="$(option_value --modalities --modalities both "$@")"
 fusion=() explain=' --explain'
-if [ "$modalities" = both ]; then fusion=(--fusion dot_attention); fi # only where there are two to fuse
-if [ "$modalities" = text ]; then explain=''; fi # which takes away texts and images by turns
+if [ "$modalities" = both ]; then fusion=(--fusion dot_attention); fi # only with both kinds of input
+if [ "$modalities" = text ]; then explain=''; fi # which needs images
 # The arguments come last: they win over the demo's.
 run_python "$ROOT/multimodal_entailment/train.py" --train_file "$posts/train.csv" \
     ${demo[@]+"${demo[@]}"} --max_seq_length 64 \

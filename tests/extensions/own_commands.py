@@ -1,4 +1,4 @@
-"""A command of one's own, `train-vectors`, and what `evaluate` does with models of vectors."""
+"""A command of a plugin, `train-vectors`, and `evaluate` for models of vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A slot of one's own in the server and two endpoints: `/v1/vectors` asks the slot, `/v1/nearest` the ranker too."""
+"""A slot of a plugin in the server, and two endpoints: `/v1/vectors` asks the slot, `/v1/nearest` also the ranker."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class VectorOptions(Options):
 
 
 class VectorSlot(Slot[ServedModel]):
-    """Vectors of texts: requests share batches."""
+    """A slot for vectors of texts; requests share batches."""
 
     def __init__(self, config: ServeConfig):
         super().__init__(config.limits, "model of vectors", SLOTS[NAME].folder(config))
@@ -51,7 +51,7 @@ class VectorSlot(Slot[ServedModel]):
         assert folder is not None
         model = cast(ScoringModel[VectorInfo, PairEncoder], open_model(folder, config.load_options()))
         runner, encode = BatchRunner(model.engine, model.info.max_seq_length), model.row_encoder.encode_single
-        runner.run(encode(_TEXTS))  # to warm it up
+        runner.run(encode(_TEXTS))  # warms the model up
         batcher = Batcher(runner, encode, queue_rows=config.queue_pairs, observer=observer, what=self.what)
         return ServedModel(folder.name, folder, batcher, time.time())
 
@@ -66,7 +66,7 @@ class VectorSlot(Slot[ServedModel]):
 
 
 class VectorsOfTexts(Endpoint):
-    """Vectors of texts over HTTP."""
+    """Endpoint for vectors of texts."""
 
     slots = (NAME,)
     paths: ClassVar[Mapping[str, str]] = {"/v1/vectors": "vectors"}
@@ -82,7 +82,7 @@ class VectorsOfTexts(Endpoint):
 
 
 class Nearest(Endpoint):
-    """The documents nearest to a query by their vectors, ranked: two models in one request, under one deadline."""
+    """Endpoint for the documents nearest to a query by vectors, ranked: two models in a request, with one deadline."""
 
     slots = (NAME, RANKER)
     paths: ClassVar[Mapping[str, str]] = {"/v1/nearest": "nearest"}
@@ -101,7 +101,8 @@ async def _body_of(request: Request, slot: Slot[ServedModel]) -> dict[str, Unche
     from paddle_ranker.serving.http.exchange import read_body
 
     data = await read_body(request, slot.limits.request_bytes)
-    body = await apart(len(data), parse_json, data, slot.limits.json_bounds)  # a large one not in the event loop
+    # Large bodies are parsed outside the event loop.
+    body = await apart(len(data), parse_json, data, slot.limits.json_bounds)
     if not isinstance(body, dict):
         raise Fault(INVALID, "expected an object", field="body")
     return body
@@ -119,7 +120,7 @@ async def _vectors(slot: VectorSlot, request: Request) -> Response:
 
     from paddle_ranker.serving.http.exchange import deadline_of
 
-    stated = deadline_of(request)  # before the body is read: the caller waits already
+    stated = deadline_of(request)  # read before the body, since the caller already waits
     texts = _texts_in(await _body_of(request, slot), "input")
     vectors = await slot.vectors(texts, slot.deadline(stated))
     return JSONResponse({"model": slot.name, "data": [{"embedding": row.tolist()} for row in vectors]})
@@ -132,7 +133,7 @@ async def _nearest(slots: Slots, request: Request) -> Response:
     from paddle_ranker.serving.http.exchange import deadline_of
 
     tower, ranker = slots.of(NAME, VectorSlot), slots.of(RANKER, RankerSlot)
-    stated = deadline_of(request)  # before the body is read: the caller waits already
+    stated = deadline_of(request)  # read before the body, since the caller already waits
     body = await _body_of(request, tower)
     query, documents = body.get("query"), _texts_in(body, "documents")
     if not isinstance(query, str):

@@ -1,4 +1,4 @@
-"""An engine of one's own: `--engine jit` runs an exported model by `paddle.jit.load`."""
+"""An engine of a plugin: `--engine jit` runs an exported model with `paddle.jit.load`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paddle_ranker.scoring.engines.registry import ENGINES, EngineKind
 
 
 class JitEngine:
-    """Run the static graph as a layer of Paddle's."""
+    """Engine that runs the static graph as a Paddle layer."""
 
     name, precision = "jit", "fp32"
 

@@ -1,4 +1,4 @@
-"""Measure a model of vectors on pairs of texts that mean the same: how often the second is the nearest of all seconds.
+"""Measure a model of vectors on pairs of texts with the same meaning: how often the second text is the nearest one.
 
 paddle-ranker evaluate --model vectors --test pairs.tsv
 """

@@ -1,4 +1,4 @@
-"""A family of encoders: the title is read first, and the pooled output is the mean over all tokens."""
+"""A family of encoders of a plugin: the title comes first, and the pooled output is the mean over all tokens."""
 
 from __future__ import annotations
 

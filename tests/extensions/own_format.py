@@ -1,4 +1,4 @@
-"""A file format of one's own: `.psv`, cells between bars, `|`."""
+"""A file format of a plugin: `.psv`, with cells between bars, `|`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An index of one's own: `mine --method ngrams` finds titles that are spelled like the query."""
+"""An index of a plugin: `mine --method ngrams` searches titles with a similar spelling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = 1024
 
 
 def _vector(text: str) -> Floats:
-    """Return how often each n-gram of 1 to 3 characters is in a text, at the place of its hash: `[SIZE]`, one long."""
+    """Return the counts of a text's n-grams of 1 to 3 characters, hashed, `[SIZE]`, scaled to length 1."""
     ngrams = (text[start : start + n] for n in (1, 2, 3) for start in range(len(text) - n + 1))
     places = np.array([zlib.crc32(ngram.encode("utf-8")) % SIZE for ngram in ngrams], np.int64)
     counts = np.bincount(places, minlength=SIZE).astype(np.float64)
@@ -22,7 +22,7 @@ def _vector(text: str) -> Floats:
 
 
 class NgramIndex(Documents):
-    """Find documents by the cosine of their n-grams."""
+    """Index of documents by the cosine of their n-grams."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         super().__init__(documents)

@@ -1,5 +1,6 @@
-"""A kind of model of one's own: single texts in, one vector out. Its training is in own_training.py, its commands in
-own_commands.py, its slot and its routes in own_endpoints.py."""
+"""A kind of model of a plugin: single texts in, one vector out.
+Its training is in own_training.py, its commands in own_commands.py, its slot and its routes in own_endpoints.py.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ _TEXTS = ("a", "深度学习", "two words", "一段很长的话" * 20)
 
 @dataclass(frozen=True)
 class VectorInfo:
-    """What `vectors.json` holds."""
+    """The contents of `vectors.json`."""
 
     max_seq_length: int
     size: int
@@ -50,7 +51,7 @@ def signature_of(info: VectorInfo) -> Signature:
 
 
 class VectorKind(ModelKind[VectorInfo, PairEncoder]):
-    """Models that make a vector of a text."""
+    """The kind of models that turn a text into a vector."""
 
     name, info_file = "vectors", "vectors.json"
     what, use = "a model of vectors", "evaluate, export and serve take it"
@@ -89,7 +90,7 @@ class VectorKind(ModelKind[VectorInfo, PairEncoder]):
 
 
 class CosineGate:
-    """How near vectors in integers are to the others: the mean cosine, 1 before."""
+    """A gate that compares vectors in integers with the others: the mean cosine, 1 before."""
 
     rows, outputs, draws = "text", "vectors", "texts"
 

@@ -1,4 +1,4 @@
-"""A loss of one's own: `--loss squared_hinge`."""
+"""A loss of a plugin: `--loss squared_hinge`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def squared_hinge(logits: Tensor, relevant: Any, margin: float) -> Tensor:
-    """Return the mean of max(0, margin - s l)^2 with s = 1 for a relevant title and -1 for another."""
+    """Return the mean of max(0, margin - s l)^2 with s = 1 for a relevant title, else -1."""
     import paddle
 
     signs = paddle.to_tensor(2.0 * relevant - 1.0, dtype="float32")
-    violations = paddle.clip(margin - signs * logits, min=0.0)  # not relu, which turns NaN into 0
+    violations = paddle.clip(margin - signs * logits, min=0.0)  # relu would turn NaN into 0
     return paddle.square(violations).mean()
 
 

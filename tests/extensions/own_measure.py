@@ -1,4 +1,4 @@
-"""A measure of one's own: `success@1`, the share of queries whose first title is relevant."""
+"""A measure of a plugin: `success@1`, the share of queries whose first title is relevant."""
 
 from __future__ import annotations
 

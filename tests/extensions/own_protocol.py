@@ -1,6 +1,6 @@
-"""A protocol of one's own on the server's port: `RANK query<TAB>title` asks, a line with the probability answers.
+"""A protocol of a plugin on the server's port: `RANK query<TAB>title`; the answer is a line with the probability.
 
-Where the server has a key, `RANK query<TAB>title<TAB>key` asks.
+If the server has a key, the request is `RANK query<TAB>title<TAB>key`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BEGINS, LONGEST = b"RANK ", 1 << 16
 
 
 class LineProtocol(asyncio.Protocol):
-    """A connection; one request at a time."""
+    """A connection with one request at a time."""
 
     def __init__(self, context: ServerContext):
         self._context, self._counting, self._buffer = context, context.counting("line"), b""
@@ -41,7 +41,7 @@ class LineProtocol(asyncio.Protocol):
 
     async def _answer(self, line: bytes) -> None:
         try:
-            with self._counting(self._context.ranker) as ranker:  # which logs the request, too
+            with self._counting(self._context.ranker) as ranker:  # which also logs the request
                 answer = await _probability(ranker, line, self._context.config.api_key)
         except Fault as fault:
             answer = f"error: {fault}"
@@ -62,11 +62,11 @@ class LineProtocol(asyncio.Protocol):
             self._answering.cancel()  # takes the pair off the queue
 
     def check(self, now: float) -> None:
-        """Close where answers are not taken; where nothing is asked for, connections may stay here."""
+        """Close the connection if its answers are not taken; idle connections may stay."""
         self._unsent.check(now)
 
     def shutdown(self) -> None:
-        """See `Connection`: what is in flight is answered first."""
+        """Stop after the answers in flight; see `Connection`."""
         self._ending = True
         if self._answering is None:
             self._transport.close()

@@ -1,4 +1,4 @@
-"""The network of own_kind.py and its training: texts that mean the same are to be nearer than those of other rows.
+"""The network of own_kind.py and its training: the texts of a row should be nearer than those of other rows.
 
 paddle-ranker train-vectors --train pairs.tsv --model_name_or_path encoder --output checkpoint
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def vector_network(encoder: Encoder) -> nn.Layer:
-    """Return the first token's output of an encoder, made one long."""
+    """Return the first token's output of an encoder, scaled to length 1."""
     import paddle
     from paddle import nn
 
@@ -41,7 +41,7 @@ def vector_network(encoder: Encoder) -> nn.Layer:
 
         def forward(self, input_ids: Tensor) -> Tensor:
             """Return the vectors, `[batch, size]` float32, of `[batch, length]` int64 ids."""
-            # Paddle 2 exports code that finds `paddle`, and none of the other names around this class.
+            # The code that Paddle 2 exports finds `paddle`, but no other name around this class.
             pooled = self.encoder.pooled(input_ids, paddle.zeros_like(input_ids))
             return paddle.nn.functional.normalize(pooled, axis=-1)
 
@@ -58,14 +58,14 @@ def save_vectors(folder: Path, model: VectorModel, info: VectorInfo) -> None:
 
 
 def load_vectors(folder: Path, info: VectorInfo, encoder: PairEncoder) -> VectorModel:
-    """Load a model: its encoder is found in it as in any other's folder."""
+    """Load a model; its encoder is found as in any other folder."""
     from paddle_ranker.model.encoders import load_encoder
 
     return VectorModel(info, encoder, signature_of(info), vector_network(load_encoder(folder).network))
 
 
 class TextPairs:
-    """n rows of two texts that mean the same, `texts` holding both of each row side by side."""
+    """n rows of two texts with the same meaning; `texts` holds the two of each row side by side."""
 
     rows_each = 2
     groups: Optional[Groups] = None
@@ -84,7 +84,7 @@ class TextPairs:
         return float(len(indices))
 
     def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return the cross-entropy over the rows of the batch, of cosines times 20."""
+        """Return the cross-entropy over the rows of the batch, with cosines times 20 as logits."""
         import paddle
         import paddle.nn.functional as F
 

@@ -1,4 +1,4 @@
-"""The package extends from files of one's own: nothing in it is touched, and what names things knows them."""
+"""Extensions in separate files: the package is not touched, and all lists of names know the extensions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ IS_MODERN = sys.version_info >= (3, 10)
 
 @pytest.fixture(scope="module", autouse=True)
 def extensions() -> Iterator[None]:
-    """Import the extensions, and take them out again for the other tests."""
+    """Import the extensions, and remove them again for the other tests."""
     import importlib
 
     for name in MODULES:
@@ -67,8 +67,8 @@ def extensions() -> Iterator[None]:
 
 
 def run(*arguments: str, plugins: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python with plugins, as a user does who names them in the environment."""
-    # The launcher crashes where CUDA_VISIBLE_DEVICES is set to nothing, as it is where a GPU must not be used.
+    """Run Python with plugins, named in the environment as a user would do."""
+    # The launcher crashes if CUDA_VISIBLE_DEVICES is empty, as it is where no GPU may be used.
     environment = {
         **{name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"},
         "PADDLE_RANKER_PLUGINS": ",".join(f"tests.extensions.{name}" for name in plugins.split()),
@@ -102,7 +102,8 @@ def test_a_loss_is_computed_by_its_name_with_its_margin_and_in_sums() -> None:
 def test_a_measure_has_a_value_an_interval_and_a_test() -> None:
     queries, labels = ["a", "a", "b", "b", "c", "c"], np.array([1, 0, 1, 0, 0, 0])
     scored = Scored(queries, labels, np.array([0.9, 0.1, 0.2, 0.8, 0.5, 0.4]))
-    assert MEASURES["success@1"].value(scored) == pytest.approx(1 / 3)  # a; not b; c has none
+    # Found for a, not for b; c has no relevant title.
+    assert MEASURES["success@1"].value(scored) == pytest.approx(1 / 3)
     from paddle_ranker.metrics.measures import ranking_intervals
 
     found = ranking_intervals(queries, labels, scored.scores, measures=["success@1"])
@@ -265,7 +266,7 @@ TRAINED = ("--batch_size", "8", "--learning_rate", "1e-3", "--device", "cpu", "-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Texts that mean the same (of which the words stand in another order), and encoders to start from."""
+    """Make texts with the same meaning (words in another order), and encoders to start from; return the folder."""
     from paddle_ranker.__main__ import main
 
     folder = tmp_path_factory.mktemp("data")
@@ -280,14 +281,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_line(data: Path, output: Path, *more: str, model: str = "encoder") -> list[str]:
-    # --train is another option of the launcher's.
+    # The launcher has options that begin with --train.
     files = ("--train_file", data / "pairs.tsv", "--model", data / model, "--output", output)
     return ["train-vectors", *map(str, files), *TRAINED, *more]
 
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training by the plugin's command, 200 steps: a process that knows it by the environment alone."""
+    """Train by the plugin's command, 200 steps, in a process that knows it from its environment; return the folder."""
     folder = tmp_path_factory.mktemp("vectors") / "run"
     done = run("-m", "paddle_ranker", *train_line(data, folder, "--epochs", "100"), plugins=PLUGINS, cwd=data)
     assert done.returncode == 0, done.stderr
@@ -392,7 +393,7 @@ def test_the_commands_take_a_plugin_s_kind(
     test = ("--test", str(data / "pairs.tsv"))
     found = printed("evaluate", str(trained / "best"), *test)
     assert found == printed("evaluate", "--model", str(exported), *test)
-    assert float(found.split()[1]) > 0.9  # it learned: by chance it were 0.06
+    assert float(found.split()[1]) > 0.9  # by chance it would be 0.06
     told = printed("info", str(trained / "best"))
     assert "a model of vectors; evaluate, export and serve take it" in told
     assert "kind: vectors" in told and "takes: input_ids int64 [any, any]" in told and "[any, 16]" in told
@@ -485,7 +486,7 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
             score(["深度"], ["深度学习"])[0], abs=2e-6
         )
         assert ask_line(port, "RANK one text\n").startswith("error: ")
-        # One request asks both models: the two nearest by their vectors, ranked.
+        # One request asks both models: the two texts nearest by vectors, ranked.
         documents = [texts[0], texts[1], "老年人护理", "经济增长"]
         status, answer = post(port, "/v1/nearest", {"query": texts[2], "documents": documents})
         vectors = vectors_of(open_model(exported), [texts[2], *documents])
@@ -495,7 +496,7 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
         assert [row["document"] for row in answer["results"]] == sorted(near, key=lambda text: -scores[text])
         for row in answer["results"]:
             assert row["score"] == pytest.approx(scores[row["document"]], abs=2e-6)
-        # Its caller's time runs while the body is on its way.
+        # The caller's time runs while the body is on its way.
         body = json.dumps({"query": texts[2], "documents": documents, "input": documents}).encode()
         for path in ("/v1/vectors", "/v1/nearest"):
             fields = f"Host: a\r\nX-Request-Timeout-Ms: 200\r\nContent-Length: {len(body)}\r\n"
@@ -513,7 +514,7 @@ def test_a_protocol_asks_for_the_key_is_counted_and_answers_before_the_server_st
     from paddle_ranker import Ranker
 
     ranker = write_ranker(tmp_path / "ranker")
-    held = tmp_path / "held"  # while it is there, nothing is computed
+    held = tmp_path / "held"  # while this file exists, nothing is computed
     plugins = "tests.extensions.own_protocol,tests.held_engine"
     environment = {"PADDLE_RANKER_PLUGINS": plugins, "PADDLE_RANKER_API_KEY": "a-key", "HELD": str(held)}
     with started_server(ranker, tmp_path / "server", "--cpu_threads", "1", **environment) as (server, [port]):

@@ -1,4 +1,4 @@
-"""What runs the server as a service: the container copies files that are there, and the options are the server's."""
+"""Files that run the server as a service: the container copies existing files, and the options are the server's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_container_copies_what_the_set_up_reads() -> None:
     ignored = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").split()
     for name in copied:
         assert (REPOSITORY / name).exists() and name not in ignored, name
-    # setup.sh stamps an environment with the project's packages: one that is missing would be set up again and again.
+    # setup.sh stamps an environment with the project's packages; a missing one would be set up again and again.
     packages = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")} - {"tests"}
     assert packages <= set(copied) and {"requirements", "scripts", "pyproject.toml"} <= set(copied)
 
@@ -59,7 +59,7 @@ def test_the_service_starts_the_server_with_options_that_it_has() -> None:
     options = parse_options(ServeConfig, start[4:], "serve", "")
     assert options.host == "127.0.0.1"
     stop_seconds = float(re.findall(r"^TimeoutStopSec=(.*)$", text, re.M)[0])
-    assert stop_seconds > options.drain_seconds  # or requests in flight would be cut off
+    assert stop_seconds > options.drain_seconds  # otherwise requests in flight would be cut off
 
 
 def start_server(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -72,7 +72,7 @@ def test_a_model_that_is_not_there_is_refused_before_anything_starts(tmp_path: P
     done = start_server(tmp_path, "--model", "none")
     assert done.returncode == 2 and "--model none: there is no such folder; bash " in done.stderr, done.stderr
     assert "scripts/export_to_serving.sh" in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    if importlib.util.find_spec("paddle_serving_server") is not None:  # the launcher takes its own folders alone
+    if importlib.util.find_spec("paddle_serving_server") is not None:  # the launcher accepts only its own folders
         done = start_server(tmp_path, f"--model={tmp_path}")
         assert done.returncode == 2 and f"export_to_serving.sh --dirname {tmp_path} makes" in done.stderr
 

@@ -1,4 +1,4 @@
-"""deploy/python/predict.py: its formats, streams, outputs that are whole or not there, and what it refuses."""
+"""deploy/python/predict.py: its formats, streams, complete or missing outputs, and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Predict = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """An exported ranker of each kind, with the same parameters."""
+    """Return an exported ranker of each kind, with the same parameters."""
     folder = tmp_path_factory.mktemp("deploy")
     for kind in ("pairwise", "cross_encoder"):
         write_ranker(folder / f"ranker_{kind}", kind=kind)
@@ -55,7 +55,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def predict(call: Call, exported: dict[str, Path]) -> Predict:
-    """What scores a file with an exported ranker, by its kind or its folder; returns status, output and errors."""
+    """Return a function that scores a file with an exported ranker (kind or folder): status, output and errors."""
 
     def run(ranker: Any, rows: Path, *more: object) -> tuple[int, str, str]:
         return call(SCRIPT.main, "--model_dir", exported.get(ranker, ranker), "--input_file", rows, *CPU, *more)
@@ -80,11 +80,12 @@ def test_the_project_s_output_is_found_from_elsewhere(
     status, printed, errors = call(SCRIPT.main, "--input_file", rows, *CPU)
     assert status == 0 and len(printed.splitlines()) == len(PAIRS)
     assert f"note: ./output is not here; taking {project / 'output'}" in errors
-    # What is asked for is not replaced.
+    # A folder that the user names is not replaced.
     assert call(SCRIPT.main, "--input_file", rows, *CPU, "--model_dir", "other")[0] == 1
     (elsewhere / "output").symlink_to(exported["cross_encoder"])
     status, printed, errors = call(SCRIPT.main, "--input_file", rows, *CPU)
-    assert status == 0 and "note: ./output" not in errors and "prob: 0." in printed  # the caller's own, a cross-encoder
+    # The caller's own export, a cross-encoder.
+    assert status == 0 and "note: ./output" not in errors and "prob: 0." in printed
 
 
 @pytest.mark.parametrize(("kind", "digits"), [("pairwise", 7), ("cross_encoder", 5)])
@@ -185,7 +186,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(
 def test_an_interrupted_command_leaves_no_output(exported: dict[str, Path], tmp_path: Path) -> None:
     target = tmp_path / "out.txt"
     command = [*COMMAND, "--model_dir", str(exported["pairwise"]), "--output_file", str(target), "--input_file", "-"]
-    # What a shell starts in the background, these tests perhaps, ignores SIGINT, and so do its children.
+    # A shell's background jobs, perhaps these tests, ignore SIGINT, and so do their children.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed)
     assert process.stdin is not None
@@ -230,7 +231,7 @@ def test_memory_does_not_grow_with_the_file(exported: dict[str, Path], tmp_path:
         with (tmp_path / "said").open("wb") as said:
             process = subprocess.Popen(command, stdout=said, stderr=said)
             _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)  # else Popen would wait for it once more
+            process.returncode = os.waitstatus_to_exitcode(status)  # otherwise Popen would wait for it once more
         assert status == 0, (tmp_path / "said").read_text(encoding="utf-8")
         peaks.append(usage.ru_maxrss / 1024)  # Linux counts in KB
     assert peaks[1] < peaks[0] + 30  # MB; 40,000 pairs in memory are about 20

@@ -1,4 +1,4 @@
-"""The scripts where the other stack has exported before: what they made is made anew, the user's own stays."""
+"""The scripts after an export by the other stack: the scripts' exports are made again, the user's stay."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OWN, OTHERS = ("pdmodel", "json") if PADDLE_2 else ("json", "pdmodel")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A demo ranker, and an export of it that the other stack could have made."""
+    """Return a demo ranker, and an export of it in the form of the other stack."""
     made = tmp_path_factory.mktemp("made")
     export_model(load_ranker(write_ranker(made / "checkpoint/pairwise/best")), made / "output")
     give_to_the_other_stack(made / "output")
@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def checkout(tmp_path: Path, made: Path) -> Path:
-    """A checkout with what was made."""
+    """Return a checkout with the ranker and the export."""
     checkout = Path(shutil.copytree(made, tmp_path / "a checkout"))
     for folder in ("paddle_ranker", "ernie_matching", "scripts", "deploy", "datasets"):
         (checkout / folder).symlink_to(REPOSITORY / folder)
@@ -44,7 +44,7 @@ def checkout(tmp_path: Path, made: Path) -> Path:
 
 
 def give_to_the_other_stack(folder: Path) -> None:
-    """Make the graph one of the other stack's, as far as can be seen without reading it."""
+    """Change the graph to one of the other stack's, as far as one can tell without reading it."""
     (folder / f"inference.predict.{OWN}").rename(folder / f"inference.predict.{OTHERS}")
     path = folder / "ranker.json"
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -71,7 +71,8 @@ def test_the_demo_s_export_is_made_anew(checkout: Path) -> None:
 def test_an_export_of_the_user_s_own_is_left_alone_and_the_advice_fits(checkout: Path) -> None:
     path = checkout / "checkpoint/pairwise/best/ranker.json"
     facts = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**facts, "results": {"auc": 0.9}}), encoding="utf-8")  # what is exported is another one
+    # The export now belongs to another ranker.
+    path.write_text(json.dumps({**facts, "results": {"auc": 0.9}}), encoding="utf-8")
     before = {file.name: file.stat().st_mtime_ns for file in (checkout / "output").iterdir()}
     done = script(checkout, "scripts/export_to_serving.sh")
     beside = f"--output output_paddle{2 if PADDLE_2 else 3}"

@@ -1,4 +1,4 @@
-"""The scripts without arguments, in a copy of the checkout: from nothing to a ranked list."""
+"""The scripts without arguments, in a copy of the checkout: from an empty checkout to a ranked list."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]  # trains for a minute or tw
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout, without anything made in it, in a folder whose name has a space."""
+    """Return a clean copy of the checkout, in a folder with a space in its name."""
     return copy_checkout(tmp_path_factory.mktemp("a checkout"))
 
 
@@ -49,7 +49,7 @@ def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
     assert best >= 0.88  # 0.90 and more over three seeds: python -m benchmarks.demo
     assert done.stdout.count("   1. 0.") == 3  # three queries
     assert "bash scripts/evaluate.sh" in done.stdout
-    if IS_MODERN:  # whose output the README shows, which begins with a set-up that a test has behind it
+    if IS_MODERN:  # the README shows this output, after a set-up that is not repeated here
         [sample] = [block for block in blocks(REPOSITORY / "README.md", "README.md") if block.text.startswith("setup:")]
         assert missing(sample.text.split("\n", 1)[1], done.stdout + done.stderr, within=0.05) == []
 
@@ -159,7 +159,7 @@ def test_arguments_and_the_exit_status_are_passed_on(checkout: Path) -> None:
 
 
 def test_a_tower_s_search_is_built_measured_and_shown(tmp_path: Path) -> None:
-    """With the demo's data in small, and a tower of random parameters in the place of the trained one."""
+    """Use a small version of the demo's data, and a tower of random parameters."""
     place = copy_checkout(tmp_path / "a place")
     demo = [sys.executable, "datasets/make_demo.py", "--output_dir", "datasets", "--size", "100", "--queries", "20"]
     subprocess.run(demo, cwd=place, check=True, capture_output=True)
@@ -176,17 +176,18 @@ def test_a_tower_s_search_is_built_measured_and_shown(tmp_path: Path) -> None:
     again = script(
         place, "evaluate_recall.sh", "--test", "datasets/recall/dev.csv", "--recall_result_file", str(result)
     )
-    assert again.returncode == 1 and "no such file" in again.stderr  # the arguments alone, from where it is typed
+    # Only the arguments count, relative to the current folder.
+    assert again.returncode == 1 and "no such file" in again.stderr
 
 
 def test_the_search_demo_makes_what_it_lacks_and_serves_the_page(tmp_path: Path) -> None:
-    """With the demo's data in small, and what is trained on it in an epoch."""
+    """Use a small version of the demo's data, and train on it for an epoch."""
     place = copy_checkout(tmp_path / "a place")
     demo = [sys.executable, "datasets/make_demo.py", "--output_dir", "datasets", "--size", "100", "--queries", "20"]
     subprocess.run(demo, cwd=place, check=True, capture_output=True)
     environment = {"PADDLE_RANKER_PYTHON": sys.executable, "PADDLE_RANKER_CACHE": str(tmp_path / "cache")}
     command = ["bash", str(place / "scripts/search_demo.sh"), "--port", "0"]
-    for made in (2, 0):  # trainings; the second time all is there
+    for made in (2, 0):  # number of trainings; the second time everything exists
         with started(command, tmp_path / f"run {made}", CUDA_VISIBLE_DEVICES="", **environment) as run:
             for stage in ("trained 4 steps", "trained 2 steps", "documents, searched by") if made else ():
                 run.until(lambda stage=stage: stage in run.output)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""setup.sh and common.sh as real processes, in a copy of what they read, with stand-ins for uv and Python on PATH."""
+"""setup.sh and common.sh as real processes, in a copy of their files, with stand-ins for uv and Python on PATH."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TOOLS = (
     *("mv", "rm", "sed", "sh", "sha256sum", "sleep", "tail", "touch", "uname", "wc"),
 )
 
-# Stand-ins: a Python that answers what setup.sh asks of it, and a uv that makes an environment of one such Python.
+# Stand-ins: a Python that answers setup.sh's questions, and a uv that makes an environment of one such Python.
 PYTHON = '#!/bin/sh\necho "{version} {version}.7"\n'
 UV = """#!/bin/sh
 echo $$ >"$UV_CALLS.process"
@@ -63,7 +63,7 @@ def script(path: Path, text: str) -> Path:
 
 
 class Checkout:
-    """A copy of the project's set-up in a folder with a space in its name, and a PATH of its own."""
+    """A copy of the project's set-up in a folder with a space in its name, and a separate PATH."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "a checkout"
@@ -155,7 +155,7 @@ def test_the_complete_stack_gets_openssl_aside_and_says_what_it_is(checkout: Che
     assert done.returncode == 0, done.stdout + done.stderr
     calls = checkout.calls.read_text(encoding="utf-8").splitlines()
     aside = [call for call in calls if "complete-native.txt" in call]
-    is_x86 = os.uname().machine == "x86_64"  # Paddle Serving's client is built for no other
+    is_x86 = os.uname().machine == "x86_64"  # Paddle Serving's client is built for no other processor
     assert len(aside) == is_x86 and ("no security fixes since 2019" in done.stdout) == is_x86
     for call in aside:
         assert f"--target {checkout.root}/.venv-complete/openssl10" in call
@@ -260,7 +260,7 @@ def test_an_interrupted_run_is_made_good(checkout: Checkout) -> None:
 
 
 def run_python(checkout: Checkout, arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `run_python` of common.sh with a Python that prints its arguments, and the ports of the launcher."""
+    """Run `run_python` of common.sh with a Python that prints its arguments and the launcher's ports."""
     own = '#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\necho "$PORT_RANGE" >&2\nexit 7\n'
     python = script(checkout.root.parent / "own python", own)
     common = checkout.root / "scripts" / "common.sh"
@@ -281,7 +281,7 @@ LAUNCH = "-u -m paddle.distributed.launch --nproc_per_node"
     [
         ("--epochs 1", {}, "-u train.py --epochs 1"),
         ("--epochs 1", {"PADDLE_RANKER_NPROC": "2"}, f"{LAUNCH} 2 train.py --epochs 1"),
-        # The launcher refuses --train, which could be the beginning of two options of its own.
+        # The launcher refuses --train, which could begin two of its own options.
         ("--train a --test b", {"PADDLE_RANKER_NPROC": "2"}, f"{LAUNCH} 2 train.py --train_file a --test b"),
         ("--train=a --test b", {"PADDLE_RANKER_NPROC": "2"}, f"{LAUNCH} 2 train.py --train_file=a --test b"),
         ("--train a --test b", {}, "-u train.py --train a --test b"),
@@ -302,7 +302,7 @@ def test_launch_line(checkout: Checkout, arguments: str, environment: dict[str, 
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        # What a user names wins over the demo's, under whichever name.
+        # The user's options override the demo's, under any name.
         ("train_demo pairwise --train_file a b c '' --train my --output x", "train_pairwise.py --train my --output x"),
         ("train_demo pairwise --train_file a b c '' --train_file=mine", "train_pairwise.py --train_file=mine"),
         ("score_demo pairwise evaluate.py --test_file a --init_from_ckpt --test b --model m", "--test b --model m"),
@@ -325,7 +325,8 @@ def test_the_scripts_know_every_name_of_an_option(checkout: Checkout, call: str,
 
 
 def test_an_export_from_before_the_last_training_is_used_with_a_word(checkout: Checkout) -> None:
-    python = script(checkout.root.parent / "own python", "#!/bin/sh\nexit 1\n")  # of this stack, whatever is asked
+    # It belongs to this stack, whatever is asked.
+    python = script(checkout.root.parent / "own python", "#!/bin/sh\nexit 1\n")
     shutil.copy(REPOSITORY / "scripts" / "demo.sh", checkout.root / "scripts" / "demo.sh")
     exported, trained = checkout.root / "output", checkout.root / "checkpoint" / "pairwise" / "best"
     for seconds, folder in enumerate((exported, trained), 1_000_000_000):
@@ -345,7 +346,7 @@ def test_an_export_from_before_the_last_training_is_used_with_a_word(checkout: C
 
 
 def test_a_shell_that_searches_for_folders_and_a_python_beside_it_do_not_matter(checkout: Checkout) -> None:
-    """`cd` prints where it went where CDPATH is exported; start_server.sh and test.sh leave the user's folder."""
+    """If CDPATH is exported, `cd` prints the folder; start_server.sh and test.sh leave the user's folder."""
     script(checkout.root.parent / "own python", '#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
     done = subprocess.run(
         ["bash", "-c", '. scripts/common.sh; cd /; ensure_environment && run_python "$ROOT/train.py"'],

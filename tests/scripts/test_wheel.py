@@ -16,12 +16,12 @@ from paddle_ranker.recipes import RECIPES
 from tests.conftest import REPOSITORY, load_script
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-FOLDERS = ("paddle_ranker", *RECIPES, "benchmarks", "deploy", "datasets", "tests")  # none of the others may come along
+FOLDERS = ("paddle_ranker", *RECIPES, "benchmarks", "deploy", "datasets", "tests")  # the others must not be packaged
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
 def run(*command: object, folder: Path) -> str:
-    """Run a command from `folder`, with nothing of a checkout on its path; return its standard output."""
+    """Run a command from `folder`, with no checkout on its path; return its standard output."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment.update(PADDLE_RANKER_CACHE=str(folder / "cache"), CUDA_VISIBLE_DEVICES="")
     done = subprocess.run(
@@ -33,7 +33,7 @@ def run(*command: object, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout: building leaves folders in it."""
+    """Return a copy of the checkout, since building leaves folders in it."""
     copy = tmp_path_factory.mktemp("checkout")
     for name in FILES:
         shutil.copy(REPOSITORY / name, copy)
@@ -43,19 +43,20 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Environment:
-    """An environment without pip, and without this project; what it depends on is found where this process finds it."""
+    """An environment without pip and this project; it finds the dependencies where this process finds them."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
         self.python = folder / "bin" / "python"
         (self.packages,) = folder.glob("lib/python*/site-packages")
-        # .pth files are not read in a folder that a .pth file adds: an editable installation there stays unseen.
+        # .pth files are ignored in a folder that a .pth file adds, so that an editable installation there stays
+        # invisible.
         (self.packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
         self._empty = set(os.listdir(self.packages))
 
     def install(self, *what: object) -> set[str]:
-        """Install without dependencies; return what is new in site-packages."""
+        """Install without dependencies; return the new files in site-packages."""
         pip = [sys.executable, "-m", "pip", "--python", self.python, "install", "--no-deps", "--no-index"]
         run(*pip, "--no-build-isolation", *what, folder=self.folder)
         return set(os.listdir(self.packages)) - self._empty
@@ -108,7 +109,7 @@ def test_trains_both_rankers(installed: Environment, tmp_path: Path) -> None:
     shown = run(installed.folder / "bin" / "paddle-ranker", "--help", folder=tmp_path)
     assert shown.startswith("usage: paddle-ranker COMMAND") and "doctor" in shown
     shown = run(installed.folder / "bin" / "paddle-ranker", "serve", "--help", folder=tmp_path)
-    assert "--entailment_model" in shown  # what a recipe registers
+    assert "--entailment_model" in shown  # registered by a recipe
     code = "from paddle_ranker.model.kinds import KINDS; print(KINDS['entailment'].__class__.__module__)"
     shown = run(installed.python, "-c", code, folder=tmp_path)
     assert shown == "paddle_ranker.recipes.multimodal_entailment.kind\n"
@@ -135,7 +136,7 @@ def test_trains_both_rankers(installed: Environment, tmp_path: Path) -> None:
         pairs = tmp_path / "pairs.tsv"
         pairs.write_text("a\tb\n", encoding="utf-8")
         assert run(paddle_ranker, "predict", "--model", best, "--input", pairs, *cpu, folder=tmp_path).startswith(line)
-    # A recipe's file as a module, with the tutorial's names.
+    # A recipe's file as a module, with the tutorial's options.
     train = [installed.python, "-m", "paddle_ranker.recipes.ernie_matching.evaluate", "--init_from_ckpt"]
     tests = ["--test_file", data / "sort" / "dev_pairwise.csv"]
     assert "margin_loss: " in run(*train, tmp_path / "sort" / "best", *tests, *cpu, folder=tmp_path)

@@ -335,7 +335,7 @@ def test_the_documented_measures_are_those_there_are() -> None:
     text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
     table = text.partition("| --- | --- | --- |\n")[2].partition("\n\n")[0]
     assert table.splitlines() == [f"| `{name}` | {one.title} | {one.what} |" for name, one in MEASURES.items()]
-    trained = text.partition("A training prints ")[2].partition(", and may")[0]
+    trained = text.partition("Training prints ")[2].partition(", and can")[0]
     assert re.findall("`(.+?)`", trained) == metrics.training_measures()
 
 

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import threading
 from collections.abc import Coroutine
 from functools import partial
 from types import TracebackType
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from starlette.routing import Router
 
 from paddle_ranker.serving.core.budget import ByteBudget
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.scores import CountedRequest, Counting
-from paddle_ranker.serving.http.connection import HttpConnection
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
 from paddle_ranker.serving.paddle.grpc_services import start_grpc
 from paddle_ranker.serving.paddle.http import routes
-from paddle_ranker.serving.process.protocols import ProtocolHandler, SniffingProtocol
+from paddle_ranker.serving.process.protocols import Acceptor, GrpcConnection, Handlers, HttpServer, ProtocolHandler
+from paddle_ranker.storage.temporary import TemporaryFolder
 from tests.fake_service import FakeService
 
 SECONDS = 30  # for what takes milliseconds, on a machine that has much else to do
 
 
 class LiveService:
-    """Ports of 127.0.0.1: `baidu_std`, `http`, `grpc`, and `shared`, of baidu_std and HTTP. Use it in a `with`.
+    """Ports of 127.0.0.1: `baidu_std`, `http`, `grpc`, and `shared` of all three. Use it in a `with`.
 
     Attributes: `service`, which answers; `metrics`, which count; `budget`, of all but gRPC's requests and answers,
     without an end until its `most` is set.
@@ -88,12 +88,13 @@ class LiveService:
 
     async def _start(self) -> None:
         self.service = FakeService(self._limits)
+        self._folder = TemporaryFolder()
+        path = f"{self._folder.name}/grpc"
         self._grpc = await start_grpc(
-            self.service, "127.0.0.1:0", api_key=self._api_key, counting=self._counting("grpc")
+            self.service, f"unix:{path}", api_key=self._api_key, counting=self._counting("grpc")
         )
-        self.grpc = self._grpc.port
         app = Middleware(Router(routes(self.service)), self.metrics, api_key=self._api_key, budget=self.budget)
-        config, self._connections = ServeConfig(), Connections(100, self.budget)
+        self._connections = Connections(100, self.budget)
         baidu_std = partial(
             BaiduStdProtocol,
             self.service,
@@ -101,24 +102,25 @@ class LiveService:
             connections=self._connections,
             counting=self._counting("baidu_std"),
         )
-        http = (b"", ProtocolHandler(partial(HttpConnection, app, config, self._connections)))
-        both = [(b"PRPC", ProtocolHandler(baidu_std)), http]
-        self._servers: list[asyncio.AbstractServer] = []
-        self.baidu_std = await self._listen(baidu_std)
-        self.http = await self._listen(partial(SniffingProtocol, config, self._connections, [http]))
-        self.shared = await self._listen(partial(SniffingProtocol, config, self._connections, both))
-        self._watching = self._loop.create_task(self._connections.watch())
+        self._http = await HttpServer(app, self._connections, SECONDS).start()
+        rpc = ProtocolHandler(baidu_std)
+        grpc = ProtocolHandler(partial(GrpcConnection, path, self._connections))
+        self._acceptors: list[Acceptor] = []
+        self.grpc = self._listen([(b"", grpc)])
+        self.baidu_std = self._listen([(b"", rpc)])
+        self.http = self._listen([(b"", self._http)])
+        self.shared = self._listen([(b"PRPC", rpc), (b"PRI ", grpc), (b"", self._http)])
 
-    async def _listen(self, make: Callable[[], asyncio.Protocol]) -> int:
-        server = await self._loop.create_server(make, "127.0.0.1", 0)
-        self._servers.append(server)
-        return int(server.sockets[0].getsockname()[1])
+    def _listen(self, handlers: Handlers) -> int:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        self._acceptors.append(Acceptor(listener, handlers, self._connections))
+        return int(listener.getsockname()[1])
 
     async def _stop(self) -> None:
         if self.service.gate is not None:
             self.service.gate.set()
-        for server in self._servers:
-            server.close()
-        await self._connections.drain(SECONDS)
-        self._watching.cancel()
-        await self._grpc.stop(1.0)
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await asyncio.gather(self._http.stop(SECONDS), self._connections.drain(SECONDS), self._grpc.stop(1.0))
+        self._folder.cleanup()

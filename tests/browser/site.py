@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Coroutine
-from functools import partial
 from types import TracebackType
 from typing import Any, Callable, Optional
 
@@ -15,14 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http import page
-from paddle_ranker.serving.http.connection import HttpConnection
 from paddle_ranker.serving.http.middleware import Middleware
-from paddle_ranker.serving.process.protocols import ProtocolHandler, SniffingProtocol
+from paddle_ranker.serving.process.protocols import Acceptor, HttpServer
 from tests.browser.made_up import INDEX, TEXTS, answer, highlights_of
 
 SECONDS = 60
@@ -114,17 +112,18 @@ class Site:
         return Middleware(Router(routes), Metrics(), api_key=self._api_key)
 
     async def _start(self, port: int) -> int:
-        config, self._connections = ServeConfig(), Connections(100)
-        http = (b"", ProtocolHandler(partial(HttpConnection, self.app(), config, self._connections)))
-        listen = partial(SniffingProtocol, config, self._connections, [http])
-        self._server = await self._loop.create_server(listen, "127.0.0.1", port)
-        return int(self._server.sockets[0].getsockname()[1])
+        self._connections = Connections(100)
+        self._http = await HttpServer(self.app(), self._connections).start()
+        listener = socket.create_server(("127.0.0.1", port))
+        listener.setblocking(False)
+        self._acceptor = Acceptor(listener, [(b"", self._http)], self._connections)
+        return int(listener.getsockname()[1])
 
     async def _stop(self) -> None:
-        self._server.close()
+        self._acceptor.close()
         for gate in self.held.values():
             gate.set()
-        await self._connections.drain(SECONDS)
+        await asyncio.gather(self._http.stop(SECONDS), self._connections.drain(SECONDS))
 
     async def _search(self, request: Request) -> Response:
         asked = json.loads(await request.body())

@@ -169,13 +169,12 @@ def test_errors(tmp_path: Path, monkeypatch: Any, capsys: Any, arguments: list[s
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """Serve a ranker over HTTP, in a thread of this process; yield the address."""
-    from paddle_ranker.serving.core.budget import ByteBudget
     from paddle_ranker.serving.core.config import ServeConfig
     from paddle_ranker.serving.core.connections import Connections
     from paddle_ranker.serving.core.metrics import Metrics
     from paddle_ranker.serving.core.ranker_slot import RankerSlot
     from paddle_ranker.serving.core.slots import Slots
-    from paddle_ranker.serving.http.connection import HttpConnection
+    from paddle_ranker.serving.process.protocols import HttpServer
     from paddle_ranker.serving.process.worker import make_app
 
     config = ServeConfig(model=folder)
@@ -186,7 +185,7 @@ def served(folder: Path) -> Iterator[str]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    connect = partial(HttpConnection, app, config, Connections(100, ByteBudget()))
+    connect = partial(HttpServer(app, Connections(100)).connection, b"")
     listening = asyncio.run_coroutine_threadsafe(loop.create_server(connect, "127.0.0.1", 0), loop)
     try:
         yield f"http://127.0.0.1:{listening.result(SECONDS).sockets[0].getsockname()[1]}"

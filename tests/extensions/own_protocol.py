@@ -10,7 +10,6 @@ import logging
 from functools import partial
 from typing import Any, Optional
 
-from paddle_ranker.serving.core.connections import Unsent
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.scores import ScoringService
@@ -29,7 +28,7 @@ class LineProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._unsent = Unsent(transport, self._context.connections.budget, self._context.config.answer_seconds)
+        self._context.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -48,7 +47,7 @@ class LineProtocol(asyncio.Protocol):
         except Exception:
             logging.getLogger(__name__).exception("a line failed")
             answer = "error: internal error; see the server's log"
-        self._unsent.write(f"{answer}\n".encode())
+        self._transport.write(f"{answer}\n".encode())
         self._answering = None
         if self._ending:
             self._transport.close()
@@ -57,13 +56,8 @@ class LineProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._context.connections.discard(self)
-        self._unsent.end()
         if self._answering is not None:
             self._answering.cancel()  # takes the pair off the queue
-
-    def check(self, now: float) -> None:
-        """Close the connection if its answers are not taken; idle connections may stay."""
-        self._unsent.check(now)
 
     def shutdown(self) -> None:
         """Stop after the answers in flight; see `Connection`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import random
 import string
@@ -11,8 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.serving_client import http
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
-from paddle_ranker.serving.process.relay import PREFACE
+from paddle_ranker.serving.paddle.messages import messages
 from tests.robustness.fuzz_inputs import frame
 
 UNPACKED = 15 * 1024 * 1024  # bytes, below --request_bytes
@@ -117,63 +115,3 @@ def attacks(size: int = UNPACKED) -> Iterator[Attack]:
         yield Attack(name, packed_post(path, body, content_type), len(body))
     tensors = b"\x0a\x00" * (size // 2)
     yield Attack("empty tensors, baidu_std", frame(tensors, compress_type=2), len(tensors))
-
-
-def returned_texts(size: int, wide: bool = False) -> bytes:
-    """Return a packed request whose answer holds its texts, of `size` bytes; `wide`: each with an escaped emoji."""
-    text = "a" * 90_000 + ("\U0001f600" if wide else "")
-    documents = [text] * max(1, size // len(text))
-    return packed_post(
-        "/v1/rerank", json.dumps({"query": "a", "documents": documents, "return_documents": True}).encode()
-    )
-
-
-_HEAD = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\n"
-_CHUNKED = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
-_CALLS = 1000  # that are written in one go
-# By name: what a connection begins with, what it sends again and again, and whether the port of HTTP alone takes it.
-_SAME: dict[str, tuple[bytes, bytes, bool]] = {
-    "a trailer without an end": (_CHUNKED + b"0\r\nX: ", b"a" * 60_000, True),
-    "trailers": (_CHUNKED + b"0\r\n", b"X: a\r\n" * 10_000, True),
-    "fields of a head": (_HEAD, b"X:\r\n" * 10_800, True),
-    "tiny chunks": (_CHUNKED, b"1\r\n \r\n" * 10_000, True),
-    "tiny requests": (b"", b"GET /live HTTP/1.1\r\nHost:\r\n\r\n" * 2000, True),
-    "blank lines": (b"", b"\r\n" * 30_000, True),
-    "nothing": (b"", b"", True),
-    "unknown frames of HTTP/2": (PREFACE + _SETTINGS, b"\0\0\0\x7f\0\0\0\0\0" * 7000, False),
-    "empty frames of HTTP/2": (PREFACE + _SETTINGS, _SETTINGS * 7000, False),
-    "windows of HTTP/2": (PREFACE + _SETTINGS, b"\0\0\4\x08\0\0\0\0\0\0\0\0\1" * 5000, False),
-    "tiny frames of baidu_std": (b"", (b"PRPC" + bytes(8)) * 5000, False),
-}
-ENDLESS = {**{name: on_both for name, (*_, on_both) in _SAME.items()}, "tiny calls of gRPC": False}
-
-
-def endless(name: str) -> Iterator[bytes]:
-    """Yield what a connection sends, one part after the other."""
-    if name in _SAME:
-        begin, part, _ = _SAME[name]
-        yield begin
-        while part:
-            yield part
-        return
-    yield PREFACE + _SETTINGS
-    for first in itertools.count(1, 2 * _CALLS):
-        yield b"".join(_call(stream) for stream in range(first, first + 2 * _CALLS, 2))
-
-
-def _call(stream: int) -> bytes:
-    """Return a call with an empty message; its fields are written out (RFC 7541, 6.2.2)."""
-    path = f"/{GENERAL_SERVICE}/inference".encode()
-    fields = b"\x83\x86\x04" + bytes((len(path),)) + path
-    for name, value in ((b"content-type", b"application/grpc"), (b"te", b"trailers"), (b":authority", b"x")):
-        fields += b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value
-    number = stream.to_bytes(4, "big")
-    head = len(fields).to_bytes(3, "big") + b"\1\4" + number + fields
-    return head + b"\0\0\5\0\1" + number + bytes(5)
-
-
-def half_sent(protocol: str, size: int) -> bytes:
-    """Return `size` bytes of a request that does not end: "http" or "baidu_std"."""
-    whole = http("/v1/rerank", b" " * size) if protocol == "http" else frame(bytes(size))
-    return whole[:size]

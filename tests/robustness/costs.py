@@ -8,16 +8,13 @@ one.
 
 from __future__ import annotations
 
-import contextlib
 import re
-import select
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +24,7 @@ import requests
 
 from benchmarks.harness.servers import processor_seconds
 from paddle_ranker.options import Options, main_of, option
-from tests.robustness.costly_inputs import ENDLESS, attacks, endless, half_sent, returned_texts
+from tests.robustness.costly_inputs import attacks
 from tests.robustness.fuzz_server import serve_tiny
 
 _MEGABYTE = 1024 * 1024
@@ -40,11 +37,6 @@ class CostOptions(Options):
     """Options of `python -m tests.robustness.costs`."""
 
     unpacked_mb: float = option(15.0, help="of an attack, once it is unpacked", above=0, maximum=15.5)
-    connections: int = option(
-        100, help="that send half a request each, or one that does not end, or take no answer", minimum=1
-    )
-    answer_mb: float = option(2.0, help="of each answer that is not taken", above=0, maximum=15.5)
-    seconds: float = option(5.0, help="for which what does not end is sent", above=0)
     buffered_mb: int = option(64, help="of the server's budget of bytes", minimum=48)
     most_mb: int = option(500, help="by which an attack may raise the server's memory", minimum=1)
     most_seconds: float = option(10.0, help="of processor time that an attack may take", above=0)
@@ -128,92 +120,16 @@ def _readable(data: bytes) -> str:
     return "".join(character for character in data.decode("utf-8", "replace") if character.isprintable())[:90]
 
 
-def hold_half(port: int, protocol: str, connections: int) -> str:
-    """Send half a request on each of many connections; return how many of them are refused or closed."""
-    data = half_sent(protocol, 4 * _MEGABYTE)
-    opened, refused = list[socket.socket](), set[socket.socket]()
-    with contextlib.ExitStack() as stack:
-        for _ in range(connections):
-            opened.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_SECONDS)))
-            with contextlib.suppress(OSError):  # it is refused meanwhile
-                opened[-1].sendall(data)
-        patience = _SECONDS  # for the first; the others are refused soon after it
-        while found := select.select([*{*opened} - refused], [], [], patience)[0]:  # an answer, or the end
-            refused.update(found)
-            patience = 0.2
-    return f"{len(refused)} of {connections} refused"
-
-
-def hold_answers(port: int, data: bytes, connections: int) -> str:
-    """Send a request on each of many connections and take a byte of its answer now and then; return what they got."""
-    answers: dict[socket.socket, bytes] = {}
-    with contextlib.ExitStack() as stack:
-        for _ in range(connections):
-            connection = stack.enter_context(socket.socket())
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect(("127.0.0.1", port))
-            connection.sendall(data)
-            answers[connection] = b""
-        end = time.monotonic() + _SECONDS
-        while time.monotonic() < end and not all(len(answer) > 12 for answer in answers.values()):
-            for connection in answers:
-                connection.settimeout(0.01)
-                with contextlib.suppress(OSError):
-                    answers[connection] += connection.recv(1)
-    statuses = Counter(answer[9:12].decode() for answer in answers.values())
-    return ", ".join(f"{count} of {connections} {status or 'none'}" for status, count in sorted(statuses.items()))
-
-
-def send_on(port: int, name: str, connections: int, seconds: float) -> str:
-    """Send what does not end on each of many connections; return how many are closed, and the bytes sent."""
-    sent, closed = 0, set[socket.socket]()
-    with contextlib.ExitStack() as stack:
-        parts, waiting = dict[socket.socket, Iterator[bytes]](), dict[socket.socket, bytes]()
-        for _ in range(connections):
-            opened = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_SECONDS))
-            opened.setblocking(False)
-            parts[opened], waiting[opened] = endless(name), b""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and len(closed) < connections:
-            for connection in parts.keys() - closed:
-                try:
-                    waiting[connection] = waiting[connection] or next(parts[connection], b"")
-                    with contextlib.suppress(BlockingIOError):
-                        done = connection.send(waiting[connection]) if waiting[connection] else 0
-                        sent, waiting[connection] = sent + done, waiting[connection][done:]
-                    with contextlib.suppress(BlockingIOError):
-                        if connection.recv(65536) == b"":
-                            closed.add(connection)
-                except OSError:
-                    closed.add(connection)
-            time.sleep(0.001)
-    return f"{len(closed)} of {connections} closed, {sent / _MEGABYTE:,.1f} MB sent"
-
-
 def measure(options: CostOptions) -> int:
     """Start a server, attack it, print the table; return 1 where something cost too much."""
     costs: list[Cost] = []
-    budget = ["--buffered_bytes", str(options.buffered_mb * _MEGABYTE), "--body_seconds", "30"]
-    with tempfile.TemporaryDirectory() as folder, serve_tiny(Path(folder), *budget) as (started, (port, http_port)):
+    budget = ["--buffered_bytes", str(options.buffered_mb * _MEGABYTE)]
+    with tempfile.TemporaryDirectory() as folder, serve_tiny(Path(folder), *budget) as (started, (port, _)):
         server = Server(started.process.pid, port)
         server.ask()
         for attack in attacks(int(options.unpacked_mb * _MEGABYTE)):
             run = partial(send, port, attack.data)
             costs.append(server.measure(attack.name, len(attack.data), attack.unpacked, run))
-        for name, one in (("http", port), ("http (--http_port)", http_port), ("baidu_std", port)):
-            size = 4 * _MEGABYTE * options.connections
-            hold = partial(hold_half, one, name.split()[0], options.connections)
-            costs.append(server.measure(f"half of many requests, {name}", size, size, hold))
-        for wide in (False, True):
-            data = returned_texts(int(options.answer_mb * _MEGABYTE), wide)
-            run = partial(hold_answers, http_port, data, options.connections)
-            size = int(options.answer_mb * _MEGABYTE) * options.connections
-            name = "answers that are not taken" + (", with emojis" if wide else "")
-            costs.append(server.measure(name, len(data) * options.connections, size, run))
-        for name, on_both in ENDLESS.items():
-            for one in (port, http_port)[: 1 + on_both]:
-                run = partial(send_on, one, name, options.connections, options.seconds)
-                costs.append(server.measure(name + (" (--http_port)" if one == http_port else ""), 0, 0, run))
         ended = started.process.poll() is not None
     print(_table(costs))
     failures = [cost.name for cost in costs if _is_too_much(cost, options)]

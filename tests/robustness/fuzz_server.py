@@ -119,8 +119,8 @@ def serve_tiny(folder: Path, *options: str) -> Iterator[tuple[Started, list[int]
     others = ["--entailment_model", write_model(folder), "--index", str(index)]
     others += ["--writable", "true", "--search_log", str(folder / "log")]
     posts = [*others, "--http_port", "0"]
-    patience = ["--header_seconds", "3", "--body_seconds", "3", "--log_requests", "false"]
-    with started_server(write_ranker(folder / "ranker"), folder / "run", *posts, *patience, *options) as found:
+    quiet = ["--log_requests", "false"]
+    with started_server(write_ranker(folder / "ranker"), folder / "run", *posts, *quiet, *options) as found:
         yield found
 
 

@@ -4,7 +4,7 @@ python -m tests.robustness.soak [--minutes 30] [--above_seconds 60] [--model FOL
 
 Below the limits every answer must have the scorer's probabilities, or the tower's vectors, and memory must stay flat;
 above them the only other answer is to come again (429, 503 and what the other protocols have for it). The faults: 1,000
-idle connections, slow clients, half-open connections, a worker that is killed, a log that cannot be written. The exit
+idle connections, half-open connections, a worker that is killed, a log that cannot be written. The exit
 status is 1 where something is not as it should be.
 """
 
@@ -33,13 +33,10 @@ from paddle_ranker.options import Options, main_of, option
 from tests.entailment_cases import write_model
 from tests.robustness.soak_attacks import Attacker
 from tests.robustness.soak_faults import (
-    BODY_SECONDS,
-    HEADER_SECONDS,
     full_disk,
     half_open,
     idle_connections,
     killed_worker,
-    slow_clients,
     stop,
 )
 from tests.robustness.soak_traffic import (
@@ -55,7 +52,7 @@ from tests.robustness.soak_traffic import (
 )
 from tests.tiny import write_exported, write_tower
 
-FAULTS = ("idle", "slow", "half_open", "worker", "disk")
+FAULTS = ("idle", "half_open", "worker", "disk")
 CONNECTIONS, QUEUE_PAIRS, PAIRS, DEADLINE_SECONDS = 1200, 2000, 100, 30  # the server's limits
 _ATTACK_EVERY = (0.2, 45.0)  # seconds between two attacks, and between two reloads
 _CAPACITY_SECONDS, _CAPACITY_CLIENTS = 2.0, 8
@@ -139,8 +136,6 @@ def run(options: SoakOptions) -> int:
             print(_table(above), flush=True)
             end("above the limits", f"{above.answered} answered, {above.refused} told to come again, "
                 f"{server.memory_mb():.0f} MB held", _failures_above(above))  # fmt: skip
-            full = asyncio.run(_too_many_connections(server, questions))
-            end("too many connections", f"{full.answered} answered, {full.refused} refused", _failures_above(full))
             end("after it", "", asyncio.run(good_round(server.port, questions)))
             for fault in (fault for fault in faults if fault in _ON_THE_SERVER):
                 end(fault, "", asyncio.run(_ON_THE_SERVER[fault](server, questions)))
@@ -156,7 +151,6 @@ def run(options: SoakOptions) -> int:
 
 _ON_THE_SERVER: dict[str, Callable[[ServerProcess, Sequence[Question]], Any]] = {
     "idle": idle_connections,
-    "slow": slow_clients,
     "half_open": half_open,
 }
 
@@ -164,7 +158,6 @@ _ON_THE_SERVER: dict[str, Callable[[ServerProcess, Sequence[Question]], Any]] = 
 def _command(options: SoakOptions, model: Path, others: dict[str, Path]) -> list[str]:
     limits = {"connections": CONNECTIONS, "queue_pairs": QUEUE_PAIRS, "pairs": PAIRS,
               "deadline_seconds": DEADLINE_SECONDS, "texts": PAIRS, "queue_texts": QUEUE_PAIRS, **others,
-              "header_seconds": HEADER_SECONDS, "body_seconds": BODY_SECONDS, "answer_seconds": BODY_SECONDS,
               "workers": options.workers, "cpu_threads": options.threads, "http_port": 0}  # fmt: skip
     return serve_command(model, *(part for name, value in limits.items() for part in (f"--{name}", str(value))))
 
@@ -253,20 +246,6 @@ async def _above(options: SoakOptions, server: ServerProcess, questions: Sequenc
     client = Client(server.port, Tally())
     try:
         await flood(client, questions, _FLOOD, options.above_seconds)
-    finally:
-        await client.close()
-    return client.tally
-
-
-async def _too_many_connections(server: ServerProcess, questions: Sequence[Question]) -> Tally:
-    """Open a few more connections than the server takes, over HTTP, where each gets to hear why."""
-    [question] = [q for q in questions if q.dialect.name == "rerank"][:1]
-    client = Client(server.port, Tally())
-    most = CONNECTIONS * max(1, len(server.processes()) - 1)  # of each worker
-    try:
-        for _ in range(0, most + 40, 20):
-            await asyncio.gather(*(client.ask(question) for _ in range(20)))
-            client.keep()
     finally:
         await client.close()
     return client.tally

@@ -1,4 +1,4 @@
-"""What goes wrong around a server: slow and vanishing clients, idle connections, a worker that dies, a full disk.
+"""What goes wrong around a server: vanishing clients, idle connections, a worker that dies, a full disk.
 
 Each returns what the server did wrong: nothing, where it went on.
 """
@@ -6,8 +6,6 @@ Each returns what the server did wrong: nothing, where it went on.
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
 import os
 import signal
 import socket
@@ -20,12 +18,10 @@ from pathlib import Path
 from typing import Optional
 
 from benchmarks.harness.servers import ServerProcess, serve_command, started
-from benchmarks.serving_client import http
 from tests.robustness.soak_traffic import HOST, Client, Question, Tally, good_round, steady
 
-HEADER_SECONDS = BODY_SECONDS = 5.0  # the server's patience, which a busy machine's client must keep as well
 _DEADLINE = 60.0  # for what takes moments, on a machine that has much else to do
-_SLOW, _SLOW_READERS, _HALF, _IDLE = 50, 10, 50, 1000  # connections
+_HALF, _IDLE = 50, 1000  # connections
 _FULL = Path("/dev/full")
 
 
@@ -43,62 +39,6 @@ async def idle_connections(server: ServerProcess, questions: Sequence[Question])
     finally:
         await client.close()
     return failures
-
-
-async def slow_clients(server: ServerProcess, questions: Sequence[Question]) -> list[str]:
-    """Send heads and bodies a byte at a time, and read no answers: all are to be cut off, and delay nobody."""
-    begin = http("/v1/rerank", b"{" * 1000)
-    body = begin.index(b"\r\n\r\n") + 8
-    large = json.dumps({"query": "a", "documents": ["b" * 50_000] * 100, "return_documents": True}).encode()
-    ports = itertools.cycle(server.ports)
-    begun = [_send_slowly(next(ports), begin[:place], begin[place:]) for place in (40, body) for _ in range(_SLOW // 2)]
-    begun += [_read_nothing(next(ports), http("/v1/rerank", large)) for _ in range(_SLOW_READERS)]
-    slow = list(map(asyncio.ensure_future, begun))
-    failures = await good_round(server.port, questions)
-    kept = sum(not done for done in await asyncio.gather(*slow))
-    if kept:
-        failures.append(f"{kept} of {len(slow)} slow clients were not cut off")
-    return failures + await good_round(server.port, questions)
-
-
-async def _send_slowly(port: int, at_once: bytes, slowly: bytes) -> bool:
-    """Return whether the server ended the connection in time."""
-    reader, writer = await asyncio.open_connection(HOST, port)
-    end = time.monotonic() + HEADER_SECONDS + BODY_SECONDS + _DEADLINE
-    try:
-        writer.write(at_once)
-        for place in range(len(slowly)):
-            writer.write(slowly[place : place + 1])
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(reader.read(), 0.25)  # to the end of what it says
-                return True
-            if time.monotonic() > end:
-                return False
-        return False
-    except ConnectionError:
-        return True
-    finally:
-        writer.close()
-
-
-async def _read_nothing(port: int, request: bytes) -> bool:
-    """Return whether the server ended a connection on which it could not get rid of its answer."""
-    loop = asyncio.get_running_loop()
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        one.setblocking(False)
-        await loop.sock_connect(one, (HOST, port))
-        try:
-            await asyncio.wait_for(loop.sock_sendall(one, request), _DEADLINE)
-            await asyncio.wait_for(loop.sock_recv(one, 1), _DEADLINE)  # the answer has begun
-            await asyncio.sleep(BODY_SECONDS + 2)  # the server looks at its connections now and then
-            while await asyncio.wait_for(loop.sock_recv(one, 1 << 16), _DEADLINE):
-                pass
-            return True
-        except ConnectionError:
-            return True
-        except asyncio.TimeoutError:
-            return False
 
 
 async def half_open(server: ServerProcess, questions: Sequence[Question]) -> list[str]:

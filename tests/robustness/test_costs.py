@@ -19,14 +19,7 @@ def test_what_costs_too_much_is_a_failure() -> None:
 
 @pytest.mark.server
 def test_a_server_pays_little_for_expensive_requests(capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--unpacked_mb", "2", "--connections", "24", "--buffered_mb", "48", "--most_mb", "300"]
-    small += ["--answer_mb", "1", "--seconds", "0.1"]
+    small = ["--unpacked_mb", "2", "--buffered_mb", "48", "--most_mb", "300"]
     assert costs.main([*small, "--most_seconds", "20"]) == 0, capsys.readouterr().out
     printed = capsys.readouterr().out
     assert "failures: 0" in printed and "| wrong documents | " in printed
-    for protocol in ("http", "http (--http_port)", "baidu_std"):
-        (line,) = (line for line in printed.splitlines() if f"half of many requests, {protocol} |" in line)
-        assert " of 24 refused" in line and "| 0 of 24" not in line
-    for name in ("answers that are not taken", "answers that are not taken, with emojis"):
-        (line,) = (line for line in printed.splitlines() if line.startswith(f"| {name} |"))
-        assert " of 24 200, " in line and " of 24 503 |" in line

@@ -36,7 +36,6 @@ from paddle_ranker.serving.http.rerank import RerankRequest, _validated
 from paddle_ranker.serving.paddle.json_messages import read_message
 from paddle_ranker.serving.paddle.messages import Bounds, bounds_of, messages, parse
 from paddle_ranker.serving.paddle.pipeline import read_pairs, read_printed_dict
-from paddle_ranker.serving.process.relay import OpenStreams
 from tests.live_service import SECONDS, LiveService
 from tests.robustness.costly_inputs import http_bodies, packed_post
 from tests.serving_cases import calls_of
@@ -70,10 +69,6 @@ def printed(part: str, size: int) -> str:
 def pipeline_request(count: int) -> Any:
     pair = '{"query":"a","title":"b"}'
     return messages().PipelineRequest(key=[str(number) for number in range(count)], value=[pair] * count)
-
-
-def streams(size: int) -> bytes:
-    return bytes(24) + (b"\0\0\0\1\4\0\0\0\1" + b"\0\0\0\3\0\0\0\0\1") * (size // 18)
 
 
 def chance(size: int) -> bytes:
@@ -118,7 +113,6 @@ WORKS: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any]]] = {
         lambda data: parse(messages().Request, data, LARGE),
     ),
     "packed numbers": (lambda size: packed(b"\1" * size, 1), read_request),
-    "streams": (streams, lambda data: OpenStreams().sent(data, 0.0)),
 }
 
 
@@ -421,31 +415,6 @@ def test_a_request_that_can_never_be_held_is_not_told_to_try_again() -> None:
         with pytest.raises(Fault) as caught, budget.share() as other:
             other.hold_read(b"a" * 300_000)
         assert caught.value.kind is UNAVAILABLE
-
-
-@unit
-def test_streams_hold_what_is_sent_until_they_are_answered() -> None:
-    def head(kind: int, flags: int, stream: int, size: int = 0) -> bytes:
-        return size.to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + bytes(size)
-
-    sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + head(4, 0, 0, 6) + head(1, 4, 1, 50) + head(0, 0, 1, 1000)
-    sent += head(1, 4, 3, 20) + head(0, 1, 3, 500)
-    for step in (1, 7, len(sent)):
-        streams = OpenStreams()
-        for place in range(0, len(sent), step):
-            streams.sent(sent[place : place + step], now=place)
-        assert streams.held == 50 + 1000 + 20 + 500 + 4 * 9
-        assert streams.half_sent_since() is not None  # stream 1
-        streams.answered(head(4, 0, 0) + head(1, 4, 3, 30) + head(0, 0, 3, 40), 5.0)
-        assert streams.held == 50 + 1000 + 20 + 500 + 4 * 9
-        assert streams.half_answered_since() == 5.0
-        streams.answered(head(1, 5, 3, 30), 6.0)  # its end
-        assert streams.half_answered_since() is None
-        assert streams.held == 50 + 1000 + 2 * 9
-        streams.sent(head(3, 0, 1, 4), 0)  # the client takes it back
-        assert streams.held == 0 and streams.half_sent_since() is None
-        streams.sent(head(1, 5, 3, 700), 0)  # a head of a stream that has ended: gRPC passes over it, and answers none
-        assert streams.held == 0 and not streams.unanswered()
 
 
 @pytest.fixture(scope="module")

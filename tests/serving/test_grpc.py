@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import grpc
@@ -19,13 +15,10 @@ import pytest
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.paddle import grpc_services
 from paddle_ranker.serving.paddle.grpc_services import start_grpc
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
-from paddle_ranker.serving.process.relay import PREFACE, Relay
 from tests.conftest import REPOSITORY
 from tests.fake_service import FakeService, logit_of, text_request
 from tests.live_service import SECONDS, LiveService
@@ -168,97 +161,6 @@ def test_a_unix_socket(live: LiveService, tmp_path: Any) -> None:
     with grpc.insecure_channel(address) as opened:
         assert call(opened, request_bytes())
     live.run(server.stop(0))
-
-
-async def closed(listening: asyncio.AbstractServer) -> None:
-    """Close what listens in the loop that it belongs to: from another thread, it may close itself meanwhile."""
-    listening.close()
-
-
-def test_who_ignores_goaway_holds_nothing_up_and_calls_in_flight_are_answered(tmp_path: Any) -> None:
-    with LiveService(Limits()) as live:
-        connections = Connections(10)
-        path, relays = str(tmp_path / "grpc"), []
-
-        def make() -> Relay:
-            relay = Relay(path, connections, idle_seconds=600, body_seconds=600)
-            connections.add(relay)
-            relays.append(relay)
-            return relay
-
-        async def start() -> tuple[Any, Any]:
-            relaying = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
-            return await start_grpc(live.service, f"unix:{path}"), relaying
-
-        async def check() -> None:
-            for relay in relays:
-                relay.check(time.monotonic() + 60)
-
-        async def stop() -> Any:
-            for relay in relays:
-                relay.shutdown()
-            return asyncio.ensure_future(server.stop(SECONDS))
-
-        live.hold()
-        server, relaying = live.run(start())
-        port = relaying.sockets[0].getsockname()[1]
-        with (
-            socket.create_connection(("127.0.0.1", port), SECONDS) as ignoring,
-            grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-        ):
-            ignoring.sendall(PREFACE + b"\0\0\0\4\0\0\0\0\0")  # empty settings
-            assert ignoring.recv(65536)
-            answer = channel.unary_unary(f"/{GENERAL_SERVICE}/inference").future(request_bytes(), timeout=SECONDS)
-            until(lambda: live.service.waiting == 1 and len(relays) == 2)
-            stopping = live.run(stop())
-            live.run(check())
-            until(lambda: len(connections) == 1)  # that with the call
-            while ignoring.recv(65536):
-                pass
-            live.release()
-            assert answer.result()
-            began = time.monotonic()
-            while not stopping.done():
-                live.run(check())
-                time.sleep(0.02)
-            assert time.monotonic() - began < 15  # grpc waits 20 seconds for an answer to its GOAWAY
-        live.run(closed(relaying))
-
-
-def test_a_connection_reads_one_request_at_a_time(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who sends many large requests at once waits behind his own, and others read theirs beside them."""
-    pytest.importorskip("grpc", minversion="1.85", reason="grpcio 1.33 does not tell a Unix socket's connections apart")
-    gate, begun = threading.Event(), list[str]()
-    real = grpc_services.parse
-
-    def slow(expected: Any, data: bytes, *bounds: Any) -> Any:
-        message = real(expected, data, *bounds)
-        begun.append(message.tensor[1].data[0][0])
-        assert gate.wait(SECONDS)
-        return message
-
-    monkeypatch.setattr(grpc_services, "parse", slow)
-    path = str(tmp_path / "grpc")
-    with LiveService(Limits()) as live:
-
-        async def start() -> tuple[Any, Any]:
-            make = partial(Relay, path, Connections(10))
-            relaying = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
-            return await start_grpc(live.service, f"unix:{path}"), relaying
-
-        server, relaying = live.run(start())
-        address, alone = f"127.0.0.1:{relaying.sockets[0].getsockname()[1]}", [("grpc.use_local_subchannel_pool", 1)]
-        with grpc.insecure_channel(address, alone) as many, grpc.insecure_channel(address, alone) as other:
-            asking = [channel.unary_unary(f"/{GENERAL_SERVICE}/inference").future for channel in (many, other)]
-            answers = [asking[0](request_bytes(("m" * 100_000,)), timeout=SECONDS) for _ in range(3)]
-            until(lambda: begun == ["m"])
-            answers.append(asking[1](request_bytes(("o" * 100_000,)), timeout=SECONDS))
-            until(lambda: begun == ["m", "o"])
-            gate.set()
-            assert all(answer.result() for answer in answers)
-        assert [path.name for path in tmp_path.iterdir()] == ["grpc"]
-        live.run(server.stop(0))
-        live.run(closed(relaying))
 
 
 VENDOR = """

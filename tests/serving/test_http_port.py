@@ -71,8 +71,7 @@ def test_the_key_is_asked_for_there(server: TwoPorts) -> None:
 
 def test_no_other_protocol(server: TwoPorts) -> None:
     with server.connect_http(b"PRPC" + b"\0" * 8 + b"\r\n\r\n") as connection:
-        answer = read_all(connection)
-    assert answer.startswith(b"HTTP/1.1 400 ") and json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_new_model_is_loaded_on_request(server: TwoPorts) -> None:

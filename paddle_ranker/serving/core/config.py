@@ -66,17 +66,6 @@ class ServeConfig(Limits):
     )
     max_seq_length: Optional[int] = redeclare(ScoringOptions, "max_seq_length", aliases=())
     tokenizer: str = redeclare(ScoringOptions, "tokenizer", shared=False)
-    header_seconds: float = option(10.0, help="seconds that a request's head may take", above=0)
-    body_seconds: float = option(30.0, help="seconds that a request's body may take", above=0)
-    answer_seconds: float = option(
-        60.0, help="seconds that a client may take to read an answer, however steadily", above=0
-    )
-    idle_seconds: float = option(
-        75.0, help="seconds after which an HTTP connection without a request is closed", minimum=1
-    )
-    rpc_idle_seconds: float = option(
-        600.0, help="seconds after which a connection of baidu_std or gRPC without a request is closed", minimum=1
-    )
     drain_seconds: float = option(30.0, help="seconds that requests in flight have when the server stops", minimum=0)
     pipeline_service: str = option("ernie", help="service name of the pipeline's gateway, POST /ernie/prediction")
     pipeline_method: str = option("prediction", help="method name of the pipeline's gateway")

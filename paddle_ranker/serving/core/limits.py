@@ -45,7 +45,6 @@ class Limits(Options):
     characters: int = option(100_000, help="characters of a text", minimum=1, shared=True)
     queue_pairs: int = option(8192, help="pairs that wait for each worker's engine", minimum=1, shared=True)
     connections: int = option(2048, help="connections that each worker has open", minimum=1, shared=True)
-    header_bytes: int = option(64 * 1024, help="bytes of an HTTP request's head", minimum=256, shared=True)
     deadline_seconds: float = option(30.0, help="deadline of requests that name none", above=0, shared=True)
     auto_truncate: bool = option(
         False,

@@ -164,12 +164,11 @@ def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dic
             if name != RANKER:
                 shown[name] = found
     settings = ("device", "workers", "streams", "cpu_threads", "max_wait_us")
-    timeouts = ("header_seconds", "body_seconds", "answer_seconds", "idle_seconds", "drain_seconds")
     return {
         **shown,
         **{name: getattr(config, name) for name in settings},
         "limits": limits,
-        "timeouts": {name: getattr(config, name) for name in timeouts},
+        "timeouts": {"drain_seconds": config.drain_seconds},
         "protocols": list(protocols),
     }
 

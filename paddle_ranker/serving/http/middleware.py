@@ -10,7 +10,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
 from starlette.exceptions import HTTPException
@@ -19,7 +19,8 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddle_ranker.errors import quoted
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.apart import MUCH_BYTES
+from paddle_ranker.serving.core.budget import ByteBudget, Share
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NOT_ALLOWED, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.logs import JsonLog
@@ -33,6 +34,7 @@ _ID_HEADER = b"x-request-id"
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
+_SLICE = 64 * 1024  # bytes of an answer that are sent at a time
 _WORK = "work"  # in a request's state: the task that answers it
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _LOG = logging.getLogger(__name__)
@@ -86,22 +88,36 @@ class Middleware:
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id
         state[_WORK] = asyncio.current_task()
+        watching: Optional[asyncio.Task[None]] = None
+        if scope["method"] == "GET":  # nothing reads a body
+            watching = asyncio.ensure_future(_end_with_caller(receive, scope))
         scope["app"] = self  # Starlette's routes then raise what they refuse, instead of answering with plain text
         status, headers = 0, dict[str, str]()
+
+        async def receive_watched() -> Message:
+            nonlocal watching
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                watching = asyncio.ensure_future(_end_with_caller(receive, scope))
+            return message
 
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (_ID_HEADER, request_id.encode("latin-1"))]
-            await send(message)  # which may find no room for the answer
-            status = message.get("status", status)
+                _hold_answer(message, state.get(SHARE))
+                status = message["status"]
+            elif not message.get("more_body"):
+                message = await _send_slices(message, send)
+                state.pop(_WORK, None)  # the work is done, and its caller may go
+            await send(message)
 
         fault: Optional[Fault] = None
         try:
             if self._api_key is not None and scope["path"] not in OPEN_PATHS and not is_page(scope):
                 require_key(self._api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
             with self._budget.share() as state[SHARE]:
-                await self._app(scope, receive, send_marked)
+                await self._app(scope, receive_watched, send_marked)
         except Fault as error:
             fault = error.settled()
         except HTTPException as error:
@@ -118,6 +134,8 @@ class Middleware:
         if fault is not None and not status:
             content = self._refusals.get(scope["path"], refusal)(fault, request_id)
             await _send_fault(fault, content, send_marked, headers)
+        if watching is not None:
+            watching.cancel()
         self._note(scope, status, time.perf_counter() - began, fault)
 
     def _note(self, scope: Scope, status: int, seconds: float, fault: Optional[Fault]) -> None:
@@ -155,11 +173,29 @@ class Middleware:
         return "pipeline_http" if rest else "other"
 
 
-def cancel_work(scope: MutableMapping[str, Any]) -> None:
-    """Cancel the work on a request whose client has left; does nothing if the work has not begun or is done."""
+async def _end_with_caller(receive: Receive, scope: Scope) -> None:
+    """Cancel the work on a request if its caller leaves before the answer is complete."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
     work: Optional[asyncio.Task[None]] = scope["state"].pop(_WORK, None)
     if work is not None:
         work.cancel()
+
+
+def _hold_answer(start: Message, share: Optional[Share]) -> None:
+    """Hold a large answer in place of its request, which is forgotten; raises `Fault` if the budget has no room."""
+    size = next((int(value) for name, value in start["headers"] if name == b"content-length"), 0)
+    if share is not None and size > MUCH_BYTES:
+        share.hold(size)
+
+
+async def _send_slices(message: Message, send: Send) -> Message:
+    """Send a long body in slices, so that the server waits for a slow client; return the message with the last one."""
+    body = memoryview(message.get("body", b""))
+    while len(body) > _SLICE:
+        await send({"type": "http.response.body", "body": bytes(body[:_SLICE]), "more_body": True})
+        body = body[_SLICE:]
+    return {"type": "http.response.body", "body": bytes(body)}
 
 
 def _fault_of(error: HTTPException, scope: Scope) -> tuple[Fault, dict[str, str]]:

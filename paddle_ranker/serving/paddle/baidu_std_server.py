@@ -11,17 +11,16 @@ from typing import Optional, Union, cast
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
-from paddle_ranker.serving.core.connections import Connections, Unsent, close_lingering
+from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
-from paddle_ranker.serving.core.peers import look_at
 from paddle_ranker.serving.core.scores import Counting, ModelService
-from paddle_ranker.serving.core.turns import REQUEST, Pace
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.general_model import bounds, infer
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
 
 _SERVICES = (GENERAL_SERVICE, GENERAL_SERVICE.rpartition(".")[2])
+_LINGER_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -35,12 +34,9 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     Args:
         api_key: key that a request must carry in its `authentication_data`; None: no key.
-        connections: watches this one, and has the budget of all their bytes; default: nobody does, no limit.
+        connections: counts this one, and has the budget of all their bytes; default: nobody does, no limit.
         counting: counts requests, including frames that cannot be read.
         in_flight: most requests of this connection that are worked on at a time.
-        body_seconds: seconds in which a begun frame must arrive.
-        answer_seconds: seconds in which replies must be read.
-        idle_seconds: seconds after which `check` closes a connection without requests.
     """
 
     def __init__(
@@ -51,31 +47,23 @@ class BaiduStdProtocol(asyncio.Protocol):
         connections: Optional[Connections] = None,
         counting: Counting = contextlib.nullcontext,
         in_flight: int = 64,
-        body_seconds: float = 30.0,
-        answer_seconds: float = 60.0,
-        idle_seconds: float = 600.0,
     ) -> None:
         self._service = service
         self._api_key = api_key
         self._connections = Connections(1) if connections is None else connections
         self._counting = counting
         self._most_in_flight = in_flight
-        self._body_seconds, self._answer_seconds, self._idle_seconds = body_seconds, answer_seconds, idle_seconds
-        self._asked = time.monotonic()
         self._limit = service.limits.request_bytes
         self._tasks: set[asyncio.Task[None]] = set()
         self._budget = self._connections.budget
-        self._pace = Pace(self._connections.turns, self._read_frames)
         self._buffer = bytearray()
         self._buffered = self._budget.share()
         self._skip = 0  # bytes that are still to come of a body that nobody wants
         self._head: Optional[baidu_std.Head] = None  # of the frame that is being read
         self._meta: Message = None  # likewise
         self._ending = False  # no further frame is read; closed when what is in flight is answered
-        self._write_paused = False
         self._reading = True
         self._lingers = False  # the client may still be sending when the connection is closed
-        self._frame_timer: Optional[asyncio.TimerHandle] = None
 
     @property
     def in_flight(self) -> int:
@@ -84,12 +72,13 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._unsent = Unsent(self._transport, self._budget, self._answer_seconds)
         self._loop = asyncio.get_running_loop()
+        self._writable = asyncio.Event()  # the client keeps up with its replies
+        self._writable.set()
+        self._connections.add(self)
         self._reading_turn = asyncio.Lock()  # who sends many requests at once waits behind his own
 
     def data_received(self, data: bytes) -> None:
-        self._asked = time.monotonic()
         if not self._ending:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
@@ -98,32 +87,20 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._ending = True
-        self._pace.end()
         self._buffer.clear()
         self._buffered.end()
-        self._unsent.end()
-        self._stop_frame_timer()
+        self._writable.set()
         for task in self._tasks:  # nobody waits for them any more
             task.cancel()
         self._connections.discard(self)
 
     def pause_writing(self) -> None:
-        self._write_paused = True
+        self._writable.clear()
         self._read_or_pause()
 
     def resume_writing(self) -> None:
-        self._write_paused = False
+        self._writable.set()
         self._read_frames()
-
-    def check(self, now: float) -> None:
-        """See `Connection`."""
-        self._unsent.check(now)
-        if self._transport.is_closing():
-            return
-        if now - self._asked > self._idle_seconds and not self.in_flight:
-            self.shutdown()
-        elif not self._reading and look_at(self._transport).sent_all:
-            self._transport.abort()  # as where it is read from: who closes his side has left
 
     def abort(self) -> None:
         """See `Connection`."""
@@ -136,25 +113,19 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._ending = True
         self._buffer.clear()
         self._buffered.end()
-        self._stop_frame_timer()
         self._read_or_pause()
         self._close_if_done()
 
     def _read_frames(self) -> None:
         """Start work on every complete frame, as long as more requests may be in flight."""
-        while self._buffer and not self._ending and self._may_read() and self._pace.may_read():
-            size = len(self._buffer)
-            is_whole = self._read_frame()
-            self._pace.took(is_whole, size - len(self._buffer), answers=is_whole, units=REQUEST * is_whole)
-            if not is_whole:
-                break
+        while self._buffer and not self._ending and self._may_read() and self._read_frame():
+            pass
         if not self._ending and not self._buffered.set(len(self._buffer)):
             self._refuse_the_frame()
         self._read_or_pause()
-        self._time_the_frame()
 
     def _may_read(self) -> bool:
-        return len(self._tasks) < self._most_in_flight and not (self._write_paused or self._pace.waits)
+        return len(self._tasks) < self._most_in_flight and self._writable.is_set()
 
     def _read_frame(self) -> bool:
         """Take one frame off the buffer and start work on it; return whether there was one."""
@@ -216,7 +187,6 @@ class BaiduStdProtocol(asyncio.Protocol):
     def _end_the_frame(self, size: int) -> None:
         del self._buffer[:size]
         self._head = self._meta = None
-        self._stop_frame_timer()
 
     def _work_on(self, meta: Message, body: Union[bytes, Fault]) -> None:
         task = self._loop.create_task(self._answer(meta, body))
@@ -233,7 +203,9 @@ class BaiduStdProtocol(asyncio.Protocol):
                 request, deadline = await self._request(meta, body, service, share)
                 body = b""  # its texts are held once
                 response = await infer(request, service, deadline=deadline, share=share)
-            written = baidu_std.reply(meta.correlation_id, bytes(response.SerializeToString()))
+                written = baidu_std.reply(meta.correlation_id, bytes(response.SerializeToString()))
+                await self._send(written, share)
+            return
         except Fault as fault:
             written = baidu_std.reply(meta.correlation_id, error=(fault.kind.brpc, str(fault.settled())))
         except Exception:
@@ -241,8 +213,16 @@ class BaiduStdProtocol(asyncio.Protocol):
             written = baidu_std.reply(
                 meta.correlation_id, error=(INTERNAL.brpc, "internal error; see the server's log")
             )
+        await self._send(written)
+
+    async def _send(self, reply: bytes, share: Optional[Share] = None) -> None:
+        """Send a reply; hold its bytes until a slow client has taken those before it."""
+        if share is not None and len(reply) > share.held:
+            share.hold(len(reply))
+        while not self._writable.is_set():
+            await self._writable.wait()
         if not self._transport.is_closing():
-            self._unsent.write(written)
+            self._transport.write(reply)
 
     def _check(self, meta: Message) -> None:
         """Raise `Fault` for a request that is refused whatever its body holds."""
@@ -284,7 +264,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         """Answer with an error, then close, because nobody knows where the next frame begins."""
         with contextlib.suppress(Fault), self._counting(self._service):
             raise fault
-        self._unsent.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
+        self._transport.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
         self._lingers = True
         self.shutdown()
 
@@ -292,8 +272,11 @@ class BaiduStdProtocol(asyncio.Protocol):
         if not self._ending or self._tasks or self._transport.is_closing():
             return
         if self._lingers:
+            # Closed with bytes unread, the kernel would reset the connection, and the answer could be lost.
             self._lingers = False
-            close_lingering(self._transport)
+            with contextlib.suppress(OSError):  # the client was quicker
+                self._transport.write_eof()
+            self._loop.call_later(_LINGER_SECONDS, self._transport.close)
         else:
             self._transport.close()
 
@@ -307,21 +290,3 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
-
-    def _time_the_frame(self) -> None:
-        """Start or stop the timer that closes the connection if a begun frame does not arrive in time."""
-        has_begun = bool(self._buffer or self._skip)
-        if has_begun and self._frame_timer is None and self._reading and not self._ending:
-            self._frame_timer = self._loop.call_later(self._body_seconds, self._frame_is_late)
-        elif not has_begun or not self._reading:
-            self._stop_frame_timer()
-
-    def _frame_is_late(self) -> None:
-        self._frame_timer = None
-        problem = f"the frame did not arrive within {self._body_seconds:g} seconds"
-        self._end_with(Fault(INVALID, problem), 0)
-
-    def _stop_frame_timer(self) -> None:
-        if self._frame_timer is not None:
-            self._frame_timer.cancel()
-            self._frame_timer = None

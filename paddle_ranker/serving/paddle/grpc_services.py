@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext, suppress
 from typing import Any, Callable, NamedTuple, Optional
-from weakref import WeakValueDictionary
 
 import grpc
 import grpc.aio
@@ -73,14 +71,13 @@ async def start_grpc(
     options = [
         ("grpc.max_receive_message_length", most),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_metadata_size", limits.header_bytes),
         ("grpc.max_concurrent_streams", limits.connections),
         ("grpc.so_reuseport", 0),  # a port that is taken is an error
     ]
     if not _unpacks_within_limits(grpc.__version__):
         options.append(("grpc.compression_enabled_algorithms_bitset", 1))  # none: 16 MiB of gzip become 16 GiB
     server = grpc.aio.server(options=options)
-    calls = _Calls(service, limits, api_key, names or PipelineNames(), counting, budget or ByteBudget(), address)
+    calls = _Calls(service, limits, api_key, names or PipelineNames(), counting, budget or ByteBudget())
     request, pairs = messages().Request, messages().PipelineRequest
     general = {"inference": calls.general, "debug": calls.profiled}
     for name, methods in (
@@ -147,11 +144,8 @@ class _Calls:
         names: PipelineNames,
         counting: Counting,
         budget: ByteBudget,
-        address: str,
     ) -> None:
         self._service = service
-        self._address = address
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by the connections' names
         self._counting, self._budget = counting, budget
         self._limits = limits
         self._api_key = api_key
@@ -200,11 +194,10 @@ class _Calls:
             with self._counting(self._service) as service, self._budget.share() as share:
                 self._check(data)
                 deadline = time.monotonic() + self._seconds(context)
-                async with self._reading_turn(context):
-                    size = len(data)
-                    await apart(size, share.hold_read, data, deadline=deadline)
-                    how = parse, method.expected, data, method.bounds(service), share
-                    request = await apart(size, *how, deadline=deadline)
+                size = len(data)
+                await apart(size, share.hold_read, data, deadline=deadline)
+                how = parse, method.expected, data, method.bounds(service), share
+                request = await apart(size, *how, deadline=deadline)
                 data = b""  # its texts are held once
                 response = await method.answer(request, service, deadline, share)
                 return bytes(response.SerializeToString())
@@ -219,16 +212,6 @@ class _Calls:
             self._active -= 1
         await _abort(context, refused)
         raise refused  # not reached: abort raises
-
-    def _reading_turn(self, context: Any) -> asyncio.Lock:
-        """Return the lock of a call's connection: who sends many requests at once waits behind his own.
-
-        grpcio 1.33 does not tell connections of a Unix socket apart: there each call has a lock of its own.
-        """
-        name = context.peer()
-        if name == self._address:
-            return asyncio.Lock()
-        return self._turns.setdefault(name, asyncio.Lock())
 
     def _check(self, data: bytes) -> None:
         """Raise `Fault` if too many calls are in flight or the message is too large."""

@@ -18,7 +18,7 @@ from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.serving.process.protocols import BACKLOG, PROTOCOLS
 
-_PACKAGES = ("starlette", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf
+_PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf
 
 
 def run(config: ServeConfig) -> int:

@@ -44,7 +44,6 @@ from paddle_ranker.serving.process.protocols import (
     Acceptor,
     ProtocolHandler,
     ServerContext,
-    SniffingProtocol,
 )
 
 _TRIM_SECONDS = 30.0  # between two times that freed memory is returned to the system
@@ -175,13 +174,14 @@ class Worker:
         app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
         models = models_of(self._slots, config)
         context = ServerContext(config, self._connections, models, self._slots, self._metrics, app, log)
-        watching = [asyncio.ensure_future(self._connections.watch()), asyncio.ensure_future(_return_freed_memory())]
+        watching = [asyncio.ensure_future(_return_freed_memory())]
         if config.workers > 1:
             watching.append(asyncio.ensure_future(self._keep_gauges()))
         try:
             for protocol in PROTOCOLS.values():
                 self._handlers.append((protocol.begins, await protocol.start(context)))
             self._handlers.sort(key=lambda item: -len(item[0]))
+            self._handle_signals()  # once more: uvicorn takes them when it starts
             if self._early:
                 self._listen()
             if await self._load():
@@ -221,8 +221,7 @@ class Worker:
         at_a_time = BACKLOG if config.workers == 1 else 1
         for number, listener in enumerate(self._sockets):
             spoken = self._handlers if number < len(config.ports) else http
-            make = partial(SniffingProtocol, config, self._connections, spoken)
-            self._acceptors.append(Acceptor(listener, make, self._connections, at_a_time))
+            self._acceptors.append(Acceptor(listener, spoken, self._connections, at_a_time))
 
     async def _end(self) -> None:
         """Accept no more connections, finish requests in flight, unload the models."""

@@ -311,7 +311,7 @@ class GrpcConnection(_Pipe):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        transport.pause_reading()
+        self._early = b""  # Python 3.9 reads a little even if reading is paused here
         self._connections.add(self)
         self._connecting = asyncio.ensure_future(self._connect())
 
@@ -325,7 +325,15 @@ class GrpcConnection(_Pipe):
         if self.transport.is_closing():
             self.connection_lost(None)
         else:
+            self.other.write(self._early)
             self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None:
+            self.other.write(data)
+        else:
+            self._early += data
+            self.transport.pause_reading()
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._connections.discard(self)

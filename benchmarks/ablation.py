@@ -22,7 +22,7 @@ from paddle_ranker.options import main_of, option
 
 @dataclass(frozen=True)
 class Change:
-    """A row of the ablation: two systems of `benchmarks.pretrained` that differ in one thing."""
+    """A row of the ablation: two systems of `benchmarks.pretrained` that differ in one option."""
 
     what: str
     with_it: str

@@ -189,7 +189,7 @@ class LoggedClicks:
             raise RankerError(f"{self._log}: {log.lost:,} lines could not be written")
 
     def training_file(self, arguments: Sequence[str]) -> Path:
-        """Return the training file that `paddle-ranker judgments` makes of the log with these options."""
+        """Run `paddle-ranker judgments` on the log with these options; return the training file."""
         from paddle_ranker.commands.judgments import main as judgments
 
         target = self.folder / "_".join(["judgments", *(argument.strip("-") for argument in arguments)])

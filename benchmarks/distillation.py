@@ -52,7 +52,7 @@ class Distillation:
         return rankers.train("student", rankers.learn, self._recipe(self.options.label_loss))
 
     def student_longer(self, rankers: SmallRankers) -> Run:
-        """Train the small ranker on the same labels for twice as many epochs, to see what more steps alone gain."""
+        """Train the small ranker on the same labels for twice as many epochs, to measure the gain from more steps."""
         return rankers.train("student_longer", rankers.learn, self._recipe(self.options.label_loss, 2))
 
     def student_tenth(self, rankers: SmallRankers) -> Run:

@@ -3,7 +3,7 @@
 python -m benchmarks.encode --model M3E [--peer_python PYTHON] [--systems NAMES] [--rounds 5]
 
 All systems have the same weights and encode the same texts, tokenization included; their vectors are compared first.
-Every system runs in a process of its own; they take turns in rounds, and are compared within each round.
+Every system runs in a separate process. The systems take turns in rounds, and are compared within each round.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def prepare(options: EncodeBenchmarkOptions, systems: Sequence[System], folder: 
 def measure(
     options: EncodeBenchmarkOptions, systems: Sequence[System], folder: Path
 ) -> tuple[dict[str, float], dict[str, Speeds]]:
-    """Return, by system, its speeds, and how far its vectors of length 1 are from the median of the exact ones.
+    """Return each system's speeds, and the distance of its normalised vectors from the exact systems' median.
 
     Raises `RankerError` if a process ends, or if a system in fp32 is off by more than `TOLERANCE`.
     """

@@ -185,7 +185,7 @@ def run(options: InferenceBenchmarkOptions) -> None:
 
 
 def available(options: InferenceBenchmarkOptions) -> list[System]:
-    """Return the chosen systems that can run here, and print which ones are ignored, and what they lack."""
+    """Return the chosen systems that can run here; print each ignored system with the package that it lacks."""
     names = chosen("systems", options.systems, [system.name for system in SYSTEMS])
     wanted = [system for system in SYSTEMS if system.name in names]
     needed = sorted({package for system in wanted for package in system.packages} | set(EXPORT_PACKAGES))

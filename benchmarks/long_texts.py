@@ -269,7 +269,7 @@ class Trained:
         self.seconds = 0.0
 
     def run(self, name: str) -> Run:
-        """Return the candidates' logits in the way `name`, and the seconds of training."""
+        """Score the candidates with the setting `name`; return their logits and the seconds of training."""
         windows, top_k = WAYS[name]
         if windows == "none":
             return self._cut, self.seconds

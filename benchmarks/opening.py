@@ -1,4 +1,4 @@
-"""Time a ranker from opening to its first score, beside reading and copying its largest file; and measure the memory.
+"""Time a ranker from opening to its first score, next to reading and copying its largest file, and measure memory.
 
 python -m benchmarks.opening --model HF_FOLDER_OR_EXPORT [--engines dygraph | inference,onnx,openvino] [--processes 2]
 

@@ -3,7 +3,7 @@
 python -m benchmarks.pretrained --model FOLDER --protocol cv --seeds 1,2,3 --peer_python PATH --scores_dir FOLDER
 
 The weights are m3e-small's (`python -m benchmarks.convert_real` fetches them); they are converted for this toolkit,
-and the peer loads them as they are. Our rankers are trained with `cross_encoder/train_ce.py`, and the peer in a process
+and the peer loads them unchanged. Our rankers are trained with `cross_encoder/train_ce.py`, and the peer in a process
 of `--peer_python`, which has sentence-transformers. All are trained on the same rows of the same folds. A run takes a
 few minutes to some tens of minutes; with `--scores_dir` an interrupted benchmark keeps its finished runs.
 """
@@ -51,7 +51,7 @@ from paddle_ranker.options import main_of, option
 
 NOTHING = "nothing"  # value of --model for random parameters
 LINEAR = "linear_on_ids"
-# Rows that equal the named system with --model nothing: they learn word pieces from the texts, whatever --model is.
+# Rows that equal the named system with --model nothing: with any --model they learn word pieces from the texts.
 FROM_NOTHING = {"linear_on_own_pieces": LINEAR, "small": "match_ranknet_lexical"}
 BLENDED = {"ranker_and_linear": ("match", LINEAR), "all_and_small": ("match_ranknet_lexical", "small")}
 _WORKER = Path(__file__).resolve().parent / "peers" / "sentence_transformers_worker.py"
@@ -157,7 +157,7 @@ class Systems:
         return self.harness.run(name, seeds, self._facts(name), train)
 
     def _blended(self, name: str, members: Sequence[System]) -> System:
-        """Average the members' scores, which are standardised on each split, and standardise the average likewise."""
+        """Average the members' scores, which are standardised on each split, and standardise the average too."""
         runs = []
         for number in range(max(len(member.runs) for member in members)):
             scores = np.empty(len(self.harness.measured))

@@ -15,7 +15,7 @@ Each set becomes a BEIR folder in WORK, which other systems can read as well, an
 | csl_unseen | the abstracts | of a paper's title the words that its abstract lacks, two at least | the paper |
 | manpages | manual pages, whole, without their descriptions | all descriptions, of its three splits | the page |
 
-`csl_unseen` is a set of paraphrases that authors wrote: a title says in other words what its abstract says, and the
+`csl_unseen` is a set of paraphrases that authors wrote: a title paraphrases its abstract, and the
 query is what they do not share, by jieba's words; 376 papers have two such words.
 """
 

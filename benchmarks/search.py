@@ -106,7 +106,7 @@ class Measured:
 
 
 def prepare(options: SearchBenchmarkOptions) -> Work:
-    """Make what is missing of titles, exported tower, index and ranker."""
+    """Make the titles, exported tower, index and ranker that are missing."""
     if options.work_dir is None or options.tower is None:
         raise RankerError("name a folder with --work_dir, and a trained tower with --tower")
     work = make_folder(options.work_dir)

@@ -133,7 +133,7 @@ def parse_shares(text: str) -> list[float]:
 
 
 def available(options: ServingBenchmarkOptions) -> list[System]:
-    """Return the chosen systems whose packages are installed, and print which ones are ignored."""
+    """Return the chosen systems whose packages are installed, and print the ignored systems."""
     names = chosen("systems", options.systems, [system.name for system in SYSTEMS])
     wanted = [system for system in SYSTEMS if system.name in names]
     needed = sorted({package for system in wanted for package in system.packages})

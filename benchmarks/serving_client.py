@@ -1,9 +1,9 @@
-"""A client that puts load on a server with little cost of its own: requests made beforehand, keep-alive connections.
+"""A client that puts load on a server at little cost: requests made beforehand, keep-alive connections.
 
 A dialect is a way to write requests and read answers. An answer with scores has the code `OK`; any other has the
 protocol's number or name of the error. A connection has one request at a time, and an answer ends by its stated length.
 In a closed loop, a fixed number of clients each send the next request once the last is answered. In an open loop,
-requests are sent at a rate, whether earlier ones are answered or not. A request's latency then counts from the time it
+requests are sent at a rate, without waiting for answers. A request's latency then counts from the time it
 was due, so that it includes waiting for a slow server.
 """
 

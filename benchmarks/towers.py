@@ -5,7 +5,7 @@
 The pairs are those of QBQTC's train file with label 1 or more. The searched texts are the 16,020 titles of train and
 dev, the queries dev's 69. All systems start from the same encoder and take turns, one seed after another.
 
-| system | what learns |
+| system | training |
 | --- | --- |
 | untuned | nothing |
 | sentence_transformers | MultipleNegativesRankingLoss, batches without duplicates |
@@ -87,7 +87,7 @@ class Trainings:
 
     @cached_property
     def rows(self) -> list[LabeledPair]:
-        """Return the labelled pairs of all queries, up to the last one that `--pairs` counts."""
+        """Return the labelled pairs, cut after the relevant pair number `--pairs` (0: all)."""
         rows = read_records(real_data_file(self.options.data_dir, "qbqtc/train.tsv"), LabeledPair)
         right = [number for number, row in enumerate(rows) if row.label >= 1]
         return rows if not 0 < self.options.pairs < len(right) else rows[: right[self.options.pairs - 1] + 1]

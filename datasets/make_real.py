@@ -60,7 +60,7 @@ class MakeRealOptions(Options):
 
 
 class Package(NamedTuple):
-    """What is read of a .deb: its control file, its statement of copyright, and its manual pages by path."""
+    """Contents of a .deb: its control file, its statement of copyright, and its manual pages by path."""
 
     name: str
     sha256: str
@@ -71,7 +71,7 @@ class Package(NamedTuple):
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the collection; `text` lacks the section NAME and, wherever it stands, the description."""
+    """A page of the collection; `text` lacks the section NAME and, at any place, the description."""
 
     id: str
     name: str

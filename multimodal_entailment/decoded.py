@@ -22,7 +22,7 @@ class DecodedImages:
         size: pixels per side.
         pool: the threads that read and decode.
         limits: the largest image that is decoded.
-        places: what messages call each image (default: `pair 3, image_1`).
+        places: the name of each image in messages (default: `pair 3, image_1`).
         skip_bad: treat a broken image as missing, and note it in `bad`; if False, it raises `ImageError`.
         before_each: called in the pool before each image; if it raises, no further image is decoded.
     """

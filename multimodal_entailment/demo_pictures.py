@@ -1,4 +1,4 @@
-"""Draw the demo's pictures: several things of the same kind and colour in a place."""
+"""Draw the demo's pictures: several objects of the same kind and colour in a place."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ THINGS: dict[str, Callable[[Draw, int, int, int, Colour], None]] = {
 
 
 def draw_picture(dice: Dice, place: str, things: str, number: int, colour: str) -> Image.Image:
-    """Return a picture of `number` things, at most nine; positions, size, light and picture size are random."""
+    """Return a picture of `number` objects, at most nine; positions, size, light and picture size are random."""
     width, height = dice.pick(_SIZES)
     light = 0.9 + 0.2 * dice.random()
     sky, ground = (_lit(part, light) for part in PLACES[place])

@@ -100,7 +100,7 @@ class Entailment:
             workers: number of threads that decode images; 0: one per core.
             limits: the largest image that is decoded.
 
-        Raises `CheckpointError` if the folder is neither or is damaged, and what `open_model` raises.
+        Raises `CheckpointError` if the folder is neither or is damaged, and every error of `open_model`.
         """
         EntailmentInfo.read(model_path(folder))  # raises for another kind of model
         runtime.prepare()

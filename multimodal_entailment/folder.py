@@ -1,9 +1,9 @@
-"""Save and load a trained model's folder, which holds everything that evaluation, prediction and export need.
+"""Save and load the folder of a trained model. It is all that evaluation, prediction and export need.
 
 | file | holds |
 | --- | --- |
 | `model_state.pdparams` | the parameters, including both encoders' |
-| `entailment.json` | the model's inputs and network, how it was trained and with what result |
+| `entailment.json` | the model's inputs and network, its training's options and results |
 | `config.json`, `vocab.txt`, ... | the text encoder's shape and tokenizer, if the model takes texts |
 | `README.md` | the model card: the same facts for readers |
 """

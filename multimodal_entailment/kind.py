@@ -1,4 +1,4 @@
-"""The kind of model for pairs of posts: what the package needs to open, export, run and serve such a model.
+"""The kind of model for pairs of posts: functions that open, export, run and serve such a model.
 
 | input | is |
 | --- | --- |

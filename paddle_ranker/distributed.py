@@ -22,7 +22,7 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.options import note
 
 _PORT_SECONDS = 120.0  # twice as long as the system keeps the port of a closed connection
-BUCKET = 1 << 24  # maximum number of values summed at once: 64 MB of float32 beside the gradients
+BUCKET = 1 << 24  # maximum number of values summed at once: 64 MB of float32 in addition to the gradients
 
 
 class ProcessGroup:
@@ -71,8 +71,8 @@ class ProcessGroup:
         """Replace every gradient by its sum over the processes."""
         if self.size == 1:
             return
-        # Gradients are summed in buckets: each all-reduce costs 1 to 2 ms whatever its size, and a small model has 70
-        # parameters.
+        # Gradients are summed in buckets: each all-reduce costs 1 to 2 ms, independent of its size, and a small model
+        # has 70 parameters.
         for bucket in _buckets([p for p in network.parameters() if not p.stop_gradient]):
             gradients = [p.grad if p.grad is not None else paddle.zeros_like(p) for p in bucket]
             total = paddle.concat([gradient.reshape([-1]) for gradient in gradients])

@@ -22,7 +22,7 @@ def switch_off_telemetry() -> None:
     """Switch off the telemetry of libraries, and the ids kept for it; importing `paddle_ranker` calls this.
 
     Call it before the libraries are imported. A variable that is set already keeps its value. OpenVINO has no switch:
-    it reports through the package `openvino_telemetry` and does without if that cannot be imported. This holds for
+    it reports through the package `openvino_telemetry` and is silent if that cannot be imported. This holds for
     the process alone: a child that imports OpenVINO has to import `paddle_ranker` first.
     """
     for name, value in _TELEMETRY.items():

@@ -109,7 +109,7 @@ def choose_math_path(
 
     Args:
         environment: variables to read and set; the process's own by default.
-        cpuinfo: what the processor reports; read from the system by default.
+        cpuinfo: the processor's report; read from the system by default.
         loaded: dict keyed by the names of loaded modules; `sys.modules` by default.
     Raises:
         UsageError: PADDLE_RANKER_MATH is unknown, or names instructions that the processor does not report.
@@ -133,7 +133,7 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     Args:
         threads: how many threads a matrix product may use. 0: MKL_NUM_THREADS if it is set, else the cores that this
             process may use, divided by the number of processes that the launcher started. `None`: Paddle's own
-            choice, which is 1 unless MKL_NUM_THREADS or OMP_NUM_THREADS says otherwise.
+            choice, which is 1 unless MKL_NUM_THREADS or OMP_NUM_THREADS is set.
     Raises:
         UsageError: a negative number, or as `choose_math_path`.
     """

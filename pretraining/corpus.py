@@ -23,13 +23,13 @@ _TITLE = re.compile(r"= [^=].* =")
 
 
 class Corpus:
-    """Stream of the texts of several files. Each `for` loop reads them anew as (whether a document begins, text).
+    """Stream of the texts of several files. Each `for` loop rereads the files, as (True if a document begins, text).
 
     A text is a line or a record, not a document, so that a large document needs no more memory.
 
     Args:
         files: the files' paths.
-        documents: what separates the documents of a `.txt` file; one of `DOCUMENTS`.
+        documents: separator of the documents of a `.txt` file; one of `DOCUMENTS`.
         skip_bad_rows: skip lines that cannot be read, and count them.
 
     Raises `DataError`, naming the file and the line, if a file is missing, empty, damaged or not UTF-8.

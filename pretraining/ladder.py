@@ -235,7 +235,7 @@ def refuse_repeats(ladder: Ladder, sequences: int, batch_size: int, tokens: int)
     """Raise `DataError` if a run of a ladder would read sequences of the corpus a second time.
 
     Args:
-        sequences, tokens: their numbers in the corpus.
+        sequences, tokens: the numbers of sequences and of tokens in the corpus.
     """
     needed = max(rung.steps for rung in (*ladder.rungs, ladder.held_out)) * batch_size
     if needed > sequences:
@@ -306,7 +306,7 @@ class Runs:
         return metrics
 
     def facts(self, rung: Rung) -> dict[str, Any]:
-        """Return what is known of a run before its training: name, size, parameters, tokens and operations."""
+        """Return the facts of a run before its training: name, size, parameters, tokens and operations."""
         return {
             "name": rung.name,
             "size": str(rung.size),

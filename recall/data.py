@@ -51,7 +51,7 @@ class Negatives:
         return int(np.diff(self.offsets).max(initial=0))
 
     def draw(self, count: int, key: Sequence[int]) -> Integers:
-        """Return places in `titles`, `[n, count]`: distinct ones of each example, at random; -1 where it has fewer."""
+        """Return places in `titles`, `[n, count]`: distinct titles of each example, at random; padded with -1."""
         sizes = np.diff(self.offsets)
         owner = np.repeat(np.arange(len(sizes)), sizes)
         order = np.lexsort((np.random.default_rng(key).random(len(self.titles)), owner))

@@ -26,7 +26,7 @@ _MEASURE, _CUT = "recall@10", 10
 
 
 class TowerGate:
-    """The gate for towers: Recall@10 of the queries of `--test` among its titles and those of the calibration file.
+    """The gate for towers: Recall@10 of the queries of `--test`; the collection is the titles of both files.
 
     Raises `DataError` if a file cannot be used to calibrate or to measure.
     """

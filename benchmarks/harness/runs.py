@@ -34,7 +34,7 @@ _NOT_FACTS = {"debug", "data_dir", "systems", "reference", "seeds", "threads", "
 
 @dataclass(frozen=True)
 class QualityOptions(Options):
-    """Options of every benchmark that trains systems and compares what they score."""
+    """Options of every benchmark that trains systems and compares their scores."""
 
     data_dir: Optional[str] = option(
         None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA, else ../shared/data)"

@@ -45,7 +45,7 @@ class Worker:
         threads: number of threads of its matrix products.
         log: file for its standard error.
         environment: further environment variables.
-        hint: what the error message advises if the process ends too early.
+        hint: the advice of the error message if the process ends too early.
     """
 
     def __init__(

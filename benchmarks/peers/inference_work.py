@@ -21,7 +21,7 @@ LOGISTIC_LIMIT = 60.0  # logits are clipped to this size; beyond it sigmoid is 0
 
 @dataclass(frozen=True)
 class InferenceWork:
-    """The work of every system. The pairs are `offline` ones first, then `latency_titles` for each of `queries`."""
+    """The work of every system: first `offline` pairs, then `latency_titles` pairs for each of `queries`."""
 
     shape: dict[str, Any]  # fields of EncoderConfig
     pad_id: int

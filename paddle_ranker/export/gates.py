@@ -76,14 +76,14 @@ class Quality:
 
 
 class Gate(Protocol):
-    """Test of whether a model in integers is good enough; the option `max_loss` says how much may be lost.
+    """Test of a model in integers; the option `max_loss` limits its loss of quality.
 
     Attributes:
         calibration: batches from which the activations' ranges are taken.
         rows: the word for one row in messages, such as "pair".
         outputs: the word in messages for the outputs of `Quality.moved`, such as "logits".
         draws: the word in messages for the units that the intervals resample, such as "queries".
-        facts: the facts to store beside the measures: the files, the longest row.
+        facts: the facts to store with the measures: the files, the longest row.
     """
 
     @property
@@ -102,7 +102,7 @@ class Gate(Protocol):
     def facts(self) -> dict[str, object]: ...
 
     def judge(self, fp32: Engine, int8: Engine) -> list[Quality]:
-        """Return the measures of an engine in integers beside those of an engine in fp32."""
+        """Return the measures of an engine in integers, compared with an engine in fp32."""
         ...
 
 

@@ -23,7 +23,7 @@ from paddle_ranker.export.parity import Parity, compare
 from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
 
 OPSET = 17  # the first with LayerNormalization as one node
-# It runs in a process of its own, since paddle2onnx aborts the process at an operator that it does not know.
+# It runs in a separate process, since paddle2onnx aborts the process at an operator that it does not know.
 _TRANSLATE = f"import sys, paddle2onnx; paddle2onnx.export(*sys.argv[1:4], opset_version={OPSET}, optimize_tool='None')"
 _INSTALL = "python -m pip install 'paddle2onnx>=2.0' onnx onnxruntime"
 
@@ -53,10 +53,10 @@ def write_onnx(
 ) -> Parity:
     """Translate the static model `program` into the ONNX file `target`, which is written atomically.
 
-    The parameters of a large model are in a file beside it (`export.onnx_data`).
+    The parameters of a large model are in a second file (`export.onnx_data`).
 
     Args:
-        program: the graph's file; the parameters lie beside it.
+        program: the graph's file; the parameters are in the same folder.
         signature: the inputs and outputs of the model.
         batches, expected: input batches, and the network's outputs for them, which the file must reproduce.
         rounding: as `compare` takes it.

@@ -1,4 +1,4 @@
-"""Large ONNX files: their parameters are in a file beside the graph, which engines map into memory.
+"""Large ONNX files: their parameters are in a second file, which engines map into memory.
 
 A graph with its parameters is parsed and copied whole, by every process, and can have 2 GB at most. Parameters that are
 mapped are read when they are used, and processes share their pages.

@@ -1,4 +1,4 @@
-"""Check that an exported model computes what the network does."""
+"""Check that an exported model and the network compute equal results."""
 
 from __future__ import annotations
 

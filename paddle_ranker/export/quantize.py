@@ -113,7 +113,7 @@ class Quantized:
 
     @property
     def share(self) -> str:
-        """Return a phrase that says how many products are in integers."""
+        """Return the phrase with the number of products in integers."""
         return f"{self.products - len(self.left_out)} of {self.products} products of weights in integers"
 
 
@@ -121,7 +121,7 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     """Quantize a folder as the options say; the file and its measures are stored at the end, or not at all.
 
     Raises `DependencyError` if a package is missing, `CheckpointError` if the folder has no sound static model or its
-    kind has no gate, `RankerError` if the loss exceeds the limit, and what the gate raises for its files.
+    kind has no gate, `RankerError` if the loss exceeds the limit, and the gate's errors about its files.
     """
     folder = ExportedFolder.open(Path(options.model_dir))
     if folder.info.kind not in GATES:
@@ -318,7 +318,7 @@ def _with_facts(
     forget: Sequence[Path] = (),
     int8: Optional[dict[str, object]] = None,
 ) -> ExportedFolder:
-    """Record in the folder's info file that `files` were added or `forget` removed, and what quantizing measured."""
+    """Record in the folder's info file that `files` were added or `forget` removed, and the measurements."""
     facts = _facts_of(folder)
     removed = [path.name for path in forget]
     facts["files"] = {name: size for name, size in facts["files"].items() if name not in removed}

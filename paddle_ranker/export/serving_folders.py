@@ -109,7 +109,7 @@ def _copy_descriptions(source: Path, target: Path, members: Sequence[str]) -> No
 
 
 def _require_replaceable(folder: Path, side: str, members: Sequence[str]) -> None:
-    """Raise `RankerError` if `folder` holds anything but what this command writes."""
+    """Raise `RankerError` if `folder` holds files that this command does not write."""
     remedy = f"choose another --{side}_path, or move it away"
     if not folder.exists():
         return

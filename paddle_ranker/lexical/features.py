@@ -77,7 +77,7 @@ class LexicalFeatures:
 
     def transform(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
         """Return the features of the pairs, `[pairs, 24] float64`, in the order of `FEATURES`."""
-        read = lru_cache(maxsize=4096)(self._read)  # a query comes with many titles
+        read = lru_cache(maxsize=4096)(self._read)  # a query has many titles
         rows = [self._pair(read(query), self._read(title)) for query, title in zip(queries, titles)]
         return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
 

@@ -169,7 +169,7 @@ def about_least(losses: Floats) -> Rows:
 def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Floats:
     """Return each pair's score by an average whose weights were fitted to the other folds, `[n]` float64.
 
-    For each fold the pull is chosen anew, on the queries outside the fold. Each fold's model is `standardised` over all
+    The pull is chosen for each fold on the queries outside the fold. Each fold's model is `standardised` over all
     pairs: models that order all pairs alike give all pairs the same scores. Raises `DataError` as `out_of_fold` does.
     """
 

@@ -6,7 +6,7 @@
 
 A new measure only has to be added to `MEASURES`: intervals, comparisons and their tests, option choices and tables
 read that registry. Measures per query are trec_eval's: a query without a relevant title counts 0, and means are over
-all queries. `paddle_ranker.metrics.ranking` says how titles are ordered; AUC and the share of ordered pairs count a
+all queries. `paddle_ranker.metrics.ranking` defines the order of titles; AUC and the share of ordered pairs count a
 tie as a half.
 """
 
@@ -92,7 +92,7 @@ class QueryMean(Measure):
 
 
 class RetrievalMean(QueryMean):
-    """A `QueryMean` that applies where systems have searched a collection: there are documents that nobody judged."""
+    """A `QueryMean` that applies only if systems have searched a collection, so that some documents are unjudged."""
 
     def applies(self, scored: Scored) -> bool:
         return super().applies(scored) and len(scored.labels) < len(scored.ranking.query)

@@ -2,8 +2,8 @@
 
 Conventions: a title is relevant if its label is at least 1. Rows with the same query text are one query, wherever they
 are in the file. Equal scores are ordered against the system, the less relevant title first, so that no measure depends
-on the order of the rows, and a system that scores everything alike gains nothing. If documents have ids, `rank` can
-order equal scores as trec_eval does.
+on the order of the rows, and a system that gives equal scores to all titles gains nothing. If documents have ids,
+`rank` can order equal scores as trec_eval does.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Scored:
     Args:
         queries, labels, scores: one of each per pair.
         ids: the documents' ids; if given, equal scores are in trec_eval's order (see `rank`).
-        judged: `[pairs] bool`, whether somebody judged the pair (default: all).
+        judged: `[pairs] bool`, True for judged pairs (default: all).
 
     Attributes:
         ranking: all pairs, best first.
@@ -215,7 +215,7 @@ def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Flo
 
 
 def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return whether each value differs from the one before it, `[n] bool`; False for the first. inf equals inf."""
+    """Return True for each value that differs from its predecessor, `[n] bool`; False for the first. inf equals inf."""
     return np.concatenate((np.zeros(min(1, len(values)), bool), values[1:] != values[:-1]))
 
 

@@ -1,4 +1,4 @@
-"""Run a command, from its arguments to an exit status, and print notes beside its results."""
+"""Run a command, from its arguments to an exit status, and print notes in addition to its results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run_command(
     Args:
         options_class: the class, or a function that returns it, if plugins add options.
         ends_with_reader: exit with 0 when the reader of standard output leaves (`| head`), for a command that prints
-            a line per row. Other commands finish their work, and what they print from then on is lost.
+            a line per row. Other commands finish their work, but their later output is lost.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _escape_what_cannot_be_printed()
@@ -170,13 +170,13 @@ def _escape_what_cannot_be_printed() -> None:
 
 
 def json_text(value: object, indent: Optional[int] = None) -> str:
-    """Return JSON to print: other scripts as they are if standard output takes them, else in JSON's own escapes."""
+    """Return JSON to print: non-ASCII characters unchanged if standard output can encode them, else escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf"), indent=indent)
 
 
 def note(text: str) -> None:
-    """Print a note on standard error: what was truncated, skipped or chosen. Only the first process prints.
+    """Print a note on standard error, such as the number of skipped rows. Only the first process prints.
 
     If the note cannot be written (a full disk, a closed pipe), it is lost, and so are later notes: a note must not
     stop the work that it is about.

@@ -97,7 +97,7 @@ class Options:
     def look_up(self) -> None:
         """Find the models that the options name on a hub; called before any work, and before Paddle is imported.
 
-        Raises what `model.pretrained.find_model` raises. Options without models do nothing.
+        Raises every error of `model.pretrained.find_model`. Options without models do nothing.
         """
 
 
@@ -206,7 +206,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
 
 
 def value_type(annotation: Any) -> Any:
-    """Return T of `Optional[T]`, and any other type as it is."""
+    """Return T of `Optional[T]`, and any other type unchanged."""
     if typing.get_origin(annotation) is Union:  # the type is Optional[T]
         return next(arg for arg in typing.get_args(annotation) if arg is not type(None))
     return annotation

@@ -161,7 +161,7 @@ def _name_first(options_class: type[Options], arguments: Sequence[str]) -> list[
 def _end_files(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
     """Separate an option's files from positional arguments: `--test a.tsv b.tsv B` becomes `--test=a.tsv:b.tsv B`.
 
-    argparse gives an option all values up to the next option, and cannot be told where to stop. Here an option takes
+    argparse gives an option all values up to the next option, and has no way to limit them. Here an option takes
     only one file unless all required positional arguments come before the options: `blend --train a.tsv RANKER DEV_FILE
     TARGET`. Otherwise its files end at the first value that a positional argument claims: `compare A --test dev.tsv B`
     compares A with B.

@@ -54,7 +54,7 @@ def _best_first(titles: list[RankedTitle]) -> list[RankedTitle]:
 def _cascade_by_query(
     options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
 ) -> Iterator[tuple[str, list[RankedTitle]]]:
-    """Yield what `rank_by_query` yields, in the order and with the probabilities of the cascade `options.cascade`.
+    """Yield hits as `rank_by_query` does, in the order and with the probabilities of the cascade `options.cascade`.
 
     The small ranker may be of another kind. Memory holds, for each query, the titles that either stage needs.
     """

@@ -1,6 +1,6 @@
 """Rank all titles with a small model, then rerank the best titles of each query with a large one.
 
-Most titles of a query are plainly irrelevant, and a small ranker sees that for a fraction of what a large one costs.
+Most titles of a query are plainly irrelevant, and a small ranker detects this at a fraction of a large ranker's cost.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def windows_for(parts: ScoringRanker, options: ScoringOptions) -> Optional[Windo
 
 
 def scored_with(pair_encoder: PairRowEncoder, windows: Optional[Windows]) -> dict[str, object]:
-    """Return the settings that a pair's logit depends on beside the ranker, as a JSON-ready dict."""
+    """Return the settings other than the ranker that a pair's logit depends on, as a JSON-ready dict."""
     return {"max_seq_length": pair_encoder.max_seq_length, "windows": windows.facts() if windows else None}
 
 

@@ -39,7 +39,7 @@ def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> S
     """Open a trained or exported ranker, as `open_model` does.
 
     Raises `CheckpointError` where `open_model` does, and for the folder of anything but a ranker; the message then says
-    what the folder holds and which command takes it.
+    the folder's kind of model and its command.
     """
     require_ranker(model_path(source))
     # All kinds with a ranker's signature have its info, and encode pairs.
@@ -70,7 +70,7 @@ def open_model(
     Args:
         source: a model folder, its `model_state.pdparams`, the folder of an exported model, or a file in that folder;
             or the name of a model on the Hugging Face hub.
-        kind: the kind that a model that is not exported is loaded as; None: the one that its folder states.
+        kind: the kind of a model that is not exported; None: read it from the folder.
 
     Paddle and PaddleNLP are imported only if the engine needs them. Raises what `ModelKind.load` and `open_engine`
     raise, `CheckpointError` if the engine needs an exported model and `source` is a trained one, and `UsageError` for

@@ -1,4 +1,4 @@
-"""Check the texts and counts that a Python caller gives: accept any iterable of texts, and name what is wrong."""
+"""Check the texts and counts that a Python caller gives: accept any iterable of texts, and name the wrong item."""
 
 from __future__ import annotations
 

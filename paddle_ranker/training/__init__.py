@@ -1,1 +1,1 @@
-"""The trainer, and what stands around its loop."""
+"""The trainer and its parts: examples, losses, schedules, checkpoints, logs."""

@@ -33,7 +33,7 @@ Measured = dict[str, Interval]  # measures by name, with intervals over draws of
 
 @dataclass(frozen=True)
 class Average:
-    """The weights of two members, and what the members, equal weights and learned weights are worth.
+    """The weights of two members, and the measures of the members, of equal weights and of learned weights.
 
     pull: the strength of the regularisation towards equal weights; EQUAL: the weights are equal
     alone: the measures of each member
@@ -52,7 +52,7 @@ class Average:
     better: Measured
 
     def says(self, queries: int) -> str:
-        """Return one line that says whether learned weights are better than equal ones."""
+        """Return one line that compares learned with equal weights."""
         name, found = next(iter(self.better.items()))
         difference = f"{name} {found:+.4f} against equal weights, over draws of {queries:,} queries"
         if self.pull == EQUAL:
@@ -79,7 +79,7 @@ def _is_ahead(differences: Measured) -> bool:
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
     """Learn the weights that average the members' logits, `[n, 2]`, from labels `[n]`.
 
-    The weights are regularised towards equal ones; raises `DataError` as `paddle_ranker.metrics.logistic` does.
+    The weights are regularised towards equal weights; raises `DataError` as `paddle_ranker.metrics.logistic` does.
     """
     equal = members.mean(axis=1)
     blend = average_out_of_fold(members, labels, queries, folds)

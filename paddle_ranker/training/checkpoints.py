@@ -201,7 +201,7 @@ class RunFolder:
 
     @property
     def last_good(self) -> str:
-        """Return a phrase for errors that says which checkpoint a failed run can be resumed from."""
+        """Return a phrase for errors that names the checkpoint from which a failed run can resume."""
         last = self.keeper.last
         return f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
 

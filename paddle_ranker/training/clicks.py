@@ -98,9 +98,9 @@ class Exponent:
 def estimate_exponent(counts: ClickCounts) -> Exponent:
     """Estimate e where people examine position k in k^-e of all searches.
 
-    Pairs that were shown at several positions tell it, whatever attracts clicks to them: given a pair's clicks, their
-    positions follow views(k) k^-e. This is Poisson regression with a fixed effect for each pair (Hausman, Hall and
-    Griliches, Econometrica 1984), which needs nothing but the right mean (Wooldridge, Journal of Econometrics 1999).
+    Pairs that were shown at several positions determine it, independent of their attractiveness: given a pair's clicks,
+    their positions follow views(k) k^-e. This is Poisson regression with a fixed effect for each pair (Hausman, Hall
+    and Griliches, Econometrica 1984), which only needs the right mean (Wooldridge, Journal of Econometrics 1999).
 
     Raises `DataError` if no clicked pair was shown at two positions.
     """

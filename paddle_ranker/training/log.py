@@ -200,7 +200,7 @@ class _VisualDL:
             self._writer.add_scalar(tag=tag, value=value, step=step, walltime=milliseconds)
 
     def close(self) -> None:
-        """Write what is still buffered."""
+        """Flush the buffer."""
         self._writer.close()
 
 

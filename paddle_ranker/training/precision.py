@@ -1,4 +1,4 @@
-"""Mixed precision: matrix products in half precision, everything else in single, and a dynamic loss scale.
+"""Mixed precision: matrix products in half precision, all other operations in single, and a dynamic loss scale.
 
 Paddle has no half-precision kernels on a CPU. There, mixed precision is emulated: the products' inputs and outputs, and
 so their gradients, are rounded to half precision but computed in single. That has a GPU's arithmetic, not its speed.
@@ -88,7 +88,7 @@ class Precision:
         return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Continue from what `state` returned."""
+        """Restore the result of `state`."""
         self.scale, self._good_steps = float(state["scale"]), int(state["good_steps"])
         self.skipped = int(state.get("skipped", 0))  # older states lack it
 

@@ -1,4 +1,4 @@
-"""Train a ranker, pairwise or cross-encoder: load what it starts from, evaluate it and save it."""
+"""Train a ranker, pairwise or cross-encoder: load the start, train, evaluate and save."""
 
 from __future__ import annotations
 

@@ -62,14 +62,14 @@ class Run:
         """Return the `training`, `results` and `versions` that a checkpoint's info file records.
 
         Args:
-            facts: what `training` holds beside the options (the loss's margin, the number of examples).
+            facts: further entries of `training` after the options (the loss's margin, the number of examples).
             results: the evaluation's measures.
         """
         recorded = {**self.options.recorded(), "device": self.device}
         return {"training": {**recorded, **facts}, "results": dict(results), "versions": versions()}
 
     def train(self, task: Task) -> FitResult:
-        """Train, and print the result. Raises `UsageError` for fewer examples than processes, and what `fit` raises."""
+        """Train, and print the result. Raises `UsageError` for fewer examples than processes, and errors of `fit`."""
         if len(task.examples) < self.processes.size:
             raise UsageError(f"{len(task.examples)} training examples are too few for {self.processes.size} processes")
         result = fit(task, self.options, self.processes, self.resumed)

@@ -1,11 +1,11 @@
-"""Save and restore a training's state: what it needs, beside the parameters, to continue after a kill unchanged.
+"""Save and restore the state, other than parameters, with which an interrupted training continues unchanged.
 
 `<save_dir>/state_<step>/` belongs to the checkpoint `<save_dir>/model_<step>/`. It is written after the checkpoint,
 atomically; a run can be resumed from a step that has both folders.
 
 | file | holds |
 | --- | --- |
-| `state.json` | the progress of the run, and what it was started with: options, data, processes |
+| `state.json` | the progress of the run, and its options, data and number of processes |
 | `optimizer.npz` | the optimizer's moments of each parameter; missing once the run is finished |
 | `parameters.npz` | parameters that the checkpoint's own file lacks, if there are any |
 """

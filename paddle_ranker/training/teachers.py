@@ -129,5 +129,5 @@ def _single(logits: Iterable[float]) -> list[float]:
 
 
 def split_paths(paths: str) -> list[str]:
-    """Split paths at `os.pathsep`; a path that exists is not split, whatever its name contains."""
+    """Split paths at `os.pathsep`; an existing path is not split, even if its name contains `os.pathsep`."""
     return [paths] if Path(paths).exists() else paths.split(os.pathsep)

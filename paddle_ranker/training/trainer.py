@@ -229,7 +229,7 @@ class _Trainer:
         return dict(zip(names, sums[1:].tolist()))
 
     def _seed(self, place: int) -> None:
-        """Seed dropout for a part of the next step, whatever was drawn before and whichever process computes it."""
+        """Seed dropout for a part of the next step, independent of earlier draws and of the process."""
         sequence = np.random.SeedSequence([self.options.seed, self.done.step + 1, place])
         paddle.seed(int(sequence.generate_state(1)[0]))
 
@@ -255,7 +255,7 @@ class _Trainer:
         return {"learning_rate": learning_rate, "gradient_norm": norm, "loss_scale": scale}
 
     def _after_step(self) -> _AfterStep:
-        """Evaluate if it is due; return what to do next, which is the same in every process."""
+        """Evaluate if it is due; return the next action, which is equal in every process."""
         step = self.done.step
         is_due = step >= self.total_steps or step % self.options.eval_step == 0
         evaluate = self.task.evaluate

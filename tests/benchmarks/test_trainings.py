@@ -162,7 +162,7 @@ def test_commands(
     first = capsys.readouterr().out
     assert f"{module.REFERENCE} ahead, nDCG@10" in first and "on 48 pairs of 12 queries" in first  # type: ignore[attr-defined]
 
-    assert module.main(arguments) == 0  # type: ignore[attr-defined]  # from what was kept
+    assert module.main(arguments) == 0  # type: ignore[attr-defined]  # from the cache
     assert json.loads(found_file.read_text(encoding="utf-8")) == found
     assert "global step" not in capsys.readouterr().out
 

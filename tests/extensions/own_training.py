@@ -58,7 +58,7 @@ def save_vectors(folder: Path, model: VectorModel, info: VectorInfo) -> None:
 
 
 def load_vectors(folder: Path, info: VectorInfo, encoder: PairEncoder) -> VectorModel:
-    """Load a model; its encoder is found as in any other folder."""
+    """Load a model; the toolkit finds its encoder's folder as for its own models."""
     from paddle_ranker.model.encoders import load_encoder
 
     return VectorModel(info, encoder, signature_of(info), vector_network(load_encoder(folder).network))

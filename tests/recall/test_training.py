@@ -35,7 +35,7 @@ SCRIPT = REPOSITORY / "recall" / "train_batch_neg.py"
 
 
 class Killed(Exception):
-    """Stands for a kill: whatever the process was doing, it stops."""
+    """Stands for a kill: the process stops at any point."""
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_two_processes_are_one_with_their_batches_together(data: Path, tmp_path:
 
 @unit
 def test_a_large_batch_takes_the_memory_of_a_part(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each pass holds the graph of one part, whatever the batch is: the outputs of the others are gone."""
+    """Each pass holds the graph of one part, for any batch: the outputs of the other parts are gone."""
     rows: list[int] = []
     alive: list[weakref.ref[Any]] = []
     most = [0]

@@ -1,4 +1,4 @@
-"""Training from Python: what it returns, a function called at each evaluation, and the command's own checks."""
+"""Training from Python: its return value, a function called at each evaluation, and the command's own checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: what it computes, prints, keeps, and how it stops."""
+"""The training loop: its results, output, checkpoints, and how it stops."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Pool(Generic[T]):
 
     @contextmanager
     def lend(self) -> Iterator[T]:
-        """Yield an object that no other thread uses. The last one returned is lent first: its memory is warm."""
+        """Yield an object that no other thread uses: the most recently returned, since its memory is warm."""
         try:
             one = self._idle.pop()
         except IndexError:

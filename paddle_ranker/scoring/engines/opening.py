@@ -27,7 +27,7 @@ _SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each
 def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
     """Open the engine that the options name, or the default, for a static model.
 
-    Raises `UsageError` for a device or precision that the engine does not offer, and what `EngineKind.open` raises.
+    Raises `UsageError` for a device or precision that the engine does not offer, and every error of `EngineKind.open`.
     """
     name = options.engine or DEFAULT
     if options.tensorrt and name != "inference":

@@ -4,7 +4,7 @@
 
     RankingLoss("0.5*bce+listnet")(logits, labels, queries).backward()
 
-The losses themselves are in `paddle_ranker.training.losses.ranking`; docs/losses.md says when to use which.
+The losses themselves are in `paddle_ranker.training.losses.ranking`; docs/losses.md explains when to use each loss.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Term:
 
 @dataclass(frozen=True)
 class LossExpression:
-    """A sum of losses; `text` is what the user typed."""
+    """A sum of losses; `text` is the user's input."""
 
     text: str
     terms: tuple[Term, ...]

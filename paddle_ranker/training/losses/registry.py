@@ -47,8 +47,8 @@ class Loss:  # type: ignore[explicit-any]  # the function's parameters name its 
     function: returns the mean over n titles, a scalar. Its parameters name the arguments that it gets: `logits`,
         `labels`, `relevant`, `queries`, `teacher` (`[n]` each; see `paddle_ranker.training.losses.ranking`), `highest`,
         the highest label of the training data, and `margin`.
-    formula, suits: one line that says what the loss computes, and one that says what it is for.
-    compares: what it needs of a query's titles; None: it judges each title alone.
+    formula, suits: one line each with the loss's formula and its purpose.
+    compares: the required titles of a query; None: the loss judges each title alone.
     listwise: whether it uses all titles of a query at once.
     margin: the default of how far the better title must be ahead; None: the loss has no margin.
     on_probabilities: whether it compares probabilities instead of logits.

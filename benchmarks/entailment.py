@@ -138,7 +138,7 @@ class Harness:
 
 
 def _without_places(arguments: Sequence[str]) -> list[str]:
-    """Return the options of a recipe without those that name files, folders or the device."""
+    """Return the options of a recipe, except for files, folders and the device."""
     kept, skip = [], False
     for argument in arguments:
         if skip:

@@ -242,7 +242,7 @@ def right_pairs(pages: Sequence[Page], collection: Collection, split: str) -> It
 
 
 def labelled_pairs(pages: Sequence[Page], collection: Collection, split: str) -> Iterator[LabeledPair]:
-    """Yield a split's queries with their pages, label 1, and BM25's best others of the same split, label 0."""
+    """Yield a split's queries, each with its page (label 1) and the best other pages by BM25 (label 0)."""
     splits = split_pages(pages)
     own = [page for page in pages if splits[page.id] == split]
     labels = collection.qrels[split]

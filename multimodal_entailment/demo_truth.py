@@ -108,7 +108,7 @@ def best_guesses(inputs: Sequence[str]) -> tuple[Fraction, dict[tuple[object, ..
 
 
 def accuracy_of_best_guesses(inputs: Sequence[str], drawn: Iterable[Relations]) -> Fraction:
-    """Return the accuracy, on the pairs in `drawn`, of the best guesses from some of the inputs."""
+    """Return the best possible accuracy on the pairs in `drawn`, for a model that sees only some inputs."""
     _, guesses = best_guesses(inputs)
     right = [guesses[relations.seen(inputs)] == relations.label for relations in drawn]
     return Fraction(sum(right), len(right))

@@ -111,7 +111,7 @@ def _report_interrupt(interrupts: Interrupts, prog: str, arguments: Sequence[str
 
 @contextmanager
 def reader_may_leave(*, out: bool = True) -> Iterator[None]:
-    """Ignore in the block that the reader of standard error, and with `out` that of standard output, leaves."""
+    """Ignore a closed standard error in the block; with `out` also a closed standard output."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before the start (`>&-`)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

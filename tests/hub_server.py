@@ -1,7 +1,7 @@
 """A server that behaves like the Hugging Face hub, of folders on the disk; and tests' environment around it.
 
-What it answers is what https://huggingface.co answers, as of huggingface_hub 0.36: the description of a repository with
-its files, redirects of large files to another host, ranges, and the codes of errors.
+It answers as https://huggingface.co does, as of huggingface_hub 0.36: the description of a repository with its files,
+their contents by ranges, and the codes of errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import pytest
 
-LARGE = 2000  # bytes; a larger file is redirected to the other host, as those of LFS are
+LARGE = 2000  # bytes; larger files are offered over Xet, too
 COMMIT = "c0ffee" + "0" * 34
 
 
@@ -31,7 +31,6 @@ class Hub:
     Attributes:
         asked: method and path of each request, in order.
         sent: the names of the files whose contents were sent, in order.
-        agents: the User-Agent of each request.
         commit: the commit that the branch main is at.
         token: what a request must bear; None: nothing.
         gated: whether a token alone is not enough.
@@ -42,7 +41,6 @@ class Hub:
     folders: dict[str, Path] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
-    agents: set[str] = field(default_factory=set)
     commit: str = COMMIT
     token: Optional[str] = None
     gated: bool = False
@@ -51,7 +49,6 @@ class Hub:
     truncate: int = 0
     truncated: int = 0
     address: str = ""
-    cdn: str = ""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -70,12 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         hub, path = self.hub, unquote(self.path.partition("?")[0])
         hub.asked.append(f"{self.command} {path}")
-        hub.agents.add(self.headers.get("User-Agent", ""))
         if hub.status:
             return self._send(hub.status, b"{}", hub.headers)
-        if path.startswith("/cdn/"):
-            assert "Authorization" not in self.headers, "a token went to another host"
-            return self._send_file(*path[len("/cdn/") :].partition(f"/{hub.commit}/")[::2])
         token = self.headers.get("Authorization", "").replace("Bearer ", "")
         if hub.token is not None and token != hub.token:
             return self._error(401, "GatedRepo" if hub.gated else "RepoNotFound")
@@ -87,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(401, "RepoNotFound")  # as of a private one
         if revision not in ("main", "v1", hub.commit):
             return self._error(404, "RevisionNotFound")
-        return self._send_file(repository, file, redirects=True)
+        return self._send_file(repository, file)
 
     def _describe(self, rest: str) -> None:
         repository, _, revision = rest.partition("/revision/")
@@ -102,18 +95,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
         return None
 
-    def _send_file(self, repository: str, file: str, redirects: bool = False) -> None:
+    def _send_file(self, repository: str, file: str) -> None:
         path = self.hub.folders[repository] / file
         if not path.is_file():
             return self._error(404, "EntryNotFound")
         body = path.read_bytes()
         etag = hashlib.sha256(body).hexdigest()
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": self.hub.commit, "Accept-Ranges": "bytes"}
-        if redirects and len(body) > LARGE:
-            headers.update({"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(body))})
+        if len(body) > LARGE:
             headers.update({"X-Xet-Hash": etag, "X-Xet-Refresh-Route": f"{self.hub.address}/api/xet"})
-            headers["Location"] = f"{self.hub.cdn}/cdn/{repository}/{self.hub.commit}/{file}"
-            return self._send(302, b"", headers)
         if self.command == "GET":
             self.hub.sent.append(file)
         wanted = self.headers.get("Range", "")
@@ -165,16 +155,12 @@ def hub_environment(folder: Path, endpoint: str, patch: pytest.MonkeyPatch, **va
 
 @contextmanager
 def hub_server() -> Iterator[Hub]:
-    """Run a hub, and the other host that large files are on, until the block ends."""
+    """Run a hub until the block ends."""
     hub = Hub()
-    handler = type("Handler", (_Handler,), {"hub": hub})
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
-    for server in servers:
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub})) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    hub.address, hub.cdn = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
-    try:
-        yield hub
-    finally:
-        for server in servers:
+        hub.address = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            yield hub
+        finally:
             server.shutdown()
-            server.server_close()

@@ -16,11 +16,11 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 from urllib.parse import urlsplit
 
 from paddle_ranker.encoding.tokenizers.folder import (
@@ -44,10 +44,6 @@ from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.options import note
 from paddle_ranker.storage.atomic import locked, new_file
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import ModelInfo
-
 PICKLES_VARIABLE = "PADDLE_RANKER_PICKLES"
 _MAIN = "main"
 _PREFIX, _SNAPSHOTS = "models--", "snapshots"  # in the cache
@@ -56,10 +52,14 @@ _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*)(?:
 _MODEL_FILES = (".pdparams", ".pdmodel", ".pdiparams", ".json", ".onnx", ".safetensors", ".bin", ".git")
 _FILES = (*_MODEL_FILES, ".tsv", ".csv", ".jsonl", ".txt", ".trec", ".run", ".parquet", ".gz")
 _VOCABULARIES = (TOKENIZER_FILE, *SENTENCEPIECE_FILES, VOCABULARY_FILE, "vocab.json", "merges.txt")
-_SMALL = ("config.json", CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE, *SENTENCES_FILES, INFO_FILE, TOWER_FILE)
-_PICKLES = (*(name for name in WEIGHT_FILES if not name.startswith(SAFETENSORS_FILE)), PARAMETERS_FILE)
+_SMALL_FILES = ("config.json", CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE, *SENTENCES_FILES, INFO_FILE,
+                TOWER_FILE, *_VOCABULARIES)  # fmt: skip
+# The folders of a repository that hold files of a model: itself, steps of sentence-transformers, those of queries.
+_PLACE = rf"(?:{QUERY_FOLDER}/)?(?:\d+_\w+/)?"
+_SMALL = re.compile(rf"{_PLACE}(?:{'|'.join(map(re.escape, _SMALL_FILES))})")
+_WEIGHTS = re.compile(rf"{_PLACE}model(?:-\d+-of-\d+)?\.safetensors(?:\.index\.json)?")
+_PICKLES = re.compile(rf"{_PLACE}(?:pytorch_model(?:-\d+-of-\d+)?\.bin(?:\.index\.json)?|{PARAMETERS_FILE})")
 _CONNECT_SECONDS = 1.5  # of a name's look-up and a connection, unless HF_HUB_ETAG_TIMEOUT says more
-_ATTEMPTS = 3  # of a file whose transfer breaks; each goes on where the last one stopped
 
 
 @dataclass(frozen=True)
@@ -104,44 +104,66 @@ def find_cached(name: HubName) -> Optional[Path]:
 
 
 def fetch_model(name: HubName) -> Path:
-    """Fetch what the cache lacks of a model, and return its folder.
+    """Fetch the files that the cache lacks of a model, and return its folder.
 
     Raises `CheckpointError`, within some two seconds if the hub cannot be reached: it says where the model was looked
     for, and what to do.
     """
     _cache()  # first: the library is there, and has a HOME
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         raise CheckpointError(f"{_not_here(name)}, and HF_HUB_OFFLINE keeps it from being fetched; {_by_hand(name)}")
     _require_reachable(name, constants.ENDPOINT)
-    api = HfApi()
     with locked(_cache() / ".locks" / f"{name.folder.name}.lock", wait=True):
-        there = find_cached(name)  # another process may have fetched it meanwhile
-        if there is not None:
-            return there
-        with _explained(name):
-            found = api.model_info(
-                name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
-            )
-        with _resumable():
-            return _Transfer(name, api, found).run()
+        return find_cached(name) or _fetch(name)  # another process may have fetched it meanwhile
 
 
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Let files come over HTTP, by ranges: an interrupted transfer by Xet, the hub's other way, begins anew.
+def _fetch(name: HubName) -> Path:
+    from huggingface_hub import HfApi, constants
 
-    Xet also asks further hosts than the endpoint. `HF_HUB_DISABLE_XET=0` chooses it all the same.
-    """
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_DISABLE_XET
-    constants.HF_HUB_DISABLE_XET = before or "HF_HUB_DISABLE_XET" not in os.environ
-    try:
-        yield
-    finally:
-        constants.HF_HUB_DISABLE_XET = before
+    where = f"{_endpoint()}/{name.repository}"
+    with _explained(name):
+        found = HfApi().model_info(
+            name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+        )
+        commit, sizes = str(found.sha), {file.rfilename: file.size or 0 for file in found.siblings or []}
+    small, weights = list(filter(_SMALL.fullmatch, sizes)), list(filter(_WEIGHTS.fullmatch, sizes))
+    folders = {os.path.dirname(file) for file in weights}
+    pickles = [file for file in filter(_PICKLES.fullmatch, sizes) if os.path.dirname(file) not in folders]
+    if pickles and not os.environ.get(PICKLES_VARIABLE):
+        raise CheckpointError(
+            f"{where}: has its weights as {pickles[0]} alone, a pickle; {PICKLES_VARIABLE}=1 fetches it (what reads it "
+            "here builds arrays and nothing else), or ask its owner for safetensors"
+        )
+    weights += pickles
+    configurations = [file for file in sorted(small, key=os.path.dirname) if os.path.basename(file) == "config.json"]
+    if not weights or not configurations:
+        raise CheckpointError(
+            f"{where}: has no {'config.json' if weights else SAFETENSORS_FILE}, so that it is no model that is read "
+            f"here; choose a model of transformers, of the types {', '.join(ARCHITECTURES)}"
+        )
+    folder = name.folder / _SNAPSHOTS / commit
+    new = [sizes[file] for file in (*small, *weights) if not (folder / file).is_file()]
+    if sum(new) > shutil.disk_usage(_cache()).free:
+        raise RankerError(f"{_cache()}: no space for {sum(new):,} bytes; free some, or set HF_HOME to another disk")
+    if new:
+        size = f"{len(new)} files, {sum(new) / 1e6:,.1f} MB"
+        note(f"{name.repository}: fetching {size}, from {_endpoint()} into {_cache()}")
+    # An interrupted transfer by Xet begins anew, and Xet asks further hosts than the endpoint.
+    constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET or "HF_HUB_DISABLE_XET" not in os.environ
+    _download(name, commit, small)
+    if PARAMETERS_FILE not in weights:  # refuse a family that cannot be read here before its weights are fetched
+        read_encoder_config(folder / configurations[0])
+    _download(name, commit, weights)
+    if missing_file(folder):
+        raise CheckpointError(f"{_not_here(HubName(name.repository, commit))}; run again, or give another model")
+    if name.revision != commit:  # only now, so that an interrupted transfer is not taken for a model
+        reference = name.folder / "refs" / name.revision
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(reference) as stream:
+            stream.write(commit)
+    return folder
 
 
 def missing_file(folder: Path) -> str:
@@ -161,114 +183,20 @@ def missing_file(folder: Path) -> str:
             found.append((module / "config.json").relative_to(folder))
         if kind == "Dense" and not any((module / file).is_file() for file in WEIGHT_FILES):
             found.append((module / SAFETENSORS_FILE).relative_to(folder))
+    if not found and (folder / QUERY_FOLDER / MODULES_FILE).is_file():
+        lacks = missing_file(folder / QUERY_FOLDER)
+        return f"{QUERY_FOLDER}/{lacks}" if lacks else ""
     return str(found[0]) if found else ""
 
 
-class _Transfer:
-    """The transfer of one model's files into the cache: small ones first, the weights last.
+def _download(name: HubName, commit: str, files: list[str]) -> None:
+    """Download files of a commit into the cache; a transfer that breaks off goes on where it stopped."""
+    from huggingface_hub import snapshot_download
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
-    The cache names the revision only when all files are there, so that a transfer that was interrupted is not taken for
-    a model; the next one goes on with it.
-    """
-
-    def __init__(self, name: HubName, api: HfApi, found: ModelInfo):
-        self._name, self._api, self._commit = name, api, str(found.sha)
-        self._sizes = {file.rfilename: file.size or 0 for file in found.siblings or []}
-        self._folder = name.folder / _SNAPSHOTS / self._commit
-
-    def run(self) -> Path:
-        """Fetch all that is missing, and return the folder."""
-        bases = ["", f"{QUERY_FOLDER}/"] if f"{QUERY_FOLDER}/{MODULES_FILE}" in self._sizes else [""]
-        weights: list[str] = []
-        small: list[str] = []
-        for base in bases:
-            modules = self._modules(base)
-            for prefix in dict.fromkeys([base, *(prefix for _, prefix in modules)]):
-                small += self._small(prefix)
-            holders = [prefix for kind, prefix in modules if kind in ("Transformer", "Dense")] or [base]
-            for prefix in holders:
-                weights += self._weights(prefix)
-        self._check_configuration(small)
-        self._announce([*small, *weights])
-        for file in [*small, *weights]:
-            self._fetch(file)
-        if self._name.revision != self._commit:
-            reference = self._name.folder / "refs" / self._name.revision
-            reference.parent.mkdir(parents=True, exist_ok=True)
-            with new_file(reference) as stream:
-                stream.write(self._commit)
-        return self._folder
-
-    def _modules(self, base: str) -> list[tuple[str, str]]:
-        """Return the kind and the prefix of each step of sentence-transformers in a folder of the repository."""
-        if f"{base}{MODULES_FILE}" not in self._sizes:
-            return []
-        self._fetch(f"{base}{MODULES_FILE}")
-        folder = self._folder / base
-        return [(kind, f"{base}{path.name}/" if path != folder else base) for kind, path in list_modules(folder)]
-
-    def _small(self, prefix: str) -> list[str]:
-        """Return the files of a folder of the repository that the model needs beside its weights."""
-        there = [file for file in _SMALL if f"{prefix}{file}" in self._sizes]
-        vocabularies = [file for file in _VOCABULARIES if f"{prefix}{file}" in self._sizes]
-        if TOKENIZER_FILE in vocabularies:  # holds all but what `vocab.txt` says of WordPiece
-            vocabularies = [file for file in vocabularies if file in (TOKENIZER_FILE, VOCABULARY_FILE)]
-        return [f"{prefix}{file}" for file in (*there, *vocabularies)]
-
-    def _weights(self, prefix: str) -> list[str]:
-        """Return the files of the weights in a folder of the repository; raises `CheckpointError` if there are none."""
-        there = [file for file in (*WEIGHT_FILES, PARAMETERS_FILE) if f"{prefix}{file}" in self._sizes]
-        where = f"{_endpoint()}/{self._name.repository}" + (f", {prefix[:-1]}" if prefix else "")
-        if not there:
-            raise CheckpointError(
-                f"{where}: has no {SAFETENSORS_FILE}, so that it is no model that is read here; choose a model of "
-                f"transformers, of the types {', '.join(ARCHITECTURES)}"
-            )
-        if there[0] in _PICKLES and not os.environ.get(PICKLES_VARIABLE):
-            raise CheckpointError(
-                f"{where}: has its weights as {there[0]} alone, a pickle; {PICKLES_VARIABLE}=1 fetches it (what reads "
-                "it here builds arrays and nothing else), or ask its owner for safetensors"
-            )
-        first = there[0]
-        stem, suffix = Path(first.replace(".index.json", "")).stem, Path(first.replace(".index.json", "")).suffix
-        shard = re.compile(re.escape(f"{prefix}{stem}") + r"-\d+-of-\d+" + re.escape(suffix))
-        shards = sorted(filter(shard.fullmatch, self._sizes)) if first.endswith(".index.json") else []
-        return [f"{prefix}{first}", *shards]
-
-    def _check_configuration(self, small: Collection[str]) -> None:
-        """Raise `CheckpointError` before the weights are fetched if nothing here could read them."""
-        file = next((file for file in small if file.rpartition("/")[2] == "config.json"), None)
-        if file is None:
-            raise CheckpointError(
-                f"{_endpoint()}/{self._name.repository}: has no config.json, so that it is no model of transformers; "
-                "give another model"
-            )
-        self._fetch(file)
-        if PARAMETERS_FILE not in self._sizes:
-            read_encoder_config(self._folder / file)
-
-    def _announce(self, files: Collection[str]) -> None:
-        """Say what is fetched; raise `RankerError` if the disk has too little space for it."""
-        new = [file for file in files if not (self._folder / file).is_file()]
-        size = sum(self._sizes[file] for file in new)
-        if size > shutil.disk_usage(_cache()).free:
-            raise RankerError(f"{_cache()}: no space for {size:,} bytes; free some, or set HF_HOME to another disk")
-        if new:
-            count = f"{len(new)} {'file' if len(new) == 1 else 'files'}, {size / 1e6:,.1f} MB"
-            note(f"{self._name.repository}: fetching {count}, from {_endpoint()} into {_cache()}")
-
-    def _fetch(self, file: str) -> None:
-        """Fetch one file, unless it is there; what an earlier transfer left is gone on with."""
-        if (self._folder / file).is_file():
-            return
-        with _explained(self._name, file):
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    self._api.hf_hub_download(self._name.repository, file, revision=self._commit)
-                    return
-                except OSError as error:  # the library itself tries again where no answer comes
-                    if attempt == _ATTEMPTS or not _is_cut(error):
-                        raise
+    with _explained(name):
+        again = Retrying(stop=stop_after_attempt(3), retry=retry_if_exception(_is_cut), reraise=True)
+        again(snapshot_download, name.repository, revision=commit, allow_patterns=files)
 
 
 def _is_cut(error: BaseException) -> bool:
@@ -280,25 +208,23 @@ def _is_cut(error: BaseException) -> bool:
 
 
 @contextmanager
-def _explained(name: HubName, file: str = "") -> Iterator[None]:
+def _explained(name: HubName) -> Iterator[None]:
     """Turn what huggingface_hub and requests raise into a `CheckpointError` that says what to do."""
     try:
         yield
-    except OSError as error:  # all of requests' and the hub's are of that class
-        if error.errno is not None:  # the disk's
+    except (OSError, ValueError, LookupError, TypeError) as error:  # the last three: of a strange description
+        if getattr(error, "errno", None) is not None:  # the disk's; those of requests and the hub have none
             raise
-        raise CheckpointError(_explain(name, file, error)) from error
-    except (ValueError, LookupError, TypeError) as error:  # of what came as a description
-        raise CheckpointError(_explain(name, file, error)) from error
+        raise CheckpointError(_explain(name, error)) from error
 
 
-def _explain(name: HubName, file: str, error: BaseException) -> str:
+def _explain(name: HubName, error: BaseException) -> str:
     from huggingface_hub import constants, errors
     from huggingface_hub.utils import get_token
 
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
-    where = f"{_endpoint()}/{name.repository}{f'/{file}' if file else ''}"
+    where = f"{_endpoint()}/{name.repository}"
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     variable = "HF_TOKEN (https://huggingface.co/settings/tokens)"
@@ -308,13 +234,11 @@ def _explain(name: HubName, file: str, error: BaseException) -> str:
         return f"{where}: is gated; accept its conditions on that page, and set {variable} to a token of yours"
     if status in (401, 403) and get_token():
         return f"{where}: the token in HF_TOKEN is not accepted ({status}); check it, and that it may read this model"
-    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403) or (status == 404 and not file):
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403, 404):
         return (
             f"{_not_here(name)}, and not at {_endpoint()} ({status}); check the spelling, or if it is private, set "
             f"{variable} to a token that may read it"
         )
-    if status == 404:
-        return f"{where}: there is no such file any more ({status}); run again"
     if status == 429:
         wait = str(response.headers.get("Retry-After") or "")  # type: ignore[union-attr]
         after = f"in {brief(wait, 20)} seconds" if wait.isdigit() else "later"
@@ -325,7 +249,7 @@ def _explain(name: HubName, file: str, error: BaseException) -> str:
         return f"{where}: the transfer stopped; run again to go on from there ({_reason(error)})"
     if isinstance(error, (errors.FileMetadataError, ValueError, LookupError, TypeError)):
         return f"{where}: did not answer as the hub does ({_reason(error)}); check HF_ENDPOINT={constants.ENDPOINT}"
-    return _unreachable(name, _reason(error))
+    return f"{_not_here(name)}, and {_endpoint()} cannot be reached ({_reason(error)}); {_by_hand(name)}"
 
 
 def _reason(error: BaseException) -> str:
@@ -333,10 +257,6 @@ def _reason(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return brief(f"{type(error).__name__}: {' '.join(str(error).split())}", 160)
-
-
-def _unreachable(name: HubName, why: str) -> str:
-    return f"{_not_here(name)}, and {_endpoint()} cannot be reached ({why}); {_by_hand(name)}"
 
 
 def _not_here(name: HubName) -> str:
@@ -383,7 +303,7 @@ def _require_reachable(name: HubName, endpoint: str) -> None:
     if thread.is_alive():
         failed.append(f"no answer in {seconds:g} seconds; HF_HUB_ETAG_TIMEOUT sets more")
     if failed:
-        raise CheckpointError(_unreachable(name, failed[0]))
+        raise CheckpointError(f"{_not_here(name)}, and {endpoint} cannot be reached ({failed[0]}); {_by_hand(name)}")
 
 
 def _cache() -> Path:

@@ -23,14 +23,7 @@ class ServerError(RankerError):
 
 
 class UnreachableError(ServerError):
-    """The connection failed, or broke before the answer was complete. Scoring changes nothing: retrying is safe.
-
-    `refused`: there was no connection at all.
-    """
-
-    def __init__(self, message: str, code: Optional[object] = None, *, refused: bool = False) -> None:
-        super().__init__(message, code)
-        self.refused = refused
+    """The connection failed, or broke before the answer was complete. Scoring changes nothing: retrying is safe."""
 
 
 class OverloadedError(ServerError):
@@ -47,10 +40,6 @@ class LateError(ServerError):
 
 class RefusedError(ServerError):
     """The server answered that the request is wrong, or that the server failed."""
-
-
-class FailedError(ServerError):
-    """The server or what stands before it failed, which may be over the next time."""
 
 
 def asking_again(ask: Callable[[], T], retries: int) -> T:

@@ -7,43 +7,48 @@ with HttpTeacher(TeacherOptions(teacher_url="http://127.0.0.1:8600/rerank"), pri
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import logging
+import re
+import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Optional
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 from pydantic import TypeAdapter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
+from tenacity.wait import wait_random_exponential
 from tqdm import tqdm
 
-from paddle_ranker.errors import DataError, UsageError, brief, listed
+from paddle_ranker import __version__
+from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.serving.clients.asking import Answer, Caller, Patience, StoppedError, shown
-from paddle_ranker.serving.clients.errors import RefusedError, ServerError
-from paddle_ranker.serving.clients.kept_answers import KeptAnswers, Pair, digest_of
+from paddle_ranker.serving.clients.errors import OverloadedError, RefusedError, ServerError
 from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.rerank_formats import COSTS, RERANK_PROTOCOLS, protocol_of
-from paddle_ranker.storage.atomic import cache_folder
+from paddle_ranker.storage.atomic import cache_folder, make_folder
 
+Pair = tuple[str, str]
 _LEAST = 2.0**-24  # nearest to 0 and 1 that a probability is taken for: a logit of 16.6
 _MOST_COST = 10**12  # that an answer may say it cost
-_SAID_BYTES = 200  # of an answer that is none, in the error
+_SAID = 300  # characters of what a server says, in an error
 _ANSWER_BYTES, _ANSWER_RATIO = 1 << 20, 8  # most of an answer: so many, and so many for each byte of the request
-
-
-class Question(NamedTuple):
-    """What one request asks for: the scores of some titles of a query."""
-
-    query: str
-    titles: list[str]
+_MAY_BE_OVER = {408, 425, 429, *range(500, 600)} - {501, 505}  # not implemented, no such version of HTTP
+_VERSION = 1  # of the file of answers
+_backoff = wait_random_exponential(multiplier=0.5, max=30.0)
 
 
 class HttpTeacher:
@@ -52,21 +57,16 @@ class HttpTeacher:
     Args:
         options: where and how to ask; `teacher_url` is given.
         report: takes lines that say what is asked and what it cost.
-        clock, sleep: see `Caller`.
 
     Attributes: `costs`, counted by name: requests, retries, pairs, and what the answers say, tokens or search units.
+
+    Proxies and certificates are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`). Redirects are
+    not followed: the key is for this host alone.
 
     Raises `UsageError` if the URL does not show a protocol and none is named, `RankerError` if no answers can be kept.
     """
 
-    def __init__(
-        self,
-        options: TeacherOptions,
-        report: Callable[[str], None] = print,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, options: TeacherOptions, report: Callable[[str], None] = print) -> None:
         self._options, self._report = options, report
         self._url = options.teacher_url or ""
         self._where = self._url.partition("?")[0]
@@ -82,9 +82,8 @@ class HttpTeacher:
         if self._are_logits is None and self._protocol.has_logits:
             self._are_logits = True
         self._clipped = 0
+        self._answered = False  # whether anything has answered at the URL
         self.costs: Counter[str] = Counter()
-        patience = Patience(options.teacher_timeout, options.teacher_retries, options.teacher_deadline)
-        self._caller = Caller(self._url, patience, self._key, clock=clock, sleep=sleep)
         asked = json.dumps(self._protocol.says, sort_keys=True)
         teacher = (self._url, self._name, options.teacher_model or "", asked)
         self._kept = KeptAnswers(_kept_path(options, teacher), teacher)
@@ -125,8 +124,6 @@ class HttpTeacher:
             except ServerError as error:
                 kept = "; run again to go on from what was answered" if self.costs["pairs"] else ""
                 raise ServerError(f"{error}{kept}") from error
-            finally:
-                self.costs["requests"], self.costs["retries"] = self._caller.requests, self._caller.retries
         return self._as_logits(np.array([known[pair] for pair in pairs], np.float64))
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
@@ -152,39 +149,114 @@ class HttpTeacher:
         """Ask for the scores of pairs, some requests at a time, keep them and add them to `known`."""
         options = self._options
         questions = _questions(missing, options.teacher_batch or self._protocol.batch)
-        async with self._caller as caller:
+        failed, errors = asyncio.Event(), []  # type: asyncio.Event, list[Exception]
+
+        async def ask_some() -> None:
+            again = AsyncRetrying(
+                stop=stop_after_attempt(options.teacher_retries + 1) | stop_before_delay(options.teacher_deadline),
+                wait=_seconds,
+                retry=retry_if_exception_type(OverloadedError),
+                before_sleep=lambda _: self.costs.update(retries=1),
+                sleep=lambda seconds: rest(failed, seconds),
+                reraise=True,
+            )
+            try:
+                for query, titles in questions:  # which all askers share
+                    if failed.is_set():
+                        return
+                    asked = self._protocol.body(query, titles, options.teacher_model)
+                    body = json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass")
+                    answer: tuple[bytes, httpx.Headers] = await again(self._post, client, body)
+                    scores = self._scores(*answer, titles)
+                    found = {(query, title): score for title, score in zip(titles, scores)}
+                    self._kept.add(found)
+                    known.update(found)
+                    self.costs["pairs"] += len(found)
+                    self._bar.update(len(found))
+            except Exception as error:
+                attempts = again.statistics.get("attempt_number", 1)
+                is_late = isinstance(error, ServerError) and attempts > 1
+                errors.append(ServerError(f"{error} (attempt {attempts})") if is_late else error)
+                failed.set()
+
+        async with self._client() as client:
             # The first error ends them all, after the answers that are under way: these may have cost something.
-            askers = (self._ask_some(caller, questions, known) for _ in range(options.teacher_concurrency))
-            ends = await asyncio.gather(*askers, return_exceptions=True)
-        for error in ends:
-            if error is not None and not isinstance(error, StoppedError):
-                raise error
+            await asyncio.gather(*(ask_some() for _ in range(options.teacher_concurrency)), return_exceptions=True)
+        if errors:
+            raise errors[0]
 
-    async def _ask_some(self, caller: Caller, questions: Iterator[Question], known: dict[Pair, float]) -> None:
+    def _client(self) -> httpx.AsyncClient:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs every request where others log
+        headers = {"Content-Type": "application/json", "User-Agent": f"paddle-ranker/{__version__}"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # there are so many askers
         try:
-            for query, titles in questions:  # which all share
-                if caller.stopping:
-                    return
-                asked = self._protocol.body(query, titles, self._options.teacher_model)
-                body = json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass")
-                answer = await caller.post(body, _ANSWER_BYTES + _ANSWER_RATIO * len(body))
-                scores = self._scores(answer, titles)
-                found = {(query, title): score for title, score in zip(titles, scores)}
-                self._kept.add(found)
-                known.update(found)
-                self.costs["pairs"] += len(found)
-                self._bar.update(len(found))
-        except BaseException:
-            caller.stop()
-            raise
+            return httpx.AsyncClient(headers=headers, timeout=None, limits=unlimited)  # `_post` has one for all
+        except (ImportError, ValueError, OSError) as error:
+            problem = f"the environment's proxy or certificates cannot be used ({brief(str(error))})"
+            raise UsageError(f"{problem}: correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE") from error
 
-    def _scores(self, answer: Answer, titles: Sequence[str]) -> list[float]:
+    async def _post(self, client: httpx.AsyncClient, body: bytes) -> tuple[bytes, httpx.Headers]:
+        """Return an answer with status 200; raises `OverloadedError` where another attempt may help."""
+        self.costs["requests"] += 1
+        timeout = self._options.teacher_timeout
+        try:
+            answered, content = await asyncio.wait_for(self._exchange(client, body), timeout)
+        except asyncio.TimeoutError as error:
+            raise OverloadedError(f"{self._where}: no whole answer within {timeout:g} seconds") from error
+        except httpx.TransportError as error:
+            said = self._shown(str(error) or type(error).__name__)
+            if isinstance(error, httpx.ConnectError) and not self._answered:
+                problem = f"{self._where}: nothing answers there ({said}): start the server, or correct the URL"
+                raise ServerError(problem) from error
+            raise OverloadedError(f"{self._where}: the connection broke ({said})") from error
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise RefusedError(f"{self._where}: no answer can be read ({self._shown(str(error))})") from error
+        if answered.status_code == 200:
+            return content, answered.headers
+        raise self._error(answered, content.decode("utf-8", "replace"))
+
+    async def _exchange(self, client: httpx.AsyncClient, body: bytes) -> tuple[httpx.Response, bytes]:
+        most = _ANSWER_BYTES + _ANSWER_RATIO * len(body)
+        content = bytearray()
+        async with client.stream("POST", self._url, content=body) as answered:
+            self._answered = True
+            async for part in answered.aiter_bytes():
+                content += part
+                if len(content) > most:
+                    raise RefusedError(
+                        f"{self._where}: answers more than {most:,} bytes, which no scores of these titles need"
+                    )
+        return answered, bytes(content)
+
+    def _error(self, answered: httpx.Response, said: str) -> ServerError:
+        status = answered.status_code
+        message = f"{self._where}: status {status}: {self._shown(said) or 'nothing was said'}"
+        if status in _MAY_BE_OVER:
+            after = _retry_after(answered.headers.get("retry-after", ""))
+            asked = "" if after is None else f" (to be asked again after {after:g} seconds)"
+            return OverloadedError(message + asked, status, after)
+        if 300 <= status < 400:
+            to = self._shown(answered.headers.get("location", "")) or "another address"
+            return RefusedError(f"{self._where}: status {status}, it moved to {to}: give that", status)
+        smaller = "; a smaller --teacher_batch sends less" if status == 413 else ""
+        return RefusedError(f"{message}{smaller}", status)
+
+    def _shown(self, text: str) -> str:
+        """Return what a server said, for a message: in one line, without what a terminal obeys, without the key."""
+        text = " ".join(text.split())
+        if self._key is not None:
+            text = text.replace(self._key, "[key]")
+        return brief("".join(sign if sign.isprintable() else "?" for sign in text), _SAID)
+
+    def _scores(self, content: bytes, headers: httpx.Headers, titles: Sequence[str]) -> list[float]:
         """Return the score of each title; raises `RefusedError` if the answer does not have one score for each."""
         protocol = self._protocol
         try:
-            found = validated(self._adapter, answer.content, json_bounds(len(titles)))
+            found = validated(self._adapter, content, json_bounds(len(titles)))
         except Fault as fault:
-            said = shown(answer.content[:_SAID_BYTES].decode("utf-8", "replace"), self._key) or "nothing"
+            said = self._shown(content[:_SAID].decode("utf-8", "replace")) or "nothing"
             problem = f"{self._where}: the answer is none of {protocol.what}'s ({fault}): {said}"
             raise RefusedError(f"{problem}; --teacher_protocol names another") from fault
         results = found if protocol.results is None else found[protocol.results]
@@ -195,10 +267,10 @@ class HttpTeacher:
             wrong = [result["index"] for result in results if not 0 <= result["index"] < len(titles)]
             problem = f"index {listed(wrong[:1])} came" if wrong else "an index came twice"
             raise RefusedError(f"{self._where}: {problem} for {len(titles):,} titles")
-        self._count_costs(answer, found)
+        self._count_costs(headers, found)
         return [scores[index] for index in range(len(titles))]
 
-    def _count_costs(self, answer: Answer, found: Any) -> None:
+    def _count_costs(self, headers: httpx.Headers, found: Any) -> None:
         said: dict[str, int] = {}
         for path, unit in COSTS:
             value = found
@@ -206,7 +278,7 @@ class HttpTeacher:
                 value = value.get(name) if isinstance(value, dict) else None
             if isinstance(value, (int, float)) and 0 < value < _MOST_COST:
                 said.setdefault(unit, round(value))
-        header = answer.headers.get(self._protocol.tokens_header or "", "")
+        header = headers.get(self._protocol.tokens_header or "", "")
         if header.isdecimal() and len(header) < len(str(_MOST_COST)):
             said.setdefault("tokens", int(header))
         self.costs.update(said)
@@ -229,14 +301,105 @@ class HttpTeacher:
         return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
 
 
-def _questions(pairs: Sequence[Pair], most: int) -> Iterator[Question]:
+class KeptAnswers:
+    """The scores that a teacher has given pairs, in a file of SQLite; several processes may share it.
+
+    A score is on its way to the disk when `add` returns: a process that is killed loses none, and a machine that
+    loses its power the last ones at most. Scores are added, never changed. The file holds digests, not texts.
+
+    Args:
+        path: the file; it and its folder are made if missing.
+        teacher: what tells this teacher from others: URL, protocol, model.
+
+    Raises `RankerError` if the file cannot be written to, `DataError` if it is something else.
+    """
+
+    def __init__(self, path: Path, teacher: Sequence[str]):
+        self.path = path
+        self._teacher = digest_of(teacher).hex()
+        make_folder(path.parent)
+        with self._named():
+            self._file = sqlite3.connect(path, timeout=60.0)  # another process may write so long
+            version = self._file.execute("PRAGMA user_version").fetchone()[0]
+            tables = self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if version != _VERSION and (version or tables):
+                raise DataError(f"{path}: holds no answers that this version can read; name another --teacher_answers")
+            self._file.execute("PRAGMA journal_mode=WAL")
+            self._file.execute("PRAGMA synchronous=NORMAL")
+            self._file.execute(
+                "CREATE TABLE IF NOT EXISTS answers (pair BLOB PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID"
+            )
+            self._file.execute(f"PRAGMA user_version={_VERSION}")
+
+    def find(self, pairs: Iterable[Pair]) -> dict[Pair, float]:
+        """Return the scores of those pairs that have one."""
+        with self._named():
+            asked = ((pair, self._file.execute("SELECT score FROM answers WHERE pair = ?", (self._key(pair),)))
+                     for pair in pairs)  # fmt: skip
+            return {pair: float(row[0]) for pair, rows in asked for row in rows}
+
+    def add(self, scores: dict[Pair, float]) -> None:
+        """Keep the scores, all or none of them."""
+        with self._named(), self._file:
+            rows = ((self._key(pair), score) for pair, score in scores.items())
+            self._file.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+
+    def close(self) -> None:
+        """Write everything into the one file."""
+        self._file.close()
+
+    def _key(self, pair: Pair) -> bytes:
+        return digest_of([self._teacher, *pair])
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Raise SQLite's errors as errors that name the file."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            problem = f"{self.path}: the answers cannot be kept there ({error}); name another file: --teacher_answers"
+            raise RankerError(problem) from error
+
+
+def digest_of(parts: Sequence[str]) -> bytes:
+    """Return 16 bytes that stand for these texts in this order."""
+    made = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        made.update(len(data).to_bytes(8, "big") + data)
+    return made.digest()[:16]
+
+
+async def rest(failed: asyncio.Event, seconds: float) -> None:
+    """Wait; raises `CancelledError` as soon as `failed` is set."""
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(failed.wait(), seconds)
+        raise asyncio.CancelledError
+
+
+def _seconds(state: RetryCallState) -> float:
+    error: Optional[BaseException] = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, OverloadedError) else None
+    return float(_backoff(state)) + (asked or 0.0)
+
+
+def _retry_after(value: str) -> Optional[float]:
+    """Return the seconds of a header `Retry-After`, which holds them or a date; None if it holds neither."""
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value.strip()):
+        return float(value)
+    with suppress(ValueError, OverflowError, TypeError):
+        return max(0.0, mktime_tz(parsedate_tz(value)) - time.time())  # type: ignore[arg-type]
+    return None
+
+
+def _questions(pairs: Sequence[Pair], most: int) -> Iterator[tuple[str, list[str]]]:
     """Yield questions of up to `most` pairs: those of a query together, in the order in which queries come first."""
     titles: dict[str, list[str]] = {}
     for query, title in pairs:
         titles.setdefault(query, []).append(title)
     for query, of_query in titles.items():
         for start in range(0, len(of_query), most):
-            yield Question(query, of_query[start : start + most])
+            yield query, of_query[start : start + most]
 
 
 def _protocol_name(options: TeacherOptions) -> str:

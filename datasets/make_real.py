@@ -6,8 +6,8 @@
     paddle-ranker evaluate-recall --index INDEX --beir datasets/manpages/beir --split dev
 
 A page's one-line description is a query, and the page, without this description and its section NAME, is the answer.
-Without --package the package is fetched by `apt-get download`, as any user. The pages are under the GFDL 1.2 or later,
-some under the GPL; the package's own statement is written beside them.
+Without --package the package is fetched by `apt-get download`, as any user. groff (Debian: groff-base) reads the
+pages. They are under the GFDL 1.2 or later, some under the GPL; the package's own statement is written beside them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 from paddle_ranker.data.beir import write_beir
 from paddle_ranker.data.records import LabeledPair, Pair, write_records
-from paddle_ranker.data.roff import CJK, parse_page
 from paddle_ranker.errors import DataError, RankerError, brief
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.words import WordSearcher
@@ -42,6 +42,12 @@ SPLITS = {"train": 60, "dev": 20, "test": 20}  # percent of the queries
 OTHERS = 9  # pages that are no answers, for each query of the labelled pairs
 _LARGEST = 1 << 26  # bytes of a page
 _LEAST_CHINESE = 0.1  # of a page's characters
+CJK = "\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\uff00-\uffef"
+_GROFF = ("groff", "-mandoc", "-t", "-Tutf8", "-Kutf8", "-P-cbou", "-rLL=20000n", "-rHY=0")  # a paragraph is one line
+_ASCII = str.maketrans("\u2010\u2212\u2018\u2019\u00b4", "--`''")  # typography of the terminal
+_NAME = re.compile(r"^\W*(?:NAME|名称|名稱|名字|命令名)", re.I)
+_DASHES = re.compile(r"\s+[-\u2010-\u2015\u2500－]+\s*|\s*[\u2013-\u2015]+\s*")
+_LINK = re.compile(r"""(?:['.]\\".*\n|\s*\n)*\.so\s+\S""")
 _PATH = re.compile(r"\./usr/share/man/(zh_CN|zh_TW)/man\w+/(.+)\.(\w+)\.gz")
 
 
@@ -152,20 +158,53 @@ def _unzipped(content: bytes) -> str:
     return page.decode("utf-8")
 
 
+class ManualPage(NamedTuple):
+    """A manual page: the names and the description in its section NAME, and the text of the other sections."""
+
+    names: tuple[str, ...]
+    description: str
+    text: str
+
+
+def parse_page(source: str) -> ManualPage:
+    """Return the text of a page in roff, as groff shows it but for indents; raises `RankerError` without groff."""
+    try:
+        done = subprocess.run(_GROFF, input=source.encode(), capture_output=True, check=False)
+    except FileNotFoundError:
+        raise RankerError("there is no groff here to read manual pages: apt-get install groff-base") from None
+    shown = done.stdout.decode("utf-8", "replace").translate(_ASCII)
+    # Without rulers, bars at the margin, and the wide gaps of tables; without spaces where Chinese lines were joined.
+    shown = re.sub(r"([_│─|])\1{39,}", "", re.sub(r"(?m)(?<! ) {40,}(?:\S$)?", "  ", shown))
+    shown = re.sub(rf"(?m)[ ]+$|(?<=[{CJK}]) (?=[{CJK}])", "", re.sub(r"(?<=\S) {3,}(?=\S)", "  ", shown))
+    names: tuple[str, ...] = ()
+    description, kept = "", []
+    lines = shown.rstrip().split("\n")
+    lines = lines[1:-1] if lines[0] else lines  # without head and foot, which mdoc's pages lack
+    for section in re.split(r"\n(?=\S)", "\n".join(lines)):
+        heading, _, body = section.partition("\n")
+        body = re.sub(r"\n{3,}", "\n\n", re.sub(r"(?m)^ {1,7}", "", body)).strip("\n")
+        if not names and _NAME.match(heading):
+            first, *rest = _DASHES.split(" ".join(body.split()), maxsplit=1)
+            names = tuple(name for part in re.split(r"[,，、]", first) if (name := part.strip()))
+            description = (rest[0] if rest else "").strip()
+        elif body:
+            kept.append(f"{heading}\n{body}" if heading else body)
+    return ManualPage(names, description, "\n\n".join(kept))
+
+
 def read_pages(package: Package, scripts: Iterable[str]) -> tuple[list[Page], Counter[str]]:
     """Return the pages in the given scripts, each text once, and how many were left out, by the reason."""
     wanted, left_out = set(scripts), Counter[str]()
+    places = [found for path, _ in package.pages if (found := _PATH.fullmatch(path))]
+    given = [(place, source) for place, (_, source) in zip(places, package.pages) if SCRIPTS[place[1]] in wanted]
+    own = [(place, source) for place, source in given if not _LINK.match(source)]
+    left_out["only name another page"] = len(given) - len(own)
     pages: dict[str, Page] = {}
-    for path, source in package.pages:
-        found = _PATH.fullmatch(path)
-        assert found is not None
-        script, parsed = SCRIPTS[found[1]], parse_page(source)
-        if script not in wanted:
-            continue
-        text = without(parsed.text, parsed.description)
-        if parsed.source:
-            left_out["only name another page"] += 1
-        elif len(re.findall(f"[{CJK}]", text)) < _LEAST_CHINESE * max(1, len(text)):
+    with ThreadPoolExecutor() as pool:
+        parsed_pages = list(pool.map(parse_page, [source for _, source in own]))
+    for (found, _), parsed in zip(own, parsed_pages):
+        script, text = SCRIPTS[found[1]], without(parsed.text, parsed.description)
+        if len(re.findall(f"[{CJK}]", text)) < _LEAST_CHINESE * max(1, len(text)):
             left_out["hardly Chinese"] += 1
         elif text in pages:
             left_out["the same as another page"] += 1
@@ -297,7 +336,7 @@ def make_real(options: MakeRealOptions) -> int:
     with new_folder(folder, replace=options.force) as made:
         write_collection(made, package, pages, collection)
     counts = ", ".join(f"{len(labels)} in {split}" for split, labels in collection.qrels.items())
-    said = "".join(f"; {count} {reason}" for reason, count in left_out.items())
+    said = "".join(f"; {count} {reason}" for reason, count in left_out.items() if count)
     print(f"{folder}: {len(pages):,} pages, {len(collection.queries):,} queries ({counts}){said}")
     print(f"licence: GFDL 1.2 or later, some pages GPL; see {folder / 'LICENSE'}")
     return 0

@@ -169,43 +169,12 @@ def defined(path: Path) -> set[str]:
 
 
 # A step of a walk or of an answer: 1. `folder/file.py`: `name`, `Class.method` - what happens there
-STEP = re.compile(r"^\d+\. `(?P<file>[^`]+)`(?P<names>(?:[:,] `[^`]+`)*)(?P<says>.*)$", re.M)
+STEP = re.compile(r"^\d+\. `(?P<file>[^`]+)`(?P<names>(?:[:,] `[^`]+`)*)", re.M)
 
 
 def quoted(text: str) -> list[str]:
     """Return what stands between backticks."""
     return re.findall(r"`([^`]+)`", text)
-
-
-def words_of(path: Path) -> set[str]:
-    """Return the words of a Python file's code and strings, without those of comments and docstrings."""
-    words: set[str] = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        # What is a statement by itself does nothing: a docstring.
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            node.value.value = ""
-    for node in ast.walk(tree):
-        for value in (getattr(node, field, None) for field in ("id", "attr", "name", "arg", "value")):
-            words.update(re.findall(r"\w+", value) if isinstance(value, str) else ())
-    return words
-
-
-def reached(path: Path) -> set[str]:
-    """Return the words of a file and of those that it imports: what a reader gets to from there."""
-    return words_of(path).union(*(words_of(MODULES[name]) for name in set(imports(path)) & MODULES.keys()))
-
-
-def walks() -> list[list[re.Match[str]]]:
-    """Return the page's walks, each a list of its steps."""
-    lists = re.split(r"^(?=1\. )", section("## From a row to a score"), flags=re.M)
-    return [steps for text in lists if (steps := list(STEP.finditer(text)))]
-
-
-def answers() -> dict[str, str]:
-    """Return the page's questions and their answers."""
-    parts = re.split(r"^### ", section("## Questions"), flags=re.M)[1:]
-    return {question: answer for question, _, answer in (part.partition("\n") for part in parts)}
 
 
 def test_every_file_and_name_of_the_page_exists() -> None:
@@ -219,50 +188,3 @@ def test_every_file_and_name_of_the_page_exists() -> None:
         if name not in defined(REPOSITORY / step["file"])
     ]
     assert missing == []
-
-
-def test_what_a_step_says_stands_in_its_file() -> None:
-    missing = [
-        f"{step['file']}: {said}"
-        for step in STEP.finditer(PAGE)
-        for said in quoted(step["says"])
-        if not set(re.findall(r"\w+", said)) <= words_of(REPOSITORY / step["file"])
-    ]
-    assert missing == []
-
-
-def test_every_step_of_a_walk_is_called_from_one_before() -> None:
-    lost = []
-    for steps in walks():
-        before: set[str] = set()
-        for step in steps:
-            names = {name.split(".")[-1] for name in quoted(step["names"])}
-            if before and not names & before:
-                lost.append(step["file"])
-            before |= reached(REPOSITORY / step["file"])
-    assert len(walks()) == 3 and lost == []
-
-
-def test_whatever_can_be_added_has_a_registry_in_the_file_of_the_answer() -> None:
-    for question, answer in answers().items():
-        if not question.startswith("How do I add"):
-            continue
-        made = {
-            target.id
-            for step in STEP.finditer(answer)
-            for node in ast.parse((REPOSITORY / step["file"]).read_text(encoding="utf-8")).body
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Call)
-            and ast.unparse(node.value.func).split("[")[0] == "Registry"
-            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-            if isinstance(target, ast.Name)
-        }  # fmt: skip
-        assert made & set(re.findall(r"\w+", answer)), f"{question} none of {sorted(made)} is in the answer"
-
-
-def test_the_questions_that_newcomers_asked_are_answered() -> None:
-    assert all(STEP.findall(answer) for answer in answers().values())
-    asked = "\n".join(answers())
-    for subject in ("padding", "score", "--resume", "long text", "open", "an encoder", "several models", "a loss",
-                    "a measure", "a command", "an engine", "a protocol", "a file format", "an index",
-                    "a family of encoders", "a kind of model"):  # fmt: skip
-        assert subject in asked

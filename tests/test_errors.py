@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import builtins
 import json
-import re
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +18,11 @@ from paddle_ranker.evaluation.options import EvaluateOptions
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.options import note, parse_options
-from paddle_ranker.recipes import RECIPES
 from paddle_ranker.scoring.texts import list_texts
 from paddle_ranker.training.losses.expression import parse_loss
-from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
 LONG = "字" * 100_000
-FOLDERS = ("paddle_ranker", *RECIPES)
 
 
 def test_input_is_shown_up_to_a_length() -> None:
@@ -107,46 +100,6 @@ def test_carriage_returns_alone_end_no_lines(tmp_path: Path, read: Callable[[str
         read(path)
     expected = "its lines end in carriage returns alone, as on old Macs; turn them into line feeds with tr '\\r' '\\n'"
     assert str(caught.value) == f"{path}: {expected}"
-
-
-# What a wheel lacks: a checkout's folders, and recipes' files under these paths.
-_FOLDER, _RECIPE = "docs|deploy|scripts|benchmarks|datasets|requirements", "|".join(RECIPES)
-CHECKOUT_ONLY = re.compile(rf"\b({_FOLDER})/\w|\b({_RECIPE})/(\w+\.py|\W|$)")
-# Code for the checkout's own scripts.
-OF_SCRIPTS = ("paddle_ranker/serving/clients/command.py", "paddle_ranker/serving/vendor/brpc_server.py")
-
-
-@cache
-def _trees() -> list[tuple[str, ast.Module]]:
-    """Return the name and the syntax tree of those files of the package and the recipes that the tests below judge."""
-    files = sorted(file for folder in FOLDERS for file in (REPOSITORY / folder).rglob("*.py"))
-    texts = {file.relative_to(REPOSITORY).as_posix(): file.read_text(encoding="utf-8") for file in files}
-    return [(name, ast.parse(text)) for name, text in texts.items() if "!r" in text or CHECKOUT_ONLY.search(text)]
-
-
-def test_errors_quote_by_one_function() -> None:
-    found = []
-    for name, tree in _trees():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                is_builtin = isinstance(node.exc.func, ast.Name) and hasattr(builtins, node.exc.func.id)
-                if not is_builtin and any(getattr(one, "conversion", -1) == ord("r") for one in ast.walk(node.exc)):
-                    found.append(f"{name}:{node.lineno}")
-    assert found == [], "use paddle_ranker.errors.quoted instead of !r"
-
-
-def test_no_words_of_the_package_name_files_that_a_wheel_lacks() -> None:
-    found = []
-    for name, tree in [(name, tree) for name, tree in _trees() if name not in OF_SCRIPTS]:
-        left_out: set[ast.AST] = set()
-        for node in ast.walk(tree):  # a call or a docstring is met before what is in it
-            if isinstance(node, ast.Expr):
-                left_out.add(node.value)
-            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "in_checkout":
-                left_out.update(node.args)
-            elif isinstance(node, ast.Constant) and node not in left_out and CHECKOUT_ONLY.search(str(node.value)):
-                found.append(f"{name}:{node.lineno}: {node.value!r}")
-    assert found == [], "name a command, or say it by paddle_ranker.errors.in_checkout"
 
 
 def test_a_wheel_says_that_a_checkout_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -97,11 +97,15 @@ def tower_info(
     if options.output_emb_size is not None:
         is_stated = stated.output_layer and options.output_emb_size == size
         size = options.output_emb_size or checkpoint.config.hidden_size
-        given.update(output_layer=options.output_emb_size > 0, output_tanh=is_stated and stated.output_tanh)
+        given.update(output_layer=options.output_emb_size > 0, output_tanh=is_stated and stated.output_tanh, cut_from=0)
     lexical_size = before if lexical_size is None else lexical_size
     given.update(size=size + lexical_size, lexical_size=lexical_size)
     if lexical_size and before not in (0, lexical_size):
         raise UsageError(f"--lexical_size {lexical_size}: the checkpoint's is {before}; leave it out, or give 0")
+    if lexical_size and stated.cut_from and options.output_emb_size is None:
+        raise UsageError(
+            f"--lexical_size {lexical_size}: the vectors are cut (truncate_dim); give --output_emb_size too"
+        )
     if lexical_size and not given["normalize"]:
         raise UsageError(f"--lexical_size {lexical_size} is a share of vectors that are 1 long: give --normalize true")
     info = replace(stated, **{name: value for name, value in given.items() if value is not None})

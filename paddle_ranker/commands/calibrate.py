@@ -79,7 +79,10 @@ def calibrate(options: CalibrateOptions) -> None:
     parts = load_ranker(
         options.ranker,
         LoadOptions(
-            model_name=options.model_name_or_path, max_seq_length=options.max_seq_length, tokenizer=options.tokenizer
+            model_name=options.model_name_or_path,
+            max_seq_length=options.max_seq_length,
+            tokenizer=options.tokenizer,
+            positive_label=options.positive_label,
         ),
     )
     if not options.remove:

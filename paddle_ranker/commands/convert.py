@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER, TowerInfo
-from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.options import main_of, option
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -33,7 +34,7 @@ ENCODER = "encoder."  # before the names of the encoder's parameters
 
 
 @dataclass(frozen=True)
-class ConvertOptions(Options):
+class ConvertOptions(HeadOptions):
     source: str = option(
         positional=True,
         help="folder to convert: a Hugging Face one, with --to hf one of ours, with the others any encoder or a name",
@@ -74,6 +75,8 @@ class ConvertOptions(Options):
             raise UsageError("--drop_match_embeddings belongs to --to hf: drop it, or add that")
         if self.lowercase and self.to not in ("paddle", "tower"):
             raise UsageError("--lowercase belongs to --to paddle or tower: drop it, or add that")
+        if self.positive_label is not None and self.to != "paddle":
+            raise UsageError("--positive_label belongs to --to paddle: drop it, or add that")
         for name in ("pooling", "normalize", "query_prompt", "text_prompt"):
             if getattr(self, name) is not None and self.to not in _TOWERS:
                 raise UsageError(f"--{name} belongs to --to {' or '.join(_TOWERS)}: drop it, or add that")
@@ -103,7 +106,7 @@ def convert(options: ConvertOptions) -> list[str]:
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary, _source_named(temporary, source):
         if options.to == "paddle":
-            lines = _to_paddle(source, temporary)
+            lines = _to_paddle(source, temporary, options.positive_label)
         elif options.to == "tower":
             lines = _to_tower(source, temporary, options)
         elif options.to in _TOWERS or (source / INFO_FILE).is_file():
@@ -145,11 +148,12 @@ def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[st
     return ["capital letters are made small"]
 
 
-def _to_paddle(source: Path, temporary: Path) -> list[str]:
+def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> list[str]:
     from paddle_ranker.model.config import write_config
     from paddle_ranker.model.encoders import ranker_of
     from paddle_ranker.model.families import family_of, make_pair_encoder
     from paddle_ranker.model.folder import save_ranker
+    from paddle_ranker.model.hugging_face.heads import for_label
     from paddle_ranker.model.hugging_face.read import find_encoder, read_model
     from paddle_ranker.model.hugging_face.sentences import stated_length
     from paddle_ranker.model.info import RankerInfo
@@ -171,8 +175,10 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
     family.bring_tokenizer(folder, temporary)
     length = min(stated_length(folder), model.config.longest_pair)
     pair_encoder = make_pair_encoder(temporary, model.config, length)
+    head = for_label({}, model.arrays, model.head, positive_label, folder / model.file)
     try:
-        network, new_parts = ranker_of(model.config, name_parameters(model.arrays), allow_new=not model.has_head)
+        named = {**name_parameters(model.arrays), **head}
+        network, new_parts = ranker_of(model.config, named, allow_new=not model.has_head)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / model.file}: {error}") from error
     facts = _facts(model.config)
@@ -320,6 +326,11 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
             f"{source}: {info.lexical_size} numbers of its vectors say which words a text has, which "
             "sentence-transformers has no step for: paddle-ranker serve answers its clients, or train without "
             "--lexical_size"
+        )
+    if info.cut_from and info.normalize:
+        raise CheckpointError(
+            f"{source}: its vectors are cut, then made 1 long, which sentence-transformers has no step for: leave out "
+            "--normalize true"
         )
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     named = {name: array for name, array in arrays.items() if name.startswith(ENCODER)}

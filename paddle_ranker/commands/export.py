@@ -13,13 +13,13 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.commands.registry import run_for_kind
 from paddle_ranker.encoding.options import TokenizerOptions
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import HeadOptions, LoadOptions
 from paddle_ranker.model.opened import RANKER_SIGNATURE, ModelInfo, RowEncoder, TrainedModel
 from paddle_ranker.options import ThreadOptions, option, run_command
 
 
 @dataclass(frozen=True)
-class ExportOptions(TokenizerOptions, ThreadOptions):
+class ExportOptions(TokenizerOptions, HeadOptions, ThreadOptions):
     """Options of the commands that export."""
 
     params_path: str = option(help="the model: a folder or a hub's name, OWNER/MODEL", name="model", leads=True)
@@ -51,6 +51,7 @@ def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
             max_seq_length=options.max_seq_length,
             tokenizer=options.tokenizer,
             expected_kind=expected_kind,
+            positive_label=options.positive_label,
         ),
     )
     write_export(model, Path(options.output_path), onnx=options.onnx)

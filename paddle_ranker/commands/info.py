@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from paddle_ranker.errors import listed
 from paddle_ranker.options import Options, main_of, option
 
 if TYPE_CHECKING:
@@ -72,15 +73,16 @@ def facts_of(path: Path) -> Iterator[Fact]:
 
 
 def _transformers_facts(folder: Path, encoder: Path) -> Iterator[Fact]:
-    from paddle_ranker.model.hugging_face.read import read_encoder_config, stated_classes
+    from paddle_ranker.model.hugging_face.read import read_encoder_config, stated_head
     from paddle_ranker.model.hugging_face.sentences import stated_info, stated_length
 
     config = read_encoder_config(encoder / "config.json")
     yield _encoder_fact(config)
-    count = stated_classes(folder)
-    if count:
-        use = {1: "class, a logit", 2: "classes, folded into a logit"}.get(
-            count, "classes, no ranker's; it is left out"
+    head = stated_head(folder)
+    if head is not None:
+        count = len(head.labels)
+        use = {1: "class, a logit", 2: f"classes ({listed(head.labels)}), folded into a logit"}.get(
+            count, f"classes ({listed(head.labels)}), no ranker's; it is left out"
         )
         yield "head", f"{count} {use}"
     vectors = stated_info(folder)

@@ -32,7 +32,7 @@ class Attention(nn.Layer):
         Args:
             query: `[batch, queries, size]`.
             hidden: `[batch, length, size]`, from which keys and values are computed.
-            mask: added to the products of queries and keys, `[batch, 1, 1 or queries, length]`.
+            mask: added to the products of queries and keys, `[batch, 1 or heads, 1 or queries, length]`.
         """
         q = self._split(self.q_proj(query) * (self.head_size**-0.5))
         k, v = self._split(self.k_proj(hidden)), self._split(self.v_proj(hidden))
@@ -53,7 +53,7 @@ class Attention(nn.Layer):
         keys = self.k_proj.weight.reshape([size, *heads]).transpose([1, 2, 0])
         values = self.v_proj.weight.reshape([size, *heads]).transpose([1, 0, 2])
         products = paddle.matmul(paddle.matmul(q, keys).transpose([1, 0, 2]), hidden, transpose_y=True)
-        weights = F.softmax(products + mask.squeeze(1).astype(products.dtype))
+        weights = F.softmax(products + mask.squeeze(2).astype(products.dtype))
         summed = paddle.matmul(weights, hidden).transpose([1, 0, 2])
         # The bias before the heads are joined: oneDNN's bf16 passes add it to the wrong shape after that.
         attended = paddle.matmul(summed, values).transpose([1, 0, 2]) + self.v_proj.bias.reshape(heads)

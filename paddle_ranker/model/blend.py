@@ -89,7 +89,9 @@ def load_blend(folder: Path, options: LoadOptions) -> BlendModel:
     info = RankerInfo.read(folder)
     assert info is not None
     names, weights, bias = blend_of(folder, info)
-    options = LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer)
+    options = LoadOptions(
+        max_seq_length=options.max_seq_length, tokenizer=options.tokenizer, positive_label=options.positive_label
+    )
     members = [load_single(folder / name, options) for name in names]
     network = BlendedNetwork([member.network for member in members], weights, bias)
     encoder = BlendedPairEncoder([member.row_encoder for member in members])

@@ -17,7 +17,8 @@ _MAY_BE_0 = frozenset(
     {"type_vocab_size", "task_type_vocab_size", "task_id", "pad_token_id", "conv_kernel_size", "embedding_size"}
 )
 _MAY_BE_NEGATIVE = frozenset({"max_relative_positions", "position_buckets"})  # -1: not said
-_ROBERTAS = ("roberta", "xlm-roberta", "camembert")  # positions start after the padding index
+_ROBERTAS = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions start after the padding index
+_LARGEST_EPSILON = 0.001
 _ALLOWANCE, _SMALL = 2, 1 << 20
 # Embeddings without a token: ERNIE's have some of 18,000 or 40,000, other models fill up to a multiple of 8 to 128.
 _LEAST_PADDING, _MOST_PADDING = 7, 127
@@ -63,6 +64,11 @@ class EncoderConfig:
                     )
             elif kind is float and not (isinstance(value, (int, float)) and math.isfinite(value)):
                 raise CheckpointError(f"{field.name} is {brief(str(value))}, expected a number")
+        if not 0 <= self.layer_norm_eps <= _LARGEST_EPSILON:
+            raise CheckpointError(
+                f"layer_norm_eps is {self.layer_norm_eps}; Paddle computes norms with up to {_LARGEST_EPSILON} alone: "
+                "take a model whose norms have less"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise CheckpointError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -144,6 +150,8 @@ class EncoderConfig:
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
         if "vocab_size" not in chosen:
             raise CheckpointError("the configuration has no vocab_size")
+        if values.get("pool_act") not in (None, "tanh"):  # of PaddleNLP's ERNIE
+            raise CheckpointError(f"pool_act is {quoted(values['pool_act'])}; only tanh is done here")
         if "layer_norm_eps" not in chosen and chosen.get("model_type") == "ernie_gram":
             chosen["layer_norm_eps"] = 1e-5  # what PaddleNLP's ErnieGramModel sets; its ErnieModel sets 1e-12
         return cls(**chosen)
@@ -175,6 +183,22 @@ class ElectraConfig(EncoderConfig):
         rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
         layer = 4 * self.hidden_size + 2 * self.intermediate_size
         return self.embedding_size * rows + self.hidden_size * self.num_hidden_layers * layer
+
+
+@dataclass(frozen=True)
+class MPNetConfig(EncoderConfig):
+    """MPNet's: no token types, and biases of attention by relative positions, which all layers share."""
+
+    type_vocab_size: int = 0
+    pad_token_id: int = 1
+
+
+@dataclass(frozen=True)
+class DistilBertConfig(EncoderConfig):
+    """DistilBERT's: no token types, and a pooler with relu, which only models that classify have."""
+
+    type_vocab_size: int = 0
+    has_tanh_pooler: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -274,8 +298,12 @@ class DebertaConfig(EncoderConfig):
 
 
 for _type, _shape in {
-    "electra": ElectraConfig, "modernbert": ModernBertConfig, "deberta-v2": DebertaConfig
-}.items():  # fmt: skip
+    "electra": ElectraConfig,
+    "mpnet": MPNetConfig,
+    "distilbert": DistilBertConfig,
+    "modernbert": ModernBertConfig,
+    "deberta-v2": DebertaConfig,
+}.items():
     SHAPES.add(_type, _shape)
 
 
@@ -308,6 +336,8 @@ _ARCHITECTURES = {
     "XLMRoberta": "xlm-roberta",
     "Camembert": "camembert",
     "Electra": "electra",
+    "MPNet": "mpnet",
+    "DistilBert": "distilbert",
     "ModernBert": "modernbert",
     "DebertaV2": "deberta-v2",
 }

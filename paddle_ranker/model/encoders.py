@@ -11,7 +11,7 @@ architectures.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional, Union
 
@@ -25,6 +25,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig, config_by_name, read_config
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.families import EncoderFamily, Named, brought_tokenizer, family_of, pair_encoder_of
+from paddle_ranker.model.hugging_face.heads import ClassifierHead, for_label
 from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file
 from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
 from paddle_ranker.model.hugging_face.sentences import stated_length
@@ -46,6 +47,7 @@ class Checkpoint:
     unnamed: all arrays of the file, under the names they have there
     tokenizer: reads the tokenizer's files; raises `CheckpointError` if they are missing or unusable
     stated_length: the longest text in tokens that a transformers folder states; None for other folders
+    head: what a transformers folder says of a classifier's head; None for other folders
     """
 
     file: Path
@@ -54,6 +56,18 @@ class Checkpoint:
     unnamed: Named
     tokenizer: Callable[[], ModelTokenizer]
     stated_length: Optional[int] = None
+    head: Optional[ClassifierHead] = None
+
+    def for_label(self, positive_label: Optional[str]) -> Checkpoint:
+        """Return the checkpoint with the head whose probability is that of the class of relevant texts.
+
+        Args:
+            positive_label: that class's name or number in a transformers folder; None: as its name says.
+
+        Raises `CheckpointError` if the names of two classes do not tell, `UsageError` for a class that is not there.
+        """
+        arrays = for_label(self.arrays, self.unnamed, self.head, positive_label, self.file)
+        return replace(self, arrays=arrays)
 
     @property
     def family(self) -> EncoderFamily:
@@ -115,7 +129,8 @@ def _of_hugging_face(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{file}: {error}") from error
 
     length = stated_length(folder)
-    return Checkpoint(file, model.config, named, model.arrays, lambda: brought_tokenizer(folder, family), length)
+    tokenizer = lambda: brought_tokenizer(folder, family)  # noqa: E731
+    return Checkpoint(file, model.config, named, model.arrays, tokenizer, length, model.head)
 
 
 def _tokenizer_of(folder: Path, family: EncoderFamily) -> ModelTokenizer:

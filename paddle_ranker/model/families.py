@@ -58,6 +58,18 @@ def _electra(config: EncoderConfig) -> Encoder:
     return ElectraEncoder(config)
 
 
+def _mpnet(config: EncoderConfig) -> Encoder:
+    from paddle_ranker.model.networks.mpnet import MPNetEncoder
+
+    return MPNetEncoder(config)
+
+
+def _distilbert(config: EncoderConfig) -> Encoder:
+    from paddle_ranker.model.networks.distilbert import DistilBertEncoder
+
+    return DistilBertEncoder(config)
+
+
 def _modernbert(config: EncoderConfig) -> Encoder:
     from paddle_ranker.model.networks.modernbert import ModernBertEncoder
 
@@ -110,6 +122,17 @@ def _bring_library(source: Path, target: Path) -> None:
     bring_library_tokenizer(source, target)
 
 
+def _bring_mpnet(source: Path, target: Path) -> None:
+    from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE
+
+    if not (source / TOKENIZER_FILE).is_file():
+        raise CheckpointError(
+            f"{source}: has no {TOKENIZER_FILE}, and vocab.txt does not say how MPNet puts pairs together: save the "
+            "tokenizer with transformers, which writes it"
+        )
+    _bring_library(source, target)
+
+
 def _bring_camembert(source: Path, target: Path) -> None:
     from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
     from paddle_ranker.model.hugging_face.sentencepiece import CAMEMBERT
@@ -125,8 +148,14 @@ for _type in ("ernie", "ernie_gram", "bert"):
     FAMILIES.add(_type, BERT)
 for _type in ("roberta", "xlm-roberta"):
     FAMILIES.add(_type, ROBERTA)
+FAMILIES.add("mpnet", replace(ROBERTA, network=_mpnet, bring_tokenizer=_bring_mpnet, name_parameters=_name_as("mpnet")))
 FAMILIES.add("camembert", replace(ROBERTA, bring_tokenizer=_bring_camembert))
-for _type, _network in (("electra", _electra), ("modernbert", _modernbert), ("deberta-v2", _deberta)):
+for _type, _network in {
+    "electra": _electra,
+    "distilbert": _distilbert,
+    "modernbert": _modernbert,
+    "deberta-v2": _deberta,
+}.items():
     FAMILIES.add(_type, replace(ROBERTA, network=_network, name_parameters=_name_as(_type)))
 
 

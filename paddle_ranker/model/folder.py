@@ -72,7 +72,7 @@ def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> Ra
     stated = _stated(source)
     if source.is_dir() and not states_head(source):
         require_parameters(source, RANKER_WANTED)
-    checkpoint = read_checkpoint(source, options.model_name, RANKER_WANTED)
+    checkpoint = read_checkpoint(source, options.model_name, RANKER_WANTED).for_label(options.positive_label)
     info = _described(checkpoint, stated, options, checkpoint.stated_length)
     if stated is None and "head.weight" not in checkpoint.arrays:
         raise headless_refusal(checkpoint.file.parent)
@@ -105,7 +105,7 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
     """
     source = Path(source)
     stated = _stated(source)
-    checkpoint = read_checkpoint(source, options.model_name, TO_TRAIN)
+    checkpoint = read_checkpoint(source, options.model_name, TO_TRAIN).for_label(options.positive_label)
     info = _described(checkpoint, stated, options)
     started = dataclasses.replace(
         info,

@@ -9,11 +9,23 @@ from numbers import Integral
 from typing import Optional
 
 from paddle_ranker.errors import UsageError, quoted
-from paddle_ranker.options import AUTO_DEVICE
+from paddle_ranker.options import AUTO_DEVICE, Options, option
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str, os.PathLike), "text"), "int": ((Integral,), "a whole number"), "bool": ((bool,), "true or false")
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HeadOptions(Options):
+    """Options of every command that opens rankers of transformers."""
+
+    positive_label: Optional[str] = option(
+        None,
+        help="of a transformers classifier of two classes, the one whose probability is the score, by its name or "
+        "number (default: the one whose name says that it means relevant)",
+        shared=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,8 @@ class LoadOptions:
     pooling: of an encoder that is opened as a tower, if its folder does not say how its vectors are made; a name in
         `model.tower.POOLINGS`, None: the default that is noted
     normalize: whether a tower's vectors get length 1; None: as its folder says
+    positive_label: of a transformers classifier of two classes, the one whose probability is the score, by its name or
+        number; None: as the names say
     """
 
     engine: Optional[str] = None
@@ -46,6 +60,7 @@ class LoadOptions:
     expected_kind: Optional[str] = None
     pooling: Optional[str] = None
     normalize: Optional[bool] = None
+    positive_label: Optional[str] = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a value of the wrong type, such as `threads="2"`, and name the field."""

@@ -133,7 +133,9 @@ def set_parameters(
         for name, array in sorted(arrays.items())
         if name in state and list(array.shape) != list(state[name].shape)
     ]
+    codes = [f"{prefix}{name} is {array.dtype}" for name, array in arrays.items() if array.dtype.kind != "f"]
     for problem, names in (
+        ("that are codes of a quantised model, not weights", codes),
         ("missing", [prefix + name for name in missing if not name.startswith(may_lack)]),
         ("not in this architecture", [prefix + name for name in arrays if name not in state]),
         ("of another shape", misfits),

@@ -87,7 +87,14 @@ def headless_refusal(folder: Path) -> CheckpointError:
 def require_parameters(folder: Path, wanted: str) -> None:
     """Raise `CheckpointError` if a folder has no `model_state.pdparams`; `wanted` says what the folder should be."""
     if not (folder / PARAMETERS_FILE).is_file():
-        raise refusal(folder, wanted, f"there is no {PARAMETERS_FILE} in it")
+        raise refusal(folder, wanted, _lacks(folder))
+
+
+def _lacks(folder: Path) -> str:
+    """Return what a folder without Paddle's parameters lacks."""
+    from paddle_ranker.model.hugging_face.read import why_no_ranker  # every command imports this module
+
+    return why_no_ranker(folder) or f"there is no {PARAMETERS_FILE} in it"
 
 
 def is_exported(folder: Path) -> bool:
@@ -114,6 +121,10 @@ def _is_transformers(folder: Path) -> bool:
     return find_encoder(folder) is not None
 
 
+def _has_graph_alone(folder: Path) -> bool:
+    return any((folder / name / "model.onnx").is_file() for name in ("", "onnx")) and not is_exported(folder)
+
+
 def _is_blend(folder: Path) -> bool:
     info = RankerInfo.read(folder)
     return info is not None and info.kind == BLEND
@@ -125,11 +136,22 @@ for _name, _kind in {
         "a tokenizer without a model",
         "paddle-ranker pretrain --tokenizer FOLDER trains an encoder with it",
     ),
+    "graph": FolderKind(
+        _has_graph_alone,
+        "a model's ONNX graph without its weights (model.onnx)",
+        "add its model.safetensors, config.json and tokenizer (hf download brings them); paddle-ranker export makes "
+        "graphs of them",
+    ),
     "transformers": FolderKind(
         _is_transformers,
         "a model folder of Hugging Face's transformers",
         "training takes it as --model FOLDER, and where it has a head of one or two classes, prediction, "
         "evaluation, export and serve do; for all else, bring it here: paddle-ranker convert FOLDER TARGET",
+    ),
+    "adapter": FolderKind(
+        _has("adapter_config.json"),
+        "an adapter (LoRA), which changes the weights of another model",
+        "merge it into that (peft's merge_and_unload), save the result, and give that folder",
     ),
     "parameters": FolderKind(
         _has(PARAMETERS_FILE),

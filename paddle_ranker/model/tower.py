@@ -23,7 +23,7 @@ from paddle_ranker.storage.untrusted import read_versioned
 
 INFO_FILE = "tower.json"
 KIND = "tower"
-FORMAT_VERSION = 2  # of towers with a lexical part, which older toolkits would leave out; of all others 1
+FORMAT_VERSION = 2  # of towers with a lexical part or a late cut, which older toolkits would leave out; of others 1
 VECTOR = "vector"
 QUERY_FOLDER = "query"  # in a tower's folder: the tower of its queries, where these have their own
 # The pooler's output, the first token's state, the mean of the tokens' states, their largest numbers.
@@ -45,6 +45,8 @@ class TowerInfo:
     lexical_size: how many of the `size` numbers, the last ones, say which words a text has (`LexicalVector`)
     nested_sizes: shorter lengths at which the vectors' first numbers are good vectors, too, ascending (Kusupati et al.,
         2022, "Matryoshka Representation Learning"); normalise what is cut off there
+    cut_from: length of the vectors that are made 1 long before their first `size` numbers are taken, as by
+        sentence-transformers' `truncate_dim` behind Normalize; 0: nothing is cut after that
     towers: 2 if queries have a tower of their own, in the folder `QUERY_FOLDER`
     """
 
@@ -59,6 +61,7 @@ class TowerInfo:
     text_prompt: str = ""
     lexical_size: int = 0
     nested_sizes: tuple[int, ...] = ()
+    cut_from: int = 0
     towers: int = 1
     training: dict[str, object] = field(default_factory=dict)
     results: dict[str, object] = field(default_factory=dict)
@@ -85,6 +88,7 @@ class TowerInfo:
             sound = info.pooling in POOLINGS and min(info.size, info.max_seq_length) > 0 and info.towers in (1, 2)
             sound = sound and info.similarity in SIMILARITIES and 0 <= info.lexical_size < info.size
             sound = sound and (info.normalize or not info.lexical_size)
+            sound = sound and (info.cut_from == 0 or (info.size < info.cut_from and not info.lexical_size))
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
         if not sound:
@@ -95,7 +99,10 @@ class TowerInfo:
     def write(self, folder: Path) -> None:
         """Write `tower.json` into `folder`."""
         with new_file(folder / INFO_FILE) as stream:
-            values = {**dataclasses.asdict(self), "format_version": FORMAT_VERSION if self.lexical_size else 1}
+            values = {
+                **dataclasses.asdict(self),
+                "format_version": FORMAT_VERSION if self.lexical_size or self.cut_from else 1,
+            }
             stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
 
 

@@ -50,6 +50,7 @@ class TowerNetwork(nn.Layer):
         self.config, self.configs = encoder.config, (encoder.config,)
         self.encoder = encoder
         self.pooling, self.output_tanh, self.normalize = info.pooling, info.output_tanh, info.normalize
+        self.cut = info.size if info.cut_from else None
         self.dropout = Dropout(encoder.config.hidden_dropout_prob, encoder.masks)
         self.output_layer: Optional[nn.Linear] = None
         self.query_tower: Optional[TowerNetwork] = None
@@ -58,7 +59,7 @@ class TowerNetwork(nn.Layer):
         if info.output_layer:
             initializer = nn.initializer.TruncatedNormal(0.0, encoder.config.initializer_range)
             weight = paddle.ParamAttr(initializer=initializer)
-            width = info.size - info.lexical_size
+            width = info.cut_from or info.size - info.lexical_size
             self.output_layer = nn.Linear(encoder.config.hidden_size, width, weight_attr=weight)
         self.lexical_part: Optional[LexicalVector] = None
         if info.lexical_size:
@@ -95,6 +96,8 @@ class TowerNetwork(nn.Layer):
         if self.lexical_part is not None and not self.training:
             vectors = F.normalize(vectors, axis=-1)
             vectors = paddle.concat([vectors, self.lexical_part(input_ids, token_type_ids)], axis=-1)
+        if self.cut is not None:
+            vectors = F.normalize(vectors, axis=-1)[:, : self.cut]
         return F.normalize(vectors, axis=-1) if self.normalize else vectors
 
 
@@ -173,8 +176,8 @@ def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:
             continue
         for own, tensor in layer.state_dict().items():
             array = arrays.get(f"{name}.{own}")
-            if array is None or list(array.shape) != list(tensor.shape):
-                found = "is missing" if array is None else f"has shape {list(array.shape)}"
+            if array is None or list(array.shape) != list(tensor.shape) or array.dtype.kind != "f":
+                found = "is missing" if array is None else f"has {array.dtype} numbers of shape {list(array.shape)}"
                 raise CheckpointError(f"{checkpoint.file}: {name}.{own} {found}, expected {list(tensor.shape)}")
             tensor.set_value(array)
     return missing

@@ -120,7 +120,11 @@ def _with_dense(checkpoint: Checkpoint, sentences: Sentences) -> Checkpoint:
         name = f"{ENCODER}pooler.dense"
         arrays[f"{name}.weight"], arrays[f"{name}.bias"] = sentences.pooler.arrays()
     if sentences.info.output_layer:
-        width, size, name = checkpoint.config.hidden_size, sentences.info.size, OUTPUT_LAYERS[0]
+        width, size, name = (
+            checkpoint.config.hidden_size,
+            sentences.info.cut_from or sentences.info.size,
+            OUTPUT_LAYERS[0],
+        )
         weight, bias = np.eye(width, dtype=np.float32), np.zeros(width, np.float32)
         if sentences.output_layer is not None:
             weight, bias = sentences.output_layer.arrays()

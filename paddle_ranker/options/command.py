@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -187,3 +188,9 @@ def note(text: str) -> None:
         except OSError:
             # At its exit, Python would try to write the rest again, and make the exit status 120.
             sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+@functools.cache
+def note_once(text: str) -> None:
+    """Print a note as `note` does, once in a process: what is said of a model that is opened again."""
+    note(text)

@@ -17,7 +17,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import EncoderT, InfoT, Model, ModelInfo, RowEncoder
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.model.recognised import refusal
+from paddle_ranker.model.recognised import refusal, require_parameters
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine
 from paddle_ranker.scoring.engines.registry import DYGRAPH, ENGINES
@@ -58,8 +58,10 @@ def require_ranker(folder: Path) -> None:
     if folder.is_dir():
         has_model = kind_of(folder).name == BLEND or is_exported(folder) or (folder / PARAMETERS_FILE).is_file()
         has_model = has_model or states_head(folder)
-        if not (is_ranker(folder) and has_model):
-            raise refusal(folder, "a ranker", "" if has_model else f"there is no {PARAMETERS_FILE} in it")
+        if not has_model:
+            require_parameters(folder, "a ranker")
+        if not is_ranker(folder):
+            raise refusal(folder, "a ranker")
 
 
 def open_model(
@@ -89,6 +91,8 @@ def open_model(
         )
     if not exported or (options.engine in (None, DYGRAPH) and (folder / PARAMETERS_FILE).is_file()):
         return _load_trained(path, options, kind)
+    if options.positive_label is not None:
+        raise UsageError(f"--positive_label: {folder} was exported with one logit: leave it out, or export it again")
     opened = ExportedFolder.open(folder)
     require_kind(folder, opened.info.kind, options.expected_kind)
     encoder = opened.row_encoder(options)

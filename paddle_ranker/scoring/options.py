@@ -7,7 +7,7 @@ from typing import Optional
 
 from paddle_ranker.encoding.options import WINDOWS, TokenizerOptions, WindowOptions
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import HeadOptions, LoadOptions
 from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
 from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, redeclare
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
@@ -34,7 +34,7 @@ class BatchOptions(Options):
 
 
 @dataclass(frozen=True)
-class RankerOptions(WindowOptions, BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
+class RankerOptions(WindowOptions, BatchOptions, TokenizerOptions, HeadOptions, RowOptions, DeviceOptions):
     """Options of every command that scores with a ranker, in any engine."""
 
     model_name_or_path: Optional[str] = option(
@@ -70,6 +70,8 @@ class ScoringOptions(RankerOptions):
             max_seq_length=self.max_seq_length,
             tokenizer=self.tokenizer,
             expected_kind=expected_kind,
+            # A command that mines negatives has a number of this name, from which on titles are positive.
+            positive_label=self.positive_label if isinstance(self.positive_label, str) else None,
         )
 
 

@@ -8,12 +8,11 @@ stated.say_unknown()                                                 # all other
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from paddle_ranker.errors import CheckpointError, listed, quoted
-from paddle_ranker.options import note
+from paddle_ranker.options import note_once
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
 
 
@@ -57,6 +56,14 @@ class Stated:
         value = self._values.get(name)
         return default if value is None else value
 
+    def __getitem__(self, name: str) -> Unchecked:
+        self._used.add(name)
+        return self._values[name]
+
+    def ignore(self, names: Iterable[str]) -> None:
+        """Say of keys that they are without effect."""
+        self._used.update(names)
+
     def inner(self, name: str, without_effect: Collection[str] = ()) -> Stated:
         """Use a key whose value is an object; a missing one states nothing. Its unknown keys are this file's."""
         if name not in self._inner:
@@ -67,8 +74,8 @@ class Stated:
         """Use a key that may only have one of the values `done`; raises `CheckpointError` for any other value."""
         value = self.get(name)
         if value is not None and value not in done:
-            only = f"only {' or '.join(map(quoted, done))} is done here" if done else "which is not done here"
-            raise self.error(f"{self.place}{name} is {quoted(value)}, {only}; {remedy}")
+            only = f"; only {' or '.join(map(quoted, done))} is done here" if done else ", which is not done here"
+            raise self.error(f"{self.place}{name} is {quoted(value)}{only}: {remedy}")
 
     def error(self, problem: str) -> CheckpointError:
         """Return the error about a problem of this file."""
@@ -84,9 +91,4 @@ class Stated:
     def say_unknown(self) -> None:
         """Note the unknown keys in one line, once in a process."""
         if self.unknown:
-            _note_once(f"note: {self.path}: unknown here and not used: {listed(self.unknown)}")
-
-
-@functools.cache
-def _note_once(text: str) -> None:
-    note(text)
+            note_once(f"note: {self.path}: unknown here and not used: {listed(self.unknown)}")

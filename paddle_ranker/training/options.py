@@ -8,6 +8,7 @@ from typing import ClassVar, Optional
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.measures import MEASURES, training_measures
+from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import TAB, DeviceOptions, LabelOptions, option
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
@@ -109,13 +110,13 @@ class TrainingOptions(DeviceOptions):
 
 
 @dataclass(frozen=True)
-class RankerTrainingOptions(TokenizerOptions, LabelOptions, TrainingOptions):
+class RankerTrainingOptions(TokenizerOptions, HeadOptions, LabelOptions, TrainingOptions):
     """The options of both rankers' training commands; `LISTWISE` says whether listwise losses can be used."""
 
     LISTWISE: ClassVar[bool] = True
 
     # Options newer than some runs that may be resumed; they are not compared while they have these values.
-    _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {"separator": TAB, "fractional_labels": False}
+    _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {"separator": TAB, "fractional_labels": False, "positive_label": None}
 
     loss: str = option("bce", help=loss_help)
     margin: Optional[float] = option(None, help=margin_help, minimum=0)

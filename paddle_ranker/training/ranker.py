@@ -43,6 +43,7 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
             max_seq_length=options.max_seq_length,
             tokenizer=options.tokenizer,
             expected_kind=kind if run.resumed or options.init_from_ckpt else None,
+            positive_label=None if run.resumed else options.positive_label,
         ),
     )
     model.network.encoder.gradient_checkpointing = options.gradient_checkpointing

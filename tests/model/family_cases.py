@@ -30,6 +30,7 @@ _SHAPE = {
 }
 _RELATIVE = {"relative_attention": True, "type_vocab_size": 0, "position_biased_input": False}
 _MODERN = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
+_DISTIL = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
 # Name -> transformers' class, and what its configuration says.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "xlm-roberta": ("XLMRoberta", {"max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1}),
@@ -37,6 +38,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "Roberta",
         {"max_position_embeddings": 514, "type_vocab_size": 1, "hidden_act": "gelu_new", "num_labels": 2},
     ),
+    "mpnet": ("MPNet", {"max_position_embeddings": 514, "pad_token_id": 1}),
+    "distilbert": ("DistilBert", {**_DISTIL, "num_labels": 2}),
     "electra": ("Electra", {"embedding_size": 8}),
     "electra, wide": ("Electra", {"embedding_size": 16, "num_labels": 2}),
     "modernbert": (

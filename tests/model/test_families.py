@@ -38,9 +38,9 @@ from tests.model.family_cases import CASES, SIZED_CASES, SIZES_FILE, SPECIAL, WO
 pytestmark = pytest.mark.parity
 
 EXPECTED = expected()
-ROBERTAS = ("roberta", "xlm-roberta")
-EXPORTED = ("xlm-roberta", "modernbert", "deberta-v3")
-PRODUCTS = {"xlm-roberta": 6, "modernbert": 16, "deberta-v3": 8}  # of weights, that all tokens go through
+ROBERTAS = ("roberta", "xlm-roberta", "mpnet")
+EXPORTED = ("xlm-roberta", "modernbert", "deberta-v3", "mpnet")
+PRODUCTS = {"xlm-roberta": 6, "mpnet": 6, "modernbert": 16, "deberta-v3": 8}  # of weights, that all tokens go through
 BYTES = ["▁", "<0xE4>", "<0xBD>", "<0xA0>", "<0xA1>"]  # a space, and 你 and 佡 in bytes
 QUERIES = ["w1 w2", "w7", "w3 w4 w5 ▁", "▁ w1 <0xE4> <0xBD> <0xA0>"]
 TITLES = ["w9 w1 w2 w11", "w8 w8", "w3 w5", "w1 ▁ <0xE4> <0xBD> <0xA0> ▁ w3 <0xE4> <0xBD> <0xA1>"]
@@ -227,7 +227,7 @@ def test_folders_of_paddlenlp_s_own_classes(tmp_path: Path, model_type: str) -> 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ("roberta", "electra, wide")])
 def test_a_training_step_reaches_every_parameter_also_with_checkpointing(tmp_path: Path, case: str) -> None:
     folder = write_folder(tmp_path / "hf", case)
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # ModernBERT has none anyway
+    still = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"), 0.0)
     (folder / "config.json").write_text(json.dumps({**EXPECTED[case]["config"], **still}), encoding="utf-8")
     model = start_ranker(folder, Fresh("cross_encoder"), LoadOptions(max_seq_length=16))
     assert model.new_parts == ["match_embeddings"]

@@ -144,18 +144,18 @@ def test_a_folder_of_sentence_transformers_has_equal_vectors_in_and_out(
 def test_vectors_are_as_short_as_truncate_dim_says(
     hugging_face: Path, tmp_path: Path, pooling: dict, dense: list, settings: dict, name: str
 ) -> None:
-    """`SentenceTransformer(folder).encode` cuts after all steps; what it normalised before is 1 long here, too."""
-    source, again = copied(hugging_face, tmp_path / "st"), tmp_path / "again"
+    """`SentenceTransformer(folder).encode` cuts after all steps, and does not normalise again."""
+    source, ours, again = copied(hugging_face, tmp_path / "st"), tmp_path / "ours", tmp_path / "again"
     write_steps(source, pooling, dense, truncate_dim=3, **settings)
     length = settings.get("max_seq_length", 512)
     wanted = expected(source, length)[:, :3]
-    if settings.get("normalize", True):
-        wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
-    np.testing.assert_allclose(Tower.open(source).vectors(TEXTS), wanted, atol=1e-5)
     found = read_sentences(source).info
-    assert (found.size, found.pooling, found.output_layer) == (3, name, True)
-    assert convert([str(source), str(again), "--to", "sentence-transformers"]) == 0
-    np.testing.assert_allclose(expected(again, length), wanted, atol=1e-5)
+    assert (found.size, found.pooling, found.normalize) == (3, name, False)
+    assert convert([str(source), str(ours), "--to", "tower"]) == 0
+    assert convert([str(ours), str(again), "--to", "sentence-transformers"]) == 0
+    for folder in (source, ours, again):
+        np.testing.assert_allclose(Tower.open(folder).vectors(TEXTS), wanted, atol=1e-5, err_msg=str(folder))
+    np.testing.assert_allclose(expected(again, length)[:, :3], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["electra", "deberta-v3", "modernbert"])
@@ -367,7 +367,6 @@ def test_a_tower_without_use_for_a_pooler_says_nothing_of_a_new_one(encoder: Pat
         ({"pooling_mode": "mean"}, [(16, 9, "a.Tanh", True), (9, 5, "a.Tanh", True)], {}, "2 dense layers"),
         ({"pooling_mode": "mean"}, [], {"similarity_fn_name": "euclidean"}, "euclidean"),
         ({"pooling_mode": "mean", "include_prompt": False}, [], {"prompts": {"query": "q: "}}, "include_prompt"),
-        ({"pooling_mode": "mean"}, [], {"similarity_fn_name": "dot", "truncate_dim": 3}, "cuts after Normalize"),
     ],
 )
 def test_steps_that_are_not_done_here_are_refused(

@@ -29,8 +29,8 @@ def test_a_key_is_used_or_without_effect_or_unknown(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"decoder": true}', "decoder is True, only False is done here; take an encoder"),
-        ('{"scaling": {"type": "x"}}', "scaling is {'type': 'x'}, which is not done here; take another"),
+        ('{"decoder": true}', "decoder is True; only False is done here: take an encoder"),
+        ('{"scaling": {"type": "x"}}', "scaling is {'type': 'x'}, which is not done here: take another"),
         ('{"norm": 3}', "norm is a int, expected an object"),
         ("[]", "holds a list, expected an object"),
         ("{", "damaged"),

@@ -30,7 +30,12 @@ _MASKED_LM = {
 }
 _TRANSPOSED_IN_HEAD = f"{HEAD}.transform.dense.weight"
 _KINDS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}  # gamma, beta: TensorFlow's, long ago
-_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # constants, not parameters
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # constants, not parameters
+_OTHER_HEADS = re.compile(
+    r"(^|\.)(cls|lm_head|lm_predictions|mask_predictions|qa_outputs|discriminator_predictions|generator_predictions"
+    r"|generator_lm_head|vocab_transform|vocab_layer_norm|vocab_projector|decoder|head|classifier|pre_classifier"
+    r"|pooler)\.|\.inv_freq$"
+)
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 _OUR_WORDS = "embeddings.word_embeddings.weight"
 
@@ -87,7 +92,7 @@ def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], l
     of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}
     for name, array in arrays.items():
         inner = name[len(prefix) :] if name.startswith(prefix) else name
-        if inner in _BUFFERS:
+        if inner in BUFFERS:
             continue
         if name in _MASKED_LM:
             ours[_MASKED_LM[name]] = array.T if name == _TRANSPOSED_IN_HEAD else array
@@ -109,6 +114,11 @@ def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], l
         transpose = pattern in names.linear and kind == "weight"
         ours[f"{renamed}.{_KINDS[kind]}"] = array.T if transpose else array
     return ours, left_over
+
+
+def is_of_other_head(name: str) -> bool:
+    """Return whether a parameter is known to be of a head that a ranker has no use for, or a constant."""
+    return _OTHER_HEADS.search(name) is not None
 
 
 def _of_head(base: str, names: Names, prefix: str) -> Optional[str]:
@@ -220,6 +230,40 @@ DEBERTA = Names(
     },
     "deberta",
     {"pooler.dense": "pooler.dense", "classifier": "classifier"},
+)
+MPNET = Names(
+    {
+        **{name: ours for name, ours in _BERT_PLAIN.items() if "type" not in name and ".attention." not in name},
+        "encoder.layer.{}.attention.LayerNorm": "encoder.layers.{}.norm1",
+        "encoder.relative_attention_bias": "encoder.relative_attention_bias",
+    },
+    {
+        **{name: ours for name, ours in _BERT_LINEAR.items() if ".attention." not in name},
+        "encoder.layer.{}.attention.attn.q": "encoder.layers.{}.self_attn.q_proj",
+        "encoder.layer.{}.attention.attn.k": "encoder.layers.{}.self_attn.k_proj",
+        "encoder.layer.{}.attention.attn.v": "encoder.layers.{}.self_attn.v_proj",
+        "encoder.layer.{}.attention.attn.o": "encoder.layers.{}.self_attn.out_proj",
+        **_POOLER,
+    },
+    "mpnet",
+    TWO_LAYERS,
+)
+DISTILBERT = Names(
+    {
+        **{name: ours for name, ours in _BERT_PLAIN.items() if name.startswith("embeddings.") and "type" not in name},
+        "transformer.layer.{}.sa_layer_norm": "encoder.layers.{}.norm1",
+        "transformer.layer.{}.output_layer_norm": "encoder.layers.{}.norm2",
+    },
+    {
+        "transformer.layer.{}.attention.q_lin": "encoder.layers.{}.self_attn.q_proj",
+        "transformer.layer.{}.attention.k_lin": "encoder.layers.{}.self_attn.k_proj",
+        "transformer.layer.{}.attention.v_lin": "encoder.layers.{}.self_attn.v_proj",
+        "transformer.layer.{}.attention.out_lin": "encoder.layers.{}.self_attn.out_proj",
+        "transformer.layer.{}.ffn.lin1": "encoder.layers.{}.linear1",
+        "transformer.layer.{}.ffn.lin2": "encoder.layers.{}.linear2",
+    },
+    "distilbert",
+    {"pre_classifier": "pooler.dense", "classifier": "classifier"},
 )
 MODERNBERT = Names(
     {

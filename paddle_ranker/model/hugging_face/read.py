@@ -10,16 +10,19 @@ from typing import Optional
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, VOCABULARY_FILE, read_settings
 from paddle_ranker.encoding.tokenizers.library import LibraryFiles
-from paddle_ranker.errors import CheckpointError, quoted
+from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import DebertaConfig, EncoderConfig
-from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES
+from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES, INSTEAD, WITHOUT_EFFECT
+from paddle_ranker.model.hugging_face.heads import CLASSIFIES, ClassifierHead
 from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer, needs_library
-from paddle_ranker.model.hugging_face.names import to_ours
+from paddle_ranker.model.hugging_face.names import is_of_other_head, to_ours
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
-from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
+from paddle_ranker.options import note_once
+from paddle_ranker.storage.stated import Stated
+from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
-_CLASSIFIES = "ForSequenceClassification"
+ADAPTER_FILE = "adapter_config.json"  # of LoRA: transformers applies such a folder to the model that it names
 _CLASSES = (1, 2)  # of a ranker's head
 _TYPES = "embeddings.token_type_embeddings.weight"
 # transformers' tokenizers, or models of such, that give both texts of a pair the type 0; the last is transformers 5's
@@ -35,12 +38,14 @@ class HuggingFaceModel:
     arrays: named as `network.name_parameters` takes them, in Paddle's layout
     left_over: the names of the parameters that were ignored
     file: the name of the file that was read
+    head: what the configuration says of a classifier's head; None if it states none
     """
 
     config: EncoderConfig
     arrays: dict[str, Array]
     left_over: list[str]
     file: str
+    head: Optional[ClassifierHead] = None
 
     @property
     def has_head(self) -> bool:
@@ -49,6 +54,8 @@ class HuggingFaceModel:
 
 def find_encoder(folder: Path) -> Optional[Path]:
     """Return the folder of a transformers model: `folder` or its sentence-transformers module; None if neither is."""
+    if (folder / ADAPTER_FILE).is_file():
+        return None
     candidates = [folder]
     if (folder / "modules.json").is_file():
         try:
@@ -60,43 +67,49 @@ def find_encoder(folder: Path) -> Optional[Path]:
     return next((path for path in candidates if any((path / name).is_file() for name in WEIGHT_FILES)), None)
 
 
-def stated_classes(folder: Path) -> int:
-    """Return how many classes the `config.json` of a transformers folder says that its model tells apart; 0: none."""
+def stated_head(folder: Path) -> Optional[ClassifierHead]:
+    """Return what the `config.json` of a transformers folder says of a classifier's head; None if it has none."""
     inner = find_encoder(folder)
     if inner is None or not (inner / "config.json").is_file():
-        return 0
-    values = read_configuration(inner / "config.json")
-    if not str((values.get("architectures") or [""])[0]).endswith(_CLASSIFIES):
-        return 0
-    labels = values.get("id2label")
-    count: Unchecked = len(labels) if isinstance(labels, dict) and labels else values.get("num_labels", 2)
-    return count if type(count) is int else 0  # 2 is transformers' default
+        return None
+    return ClassifierHead.of(read_stated(inner / "config.json"))
 
 
 def states_head(folder: Path) -> bool:
     """Return whether the `config.json` of a transformers folder says that the model has a ranker's head."""
-    return stated_classes(folder) in _CLASSES
+    head = stated_head(folder)
+    return head is not None and len(head.labels) in _CLASSES
+
+
+def why_no_ranker(folder: Path) -> str:
+    """Return why the head of a transformers folder is no ranker's; "" if it has none, or there is no such folder."""
+    head = stated_head(folder)
+    if head is None or len(head.labels) in _CLASSES:
+        return ""
+    return f"its head tells {len(head.labels)} classes apart: {listed(head.labels)}"
 
 
 def read_model(folder: Path) -> HuggingFaceModel:
-    """Read `config.json` and the weights of a transformers folder.
+    """Read `config.json` and the weights of a transformers folder; note what is unknown in them.
 
     Raises `CheckpointError` if the architecture is none of `ARCHITECTURES`, or the weights are damaged or hostile.
     """
-    values = read_configuration(folder / "config.json")
-    config = _encoder_config(values, folder / "config.json")
+    stated = read_stated(folder / "config.json")
+    config, head = _encoder_config(stated), ClassifierHead.of(stated)
     file, theirs = read_weights(folder)
     _check_size(config, theirs, folder)
+    own_code = "auto_map" in stated
     try:
         arrays, left_over = to_ours(theirs, ARCHITECTURES[config.model_type].names)
     except CheckpointError as error:
-        if values.get("auto_map"):
+        if own_code:
             raise CheckpointError(
                 f"{folder / file}: its parameters are not those of a {config.model_type}; its network is code that "
                 "came with it (auto_map in config.json), which is not run here"
             ) from error
         raise CheckpointError(f"{folder / file}: {error}") from error
-    if config.type_vocab_size > 1 and not _gives_types(values, folder):
+    unknown = [name for name in left_over if not is_of_other_head(name)]
+    if config.type_vocab_size > 1 and not _gives_types(stated, folder):
         config = replace(config, type_vocab_size=1)
         arrays = {name: array[:1] if name.endswith(_TYPES) else array for name, array in arrays.items()}
     if isinstance(config, DebertaConfig):
@@ -106,8 +119,8 @@ def read_model(folder: Path) -> HuggingFaceModel:
     if not is_whole_head(arrays):  # the rest of one that was cut off is of no use
         left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
-    architecture = str((values.get("architectures") or [""])[0])
-    if architecture and not architecture.endswith(_CLASSIFIES):  # tagging has a `classifier` as well
+    architecture = str((stated.get("architectures") or [""])[0])
+    if architecture and not architecture.endswith(CLASSIFIES):  # tagging has a `classifier` as well
         left_over += [name for name in arrays if name.startswith("classifier.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
     elif architecture and _is_of_other_classes(arrays):  # a training puts a head of its own in its place
@@ -116,7 +129,12 @@ def read_model(folder: Path) -> HuggingFaceModel:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
     elif architecture and "classifier.weight" not in arrays:
         raise CheckpointError(f"{folder / file}: has no classifier.weight, which {architecture} needs: copy it again")
-    return HuggingFaceModel(config, arrays, left_over, file)
+    if own_code:
+        note_once(f"note: {stated.path}: the code that came with the model (auto_map) is not run: it is plain here")
+    if unknown:
+        note_once(f"note: {folder / file}: parameters unknown here and not used: {listed(unknown)}")
+    stated.say_unknown()
+    return HuggingFaceModel(config, arrays, left_over, file, head)
 
 
 def _is_of_other_classes(arrays: dict[str, Array]) -> bool:
@@ -141,7 +159,12 @@ def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -
 
 def read_encoder_config(path: Path) -> EncoderConfig:
     """Return the encoder's shape that a transformers `config.json` states; raises `CheckpointError` if none is read."""
-    return _encoder_config(read_configuration(path), path)
+    return _encoder_config(read_stated(path))
+
+
+def read_stated(path: Path) -> Stated:
+    """Return the settings of a `config.json`; raises as `read_configuration` does."""
+    return Stated(path, read_configuration(path), WITHOUT_EFFECT)
 
 
 def read_configuration(path: Path) -> UncheckedObject:
@@ -157,15 +180,16 @@ def read_configuration(path: Path) -> UncheckedObject:
     return values
 
 
-def _encoder_config(values: UncheckedObject, path: Path) -> EncoderConfig:
-    values = {name: value for name, value in values.items() if value is not None}
-    model_type = values.get("model_type")
+def _encoder_config(stated: Stated) -> EncoderConfig:
+    model_type = stated.get("model_type")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
-        raise CheckpointError(
-            f"{path}: model_type is {quoted(model_type)}; {', '.join(ARCHITECTURES)} can be converted (another one has "
-            "an encoder of another architecture)"
+        instead = next((text for types, text in INSTEAD.items() if model_type in types.split()), INSTEAD[""])
+        raise stated.error(
+            f"model_type is {quoted(model_type)}; {', '.join(ARCHITECTURES)} can be converted; {instead}"
         )
-    found = ARCHITECTURES[model_type].read(values, path)
+    found = ARCHITECTURES[model_type].read(stated)
+    found["model_type"] = model_type
+    path = stated.path
     if model_type in _WORD_PIECES and needs_library(path.parent):
         tokenizer = _library_files(path.parent)  # config.json may state the padding of BERT's own vocabulary
         found["pad_token_id"] = tokenizer.id_of(tokenizer.special_tokens["pad_token"])
@@ -181,7 +205,7 @@ def _library_files(folder: Path) -> LibraryFiles:
         return LibraryFiles.read(Path(temporary))
 
 
-def _gives_types(values: UncheckedObject, folder: Path) -> bool:
+def _gives_types(values: Stated, folder: Path) -> bool:
     """Return whether the second text of a pair has another type than the first, as the folder's tokenizer says."""
     settings = read_settings(folder / CONFIG_FILE)
     names = settings.get("model_input_names")

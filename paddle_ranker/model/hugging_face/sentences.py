@@ -17,8 +17,8 @@ import numpy as np
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE
 from paddle_ranker.errors import CheckpointError, listed, quoted
-from paddle_ranker.model.config import EncoderConfig, shape_of
-from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration, read_encoder_config
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.tower import QUERY_FOLDER, SIMILARITIES, TowerInfo
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
@@ -110,10 +110,10 @@ def read_sentences(folder: Path) -> Sentences:
     encoder = find_encoder(folder)
     if encoder is None:
         raise CheckpointError(f"{folder}: has no model.safetensors and no pytorch_model.bin; copy the folder again")
-    stated = read_configuration(encoder / "config.json")
-    width = int(stated.get("hidden_size", 0))
+    config = read_encoder_config(encoder / "config.json")
+    width = config.hidden_size
     pooling = _pooling(modules[1][1])
-    may_be_pooler = pooling == "first" and shape_of(stated.get("model_type")).has_tanh_pooler
+    may_be_pooler = pooling == "first" and config.has_tanh_pooler
     pooler = dense.pop(0) if may_be_pooler and dense and dense[0].tanh and dense[0].outputs == width else None
     if len(dense) > 1:
         raise CheckpointError(f"{folder / MODULES_FILE}: has {len(dense)} dense layers in a row; one is done here")
@@ -127,17 +127,17 @@ def read_sentences(folder: Path) -> Sentences:
     query, text = _prompts(settings)
     full, cut = output.outputs if output else width, settings.get("truncate_dim")
     size = cut if isinstance(cut, int) and 0 < cut < full else full
-    if size < full and similarity != "cosine" and kinds[-1] == "Normalize":
-        raise CheckpointError(f"{folder / MODEL_FILE}: compares by products, and cuts after Normalize")
+    is_scaled, is_cut = kinds[-1] == "Normalize", size < full
     if (query or text) and _optional(modules[1][1] / "config.json").get("include_prompt") is False:
         raise CheckpointError(f"{modules[1][1]}: leaves prompts out of the pooling (include_prompt), not done here")
     info = TowerInfo(
         max_seq_length=_length(folder, encoder),
         size=size,
         pooling="pooler" if pooler else pooling,
-        output_layer=output is not None or size < full,
+        output_layer=output is not None or (is_cut and not is_scaled),
         output_tanh=output is not None and output.tanh,
-        normalize=kinds[-1] == "Normalize",
+        normalize=is_scaled and not is_cut,
+        cut_from=full if is_scaled and is_cut else 0,
         similarity=similarity,
         query_prompt=query,
         text_prompt=text,
@@ -165,7 +165,7 @@ def write_sentences(
     """
     mode = {"pooler": "cls", "first": "cls"}.get(info.pooling, info.pooling)
     steps = [("", "Transformer"), ("1_Pooling", "Pooling"), *((name, "Dense") for name in dense)]
-    if info.normalize:
+    if info.normalize or info.cut_from:
         steps.append((f"{len(steps)}_Normalize", "Normalize"))
     for name, kind in steps[1:]:
         (folder / name).mkdir()
@@ -187,7 +187,12 @@ def write_sentences(
     prompts = {"query": info.query_prompt, "document": info.text_prompt}
     _write(
         folder / MODEL_FILE,
-        {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": info.similarity},
+        {
+            "prompts": prompts,
+            "default_prompt_name": None,
+            "similarity_fn_name": info.similarity,
+            **({"truncate_dim": info.size} if info.cut_from else {}),
+        },
     )
 
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted
+from paddle_ranker.model.hugging_face.names import BUFFERS
 from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
 from paddle_ranker.model.parameters import float32_of_bfloat16
+from paddle_ranker.options import note_once
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, map_file, memory_bytes, read_json
 
 SAFETENSORS_FILE = "model.safetensors"
 TORCH_FILE = "pytorch_model.bin"
 _INDEX = ".index.json"
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # DDP's, torch.compile's, ...
+_CHANGES = re.compile(r"(^|\.)(lora_\w+|ia3_\w+|adapters?|adapter_\w+|hada_\w+|oft_\w+|prompt_encoder)(\.|$)")
+_CODES = re.compile(
+    r"\.(SCB|qweight|qzeros|scales|g_idx|absmax|quant_map|nested_absmax|nested_quant_map|weight_format|weight_packed"
+    r"|(weight|input)_(scale|zero_point|scale_inv)|quant_state\..*)$"
+)
 WEIGHT_FILES = (SAFETENSORS_FILE, SAFETENSORS_FILE + _INDEX, TORCH_FILE, TORCH_FILE + _INDEX)  # the first there is read
 
 # safetensors' names of number types (its format's documentation) -> NumPy's; bfloat16 is the upper half of a float32.
@@ -42,10 +51,38 @@ def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:
     for name in WEIGHT_FILES:
         path = folder / name
         if path.is_file():
-            return name, _read_shards(path) if name.endswith(_INDEX) else _read(path)
+            arrays = _unwrapped(_read_shards(path) if name.endswith(_INDEX) else _read(path), path)
+            _require_plain(arrays, path)
+            return name, arrays
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".h5", ".msgpack", ".onnx", ".gguf"))
     found = f"; {', '.join(others)} cannot be read here" if others else ""
     raise CheckpointError(f"{folder}: has no {SAFETENSORS_FILE} and no {TORCH_FILE}{found}")
+
+
+def _unwrapped(arrays: dict[str, Array], path: Path) -> dict[str, Array]:
+    """Return the arrays without what wrappers of training put into their names."""
+    names = {".".join(part for part in name.split(".") if part not in _WRAPPERS): name for name in arrays}
+    if len(names) < len(arrays):
+        raise CheckpointError(f"{path}: holds a model twice, once wrapped (module., _orig_mod.): save one")
+    if all(ours == theirs for ours, theirs in names.items()):
+        return arrays
+    note_once(f"note: {path}: saved from a wrapped model; {' and '.join(_WRAPPERS[:2])} are left out of the names")
+    return {ours: arrays[theirs] for ours, theirs in names.items()}
+
+
+def _require_plain(arrays: dict[str, Array], path: Path) -> None:
+    """Raise `CheckpointError` if arrays are codes of quantised weights, or what an adapter adds to weights."""
+    for name, array in arrays.items():
+        if _CHANGES.search(name):
+            raise CheckpointError(
+                f"{path}: {name} is of an adapter (LoRA), which is not added to weights here: merge it into its model "
+                "(peft's merge_and_unload), and save that"
+            )
+        if _CODES.search(name) or (array.dtype.kind != "f" and not name.endswith(BUFFERS)):
+            raise CheckpointError(
+                f"{path}: {name} ({array.dtype}) is of a quantised model: these are codes, not weights; save the model "
+                "as float32, float16 or bfloat16, or take its original"
+            )
 
 
 def write_weights(folder: Path, arrays: dict[str, Array]) -> None:

@@ -16,7 +16,6 @@ from paddle_ranker.model.masked_lm import HEAD
 from paddle_ranker.storage.untrusted import UncheckedObject
 
 _ERNIE_GRAM = {"ernie_gram": "ernie"}  # whose fine-tuned form is ERNIE's
-_WITHOUT_TYPES = ("modernbert", "deberta-v2")
 _MATCH = "match_embeddings.weight"
 
 
@@ -29,9 +28,10 @@ def parameters_to_write(
     Raises `CheckpointError` for anything else that transformers does not support, such as lexical features.
     """
     model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
+    needs_types = model_type in ARCHITECTURES and bool(ARCHITECTURES[model_type].fields.get("type_vocab_size"))
     for problem, is_so in (
         ("LayerNorm before each part of a layer (normalize_before)", config.normalize_before),
-        ("no token types (type_vocab_size 0)", config.type_vocab_size < 1 and model_type not in _WITHOUT_TYPES),
+        ("no token types (type_vocab_size 0)", config.type_vocab_size < 1 and needs_types),
         (f"the task id {config.task_id} (task_id)", config.use_task_id and config.task_id != 0),
         (f"the activation {config.hidden_act}", config.hidden_act not in ACTIVATIONS.values()),
         (f"the model type {config.model_type}", model_type not in ARCHITECTURES),

@@ -56,6 +56,7 @@ class ServeConfig(Limits):
     engine: Optional[str] = redeclare(ScoringOptions, "engine")
     precision: str = redeclare(ScoringOptions, "precision")
     device: str = redeclare(ScoringOptions, "device", shared=False)
+    positive_label: Optional[str] = redeclare(ScoringOptions, "positive_label", shared=False)
     cpu_threads: int = option(
         0, help="threads of a matrix product in each worker; 0: all cores, shared among the workers", minimum=0
     )
@@ -91,6 +92,7 @@ class ServeConfig(Limits):
             threads=self.cpu_threads,
             max_seq_length=self.max_seq_length,
             tokenizer=self.tokenizer,
+            positive_label=self.positive_label,
         )
 
     @property

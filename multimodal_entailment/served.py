@@ -123,7 +123,8 @@ class EntailmentSlot(Slot[ServedEntailment]):
             max_wait_us=self._config.max_wait_us,
             observer=observer,
         )
-        return ServedEntailment(folder.resolve().name, folder, batcher, time.time(), model)
+        name = self._config.name_of("entailment", folder)
+        return ServedEntailment(name, folder.resolve(), batcher, time.time(), model)
 
     def describe(self) -> dict[str, object]:
         """Return the facts about the model for `/info`."""

@@ -14,6 +14,7 @@ from typing import Any, Optional
 from starlette.routing import Router
 
 from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
@@ -93,7 +94,9 @@ class LiveService:
         self._grpc = await start_grpc(
             self.service, f"unix:{path}", api_key=self._api_key, counting=self._counting("grpc")
         )
-        app = Middleware(Router(routes(self.service)), self.metrics, api_key=self._api_key, budget=self.budget)
+        app = Middleware(
+            Router(routes(self.service)), self.metrics, ServeConfig(api_key=self._api_key), budget=self.budget
+        )
         self._connections = Connections(100, self.budget)
         baidu_std = partial(
             BaiduStdProtocol,

@@ -88,7 +88,7 @@ async def ask_app(
     """Ask an application without a network; a body that is no bytes is sent as JSON."""
     content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=SECONDS) as client:
         return await client.request(method, path, content=content, files=files, data=form, headers=headers)
 
 

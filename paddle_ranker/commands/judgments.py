@@ -11,9 +11,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Union
 
 from tqdm import tqdm
 
@@ -28,11 +29,15 @@ from paddle_ranker.training.clicks import (
 )
 
 if TYPE_CHECKING:
+    from paddle_ranker.retrieval.collection import Collection
     from paddle_ranker.serving.core.search_log import FeedbackLine
 
 TRAIN, DEV, JUDGED = "train.jsonl", "dev.jsonl", "dev"
 _DRAWN = 2.0**64
-Pair = tuple[str, str]  # a query and a document's id
+_AT_ONCE = 1000  # documents whose texts are held at a time
+# A document by its id, or, where its text has changed since it was shown, by its id and that text's digest.
+Shown = Union[str, tuple[str, str]]
+Pair = tuple[str, Shown]  # a query and a document that was shown for it
 
 
 @dataclass(frozen=True)
@@ -78,38 +83,54 @@ class JudgmentsOptions(Options):
 
 
 class _Search(NamedTuple):
-    """What is kept of a search: its query, the shown ids in order, and the position of the first."""
+    """What is kept of a search: its query, the shown documents in order, and the position of the first."""
 
     query: str
-    ids: tuple[str, ...]
+    shown: tuple[Shown, ...]
     first: int
+
+    def named(self, id: str) -> Optional[Shown]:
+        """Return the shown document with this id; None if it was not shown."""
+        return next((one for one in self.shown if id == (one if isinstance(one, str) else one[0])), None)
 
 
 class JoinedLog:
     """The searches of a log, each with what was said of its results.
 
-    Attributes: `searches`, by id; `clicked`, ids of documents by that of the search; `clicks`, their number; `judged`,
-    the last label of each pair, None where it was taken back, and `judged_positions`; `counts` of what was left out.
+    Args:
+        digests: returns the digests of documents' texts as they are now, by id.
+
+    Attributes: `searches`, by id; `clicked`, documents by the id of the search; `clicks`, their number; `judged`, the
+    last label of each pair, None where it was taken back, and `judged_positions`; `undated`, the number of searches of
+    older servers, whose texts have no digests; `counts` of what was left out.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, digests: Callable[[Sequence[str]], Mapping[str, str]]):
         from paddle_ranker.serving.core.search_log import LogReader, SearchLine
 
         self.searches: dict[str, _Search] = {}
-        self.clicked: dict[str, set[str]] = {}
+        self.clicked: dict[str, set[Shown]] = {}
         self.judged: dict[Pair, Optional[int]] = {}
         self.judged_positions: dict[Pair, int] = {}
-        self.clicks = 0
+        self.clicks = self.undated = 0
         self.counts: Counter[str] = Counter()
         said: list[FeedbackLine] = []
+        seen: dict[Shown, Shown] = {}  # each is shown many times
         reader = LogReader(folder)
         for line in tqdm(reader, desc="read", unit="line", disable=None):
             if isinstance(line, SearchLine):
-                ids = tuple(sys.intern(shown.id) for shown in line.shown)  # each is shown many times
-                self.searches[line.search_id] = _Search(sys.intern(line.query), ids, line.first_position)
+                names = [one.id if one.digest is None else (one.id, one.digest) for one in line.shown]
+                shown = tuple(seen.setdefault(name, name) for name in names)
+                self.searches[line.search_id] = _Search(sys.intern(line.query), shown, line.first_position)
+                self.undated += any(isinstance(name, str) for name in names)
             else:
                 said.append(line)
         self.counts["damaged lines"] = reader.damaged
+        dated = [name for name in seen if not isinstance(name, str)]
+        now = digests(list({id for id, _ in dated}))
+        same: dict[Shown, Shown] = {(id, digest): id for id, digest in dated if now.get(id, digest) == digest}
+        for id, search in self.searches.items():
+            self.searches[id] = search._replace(shown=tuple(same.get(name, name) for name in search.shown))
         said.sort(key=lambda line: line.time)
         for line in said:
             self._join(line)
@@ -118,25 +139,24 @@ class JoinedLog:
         search = self.searches.get(line.search_id)
         if search is None:
             self.counts["feedback on searches that are not in the log"] += 1
-        elif line.id not in search.ids:
+        elif line.query != search.query:
+            self.counts["feedback with another query than its search"] += 1
+        elif (shown := search.named(line.id)) is None:
             self.counts["feedback on documents that the search did not show"] += 1
         elif line.event == "click":
             self.clicks += 1
-            self.clicked.setdefault(line.search_id, set()).add(line.id)
+            self.clicked.setdefault(line.search_id, set()).add(shown)
         else:
-            self.judged[search.query, line.id] = line.judgment
-            self.judged_positions[search.query, line.id] = search.first + search.ids.index(line.id)
+            self.judged[search.query, shown] = line.judgment
+            self.judged_positions[search.query, shown] = search.first + search.shown.index(shown)
 
-    def sessions(self, without_clicks: str) -> Iterator[Session]:
-        """Yield the searches that showed something; those without a click only if `without_clicks` is "keep"."""
+    def sessions(self) -> Iterator[Session[Shown]]:
+        """Yield the searches that showed something."""
         for id, search in self.searches.items():
-            clicked = frozenset(self.clicked.get(id, ()))
-            if not search.ids:
-                self.counts["searches that found nothing"] += 1
-            elif clicked or without_clicks == "keep":
-                yield Session(search.query, search.ids, clicked, search.first)
+            if search.shown:
+                yield Session(search.query, search.shown, frozenset(self.clicked.get(id, ())), search.first)
             else:
-                self.counts["searches without a click"] += 1
+                self.counts["searches that found nothing"] += 1
 
 
 @dataclass(frozen=True)
@@ -157,11 +177,18 @@ class Judgment:
 
 
 def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
-    """Return a judgment of each pair; what was judged beats clicks. Prints how positions were corrected for."""
-    counts = count_clicks(log.sessions(options.without_clicks))
+    """Return a judgment of each pair; what was judged beats clicks. Prints how positions were corrected for.
+
+    Leaves out and counts pairs whose text has changed: nobody said anything of what is there now.
+    """
+    sessions = list(log.sessions())
+    used = sessions if options.without_clicks == "keep" else [one for one in sessions if one.clicked]
+    log.counts["searches without a click"] = len(sessions) - len(used)
+    counts = count_clicks(used)
     exponent = options.position_exponent
     if options.debias != "none" and exponent is None:
-        estimate = estimate_exponent(counts)
+        # Searches without a click tell most of the positions that nobody looks at.
+        estimate = estimate_exponent(count_clicks(sessions))
         exponent = estimate.value
         print(f"people look at position k in k^-e of all searches, e = {estimate}")
     labels = click_rates(counts, options.debias, exponent or 0.0)
@@ -172,13 +199,18 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
         best[query] = max(label, best.get(query, 0.0))
     judged = {pair: label for pair, label in log.judged.items() if label is not None}
     found = []
+    changed = {pair for pair in (*counts.pairs, *judged) if not isinstance(pair[1], str)}
+    log.counts["pairs whose text has changed since it was shown"] = len(changed)
     for (query, id), label, position in zip(counts.pairs, labels.tolist(), counts.usual_positions().tolist()):
         said = judged.pop((query, id), None)
+        if not isinstance(id, str):
+            continue
         often = label > 0 and label >= best[query] / 2
         found.append(Judgment(query, id, label if said is None else float(said), often, said is not None, position))
     # Judged, and shown in searches without a click alone.
     for (query, id), label in judged.items():
-        found.append(Judgment(query, id, float(label), False, True, log.judged_positions[query, id]))
+        if isinstance(id, str):
+            found.append(Judgment(query, id, float(label), False, True, log.judged_positions[query, id]))
     return found
 
 
@@ -192,8 +224,8 @@ def judgments(options: JudgmentsOptions) -> None:
     if output.exists():
         raise DataError(f"{output}: is there already; name another folder")
     make_folder(output.parent)
-    log = JoinedLog(Path(options.log))
     with Collection.open(options.index) as collection:
+        log = JoinedLog(Path(options.log), partial(_digests, collection))
         found = judgments_of(log, options)
         texts = {id: doc.text for id, doc in collection.documents_of(sorted({one.id for one in found})).items()}
     usable = [one for one in found if _is_text(texts.get(one.id, "")) and _is_text(one.query)]
@@ -203,6 +235,10 @@ def judgments(options: JudgmentsOptions) -> None:
     log.counts["held-out pairs whose id has a space, in the qrels"] = unheld
     judged = sum(label is not None for label in log.judged.values())
     print(f"{options.log}: {len(log.searches):,} searches, {log.clicks:,} clicks, {judged:,} judged pairs")
+    if log.undated:
+        note(
+            f"{log.undated:,} searches are an older server's, without digests: they count for the texts as they are now"
+        )
     left_out = [f"{name}: {count:,}" for name, count in log.counts.items() if count]
     print(f"left out: {'; '.join(left_out) or 'nothing'}")
     if not usable:
@@ -219,6 +255,16 @@ def judgments(options: JudgmentsOptions) -> None:
         _report(output / name, part)
     if options.dev_share and not parts[DEV]:
         note(f"{output}: no query was held out: a longer log, or another --dev_share, gives some")
+
+
+def _digests(collection: Collection, ids: Sequence[str]) -> dict[str, str]:
+    from paddle_ranker.serving.core.search_log import digest_of
+
+    found: dict[str, str] = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        documents = collection.documents_of(ids[start : start + _AT_ONCE])
+        found.update((id, digest_of(document.text)) for id, document in documents.items())
+    return found
 
 
 def _write_pairs(path: Path, part: Sequence[Judgment], texts: Mapping[str, str], *, whole: bool) -> None:

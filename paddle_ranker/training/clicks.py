@@ -11,14 +11,16 @@ the result (Richardson, Dominowska and Ragno, "Predicting Clicks", WWW 2007).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.ranking import Floats, Integers
 
+D = TypeVar("D", bound=Hashable)  # what names a document
 DEBIAS = {
     "none": "the share of all times that it was shown",
     "ipw": "each click weighs as much as its position is overlooked (inverse propensity)",
@@ -30,24 +32,24 @@ _MOST_WEIGHT = 10.0
 
 
 @dataclass(frozen=True)
-class Session:
+class Session(Generic[D]):
     """A search: its query, the ids of the documents that were shown from position `first` on, and the clicked ones."""
 
     query: str
-    ids: Sequence[str]
-    clicked: frozenset[str]
+    ids: Sequence[D]
+    clicked: frozenset[D]
     first: int = 1
 
 
 @dataclass(frozen=True)
-class ClickCounts:
+class ClickCounts(Generic[D]):
     """Numbers of times that each pair was shown and clicked at each position.
 
-    pairs: (query, id) of each pair, in the order in which they were first shown
+    pairs: query and document of each pair, in the order in which they were first shown
     pair, position, views, clicks: `[cells]` each; a cell is a pair at a position
     """
 
-    pairs: list[tuple[str, str]]
+    pairs: list[tuple[str, D]]
     pair: Integers
     position: Integers
     views: Floats
@@ -67,9 +69,9 @@ class ClickCounts:
         return usual
 
 
-def count_clicks(sessions: Iterable[Session]) -> ClickCounts:
+def count_clicks(sessions: Iterable[Session[D]]) -> ClickCounts[D]:
     """Count views and clicks; a document that a session shows twice counts twice."""
-    numbers: dict[tuple[str, str], int] = {}
+    numbers: dict[tuple[str, D], int] = {}
     cells: dict[tuple[int, int], list[int]] = {}
     for session in sessions:
         for position, id in enumerate(session.ids, start=session.first):
@@ -95,7 +97,7 @@ class Exponent:
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f}, from {self.pairs:,} pairs)"
 
 
-def estimate_exponent(counts: ClickCounts) -> Exponent:
+def estimate_exponent(counts: ClickCounts[D]) -> Exponent:
     """Estimate e where people examine position k in k^-e of all searches.
 
     Pairs that were shown at several positions determine it, independent of their attractiveness: given a pair's clicks,
@@ -129,7 +131,7 @@ def estimate_exponent(counts: ClickCounts) -> Exponent:
     return Exponent(exponent, exponent - margin, exponent + margin, int(informative.sum()))
 
 
-def click_rates(counts: ClickCounts, debias: str, exponent: float = 0.0) -> Floats:
+def click_rates(counts: ClickCounts[D], debias: str, exponent: float = 0.0) -> Floats:
     """Return each pair's attractiveness by its clicks, `[pairs]`, from 0 to 1.
 
     Args:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
+from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.metrics import Metrics
@@ -109,7 +110,7 @@ class Site:
             Route("/v1/feedback", self._take_feedback, methods=["POST"]),
             Route("/v1/judge", self._pairs),
         ]
-        return Middleware(Router(routes), Metrics(), api_key=self._api_key)
+        return Middleware(Router(routes), Metrics(), ServeConfig(api_key=self._api_key))
 
     async def _start(self, port: int) -> int:
         self._connections = Connections(100)

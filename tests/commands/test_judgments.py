@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from paddle_ranker.options import LabelOptions
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown
+from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown, digest_of
 from tests.conftest import Call
 from tests.tiny import write_encoder
 
@@ -26,19 +29,28 @@ IDS = "abcdefgh"
 QUERIES = ["深度学习", "水稻病害", "老年护理", "经济增长", "文化差异", "神经网络"]
 
 
-def search(id: str, query: str, ids: str, **parameters: Any) -> SearchLine:
-    shown = [Shown(one, {"fused": rank}) for rank, one in enumerate(ids, 1)]
+def search(id: str, query: str, ids: str, texts: str = "now", **parameters: Any) -> SearchLine:
+    texts_of = {"now": text_of, "old": lambda one: f"an older text\t{one}"}
+    digests = [digest_of(texts_of[texts](one)) if texts in texts_of else None for one in ids]
+    shown = [Shown(one, {"fused": rank}, None, digest) for rank, (one, digest) in enumerate(zip(ids, digests), 1)]
     return SearchLine(id, query, {}, shown, parameters, time="2026-11-22T09:00:00.000Z")
 
 
+def text_of(id: str) -> str:
+    return f"{QUERIES[IDS.find(id) % 6]}研究\t{id}"
+
+
 def said(id: str, document: str, event: str, second: int = 0, **more: Any) -> FeedbackLine:
-    return FeedbackLine(id, "as sent", document, event, time=f"2026-11-22T09:00:{second:02}.000Z", **more)
+    return FeedbackLine(id, "", document, event, time=f"2026-11-22T09:00:{second:02}.000Z", **more)
 
 
 def write_log(folder: Path, lines: list[Any]) -> Path:
-    log = SearchLog(folder)
+    log, queries = SearchLog(folder), {line.search_id: line.query for line in lines if isinstance(line, SearchLine)}
     for line in lines:
-        log.search(line) if isinstance(line, SearchLine) else log.feedback(line)
+        if isinstance(line, SearchLine):
+            log.search(line)
+        else:
+            log.feedback(replace(line, query=line.query or queries.get(line.search_id, "经济增长")))
     log.close()
     return folder
 
@@ -47,7 +59,7 @@ def write_log(folder: Path, lines: list[Any]) -> Path:
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index") / "index"
     with Collection.create(folder, IndexInfo(WordsInfo("mixed"), None)) as collection:
-        collection.add(Document(id, f"{QUERIES[place % 6]}研究\t{id}") for place, id in enumerate(IDS))
+        collection.add(Document(id, text_of(id)) for id in IDS)
     return folder
 
 
@@ -107,6 +119,68 @@ def test_clicks_and_judgments_become_labels(tmp_path: Path, index: Path, call: C
     assert status == 1 and "is there already" in errors
 
 
+def test_what_was_said_of_a_text_stays_with_that_text(tmp_path: Path, index: Path, call: Call) -> None:
+    lines: list[Any] = [
+        search("s1", "深度学习", "ab", "old"),
+        search("s2", "深度学习", "abc"),
+        search("s3", "水稻病害", "d", "old"),
+        search("s4", "老年护理", "e", "undated"),
+        *(said("s1", id, "click") for id in "ab"),
+        said("s2", "a", "click"),
+        said("s1", "b", "judged", label=3),
+        said("s3", "d", "relevant"),
+        said("s4", "e", "click"),
+        replace(said("s2", "c", "relevant"), query="水稻病害"),
+    ]
+    log = write_log(tmp_path / "log", lines)
+    status, printed, errors = run(call, log, index, tmp_path / "out", "--dev_share", 0)
+    assert status == 0, errors
+    assert "pairs whose text has changed since it was shown: 3" in printed
+    assert "feedback with another query than its search: 1" in printed
+    assert "1 searches are an older server's" in errors + printed
+    found = labels_of(tmp_path / "out" / "train.jsonl")
+    expected = {("深度学习", "a"): 1, ("深度学习", "b"): 0, ("深度学习", "c"): 0, ("老年护理", "e"): 1}
+    assert found == expected
+    for seed in range(40):  # the held-out folder has none of the old texts either
+        if run(call, log, index, tmp_path / f"{seed}", "--dev_share", 0.5, "--seed", seed)[0]:
+            continue
+        corpus = (tmp_path / f"{seed}" / "dev" / "corpus.jsonl").read_text("utf-8")
+        assert "older text" not in corpus and '"d"' not in corpus
+        break
+
+
+def simulated(exponent: float, noise: float, seed: int) -> judgments.JoinedLog:
+    """A log of 1,500 searches for 30 queries, each a page of two of ten documents: most have no click."""
+    draw = np.random.default_rng(seed)
+    log = judgments.JoinedLog.__new__(judgments.JoinedLog)
+    log.searches, log.clicked, log.judged, log.counts = {}, {}, {}, Counter()
+    attraction = draw.uniform(0.02, 0.4, (30, 10))
+    for number in range(1500):
+        query, first = int(draw.integers(30)), int(draw.choice([1, 3, 5]))
+        order = np.argsort(-attraction[query] + draw.normal(0, noise, 10))[first - 1 : first + 1]
+        seen = draw.random(2) < np.arange(first, first + 2.0) ** -exponent
+        clicked = order[seen & (draw.random(2) < attraction[query, order])]
+        log.searches[f"{number}"] = judgments._Search(f"{query}", tuple(map(str, order)), first)
+        if len(clicked):
+            log.clicked[f"{number}"] = set(map(str, clicked))
+    return log
+
+
+def test_positions_are_estimated_from_all_searches(capsys: pytest.CaptureFixture[str]) -> None:
+    options = judgments.JudgmentsOptions(log="log", index="index", output_dir="out", debias="ipw")
+    assert options.without_clicks == "drop"
+    covered, values = 0, dict[float, list[float]]()
+    for exponent in (0.5, 1.0, 1.5):
+        for noise in (0.1, 0.2, 0.4):
+            for seed in range(8):
+                judgments.judgments_of(simulated(exponent, noise, seed), options)
+                value, low, high = map(float, re.findall(r"e = (\S+) \((\S+) to ([^,]+),", capsys.readouterr().out)[0])
+                covered += low <= exponent <= high
+                values.setdefault(exponent, []).append(value)
+    assert covered >= 68  # of 72: as many as 95% intervals cover
+    assert all(abs(np.mean(found) - exponent) < 0.1 for exponent, found in values.items())
+
+
 def test_rates_count_every_search_where_that_is_asked_for(tmp_path: Path, index: Path, call: Call) -> None:
     lines = [search(f"s{n}", "深度学习", "ab" if n < 4 else "ba") for n in range(8)]
     lines += [said("s0", "a", "click"), said("s1", "a", "click"), said("s4", "a", "click"), said("s4", "b", "click")]  # type: ignore[list-item]
@@ -147,7 +221,9 @@ def test_held_out_pairs_are_relevant_where_half_as_many_click_as_at_the_query_s_
 def test_documents_that_training_data_cannot_hold_are_left_out(tmp_path: Path, call: Call) -> None:
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("mixed"), None)) as collection:
         collection.add([Document("a", "研究a"), Document("b", "研究\0b"), Document("c", " \n")])
-    log = write_log(tmp_path / "log", [search("s1", "研究", "abc"), *(said("s1", id, "click") for id in "abc")])
+    log = write_log(
+        tmp_path / "log", [search("s1", "研究", "abc", "undated"), *(said("s1", id, "click") for id in "abc")]
+    )
     status, printed, errors = run(call, log, tmp_path / "index", tmp_path / "out", "--dev_share", 0)
     assert status == 0 and "or which are no text: 2" in printed, errors
     assert labels_of(tmp_path / "out" / "train.jsonl") == {("研究", "a"): 1}

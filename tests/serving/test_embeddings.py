@@ -217,7 +217,7 @@ TEI_ERRORS: list[tuple[str, Any, int, str]] = [
     ("/embed", {"inputs": []}, 400, "is empty"),
     ("/embed", {"inputs": "a", "prompt_name": "answer"}, 422, "prompt_name: is 'answer'"),
     ("/embed", {"inputs": "a", "normalize": False}, 422, "length 1"),
-    ("/embed", {"inputs": "a", "truncation_direction": "left"}, 422, "truncation_direction"),
+    ("/embed", {"inputs": TEXTS, "truncate": True, "truncation_direction": "left"}, 422, "truncation_direction"),
     ("/embed_sparse", {"inputs": "a"}, 404, "POST /embed"),
     ("/v1/rerank", {"query": "a", "documents": ["b"]}, 404, "no ranker"),
 ]

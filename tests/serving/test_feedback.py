@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,7 +15,15 @@ from starlette.routing import Router
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine, SearchLog, Shown
+from paddle_ranker.serving.core.search_log import (
+    FeedbackLine,
+    LogReader,
+    SearchLine,
+    SearchLog,
+    Shown,
+    digest_of,
+    new_search_id,
+)
 from paddle_ranker.serving.http import feedback
 from paddle_ranker.serving.http.feedback import JudgeTable, describe, routes
 from paddle_ranker.serving.http.middleware import Middleware
@@ -75,12 +84,12 @@ def search(ids: str, query: str = "苹果", search_id: str = "search-1", **param
 
 def test_a_confirmed_line_is_in_the_log_as_it_was_sent(log: SearchLog) -> None:
     site = Site(log)
-    answer = site.say(dwell_ms=1200, user="nobody asked for this")
+    answer = site.say(dwell_ms=1200)
     assert (answer.status_code, answer.json()) == (200, {"logged": True})
-    assert site.say(event="judged", label=3, position=None).status_code == 200
+    assert site.say(event="judged", label=1, position=None).status_code == 200
     click, judged = LogReader(log.folder)
     assert click == FeedbackLine("search-1", "苹果", "a", "click", 1, None, 1200, click.time)
-    assert judged == FeedbackLine("search-1", "苹果", "a", "judged", None, 3, None, judged.time)
+    assert judged == FeedbackLine("search-1", "苹果", "a", "judged", None, 1, None, judged.time)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +106,9 @@ def test_a_confirmed_line_is_in_the_log_as_it_was_sent(log: SearchLog) -> None:
         ({"label": 1}, "label"),
         ({"event": "judged"}, "label"),
         ({"event": "judged", "label": 5000}, "label"),
+        ({"event": "judged", "label": 2}, "label"),  # of those that /judge offers
+        ({"user": "nobody asks for this"}, "user"),
+        ({"search_id": new_search_id("桃子")}, "query"),
     ],
 )
 def test_what_is_no_feedback_is_refused_and_not_logged(log: SearchLog, changes: dict[str, Any], field: str) -> None:
@@ -166,7 +178,7 @@ def test_what_the_query_has_too_is_marked(log: SearchLog) -> None:
 def test_lines_of_another_process_are_seen_whatever_their_order(log: SearchLog, tmp_path: Path) -> None:
     site = Site(log, labels=(0, 1, 2, 3))
     site.say(id="b", event="judged", label=2)  # before any search is known
-    assert site.judge() == {"labels": [0, 1, 2, 3], "pairs": [], "judged": 1, "left": 0}
+    assert site.judge() == {"labels": [0, 1, 2, 3], "pairs": [], "judged": 1, "left": 0, "changed": 0}
     other = SearchLog(log.folder)
     other.search(search("ab", offset=20))
     other.close()
@@ -206,12 +218,33 @@ def test_a_page_of_another_site_says_nothing(log: SearchLog) -> None:
     assert len(list(LogReader(log.folder))) == 2
 
 
-def test_the_table_keeps_what_was_seen_last(log: SearchLog) -> None:
-    table = JudgeTable(most=3 * (feedback._PER_PAIR + 3))
+def test_a_flood_of_searches_pushes_out_neither_pairs_nor_judgments(log: SearchLog) -> None:
+    table = JudgeTable(most=6 * (feedback._PER_PAIR + 3))
     table.add(search("abc"))
-    table.add(search("ad"))
-    assert [id for _, id, _ in table.unjudged(9)] == ["c", "a", "d"]
-    assert len(table) == 3
+    table.add(FeedbackLine("search-1", "苹果", "a", "relevant"))
+    for number in range(100):
+        table.add(search("abc", f"{number:2}", f"search-{number}"))
+    assert {(query, id) for query, id, _ in table.unjudged(9)} == {("苹果", "c"), (" 0", "a"), ("苹果", "b")}
+    assert table.counts() == (1, 3)
+    for id in "bcde":
+        table.add(FeedbackLine("search-1", "苹果", id, "relevant"))
+    assert table.counts()[0] == 3  # the latest
+
+
+def test_pairs_and_judgments_are_of_the_text_that_was_shown(log: SearchLog) -> None:
+    def shown(id: str, number: int, text: str, second: int) -> SearchLine:
+        line = SearchLine(f"search-{number}", "苹果", {}, [Shown(id, {"fused": 1}, None, digest_of(text))], {})
+        return replace(line, time=f"2026-11-22T09:00:{second:02}.000Z")
+
+    site = Site(log)
+    for line in (shown("a", 1, "文 a", 1), shown("b", 2, "old", 1), shown("c", 3, "old", 1), shown("c", 4, "文 c", 2)):
+        log.search(line)
+    site.say(id="c", event="relevant", search_id="search-3")  # of the old text
+    found = site.judge()
+    assert [pair["id"] for pair in found["pairs"]] == ["a", "c"]
+    assert (found["judged"], found["left"], found["changed"]) == (0, 2, 1)
+    site.say(id="c", event="relevant", search_id="search-4")
+    assert site.judge()["judged"] == 1
 
 
 def test_an_offset_that_is_none_is_refused(log: SearchLog) -> None:

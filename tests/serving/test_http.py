@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
+import hashlib
 import html
 import json
 import os
@@ -98,7 +100,8 @@ def test_the_best_n_documents_with_their_texts(site: Site, probabilities: list[f
     asked = {"query": QUERY, "documents": documents, "top_n": 2, "return_documents": True}
     results = site.post("/v1/rerank", asked).json()["results"]
     first, second = best_first(probabilities)[:2]
-    assert [result["document"] for result in results] == [{"text": TITLES[first]}, {"text": TITLES[second]}]
+    given = [one if isinstance(one, dict) else {"text": one} for one in documents]
+    assert [result["document"] for result in results] == [given[first], given[second]]
 
 
 def test_voyage_reads_its_own_names(site: Site, probabilities: list[float]) -> None:
@@ -177,6 +180,9 @@ ASKED: dict[str, list[dict[str, Any]]] = {  # of each path, all shapes of reques
         {"query": QUERY, "texts": TITLES},
         {"query": QUERY, "texts": TITLES, "truncate": True},
     ],
+    "/score": [{"text_1": QUERY, "text_2": TITLES}],
+    "/v1/score": [{"queries": [QUERY] * len(TITLES), "documents": TITLES}],
+    "/predict": [{"inputs": [QUERY, TITLES[0]]}, {"inputs": [[QUERY, title] for title in TITLES]}],
     "/GeneralModelService/inference": [{"tensor": TENSORS}],
     "/ernie/prediction": [{"key": ["0"], "value": [PAIR]}],
 }
@@ -246,7 +252,25 @@ def test_documents_may_hold_the_word_texts(site: Site) -> None:
         ("/v1/rerank", b"{", 400, "body"),
         ("/v1/rerank", b"", 400, "body"),
         ("/v1/rerank", b"\xff\xfe", 400, "body"),
-        ("/v1/rerank", b'{"query": "\\ud800", "documents": ["a"]}', 400, "body"),
+        ("/v1/rerank", b'{"query": "\\ud800", "documents": ["a"]}', 400, "query"),
+        ("/v1/rerank", b'{"query": "a", "documents": ["a", {"text": "\\udfff b"}]}', 400, "documents[1].text"),
+        ("/v1/rerank", {"query": "a", "documents": ["a", " \u3000\n"]}, 422, "documents[1]"),
+        ("/v1/rerank", {"query": "", "documents": ["a"]}, 422, "query"),
+        ("/v1/rerank", {"query": "a", "documents": [{"title": "a"}]}, 422, "documents[0].text"),
+        ("/v1/rerank", {"query": "a", "documents": ["a"], "top_n": 1, "top_k": 2}, 422, "top_k"),
+        ("/v1/rerank", {"query": "a", "documents": ["a"], "top": 1}, 422, "top"),
+        ("/rerank", {"query": "a", "texts": ["a", ""]}, 422, "texts[1]"),
+        ("/score", {"text_1": "a", "text_2": ["a", " "]}, 422, "text_2[1]"),
+        ("/score", {"text_1": ["a", "b"], "text_2": ["a", "b", "c"]}, 400, "text_1"),
+        ("/score", {"text_1": "a", "documents": ["a"]}, 422, "body"),
+        ("/score", {"text_1": "a", "text_2": ["a", 1]}, 422, "text_2[1]"),
+        ("/score", {"text_1": "a", "text_2": []}, 400, "text_2"),
+        ("/predict", {"inputs": [["a", "b"], ["a", "b", "c"]]}, 422, "inputs[1]"),
+        ("/predict", {"inputs": [["a", "b"], "c"]}, 422, "inputs[1]"),
+        ("/predict", {"inputs": "a"}, 422, "inputs"),
+        ("/predict", {"inputs": ["a"]}, 422, "inputs"),
+        ("/predict", {"inputs": [["a", "b"], ["a", " "]]}, 422, "inputs[1]"),
+        ("/predict", {"inputs": [["a", "b"]] * 9}, 413, "inputs"),
         ("/v1/rerank", b"[]", 422, "body"),
         ("/v1/rerank", {"documents": ["a"]}, 422, "query"),
         ("/v1/rerank", {"query": "a"}, 422, "documents"),
@@ -393,11 +417,61 @@ def test_operators_see_limits_and_figures(site: Site) -> None:
 
 
 @pytest.mark.parametrize("host", ["[", "[::1", "a/v2/rerank?"])
-def test_a_host_that_is_none_changes_no_answer(site: Site, host: str) -> None:
-    asked = {"query": QUERY, "documents": TITLES}
+def test_a_host_that_is_none_changes_no_answer(model: ServedRanker, host: str) -> None:
+    asked, site = {"query": QUERY, "documents": TITLES}, Site(model, allowed_hosts=("*",))
     found, wanted = site.post("/v1/rerank", asked, host=host), site.post("/v1/rerank", asked)
     assert found.status_code == 200 and {**found.json(), "id": ""} == {**wanted.json(), "id": ""}
     assert site.get("/docs", host=host).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "is_answered"),
+    [
+        ({}, "127.0.0.1:8600", True),
+        ({}, "[::1]:8600", True),
+        ({}, "LOCALHOST", True),
+        ({}, "app.localhost:80", True),
+        ({}, "ranker:8600", True),  # of a container
+        ({}, "attacker.example", False),
+        ({}, "127.0.0.1.attacker.example", False),
+        ({}, "127.attacker.example", False),
+        ({}, "10.1.2.3", False),
+        ({"host": "0.0.0.0"}, "10.1.2.3:8600", True),
+        ({"host": "0.0.0.0"}, "attacker.example", False),
+        ({"host": "ranker.internal"}, "ranker.internal", True),
+        ({"api_key": KEY}, "anything.example", True),
+        ({"allowed_hosts": ("*.example.com", "other")}, "a.example.com:80", True),
+        ({"allowed_hosts": ("*.example.com", "other")}, "other", True),
+        ({"allowed_hosts": ("*.example.com", "other")}, "example.com.attacker.net", False),
+        ({"allowed_hosts": ("other",), "api_key": KEY}, "127.0.0.1", False),
+    ],
+)
+def test_a_name_that_points_here_from_elsewhere_is_refused(
+    model: ServedRanker, options: dict[str, Any], host: str, is_answered: bool
+) -> None:
+    answer = Site(model, **options).get("/live", host=host)
+    assert (answer.status_code == 200) == is_answered
+    assert is_answered or (answer.status_code, answer.json()["field"]) == (421, "Host")
+
+
+def test_answers_are_not_cached_and_the_docs_have_the_page_s_policy(site: Site) -> None:
+    for path in ("/live", "/nothing", "/v1/rerank"):
+        assert site.get(path).headers["cache-control"] == "no-store"
+    docs = site.get("/docs")
+    policy = docs.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in policy and "unsafe" not in policy
+    (style,) = re.findall("<style>(.*?)</style>", docs.text, re.S)
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'" in policy
+    assert docs.headers["x-content-type-options"] == "nosniff" and docs.headers["referrer-policy"] == "no-referrer"
+
+
+def test_the_name_of_the_model_outlives_a_training(tmp_path: Path) -> None:
+    folder = write_case(tmp_path / "model_376")
+    (tmp_path / "best").symlink_to(folder)
+    served = RankerSlot(ServeConfig(model=tmp_path / "best")).load()
+    assert (served.name, served.folder.name) == ("best", "model_376") and served.batcher.close(SECONDS)
+    assert ServeConfig(served_name=("mine",)).name_of("tower", folder) == "mine"
+    assert ServeConfig(served_name=("mine",), model=folder).name_of("tower", folder) == "model_376"
 
 
 def test_what_needs_no_key_is_made_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +498,7 @@ def test_the_description_names_every_route_and_the_page_needs_nothing_from_elsew
     for results, described in ((RankedResult, ranked["properties"]["results"]), (ScoredResult, scored)):
         assert set(described["items"]["properties"]) == set(results.__annotations__)
     page = site.get("/docs").text
-    assert "curl http://here/v1/rerank" in page and "X-API-Key" not in page
+    assert "curl http://127.0.0.1/v1/rerank" in page and "X-API-Key" not in page
     for foreign in ("<script", "<link", "src=", "//cdn"):
         assert foreign not in page
 
@@ -455,7 +529,7 @@ def test_the_page_s_example_asks_the_server_that_shows_it(model: ServedRanker, h
     page = html.unescape(Site(model, api_key=KEY).get("/docs", host=host).text)
     assert f'curl -H "X-API-Key: $PADDLE_RANKER_API_KEY" http://{host}/v1/rerank' in page
     for odd in ("x;rm -rf $HOME", "a b", "<b>"):
-        assert odd not in html.unescape(Site(model).get("/docs", host=odd).text)
+        assert odd not in html.unescape(Site(model, allowed_hosts=("*",)).get("/docs", host=odd).text)
 
 
 def test_reloading_needs_a_key(site: Site, model: ServedRanker) -> None:

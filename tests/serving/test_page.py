@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.middleware import Middleware
@@ -65,7 +66,9 @@ def test_files_need_no_key_and_other_requests_at_their_paths_do() -> None:
     def embed(request: Request) -> Response:
         return Response(b"[]")
 
-    app = Middleware(Router([*page.routes(), Route("/", embed, methods=["POST"])]), Metrics(), api_key="secret")
+    app = Middleware(
+        Router([*page.routes(), Route("/", embed, methods=["POST"])]), Metrics(), ServeConfig(api_key="secret")
+    )
     assert {get(path, app=app).status_code for path in PATHS} == {200}
     assert (get("/", "POST", app=app).status_code, get("/v1/search", app=app).status_code) == (401, 401)
     assert get("/", "POST", app=app, **{"X-API-Key": "secret"}).status_code == 200

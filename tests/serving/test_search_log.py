@@ -125,6 +125,24 @@ def test_a_log_stops_at_its_size_until_files_are_moved_away(tmp_path: Path) -> N
     assert [line.search_id for line in LogReader(folder)] == ["s5"] and log.lost >= 5
 
 
+def test_searches_leave_room_for_feedback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = SearchLog(tmp_path, most_mb=1)
+    for number in range(40):
+        log.search(search(number, "x" * 50_000))
+        log.feedback(click(number)).result()
+    log.close()
+    lines = list(LogReader(tmp_path))
+    searches = [line for line in lines if isinstance(line, SearchLine)]
+    assert len(searches) == 18 and log.lost == 22 and len(lines) == 18 + 40  # seven eighths of the MiB
+    assert [record.getMessage().count("--search_log_mb") for record in caplog.records] == [1]
+
+
+def test_lines_of_older_servers_are_read(tmp_path: Path) -> None:
+    old = b'{"time":"t","search_id":"s1","query":"q","versions":{},"shown":[{"id":"a","ranks":{}}],"parameters":{}}'
+    (tmp_path / "old.jsonl").write_bytes(old + b"\n")
+    assert list(LogReader(tmp_path)) == [SearchLine("s1", "q", {}, [Shown("a", {})], {}, "t")]
+
+
 def test_a_disk_that_hangs_takes_a_bounded_share_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_log, "_MOST_WAITING", 10_000)
     log = SearchLog(tmp_path)

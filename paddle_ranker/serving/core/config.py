@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from ipaddress import ip_address
 from pathlib import Path
+from socket import gethostname
 from typing import Optional, Union
 
 from paddle_ranker.errors import UsageError
@@ -72,6 +75,17 @@ class ServeConfig(Limits):
     pipeline_method: str = option("prediction", help="method name of the pipeline's gateway")
     log_requests: bool = option(True, help="write a line of JSON on standard error for each request")
     log_texts: bool = option(False, help="write the texts of the users into that line")
+    served_name: tuple[str, ...] = option(
+        (),
+        several=True,
+        help="the model's name in answers (default: its folder's); of another model than the ranker: tower=NAME",
+    )
+    allowed_hosts: tuple[str, ...] = option(
+        (),
+        several=True,
+        help="names of hosts by which HTTP may be asked, *.example.com for all below one, * for all (default: with a "
+        "key all; without one --host and the names of this machine)",
+    )
     api_key: Optional[str] = field(default_factory=_key_of_environment, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +113,28 @@ class ServeConfig(Limits):
     def limits(self) -> Limits:
         """The limits of requests."""
         return self
+
+    def name_of(self, slot: str, folder: Path) -> str:
+        """Return the name in answers of the model in a slot; it stays the same when `best` points to another one."""
+        given = dict(one.rpartition("=")[::2] for one in self.served_name)
+        main = given.get("") if slot == RANKER or self.model is None else None
+        return given.get(slot) or main or Path(os.path.abspath(folder)).name
+
+    def is_own_host(self, named: str) -> bool:
+        """Return whether HTTP may be asked by this name of a host, a request's `Host` without its port.
+
+        A page elsewhere can make its own name point here (DNS rebinding). So a server without a key answers names that
+        nobody elsewhere can own: those of loopback and those without a dot, and, if it does not listen on loopback
+        alone, addresses and this machine's name.
+        """
+        named = named.lower().rstrip(".")
+        if self.allowed_hosts or self.api_key is not None:
+            return not self.allowed_hosts or any(fnmatchcase(named, one.lower()) for one in self.allowed_hosts)
+        try:
+            return ip_address(named).is_loopback or not self.is_loopback
+        except ValueError:
+            names = (self.host.lower(), "localhost", *(() if self.is_loopback else (gethostname().lower(),)))
+            return "." not in named or named in names or named.endswith(".localhost")
 
     @property
     def ports(self) -> tuple[int, ...]:

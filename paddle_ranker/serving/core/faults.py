@@ -25,6 +25,7 @@ class FaultKind:
 INVALID = FaultKind("invalid_request", 400, "INVALID_ARGUMENT", 1003)
 UNPROCESSABLE = FaultKind("unprocessable", 422, "INVALID_ARGUMENT", 1003)
 UNAUTHORIZED = FaultKind("unauthorized", 401, "UNAUTHENTICATED", 1004)
+MISDIRECTED = FaultKind("misdirected", 421, "PERMISSION_DENIED", 1004)
 READ_ONLY = FaultKind("read_only", 403, "PERMISSION_DENIED", 1004)
 NO_DOCUMENT = FaultKind("no_such_document", 404, "NOT_FOUND", 1003)
 ALREADY_THERE = FaultKind("already_there", 409, "ALREADY_EXISTS", 1003)

@@ -13,7 +13,7 @@ from typing import Optional, Union
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
 from paddle_ranker.serving.core.budget import Share
-from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAUTHORIZED, Fault
+from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAUTHORIZED, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import JsonBounds, json_bounds
 
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "zlib": zlib.MAX_WBITS}
@@ -124,6 +124,14 @@ class Limits(Options):
                 text.encode("utf-8")
             except UnicodeEncodeError:
                 raise Fault(INVALID, "holds half of a surrogate pair", field=field) from None
+
+
+def require_words(texts: Union[str, Sequence[str]], field: str) -> None:
+    """Raise `Fault` for a text, or the first of several, that is empty or of spaces alone; files refuse these, too."""
+    for place, text in enumerate([texts] if isinstance(texts, str) else texts):
+        if not text or text.isspace():
+            where = field if isinstance(texts, str) else f"{field}[{place}]"
+            raise Fault(UNPROCESSABLE, "is empty, expected a text", field=where)
 
 
 def check_queue(name: str, waiting: int, pairs: int) -> None:

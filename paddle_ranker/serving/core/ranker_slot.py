@@ -19,7 +19,7 @@ from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
-from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
 from paddle_ranker.serving.core.jobs import Check, Job
 from paddle_ranker.serving.core.scores import Scores
@@ -72,8 +72,8 @@ class RankerSlot(Slot[ServedRanker]):
             max_wait_us=config.max_wait_us,
             observer=observer,
         )
-        name, tokens = config.model.resolve().name, TokenInputs(model.engine.limits, model.row_encoder.given)
-        return ServedRanker(name, config.model, batcher, time.time(), model, scorer, tokens)
+        name, tokens = config.name_of(RANKER, config.model), TokenInputs(model.engine.limits, model.row_encoder.given)
+        return ServedRanker(name, config.model.resolve(), batcher, time.time(), model, scorer, tokens)
 
     def ready(self) -> ServedRanker:
         """Return the ranker. Raises `Fault` if this server has none or has not loaded it yet."""

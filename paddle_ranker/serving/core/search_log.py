@@ -1,7 +1,8 @@
 """The log of searches and of what people said about their results: lines of JSON in a folder, written by a thread.
 
     log = SearchLog(Path("log"))
-    log.search(SearchLine("s1", "苹果手机", {"index": 7}, [Shown("doc-12", {"words": 3, "ranked": 1}, 0.957)], {}))
+    shown = Shown("doc-12", {"words": 3, "ranked": 1}, 0.957, digest_of("苹果手机最新报价"))
+    log.search(SearchLine(new_search_id("苹果手机"), "苹果手机", {"index": 7}, [shown], {}))
     log.feedback(FeedbackLine("s1", "苹果手机", "doc-12", "click", position=1)).result()  # now it is on the disk
 
     lines = LogReader(Path("log"))
@@ -19,6 +20,7 @@ import json
 import logging
 import os
 import queue
+import re
 import secrets
 import threading
 import time
@@ -26,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Optional, Union
 
@@ -39,6 +42,8 @@ _JUDGMENTS = {"irrelevant": 0, "relevant": 1}
 _SUFFIX = ".jsonl"
 _SYNC_EVERY = 0.1  # seconds that a search may wait for others; feedback waits for nobody
 _MOST_WAITING = 32 << 20  # characters, which a disk that hangs keeps in memory
+_SEARCHES_SHARE = 7 / 8  # of all room, in memory and on the disk: the rest is left to feedback
+_CHECKED_ID = re.compile("[0-9a-f]{16}q([0-9a-f]{16})")
 _FRAME, _PER_SHOWN = 500, 100  # characters of a line beside its query, ids and parameters, about
 _MEASURED_EVERY = 1 << 20  # bytes of one's own, after which the folder is measured again: others write, too
 LOG_MB = 1024  # MiB of all files together, unless another number is given
@@ -48,17 +53,37 @@ def _now() -> str:
     return utc(time.time())
 
 
+def digest_of(text: str) -> str:
+    """Return the digest by which the log tells whether a text is still the one that was seen."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def new_search_id(query: str) -> str:
+    """Return a new id that carries the query's digest, so that any server can tell which query it belongs to."""
+    return f"{secrets.token_hex(8)}q{digest_of(query)}"
+
+
+def is_of_query(search_id: str, query: str) -> bool:
+    """Return False if the id is another query's; ids of older servers fit every query."""
+    found = _CHECKED_ID.fullmatch(search_id)
+    return found is None or found[1] == digest_of(query)
+
+
 class LogError(RankerError):
     """A line could not be written to the log."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A document of an answer: its rank, from 1, in each stage that had it ("words", "vectors", "fused", "ranked")."""
+    """A document of an answer: its rank, from 1, in each stage that had it ("words", "vectors", "fused", "ranked").
+
+    digest: of its text, see `digest_of`; None in lines of older servers
+    """
 
     id: str
     ranks: Mapping[str, int]
     probability: Optional[float] = None
+    digest: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +91,7 @@ class SearchLine:
     """A search that was answered.
 
     search_id: names the search in what is said about it
+    query: as much of it as was used
     versions: of the index and the models that answered, JSON-ready
     shown: the documents of the answer, in its order
     parameters: of the request, JSON-ready; its `offset` counts the results before the first shown one
@@ -131,7 +157,9 @@ def parse_line(data: bytes) -> LogLine:
     """Return the line of a log; raises `ValueError`, `KeyError` or `TypeError` for what is none."""
     found: Unchecked = json.loads(data)
     if "shown" in found:
-        found["shown"] = [Shown(one["id"], one["ranks"], one.get("probability")) for one in found["shown"]]
+        found["shown"] = [
+            Shown(one["id"], one["ranks"], one.get("probability"), one.get("digest")) for one in found["shown"]
+        ]
         return SearchLine(**found)
     line = FeedbackLine(**found)
     if line.event not in EVENTS:
@@ -148,7 +176,8 @@ class SearchLog:
     Args:
         folder: is made if missing; several processes may log into one.
         rotate_mb: MiB after which a new file is begun. Closed files may be moved away at any time.
-        most_mb: MiB that the folder's files may have together; beyond it, lines are lost as on a full disk.
+        most_mb: MiB that the folder's files may have together; beyond it, lines are lost as on a full disk. Searches
+            may fill seven eighths of it, so that they never take the room of feedback.
 
     Attributes: `folder`; `lost`, the number of lines that could not be written.
 
@@ -158,12 +187,12 @@ class SearchLog:
     def __init__(self, folder: Path, *, rotate_mb: int = 64, most_mb: int = LOG_MB):
         self.folder, self.lost = make_folder(folder), 0
         self._rotate_bytes, self._most = rotate_mb << 20, most_mb << 20
-        self._room = 0  # bytes that may be written before the folder is measured again
+        self._left = self._fresh = 0  # bytes until the folder is full, and until it is measured again
         self._file: Optional[_LogFile] = None
         self._waiting: queue.SimpleQueue[tuple[LogLine, int, Optional[Future[None]]]] = queue.SimpleQueue()
         self._size, self._counting = 0, threading.Lock()  # characters that wait
         self._some, self._urgent = threading.Event(), threading.Event()
-        self._closing = self._failing = False
+        self._closing = self._failing = self._drops_searches = False
         self._thread = threading.Thread(target=self._write_all, name="search-log", daemon=True)
         self._thread.start()
 
@@ -193,8 +222,9 @@ class SearchLog:
         self._thread.join(seconds)
 
     def _put(self, line: LogLine, size: int, future: Optional[Future[None]]) -> bool:
+        most = _MOST_WAITING * (_SEARCHES_SHARE if future is None else 1)
         with self._counting:
-            if self._closing or self._size + size > _MOST_WAITING:
+            if self._closing or self._size + size > most:
                 return False
             self._size += size
         self._waiting.put((line, size, future))
@@ -219,14 +249,16 @@ class SearchLog:
             return
         futures = [future for _, _, future in waiting if future is not None]
         try:
-            self._append(b"".join(_as_json(line) for line, _, _ in waiting))
+            searches = self._fitting([_as_json(line) for line, _, future in waiting if future is None])
+            feedback = [_as_json(line) for line, _, future in waiting if future is not None]
+            self._append(b"".join(searches + feedback))  # a search stands before what is said about it
         except Exception as error:  # of the disk, or of a line that is no JSON
             problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self._lose(len(waiting), problem)
+            self._lose(len(futures) if self._drops_searches else len(waiting), problem)
             for future in futures:
                 future.set_exception(LogError(f"the log cannot be written ({problem})"))
         else:
-            if self._failing:
+            if self._failing and not self._drops_searches:
                 self._failing = False
                 logging.getLogger(__name__).warning("%s: is written again; %d lines are lost", self.folder, self.lost)
             for future in futures:
@@ -235,13 +267,29 @@ class SearchLog:
             with self._counting:
                 self._size -= sum(size for _, size, _ in waiting)
 
+    def _fitting(self, searches: list[bytes]) -> list[bytes]:
+        """Return the lines of searches, none if they would take the room of feedback."""
+        if not searches:
+            return []
+        try:
+            self._check_room(sum(map(len, searches)), self._most * (1 - _SEARCHES_SHARE))
+        except LogError as error:
+            self._drops_searches = True
+            self._lose(len(searches), str(error))
+            return []
+        self._drops_searches = False
+        return searches
+
     def _append(self, data: bytes) -> None:
+        if not data:
+            return
         self._check_room(len(data))
         if self._file is not None and (self._file.size >= self._rotate_bytes or self._file.is_deleted):
             self._file.close()
             self._file = None
         if self._file is None:
             self._file = _LogFile(make_folder(self.folder))
+        self._left, self._fresh = self._left - len(data), self._fresh - len(data)
         try:
             self._file.append(data)
         except OSError:
@@ -249,15 +297,14 @@ class SearchLog:
                 self._file = None
             raise
 
-    def _check_room(self, size: int) -> None:
-        """Raise `LogError` if the folder would have more bytes than it may."""
-        if size > self._room:
-            left = self._most - sum(map(_size_of, self.folder.glob(f"*{_SUFFIX}")))
-            self._room = min(left, _MEASURED_EVERY)
-            if size > left:
+    def _check_room(self, size: int, reserved: float = 0) -> None:
+        """Raise `LogError` if the folder would have more bytes than it may, less those that are `reserved`."""
+        if size > min(self._fresh, self._left - reserved):
+            self._left = self._most - sum(map(_size_of, self.folder.glob(f"*{_SUFFIX}")))
+            self._fresh = _MEASURED_EVERY
+            if size > self._left - reserved:
                 problem = f"it has the {self._most >> 20:,} MiB of --search_log_mb: move older files away"
                 raise LogError(problem)
-        self._room -= size
 
     def _lose(self, lines: int, problem: str) -> None:
         with self._counting:

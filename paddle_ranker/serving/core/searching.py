@@ -156,11 +156,11 @@ class SearchPipeline:
         self.index, self.tower, self.ranker = index, tower, ranker
 
     def versions(self, index: ServedIndex) -> dict[str, object]:
-        """Return what answers: the index and its version, and the models' names; JSON-ready."""
+        """Return what answers: the index and its version, and the models' folders; JSON-ready."""
         return {
             "index": {"name": index.name, "version": index.collection.info.generation},
-            "tower": None if self.tower is None else self.tower.name,
-            "ranker": None if self.ranker is None else self.ranker.name,
+            "tower": None if self.tower is None else self.tower.ready().folder.name,
+            "ranker": None if self.ranker is None else self.ranker.ready().folder.name,
         }
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:

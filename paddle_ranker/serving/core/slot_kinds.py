@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import UsageError, listed, quoted
 from paddle_ranker.model.info import BLEND
 from paddle_ranker.model.kinds import stated_kind
 from paddle_ranker.options import Options
@@ -127,6 +127,9 @@ def served_by(config: ServeConfig) -> dict[str, SlotKind]:
     if not found:
         options = " or ".join(f"--{kind.option}" for kind in SLOTS.values())
         raise UsageError(f"nothing to serve: give {options}")
+    for one in config.served_name:
+        if (slot := one.rpartition("=")[0]) and slot not in found:
+            raise UsageError(f"--served_name {one}: this server has no {quoted(slot)}, only {listed(found)}")
     return found
 
 

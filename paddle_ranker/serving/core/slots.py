@@ -39,7 +39,11 @@ class Served(Protocol):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded model and its queue; subclasses add fields."""
+    """A loaded model and its queue; subclasses add fields.
+
+    name: in answers, whichever training it is of
+    folder: resolved, so that its name tells which training it is of
+    """
 
     name: str
     folder: Path

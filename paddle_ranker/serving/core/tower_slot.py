@@ -14,7 +14,7 @@ import numpy as np
 
 from paddle_ranker import __version__
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
-from paddle_ranker.encoding.pair_encoder import LengthCheck
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.kinds import KINDS, stated_kind
 from paddle_ranker.model.load_options import LoadOptions
@@ -28,7 +28,7 @@ from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
-from paddle_ranker.serving.core.tower_options import TowerOptions
+from paddle_ranker.serving.core.tower_options import TOWER, TowerOptions
 
 _TEXTS = ("a", "search engine", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
 _IS_QUERY = ("", "q")  # the second field of a text in the queue: whether it is a query
@@ -114,7 +114,8 @@ class TowerSlot(Slot[ServedTower]):
             what=self.what,
         )
         tokens = TokenInputs(model.engine.limits, encoder.given)
-        return ServedTower(folder.resolve().name, folder, batcher, time.time(), model, runner, tokens)
+        name = config.name_of(TOWER, folder)
+        return ServedTower(name, folder.resolve(), batcher, time.time(), model, runner, tokens)
 
     def _load_options(self) -> LoadOptions:
         """Return the options to open the tower with: a ranker beside it has `max_seq_length` for itself."""
@@ -131,6 +132,10 @@ class TowerSlot(Slot[ServedTower]):
     def info(self) -> TowerInfo:
         """The tower's description. Raises `Fault(UNAVAILABLE)` until it is loaded."""
         return self.ready().model.info
+
+    def encoders(self, is_query: bool) -> tuple[PairEncoder, ...]:
+        """What encodes queries, or the texts of a collection. Raises `Fault` as `ready` does."""
+        return (self.ready().of(is_query).model.row_encoder.tokens,)
 
     def describe(self) -> dict[str, object]:
         """Return what `/info` shows of a tower; the first keys are those of Text Embeddings Inference."""

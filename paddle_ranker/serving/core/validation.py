@@ -1,43 +1,119 @@
-"""Validate JSON by pydantic's types; errors name the place in it."""
+"""Validate JSON by pydantic's types; errors name the place in it. A request's fields are read whole, see `Body`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Union
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Callable, ClassVar, Optional, Union
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from paddle_ranker.errors import brief, listed
 from paddle_ranker.serving.core.faults import INVALID, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import JsonBounds, check_json
 from paddle_ranker.storage.untrusted import Unchecked
 
 
-def validated(
-    adapter: TypeAdapter[Unchecked], body: bytes, bounds: JsonBounds, union_tags: Collection[str] = ()
-) -> Unchecked:
-    """Return what a body of JSON says; raises `Fault` for one beyond the bounds, and as `refusal` says."""
-    check_json(body, bounds)
-    try:
-        return adapter.validate_json(body)
-    except ValidationError as error:
-        raise refusal(error, union_tags) from error
+class Body(BaseModel):
+    """The JSON object of a request, of which no field goes unused in silence.
+
+    A field of the class is honoured. Every other name is in one of these tables, or is refused.
+
+    Attributes:
+        without_effect: names of fields that change no answer here, whatever they say.
+        refused: dict from names of fields that are not done here to the values that change nothing; null is another.
+        ignores_unknown: whether names that no protocol knows are ignored, as the protocol's own server does.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
+    without_effect: ClassVar[Collection[str]] = ()
+    refused: ClassVar[Mapping[str, Collection[object]]] = {}
+    ignores_unknown: ClassVar[bool] = False
+
+    def check(self, path: str = "") -> None:
+        """Raise `Fault`, which names the field, for a value that would change the answer, or an unknown name."""
+        for name, value in (self.model_extra or {}).items():
+            if name in self.without_effect:
+                continue
+            if name in self.refused:
+                same = self.refused[name]
+                if value is not None and value not in same:
+                    choice = "".join(f", or say {json.dumps(one)}" for one in same)
+                    shown = brief(json.dumps(value, ensure_ascii=False))
+                    problem = f"is {shown}, which is not done here: leave it out{choice}"
+                    raise Fault(UNPROCESSABLE, problem, field=path + name)
+            elif not self.ignores_unknown:
+                known = listed(sorted([*type(self).model_fields, *self.without_effect]))
+                raise Fault(UNPROCESSABLE, f"is not permitted, there are {known}", field=path + brief(name))
+
+    def said(self, *names: str) -> Unchecked:
+        """Return what the request says under one of several names of a field; raises `Fault` if they contradict."""
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        for name, value in given.items():
+            if value != next(iter(given.values())):
+                raise Fault(UNPROCESSABLE, f"says otherwise than {next(iter(given))}: leave one out", field=name)
+        return next(iter(given.values()), None)
 
 
-def refusal(error: ValidationError, union_tags: Collection[str] = (), number: int = 0) -> Fault:
+def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Optional[int] = None) -> Fault:
     """Return the fault of a validation error; its field is a path, `documents[3].text`, or `body`.
 
     Args:
-        number: of the errors that it consists of.
+        number: of the errors that it consists of; default: the first, of a union's types the one that fits furthest.
         union_tags: names of a union's types, which pydantic adds to locations and the field omits.
     """
-    found = error.errors(include_url=False, include_input=False)[number]
+    errors = error.errors(include_url=False, include_input=False)
+    if number is None:
+        number = max(range(len(errors)), key=lambda one: len(errors[one]["loc"])) if union_tags else 0
+    found = errors[number]
     if found["type"] == "json_invalid":
         return Fault(INVALID, f"is not JSON ({found['ctx']['error']})", field="body")
     problem = found["msg"].removeprefix("Value error, ")  # pydantic's, before words of our own
     return Fault(UNPROCESSABLE, problem, field=_path(found["loc"], union_tags) or "body")
 
 
-def _path(location: tuple[Union[int, str], ...], union_tags: Collection[str]) -> str:
+def validated(
+    adapter: TypeAdapter[Unchecked],
+    body: bytes,
+    bounds: Optional[JsonBounds],
+    union_tags: Collection[str] = (),
+    refuse: Callable[[ValidationError, Collection[str]], Fault] = refusal,
+) -> Unchecked:
+    """Return what a body of JSON says; raises `Fault` for one beyond the bounds, and as `refuse` says."""
+    check_json(body, bounds)
+    try:
+        asked = adapter.validate_json(body)
+    except ValidationError as error:
+        raise _surrogate(body) or refuse(error, union_tags) from error
+    if isinstance(asked, Body):
+        asked.check()
+    return asked
+
+
+def _surrogate(body: bytes) -> Optional[Fault]:
+    r"""Return the fault of the first text with half of a surrogate pair, `"\ud800"`; pydantic takes it for no JSON."""
+    try:
+        place = next(_surrogates(json.loads(body), ()), None)
+    except (ValueError, RecursionError):
+        return None
+    return None if place is None else Fault(INVALID, "holds half of a surrogate pair", field=_path(place, ()) or "body")
+
+
+_Place = tuple[Union[int, str], ...]
+
+
+def _surrogates(value: Unchecked, place: _Place) -> Iterator[_Place]:
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            yield place
+    elif isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _surrogates(item, (*place, key))
+
+
+def _path(location: _Place, union_tags: Collection[str]) -> str:
     shown = ""
     for part in location:
         if isinstance(part, int):

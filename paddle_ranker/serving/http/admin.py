@@ -22,7 +22,8 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.core.slots import ServedModel, Slots
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
-from paddle_ranker.serving.http.openapi import MODELS_PATH, docs_page, openapi
+from paddle_ranker.serving.http.openapi import MODELS_PATH, STYLE_DIGEST, docs_page, openapi
+from paddle_ranker.serving.http.page import HEADERS
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _SERVER = "\0"  # in the page, in place of the server's address
@@ -108,7 +109,9 @@ class AdminRoutes:
         return Response(self._written[0], headers={"content-type": "application/json"})
 
     async def docs(self, request: Request) -> Response:
-        return HTMLResponse(self._written[1].replace(_SERVER, html.escape(address_of(request))))
+        page = self._written[1].replace(_SERVER, html.escape(address_of(request)))
+        policy = f"{HEADERS['content-security-policy']}; style-src '{STYLE_DIGEST}'"
+        return HTMLResponse(page, headers={**HEADERS, "content-security-policy": policy})
 
     @cached_property
     def _written(self) -> tuple[bytes, str]:

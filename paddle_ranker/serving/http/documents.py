@@ -16,9 +16,16 @@ from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import ALREADY_THERE, NO_DOCUMENT, READ_ONLY, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.index_writing import IndexWriter
-from paddle_ranker.serving.core.limits import check_count
-from paddle_ranker.serving.core.validation import validated
-from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, refuse_other_sites
+from paddle_ranker.serving.core.limits import check_count, require_words
+from paddle_ranker.serving.core.validation import Body, validated
+from paddle_ranker.serving.http.exchange import (
+    answer,
+    deadline_of,
+    json_bytes,
+    read_body,
+    refuse_other_sites,
+    refuse_parameters,
+)
 from paddle_ranker.serving.http.openapi import operation, schemas_of
 
 _OWN = ("id", "text")  # what a document has beside its fields
@@ -35,10 +42,8 @@ class GivenDocument(BaseModel):
     fields: dict[str, Any] = Field(default_factory=dict, description="values by name, which filters can ask for")
 
 
-class DocumentsRequest(BaseModel):
+class DocumentsRequest(Body):
     """Add documents, or replace those of the same id."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     documents: Annotated[list[GivenDocument], FailFast()]
     mode: Literal["add", "replace"] = Field(
@@ -46,10 +51,8 @@ class DocumentsRequest(BaseModel):
     )
 
 
-class RemovalRequest(BaseModel):
+class RemovalRequest(Body):
     """Remove documents."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     ids: Annotated[list[str], FailFast()]
 
@@ -72,6 +75,7 @@ class DocumentRoutes:
         check_count(len(asked.documents), self._index.options.documents, "documents")
         for place, one in enumerate(asked.documents):
             self._index.limits.check_text(one.text, f"documents[{place}].text")
+            require_words(one.text, f"documents[{place}].text")
             for name in _OWN:
                 if name in one.fields:
                     problem = f"holds {quoted(name)}, which stands beside the fields, not among them"
@@ -92,6 +96,7 @@ class DocumentRoutes:
 
     async def one(self, request: Request) -> Response:
         """Answer `GET /v1/documents/{id}`."""
+        refuse_parameters(request)
         id, deadline = request.path_params["id"], self._deadline(request)
         request.scope["state"]["protocol"] = "documents"
         served = await self._index.current(deadline)
@@ -106,6 +111,7 @@ class DocumentRoutes:
         if not self._index.options.writable:
             raise Fault(READ_ONLY, "this server only reads its index: start it with --writable true")
         require_own_page(request)
+        refuse_parameters(request)
         deadline, limits = deadline_of(request), self._index.limits
         body = await read_body(request, limits.request_bytes)
         return await apart(len(body), validated, adapter, body, limits.json_bounds, deadline=deadline)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Optional, Union
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, ClassVar, Literal, Optional, Union
 
-import numpy as np
-from pydantic import AliasChoices, BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from typing_extensions import TypeAliasType
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import quoted
@@ -22,48 +20,90 @@ from paddle_ranker.serving.core.json_text import check_json, number_lists
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.tower_slot import TowerSlot
-from paddle_ranker.serving.core.validation import refusal
+from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.exchange import SHARE, deadline_of, json_bytes, read_body
+from paddle_ranker.serving.http.lengths import Cuts
 from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
+from paddle_ranker.serving.http.rerank_formats import WITHOUT_EFFECT, Side, Texts
 
 OPENAI, TEI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed", "/"), ("/embed_all", "/embed_sparse")
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
 _UNION_TAGS = ("str", "list[str]")
 _VALUES = 64  # in JSON, for each text
 _TEXT_BYTES, _BASE64_BYTES = 32, 16  # of memory that a number takes, from the engine's array to the answer
-Texts = TypeAliasType("Texts", Annotated[list[str], FailFast()])
 
 
-class EmbeddingsRequest(BaseModel):
-    """Make vectors of texts (OpenAI, Voyage, LangChain, LiteLLM); keys that are not here are ignored."""
+# The tables of `Body`: what other servers of these two formats take beside, vLLM, Voyage, Jina, Infinity.
+_REFUSED: Mapping[str, Collection[object]] = {
+    "output_dtype": ("float",),
+    "embed_dtype": ("float32",),
+    "embedding_type": ("float",),
+    "endianness": ("native", "little"),
+    "modality": ("text",),
+    "late_chunking": (False,),
+    "return_multivector": (False,),
+    "add_special_tokens": (True,),
+    "instruction": ("",),
+    "messages": (),
+    "additional_data": (),
+    "mm_processor_kwargs": ({},),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "parameters": ({},),
+}
 
-    model_config = ConfigDict(strict=True, protected_namespaces=())
+
+class EmbeddingsRequest(Body):
+    """Make vectors of texts (OpenAI, Voyage, Jina, vLLM, LangChain, LiteLLM)."""
+
+    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
+    refused: ClassVar[Mapping[str, Collection[object]]] = {**_REFUSED, "prompt_name": ()}
 
     input: Union[str, Texts] = Field(description="a text or several; not tokens")
-    model: Optional[str] = Field(None, description="ignored: there is one")
     input_type: Optional[Literal["query", "document", "search_query", "search_document", "passage"]] = Field(
         None, description="which prompt of the tower's precedes the texts: its query's, or (default) its documents'"
     )
+    task: Optional[Literal["retrieval.query", "retrieval.passage"]] = Field(None, description="Jina's input_type")
     encoding_format: Optional[Literal["float", "base64"]] = Field(
         "float", description="numbers, or the base64 of float32, little-endian"
     )
     dimensions: Optional[int] = Field(
-        None, ge=1, validation_alias=AliasChoices("dimensions", "output_dimension"),
-        description="only so many of the first, of a tower that was trained for that",
-    )  # fmt: skip
-    truncation: Optional[bool] = Field(True, description="cut what is too long (Voyage's name); false: refuse it")
+        None, ge=1, description="only so many of the first, of a tower that was trained for that"
+    )
+    output_dimension: Optional[int] = Field(None, ge=1, description="Voyage's name for dimensions")
+    truncation: Optional[bool] = Field(None, description="cut what is too long (default), or refuse it (Voyage)")
+    truncate: Optional[bool] = Field(None, description="as truncation (Jina)")
+    truncation_side: Optional[Side] = Field(None, description="at which end long texts are cut (vLLM)")
+    truncate_prompt_tokens: Optional[int] = Field(None, ge=-1, description="tokens that a text may have (vLLM)")
+    normalize: Optional[bool] = Field(None, description="make each 1 long; default: as the tower was trained")
+    normalized: Optional[bool] = Field(None, description="as normalize (Jina)")
+    use_activation: Optional[bool] = Field(None, description="as normalize (vLLM)")
+
+    @property
+    def is_query(self) -> bool:
+        """Whether the texts are queries; raises `Fault` if two fields contradict."""
+        kind = None if self.input_type is None else _IS_QUERY[self.input_type]
+        task = None if self.task is None else self.task == "retrieval.query"
+        if kind is not None and task is not None and kind != task:
+            raise Fault(UNPROCESSABLE, "says otherwise than input_type: leave one out", field="task")
+        return bool(kind or task)
 
 
-class EmbedRequest(BaseModel):
+class EmbedRequest(Body):
     """Make vectors of texts (Text Embeddings Inference)."""
 
-    model_config = ConfigDict(strict=True)
+    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
+    refused: ClassVar[Mapping[str, Collection[object]]] = {
+        **_REFUSED, "encoding_format": ("float",), "input_type": (), "task": (), "truncation": (), "normalized": (),
+        "truncation_side": (), "truncate_prompt_tokens": (-1,), "output_dimension": (), "use_activation": (),
+    }  # fmt: skip
+    ignores_unknown: ClassVar[bool] = True
 
     inputs: Union[str, Texts]
     truncate: Optional[bool] = Field(
         False, description="cut what is too long, instead of refusing it; a server with --auto_truncate always does"
     )
-    truncation_direction: Optional[Literal["right", "Right"]] = Field("right", description="where texts are cut")
+    truncation_direction: Optional[Side] = Field("right", description="at which end long texts are cut")
     prompt_name: Optional[str] = Field(None, description="query or document, as input_type of /v1/embeddings")
     normalize: Optional[bool] = Field(None, description="make each 1 long; default: as the tower was trained")
     dimensions: Optional[int] = Field(None, ge=1, description="as in /v1/embeddings")
@@ -82,23 +122,29 @@ class Embedder:
         self._openai, self._tei = TypeAdapter(EmbeddingsRequest), TypeAdapter(EmbedRequest)
 
     async def embeddings(self, request: Request) -> Response:
-        """Answer in OpenAI's format."""
+        """Answer in OpenAI's format, whose clients know 400 and not 422."""
+        try:
+            return await self._embeddings(request)
+        except Fault as fault:
+            if fault.kind is not UNPROCESSABLE:
+                raise
+            raise Fault(INVALID, fault.problem, field=fault.field) from fault.settled()
+
+    async def _embeddings(self, request: Request) -> Response:
         deadline = deadline_of(request)
         body = await read_body(request, self._tower.limits.request_bytes)
-        try:
-            asked = await apart(len(body), _validated, self._openai, body, self._tower.limits, deadline=deadline)
-        except Fault as fault:  # OpenAI's clients know 400
-            kind = INVALID if fault.kind is UNPROCESSABLE else fault.kind
-            raise Fault(kind, fault.problem, field=fault.field) from fault.settled()
+        asked = await apart(len(body), _validated, self._openai, body, self._tower.limits, deadline=deadline)
         del body  # its texts are held once
         is_base64 = asked.encoding_format == "base64"
+        refuses = asked.said("truncation", "truncate") is False
+        most = {"truncate_prompt_tokens": asked.truncate_prompt_tokens}
         found = await self._vectors(
             request,
             asked.input,
-            "input",
-            is_query=_IS_QUERY[asked.input_type or "document"],
-            dimensions=asked.dimensions,
-            cuts=asked.truncation is not False,
+            Cuts("input", refuses, {"truncation_side": asked.truncation_side}, most),
+            is_query=asked.is_query,
+            dimensions=asked.said("dimensions", "output_dimension"),
+            normalize=self._normalize(asked, "normalize", "normalized", "use_activation"),
             number_bytes=_BASE64_BYTES if is_base64 else _TEXT_BYTES,
         )
         usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
@@ -114,36 +160,41 @@ class Embedder:
         if asked.prompt_name not in (None, *_IS_QUERY):
             problem = f"is {quoted(asked.prompt_name)}, expected query or document"
             raise Fault(UNPROCESSABLE, problem, field="prompt_name")
-        if asked.normalize is False and self._tower.info.normalize:
-            raise Fault(UNPROCESSABLE, "is false, and this tower has vectors of length 1 alone", field="normalize")
+        refuses = not (asked.truncate or self._tower.limits.auto_truncate)
         found = await self._vectors(
             request,
             asked.inputs,
-            "inputs",
+            Cuts("inputs", refuses, {"truncation_direction": asked.truncation_direction}),
             is_query=_IS_QUERY[asked.prompt_name or "document"],
             dimensions=asked.dimensions,
-            cuts=bool(asked.truncate or self._tower.limits.auto_truncate),
+            normalize=self._normalize(asked, "normalize"),
             number_bytes=_TEXT_BYTES,
         )
-        vectors = normalised(found.vectors) if asked.normalize and not self._tower.info.normalize else found.vectors
-        return _answer(await apart(vectors.nbytes, _tei_answer, vectors))
+        return _answer(await apart(found.vectors.nbytes, _tei_answer, found.vectors))
 
     async def not_made(self, request: Request) -> Response:
         """Refuse what this server has no vectors for."""
         raise Fault(NOT_FOUND, "a tower makes one vector of numbers for a text: ask POST /embed or /v1/embeddings")
 
+    def _normalize(self, asked: Body, *names: str) -> Optional[bool]:
+        for name in names:
+            if getattr(asked, name) is False and self._tower.info.normalize:
+                raise Fault(UNPROCESSABLE, "is false, and this tower has vectors of length 1 alone", field=name)
+        found: Optional[bool] = asked.said(*names)
+        return found
+
     async def _vectors(
         self,
         request: Request,
         given: Union[str, list[str]],
-        field: str,
+        cuts: Cuts,
         *,
         is_query: bool,
         dimensions: Optional[int],
-        cuts: bool,
+        normalize: Optional[bool],
         number_bytes: int,
     ) -> TextVectors:
-        state, info = request.scope["state"], self._tower.info
+        state, info, field = request.scope["state"], self._tower.info, cuts.field
         texts = [given] if isinstance(given, str) else given
         state["pairs"] = len(texts)
         if self._keep_texts:
@@ -154,30 +205,14 @@ class Embedder:
         self._tower.limits.check_pairs(len(texts), field)
         if SHARE in state:
             state[SHARE].hold_answer(len(texts) * info.size * number_bytes)
-        check = None if cuts else _LengthCheck(field)
+        check = cuts.check(self._tower.encoders(is_query))
         found = await self._tower.vectors(
             texts, is_query=is_query, deadline=deadline_of(request), field=field, check_lengths=check
         )
-        if dimensions in (None, info.size):
-            return found
-        nested = found.vectors[:, :dimensions]
-        return TextVectors(normalised(nested) if info.normalize else nested, found.tokens)
-
-
-class _LengthCheck:
-    """Refuses a text that would be truncated; `field` is the name of the texts."""
-
-    def __init__(self, field: str):
-        self._field = field
-
-    def __call__(self, first: int, lengths: Array, most: int) -> None:
-        if lengths.max() > most:
-            place = int(np.argmax(lengths > most))
-            problem = (
-                f"has more than the {most} tokens that are looked at; let it be cut (truncate: true), or start "
-                "the server with --auto_truncate true"
-            )
-            raise Fault(TOO_LARGE, problem, field=f"{self._field}[{first + place}]")
+        vectors = found.vectors if dimensions is None else found.vectors[:, :dimensions]
+        if (info.normalize and vectors.shape[1] < info.size) or (normalize and not info.normalize):
+            vectors = normalised(vectors)
+        return TextVectors(vectors, found.tokens)
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
@@ -188,19 +223,20 @@ def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
         if fault.kind is TOO_LARGE:
             raise Fault(TOO_LARGE, f"{fault.problem}; send texts, not tokens", field=fault.field) from fault.settled()
         raise
-    try:
-        asked = adapter.validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        is_list = "str" in first["loc"] and isinstance(first["input"], list)  # then the next error is of its items
-        if is_list and _are_tokens(first["input"]):
-            problem = "holds tokens, and of another model: send texts (LangChain: check_embedding_ctx_length=False)"
-            raise Fault(UNPROCESSABLE, problem, field=str(first["loc"][0])) from error
-        raise refusal(error, _UNION_TAGS, int(is_list)) from error
+    asked = validated(adapter, body, None, _UNION_TAGS, _refusal)
     given = asked.input if isinstance(asked, EmbeddingsRequest) else asked.inputs
     if isinstance(given, list):
         limits.check_most(len(given), "input" if isinstance(asked, EmbeddingsRequest) else "inputs")
     return asked
+
+
+def _refusal(error: ValidationError, tags: Collection[str]) -> Fault:
+    first = error.errors(include_url=False)[0]
+    is_list = "str" in first["loc"] and isinstance(first["input"], list)  # then the next error is of its items
+    if is_list and _are_tokens(first["input"]):
+        problem = "holds tokens, and of another model: send texts (LangChain: check_embedding_ctx_length=False)"
+        return Fault(UNPROCESSABLE, problem, field=str(first["loc"][0]))
+    return refusal(error, tags, int(is_list))
 
 
 def _are_tokens(given: object) -> bool:

@@ -75,10 +75,14 @@ def refusal(fault: Fault, request_id: str) -> dict[str, object]:
 
 
 class _Rerank(Endpoint):
-    """`/rerank` in the formats of today's clients; Paddle Serving's protocols use the same slot."""
+    """`/rerank`, `/score` and `/predict` in today's clients' formats; Paddle Serving's protocols use the same slot."""
 
     slots = (RANKER,)
-    paths: ClassVar[Mapping[str, str]] = {"/v1/rerank": "rerank", "/v2/rerank": "rerank", "/rerank": "rerank"}
+    paths: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), "rerank"),
+        **dict.fromkeys(("/score", "/v1/score"), "vllm"),
+        "/predict": "tei",
+    }
     example = (
         'curl SERVER/v1/rerank -H \'Content-Type: application/json\' -d \'{"query": "深度学习", '
         '"documents": ["深度学习在水稻病害诊断中的研究", "老年人护理教育研究"], "top_n": 1}\''

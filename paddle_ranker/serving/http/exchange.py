@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from paddle_ranker.errors import quoted
+from paddle_ranker.errors import brief, listed, quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
-from paddle_ranker.serving.core.faults import INVALID, READ_ONLY, TIMED_OUT, TOO_LARGE, Fault
+from paddle_ranker.serving.core.faults import INVALID, READ_ONLY, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.limits import LONGEST_TIMEOUT, TIMEOUT_HEADER, pack, unpack
 
 _WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller
@@ -26,6 +26,14 @@ def refuse_other_sites(request: Request) -> None:
     """Raise `Fault` if a browser says that the page of another site has it send this: nothing is changed for those."""
     if request.headers.get("sec-fetch-site") == "cross-site":
         raise Fault(READ_ONLY, "pages of other sites may not change anything here", field="Sec-Fetch-Site")
+
+
+def refuse_parameters(request: Request, *known: str) -> None:
+    """Raise `Fault` for a parameter in the address other than those that are known."""
+    for name in request.query_params:
+        if name not in known:
+            choice = f"only {listed(known)}" if known else "which takes none there"
+            raise Fault(UNPROCESSABLE, f"is no parameter of {request.url.path}, {choice}", field=brief(name))
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -7,43 +7,57 @@ import heapq
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal, Optional, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from paddle_ranker.data.labels import LARGEST
-from paddle_ranker.errors import quoted
+from paddle_ranker.errors import listed, quoted
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import NOT_FOUND, READ_ONLY, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.json_text import check_json, json_bounds
+from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.search_log import FeedbackLine, LogError, LogLine, LogReader, SearchLog
+from paddle_ranker.serving.core.search_log import (
+    FeedbackLine,
+    LogError,
+    LogLine,
+    LogReader,
+    SearchLog,
+    digest_of,
+    is_of_query,
+)
 from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
-from paddle_ranker.serving.core.validation import refusal
-from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body, refuse_other_sites
+from paddle_ranker.serving.core.validation import Body, validated
+from paddle_ranker.serving.http.exchange import (
+    answer,
+    deadline_of,
+    json_bytes,
+    read_body,
+    refuse_other_sites,
+    refuse_parameters,
+)
 from paddle_ranker.serving.http.openapi import operation, schemas_of
 
 RELEVANT_OR_NOT = (0, 1)
 _PAGE, _MOST_LOOKED_AT = 20, 1000  # pairs of an answer; whose documents are looked for at once
 _LARGEST_OFFSET = 10_000
-_MOST_HELD = 16 << 20  # characters of all pairs in the table
+_MOST_HELD = 16 << 20  # characters of all pairs in the table; half of it is for those that are judged
 _PER_PAIR = 200  # about what a pair takes beside its texts
 _CHECKED_EVERY = 1000  # lines of the log
 _OFF = "this server keeps no log of searches: start it with --search_log FOLDER"
 
 
-class FeedbackRequest(BaseModel):
-    """What somebody said about a result; keys that are not here are ignored, and not logged."""
-
-    model_config = ConfigDict(strict=True)
+class FeedbackRequest(Body):
+    """What somebody said about a result."""
 
     search_id: str = Field(pattern=r"^[A-Za-z0-9_-]{8,64}$", description="that of the answer with the result")
-    query: str
+    query: str = Field(description="that of the answer")
     id: str = Field(min_length=1, description="the document")
     event: Literal["click", "relevant", "irrelevant", "judged", "unjudged"] = Field(
         description="judged has a label; unjudged takes a judgment back"
@@ -52,11 +66,10 @@ class FeedbackRequest(BaseModel):
     label: Optional[int] = Field(None, ge=0, le=LARGEST, description="with judged: 0 is not relevant")
     dwell_ms: Optional[int] = Field(None, ge=0, le=1_000_000_000, description="how long the reader stayed with it")
 
-    @model_validator(mode="after")
-    def _label_is_of_a_judgment(self) -> FeedbackRequest:
+    def check(self, path: str = "") -> None:
+        super().check(path)
         if (self.event == "judged") != (self.label is not None):
-            raise ValueError("goes with the event judged, which needs it")
-        return self
+            raise Fault(UNPROCESSABLE, "goes with the event judged, which needs it", field="label")
 
 
 class IndexSlot(Protocol):
@@ -76,14 +89,26 @@ class IndexSlot(Protocol):
 
 @dataclass
 class _Pair:
-    """A query and a document that was shown for it; the last time that it was shown, and what was said of it."""
+    """A query and a document that was shown for it; the last time that it was shown, and what was said of it.
+
+    digest: of the document's text at that time
+    has_changed: whether searches showed several texts under this id
+    judged_in: id of the search that the label is about
+    """
 
     search_id: str = ""  # until a search is read that showed it
     position: int = 0
+    digest: Optional[str] = None
+    has_changed: bool = False
+    judged_in: str = ""
     ranks: Mapping[str, int] = field(default_factory=dict)
     shown_at: str = ""
     label: Optional[int] = None
     judged_at: str = ""
+
+    def is_of(self, document: Optional[Document]) -> bool:
+        """Return whether the document is there, with the text that was shown."""
+        return document is not None and self.digest in (None, digest_of(document.text))
 
     @property
     def disagreement(self) -> int:
@@ -92,19 +117,43 @@ class _Pair:
         return 0 if ranked is None else abs(self.ranks.get("fused", ranked) - ranked)
 
 
+_Key = tuple[str, str]  # a query and a document's id
+
+
+class _Room(dict[_Key, _Pair]):
+    """Pairs, the one that was put last at the end; `held`, the characters that they take."""
+
+    held = 0
+
+    def put(self, key: _Key, pair: _Pair) -> None:
+        self[key] = pair
+        self.held += _size_of(key)
+
+    def take(self, key: _Key) -> Optional[_Pair]:
+        pair = self.pop(key, None)
+        self.held -= 0 if pair is None else _size_of(key)
+        return pair
+
+
+def _size_of(key: _Key) -> int:
+    return _PER_PAIR + sum(map(len, key))
+
+
 class JudgeTable:
-    """The pairs of a log, as many as fit, those that were shown or judged last.
+    """The pairs of a log, as many as fit.
+
+    Searches only add pairs while there is room, so a flood of them pushes out nothing. What somebody said something of
+    has room of its own, where the latest stay.
 
     Args:
         most: characters that all pairs may have.
     """
 
     def __init__(self, most: int = _MOST_HELD):
-        self._pairs: dict[tuple[str, str], _Pair] = {}  # the one that was touched last comes last
-        self._most, self._held = most, 0
+        self._shown, self._said, self._most = _Room(), _Room(), most // 2
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._shown) + len(self._said)
 
     def add(self, line: LogLine) -> None:
         """Take up a line; lines may come in any order, later times count."""
@@ -112,50 +161,54 @@ class JudgeTable:
             self._judge(line)
             return
         for position, shown in enumerate(line.shown, start=line.first_position):
-            pair = self._touch(line.query, shown.id)
-            if line.time >= pair.shown_at:
+            key = line.query, shown.id
+            pair = self._said.get(key) or self._shown.get(key)
+            if pair is None:
+                if self._shown.held + _size_of(key) > self._most:
+                    continue
+                pair = _Pair()
+                self._shown.put(key, pair)
+            is_latest = line.time >= pair.shown_at
+            if pair.digest is not None and shown.digest not in (None, pair.digest):
+                pair.has_changed = True
+                if (pair.judged_in == line.search_id) != is_latest:  # the label is of the other text
+                    pair.label = None
+            if is_latest:
                 pair.search_id, pair.position, pair.shown_at = line.search_id, position, line.time
-                pair.ranks = shown.ranks
+                pair.ranks, pair.digest = shown.ranks, shown.digest
 
     def _judge(self, line: FeedbackLine) -> None:
-        label = line.judgment
+        label, key = line.judgment, (line.query, line.id)
         if label is None and line.event != "unjudged":
             return
-        pair = self._touch(line.query, line.id)
-        if line.time >= pair.judged_at:
-            pair.label, pair.judged_at = label, line.time
+        pair = self._said.take(key) or self._shown.take(key) or _Pair()
+        self._said.put(key, pair)
+        while self._said.held > self._most and len(self._said) > 1:
+            self._said.take(next(iter(self._said)))
+        if line.time >= pair.judged_at and (not pair.has_changed or line.search_id == pair.search_id):
+            pair.label, pair.judged_at, pair.judged_in = label, line.time, line.search_id
 
-    def _touch(self, query: str, id: str) -> _Pair:
-        key = (query, id)
-        pair = self._pairs.pop(key, None)
-        if pair is None:
-            pair = _Pair()
-            self._held += _PER_PAIR + len(query) + len(id)
-        self._pairs[key] = pair
-        while self._held > self._most and len(self._pairs) > 1:
-            self.forget([next(iter(self._pairs))])
-        return pair
-
-    def forget(self, keys: Iterable[tuple[str, str]]) -> None:
-        """Remove pairs, (query, id) each."""
+    def forget(self, keys: Iterable[_Key]) -> None:
+        """Remove pairs."""
         for key in keys:
-            del self._pairs[key]
-            self._held -= _PER_PAIR + sum(map(len, key))
+            self._shown.take(key)
+            self._said.take(key)
 
     def counts(self) -> tuple[int, int]:
         """Return how many pairs are judged, and how many are not."""
-        judged = sum(pair.label is not None for pair in self._pairs.values())
-        return judged, sum(pair.label is None and bool(pair.search_id) for pair in self._pairs.values())
+        pairs = [*self._shown.values(), *self._said.values()]
+        judged = sum(pair.label is not None for pair in pairs)
+        return judged, sum(pair.label is None and bool(pair.search_id) for pair in pairs)
 
     def unjudged(self, count: int) -> list[tuple[str, str, _Pair]]:
         """Return up to `count` (query, id, pair) that are not judged, the worst disagreement first."""
         open_ones = (
             (-pair.disagreement, pair.position, *key)
-            for key, pair in self._pairs.items()
+            for key, pair in chain(self._shown.items(), self._said.items())
             if pair.label is None and pair.search_id
         )
         first = heapq.nsmallest(count, open_ones)
-        return [(query, id, self._pairs[query, id]) for *_, query, id in first]
+        return [(query, id, self._shown.get((query, id)) or self._said[query, id]) for *_, query, id in first]
 
 
 class FeedbackRoutes:
@@ -170,7 +223,7 @@ class FeedbackRoutes:
     def __init__(self, log: Optional[SearchLog], index: IndexSlot, labels: Sequence[int] = RELEVANT_OR_NOT):
         self._log, self._index, self._labels = log, index, list(labels)
         self._request = TypeAdapter(FeedbackRequest)
-        self._table = JudgeTable()
+        self._table, self._changed = JudgeTable(), 0
         self._reader: Optional[LogReader] = None
         self._work = StoppableWork(1, name="judge", what="the log was read; ask again, it goes on from there")
 
@@ -183,10 +236,18 @@ class FeedbackRoutes:
         """Answer `POST /v1/feedback` when the line is on the disk."""
         log, deadline, limits = self._logging(), self._index.deadline(deadline_of(request)), self._index.limits
         refuse_other_sites(request)
+        refuse_parameters(request)
         body = await read_body(request, limits.request_bytes)
-        asked: FeedbackRequest = await apart(len(body), _validated, self._request, body, deadline=deadline)
+        asked: FeedbackRequest = await apart(
+            len(body), validated, self._request, body, json_bounds(1), deadline=deadline
+        )
         limits.check_text(asked.query, "query")
         limits.check_text(asked.id, "id")
+        if not is_of_query(asked.search_id, asked.query):
+            problem = "is not that of the search: send the `query` of its answer"
+            raise Fault(UNPROCESSABLE, problem, field="query")
+        if asked.label is not None and asked.label not in self._labels:
+            raise Fault(UNPROCESSABLE, f"is {asked.label}, expected one of {listed(self._labels)}", field="label")
         writing = log.feedback(FeedbackLine(**asked.model_dump()))
         try:
             await asyncio.wait_for(asyncio.wrap_future(writing), max(0.0, deadline - time.monotonic()))
@@ -199,6 +260,7 @@ class FeedbackRoutes:
     async def judge(self, request: Request) -> Response:
         """Answer `GET /v1/judge`: pairs to judge, the worst disagreement between recall and ranker first."""
         self._logging()
+        refuse_parameters(request, "offset")
         offset = _offset(request.query_params.get("offset", "0"))
         deadline = self._index.deadline(deadline_of(request))
         content = await self._work.run(0, deadline, lambda caller: self._pairs(caller, offset))
@@ -217,14 +279,16 @@ class FeedbackRoutes:
             caller.check()
             found = self._table.unjudged(offset + looked_at)[offset:]
             documents = self._index.documents_of(list(dict.fromkeys(id for _, id, _ in found)))
-            removed = [(query, id) for query, id, _ in found if id not in documents]
-            if not removed:
+            gone = [(query, id) for query, id, pair in found if not pair.is_of(documents.get(id))]
+            if not gone:
                 break
-            self._table.forget(removed)
+            self._changed += sum(id in documents for _, id in gone)
+            self._table.forget(gone)
             looked_at = min(2 * looked_at, _MOST_LOOKED_AT)  # all may be gone, where the index is another one by now
         judged, left = self._table.counts()
         pairs = [_shown(query, documents[id], pair) for query, id, pair in found[:_PAGE]]
-        content = {"labels": self._labels, "pairs": pairs, "judged": judged, "left": left}
+        counts = {"judged": judged, "left": left, "changed": self._changed}
+        content = {"labels": self._labels, "pairs": pairs, **counts}
         return json_bytes(content)
 
 
@@ -239,15 +303,6 @@ def _shown(query: str, document: Document, pair: _Pair) -> dict[str, object]:
         "highlights": [one._asdict() for one in SharedWords(query).highlights(document.text)],
         "stages": {name: {"rank": rank} for name, rank in pair.ranks.items()},
     }
-
-
-def _validated(adapter: TypeAdapter[FeedbackRequest], body: bytes) -> FeedbackRequest:
-    check_json(body, json_bounds(1))
-    try:
-        return adapter.validate_json(body)
-    except ValidationError as error:
-        fault = refusal(error)
-        raise Fault(fault.kind, fault.problem, field="label" if fault.field == "body" else fault.field) from error
 
 
 def _offset(given: str) -> int:
@@ -284,7 +339,7 @@ _SCHEMAS = {
     "Logged": {"type": "object", "required": ["logged"], "properties": {"logged": {"const": True}}},
     "ToJudge": {
         "type": "object",
-        "required": ["labels", "pairs", "judged", "left"],
+        "required": ["labels", "pairs", "judged", "left", "changed"],
         "properties": {
             "labels": {"type": "array", "items": {"type": "integer"}},
             "pairs": {
@@ -294,6 +349,7 @@ _SCHEMAS = {
             },
             "judged": {"type": "integer"},
             "left": {"type": "integer", "description": "pairs of the log that are not judged"},
+            "changed": {"type": "integer", "description": "pairs left out: the text that was shown has changed"},
         },
     },
 }

@@ -21,7 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES
 from paddle_ranker.serving.core.budget import ByteBudget, Share
-from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NOT_ALLOWED, Fault
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.faults import INTERNAL, INVALID, MISDIRECTED, NOT_ALLOWED, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
@@ -30,7 +31,7 @@ from paddle_ranker.serving.http.exchange import SHARE
 from paddle_ranker.serving.http.openapi import MODELS_PATH
 from paddle_ranker.serving.http.page import PAGE_PATHS, is_page
 
-_ID_HEADER = b"x-request-id"
+_ID_HEADER, _CACHING = b"x-request-id", (b"cache-control", b"no-store")
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
@@ -48,9 +49,9 @@ class Middleware:
     a fault's kind that it answers itself.
 
     Args:
-        api_key: key that callers must send, except to `OPEN_PATHS` and for the page's files; None: no key.
+        config: has the key that callers must send, except to `OPEN_PATHS` and for the page's files, and the hosts by
+            which they may ask.
         log: log of requests; None: requests are not logged.
-        log_texts: log the texts that a handler set.
         budget: budget of the bytes of all requests and answers; default: no limit.
     """
 
@@ -58,15 +59,14 @@ class Middleware:
         self,
         app: ASGIApp,
         metrics: Metrics,
+        config: Optional[ServeConfig] = None,
         *,
-        api_key: Optional[str] = None,
         log: Optional[JsonLog] = None,
-        log_texts: bool = False,
         budget: Optional[ByteBudget] = None,
     ):
         self._app, self._metrics = app, metrics
         self._budget = budget or ByteBudget()
-        self._api_key, self._log, self._log_texts = api_key, log, log_texts
+        self._config, self._log = config or ServeConfig(), log
         begin = secrets.token_hex(8)
         self._protocols = {**dict.fromkeys(ADMIN_PATHS, "operators"), **PAGE_PATHS}
         self._refusals: dict[str, Callable[[Fault, str], dict[str, object]]] = {}
@@ -104,7 +104,10 @@ class Middleware:
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (_ID_HEADER, request_id.encode("latin-1"))]
+                own = [(_ID_HEADER, request_id.encode("latin-1"))]
+                if not any(name == _CACHING[0] for name, _ in message.get("headers", ())):
+                    own.append(_CACHING)
+                message["headers"] = [*message.get("headers", ()), *own]
                 _hold_answer(message, state.get(SHARE))
                 status = message["status"]
             elif not message.get("more_body"):
@@ -114,8 +117,9 @@ class Middleware:
 
         fault: Optional[Fault] = None
         try:
-            if self._api_key is not None and scope["path"] not in OPEN_PATHS and not is_page(scope):
-                require_key(self._api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
+            self._require_own_host(shown.get(b"host", b"").decode("latin-1"))
+            if scope["path"] not in OPEN_PATHS and not is_page(scope):
+                require_key(self._config.api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
             with self._budget.share() as state[SHARE]:
                 await self._app(scope, receive_watched, send_marked)
         except Fault as error:
@@ -138,6 +142,12 @@ class Middleware:
             watching.cancel()
         self._note(scope, status, time.perf_counter() - began, fault)
 
+    def _require_own_host(self, named: str) -> None:
+        host = named[: named.rfind("]") + 1] or named.partition(":")[0]
+        if named and not self._config.is_own_host(host.strip("[]")):
+            problem = f"is {quoted(named)}, which this server does not answer: --allowed_hosts can name it"
+            raise Fault(MISDIRECTED, problem, field="Host")
+
     def _note(self, scope: Scope, status: int, seconds: float, fault: Optional[Fault]) -> None:
         """Count a request that was answered, and log it."""
         state = scope["state"]
@@ -157,7 +167,7 @@ class Middleware:
                 pairs=state.get("pairs"),
                 stages=state.get("stages"),
                 error=fault.kind.name if fault else state.get("outcome"),
-                texts=state.get("texts") if self._log_texts else None,
+                texts=state.get("texts") if self._config.log_texts else None,
             )
 
     def _protocol(self, path: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from typing import Any
 
 from paddle_ranker import __version__
@@ -23,6 +25,7 @@ from paddle_ranker.serving.core.faults import (
     UNPROCESSABLE,
     FaultKind,
 )
+from paddle_ranker.serving.core.validation import Body
 
 _WHEN = {
     INVALID: "The body is not JSON, or a header is wrong",
@@ -41,6 +44,11 @@ _ALSO = {  # of some operations
     ALREADY_THERE: "A document of this id is there already, and not alike",
 }
 NUMBER = {"type": "number"}
+_STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+    "pre{background:#f4f4f4;padding:1em;overflow:auto}summary{cursor:pointer}"
+)
+STYLE_DIGEST = "sha256-" + base64.b64encode(sha256(_STYLE.encode()).digest()).decode()  # of the page, for its policy
 MODELS_PATH = "/v1/models"
 
 
@@ -104,6 +112,13 @@ def schemas_of(*models: Any) -> dict[str, Any]:
     for model in models:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
+        if issubclass(model, Body):
+            schema["additionalProperties"] = model.ignores_unknown
+            if model.refused or model.without_effect:
+                told = (
+                    f"Without effect: {', '.join(sorted(model.without_effect))}. Refused, if they ask for something: "
+                )
+                schema["description"] += f" {told}{', '.join(sorted(model.refused))}."
         schemas[model.__name__] = schema
     return schemas
 
@@ -157,8 +172,7 @@ def docs_page(description: dict[str, Any], examples: Iterable[str]) -> str:
     """Return an HTML page of `description`, which `openapi` returned, with example commands."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>paddle_ranker</title>",
-        "<style>body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
-        "pre{background:#f4f4f4;padding:1em;overflow:auto}summary{cursor:pointer}</style>",
+        f"<style>{_STYLE}</style>",
         f"<h1>paddle_ranker {html.escape(__version__)}</h1>",
         "<p>The same as <a href=openapi.json>OpenAPI</a>.</p>",
     ]

@@ -21,7 +21,7 @@ _FILES = {
     "/page/icon.svg": "icon.svg",
 }
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_HEADERS = {
+HEADERS = {
     # Scripts and styles come from this server alone, never from the HTML file itself; no other site may frame the page.
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -50,7 +50,7 @@ def _file_handler(name: str, content: bytes) -> Callable[[Request], Awaitable[Re
     """Return what answers `GET` and `HEAD` with this file, or 304 where the caller has it."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     suffix = name[name.rindex(".") :]
-    headers = {**_HEADERS, "etag": etag}
+    headers = {**HEADERS, "etag": etag}
     with_type = {**headers, "content-type": f"{_TYPES[suffix]}; charset=utf-8"}
 
     async def answer(request: Request) -> Response:

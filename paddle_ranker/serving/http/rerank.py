@@ -1,7 +1,11 @@
-"""`POST /v1/rerank`, `/v2/rerank` in Cohere's and Jina's format; `/rerank` in Text Embeddings Inference's, too."""
+"""`POST /v1/rerank`, `/v2/rerank` in Cohere's and Jina's format; `/rerank` in Text Embeddings Inference's, too.
+
+Pairs without an order: `/score` and `/v1/score` in vLLM's format, `/predict` in Text Embeddings Inference's.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Optional, Protocol
 
@@ -11,20 +15,34 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from paddle_ranker.encoding.columns import Array
-from paddle_ranker.serving.core.apart import apart
-from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.errors import listed
+from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
+from paddle_ranker.serving.core.faults import INVALID, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.json_text import text_bounds
-from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.limits import Limits, require_words
 from paddle_ranker.serving.core.scores import Scores, ScoringService
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body
+from paddle_ranker.serving.http.lengths import Cuts
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
-from paddle_ranker.serving.http.rerank_formats import RankedResult, RerankRequest, ScoredResult, TextsRequest
+from paddle_ranker.serving.http.rerank_formats import (
+    PAIRS_OF_FIELDS,
+    Document,
+    PredictRequest,
+    RankedResult,
+    RerankRequest,
+    ScoredResult,
+    ScoreRequest,
+    TeiRequest,
+    TextsRequest,
+)
 
-_UNION_TAGS = ("str", "Document")
+_UNION_TAGS = ("str", "Document", "list[str]")
 _OF_COHERE_ALONE = "/v2/rerank"
+_TOKENS = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query")
+LABEL = "LABEL_0"  # of a ranker's only class, as /info has it
 
 
 class RerankService(ScoringService, Protocol):
@@ -32,6 +50,9 @@ class RerankService(ScoringService, Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def encoders(self) -> Sequence[PairEncoder]: ...
 
     async def score_pairs(
         self,
@@ -56,16 +77,12 @@ class Reranker:
     def __init__(self, service: RerankService, *, keep_texts: bool = False):
         self._service = service
         self._keep_texts = keep_texts
-        self._documents = TypeAdapter(RerankRequest)
-        self._texts = TypeAdapter(TextsRequest)
+        self._documents, self._texts = TypeAdapter(RerankRequest), TypeAdapter(TextsRequest)
+        self._predict, self._score = TypeAdapter(PredictRequest), TypeAdapter(ScoreRequest)
 
     async def ranked(self, request: Request) -> Response:
         """Answer in Cohere's and Jina's format."""
-        deadline = deadline_of(request)
-        body = await read_body(request, self._service.limits.request_bytes)
-        asked = await self._parse(self._documents, body, deadline)
-        del body  # its texts are held once
-        return await self._rank_documents(request, asked, deadline)
+        return await self._rank_documents(request, await self._read(request, self._documents), deadline_of(request))
 
     async def any_shape(self, request: Request) -> Response:
         """Answer in the format of the request: Text Embeddings Inference's if it has `texts`, else Cohere's."""
@@ -76,7 +93,7 @@ class Reranker:
             try:
                 asked = await self._parse(self._texts, body, deadline)
             except Fault as fault:
-                if fault.field != "texts" or "required" not in str(fault):  # it has texts, and something else is wrong
+                if fault.field != "texts" or b'"documents"' not in body:  # it has texts, and something else is wrong
                     raise
                 fault.settled()
         if asked is None:
@@ -87,13 +104,21 @@ class Reranker:
 
     async def _rank_documents(self, request: Request, asked: RerankRequest, deadline: Optional[float]) -> Response:
         titles = [document if isinstance(document, str) else document.text for document in asked.documents]
-        scores = await self._score(request, asked.query, titles, "documents", deadline)
-        probabilities = scores.probabilities.tolist()
-        best = np.argsort(-scores.probabilities, kind="stable")[: asked.top_n or asked.top_k].tolist()
-        scored: list[RankedResult] = [{"index": i, "relevance_score": probabilities[i]} for i in best]
+        wants_logits, top = asked.wants_logits, asked.said("top_n", "top_k")
+        cuts = Cuts(
+            "documents",
+            asked.said("truncate", "truncation") is False and not self._service.limits.auto_truncate,
+            {name: getattr(asked, name) for name in ("truncation_direction", "truncation_side")},
+            {name: getattr(asked, name) for name in _TOKENS},
+        )
+        scores = await self._scores(request, [asked.query], titles, ("query", "documents"), cuts, deadline)
+        shown = (scores.logits if wants_logits else scores.probabilities).tolist()
+        best = np.argsort(-scores.logits, kind="stable")[:top].tolist()
+        scored: list[RankedResult] = [{"index": i, "relevance_score": shown[i]} for i in best]
         results = scored
         if asked.return_documents:
-            results = [{**one, "document": {"text": titles[one["index"]]}} for one in scored]
+            given = [{"text": one} if isinstance(one, str) else one.model_dump() for one in asked.documents]
+            results = [{**one, "document": given[one["index"]]} for one in scored]
         path = request.scope["path"]
         content = {
             "id": request.scope["state"]["request_id"],
@@ -104,15 +129,15 @@ class Reranker:
         }
         if path != _OF_COHERE_ALONE:  # Voyage's clients read their own names, and do not say who they are
             content.update({"object": "list", "data": None})
-        returned = sum(map(len, titles)) if asked.return_documents else 0
+        has_more = asked.return_documents and any(isinstance(one, Document) for one in asked.documents)
+        returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if asked.return_documents else 0
         encoded = await apart(returned, _with_results, content, results, scored)
         return answer(request, encoded, "application/json")
 
     async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
         request.scope["state"]["protocol"] = "tei"
-        cuts = asked.truncate or self._service.limits.auto_truncate
-        check = None if cuts else _refuse_long
-        scores = await self._score(request, asked.query, asked.texts, "texts", deadline, check)
+        cuts = self._tei_cuts(asked, "texts")
+        scores = await self._scores(request, [asked.query], asked.texts, ("query", "texts"), cuts, deadline)
         shown = (scores.logits if asked.raw_scores else scores.probabilities).tolist()
         ranked: list[ScoredResult] = []
         for i in np.argsort(-scores.logits, kind="stable").tolist():
@@ -122,23 +147,78 @@ class Reranker:
         returned = sum(map(len, asked.texts)) if asked.return_text else 0
         return answer(request, await apart(returned, json_bytes, ranked), "application/json")
 
-    async def _score(
+    async def scored(self, request: Request) -> Response:
+        """Answer in vLLM's format of scores, in the order of the pairs."""
+        asked: ScoreRequest = await self._read(request, self._score)
+        names = _fields_of(asked)
+        given: list[Any] = [getattr(asked, name) for name in names]
+        queries, texts = [[one] if isinstance(one, str) else one for one in given]
+        wants_logits, sides = asked.wants_logits, {"truncation_side": asked.truncation_side}
+        cuts = Cuts(names[1], False, sides, {"truncate_prompt_tokens": asked.truncate_prompt_tokens})
+        scores = await self._scores(request, queries, texts, names, cuts, deadline_of(request))
+        shown = (scores.logits if wants_logits else scores.probabilities).tolist()
+        content = {
+            "id": request.scope["state"]["request_id"],
+            "object": "list",
+            "created": int(time.time()),
+            "model": self._service.name,
+            "data": [{"index": i, "object": "score", "score": score} for i, score in enumerate(shown)],
+            "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
+        }
+        return answer(request, json_bytes(content), "application/json")
+
+    async def predicted(self, request: Request) -> Response:
+        """Answer in Text Embeddings Inference's format of classes, in the order of the pairs."""
+        asked: PredictRequest = await self._read(request, self._predict)
+        is_one = all(isinstance(one, str) for one in asked.inputs)
+        pairs = [asked.inputs] if is_one else asked.inputs
+        for place, pair in enumerate(pairs):
+            if isinstance(pair, str) or len(pair) != 2:
+                problem = "is no pair: a ranker takes [query, text], or several of these"
+                raise Fault(UNPROCESSABLE, problem, field="inputs" if is_one else f"inputs[{place}]")
+        queries, texts = [str(pair[0]) for pair in pairs], [str(pair[1]) for pair in pairs]
+        cuts = self._tei_cuts(asked, "inputs")
+        scores = await self._scores(request, queries, texts, ("inputs", "inputs"), cuts, deadline_of(request))
+        shown = (scores.logits if asked.raw_scores else scores.probabilities).tolist()
+        found = [[{"score": score, "label": LABEL}] for score in shown]
+        return answer(request, json_bytes(found[0] if is_one else found), "application/json")
+
+    def _tei_cuts(self, asked: TeiRequest, field: str) -> Cuts:
+        refuses = not (asked.truncate or self._service.limits.auto_truncate)
+        return Cuts(field, refuses, {"truncation_direction": asked.truncation_direction})
+
+    async def _scores(
         self,
         request: Request,
-        query: str,
+        queries: list[str],
         titles: list[str],
-        field: str,
+        fields: tuple[str, str],
+        cuts: Cuts,
         deadline: Optional[float],
-        check_lengths: Optional[Check] = None,
     ) -> Scores:
-        state, limits = request.scope["state"], self._service.limits
+        """Score the titles for the only query, or each for its own; `fields` are the names of both."""
+        state, limits, (query_field, field) = request.scope["state"], self._service.limits, fields
         state["pairs"] = len(titles)
         if self._keep_texts:
-            state["texts"] = {"query": query, field: titles}
+            state["texts"] = {query_field: queries if len(queries) > 1 else queries[0], field: titles}
         limits.check_pairs(len(titles), field)
-        query, taken = limits.scored_text(query, "query"), limits.scored_texts(titles, field)
-        queries = [query] * len(taken)
-        return await self._service.score_pairs(queries, taken, deadline=deadline, check_lengths=check_lengths)
+        if len(queries) not in (1, len(titles)):
+            problem = f"holds {len(queries):,} texts and {field} {len(titles):,}: send one, or one for each"
+            raise Fault(INVALID, problem, field=query_field)
+        if len(queries) == 1:
+            queries = [limits.scored_text(queries[0], query_field)] * len(titles)
+            require_words(queries[0], query_field)
+        else:
+            queries = list(limits.scored_texts(queries, query_field))
+            require_words(queries, query_field)
+        taken = limits.scored_texts(titles, field)
+        require_words(taken, field)
+        check = cuts.check(self._service.encoders)
+        return await self._service.score_pairs(queries, taken, deadline=deadline, check_lengths=check)
+
+    async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
+        body = await read_body(request, self._service.limits.request_bytes)
+        return await self._parse(adapter, body, deadline_of(request))
 
     async def _parse(self, adapter: TypeAdapter[Any], body: bytes, deadline: Optional[float]) -> Any:
         return await apart(len(body), _validated, adapter, body, self._service.limits, deadline=deadline)
@@ -146,22 +226,20 @@ class Reranker:
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
     asked = validated(adapter, body, text_bounds(limits.pairs), _UNION_TAGS)
-    if isinstance(asked, TextsRequest):
-        limits.check_most(len(asked.texts), "texts")
-    else:
-        limits.check_most(len(asked.documents), "documents")
+    field = {TextsRequest: "texts", RerankRequest: "documents", PredictRequest: "inputs"}.get(type(asked))
+    if field is not None:
+        limits.check_most(len(getattr(asked, field)), field)
     return asked
 
 
-def _refuse_long(first: int, lengths: Array, most: int) -> None:
-    """Raise `Fault` if a pair would be truncated, as Text Embeddings Inference does without `truncate`."""
-    if lengths.max() > most:
-        place = int(np.argmax(lengths > most))
-        problem = (
-            f"has with its query more than the {most} tokens that are scored; send truncate: true, or start "
-            "the server with --auto_truncate true"
-        )
-        raise Fault(TOO_LARGE, problem, field=f"texts[{first + place}]")
+def _fields_of(asked: ScoreRequest) -> tuple[str, str]:
+    """Return the names of the two fields that hold the pairs; raises `Fault` unless there are two that go together."""
+    given = {name for names in PAIRS_OF_FIELDS for name in names if getattr(asked, name) is not None}
+    for names in PAIRS_OF_FIELDS:
+        if given == set(names):
+            return names
+    choice = " or ".join(" and ".join(names) for names in PAIRS_OF_FIELDS)
+    raise Fault(UNPROCESSABLE, f"holds {listed(sorted(given)) or 'no texts'}: send {choice}", field="body")
 
 
 def _with_results(content: dict[str, Any], results: list[RankedResult], data: list[RankedResult]) -> bytes:
@@ -182,6 +260,9 @@ def routes(service: RerankService, *, keep_texts: bool = False) -> list[BaseRout
         Route("/v1/rerank", reranker.ranked, methods=["POST"]),
         Route("/v2/rerank", reranker.ranked, methods=["POST"]),
         Route("/rerank", reranker.any_shape, methods=["POST"]),
+        Route("/score", reranker.scored, methods=["POST"]),
+        Route("/v1/score", reranker.scored, methods=["POST"]),
+        Route("/predict", reranker.predicted, methods=["POST"]),
     ]
 
 
@@ -205,6 +286,25 @@ _SCORED = {
         "properties": {"index": {"type": "integer"}, "score": NUMBER, "text": {"type": "string"}},
     },
 }
+_PAIR_SCORES = {
+    "type": "object",
+    "required": ["id", "model", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "model": {"type": "string"},
+        "data": {
+            "type": "array",
+            "description": "in the order of the pairs",
+            "items": {"type": "object", "properties": {"index": {"type": "integer"}, "score": NUMBER}},
+        },
+    },
+}
+_CLASS = {
+    "type": "array",
+    "description": "of a pair, the only class",
+    "items": {"type": "object", "properties": {"score": NUMBER, "label": {"const": LABEL}}},
+}
+_PREDICTED = {"oneOf": [_CLASS, {"type": "array", "description": "of several pairs", "items": _CLASS}]}
 
 
 def describe() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -214,5 +314,9 @@ def describe() -> tuple[dict[str, Any], dict[str, Any]]:
         "Rank documents, or texts as Text Embeddings Inference has them", ["RerankRequest", "TextsRequest"],
         ["Ranked", "Scored"],
     )  # fmt: skip
+    score = {"post": operation("Score pairs, as vLLM does", ["ScoreRequest"], ["PairScores"])}
+    predict = {"post": operation("Score pairs, as Text Embeddings Inference does", ["PredictRequest"], ["Predicted"])}
     paths = {"/v1/rerank": {"post": ranked}, "/v2/rerank": {"post": ranked}, "/rerank": {"post": either}}
-    return paths, {"Ranked": _RANKED, "Scored": _SCORED, **schemas_of(RerankRequest, TextsRequest)}
+    paths.update({"/score": score, "/v1/score": score, "/predict": predict})
+    own = {"Ranked": _RANKED, "Scored": _SCORED, "PairScores": _PAIR_SCORES, "Predicted": _PREDICTED}
+    return paths, {**own, **schemas_of(RerankRequest, TextsRequest, ScoreRequest, PredictRequest)}

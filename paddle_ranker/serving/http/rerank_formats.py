@@ -5,29 +5,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Optional, Union
+from typing import Annotated, Any, ClassVar, Literal, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, with_config
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import NotRequired, TypeAliasType, TypedDict
+
+from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.validation import Body
 
 _FINITE = ConfigDict(strict=True, allow_inf_nan=False)
 Score = Annotated[float, Field(ge=-1e9, le=1e9)]  # far more than any logit
 
 
-class Document(BaseModel):
-    """A title as an object; what it holds beside the text is left alone."""
+# The tables of `Body`, of all protocols that rank. Names of one protocol are refused by the others, never ignored.
+WITHOUT_EFFECT = frozenset({"model", "user", "request_id", "priority", "cache_salt", "padding"})
+REFUSED: Mapping[str, Collection[object]] = {
+    "rank_fields": (["text"],),  # Cohere
+    "max_chunks_per_doc": (1,),
+    "return_embeddings": (False,),  # Jina
+    "max_query_length": (),
+    "max_doc_length": (),
+    "overlap": (),
+    "overlap_tokens": (),
+    "instruction": ("",),  # vLLM, LiteLLM, SiliconFlow
+    "mm_processor_kwargs": ({},),
+    "additional_data": (),
+    "add_special_tokens": (True,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "return_len": (False,),  # Xinference
+    "parameters": ({},),  # Hugging Face
+    "encoding_format": (),
+    "dimensions": (),
+    "normalize": (),
+    "prompt_name": (),
+}
+Texts = TypeAliasType("Texts", Annotated[list[str], FailFast()])
+Side = Literal["left", "Left", "right", "Right"]
 
-    model_config = ConfigDict(strict=True)
+
+class Document(BaseModel):
+    """A title as an object; what it holds beside the text comes back with it."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
 
     text: str
 
 
-class RerankRequest(BaseModel):
-    """Rank documents for a query (Cohere, Jina, Voyage, LiteLLM); keys that are not here are ignored."""
+class Activation(Body):
+    """Names of vLLM, in its order, for what Text Embeddings Inference calls `raw_scores`."""
 
-    model_config = ConfigDict(strict=True, protected_namespaces=())
+    raw_scores: Optional[bool] = Field(None, description="logits instead of probabilities")
+    use_activation: Optional[bool] = Field(None, description="vLLM's name: false for logits")
+    softmax: Optional[bool] = Field(None, description="older name of use_activation")
+    activation: Optional[bool] = Field(None, description="older name of use_activation")
+    truncate_prompt_tokens: Optional[int] = Field(
+        None, ge=-1, description="tokens that a pair may have; -1: as many as are scored"
+    )
+    truncation_side: Optional[Side] = Field(None, description="at which end long texts are cut")
+
+    @property
+    def wants_logits(self) -> bool:
+        """Whether logits are asked for; raises `Fault` if the names contradict."""
+        activated = self.said("use_activation", "softmax", "activation")
+        if self.raw_scores is not None and self.raw_scores == activated:
+            raise Fault(UNPROCESSABLE, "says otherwise than use_activation: leave one out", field="raw_scores")
+        return bool(self.raw_scores) or activated is False
+
+
+class RerankRequest(Activation):
+    """Rank documents for a query (Cohere, Jina, Voyage, vLLM, LiteLLM)."""
+
+    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
+    refused: ClassVar[Mapping[str, Collection[object]]] = {**REFUSED, "texts": (), "return_text": (False,)}
     titles_field: ClassVar[str] = "documents"
 
     query: str
@@ -35,32 +87,72 @@ class RerankRequest(BaseModel):
     documents: Annotated[list[Union[str, Document]], FailFast()] = Field(
         description="titles, as texts or as objects with a `text`"
     )
-    model: Optional[str] = Field(None, description="ignored: there is one")
     top_n: Optional[int] = Field(None, ge=1, description="only so many, the best")
     top_k: Optional[int] = Field(None, ge=1, description="Voyage's name for top_n")
-    return_documents: Optional[bool] = Field(False, description="answer with the texts")
+    return_documents: Optional[bool] = Field(False, description="answer with the documents")
+    truncation: Optional[bool] = Field(None, description="false: refuse what is too long (Voyage)")
+    truncate: Optional[bool] = Field(None, description="as truncation")
+    truncation_direction: Optional[Side] = Field(None, description="as truncation_side")
+    max_tokens_per_doc: Optional[int] = Field(None, ge=1, description="tokens that a document may have with the query")
+    max_tokens_per_query: Optional[int] = Field(None, ge=1, description="tokens that the query may have")
 
 
-class TextsRequest(BaseModel):
-    """Rank texts for a query (Text Embeddings Inference)."""
+# What Text Embeddings Inference does not know it ignores, but for the names of the protocols beside it.
+_NOT_TEI: Mapping[str, Collection[object]] = {
+    **REFUSED, "documents": (), "top_n": (), "top_k": (), "return_documents": (False,), "truncation": (),
+    "truncation_side": (), "truncate_prompt_tokens": (-1,), "use_activation": (True,), "softmax": (True,),
+    "activation": (True,), "max_tokens_per_doc": (), "max_tokens_per_query": (),
+}  # fmt: skip
 
-    model_config = ConfigDict(strict=True)
-    titles_field: ClassVar[str] = "texts"
 
-    query: str
-    texts: Annotated[list[str], FailFast()]
+class TeiRequest(Body):
+    """What Text Embeddings Inference takes for pairs of texts."""
+
+    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
+    refused: ClassVar[Mapping[str, Collection[object]]] = _NOT_TEI
+    ignores_unknown: ClassVar[bool] = True
+
     raw_scores: Optional[bool] = Field(False, description="logits instead of probabilities")
-    return_text: Optional[bool] = Field(False, description="answer with the texts")
     truncate: Optional[bool] = Field(
         False, description="cut what is too long, instead of refusing it; a server with --auto_truncate always does"
     )
+    truncation_direction: Optional[Side] = Field("right", description="at which end long texts are cut")
 
 
-class VllmRequest(RerankRequest):
-    """Rank documents for a query (vLLM): what it takes beside Cohere's and Jina's fields."""
+class TextsRequest(TeiRequest):
+    """Rank texts for a query (Text Embeddings Inference)."""
 
-    truncate_prompt_tokens: Optional[int] = None  # -1: to the model's length
-    use_activation: Optional[bool] = None  # False: logits
+    titles_field: ClassVar[str] = "texts"
+
+    query: str
+    texts: Texts
+    return_text: Optional[bool] = Field(False, description="answer with the texts")
+
+
+class PredictRequest(TeiRequest):
+    """Score a pair of texts, or several (Text Embeddings Inference)."""
+
+    inputs: Annotated[list[Union[str, Texts]], FailFast()] = Field(description="[query, text], or several of these")
+
+
+_Texts = Optional[Union[str, Texts]]
+PAIRS_OF_FIELDS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
+
+
+class ScoreRequest(Activation):
+    """Score pairs of texts (vLLM): one query for all documents, or one for each."""
+
+    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
+    refused: ClassVar[Mapping[str, Collection[object]]] = REFUSED
+    ignores_unknown: ClassVar[bool] = True
+
+    text_1: _Texts = Field(None, description="the query, or one for each text of text_2")
+    text_2: _Texts = Field(None, description="the text, or several")
+    queries: _Texts = Field(None, description="as text_1, with documents or items")
+    documents: _Texts = None
+    items: _Texts = None
+    data_1: _Texts = Field(None, description="as text_1, with data_2")
+    data_2: _Texts = None
 
 
 @with_config(_FINITE)
@@ -155,7 +247,7 @@ RERANK_PROTOCOLS: Mapping[str, RerankProtocol] = {
         tokens_header="x-compute-tokens",
     ),
     "vllm": RerankProtocol(
-        "vLLM", VllmRequest, {"truncate_prompt_tokens": -1, "use_activation": False}, RankedAnswer, "results",
+        "vLLM", RerankRequest, {"truncate_prompt_tokens": -1, "use_activation": False}, RankedAnswer, "results",
     ),
 }  # fmt: skip
 # Where an answer says what it cost: the path of names, and what is counted there.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from functools import partial
 from typing import Any, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -24,11 +23,11 @@ from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.search_log import SearchLine, Shown
+from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
 from paddle_ranker.serving.core.searching import Query, SearchOutcome, SearchPipeline
 from paddle_ranker.serving.core.stoppable import Caller
-from paddle_ranker.serving.core.validation import refusal, validated
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
+from paddle_ranker.serving.core.validation import Body, refusal, validated
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refuse_parameters
 from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
 
 TEXT = "text"  # the name of a document's text in `fields`
@@ -36,15 +35,14 @@ _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
 _BOUNDS = JsonBounds(containers=2000, names=2000, values=4000)  # of a request, which the event loop looks at
 FUSED, RANKED = "fused", "ranked"
 _MOST_TERMS = 32  # that a hit is explained by
+_LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 20  # of a field, that are named; that are read to find out whether they are few
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 _RECALL, _TOP_K = 100, 10  # documents that each searcher finds, and those of an answer, unless a request says it
 
 
-class SearchRequest(BaseModel):
-    """Search the documents of the index; keys that are not here are refused."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
+class SearchRequest(Body):
+    """Search the documents of the index; names that are not here are refused."""
 
     query: str
     top_k: Optional[int] = Field(None, ge=1, description=f"documents of the answer (default: {_TOP_K})")
@@ -77,6 +75,7 @@ class SearchRoutes:
 
     async def search(self, request: Request) -> Response:
         """Answer `POST /v1/search`."""
+        refuse_parameters(request)
         deadline, limits = deadline_of(request), self._pipeline.index.limits
         body = await read_body(request, limits.request_bytes)
         asked = await apart(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
@@ -94,17 +93,22 @@ class SearchRoutes:
         if asked.fields:
             await index.current(deadline)  # others may have added documents with more fields
         found = await self._pipeline.search(self._query(asked), deadline)
-        content, written = await index.work.run(1, deadline, partial(self._answered, asked, found))
-        self._log(asked, found, content)
+        written, line = await index.work.run(1, deadline, partial(self._answered, asked, found))
+        if index.log is not None and line is not None:
+            index.log.search(line)
         state["pairs"], state["stages"] = len(found.logits), found.took
         return answer(request, written, "application/json")
 
-    def _answered(self, asked: SearchRequest, found: SearchOutcome, caller: Caller) -> tuple[dict[str, Any], bytes]:
+    def _answered(
+        self, asked: SearchRequest, found: SearchOutcome, caller: Caller
+    ) -> tuple[bytes, Optional[SearchLine]]:
+        """Return the answer, and the line for the log, if there is one."""
         content = self._answer(asked, found, hits_of(asked, found, caller))
-        return content, to_json(content)
+        return to_json(content), None if self._pipeline.index.log is None else self._line(asked, found, content)
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""
+        refuse_parameters(request)
         index, ranker = self._pipeline.index, self._pipeline.ranker
         deadline = index.deadline(deadline_of(request))
         served = await index.current(deadline)
@@ -159,19 +163,18 @@ class SearchRoutes:
             is_cut=len(text) < len(asked.query),
         )
 
-    def _log(self, asked: SearchRequest, found: SearchOutcome, content: dict[str, Any]) -> None:
-        log = self._pipeline.index.log
-        if log is not None:
-            versions = self._pipeline.versions(found.index)
-            parameters = asked.model_dump(exclude={"query"}, exclude_none=True)
-            shown = [_shown(hit) for hit in content["hits"]]
-            query = asked.query[: self._pipeline.index.limits.characters]
-            log.search(SearchLine(content["search_id"], query, versions, shown, parameters))
+    def _line(self, asked: SearchRequest, found: SearchOutcome, content: dict[str, Any]) -> SearchLine:
+        given = asked.model_dump(exclude={"query"}, exclude_none=True)
+        # A long filter would fill the log, as a long query would.
+        parameters = {name: value for name, value in given.items() if len(str(value)) <= _LOGGED_CHARACTERS}
+        shown = [_shown(hit, found.documents[hit["id"]].text) for hit in content["hits"]]
+        versions = self._pipeline.versions(found.index)
+        return SearchLine(content["search_id"], content["query"], versions, shown, parameters)
 
     def _answer(self, asked: SearchRequest, found: SearchOutcome, hits: list[dict[str, Any]]) -> dict[str, Any]:
-        ranker = self._pipeline.ranker
+        ranker, query = self._pipeline.ranker, asked.query[: found.query_read]
         content: dict[str, Any] = {
-            "query": asked.query,
+            "query": query,
             "model": None if ranker is None else ranker.name,
             "index": found.index.stated,
             "hits": hits,
@@ -179,7 +182,7 @@ class SearchRoutes:
             "exact": found.exact,
             "ranked": found.ranked,
             "took_ms": found.took,
-            "search_id": secrets.token_urlsafe(12),
+            "search_id": new_search_id(query),
         }
         if found.query_read is not None:
             content["query_read"] = found.query_read
@@ -188,8 +191,9 @@ class SearchRoutes:
         return content
 
 
-def _shown(hit: dict[str, Any]) -> Shown:
-    return Shown(hit["id"], {name: one["rank"] for name, one in hit["stages"].items()}, hit.get("probability"))
+def _shown(hit: dict[str, Any], text: str) -> Shown:
+    ranks = {name: one["rank"] for name, one in hit["stages"].items()}
+    return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text))
 
 
 def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[dict[str, Any]]:
@@ -296,10 +300,12 @@ def _of_address(given: QueryParams) -> SearchRequest:
         except Fault as fault:
             raise Fault(UNPROCESSABLE, fault.problem, field="filter") from fault.settled()
     try:
-        return SearchRequest.model_validate(values, strict=False)
+        asked = SearchRequest.model_validate(values, strict=False)
     except ValidationError as error:
         found = refusal(error)
         raise Fault(found.kind, found.problem, field="q" if found.field == "query" else found.field) from error
+    asked.check()
+    return asked
 
 
 def _fields(collection: Collection) -> dict[str, dict[str, Any]]:
@@ -352,7 +358,7 @@ _FOUND = {
     "type": "object",
     "required": ["query", "index", "hits", "cut", "exact", "ranked", "took_ms", "search_id"],
     "properties": {
-        "query": {"type": "string"},
+        "query": {"type": "string", "description": "as much of it as was used"},
         "query_read": {"type": "integer", "description": "code points of a query that is too long, which were used"},
         "model": {"type": ["string", "null"], "description": "the ranker"},
         "index": {"type": "object"},

@@ -686,7 +686,7 @@ function fillRow(id) {
   const [text, why] = [`text-${hit.rank}`, `why-${hit.rank}`];
   const address = addressIn(hit.fields);
   const button = make("button", { type: "button", class: "ask-why", "aria-expanded": "false", "aria-controls": why, "aria-describedby": text, onclick: () => toggleWhy(hit.id) }, say("why"));
-  const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", "aria-describedby": text, title: say("open"), "aria-label": say("open"), onclick: () => sendClick(hit) }, "↗");
+  const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", "aria-describedby": text, title: say("open"), "aria-label": say("open"), onclick: () => sendClick(hit), onauxclick: (event) => event.button === 1 && sendClick(hit) }, "↗");
   const moved = make("span", { class: "moved" }, ...drawMoved(hit, shown.stage));
   const way = make("span", { class: "unseen" }, tellWay(hit).join(", "));
   const acts = make("span", { class: "acts" }, button, open, ...drawVerdicts(hit, text));
@@ -735,7 +735,7 @@ async function judge(hit, event) {
 
 const feedbackOn = (hit, event) => ({ search_id: shown.answer.search_id, query: shown.answer.query, id: hit.id, position: hit.rank, event });
 
-/** Tell the log, once for each answer, that somebody looked closer at a hit. What fails here is nobody's concern. */
+/** Tell the log, once for each answer, that somebody opened or followed a hit. What fails here is nobody's concern. */
 function sendClick(hit) {
   if (shown.clicked.has(hit.id)) return;
   shown.clicked.add(hit.id);
@@ -750,7 +750,6 @@ function toggleWhy(id, isOpen = !state.open.includes(id)) {
   if (isOpen) {
     state.open.push(id);
     openWhy(shown.hits.get(id));
-    sendClick(shown.hits.get(id));
   } else {
     row.querySelector(".why").hidden = true;
     nameWhy(row, false);
@@ -1228,6 +1227,7 @@ function listenToMouse() {
     const row = event.target.closest("#results > li");
     if (!row || event.target.closest("button, a, .why") || !getSelection().isCollapsed) return;
     follow(shown.followed === row.dataset.id ? null : row.dataset.id);
+    sendClick(shown.hits.get(row.dataset.id));
   });
   $("board").addEventListener("pointerover", (event) => {
     if (event.pointerType === "mouse" && shown) markFollowed(event.target.closest("[data-id]")?.dataset.id ?? shown.followed);

@@ -74,9 +74,8 @@ def make_app(
     return Middleware(
         Router(routes, redirect_slashes=False, default=_not_found),
         metrics,
-        api_key=config.api_key,
+        config,
         log=log if config.log_requests else None,
-        log_texts=config.log_texts,
         budget=budget,
     )
 

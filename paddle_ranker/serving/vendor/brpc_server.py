@@ -238,6 +238,7 @@ def serve_config(launch: Launch) -> ServeConfig:
         streams=streams,
         batch_size=launch.batch_size,
         request_bytes=launch.request_bytes,
+        allowed_hosts=("*",),  # as the vendor's
     )
 
 

@@ -81,6 +81,7 @@ class PipelineConfig:
             deadline_seconds=timeout / 1000 if timeout > 0 else ServeConfig.deadline_seconds,
             api_key=api_key,
             pipeline_service=self.service,
+            allowed_hosts=("*",),  # as the vendor's
         )
 
     def require_fetched(self) -> None:

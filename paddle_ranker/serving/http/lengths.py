@@ -1,0 +1,61 @@
+"""What a request says of texts that are too long: they are cut where the model cuts them, or the request is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker.encoding.columns import Array
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.jobs import Check
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What a request says of long texts.
+
+    field: name of the texts
+    refuses: whether a text that would be cut is refused
+    sides: dict from the names of fields to the end at which texts are to be cut, "Left" or "right"
+    most: dict from the names of fields to the tokens to which texts are to be cut; -1: to as many as the model reads
+    """
+
+    field: str
+    refuses: bool = False
+    sides: Mapping[str, Optional[str]] = dataclasses.field(default_factory=dict)
+    most: Mapping[str, Optional[int]] = dataclasses.field(default_factory=dict)
+
+    def check(self, encoders: Sequence[PairEncoder]) -> Optional[Check]:
+        """Return a check for the queue that refuses what the encoders do not do; None if all of it is done."""
+        own = {"left" if one.template.keeps_end else "right" for one in encoders}
+        sides = {name: side for name, side in self.sides.items() if side is not None and {side.lower()} != own}
+        longest = max(one.max_seq_length for one in encoders)
+        most = {name: count for name, count in self.most.items() if count is not None and 0 <= count < longest}
+        if not (self.refuses or sides or most):
+            return None
+
+        def check(first: int, lengths: Array, limit: int) -> None:
+            for name, count in most.items():
+                if lengths.max() > count < limit:
+                    raise Fault(UNPROCESSABLE, f"is {count}, and {self._place(first, lengths, count)}", field=name)
+            if lengths.max() <= limit:
+                return
+            for name, side in sides.items():
+                raise Fault(UNPROCESSABLE, f"is {side}, and {self._place(first, lengths, limit)}", field=name)
+            if self.refuses:
+                problem = (
+                    f"has more than the {limit} tokens that are looked at; let it be cut (truncate: true), or start "
+                    "the server with --auto_truncate true"
+                )
+                raise Fault(TOO_LARGE, problem, field=f"{self.field}[{first + int(np.argmax(lengths > limit))}]")
+
+        return check
+
+    def _place(self, first: int, lengths: Array, most: int) -> str:
+        place = first + int(np.argmax(lengths > most))
+        return f"{self.field}[{place}] has more tokens than are kept: this model cuts otherwise, shorten the text"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 from tqdm import tqdm
@@ -27,7 +27,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_corpus
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, listed, quoted
-from paddle_ranker.lexical.tokens import LANGUAGES, TOKENIZERS, detect_language
+from paddle_ranker.lexical.tokens import LANGUAGES, OLDER, STANDARD, TOKENIZERS, detect_language
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, run_command
@@ -108,14 +108,13 @@ class BuildOptions(CorpusOptions):
     )
     words: Optional[str] = option(
         None,
-        help="what words are: gram, characters and pairs of them; bigram, pairs alone; mixed, pairs of Chinese "
-        "characters and other scripts' words; stem, the same with stemmed English; jieba's words; or none, for vectors "
-        "alone (default: by --language)",
+        help=f"what words are: {STANDARD}, Chinese characters and their pairs, other scripts' words; bigram, pairs of "
+        f"characters; jieba's words; none, for vectors alone; {listed(OLDER)}, as older versions (default: {STANDARD})",
         choices=(*TOKENIZERS, _NO_WORDS),
     )
     language: str = option(
         AUTO,
-        help="the texts' language, which chooses the words: zh, gram; en, stem with Chinese beside; auto: what it is",
+        help="the texts' language, which the index states; its words are the same for all; auto: what it is",
         choices=(AUTO, *LANGUAGES),
     )
 
@@ -162,7 +161,9 @@ class BuildOptions(CorpusOptions):
             if name in (WORDS, VECTORS) or INDEXES[name].compares_vectors:
                 raise UsageError(f"--searchers {name}: --words, --tower and --method choose that one")
         if self.words is not None and self.language != AUTO:
-            raise UsageError(f"--words {self.words} and --language {self.language} both choose the words: give one")
+            raise UsageError(
+                f"--words {self.words} and --language {self.language}: give one, for the latter has the default words"
+            )
 
     def look_up(self) -> None:
         """Find the tower."""
@@ -222,7 +223,18 @@ def build(options: BuildOptions) -> None:
             vectors = options.vectors(copied.size)
         collection = Collection.create(options.index, IndexInfo(words, vectors, tower, options.searchers))
     with collection:
+        old = collection.info.words
+        if options.words == STANDARD and old is not None and old.tokenizer in OLDER:
+            collection.replace_words(replace(old, tokenizer=STANDARD))
+            print(f"{options.index}: words: {STANDARD}, no more {old.tokenizer}")
+        _print_if_older(collection.info, options.index)
         _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
+
+
+def _print_if_older(info: IndexInfo, folder: Union[str, Path]) -> None:
+    if info.words is not None and info.words.tokenizer in OLDER:
+        print(f"{folder}: words are analysed as older versions did ({info.words.tokenizer}); index build --corpus FILE "
+              f"--output {folder} --words {STANDARD} replaces them, and keeps the vectors")  # fmt: skip
 
 
 def _there(options: BuildOptions) -> Optional[Collection]:
@@ -253,8 +265,11 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
 
     info = collection.info
     has_words = info.words.tokenizer if info.words else _NO_WORDS
+    if options.words == STANDARD and has_words in OLDER:
+        has_words = STANDARD  # which `build` makes of them
+    states_language = options.language != AUTO and has_words not in OLDER
     differences = {
-        "words": (LANGUAGES.get(options.language) or options.words or has_words, has_words),
+        "words": (options.words or (STANDARD if states_language else has_words), has_words),
         "searchers": (",".join(options.searchers or info.others) or "none", ",".join(info.others) or "none"),
     }
     if (options.tower is None) != (info.vectors is None):
@@ -285,8 +300,8 @@ def _words(options: BuildOptions) -> Optional[WordsInfo]:
         rows = RecordFile(options.documents_file, DocumentRow, options)
         language, share = detect_language(row.text for row in islice(rows, _LOOKED_AT))
         why = f", {share:.0%} of the first {min(rows.kept, _LOOKED_AT):,} texts are English"
-    print(f"language: {language}{why}; words: {LANGUAGES[language]}")
-    return WordsInfo(LANGUAGES[language], language=language)
+    print(f"language: {language}{why}; words: {STANDARD}")
+    return WordsInfo(STANDARD, language=language)
 
 
 def add(options: AddOptions) -> None:
@@ -338,6 +353,7 @@ def info(options: FolderOptions) -> None:
     if found.words is not None:
         language = f" ({found.words.language})" if found.words.language else ""
         print(f"words: {found.words.tokenizer}{language}, BM25 with k1 {found.words.k1:g} and b {found.words.b:g}")
+        _print_if_older(found, options.index)
     if found.vectors is not None:
         print(f"vectors: {how_found(found.vectors)}; {found.vectors.size:,} components, {found.vectors.dtype}")
     if found.tower is not None:

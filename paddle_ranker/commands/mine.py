@@ -65,7 +65,10 @@ class MineOptions(LabelOptions, ScoringOptions):
         choices=("triples", "pairs"),
     )
     negatives: int = option(4, help="most negatives of one positive", minimum=1)
-    positive_label: float = option(1.0, help="titles with this label or a higher one get negatives", above=0)
+    # Of labels here, not of a classifier's classes.
+    positive_label: float = option(  # type: ignore[assignment]
+        1.0, help="titles with this label or a higher one get negatives", above=0
+    )
     method: Optional[str] = option(
         None, help=f"how candidates are found: {_METHODS} (default: tower if --tower is given, else bm25)",
         choices=INDEXES,

@@ -21,7 +21,7 @@ from paddle_ranker.evaluation.pairs import judged_runs
 from paddle_ranker.evaluation.recall import is_answer, notes_on, open_pairs
 from paddle_ranker.evaluation.report.text import systems_table
 from paddle_ranker.evaluation.systems import BM25_BIGRAMS, BM25_WORDS
-from paddle_ranker.lexical.tokens import detect_language
+from paddle_ranker.lexical.tokens import STANDARD, detect_language
 from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 from paddle_ranker.options import TAB, RowOptions
@@ -107,7 +107,7 @@ def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k
     """
     tokenizers = {BM25_WORDS: "jieba", BM25_BIGRAMS: "bigram"}
     if detect_language(documents.values())[0] == "en":
-        tokenizers[BM25_STEMS] = "stem"
+        tokenizers[BM25_STEMS] = STANDARD
     ids = list(documents)
     runs: dict[str, Scores] = {}
     for name, tokenizer in tokenizers.items():

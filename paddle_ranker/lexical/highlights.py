@@ -8,38 +8,42 @@ shared.passage(text)               # (320, 520), of a long text
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple, Optional
 
-from paddle_ranker.encoding.unicode.table import MOST_MARKS, normalise
-from paddle_ranker.lexical.tokens import STOP_WORDS, UNSPACED
+from paddle_ranker.encoding.unicode.table import MARK, OTHER, unicode_table
+from paddle_ranker.lexical.analyser import Run, Token, fold, pieces, runs, weighed, word_of
 
 LEVELS = 3  # as of the rankers' match embeddings: a shared word, pair of words, or three words in a row
 PASSAGE = 200  # code points of the passage of a long text
 _MOST_WORDS, _QUERY = 128, 1000  # words, code points of a query
 _MOST_HIGHLIGHTS, _LOOKED_AT = 100, 20_000  # of a text; code points of it
-_LETTER = f"(?:[^\\W_{UNSPACED}]|[\u0300-\u036f])"  # or a mark that combines with one
-_WORDS = re.compile(f"[{UNSPACED}]|{_LETTER}+")
-# A letter with what may be one with it: marks, and the parts of a syllable of hangul.
-_CLUSTERS = re.compile(
-    f"[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|.[\u0300-\u036f\u3099\u309a]{{0,{MOST_MARKS}}}", re.S
-)
-_IS_LETTER, _IS_UNSPACED = re.compile(_LETTER).match, re.compile(f"[{UNSPACED}]").match
+_LETTER = "[^\\W_]"
+_BETWEEN = " \t\n\r-._'/&@+"  # what may stand between the words of one n-gram
 
 
-class _Folded(dict[int, str]):
-    """A dict from a code point to its normalised character; itself where that is none or several. Filled on first use.
+class _Joined(dict[int, str]):
+    """A dict from a code point to m for what may become one with the character before, x for what is not one character.
 
-    So every place of a folded text is the same place of the text.
+    Marks are m, what is nothing, the voice marks of half-width kana, the vowels and finals of hangul; all else is c.
     """
 
     def __missing__(self, code_point: int) -> str:
-        char = normalise(chr(code_point))
-        return self.setdefault(code_point, char if len(char) == 1 else chr(code_point))
+        char = chr(code_point)
+        joins = unicode_table().kind(char) in (MARK, OTHER) or char in "\uff9e\uff9f" or "\u1160" <= char <= "\u11ff"
+        kind = "m" if joins or not fold(char) else "c" if len(fold(char)) == 1 else "x"
+        return self.setdefault(code_point, kind)
 
 
-_FOLDED = _Folded()
+_JOINED = _Joined()
+# Characters that are not folded to one whatever stands beside, or may not be, with what they may become one with.
+_ALONE = (
+    "\x00-\x7f\u00b0\u00b7\u00c0-\u00de\u00e0-\u0131\u0410-\u044f\u2010-\u2016\u2018-\u2023\u3000-\u3098\u30a0-\u30fe"
+    "\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e"
+)
+_OTHERS = re.compile(f"[{_ALONE}]?[^{_ALONE}]+")
+_CLUSTERS = re.compile("[cx]m+|x|m+")
 
 
 class Highlight(NamedTuple):
@@ -50,38 +54,47 @@ class Highlight(NamedTuple):
     level: int
 
 
-class _Word(NamedTuple):
-    text: str
-    start: int
-    end: int
-
-
 class FoldedText:
-    """A text in which letters of other widths and cases are alike, and letters and their marks are one, as in words.
+    """A text as its words are compared, and where each of its characters was in the text that was given.
 
-    Of a very long text it is the first 20,000 code points.
-
-    Attributes: `text`. It has the text's own places, unless that has letters apart from their marks, as file names of
-    some systems have: `span` says where a part stands.
+    Of a very long text it is the first 20,000 code points. Attributes: `text`.
     """
 
     def __init__(self, text: str):
         text = text[:_LOOKED_AT]
-        self._starts: Optional[list[int]] = None
-        if not unicodedata.is_normalized("NFC", text):
-            clusters = [match.span() for match in _CLUSTERS.finditer(text)]
-            parts = [unicodedata.normalize("NFC", text[start:end]) for start, end in clusters]
-            self._starts = [
-                min(start + place, end)  # some characters become several
-                for (start, end), part in zip(clusters, parts)
-                for place in range(len(part))
-            ] + [len(text)]
-            text = "".join(parts)
-        self.text = text.translate(_FOLDED)
+        self._spans: Optional[list[tuple[int, int]]] = None
+        if not _OTHERS.search(text):
+            self.text = fold(text)
+            return
+        parts, spans, place = list[str](), list[tuple[int, int]](), 0
+        for others in _OTHERS.finditer(text):
+            for match in _CLUSTERS.finditer(others.group().translate(_JOINED)):
+                start, end = others.start() + match.start(), others.start() + match.end()
+                parts += [fold(text[place:start]), fold(text[start:end])]
+                spans += [*zip(range(place, start), range(place + 1, start + 1)), *[(start, end)] * len(parts[-1])]
+                place = end
+        parts.append(fold(text[place:]))
+        spans += zip(range(place, len(text)), range(place + 1, len(text) + 1))
+        self.text, self._spans = "".join(parts), spans
+
+    @cached_property
+    def tokens(self) -> dict[str, list[tuple[int, int]]]:
+        """Where each token of the standard tokenizer begins and ends in `text`."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        before: Optional[Token] = None
+        for run in runs(self.text):
+            words = run.words()
+            pairs = [] if run.is_word else [Token(a.text + b.text, a.start, b.end) for a, b in zip(words, words[1:])]
+            if run.pair and before is not None:
+                pairs.append(Token(run.pair, before.start, words[0].end))
+            for word in (*words, *pairs):
+                found.setdefault(word.text, []).append((word.start, word.end))
+            before = words[-1]
+        return found
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Return where a part of `text` begins and ends in the text that was given."""
-        return (start, end) if self._starts is None else (self._starts[start], self._starts[end])
+        """Return where a part of `text`, not an empty one, begins and ends in the text that was given."""
+        return (start, end) if self._spans is None else (self._spans[start][0], self._spans[end - 1][1])
 
 
 class SharedWords:
@@ -92,30 +105,29 @@ class SharedWords:
     """
 
     def __init__(self, query: str):
-        words = [match.group() for match in _WORDS.finditer(FoldedText(query[:_QUERY]).text)][:_MOST_WORDS]
-        self._grams = [{tuple(words[i : i + n]) for i in range(len(words) - n + 1)} for n in range(1, LEVELS + 1)]
+        query = query[:_QUERY]
+        found = list(runs(fold(query)))
+        readings = [[word.text for run in found for word in _read(run, None, longest)][:_MOST_WORDS]
+                    for longest in (True, False)]  # fmt: skip
+        self._known = {word.text for run in found[:_MOST_WORDS] for word in run.words()[:_MOST_WORDS]}
+        self._grams = [{tuple(words[i : i + n]) for words in readings for i in range(len(words) - n + 1)}
+                       for n in range(1, LEVELS + 1)]  # fmt: skip
+        self._seen: dict[str, list[Token]] = {}  # the known parts of other words that texts have
         # A single character, or a word such as "the", says little by itself, unless nothing else was asked for.
-        self._weak = set() if len(words) < 2 else {one for one in words if one in STOP_WORDS or _is_unspaced(one)}
-        characters = "".join(sorted({one for one in words if _is_unspaced(one)}))
-        others = sorted({one for one in words if not _is_unspaced(one)}, key=len, reverse=True)
-        parts = [f"[{characters}]"] * bool(characters)
-        parts += map(re.escape, others)
-        self._pattern = re.compile("|".join(parts)) if parts else None
+        self._weak = self._known.difference(token for token, weight in weighed(query) if weight == 1.0)
 
     def highlights(self, text: str) -> list[Highlight]:
         """Return the shared parts of a text, in their order; of a very long one, of its first 20,000 code points."""
-        if self._pattern is None:
+        if not self._known:
             return []
         given = FoldedText(text)
-        text = given.text
-        words = [_Word(match.group(), *match.span()) for match in self._pattern.finditer(text)]
-        words = [word for word in words if _is_whole(word, text)]
+        words = list(self._words(given.text))
         found: list[Highlight] = []
-        for word, level in zip(words, self._levels(text, words)):
+        for word, level in zip(words, self._levels(given.text, words)):
             if level == 1 and word.text in self._weak:
                 continue
             last = found[-1] if found else None
-            if last is not None and last.level == level > 1 and not text[last.end : word.start].strip():
+            if last is not None and last.level == level > 1 and not given.text[last.end : word.start].strip(_BETWEEN):
                 found[-1] = Highlight(last.start, word.end, level)
             elif len(found) < _MOST_HIGHLIGHTS:
                 found.append(Highlight(word.start, word.end, level))
@@ -123,11 +135,25 @@ class SharedWords:
                 break
         return [Highlight(*given.span(one.start, one.end), one.level) for one in found]
 
-    def _levels(self, text: str, words: Sequence[_Word]) -> list[int]:
-        """Return how long a shared n-gram each word is in; only spaces may stand between the words of one."""
+    def _words(self, text: str) -> Iterator[Token]:
+        """Yield the words of a folded text that the query has, too."""
+        known, read = self._known, self._seen
+        for start, piece, shape in pieces(text):
+            if shape[0] in "it" and "m" not in shape:
+                if not known.isdisjoint(piece):
+                    yield from [Token(char, n, n + 1) for n, char in enumerate(piece, start) if char in known]
+                continue
+            found = read.get(piece)
+            if found is None:
+                found = read[piece] = list(_read(Run(shape[0], piece, 0, shape, ""), known, True))
+            for word in found:
+                yield Token(word.text, start + word.start, start + word.end)
+
+    def _levels(self, text: str, words: Sequence[Token]) -> list[int]:
+        """Return how long a shared n-gram each word is in; only spaces and hyphens may stand between its words."""
         texts, (_, pairs, triples) = [word.text for word in words], self._grams
         gaps = [text[one.end : other.start] for one, other in zip(words, words[1:])]
-        two = [not gap.strip() and pair in pairs for gap, pair in zip(gaps, zip(texts, texts[1:]))]
+        two = [not gap.strip(_BETWEEN) and pair in pairs for gap, pair in zip(gaps, zip(texts, texts[1:]))]
         three = [one and other and triple in triples
                  for one, other, triple in zip(two, two[1:], zip(texts, texts[1:], texts[2:]))]  # fmt: skip
         levels = [1] * len(words)
@@ -155,26 +181,32 @@ class SharedWords:
 
 def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
     """Return where a token of a tokenizer's begins and ends in a text, at most 20 times; a stem is found in words."""
-    beginning = "" if _is_unspaced(term[:1]) else f"(?<!{_LETTER})"
-    found = re.compile(beginning + re.escape(term)).finditer(text.text)
-    return [text.span(*match.span()) for match, _ in zip(found, range(20))]
+    found = text.tokens.get(term)
+    if found is None:  # an older tokenizer's
+        beginning = f"(?<!{_LETTER})" if term.isascii() else ""
+        found = [match.span() for match, _ in zip(re.finditer(beginning + re.escape(term), text.text), range(20))]
+    return [text.span(*one) for one in found[:20]]
 
 
 def level_of(term: str) -> int:
     """Return the match level that a token of a query stands for by itself: characters of Chinese, else a word."""
-    return min(LEVELS, max(1, len(_WORDS.findall(term))))
+    return min(LEVELS, max(1, sum(1 if run.is_word else len(run.units()) for run in runs(term))))
 
 
-def _is_whole(word: _Word, text: str) -> bool:
-    """Return whether a match is no part of a longer word. Asked here: in the pattern, it would take long to compile."""
-    if _is_unspaced(word.text):
-        return True
-    return not (_IS_LETTER(text, word.end) or (word.start > 0 and _IS_LETTER(text, word.start - 1)))
+def _read(run: Run, known: Optional[set[str]], longest: bool) -> Iterator[Token]:
+    """Yield the words of a run that are known, in their order; of those that lie in others the longest or shortest."""
+    if known is not None and run.is_word and known.isdisjoint(word_of(run.text, run.shape).texts):
+        return
+    words = [word for word in run.words() if known is None or word.text in known]
+    if not run.is_word or len(words) < 2:
+        yield from words
+        return
+    kept: list[Token] = []
+    for word in sorted(words, key=lambda one: one.end - one.start, reverse=longest):
+        if all(word.end <= one.start or word.start >= one.end for one in kept):
+            kept.append(word)
+    yield from sorted(kept, key=lambda one: one.start)
 
 
 def _weight(one: Highlight) -> int:
     return (one.end - one.start) * one.level * one.level
-
-
-def _is_unspaced(word: str) -> bool:
-    return _IS_UNSPACED(word) is not None

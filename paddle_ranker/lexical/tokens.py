@@ -11,6 +11,7 @@ from typing import Any
 
 from paddle_ranker.encoding.unicode.table import LETTER, UNCOMMON, normalise, unicode_table
 from paddle_ranker.errors import DependencyError, UsageError, quoted
+from paddle_ranker.lexical.analyser import STOP_WORDS, standard, stem_of, weighed
 
 Tokenizer = Callable[[str], list[str]]
 
@@ -37,16 +38,8 @@ UNSPACED = (
 )
 _RUNS = re.compile(f"[{UNSPACED}]+|[^\\s{UNSPACED}]+")
 _IS_UNSPACED = re.compile(f"[{UNSPACED}]")
-# Lucene's stop words (EnglishAnalyzer.ENGLISH_STOP_WORDS_SET).
-STOP_WORDS = frozenset(
-    (
-        *("a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not"),
-        *("of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was"),
-        *("will", "with"),
-    )
-)
 _LONG = 64  # characters of a word
-_ENGLISH_SHARE = 0.05  # a collection with so many English texts is stemmed
+_ENGLISH_SHARE = 0.05  # of a collection in English
 
 
 def letters(text: str) -> str:
@@ -99,33 +92,24 @@ def stems(text: str) -> list[str]:
     found = words_and_bigrams(text)
     wanted = [word for word in found if word not in STOP_WORDS] or found
     # A long word is hardly seen again, and the cache would hold it.
-    return [_stem(word) if len(word) <= _LONG else _stem.__wrapped__(word) for word in wanted]
+    return [stem_of(word) if len(word) <= _LONG else stem_of.__wrapped__(word) for word in wanted]
 
 
-@lru_cache(maxsize=1 << 16)
-def _stem(word: str) -> str:
-    try:
-        from snowballstemmer.english_stemmer import EnglishStemmer
-    except ImportError as error:
-        raise DependencyError(
-            "English words need snowballstemmer: pip install snowballstemmer (or take the tokenizer bigram)"
-        ) from error
-    # A stemmer holds the word that it works on, so threads cannot share one.
-    return str(EnglishStemmer().stemWord(word))
-
-
+STANDARD = "standard"
 TOKENIZERS: dict[str, Tokenizer] = {
+    STANDARD: standard,
     "jieba": words,
     "bigram": bigrams,
     "gram": grams,
     "mixed": words_and_bigrams,
     "stem": stems,
 }
-LANGUAGES = {"zh": "gram", "en": "stem"}  # the tokenizer for texts of a language; `stem` is for mixed texts, too
+LANGUAGES = ("zh", "en")
+OLDER = ("gram", "mixed", "stem")  # which `standard` took the place of: indexes that have them are searched by them
 
 
 def detect_language(texts: Iterable[str]) -> tuple[str, float]:
-    """Return the language of `LANGUAGES` that suits texts, and the share of texts that are English.
+    """Return which of `LANGUAGES` texts are in, and the share of texts that are English.
 
     A text is English if it has more words in spaced scripts than characters in others, which have no spaces.
     """
@@ -140,10 +124,18 @@ def detect_language(texts: Iterable[str]) -> tuple[str, float]:
 
 
 def tokenizer_named(name: str) -> Tokenizer:
-    """Return the tokenizer `jieba`, `bigram` or `stem`; raises `UsageError` for another name."""
+    """Return the tokenizer of a name in `TOKENIZERS`; raises `UsageError` for another name."""
     if name not in TOKENIZERS:
         raise UsageError(f"tokenizer {quoted(name)}: choose from {', '.join(TOKENIZERS)}")
     return TOKENIZERS[name]
+
+
+def query_weights(tokenize: Tokenizer, query: str) -> dict[str, float]:
+    """Return how much each token of a query counts: how often the query has it, unless the tokenizer says otherwise."""
+    weights: dict[str, float] = {}
+    for token, weight in weighed(query) if tokenize is standard else ((token, 1.0) for token in tokenize(query)):
+        weights[token] = weights.get(token, 0.0) + weight
+    return weights
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,7 @@ from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Place, open_generation
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits
-from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, WordsInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.segments import Segment
@@ -385,6 +386,16 @@ class Collection:
             segments[first : first + len(old)] = [self._segment_info(merged.name, live)]
             self._commit(segments)
 
+    def replace_words(self, words: WordsInfo) -> None:
+        """Analyse all texts by another tokenizer; documents and vectors stay as they are."""
+        with self._one_thread_writing():
+            now, segments = self._now, []
+            for part in now.parts:
+                folder = self._new_segment()
+                merge_segments(folder, [(part.segment, part.live)], writer_of(now.info.vectors), words.tokenizer)
+                segments.append(SegmentInfo(folder.name, int(np.count_nonzero(part.mask))))
+            self._commit(segments, words=words)
+
     def remove(self, ids: Iterable[str]) -> int:
         """Remove the documents of these ids and return how many there were; durable when it returns."""
         with self._one_thread_writing():
@@ -434,12 +445,14 @@ class Collection:
         segments: Sequence[SegmentInfo],
         next_id: int = 0,
         change_milvus: Optional[Callable[[Callable[[], None]], None]] = None,
+        words: Optional[WordsInfo] = None,
     ) -> None:
         """Make a new generation of the segments that have documents: durable when this returns, the others are deleted.
 
         change_milvus: changes Milvus as well, and calls its argument to write index.json
+        words: how words are searched from now on, if otherwise
         """
-        before = self.info
+        before = self.info if words is None else replace(self.info, words=words)
         write = partial(write_manifest, self.folder, before.next([one for one in segments if one.live], next_id))
         try:
             if change_milvus is None:

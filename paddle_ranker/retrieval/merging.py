@@ -10,7 +10,8 @@ from typing import Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.lexical.postings import Merging
+from paddle_ranker.lexical.postings import Merging, Postings
+from paddle_ranker.lexical.tokens import tokenizer_named
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.segments import WORDS, Segment, WriteIndex, seal
@@ -31,10 +32,13 @@ def first_to_merge(sizes: Sequence[int]) -> Optional[int]:
     return first
 
 
-def merge_segments(folder: Path, sources: Sequence[Source], write_index: Optional[WriteIndex] = None) -> None:
+def merge_segments(
+    folder: Path, sources: Sequence[Source], write_index: Optional[WriteIndex] = None, tokenizer: Optional[str] = None
+) -> None:
     """Write a new segment of the documents of several, in their order.
 
     write_index: as for `write_segment`
+    tokenizer: makes the words anew; None: they are merged
     """
     with new_folder(folder) as target:
         count = sum(_kept(*source) for source in sources)
@@ -52,7 +56,7 @@ def merge_segments(folder: Path, sources: Sequence[Source], write_index: Optiona
             first, mask = sources[0]
             stored = StoredVectors(arrays["vectors"], arrays.get("scales"))  # type: ignore[arg-type]
             write_index(target, stored, first.folder if mask is None else None)
-        _merge_words(target, sources)
+        _merge_words(target, _word_parts(sources, tokenizer))
         seal(target, count, fields)
 
 
@@ -143,8 +147,18 @@ def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[s
     return names
 
 
-def _merge_words(target: Path, sources: Sequence[Source]) -> None:
-    parts = [(segment.postings, mask) for segment, mask in sources if segment.postings is not None]
+def _word_parts(sources: Sequence[Source], tokenizer: Optional[str]) -> list[tuple[Postings, Optional[Booleans]]]:
+    if tokenizer is None:
+        return [(segment.postings, mask) for segment, mask in sources if segment.postings is not None]
+    tokenize = tokenizer_named(tokenizer)
+    return [
+        (Postings.of((source[0].document(row).text for row in rows.tolist()), tokenize), None)
+        for source in sources
+        for rows in _blocks(source)
+    ]
+
+
+def _merge_words(target: Path, parts: Sequence[tuple[Postings, Optional[Booleans]]]) -> None:
     if not parts:
         return
     merging = Merging(parts)

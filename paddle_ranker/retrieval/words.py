@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Optional
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
-from paddle_ranker.lexical.tokens import Tokenizer, rarity_of, tokenizer_named
+from paddle_ranker.lexical.tokens import Tokenizer, query_weights, rarity_of, tokenizer_named
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
 
@@ -39,7 +38,7 @@ class _Term(NamedTuple):
     """A token of a query.
 
     token: itself
-    weight: how much it counts: its rarity times how often the query has it
+    weight: how much it counts: its rarity times its weight in the query
     postings: for each part, where it occurs
     most: for each part, the most that it adds to a score
     """
@@ -145,7 +144,7 @@ class WordSearcher:
         return found
 
     def _terms(self, query: str) -> list[_Term]:
-        counted = Counter(self._tokenize(query))
+        counted = query_weights(self._tokenize, query)
         hashes = text_hashes(counted)
         found = []
         in_parts = [part.postings.of_terms(hashes) for part in self._parts]

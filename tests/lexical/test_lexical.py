@@ -27,7 +27,7 @@ def test_tokens() -> None:
     assert bigrams("中") == ["中"]
     assert bigrams("，。") == []
     assert words("深度学习，DEEP！") == ["深度", "学习", "deep"]
-    with pytest.raises(UsageError, match="choose from jieba, bigram, gram, mixed, stem"):
+    with pytest.raises(UsageError, match="choose from standard, jieba, bigram, gram, mixed, stem"):
         BM25("trigram")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from paddle_ranker.lexical.tokens import _stem, detect_language, grams, stems
+from paddle_ranker.lexical.analyser import stem_of
+from paddle_ranker.lexical.tokens import detect_language, grams, stems
 from paddle_ranker.retrieval.words import WordSearcher
 
 pytestmark = pytest.mark.unit
@@ -29,9 +30,9 @@ def test_stems_are_snowball_s_without_stop_words_and_chinese_is_in_bigrams(text:
 
 
 def test_long_words_are_stemmed_and_not_kept() -> None:
-    before, long = _stem.cache_info().currsize, "running" * 10
+    before, long = stem_of.cache_info().currsize, "running" * 10
     assert stems(f"ranks {long}") == ["rank", "running" * 9 + "run"]
-    assert _stem.cache_info().currsize <= before + 1
+    assert stem_of.cache_info().currsize <= before + 1
 
 
 def test_characters_and_their_pairs() -> None:

@@ -35,12 +35,14 @@ def test_every_key_of_transformers_moves_the_same_logits_or_is_refused(
     tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That the keys without effect move nothing, and what the others do, was computed by transformers."""
-    config, unknown = config_cases.config_of(case), []
+    config = config_cases.config_of(case)
+    unknown: list[str] = []
+    wrong: list[Any] = []
     said = {"config": config, "shapes": config_cases.shapes_of(case)}
     folder = write_said(tmp_path / "hf", said, config["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet"))
     monkeypatch.setattr(Stated, "say_unknown", lambda stated: unknown.extend(stated.unknown))
     ids, types, _ = (paddle.to_tensor(array) for array in config_cases.inputs(config.get("pad_token_id", 0)))
-    plain, wrong = ANSWERS[case]["logits"], []
+    plain = ANSWERS[case]["logits"]
     for key, value, answer in [["", "", None], *ANSWERS[case]["changes"]]:
         changed = {one: other for one, other in config.items() if one != key}
         changed = changed if value in ("", config_cases.ABSENT) else {**changed, key: value}

@@ -29,13 +29,14 @@ class MPNetEncoder(Encoder):
         return layers
 
     def _embed(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, Tensor]:
-        hidden, mask = super()._embed(input_ids, token_type_ids, extra)
+        # Not super(), which Paddle 2.6 does not find in a network that it makes static.
+        hidden, mask = Encoder._embed(self, input_ids, token_type_ids, extra)
         # All numbers are tensors of integers: with Python's, an ONNX file computes in floats, which bf16 rounds.
         places = paddle.cumsum(paddle.ones_like(input_ids[0]), axis=0)  # a length that stays free when exported
         apart = places.unsqueeze(1) - places.unsqueeze(0)
         middle = paddle.full([1], len(self._buckets) // 2, "int64")
-        table = self.encoder.relative_attention_bias(paddle.to_tensor(self._buckets))
-        biases = paddle.gather(table, apart.reshape([-1]) + middle).reshape([*apart.shape, -1])
+        buckets = paddle.gather(paddle.to_tensor(self._buckets), apart.reshape([-1]) + middle)
+        biases = self.encoder.relative_attention_bias(buckets.reshape(paddle.shape(apart)))
         return hidden, mask + biases.transpose([2, 0, 1]).unsqueeze(0)
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:

@@ -168,8 +168,7 @@ def main() -> None:
             )
             found.append([key, value, None if same else logits])
         answers[case] = {"keys": sorted(keys), "logits": plain, "changes": found}
-    text = json.dumps(answers, sort_keys=True).replace('], ["', '],\n["')
-    FILE.write_text(text + "\n", encoding="utf-8")
+    FILE.write_text(json.dumps(answers, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _changes(keys: dict[str, Any], base: dict[str, Any]) -> Iterator[tuple[str, Any]]:

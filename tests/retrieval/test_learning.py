@@ -93,6 +93,21 @@ def test_neither_share_nor_weight_has_seen_a_held_out_query() -> None:
     assert before != learn_recall_weight(ranked, 2).held_out["q7"]
 
 
+def test_noise_keeps_equal_weights_in_nineteen_of_twenty_trials() -> None:
+    for queries, inputs in ((20, 2), (40, 3)):
+        unequal = 0
+        for trial in range(80):
+            random = np.random.default_rng(trial)
+            lists = [
+                JudgedList(
+                    f"q{query}", list("abcdefghij"), random.random((10, inputs)), (random.random(10) < 0.2) * 1.0
+                )
+                for query in range(queries)
+            ]
+            unequal += not learn_weights(lists, ("a", "b", "c")[:inputs], 2).is_equal
+        assert unequal <= 4
+
+
 def test_what_cannot_be_learned_is_said() -> None:
     with pytest.raises(DataError, match="one query only"):
         learn_weights(lists_of(1, (1.0, 1.0)), ("words", "vectors"))

@@ -184,8 +184,8 @@ class SearchPipeline:
         finally:
             self.index.end()
         if query.min_probability > 0 and found.ranked:
-            kept = [place for place in found.order if found.probabilities.get(place, -1.0) >= query.min_probability]
-            found.cut, found.order = len(found.probabilities) - len(kept), kept
+            kept = [place for place in found.order if found.probabilities.get(place, 1.0) >= query.min_probability]
+            found.cut, found.order = len(found.order) - len(kept), kept
         found.shown = found.order[query.offset : query.offset + query.top_k]
         found.took["total"] = _since(began)
         return found
@@ -299,7 +299,8 @@ def _fused(
     order = by_score(scores, candidates.ids)
     ranks = {place: rank for rank, place in enumerate(order, start=1)}
     took["fuse"] = _since(began)
-    wanted = dict.fromkeys([*order[: query.rank_top], *order[query.offset : query.offset + query.top_k]])
+    moved = query.rank_top if query.min_probability > 0 else 0  # so far others may move up for those that are left out
+    wanted = dict.fromkeys([*order[: query.rank_top], *order[query.offset : query.offset + query.top_k + moved]])
     documents = index.collection.documents_of([candidates.ids[place] for place in wanted])
     return SearchOutcome(query.text, index, candidates, fusion, scores, order, ranks, took, exact, documents)
 

@@ -64,7 +64,7 @@ def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = Docume
         "options": {
             name: getattr(options, name)
             for name in ("dtype", "queries", "batch_size", "max_seq_length", "pooling", "normalize", "engine",
-                         "precision", "skip_bad_rows", "separator")
+                         "precision", "skip_bad_rows", "separator", "header")
         },
     }  # fmt: skip
     plan = EncodePlan(source, how, options.batch_size, options.queries, options.processes)

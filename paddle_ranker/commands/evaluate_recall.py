@@ -140,7 +140,7 @@ def _judged(options: EvaluateRecallOptions, retriever: Retriever) -> Judged:
     else:
         assert options.qrels is not None and options.queries is not None
         queries, qrels = options.queries, options.qrels
-    judged = read_judged(qrels, queries, skip_bad_rows=options.skip_bad_rows, separator=options.separator)
+    judged = read_judged(qrels, queries, options, retriever.collection)
     answers = judged.answers
     missing = retriever.collection.missing(answers)
     if missing:
@@ -160,7 +160,7 @@ def _add_others(
     peers: Mapping[str, Scores],
 ) -> None:
     """Add the runs of the baselines, of the untuned encoder, and of peers."""
-    from paddle_ranker.evaluation.retrieval import first_of, lexical_runs, vector_run
+    from paddle_ranker.evaluation.retrieval import lexical_runs, vector_run
 
     documents = {}
     if options.baselines or options.untuned is not None:
@@ -172,14 +172,14 @@ def _add_others(
 
         load = LoadOptions(device=options.device, threads=options.cpu_threads, tokenizer=options.tokenizer)
         tower = Tower.open(options.untuned, load, options.batch_size, for_search=True)
-        others["untuned"] = vector_run(tower, documents, judged.queries, options.top_k)
+        others["untuned"] = vector_run(tower, documents, judged.queries, judged.depth(options.top_k))
     if options.baselines:
-        others.update(lexical_runs(documents, judged.queries, options.top_k))
+        others.update(lexical_runs(documents, judged.queries, judged.depth(options.top_k)))
     for name, run in [*others.items(), *peers.items()]:
         if name in runs:
             raise UsageError(f"two systems are named {name}: give the run a name of its own, as in mine={name}")
-        runs[name] = first_of(run, options.top_k)
-        if runs[name] != run:
+        runs[name] = judged.results(run, options.top_k)
+        if name in peers and any(len(scores) > options.top_k for scores in run.values()):
             judged.notes.append(f"{name}: its first {options.top_k:,} documents of a query count, as of all systems")
 
 

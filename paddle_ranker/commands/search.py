@@ -176,7 +176,7 @@ def search(options: SearchOptions) -> None:
         check_writable(options.output_file)
     queries = {"1": options.query or ""}
     if options.input_file is not None:
-        queries = read_queries(options.input_file, skip_bad_rows=options.skip_bad_rows, separator=options.separator)
+        queries = read_queries(options.input_file, options)
     retriever = open_retriever(options)
     where = filter_of(options.where)
     if where is not None:

@@ -25,6 +25,8 @@ from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import check_writable, new_file
 
 JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
+_BEGINNINGS = ("[", "{", "[{")  # what indented JSON has in its first line
+_ONE_OBJECT = "expected one object a line: jq -c '.[]?' FILE makes that of an array, jq -c . FILE of objects"
 
 
 # A list holds cells by position, a dictionary holds them by column name.
@@ -154,9 +156,11 @@ def _json_cells(line: Union[str, BadRow]) -> Union[dict[str, Any], BadRow]:
     try:
         cells = json.loads(line)
     except (ValueError, RecursionError) as error:
+        if line.strip() in _BEGINNINGS:
+            return BadRow(f"JSON that goes on in further lines, {_ONE_OBJECT}")
         return BadRow(f"not JSON ({error}); expected one object a line")
     if not isinstance(cells, dict):
-        return BadRow(f"a JSON {type(cells).__name__}, expected one object a line")
+        return BadRow(f"a JSON {type(cells).__name__}, {_ONE_OBJECT}")
     return cells
 
 

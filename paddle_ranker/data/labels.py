@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, Optional
 
 from paddle_ranker.errors import DataError
@@ -21,7 +22,7 @@ class FractionError(Exception):
 
 def number_of(value: Any) -> Optional[float]:
     """Return a cell as a finite number; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
         return None
     if isinstance(value, str) and "_" in value:  # Python reads "1_0" as 10
         return None

@@ -6,13 +6,14 @@
     write_records("triples.tsv", triples)
 
 Text files are tab-separated UTF-8 without quoting, whatever their extension, unless another separator is given. JSON
-lines and Parquet are read too, and gzip of any format. Columns are found by name if the first row is a header, else by
-position.
+lines and Parquet are read too, and gzip of any format. Columns are found by name if the first row is a header, which
+`paddle_ranker.data.header` decides, else by position.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ from itertools import chain, islice
 from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
+from paddle_ranker.data.header import HEADING, OWN, QUERY, TEXT, TITLE, Header, Role, names_columns, read_header
 from paddle_ranker.data.labels import (
     FractionError,
     LabelError,
@@ -33,18 +35,9 @@ from paddle_ranker.data.labels import (
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.data.text import other_columns
 from paddle_ranker.errors import DataError, listed, quoted
-from paddle_ranker.options import TAB, LabelOptions, RowOptions
+from paddle_ranker.options import TAB, LabelOptions, RowOptions, note
 from paddle_ranker.options.files import paths_of
 
-COLUMNS = (
-    "id", "query", "title", "neg_title", "label", "recall_score", "teacher_score", "neg_teacher_score", "position",
-    "text",
-)  # fmt: skip
-OTHER_NAMES = {
-    "text_a": "query", "text_b": "title", "查询": "query", "标题": "title", "标签": "label", "文本": "text"
-}  # fmt: skip
-_TEXTS, _NAME = ("title", "text"), re.compile(r"\w(?:[\w .-]*\w)?")
-_NAMES_OF_TEXTS = {name: own for name, own in OTHER_NAMES.items() if own in _TEXTS}  # a document's fields keep theirs
 NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score", "position")
 
 
@@ -112,7 +105,7 @@ class Text(Record):
 class Line(Text):
     """One text of a corpus, a whole line, tabs included.
 
-    Where the first line names a column `text` (else `title`), as in JSON lines, it is that of a `DocumentRow`.
+    Where the first line is a header, as in JSON lines, it is the text of a `DocumentRow`.
     """
 
 
@@ -130,7 +123,7 @@ class TitleRow(Record):
 class DocumentRow(Record):
     """A document of a collection, with its id if the file has ids; whatever else the file has of it are its fields.
 
-    Where there is no text, the title is the text. Rows of BEIR's corpus.jsonl have title and text as one text.
+    Where there is no text, the title is the text. Where there are both, they are one text, and the title is a field.
     """
 
     role = "documents"
@@ -141,46 +134,38 @@ class DocumentRow(Record):
 
 
 _DOCUMENTS = (DocumentRow, Line)
+_ALONE = (("text",), ("title",))
 KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 
 
-def header_of(row: Row) -> Optional[list[str]]:
-    """Return the column names of a header, or None for a row of data.
-
-    A row is a header if all its cells are known column names. Two different ones suffice, so that a misnamed column is
-    reported, and so does `title` or `text` before other names: `text`, `lang`.
-    """
-    if not isinstance(row, list):
-        return None
-    names = _names(row)
-    known = [name for name in names if name in COLUMNS]
-    is_table = names[0] in _TEXTS and all(map(_NAME.fullmatch, row))
-    return names if len(known) == len(names) or len(set(known)) >= 2 or is_table else None
-
-
-def _names(cells: Sequence[str], others: Mapping[str, str] = OTHER_NAMES) -> list[str]:
-    return [others.get(cell.strip().lower(), cell.strip().lower()) for cell in cells]
-
-
-def column_of(key: str, *, of_document: bool = False) -> str:
-    """Return the known column that a key of JSON names, in any case; other keys, and a document's fields, as is."""
-    (own,) = _names([key], _NAMES_OF_TEXTS if of_document else OTHER_NAMES)
-    return own if own in (("id", *_TEXTS) if of_document else COLUMNS) else key
+def role_of(kind: type[Record], cells: int = 0) -> Role:
+    """Return the columns of a kind of record. A table of one column, if it holds texts, may call them as it likes."""
+    names = {one.name: OWN[one.name] for one in fields(kind) if one.name in OWN}
+    if kind in _DOCUMENTS:
+        names = {**names, "text": (*TEXT, *HEADING), "title": HEADING}
+    elif issubclass(kind, Text):
+        names["text"] = (*TEXT, *HEADING)
+    if cells == 1 and kind.layouts[0] in _ALONE:
+        names[kind.layouts[0][0]] += (*TEXT, *TITLE, *QUERY)
+    return Role(kind.role, names, kind.layouts[0], has_fields=kind is DocumentRow)
 
 
 def expected_columns(kind: type[Record]) -> str:
     return f"{kind.role} ({' or '.join(', '.join(layout) for layout in kind.layouts)})"
 
 
-def looks_like(columns: Sequence[str], expected: type[Record]) -> str:
+def looks_like(names: Sequence[str], expected: type[Record]) -> str:
+    """Return what other role a table or an object with these names may have, for a message."""
     for kind in KINDS:
-        if kind is not expected and set(kind.layouts[0]) <= set(columns):
+        if kind is not expected and not (role := role_of(kind)).lacks(role.find(names)):
             hint = "; make triples of it with make-triples" if (kind, expected) == (LabeledPair, Triple) else ""
             return f"; this looks like a file of {kind.role} ({', '.join(kind.layouts[0])}){hint}"
     return ""
 
 
 FIRST_ROWS = 20  # so many rows are looked at before a file is taken for one of another role
+_SEPARATOR_LINE = re.compile("sep=.?", re.IGNORECASE)
+_MOST_KEYS = 1000  # different sets of keys that are kept of a file of JSON
 T = TypeVar("T", bound=Record)
 
 
@@ -189,8 +174,8 @@ class _Layout:
     """The positions of the wanted columns in a text file, and how many columns each of its rows has."""
 
     width: int
-    positions: dict[str, int]
-    others: dict[str, int]  # of documents: the columns that become fields
+    positions: Mapping[str, int]
+    others: Mapping[str, int]  # of documents: the columns that become fields
 
 
 class RecordFile(Generic[T]):
@@ -213,12 +198,16 @@ class RecordFile(Generic[T]):
     ) -> None:
         """Open no file yet. `rules` are a command's options; `skip_bad_rows` is for callers without such options."""
         self.path = os.fspath(path)
-        self.kind = kind
+        self.kind, self._is_document = kind, kind in _DOCUMENTS
+        self._has_option = rules is not None  # a command's user may say whether there is a header
         rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
-        self.skip_bad_rows, self._separator = rules.skip_bad_rows, rules.separator
+        self.skip_bad_rows, self._separator, self._given_header = rules.skip_bad_rows, rules.separator, rules.header
         self._fractions = isinstance(rules, LabelOptions) and rules.fractional_labels
         self.has_header = False  # once reading has begun: the file names its columns
-        self.columns: set[str] = set()  # of `COLUMNS`, those that the last loop has met
+        self.is_named = False  # ... and all that the role needs
+        self.columns: set[str] = set()  # of `OWN`, those that the last loop has met
+        self._said: set[str] = set()
+        self._keys: dict[tuple[str, ...], Header] = {}
         self.kept = 0
         self.line: Union[int, str] = 0  # number of the row that the last record was made of; of several files `7 of b`
         self._skips = Skips(self.skip_bad_rows)
@@ -234,7 +223,7 @@ class RecordFile(Generic[T]):
 
     def beside(self, *columns: str) -> str:
         """Return the names of the known columns that were read or passed over, beside these; "" for none."""
-        return listed(name for name in COLUMNS if name in self.columns and name not in columns)
+        return listed(name for name in OWN if name in self.columns and name not in columns)
 
     def __iter__(self) -> Iterator[T]:
         paths = paths_of(self.path)
@@ -255,79 +244,101 @@ class RecordFile(Generic[T]):
     def _of_one(self) -> Iterator[T]:
         self.kept, self._skips, self.columns = 0, Skips(self.skip_bad_rows), set()
         rows = read_rows(self.path, self._separator)
-        if self.kind is Line and self._separator == TAB:
-            rows = self._whole_lines(rows)
         first = next(rows, None)
         if first is None:
             raise DataError(f"{self.path}: the file is empty; expected {expected_columns(self.kind)}")
+        if isinstance(first[1], list) and _SEPARATOR_LINE.fullmatch("".join(first[1])):
+            raise DataError(
+                f"{self.path}, line 1: {quoted(first[1][0])} is for spreadsheets alone: delete the line, and name the "
+                "separator with --separator"
+            )
         self._refuse_other_separator(first[1])
         header = self._header(first[1])
         self.has_header = header is not None or isinstance(first[1], dict)
         if header is None:
             rows = chain([first], rows)
-        layout = None if header is None else self._from_header(header)
-        self.columns.update(name for name in header or () if name in COLUMNS)
-        numeric_titles = 0
+        layout = None if header is None else self._of_header(header)
+        if header is None and self.kind is Line and self._separator == TAB:
+            rows = ((number, ["\t".join(row)] if isinstance(row, list) else row) for number, row in rows)
+        numeric_titles, quotes, spaces, has_query = 0, 0, 0, "query" in self.kind.layouts[0]
         for number, row in rows:
             try:
                 if layout is None and isinstance(row, list):
-                    layout = self._from_width(row)
-                record = self._record(row, layout)
+                    layout = self._of_width(row)
+                records = self._records(row, layout)
             except FractionError as fraction:
                 following = [self._label_cell(row, layout) for _, row in islice(rows, FIRST_ROWS)]
                 raise fraction_refusal(self.path, number, str(fraction), following, named=self.has_header) from None
             except _BadRowError as problem:
                 self._skips.add(self.path, number, str(problem))
                 continue
-            self.kept += 1
-            if not self.has_header and isinstance(record, Triple) and numeric_titles == self.kept - 1 < FIRST_ROWS:
-                numeric_titles += number_of(record.neg_title) is not None
-                if numeric_titles == FIRST_ROWS:
-                    raise self._of_another_role()
             self.line = number
-            yield record
+            if self.kept < FIRST_ROWS and isinstance(row, list):
+                quotes += self._separator == TAB and all(map(_is_quoted, row))
+                if self.kept == 0 and header is not None:
+                    self._say_columns("line 1 is the header", header)
+                elif self.kept == 0 and layout is not None and names_columns(row):
+                    self._say(f"line 1 is data, no header; the columns are {', '.join(layout.positions)}")
+            if has_query:
+                query: str = records[0].query  # type: ignore[attr-defined]
+                spaces += query != query.strip()
+            for record in records:
+                self.kept += 1
+                if self.kept > FIRST_ROWS:
+                    yield record
+                    continue
+                if not self.has_header and isinstance(record, Triple) and numeric_titles == self.kept - 1:
+                    numeric_titles += number_of(record.neg_title) is not None
+                    if numeric_titles == FIRST_ROWS:
+                        raise self._of_another_role()
+                if quotes and quotes == self.kept == 2:
+                    self._say(
+                        "warning: every field is in quotes, and they stay in the texts: tab-separated text has no "
+                        "quoting; write it without, or with commas for --separator ,"
+                    )
+                yield record
         if numeric_titles and numeric_titles == self.kept:
             raise self._of_another_role()
         if not self.kept:
             self._refuse_other_separator(first[1], skipping=True)
             what = self.report() if self.skipped else "a header and no rows"
             raise DataError(f"{self.path}: {what}; expected {expected_columns(self.kind)}")
+        if spaces:
+            self._say(
+                f"the query of {spaces:,} rows begins or ends with a space: it is another query than the same without"
+            )
 
-    def _whole_lines(self, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
-        """Yield rows of one cell each, or, if the first one names a column of texts, as they are."""
-        first = next(rows, None)
-        if first is not None:
-            is_table = bool(set(header_of(first[1]) or ()) & set(_TEXTS))
-            for number, row in chain([first], rows):
-                yield number, row if is_table or not isinstance(row, list) else ["\t".join(row)]
+    def _header(self, row: Row) -> Optional[Header]:
+        """Return a table's header, None if it has none; raises `DataError` as `read_header` does."""
+        if not isinstance(row, list):
+            return None
+        role, hint = role_of(self.kind, len(row)), looks_like(row, self.kind)
+        found = read_header(row, role, self.path, self._given_header, hint, has_option=self._has_option)
+        self.is_named = found is not None
+        return found
 
-    def _header(self, row: Row) -> Optional[list[str]]:
-        """Return the column names of a header; documents of more columns than an id and a text must have one."""
-        header = header_of(row)
-        if self.kind is DocumentRow and isinstance(row, list):
-            names = _names(row, _NAMES_OF_TEXTS)
-            return names if header or (len(row) > 2 and set(names) & set(_TEXTS)) else None
-        return header
+    def _of_header(self, header: Header) -> _Layout:
+        self._meet(header)
+        others = header.others if self.kind is DocumentRow else []
+        return _Layout(len(header.names), header.places, {header.names[place]: place for place in others})
 
-    def _from_header(self, names: list[str]) -> _Layout:
-        """Return each wanted column's position; columns of other names are a document's fields, or ignored."""
-        if self.kind in _DOCUMENTS and "text" not in names:
-            names = ["text" if name == "title" else name for name in names]
-        if set(names) >= set(self.kind.layouts[0]):
-            wanted = [one.name for one in fields(self.kind) if one.name in names]
-            others = [name for name in names if name not in wanted] if self.kind is DocumentRow else []
-            for column in (*wanted, *others):
-                if names.count(column) > 1:
-                    raise DataError(f"{self.path}, line 1: the header names the column {column} more than once")
-            positions, of_fields = ({name: names.index(name) for name in some} for some in (wanted, others))
-            return _Layout(len(names), positions, of_fields)
-        missing = [column for column in self.kind.layouts[0] if column not in names]
-        raise DataError(
-            f"{self.path}: the header has {listed(names)}, but {self.kind.role} need {', '.join(missing)} too"
-            f"{looks_like(names, self.kind)}"
-        )
+    def _meet(self, header: Header) -> None:
+        self.columns.update((*header.places, *(name for name in header.names if name in OWN)))
 
-    def _from_width(self, cells: list[str]) -> _Layout:
+    def _say(self, text: str) -> None:
+        """Note something on the file once; of several files, for the first one that it is true of."""
+        if text not in self._said:
+            self._said.add(text)
+            note(f"{self.path}: {text}")
+
+    def _say_columns(self, what: str, header: Header) -> None:
+        """Note columns of other names than the toolkit's, columns that are not used, and a title before a text."""
+        is_renamed = any(header.names[place] != column for column, place in header.places.items())
+        joined = "; title and text are one text" if self._is_document and "title" in header.places else ""
+        if is_renamed or joined or (header.others and self.kind is not DocumentRow):
+            self._say(f"{what}: {header.report(has_fields=self.kind is DocumentRow)}{joined}")
+
+    def _of_width(self, cells: list[str]) -> _Layout:
         for layout in self.kind.layouts:
             if len(layout) == len(cells):
                 self.columns.update(layout)
@@ -337,6 +348,8 @@ class RecordFile(Generic[T]):
     def _wrong_width(self, cells: list[str], expected: Sequence[int]) -> str:
         plural = "column" if len(cells) == 1 else "columns"
         reason = f"{len(cells)} {plural}, expected {' or '.join(map(str, expected))}"
+        if len(cells) > 1 and not cells[-1]:
+            return f"{reason}: the line ends in a tab"
         if self.skip_bad_rows:
             return reason
         if len(cells) == 1 and max(expected) > 1:
@@ -345,68 +358,131 @@ class RecordFile(Generic[T]):
         columns = [kind.layouts[0] for kind in KINDS if len(kind.layouts[0]) == len(cells)]
         return f"{reason} ({', '.join(self.kind.layouts[0])}){looks_like(columns[-1], self.kind) if columns else ''}"
 
-    def _record(self, row: Row, layout: Optional[_Layout]) -> T:
+    def _records(self, row: Row, layout: Optional[_Layout]) -> Sequence[T]:
+        """Return the records of a row: one, or those of the lists of a row of JSON."""
         if isinstance(row, BadRow):
             raise _BadRowError(row.reason)
         if isinstance(row, dict):
-            return self._from_object(row)
+            return self._of_object(row)
         assert layout is not None
         if len(row) != layout.width:
             raise _BadRowError(self._wrong_width(row, [layout.width]))
+        cells: dict[str, Any] = {column: row[position] for column, position in layout.positions.items()}
         others = {column: row[position] for column, position in layout.others.items() if row[position]}
-        return self._checked({column: row[position] for column, position in layout.positions.items()}, others)
+        return (self._checked(cells, others),)
 
-    def _from_object(self, cells: dict[str, Any]) -> T:
-        named = {column_of(key, of_document=self.kind in _DOCUMENTS): value for key, value in cells.items()}
-        if self.kind in _DOCUMENTS:
-            named = _beir_document(named) if "_id" in named else named
-            if named.get("text") is None and "title" in named:
-                named["text"] = named.pop("title")
-        missing = [column for column in self.kind.layouts[0] if named.get(column) is None]
-        if missing:
+    def _of_object(self, cells: dict[str, Any]) -> Sequence[T]:
+        keys, values = tuple(cells), tuple(cells.values())
+        header = self._keys.get(keys) or self._find(keys, cells)
+        named = {column: values[place] for column, place in header.places.items()}
+        if self._is_document and named.get("text") is None and named.get("title") is not None:
+            named["text"] = named.pop("title")
+        elif isinstance(named.get("title"), list) or isinstance(named.get("neg_title"), list):
+            return [self._of_columns(row, {}) for row in self._of_lists(named)]
+        absent = [column for column in self.kind.layouts[0] if column not in named]
+        if absent:
             there = listed(cells) or "nothing"
-            raise _BadRowError(f"no {', '.join(missing)}, only {there}{looks_like(list(named), self.kind)}")
-        self.columns.update(name for name in COLUMNS if named.get(name) is not None)
-        wanted = {one.name: named.get(one.name) for one in fields(self.kind)}
-        others = {}
+            raise _BadRowError(f"no {', '.join(absent)}, only {there}{looks_like(keys, self.kind)}")
+        self.is_named = True
+        null = [column for column in self.kind.layouts[0] if named[column] is None]
+        if null:
+            raise _BadRowError(f"the {null[0]} is null")
+        others: dict[str, Any] = {}
         if self.kind is DocumentRow:
-            given = wanted.pop("fields")
-            inner = given if isinstance(given, dict) else {} if given is None else {"fields": given}
-            others = {**{name: value for name, value in named.items() if name not in (*wanted, "fields")}, **inner}
-        if "id" in wanted and isinstance(wanted["id"], int):
-            wanted["id"] = str(wanted["id"])
-        for column, value in wanted.items():
+            inner = {"fields", "metadata"} if "_id" in cells else {"fields"}
+            for name, value in ((keys[place], values[place]) for place in header.others):
+                others.update(value if name in inner and isinstance(value, dict) else {name: value})
+            others = {name: value for name, value in others.items() if value is not None or name not in inner}
+            if not all(map(_is_finite, others.values())):
+                raise _BadRowError("a field holds NaN or an infinite number, which JSON cannot hold")
+        return (self._of_columns(named, others),)
+
+    def _find(self, keys: tuple[str, ...], cells: Mapping[str, Any]) -> Header:
+        """Return the columns of an object with these keys, and note those of other names."""
+        header = role_of(self.kind).find(keys)
+        if self.kind is LabeledPair and "label" not in header.places:
+            triple = role_of(Triple).find(keys)
+            if isinstance(cells.get(keys[triple.places.get("neg_title", 0)]), list):
+                header = triple
+        if len(self._keys) >= _MOST_KEYS:
+            self._keys.clear()
+        self._keys[keys] = header
+        self._meet(header)
+        self._say_columns("its keys are", header)
+        return header
+
+    def _of_columns(self, named: dict[str, Any], others: Mapping[str, Any]) -> T:
+        if isinstance(named.get("id"), int):
+            named["id"] = str(named["id"])
+        for column, value in named.items():
             if isinstance(value, str) and not _storable(value):  # JSON can escape what UTF-8 text cannot hold
                 raise _BadRowError(f"the {column} holds a NUL or half of a surrogate pair, expected text")
-        return self._checked({column: value for column, value in wanted.items() if value is not None}, others)
+        return self._checked({column: value for column, value in named.items() if value is not None}, others)
+
+    def _of_lists(self, named: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the rows that one row of JSON with lists stands for, as FlagEmbedding and sentence-transformers write.
+
+        Of `pos` and `neg`, triples are each with each, and labelled pairs have the labels 1 and 0.
+        """
+        self.is_named, query, rows = True, named.get("query"), []
+        positives = _side(named, "title", "teacher_score")
+        negatives = _side(named, "neg_title", "neg_teacher_score")
+        if self.kind is Triple:
+            others = [{"neg_title": one["title"], "neg_teacher_score": one["teacher_score"]} for one in negatives]
+            rows = [{"query": query, **one, **other} for one in positives for other in others]
+        elif self.kind is LabeledPair:
+            labels = _several(named.get("label", [1.0] * len(positives) + [0.0] * len(negatives)))
+            if len(labels) != len(positives) + len(negatives):
+                raise _BadRowError(f"{len(labels)} labels of {len(positives) + len(negatives)} titles")
+            rows = [{"query": query, **one, "label": label} for one, label in zip([*positives, *negatives], labels)]
+        else:
+            raise _BadRowError("the title is a list, expected text")
+        if not rows:
+            raise _BadRowError(f"empty lists, which hold no {self.kind.role}")
+        return rows
 
     def _checked(self, cells: dict[str, Any], others: Mapping[str, Any]) -> T:
+        if self._is_document and "title" in cells:
+            cells, others = _joined(cells, others)
         for column, value in cells.items():
             if column in NUMBERS:
-                number = number_of(value)
-                if number is not None and column == "label":
-                    try:
-                        number = checked_label(number, fractions=self._fractions)
-                    except LabelError as problem:
-                        raise _BadRowError(str(problem)) from None
-                if number is None:
-                    is_text = not self.kept and not looks_numeric(value)  # nan and inf are no titles
-                    hint = looks_like(("query", "title", "neg_title"), self.kind) if is_text else ""
-                    raise _BadRowError(f"{column} {quoted(value)} is not a finite number{hint}")
-                if column == "position" and not (number >= 1 and number.is_integer()):
-                    raise _BadRowError(f"position {quoted(value)} is not a whole number from 1 up")
-                cells[column] = number
+                cells[column] = self._number(column, value)
             elif not isinstance(value, str):
                 raise _BadRowError(f"{column} is a {type(value).__name__}, expected text")
             elif not value or value.isspace():
                 raise _BadRowError(f"the {column} is empty")
-        if others:
+        if others and self.kind is DocumentRow:
             cells["fields"] = others
+        if self.kind is Triple and cells["title"] == cells["neg_title"]:
+            raise _BadRowError("the title and the neg_title are the same text")
         return self.kind(**cells)
+
+    def _number(self, column: str, value: Any) -> float:
+        number = number_of(value)
+        if isinstance(value, bool):
+            raise _BadRowError(f"the {column} is {str(value).lower()}, expected a number: 1 or 0")
+        if number is None:
+            if isinstance(value, str) and not value.strip():
+                end = "" if self.has_header else ": does the line end in a tab?"
+                raise _BadRowError(f"the {column} is empty{end}")
+            if _is_quoted(value) and number_of(value[1:-1]) is not None:
+                raise _BadRowError(f"{column} {value} is in quotes, which tab-separated text does not have")
+            is_text = not (self.kept or self.has_header or looks_numeric(value))
+            hint = looks_like(("query", "title", "neg_title"), self.kind) if is_text else ""
+            raise _BadRowError(f"{column} {quoted(value)} is not a finite number{hint}")
+        if column == "label":
+            try:
+                number = checked_label(number, fractions=self._fractions)
+            except LabelError as problem:
+                raise _BadRowError(str(problem)) from None
+        if column == "position" and not (number >= 1 and number.is_integer()):
+            raise _BadRowError(f"position {quoted(value)} is not a whole number from 1 up")
+        return number
 
     def _label_cell(self, row: Row, layout: Optional[_Layout]) -> Any:
         if isinstance(row, dict):
-            return row.get("label")
+            place = role_of(self.kind).find(tuple(row)).places.get("label")
+            return None if place is None else [*row.values()][place]
         place = layout.positions.get("label") if layout else None
         return row[place] if isinstance(row, list) and place is not None and place < len(row) else None
 
@@ -419,7 +495,7 @@ class RecordFile(Generic[T]):
             return
         widths = [len(layout) for layout in self.kind.layouts]
         for separator, cells in other_columns(row[0], self._separator):
-            if header_of(cells) is not None or (len(cells) in widths and min(widths) > 1):
+            if role_of(self.kind).reads(cells) or (len(cells) in widths and min(widths) > 1):
                 raise DataError(
                     f"{self.path}, line 1: {self._wrong_width(row, widths)}; with --separator {shlex.quote(separator)} "
                     f"it has {len(cells)}: type that, and quotes are read as such files have them"
@@ -483,14 +559,37 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
     return count
 
 
-def _beir_document(cells: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of BEIR's corpus.jsonl as a document: title and text as one text, metadata as fields."""
-    found = {name: value for name, value in cells.items() if name not in ("_id", "title", "metadata")}
-    parts = [cells.get("title"), cells.get("text")]
-    if all(part is None or isinstance(part, str) for part in parts):
-        found["text"] = " ".join(part for part in parts if part and part.strip()) or None
-    metadata = cells.get("metadata")
-    return {**found, "id": cells["_id"], **({"fields": metadata} if metadata else {})}
+def _joined(cells: dict[str, Any], others: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the cells and fields of a document with its title before its text, and as a field."""
+    title, text = cells["title"], cells["text"]
+    cells = {name: value for name, value in cells.items() if name != "title"}
+    if isinstance(title, str) and title.strip() and isinstance(text, str):
+        cells["text"] = f"{title} {text}" if text.strip() else title
+    return cells, {"title": title, **others} if title not in (None, "") else others
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _side(named: Mapping[str, Any], column: str, scores: str) -> list[dict[str, Any]]:
+    """Return the texts of one side of a row with lists, and a teacher's score of each where there are scores."""
+    texts = _several(named.get(column))
+    given = _several(named.get(scores)) or [None] * len(texts)
+    if len(given) != len(texts):
+        raise _BadRowError(f"{len(given)} numbers of {scores} for {len(texts)} of {column}")
+    return [{"title": text, "teacher_score": score} for text, score in zip(texts, given)]
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether JSON can hold all numbers of a value."""
+    if isinstance(value, (list, dict)):
+        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _is_quoted(cell: Any) -> bool:
+    return isinstance(cell, str) and len(cell) > 1 and cell[0] == cell[-1] == '"'
 
 
 def _storable(text: str) -> bool:

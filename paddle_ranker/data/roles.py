@@ -34,6 +34,8 @@ def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[Row
             for _ in islice(rows, FIRST_ROWS - 1 if source.skip_bad_rows else 0):
                 pass  # counted
         except DataError as error:
+            if source.is_named:  # whatever is wrong with a row, it is of this role
+                raise
             problem = error
             continue
         if source.kept >= source.skipped:

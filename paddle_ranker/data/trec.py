@@ -5,32 +5,41 @@
 
 | file | a line |
 | --- | --- |
-| run | `query Q0 document rank score tag`, separated by spaces or tabs; the order is by score, the rank is ignored |
-| qrels | `query 0 document label`; or BEIR's: a header `query-id corpus-id score`, then three columns |
+| run | `query Q0 document rank score tag`, separated by tabs, else spaces; the order is by score, the rank is ignored |
+| qrels | `query 0 document label`, or BEIR's: a header `query-id corpus-id score`, then three columns |
 | texts | `id<tab>text`, `id<tab>title<tab>text`, or JSON lines with `_id` (or `id`), `text` and perhaps `title` |
 
-All are UTF-8, plain or in gzip.
+All are UTF-8, plain or in gzip. Qrels and texts may have a header, whose names `paddle_ranker.data.header` knows. In a
+line with tabs, ids may hold spaces.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, new_data_file, read_rows
-from paddle_ranker.data.labels import LARGEST
+from paddle_ranker.data.header import DOCUMENT_ID, HEADING, ID, LABEL, QUERY, QUERY_ID, TEXT, Header, Role, read_header
+from paddle_ranker.data.labels import LARGEST, looks_numeric
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError, brief, listed, quoted
-from paddle_ranker.options import TAB
+from paddle_ranker.options import TAB, RowOptions, note
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.storage.atomic import check_writable
 
 RUN_COLUMNS = 6
-_BEIR_HEADER = ["query-id", "corpus-id", "score"]
-_IDS = ("_id", "id", "qid", "query_id", "query-id", "pid", "docid", "doc_id", "document_id", "corpus-id")
-_TEXTS = ("title", "text", "query", "document", "passage", "contents")
+_QRELS = Role(
+    "judgements",
+    {"query": (*QUERY_ID, "query"), "document": (*DOCUMENT_ID, "document"), "label": LABEL},
+    ("query", "document", "label"),
+)
+_TEXTS_BY_ID = Role(
+    "texts by id", {"id": (*ID, *QUERY_ID), "text": (*TEXT, *QUERY, *HEADING), "title": HEADING}, ("id", "text")
+)
+_TEXTS_ALONE = replace(_TEXTS_BY_ID, needed=("text",))
 Value = TypeVar("Value", int, float)
 Item = TypeVar("Item")
 Scores = dict[str, dict[str, float]]
@@ -70,7 +79,7 @@ def is_run(path: str) -> bool:
     """Return whether a file's first line is a line of a TREC run."""
     first = next((row for _, row in read_rows(path)), None)
     fields = _fields(first)
-    return fields is not None and len(fields) == RUN_COLUMNS and _number(fields[4]) is not None
+    return fields is not None and len(fields) == RUN_COLUMNS and looks_numeric(fields[4])
 
 
 def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
@@ -97,28 +106,34 @@ def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
     return Run(_not_empty(path, run, skips), tag, _notes(path, skips))
 
 
-def read_qrels(path: str, *, skip_bad_rows: bool = False) -> Qrels:
+def read_qrels(path: str, rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False) -> Qrels:
     """Read qrels.
 
     Raises `DataError`, naming file and line, for an invalid line and for a document with two labels for one query. With
     `skip_bad_rows` such lines are counted instead, and a document with two labels counts as not judged. A repeated line
     counts once.
     """
-    skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
+    rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
+    skips = Skips(rules.skip_bad_rows, name_files=len(paths_of(path)) > 1)
     qrels: Labels = {}
     lines: dict[tuple[str, str], str] = {}
     contradicted: set[tuple[str, str]] = set()
-    is_beir = False
+    header: Optional[Header] = None
     for file, number, row in _rows(path):
         fields = _fields(row)
         if number == 1:
-            is_beir = fields == _BEIR_HEADER
-            if is_beir:
+            header = read_header(fields, _QRELS, file, rules.header) if fields is not None else None
+            if header is not None:
                 continue
-        if is_beir and fields is not None and len(fields) == 3:
-            fields = [fields[0], "0", *fields[1:]]
+        if header is not None and fields is not None and len(fields) == len(header.names):
+            fields = [
+                fields[header.places["query"]],
+                "0",
+                *(fields[header.places[one]] for one in ("document", "label")),
+            ]
         if fields is None or len(fields) != 4:
-            skips.add(file, number, _wrong(row, fields, "query 0 document label"))
+            expected = "query 0 document label" if header is None else " ".join(header.names)
+            skips.add(file, number, _wrong(row, fields, expected))
             continue
         query, _, document, text = fields
         label = _number(text)
@@ -177,14 +192,14 @@ def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
 
 
 def read_texts(
-    path: str, wanted: Collection[str], *, skip_bad_rows: bool = False, separator: str = TAB
+    path: str, wanted: Collection[str], rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False
 ) -> dict[str, str]:
     """Return a dict from each of the `wanted` ids to its text; the file may be far larger than memory.
 
     Raises `DataError` for a line without an id and a text, and for a wanted id with two texts or none.
     """
     wanted = set(wanted)
-    texts = _texts(path, separator, wanted, Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1))
+    texts = _texts(path, wanted, rules or RowOptions(skip_bad_rows=skip_bad_rows))
     missing = sorted(wanted - texts.keys())
     if missing:
         raise DataError(
@@ -194,60 +209,75 @@ def read_texts(
     return texts
 
 
-def read_queries(path: str, *, skip_bad_rows: bool = False, separator: str = TAB) -> dict[str, str]:
+def read_queries(path: str, rules: Optional[RowOptions] = None) -> dict[str, str]:
     """Return all queries of a file as a dict from id to text; where lines hold texts alone, ids are their numbers.
 
     Raises `DataError` for a line without a text, and for an id with two texts.
     """
-    skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
-    return _not_empty(path, _texts(path, separator, None, skips), skips)
+    return _texts(path, None, rules or RowOptions())
 
 
-def _texts(path: str, separator: str, wanted: Optional[Collection[str]], skips: Skips) -> dict[str, str]:
+def _texts(path: str, wanted: Optional[Collection[str]], rules: RowOptions) -> dict[str, str]:
     """Return the texts of the `wanted` ids; of all ids, and of lines without ids, if it is None."""
+    skips = Skips(rules.skip_bad_rows, name_files=len(paths_of(path)) > 1)
     texts: dict[str, str] = {}
-    for file, number, row in _rows(path, separator):
-        if (
-            number == 1
-            and isinstance(row, list)
-            and row[0].lower() in (_IDS if wanted is not None else (*_IDS, *_TEXTS))
-            and set(map(str.lower, row[1:])) <= {*_TEXTS}
-        ):
-            continue
-        if wanted is None and isinstance(row, list) and len(row) == 1:
-            row = [str(number), *row]
-        found = _text(row)
+    header: Optional[Header] = None
+    for file, number, row in _rows(path, rules.separator):
+        is_alone = wanted is None and isinstance(row, list) and len(row) == 1
+        if number == 1 and isinstance(row, list):
+            header = read_header(row, _TEXTS_ALONE if is_alone else _TEXTS_BY_ID, file, rules.header)
+            if header is not None:
+                note(f"{file}: line 1 is the header: {header.report()}")
+                continue
+        elif number == 1:
+            header = None
+        if is_alone and isinstance(row, list):
+            row = [str(number), *row] if header is None else {"id": number, "text": row[0]}
+        found = _text(row, header)
         if isinstance(found, str):
             skips.add(file, number, found)
         elif (wanted is None or found[0] in wanted) and texts.setdefault(*found) != found[1]:
             skips.add(file, number, f"another text for the id {brief(found[0])}")
-    return texts
+    return texts if wanted is not None else _not_empty(path, texts, skips)
 
 
-def _text(row: Row) -> Union[tuple[str, str], str]:
+@lru_cache(maxsize=1000)
+def _keys(keys: tuple[str, ...]) -> Header:
+    return _TEXTS_BY_ID.find(keys)
+
+
+def _text(row: Row, header: Optional[Header]) -> Union[tuple[str, str], str]:
     """Return a row's id and text, or what is wrong with it."""
     if isinstance(row, BadRow):
         return row.reason
-    if isinstance(row, dict):
-        name = next((str(row[key]) for key in _IDS if row.get(key) is not None), None)
-        parts = [row[key] for key in _TEXTS if isinstance(row.get(key), str) and row[key].strip()]
-        if name is None or not parts:
-            return f"no id and text, only {listed(row) or 'nothing'}"
-        return name, " ".join(parts)
-    if len(row) not in (2, 3):
+    if isinstance(row, list) and header is None and len(row) not in (2, 3):
         return f"{len(row)} columns, expected id, text (or id, title, text), separated by tabs"
-    parts = [cell for cell in row[1:] if cell.strip()]
-    return (row[0].strip(), " ".join(parts)) if parts and row[0].strip() else "an empty id or text"
+    if isinstance(row, list) and header is not None and len(row) != len(header.names):
+        return f"{len(row)} columns, expected {len(header.names)}"
+    values = list(row.values()) if isinstance(row, dict) else row
+    places = _keys(tuple(row)).places if isinstance(row, dict) else header.places if header else {"id": 0, "text": -1}
+    if isinstance(row, list) and header is None and len(row) == 3:
+        places = {**places, "title": 1}
+    id = values[places["id"]] if "id" in places else None
+    parts = [values[places[column]] for column in ("title", "text") if column in places]
+    parts = [part for part in parts if isinstance(part, str) and part.strip()]
+    if isinstance(row, dict) and (id is None or not parts):
+        return f"no id and text, only {listed(row) or 'nothing'}"
+    return (str(id).strip(), " ".join(parts)) if parts and str(id).strip() else "an empty id or text"
 
 
 def _fields(row: Optional[Row]) -> Optional[list[str]]:
-    return " ".join(row).split() if isinstance(row, list) else None
+    """Return the cells between tabs, which may hold spaces; of a line without tabs those between spaces."""
+    if not isinstance(row, list):
+        return None
+    return [cell for cell in map(str.strip, row) if cell] if len(row) > 1 else row[0].split()
 
 
 def _wrong(row: Row, fields: Optional[list[str]], expected: str) -> str:
     if isinstance(row, BadRow):
         return row.reason
-    return f"{'JSON' if fields is None else f'{len(fields)} fields'}, expected {expected}"
+    between = " between tabs" if isinstance(row, list) and len(row) > 1 else ""
+    return f"{'JSON' if fields is None else f'{len(fields)} fields{between}'}, expected {expected}"
 
 
 def _number(text: str) -> Optional[float]:

@@ -14,7 +14,7 @@ from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.data.trec import Labels, Scores, read_texts
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.ranking import NOT_RETURNED, RELEVANT, Floats, number_queries
-from paddle_ranker.options import TAB, RowOptions
+from paddle_ranker.options import RowOptions
 
 _SHOWN = 3
 
@@ -177,8 +177,7 @@ def judged_runs(
     candidates: Optional[Scores] = None,
     queries_file: Optional[str] = None,
     documents_file: Optional[str] = None,
-    skip_bad_rows: bool = False,
-    separator: str = TAB,
+    rules: Optional[RowOptions] = None,
 ) -> MeasuredPairs:
     """Return the pairs of qrels together with the pairs that the runs returned for the same queries.
 
@@ -187,7 +186,7 @@ def judged_runs(
         runs: dict keyed by name, of all runs that will be measured.
         candidates: the run whose documents a ranker is to score; None for the judged documents.
         queries_file, documents_file: files of the texts by id, see `paddle_ranker.data.trec`.
-        separator: of the columns of these, if they are text.
+        rules: how these are read.
 
     Raises `DataError` if a run (or the candidates) shares no query with the qrels, or if a text is missing.
     """
@@ -206,7 +205,7 @@ def judged_runs(
     for side, path in enumerate((queries_file, documents_file)):
         if path is not None:
             wanted = {row[side] for row, is_candidate in zip(rows, chosen) if is_candidate}
-            known = read_texts(path, wanted, skip_bad_rows=skip_bad_rows, separator=separator)
+            known = read_texts(path, wanted, rules)
             texts[side] = [known.get(row[side], "") for row in rows]
     return MeasuredPairs(
         source=source,

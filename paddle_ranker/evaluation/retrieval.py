@@ -7,6 +7,7 @@ comparison = compare_runs(judged, runs, 100)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Optional
@@ -21,10 +22,11 @@ from paddle_ranker.evaluation.pairs import judged_runs
 from paddle_ranker.evaluation.recall import is_answer, notes_on, open_pairs
 from paddle_ranker.evaluation.report.text import systems_table
 from paddle_ranker.evaluation.systems import BM25_BIGRAMS, BM25_WORDS
-from paddle_ranker.lexical.tokens import STANDARD, detect_language
+from paddle_ranker.lexical.tokens import STANDARD, detect_language, letters
 from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
-from paddle_ranker.options import TAB, RowOptions
+from paddle_ranker.options import RowOptions
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion
 from paddle_ranker.retrieval.learning import JudgedList
 from paddle_ranker.retrieval.retriever import Retriever
@@ -49,12 +51,40 @@ class Judged:
     queries: texts by id
     qrels: labels as `qrels[query][document]`
     notes: what was left out, one line each
+    documents: queries that are documents themselves, of the same id: these are no results of theirs
+    copies: ids of answers whose text another document has too, and the first such id: both are one answer
     """
 
     source: str
     queries: Mapping[str, str]
     qrels: Labels
     notes: list[str] = field(default_factory=list)
+    documents: frozenset[str] = frozenset()
+    copies: Mapping[str, str] = field(default_factory=dict)
+
+    def label(self, query: str, id: str) -> int:
+        """Return a document's label, 0 where nobody judged."""
+        return self.qrels[query].get(self.copies.get(id, id), 0)
+
+    def is_result(self, query: str, id: str) -> bool:
+        """Return False for a query that was found by itself."""
+        return id != query or query not in self.documents
+
+    def depth(self, top_k: int) -> int:
+        """Return how many documents to search for, so that `top_k` results are left."""
+        copies = Counter(self.copies.values())
+        return top_k + bool(self.documents) + max(copies.values(), default=1) - 1
+
+    def results(self, run: Scores, top_k: int) -> Scores:
+        """Return a run's first `top_k` results of each query: without the query itself, each answer once."""
+        cleaned: Scores = {}
+        for query, scores in run.items():
+            results = cleaned[query] = {}
+            for id, score in scores.items():
+                if self.is_result(query, id):
+                    first = self.copies.get(id, id)
+                    results[first] = max(score, results.get(first, score))
+        return first_of(cleaned, top_k)
 
     @property
     def answers(self) -> list[str]:
@@ -63,16 +93,41 @@ class Judged:
         return list(dict.fromkeys(found))
 
 
-def read_judged(qrels: str, queries: str, *, skip_bad_rows: bool = False, separator: str = TAB) -> Judged:
-    """Read qrels and their queries' texts; raises `DataError` for malformed files and a query without a text."""
-    judged = read_qrels(qrels, skip_bad_rows=skip_bad_rows)
-    texts = read_texts(queries, judged.qrels, skip_bad_rows=skip_bad_rows, separator=separator)
-    return Judged(qrels, texts, judged.qrels, judged.notes)
+def read_judged(
+    qrels: str, queries: str, rules: Optional[RowOptions] = None, collection: Optional[Collection] = None
+) -> Judged:
+    """Read qrels and their queries' texts; raises `DataError` for malformed files and a query without a text.
+
+    A query that is a document of the `collection`, by its id and its text, is left out of its own results as BEIR does
+    (ArguAna, Quora), unless it is judged to answer itself.
+    """
+    judged = read_qrels(qrels, rules)
+    texts = read_texts(queries, judged.qrels, rules)
+    found = collection.documents_of(list(texts)) if collection is not None else {}
+    itself = {
+        query
+        for query, document in found.items()
+        if _reads_as(document.text, texts[query]) and judged.qrels[query].get(query, 0) < RELEVANT
+    }
+    notes = [*judged.notes]
+    if found:
+        others = f"; {len(found) - len(itself):,} more only share its id, and count" if len(itself) < len(found) else ""
+        notes.append(
+            f"{queries}: {len(itself):,} of {len(texts):,} queries are documents of the same id: each is left out of "
+            f"its own results{others}"
+        )
+    return Judged(qrels, texts, judged.qrels, notes, frozenset(itself))
+
+
+def _reads_as(document: str, query: str) -> bool:
+    """Return whether a document is the query, perhaps with a title before it."""
+    return letters(document).endswith(letters(query)) if letters(query) else document.endswith(query)
 
 
 def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[RowOptions] = None) -> Judged:
-    """Read pairs (query, title): a query is answered by the documents, (id, text) each, whose text is the title.
+    """Read pairs (query, title): a query is answered by the document, (id, text) each, whose text is the title.
 
+    Documents of the same text are one answer, the first of them.
     Of labelled pairs, titles with a label of 1 or more are answers; queries without one are left out, as in a training.
     Raises `DataError`, naming the row, for an answer that no document has, and for a file without answers.
     """
@@ -81,6 +136,7 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
         ids.setdefault(text, []).append(id)
     source = open_pairs(path, rules)
     answers: dict[str, dict[str, int]] = {}
+    copies: dict[str, str] = {}
     asked = set()
     for pair in source:
         asked.add(pair.query)
@@ -91,11 +147,15 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
                 f"{path}, line {source.line}: the collection has no document {quoted(pair.title)}: add it, or give "
                 "--qrels with the documents' ids"
             )
-        answers.setdefault(pair.query, {}).update(dict.fromkeys(ids[pair.title], 1))
+        first, *others = ids[pair.title]
+        copies.update(dict.fromkeys(others, first))
+        answers.setdefault(pair.query, {})[first] = 1
     notes = notes_on(source, asked, answers)
     width = len(str(len(answers)))
     names = {f"q{number:0{width}}": query for number, query in enumerate(answers, start=1)}
-    return Judged(path, names, {name: answers[query] for name, query in names.items()}, notes)
+    if copies:
+        notes.append(f"{path}: {len(copies):,} documents repeat the text of an answer: they count as that answer")
+    return Judged(path, names, {name: answers[query] for name, query in names.items()}, notes, copies=copies)
 
 
 def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k: int) -> dict[str, Scores]:
@@ -150,7 +210,8 @@ def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
     Beside a fusion by equal weights stand the other ones of `FUSIONS`: which is best depends on the collection.
     """
     fusion, names = retriever.settings.fusion, retriever.searchers
-    first, others = names[0], dict[str, Fusion]()
+    first, others, measured = names[0], dict[str, Fusion](), top_k
+    top_k = judged.depth(top_k)
     if len(names) > 1:
         first = HYBRID
         if not fusion.weights:
@@ -164,7 +225,7 @@ def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
         for (query, _), one in zip(part, candidates):
             order, scores = fusion.best(one, top_k)
             ids = [one.ids[number] for number in order]
-            found.lists.append(_judged_list(query, one, judged.qrels[query], top_k))
+            found.lists.append(_judged_list(query, one, judged, top_k))
             for name, of_searcher, ranks in zip(names, one.scores.T, one.ranks.T):
                 rows = np.flatnonzero((ranks > 0) & (ranks <= top_k))
                 found.runs[name][query] = {one.ids[row]: float(of_searcher[row]) for row in rows}
@@ -174,22 +235,26 @@ def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
                 found.runs[name][query] = {one.ids[row]: score for row, score in zip(order, scores.tolist())}
         if retriever.ranker is None:
             continue
-        for (query, _), one, results in zip(part, candidates, retriever.ranked(texts, candidates, top_k, fusion)):
-            found.runs[f"{first}{RANKED}"][query] = in_order(result.id for result in results)
+        for (query, _), one, ranked in zip(part, candidates, retriever.ranked(texts, candidates, top_k, fusion)):
+            found.runs[f"{first}{RANKED}"][query] = in_order(result.id for result in ranked)
             signals = dict(zip(one.ids, np.column_stack([fusion.shares(one), one.normalised])))
-            scored = [(result.id, result.logit) for result in results if result.logit is not None]
+            scored = [
+                (one.id, one.logit) for one in ranked if one.logit is not None and judged.is_result(query, one.id)
+            ]
             inputs = np.array([[logit, *signals[id]] for id, logit in scored]).reshape(-1, 2 + len(names))
-            labels = np.array([judged.qrels[query].get(id, 0) for id, _ in scored], np.float64)
+            labels = np.array([judged.label(query, id) for id, _ in scored], np.float64)
             found.ranked.append(JudgedList(query, [id for id, _ in scored], inputs, labels))
-    return found
+    return replace(found, runs={name: judged.results(run, measured) for name, run in found.runs.items()})
 
 
-def _judged_list(query: str, candidates: Candidates, labels: Mapping[str, int], top_k: int) -> JudgedList:
+def _judged_list(query: str, candidates: Candidates, judged: Judged, top_k: int) -> JudgedList:
     """Return the candidates that some searcher has among its first `top_k`."""
     ranks = candidates.ranks
     rows = np.flatnonzero(((ranks > 0) & (ranks <= top_k)).any(axis=1))
+    rows = np.array([row for row in rows.tolist() if judged.is_result(query, candidates.ids[row])], np.int64)
     ids = [candidates.ids[row] for row in rows]
-    return JudgedList(query, ids, candidates.normalised[rows], np.array([labels.get(id, 0) for id in ids], np.float64))
+    labels = np.array([judged.label(query, id) for id in ids], np.float64)
+    return JudgedList(query, ids, candidates.normalised[rows], labels)
 
 
 def first_of(run: Scores, top_k: int) -> Scores:

@@ -12,13 +12,14 @@ from typing import Any, Optional
 import numpy as np
 
 from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
-from paddle_ranker.data.records import column_of
+from paddle_ranker.data.header import QUERY, TITLE, Header, Role, read_header
 from paddle_ranker.data.trec import is_run, read_run, write_run
 from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.metrics.ranking import NOT_RETURNED, Floats
 
 SCORE_NAMES = ("score", "logit", "pred_prob", "probability", "relevance_score")
+_ROLE = Role("scores", {"query": QUERY, "title": TITLE, "score": SCORE_NAMES}, ("score",))
 BY_ROW = (".jsonl", ".ndjson", ".tsv", ".csv", ".parquet")
 COLUMNS = ("query", "title", "label", "score")
 
@@ -48,8 +49,8 @@ def has_scores(path: str) -> bool:
         return False
     if not isinstance(first, (list, dict)):
         return False
-    if _score_of_names(first) is not None or isinstance(first, dict):
-        return _score_of_names(first) is not None
+    if not _ROLE.lacks(_ROLE.find(list(first))) or isinstance(first, dict):
+        return not _ROLE.lacks(_ROLE.find(list(first)))
     try:
         score = float(first[-1])
     except ValueError:
@@ -75,12 +76,13 @@ def write_scores(path: str, pairs: MeasuredPairs, scores: Floats, tag: str) -> N
 def _by_row(path: str, pairs: MeasuredPairs) -> Floats:
     assert pairs.queries is not None and pairs.titles is not None
     scores: list[float] = []
-    names: Optional[list[str]] = None
+    header: Optional[Header] = None
     for number, row in read_rows(path):
-        if number == 1 and isinstance(row, list) and _score_of_names(row) is not None:
-            names = list(map(_column, row))
-            continue
-        cells = _cells(path, number, row, names)
+        if number == 1 and isinstance(row, list):
+            header = read_header(row, _ROLE, path, has_option=False)
+            if header is not None:
+                continue
+        cells = _cells(path, number, row, header)
         at = len(scores)
         if at < len(pairs):
             for column, texts in (("query", pairs.queries), ("title", pairs.titles)):
@@ -98,35 +100,27 @@ def _by_row(path: str, pairs: MeasuredPairs) -> Floats:
     return np.array(scores, np.float64)
 
 
-def _cells(path: str, number: int, row: Row, names: Optional[list[str]]) -> dict[str, Any]:
+def _cells(path: str, number: int, row: Row, header: Optional[Header]) -> dict[str, Any]:
     if isinstance(row, BadRow):
         raise DataError(f"{path}, line {number}: {row.reason}")
+    values = list(row.values()) if isinstance(row, dict) else row
     if isinstance(row, dict):
-        return {_column(key): value for key, value in row.items()}
-    columns = names or {1: ["score"], 3: ["query", "title", "score"]}.get(len(row))
-    if columns is None or len(columns) != len(row):
-        expected = f"{len(names)}" if names else "1 (score), 3 (query, title, score), or a TREC run"
+        header = _ROLE.find(list(row))
+    if header is None:
+        header = {1: _ROLE.find(["score"]), 3: _ROLE.find(["query", "title", "score"])}.get(len(row))
+    if header is None or len(header.names) != len(row):
+        expected = f"{len(header.names)}" if header else "1 (score), 3 (query, title, score), or a TREC run"
         raise DataError(f"{path}, line {number}: {len(row)} columns, expected {expected}")
-    return dict(zip(columns, row))
-
-
-def _score_of_names(names: Any) -> Optional[str]:
-    there = {_column(str(name)) for name in names}
-    return next((name for name in SCORE_NAMES if name in there), None)
-
-
-def _column(name: str) -> str:
-    return column_of(name.strip().lower())
+    if lacking := _ROLE.lacks(header):
+        raise DataError(f"{path}, line {number}: no {lacking}, only {listed(row)}")
+    return {column: values[place] for column, place in header.places.items()}
 
 
 def _score(path: str, number: int, cells: dict[str, Any]) -> float:
-    name = _score_of_names(cells)
-    if name is None:
-        raise DataError(f"{path}, line {number}: no score (one of {', '.join(SCORE_NAMES)}), only {listed(cells)}")
     try:
-        value = float(cells[name])
+        value = float(cells["score"])
     except (TypeError, ValueError):
         value = math.nan
-    if not math.isfinite(value) or isinstance(cells[name], bool):
-        raise DataError(f"{path}, line {number}: the score {quoted(cells[name])} is not a finite number")
+    if not math.isfinite(value) or isinstance(cells["score"], bool):
+        raise DataError(f"{path}, line {number}: the score {quoted(cells['score'])} is not a finite number")
     return value

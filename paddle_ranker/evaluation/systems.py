@@ -45,7 +45,7 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
         require_both_classes(options.test_file, labelled.labels, "AUC")
         return labelled
     assert options.qrels is not None
-    judged = read_qrels(options.qrels, skip_bad_rows=options.skip_bad_rows)
+    judged = read_qrels(options.qrels, options)
     candidates, notes = next(iter(runs.values()), None), judged.notes
     if options.candidates is not None:
         run = read_run(options.candidates, skip_bad_rows=options.skip_bad_rows)
@@ -57,8 +57,7 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
         candidates=candidates,
         queries_file=options.queries,
         documents_file=options.documents,
-        skip_bad_rows=options.skip_bad_rows,
-        separator=options.separator,
+        rules=options,
     )
     pairs.notes.extend(notes)
     return pairs

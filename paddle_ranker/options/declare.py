@@ -238,6 +238,11 @@ class RowOptions(Options):
         help="separator of the columns of text files: tab, or a character such as a comma, which turns quoting on",
         shared=True,
     )
+    header: Optional[bool] = option(
+        None,
+        help="whether the first row of text files names their columns (default: it does if it holds names of columns)",
+        shared=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -278,7 +278,9 @@ def test_an_english_collection_has_stems_and_titles_before_texts(tmp_path: Path,
     status, out, _ = call(index.main, "info", tmp_path / "index")
     assert "words: standard (en), BM25" in out
     (found,) = Retriever.open(tmp_path / "index").search("the training of a ranker")
-    assert (found.id, found.text, dict(found.fields)) == ("a", "Rankers trained on pairs", {"year": 2020})
+    assert (found.id, found.text, dict(found.fields)) == (
+        "a", "Rankers trained on pairs", {"title": "Rankers", "year": 2020}
+    )  # fmt: skip
     assert [one.id for one in Retriever.open(tmp_path / "index").search("水稻")] == ["b"]
     status, _, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "x", "--words",
                           "jieba", "--language", "zh")  # fmt: skip
@@ -326,3 +328,40 @@ def test_what_was_not_learned_from_keeps_the_order_of_the_fusion() -> None:
     assert sorted(run, key=run.__getitem__, reverse=True) == [
         "d3", "d7", *(id for id in fused if id not in ("d3", "d7"))
     ]  # fmt: skip
+
+
+def measured(call: Call, folder: Path, *more: object) -> tuple[dict[str, float], str]:
+    ask = ["--index", folder / "index", *more, "--resamples", 100, "--baselines", "false", "--format", "json"]
+    status, out, err = call(evaluate_recall.main, *ask)
+    assert status == 0, err
+    (measures,) = (one["measures"] for one in json.loads(out)["systems"].values())
+    return {name: one["value"] for name, one in measures.items()}, err
+
+
+def index_of(folder: Path, texts: dict[str, str]) -> None:
+    with Collection.create(folder / "index", IndexInfo(WordsInfo("stem"), None)) as collection:
+        collection.add([Document(id, text) for id, text in texts.items()])
+
+
+def test_a_query_that_is_a_document_is_left_out_of_its_own_results(tmp_path: Path, call: Call) -> None:
+    index_of(tmp_path, {"a1": "Title. rice disease control", "a2": "rice disease prevention", "b1": "nursing care",
+                        "b2": "nursing the old", "1": "rice paddies"})  # fmt: skip
+    (tmp_path / "queries.tsv").write_text("id\ttext\na1\trice disease control\nb1\tnursing care\n1\tnursing the old\n")
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\na1\ta2\t1\nb1\tb2\t1\n1\tb2\t1\n")
+    found, err = measured(call, tmp_path, "--queries", tmp_path / "queries.tsv", "--qrels", tmp_path / "qrels.tsv",
+                          "--top_k", 1)  # fmt: skip
+    assert found["r@1"] == 1.0  # BEIR's protocol; with the queries themselves a third
+    assert "2 of 3 queries are documents of the same id" in err and "1 more only share its id, and count" in err
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\na1\ta1\t1\n")  # a known item
+    found, _ = measured(call, tmp_path, "--queries", tmp_path / "queries.tsv", "--qrels", tmp_path / "qrels.tsv")
+    assert found["r@1"] == 1.0
+
+
+def test_one_answer_under_two_ids_is_one_answer(tmp_path: Path, call: Call) -> None:
+    index_of(tmp_path, {"a": "rice disease", "b": "nursing care", "c": "rice disease", "d": "nursing care of rice"})
+    (tmp_path / "pairs.tsv").write_text(
+        "query\ttitle\nrice disease\trice disease\nnursing care\tnursing care of rice\n"
+    )
+    found, err = measured(call, tmp_path, "--test", tmp_path / "pairs.tsv")
+    assert found["r@1"] == 0.5 and found["r@5"] == 1.0 and found["mrr@10"] == 0.75
+    assert found["ndcg@10"] == pytest.approx((1 + 1 / np.log2(3)) / 2) and "1 documents repeat the text" in err

@@ -15,6 +15,7 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled
 from paddle_ranker.evaluation.score_files import read_scores, write_scores
 from paddle_ranker.metrics.ranking import NOT_RETURNED
+from paddle_ranker.options import RowOptions
 from paddle_ranker.options.files import SeveralFiles
 
 pytestmark = pytest.mark.unit
@@ -197,7 +198,7 @@ def test_qrels_and_runs_make_pairs(tmp_path: Path) -> None:
     queries = write(tmp_path / "q.csv", 'q1,"first, second"\n')
     documents = write(tmp_path / "d.csv", "id,text\nd1,one\nd3,three\n")
     between = judged_runs("qrels", qrels, runs, candidates=runs["a"], queries_file=queries, documents_file=documents,
-                          separator=",")  # fmt: skip
+                          rules=RowOptions(separator=","))  # fmt: skip
     assert between.texts("x") == (["first, second", "first, second"], ["one", "three"])
     scores, notes = pairs.of_run(runs["a"], "a")
     assert scores.tolist() == [2.0, NOT_RETURNED, 3.0, NOT_RETURNED]

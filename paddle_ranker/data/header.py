@@ -1,0 +1,202 @@
+"""Decide whether a table's first row is its header, and which column each of its names means.
+
+    read_header(["anchor", "positive"], role, "train.tsv").places    # {"query": 0, "title": 1}
+    read_header(["水稻", "水稻病害诊断"], role, "train.tsv")    # None: a row of data
+
+`Role.find` reads the keys of JSON lines by the same names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.errors import DataError, listed
+
+Names = tuple[str, ...]
+
+# The first name of each column is the toolkit's own. Others are those of sentence-transformers, FlagEmbedding, BEIR,
+# MS MARCO, GLUE, CLUE and other Chinese sets; where a table has several of them, the first in this order counts.
+_CONTENTS = (
+    "contents", "content", "body", "passage", "passage_text", "document", "document_text", "doc", "doc_text",
+    "paragraph", "sentence", "正文", "内容", "文档", "文章", "段落", "句子", "语料",
+)  # fmt: skip
+QUERY = (
+    "query", "text_a", "查询", "anchor", "question", "sentence1", "sentence_1", "sentence_a", "sent1", "text1",
+    "text_1", "question1", "query1", "premise", "search_query", "query_text", "问题", "问句", "提问", "搜索词",
+    "检索词", "查询词", "文本1", "文本_1", "句子1", "文本a", "句子a",
+)  # fmt: skip
+TITLE = (
+    "title", "text_b", "标题", "positive", "pos", "positive_passage", "pos_passage", "positive_doc", "pos_doc",
+    "answer", "response", "sentence2", "sentence_2", "sentence_b", "sent2", "text2", "text_2", "question2", "query2",
+    "hypothesis", "candidate", "context", "product_title", "docs", "passages", "documents", "答案", "回答", "正例",
+    "正样本", "候选", "文本2", "文本_2", "句子2", "文本b", "句子b", "text", "文本", *_CONTENTS,
+)  # fmt: skip
+NEGATIVE = (
+    "neg_title", "negative", "neg", "negative_passage", "neg_passage", "negative_doc", "neg_doc", "hard_negative",
+    "负例", "负样本", "反例", "负例标题",
+)  # fmt: skip
+LABEL = (
+    "label", "标签", "labels", "relevance", "relevancy", "relevant", "rel", "is_relevant", "grade", "gold_label",
+    "judgement", "judgment", "is_duplicate", "similarity", "score", "scores", "label_idx", "target", "相关性",
+    "相关度", "等级", "打分", "分数", "得分", "评分",
+)  # fmt: skip
+SCORE = ("recall_score", "score", "bm25_score", "分数", "得分")
+HEADING = ("title", "text_b", "标题", "题目")
+QUERY_ID = ("query_id", "qid", "topic", "topic_id", "查询id", "问题id")
+DOCUMENT_ID = ("corpus_id", "docid", "doc_id", "document_id", "docno", "pid", "passage_id", "文档id")
+ID = ("id", "_id", *DOCUMENT_ID, "编号")
+TEXT = ("text", "文本", *_CONTENTS)
+OWN: Mapping[str, Names] = {  # of every column that the toolkit's roles have
+    "id": ID,
+    "query": QUERY,
+    "title": TITLE,
+    "neg_title": NEGATIVE,
+    "label": LABEL,
+    "recall_score": SCORE,
+    "teacher_score": ("teacher_score", "pos_scores"),
+    "neg_teacher_score": ("neg_teacher_score", "neg_scores"),
+    "position": ("position",),
+    "text": TEXT,
+}
+# One of these in the first row makes it a header. Of other names it takes two, or a row that has nothing else.
+_SYNONYMS = {"text_a": "query", "text_b": "title", "查询": "query", "标题": "title", "标签": "label", "文本": "text"}
+_OTHERS = (
+    *QUERY_ID, "iteration", "iter", "url", "uri", "link", "source", "doi", "isbn", "lang", "language", "date", "time",
+    "year", "category", "class", "type", "domain", "split", "author", "authors", "keywords", "tags", "abstract",
+    "summary", "metadata", "index", "idx", "rank", "tag", "prompt", "name", "qid1", "qid2", "id1", "id2", "id_1",
+    "id_2", "image_1", "image_2", "来源", "链接", "网址", "日期", "时间", "年份", "类别", "分类", "类型", "领域",
+    "作者", "关键词", "摘要", "语言", "序号",
+)  # fmt: skip
+_LISTED = frozenset([*_OTHERS, *DOCUMENT_ID, *HEADING, *(name for names in OWN.values() for name in names)])
+_NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # of a column that nobody has listed
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")  # what programs call columns, and no text reads like
+_SHOWN = 4  # names of a column that a message lists
+
+
+@dataclass(frozen=True)
+class Role:
+    """The columns of one kind of table.
+
+    what: the rows, for messages
+    columns: the names of each column, the one that counts first
+    needed: the columns that no table may lack
+    has_fields: whether columns of other names are used too, as a document's fields
+    """
+
+    what: str
+    columns: Mapping[str, Names]
+    needed: Names
+    has_fields: bool = False
+
+    def find(self, cells: Sequence[str]) -> Header:
+        """Return which of the role's columns these names mean, be it all or none."""
+        names = tuple(map(_plain, cells))
+        keys = list(map(_key, names))
+        places: dict[str, int] = {}
+        for column, known in self.columns.items():
+            place = next((keys.index(name) for name in known if name in keys), None)
+            if place is not None and place not in places.values():
+                places[column] = place
+        return Header(names, places)
+
+    def reads(self, cells: Sequence[str]) -> bool:
+        """Return whether a first row is a header with all columns that the role needs."""
+        return _is_header(cells) and not self.lacks(self.find(cells))
+
+    def lacks(self, header: Header) -> str:
+        """Return the needed columns that a header lacks, and what else they may be called; "" for none."""
+        missing = [column for column in self.needed if column not in header.places]
+        return ", ".join(f"{column} (or {', '.join(self.columns[column][1:_SHOWN])}, …)" for column in missing)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The columns that a table's first row, or the keys of an object, name.
+
+    names: as given, in small letters
+    places: the position of each column that the role has
+    """
+
+    names: Names
+    places: Mapping[str, int]
+
+    @property
+    def others(self) -> list[int]:
+        """The positions of the names that mean no column of the role."""
+        return sorted({*range(len(self.names))} - {*self.places.values()})
+
+    def report(self, *, has_fields: bool = False) -> str:
+        """Return the columns, with the names that stand for them, and what is not used."""
+        shown = [
+            column if self.names[place] == column else f"{column} ({self.names[place]})"
+            for column, place in sorted(self.places.items(), key=lambda item: item[1])
+        ]
+        others = [self.names[place] or "a column without a name" for place in self.others]
+        what = "fields" if has_fields else "not used"
+        return listed(shown) + (f"; {what}: {listed(others)}" if others else "")
+
+
+def read_header(
+    cells: Sequence[str],
+    role: Role,
+    path: str,
+    given: Optional[bool] = None,
+    hint: str = "",
+    *,
+    has_option: bool = True,
+) -> Optional[Header]:
+    """Return a table's header if its first row is one, else None.
+
+    It is one if a cell is a name of the toolkit's own, if two are names that people give columns, or if all are such
+    names or identifiers with an underscore. What
+    has such names and cannot be the header of the role is refused: it is never taken for data. `given` says that the
+    row is a header, or none; `hint` ends the refusal of one that lacks a column.
+    `has_option` says whether the caller may set `given`.
+
+    Raises `DataError` for a header that lacks a needed column, names one twice, or has a cell that is no name.
+    """
+    if given is False or not (given or _is_header(cells)):
+        return None
+    header = role.find(cells)
+    what = "type --header false" if has_option else "put a line of the columns' names above it"
+    data = "" if given else f"; if it is data, {what}"
+    if lacking := role.lacks(header):
+        raise DataError(
+            f"{path}: the header has {listed(header.names)}, but {role.what} need {lacking} too{hint}{data}"
+        )
+    own = [_SYNONYMS.get(name, name) for name in header.names]
+    for name in dict.fromkeys(own):
+        if own.count(name) > 1 and (role.has_fields or name in role.columns):
+            raise DataError(f"{path}, line 1: the header names the column {name} more than once{data}")
+    odd = [name for name in (header.names[place] for place in header.others) if name and not _NAME.fullmatch(name)]
+    if odd and given is None:
+        raise DataError(
+            f"{path}, line 1: {listed(header.names[place] for place in header.places.values())} name columns, but "
+            f"{listed(odd)} names none{data}{', and else --header true' if has_option else ''}"
+        )
+    return header
+
+
+def names_columns(cells: Sequence[str]) -> bool:
+    """Return whether a cell is a name that people give columns."""
+    return any(_key(_plain(cell)) in _LISTED for cell in cells)
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    keys = {_key(_plain(cell)) for cell in cells}
+    known = keys & _LISTED
+    if not keys.isdisjoint((*OWN, *_SYNONYMS)) or len(known) > 1:
+        return True
+    return (len(cells) > 1 or bool(known)) and all(map(_IDENTIFIER.fullmatch, keys - known))
+
+
+def _key(name: str) -> str:
+    return re.sub("[ -]", "_", name)
+
+
+def _plain(cell: str) -> str:
+    cell = cell.strip().lower()
+    return cell[1:-1].strip() if len(cell) > 1 and cell[0] == cell[-1] in "\"'" else cell

@@ -1,0 +1,304 @@
+"""A table's first row: a header that is read by its names, or data, or refused; never one taken for another."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from itertools import chain, permutations
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from paddle_ranker.data.formats import write_rows
+from paddle_ranker.data.header import OWN, read_header
+from paddle_ranker.data.records import (
+    KINDS,
+    DocumentRow,
+    LabeledPair,
+    Line,
+    Pair,
+    Record,
+    Text,
+    TitleRow,
+    Triple,
+    read_records,
+    role_of,
+)
+from paddle_ranker.data.roles import open_as_one_of
+from paddle_ranker.data.trec import is_run, read_qrels, read_queries, read_run, read_texts
+from paddle_ranker.errors import DataError
+from paddle_ranker.options import LabelOptions, RowOptions
+from paddle_ranker.training.mining import JUDGED_KINDS
+
+pytestmark = pytest.mark.unit
+
+
+def decided(first_row: str, kind: type[Record], given: Optional[bool] = None) -> str:
+    """Return the names of each column, "data" for no header, or "refused"."""
+    cells = first_row.split(" | ")
+    try:
+        header = read_header(cells, role_of(kind, len(cells)), "f", given)
+    except DataError as error:
+        assert given or "--header false" in str(error)
+        return "refused"
+    return "data" if header is None else " ".join(f"{column}={cells[place]}" for column, place in header.places.items())
+
+
+# (first row, kind, what it is)
+FIRST_ROWS: list[tuple[str, type[Record], str]] = [
+    ("query | title | neg_title", Triple, "query=query title=title neg_title=neg_title"),
+    ("anchor | positive | negative", Triple, "query=anchor title=positive neg_title=negative"),
+    ("query | pos | neg", Triple, "query=query title=pos neg_title=neg"),
+    ("Negative | Anchor | Positive", Triple, "query=Anchor title=Positive neg_title=Negative"),
+    ("query | positive passage | negative-doc", Triple, "query=query title=positive passage neg_title=negative-doc"),
+    ("查询 | 正例 | 负例", Triple, "query=查询 title=正例 neg_title=负例"),
+    ("anchor | positive | distractor", Triple, "refused"),
+    ("query | title | negativ", Triple, "refused"),
+    ("query | document | label", Triple, "refused"),
+    ("水稻 | 水稻病害 | 小麦", Triple, "data"),
+    ("positive | 水稻病害 | 小麦", Triple, "data"),
+    ("标题 | 怎么写标题 | 作文", Triple, "refused"),
+    ("问题 | 文档 | 标签", LabeledPair, "query=问题 title=文档 label=标签"),
+    ("query | passage | score", LabeledPair, "query=query title=passage label=score"),
+    ("sentence1 | sentence2 | label", LabeledPair, "query=sentence1 title=sentence2 label=label"),
+    ("question | answer | relevance", LabeledPair, "query=question title=answer label=relevance"),
+    ("文本1 | 文本2 | 标签", LabeledPair, "query=文本1 title=文本2 label=标签"),
+    ("句子1 | 句子2 | 相关性", LabeledPair, "query=句子1 title=句子2 label=相关性"),
+    ("id | qid1 | qid2 | question1 | question2 | is_duplicate", LabeledPair,
+     "query=question1 title=question2 label=is_duplicate"),
+    ("text_1 | text_2 | label_idx", LabeledPair, "query=text_1 title=text_2 label=label_idx"),
+    ("user_query | product_name | relevance_score", LabeledPair, "refused"),
+    ("index | question | sentence | label", LabeledPair, "query=question title=sentence label=label"),
+    (" | query | title | label", LabeledPair, "query=query title=title label=label"),
+    ('"query" | "title" | "label"', LabeledPair, 'query="query" title="title" label="label"'),
+    ("query | title | label | position", LabeledPair, "query=query title=title label=label position=position"),
+    ("query | title | lable", LabeledPair, "refused"),
+    ("question | answer | 1", LabeledPair, "refused"),
+    ("query | title | 1", LabeledPair, "refused"),
+    ("什么是 id | ID | 0", LabeledPair, "refused"),
+    ("水稻 | 病害 | 1", LabeledPair, "data"),
+    ("query | passage", Pair, "query=query title=passage"),
+    ("question | context", Pair, "query=question title=context"),
+    ("text_a | text_b", Pair, "query=text_a title=text_b"),
+    ("query | text | score", Pair, "query=query title=text recall_score=score"),
+    ("passage | query", Pair, "query=query title=passage"),
+    ("query | title | url | date", Pair, "query=query title=title"),
+    ("query | title | my_own.column", Pair, "query=query title=title"),
+    ("query | title | 0.53", Pair, "refused"),
+    ("query | 水稻病害", Pair, "refused"),
+    ("水稻 | passage", Pair, "data"),
+    ("passage | document", Pair, "refused"),
+    ("user_query | product_name", Pair, "refused"),
+    ("doc_nr | contents", DocumentRow, "text=contents"),
+    ("id_1 | text_1", DocumentRow, "refused"),
+    ("text", Text, "text=text"),
+    ("文本", Text, "text=文本"),
+    ("query", Text, "text=query"),
+    ("question", Text, "text=question"),
+    ("句子", Line, "text=句子"),
+    ("水稻", Text, "data"),
+    ("what is a passage", Text, "data"),
+    ("label", Text, "refused"),
+    ("title", TitleRow, "title=title"),
+    ("id | title", TitleRow, "title=title id=id"),
+    ("docid | contents", DocumentRow, "text=contents id=docid"),
+    ("docid | contents", Line, "text=contents"),
+    ("pid | passage", DocumentRow, "text=passage id=pid"),
+    ("_id | title | text", DocumentRow, "text=text id=_id title=title"),
+    ("id | title | text", DocumentRow, "text=text id=id title=title"),
+    ("text | lang", DocumentRow, "text=text"),
+    ("编号 | 标题 | 正文 | 年份", DocumentRow, "text=正文 id=编号 title=标题"),
+    ("title | price_in_yuan | colour", DocumentRow, "text=title"),
+    ("id | url", DocumentRow, "refused"),
+    ("text | 水稻，病害。", DocumentRow, "refused"),
+    ("7 | text", DocumentRow, "refused"),
+    ("7 | 水稻", DocumentRow, "data"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("first_row", "kind", "expected"), FIRST_ROWS)
+def test_a_first_row_is_a_header_or_data_or_refused(first_row: str, kind: type[Record], expected: str) -> None:
+    assert decided(first_row, kind) == expected
+    assert decided(first_row, kind, given=False) == "data"
+    if expected not in ("data", "refused"):
+        assert decided(first_row, kind, given=True) == expected
+
+
+NAMES = [name for names in OWN.values() for name in names]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6), st.sampled_from([*KINDS, DocumentRow, Line]))
+def test_a_header_of_known_names_is_never_data(names: list[str], kind: type[Record]) -> None:
+    assert decided(" | ".join(names), kind) != "data"
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r|\0"), min_size=1), min_size=1),
+    st.sampled_from([*KINDS, DocumentRow, Line]),
+)
+def test_a_row_of_data_is_never_a_header(cells: list[str], kind: type[Record]) -> None:
+    assume(not {cell.strip(" \"'").lower().replace("-", "_") for cell in cells} & set(NAMES))
+    assert decided(" | ".join(cells), kind) in ("data", "refused")
+
+
+def test_every_layout_of_the_toolkit_is_read_in_any_order() -> None:
+    for kind in (Triple, LabeledPair, Pair, Text, TitleRow, DocumentRow):
+        for layout in chain.from_iterable(permutations(one) for one in kind.layouts):
+            assert decided(" | ".join(layout), kind) == " ".join(
+                f"{column}={column}" for column in role_of(kind).columns if column in layout
+            )
+
+
+def file(folder: Path, content: str, name: str = "rows.tsv") -> str:
+    (folder / name).write_text(content, encoding="utf-8")
+    return str(folder / name)
+
+
+LISTS = [
+    {"query": "q", "pos": ["a", "b"], "neg": ["c", "d"], "pos_scores": [3, 2.5], "neg_scores": [1, -1], "prompt": "p"},
+    {"query": "r", "pos": ["a"], "neg": []},
+]
+
+
+def test_lists_of_positives_and_negatives_are_rows_of_every_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file(tmp_path, "".join(json.dumps(row) + "\n" for row in LISTS), "flag.jsonl")
+    pairs = [
+        LabeledPair("q", "a", 1, 3), LabeledPair("q", "b", 1, 2.5), LabeledPair("q", "c", 0, 1),
+        LabeledPair("q", "d", 0, -1), LabeledPair("r", "a", 1),
+    ]  # fmt: skip
+    assert read_records(path, LabeledPair) == list(open_as_one_of(path, JUDGED_KINDS)) == pairs
+    assert "not used: prompt" in capsys.readouterr().err
+    triples = [Triple("q", "a", "c", 3, 1), Triple("q", "a", "d", 3, -1), Triple("q", "b", "c", 2.5, 1),
+               Triple("q", "b", "d", 2.5, -1)]  # fmt: skip
+    assert read_records(path, Triple, skip_bad_rows=True) == triples
+    for row, problem in (
+        ({"query": "q", "pos": ["a"], "neg": []}, "line 1: empty lists, which hold no training triples"),
+        ({"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [1, 2]}, "2 numbers of teacher_score for 1 of title"),
+        ({"query": "q", "pos": ["a", 3], "neg": ["b"]}, "title is a int"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            read_records(file(tmp_path, json.dumps(row), "bad.jsonl"), Triple)
+    labelled = json.dumps({"query": "q", "docs": ["a", "b"], "labels": [2, 0]})  # sentence-transformers' lists
+    assert read_records(file(tmp_path, labelled, "l.jsonl"), LabeledPair) == [
+        LabeledPair("q", "a", 2), LabeledPair("q", "b", 0)
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="title is a list"):
+        read_records(path, Pair)
+
+
+def test_title_and_text_of_a_document_are_one_text_whatever_its_id_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = [DocumentRow("T x", "7", {"title": "T"}), DocumentRow("y", "8")]
+    for id in ("id", "_id", "docid"):
+        table = file(tmp_path, f"{id}\ttitle\ttext\n7\tT\tx\n8\t\ty\n")
+        rows = [{id: "7", "title": "T", "text": "x"}, {id: "8", "title": "", "text": "y"}]
+        lines = file(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), f"{id}.jsonl")
+        for path in (table, lines):
+            assert read_records(path, DocumentRow) == expected
+            assert "title and text are one text" in capsys.readouterr().err
+            assert [row.text for row in read_records(path, Line)] == ["T x", "y"]
+
+
+def test_what_was_decided_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content, kind, said in (
+        ("anchor\tpositive\tnegative\turl\na\tb\tc\td\n", Triple,
+         "line 1 is the header: query (anchor), title (positive), neg_title (negative); not used: url"),
+        ("a\tpassage\t1\n", LabeledPair, "line 1 is data, no header; the columns are query, title, label"),
+        ("docid\tcontents\tlang\n7\tx\tzh\n", DocumentRow, "the header: id (docid), text (contents); fields: lang"),
+        ('"a"\t"b"\n"c"\t"d"\n', Pair, "warning: every field is in quotes"),
+        ("a\tb\nc \td\n", Pair, "the query of 1 rows begins or ends with a space"),
+    ):  # fmt: skip
+        source = open_as_one_of(file(tmp_path, content), (kind,))
+        assert len(list(source)) == len(list(source)) >= 1
+        assert capsys.readouterr().err.count(said) == 1
+
+
+def test_the_option_decides(tmp_path: Path) -> None:
+    path = file(tmp_path, "query\tpassage\na\tb\n")
+    assert read_records(path, Pair, RowOptions(header=False)) == [Pair("query", "passage"), Pair("a", "b")]
+    odd = file(tmp_path, "query\ttitle\t2024!\na\tb\tc\n")
+    assert read_records(odd, Pair, RowOptions(header=True)) == [Pair("a", "b")]
+    with pytest.raises(DataError, match=r"the header has a, b, but pairs to score need query \(or text_a"):
+        read_records(file(tmp_path, "a\tb\nc\td\n"), Pair, RowOptions(header=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        ('{"query": "q", "title": "t", "label": null}', LabeledPair, "line 1: the label is null"),
+        ('{"query": "q", "title": "t", "label": true}', LabeledPair, "line 1: the label is true, expected a number"),
+        ('{"query": "q", "title": "t", "label": "good"}', LabeledPair, "'good' is not a finite number; correct"),
+        ("a\tb\t1\t\n", LabeledPair, "the teacher_score is empty: does the line end in a tab"),
+        ('"a"\t"b"\t"1"\n', LabeledPair, 'label "1" is in quotes, which tab-separated text does not have'),
+        ("a\tb\tc\t\n", Triple, "4 columns, expected 3 or 5: the line ends in a tab"),
+        ("query\t水稻\n", Pair, "need title .* too; if it is data, put a line of the columns' names above it"),
+        ("sep=;\nquery;title\n", Pair, "'sep=;' is for spreadsheets alone: delete the line"),
+        ('[\n  {"query": "q"}\n]', LabeledPair, "JSON that goes on in further lines, expected one object a line: jq"),
+        ('{"text": "x", "year": NaN}', DocumentRow, "line 1: a field holds NaN"),
+        ("a\tb\tb\n", Triple, "line 1: the title and the neg_title are the same text"),
+    ],
+)
+def test_messages_name_what_is_wrong(tmp_path: Path, content: str, kind: type[Record], message: str) -> None:
+    path = file(tmp_path, content, "rows.jsonl" if content[0] in "[{" else "rows.tsv")
+    with pytest.raises(DataError, match=message) as refused:
+        read_records(path, kind)
+    assert "looks like" not in str(refused.value)
+
+
+def test_a_decimal_of_parquet_is_a_label(tmp_path: Path) -> None:
+    write_rows(str(tmp_path / "a.parquet"), ("query", "title", "label"), [("q", "t", Decimal("1"))], header=True)
+    assert read_records(tmp_path / "a.parquet", LabeledPair) == [LabeledPair("q", "t", 1.0)]
+
+
+@pytest.mark.parametrize("label", ["0.5", "nan", "null"])
+def test_a_file_that_names_a_label_never_becomes_pairs_without(tmp_path: Path, label: str) -> None:
+    for path in (
+        file(tmp_path, f"query\ttitle\tlabel\nq\tt\t{label}\n"),
+        file(tmp_path, f'{{"query": "q", "title": "t", "label": {label.replace("nan", "NaN")}}}', "rows.jsonl"),
+    ):
+        with pytest.raises(DataError, match="label"):
+            list(open_as_one_of(path, JUDGED_KINDS))
+    assert len(list(open_as_one_of(path, JUDGED_KINDS[2:], LabelOptions()))) == 1  # asked for as pairs
+
+
+def test_ids_with_spaces_are_cells_where_there_are_tabs(tmp_path: Path) -> None:
+    qrels = {"q 1": {"d 1": 1, "d": 0}}
+    for content in ("query-id\tcorpus-id\tscore\nq 1\td 1\t1\nq 1\td\t0\n", "q 1\t0\td 1\t1\nq 1\t0\td\t0\n",
+                    "docid\tqid\trelevance\nd 1\tq 1\t1\nd\tq 1\t0\n"):  # fmt: skip
+        assert read_qrels(file(tmp_path, content)).qrels == qrels
+    run = file(tmp_path, "q 1\tQ0\td 1\t1\t2\ta tag\nq 1\tQ0\td\t2\t1\ta tag\n")
+    assert is_run(run) and read_run(run).run == {"q 1": {"d 1": 2.0, "d": 1.0}}
+    with pytest.raises(DataError, match="line 1: 5 fields between tabs, expected query Q0 document rank score tag"):
+        read_run(file(tmp_path, "q1\tQ0\td 1\t1\t0.5\n"))
+    nan = file(tmp_path, "q Q0 d 1 nan tag\n")
+    assert is_run(nan)
+    with pytest.raises(DataError, match="line 1: the score 'nan' is not a finite number"):
+        read_run(nan)
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("docid\tcontents\na\tx\n", {"a": "x"}),
+        ("text\tid\nx\ta\n", {"a": "x"}),
+        ("qid\tquestion\na\tx\n", {"a": "x"}),
+        ("编号\t问题\na\tx\n", {"a": "x"}),
+        ("_id\ttitle\ttext\na\tx\ty\n", {"a": "x y"}),
+        ("a\tx\n", {"a": "x"}),
+        ("query\nx\n", {"2": "x"}),
+        ("x\ny\n", {"1": "x", "2": "y"}),
+    ],
+)
+def test_texts_by_id_have_the_same_headers(tmp_path: Path, content: str, texts: dict[str, Any]) -> None:
+    path = file(tmp_path, content)
+    assert read_queries(path) == texts
+    if "a" in texts:
+        assert read_texts(path, {"a"}) == texts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -82,6 +82,18 @@ class UsageError(RankerError):
 
 class DataError(RankerError):
     """A file's content does not fit the use of the file; the message names file and line."""
+
+
+def refuse_text(given: object, name: str) -> None:
+    """Raise `UsageError`, naming the argument, for a text or a mapping where several texts or ids are meant.
+
+    Python would take the letters of the one, and the keys of the other, for these.
+    """
+    if isinstance(given, (str, bytes, bytearray, Mapping)):
+        what = "the text " if isinstance(given, str) else ""
+        kind = "" if what else f" ({type(given).__name__})"
+        instead = f", as in [{quoted(given)}]" if what else ""
+        raise UsageError(f"{name} is {what}{quoted(given)}{kind}: expected several{instead}")
 
 
 class InputError(DataError):

@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.errors import CheckpointError, DataError, quoted
+from paddle_ranker.errors import CheckpointError, DataError, quoted, refuse_text
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.recognised import require_parameters
 from pretraining.mlm_start import require_fit
@@ -74,6 +74,7 @@ class MaskFiller:
 
         Raises `DataError` if a sentence has no mask, or more tokens than the model has positions.
         """
+        refuse_text(sentences, "sentences")
         rows = [self._ids(sentence) for sentence in sentences]
         ids = np.full((len(rows), max(map(len, rows), default=0)), self._pad_id, np.int64)
         for row, values in zip(ids, rows):

@@ -27,7 +27,7 @@ from paddle_ranker.encoding.columns import (
 )
 from paddle_ranker.encoding.tokenizers.base import ModelTokenizer, Spelling
 from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
-from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted
+from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted, refuse_text
 
 # Called with each row's token count before truncation, [n], special tokens included, and the length to which rows are
 # truncated; may raise an error to refuse them. A row that is to be truncated may have still more tokens.
@@ -162,6 +162,8 @@ class PairEncoder:
         Without `truncate` they keep their full length, for `paddle_ranker.encoding.windows`; engines may refuse that.
         `check` may refuse them, see `PairRowEncoder`.
         """
+        refuse_text(queries, "queries")
+        refuse_text(titles, "titles")
         template = self.template
         budget = self.max_seq_length - template.pair_tokens
         most = budget + 1 if truncate and not template.keeps_end else None
@@ -210,6 +212,7 @@ class PairEncoder:
 
     def encode_single(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
         """Encode texts as `[CLS] text [SEP]`, truncated to `max_seq_length`; `truncated` counts those that were."""
+        refuse_text(texts, "texts")
         template = self.template
         budget = self.max_seq_length - template.text_tokens
         flat, text_lengths = self._tokenizer.encode(texts, None if template.keeps_end else budget + 1)
@@ -254,6 +257,7 @@ class PairEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the ids of each text, [length] int32, not truncated and without special tokens."""
+        refuse_text(texts, "texts")
         flat, lengths = self._tokenizer.encode(texts)
         offsets = offsets_of(lengths).tolist()
         return [flat[start:end] for start, end in zip(offsets, offsets[1:])]

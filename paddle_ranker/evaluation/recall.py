@@ -9,7 +9,7 @@ import numpy as np
 
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile
 from paddle_ranker.data.roles import open_as_one_of
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, refuse_text
 from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Integers, Ranking
 from paddle_ranker.options import RowOptions
 
@@ -53,6 +53,7 @@ class RecallSet:
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], corpus: Iterable[str] = ()):
+        refuse_text(corpus, "corpus")
         numbers = {text: number for number, text in enumerate(dict.fromkeys(corpus))}
         found: dict[str, list[int]] = {}
         for query, title in pairs:

@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, refuse_text
 from paddle_ranker.lexical.tokens import WordStatistics, tokenizer_named
 
 K1, B = 1.2, 0.75  # Lucene's: saturation of repeated tokens, and weight of a title's length
@@ -30,6 +30,7 @@ class BM25:
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], labels: Optional[Sequence[float]] = None) -> None:
         """Learn token rarity and mean title length from the distinct titles; queries and labels are ignored."""
+        refuse_text(titles, "titles")
         self.statistics = WordStatistics(self.tokenize(title) for title in dict.fromkeys(titles))
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
@@ -37,6 +38,8 @@ class BM25:
 
         Raises `DataError` before `fit`, or after it without titles.
         """
+        refuse_text(queries, "queries")
+        refuse_text(titles, "titles")
         if not self.statistics.size:
             raise DataError("BM25 knows no titles: call fit with some before score")
         tokenize = lru_cache(maxsize=4096)(self.tokenize)  # a query comes with many titles

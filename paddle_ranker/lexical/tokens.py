@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from paddle_ranker.encoding.unicode.table import LETTER, UNCOMMON, normalise, unicode_table
-from paddle_ranker.errors import DependencyError, UsageError, quoted
+from paddle_ranker.errors import DependencyError, UsageError, quoted, refuse_text
 from paddle_ranker.lexical.analyser import STOP_WORDS, standard, stem_of, weighed
 
 Tokenizer = Callable[[str], list[str]]
@@ -113,6 +113,7 @@ def detect_language(texts: Iterable[str]) -> tuple[str, float]:
 
     A text is English if it has more words in spaced scripts than characters in others, which have no spaces.
     """
+    refuse_text(texts, "texts")
     english = total = 0
     for text in texts:
         runs = [run for run in _RUNS.findall(text.translate(_SPACED)) if not run.isdigit()]

@@ -19,7 +19,7 @@ from typing import Callable, Optional
 import numpy as np
 from numpy.typing import ArrayLike
 
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, refuse_text
 from paddle_ranker.metrics.auc import auc_difference, auc_of, count_relevant, roc_auc
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals, difference, mean_of, ratio_of
 from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Floats, Integers, Queries, Ranking, Scored
@@ -246,6 +246,7 @@ def evaluate_ranking(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> 
     `auc` and `pairs` (their number) are always there. If some query has two titles or more, so are the measures per
     query, `queries` and `queries_with_positive`. Raises `DataError` as `roc_auc` and `rank` do.
     """
+    refuse_text(queries, "queries")
     scored = Scored(queries, labels, scores)
     count_relevant(scored.labels)
     ranking = scored.ranking
@@ -271,6 +272,8 @@ def ranking_intervals(
     seed: int = 1000,
 ) -> dict[str, Interval]:
     """Return a dict of each measure's interval; with `baseline_scores`, of the interval of the paired difference."""
+    refuse_text(queries, "queries")
+    refuse_text(measures, "measures")
     scored = Scored(queries, labels, scores)
     statistics = {name: MEASURES[name].statistic(scored) for name in measures}
     if baseline_scores is not None:

@@ -16,7 +16,7 @@ from typing import Optional, Union
 
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
-from paddle_ranker.errors import CheckpointError, quoted
+from paddle_ranker.errors import CheckpointError, quoted, refuse_text
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_versioned
@@ -119,12 +119,14 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
         """Encode texts of the collection; `check` may refuse them by their lengths, prompts included."""
+        refuse_text(texts, "texts")
         if self.text_prompt:
             texts = [self.text_prompt + text for text in texts]
         return self.tokens.encode_single(texts, check)
 
     def encode_queries(self, queries: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
         """Encode queries; `check` as in `encode`."""
+        refuse_text(queries, "queries")
         if self.query_prompt:
             queries = [self.query_prompt + query for query in queries]
         return self.tokens.encode_single(queries, check)

@@ -28,7 +28,7 @@ from typing import IO, Optional, Union
 import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted, refuse_text
 from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.adding import Added, Addition, Unfinished, VectorsOf, checked_vectors
 from paddle_ranker.retrieval.exact import Vectors
@@ -245,6 +245,7 @@ class Collection:
         where: only documents whose fields meet it
         ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
         """
+        refuse_text(queries, "queries")
         now = self._now
         if by not in self.searchers:
             raise UsageError(f"{self.folder}: cannot be searched by {quoted(by)}, only by {listed(self.searchers)}")
@@ -268,6 +269,7 @@ class Collection:
 
         Documents that are not here are left out; without words, nothing adds anything.
         """
+        refuse_text(ids, "ids")
         now, found = self._now, dict[str, dict[str, float]]()
         places = now.find(ids)
         for part in sorted({place.part for place in places.values()}):
@@ -289,11 +291,13 @@ class Collection:
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents with these ids, by id; an id that no document has is left out."""
+        refuse_text(ids, "ids")
         now = self._now
         return {id: now.at(place) for id, place in now.find(ids).items()}
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Return those of some ids that no document has, each once, in their order."""
+        refuse_text(ids, "ids")
         asked = list(dict.fromkeys(ids))
         found = self._now.find(asked)
         return [id for id in asked if id not in found]
@@ -341,6 +345,7 @@ class Collection:
         vectors_of: returns the vectors of texts, `[n, size]`, where the index has vectors (default: its own tower)
         merge: merge small segments before it returns; else call `merge` soon, which may be in another thread
         """
+        refuse_text(documents, "documents")
         return self._add(documents, vectors_of, merge)
 
     def add_rows(self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None) -> Added:
@@ -349,6 +354,7 @@ class Collection:
         A row without an id is the document that has its text already, also in this file, with its fields unless the row
         has some; if there is none, it gets the next free number as its id.
         """
+        refuse_text(rows, "rows")
         return self._add(rows, vectors_of, True)
 
     def _add(self, rows: Iterable[Union[Document, DocumentRow]], vectors_of: Optional[VectorsOf], merge: bool) -> Added:
@@ -398,6 +404,7 @@ class Collection:
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove the documents of these ids and return how many there were; durable when it returns."""
+        refuse_text(ids, "ids")
         with self._one_thread_writing():
             found = self._now.find(list(ids))
             if found:

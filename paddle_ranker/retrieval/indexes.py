@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
 
 import numpy as np
 
-from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.errors import DataError, UsageError, refuse_text
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.words import WordSearcher
@@ -101,6 +101,7 @@ class Documents:
     """
 
     def __init__(self, documents: Iterable[Document]):
+        refuse_text(documents, "documents")
         self.by_id: dict[str, Document] = {}
         for document in documents:
             if document.id in self.by_id:
@@ -125,6 +126,7 @@ class WordIndex(Documents):
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first; equal scores keep the documents' order."""
+        refuse_text(queries, "queries")
         found = (self._words.search(query, top_k) for query in queries)
         return [Hits([self.ids[number] for number in numbers.tolist()], scores) for numbers, scores in found]
 
@@ -138,6 +140,7 @@ class RandomIndex(Documents):
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return `top_k` different documents for each query, or all if there are fewer, each with score 0."""
+        refuse_text(queries, "queries")
         count = min(top_k, len(self))
         draws = (random.Random(f"{self._seed}\t{query}").sample(range(len(self)), count) for query in queries)
         return [Hits([self.ids[number] for number in drawn], np.zeros(count)) for drawn in draws]
@@ -159,12 +162,15 @@ class TowerIndex(Documents):
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, `top_k` documents, or all if there are fewer, best first."""
+        refuse_text(queries, "queries")
         places, products = self._nearest(self._vectors, self._tower.query_vectors(queries), top_k)
         rows = zip(places.tolist(), products.astype(np.float64))
         return [Hits([self.ids[place] for place in row], scores) for row, scores in rows]
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the product of the vectors of every (queries[i], titles[i]), `[n] float64`."""
+        refuse_text(queries, "queries")
+        refuse_text(titles, "titles")
         asked = {query: number for number, query in enumerate(dict.fromkeys(queries))}
         others = list(dict.fromkeys(title for title in titles if title not in self._places))
         of_queries = self._tower.query_vectors(list(asked))

@@ -14,7 +14,7 @@ from typing import Optional, Union
 
 import numpy as np
 
-from paddle_ranker.errors import UsageError, listed
+from paddle_ranker.errors import UsageError, listed, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats, Integers
 from paddle_ranker.model.load_options import LoadOptions
@@ -160,6 +160,7 @@ class Retriever:
 
     def candidates(self, queries: Sequence[str], top_k: int = TOP_K, where: Where = None) -> list[Candidates]:
         """Return what the searchers find for each query, before fusion: `depth` documents each, or `top_k` if more."""
+        refuse_text(queries, "queries")
         settings, allowed = self.settings, filter_of(where)
         depth = max(settings.depth, top_k, settings.rank_top if self.ranker else 0)
         found = []

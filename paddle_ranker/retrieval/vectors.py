@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker import runtime
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import CheckpointError, UsageError, refuse_text
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
@@ -97,10 +97,12 @@ class Tower:
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors of texts of the collection, `[n, size]`."""
+        refuse_text(texts, "texts")
         return self.compute(self.encoder.encode(texts))
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
         """Return the vectors of queries, `[n, size]`."""
+        refuse_text(queries, "queries")
         return self.compute_queries(self._queries.encoder.encode_queries(queries))
 
     def compute(self, columns: EncodedTexts) -> Vectors:
@@ -127,6 +129,7 @@ class Tower:
         Args:
             queries: whether the texts are queries.
         """
+        refuse_text(texts, "texts")
         tower = self._queries if queries else self
         encode = tower.encoder.encode_queries if queries else tower.encoder.encode
         is_empty = True

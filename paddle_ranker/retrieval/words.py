@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.errors import refuse_text
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, rarity_of, tokenizer_named
@@ -105,6 +106,7 @@ class WordSearcher:
     @classmethod
     def of_texts(cls, texts: Iterable[str], tokenizer: str) -> WordSearcher:
         """Return what searches texts in memory, numbered from 0; `tokenizer` is a name in `TOKENIZERS`."""
+        refuse_text(texts, "texts")
         tokenize = tokenizer_named(tokenizer)
         return cls([WordPart(Postings.of(texts, tokenize), None, 0)], tokenize)
 

@@ -13,6 +13,7 @@ from paddle_ranker.encoding.batching import most_tokens, scoring_batches
 from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
+from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.opened import LOGIT
@@ -97,6 +98,8 @@ class Scorer(BatchRunner):
         Args:
             check: may refuse the pairs, see `PairRowEncoder`.
         """
+        refuse_text(queries, "queries")
+        refuse_text(titles, "titles")
         return self.row_encoder.encode(queries, titles, truncate=self.windows is None, check=check)
 
     def logits(self, pairs: Columns, share: int = 0, shares: int = 1) -> Floats:

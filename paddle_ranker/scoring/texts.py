@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 
-from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.errors import UsageError, quoted, refuse_text
 
 
 def require_text(given: object, name: str) -> str:
@@ -29,12 +29,11 @@ def require_count(given: object, name: str, least: int = 1) -> None:
 def list_texts(given: object, name: str) -> list[str]:
     """Return the texts of any iterable, such as a generator or a table's column, as a list.
 
-    Raises `UsageError`, naming the argument, if it is a single text (its letters would be taken for texts), is not
-    iterable, or holds anything but texts.
+    Raises `UsageError`, naming the argument, if it is a single text or a mapping, is not iterable, or holds anything
+    but texts.
     """
-    if isinstance(given, str):
-        raise UsageError(f"{name} is {_shown(given)}: expected several texts, as in [{quoted(given)}]")
-    if not isinstance(given, Iterable) or isinstance(given, (bytes, bytearray)):
+    refuse_text(given, name)
+    if not isinstance(given, Iterable):
         raise UsageError(f"{name} is {_shown(given)}: expected an iterable of texts")
     texts = list(given)
     for place, text in enumerate(texts):

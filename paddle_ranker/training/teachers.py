@@ -12,6 +12,7 @@ import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple
+from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.scoring.options import ScoringOptions
@@ -59,6 +60,8 @@ class Teachers:
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the mean logit of every (queries[i], titles[i]), `[n] float64`."""
+        refuse_text(queries, "queries")
+        refuse_text(titles, "titles")
         logits = [scorer.logits(scorer.encode(queries, titles)) for scorer in self._rankers]
         return np.asarray(np.mean(logits, axis=0), np.float64)
 

@@ -34,7 +34,17 @@ def ranker(tmp_path_factory: pytest.TempPathFactory) -> Ranker:
     return Ranker.load(write_ranker(tmp_path_factory.mktemp("ranker") / "ranker"), device="cpu")
 
 
-@pytest.mark.parametrize("of", [list, tuple, iter, np.array, dict.fromkeys, lambda titles: (title for title in titles)])
+@pytest.mark.parametrize(
+    "of",
+    [
+        list,
+        tuple,
+        iter,
+        np.array,
+        lambda titles: dict.fromkeys(titles).keys(),
+        lambda titles: (title for title in titles),
+    ],
+)
 def test_any_iterable_of_texts(ranker: Ranker, of: Any) -> None:
     wanted = ranker.rank("深度学习", TITLES)
     assert ranker.rank("深度学习", of(TITLES)) == wanted and len(wanted) == len(TITLES)
@@ -46,10 +56,11 @@ def test_any_iterable_of_texts(ranker: Ranker, of: Any) -> None:
 @pytest.mark.parametrize(
     ("query", "titles", "message"),
     [
-        ("q", "title", r"titles is the text 'title': expected several texts, as in \['title'\]"),
+        ("q", "title", r"titles is the text 'title': expected several, as in \['title'\]"),
+        ("q", {"a": "title"}, r"titles is \{'a': 'title'\} \(dict\): expected several"),
         ("q", None, "titles is None: expected an iterable of texts"),
         ("q", 5, r"titles is 5 \(int\): expected an iterable of texts"),
-        ("q", b"title", r"titles is b'title' \(bytes\): expected an iterable of texts"),
+        ("q", b"title", r"titles is b'title' \(bytes\): expected several"),
         ("q", ["a", None], r"titles\[1\] is None: expected text"),
         ("q", ["a", "b", 3.5], r"titles\[2\] is 3.5 \(float\): expected text"),
         (None, ["a"], "query is None: expected text"),

@@ -12,7 +12,7 @@ from typing import Any, Optional, TypeVar, Union, cast
 import numpy as np
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import CheckpointError, UsageError, refuse_text
 from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.exported import is_exported, open_exported_ranker
@@ -134,6 +134,8 @@ class ScoringClient(BatchClient, ABC):
 
     def requests(self, queries: Sequence[str], titles: Sequence[str]) -> list[tuple[Message, int]]:
         """Return (message, pair count) of each request for these pairs; raises `ValueError` if the lengths differ."""
+        refuse_text(queries, "queries")
+        refuse_text(titles, "titles")
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
         parts = [(queries[part], titles[part]) for part in self.parts(len(queries))]
@@ -152,6 +154,7 @@ class ScoringClient(BatchClient, ABC):
         Args:
             is_query: whether the texts are queries, which may have another prompt.
         """
+        refuse_text(texts, "texts")
         found = []
         for part in map(texts.__getitem__, self.parts(len(texts))):
             request = self._vector_request(part, is_query)

@@ -11,7 +11,7 @@ import numpy as np
 import requests
 from pydantic import TypeAdapter
 
-from paddle_ranker.errors import quoted
+from paddle_ranker.errors import quoted, refuse_text
 from paddle_ranker.scoring.ranker import RankedTitle, require_cut
 from paddle_ranker.serving.clients.base import LARGEST_ANSWER, BatchClient, GeneralModelClient
 from paddle_ranker.serving.clients.errors import (
@@ -143,6 +143,7 @@ class RerankClient(BatchClient):
 
     def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
         """Return the titles, best first; only the best `top_k` if given; may send several requests."""
+        refuse_text(titles, "titles")
         require_cut(top_k, None)
         ranked: list[RankedTitle] = []
         for part in self.parts(len(titles)):
@@ -173,6 +174,7 @@ class RerankClient(BatchClient):
 
     def score(self, query: str, titles: Sequence[str]) -> np.ndarray:
         """Return each title's probability, `[n]` float64, in the order of `titles`."""
+        refuse_text(titles, "titles")
         probabilities = np.zeros(len(titles))
         for title in self.rank(query, titles):
             probabilities[title.index] = title.probability

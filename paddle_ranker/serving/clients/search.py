@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 from urllib.parse import quote
 
-from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.errors import UsageError, quoted, refuse_text
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.clients.base import Client
 from paddle_ranker.serving.clients.errors import RefusedError, ServerError, asking_again
@@ -32,11 +32,13 @@ class SearchClient(Client):
 
     def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
         """Add documents; those of an id that is there are replaced, or with mode "add" nothing is added."""
+        refuse_text(documents, "documents")
         given = [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
         return self._ask("POST", "/v1/documents", {"documents": given, "mode": mode})
 
     def remove(self, ids: Sequence[str]) -> dict[str, Any]:
         """Remove documents."""
+        refuse_text(ids, "ids")
         return self._ask("DELETE", "/v1/documents", {"ids": list(ids)})
 
     def document(self, id: str) -> Optional[Document]:

@@ -30,7 +30,7 @@ from tenacity.wait import wait_random_exponential
 from tqdm import tqdm
 
 from paddle_ranker import __version__
-from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed
+from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.serving.clients.errors import OverloadedError, RefusedError, ServerError
@@ -113,6 +113,8 @@ class HttpTeacher:
         Raises `ServerError` if the server does not answer with scores, `DataError` if scores that were taken for
         probabilities turn out to be none. What was answered is kept.
         """
+        refuse_text(queries, "queries")
+        refuse_text(titles, "titles")
         pairs = list(zip(queries, titles))
         different = list(dict.fromkeys(pairs))
         known = self._kept.find(different)

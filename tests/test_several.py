@@ -1,0 +1,89 @@
+"""A text is never taken for a list of texts: every public door that takes several refuses one, by its parameter."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.metrics.measures import evaluate_ranking, ranking_intervals
+
+pytestmark = pytest.mark.unit
+MODULES = (
+    "paddle_ranker.encoding.pair_encoder", "paddle_ranker.evaluation.recall", "paddle_ranker.lexical.bm25",
+    "paddle_ranker.lexical.tokens", "paddle_ranker.model.tower", "paddle_ranker.retrieval.collection",
+    "paddle_ranker.retrieval.indexes", "paddle_ranker.retrieval.retriever", "paddle_ranker.retrieval.vectors",
+    "paddle_ranker.retrieval.words", "paddle_ranker.scoring.cascade", "paddle_ranker.scoring.ranker",
+    "paddle_ranker.scoring.scorer", "paddle_ranker.serving.clients.base", "paddle_ranker.serving.clients.http",
+    "paddle_ranker.serving.clients.search", "paddle_ranker.serving.clients.teacher", "paddle_ranker.training.teachers",
+)  # fmt: skip
+SEVERAL = re.compile(r"(Optional\[|Union\[)?(Sequence|Iterable|Collection)\[(str|Document|DocumentRow)\]")
+# What another door has let in; tokens; what is ignored.
+INNER = {"score_tokens", "text_parts", "notes_on", "ranked", "BlendedPairEncoder.encode", "BM25.fit", "best_titles"}
+INNER |= {"digest_of", "KeptAnswers.__init__"}  # of the identity of answers that are kept
+
+
+def doors() -> Iterator[tuple[str, Callable[..., Any], str]]:
+    for name in MODULES:
+        module = importlib.import_module(name)
+        owners: list[Any] = [module, *(one for _, one in inspect.getmembers(module, inspect.isclass))]
+        for owner in owners:
+            if owner is not module and (owner.__module__ != name or (inspect.isabstract(owner) and not vars(owner))):
+                continue
+            for method, function in vars(owner).items():
+                raw = function.__func__ if isinstance(function, classmethod) else function
+                if (
+                    not inspect.isfunction(raw)
+                    or raw.__module__ != name
+                    or {method, f"{owner.__name__}.{method}"} & INNER
+                ):
+                    continue
+                if (method.startswith("_") and method != "__init__") or getattr(owner, "_is_protocol", False):
+                    continue
+                for parameter in inspect.signature(raw).parameters.values():
+                    if SEVERAL.match(str(parameter.annotation)):
+                        yield f"{getattr(owner, '__qualname__', name)}.{method}.{parameter.name}", raw, parameter.name
+
+
+DOORS = {name: (function, parameter) for name, function, parameter in doors()}
+
+
+def test_the_doors_are_found() -> None:
+    assert {"Collection.remove.ids", "Collection.search.queries", "SearchClient.remove.ids", "Tower.vectors.texts",
+            "Collection.documents_of.ids", "Ranker.score.titles", "Ranker.rank.titles"} <= set(DOORS)  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ["12", "深度", b"ab", {"a": "text"}])
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_every_door_that_takes_several_refuses_one(door: str, given: object) -> None:
+    function, parameter = DOORS[door]
+    signature, arguments = inspect.signature(function), {}
+    for name, one in signature.parameters.items():
+        if name in ("self", "cls"):
+            owner = door.rsplit(".", 2)[0]
+            found = getattr(importlib.import_module(function.__module__), owner.rpartition(".")[2])
+            arguments[name] = found if name == "cls" else bare(found)
+        elif name == parameter:
+            arguments[name] = given
+        elif one.default is inspect.Parameter.empty:
+            arguments[name] = ["a"] if SEVERAL.match(str(one.annotation)) else "a"
+    with pytest.raises(UsageError, match=rf"^(the titles of )?{parameter}(\[0\])? is ") as refused:
+        found = function(**arguments)
+        list(found)  # of what yields, the first step
+    assert "expected" in str(refused.value)
+
+
+def bare(owner: type[Any]) -> Any:
+    """Return an object without its state: the argument is refused before anything else is looked at."""
+    return object.__new__(type(owner.__name__, (owner,), dict.fromkeys(getattr(owner, "__abstractmethods__", ()))))
+
+
+@pytest.mark.parametrize("measure", [evaluate_ranking, ranking_intervals])
+def test_measures_refuse_a_text_for_the_queries(measure: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError, match=r"^queries is the text 'ab': expected several"):
+        measure("ab", [1, 0], [0.5, 0.1])

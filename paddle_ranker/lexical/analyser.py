@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from operator import add
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple, Union
 from unicodedata import category, decimal, normalize
 
 import numpy as np
@@ -184,7 +184,7 @@ class Word(NamedTuple):
 class Run(NamedTuple):
     """Characters of a folded text that stand together.
 
-    kind: of its first character: i, t, or that of a word
+    kind: i, t, or that of a word
     text, start: the characters, and where they begin
     shape: their classes
     pair: the token of its beginning and the end of the run before, "" if there is none
@@ -232,20 +232,21 @@ def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
 
 def runs(folded: str) -> Iterator[Run]:
     """Yield the runs of a folded text."""
-    was_word: Optional[bool] = None  # None for letters of a script without spaces, which make no such pairs
-    beside, end = "", 0
+    before, beside, end = "", "", 0
     for start, text, shape in pieces(folded):
-        is_word = shape[0] not in "it"
-        if is_word:
-            first, last = word_of(text, shape)[2:]
+        kind, pair = shape[0], ""
+        if kind not in "it":
+            _, _, first, last = word_of(text, shape)
+            if before == "i" and folded[end:start] in ("", " ") and len(first) <= _SHORT:
+                pair = beside + first
+            kind = "w"
         else:
             units = _units(text, shape)
             first, last = units[0], units[-1]
-        pair = ""
-        if was_word is (not is_word) and shape[0] != "t" and folded[end:start] in ("", " "):
-            pair = beside + first if len(first if is_word else beside) <= _SHORT else ""
-        yield Run(shape[0], text, start, shape, pair)
-        was_word, beside, end = None if shape[0] == "t" else is_word, last, start + len(text)
+            if before == "w" and kind == "i" and folded[end:start] in ("", " ") and len(beside) <= _SHORT:
+                pair = beside + first
+        yield Run(kind, text, start, shape, pair)
+        before, beside, end = kind, last, start + len(text)
 
 
 def standard(text: str) -> list[str]:
@@ -255,21 +256,24 @@ def standard(text: str) -> list[str]:
     """
     found: list[str] = []
     there = list(runs(fold(text)))
-    is_english = sum((run.text in _ENGLISH) - (run.text in _FOREIGN or not run.text.isascii()) for run in there) > 0
-    for place, run in enumerate(there):
-        if run.is_word:
-            if not is_english or run.text not in STOP_WORDS or not _among_words(there, place):
-                found += word_of(run.text, run.shape).texts
-        else:
-            units = run.units()
-            if run.kind == "i" or len(units) == 1:
+    is_english = not _ENGLISH.isdisjoint([run.text for run in there]) and _is_english(there)
+    for place, (kind, run, _, shape, pair) in enumerate(there):
+        if kind in "it":
+            units = _units(run, shape)
+            if kind == "i" or len(units) == 1:
                 found += units
             found += map(add, units, units[1:])
-        if run.pair:
-            found.append(run.pair)
+        elif not is_english or run not in STOP_WORDS or not _among_words(there, place):
+            found += word_of(run, shape).texts
+        if pair:
+            found.append(pair)
     if is_english and not text.isupper():
         found += (capitals.lower() for capitals in _CAPITALS.findall(text))
     return found or [run.text for run in there]
+
+
+def _is_english(there: Sequence[Run]) -> bool:
+    return sum((run.text in _ENGLISH) - (run.text in _FOREIGN or not run.text.isascii()) for run in there) > 0
 
 
 def _among_words(there: Sequence[Run], place: int) -> bool:

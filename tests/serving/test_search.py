@@ -375,8 +375,25 @@ def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
     assert {pair["id"]: pair["text"] for pair in asked_about["pairs"]} == {
         one["id"]: one["text"] for one in answer["hits"]
     }
+    changed = {**said, "event": "judged", "label": 3}
+    for name, value in (("query", "水"), ("label", 4), ("event", "buy")):
+        refused = written.ask("POST", "/v1/feedback", {**changed, name: value})
+        assert (refused.status_code, refused.json()["field"]) == (422, name)
+    edited = {"documents": [{"id": hit["id"], "text": "another text"}]}
+    assert written.ask("POST", "/v1/documents", edited).json()["replaced"] == 1
+    asked_about = written.ask("GET", "/v1/judge").json()
+    assert hit["id"] not in [pair["id"] for pair in asked_about["pairs"]] and asked_about["changed"] == 1
     with pytest.raises(UsageError, match="name a folder with --search_log"):
         serve_options()(index="index", highest_label=3)  # type: ignore[call-arg]
+
+
+def test_the_log_has_of_a_query_what_was_used(written: Site) -> None:
+    answer = written.search("水" * 5000, filter={"lang": ["x" * 1100]})
+    assert answer["query"] == "水" * answer["query_read"] and answer["query_read"] <= 1000
+    said = {"search_id": answer["search_id"], "query": answer["query"], "id": "any", "event": "click"}
+    assert written.ask("POST", "/v1/feedback", said).status_code == 200
+    search, _ = LogReader(written.config.search_log)
+    assert search.query == answer["query"] and "filter" not in search.parameters  # type: ignore[union-attr]
 
 
 def test_explanations_add_up(site: Site) -> None:

@@ -15,7 +15,9 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -37,9 +39,11 @@ from paddle_ranker.retrieval.adding import Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
 from paddle_ranker.retrieval.exact import TYPES, Vectors
 from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
+from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Hits
-from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, WordsInfo, is_address
 from paddle_ranker.retrieval.milvus import load_pymilvus
+from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, check_breadth, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
@@ -53,6 +57,8 @@ _SHOWN = {"uri": "milvus_uri"}
 _LIBRARIES: dict[Optional[str], Callable[[], object]] = {FAISS: load_faiss, MILVUS: load_pymilvus}
 _OF_METHOD = {"structure": FAISS, "hnsw_m": FAISS, "hnsw_ef": FAISS, "uri": MILVUS}
 _LOOKED_AT = 10_000  # texts that decide on the language
+_CHECKED_BYTES, _CHECKED_VALUES = 10_000, 20  # fields with more values, or longer ones, give no filters
+_CHECKED_FILTERS = 10
 _PATIENCE = 10.0  # seconds that another process may still write to an index
 
 
@@ -132,6 +138,8 @@ class BuildOptions(CorpusOptions):
         f"index folder (default: {_MILVUS_FILE})",
     )
 
+    sync: bool = option(False, help="remove the documents of the index that --corpus has no more")
+
     @property
     def of_vectors(self) -> dict[str, object]:
         """What is given of how vectors are searched, by the names of `VectorsInfo`."""
@@ -144,10 +152,17 @@ class BuildOptions(CorpusOptions):
         info = replace(_VECTORS, size=size, **self.of_vectors)  # type: ignore[arg-type]
         if info.method != MILVUS:
             return info
-        return replace(info, uri=info.uri or _MILVUS_FILE, collection=f"ranker_{uuid.uuid4().hex}")
+        uri = info.uri or _MILVUS_FILE
+        return replace(
+            info, uri=uri if is_address(uri) else os.path.normpath(uri), collection=f"ranker_{uuid.uuid4().hex}"
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sync and self.skip_bad_rows:
+            raise UsageError(
+                "--sync and --skip_bad_rows: documents of bad rows would be removed; leave one of both out"
+            )
         if self.words == _NO_WORDS and self.tower is None:
             raise UsageError("--words none and no --tower: there would be nothing to search by; add --tower")
         for name, value in self.of_vectors.items():
@@ -157,6 +172,9 @@ class BuildOptions(CorpusOptions):
             method = _OF_METHOD.get(name)
             if method not in (None, self.method):
                 raise UsageError(f"{shown}: is about --method {method}; add that, or leave it out")
+        file = os.path.normpath(self.milvus_uri or _MILVUS_FILE)
+        if not is_address(self.milvus_uri) and os.path.basename(file) != file:
+            raise UsageError(f"--milvus_uri {self.milvus_uri}: expected an address, or a file's name without a folder")
         for name in self.searchers:
             if name in (WORDS, VECTORS) or INDEXES[name].compares_vectors:
                 raise UsageError(f"--searchers {name}: --words, --tower and --method choose that one")
@@ -172,7 +190,7 @@ class BuildOptions(CorpusOptions):
 
 
 @dataclass(frozen=True)
-class AddOptions(CorpusOptions):
+class AddOptions(CorpusOptions, MilvusOptions):
     """Options of `index add`."""
 
     index: str = option(help="the index folder", leads=True)
@@ -180,7 +198,7 @@ class AddOptions(CorpusOptions):
 
 
 @dataclass(frozen=True)
-class RemoveOptions(Options):
+class RemoveOptions(MilvusOptions):
     """Options of `index remove`."""
 
     index: str = option(positional=True, help="the index folder")
@@ -195,7 +213,7 @@ class FolderOptions(Options):
 
 
 @dataclass(frozen=True)
-class CheckOptions(FolderOptions, DeviceOptions):
+class CheckOptions(FolderOptions, DeviceOptions, MilvusOptions):
     """Options of `index check`."""
 
     queries: Optional[str] = option(
@@ -228,7 +246,7 @@ def build(options: BuildOptions) -> None:
             collection.replace_words(replace(old, tokenizer=STANDARD))
             print(f"{options.index}: words: {STANDARD}, no more {old.tokenizer}")
         _print_if_older(collection.info, options.index)
-        _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
+        _add(collection, options, open_tower(collection, options.load_options(), options.batch_size), options.sync)
 
 
 def _print_if_older(info: IndexInfo, folder: Union[str, Path]) -> None:
@@ -244,7 +262,7 @@ def _there(options: BuildOptions) -> Optional[Collection]:
     """
     if not (Path(options.index) / MANIFEST).exists():
         return None
-    collection = _open(options.index)
+    collection = _open(options)
     try:
         _require_same(collection, options)
         if not collection.info.generation and collection.info.words != _words(options):
@@ -286,9 +304,12 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     require_tower(collection, options.tower)
 
 
-def _open(folder: str) -> Collection:
+def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection:
     """Open an index for writing; a server that writes to it, too, is done in a moment."""
-    return Collection.open(folder, write=True, until=time.monotonic() + _PATIENCE)
+    uri = options.milvus_uri if is_address(options.milvus_uri) else None
+    opened = Collection.open(options.index, write=True, until=time.monotonic() + _PATIENCE, milvus_uri=uri)
+    opened.require_address()
+    return opened
 
 
 def _words(options: BuildOptions) -> Optional[WordsInfo]:
@@ -308,25 +329,41 @@ def add(options: AddOptions) -> None:
     """Add the documents of a corpus that an index lacks; print what it holds."""
     from paddle_ranker.retrieval.towers import open_tower, require_tower
 
-    with _open(options.index) as collection:
+    with _open(options) as collection:
         require_tower(collection, options.tower)
         if collection.info.vectors is not None:
             runtime.prepare_command(options.cpu_threads)
         _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
 
 
-def _add(collection: Collection, options: CorpusOptions, vectors_of: Optional[VectorsOf]) -> None:
+def _add(
+    collection: Collection, options: CorpusOptions, vectors_of: Optional[VectorsOf], sync: Optional[bool] = None
+) -> None:
+    """Add a corpus, and report what was there beside it unless `sync` is None: with it, that is removed."""
     rows = RecordFile(options.documents_file, DocumentRow, options)
-    with tqdm(desc="index", unit="document", disable=None) as progress:
-        added = collection.add_rows(_counted(rows, progress), vectors_of)
+    with ExitStack() as bars:
+        progress = bars.enter_context(tqdm(desc="index", unit="document", disable=None))
+        encode = vectors_of
+        if vectors_of is not None:
+            encode = partial(_encoded, vectors_of, bars.enter_context(tqdm(desc="vectors", unit="text", disable=None)))
+        added = collection.add_rows(_counted(rows, progress), encode, sync=bool(sync))
     collection.merge(None)
     print(f"{options.corpus}: {rows.report()}; {_counts(added)}")
+    if sync is not None and added.absent:
+        what = "removed, as it has them no more" if sync else "in the index and not in it; --sync removes them"
+        print(f"{options.corpus}: {added.absent:,} documents {what}")
     print(f"{collection.folder}: {len(collection):,} documents, searched by {listed(collection.searchers)}")
 
 
 def _counts(added: Added) -> str:
     repeated = f", {added.repeated:,} repeat a text" if added.repeated else ""
     return f"{added.new:,} new, {added.replaced:,} replaced, {added.unchanged:,} as they were{repeated}"
+
+
+def _encoded(vectors_of: VectorsOf, progress: Any, texts: Sequence[str]) -> Vectors:
+    found = vectors_of(texts)
+    progress.update(len(texts))
+    return found
 
 
 def _counted(rows: Iterable[DocumentRow], progress: Any) -> Iterator[DocumentRow]:
@@ -337,7 +374,7 @@ def _counted(rows: Iterable[DocumentRow], progress: Any) -> Iterator[DocumentRow
 
 def remove(options: RemoveOptions) -> None:
     """Remove documents from an index."""
-    with _open(options.index) as collection:
+    with _open(options) as collection:
         missing = collection.missing(options.ids)
         if missing:
             raise RankerError(f"{options.index}: has no documents {listed(missing)}; nothing was removed")
@@ -362,7 +399,8 @@ def info(options: FolderOptions) -> None:
 
 def check(options: CheckOptions) -> None:
     """Verify an index's files; time its searches, and measure their recall against exact ones."""
-    with Collection.open(options.index) as collection:
+    with Collection.open(options.index, milvus_uri=options.milvus_uri) as collection:
+        collection.require_address()
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
         files, size = collection.verify()
         tower = collection.tower_folder
@@ -380,8 +418,32 @@ def check(options: CheckOptions) -> None:
                 times.append((time.perf_counter() - began) * 1e3)
             how = collection.how(by, options.ef, options.nprobe)
             p50, p99 = np.percentile(times, [50, 99])
-            recall = _recall(collection, by, vectors, found, options.top_k)
+            recall = f"; {_recall(collection, vectors, found, options.top_k)}" if by == VECTORS else ""
             print(f"{by}, {how}: {len(found):,} queries, one at a time: p50 {p50:.2f} ms, p99 {p99:.2f} ms{recall}")
+        if VECTORS in collection.searchers and len(vectors):
+            _check_filters(collection, vectors, options)
+
+
+def _check_filters(collection: Collection, vectors: Vectors, options: CheckOptions) -> None:
+    """Print the recall for removed documents' vectors, and under filters, of which the worst is named."""
+    removed = np.array([one for _, one in collection.sample(options.sample, options.seed, removed=True)], np.float32)
+    wheres = [
+        (f"{name}={value}", Filter.of({name: value}))
+        for name, (values, are_all) in collection.field_values(_CHECKED_BYTES).items()
+        if are_all and 1 < len(values) <= _CHECKED_VALUES
+        for value in values
+        if isinstance(value, (str, int, float))
+    ][:_CHECKED_FILTERS]
+    asked: list[tuple[str, Vectors, Optional[Filter]]] = [(what, vectors, where) for what, where in wheres]
+    measured = []
+    for what, queries, where in [*asked, *([("removed documents' vectors", removed, None)] if len(removed) else [])]:
+        found = collection.search(VECTORS, queries, options.top_k, where, options.ef, options.nprobe)
+        measured.append((_recall(collection, queries, found, options.top_k, where), what))
+    if wheres:
+        recall, what = min(measured[: len(wheres)])
+        print(f"vectors under {len(wheres):,} filters: {recall} at least ({what})")
+    if len(removed):
+        print(f"vectors, {len(removed):,} removed documents' as queries: {measured[-1][0]}")
 
 
 def _queries(collection: Collection, options: CheckOptions) -> tuple[list[str], Vectors]:
@@ -402,20 +464,20 @@ def _queries(collection: Collection, options: CheckOptions) -> tuple[list[str], 
     return texts, tower.query_vectors(texts)
 
 
-def _recall(collection: Collection, by: str, vectors: Vectors, found: Sequence[Hits], k: int) -> str:
-    """Return what share of an exact search's documents was found, for the line of a searcher by vectors.
+def _recall(
+    collection: Collection, vectors: Vectors, found: Sequence[Hits], k: int, where: Optional[Filter] = None
+) -> str:
+    """Return what share of an exact search's documents was found, for people.
 
     A document as near as the last of these counts as one of them, but for rounding: which of several equal texts comes
     first says nothing of a searcher.
     """
-    if by != VECTORS:
-        return ""
     shares = []
-    for hits, wanted in zip(found, collection.search_exactly(vectors, k)):
+    for hits, wanted in zip(found, collection.search_exactly(vectors, k, where)):
         least = float(wanted.scores[-1]) if wanted.ids else 0.0
         near = np.count_nonzero(np.asarray(hits.scores) >= least - 1e-6 * max(1.0, abs(least)))
-        shares.append(near / max(1, len(wanted.ids)))
-    return f"; recall@{k} against exact search {np.mean(shares):.4f}"
+        shares.append(near / len(wanted.ids) if wanted.ids else 1.0)
+    return f"recall@{k} against exact search {np.mean(shares):.4f}"
 
 
 class _Action(NamedTuple):

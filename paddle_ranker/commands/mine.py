@@ -24,6 +24,7 @@ from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
+from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
@@ -50,7 +51,7 @@ _METHODS = "; ".join(f"{name}, {kind.what}" for name, kind in INDEXES.items())
 
 
 @dataclass(frozen=True)
-class MineOptions(LabelOptions, ScoringOptions):
+class MineOptions(LabelOptions, ScoringOptions, MilvusOptions):
     queries: str = option(
         help="what is known: labelled pairs (query, title, label), triples, or pairs of a query and its answer",
         files=True,
@@ -117,6 +118,8 @@ class MineOptions(LabelOptions, ScoringOptions):
             )
         if self.index is not None and (self.method or self.corpus or self.tower) is not None:
             raise UsageError("--index has its own texts and way to find them: leave out --corpus, --method and --tower")
+        if self.index is None and self.milvus_uri is not None:
+            raise UsageError(f"--milvus_uri {self.milvus_uri}: is about an index; add --index, or leave it out")
         if self.method is None and self.index is None:
             object.__setattr__(self, "method", "tower" if self.tower else "bm25")
         kind = None if self.method is None else INDEXES[self.method]
@@ -204,10 +207,17 @@ def _run(options: MineOptions) -> None:
     index: Index
     if options.index is not None:
         runtime.prepare_command(options.cpu_threads)
-        from paddle_ranker.retrieval.retriever import Retriever
+        from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
 
         load = options.load_options()
-        index = SearchedIndex(Retriever.open(options.index, options=load, batch_size=options.batch_size))
+        index = SearchedIndex(
+            Retriever.open(
+                options.index,
+                SearchSettings(milvus_uri=options.milvus_uri),
+                options=load,
+                batch_size=options.batch_size,
+            )
+        )
         print(f"{options.index}: {len(index):,} texts", flush=True)
     else:
         index = _indexed(options, source)

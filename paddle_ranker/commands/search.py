@@ -19,6 +19,7 @@ from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
+from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def fusion_help() -> str:
 
 
 @dataclass(frozen=True)
-class SearchingOptions(ScoringOptions):
+class SearchingOptions(ScoringOptions, MilvusOptions):
     """Options of commands that search an index."""
 
     index: str = option(help="the index folder, as index build makes it")
@@ -75,7 +76,7 @@ class SearchingOptions(ScoringOptions):
         if self.recall_weight is not None:
             fusion = replace(fusion, recall_weight=self.recall_weight)
         by = tuple(name for name in self.by.split(",") if name)
-        return SearchSettings(by, fusion, self.depth, self.rank_top, self.ef, self.nprobe)
+        return SearchSettings(by, fusion, self.depth, self.rank_top, self.ef, self.nprobe, self.milvus_uri)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import chain
@@ -13,20 +15,23 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import DataError, quoted
+from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.lexical.tokens import tokenizer_named
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.manifest import IndexInfo, SegmentInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, SegmentInfo, is_segment
 from paddle_ranker.retrieval.merging import Source, merge_segments
 from paddle_ranker.retrieval.segments import Contents, Segment, WriteIndex, alike, check_document, write_segment
 from paddle_ranker.retrieval.vector_search import writer_of
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.untrusted import inside, read_json
 
 VectorsOf = Callable[[Sequence[str]], Vectors]
 MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
+_FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, and for how long those after them
+_KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
 
 
@@ -37,6 +42,7 @@ class Added(NamedTuple):
     replaced: int
     unchanged: int
     repeated: int = 0  # rows without an id whose text came before
+    absent: int = 0  # documents that were there before, and were not given
 
 
 class Addition:
@@ -57,6 +63,8 @@ class Addition:
         self.next_id = self._info.next_id
         self._written: list[Segment] = []
         self._unchanged = self._repeated = 0
+        self._at_once = _FIRST_PIECE
+        self._given = [~part.mask for part in now.parts]  # rows that a document was given for, or that are removed
         self._fields = set(now.fields)
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
@@ -80,7 +88,13 @@ class Addition:
                     shutil.rmtree(segment.folder)
             self._written = [Segment(folder)]
         self.segments = [SegmentInfo(one.name, len(one)) for one in self._written]
-        return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._repeated)
+        absent = sum(int(np.count_nonzero(~given)) for given in self._given)
+        return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._repeated, absent)
+
+    @property
+    def absent(self) -> list[Place]:
+        """The places of the documents that were there before, and were not given."""
+        return [Place(part, row) for part, given in enumerate(self._given) for row in np.flatnonzero(~given).tolist()]
 
     def _with_ids(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
         """Return rows as documents; of those without an id whose text came before, with an id or not, none."""
@@ -127,6 +141,8 @@ class Addition:
         there, changed = self._now.find(ids), []
         for document in chunk:
             place = there.get(document.id)
+            if place is not None:
+                self._given[place.part][place.row] = True
             old = None if place is None else self._now.at(place)
             if place is None or old is None:
                 changed.append(Document(document.id, document.text, document.fields))
@@ -171,9 +187,19 @@ class Addition:
             else:
                 found[number] = stored.rows(np.array([place.row]))[0]
         missing = self._unfinished.fill(found, texts, missing)
-        if missing:
-            made = self._vectors_of([texts[number] for number in missing])
-            found[missing] = checked_vectors(made, [chunk[number].id for number in missing], self._info)
+        start, unkept, kept_at = 0, 0, time.monotonic()
+        while start < len(missing):
+            began, some = time.monotonic(), missing[start : start + self._at_once]
+            made = self._vectors_of([texts[number] for number in some])
+            found[some] = checked_vectors(made, [chunk[number].id for number in some], self._info)
+            start, now = start + len(some), time.monotonic()
+            self._at_once = max(1, min(int(len(some) * _PIECE_SECONDS / max(now - began, 1e-3)), AT_ONCE))
+            if now - kept_at >= _KEPT_SECONDS and start < len(missing):
+                done = missing[unkept:start]
+                folder, vectors = self._new_segment(), StoredVectors.of(found[done], self._info.vectors.dtype)
+                write_segment(folder, Contents([chunk[number] for number in done], vectors, None))
+                self._unfinished.keep(Segment(folder))
+                unkept, kept_at = start, now
         return found
 
 
@@ -186,9 +212,14 @@ class Unfinished:
     def __init__(self, index: Path):
         self._file = index / "unfinished.json"
         self.segments: list[Segment] = []
-        if self._file.exists():
-            named = [index / str(name) for name in json.loads(self._file.read_bytes())]
-            self.segments = [Segment(folder) for folder in named if folder.is_dir()]
+        if os.path.lexists(self._file):
+            try:
+                named = read_json(inside(index, self._file.name))
+                if not isinstance(named, list) or not all(map(is_segment, named)):
+                    raise ValueError("it names what is no segment")
+            except ValueError as error:
+                raise CheckpointError(f"{self._file}: damaged ({brief(str(error))}); delete it") from error
+            self.segments = [Segment(index / name) for name in dict.fromkeys(named) if (index / name).is_dir()]
 
     def keep(self, segment: Segment) -> None:
         """Keep a segment until `forget`, though no manifest names it."""

@@ -28,14 +28,22 @@ from typing import IO, Optional, Union
 import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted, refuse_text
+from paddle_ranker.errors import RankerError, UsageError, brief, listed, quoted, refuse_text
 from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.adding import Added, Addition, Unfinished, VectorsOf, checked_vectors
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Place, open_generation
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits
-from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, WordsInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.manifest import (
+    MANIFEST,
+    IndexInfo,
+    SegmentInfo,
+    WordsInfo,
+    is_address,
+    read_manifest,
+    write_manifest,
+)
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.segments import Segment
@@ -65,12 +73,13 @@ class Collection:
 
     def __init__(self, folder: Path, generation: Generation, lock: Optional[IO[str]]):
         self.folder = folder
-        self._now = generation  # replaced whole: a method that uses it twice keeps it in a variable
+        self._generation = generation  # replaced whole; see `_now`
         self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
         self._numbers = itertools.count(1)  # of new segments
         self._tower_vectors: Optional[VectorsOf] = None
         self._connected: list[MilvusSearch] = []  # one, once it is needed; snapshots share it
         self._connecting = threading.Lock()
+        self._trusted_uri: Optional[str] = None  # the server of Milvus that the caller has named
         self._lock = lock  # keeps other processes from writing, `_one_writer` this one's other threads
         self._keeps_lock = lock is not None  # until `close`; else while there are `_writers`
         self._writers = 0  # threads in `writing`
@@ -88,27 +97,47 @@ class Collection:
             lock.close()
             raise RankerError(f"{folder}: is an index already; add to it, or name another folder")
         write_manifest(folder, info)
-        return cls(folder, Generation(folder, info, {}), lock)
+        created = cls(folder, Generation(folder, info, {}), lock)
+        created._trusted_uri = _address_of(info)
+        return created
 
     @classmethod
-    def open(cls, folder: Union[str, Path], *, write: bool = False, until: float = 0.0) -> Collection:
+    def open(
+        cls, folder: Union[str, Path], *, write: bool = False, until: float = 0.0, milvus_uri: Optional[str] = None
+    ) -> Collection:
         """Open an index folder; raises `CheckpointError` for another or a damaged folder.
 
         write: documents may be added and removed; raises `RankerError` if another process has it open so, after `until`
+        milvus_uri: the server that the index's vectors are in; an address that only the folder names is not used
         """
         folder = Path(folder)
-        read_manifest(folder)  # before a lock is put into a folder that is none
+        uri = _address_of(read_manifest(folder))  # before a lock is put into a folder that is none
+        if milvus_uri is not None and milvus_uri != uri:
+            raise UsageError(f"--milvus_uri {milvus_uri}: the vectors of {folder} are not there; leave it out")
         lock = _take_lock(folder, until) if write else None
         try:
-            return cls(folder, open_generation(folder, {}), lock)
+            opened = cls(folder, open_generation(folder, {}), lock)
+            opened._trusted_uri = milvus_uri
+            return opened
         except BaseException:
             if lock is not None:
                 lock.close()
             raise
 
     @property
+    def _now(self) -> Generation:
+        """What is searched now; a method that uses it twice keeps it in a variable.
+
+        Raises `CheckpointError` if its files were cut short.
+        """
+        found = self._generation
+        for part in found.parts:
+            part.segment.require_held()
+        return found
+
+    @property
     def info(self) -> IndexInfo:
-        return self._now.info
+        return self._generation.info
 
     @property
     def searchers(self) -> tuple[str, ...]:
@@ -119,7 +148,7 @@ class Collection:
     @property
     def fields(self) -> list[str]:
         """The names of the documents' fields."""
-        return self._now.fields
+        return self._generation.fields
 
     def count(self, where: Filter) -> int:
         """Return how many documents meet a filter."""
@@ -160,11 +189,21 @@ class Collection:
 
     def _milvus(self) -> MilvusSearch:
         """Return the connection to Milvus, which is made when it is first needed."""
+        self.require_address()
         with self._connecting:
             if not self._connected:
                 assert self.info.vectors is not None
                 self._connected.append(MilvusSearch(self.folder, self.info.vectors))
             return self._connected[0]
+
+    def require_address(self) -> None:
+        """Raise `UsageError` if the vectors are on a server that the folder names, and the caller does not."""
+        uri = _address_of(self.info)
+        if uri != self._trusted_uri:
+            raise UsageError(
+                f"{self.folder}: its vectors are in Milvus at {quoted(uri)}, as the folder says; to connect there, add "
+                f"--milvus_uri {brief(str(uri))} (in Python milvus_uri=)"
+            )
 
     def close(self) -> None:
         """Let others write; what is open for searches stays so until it is forgotten."""
@@ -192,7 +231,7 @@ class Collection:
             stamp, info = _stamp(self.folder), read_manifest(self.folder)  # what is written later is a change
             is_new = info.generation > self.info.generation and info.same_kind(self.info)
             if is_new:
-                self._now = open_generation(self.folder, self._now.segments())
+                self._generation = open_generation(self.folder, self._generation.segments())
             self._stamp = stamp
             return is_new
 
@@ -252,17 +291,19 @@ class Collection:
         allowed = now.allowed(where)
         if by == WORDS:
             assert now.words is not None
-            return now.hits([now.words.search(str(query), top_k, allowed) for query in queries])
+            with now.reading():
+                return now.hits([now.words.search(str(query), top_k, allowed) for query in queries])
         if by != VECTORS:
             return now.search_other(by, [str(query) for query in queries], top_k, where)
         assert now.info.vectors is not None
         breadth = check_breadth(now.info.vectors, ef, nprobe)
         vectors = checked_vectors(np.asarray(queries), None, now.info)
-        if now.info.vectors.method == MILVUS:
-            found = self._milvus().search(now, vectors, top_k, allowed)
-        else:
-            found = search_vectors(now.vectors, vectors, top_k, allowed, breadth)
-        return now.hits(found)
+        with now.reading():
+            if now.info.vectors.method == MILVUS:
+                found = self._milvus().search(now, vectors, top_k, allowed)
+            else:
+                found = search_vectors(now.vectors, vectors, top_k, allowed, breadth)
+            return now.hits(found)
 
     def explain_words(self, query: str, ids: Sequence[str]) -> dict[str, dict[str, float]]:
         """Return, by id, what each token of a query adds to a document's score by words, by token.
@@ -302,10 +343,15 @@ class Collection:
         found = self._now.find(asked)
         return [id for id in asked if id not in found]
 
-    def sample(self, count: int, seed: int) -> list[tuple[Document, Vectors]]:
-        """Return some documents, drawn without repetition, and the vector of each, `[size]`."""
+    def sample(self, count: int, seed: int, *, removed: bool = False) -> list[tuple[Document, Vectors]]:
+        """Return some documents, drawn without repetition, and the vector of each, `[size]`.
+
+        removed: of those that are removed, as long as their segments are not merged
+        """
         now, drawn = self._now, []
-        live = np.concatenate([part.first + np.flatnonzero(part.mask) for part in now.parts] or [np.empty(0, int)])
+        live = np.concatenate(
+            [part.first + np.flatnonzero(part.mask != removed) for part in now.parts] or [np.empty(0, int)]
+        )
         numbers = np.random.default_rng(seed).choice(live, min(count, len(live)), replace=False)
         for place in now.places(numbers):
             stored = now.parts[place.part].segment.vectors
@@ -313,11 +359,11 @@ class Collection:
             drawn.append((now.at(place), vector))
         return drawn
 
-    def search_exactly(self, vectors: Vectors, top_k: int) -> list[Hits]:
+    def search_exactly(self, vectors: Vectors, top_k: int, where: Optional[Filter] = None) -> list[Hits]:
         """Return what `search` by vectors would find if it compared every vector, whatever index there is."""
         now = self._now
         parts = [IndexedPart(indexed.part, None) for indexed in now.vectors]
-        return now.hits(search_vectors(parts, vectors, top_k))
+        return now.hits(search_vectors(parts, vectors, top_k, now.allowed(where)))
 
     def verify(self) -> tuple[int, int]:
         """Read all that index.json names; return the number of files and their bytes.
@@ -325,9 +371,6 @@ class Collection:
         Raises `CheckpointError` for a file that is missing or not as it was written.
         """
         found = [part.segment.verify() for part in self._now.parts]
-        for part, one in zip(self._now.parts, self.info.segments):
-            if one.count != len(part.segment):
-                raise CheckpointError(f"{part.segment.folder}: {len(part.segment):,} documents, not {one.count:,}")
         return sum(files for files, _ in found), sum(size for _, size in found)
 
     def documents(self) -> Iterator[Document]:
@@ -348,22 +391,31 @@ class Collection:
         refuse_text(documents, "documents")
         return self._add(documents, vectors_of, merge)
 
-    def add_rows(self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None) -> Added:
-        """Add the rows of a file as `add` does.
+    def add_rows(
+        self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None, *, sync: bool = False
+    ) -> Added:
+        """Add the rows of a file as `add` does; `sync`: and remove the documents that are not among them.
 
         A row without an id is the document that has its text already, also in this file, with its fields unless the row
         has some; if there is none, it gets the next free number as its id.
         """
         refuse_text(rows, "rows")
-        return self._add(rows, vectors_of, True)
+        return self._add(rows, vectors_of, True, sync)
 
-    def _add(self, rows: Iterable[Union[Document, DocumentRow]], vectors_of: Optional[VectorsOf], merge: bool) -> Added:
+    def _add(
+        self,
+        rows: Iterable[Union[Document, DocumentRow]],
+        vectors_of: Optional[VectorsOf],
+        merge: bool,
+        sync: bool = False,
+    ) -> Added:
         with self._one_thread_writing():
             unfinished = Unfinished(self.folder)
             addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors, unfinished)
             added = addition.run(rows)
-            if addition.segments:
-                self._replace(addition.replaced, addition.segments, addition.next_id)
+            removed = [*addition.replaced, *(addition.absent if sync else ())]
+            if addition.segments or removed:
+                self._replace(removed, addition.segments, addition.next_id)
             unfinished.forget()
         if merge:
             self.merge()
@@ -467,7 +519,8 @@ class Collection:
             else:
                 change_milvus(write)
         finally:  # Milvus may fail behind the change, which counts all the same
-            self._now, self._stamp = open_generation(self.folder, self._now.segments()), _stamp(self.folder)
+            self._generation = open_generation(self.folder, self._generation.segments())
+            self._stamp = _stamp(self.folder)
         for name in before.files() - self.info.files():
             _delete(self.folder / name)
 
@@ -489,6 +542,12 @@ class Collection:
         for path in self.folder.glob("segment-*"):
             if path.name not in named:
                 _delete(path)
+
+
+def _address_of(info: IndexInfo) -> Optional[str]:
+    """Return the address of the server of Milvus that the vectors are in, None if they are in no server."""
+    vectors = info.vectors
+    return vectors.uri if vectors is not None and vectors.method == MILVUS and is_address(vectors.uri) else None
 
 
 def _number_of(path: Path) -> int:
@@ -514,7 +573,7 @@ def _take_lock(folder: Path, until: float = 0.0) -> IO[str]:
 
 
 def _delete(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

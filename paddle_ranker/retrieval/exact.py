@@ -48,6 +48,12 @@ class StoredVectors:
     def __len__(self) -> int:
         return len(self.values)
 
+    def are(self, count: int, size: int, dtype: str) -> bool:
+        """Return whether these are so many vectors, of so many components of a type."""
+        scales = None if self.scales is None else (self.scales.shape, self.scales.dtype.name)
+        wanted = ((count,), "float32") if dtype == "int8" else None
+        return (self.values.shape, self.values.dtype.name, scales) == ((count, size), dtype, wanted)
+
     def rows(self, rows: Integers) -> Vectors:
         """Return the vectors of these row numbers, `[rows, size]` float32."""
         return _as_floats(self.values[rows], None if self.scales is None else self.scales[rows])

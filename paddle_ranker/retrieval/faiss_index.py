@@ -18,19 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import CheckpointError, DependencyError, UsageError, brief
-from paddle_ranker.metrics.ranking import Booleans, Integers
+from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
+from paddle_ranker.retrieval.best import NOT_FOUND
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors
+from paddle_ranker.retrieval.manifest import STRUCTURES as STRUCTURES
 from paddle_ranker.retrieval.manifest import VectorsInfo
 
 FILE = "vectors.faiss"
-STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")
 LEAST = 1024  # vectors of a smaller segment are searched exactly
 _LEAST_PQ = 39 * 256  # vectors that 256 centres can be learned from
 _AT_ONCE = 1 << 15  # vectors that are added at a time
 _LEARNED_FROM = 1 << 16  # most vectors that centres and ranges are learned from
 # How many candidates are scored exactly for each that is wanted, by how coarse the stored codes are.
 _CANDIDATES = {"hnsw": 1, "hnsw_sq8": 2, "ivf_sq8": 2, "ivf_pq": 10, "sq8": 2}
-_FEW = 16  # a filter that leaves fewer than one of so many is searched exactly
+_FAISS = {"hnsw": "HNSWFlat", "hnsw_sq8": "HNSWSQ", "ivf_sq8": "IVFScalar", "ivf_pq": "IVFPQ", "sq8": "ScalarQ"}
+_GRAPH_COSTS = 200  # an entry of a graph that is looked at takes as long as so many codes
+_WIDER = 4  # times what was looked at is looked at next
+_SUPPORT, _LOOKED_AT = 7.0, 10  # of the best ten, so many neighbours each are found, too, unless others are missed
 
 
 def load_faiss() -> ModuleType:
@@ -82,9 +86,9 @@ def _empty(faiss: ModuleType, info: VectorsInfo, count: int):  # type: ignore[no
 
 
 class FaissSegment:
-    """The index of a segment's vectors, memory-mapped."""
+    """The index of a segment's vectors, `count` of them, memory-mapped."""
 
-    def __init__(self, folder: Path, info: VectorsInfo):
+    def __init__(self, folder: Path, info: VectorsInfo, count: int):
         self._faiss, self._info = load_faiss(), info
         try:
             self._index = self._faiss.read_index(str(folder / FILE), self._faiss.IO_FLAG_MMAP_IFC)
@@ -93,6 +97,17 @@ class FaissSegment:
             raise CheckpointError(
                 f"{folder / FILE}: damaged ({brief(str(error))}); copy the index again, or build it anew"
             ) from error
+        held = (self._index.d, self._index.ntotal, type(self._index).__name__[5:].startswith(_FAISS[info.structure]))
+        if held != (info.size, count, True):
+            raise CheckpointError(f"{folder / FILE}: is no {info.structure} of these vectors; build the index anew")
+        if info.structure.startswith("hnsw"):
+            graph = self._index.hnsw
+            self._codes = self._faiss.downcast_index(self._index.storage)
+            links, neighbours = graph.offsets, graph.neighbors
+            # Where the neighbours of each entry begin, and these; faiss keeps both.
+            self._links: Integers = self._faiss.rev_swig_ptr(links.data(), links.size()).view(np.int64)
+            self._neighbours: Integers = self._faiss.rev_swig_ptr(neighbours.data(), neighbours.size())
+            self._of_entry = np.arange(graph.nb_neighbors(0))
 
     def candidates(
         self, queries: Vectors, k: int, mask: Optional[Booleans], breadth: Optional[int]
@@ -102,27 +117,76 @@ class FaissSegment:
         mask: which rows may be found, `[rows]`; None for all. Where it leaves few, None is returned: search exactly
         breadth: how many entries of a graph, or how many lists, are looked at; None for the index's own
         """
-        count = len(mask) if mask is not None else int(self._index.ntotal)
-        allowed = int(np.count_nonzero(mask)) if mask is not None else count
-        if allowed <= LEAST or allowed * _FEW < count:
+        count = int(self._index.ntotal)
+        allowed = count if mask is None else int(np.count_nonzero(mask))
+        if allowed <= LEAST:
             return None
+        mask = mask if allowed < count else None
         wanted = min(k * _CANDIDATES[self._info.structure], allowed)
-        selector = None
-        if mask is not None and allowed < count:
-            selector = self._faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        parameters = self._parameters(selector, wanted, breadth, count / allowed)
-        found: Integers = self._index.search(queries, wanted, params=parameters)[1]
+        if self._info.structure.startswith("hnsw"):
+            return self._by_graph(queries, min(k, allowed), wanted, mask, allowed, breadth)
+        parameters, given = self._faiss.SearchParameters, self._selected(mask)
+        if self._info.structure.startswith("ivf"):
+            probed = (breadth or default_nprobe(self._index.nlist)) * count // allowed
+            parameters, given = self._faiss.SearchParametersIVF, {**given, "nprobe": min(probed, self._index.nlist)}
+        found: Integers = self._index.search(queries, wanted, params=parameters(**given))[1]
         return found
 
-    def _parameters(self, selector: object, wanted: int, breadth: Optional[int], rarity: float):  # type: ignore[no-untyped-def]
-        given = {} if selector is None else {"sel": selector}
-        if self._info.structure.startswith("hnsw"):
-            # What the filter leaves out is looked at, too: so look at more.
-            ef = max(int((breadth or self._info.hnsw_ef) * rarity), wanted)
-            return self._faiss.SearchParametersHNSW(efSearch=ef, **given)
-        if self._info.structure.startswith("ivf"):
-            return self._faiss.SearchParametersIVF(nprobe=breadth or default_nprobe(self._index.nlist), **given)
-        return self._faiss.SearchParameters(**given)
+    def _by_graph(
+        self, queries: Vectors, k: int, wanted: int, mask: Optional[Booleans], allowed: int, breadth: Optional[int]
+    ) -> Integers:
+        """Return `wanted` candidates of each query from the graph, or from all codes where the graph cannot have them.
+
+        The graph is searched without the mask, and all that it looked at is returned: where the mask leaves out what is
+        nearest to a query, a search for the nearest of the rest ends before it comes to them. A list is trusted if it
+        holds enough of the rest and its best are linked well, as their neighbours were found, too. Else more is looked
+        at until the best stay the same, as long as that costs less than all codes.
+        """
+        count, most = int(self._index.ntotal), allowed // _GRAPH_COSTS
+        ef = first = max(breadth or self._info.hnsw_ef, wanted) * count // allowed
+        found, left = np.full((len(queries), wanted), NOT_FOUND, np.int64), np.arange(len(queries))
+        by_codes, before = np.zeros(len(queries), bool), np.full((len(queries), min(k, _LOOKED_AT)), NOT_FOUND)
+        while len(left) and ef <= most:
+            parameters = self._faiss.SearchParametersHNSW(efSearch=ef)
+            near: Integers = self._index.search(queries[left], ef, params=parameters)[1]
+            kept, counts = near, (near != NOT_FOUND).sum(axis=1)
+            if mask is not None:
+                is_allowed = (near != NOT_FOUND) & mask[near]
+                order, counts = np.argsort(~is_allowed, axis=1, kind="stable"), is_allowed.sum(axis=1)
+                kept = np.take_along_axis(np.where(is_allowed, near, NOT_FOUND), order, 1)
+            kept = kept[:, :wanted]
+            best = kept[:, : before.shape[1]]
+            is_trusted = (best == before[left]).all(axis=1) if ef > first else self._support(near, best) >= _SUPPORT
+            is_done = (counts >= k) & is_trusted
+            found[left[is_done], : kept.shape[1]] = kept[is_done]
+            before[left] = best
+            by_codes[left[counts * _WIDER < k]] = True  # of what there is none here, there may be none far around
+            left = left[~is_done & ~by_codes[left]]
+            ef *= _WIDER
+        by_codes[left] = True
+        if by_codes.any():
+            found[by_codes] = self._among_codes(queries[by_codes], wanted, mask)
+        return found
+
+    def _support(self, near: Integers, found: Integers) -> Floats:
+        """Return how many neighbours of a found row are in the list that it was found in, the mean of each query."""
+        links = self._neighbours[self._links[np.maximum(found, 0)][..., None] + self._of_entry].reshape(len(near), -1)
+        links = np.where(links < 0, -2, links)  # none; and none in the list is -1
+        of_query = np.arange(len(near))[:, None] * (int(self._index.ntotal) + 3)  # rows of several queries are apart
+        there, pairs = (np.sort(near) + of_query).reshape(-1), links + of_query
+        is_near = there[np.minimum(np.searchsorted(there, pairs), len(there) - 1)] == pairs
+        return np.asarray(is_near.sum(axis=1) / max(1, found.shape[1]))
+
+    def _among_codes(self, queries: Vectors, wanted: int, mask: Optional[Booleans]) -> Integers:
+        """Return the best by the codes of all rows that the mask allows."""
+        parameters = self._faiss.SearchParameters(**self._selected(mask))
+        found: Integers = self._codes.search(queries, wanted, params=parameters)[1]
+        return found
+
+    def _selected(self, mask: Optional[Booleans]) -> dict[str, object]:
+        if mask is None:
+            return {}
+        return {"sel": self._faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))}
 
 
 def described(info: VectorsInfo, breadth: Optional[int]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -13,18 +15,18 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import tokenizer_named
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.exact import VectorPart
-from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
-from paddle_ranker.retrieval.manifest import IndexInfo, read_manifest
+from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, read_manifest
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart
 from paddle_ranker.retrieval.words import WordPart, WordSearcher
+from paddle_ranker.storage.untrusted import inside, open_array
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,16 @@ class Generation:
         for one in info.segments:
             segment = opened.get(one.name) or Segment(folder / one.name)
             live = None
-            if one.deleted is not None:
-                live = np.ones(len(segment), bool)
-                live[np.load(folder / one.deleted, allow_pickle=False)] = False
+            with segment.reading():
+                if one.count != len(segment):
+                    raise ValueError(f"{len(segment):,} documents, not {one.count:,}")
+                if one.deleted is not None:
+                    removed: Integers = open_array(inside(folder, one.deleted), sys.maxsize)  # type: ignore[assignment]
+                    live = np.ones(len(segment), bool)
+                    if removed.dtype.kind in "iu" and (removed >= 0).all():
+                        live[removed] = False
+                    if len(removed) != one.removed or len(live) - np.count_nonzero(live) != one.removed:
+                        raise ValueError(f"{one.deleted} does not name {one.removed:,} of them")
             self.parts.append(Part(segment, live, first))
             first += len(segment)
         self._firsts = np.array([part.first for part in self.parts], np.int64)
@@ -80,18 +89,20 @@ class Generation:
         words = self.info.words
         if words is None:
             return None
-        parts = [WordPart(p.segment.postings, p.live, p.first) for p in self.parts if p.segment.postings is not None]
+        parts = []
+        for part in self.parts:
+            if part.segment.postings is None:
+                raise CheckpointError(f"{part.segment.folder}: has no words, as index.json says; copy the index again")
+            parts.append(WordPart(part.segment.postings, part.live, part.first))
         return WordSearcher(parts, tokenizer_named(words.tokenizer), words.k1, words.b)
 
     def _vector_parts(self) -> list[IndexedPart]:
         info, found = self.info.vectors, []
         for part in self.parts if info is not None else ():
             stored, folder = part.segment.vectors, part.segment.folder
-            if stored is None or info is None:
-                raise CheckpointError(f"{folder}: has no vectors, as index.json says; copy the index again")
-            index = part.segment.index
-            if index is None and (folder / FILE).exists():
-                index = part.segment.index = FaissSegment(folder, info)
+            if info is None or stored is None or not stored.are(len(part.segment), info.size, info.dtype):
+                raise CheckpointError(f"{folder}: has no such vectors as index.json says; copy the index again")
+            index = part.segment.open_index(info) if info.method == FAISS else None
             found.append(IndexedPart(VectorPart(stored, part.live, part.first), index))
         return found
 
@@ -116,6 +127,15 @@ class Generation:
             kept = [n for n, id in enumerate(hits.ids) if where is None or where.matches(index.document(id).fields)]
             found.append(Hits([hits.ids[n] for n in kept[:top_k]], hits.scores[kept[:top_k]]))
         return found
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raise `CheckpointError` for rows in the files of an index that there are none of."""
+        try:
+            yield
+        except IndexError as error:
+            folder = self.parts[0].segment.folder.parent
+            raise CheckpointError(f"{folder}: damaged ({brief(str(error))}); run index check on it") from error
 
     def segments(self) -> dict[str, Segment]:
         """Return the open segments by name."""

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.bm25 import K1, B
+from paddle_ranker.retrieval.exact import TYPES
 from paddle_ranker.storage.atomic import new_file, sync
-from paddle_ranker.storage.untrusted import read_json
+from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"
 FORMAT = 1
+EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
+STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
+_MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
+_MOST = 1 << 31  # what faiss counts with
+_SEGMENT = re.compile(r"segment-\d{8,}-[0-9a-f]{8}", re.ASCII)
+_PLAIN = re.compile(r"\w[\w.-]*")  # no path
 
 
 @dataclass(frozen=True)
@@ -126,30 +134,102 @@ def write_manifest(folder: Path, info: IndexInfo) -> None:
 def read_manifest(folder: Path) -> IndexInfo:
     """Read index.json; raises `CheckpointError` if it is missing, damaged or of a newer format."""
     try:
-        found = read_json(folder / MANIFEST)
+        found = read_json(inside(folder, MANIFEST))
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{folder}: is no index, it has no {MANIFEST}; make one with paddle-ranker index build"
         ) from None
     except ValueError as error:
         raise CheckpointError(f"{folder / MANIFEST}: damaged ({brief(str(error))}); copy the index again") from error
-    if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
+    if isinstance(found, dict) and _is_count(found.get("format")) and found["format"] > FORMAT:
         raise CheckpointError(
             f"{folder}: an index of format {found['format']}, newer than this version reads ({FORMAT})"
         )
     try:
         return _parsed(found)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: damaged ({brief(str(error))}); copy the index again") from error
 
 
-def _parsed(found: Mapping[str, object]) -> IndexInfo:
-    values = {name: value for name, value in found.items() if name != "count"}
+def is_segment(name: object) -> bool:
+    """Return whether a name is one that segments have: others are not opened, and not deleted."""
+    return isinstance(name, str) and _SEGMENT.fullmatch(name) is not None
+
+
+def _parsed(found: Unchecked) -> IndexInfo:
+    """Return what the manifest says; raises `ValueError` for a value that no index has."""
+    values = _object(found, IndexInfo, {"count"})
     for name, kind in (("words", WordsInfo), ("vectors", VectorsInfo), ("tower", TowerCopy)):
-        part = values[name]
-        values[name] = kind(**part) if isinstance(part, dict) else None
-    others = values.get("others", [])
-    values["others"] = tuple(others)  # type: ignore[arg-type]
-    segments = values["segments"]
-    values["segments"] = tuple(SegmentInfo(**one) for one in segments)  # type: ignore[attr-defined]
-    return IndexInfo(**values)  # type: ignore[arg-type]
+        values[name] = None if values[name] is None else kind(**_object(values[name], kind))
+    values["segments"] = tuple(SegmentInfo(**_object(one, SegmentInfo)) for one in _list(values, "segments"))
+    values["others"] = tuple(_list(values, "others"))
+    count = values.pop("count")
+    info = IndexInfo(**values)
+    names = [one.name for one in info.segments]
+    vectors, tower = info.vectors, info.tower
+    rules: list[tuple[object, bool]] = [
+        (info.generation, _is_count(info.generation)),
+        (info.next_id, _is_count(info.next_id)),
+        (info.others, all(isinstance(name, str) for name in info.others)),
+        (names, all(map(is_segment, names)) and len({*names}) == len(names)),
+    ]
+    for one in info.segments:
+        file = one.deleted is None or re.fullmatch(rf"{re.escape(str(one.name))}\.deleted-\d+\.npy", str(one.deleted))
+        rules += [
+            (one.deleted, bool(file) and (one.deleted is None) == (one.removed == 0)),
+            (one, _is_count(one.count) and _is_count(one.removed) and one.removed <= one.count),
+        ]
+    if info.words is not None:
+        rules += [(info.words, all(isinstance(text, str) for text in (info.words.tokenizer, info.words.language)))]
+        rules += [
+            (value, type(value) in (int, float) and 0 <= value <= _MOST_K1) for value in (info.words.k1, info.words.b)
+        ]
+    if vectors is not None:
+        rules += [
+            (vectors.method, vectors.method in METHODS),
+            (vectors.structure, vectors.structure in STRUCTURES),
+            (vectors.dtype, vectors.dtype in TYPES),
+            *((n, _is_count(n) and 0 < n < _MOST) for n in (vectors.size, vectors.hnsw_m, vectors.hnsw_ef)),
+            (vectors.uri, vectors.uri is None or is_address(vectors.uri) or _is_plain(vectors.uri)),
+            (vectors.collection, vectors.collection is None or _is_plain(vectors.collection)),
+            (vectors.method, vectors.method != MILVUS or None not in (vectors.uri, vectors.collection)),
+        ]
+    if tower is not None:
+        rules += [(tower.folder, _is_plain(tower.folder)), (tower.digest, isinstance(tower.digest, str))]
+    rules += [(count, count == info.count)]  # last: the segments' numbers are checked by now
+    for value, is_right in rules:
+        if not is_right:
+            raise ValueError(f"{value!r}")
+    return info
+
+
+def is_address(uri: object) -> bool:
+    """Return whether Milvus's `uri` is the address of a server, not a file in the index folder."""
+    return isinstance(uri, str) and "://" in uri
+
+
+def _object(found: Unchecked, kind: type, more: Collection[str] = ()) -> UncheckedObject:
+    """Return a JSON object with a value for each field of a class; raises `ValueError` for another."""
+    fields = dataclasses.fields(kind)
+    if not isinstance(found, dict):
+        raise ValueError(f"{found!r} is no object")
+    unknown = {*found} - {one.name for one in fields} - {*more}
+    if unknown:
+        raise ValueError(f"{unknown.pop()!r} is unknown")
+    defaults = {one.name: one.default for one in fields if one.default is not dataclasses.MISSING}
+    return {**defaults, **{name: found[name] for name in found}}
+
+
+def _list(values: UncheckedObject, name: str) -> Sequence[Unchecked]:
+    if not isinstance(values[name], (list, tuple)):
+        raise ValueError(f"{name} is {values[name]!r}")
+    found: Sequence[Unchecked] = values[name]
+    return found
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_plain(name: object) -> bool:
+    return isinstance(name, str) and _PLAIN.fullmatch(name) is not None

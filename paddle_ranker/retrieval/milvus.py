@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,10 +25,11 @@ from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import best_rows
 from paddle_ranker.retrieval.exact import Vectors, products_of
 from paddle_ranker.retrieval.generation import Generation, Place
-from paddle_ranker.retrieval.manifest import VectorsInfo
+from paddle_ranker.retrieval.manifest import VectorsInfo, is_address
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.untrusted import inside, open_array
 
 T = TypeVar("T")
 TEXT_BYTES = 65_535  # the most that a field of text holds, in Milvus
@@ -188,7 +190,7 @@ class MilvusSearch:
     def __init__(self, folder: Path, info: VectorsInfo):
         assert info.uri is not None and info.collection is not None
         self._pending = folder / _PENDING
-        uri = info.uri if "://" in info.uri else os.path.abspath(folder / info.uri)
+        uri = info.uri if is_address(info.uri) else os.path.abspath(inside(folder, info.uri))
         self._rows = MilvusRows(uri, info.collection, info.size)
 
     def close(self) -> None:
@@ -211,9 +213,9 @@ class MilvusSearch:
 
     def repair(self, now: Generation) -> None:
         """Finish what a killed process has begun, or what Milvus failed in."""
-        if not self._pending.exists():
+        if not os.path.lexists(self._pending):
             return
-        keys = np.unique(np.load(self._pending, allow_pickle=False))
+        keys = np.unique(open_array(inside(self._pending.parent, _PENDING), sys.maxsize)).astype(np.int64)
         places = _places_of(now, keys)
         for number, part in enumerate(now.parts):
             assert part.segment.vectors is not None

@@ -67,6 +67,7 @@ class SearchSettings:
     depth: documents that each searcher finds, before fusion; more if more are asked for
     rank_top: of the fused list, so many first documents are ordered by the ranker
     ef, nprobe: how much an approximate index looks at; None: as it was built
+    milvus_uri: the server that an index has its vectors in, as of `Collection.open`
     """
 
     by: tuple[str, ...] = ()
@@ -75,6 +76,7 @@ class SearchSettings:
     rank_top: int = RANK_TOP
     ef: Optional[int] = None
     nprobe: Optional[int] = None
+    milvus_uri: Optional[str] = None
 
 
 class Retriever:
@@ -106,6 +108,8 @@ class Retriever:
             raise UsageError(f"{collection.folder}: has no {listed(unknown)}, only {listed(collection.searchers)}")
         check_breadth(collection.info.vectors if VECTORS in self.searchers else None, settings.ef, settings.nprobe)
         settings.fusion.weights_of(self.searchers)
+        if VECTORS in self.searchers:
+            collection.require_address()
 
     @classmethod
     def open(
@@ -126,8 +130,8 @@ class Retriever:
 
         Raises `CheckpointError` for a folder that is no index or is damaged.
         """
-        collection = Collection.open(folder)
         settings = settings or SearchSettings()
+        collection = Collection.open(folder, milvus_uri=settings.milvus_uri)
         query_vectors: Optional[QueryVectors] = None
         if collection.tower_folder is not None and VECTORS in (settings.by or (VECTORS,)):
             query_vectors = Tower.open(collection.tower_folder, options, batch_size, for_search=True).query_vectors

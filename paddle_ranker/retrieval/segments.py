@@ -8,18 +8,20 @@ A segment's folder holds
     fields.npy, fields.jsonl        `[fields, n] int32`, which of a field's values a document has (-1: none); the values
     vectors.npy, scales.npy         `[n, size]` float32, float16 or int8, and what int8 is multiplied by
     words_*.npy                     the inverted index: `Postings`
-    segment.json                    how many documents there are, and the sum of each file
+    segment.json                    how many documents there are, and the size and the sum of each file
 """
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -30,11 +32,13 @@ from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
-from paddle_ranker.retrieval.faiss_index import FaissSegment
+from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
 from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.storage.atomic import new_folder
+from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
 
 INFO = "segment.json"
 WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
@@ -61,36 +65,86 @@ class Segment:
         self.folder, self.name = folder, folder.name
         self.index: Optional[FaissSegment] = None  # of its vectors, once a generation has opened it
         self.arrays: dict[str, NDArray[np.generic]] = {}
-        try:
-            info = json.loads((folder / INFO).read_bytes())
-            self.count, self.fields = int(info["count"]), [str(name) for name in info["fields"]]
-            self._sums = {str(name): int(sum) for name, sum in info["crc32"].items()}
-            for path in folder.glob("*.npy"):
-                mapped = path.stat().st_size > _MAPPED
-                array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-                self.arrays[path.stem] = np.asarray(array)  # a plain one: parts of a memmap cost some microseconds each
-            self._blobs = {name: _blob(folder / name) for name in ("documents.jsonl", "ids.bin", "fields.jsonl")}
+        self._mapped: list[tuple[mmap, int]] = []  # files, and the bytes that they had
+        with self.reading():
+            info = read_json(inside(inside(folder.parent, folder.name), INFO))
+            self.count: int = info["count"]
+            self.fields = list(info["fields"])
+            if type(self.count) is not int or not all(isinstance(name, str) for name in self.fields):
+                raise ValueError(f"{INFO} states {self.count!r} documents with {brief(repr(self.fields))}")
+            self._sums: dict[str, int] = dict(info["crc32"])
+            sizes = info.get("bytes", {})
+            for name in self._sums:
+                path = inside(folder, name)
+                if name in sizes and check_file(path, sys.maxsize) != sizes[name]:
+                    raise ValueError(f"{name} has {path.stat().st_size:,} bytes, not {sizes[name]}")
+                if path.suffix == ".npy":
+                    self.arrays[path.stem] = self._held(open_array(path, _MAPPED))
+            self._blobs = {name: self._blob(name) for name in ("documents.jsonl", "ids.bin", "fields.jsonl")}
             self._require_all()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{folder}: damaged ({brief(str(error))}); copy the index again, or build it anew"
-            ) from error
-        values = self.arrays.get("vectors")
-        self.vectors = None if values is None else StoredVectors(values, self.arrays.get("scales"))  # type: ignore[arg-type]
-        words = {n[len(WORDS) :]: array for n, array in self.arrays.items() if n.startswith(WORDS)}
-        self.postings = Postings.read(words) if words else None
+            values = self.arrays.get("vectors")
+            self.vectors = None if values is None else StoredVectors(values, self.arrays.get("scales"))  # type: ignore[arg-type]
+            words = {n[len(WORDS) :]: array for n, array in self.arrays.items() if n.startswith(WORDS)}
+            self.postings = Postings.read(words) if words else None
         self.matching = lru_cache(maxsize=16)(self._matching)
         self._values = lru_cache(maxsize=64)(self._arranged_values)
 
     def _require_all(self) -> None:
-        """Raise `FileNotFoundError` for an array that is missing, `ValueError` for a file that is cut short."""
-        for name in self._sums:
-            if name.endswith(".npy") and name[: -len(".npy")] not in self.arrays:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder / name))
-        for name, offsets in (("documents.jsonl", "offsets"), ("ids.bin", "id_offsets")):
-            places, size = self.arrays[offsets], len(self._blobs[name])
-            if len(places) != self.count + 1 or int(places[-1]) != size:
-                raise ValueError(f"{name} has {size:,} bytes, not those of {self.count:,} documents")
+        """Raise `ValueError` for an array that does not fit the others, or a file that is cut short."""
+        count, arrays, sizes = self.count, self.arrays, {name: len(blob) for name, blob in self._blobs.items()}
+        shapes = {"offsets": (count + 1,), "id_offsets": (count + 1,), "id_hashes": (2, count),
+                  "text_hashes": (2, count), "fields": (len(self.fields), count)}  # fmt: skip
+        ends = {"offsets": sizes["documents.jsonl"], "id_offsets": sizes["ids.bin"]}
+        if f"{WORDS}terms" in arrays:
+            found = len(arrays[f"{WORDS}documents"])
+            shapes.update({WORDS + "lengths": (count,), WORDS + "starts": (len(arrays[f"{WORDS}terms"]) + 1,),
+                           WORDS + "codes": (found,), WORDS + "pairs": (len(arrays[f"{WORDS}pairs"]), 2)})  # fmt: skip
+            ends[f"{WORDS}starts"] = found
+        for name, shape in shapes.items():
+            array = arrays[name]
+            is_whole = name not in ends or int(array[-1]) == ends[name]
+            if array.shape != shape or array.dtype.kind not in "iu" or not is_whole:
+                raise ValueError(f"{name} is {list(array.shape)}, and does not fit {count:,} documents")
+        if len(self._field_ends) != len(self.fields):
+            raise ValueError(f"fields.jsonl has {len(self._field_ends)} lines, not {len(self.fields)}")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raise `CheckpointError` where what is read in the block is not what this class has written."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+            raise CheckpointError(
+                f"{self.folder}: damaged ({brief(str(error))}); copy the index again, or build it anew"
+            ) from error
+
+    def require_held(self) -> None:
+        """Raise `CheckpointError` for a mapped file that was cut short: reading its end would kill the process."""
+        for file, size in self._mapped:
+            if file.size() < size:
+                raise CheckpointError(f"{self.folder}: a file was cut short while it was open; copy the index again")
+
+    def _held(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return an array of a file as a plain one: parts of a memmap cost some microseconds each."""
+        if isinstance(array, np.memmap):
+            file: mmap = array._mmap  # type: ignore[attr-defined]  # of the file's size now, whoever changes it
+            self._mapped.append((file, file.size()))
+        return np.asarray(array)
+
+    def _blob(self, name: str) -> NDArray[np.uint8]:
+        with open_file(inside(self.folder, name), sys.maxsize) as stream:
+            if os.fstat(stream.fileno()).st_size > _MAPPED:
+                return self._held(np.memmap(stream, np.uint8, "r"))  # type: ignore[return-value]
+            return np.frombuffer(stream.read(), np.uint8)
+
+    def open_index(self, info: VectorsInfo) -> Optional[FaissSegment]:
+        """Return the index of the vectors, None if they have none."""
+        if self.index is None and FILE in self._sums:
+            with open_file(inside(self.folder, FILE), sys.maxsize) as stream:
+                file = mmap(stream.fileno(), 0, access=ACCESS_READ)
+            self._mapped.append((file, file.size()))
+            self.index = FaissSegment(self.folder, info, self.count)
+        return self.index
 
     def __len__(self) -> int:
         return self.count
@@ -102,12 +156,20 @@ class Segment:
     def ids(self, rows: Integers) -> list[str]:
         """Return the ids of documents by their rows."""
         offsets, blob = self.arrays["id_offsets"], self._blobs["ids.bin"].data
-        return [str(blob[start:end], "utf-8") for start, end in zip(offsets[rows].tolist(), offsets[rows + 1].tolist())]
+        with self.reading():
+            return [
+                str(blob[start:end], "utf-8") for start, end in zip(offsets[rows].tolist(), offsets[rows + 1].tolist())
+            ]
 
     def document(self, row: int) -> Document:
         """Return a document by its row."""
-        found = json.loads(self.line(row))
-        return Document(found["id"], found["text"], found["fields"], found["version"])
+        with self.reading():
+            found = json.loads(self.line(row))
+            document = Document(found["id"], found["text"], found["fields"], found["version"])
+            kinds = (document.id, str), (document.text, str), (document.fields, dict), (document.version, int)
+            if not all(isinstance(value, kind) for value, kind in kinds):
+                raise ValueError(f"document {row + 1:,} is not as it was written")
+            return document
 
     def line(self, row: int) -> bytes:
         """Return the line of `documents.jsonl` that holds a document."""
@@ -173,8 +235,9 @@ class Segment:
 
     def values_of(self, field: str) -> list[object]:
         """Return the values of a field."""
-        values: list[object] = json.loads(bytes(self._line_of(field)))
-        return values
+        with self.reading():
+            values: list[object] = json.loads(bytes(self._line_of(field)))
+            return values
 
     def some_values(self, field: str, most: int, live: Optional[Booleans]) -> tuple[list[object], bool]:
         """Return the values that live documents have in a field, and whether these are all.
@@ -211,7 +274,8 @@ class Segment:
         return self._values(field).kinds
 
     def _arranged_values(self, field: str) -> FieldValues:
-        return FieldValues(self._line_of(field))
+        with self.reading():
+            return FieldValues(self._line_of(field))
 
     def _matching(self, where: Filter) -> Booleans:
         """Return which documents meet a filter, `[n] bool`; the last ones asked for are kept."""
@@ -221,13 +285,6 @@ class Segment:
             # The code of a document without the field, -1, is the last place.
             meet &= np.append(holds, condition.holds(None))[self.codes_of(condition.field)]
         return meet
-
-
-def _blob(path: Path) -> NDArray[np.uint8]:
-    size = path.stat().st_size
-    if size > _MAPPED:
-        return np.asarray(np.memmap(path, np.uint8, "r"))
-    return np.frombuffer(path.read_bytes(), np.uint8)
 
 
 def write_segment(folder: Path, contents: Contents, write_index: Optional[WriteIndex] = None) -> None:
@@ -261,9 +318,10 @@ def write_segment(folder: Path, contents: Contents, write_index: Optional[WriteI
 
 
 def seal(target: Path, count: int, fields: Sequence[str]) -> None:
-    """Write `segment.json`, with the sums of all files that are there."""
-    sums = {path.name: checksum(path) for path in sorted(target.iterdir())}
-    (target / INFO).write_bytes(_json({"count": count, "fields": list(fields), "crc32": sums}))
+    """Write `segment.json`, with the sizes and sums of all files that are there."""
+    paths = sorted(target.iterdir())
+    sizes, sums = {path.name: path.stat().st_size for path in paths}, {path.name: checksum(path) for path in paths}
+    (target / INFO).write_bytes(_json({"count": count, "fields": list(fields), "bytes": sizes, "crc32": sums}))
 
 
 def checksum(path: Path) -> int:

@@ -14,10 +14,11 @@ from paddle_ranker.retrieval import faiss_index
 from paddle_ranker.retrieval.best import NOT_FOUND, best_rows
 from paddle_ranker.retrieval.exact import VectorPart, Vectors, nearest, products_of
 from paddle_ranker.retrieval.faiss_index import FaissSegment
+from paddle_ranker.retrieval.manifest import EXACT as EXACT
+from paddle_ranker.retrieval.manifest import FAISS as FAISS
+from paddle_ranker.retrieval.manifest import MILVUS as MILVUS
 from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.retrieval.segments import WriteIndex
-
-EXACT, FAISS, MILVUS = "exact", "faiss", "milvus"
 
 
 class IndexedPart(NamedTuple):

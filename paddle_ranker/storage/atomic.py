@@ -12,6 +12,7 @@ import fcntl
 import os
 import resource
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -116,7 +117,14 @@ def locked(path: Path, *, wait: bool) -> IO[str]:
     """
     while True:
         make_folder(path.parent)
-        lock = path.open("w")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe would block
+        try:
+            lock = os.fdopen(os.open(path, flags, 0o666), "w")
+        except OSError as error:
+            raise RankerError(f"{path}: is no file to lock ({error.strerror}); delete it") from error
+        if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
+            lock.close()
+            raise RankerError(f"{path}: is a pipe or device, no file to lock; delete it")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(lock.fileno()), path.stat()):

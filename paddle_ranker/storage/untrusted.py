@@ -6,13 +6,18 @@ Reading a pipe could block for ever, a device such as /dev/zero never ends, and 
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import stat
+import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
-from paddle_ranker.errors import CheckpointError
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.errors import CheckpointError, brief, quoted
 
 TEXT_BYTES = 32 * 1024 * 1024  # most bytes of a vocabulary or description; the largest models have a few megabytes
 
@@ -36,10 +41,53 @@ def check_file(path: Path, most: int) -> int:
 
 def read_file(path: Path, most: int = TEXT_BYTES) -> bytes:
     """Return a file's bytes; raises as `check_file` does."""
+    with open_file(path, most) as stream:
+        return stream.read(os.fstat(stream.fileno()).st_size)
+
+
+def open_file(path: Path, most: int) -> IO[bytes]:
+    """Open a file for reading; raises as `check_file` does."""
     check_file(path, most)  # before opening: opening a device can have effects
-    # Checked again once open: the path may name another file by now.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-        return stream.read(_check(path, os.fstat(stream.fileno()), most))
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        _check(path, os.fstat(stream.fileno()), most)  # once more: the path may name another file by now
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file or folder by its name in a folder.
+
+    Raises `CheckpointError` for a name that is a path, and for a link out of the folder.
+    """
+    if os.path.basename(name) != name or name in ("", ".", "..") or "\0" in name:
+        raise CheckpointError(f"{folder}: names {quoted(name)}, expected the name of a file in it; copy it again")
+    path = folder / name
+    if Path(os.path.realpath(folder)) not in Path(os.path.realpath(path)).parents:
+        raise CheckpointError(f"{path}: is a link out of its folder; put the file itself there")
+    return path
+
+
+def open_array(path: Path, mapped_from: int) -> NDArray[np.generic]:
+    """Open a `.npy` file of numbers: a memory-mapped array if it has more than `mapped_from` bytes.
+
+    Raises `CheckpointError` for anything else, also if it has not the size that it states; raises as `check_file` does.
+    """
+    with open_file(path, sys.maxsize) as stream:
+        held = os.fstat(stream.fileno()).st_size
+        try:
+            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, is_fortran, kind = readers[np.lib.format.read_magic(stream)](stream)
+            if kind.kind not in "biuf" or stream.tell() + math.prod(shape) * kind.itemsize != held:
+                raise ValueError(f"states {kind} {list(shape)} and has {held:,} bytes")
+        except Exception as error:  # of its parser, which is Python's for literals
+            raise CheckpointError(f"{path}: damaged ({brief(str(error))}); copy the folder again") from error
+        order: Literal["C", "F"] = "F" if is_fortran else "C"
+        if held > mapped_from:
+            return np.memmap(stream, kind, "r", stream.tell(), shape, order)
+        return np.frombuffer(stream.read(), kind).reshape(shape, order=order)
 
 
 def map_file(path: Path, most: int) -> mmap.mmap:
@@ -48,12 +96,8 @@ def map_file(path: Path, most: int) -> mmap.mmap:
     Processes that map one file share its pages. What is written to them stays in the process. The bytes are those of
     the file while it is not overwritten: it must be replaced by another of its name instead.
     """
-    check_file(path, most)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        mapped = mmap.mmap(descriptor, _check(path, os.fstat(descriptor), most), access=mmap.ACCESS_COPY)
-    finally:
-        os.close(descriptor)
+    with open_file(path, most) as stream:
+        mapped = mmap.mmap(stream.fileno(), os.fstat(stream.fileno()).st_size, access=mmap.ACCESS_COPY)
     mapped.madvise(mmap.MADV_WILLNEED)  # the disk is read while other things are done
     return mapped
 
@@ -85,7 +129,7 @@ def read_versioned(path: Path, newest: int) -> UncheckedObject:
 
 def _check(path: Path, found: os.stat_result, most: int) -> int:
     if not stat.S_ISREG(found.st_mode):
-        raise CheckpointError(f"{path}: is no regular file but a folder, pipe or device; copy the model's folder again")
+        raise CheckpointError(f"{path}: is no regular file but a folder, pipe or device; copy its folder again")
     if found.st_size > most:
         raise CheckpointError(
             f"{path}: has {found.st_size:,} bytes, more than the {most:,} that are read; it is no such file of a model "

@@ -72,6 +72,17 @@ def test_a_second_run_takes_what_is_new(capsys: pytest.CaptureFixture[str]) -> N
     assert "whole; 3 documents" in said(capsys, "check", "index", "--sample", "3")
 
 
+def test_what_a_corpus_has_no_more_is_said_and_removed_if_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    build = ("build", "--corpus", "texts.txt", "--output", "index", "--words", "bigram")
+    Path("texts.txt").write_text("水稻病害\n护理\n老年人\n", encoding="utf-8")
+    assert "no more" not in said(capsys, *build)
+    Path("texts.txt").write_text("护理\n教育\n", encoding="utf-8")
+    assert "texts.txt: 2 documents in the index and not in it; --sync removes them" in said(capsys, *build)
+    assert "texts.txt: 2 documents removed" in said(capsys, *build, "--sync")
+    assert [one.text for one in Collection.open("index").documents()] == ["护理", "教育"]
+    assert "leave one of both out" in said(capsys, *build, "--sync", "--skip_bad_rows", status=2)
+
+
 def test_equal_vectors_are_found_whichever_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
     def vectors_of(texts: Sequence[str]) -> Vectors:
         return np.repeat(np.array([[0.6, 0.8]], np.float32), len(texts), axis=0)
@@ -80,7 +91,7 @@ def test_equal_vectors_are_found_whichever_comes_first(capsys: pytest.CaptureFix
         collection.add([Document(str(number), f"text {number}") for number in range(30)], vectors_of)
     found = Collection.search_exactly
 
-    def backwards(self: Collection, vectors: Vectors, top_k: int) -> list[Hits]:
+    def backwards(self: Collection, vectors: Vectors, top_k: int, where: object) -> list[Hits]:
         return [Hits(hits.ids[:-11:-1], hits.scores[:10]) for hits in found(self, vectors, 30)]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -141,6 +141,36 @@ WANTED = [
 ]  # fmt: skip
 
 
+def test_a_killed_addition_keeps_the_vectors_of_the_last_seconds_at_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoding is slow: all is one chunk, and not half of it is done."""
+    monkeypatch.setattr("paddle_ranker.retrieval.adding._FIRST_PIECE", 10)
+    clock, encoded = 0.0, list[str]()
+    monkeypatch.setattr("paddle_ranker.retrieval.adding.time.monotonic", lambda: clock)
+
+    def slowly(texts: Sequence[str]) -> Vectors:
+        nonlocal clock
+        clock += len(texts)  # a text a second
+        encoded.extend(texts)
+        if len(encoded) == 60:
+            raise KeyboardInterrupt
+        return vectors_of(texts)
+
+    documents = documents_of(range(100))
+    with new_index(tmp_path / "index") as collection, pytest.raises(KeyboardInterrupt):
+        collection.add(documents, slowly)
+    with Collection.open(tmp_path / "index", write=True) as collection:
+        collection.add(documents, slowly)
+        assert len(encoded) <= 60 + 100 - 40 and [one.id for one in collection.documents()] == [
+            f"d{n}" for n in range(100)
+        ]
+        assert {path.name for path in collection.folder.iterdir()} - collection.info.files() == {
+            "index.json",
+            "writer.lock",
+        }
+
+
 def test_values_are_compared_together_as_they_are_one_by_one() -> None:
     arranged = FieldValues(np.frombuffer(json.dumps(VALUES, ensure_ascii=False).encode(), np.uint8))
     wanted = [*WANTED, *map(Written, WANTED), 7, 7.5, 2**60, 2024, True, None]

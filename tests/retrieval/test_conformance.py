@@ -123,16 +123,20 @@ def test_every_kind_adds_replaces_removes_filters_and_opens_again(
         assert collection.search("vectors", vectors_of(queries), 5)[0].ids == []
         assert collection.search("words", ["水"], 5)[0].ids == []
         first = documents_of(range(60))
-        assert collection.add(first, vectors_of) == (60, 0, 0, 0)
+        assert collection.add(first, vectors_of) == (60, 0, 0, 0, 0)
         check(collection, first, queries, nprobe)
         changed = documents_of(range(10, 30), "新的{} {}")
         odd = [Document(id, f"odd {number}") for number, id in enumerate(ODD_IDS)]
-        assert collection.add([*changed, *odd, *first[:10]], vectors_of) == (len(odd), 20, 10, 0)
+        assert collection.add([*changed, *odd, *first[:10]], vectors_of) == (len(odd), 20, 10, 0, 30)
         gone = [f"d{n}" for n in range(40, 60)]
         assert collection.remove([*gone, "d40", "nobody"]) == 20
         kept = [*first[:10], *first[30:40], *changed, *odd]
         check(collection, kept, queries, nprobe)
-    with Collection.open(folder) as again:
+    uri = kind[1] if kind[1] and "://" in kind[1] and kind[0] in ("served", "real") else None
+    if uri is not None:
+        with pytest.raises(UsageError, match=f"add --milvus_uri {uri}"):
+            Collection.open(folder).search("vectors", vectors_of(queries), 5)
+    with Collection.open(folder, milvus_uri=uri) as again:
         check(again, kept, queries, nprobe)
         assert [again.document(one.id).text for one in kept] == [one.text for one in kept]
         assert again.document("d11").version == 2 and len(again) == len(kept) and again.verify()
@@ -237,7 +241,7 @@ def test_damage_other_folders_and_a_second_writer_are_told(tmp_path: Path) -> No
         Collection.open(tmp_path)
     text = (folder / "index.json").read_text(encoding="utf-8")
     for damage, says in ((text[:50], "damaged"), (text.replace('"format": 1', '"format": 99'), "newer|format 99"),
-                         (text.replace("segment-", "../x-"), "missing"), ("[]", "damaged")):  # fmt: skip
+                         (text.replace("segment-", "../x-"), "damaged"), ("[]", "damaged")):  # fmt: skip
         (folder / "index.json").write_text(damage, encoding="utf-8")
         with pytest.raises(CheckpointError, match=says):
             Collection.open(folder)

@@ -721,7 +721,7 @@ def test_milvus_is_connected_to_beside_the_event_loop_and_by_searches_of_vectors
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), info, copied.copy)) as collection:
         collection.add(DOCUMENTS[:5])
     connected.clear()
-    site = Site(index=tmp_path / "index")
+    site = Site(index=tmp_path / "index", milvus_uri=info.uri)
     assert len(site.search("研究", use=["words"], filter={"lang": "en"})["hits"]) == 3
     assert site.ask("GET", "/v1/index").json()["documents"] == 5 and site.ask("GET", "/v1/documents/d1").json()
     assert not connected

@@ -8,6 +8,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option
+from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import LOG_MB
 
@@ -16,7 +17,7 @@ LIMITS = ("hits", "depth", "queue_searches", "documents")
 
 
 @dataclass(frozen=True)
-class IndexSlotOptions(Limits):
+class IndexSlotOptions(Limits, MilvusOptions):
     """Options of a server that searches an index, and the limits of its requests beside those of all requests."""
 
     index: Optional[Path] = option(  # noqa: RUF009
@@ -49,7 +50,7 @@ class IndexSlotOptions(Limits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("writable", "search_log", "examples"):
+        for name in ("writable", "search_log", "examples", "milvus_uri"):
             if self.index is None and getattr(self, name):
                 raise UsageError(f"--{name} is about an index: name one with --index")
         if self.highest_label > 1 and self.search_log is None:

@@ -93,7 +93,9 @@ class IndexSlot(Slot[ServedIndex]):
         Raises `CheckpointError` for another or a damaged folder, `UsageError` for options that it does not take.
         """
         assert self.folder is not None
-        options, collection = self.options, Collection.open(self.folder)
+        options = self.options
+        collection = Collection.open(self.folder, milvus_uri=options.milvus_uri)
+        collection.require_address()
         fusion = parse_fusion(options.fusion, options.weights)
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
         fusion.weights_of(collection.searchers)

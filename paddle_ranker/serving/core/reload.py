@@ -22,6 +22,7 @@ from paddle_ranker.serving.core.slots import Served, Slot
 T = TypeVar("T")
 
 _LETTING_GO_SECONDS = 10.0
+_LOADING_SECONDS = 900.0  # a reload that takes longer hangs, as a disk over a network may; the next one is begun anew
 NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 
@@ -45,14 +46,14 @@ class Reloader:
     ):
         self._slots, self._metrics, self._log, self._on_loaded = slots, metrics, log, on_loaded
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._is_idle: Callable[[], bool] = lambda: True
+        self._running: list[Callable[[], bool]] = []  # several where a load hangs
         self._loading = self._is_wanted = False
         self._reloads: set[asyncio.Task[dict[str, object]]] = set()
 
     @property
     def is_busy(self) -> bool:
         """Whether the thread loads or unloads models; nothing can stop it, and Python waits for it at its exit."""
-        return not self._is_idle()
+        return not all(is_done() for is_done in self._running)
 
     async def load(self) -> None:
         """Load the models for the first time. Raises what `Slot.load` raises."""
@@ -105,7 +106,11 @@ class Reloader:
     async def _reload(self) -> dict[str, object]:
         began = time.monotonic()
         folders = " and ".join(str(one.slot.folder) for one in self._slots)
-        models, reason = await self._load(self._try_to_load)
+        try:
+            models, reason = await asyncio.wait_for(self._load(self._try_to_load), _LOADING_SECONDS)
+        except asyncio.TimeoutError:  # nothing ends its thread: the next load gets another
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+            models, reason = [], f"it was not loaded within {_LOADING_SECONDS:g} s"
         if reason is not None:
             self._metrics.reload(False)
             self._log.write("reload", status="failed", model=folders, reason=reason)
@@ -131,7 +136,7 @@ class Reloader:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         running = self._thread.submit(work)
-        self._is_idle = running.done
+        self._running = [*(is_done for is_done in self._running if not is_done()), running.done]
         return await asyncio.wrap_future(running)
 
     def _try_to_load(self) -> tuple[list[Served], Optional[str]]:

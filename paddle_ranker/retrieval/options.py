@@ -1,0 +1,19 @@
+"""The option of every command that may connect to Milvus on behalf of an index folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.options import Options, option
+
+
+@dataclass(frozen=True)
+class MilvusOptions(Options):
+    """Where an index may have its vectors."""
+
+    milvus_uri: Optional[str] = option(
+        None,
+        help="the server of Milvus that the index has its vectors in: an address that is only in the folder, which may "
+        "be from anywhere, is not connected to",
+    )

@@ -1,0 +1,242 @@
+"""Index folders from elsewhere: each attack is refused in words, touches nothing outside, and takes no time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo
+from tests.retrieval.test_conformance import SIZE, documents_of, vectors_of
+from tests.serving_cases import SECONDS
+
+pytestmark = pytest.mark.unit
+Attack = Callable[[Path, Path], object]
+OUTSIDE = "segment-00000001-0123abcd"
+
+
+def first_segment(folder: Path) -> Path:
+    return folder / json.loads((folder / "index.json").read_bytes())["segments"][0]["name"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write an index of every kind of file: a graph, removed rows, and what an addition has left."""
+    folder = tmp_path_factory.mktemp("whole") / "index"
+    info = IndexInfo(
+        WordsInfo("mixed"), VectorsInfo("faiss", SIZE, "int8", "hnsw_sq8", hnsw_m=8), TowerCopy("tower", "0" * 16)
+    )
+    with pytest.MonkeyPatch.context() as patch, Collection.create(folder, info) as collection:
+        patch.setattr("paddle_ranker.retrieval.faiss_index.LEAST", 16)
+        collection.add(documents_of(range(40)), vectors_of)
+        collection.add(documents_of(range(40, 44)), vectors_of)
+        collection.remove(["d3", "d5", "d41"])
+    kept = shutil.copytree(first_segment(folder), folder / OUTSIDE)
+    (folder / "unfinished.json").write_text(json.dumps([kept.name]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    outside = tmp_path / "outside"
+    shutil.copytree(whole / OUTSIDE, outside / OUTSIDE)
+    (outside / "file.npy").write_bytes(b"outside")
+    return Path(shutil.copytree(whole, tmp_path / "index"))
+
+
+def use(folder: Path) -> None:
+    """Search, change and merge an index; raise `AssertionError` for an answer that it cannot give."""
+    known = {one.id for one in documents_of(range(50))}
+    for write in (False, True):
+        with Collection.open(folder, write=write) as collection:
+            for where in (None, Filter.parse(["year>=3"])):
+                for by in collection.searchers:
+                    asked = ["水稻病害"] if by != "vectors" else vectors_of(["水稻"])
+                    (hits,) = collection.search(by, asked, 20, where)
+                    assert {*hits.ids} <= known and np.isfinite(hits.scores).all()
+            assert {one.id for one in collection.documents()} <= known
+            if write:
+                collection.add(documents_of(range(44, 48)), vectors_of)
+                collection.remove(["d1"])
+                collection.merge(None)
+
+
+def outcome(folder: Path) -> Optional[str]:
+    """Return why an index is refused, None if it is used; fail where it hangs, or raises what is no error of ours."""
+    found: list[object] = []
+
+    def work() -> None:
+        try:
+            use(folder)
+            found.append(None)
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)  # which may hang
+    thread.start()
+    thread.join(SECONDS)
+    assert found, "it hangs"
+    if isinstance(found[0], BaseException) and not isinstance(found[0], RankerError):
+        raise found[0]
+    return None if found[0] is None else str(found[0])
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return a file of each name; those of the first segment alone."""
+    return [*folder.glob("index.json"), *folder.glob("*.deleted-*"), folder / "unfinished.json", folder / "writer.lock",
+            *sorted(first_segment(folder).iterdir())]  # fmt: skip
+
+
+def in_manifest(change: Callable[[Any], object]) -> Attack:
+    def attack(folder: Path, outside: Path) -> None:
+        found = json.loads((folder / "index.json").read_bytes())
+        change(found)
+        (folder / "index.json").write_text(json.dumps(found), encoding="utf-8")
+
+    return attack
+
+
+def unfinished(*named: object) -> Attack:
+    return lambda folder, outside: (folder / "unfinished.json").write_text(
+        json.dumps([str(name).format(outside) for name in named]), encoding="utf-8"
+    )
+
+
+def removed(rows: Any) -> Attack:
+    return lambda folder, outside: np.save(min(folder.glob("*.deleted-*")), np.array(rows))
+
+
+def linked_segment(folder: Path, outside: Path) -> None:
+    segment = first_segment(folder)
+    shutil.move(segment, outside / segment.name)
+    segment.symlink_to(outside / segment.name)
+
+
+ATTACKS: dict[str, Attack] = {
+    "a segment elsewhere": in_manifest(lambda found: found["segments"][0].update(name=f"../outside/{OUTSIDE}")),
+    "an absolute segment": in_manifest(lambda found: found["segments"][0].update(name=f"/tmp/{OUTSIDE}")),
+    "a segment twice": in_manifest(lambda found: found["segments"].append(found["segments"][0])),
+    "removed rows elsewhere": in_manifest(lambda found: found["segments"][0].update(deleted="../outside/file.npy")),
+    "a tower elsewhere": in_manifest(lambda found: found["tower"].update(folder="../outside")),
+    "a file of Milvus elsewhere": in_manifest(
+        lambda found: found["vectors"].update(method="milvus", uri="../outside/m.db", collection="a")
+    ),
+    "an address": in_manifest(
+        lambda found: found["vectors"].update(method="milvus", uri="http://127.0.0.1:9", collection="a")
+    ),
+    "other vectors": in_manifest(lambda found: found["vectors"].update(size=SIZE * 2)),
+    "another structure": in_manifest(lambda found: found["vectors"].update(structure="ivf_sq8")),
+    "unfinished elsewhere": unfinished(f"../outside/{OUTSIDE}"),
+    "unfinished by an absolute path": unfinished(f"{{}}/{OUTSIDE}"),
+    "removed rows that there are none of": removed([1, 99]),
+    "removed rows before the first": removed([-1, 2]),
+    "a removed row twice": removed([2, 2]),
+    "removed rows that are no numbers": removed(["a", "b"]),
+    "a link to another segment": linked_segment,
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_is_refused_and_nothing_outside_is_touched(folder: Path, name: str) -> None:
+    outside = folder.parent / "outside"
+    ATTACKS[name](folder, outside)
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in outside.rglob("*")}
+    assert outcome(folder)
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in outside.rglob("*")} == before
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "link", "empty", "cut"])
+def test_no_file_is_anything_but_what_was_written(folder: Path, what: str) -> None:
+    for path in files_of(folder):
+        kept = path.rename(folder.parent / "outside" / "kept")
+        if what == "pipe":
+            os.mkfifo(path)
+        elif what in ("device", "link"):
+            path.symlink_to("/dev/zero" if what == "device" else kept)
+        else:
+            path.write_bytes(b"" if what == "empty" else kept.read_bytes()[:-1])
+        shown = outcome(folder)
+        assert shown or (path.name == "writer.lock" and what in ("empty", "cut")), path.name
+        path.unlink()
+        kept.rename(path)
+    assert outcome(folder) is None
+
+
+def mutated(found: Any) -> Iterator[Any]:
+    """Yield a value of JSON with each of its values replaced by others, or left out."""
+    if isinstance(found, (dict, list)):
+        for place, value in found.items() if isinstance(found, dict) else enumerate(found):
+            for other in mutated(value):
+                changed = found.copy()
+                changed[place] = other
+                yield changed
+            changed = found.copy()
+            del changed[place]
+            yield changed
+        if isinstance(found, dict):
+            yield {**found, "more": 1}
+    for other in (None, True, -1, 7, 10**30, 1.5, "../x", [], {"x": 1}):
+        if other != found or type(other) is not type(found):
+            yield other
+
+
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["index.json", "segment.json", "unfinished.json"])
+def test_a_changed_value_is_an_error_of_ours_or_gives_a_right_answer(
+    whole: Path, tmp_path: Path, name: str, every: int
+) -> None:
+    folder = tmp_path / "index"
+    shutil.copytree(whole, folder)
+    (path,) = (path for path in files_of(folder) if path.name == name)
+    before = path.read_bytes()
+    refused = 0
+    for number, value in enumerate(islice(mutated(json.loads(before)), 0, None, every)):
+        path.write_text(json.dumps(value), encoding="utf-8")
+        try:
+            refused += outcome(folder) is not None
+        except BaseException as error:
+            raise AssertionError(f"{number}: {json.dumps(value)}") from error
+        if {one.name for one in folder.iterdir()} != {one.name for one in whole.iterdir()}:
+            shutil.rmtree(folder)
+            shutil.copytree(whole, folder)
+    assert refused
+
+
+def test_a_mapped_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
+    """The process would be killed by SIGBUS."""
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom tests.retrieval.test_untrusted_index import *\n"
+        "from paddle_ranker.retrieval.indexes import Document\n"
+        "folder = Path(sys.argv[1])\n"
+        "info = IndexInfo(WordsInfo('mixed'), VectorsInfo('faiss', SIZE, hnsw_m=8))\n"
+        "with Collection.create(folder, info) as made:\n"
+        "    made.add((Document(f'd{n}', '水稻' * 99 + str(n)) for n in range(40_000)),\n"
+        "             lambda texts: np.random.default_rng(0).normal(size=(len(texts), SIZE)))\n"
+        "for path in [path for path in folder.glob('*/*') if path.stat().st_size > 1 << 20]:\n"
+        "    opened, size, whole = Collection.open(folder), path.stat().st_size, path.read_bytes()\n"
+        "    os.truncate(path, 4096)\n"
+        "    for ask in (lambda: opened.search('words', ['水稻'], 5), lambda: opened.count(Filter(())),\n"
+        "                lambda: opened.search('vectors', vectors_of('a'), 5),\n"
+        "                lambda: opened.documents_of(['d39999']), lambda: opened.missing(['d7']), opened.documents):\n"
+        "        try:\n            ask()\n            sys.exit(f'{path.name}: found something')\n"
+        "        except RankerError as error:\n            assert 'cut short' in str(error), error\n"
+        "    path.write_bytes(whole)\n    print(path.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "index")], capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    assert {"vectors.npy", "vectors.faiss", "documents.jsonl", "offsets.npy"} - {*done.stdout.split()} <= {
+        "offsets.npy"
+    }

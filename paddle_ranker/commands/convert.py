@@ -129,7 +129,6 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     """Make the new folder's tokenizer put texts in small letters, if that is asked; return what there is to say."""
     from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
-    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
     from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
 
     if options.to not in ("paddle", "tower"):
@@ -138,13 +137,9 @@ def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[st
     if not options.lowercase:
         lost = PairEncoder(files, _ANY_LENGTH).loses_capitals
         return [LOST_CAPITALS.replace("MODEL", str(source))] if lost else []
-    if not isinstance(files, TokenizerFiles):
-        raise CheckpointError(
-            f"{source}: its tokenizer is not WordPiece's, and is kept as it is: leave out --lowercase"
-        )
     for folder in (temporary, temporary / QUERY_FOLDER):
         if folder.is_dir():
-            TokenizerFiles.read(folder).in_small_letters().write(folder)
+            read_tokenizer(folder).in_small_letters().write(folder)
     return ["capital letters are made small"]
 
 
@@ -154,8 +149,9 @@ def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> 
     from paddle_ranker.model.families import family_of, make_pair_encoder
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.hugging_face.heads import for_label
+    from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
     from paddle_ranker.model.hugging_face.read import find_encoder, read_model
-    from paddle_ranker.model.hugging_face.sentences import stated_length
+    from paddle_ranker.model.hugging_face.sentences import read_reranker
     from paddle_ranker.model.info import RankerInfo
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import name_parameters
@@ -170,21 +166,28 @@ def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> 
         raise CheckpointError(
             f"{source}: holds no model.safetensors and no pytorch_model.bin to convert: it is {there.what}; {there.use}"
         )
-    model = read_model(folder)
+    model, reranker = read_model(folder), read_reranker(source)
+    named, has_head = name_parameters(model.arrays), model.has_head
+    if reranker is not None and reranker.has_head:
+        named, has_head = {name: named[name] for name in named if name.startswith(ENCODER)}, True
+        named.update(reranker.arrays)
     family = family_of(model.config.model_type)
     family.bring_tokenizer(folder, temporary)
     length = min(stated_length(folder), model.config.longest_pair)
     pair_encoder = make_pair_encoder(temporary, model.config, length)
-    head = for_label({}, model.arrays, model.head, positive_label, folder / model.file)
+    if reranker is None or not reranker.has_head:
+        named.update(for_label({}, model.arrays, model.head, positive_label, folder / model.file))
     try:
-        named = {**name_parameters(model.arrays), **head}
-        network, new_parts = ranker_of(model.config, named, allow_new=not model.has_head)
+        own = reranker.info if reranker is not None else None
+        network, new_parts = ranker_of(model.config, named, allow_new=not has_head, info=own)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / model.file}: {error}") from error
     facts = _facts(model.config)
-    if model.has_head:
+    if has_head:
         # A ranker of ours that was converted to transformers gets its former info back.
         info = RankerInfo.read(folder) or RankerInfo("cross_encoder", length, match_embeddings=False)
+        if own is not None:
+            info = dataclasses.replace(info, query_prompt=own.query_prompt, pooling=own.pooling, steps=own.steps)
         training = info.training or {"converted from": source.resolve().name}
         info = dataclasses.replace(info, max_seq_length=length, match_embeddings=False, training=training)
         save_ranker(temporary, network, pair_encoder, info)
@@ -218,6 +221,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.encoders import ranker_of
     from paddle_ranker.model.families import make_pair_encoder
     from paddle_ranker.model.hugging_face.read import find_encoder
+    from paddle_ranker.model.hugging_face.sentences import write_prompt
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
@@ -238,6 +242,11 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     if not is_ranker(source):
         raise refusal(source, "a ranker or an encoder")
     config, info = read_config(source), RankerInfo.read(source)
+    if info is not None and info.pooling:
+        raise CheckpointError(
+            f"{source}: pools the states of all tokens ({info.pooling}), which transformers' classifiers do not: it "
+            "cannot be written"
+        )
     if config is None:
         raise CheckpointError(f"{source}: has no config.json, which says how its parameters are put together")
     try:
@@ -263,6 +272,8 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
         training = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
         results = {} if changed else info.results
         was = dataclasses.replace(info, results=results, training=training, calibration=None)
+        if info.query_prompt:
+            write_prompt(temporary, info.query_prompt, length)
         (temporary / INFO_FILE).write_text(was.to_json(), encoding="utf-8")
     lines = [f"TARGET: for transformers' {architecture}, {_facts(config)}"]
     if calibration:

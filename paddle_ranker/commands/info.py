@@ -73,8 +73,9 @@ def facts_of(path: Path) -> Iterator[Fact]:
 
 
 def _transformers_facts(folder: Path, encoder: Path) -> Iterator[Fact]:
+    from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
     from paddle_ranker.model.hugging_face.read import read_encoder_config, stated_head
-    from paddle_ranker.model.hugging_face.sentences import stated_info, stated_length
+    from paddle_ranker.model.hugging_face.sentences import stated_info
 
     config = read_encoder_config(encoder / "config.json")
     yield _encoder_fact(config)

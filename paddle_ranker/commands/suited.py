@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from paddle_ranker.commands import registry
 from paddle_ranker.commands.info import Fact, facts_of
-from paddle_ranker.errors import CheckpointError, RankerError, one_line
+from paddle_ranker.errors import CheckpointError, RankerError, one_line, quoted
 from paddle_ranker.model.info import BLEND
 from paddle_ranker.model.tower import KIND as TOWER
 
@@ -162,7 +162,8 @@ def _encoder_facts(encoder: object) -> Iterator[Fact]:
 def _pair(encoder: PairEncoder) -> str:
     template = encoder.template
     before, between, after = (_tokens(encoder, ids) for ids in (template.before, template.between, template.after))
-    return " ".join([*before, "query", *between, "title", *after])
+    query = f"{quoted(encoder.query_prompt)} query" if encoder.query_prompt else "query"
+    return " ".join([*before, query, *between, "title", *after])
 
 
 def _single(encoder: PairEncoder) -> str:

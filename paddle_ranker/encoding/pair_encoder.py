@@ -84,7 +84,8 @@ class PairEncoder:
     Special tokens typed in a text are plain text. A pair longer than `max_seq_length` loses tokens from the end of
     its longer side, which never empties a side; `truncated` counts such pairs. Safe to call from several threads.
 
-    Attributes: `max_seq_length`, `vocab_size` (largest id + 1), `template`, `pad_id`, `cls_id`, `sep_id`, `unk_id`,
+    Attributes: `query_prompt`, which precedes every query of a pair; `max_seq_length`, `vocab_size` (largest id + 1),
+    `template`, `pad_id`, `cls_id`, `sep_id`, `unk_id`,
     `mask_id`, `backend` (what turns words into ids), `truncated`.
     """
 
@@ -99,6 +100,7 @@ class PairEncoder:
                 f"max_seq_length {max_seq_length}: must be at least {shortest}, "
                 f"{special} special tokens and one token of each text"
             )
+        self.query_prompt = ""
         self.max_seq_length = max_seq_length
         self.vocab_size = files.vocab_size
         self.truncated = 0
@@ -165,6 +167,8 @@ class PairEncoder:
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
         template = self.template
+        if self.query_prompt:
+            queries = [self.query_prompt + query for query in queries]
         budget = self.max_seq_length - template.pair_tokens
         most = budget + 1 if truncate and not template.keeps_end else None
         flat, text_lengths, first, second = self._tokenized(queries, titles, most)

@@ -20,6 +20,7 @@ from paddle_ranker.model.attention import Attention
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 
+_NEVER_LARGEST = 1e4  # taken off the states of padding
 MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score
 
 
@@ -39,6 +40,22 @@ def activation_named(name: str) -> Callable[[Tensor], Tensor]:
 def _gelu_new(x: Tensor) -> Tensor:
     # Not F.gelu(approximate=True), which becomes the exact one in ONNX.
     return 0.5 * x * (1.0 + paddle.tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))  # sqrt(2 / pi)
+
+
+def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:
+    """Return one vector a text, `[batch, hidden]`: the first token's state, the mean, or the largest numbers.
+
+    Args:
+        states: `[batch, length, hidden]`.
+        is_token: `[batch, length]` bool, False at padding.
+        pooling: "first", "mean" or "max".
+    """
+    if pooling == "first":
+        return states[:, 0]
+    mask = is_token.astype(states.dtype).unsqueeze(-1)
+    if pooling == "max":
+        return (states + (mask - 1.0) * _NEVER_LARGEST).max(axis=1)
+    return (states * mask).sum(axis=1) / mask.sum(axis=1)
 
 
 class Embeddings(nn.Layer):

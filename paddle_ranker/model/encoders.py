@@ -26,9 +26,10 @@ from paddle_ranker.model.config import EncoderConfig, config_by_name, read_confi
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.families import EncoderFamily, Named, brought_tokenizer, family_of, pair_encoder_of
 from paddle_ranker.model.hugging_face.heads import ClassifierHead, for_label
-from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file
+from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file, stated_length
 from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
-from paddle_ranker.model.hugging_face.sentences import stated_length
+from paddle_ranker.model.hugging_face.sentences import Reranker, read_reranker
+from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.network import ENCODER, RankerNetwork, load_heads, parts_of
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
 from paddle_ranker.model.pretrained import find_model, resolve_model
@@ -57,6 +58,7 @@ class Checkpoint:
     tokenizer: Callable[[], ModelTokenizer]
     stated_length: Optional[int] = None
     head: Optional[ClassifierHead] = None
+    ranker: Optional[RankerInfo] = None
 
     def for_label(self, positive_label: Optional[str]) -> Checkpoint:
         """Return the checkpoint with the head whose probability is that of the class of relevant texts.
@@ -80,12 +82,12 @@ class Checkpoint:
         bias = self.arrays.get(f"{ENCODER}{_POOLER}dense.bias")
         return bias is not None and bool(np.any(bias))
 
-    def pair_encoder(self, max_seq_length: int, backend: str = "auto") -> PairEncoder:
+    def pair_encoder(self, max_seq_length: int, backend: str = "auto", query_prompt: str = "") -> PairEncoder:
         """Return the encoder of pairs and texts.
 
         Raises `CheckpointError` if the tokenizer is another model's, or the model has too few positions.
         """
-        return pair_encoder_of(self.tokenizer(), self.config, max_seq_length, backend)
+        return pair_encoder_of(self.tokenizer(), self.config, max_seq_length, backend, query_prompt)
 
 
 def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None, wanted: str = TO_TRAIN) -> Checkpoint:
@@ -99,7 +101,7 @@ def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None, 
     """
     source = Path(source)
     inner = None if source.is_file() or (source / PARAMETERS_FILE).is_file() else find_encoder(source)
-    return _of_folder(source, model_name, wanted) if inner is None else _of_hugging_face(inner)
+    return _of_folder(source, model_name, wanted) if inner is None else _of_hugging_face(inner, read_reranker(source))
 
 
 def _of_folder(source: Path, model_name: Optional[str], wanted: str) -> Checkpoint:
@@ -119,7 +121,7 @@ def _of_folder(source: Path, model_name: Optional[str], wanted: str) -> Checkpoi
     return Checkpoint(file, config, named, arrays, lambda: _tokenizer_of(folder, family_of(config.model_type)))
 
 
-def _of_hugging_face(folder: Path) -> Checkpoint:
+def _of_hugging_face(folder: Path, reranker: Optional[Reranker]) -> Checkpoint:
     family = family_of(read_configuration(folder / "config.json").get("model_type"))
     model = family.read_hugging_face(folder)
     file = folder / model.file
@@ -128,9 +130,13 @@ def _of_hugging_face(folder: Path) -> Checkpoint:
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
 
+    info, head = None if reranker is None else reranker.info, model.head
+    if reranker is not None and reranker.has_head:
+        named = {**{name: named[name] for name in named if name.startswith(ENCODER)}, **reranker.arrays}
+        head = None
     length = stated_length(folder)
     tokenizer = lambda: brought_tokenizer(folder, family)  # noqa: E731
-    return Checkpoint(file, model.config, named, model.arrays, tokenizer, length, model.head)
+    return Checkpoint(file, model.config, named, model.arrays, tokenizer, length, head, info)
 
 
 def _tokenizer_of(folder: Path, family: EncoderFamily) -> ModelTokenizer:
@@ -194,13 +200,17 @@ def encoder_of(
         raise CheckpointError(f"{checkpoint.file}: {error}") from error
 
 
-def ranker_of(config: EncoderConfig, named: Named, *, allow_new: bool) -> tuple[RankerNetwork, list[str]]:
+def ranker_of(
+    config: EncoderConfig, named: Named, *, allow_new: bool, info: Optional[RankerInfo] = None
+) -> tuple[RankerNetwork, list[str]]:
     """Return a ranker of arrays that are named as by `name_parameters`, and the parts that are new.
 
-    Without `allow_new`, a missing part is an error. Raises `CheckpointError` as `load_parameters` does.
+    `info` says how it pools and what follows; None: as its architecture does. Without `allow_new`, a missing part is
+    an error. Raises `CheckpointError` as `load_parameters` does.
     """
-    encoder, new_parts = _filled(config, named, not allow_new, share=True)
-    network = RankerNetwork(config, None, encoder=encoder)
+    pooling, steps = (info.pooling, info.steps) if info is not None else ("", ())
+    encoder, new_parts = _filled(config, named, not allow_new and not pooling, share=True)
+    network = RankerNetwork(config, None, encoder=encoder, pooling=pooling, steps=steps)
     return network, sorted([*new_parts, *load_heads(network, named, allow_new=allow_new)])
 
 

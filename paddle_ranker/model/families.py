@@ -106,52 +106,23 @@ def _read_hugging_face(folder: Path) -> HuggingFaceModel:
     return read_model(folder)
 
 
-def _bring_wordpiece(source: Path, target: Path) -> None:
-    from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer, needs_library
-    from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
+def _bring_tokenizer(source: Path, target: Path) -> None:
+    from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer
 
-    if needs_library(source):
-        bring_library_tokenizer(source, target)
-    else:
-        bring_tokenizer(source, target)
-
-
-def _bring_library(source: Path, target: Path) -> None:
-    from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
-
-    bring_library_tokenizer(source, target)
-
-
-def _bring_mpnet(source: Path, target: Path) -> None:
-    from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE
-
-    if not (source / TOKENIZER_FILE).is_file():
-        raise CheckpointError(
-            f"{source}: has no {TOKENIZER_FILE}, and vocab.txt does not say how MPNet puts pairs together: save the "
-            "tokenizer with transformers, which writes it"
-        )
-    _bring_library(source, target)
-
-
-def _bring_camembert(source: Path, target: Path) -> None:
-    from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
-    from paddle_ranker.model.hugging_face.sentencepiece import CAMEMBERT
-
-    bring_library_tokenizer(source, target, CAMEMBERT)
+    bring_tokenizer(source, target)
 
 
 FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")
-BERT = EncoderFamily(_bert, _name_parameters, _read_hugging_face, _bring_wordpiece, PairEncoder)
+BERT = EncoderFamily(_bert, _name_parameters, _read_hugging_face, _bring_tokenizer, PairEncoder)
 # XLM-RoBERTa's, too: positions and types are configured.
-ROBERTA = replace(BERT, bring_tokenizer=_bring_library, name_parameters=_name_as("roberta"))
+ROBERTA = replace(BERT, name_parameters=_name_as("roberta"))
 for _type in ("ernie", "ernie_gram", "bert"):
     FAMILIES.add(_type, BERT)
-for _type in ("roberta", "xlm-roberta"):
+for _type in ("roberta", "xlm-roberta", "camembert"):
     FAMILIES.add(_type, ROBERTA)
-FAMILIES.add("mpnet", replace(ROBERTA, network=_mpnet, bring_tokenizer=_bring_mpnet, name_parameters=_name_as("mpnet")))
-FAMILIES.add("camembert", replace(ROBERTA, bring_tokenizer=_bring_camembert))
 for _type, _network in {
     "electra": _electra,
+    "mpnet": _mpnet,
     "distilbert": _distilbert,
     "modernbert": _modernbert,
     "deberta-v2": _deberta,
@@ -165,9 +136,12 @@ def family_of(model_type: object) -> EncoderFamily:
 
 
 def pair_encoder_of(
-    files: ModelTokenizer, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto"
+    files: ModelTokenizer, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto", query_prompt: str = ""
 ) -> PairEncoder:
     """Return the pair encoder of a tokenizer and a configuration, with its family's template.
+
+    Args:
+        query_prompt: precedes every query of a pair.
 
     Raises `CheckpointError` if the model has too few positions for `max_seq_length`, or the tokenizer is another's.
     """
@@ -177,6 +151,7 @@ def pair_encoder_of(
         )
     encoder = family_of(config.model_type).pair_encoder(files, max_seq_length, tokenizer)
     require_tokenizer_fits(encoder.vocab_size, encoder.pad_id, config, files.may_fall_short)
+    encoder.query_prompt = query_prompt
     return encoder
 
 
@@ -192,15 +167,19 @@ def pair_encoder_of_hugging_face(folder: Path) -> PairEncoder:
 
     Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files. The weights are not read.
     """
+    from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
     from paddle_ranker.model.hugging_face.read import find_encoder, read_encoder_config
-    from paddle_ranker.model.hugging_face.sentences import stated_length
+    from paddle_ranker.model.hugging_face.sentences import read_reranker
 
     inner = find_encoder(folder) or folder
     config = read_encoder_config(inner / "config.json")
-    tokenizer = brought_tokenizer(inner, family_of(config.model_type))
-    return pair_encoder_of(tokenizer, config, min(stated_length(inner), config.longest_pair))
+    tokenizer, reranker = brought_tokenizer(inner, family_of(config.model_type)), read_reranker(folder)
+    prompt = "" if reranker is None else reranker.info.query_prompt
+    return pair_encoder_of(tokenizer, config, min(stated_length(inner), config.longest_pair), query_prompt=prompt)
 
 
-def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:
+def make_pair_encoder(
+    folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto", query_prompt: str = ""
+) -> PairEncoder:
     """Return the pair encoder of a folder's tokenizer; raises as `pair_encoder_of`, and for unusable files."""
-    return pair_encoder_of(read_tokenizer(folder), config, max_seq_length, tokenizer)
+    return pair_encoder_of(read_tokenizer(folder), config, max_seq_length, tokenizer, query_prompt)

@@ -145,6 +145,8 @@ def _described(
     longest = min(length or PUBLISHED_MAX_SEQ_LENGTH, checkpoint.config.longest_pair)
     with_match = _MATCH in checkpoint.arrays
     info = stated or RankerInfo(published_kind or "pairwise", max_seq_length=longest, match_embeddings=with_match)
+    if stated is None and checkpoint.ranker is not None:
+        info = dataclasses.replace(checkpoint.ranker, max_seq_length=longest, match_embeddings=with_match)
     return dataclasses.replace(info, max_seq_length=options.max_seq_length or info.max_seq_length)
 
 
@@ -155,15 +157,19 @@ def _assembled(checkpoint: Checkpoint, info: RankerInfo, tokenizer: str, allow_n
     """
     with_match, with_lexical = info.match_embeddings, info.lexical_features
     try:
-        pair_encoder = checkpoint.pair_encoder(info.max_seq_length, tokenizer)
+        pair_encoder = checkpoint.pair_encoder(info.max_seq_length, tokenizer, info.query_prompt)
         never_match = never_match_ids(pair_encoder)
         spelling = pair_encoder.spelling() if with_match or with_lexical else None
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from error
     lexical = LexicalHead(checkpoint.config.vocab_size, never_match, spelling) if with_lexical else None
-    encoder, new_parts = encoder_of(checkpoint, need_pooler=not allow_new, share=not allow_new)
+    encoder, new_parts = encoder_of(checkpoint, need_pooler=not (allow_new or info.pooling), share=not allow_new)
+    new_parts = [] if info.pooling else new_parts  # which has no use for the pooler
     compares = (never_match, spelling) if with_match else (None, None)
-    network = RankerNetwork(checkpoint.config, compares[0], lexical, encoder=encoder, spelling=compares[1])
+    network = RankerNetwork(
+        checkpoint.config, compares[0], lexical, encoder=encoder, spelling=compares[1], pooling=info.pooling,
+        steps=info.steps,
+    )  # fmt: skip
     try:
         new_parts = sorted([*new_parts, *load_heads(network, checkpoint.arrays, allow_new=allow_new)])
     except CheckpointError as error:
@@ -193,6 +199,9 @@ def with_lexical_features(model: RankerModel) -> RankerNetwork:
     spelling = model.row_encoder.spelling()
     lexical = LexicalHead(old.config.vocab_size, never_match, spelling)
     compares = None if old.never_match is None else spelling
-    network = RankerNetwork(old.config, old.never_match, lexical, encoder=old.encoder, spelling=compares)
+    network = RankerNetwork(
+        old.config, old.never_match, lexical, encoder=old.encoder, spelling=compares, pooling=model.info.pooling,
+        steps=model.info.steps,
+    )  # fmt: skip
     load_parameters(network, {name: value.numpy() for name, value in old.state_dict().items()}, allow_new=True)
     return network

@@ -33,9 +33,9 @@ from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE
 from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, brief
 from paddle_ranker.libraries import ensure_home
 from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES
-from paddle_ranker.model.hugging_face.library_tokenizer import SENTENCEPIECE_FILES
+from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, SENTENCEPIECE_FILES
 from paddle_ranker.model.hugging_face.read import find_encoder, read_encoder_config
-from paddle_ranker.model.hugging_face.sentences import MODULES_FILE, SENTENCES_FILES, list_modules
+from paddle_ranker.model.hugging_face.sentences import SENTENCES_FILES, list_modules
 from paddle_ranker.model.hugging_face.weights import SAFETENSORS_FILE, WEIGHT_FILES, missing_shards
 from paddle_ranker.model.info import INFO_FILE
 from paddle_ranker.model.parameters import PARAMETERS_FILE
@@ -181,7 +181,7 @@ def missing_file(folder: Path) -> str:
     for kind, module in list_modules(folder):
         if kind != "Normalize" and not (module / "config.json").is_file():
             found.append((module / "config.json").relative_to(folder))
-        if kind == "Dense" and not any((module / file).is_file() for file in WEIGHT_FILES):
+        if kind in ("Dense", "LayerNorm") and not any((module / file).is_file() for file in WEIGHT_FILES):
             found.append((module / SAFETENSORS_FILE).relative_to(folder))
     if not found and (folder / QUERY_FOLDER / MODULES_FILE).is_file():
         lacks = missing_file(folder / QUERY_FOLDER)

@@ -17,7 +17,7 @@ from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_versioned
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of rankers with a prompt or steps of their own, which older toolkits would leave out; else 1
 INFO_FILE = "ranker.json"
 BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.model.blend`
 
@@ -45,6 +45,11 @@ class RankerInfo:
     lexical_features: bool = False
     blend: Optional[BlendFacts] = None
     export: Optional[ExportFacts] = None  # of a static model: `paddle_ranker.model.exported`
+    query_prompt: str = ""  # precedes every query
+    pooling: str = ""  # how the encoder's states are pooled: first, mean or max; "": as its architecture does
+    # What makes the logit of what is pooled: activation and width of each linear layer, "norm", "normalize"; the last
+    # is the head
+    steps: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> Optional[RankerInfo]:
@@ -61,18 +66,21 @@ class RankerInfo:
             if values.get("calibration") is not None:
                 values["calibration"] = Calibration.from_dict(values["calibration"])
             info = cls(**{name: value for name, value in values.items() if name in known})
-        except TypeError as error:
+            info = dataclasses.replace(info, steps=tuple((str(name), int(width)) for name, width in info.steps))
+        except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: incomplete ({error})") from error
         except CheckpointError as error:
             raise CheckpointError(f"{path}: damaged ({error})") from error
-        for name, kind in (("kind", str), ("max_seq_length", int), ("training", dict), ("results", dict)):
+        for name, kind in (("kind", str), ("max_seq_length", int), ("training", dict), ("results", dict),
+                           ("query_prompt", str)):  # fmt: skip
             if not isinstance(getattr(info, name), kind):
                 raise CheckpointError(f"{path}: damaged ({name} is {quoted(getattr(info, name))})")
         return info
 
     def to_json(self) -> str:
         """Return the text of `ranker.json`, in the current format whichever format it was read from."""
-        values = dataclasses.asdict(dataclasses.replace(self, format_version=FORMAT_VERSION))
+        version = FORMAT_VERSION if self.query_prompt or self.pooling else 1
+        values = dataclasses.asdict(dataclasses.replace(self, format_version=version))
         return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
 
     def write(self, folder: Path, config: EncoderConfig) -> None:

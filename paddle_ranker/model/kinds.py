@@ -204,7 +204,8 @@ class RankerKind(_ScoresPairs[PairEncoder]):
 
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> PairEncoder:
         """Return the ranker's pair encoder, with the `max_seq_length` of the options or else of the ranker."""
-        return _pair_encoder(folder, options.max_seq_length or info.max_seq_length, options.tokenizer)
+        length = options.max_seq_length or info.max_seq_length
+        return _pair_encoder(folder, length, options.tokenizer, info.query_prompt)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, PairEncoder]:
         """Load a trained ranker, a `RankerModel`."""
@@ -234,7 +235,7 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
             if member is None:
                 raise CheckpointError(f"{folder / name}: has no {INFO_FILE}; copy the folder again, or export it again")
             length = options.max_seq_length or member.max_seq_length
-            members.append(_pair_encoder(folder / name, length, options.tokenizer))
+            members.append(_pair_encoder(folder / name, length, options.tokenizer, member.query_prompt))
         return BlendedPairEncoder(members)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, BlendedPairEncoder]:
@@ -286,9 +287,9 @@ def _read_config(folder: Path) -> EncoderConfig:
     return config
 
 
-def _pair_encoder(folder: Path, max_seq_length: int, tokenizer: str) -> PairEncoder:
+def _pair_encoder(folder: Path, max_seq_length: int, tokenizer: str, query_prompt: str) -> PairEncoder:
     try:
-        return make_pair_encoder(folder, _read_config(folder), max_seq_length, tokenizer)
+        return make_pair_encoder(folder, _read_config(folder), max_seq_length, tokenizer, query_prompt)
     except CheckpointError as error:
         if str(error).startswith(str(folder)):
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Optional
 
 import numpy as np
@@ -18,11 +18,24 @@ from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout
-from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.encoder import Encoder, pool_states
 from paddle_ranker.model.match import LEVELS, levels_of_pair
 from paddle_ranker.model.parameters import set_parameters
 
 APART = ("position_tower.",)  # what begins so belongs to a training and is not in a ranker's folder
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+# Of the steps behind the pooling, by their names in `RankerInfo.steps`
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": _same,
+    "norm": _same,
+    "normalize": lambda x: F.normalize(x, axis=-1),
+    **{name: getattr(F, name) for name in ("tanh", "relu", "gelu", "silu", "sigmoid")},
+}
 
 
 class RankerNetwork(nn.Layer):
@@ -35,6 +48,8 @@ class RankerNetwork(nn.Layer):
         lexical: the head that adds lexical features to the logit. If None, there are none.
         encoder: a pretrained encoder of that shape. If None, a new one has random parameters.
         spelling: of tokens, by which match levels compare them; None: by their ids.
+        pooling: how the encoder's states are pooled, "first", "mean" or "max"; "": as its architecture does.
+        steps: what makes the logit of what is pooled, as in `RankerInfo`; (): a linear layer.
 
     A training may set `position_tower`, which its examples add to the logits.
     """
@@ -47,9 +62,12 @@ class RankerNetwork(nn.Layer):
         *,
         encoder: Optional[Encoder] = None,
         spelling: Optional[Spelling] = None,
+        pooling: str = "",
+        steps: Sequence[tuple[str, int]] = (),
     ):
         super().__init__()
-        self.config = config
+        self.config, self.pooling = config, pooling
+        self.kinds = [kind for kind, _ in steps] or ["linear"]
         self.speller = None if spelling is None else Speller(config.vocab_size, spelling)
         self.encoder = Encoder(config) if encoder is None else encoder
         self.never_match = None if never_match is None else sorted(never_match)
@@ -59,8 +77,14 @@ class RankerNetwork(nn.Layer):
                 LEVELS, config.hidden_size, weight_attr=paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
             )
         self.dropout = Dropout(config.hidden_dropout_prob, self.encoder.masks)
+        width = config.hidden_size
+        self.steps = nn.LayerList()
+        for kind, size in steps[:-1]:
+            layer = nn.LayerNorm(width) if kind == "norm" else nn.Linear(width, size) if size else nn.Identity()
+            self.steps.append(layer)
+            width = size or width
         self.head = nn.Linear(
-            config.hidden_size,
+            width,
             1,
             weight_attr=paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, config.initializer_range)),
         )
@@ -69,7 +93,9 @@ class RankerNetwork(nn.Layer):
 
     def own_state(self) -> dict[str, Tensor]:
         """Return the parameters that a ranker's folder holds, by name: all but those of its training (`APART`)."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith(APART)}
+        # A pooler that the pooling has no use for may be random, and must not look trained.
+        apart = (*APART, f"{ENCODER}pooler.") if self.pooling else APART
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(apart)}
 
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:
@@ -81,9 +107,15 @@ class RankerNetwork(nn.Layer):
         extra = None
         if self.never_match is not None:
             extra = self.match_embeddings(levels_of_pair(self.speller, input_ids, token_type_ids, self.never_match))
-        pooled = self.encoder.pooled(input_ids, token_type_ids, extra)
+        if self.pooling:
+            states = self.encoder(input_ids, token_type_ids, extra)
+            pooled = pool_states(states, input_ids != self.config.pad_token_id, self.pooling)
+        else:
+            pooled = self.encoder.pooled(input_ids, token_type_ids, extra)
+        for kind, layer in zip(self.kinds, self.steps):
+            pooled = _ACTIVATIONS[kind](layer(pooled))
         # Under mixed precision the product is half precision; losses and scores are computed from float32.
-        logit = self.head(self.dropout(pooled)).squeeze(-1).astype("float32")
+        logit = _ACTIVATIONS[self.kinds[-1]](self.head(self.dropout(pooled))).squeeze(-1).astype("float32")
         return logit if self.lexical is None else logit + self.lexical(input_ids, token_type_ids)
 
 
@@ -122,7 +154,7 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
     for name, array in arrays.items():
         if name.startswith(prefix) and name[len(prefix) :].startswith(("embeddings.", "encoder.", "pooler.")):
             named[f"encoder.{name[len(prefix) :]}"] = array
-        elif name.startswith(("match_embeddings.", "lexical.")):
+        elif name.startswith(("match_embeddings.", "lexical.", "steps.")):
             named[name] = array
     for head in _HEADS:
         if f"{head}.weight" in arrays:

@@ -15,7 +15,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.vector import LexicalVector
 from paddle_ranker.model.dropout import Dropout
-from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.encoder import Encoder, pool_states
 from paddle_ranker.model.encoders import Checkpoint, encoder_of
 from paddle_ranker.model.hugging_face.sentences import stated_info
 from paddle_ranker.model.load_options import LoadOptions
@@ -27,7 +27,6 @@ from paddle_ranker.model.tower_sources import OUTPUT_LAYERS, read_tower
 
 APART = ("query_tower.", "learned_scale.")  # what begins so belongs to a training and is not in a tower's own file
 LEXICAL = "lexical_part"  # its name; a ranker's lexical head is another thing
-_NEVER_LARGEST = 1e4  # taken off the states of padding
 
 
 class TowerNetwork(nn.Layer):
@@ -82,13 +81,7 @@ class TowerNetwork(nn.Layer):
             pooled = self.encoder.pooled(input_ids, token_type_ids)
         else:
             states = self.encoder(input_ids, token_type_ids)
-            is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
-            if pooling == "first":
-                pooled = states[:, 0]
-            elif pooling == "max":
-                pooled = (states + (is_token - 1.0) * _NEVER_LARGEST).max(axis=1)
-            else:
-                pooled = (states * is_token).sum(axis=1) / is_token.sum(axis=1)
+            pooled = pool_states(states, input_ids != self.config.pad_token_id, pooling)
         if self.output_layer is not None:
             pooled = self.output_layer(pooled)
             pooled = paddle.tanh(pooled) if self.output_tanh else pooled

@@ -17,16 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import UsageError
 from paddle_ranker.model.encoders import Checkpoint, read_checkpoint
 from paddle_ranker.model.hub import HubName
-from paddle_ranker.model.hugging_face.sentences import (
-    LENGTH_FILE,
-    MODULES_FILE,
-    Sentences,
-    read_sentences,
-    stated_length,
-)
+from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, stated_length
+from paddle_ranker.model.hugging_face.sentences import Sentences, read_sentences
 from paddle_ranker.model.info import PUBLISHED_HEADS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import ENCODER
@@ -56,8 +51,6 @@ def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInf
     checkpoint = read_checkpoint(source, options.model_name, wanted="a tower or an encoder")
     if sentences is not None:
         checkpoint = _with_dense(checkpoint, sentences)
-        if sentences.lowers:
-            _require_small_letters(checkpoint, folder)
     if options.pooling is not None and options.pooling not in POOLINGS:
         raise UsageError(f"--pooling {options.pooling}: choose from {', '.join(POOLINGS)}")
     if info is None:
@@ -101,16 +94,6 @@ def _left_out(folder: Path) -> str:
     if name is None:
         return ""
     return f"; if the model has a {MODULES_FILE} on the hub, hf download {name.repository} brings it into the cache"
-
-
-def _require_small_letters(checkpoint: Checkpoint, folder: Path) -> None:
-    """Raise `CheckpointError` if the library puts texts in small letters and the tokenizer itself does not."""
-    texts = checkpoint.pair_encoder(checkpoint.config.longest_pair).encode_single(["Ab C", "ab c"])
-    if any(array[0].tolist() != array[1].tolist() for array in texts.pad(np.arange(2)).values()):
-        raise CheckpointError(
-            f"{folder / LENGTH_FILE}: puts texts in small letters before the tokenizer, which tells them from capitals "
-            "(do_lower_case); that is not done here"
-        )
 
 
 def _with_dense(checkpoint: Checkpoint, sentences: Sentences) -> Checkpoint:

@@ -11,7 +11,7 @@ import numpy as np
 
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.encoding.columns import EncodedPairs
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.logistic import (
     EQUAL,
@@ -101,6 +101,8 @@ def add_linear(parts: RankerModel, weights: LinearModel, linear: LinearModel) ->
     """Change the network in place so that it returns exactly weights[0] * logit + weights[1] * linear logit + bias."""
     network, (own, added) = parts.network, weights.weights
     assert network.lexical is not None
+    if network.kinds[-1] != "linear":
+        raise CheckpointError(f"its logit is a {network.kinds[-1]}, to which no linear model can be added exactly")
     bias = own * network.head.bias.numpy().astype("float64") + added * linear.bias + weights.bias
     lexical = own * network.lexical.weight.numpy().astype("float64") + added * linear.weights
     network.head.weight.set_value((own * network.head.weight.numpy().astype("float64")).astype("float32"))

@@ -18,7 +18,7 @@ from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import family_of
-from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer
+from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer
 from paddle_ranker.model.hugging_face.sentencepiece import read_sentencepiece
 
 pytestmark = pytest.mark.unit
@@ -207,18 +207,18 @@ def test_pieces_and_merges_alone_are_roberta_s_tokenizer(folder: Path, tmp_path:
     target.mkdir()
     library.model.save(str(source))
     assert sorted(path.name for path in source.iterdir()) == ["merges.txt", "vocab.json"]
-    bring_library_tokenizer(source, target)
+    bring_tokenizer(source, target)
     texts = [*NASTY, *corpus(3, 40)]
     found, wanted = (PairEncoder.from_folder(path, 32).encode(texts, texts[::-1]) for path in (target, folder))
     assert [found[row].tolist() for row in range(len(texts))] == [wanted[row].tolist() for row in range(len(texts))]
     assert read_tokenizer(target).special_tokens == read_tokenizer(folder).special_tokens
     (source / "tokenizer_config.json").write_text('{"add_prefix_space": true}', encoding="utf-8")
-    bring_library_tokenizer(source, target)
+    bring_tokenizer(source, target)
     spaced = PairEncoder.from_folder(target, 32).encode_texts(["fox"])[0]
     assert spaced.tolist() == PairEncoder.from_folder(folder, 32).encode_texts([" fox"])[0].tolist()
     (source / "merges.txt").write_text("a b c\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"not the vocab\.json and merges\.txt of a"):
-        bring_library_tokenizer(source, target)
+        bring_tokenizer(source, target)
 
 
 @pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spm.model"])
@@ -232,7 +232,7 @@ def test_a_sentencepiece_model_alone_gives_its_own_ids(tmp_path: Path, name: str
     )
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / name).write_bytes(written.getvalue())
-    bring_library_tokenizer(tmp_path / "hf", tmp_path)
+    bring_tokenizer(tmp_path / "hf", tmp_path)
     encoder, oracle = PairEncoder.from_folder(tmp_path, 700), spm.SentencePieceProcessor(model_proto=written.getvalue())
     texts = [text for text in [*NASTY, *corpus(2, 100)] if "\ud800" not in text and "\x00" not in text]
     own = [ids.tolist() for ids in encoder.encode_texts(texts)]
@@ -246,13 +246,14 @@ def test_a_sentencepiece_model_alone_gives_its_own_ids(tmp_path: Path, name: str
         assert encoder.encode(["fox"], [""])[0].tolist() == [1, *oracle.encode("fox"), 2, 2]
         settings = {"do_lower_case": True, "split_by_punct": True}
         (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-        bring_library_tokenizer(tmp_path / "hf", tmp_path)
+        bring_tokenizer(tmp_path / "hf", tmp_path)
         low = PairEncoder.from_folder(tmp_path, 700).encode_texts(["FOX dog"])[0].tolist()
         assert low == oracle.encode("fox dog") != oracle.encode("FOX dog")
     else:  # four special tokens come before the pieces, in place of three
         assert own == [[3 if number == 0 else number + 1 for number in ids] for ids in wanted]
         assert encoder.mask_id == encoder.vocab_size - 1 == 91
         # CamemBERT's tokens in front are five, and replace the first piece alone; its <s> and </s> are the file's.
+        (tmp_path / "hf" / "config.json").write_text('{"model_type": "camembert"}', encoding="utf-8")
         family_of("camembert").bring_tokenizer(tmp_path / "hf", tmp_path)
         camembert = PairEncoder.from_folder(tmp_path, 700)
         assert [ids.tolist() for ids in camembert.encode_texts(texts)] == [own_ids(text) for text in texts]

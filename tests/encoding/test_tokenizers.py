@@ -9,9 +9,10 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import pytest
+from tokenizers import normalizers, pre_tokenizers
 
 from paddle_ranker.encoding import TOKENIZER_NAMES
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -99,6 +100,23 @@ def test_words_by_hand(text: str, words: list[str]) -> None:
 )
 def test_rules_have_an_effect(rules: TextRules, words: list[str]) -> None:
     assert WordSplitter(rules).split("É 中Ab") == words
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("strip", [None, False, True])
+def test_words_of_bert_are_those_of_the_library(lower: bool, strip: Optional[bool]) -> None:
+    library = normalizers.BertNormalizer(True, True, strip, lower), pre_tokenizers.BertPreTokenizer()
+    splitter = WordSplitter(TextRules(lower, strip, of_bert=True))
+    marks = [chr(code) for code in range(sys.maxunicode + 1) if unicode_table().combining(chr(code))]
+    generator = random.Random(5)
+    rare = [*"aΣİ中豈，＋ \t≠\u200b🫠°£ßẞ한\u1734\U00011938\uffff\ufdd1\ufffd\x1c\x85", *marks]
+    texts = ["".join(generator.choices(rare, k=9)) for _ in range(3_000)]
+    texts += [f"a{char}b {char}" for char in characters(every=False)[::7] if not "\ud800" <= char < "\ue000"]
+    for text in texts:
+        wanted = [word for word, _ in library[1].pre_tokenize_str(library[0].normalize_str(text))]
+        assert splitter.split(text) == wanted, ascii(text)
+    assert splitter.split("25°C £50 a\ud800b") == (["25°c", "£50", "ab"] if lower else ["25°C", "£50", "ab"])
 
 
 @pytest.mark.unit

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, processors
 
 from paddle_ranker import Ranker
 from paddle_ranker.commands.convert import ConvertOptions, convert
+from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.encoders import load_encoder
 from paddle_ranker.model.hugging_face.weights import read_weights
@@ -42,8 +44,6 @@ def says(folder: Path, **settings: object) -> None:
 
 
 def ids_of(folder: Path, *texts: str) -> np.ndarray:
-    from tokenizers import Tokenizer
-
     return np.array([Tokenizer.from_file(str(folder / "tokenizer.json")).encode(*texts).ids])
 
 
@@ -84,14 +84,45 @@ def test_pairs_of_a_tokenizer_that_gives_no_types(folder: Path, tmp_path: Path) 
         ({"tokenizer_class": "BertTokenizer"}, True),
         ({"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"]}, False),
         ({"tokenizer_class": "RobertaTokenizer", "model_input_names": ["input_ids", "token_type_ids"]}, True),
+        ({"tokenizer_class": "RobertaTokenizer"}, False),
         ({"tokenizer_class": "TokenizersBackend"}, False),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, False),
+        ({"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["token_type_ids"]}, True),
         ({}, True),
     ],
 )
-def test_the_tokenizer_says_whether_pairs_have_types(folder: Path, settings: dict[str, Any], with_types: bool) -> None:
-    says(folder, **settings)
-    np.testing.assert_allclose(scored(folder), logits(folder, with_types), atol=1e-5)
+def test_the_tokenizer_says_whether_pairs_have_types(
+    folder: Path, settings: dict[str, Any], with_types: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its class or the settings, and where it returns them, by its template of a pair."""
     assert np.abs(np.subtract(logits(folder, True), logits(folder))).max() > 1e-3
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for pair in ("<s> $A </s> </s> $B:1 </s>:1", "<s> $A </s> </s> $B </s>"):
+        ends = [("<s>", 0), ("</s>", 2)]
+        library.post_processor = processors.TemplateProcessing("<s> $A </s>", pair, ends)
+        library.save(str(folder / "tokenizer.json"))
+        says(folder, **settings)
+        np.testing.assert_allclose(scored(folder), logits(folder, with_types and ":1" in pair), atol=1e-5)
+    is_older = settings == {"tokenizer_class": "PreTrainedTokenizerFast"}
+    assert ("as in transformers 5" in capsys.readouterr().err) == is_older
+
+
+@pytest.mark.parametrize(
+    ("single", "pair", "problem"),
+    [
+        ("<s> $A </s>", "<s> $A </s>:1 $B:1 </s>:1", r"the types \[0, 0, 1, 1, 1\]"),
+        ("<s> $A:1 </s>", "<s> $A </s> $B:1 </s>:1", r"of a text \[0, 1, 0\]"),
+        ("<s> $A </s>", "<s> $A </s> $B:1 </s>", "the types"),
+        ("<s> $A </s>", "<s> $B:1 </s> $A </s>", r"in the order \[1, 0\]"),
+    ],
+)
+def test_other_types_are_refused(folder: Path, single: str, pair: str, problem: str) -> None:
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    library.post_processor = processors.TemplateProcessing(single, pair, [("<s>", 0), ("</s>", 2)])
+    library.save(str(folder / "tokenizer.json"))
+    says(folder, tokenizer_class="PreTrainedTokenizerFast", model_input_names=["input_ids", "token_type_ids"])
+    with pytest.raises(CheckpointError, match=problem):
+        scored(folder)
 
 
 def test_word_pieces_without_types_go_back_without_them(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_logits_are_those_of_transformers_and_the_way_back_loses_nothing(tmp_pat
     config = json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == EXPECTED[case]["config"]["architectures"]
     settings = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text(encoding="utf-8"))
-    assert settings["model_max_length"] == 512  # sentence-transformers would take XLM-RoBERTa's 514 positions
+    assert settings["model_max_length"] == network.config.longest_pair  # of XLM-RoBERTa 512, with 514 positions
     assert load_encoder(tmp_path / "back").config == load_encoder(folder).config
 
 

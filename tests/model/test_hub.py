@@ -28,6 +28,7 @@ from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.process import server
 from tests.hub_server import COMMIT, LARGE, Hub, hub_environment, hub_server
+from tests.model.reranker_cases import write
 from tests.model.test_families import write_folder
 
 pytestmark = pytest.mark.server
@@ -119,6 +120,12 @@ def test_a_server_is_given_what_it_names(hub: Hub, monkeypatch: pytest.MonkeyPat
         assert main(["serve", *arguments]) == 0
         assert given.pop().model == find_model(NAME)
     assert main(["serve", "--model", "runs/none.json"]) == 2
+
+
+def test_a_reranker_comes_with_its_steps(hub: Hub, tmp_path: Path) -> None:
+    hub.folders[NAME] = write(tmp_path / "st", "first, two layers, norm, prompt")
+    pairs = ["w1", "w2"], ["w1 w3", "w4"]
+    np.testing.assert_array_equal(Ranker.load(NAME).score(*pairs), Ranker.load(tmp_path / "st").score(*pairs))
 
 
 def test_a_model_of_vectors_comes_with_its_steps(

@@ -90,6 +90,10 @@ class ModelTokenizer(Protocol):
         """Return what tokens spell, where those of two texts are compared; None: every token spells its own."""
         ...
 
+    def in_small_letters(self) -> ModelTokenizer:
+        """Return the same tokenizer, which makes capital letters small before it splits texts."""
+        ...
+
     def write(self, folder: Path) -> None:
         """Write the tokenizer's files into `folder`, which must exist."""
         ...

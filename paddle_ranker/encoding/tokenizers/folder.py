@@ -19,6 +19,7 @@ CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
 _LINES = "vocab_lines"  # a setting of ours in CONFIG_FILE, which shows a vocabulary that was cut short
+WORD_RULES, BERT_RULES = "word_rules", "bert"  # another one: words are split by BERT's own rules, else by PaddleNLP's
 _MOST_TOKENS = 4_000_000  # several times the largest vocabulary there is
 ROLES = {  # of special tokens, and the token of each where nothing else is said
     "unk_token": "[UNK]",
@@ -70,6 +71,7 @@ class TokenizerFiles:
             do_lower_case=_boolean(config, "do_lower_case", folder),
             strip_accents=None if config.get("strip_accents") is None else _boolean(config, "strip_accents", folder),
             tokenize_chinese_chars=_boolean(config, "tokenize_chinese_chars", folder),
+            of_bert=config.get(WORD_RULES) == BERT_RULES,
         )
         return cls(
             vocabulary=vocabulary,
@@ -100,9 +102,10 @@ class TokenizerFiles:
         return self.token_to_id.get(token)
 
     def template(self) -> PairTemplate:
-        """Return `[CLS] query [SEP] title [SEP]`, which loses its texts' beginnings where the settings say so."""
+        """Return `[CLS] query [SEP] title [SEP]`, which is truncated by the rules of those who split its words."""
         cls, sep = (self.token_to_id[self.special_tokens[role]] for role in ("cls_token", "sep_token"))
-        return replace(bert_template(cls, sep), keeps_end=self.config.get("truncation_side") == "left")
+        keeps_end = self.config.get("truncation_side") == "left"
+        return replace(bert_template(cls, sep), longer_keeps_more=self.rules.of_bert, keeps_end=keeps_end)
 
     def tokenizer(self) -> Tokenizer:
         """Return the built-in tokenizer."""
@@ -179,6 +182,10 @@ def _boolean(config: dict[str, Any], name: str, folder: Path) -> bool:
 
 
 def _refuse_what_is_not_done(config: dict[str, Any], vocab_size: int, folder: Path) -> None:
+    if config.get(WORD_RULES) not in (None, BERT_RULES):
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: {WORD_RULES} is {quoted(config[WORD_RULES])}: update the toolkit"
+        )
     if config.get("do_basic_tokenize") is False:
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: do_basic_tokenize false is not supported; set it to true where the model was "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -138,6 +139,33 @@ class LibraryFiles:
         """Return a token's id; None if the vocabulary lacks it."""
         return self.library.token_to_id(token)
 
+    @property
+    def gives_types(self) -> bool:
+        """Whether the second text of a pair, and what is behind it, has the token type 1; all else has 0.
+
+        Raises `CheckpointError` for any other types.
+        """
+        pair, alone = self.library.encode("a", "b"), self.library.encode("a")
+        _around(pair, 2)
+        second = pair.sequence_ids.index(1)
+        usual = [0] * second + [1] * (len(pair.ids) - second)
+        if any(alone.type_ids) or pair.type_ids not in (usual, [0] * len(usual)):
+            raise CheckpointError(
+                f"{TOKENIZER_FILE}: its post_processor gives the tokens of a pair the types {pair.type_ids}, of a text "
+                f"{alone.type_ids}; only {usual}, and 0 of a text, is done here"
+            )
+        return any(pair.type_ids)
+
+    def in_small_letters(self) -> LibraryFiles:
+        """Return the same tokenizer, which makes capital letters small before all else."""
+        from tokenizers import Tokenizer as Library
+        from tokenizers import normalizers
+
+        library = Library.from_buffer(self.files[TOKENIZER_FILE])
+        known = [] if library.normalizer is None else [library.normalizer]
+        library.normalizer = normalizers.Sequence([normalizers.Lowercase(), *known])
+        return replace(self, files={**self.files, TOKENIZER_FILE: library.to_str().encode("utf-8")})
+
     def template(self) -> PairTemplate:
         """Return what the library's post-processor puts around two texts and around one."""
         before, between, after = _around(self.library.encode("a", "b"), 2)
@@ -224,7 +252,16 @@ def _of_bytes(token: str, text: str) -> str:
 
 
 def _around(encoding: Encoding, texts: int) -> list[tuple[int, ...]]:
-    """Return the special tokens before, between and after the texts of an encoding."""
+    """Return the special tokens before, between and after the texts of an encoding.
+
+    Raises `CheckpointError` if the texts are not there once each, in their order.
+    """
+    order = [text for text, _ in groupby(text for text in encoding.sequence_ids if text is not None)]
+    usual = list(range(texts))
+    if order != usual:
+        raise CheckpointError(
+            f"{TOKENIZER_FILE}: its post_processor puts texts in the order {order}, only {usual} is done here"
+        )
     found: list[list[int]] = [[] for _ in range(texts + 1)]
     place = 0
     for number, text in zip(encoding.ids, encoding.sequence_ids):

@@ -1,9 +1,11 @@
 """Split a text into words as BERT and ERNIE tokenizers do: clean, lowercase, strip accents, isolate characters.
 
-The rules are those of PaddleNLP's `PretrainedTokenizer.tokenize` followed by its `BasicTokenizer`: models were trained
-with them. They differ from the original BERT rules in two ways that change ids: symbols (`＋`, `℃`, emoji) are isolated
-like punctuation, and text is lowercased one character at a time, so that Σ at a word's end becomes σ. The kind of a
+The rules are those that a model was trained with. PaddleNLP's are `PretrainedTokenizer.tokenize` followed by its
+`BasicTokenizer`; they differ from BERT's own in two ways that change ids: symbols (`＋`, `℃`, emoji) are isolated like
+punctuation, and text is lowercased one character at a time, so that Σ at a word's end becomes σ. The kind of a
 character comes from the toolkit's own table, not from Python's, so a text has the same words on every Python.
+
+BERT's own rules (`of_bert`) are those of Hugging Face's `tokenizers`, which is asked about each character once.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SPACE, SYMBOL, UNASSIGNED, unicode_table
+from paddle_ranker.errors import DependencyError
 
 _SPACES = " \t\n\r"
 CJK_RANGES = (
@@ -45,6 +48,7 @@ class TextRules:
     do_lower_case: bool = True
     strip_accents: Optional[bool] = None  # None: as do_lower_case
     tokenize_chinese_chars: bool = True
+    of_bert: bool = False  # BERT's own rules, as the tokenizers library has them; else PaddleNLP's
 
     @property
     def strips_accents(self) -> bool:
@@ -61,6 +65,7 @@ class WordSplitter:
         self.rules = rules
         self._unicode = unicode_table()
         self._table = _characters(rules)
+        self._bert = _BertRules(rules) if rules.of_bert else None
 
     def split(self, text: str) -> list[str]:
         """Return the words of `text`, in order; none is empty and none holds whitespace.
@@ -84,6 +89,9 @@ class WordSplitter:
                     table.replacements[ord(char)] = self.replacement(char)
             normalized = text.translate(table.replacements)
         settled = normalized.replace(_OPEN, "")
+        if self._bert is not None:  # which keeps non-characters
+            has_marks = _OPEN in text or _MARKS.search(normalized)
+            return " ".join(self._bert.words(text)) if has_marks else settled
         if _MARKS.search(normalized):
             settled = self._in_order(settled)
         return settled.replace(_BREAK[1], "")
@@ -128,6 +136,8 @@ class WordSplitter:
 
     def replacement(self, char: str) -> str:
         """Return the replacement of `char` in every normalized text; `_OPEN` is before what other characters settle."""
+        if self._bert is not None:
+            return "".join(_OPEN + part if self._unicode.combining(part) else part for part in self._bert.alone(char))
         return "".join(" " if cleaned == " " else self._alone(cleaned) for cleaned in self._clean(char))
 
     def _alone(self, char: str) -> str:
@@ -148,6 +158,37 @@ class WordSplitter:
         return "".join(parts)
 
 
+class _BertRules:
+    """BERT's own rules of splitting, as Hugging Face's `tokenizers` has them."""
+
+    def __init__(self, rules: TextRules) -> None:
+        try:
+            from tokenizers import normalizers, pre_tokenizers
+        except ImportError as error:
+            raise DependencyError(f"BERT's words need tokenizers ({error}): pip install tokenizers") from None
+        self._normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=rules.tokenize_chinese_chars,
+            strip_accents=rules.strip_accents,
+            lowercase=rules.do_lower_case,
+        )
+        self._splitter = pre_tokenizers.BertPreTokenizer()
+
+    def words(self, text: str) -> list[str]:
+        """Return the words of a text; lone surrogates are dropped."""
+        normalized = self._normalizer.normalize_str(text.encode("utf-8", "ignore").decode("utf-8"))
+        return [word for word, _ in self._splitter.pre_tokenize_str(normalized)]
+
+    def alone(self, char: str) -> str:
+        """Return the replacement of a character that no other one is beside."""
+        if "\ud800" <= char <= "\udfff":
+            return ""
+        return "".join(
+            f" {part} " if len(self._splitter.pre_tokenize_str(f"a{part}a")) > 2 else part
+            for part in self._normalizer.normalize_str(char)
+        )
+
+
 class _Characters:
     """What every character becomes.
 
@@ -155,9 +196,11 @@ class _Characters:
     classes of marks that are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of_bert: bool) -> None:
         self.replacements = [_UNSEEN] * (sys.maxunicode + 1)
         self.classes: dict[str, int] = {}
+        if of_bert:
+            return
         for kind, first, last in unicode_table().runs():
             if kind in (INVISIBLE, UNASSIGNED):  # nearly a million code points
                 self.replacements[first : last + 1] = [""] * (last + 1 - first)
@@ -168,7 +211,7 @@ class _Characters:
 @cache
 def _characters(rules: TextRules) -> _Characters:
     """Return the table of these rules, 9 MB, which all their tokenizers share."""
-    return _Characters()
+    return _Characters(rules.of_bert)
 
 
 def is_chinese(code_point: int) -> bool:

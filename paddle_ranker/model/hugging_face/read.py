@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, VOCABULARY_FILE, read_settings
-from paddle_ranker.encoding.tokenizers.library import LibraryFiles
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import DebertaConfig, EncoderConfig
 from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES, INSTEAD, WITHOUT_EFFECT
 from paddle_ranker.model.hugging_face.heads import CLASSIFIES, ClassifierHead
-from paddle_ranker.model.hugging_face.library_tokenizer import bring_library_tokenizer, needs_library
+from paddle_ranker.model.hugging_face.library_tokenizer import gives_types, is_reranker, library_padding
 from paddle_ranker.model.hugging_face.names import is_of_other_head, to_ours
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
@@ -25,9 +22,6 @@ from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 ADAPTER_FILE = "adapter_config.json"  # of LoRA: transformers applies such a folder to the model that it names
 _CLASSES = (1, 2)  # of a ranker's head
 _TYPES = "embeddings.token_type_embeddings.weight"
-# transformers' tokenizers, or models of such, that give both texts of a pair the type 0; the last is transformers 5's
-# name of a tokenizer.json that is no model's own
-_WITHOUT_TYPES = ("xlmroberta", "roberta", "camembert", "distilbert", "mpnet", "bart", "tokenizersbackend")
 _WORD_PIECES = ("bert", "ernie")  # whose own tokenizer is no library's
 
 
@@ -78,7 +72,7 @@ def stated_head(folder: Path) -> Optional[ClassifierHead]:
 def states_head(folder: Path) -> bool:
     """Return whether the `config.json` of a transformers folder says that the model has a ranker's head."""
     head = stated_head(folder)
-    return head is not None and len(head.labels) in _CLASSES
+    return is_reranker(folder) or (head is not None and len(head.labels) in _CLASSES)
 
 
 def why_no_ranker(folder: Path) -> str:
@@ -109,7 +103,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
             ) from error
         raise CheckpointError(f"{folder / file}: {error}") from error
     unknown = [name for name in left_over if not is_of_other_head(name)]
-    if config.type_vocab_size > 1 and not _gives_types(stated, folder):
+    if config.type_vocab_size > 1 and not gives_types(folder):
         config = replace(config, type_vocab_size=1)
         arrays = {name: array[:1] if name.endswith(_TYPES) else array for name, array in arrays.items()}
     if isinstance(config, DebertaConfig):
@@ -190,28 +184,10 @@ def _encoder_config(stated: Stated) -> EncoderConfig:
     found = ARCHITECTURES[model_type].read(stated)
     found["model_type"] = model_type
     path = stated.path
-    if model_type in _WORD_PIECES and needs_library(path.parent):
-        tokenizer = _library_files(path.parent)  # config.json may state the padding of BERT's own vocabulary
-        found["pad_token_id"] = tokenizer.id_of(tokenizer.special_tokens["pad_token"])
+    padding = library_padding(path.parent) if model_type in _WORD_PIECES else None
+    if padding is not None:  # config.json may state the padding of BERT's own vocabulary
+        found["pad_token_id"] = padding
     try:
         return EncoderConfig.from_dict(found)
     except (TypeError, ValueError, ZeroDivisionError, CheckpointError) as error:
         raise CheckpointError(f"{path}: not a usable encoder configuration ({error})") from error
-
-
-def _library_files(folder: Path) -> LibraryFiles:
-    with tempfile.TemporaryDirectory() as temporary:
-        bring_library_tokenizer(folder, Path(temporary))
-        return LibraryFiles.read(Path(temporary))
-
-
-def _gives_types(values: Stated, folder: Path) -> bool:
-    """Return whether the second text of a pair has another type than the first, as the folder's tokenizer says."""
-    settings = read_settings(folder / CONFIG_FILE)
-    names = settings.get("model_input_names")
-    if isinstance(names, list):
-        return "token_type_ids" in names
-    stated = settings.get("tokenizer_class") or values.get("tokenizer_class")
-    if stated is None:
-        stated = "bert" if (folder / VOCABULARY_FILE).is_file() else values["model_type"]
-    return not str(stated).lower().replace("-", "").startswith(_WITHOUT_TYPES)

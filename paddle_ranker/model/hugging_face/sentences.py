@@ -1,12 +1,15 @@
-"""Read and write what a sentence-transformers folder says of its vectors: pooling, dense layer, length, prompts.
+"""Read and write what a sentence-transformers folder says of its vectors or scores: pooling, layers, length, prompts.
 
 `modules.json` lists the steps in order, each with a folder of its own: Transformer, Pooling, Dense, Normalize. The
 longest text is in `sentence_bert_config.json`, prompts and similarity are in `config_sentence_transformers.json`. Where
 queries have a tower of their own, it is a folder of the library's, too, in the other's folder `query`.
+
+A `CrossEncoder` is a transformers folder with a head of its own, or steps as a tower's of which the last makes a score.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +18,25 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration, read_encoder_config
+from paddle_ranker.model.hugging_face.library_tokenizer import (
+    LENGTH_FILE,
+    MODEL_FILE,
+    MODULES_FILE,
+    RERANKER,
+    TOWER,
+    model_type_of,
+    stated_length,
+)
+from paddle_ranker.model.hugging_face.read import find_encoder, read_encoder_config
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
+from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.tower import QUERY_FOLDER, SIMILARITIES, TowerInfo
-from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_json
+from paddle_ranker.options import note_once
+from paddle_ranker.storage.stated import Stated
+from paddle_ranker.storage.untrusted import Unchecked, read_json
 
-MODULES_FILE = "modules.json"
-LENGTH_FILE = "sentence_bert_config.json"
-MODEL_FILE = "config_sentence_transformers.json"
 SENTENCES_FILES = (MODULES_FILE, LENGTH_FILE, MODEL_FILE)
 _POOLING = {"cls": "first", "mean": "mean", "max": "max"}
 # Until sentence-transformers 5 each mode had a key of its own.
@@ -37,23 +48,34 @@ _OLD_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_TEXT_PROMPTS = ("document", "passage", "corpus")  # the first there is precedes texts of the collection
-_ACTIVATIONS = {"Identity": False, "Tanh": True}  # whether it is a tanh
-_FALLBACK_LENGTH = 512  # tokenizers write an astronomical number where they know no length
+_DONE = "Transformer, Pooling, Dense and Normalize in this order"
+_TORCH = "torch.nn.modules."
+_ACTIVATIONS = {
+    "Identity": "linear",
+    "Tanh": "tanh",
+    "ReLU": "relu",
+    "GELU": "gelu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+}
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A linear layer of a folder: its folder's name, its sizes, and whether its tanh is taken."""
+    """A linear layer of a folder: its folder, its sizes, its activation, and what it makes."""
 
     folder: Path
     inputs: int
     outputs: int
-    tanh: bool
+    activation: str
+    makes: str = "sentence_embedding"
 
     def arrays(self) -> tuple[Array, Array]:
         """Return the weight, `[inputs, outputs]`, and the bias, `[outputs]`; zeros if it has none."""
         file, arrays = read_weights(self.folder)
+        more = set(arrays) - {"linear.weight", "linear.bias"}
+        if more:
+            raise CheckpointError(f"{self.folder / file}: {listed(sorted(more))} are not done here")
         weight = arrays.get("linear.weight", np.zeros((0, 0), np.float32))
         bias = arrays.get("linear.bias", np.zeros(self.outputs, np.float32))
         if weight.shape != (self.outputs, self.inputs) or bias.shape != (self.outputs,):
@@ -71,19 +93,29 @@ class Sentences:
     pooler: the layer that takes the place of the encoder's pooler, where the first token's state goes through one and
         the family's pooler is no other
     output_layer: the layer after that; the vectors are the first numbers of what it makes, `info.size` of them
-    lowers: whether texts are put in small letters before they are tokenized
     """
 
     info: TowerInfo
     pooler: Optional[Dense]
     output_layer: Optional[Dense]
-    lowers: bool
+
+
+@dataclass(frozen=True)
+class Reranker:
+    """What a folder of a `CrossEncoder` says beside its transformer: a ranker's info, and arrays of its head by name.
+
+    has_head: whether the head is steps of the folder; otherwise the transformer has it
+    """
+
+    info: RankerInfo
+    arrays: dict[str, Array]
+    has_head: bool
 
 
 def is_sentences(folder: Path) -> bool:
     """Return whether a folder is of sentence-transformers and makes vectors of texts; nothing large is read."""
     try:
-        return "Pooling" in [kind for kind, _ in list_modules(folder)]
+        return "Pooling" in [kind for kind, _ in list_modules(folder)] and model_type_of(folder) == TOWER
     except CheckpointError:
         return False
 
@@ -98,44 +130,46 @@ def read_sentences(folder: Path) -> Sentences:
 
     Raises `CheckpointError` if a file is damaged, or a step is none of those that are done here.
     """
+    settings = _settings(folder, TOWER)
     modules = list_modules(folder)
     kinds = [kind for kind, _ in modules]
     dense = [_dense(path) for kind, path in modules if kind == "Dense"]
     expected = ["Transformer", "Pooling", *["Dense"] * len(dense)]
     if kinds not in (expected, [*expected, "Normalize"]):
-        raise CheckpointError(
-            f"{folder / MODULES_FILE}: its steps are {listed(kinds)}; Transformer, Pooling, Dense and Normalize in "
-            "this order are done here"
-        )
-    encoder = find_encoder(folder)
-    if encoder is None:
-        raise CheckpointError(f"{folder}: has no model.safetensors and no pytorch_model.bin; copy the folder again")
+        raise CheckpointError(f"{folder / MODULES_FILE}: its steps are {listed(kinds)}; {_DONE} are done here")
+    encoder = _encoder(folder)
     config = read_encoder_config(encoder / "config.json")
     width = config.hidden_size
-    pooling = _pooling(modules[1][1])
-    may_be_pooler = pooling == "first" and config.has_tanh_pooler
-    pooler = dense.pop(0) if may_be_pooler and dense and dense[0].tanh and dense[0].outputs == width else None
+    pooling, includes_prompt = _pooling(modules[1][1])
+    for layer in dense:
+        if layer.makes != "sentence_embedding" or layer.activation not in ("linear", "tanh"):
+            raise CheckpointError(
+                f"{layer.folder}: a dense layer that makes {quoted(layer.makes)}, with the activation "
+                f"{quoted(layer.activation)}, which is not done here in a tower"
+            )
+    is_pooler = [(layer.activation, layer.outputs) for layer in dense[:1]] == [("tanh", width)]
+    pooler = dense.pop(0) if is_pooler and pooling == "first" and config.has_tanh_pooler else None
     if len(dense) > 1:
         raise CheckpointError(f"{folder / MODULES_FILE}: has {len(dense)} dense layers in a row; one is done here")
     output = dense[0] if dense else None
-    settings = _optional(folder / MODEL_FILE)
-    similarity = settings.get("similarity_fn_name") or "cosine"
+    similarity = settings.get("similarity_fn_name", "cosine")
     if similarity not in SIMILARITIES:
-        raise CheckpointError(
-            f"{folder / MODEL_FILE}: compares vectors by {quoted(similarity)}; {' and '.join(SIMILARITIES)} are done"
-        )
+        raise settings.error(f"compares vectors by {quoted(similarity)}; {' and '.join(SIMILARITIES)} are done")
     query, text = _prompts(settings)
     full, cut = output.outputs if output else width, settings.get("truncate_dim")
     size = cut if isinstance(cut, int) and 0 < cut < full else full
     is_scaled, is_cut = kinds[-1] == "Normalize", size < full
-    if (query or text) and _optional(modules[1][1] / "config.json").get("include_prompt") is False:
+    if (query or text) and not includes_prompt:
         raise CheckpointError(f"{modules[1][1]}: leaves prompts out of the pooling (include_prompt), not done here")
+    if kinds[-1] == "Normalize":
+        _require_of_vectors(Stated.read(modules[-1][1] / "config.json"))
+    settings.say_unknown()
     info = TowerInfo(
-        max_seq_length=_length(folder, encoder),
+        max_seq_length=stated_length(encoder),
         size=size,
         pooling="pooler" if pooler else pooling,
         output_layer=output is not None or (is_cut and not is_scaled),
-        output_tanh=output is not None and output.tanh,
+        output_tanh=output is not None and output.activation == "tanh",
         normalize=is_scaled and not is_cut,
         cut_from=full if is_scaled and is_cut else 0,
         similarity=similarity,
@@ -143,15 +177,96 @@ def read_sentences(folder: Path) -> Sentences:
         text_prompt=text,
         towers=2 if (folder / QUERY_FOLDER / MODULES_FILE).is_file() else 1,
     )
-    return Sentences(info, pooler, output, _stated(folder, encoder).get("do_lower_case") is True)
+    return Sentences(info, pooler, output)
 
 
-def stated_length(folder: Path) -> int:
-    """Return the longest text that a transformers folder states, in tokens, 512 if it states none."""
-    stated = _optional(folder / CONFIG_FILE).get("model_max_length")
-    length = int(stated) if isinstance(stated, (int, float)) and 5 <= stated < 1e6 else _FALLBACK_LENGTH
-    own = _optional(folder / LENGTH_FILE).get("max_seq_length")  # of sentence-transformers
-    return own if type(own) is int and 5 <= own <= length else length
+def read_reranker(folder: Path) -> Optional[Reranker]:
+    """Read what the folder of a `CrossEncoder` says of its scores; None for any other folder.
+
+    Raises `CheckpointError` if a file is damaged, or a step is none of those that are done here.
+    """
+    if not (folder / MODULES_FILE).is_file() or model_type_of(folder) != RERANKER:
+        return None
+    settings = _settings(folder, RERANKER)
+    prompts, default = settings.get("prompts", {}), settings.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise settings.error(f"default_prompt_name is {quoted(default)}, which prompts lack: name one, or remove it")
+    settings.require(
+        "activation_fn", f"{_TORCH}activation.Sigmoid", f"{_TORCH}linear.Identity",
+        remedy="a probability is the sigmoid of the score here: take a model of such scores",
+    )  # fmt: skip
+    settings.say_unknown()
+    modules = list_modules(folder)
+    kinds = [kind for kind, _ in modules]
+    encoder = _encoder(folder)
+    query = "" if default is None else str(prompts[default] or "")
+    info = RankerInfo("cross_encoder", stated_length(encoder), match_embeddings=False, query_prompt=query)
+    if kinds == ["Transformer"]:
+        return Reranker(info, {}, has_head=False)
+    inner = [(kind, path) for kind, path in modules[2:] if kind != "Dropout"]
+    layers = [_dense(path) if kind == "Dense" else path for kind, path in inner]
+    last = layers.pop() if layers else None
+    known = all(kind in ("Dense", "LayerNorm", "Normalize") for kind, _ in inner)
+    if kinds[:2] != ["Transformer", "Pooling"] or not known or not isinstance(last, Dense):
+        raise CheckpointError(
+            f"{folder / MODULES_FILE}: is a reranker whose steps are {listed(kinds)}; Transformer, Pooling, then "
+            "Dense, LayerNorm, Normalize and Dropout, and a Dense at the end are done here"
+        )
+    if (last.outputs, last.makes) != (1, "scores"):
+        raise CheckpointError(
+            f"{last.folder}: makes {last.outputs} numbers of a pair, called {quoted(last.makes)}; a reranker's one "
+            "score ('scores') is done here"
+        )
+    pooling, includes_prompt = _pooling(modules[1][1])
+    if query and not includes_prompt:
+        raise CheckpointError(f"{modules[1][1]}: leaves prompts out of the pooling (include_prompt), not done here")
+    steps: list[tuple[str, int]] = []
+    arrays: dict[str, Array] = {}
+    for number, ((kind, path), layer) in enumerate(zip(inner, layers)):
+        if isinstance(layer, Dense):
+            if layer.makes != "sentence_embedding":
+                raise CheckpointError(f"{path}: makes {quoted(layer.makes)}, which no later step reads")
+            weights = layer.arrays()
+            steps.append((layer.activation, layer.outputs))
+        elif kind == "LayerNorm":
+            stated = Stated.read(path / "config.json")
+            steps.append(("norm", int(stated.get("dimension", 0))))
+            stated.say_unknown()
+            found = read_weights(path)[1]
+            weights = found["norm.weight"], found["norm.bias"]
+        else:
+            _require_of_vectors(Stated.read(path / "config.json"))
+            steps.append(("normalize", 0))
+            continue
+        arrays[f"steps.{number}.weight"], arrays[f"steps.{number}.bias"] = weights
+    arrays["head.weight"], arrays["head.bias"] = last.arrays()
+    steps.append((last.activation, 1))
+    info = dataclasses.replace(info, pooling=pooling, steps=tuple(steps))
+    return Reranker(info, arrays, has_head=True)
+
+
+def _require_of_vectors(stated: Stated) -> None:
+    """Raise `CheckpointError` for a step that reads or makes something else than vectors."""
+    for name in ("module_input_name", "module_output_name"):
+        stated.require(name, "sentence_embedding", remedy="take a model whose steps make vectors of texts")
+    stated.say_unknown()
+
+
+def _encoder(folder: Path) -> Path:
+    encoder = find_encoder(folder)
+    if encoder is None:
+        raise CheckpointError(f"{folder}: has no model.safetensors and no pytorch_model.bin; copy the folder again")
+    return encoder
+
+
+def _settings(folder: Path, wanted: str) -> Stated:
+    """Return the settings of a folder of the `wanted` model type; raises `CheckpointError` for another one."""
+    settings = Stated.read(folder / MODEL_FILE, ("__version__", "requirements", "keep_in_fp32_modules"))
+    found = settings.get("model_type", TOWER)
+    if found != wanted:
+        use = "predict, evaluate, rank and serve --model take it" if found == RERANKER else f"{TOWER} is done here"
+        raise settings.error(f"it is a {found}, no {wanted}; {use}")
+    return settings
 
 
 def write_sentences(
@@ -196,6 +311,17 @@ def write_sentences(
     )
 
 
+def write_prompt(folder: Path, query_prompt: str, max_seq_length: int) -> None:
+    """Make a transformers folder a `CrossEncoder` of sentence-transformers, which puts a prompt before queries."""
+    step = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    task = {"transformer_task": "sequence-classification", "module_output_name": "scores"}
+    text = {"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}
+    prompts = {"prompts": {"query": query_prompt}, "default_prompt_name": "query"}
+    _write(folder / MODULES_FILE, [step])
+    _write(folder / LENGTH_FILE, {**task, **text, "max_seq_length": max_seq_length})
+    _write(folder / MODEL_FILE, {"model_type": RERANKER, **prompts})
+
+
 def _write(path: Path, values: object) -> None:
     path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
@@ -210,63 +336,60 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
         return []
     found = []
     try:
-        for step in read_json(path):
-            inside, kind = step["path"], str(step["type"]).rpartition(".")[2]
+        for number, step in enumerate(read_json(path)):
+            stated = Stated(path, step, ("idx", "name"), f"{number}.")
+            inside, kind = stated.get("path", ""), str(stated.get("type")).rpartition(".")[2]
             if not isinstance(inside, str) or (inside and Path(inside).name != inside):
                 raise ValueError(f"the path {quoted(inside)} is not of a folder beside it")
+            stated.require("kwargs", [], remedy="take a model whose steps need nothing of the caller")
+            stated.say_unknown()
             found.append((kind, folder / inside))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error}); copy it again") from error
     return found
 
 
-def _optional(path: Path) -> UncheckedObject:
-    return read_configuration(path) if path.is_file() else {}
-
-
-def _pooling(folder: Path) -> str:
-    values = read_configuration(folder / "config.json")
-    modes: Unchecked = values.get("pooling_mode") or [mode for key, mode in _OLD_POOLING.items() if values.get(key)]
+def _pooling(folder: Path) -> tuple[str, bool]:
+    """Return how states are pooled, and whether those of a prompt are."""
+    stated = Stated.read(folder / "config.json", ("word_embedding_dimension", "embedding_dimension"))
+    old = [mode for key, mode in _OLD_POOLING.items() if stated.get(key)]
+    modes: Unchecked = stated.get("pooling_mode", old or "mean")
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in _POOLING:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: pools by {quoted(modes)}; one of {', '.join(_POOLING)} is done here"
-        )
-    return _POOLING[modes[0]]
+        raise stated.error(f"pools by {quoted(modes)}; one of {', '.join(_POOLING)} is done here")
+    stated.require("include_prompt", True, False, remedy="set it to true or false")
+    stated.say_unknown()
+    return _POOLING[modes[0]], stated.get("include_prompt", True)
 
 
 def _dense(folder: Path) -> Dense:
-    values = read_configuration(folder / "config.json")
-    activation = str(values.get("activation_function", "Tanh")).rpartition(".")[2]
-    sizes: Unchecked = values.get("in_features"), values.get("out_features")
+    stated = Stated.read(folder / "config.json", ("bias",))
+    path = str(stated.get("activation_function", f"{_TORCH}activation.Tanh"))
+    # As in the library, which takes tanh in place of a function that is not torch's.
+    activation = _ACTIVATIONS.get(path.rpartition(".")[2]) if path.startswith("torch.") else "tanh"
+    sizes: Unchecked = stated.get("in_features"), stated.get("out_features")
+    makes = stated.get("module_output_name", "sentence_embedding")
     for problem, is_so in (
-        (f"the activation {quoted(activation)}", activation not in _ACTIVATIONS),
-        ("a residual", bool(values.get("use_residual"))),
+        (f"the activation {quoted(path)}", activation is None),
+        ("a residual", bool(stated.get("use_residual"))),
         (f"sizes {quoted(sizes)}", not all(type(size) is int and 0 < size <= 1 << 20 for size in sizes)),
-        ("tokens to read", values.get("module_input_name", "sentence_embedding") != "sentence_embedding"),
+        ("tokens to read", stated.get("module_input_name", "sentence_embedding") != "sentence_embedding"),
     ):
         if is_so:
-            raise CheckpointError(f"{folder / 'config.json'}: a dense layer with {problem}, which is not done here")
-    return Dense(folder, sizes[0], sizes[1], _ACTIVATIONS[activation])
+            raise stated.error(f"a dense layer with {problem}, which is not done here")
+    stated.say_unknown()
+    return Dense(folder, sizes[0], sizes[1], str(activation), str(makes))
 
 
-def _stated(folder: Path, encoder: Path) -> UncheckedObject:
-    """Return what a folder says of the texts that its encoder takes."""
-    return _optional(encoder / LENGTH_FILE) or _optional(folder / LENGTH_FILE)
-
-
-def _length(folder: Path, encoder: Path) -> int:
-    stated = _stated(folder, encoder).get("max_seq_length")
-    return stated if type(stated) is int and stated >= 5 else stated_length(encoder)
-
-
-def _prompts(settings: UncheckedObject) -> tuple[str, str]:
-    """Return what precedes queries, and what precedes other texts.
-
-    As in the library's `encode_query` and `encode_document`, the default precedes neither where one of them is named.
+def _prompts(settings: Stated) -> tuple[str, str]:
+    """Return what precedes queries, and what precedes other texts, in the library's `encode_query` and
+    `encode_document`; note prompts that precede neither.
     """
-    prompts = settings.get("prompts") or {}
-    is_named = any(name in prompts for name in ("query", *_TEXT_PROMPTS))
-    default = "" if is_named else prompts.get(settings.get("default_prompt_name") or "") or ""
-    text = next((prompts[name] for name in _TEXT_PROMPTS if prompts.get(name)), default)
-    return str(prompts.get("query") or default), str(text)
+    prompts, default = settings.get("prompts", {}), settings.get("default_prompt_name")
+    unused = [name for name, prompt in prompts.items() if prompt and name not in ("query", "document")]
+    if unused or default not in (None, "query", "document"):
+        note_once(
+            f"note: {settings.path}: its prompts {listed(unused or [default])} precede neither queries nor texts, as "
+            "in the library's encode_query and encode_document; convert --to tower takes --query_prompt, --text_prompt"
+        )
+    return str(prompts.get("query") or ""), str(prompts.get("document") or "")

@@ -1,4 +1,4 @@
-"""Convert a transformers folder's WordPiece tokenizer into our files, and write ours so that transformers gets our ids.
+"""Read word pieces and their rules from a `tokenizer.json`, and write ours so that transformers gets our ids.
 
 Our vocabulary is `vocab.txt`, and the rules of splitting are in `tokenizer_config.json`. A transformers folder has
 these files, or all of it in `tokenizer.json` (the format of the tokenizers library), or both.
@@ -15,29 +15,25 @@ from typing import Optional
 from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHARACTERS
 from paddle_ranker.encoding.tokenizers.folder import (
-    ADDED_TOKENS_FILE,
+    BERT_RULES,
     CONFIG_FILE,
-    SPECIAL_TOKENS_FILE,
     VOCABULARY_FILE,
+    WORD_RULES,
     TokenizerFiles,
     read_settings,
 )
+from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE
 from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, SYMBOLS_BY_NAME, TextRules
 from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
-from paddle_ranker.encoding.vocabulary import write_vocabulary
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted
-from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_file
+from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject
 
-TOKENIZER_FILE = "tokenizer.json"
-# Its normalizer's settings -> tokenizer_config.json's.
-_SETTINGS = {
+# Settings of BertNormalizer -> ours
+_RULES = {
     "lowercase": "do_lower_case",
     "strip_accents": "strip_accents",
     "handle_chinese_chars": "tokenize_chinese_chars",
 }
-_KEPT = (*_SETTINGS.values(), "do_basic_tokenize", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_KEPT += ("added_tokens_decoder",)
-_JAPANESE = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}  # MeCab, say, comes before BERT's
 # Canonical decompositions of Unicode 13 and later; the library knows those of 12.
 _YOUNG_DECOMPOSITIONS = {"\U00011938": "\U00011935\U00011930"}
 _SPACES = (0x09, 0x0A, 0x0D)  # control characters that are not dropped
@@ -47,39 +43,29 @@ _REPLACEMENT = (0xFFFD, 0xFFFD)  # dropped as well
 _Range = tuple[int, int]  # of code points, with the last
 
 
-def bring_tokenizer(source: Path, target: Path) -> UncheckedObject:
-    """Write `source`'s tokenizer into the folder `target` as PaddleNLP's and our files; return its settings.
+def write_word_pieces(
+    folder: Path, vocabulary: bytes, rules: TextRules, special: dict[str, str], side: str
+) -> TokenizerFiles:
+    """Write `vocab.txt` and the settings that belong to it into an existing folder; return what is there.
 
-    Raises `CheckpointError` if the tokenizer is not WordPiece, or splits text in another way than BERT's.
+    Args:
+        special: tokens by role.
+        side: at which long texts are truncated, "left" or "right".
     """
-    settings, described = (read_settings(source / name, "copy it again") for name in (CONFIG_FILE, TOKENIZER_FILE))
-    for name, done in _JAPANESE.items():
-        if settings.get(name) not in (None, done):
-            raise CheckpointError(
-                f"{source / CONFIG_FILE}: {name} is {quoted(settings[name])}; only {quoted(done)} is done here"
-            )
-    if (source / VOCABULARY_FILE).is_file():
-        (target / VOCABULARY_FILE).write_bytes(read_file(source / VOCABULARY_FILE))
-    elif described:
-        write_vocabulary(target, _vocabulary(described, source / TOKENIZER_FILE))
-    else:
-        raise CheckpointError(f"{source}: has neither {VOCABULARY_FILE} nor {TOKENIZER_FILE}; copy the folder again")
-    if described and not (
-        (source / VOCABULARY_FILE).is_file() and any(settings.get(name) is not None for name in _SETTINGS.values())
-    ):
-        settings = {**_normalizer_settings(described, source / TOKENIZER_FILE), **settings}
-    kept = {name: settings[name] for name in _KEPT if settings.get(name) is not None}
-    kept["tokenizer_class"] = "BertTokenizer"  # PaddleNLP knows no Fast ones
-    truncation = described.get("truncation")
-    in_library = truncation.get("direction") if isinstance(truncation, dict) else None
-    kept["truncation_side"] = str(settings.get("truncation_side") or in_library or "right").lower()
-    (target / CONFIG_FILE).write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
-    for name in (SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE):
-        if (source / name).is_file():
-            (target / name).write_bytes(read_file(source / name))
-    TokenizerFiles.read(target).write(target)  # checks them; what is written says all that the defaults left unsaid
-    (target / ADDED_TOKENS_FILE).unlink(missing_ok=True)  # nothing beyond vocab.txt, or it would have been refused
-    return settings
+    (folder / VOCABULARY_FILE).write_bytes(vocabulary)
+    stated = {
+        **special,
+        "do_lower_case": rules.do_lower_case,
+        **({} if rules.strip_accents is None else {"strip_accents": rules.strip_accents}),
+        "tokenize_chinese_chars": rules.tokenize_chinese_chars,
+        **({WORD_RULES: BERT_RULES} if rules.of_bert else {}),
+        "tokenizer_class": "BertTokenizer",  # PaddleNLP knows no Fast ones
+        "truncation_side": side,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(stated, ensure_ascii=False), encoding="utf-8")
+    files = TokenizerFiles.read(folder)
+    files.write(folder)
+    return files
 
 
 def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int, *, with_types: bool = True) -> None:
@@ -92,32 +78,34 @@ def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int, *, wit
     inputs = ["input_ids", *(["token_type_ids"] if with_types else []), "attention_mask"]
     if not isinstance(files, TokenizerFiles):  # it came from there
         files.write(target)
-        stated = {**read_settings(target / CONFIG_FILE), "model_max_length": max_length}
-        if not with_types:
-            stated["model_input_names"] = inputs
+        stated = {**read_settings(target / CONFIG_FILE), "model_max_length": max_length, **_as_it_is(inputs)}
         (target / CONFIG_FILE).write_text(json.dumps(stated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         return
     # transformers would add a special token that the vocabulary lacks, under an id without an embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
     files = replace(files, special_tokens=special)
     files.write(target)
-    _library_tokenizer(files).save(str(target / TOKENIZER_FILE))
+    library_tokenizer(files).save(str(target / TOKENIZER_FILE))
     settings = {
         **special,
         "do_lower_case": files.rules.do_lower_case,
         "strip_accents": files.rules.strip_accents,
         "tokenize_chinese_chars": files.rules.tokenize_chinese_chars,
         "model_max_length": max_length,
-        # The plain class takes tokenizer.json as it is; BertTokenizer would put its own splitting in place of ours.
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": inputs,
+        **_as_it_is(inputs),
         "truncation_side": "left" if files.template().keeps_end else "right",
-        "split_special_tokens": True,  # "[SEP]" typed in a text is text
     }
     (target / CONFIG_FILE).write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _library_tokenizer(files: TokenizerFiles) -> Unchecked:
+def _as_it_is(inputs: list[str]) -> UncheckedObject:
+    """Return the settings by which transformers takes `tokenizer.json` as it is; other classes replace parts of it."""
+    # "[SEP]" typed in a text is text
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs, "split_special_tokens": True}
+
+
+def library_tokenizer(files: TokenizerFiles) -> Unchecked:
+    """Return the `tokenizers` library's tokenizer that gives the ids of word pieces."""
     try:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     except ImportError as error:
@@ -130,24 +118,26 @@ def _library_tokenizer(files: TokenizerFiles) -> Unchecked:
     tokenizer = Tokenizer(
         wordpiece(vocabulary, unk_token=special["unk_token"], max_input_chars_per_word=MAX_WORD_CHARACTERS)
     )
-    patterns = _Patterns.of(rules)
-    # By our own table of characters: the library's is another one, and does not isolate symbols.
-    steps = [normalizers.Replace(Regex(patterns.dropped), "")]
-    if rules.do_lower_case:  # first: a capital's small letter may be one with an accent
-        steps.append(normalizers.Lowercase())
-    if rules.strips_accents:
-        young = [normalizers.Replace(char, parts) for char, parts in _YOUNG_DECOMPOSITIONS.items()]
-        steps += [normalizers.NFD(), *young, normalizers.Replace(Regex(patterns.accents), "")]
     bert = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=rules.tokenize_chinese_chars,
-        strip_accents=False,
+        strip_accents=rules.strip_accents if rules.of_bert else False,
         lowercase=rules.do_lower_case,
     )
-    tokenizer.normalizer = normalizers.Sequence([*steps, bert])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(patterns.isolated), "isolated"), pre_tokenizers.WhitespaceSplit()]
-    )
+    if rules.of_bert:
+        tokenizer.normalizer, tokenizer.pre_tokenizer = bert, pre_tokenizers.BertPreTokenizer()
+    else:  # by our own table of characters: the library's is another one, and does not isolate symbols
+        patterns = _Patterns.of(rules)
+        steps = [normalizers.Replace(Regex(patterns.dropped), "")]
+        if rules.do_lower_case:  # first: a capital's small letter may be one with an accent
+            steps.append(normalizers.Lowercase())
+        if rules.strips_accents:
+            young = [normalizers.Replace(char, parts) for char, parts in _YOUNG_DECOMPOSITIONS.items()]
+            steps += [normalizers.NFD(), *young, normalizers.Replace(Regex(patterns.accents), "")]
+        tokenizer.normalizer = normalizers.Sequence([*steps, bert])
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(patterns.isolated), "isolated"), pre_tokenizers.WhitespaceSplit()]
+        )
     cls, sep = special["cls_token"], special["sep_token"]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
@@ -155,21 +145,14 @@ def _library_tokenizer(files: TokenizerFiles) -> Unchecked:
         special_tokens=[(token, files.token_to_id[token]) for token in (cls, sep)],
     )
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
-    tokens = dict.fromkeys(special.values())
+    tokens = [token for token in dict.fromkeys(special.values()) if token in files.token_to_id]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
     return tokenizer
 
 
-def _vocabulary(described: UncheckedObject, path: Path) -> list[str]:
-    """Return the tokens of a `tokenizer.json` in the order of their ids."""
-    model: UncheckedObject = described.get("model") or {}
-    # Files of before the library named models have no type; only WordPiece has this setting.
-    kind = model.get("type") or ("WordPiece" if "max_input_chars_per_word" in model else "unknown")
-    if kind != "WordPiece":
-        raise CheckpointError(
-            f"{path}: its tokenizer is of the kind {kind}; only WordPiece is done here, so this model needs its "
-            f"{kind} tokenizer, which is missing"
-        )
+def vocabulary_of_json(described: UncheckedObject, path: Path) -> list[str]:
+    """Return the word pieces of a `tokenizer.json` in the order of their ids; raises `CheckpointError` for others."""
+    model: UncheckedObject = described["model"]
     prefix, longest = model.get("continuing_subword_prefix", CONTINUATION), model.get("max_input_chars_per_word", 100)
     if prefix != CONTINUATION or longest != MAX_WORD_CHARACTERS:
         raise CheckpointError(
@@ -178,8 +161,7 @@ def _vocabulary(described: UncheckedObject, path: Path) -> list[str]:
         )
     by_id: dict[int, str] = {}
     ids = model.get("vocab")
-    added = {token.get("content"): token.get("id") for token in described.get("added_tokens") or []}
-    for token, token_id in {**(ids if isinstance(ids, dict) else {}), **added}.items():
+    for token, token_id in (ids if isinstance(ids, dict) else {}).items():
         if not isinstance(token, str) or type(token_id) is not int or token_id < 0:
             raise CheckpointError(f"{path}: the token {quoted(token)} has the id {quoted(token_id)}: copy it again")
         if by_id.setdefault(token_id, token) != token:
@@ -196,19 +178,27 @@ def _filler(token_id: int) -> str:
     return f"[id {token_id} has no token]"
 
 
-def _normalizer_settings(described: UncheckedObject, path: Path) -> UncheckedObject:
-    normalizer: Optional[UncheckedObject] = described.get("normalizer")
-    if normalizer and normalizer.get("type") == "Sequence":
-        return _settings_of_ours(normalizer, path)
-    if not normalizer or normalizer.get("type") != "BertNormalizer" or normalizer.get("clean_text") is False:
-        kind = normalizer.get("type") if normalizer else "none"
-        raise CheckpointError(f"{path}: its normalizer is {kind}; only BERT's (BertNormalizer) is done here")
-    return {ours: normalizer[theirs] for theirs, ours in _SETTINGS.items() if normalizer.get(theirs) is not None}
+def rules_of_json(described: UncheckedObject, path: Path) -> TextRules:
+    """Return the rules by which a `tokenizer.json` splits words; raises `CheckpointError` if they are not BERT's."""
+    normalizer, splitter = (described.get(name) or {"type": "none"} for name in ("normalizer", "pre_tokenizer"))
+    ours = _our_rules(normalizer.get("normalizers") or [])
+    if ours is not None:
+        return ours
+    stated = {name: value for name, value in normalizer.items() if name in _RULES}
+    if normalizer.get("type") != "BertNormalizer" or normalizer.get("clean_text") is False:
+        raise CheckpointError(
+            f"{path}: its normalizer is {normalizer.get('type')}; only BERT's (BertNormalizer) is done here, unless "
+            f"{CONFIG_FILE} states the tokenizer_class PreTrainedTokenizerFast"
+        )
+    if splitter != {"type": "BertPreTokenizer"}:
+        raise CheckpointError(
+            f"{path}: its pre_tokenizer is {splitter.get('type')}; only BertPreTokenizer is done here"
+        )
+    return TextRules(**{_RULES[name]: value for name, value in stated.items()}, of_bert=True)
 
 
-def _settings_of_ours(sequence: UncheckedObject, path: Path) -> UncheckedObject:
-    """Return the settings of a normalizer that `write_tokenizer` wrote; raises `CheckpointError` for any other."""
-    steps: list[UncheckedObject] = sequence.get("normalizers") or []
+def _our_rules(steps: list[UncheckedObject]) -> Optional[TextRules]:
+    """Return the rules of a normalizer that `library_tokenizer` made of PaddleNLP's rules; None for any other."""
     kinds = [step.get("type") for step in steps]
     strips = "NFD" in kinds
     lowers = bool(steps) and bool(steps[-1].get("lowercase"))
@@ -218,12 +208,8 @@ def _settings_of_ours(sequence: UncheckedObject, path: Path) -> UncheckedObject:
     if strips:
         ours += [*({"String": young} for young in _YOUNG_DECOMPOSITIONS), {"Regex": patterns.accents}]
     if found != ours or kinds[-1] != "BertNormalizer":
-        raise CheckpointError(f"{path}: its normalizer is a Sequence; only BERT's (BertNormalizer) is done here")
-    return {
-        "do_lower_case": lowers,
-        "strip_accents": strips,
-        "tokenize_chinese_chars": bool(steps[-1].get("handle_chinese_chars")),
-    }
+        return None
+    return TextRules(lowers, strips, bool(steps[-1].get("handle_chinese_chars")))
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def load_pair_encoder(folder: Folder) -> PairRowEncoder:
         )
     if config is None:
         raise CheckpointError(f"{path}: is a blend that has not been exported; give the folder of its export")
-    return make_pair_encoder(path, config, info.max_seq_length)
+    return make_pair_encoder(path, config, info.max_seq_length, query_prompt=info.query_prompt)
 
 
 def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:

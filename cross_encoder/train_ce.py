@@ -44,7 +44,7 @@ class TrainCeOptions(RankerTrainingOptions):
     )
     position_tower: bool = option(
         False,
-        help="for labels that are clicks: learn the effect of the column position separately; the ranker is saved "
+        help="learn the effect of the column position separately, if labels are clicks; the ranker is saved "
         "without it",
     )
 

@@ -32,7 +32,7 @@ class FillMaskOptions(DeviceOptions):
         files=True,
         either=True,
     )
-    output_file: Optional[str] = option(None, help="file for JSON lines (default: print them)", name="output")
+    output_file: Optional[str] = option(None, help="write JSON lines to this file (default: print them)", name="output")
     json: bool = option(False, help="print JSON lines, also for a single sentence")
     top_k: int = option(5, help="number of word pieces per mask", minimum=1)
     batch_size: int = option(32, help="sentences per batch", minimum=1)

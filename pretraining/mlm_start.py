@@ -137,7 +137,7 @@ def _with_dropout(config: EncoderConfig, options: TrainMlmOptions) -> EncoderCon
 
 
 def _require_same(given: TokenizerFiles, own: TokenizerFiles, name: str, folder: Path) -> None:
-    if given.token_to_id == own.token_to_id and given.rules == own.rules:
+    if given.token_to_id == own.token_to_id and given.rules.split_like(own.rules):
         return
     where = "splits text by other rules" if given.token_to_id == own.token_to_id else (
         f"has {given.vocab_size} word pieces, {folder} has {own.vocab_size}"

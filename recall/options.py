@@ -51,7 +51,7 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         None, help=f"folder for each evaluation's results (published: {RESULT_DIR}; default: none)"
     )
     recall_result_file: Optional[str] = option(
-        None, help=f"name of the file of these results (published: {RESULT_FILE})"
+        None, help=f"write these results to a file of this name (published: {RESULT_FILE})"
     )
     hnsw_m: Optional[int] = option(None, help="accepted without effect: evaluations search exactly", minimum=1)
     hnsw_ef: Optional[int] = option(None, help="accepted without effect, likewise", minimum=1)

@@ -186,11 +186,11 @@ def names_columns(cells: Sequence[str]) -> bool:
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    keys = {_key(_plain(cell)) for cell in cells}
-    known = keys & _LISTED
-    if not keys.isdisjoint((*OWN, *_SYNONYMS)) or len(known) > 1:
+    names = set(map(_plain, cells))
+    known = {name for name in names if _key(name) in _LISTED}
+    if any(_key(name) in OWN or _key(name) in _SYNONYMS for name in names) or len(known) > 1:
         return True
-    return (len(cells) > 1 or bool(known)) and all(map(_IDENTIFIER.fullmatch, keys - known))
+    return (len(cells) > 1 or bool(known)) and all(map(_IDENTIFIER.fullmatch, names - known))
 
 
 def _key(name: str) -> str:

@@ -22,8 +22,8 @@ class HeadOptions(Options):
 
     positive_label: Optional[str] = option(
         None,
-        help="of a transformers classifier of two classes, the one whose probability is the score, by its name or "
-        "number (default: the one whose name says that it means relevant)",
+        help="class whose probability is the score, by its name or number, for a transformers classifier of two "
+        "classes (default: the class whose name means relevant)",
         shared=True,
     )
 

@@ -14,6 +14,7 @@ class MilvusOptions(Options):
 
     milvus_uri: Optional[str] = option(
         None,
-        help="the server of Milvus that the index has its vectors in: an address that is only in the folder, which may "
-        "be from anywhere, is not connected to",
+        help="address of the Milvus server that has the index's vectors; an address that is only in the folder, which "
+        "may be from anywhere, is not connected to",
+        shared=True,
     )

@@ -96,7 +96,7 @@ def test_the_facts_of_a_model_of_transformers(folders: Path, capsys: pytest.Capt
     assert facts["what"] == "a model folder of Hugging Face's transformers"
     assert facts["encoder"] == "modernbert, 4 layers, 16 wide, 96 word pieces"
     assert facts["head"] == "1 class, a logit" and facts["tokenizer"] == "90 ids, tokenizers"
-    assert facts["a pair"] == "[CLS] query [SEP] title [SEP], at most 512 tokens"
+    assert facts["a pair"] == "[CLS] query [SEP] title [SEP], at most 8,192 tokens"  # all positions
     assert facts["found at"] == str(folders / "hf")
     assert main(["doctor", "--model", str(folders / "hf")]) == 0
     printed = capsys.readouterr().out

@@ -56,6 +56,7 @@ FIRST_ROWS: list[tuple[str, type[Record], str]] = [
     ("query | positive passage | negative-doc", Triple, "query=query title=positive passage neg_title=negative-doc"),
     ("查询 | 正例 | 负例", Triple, "query=查询 title=正例 neg_title=负例"),
     ("anchor | positive | distractor", Triple, "refused"),
+    ("best laptop | best laptops", Pair, "data"),
     ("query | title | negativ", Triple, "refused"),
     ("query | document | label", Triple, "refused"),
     ("水稻 | 水稻病害 | 小麦", Triple, "data"),

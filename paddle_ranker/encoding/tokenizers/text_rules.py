@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Optional
 
@@ -53,6 +53,10 @@ class TextRules:
     @property
     def strips_accents(self) -> bool:
         return self.do_lower_case if self.strip_accents is None else self.strip_accents
+
+    def split_like(self, other: TextRules) -> bool:
+        """Return whether texts have the same words by both rules."""
+        return replace(self, strip_accents=self.strips_accents) == replace(other, strip_accents=other.strips_accents)
 
 
 class WordSplitter:

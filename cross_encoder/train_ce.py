@@ -44,8 +44,7 @@ class TrainCeOptions(RankerTrainingOptions):
     )
     position_tower: bool = option(
         False,
-        help="learn the effect of the column position separately, if labels are clicks; the ranker is saved "
-        "without it",
+        help="learn the effect of the column position separately, if labels are clicks; the ranker is saved without it",
     )
 
     def __post_init__(self) -> None:

@@ -196,14 +196,15 @@ class BaiduStdProtocol(asyncio.Protocol):
     async def _answer(self, meta: Message, body: Union[bytes, Fault]) -> None:
         """Work on one request, or refuse it, and write its reply."""
         try:
-            with self._counting(self._service) as service, self._budget.share() as share:
-                if isinstance(body, Fault):
-                    raise body
-                share.hold(len(body))
-                request, deadline = await self._request(meta, body, service, share)
-                body = b""  # its texts are held once
-                response = await infer(request, service, deadline=deadline, share=share)
-                written = baidu_std.reply(meta.correlation_id, bytes(response.SerializeToString()))
+            with self._budget.share() as share:
+                with self._counting(self._service) as service:
+                    if isinstance(body, Fault):
+                        raise body
+                    share.hold(len(body))
+                    request, deadline = await self._request(meta, body, service, share)
+                    body = b""  # its texts are held once
+                    response = await infer(request, service, deadline=deadline, share=share)
+                    written = baidu_std.reply(meta.correlation_id, bytes(response.SerializeToString()))
                 await self._send(written, share)
             return
         except Fault as fault:

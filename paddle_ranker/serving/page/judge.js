@@ -12,6 +12,7 @@ const seen = new Set(); // pairs that were shown here, judged or skipped
 const done = []; // what was judged here, the last one last
 let skipped = 0; // pairs that were left out: the server still has them, before those that come next
 let isSending = false;
+let sent = 0; // lines that the log has from here
 
 const keyOf = (pair) => JSON.stringify([pair.query, pair.id]);
 const isGraded = () => labels.length > 2;
@@ -20,9 +21,10 @@ const nameOf = (label) => (isGraded() ? say("grade", { n: label }) : say(label ?
 /** Ask for pairs, where few are left, and draw the first. */
 async function load() {
   try {
+    const before = sent;
     const answer = await ask(`v1/judge?offset=${skipped}`);
     labels = (answer.labels ?? [0, 1]).map(Number);
-    totals = { judged: answer.judged, left: answer.left };
+    if (sent === before) totals = { judged: answer.judged, left: answer.left }; // else it may have been counted before
     const here = new Set([...seen, ...pairs.map(keyOf)]);
     pairs.push(...answer.pairs.filter((pair) => !here.has(keyOf(pair))));
     $("failure").replaceChildren();
@@ -66,6 +68,7 @@ async function send(content) {
   isSending = true;
   try {
     await ask("v1/feedback", { method: "POST", body: content });
+    sent += 1;
     $("failure").replaceChildren();
     return true;
   } catch (error) {

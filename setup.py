@@ -8,6 +8,7 @@ same imports say so.
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 from pathlib import Path
@@ -19,6 +20,17 @@ from setuptools.command.editable_wheel import editable_wheel
 RECIPES = runpy.run_path(str(Path("paddle_ranker", "recipes", "__init__.py")))["RECIPES"]
 CHECKOUT_ONLY = ("benchmarks",)
 IMPORT = re.compile(rf"\bfrom ({'|'.join(RECIPES)})((?:\.\w+)*) import\b")
+
+
+def readme() -> str:
+    """Return README.md for a package index, where links within a checkout lead nowhere.
+
+    They lead to the files at `PROJECT_URL`, as docs/releasing.md says, or are plain text without it.
+    """
+    url = os.environ.get("PROJECT_URL", "").rstrip("/")
+    target = rf"[\1]({url}/\2)" if url else r"\1"
+    text = Path("README.md").read_text(encoding="utf-8")
+    return re.sub(r"!?\[((?:[^][]|\[[^]]*\])*)\]\((?!\w+:|#)([^)\s]+)\)", target, text)
 
 
 class BuildWheel(build_py):
@@ -60,4 +72,8 @@ def recipe_files() -> list[Path]:
     return sorted(file for name in RECIPES for file in Path(name).rglob("*.py"))
 
 
-setup(cmdclass={"build_py": BuildWheel, "editable_wheel": EditableWithRecipes})
+setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    cmdclass={"build_py": BuildWheel, "editable_wheel": EditableWithRecipes},
+)

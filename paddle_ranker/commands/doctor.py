@@ -56,14 +56,14 @@ class Package(NamedTuple):
 
 ESSENTIAL = (
     Package("paddlepaddle", _PADDLE, "runs the models", f"=={STACK[0]}"),
-    Package("paddlenlp", "import paddlenlp.transformers", "published models by name", f"=={STACK[1]}"),
-    Package("numpy", "import numpy", "arrays", "==1.26.4"),
+    Package("numpy", "import numpy", "arrays", "<2" if PYTHON < (3, 10) else ""),
 )
 OPTIONAL = (
+    Package("paddlenlp", "import paddlenlp.transformers", "published models by name", f"=={STACK[1]}"),
     Package("scipy", "import scipy.stats", "statistics of comparisons"),
     Package("scikit-learn", "import sklearn.linear_model", "the linear model to compare with"),
     Package("jieba", "import jieba", "BM25 over words"),
-    Package("pyarrow", "import pyarrow.parquet", ".parquet files", "<22" if PYTHON < (3, 10) else "<20"),
+    Package("pyarrow", "import pyarrow.parquet", ".parquet files"),
     Package("tokenizers", "import tokenizers", "tokenizer.json, training of vocabularies"),
     Package("huggingface-hub", "import huggingface_hub", "models of the Hugging Face hub by name", "<1"),
     Package("safetensors", "import safetensors", "models of Hugging Face's transformers"),
@@ -172,8 +172,9 @@ def examine() -> list[Finding]:
     model = processor.get("model name") or platform.processor() or platform.machine()
     bf16 = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in processor.get("flags", "").split()]
     known = "; ".join(f"{name}: paddlepaddle {one}, paddlenlp {two}" for name, (one, two) in STACKS.items())
-    names = {versions: name for name, versions in STACKS.items()}
-    stack = names.get((_version("paddlepaddle"), _version("paddlenlp")), f"other (tried together: {known})")
+    names = {f"{one} {two}": name for name, (one, two) in STACKS.items()}
+    names.update({f"{one} ": name for name, (one, _) in STACKS.items()})
+    stack = names.get(f"{_version('paddlepaddle')} {_version('paddlenlp')}", f"other (tried together: {known})")
     suits = (3, 9) <= PYTHON <= (3, 12)
     remedy = "" if suits else f"Python 3.9 to 3.12: {in_checkout('bash scripts/setup.sh')}"
     own = f"{platform.python_version()} ({sys.executable})"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Optional
 
-from paddle_ranker.errors import CheckpointError, brief, quoted
+from paddle_ranker.errors import CheckpointError, DependencyError, brief, quoted
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
@@ -374,10 +374,16 @@ def published_model(name: str) -> Published:
 
     Raises `CheckpointError` if the name is not of an ERNIE, ERNIE-Gram or BERT model that PaddleNLP knows.
     """
-    from paddlenlp.transformers import BertTokenizer, ErnieGramTokenizer, ErnieTokenizer
-    from paddlenlp.transformers.bert import configuration as bert
-    from paddlenlp.transformers.ernie import configuration as ernie
-    from paddlenlp.transformers.ernie_gram import configuration as gram
+    try:
+        from paddlenlp.transformers import BertTokenizer, ErnieGramTokenizer, ErnieTokenizer
+        from paddlenlp.transformers.bert import configuration as bert
+        from paddlenlp.transformers.ernie import configuration as ernie
+        from paddlenlp.transformers.ernie_gram import configuration as gram
+    except ImportError as error:
+        raise DependencyError(
+            f"{quoted(name)} is no local folder, and PaddleNLP's names need PaddleNLP ({error}): pip install "
+            "'paddle-ranker[paddlenlp]', or give a folder or a name of the Hugging Face hub with its owner, OWNER/MODEL"
+        ) from error
 
     for model_type, known, files, tokenizer in (
         ("ernie", ernie.ERNIE_PRETRAINED_INIT_CONFIGURATION, ernie.ERNIE_PRETRAINED_RESOURCE_FILES_MAP, ErnieTokenizer),

@@ -183,7 +183,7 @@ class _VisualDL:
         try:
             from visualdl import LogWriter
         except ImportError as error:
-            raise DependencyError("--log_dir needs VisualDL: pip install visualdl") from error
+            raise DependencyError("--log_dir needs VisualDL: pip install 'paddle-ranker[visualdl]'") from error
         except OSError as error:  # VisualDL makes a folder in the user's home when it is imported
             raise RankerError(f"--log_dir: VisualDL cannot make {error.filename} ({error.strerror})") from error
         # VisualDL's default name has whole seconds, and it appends: two runs started in one second would be mixed up.

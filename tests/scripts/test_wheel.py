@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,8 @@ def test_only_the_package_and_its_facts(installed: Environment) -> None:
     found = {path.name for path in installed.packages.glob("paddle_ranker*")}
     assert len(found) == 2 and "paddle_ranker" in found  # and paddle_ranker-VERSION.dist-info
     (facts,) = installed.packages.glob("*.dist-info")
+    page = (facts / "METADATA").read_text(encoding="utf-8")
+    assert not re.search(r"\]\((?!\w+:|#)", page) and "numpy>=1.26.4" in page  # links of a checkout lead nowhere
     assert (facts / "top_level.txt").read_text(encoding="utf-8").split() == ["paddle_ranker"]
     package = installed.packages / "paddle_ranker"
     assert (package / "py.typed").is_file() and (package / "protos/descriptors.binpb").is_file()

@@ -79,7 +79,7 @@ def csl(folder: Optional[str], keywords: int) -> RealSet:
 
 
 def csl_unseen(folder: Optional[str]) -> RealSet:
-    """Return abstracts, with the words of their titles that they lack as queries."""
+    """Return abstracts as documents; each query consists of the title words that the abstract lacks."""
     documents, queries, qrels = {}, {}, {}
     for number, paper in enumerate(_papers(folder)):
         documents[f"p{number}"] = paper["abstract"]

@@ -28,7 +28,7 @@ from benchmarks.harness.report import write_report
 from benchmarks.harness.servers import ServerProcess, serve_command, started
 from benchmarks.harness.workers import Worker, leave_out, missing_packages
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers
-from benchmarks.serving_client import DIALECTS, OK, Asked, Dialect, Request, closed_loop, connect, open_loop
+from benchmarks.serving_client import DIALECTS, OK, Case, Dialect, Request, closed_loop, connect, open_loop
 from benchmarks.serving_report import WAYS, Measured, Run, goals, shown_tables, values_of
 from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair
@@ -145,14 +145,14 @@ def available(options: ServingBenchmarkOptions) -> list[System]:
 class Work:
     """The requests of the benchmark: queries with several titles each, or the same pairs as single-title requests."""
 
-    asked: list[Asked]
+    asked: list[Case]
     description: str
 
     @property
-    def single(self) -> list[Asked]:
+    def single(self) -> list[Case]:
         """Return each pair as a separate request."""
         return [
-            Asked(one.query, [title], one.pairs.take(np.array([row])), one.pad_id)
+            Case(one.query, [title], one.pairs.take(np.array([row])), one.pad_id)
             for one in self.asked
             for row, title in enumerate(one.titles)
         ]
@@ -172,27 +172,27 @@ def make_work(options: ServingBenchmarkOptions, shape: str, systems: Sequence[Sy
     return Work(asked, f"{len(asked)} queries of {found.file.name} with {options.titles} titles each, {tokens}")
 
 
-def draw(graded: Sequence[LabeledPair], encoder: PairEncoder, queries: int, titles: int, seed: int) -> list[Asked]:
+def draw(graded: Sequence[LabeledPair], encoder: PairEncoder, queries: int, titles: int, seed: int) -> list[Case]:
     """Draw queries with `titles` titles each: first the query's titles, then random titles of all queries."""
-    own: dict[str, list[str]] = {}
+    titles_of: dict[str, list[str]] = {}
     for pair in graded:
-        own.setdefault(pair.query, []).append(pair.title)
-    if len(own) < queries:
-        raise UsageError(f"the file has {len(own)} queries, fewer than --queries {queries}")
+        titles_of.setdefault(pair.query, []).append(pair.title)
+    if len(titles_of) < queries:
+        raise UsageError(f"the file has {len(titles_of)} queries, fewer than --queries {queries}")
     random = np.random.default_rng(seed)
-    chosen = random.permutation(len(own))[:queries].tolist()
-    texts, asked = list(own), []
+    chosen = random.permutation(len(titles_of))[:queries].tolist()
+    texts, cases = list(titles_of), []
     for number in chosen:
         query = texts[number]
         others = [graded[row].title for row in random.integers(len(graded), size=titles).tolist()]
-        listed = (own[query] + others)[:titles]
-        asked.append(Asked(query, listed, encoder.encode([query] * titles, listed), encoder.pad_id))
-    return asked
+        listed = (titles_of[query] + others)[:titles]
+        cases.append(Case(query, listed, encoder.encode([query] * titles, listed), encoder.pad_id))
+    return cases
 
 
-def requests(dialect: Dialect, asked: Sequence[Asked]) -> list[Request]:
+def requests(dialect: Dialect, cases: Sequence[Case]) -> list[Request]:
     """Return a request in this dialect for each query."""
-    return [Request(dialect.write(one), len(one.titles)) for one in asked]
+    return [Request(dialect.write(case), len(case.titles)) for case in cases]
 
 
 def measure(

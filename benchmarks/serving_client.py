@@ -44,7 +44,7 @@ def http(path: str, body: bytes, content_type: str = "application/json", *header
 
 
 @dataclass(frozen=True)
-class Asked:
+class Case:
     """A query with its titles, both as texts and as token ids."""
 
     query: str
@@ -70,14 +70,14 @@ class Dialect:
 
     name: str
     transport: str
-    write: Callable[[Asked], bytes]
+    write: Callable[[Case], bytes]
     read: Callable[[bytes, int], tuple[str, np.ndarray]]
     busy: frozenset[str]
     method: str = ""
 
 
-def _rerank(asked: Asked) -> bytes:
-    body = json.dumps({"query": asked.query, "documents": asked.titles}, ensure_ascii=False)
+def _rerank(case: Case) -> bytes:
+    body = json.dumps({"query": case.query, "documents": case.titles}, ensure_ascii=False)
     return http("/v1/rerank", body.encode())
 
 
@@ -85,8 +85,8 @@ def _read_rerank(body: bytes, count: int) -> tuple[str, np.ndarray]:
     return _by_index(json.loads(body)["results"], "relevance_score", count)
 
 
-def _tei(asked: Asked) -> bytes:
-    body = {"query": asked.query, "texts": asked.titles, "truncate": True}
+def _tei(case: Case) -> bytes:
+    body = {"query": case.query, "texts": case.titles, "truncate": True}
     return http("/rerank", json.dumps(body, ensure_ascii=False).encode())
 
 
@@ -101,23 +101,23 @@ def _by_index(results: Sequence[dict[str, Any]], name: str, count: int) -> tuple
     return OK, probabilities
 
 
-def _tokens(asked: Asked) -> Message:
+def _tokens(case: Case) -> Message:
     request = messages().Request(fetch_var_names=["predict"])
-    for name, values in zip(("input_ids", "token_type_ids"), asked.arrays()):
+    for name, values in zip(("input_ids", "token_type_ids"), case.arrays()):
         tensor = request.tensor.add(name=name, alias_name=name, elem_type=0, shape=values.shape)
         tensor.int64_data.extend(values.ravel().tolist())
     return request
 
 
-def _texts(asked: Asked) -> Message:
+def _texts(case: Case) -> Message:
     request = messages().Request(fetch_var_names=["predict"])
-    request.tensor.add(name="query", elem_type=20, data=[asked.query], shape=[1])
-    request.tensor.add(name="title", elem_type=20, data=asked.titles, shape=[len(asked.titles)])
+    request.tensor.add(name="query", elem_type=20, data=[case.query], shape=[1])
+    request.tensor.add(name="title", elem_type=20, data=case.titles, shape=[len(case.titles)])
     return request
 
 
-def _json(asked: Asked) -> bytes:
-    return http(_INFERENCE, write_message(_tokens(asked)))
+def _json(case: Case) -> bytes:
+    return http(_INFERENCE, write_message(_tokens(case)))
 
 
 def _read_json(body: bytes, count: int) -> tuple[str, np.ndarray]:
@@ -126,18 +126,18 @@ def _read_json(body: bytes, count: int) -> tuple[str, np.ndarray]:
     return OK, np.array(tensor["float_data"])
 
 
-def _proto(asked: Asked) -> bytes:
-    return http(_INFERENCE, _texts(asked).SerializeToString(), "application/proto")
+def _proto(case: Case) -> bytes:
+    return http(_INFERENCE, _texts(case).SerializeToString(), "application/proto")
 
 
-def _message(asked: Asked) -> bytes:
-    return bytes(_tokens(asked).SerializeToString())
+def _message(case: Case) -> bytes:
+    return bytes(_tokens(case).SerializeToString())
 
 
-def _baidu_std(asked: Asked) -> bytes:
+def _baidu_std(case: Case) -> bytes:
     meta = messages().RpcMeta(correlation_id=1)
     meta.request.service_name, meta.request.method_name = GENERAL_SERVICE, "inference"
-    return baidu_std.write_frame(meta, _message(asked))
+    return baidu_std.write_frame(meta, _message(case))
 
 
 def _read_message(body: bytes, count: int) -> tuple[str, np.ndarray]:
@@ -147,13 +147,13 @@ def _read_message(body: bytes, count: int) -> tuple[str, np.ndarray]:
     return OK, np.array(response.outputs[0].tensor[0].float_data)
 
 
-def _pipeline_message(asked: Asked) -> Message:
-    values = [json.dumps({"query": asked.query, "title": title}, ensure_ascii=False) for title in asked.titles]
+def _pipeline_message(case: Case) -> Message:
+    values = [json.dumps({"query": case.query, "title": title}, ensure_ascii=False) for title in case.titles]
     return messages().PipelineRequest(key=[str(place) for place in range(len(values))], value=values)
 
 
-def _pipeline(asked: Asked) -> bytes:
-    return bytes(_pipeline_message(asked).SerializeToString())
+def _pipeline(case: Case) -> bytes:
+    return bytes(_pipeline_message(case).SerializeToString())
 
 
 def _read_pipeline(body: bytes, count: int) -> tuple[str, np.ndarray]:
@@ -161,8 +161,8 @@ def _read_pipeline(body: bytes, count: int) -> tuple[str, np.ndarray]:
     return _printed(response.err_no, response.value)
 
 
-def _gateway(asked: Asked) -> bytes:
-    return http(_GATEWAY, write_message(_pipeline_message(asked)))
+def _gateway(case: Case) -> bytes:
+    return http(_GATEWAY, write_message(_pipeline_message(case)))
 
 
 def _read_gateway(body: bytes, count: int) -> tuple[str, np.ndarray]:
@@ -238,7 +238,7 @@ class _Stream(asyncio.Protocol):
     def __init__(self, split: Any) -> None:
         self._split = split
         self._buffer = bytearray()
-        self._asked: Optional[asyncio.Future[Answer]] = None
+        self._answer: Optional[asyncio.Future[Answer]] = None
         self.transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -249,8 +249,8 @@ class _Stream(asyncio.Protocol):
         try:
             answer = self._split(self._buffer)
         except Exception as error:  # the answer violates the protocol, so the run must end
-            if self._asked and not self._asked.done():
-                self._asked.set_exception(error)
+            if self._answer and not self._answer.done():
+                self._answer.set_exception(error)
             return
         if answer is not None:
             self._buffer.clear()
@@ -262,11 +262,11 @@ class _Stream(asyncio.Protocol):
 
     async def ask(self, data: bytes, patience: float) -> Answer:
         loop = asyncio.get_running_loop()
-        self._asked = loop.create_future()
+        self._answer = loop.create_future()
         timer = loop.call_later(patience, self._give_up)
         self.transport.write(data)
         try:
-            return await self._asked
+            return await self._answer
         finally:
             timer.cancel()
 
@@ -277,8 +277,8 @@ class _Stream(asyncio.Protocol):
             self.transport = None  # set now, so that the next request opens another connection
 
     def _finish(self, answer: Answer) -> None:
-        if self._asked is not None and not self._asked.done():
-            self._asked.set_result(answer)
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(answer)
 
 
 class StreamConnection:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder
 
 _FORMAT = 1
-_AHEAD = 64  # number of images that workers may compute before they are consumed
+_PREFETCH = 64  # number of images that workers may compute before they are consumed
 _ENCODED = 32  # number of images per batch of an encoder
 _REASONS_SHOWN = 3
 _ARRAY, _FACTS = "images.bin", "facts.json"
@@ -198,7 +198,7 @@ class ImageStore:
             waiting: deque[Future[R]] = deque()
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) >= _AHEAD:
+                if len(waiting) >= _PREFETCH:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

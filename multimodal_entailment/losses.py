@@ -26,12 +26,12 @@ def focal_losses(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
         logits: `[n, classes]` float32.
         labels: `[n]` int64.
     """
-    own = F.one_hot(labels, logits.shape[-1])
+    one_hot = F.one_hot(labels, logits.shape[-1])
     everything = paddle.logsumexp(logits, axis=-1)
-    losses = everything - (logits * own).sum(axis=-1)
+    losses = everything - (logits * one_hot).sum(axis=-1)
     if gamma == 0:
         return losses
-    others = paddle.logsumexp(logits + own * _APART, axis=-1)
+    others = paddle.logsumexp(logits + one_hot * _APART, axis=-1)
     return paddle.exp(gamma * (others - everything)) * losses
 
 

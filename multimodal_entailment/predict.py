@@ -125,8 +125,8 @@ def _typed_pair(options: PredictEntailmentOptions, info: EntailmentInfo) -> Post
     ]
     for number, (text, image) in enumerate(zip(texts, images), 1):
         if not text.strip() and image is None:
-            wanted = f"--text_{number}" + (f", --image_{number} or both" if info.vision is not None else "")
-            raise UsageError(f"post {number} is empty: give {wanted}")
+            required = f"--text_{number}" + (f", --image_{number} or both" if info.vision is not None else "")
+            raise UsageError(f"post {number} is empty: give {required}")
     return PostPair("1", texts[0], images[0], "2", texts[1], images[1], None, 1)
 
 

@@ -108,14 +108,14 @@ def set_parameters(encoder: VisionEncoder, arrays: dict[str, np.ndarray], source
     Raises `CheckpointError`, naming the `source`, if a parameter is missing, has another shape, or is unknown.
     """
     arrays = {name: array for name, array in arrays.items() if not name.startswith("fc.")}
-    wanted = encoder.network.state_dict()
-    for name, value in wanted.items():
+    parameters = encoder.network.state_dict()
+    for name, value in parameters.items():
         if name not in arrays:
             raise CheckpointError(f"{source}: lacks {name}, a parameter of {encoder.name}; is it another network's?")
         if list(arrays[name].shape) != list(value.shape):
             shapes = f"{list(arrays[name].shape)}, expected {list(value.shape)}"
             raise CheckpointError(f"{source}: {name} has the shape {shapes}; is it another network's?")
-    unknown = sorted(arrays.keys() - wanted.keys())
+    unknown = sorted(arrays.keys() - parameters.keys())
     if unknown:
         raise CheckpointError(f"{source}: holds {unknown[0]}, which {encoder.name} lacks; is it another network's?")
     encoder.network.set_state_dict({name: array.astype(np.float32) for name, array in arrays.items()})

@@ -101,16 +101,16 @@ def _wait_for_port(place: str) -> None:
     Raises `RankerError` if the port does not become free.
     """
     port, end = place.rpartition(":")[2], time.monotonic() + _PORT_SECONDS
-    is_said = False
+    is_noted = False
     while port.isdecimal() and not _is_free(int(port)):
         if time.monotonic() >= end:
             raise RankerError(
                 f"port {port}, where the processes of this training meet, was free when the launcher chose it, and now "
                 "another program uses it: start the training once more, with PORT_RANGE=20000:32000 before the line"
             )
-        if not is_said:
+        if not is_noted:
             note(f"port {port}, where the processes of this training meet, is in use: waiting until it is free")
-            is_said = True
+            is_noted = True
         time.sleep(0.05)
 
 

@@ -164,8 +164,8 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     if float(losses.max()) < _MOST_BY_PADDLE:
         return losses
     with paddle.no_grad():
-        own = paddle.take_along_axis(logits, labels.unsqueeze(1), axis=1).squeeze(1)
-        missing = paddle.logsumexp(logits, axis=1) - own - losses
+        label_logits = paddle.take_along_axis(logits, labels.unsqueeze(1), axis=1).squeeze(1)
+        missing = paddle.logsumexp(logits, axis=1) - label_logits - losses
     return losses + missing
 
 

@@ -33,17 +33,17 @@ _ERNIE_3 = {
     "initializer_range": 0.02,
     "layer_norm_eps": 1e-12,
 }
-_LIKE_ALL = {"hidden_act": "gelu", "type_vocab_size": 1, "pad_token_id": 0, "initializer_range": 0.02}
+_SHARED = {"hidden_act": "gelu", "type_vocab_size": 1, "pad_token_id": 0, "initializer_range": 0.02}
 # Families other than ERNIE share one vocabulary: a larger table costs memory, but no time.
 FAMILY_SHAPES: dict[str, dict[str, Any]] = {
-    "xlm-roberta-base": {**_LIKE_ALL, "model_type": "xlm-roberta", "num_hidden_layers": 12, "hidden_size": 768,
+    "xlm-roberta-base": {**_SHARED, "model_type": "xlm-roberta", "num_hidden_layers": 12, "hidden_size": 768,
                          "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514,
                          "layer_norm_eps": 1e-5},
-    "modernbert-small": {**_LIKE_ALL, "model_type": "modernbert", "num_hidden_layers": 10, "hidden_size": 384,
+    "modernbert-small": {**_SHARED, "model_type": "modernbert", "num_hidden_layers": 10, "hidden_size": 384,
                          "num_attention_heads": 6, "intermediate_size": 576, "max_position_embeddings": 7999,
                          "layer_norm_eps": 1e-5, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
                          "type_vocab_size": 0},
-    "deberta-small": {**_LIKE_ALL, "model_type": "deberta-v2", "num_hidden_layers": 6, "hidden_size": 768,
+    "deberta-small": {**_SHARED, "model_type": "deberta-v2", "num_hidden_layers": 6, "hidden_size": 768,
                       "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512,
                       "layer_norm_eps": 1e-7, "relative_attention": True, "position_buckets": 256,
                       "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": ["p2c", "c2p"],

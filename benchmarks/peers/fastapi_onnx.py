@@ -66,7 +66,7 @@ class Model:
             str(folder / ONNX_FILE), options, providers=["CPUExecutionProvider"]
         )
         self._waiting: deque[Pair] = deque()
-        self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
         self._tokenizing = ThreadPoolExecutor(1)
         self._computing = ThreadPoolExecutor(1)
 
@@ -77,7 +77,7 @@ class Model:
         request = Waiting(len(titles))
         for place, (ids, types) in enumerate(zip(encoded["input_ids"], encoded["token_type_ids"])):
             self._waiting.append(Pair(ids, types, request, place))
-        self._news.set()
+        self._arrived.set()
         await request.done
         return request.probabilities
 
@@ -88,8 +88,8 @@ class Model:
         """Compute batches of waiting pairs, forever."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._arrived.wait()
+            self._arrived.clear()
             while self._waiting:
                 for batch in self._batches(self._take()):
                     values = await loop.run_in_executor(self._computing, self._run, batch)

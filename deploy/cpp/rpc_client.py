@@ -91,7 +91,7 @@ def ask_natively(options: RpcClientOptions) -> None:
         for start in range(0, len(rows), options.batch_size)
     ]
 
-    def ask_one(batch: Arrays) -> np.ndarray:
+    def predict_batch(batch: Arrays) -> np.ndarray:
         feed = dict(zip(client.feed_names_, batch.values()))
         fetched = client.predict(feed=feed, fetch=client.fetch_names_[:1], batch=True)
         if not fetched:  # The native client does not report whether a retry makes sense; a retry is safe.
@@ -101,7 +101,7 @@ def ask_natively(options: RpcClientOptions) -> None:
         return found if options.text else found.reshape(-1)
 
     def ask_all() -> np.ndarray:
-        return np.concatenate([asking_again(partial(ask_one, batch), options.retries) for batch in batches])
+        return np.concatenate([asking_again(partial(predict_batch, batch), options.retries) for batch in batches])
 
     with saying_what_next(options, options.port):
         print_timed(ask_all)

@@ -45,7 +45,7 @@ def serve(options: WebServiceOptions) -> int:
         has_gpu="gpu" in runtime.available_devices(),
     )
     for note in config.notes:
-        say(note)
+        warn(note)
     if not config.model.is_dir():
         raise UsageError(
             f"{config.model}: there is no such folder; bash scripts/export_to_serving.sh makes the demo's, "
@@ -79,7 +79,7 @@ def serve_by_paddle_serving(config: PipelineConfig) -> int:
     """Run Paddle Serving's pipeline server, which listens on every address and requires no API key."""
     for name in (HOST_VARIABLE, API_KEY_VARIABLE):
         if os.environ.get(name):
-            say(f"{name} is set, which Paddle Serving's pipeline ignores: it listens on every address, without a key")
+            warn(f"{name} is set, which Paddle Serving's pipeline ignores: it listens on every address, without a key")
     from paddle_ranker.serving.vendor import vendor_pipeline
 
     vendor_pipeline.run(config)
@@ -90,14 +90,14 @@ def serve_here(config: PipelineConfig) -> int:
     """Run this project's server, which accepts gRPC, HTTP and its other protocols on every port."""
     unused = config.of_no_meaning()
     if unused:
-        say(f"without effect on this server: {', '.join(unused)}")
+        warn(f"without effect on this server: {', '.join(unused)}")
     from paddle_ranker.serving.process.server import run
 
     host = os.environ.get(HOST_VARIABLE) or EVERY_ADDRESS
     return run(config.serve_config(host, os.environ.get(API_KEY_VARIABLE)))
 
 
-def say(text: str) -> None:
+def warn(text: str) -> None:
     """Print a note for the user."""
     print(f"web_service: note: {text}", file=sys.stderr, flush=True)
 

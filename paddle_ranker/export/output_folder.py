@@ -17,8 +17,8 @@ def output_folder(named: str, project: Path) -> str:
         named: the value of a command's option; its default is `OUTPUT`.
         project: the checkout that the command belongs to.
     """
-    own = project / OUTPUT
-    if named != OUTPUT or Path(named).exists() or not own.exists():
+    default = project / OUTPUT
+    if named != OUTPUT or Path(named).exists() or not default.exists():
         return named
-    print(f"note: {OUTPUT} is not here; taking {own}", file=sys.stderr, flush=True)
-    return str(own)
+    print(f"note: {OUTPUT} is not here; taking {default}", file=sys.stderr, flush=True)
+    return str(default)

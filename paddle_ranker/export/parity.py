@@ -122,8 +122,8 @@ def compare(
                 differences[output] = max(differences[output], float(gap.max()))
                 if theirs.shape != ours.shape or not (gap <= allowed).all():
                     length = next(iter(inputs.values())).shape[1]
-                    own = 0.0 if rounding is None else rounding()[output]
-                    truth = f"; float32 itself moves the network's {own:.2g} off the exact value" if own else ""
+                    error = 0.0 if rounding is None else rounding()[output]
+                    truth = f"; float32 itself moves the network's {error:.2g} off the exact value" if error else ""
                     raise RankerError(
                         f"{name} does not score as the ranker does: {output} differs by {gap.max():.2g} in a batch of "
                         f"{count} pairs of {length} tokens (allowed: {allowed.min():.2g}{truth}); nothing "

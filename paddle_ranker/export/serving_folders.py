@@ -121,7 +121,7 @@ def _require_replaceable(folder: Path, side: str, members: Sequence[str]) -> Non
     files = export["files"] if export else {}
     if info and files and not is_for_serving(export, kind.signature(info)):
         raise RankerError(f"{folder}: holds an exported model, which would be lost; {remedy}")
-    own = {"README.md", kind.info_file, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *files, *_members(info)}
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in own and UNFINISHED not in path.name)
+    ours = {"README.md", kind.info_file, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *files, *_members(info)}
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours and UNFINISHED not in path.name)
     if foreign:
         raise RankerError(f"{folder}: holds {foreign[0]}, which is not of this command and would be lost; {remedy}")

@@ -137,15 +137,15 @@ def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -
         raise RankerError(f"{output}: is a file; choose another {option}")
     there = kind_of(output)
     info = there.read_info(output) if (output / there.info_file).is_file() else None
-    own = {*_OWN_FILES, info_file}
+    owned = {*_OWN_FILES, info_file}
     if info and info.export:
         if info.kind != kind:
             raise RankerError(f"{output}: holds an exported {info.kind} ranker; choose another {option}")
         prefix = info.export["prefix"]
-        own |= {*info.export["files"], *(f"{prefix}.{ending}" for ending in _ENDINGS)}
-        own |= set((getattr(info, "blend", None) or {}).get("members", ()))
-        own |= {QUERY_FOLDER} if getattr(info, "towers", 1) == 2 else set()
-    foreign = sorted(path.name for path in output.iterdir() if path.name not in own and UNFINISHED not in path.name)
+        owned |= {*info.export["files"], *(f"{prefix}.{ending}" for ending in _ENDINGS)}
+        owned |= set((getattr(info, "blend", None) or {}).get("members", ()))
+        owned |= {QUERY_FOLDER} if getattr(info, "towers", 1) == 2 else set()
+    foreign = sorted(path.name for path in output.iterdir() if path.name not in owned and UNFINISHED not in path.name)
     if foreign:
         raise RankerError(
             f"{output}: holds {foreign[0]}, which is not of an export and would be lost; choose another {option}, or "

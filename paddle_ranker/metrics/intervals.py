@@ -52,8 +52,8 @@ def bootstrap_interval(
     Draws whose statistic is NaN (such as an AUC of one class) are ignored. The same seed draws the same queries, so
     several measures can be compared on the same draws. Raises `DataError` for fewer than 2 queries.
     """
-    one = {"": statistic}
-    return bootstrap_intervals(one, queries, confidence=confidence, resamples=resamples, seed=seed)[""]
+    statistics = {"": statistic}
+    return bootstrap_intervals(statistics, queries, confidence=confidence, resamples=resamples, seed=seed)[""]
 
 
 def bootstrap_intervals(

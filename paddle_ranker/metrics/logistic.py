@@ -169,13 +169,14 @@ def about_least(losses: Floats) -> Rows:
 def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Floats:
     """Return each pair's score by an average whose weights were fitted to the other folds, `[n]` float64.
 
-    The pull is chosen for each fold on the queries outside the fold. Each fold's model is `standardised` over all
-    pairs: models that order all pairs alike give all pairs the same scores. Raises `DataError` as `out_of_fold` does.
+    Each fold gets its pull towards equal weights from the queries outside the fold. Each fold's model is `standardised`
+    over all pairs: models that order all pairs alike give all pairs the same scores. Raises `DataError` as
+    `out_of_fold` does.
     """
 
     def learn(rows: Rows) -> LinearModel:
-        own = [query for query, is_own in zip(queries, rows) if is_own]
-        pull = choose_pull(members[rows], labels[rows], own, folds)
+        kept = [query for query, is_own in zip(queries, rows) if is_own]
+        pull = choose_pull(members[rows], labels[rows], kept, folds)
         return fit_average(members[rows], labels[rows], pull)
 
     return out_of_fold(members, labels, queries, folds, learn, standardise=True)

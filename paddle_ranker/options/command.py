@@ -41,7 +41,7 @@ def run_command(
             a line per row. Other commands finish their work, but their later output is lost.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _escape_what_cannot_be_printed()
+    _escape_unprintable()
     prog = prog or os.path.basename(sys.argv[0])
     ensure_home()
     with Interrupts(prog).taken() as interrupts, reader_may_leave(out=not ends_with_reader):
@@ -161,7 +161,7 @@ def _output_can_be_full() -> bool:
         return False
 
 
-def _escape_what_cannot_be_printed() -> None:
+def _escape_unprintable() -> None:
     """Make `print` escape characters that the encoding of standard output lacks, as Python does on standard error.
 
     A terminal or a PYTHONIOENCODING that knows ASCII alone must not end a command at the first Chinese title.

@@ -124,9 +124,9 @@ def _types(options_class: Any) -> Mapping[str, Any]:
 
 def names_of(field: dataclasses.Field[Any]) -> list[str]:
     """Return the names of an option on the command line; the first is the name shown in messages."""
-    own = f"--{field.name}"
-    given = [f"--{field.metadata['name']}"] if field.metadata["name"] else []
-    return list(dict.fromkeys([*given, own, *field.metadata["aliases"]]))
+    field_name = f"--{field.name}"
+    chosen = [f"--{field.metadata['name']}"] if field.metadata["name"] else []
+    return list(dict.fromkeys([*chosen, field_name, *field.metadata["aliases"]]))
 
 
 def is_asked_for(field: dataclasses.Field[Any]) -> bool:

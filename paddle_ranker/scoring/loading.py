@@ -101,8 +101,8 @@ def open_model(
 
 def _load_trained(source: Path, options: LoadOptions, kind: Optional[AnyKind]) -> ScoringModel[ModelInfo, RowEncoder]:
     if options.precision != "fp32" or options.tensorrt:
-        asked = "--tensorrt" if options.tensorrt else f"--precision {options.precision}"
-        raise UsageError(f"{asked} needs an exported ranker (paddle-ranker export); a trained one runs in fp32")
+        option = "--tensorrt" if options.tensorrt else f"--precision {options.precision}"
+        raise UsageError(f"{option} needs an exported ranker (paddle-ranker export); a trained one runs in fp32")
     from paddle_ranker.runtime import select_device
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 

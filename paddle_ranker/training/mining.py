@@ -197,8 +197,8 @@ class Miner:
             ]
             candidates = [titles[: self._choice.candidates] for titles in candidates]
             positives = [judged.positives(self._choice.positive_label) for judged in part]
-            for judged, own, ranked in zip(part, positives, self._ranked(part, positives, candidates)):
-                yield from self._of_query(judged, own, ranked)
+            for judged, relevant, ranked in zip(part, positives, self._ranked(part, positives, candidates)):
+                yield from self._of_query(judged, relevant, ranked)
             if progress is not None:
                 progress.update(len(part))
         if not self.counts["negatives"]:
@@ -211,16 +211,16 @@ class Miner:
 
         Candidates of equal probability keep the index's order.
         """
-        texts = [[pair.title for pair in own] + found for own, found in zip(positives, candidates)]
+        texts = [[pair.title for pair in relevant] + found for relevant, found in zip(positives, candidates)]
         if self._ranker is None:
             scored = [[Candidate(title) for title in titles] for titles in texts]
         else:
             queries = [judged.query for judged, titles in zip(part, texts) for _ in titles]
             probabilities = iter(self._ranker.score(queries, [title for titles in texts for title in titles]).tolist())
             scored = [[Candidate(title, next(probabilities)) for title in titles] for titles in texts]
-        for own, every in zip(positives, scored):
-            found = every[len(own) :]
-            yield every[: len(own)], sorted(found, key=lambda candidate: -(candidate.probability or 0.0))
+        for relevant, every in zip(positives, scored):
+            found = every[len(relevant) :]
+            yield every[: len(relevant)], sorted(found, key=lambda candidate: -(candidate.probability or 0.0))
 
     def _of_query(
         self, judged: JudgedQuery, positives: list[LabeledPair], ranked: tuple[list[Candidate], list[Candidate]]

@@ -114,8 +114,9 @@ def train_ranker(
         )
         save_ranker(folder, model.network, model.row_encoder, info)
 
-    own = {**options.identity(), "max_seq_length": model.info.max_seq_length}  # the checkpoint decides the default
-    identity = {"options": own, "content": {name: content_digest(path) for name, path in files.items()}}
+    # The checkpoint decides the default length.
+    identity_options = {**options.identity(), "max_seq_length": model.info.max_seq_length}
+    identity = {"options": identity_options, "content": {name: content_digest(path) for name, path in files.items()}}
     task = Task(
         model.network,
         examples,

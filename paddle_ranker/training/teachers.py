@@ -94,10 +94,10 @@ class Scoring:
         logits = iter(_single(self._teachers.logits(queries, titles)))
         for record in records:
             if isinstance(record, Triple):
-                own, other = next(logits), next(logits)
+                positive, negative = next(logits), next(logits)
                 self.triples += 1
-                self.ordered += own > other
-                yield replace(record, teacher_score=own, neg_teacher_score=other)
+                self.ordered += positive > negative
+                yield replace(record, teacher_score=positive, neg_teacher_score=negative)
             elif isinstance(record, LabeledPair):
                 yield replace(record, teacher_score=next(logits))
             elif isinstance(record, Pair):

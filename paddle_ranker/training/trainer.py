@@ -98,7 +98,7 @@ class _Trainer:
         self.task, self.options, self.processes = task, options, processes
         self._stop_request = stop
         self._signal_in_any_process = False
-        self._observer_says_stop = False
+        self._observer_stops = False
         parts = processes.size * options.parts
         grouped = task.examples.groups is not None
         packing = resumed.packing if resumed else PACKING
@@ -263,7 +263,7 @@ class _Trainer:
         stop = self._why_stop()
         self.done.finished = stop is not None and stop.finishes
         if self.done.finished and self.precision.skipped == step:
-            raise RankerError(self._nothing_learned())
+            raise RankerError(self._only_overflows())
         # Stopping causes no extra evaluation, so that an interrupted and resumed run equals an uninterrupted one.
         scheduled = step % self.options.save_step == 0
         return _AfterStep(save=scheduled or is_best or stop is not None, scheduled=scheduled, stop=stop)
@@ -274,7 +274,7 @@ class _Trainer:
             return _Stop.STEPS_DONE
         if 0 < options.early_stopping <= done.without_improvement:
             return _Stop.NO_IMPROVEMENT
-        if self._observer_says_stop:
+        if self._observer_stops:
             return _Stop.OBSERVER
         # A signal to one of several processes counts once all of them know of it.
         if self._stop_request.asked if self.processes.size == 1 else self._signal_in_any_process:
@@ -296,8 +296,8 @@ class _Trainer:
         if self.task.on_evaluation is not None:
             measures = {name: value for name, value in done.last.items() if name != "step"}
             with self.clock.paused():
-                asked = bool(self.folder and self.task.on_evaluation(done.step, measures))
-            self._observer_says_stop = self.processes.any(asked)
+                stops = bool(self.folder and self.task.on_evaluation(done.step, measures))
+            self._observer_stops = self.processes.any(stops)
         return improved
 
     def _save(self, scheduled: bool) -> None:
@@ -350,7 +350,7 @@ class _Trainer:
             "at the most: the titles of a query stay together"
         )
 
-    def _nothing_learned(self) -> str:
+    def _only_overflows(self) -> str:
         return (
             f"all {self.done.step} steps were skipped, and the model is what it was: gradients overflowed at every "
             f"loss scale from {self.options.scale_loss:g} down to {2.0 * self.precision.scale:g}; try a lower "

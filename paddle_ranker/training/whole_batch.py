@@ -66,7 +66,7 @@ def backward(
 
     Returns the loss and a dict of further means, the same in every process.
     """
-    own = [place for place in range(processes.rank, len(batch), processes.size) if len(batch[place])]
+    local = [place for place in range(processes.rank, len(batch), processes.size) if len(batch[place])]
     parts = [part for part in batch if len(part)]
     is_alone = len(parts) == 1 and processes.size == 1
 
@@ -76,7 +76,7 @@ def backward(
             return examples.outputs(network, batch[place])
 
     if is_alone:
-        whole = outputs(own[0])
+        whole = outputs(local[0])
         leaf = whole.detach()
         leaf.stop_gradient = False
         found_loss = _loss_on(examples, network, leaf, parts, precision)
@@ -85,7 +85,7 @@ def backward(
 
     ends = np.cumsum([examples.rows_each * len(part) for part in batch])
     with paddle.no_grad():
-        found = {place: outputs(place).numpy() for place in own}
+        found = {place: outputs(place).numpy() for place in local}
     # The first process always has a part.
     width = int(processes.sum(np.array([float(found[0].shape[1]) if processes.is_first else 0.0]))[0])
     gathered = np.zeros((int(ends[-1]), width), np.float32)
@@ -96,7 +96,7 @@ def backward(
     for parameter in network.parameters():  # each process has the whole gradient of the loss's own parameters
         if parameter.grad is not None and processes.size > 1:
             parameter.grad = parameter.grad / processes.size
-    for place in own:
+    for place in local:
         start = int(ends[place]) - len(found[place])
         paddle.autograd.backward([outputs(place)], [leaf.grad[start : int(ends[place])]])
     return found_loss

@@ -24,7 +24,7 @@ from benchmarks.serving_client import (
     LATE,
     OK,
     Answer,
-    Asked,
+    Case,
     Load,
     Request,
     StreamConnection,
@@ -45,11 +45,11 @@ BODY = b'{"results": []}'
 ANSWER = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 15\r\n\r\n" + BODY
 
 
-def asked() -> Asked:
+def asked() -> Case:
     pairs = EncodedPairs(
         np.array([1, 5, 2, 6, 2, 1, 5, 2, 2], np.int32), np.array([0, 5, 9]), np.array([3, 3], np.int32)
     )
-    return Asked("a", ["b", ""], pairs, 0)
+    return Case("a", ["b", ""], pairs, 0)
 
 
 @unit

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.serving_client import DIALECTS, HTTP, OK, Answer, Asked, Connection, Dialect, connect, http
+from benchmarks.serving_client import DIALECTS, HTTP, OK, Answer, Case, Connection, Dialect, connect, http
 from paddle_ranker.model.load_options import LoadOptions
 
 WRONG = "wrong scores"
@@ -24,7 +24,7 @@ _EACH = 40  # questions a dialect
 _PATIENCE = 60.0
 
 
-def _ask_vectors(asked: Asked) -> bytes:
+def _ask_vectors(asked: Case) -> bytes:
     return http("/v1/embeddings", json.dumps({"input": asked.titles}, ensure_ascii=False).encode())
 
 
@@ -123,7 +123,7 @@ def make_questions(model: Path, tower: Path, seed: int, titles: tuple[int, int])
             listed = [text(60) for _ in range(dice.randint(*titles))]
             queries = [query] * len(listed)
             pairs = scorer.encode(queries, listed)
-            asked = Asked(query, listed, pairs, encoder.pad_id)
+            asked = Case(query, listed, pairs, encoder.pad_id)
             expected = vectors_of(listed) if dialect is VECTORS else scorer.score(queries, listed)
             questions.append(Question(dialect, dialect.write(asked), expected))
     dice.shuffle(questions)

@@ -56,11 +56,11 @@ class Pool(Generic[T]):
     def lend(self) -> Iterator[T]:
         """Yield an object that no other thread uses: the most recently returned, since its memory is warm."""
         try:
-            one = self._idle.pop()
+            item = self._idle.pop()
         except IndexError:
             with self._making:
-                one = self._make()
+                item = self._make()
         try:
-            yield one
+            yield item
         finally:
-            self._idle.append(one)
+            self._idle.append(item)

@@ -100,8 +100,8 @@ class InputLimits:
 def _check_shape(spec: ArraySpec, array: Array, rows: int) -> None:
     fits = array.ndim == len(spec.shape) and len(array) == rows
     if not fits or any(size not in (None, found) for size, found in zip(spec.shape[1:], array.shape[1:])):
-        wanted = [rows, *("any" if size is None else size for size in spec.shape[1:])]
-        raise DataError(f"{spec.name} {list(array.shape)}: must be [{', '.join(map(str, wanted))}]")
+        expected = [rows, *("any" if size is None else size for size in spec.shape[1:])]
+        raise DataError(f"{spec.name} {list(array.shape)}: must be [{', '.join(map(str, expected))}]")
 
 
 def check_names(source: object, inputs: Sequence[str], outputs: int, signature: Signature, expected: int) -> None:

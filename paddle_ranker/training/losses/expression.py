@@ -50,7 +50,7 @@ class LossExpression:
     @property
     def comparisons(self) -> dict[Comparison, list[str]]:
         """Return a dict from each comparison of a query's titles to the names of the losses that need it."""
-        needed = dict.fromkeys(own.compares for own in LOSSES.values() if own.compares)
+        needed = dict.fromkeys(loss.compares for loss in LOSSES.values() if loss.compares)
         names = {need: [term.name for term in self.terms if term.loss.compares == need] for need in needed}
         return {need: found for need, found in names.items() if found}
 
@@ -110,12 +110,12 @@ def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
         scale = factor_of(text, factor) if star else 1.0
         if name not in LOSSES and name not in OTHER_NAMES:
             known = [*LOSSES, *OTHER_NAMES]
-            what = f"{quoted(name)} is no loss" if name else "the name of a loss is missing"
+            problem = f"{quoted(name)} is no loss" if name else "the name of a loss is missing"
             raise UsageError(
-                f"--loss {shown}: {what}; choose from {', '.join(known)}, or a sum of them as in 0.5*bce+ranknet"
+                f"--loss {shown}: {problem}; choose from {', '.join(known)}, or a sum of them as in 0.5*bce+ranknet"
                 f"{did_you_mean(name, known)}"
             )
-        terms += [Term(scale, own) for own in OTHER_NAMES.get(name, name).split("+")]
+        terms += [Term(scale, known_name) for known_name in OTHER_NAMES.get(name, name).split("+")]
     names = [term.name for term in terms]
     twice = [name for name in LOSSES if names.count(name) > 1]
     if twice:
@@ -146,7 +146,7 @@ def margin_of(loss: str, given: Optional[float] = None) -> tuple[float, bool]:
     The margin is `given`, else the largest default of the losses in the sum, else 0 on logits.
     """
     losses = [term.loss for term in parse_loss(loss).terms]
-    margins = [(own.margin, own.on_probabilities) for own in losses if own.margin is not None]
+    margins = [(facts.margin, facts.on_probabilities) for facts in losses if facts.margin is not None]
     largest, on_probabilities = max(margins, key=lambda margin: margin[0], default=(0.0, False))
     return largest if given is None else given, on_probabilities
 

@@ -124,13 +124,13 @@ class Grid:
 
     def values(self, values: Numbers, padding: float) -> Floats:
         """Arrange values `[n]` in rows, `[queries, longest]`, with `padding` in the empty places."""
-        laid_out: Floats = np.where(self.there, values[self.places], padding)
-        return laid_out
+        rows: Floats = np.where(self.there, values[self.places], padding)
+        return rows
 
     def logits(self, logits: Tensor, kept: Booleans) -> Tensor:
         """Arrange logits `[n]` in rows, `[queries, longest]`; where `kept` of that shape is False, exp(logit) is 0."""
         import paddle
 
-        laid_out = paddle.gather(logits, paddle.to_tensor(self.places.ravel())).reshape(self.places.shape)
+        rows = paddle.gather(logits, paddle.to_tensor(self.places.ravel())).reshape(self.places.shape)
         # Minus infinity is no alternative: its gradient would be 0 times infinity.
-        return paddle.where(paddle.to_tensor(kept), laid_out, paddle.full_like(laid_out, -1e30))
+        return paddle.where(paddle.to_tensor(kept), rows, paddle.full_like(rows, -1e30))

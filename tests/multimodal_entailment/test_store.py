@@ -46,7 +46,7 @@ def test_rows_get_their_own_images(folder: Path, workers: int) -> None:
 
 
 def test_more_images_than_workers_may_be_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_store, "_AHEAD", 2)
+    monkeypatch.setattr(image_store, "_PREFETCH", 2)
     monkeypatch.setattr(image_store, "_ENCODED", 2)
     store = ImageStore([str(folder / f"{n}.png") for n in range(5)], SIZE, workers=2, cache_dir=folder / "cache")
     assert (store.take(np.arange(5))[0] == [pixels_of(folder / f"{n}.png") for n in range(5)]).all()

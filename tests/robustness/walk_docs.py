@@ -39,6 +39,7 @@ NOT_RUN = {
     "scripts/test.sh": "runs this",
     "scripts/setup.sh": "an environment takes minutes: scripts/test.sh sets up both",
     "pip ": "replaces an environment's package: tests/scripts/test_wheel.py installs in one of its own",
+    "newest/bin/": "needs a package index: the newest versions of all packages",
     ".venv/bin/python -m pip": "replaces the environment's Paddle",
     "benchmarks.": "measures for minutes or hours; tests/benchmarks runs short ones",
     "tests.robustness.": "attacks for minutes; short ones are tests",

@@ -75,7 +75,6 @@ class Middleware:
             self._refusals.update(dict.fromkeys(endpoint.paths, endpoint.refusal))
         # Of paths such as /v1/documents/{id}, what stands before the user's part.
         self._beginnings = {path.partition("{")[0]: name for path, name in self._protocols.items() if "{" in path}
-        self._latest_host = ""  # a host by which the server was asked, and may be
         self._own_ids = (f"{begin}-{number}" for number in itertools.count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,13 +143,10 @@ class Middleware:
         self._note(scope, status, time.perf_counter() - began, fault)
 
     def _require_own_host(self, named: str) -> None:
-        if named == self._latest_host:  # as nearly always: to read an address takes as long as to read a body
-            return
         host = named[: named.rfind("]") + 1] or named.partition(":")[0]
         if named and not self._config.is_own_host(host.strip("[]")):
             problem = f"is {quoted(named)}, which this server does not answer: --allowed_hosts can name it"
             raise Fault(MISDIRECTED, problem, field="Host")
-        self._latest_host = named
 
     def _note(self, scope: Scope, status: int, seconds: float, fault: Optional[Fault]) -> None:
         """Count a request that was answered, and log it."""

@@ -212,7 +212,7 @@ def run(options: EntailmentBenchmarkOptions) -> int:
     runtime.prepare_command(options.threads)
     from sklearn.metrics import confusion_matrix
 
-    from multimodal_entailment.confusion_plot import write_confusion_plot
+    from multimodal_entailment.evaluate import write_confusion_plot
 
     harness, seeds = Harness(options), parse_numbers(options.seeds, "seeds")
     chosen = options.systems.split(",")

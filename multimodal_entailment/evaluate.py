@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from multimodal_entailment.data import PostPair, class_counts, read_posts, split_posts
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import EvaluateEntailmentOptions
@@ -19,6 +21,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import main_of
 from paddle_ranker.storage.atomic import check_writable
+from paddle_ranker.storage.picture import new_picture
 
 if TYPE_CHECKING:
     from multimodal_entailment.info import EntailmentInfo
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 def evaluate(options: EvaluateEntailmentOptions) -> None:
     """Print the measures with 95% bootstrap intervals over pairs, and the confusion matrix."""
     runtime.prepare_command(options.cpu_threads)
-    from multimodal_entailment.confusion_plot import write_confusion_plot
     from multimodal_entailment.entailment_scorer import Entailment
     from multimodal_entailment.measures import evaluate_predictions
     from multimodal_entailment.start import labels_of
@@ -102,6 +104,28 @@ def as_text(found: Evaluation, pairs: Sequence[PostPair]) -> str:
 
 def _shown(interval: object) -> str:
     return "undefined" if math.isnan(interval.estimate) else str(interval)  # type: ignore[attr-defined]
+
+
+def write_confusion_plot(path: str, confusion: np.ndarray, title: str) -> None:
+    """Draw counts `[classes, classes]` (rows: the truth), shaded by their share of the row, as PNG, SVG or PDF.
+
+    The shades are shares, so rare and frequent classes look alike.
+    """
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    with new_picture(path, 4.6, 4.0, dots_per_inch=150) as picture:
+        panel = picture.subplots()
+        panel.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+        for row, column in np.ndindex(*confusion.shape):
+            dark = shares[row, column] > 0.55
+            text = f"{confusion[row, column]}\n{shares[row, column]:.0%}"
+            panel.text(column, row, text, ha="center", va="center", color="white" if dark else "#1f2937")
+        panel.set_xticks(range(len(LABELS)), LABELS)
+        panel.set_yticks(range(len(LABELS)), LABELS, rotation=90, va="center")
+        panel.set_xlabel("predicted")
+        panel.set_ylabel("truth")
+        panel.set_title(title, fontsize=10)
+        for side in panel.spines.values():
+            side.set_visible(False)
 
 
 main = main_of(evaluate, EvaluateEntailmentOptions, __doc__)

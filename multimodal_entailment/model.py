@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
@@ -9,16 +10,180 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from multimodal_entailment.fusion import Fusion
 from multimodal_entailment.info import LABELS, Shape
 from paddle_ranker.encoding.tokenizers.base import Spelling
 from paddle_ranker.lexical.comparison import Speller
+from paddle_ranker.model.attention import Attention
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.encoder import MASKED, Encoder
 from paddle_ranker.model.match import LEVELS, levels_of_pair
 
 if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder
+
+
+WIDTH = 256
+_HEADS = 4
+
+
+class Projection(nn.Layer):
+    """Projection of features of any width to `WIDTH`: x = dense(features), LayerNorm(x + dropout(dense(GELU(x))))."""
+
+    def __init__(self, width: int, dropout: float, masks: Masks):
+        super().__init__()
+        self.first = nn.Linear(width, WIDTH)
+        self.second = nn.Linear(WIDTH, WIDTH)
+        self.dropout = Dropout(dropout, masks)
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Project `[..., width]` to `[..., WIDTH]`."""
+        projected = self.first(features)
+        return self.norm(projected + self.dropout(self.second(F.gelu(projected))))
+
+
+class DotAttention(nn.Layer):
+    """Attention by dot products of unprojected states, with one learned scale (Luong et al., 2015, "dot")."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = self.create_parameter([1], default_initializer=nn.initializer.Constant(1.0 / math.sqrt(WIDTH)))
+
+    def forward(self, query: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Return `[batch, queries, WIDTH]`; the arguments are those of `Attention.forward`."""
+        products = paddle.matmul(query, states, transpose_y=True) * self.scale
+        return paddle.matmul(F.softmax(products + mask.squeeze(1).astype(products.dtype)), states)
+
+
+class Missing(nn.Layer):
+    """Layer that replaces missing features by a learned vector."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.vector = self.create_parameter([width], default_initializer=nn.initializer.Normal(0.0, 0.02))
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """Return `features` `[batch, n, width]`, replaced by the vector where `present` `[batch]` is 0."""
+        kept = present.reshape([-1, 1, 1]).astype(features.dtype)
+        return features * kept + self.vector.astype(features.dtype) * (1.0 - kept)
+
+
+class Fusion(nn.Layer):
+    """Classifier of a pair of posts by the features of its texts, of image one and of image two.
+
+    Each of these has a separate projection, so that image one differs from image two. With attention, the text attends
+    to the regions of each image, and each image to the tokens of the texts; the results are added to the list of
+    projections. All are concatenated; a further projection combines them, and a dense layer gives the logits.
+
+    Args:
+        text_width, image_width: the widths of the features; None: the model has no such features.
+        classes: number of logits.
+        attention: concat (none), dot_attention or multihead; attention needs both kinds of features.
+        joint: add the further projection; without it, the logits are a sum over the parts.
+        compare_images: add a part made of the difference and the product of the two images' features.
+        modality_dropout: in training, the share of examples that lose their texts, or equally often both images; it has
+            an effect only with both kinds of features.
+    """
+
+    def __init__(
+        self,
+        text_width: Optional[int],
+        image_width: Optional[int],
+        classes: int,
+        *,
+        attention: str = "concat",
+        joint: bool = True,
+        compare_images: bool = True,
+        dropout: float = 0.1,
+        modality_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.masks, self.modality_dropout = Masks(), modality_dropout
+        has_both = text_width is not None and image_width is not None
+        parts = 0
+        self.attends = has_both and attention != "concat"
+        if text_width is not None:
+            self.project_text, parts = Projection(text_width, dropout, self.masks), parts + 1
+            if self.attends:
+                self.project_tokens = Projection(text_width, dropout, self.masks)
+            if modality_dropout:
+                self.missing_text = Missing(text_width)
+        if image_width is not None:
+            self.missing_image = Missing(image_width)
+            self.project_image_1 = Projection(image_width, dropout, self.masks)
+            self.project_image_2 = Projection(image_width, dropout, self.masks)
+            self.compare = Projection(2 * image_width, dropout, self.masks) if compare_images else None
+            parts += 2 + compare_images
+        if self.attends:
+            for name in ("text_to_image", "image_to_text"):
+                is_dot = attention == "dot_attention"
+                setattr(self, name, DotAttention() if is_dot else Attention(WIDTH, _HEADS, dropout, self.masks))
+            parts += 4
+        self.joint = Projection(parts * WIDTH, dropout, self.masks) if joint else None
+        # The weights are small, as in a ranker's head, so that the first guess is that all classes are equally likely.
+        small = paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, 0.02))
+        self.classifier = nn.Linear(WIDTH if joint else parts * WIDTH, classes, weight_attr=small)
+
+    def forward(
+        self,
+        text: Optional[Tensor],
+        tokens: Optional[Tensor],
+        padding: Optional[Tensor],
+        images: Optional[tuple[Tensor, Tensor]],
+        present: Optional[Tensor],
+    ) -> Tensor:
+        """Return the logits, `[batch, classes]` float32.
+
+        Args:
+            text: `[batch, text_width]`, the pooled features of the pair of texts.
+            tokens: `[batch, length, text_width]`, the tokens' features; needed only for attention.
+            padding: `[batch, length]`, 1 where a token is padding.
+            images: features of the images' regions, `[batch, regions, image_width]` each.
+            present: `[batch, 2]`, 1 where there is an image.
+        """
+        if self.training:
+            self.masks.restart()
+            text, tokens, present = self._without_some(text, tokens, present)
+        parts, text_part = [], None
+        if text is not None:
+            text_part = self.project_text(text)
+            parts.append(text_part)
+        if images is not None and present is not None:
+            regions = [self.missing_image(image, present[:, place]) for place, image in enumerate(images)]
+            # Paddle Inference would print a line on standard output for each mean.
+            pooled = [image.sum(axis=1) / image.shape[1] for image in regions]
+            projections = (self.project_image_1, self.project_image_2)
+            image_parts = [project(image) for project, image in zip(projections, pooled)]
+            parts += image_parts
+            if self.compare is not None:
+                first, second = pooled
+                parts.append(self.compare(paddle.concat([first - second, first * second], axis=-1)))
+            if self.attends:
+                assert text_part is not None and tokens is not None and padding is not None
+                states = self.project_tokens(tokens)
+                hidden = (padding.astype("float32") * MASKED).unsqueeze([1, 2])
+                nothing = paddle.zeros_like(regions[0][:, :, 0]).unsqueeze([1, 2])  # all regions count
+                for project, image, part in zip(projections, regions, image_parts):
+                    parts.append(self.text_to_image(text_part.unsqueeze(1), project(image), nothing).squeeze(1))
+                    parts.append(self.image_to_text(part.unsqueeze(1), states, hidden).squeeze(1))
+        joined = paddle.concat(parts, axis=-1)
+        if self.joint is not None:
+            joined = self.joint(joined)
+        return self.classifier(joined).astype("float32")
+
+    def _without_some(
+        self, text: Optional[Tensor], tokens: Optional[Tensor], present: Optional[Tensor]
+    ) -> tuple[Optional[Tensor], Optional[Tensor], Optional[Tensor]]:
+        """Remove the texts or the images of some examples, drawn from Paddle's random state (modality dropout)."""
+        if not self.modality_dropout or text is None or present is None:
+            return text, tokens, present
+        drawn = paddle.rand([text.shape[0]])
+        has_images = (drawn >= self.modality_dropout / 2).astype("float32")
+        has_text = (drawn < 1.0 - self.modality_dropout / 2).astype("float32")
+        text = self.missing_text(text.unsqueeze(1), has_text).squeeze(1)
+        tokens = None if tokens is None else self.missing_text(tokens, has_text)
+        return text, tokens, present * has_images.unsqueeze(1)
 
 
 class TextEncoder(nn.Layer):

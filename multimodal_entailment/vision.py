@@ -1,6 +1,8 @@
 """Networks that turn an image into features of its regions.
 
 `small` is meant for training from scratch on a CPU; the others are worth their time only with pretrained parameters.
+`efficientnet_lite0` is `efficientnet-lite0` of TensorFlow's TPU models (Google, 2020): EfficientNet without
+squeeze-and-excitation and with ReLU6, for small devices.
 """
 
 from __future__ import annotations
@@ -9,16 +11,117 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from multimodal_entailment import efficientnet_lite
-from multimodal_entailment.fixed_batch_norm import fix_batch_norms
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, quoted
 from paddle_ranker.model.parameters import load_arrays
+
+
+class FixedBatchNorm(nn.BatchNorm2D):
+    """Batch normalisation by stored statistics, which training does not change.
+
+    Parameters and statistics have the names of `nn.BatchNorm2D`. That layer's `use_global_stats` would warn at each
+    call in training that it changes the statistics.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the normalised images; input and output are `[n, channels, h, w]`."""
+        return F.batch_norm(
+            images, self._mean, self._variance, self.weight, self.bias, training=False, epsilon=self._epsilon
+        )
+
+
+def fix_batch_norms(network: nn.Layer) -> None:
+    """Replace every batch normalisation in a network; call it before the network's parameters are loaded."""
+    for parent in [network, *network.sublayers()]:
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.BatchNorm2D:
+                setattr(parent, name, FixedBatchNorm(child._num_features, epsilon=child._epsilon))
+
+
+_LITE_WIDTH = 1280  # number of features of a region
+_STEM = 32
+_EPSILON = 1e-3  # epsilon of the batch normalisation, as in TensorFlow
+
+
+class _Stage(NamedTuple):
+    """A sequence of blocks; the first has the stride and changes the number of channels."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+_STAGES = (
+    _Stage(1, 3, 1, 1, 16),
+    _Stage(2, 3, 2, 6, 24),
+    _Stage(2, 5, 2, 6, 40),
+    _Stage(3, 3, 2, 6, 80),
+    _Stage(3, 5, 1, 6, 112),
+    _Stage(4, 5, 2, 6, 192),
+    _Stage(1, 3, 1, 6, 320),
+)
+
+
+class _Convolution(nn.Layer):
+    """A convolution with TensorFlow's SAME padding (odd padding goes below and to the right), then normalisation."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2D(inputs, outputs, kernel, stride, "SAME", groups=groups, bias_attr=False)
+        self.norm = FixedBatchNorm(outputs, epsilon=_EPSILON)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve `[n, inputs, h, w]` to `[n, outputs, ceil(h / stride), ceil(w / stride)]`, and normalise."""
+        return self.norm(self.conv(images))
+
+
+class _Block(nn.Layer):
+    """An inverted residual: expand, depthwise convolution, project; plus the input if it has the output's shape."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
+        super().__init__()
+        inner = inputs * expansion
+        self.expand = _Convolution(inputs, inner, 1) if expansion > 1 else None
+        self.depthwise = _Convolution(inner, inner, kernel, stride, groups=inner)
+        self.project = _Convolution(inner, outputs, 1)
+        self.active = nn.ReLU6()
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map `[n, inputs, h, w]` to `[n, outputs, ceil(h / stride), ceil(w / stride)]`."""
+        inner = images if self.expand is None else self.active(self.expand(images))
+        projected = self.project(self.active(self.depthwise(inner)))
+        return projected + images if self.adds else projected
+
+
+class EfficientNetLite0(nn.Layer):
+    """The network from images `[n, 3, s, s]` float32 to feature maps `[n, 1280, s / 32, s / 32]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _Convolution(3, _STEM, 3, 2)
+        blocks, inputs = [], _STEM
+        for stage in _STAGES:
+            for number in range(stage.blocks):
+                stride = 1 if number else stage.stride
+                blocks.append(_Block(inputs, stage.channels, stage.kernel, stride, stage.expansion))
+                inputs = stage.channels
+        self.blocks = nn.Sequential(*blocks)
+        self.head = _Convolution(inputs, _LITE_WIDTH, 1)
+        self.active = nn.ReLU6()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the feature maps."""
+        return self.active(self.head(self.blocks(self.active(self.stem(images)))))
+
 
 DOWNLOAD = "download"  # value that stands for a file of parameters: fetch Paddle's parameters
 Colour = tuple[float, float, float]
@@ -195,8 +298,6 @@ _KINDS = {
     "small": _Kind(SmallNetwork, SmallNetwork.channels[-1], _HALF, _HALF),
     "resnet18": _Kind(lambda: _resnet("resnet18"), 512, *_IMAGENET),
     "resnet50": _Kind(lambda: _resnet("resnet50"), 2048, *_IMAGENET),
-    "efficientnet_lite0": _Kind(
-        efficientnet_lite.EfficientNetLite0, efficientnet_lite.WIDTH, (127 / 255,) * 3, (128 / 255,) * 3
-    ),
+    "efficientnet_lite0": _Kind(EfficientNetLite0, _LITE_WIDTH, (127 / 255,) * 3, (128 / 255,) * 3),
 }
 VISION_ENCODERS = tuple(_KINDS)

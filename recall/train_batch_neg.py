@@ -66,9 +66,8 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     from paddle_ranker.model.tower_network import LEXICAL
     from recall.data import encode_pairs, open_rows
     from recall.model import InBatchExamples, LossSettings
-    from recall.start import learn_words, start_tower_training
     from recall.teacher import with_teacher
-    from recall.training import open_evaluation, train_tower
+    from recall.training import learn_words, open_evaluation, start_tower_training, train_tower
 
     start = start_tower_training(options, lexical_size=options.lexical_size)
     run, model, queries = start.run, start.model, start.queries

@@ -48,8 +48,7 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
     from recall.data import encode_pairs
     from recall.model import InBatchExamples, LossSettings
     from recall.results import corpus_texts
-    from recall.start import TRAINING_POOLING, start_tower_training
-    from recall.training import open_evaluation, train_tower
+    from recall.training import TRAINING_POOLING, open_evaluation, start_tower_training, train_tower
 
     start = start_tower_training(options, dropout=options.dropout, without_pooler=options.without_pooler)
     run, model, queries = start.run, start.model, start.queries

@@ -222,7 +222,7 @@ if sys.argv[1] == "command":
 else:
     runtime.choose_math_path()
 import numpy as np, paddle
-from paddle_ranker.training.optimizer import gradient_norm, gradients_of, make_optimizer, scale_gradients
+from paddle_ranker.training.trainer import gradient_norm, gradients_of, make_optimizer, scale_gradients
 from tests.tiny import make_network
 network = make_network()
 network.train()

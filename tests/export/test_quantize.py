@@ -23,7 +23,7 @@ from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.model.exported import INPUTS, ExportedFolder
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.scoring.engines import onnx_files
+from paddle_ranker.scoring.engines import precisions
 from paddle_ranker.scoring.engines.precisions import has_int8
 from tests.conftest import Call
 from tests.tiny import HAN, draw_words, write_ranker
@@ -295,9 +295,9 @@ def test_what_int8_cannot_do_is_said(folder: Path, dev: Path, monkeypatch: pytes
     failed(call(main, *rank, "--engine", "onnx"), 1, "paddle-ranker quantize --model ")
     failed(call(main, *rank, "--engine", "inference"), 2, "int8 needs --engine onnx or openvino")
     assert command(call, folder, dev, "--max_loss", 1, "--weight_bits", 8)[0] == 0
-    monkeypatch.setattr(onnx_files, "has_int8", lambda: True)
+    monkeypatch.setattr(precisions, "has_int8", lambda: True)
     assert call(main, *rank, "--engine", "onnx")[0] == 0
-    monkeypatch.setattr(onnx_files, "has_int8", lambda: False)
+    monkeypatch.setattr(precisions, "has_int8", lambda: False)
     failed(call(main, *rank, "--engine", "onnx"), 1, "--weight_bits 7")
     failed(command(call, folder, dev, "--eval_file", dev.with_name("nothing.tsv")), 1, "nothing.tsv")
     failed(command(call, folder.parent, dev), 1, "there is no static model in it")

@@ -28,8 +28,8 @@ from paddle_ranker.model.tower_network import TowerModel, save_query_tower, save
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-from recall.start import start_tower_training
 from recall.train_batch_neg import TrainBatchNegOptions
+from recall.training import start_tower_training
 from tests.model.test_families import write_folder
 from tests.numpy_bert import Array, sentence_vectors
 from tests.tiny import change_json, write_encoder, write_ranker

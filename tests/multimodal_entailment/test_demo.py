@@ -14,11 +14,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multimodal_entailment import demo_posts, demo_truth
+from multimodal_entailment import demo_posts
 from multimodal_entailment.data import class_counts, read_posts
 from multimodal_entailment.demo_pictures import COLOURS, THINGS, draw_picture
-from multimodal_entailment.demo_posts import CLAIMS, FACTS, PARTS, STATES, DemoPair, demo_pairs, scenes
-from multimodal_entailment.demo_truth import INPUTS, Relations, all_relations, best_guesses, class_shares, subsets
+from multimodal_entailment.demo_posts import (
+    CLAIMS,
+    FACTS,
+    INPUTS,
+    PARTS,
+    STATES,
+    DemoPair,
+    Relations,
+    all_relations,
+    best_guesses,
+    class_shares,
+    demo_pairs,
+    scenes,
+    subsets,
+)
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.make_demo_posts import main
 from paddle_ranker.data.demo.dice import Dice
@@ -49,14 +62,14 @@ def read_relations(pair: DemoPair) -> tuple[int, int]:
     """Return the relation of the texts and the claim, as a reader would find them."""
     opposite = dict([*STATES, *((b, a) for a, b in STATES)])
     (one,), (two,) = ([word for word in words(text) if word in opposite] for text in pair.texts)
-    texts = demo_truth.FOLLOWS if one == two else demo_truth.ADDS
-    texts = demo_truth.CONTRADICTS if opposite[one] == two else texts
+    texts = demo_posts.FOLLOWS if one == two else demo_posts.ADDS
+    texts = demo_posts.CONTRADICTS if opposite[one] == two else texts
     claimed = [word for word in words(pair.texts[1]) if word in COLOURS]
     assert not [word for word in words(pair.texts[0]) if word in COLOURS]
     if not claimed:
-        return texts, demo_truth.NO_CLAIM
+        return texts, demo_posts.NO_CLAIM
     shown = pair.pictures[0][3]
-    return texts, demo_truth.TRUE_CLAIM if claimed == [shown] else demo_truth.FALSE_CLAIM
+    return texts, demo_posts.TRUE_CLAIM if claimed == [shown] else demo_posts.FALSE_CLAIM
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -72,13 +85,13 @@ def test_texts_and_pictures_say_what_the_relations_are(part: str) -> None:
 @pytest.mark.parametrize(
     ("relations", "label"),
     [
-        (Relations(demo_truth.FOLLOWS, demo_truth.NO_CLAIM, 5, 3), "Implies"),
-        (Relations(demo_truth.FOLLOWS, demo_truth.TRUE_CLAIM, 5, 3), "Implies"),
-        (Relations(demo_truth.FOLLOWS, demo_truth.TRUE_CLAIM, 3, 5), "NoEntailment"),
-        (Relations(demo_truth.ADDS, demo_truth.NO_CLAIM, 5, 3), "NoEntailment"),
-        (Relations(demo_truth.FOLLOWS, demo_truth.FALSE_CLAIM, 5, 3), "Contradictory"),
-        (Relations(demo_truth.ADDS, demo_truth.NO_CLAIM, 5, 0), "Contradictory"),
-        (Relations(demo_truth.CONTRADICTS, demo_truth.NO_CLAIM, 3, 5), "Contradictory"),
+        (Relations(demo_posts.FOLLOWS, demo_posts.NO_CLAIM, 5, 3), "Implies"),
+        (Relations(demo_posts.FOLLOWS, demo_posts.TRUE_CLAIM, 5, 3), "Implies"),
+        (Relations(demo_posts.FOLLOWS, demo_posts.TRUE_CLAIM, 3, 5), "NoEntailment"),
+        (Relations(demo_posts.ADDS, demo_posts.NO_CLAIM, 5, 3), "NoEntailment"),
+        (Relations(demo_posts.FOLLOWS, demo_posts.FALSE_CLAIM, 5, 3), "Contradictory"),
+        (Relations(demo_posts.ADDS, demo_posts.NO_CLAIM, 5, 0), "Contradictory"),
+        (Relations(demo_posts.CONTRADICTS, demo_posts.NO_CLAIM, 3, 5), "Contradictory"),
     ],
 )
 def test_labels(relations: Relations, label: str) -> None:
@@ -118,7 +131,7 @@ def test_more_inputs_never_tell_less() -> None:
 def test_what_is_drawn_has_the_probabilities() -> None:
     relations = [pair.relations for pair in islice(demo_pairs("train", 1), 4000)]
     for inputs in (INPUTS[:1], ("image_1", "image_2"), ("text_1", "text_2"), ("image_1", "text_2")):
-        drawn, expected = demo_truth.accuracy_of_best_guesses(inputs, relations), best_guesses(inputs)[0]
+        drawn, expected = demo_posts.accuracy_of_best_guesses(inputs, relations), best_guesses(inputs)[0]
         assert abs(drawn - expected) < 0.032  # four standard errors
 
 

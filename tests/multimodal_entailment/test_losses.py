@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from multimodal_entailment.losses import ClassLoss, class_weights, focal_losses
+from multimodal_entailment.examples import ClassLoss, class_weights, focal_losses
 from paddle_ranker.errors import DataError, UsageError
 
 pytestmark = pytest.mark.unit

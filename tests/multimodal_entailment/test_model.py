@@ -11,8 +11,7 @@ import paddle
 import pytest
 
 from multimodal_entailment.examples import logits_of, regions_of
-from multimodal_entailment.fusion import WIDTH, DotAttention, Missing, Projection
-from multimodal_entailment.model import EntailmentNetwork, Shape
+from multimodal_entailment.model import WIDTH, DotAttention, EntailmentNetwork, Missing, Projection, Shape
 from paddle_ranker.model.dropout import Masks
 from tests.entailment_cases import draw_images, make_parts
 

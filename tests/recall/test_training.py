@@ -22,9 +22,9 @@ from recall import train_batch_neg, train_simcse
 from recall.loss import parse_tower_loss
 from recall.model import InBatchExamples
 from recall.options import TowerTrainingOptions
-from recall.start import start_tower_training
 from recall.train_batch_neg import TrainBatchNegOptions
 from recall.train_simcse import TrainSimcseOptions
+from recall.training import start_tower_training
 from tests.conftest import REPOSITORY, commands_here
 from tests.fake_teacher import Server, tei
 from tests.tiny import CONFIG, HAN, write_encoder, write_ranker

@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_ranker.training.optimizer import (
+from paddle_ranker.training.trainer import (
     constant,
     cosine,
     gradient_norm,

@@ -14,7 +14,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import thread_count
 from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS, Pool
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
-from paddle_ranker.scoring.engines.onnx_files import onnx_file
+from paddle_ranker.scoring.engines.precisions import onnx_file
 
 if TYPE_CHECKING:
     from openvino import InferRequest

@@ -31,6 +31,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any, Optional
@@ -104,12 +105,12 @@ def changes(node: Any) -> Iterator[tuple[str, object, str, ast.AST]]:
     elif type(operators[0]) in SWAPS:
         swap = SWAPS[type(operators[0])]
         yield "op", swap(), f"{ast.unparse(node)}: {swap.__name__}", node
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
         yield "value", node.value + 1, f"{node.value} + 1", node
     elif isinstance(node, ast.Return) and node.value and not isinstance(node.value, ast.Constant):
         yield "value", ast.Constant(None), f"{ast.unparse(node)}: None", node
     for field in ("body", "orelse", "finalbody"):
-        block = getattr(node, field, None)
+        block: Any = getattr(node, field, None)
         for i, statement in enumerate(block if isinstance(block, list) else []):
             if is_dropped(statement):
                 kept = [*block[:i], ast.copy_location(ast.Pass(), statement), *block[i + 1 :]]
@@ -170,7 +171,7 @@ class Judge:
             record = json.loads(options.out.read_text())
             self.record = record if record.items() >= self.drawn.items() else self.record
         self.failed: list[str] = []
-        self.costs: Counter[str] = Counter()  # seconds of a core
+        self.costs: dict[str, float] = defaultdict(float)  # seconds of a core
         self.coverage: Any = None
         self.sound: dict[str, bool] = {}
         self.functions: dict[tuple[str, str, int], list[FunctionType]] = defaultdict(list)
@@ -200,8 +201,10 @@ class Judge:
         self.current = name
         self.coverage.switch_context(name)
 
-    def run(self, tests: list[pytest.Item], keep_on: bool = False) -> list[str]:
-        """Run tests, each with what it needs anew; return the names of those that failed."""
+    def run(self, tests: list[pytest.Item], mutant: Optional[Mutant] = None) -> list[str]:
+        """Run tests until one fails, all while mapping; return the failed, or "same" if the mutant changes no code."""
+        if mutant and not self.mutate(mutant):
+            return ["same"]
         for test, following in zip(tests, [*tests[1:], None]):
             before = time.process_time()
             if self.coverage:
@@ -209,7 +212,7 @@ class Judge:
                 signal.setitimer(signal.ITIMER_PROF, TEST_SECONDS)
             test.ihook.pytest_runtest_protocol(item=test, nextitem=following)
             self.costs[test.nodeid] += time.process_time() - before
-            if self.failed and not keep_on:
+            if self.failed and not self.coverage:
                 break
         return self.failed
 
@@ -223,18 +226,18 @@ class Judge:
         signal.signal(signal.SIGPROF, give_up)
         self.coverage = coverage.Coverage(data_file=None, include=[f"{PACKAGE / room}/*" for room in ROOMS])
         self.coverage.start()
-        failed = set(self.run(tests, keep_on=True))
+        failed = set(self.run(tests))
         signal.setitimer(signal.ITIMER_PROF, 0)
         self.coverage.stop()
         users: dict[str, list[str]] = defaultdict(list)
-        costs = dict(self.costs)
+        costs = self.costs.copy()
         for test in tests:
             if test.nodeid not in failed:
                 indices = getattr(getattr(test, "callspec", None), "indices", {})
                 needed = [f"{name} {indices.get(name, 0)}" for name in getattr(test, "fixturenames", ())]
                 for name in (test.nodeid, *needed):
                     users[name].append(test.nodeid)
-                costs[test.nodeid] += sum(self.costs[name] for name in needed)
+                costs[test.nodeid] += sum(self.costs.get(name, 0) for name in needed)
         lines = {mutant.path: self.coverage.get_data().contexts_by_lineno(str(mutant.path)) for mutant in self.mutants}
         covering = {}
         for mutant in self.mutants:
@@ -302,11 +305,11 @@ class Judge:
                 return "uncovered", ""
             tests = [items[name] for name in names]
             seconds = 10 + 5 * sum(costs[name] for name in names)
-            failed = self.forked(lambda tests=tests: self.run(tests) if self.mutate(mutant) else ["same"], seconds)
+            failed = self.forked(partial(self.run, tests, mutant), seconds)
             if not failed or failed == ["same"]:
                 return ("timeout" if failed is None else "same" if failed else "survived"), ""
             if failed[0] not in self.sound:
-                self.sound[failed[0]] = self.forked(lambda test=items[failed[0]]: self.run([test]), seconds) == []
+                self.sound[failed[0]] = self.forked(partial(self.run, [items[failed[0]]]), seconds) == []
             if self.sound[failed[0]]:
                 return "killed", failed[0]
 
@@ -328,7 +331,7 @@ class Judge:
             files[item.nodeid.partition("::")[0]].append(item)
         for name, items in files.items():
             if name not in self.record["files"]:
-                covering = self.forked(lambda items=items: self.map(items), FILE_SECONDS) or {}
+                covering = self.forked(partial(self.map, items), FILE_SECONDS) or {}
                 self.save("files", name, covering, f"{len(items)} tests, {len(covering)} mutants")
         items_by_name = {item.nodeid: item for item in session.items}
         for mutant in self.mutants:

@@ -72,7 +72,7 @@ def convert(options: ConvertImageWeightsOptions) -> str:
     import paddle
 
     from multimodal_entailment.vision import make_vision_encoder, set_parameters
-    from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
+    from paddle_ranker.model.hugging_face.weights import load_torch_arrays
     from paddle_ranker.storage.atomic import make_folder, new_file
 
     target = Path(options.target)

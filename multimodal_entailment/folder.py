@@ -18,9 +18,8 @@ from multimodal_entailment.model import EntailmentNetwork, TextEncoder
 from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.encoding.pair_encoder import never_match_ids
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import read_config, write_config
 from paddle_ranker.model.encoders import unfilled
-from paddle_ranker.model.families import make_pair_encoder
+from paddle_ranker.model.families import make_pair_encoder, read_config, write_config
 from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, save_arrays, set_parameters
 

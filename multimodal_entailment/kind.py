@@ -22,9 +22,8 @@ from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.encoding.samples import PAIRS, sample_batches, timing_batches
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.kinds import ModelKind, add_kind
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import Signature, TrainedModel
+from paddle_ranker.model.opened import ModelKind, Signature, TrainedModel, add_kind
 
 if TYPE_CHECKING:
     from paddle import nn

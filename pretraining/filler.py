@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError, quoted, refuse_text
-from paddle_ranker.model.config import read_config
+from paddle_ranker.model.families import read_config
 from paddle_ranker.model.recognised import require_parameters
 from pretraining.mlm_start import require_fit
 from pretraining.model import load_masked_lm

@@ -15,8 +15,9 @@ from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, did_you_mean
-from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits, write_config
+from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits
 from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.families import config_from, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.storage.digest import warn_of_same_data
@@ -118,7 +119,7 @@ def config_named(name: str, vocab_size: int, pad_id: int, model_type: str) -> En
         if unknown:
             raise ValueError(f"unknown {', '.join(unknown[:3])}")
         described = {"model_type": model_type, **values, "vocab_size": vocab_size, "pad_token_id": pad_id}
-        return EncoderConfig.from_dict(described)
+        return config_from(described)
     except (ValueError, TypeError, AttributeError, ZeroDivisionError, CheckpointError) as error:
         raise CheckpointError(f"{path}: not a usable configuration ({error})") from error
 

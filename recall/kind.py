@@ -8,15 +8,12 @@ from typing import Optional
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.encoding.samples import sample_batches
-from paddle_ranker.errors import CheckpointError
-from paddle_ranker.export.gates import GATES, Gate, QuantizeOptions
-from paddle_ranker.model.config import EncoderConfig, read_config, write_config
+from paddle_ranker.export.gates import Gate, QuantizeOptions
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.families import make_pair_encoder
+from paddle_ranker.model.families import make_pair_encoder, require_config, write_config
 from paddle_ranker.model.hugging_face.sentences import is_sentences, stated_info
-from paddle_ranker.model.kinds import ModelKind, add_kind
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import Signature, TrainedModel
+from paddle_ranker.model.opened import ModelKind, Signature, TrainedModel, add_kind
 from paddle_ranker.model.tower import INFO_FILE, KIND, TextEncoder, TowerInfo, signature_of
 
 
@@ -42,12 +39,8 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
     def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> TextEncoder:
         """Return the encoder of texts; its `max_seq_length` is that of the options, or else of the tower."""
         length = options.max_seq_length or info.max_seq_length
-        tokens = make_pair_encoder(folder, _config(folder), length, options.tokenizer)
+        tokens = make_pair_encoder(folder, require_config(folder), length, options.tokenizer)
         return TextEncoder(tokens, info.query_prompt, info.text_prompt)
-
-    def configs(self, folder: Path, info: TowerInfo) -> tuple[EncoderConfig, ...]:
-        """Return the encoder's configuration in a tuple."""
-        return (_config(folder),)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[TowerInfo, TextEncoder]:
         """Load a trained tower."""
@@ -71,19 +64,11 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
         """Write `tower.json`."""
         info.write(folder)
 
+    def gate(self, folder: ExportedFolder, options: QuantizeOptions) -> Gate:
+        """Return the gate of towers."""
+        from recall.gate import TowerGate
 
-def _config(folder: Path) -> EncoderConfig:
-    config = read_config(folder)
-    if config is None:
-        raise CheckpointError(f"{folder}: has no config.json; copy the folder again, or export it again")
-    return config
-
-
-def _gate(folder: ExportedFolder, options: QuantizeOptions) -> Gate:
-    from recall.gate import TowerGate
-
-    return TowerGate(folder, options)
+        return TowerGate(folder, options)
 
 
 add_kind(TowerKind())
-GATES.add(KIND, _gate)

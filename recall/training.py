@@ -27,11 +27,11 @@ from paddle_ranker.model.tower_network import (
     TowerModel,
     load_tower,
     query_tower_of,
+    read_tower,
     save_query_tower,
     save_tower,
     start_tower,
 )
-from paddle_ranker.model.tower_sources import read_tower
 from paddle_ranker.options import note
 from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest, normalised
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine

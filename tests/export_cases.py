@@ -19,8 +19,8 @@ from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
-from paddle_ranker.model.config import write_config
 from paddle_ranker.model.exported import ExportedFolder, ExportedRanker
+from paddle_ranker.model.families import write_config
 from paddle_ranker.model.folder import load_single, save_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import TrainedRanker, load_ranker

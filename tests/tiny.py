@@ -13,9 +13,10 @@ import paddle
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.config import EncoderConfig, write_config
+from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.families import write_config
 from paddle_ranker.model.folder import save_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import load_ranker

@@ -17,7 +17,6 @@ from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.model.config import EncoderConfig
 
 _ERNIE_3 = {
     "vocab_size": 40_000,  # fixed for any vocabulary file, because the optimizer's work depends on it
@@ -86,7 +85,7 @@ def write_rankers(
     """Write rankers `ranker`, and `ranker_match` with match embeddings; return their encoder and configuration."""
     import paddle
 
-    from paddle_ranker.model.families import family_of
+    from paddle_ranker.model.families import config_from, family_of
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.info import RankerInfo
     from paddle_ranker.model.network import RankerNetwork
@@ -97,7 +96,7 @@ def write_rankers(
     else:
         (folder / "vocab.txt").write_bytes(vocab.read_bytes())
     encoder = PairEncoder.from_folder(folder, MAX_SEQ_LENGTH)
-    config = EncoderConfig.from_dict({**shape, "vocab_size": max(encoder.token_to_id.values()) + 1})
+    config = config_from({**shape, "vocab_size": max(encoder.token_to_id.values()) + 1})
     for name, match in (("ranker", False), ("ranker_match", True)):
         paddle.seed(seed)
         never_match = never_match_ids(encoder) if match else None

@@ -129,7 +129,7 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     """Make the new folder's tokenizer put texts in small letters, if that is asked; return what there is to say."""
     from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
-    from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
+    from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
 
     if options.to not in ("paddle", "tower"):
         return []
@@ -144,13 +144,11 @@ def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[st
 
 
 def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> list[str]:
-    from paddle_ranker.model.config import write_config
     from paddle_ranker.model.encoders import ranker_of
-    from paddle_ranker.model.families import family_of, make_pair_encoder
+    from paddle_ranker.model.families import family_of, make_pair_encoder, write_config
     from paddle_ranker.model.folder import save_ranker
-    from paddle_ranker.model.hugging_face.heads import for_label
+    from paddle_ranker.model.hugging_face.folder import find_encoder, for_label, read_model
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
-    from paddle_ranker.model.hugging_face.read import find_encoder, read_model
     from paddle_ranker.model.hugging_face.sentences import read_reranker
     from paddle_ranker.model.info import RankerInfo
     from paddle_ranker.model.masked_lm import masked_lm_head
@@ -216,14 +214,12 @@ def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> 
 
 
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
-    from paddle_ranker.model.config import read_config
+    from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
     from paddle_ranker.model.encoders import ranker_of
-    from paddle_ranker.model.families import make_pair_encoder
-    from paddle_ranker.model.hugging_face.read import find_encoder
+    from paddle_ranker.model.families import make_pair_encoder, read_config
+    from paddle_ranker.model.hugging_face.folder import find_encoder, parameters_to_write, write_model
     from paddle_ranker.model.hugging_face.sentences import write_prompt
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
-    from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
     from paddle_ranker.model.kinds import is_ranker
     from paddle_ranker.model.masked_lm import masked_lm_head
@@ -304,7 +300,7 @@ def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str,
 
 
 def _to_tower(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    from paddle_ranker.model.config import write_config
+    from paddle_ranker.model.families import write_config
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 
     model, state = _tower(source, options)
@@ -320,10 +316,10 @@ def _to_tower(source: Path, temporary: Path, options: ConvertOptions) -> list[st
 
 
 def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
+    from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
+    from paddle_ranker.model.hugging_face.folder import parameters_to_write, write_model
     from paddle_ranker.model.hugging_face.sentences import write_sentences
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
-    from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
 
     model, state = _tower(source, options)
     info, config = model.info, model.network.config

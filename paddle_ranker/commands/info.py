@@ -48,8 +48,8 @@ def facts_of(path: Path) -> Iterator[Fact]:
 
     Raises `CheckpointError` if one of them is damaged.
     """
-    from paddle_ranker.model.config import read_config
-    from paddle_ranker.model.hugging_face.read import find_encoder
+    from paddle_ranker.model.families import read_config
+    from paddle_ranker.model.hugging_face.folder import find_encoder
     from paddle_ranker.model.kinds import KINDS, stated_kind
 
     folder = path.parent if path.is_file() else path
@@ -73,8 +73,8 @@ def facts_of(path: Path) -> Iterator[Fact]:
 
 
 def _transformers_facts(folder: Path, encoder: Path) -> Iterator[Fact]:
+    from paddle_ranker.model.hugging_face.folder import read_encoder_config, stated_head
     from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
-    from paddle_ranker.model.hugging_face.read import read_encoder_config, stated_head
     from paddle_ranker.model.hugging_face.sentences import stated_info
 
     config = read_encoder_config(encoder / "config.json")

@@ -26,7 +26,7 @@ from paddle_ranker.encoding.columns import (
     ragged_positions,
 )
 from paddle_ranker.encoding.tokenizers.base import ModelTokenizer, Spelling
-from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
+from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted, refuse_text
 
 # Called with each row's token count before truncation, [n], special tokens included, and the length to which rows are

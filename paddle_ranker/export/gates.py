@@ -1,19 +1,18 @@
-"""Gates, one for each kind of model, which measure whether a model in 8-bit integers is good enough; and the options.
+"""Gates, which measure whether a model in 8-bit integers is good enough; and the options.
 
 Importing this module does not import Paddle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.options import LabelOptions, ThreadOptions, option
 from paddle_ranker.options.files import base_names
-from paddle_ranker.registry import Registry
 from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 
@@ -106,8 +105,13 @@ class Gate(Protocol):
         ...
 
 
-# Functions that make the gate of a kind of model from a folder and the command's options.
-GATES: Registry[Callable[[ExportedFolder, QuantizeOptions], Gate]] = Registry("gate of a kind of model", recipes="kind")
+@runtime_checkable
+class Gated(Protocol):
+    """A kind of model that has a gate of its own, so that `paddle-ranker quantize` takes its folders."""
+
+    def gate(self, folder: ExportedFolder, options: QuantizeOptions) -> Gate:
+        """Return the gate of an exported model."""
+        ...
 
 
 def file_facts(path: str, pairs: int) -> dict[str, object]:

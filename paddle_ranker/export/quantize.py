@@ -30,15 +30,15 @@ from paddle_ranker.encoding.columns import Arrays, Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
-from paddle_ranker.export.gates import GATES, Gate, Quality, QuantizeOptions, file_facts
+from paddle_ranker.export.gates import Gate, Gated, Quality, QuantizeOptions, file_facts
 from paddle_ranker.export.onnx_data import data_file, move_onnx, onnx_files, save_onnx
 from paddle_ranker.export.quantizer import Product, Quantizer, require_packages
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.exported import ExportedFolder, ExportedRanker
-from paddle_ranker.model.info import BLEND, RankerInfo
+from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import RANKER_SIGNATURE, ExportFacts, with_export
+from paddle_ranker.model.opened import RANKER_SIGNATURE, AnyKind, ExportFacts, Signature, with_export
 from paddle_ranker.model.recognised import refusal
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.inputs import InputLimits
@@ -84,8 +84,9 @@ class RankingGate:
         return measure(self._dev, int8, self._before)
 
 
-for _kind in ("pairwise", "cross_encoder", BLEND):
-    GATES.add(_kind, RankingGate)
+def has_gate(kind: AnyKind, signature: Signature) -> bool:
+    """Return whether models of a kind can be quantized: the kind has a gate, or its models are rankers."""
+    return isinstance(kind, Gated) or signature == RANKER_SIGNATURE
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,14 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     kind has no gate, `RankerError` if the loss exceeds the limit, and the gate's errors about its files.
     """
     folder = ExportedFolder.open(Path(options.model_dir))
-    if folder.info.kind not in GATES:
+    if not has_gate(folder.kind, folder.signature):
         raise refusal(
             folder.folder, "an exported ranker", f"there is no gate for models of the kind {folder.info.kind}"
         )
     require_packages()
     make_folder(folder.folder)
-    gate = GATES[folder.info.kind](folder, options)
+    kind = folder.kind
+    gate = kind.gate(folder, options) if isinstance(kind, Gated) else RankingGate(folder, options)
     # The encoder may pad columns to more arrays than the model takes.
     batches = [{name: batch[name] for name in folder.signature.input_names} for batch in gate.calibration]
     folder = with_onnx(folder)

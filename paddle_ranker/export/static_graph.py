@@ -17,19 +17,28 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
-from paddle_ranker.encoding.tokenizers.reading import TOKENIZER_FILES
+from paddle_ranker.encoding.tokenizers.folder import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs, rounding_of
 from paddle_ranker.export.static_model import StaticModel, name_outputs
 from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder
-from paddle_ranker.model.kinds import KINDS, EncoderT, InfoT, ModelKind, kind_of
-from paddle_ranker.model.opened import RANKER_SIGNATURE, ExportFacts, Signature, TrainedModel, with_export
+from paddle_ranker.model.kinds import KINDS, kind_of
+from paddle_ranker.model.opened import (
+    RANKER_SIGNATURE,
+    ExportFacts,
+    KindEncoder,
+    KindInfo,
+    ModelKind,
+    Signature,
+    TrainedModel,
+    with_export,
+)
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
 
 def export_model(
-    model: TrainedModel[InfoT, EncoderT],
+    model: TrainedModel[KindInfo, KindEncoder],
     output: Path,
     prefix: Optional[str] = None,
     *,
@@ -54,7 +63,7 @@ def export_model(
         from paddle_ranker.export.onnx import require_onnx, write_onnx
 
         require_onnx()
-    kind = cast(ModelKind[InfoT, EncoderT], KINDS[model.info.kind])
+    kind = cast(ModelKind[KindInfo, KindEncoder], KINDS[model.info.kind])
     signature, prefix = model.signature, prefix or kind.prefix
     output = output.resolve()
     _require_replaceable(output, kind.name, kind.info_file, option)

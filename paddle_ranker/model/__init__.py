@@ -1,1 +1,1 @@
-"""Networks, their parts, and the folder that a trained one lies in."""
+"""Networks, their parts, and the folders of trained models."""

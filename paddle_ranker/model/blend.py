@@ -1,8 +1,8 @@
-"""Several rankers combined into one: logit = weights[0] * logit[0] + weights[1] * logit[1] + ... + bias.
+"""Blends of rankers: logit = weights[0] * logit[0] + weights[1] * logit[1] + ... + bias.
 
-A blend's folder holds each member's own folder (`member_1`, `member_2`, ...), and a `ranker.json` of the kind `blend`
-with the weights. Each member has its own tokenizer. To code that scores, a blend looks like a ranker: its batches hold
-the members' ids side by side; token types 0 and 1 mark the first member's ids, 2 and 3 the second's, and so on.
+A blend's folder holds a folder for each member (`member_1`, `member_2`, ...), and a `ranker.json` of the kind `blend`
+with the weights. Each member has its own tokenizer. Code that scores treats a blend as a ranker. Its batches hold the
+members' ids side by side: token types 0 and 1 mark the first member's ids, 2 and 3 the second's, and so on.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from paddle_ranker.model.opened import RANKER_SIGNATURE, TrainedModel
 
 
 class BlendedNetwork(RankerNetwork):
-    """Return the members' logits combined with the weights and the bias; its inputs are `BlendedPairEncoder`'s."""
+    """Network of a blend: the weighted sum of its members' logits. `BlendedPairEncoder` makes its inputs."""
 
     def __init__(self, members: Sequence[RankerNetwork], weights: Sequence[float], bias: float):
-        nn.Layer.__init__(self)  # it has no encoder of its own
+        nn.Layer.__init__(self)  # without an encoder: only the members have encoders
         self.config = members[0].config
         self.members = nn.LayerList(list(members))
         self.weights, self.bias = list(weights), bias
@@ -40,7 +40,7 @@ class BlendedNetwork(RankerNetwork):
         return tuple(member.config for member in self.members)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the logits, `[batch]` float32; the inputs, `[batch, sum of lengths]` int64, hold the members' ids."""
+        """Return the logits, `[batch]` float32; the inputs are `[batch, sum of the members' lengths]` int64."""
         owner = token_type_ids[0] // TYPES  # of a column; the same in all rows
         logits, start = self.bias, paddle.zeros([1], dtype="int64")
         for number, (member, weight) in enumerate(zip(self.members, self.weights)):
@@ -54,7 +54,7 @@ class BlendedNetwork(RankerNetwork):
 
 @dataclass(frozen=True)
 class BlendModel(TrainedModel[RankerInfo, BlendedPairEncoder]):
-    """A blend in memory, and the rankers that it is made of."""
+    """Blend in memory, with its members."""
 
     network: BlendedNetwork
     members: tuple[RankerModel, ...]

@@ -1,36 +1,33 @@
-"""An encoder's shape, read from `config.json`, the older `model_config.json` or a known name."""
+"""Configurations of encoders, as `config.json` states them."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Optional
 
-from paddle_ranker.errors import CheckpointError, DependencyError, brief, quoted
-from paddle_ranker.registry import Registry
-from paddle_ranker.storage.untrusted import UncheckedObject, read_json
+from paddle_ranker.errors import CheckpointError, brief, quoted
+from paddle_ranker.storage.untrusted import UncheckedObject
 
 _MAY_BE_0 = frozenset(
     {"type_vocab_size", "task_type_vocab_size", "task_id", "pad_token_id", "conv_kernel_size", "embedding_size"}
 )
-_MAY_BE_NEGATIVE = frozenset({"max_relative_positions", "position_buckets"})  # -1: not said
+_MAY_BE_NEGATIVE = frozenset({"max_relative_positions", "position_buckets"})  # -1: not stated
 _ROBERTAS = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions start after the padding index
 _LARGEST_EPSILON = 0.001
 _ALLOWANCE, _SMALL = 2, 1 << 20
-# Embeddings without a token: ERNIE's have some of 18,000 or 40,000, other models fill up to a multiple of 8 to 128.
+# Number of embeddings without a token: ERNIE has a few, other models round up to a multiple of 8 to 128.
 _LEAST_PADDING, _MOST_PADDING = 7, 127
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Hyper-parameters of a BERT-style encoder, under the names PaddleNLP and Hugging Face give them in `config.json`.
+    """Hyper-parameters of a BERT-style encoder, under the names of `config.json` in PaddleNLP and Hugging Face.
 
-    `normalize_before` (pre-LayerNorm) is this toolkit's own; without it, the encoder is plain ERNIE/BERT.
+    Only this toolkit has `normalize_before` (pre-LayerNorm); without it, the encoder is plain ERNIE/BERT.
 
-    has_tanh_pooler: whether the encoders' pooler is a linear layer and tanh, and nothing else
+    has_tanh_pooler: whether the encoder's pooler is a linear layer and tanh, and nothing else
     """
 
     has_tanh_pooler: ClassVar[bool] = True
@@ -85,12 +82,12 @@ class EncoderConfig:
     def require_fits(self, numbers: int, tensors: Optional[int] = None) -> None:
         """Raise `CheckpointError` if a parameter file is far too small for this encoder.
 
-        A network is made before parameters are copied into it, and making one of a thousand million layers would never
-        end. Smaller differences are found when the parameters are copied.
+        A network is created before parameters are copied into it, and creating a thousand million layers would never
+        end. Copying the parameters reveals smaller differences.
 
         Args:
-            numbers: how many numbers the file holds at most.
-            tensors: how many tensors the file holds; None: not known.
+            numbers: upper bound on the count of numbers in the file.
+            tensors: count of tensors in the file; None if unknown.
         """
         few_layers = tensors is None or self.num_hidden_layers <= tensors
         if self.least_parameters > _ALLOWANCE * numbers + _SMALL or not few_layers:
@@ -122,7 +119,7 @@ class EncoderConfig:
         positions: int,
         normalize_before: bool,
     ) -> EncoderConfig:
-        """Return the shape of an encoder to train from scratch: feed-forward of four times the width, one dropout."""
+        """Return the configuration of an encoder to train from scratch; feed-forward layers are 4 times as wide."""
         return cls(
             vocab_size=vocab_size,
             hidden_size=hidden_size,
@@ -137,15 +134,10 @@ class EncoderConfig:
 
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
-        """Take the known fields of a parsed `config.json`; missing ones get PaddleNLP's defaults for the model type.
-
-        The result is of the class that `SHAPES` has for the `model_type`.
+        """Create a configuration from a parsed `config.json`; missing fields get PaddleNLP's defaults.
 
         Raises `CheckpointError` if `vocab_size` is missing or a value is unusable.
         """
-        shape = shape_of(values.get("model_type"))
-        if cls is EncoderConfig and shape is not EncoderConfig:
-            return shape.from_dict(values)
         known = {field.name for field in dataclasses.fields(cls)}
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
         if "vocab_size" not in chosen:
@@ -156,23 +148,10 @@ class EncoderConfig:
             chosen["layer_norm_eps"] = 1e-5  # what PaddleNLP's ErnieGramModel sets; its ErnieModel sets 1e-12
         return cls(**chosen)
 
-    def to_dict(self) -> UncheckedObject:
-        """Return what `config.json` holds; PaddleNLP's `AutoModel` reads it as the plain encoder."""
-        prefixes = {model_type: prefix for prefix, model_type in _ARCHITECTURES.items()}
-        return {**dataclasses.asdict(self), "architectures": [f"{prefixes.get(self.model_type, 'Bert')}Model"]}
-
-
-SHAPES: Registry[type[EncoderConfig]] = Registry("shape of encoders")  # by model_type, where it is not EncoderConfig
-
-
-def shape_of(model_type: object) -> type[EncoderConfig]:
-    """Return the class of the configurations of a `model_type`."""
-    return SHAPES[model_type] if isinstance(model_type, str) and model_type in SHAPES else EncoderConfig
-
 
 @dataclass(frozen=True)
 class ElectraConfig(EncoderConfig):
-    """ELECTRA's: the embeddings may be narrower than the layers, which then begin with a projection."""
+    """Configuration of ELECTRA, whose embeddings may be narrower than its layers; a projection then follows them."""
 
     embedding_size: int = 128
     has_tanh_pooler: ClassVar[bool] = False
@@ -187,7 +166,7 @@ class ElectraConfig(EncoderConfig):
 
 @dataclass(frozen=True)
 class MPNetConfig(EncoderConfig):
-    """MPNet's: no token types, and biases of attention by relative positions, which all layers share."""
+    """Configuration of MPNet: no token types, and attention biases by relative position, shared by all layers."""
 
     type_vocab_size: int = 0
     pad_token_id: int = 1
@@ -195,7 +174,7 @@ class MPNetConfig(EncoderConfig):
 
 @dataclass(frozen=True)
 class DistilBertConfig(EncoderConfig):
-    """DistilBERT's: no token types, and a pooler with relu, which only models that classify have."""
+    """Configuration of DistilBERT: no token types, and a pooler with relu, which only its classifiers have."""
 
     type_vocab_size: int = 0
     has_tanh_pooler: ClassVar[bool] = False
@@ -203,10 +182,10 @@ class DistilBertConfig(EncoderConfig):
 
 @dataclass(frozen=True)
 class ModernBertConfig(EncoderConfig):
-    """ModernBERT's: rotary positions, local attention in most layers, gated feed-forward layers, mostly no biases.
+    """Configuration of ModernBERT: rotary positions, local attention in most layers, gated feed-forward layers.
 
-    Every `global_attn_every_n_layers`-th layer, from the first on, attends to all tokens, the others to
-    `local_attention` tokens around each.
+    The first and every `global_attn_every_n_layers`-th layer after it attend to all tokens. The other layers attend to
+    a window of `local_attention` tokens.
     """
 
     type_vocab_size: int = 0
@@ -230,19 +209,19 @@ class ModernBertConfig(EncoderConfig):
         """A lower bound on the encoder's number of parameters."""
         layer = 4 * self.hidden_size + 3 * self.intermediate_size
         size = self.hidden_size // self.num_attention_heads
-        angles = 2 * self.max_position_embeddings * size  # in tables, which are not trained
+        angles = 2 * self.max_position_embeddings * size  # constant tables
         return self.hidden_size * (self.vocab_size + self.num_hidden_layers * layer) + angles
 
 
 @dataclass(frozen=True)
 class DebertaConfig(EncoderConfig):
-    """DeBERTa-v2's and -v3's: attention by content and by relative positions, in logarithmic buckets.
+    """Configuration of DeBERTa-v2 and -v3: attention by content and by relative position, in logarithmic buckets.
 
-    pos_att_type: c2p and p2c, from content to positions and from positions to content
-    share_att_key: whether positions go through the layers' own queries and keys
+    pos_att_type: "c2p" (content to position), "p2c" (position to content), or both
+    share_att_key: whether the content's query and key projections also project the positions
     norm_rel_ebd: "layer_norm" or "none", for the embeddings of relative positions
-    position_biased_input: whether there are embeddings of absolute positions, too
-    conv_kernel_size: of a convolution beside the first layer; 0: there is none
+    position_biased_input: whether the input also has embeddings of absolute positions
+    conv_kernel_size: kernel size of the convolution beside the first layer; 0: no convolution
     """
 
     type_vocab_size: int = 0
@@ -263,19 +242,19 @@ class DebertaConfig(EncoderConfig):
 
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
-        """Take the known fields; `pos_att_type` may be a text, "p2c|c2p"."""
+        """Create a configuration as the base class does; `pos_att_type` may also be a string, "p2c|c2p"."""
         stated = values.get("pos_att_type") or ()
         kinds = stated.lower().split("|") if isinstance(stated, str) else list(map(str, stated))
         return super().from_dict({**values, "pos_att_type": tuple(kind.strip() for kind in kinds)})
 
     @property
     def has_rel_norm(self) -> bool:
-        """Whether the embeddings of relative positions are normalised."""
+        """Whether embeddings of relative positions pass through LayerNorm."""
         return self.relative_attention and self.norm_rel_ebd == "layer_norm"
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Ends of the names of layers that the network lacks, though files of transformers may have them."""
+        """Endings of the names of layers that transformers' files may hold but this network lacks."""
         there = {
             "embeddings.position_embeddings": self.position_biased_input,
             "encoder.rel_embeddings": self.relative_attention,
@@ -285,7 +264,7 @@ class DebertaConfig(EncoderConfig):
 
     @property
     def span(self) -> int:
-        """Number of relative positions to either side."""
+        """Maximum relative position, to the left and to the right."""
         if self.position_buckets > 0:
             return self.position_buckets
         return self.max_relative_positions if self.max_relative_positions > 0 else self.max_position_embeddings
@@ -297,127 +276,10 @@ class DebertaConfig(EncoderConfig):
         return self.hidden_size * (self.vocab_size + self.num_hidden_layers * layer)
 
 
-for _type, _shape in {
-    "electra": ElectraConfig,
-    "mpnet": MPNetConfig,
-    "distilbert": DistilBertConfig,
-    "modernbert": ModernBertConfig,
-    "deberta-v2": DebertaConfig,
-}.items():
-    SHAPES.add(_type, _shape)
-
-
-def read_config(folder: Path) -> Optional[EncoderConfig]:
-    """Return the configuration in a model folder (`config.json`, else `model_config.json`); None if it has neither.
-
-    Raises `CheckpointError` if the file exists but cannot be understood.
-    """
-    for name in ("config.json", "model_config.json"):
-        path = folder / name
-        if path.is_file():
-            try:
-                values = read_json(path)
-                return EncoderConfig.from_dict(_flatten(values))
-            except (ValueError, TypeError, AttributeError, CheckpointError) as error:
-                raise CheckpointError(f"{path}: not a usable encoder configuration ({error})") from error
-    return None
-
-
-def write_config(folder: Path, config: EncoderConfig) -> None:
-    """Write `config.json` into an existing folder; call it inside `atomic.new_folder`."""
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
-_ARCHITECTURES = {
-    "ErnieGram": "ernie_gram",
-    "Ernie": "ernie",
-    "Bert": "bert",
-    "Roberta": "roberta",
-    "XLMRoberta": "xlm-roberta",
-    "Camembert": "camembert",
-    "Electra": "electra",
-    "MPNet": "mpnet",
-    "DistilBert": "distilbert",
-    "ModernBert": "modernbert",
-    "DebertaV2": "deberta-v2",
-}
-
-
-def _flatten(values: UncheckedObject) -> UncheckedObject:
-    """Merge the nested `init_args` of PaddleNLP 2.x's `model_config.json`, and derive `model_type` from the class."""
-    architecture = str(values.get("init_class") or (values.get("architectures") or [""])[0])
-    flat: UncheckedObject = {}
-    for part in values.get("init_args", []):
-        if isinstance(part, dict):
-            flat.update(_flatten(part))
-    flat.update({name: value for name, value in values.items() if name not in ("init_args", "init_class")})
-    if "model_type" not in flat:
-        for prefix, model_type in _ARCHITECTURES.items():
-            if architecture.startswith(prefix):
-                flat["model_type"] = model_type
-                break
-    return flat
-
-
-@dataclass(frozen=True)
-class Published:
-    """A model that PaddleNLP publishes under a name: its shape, its files' URLs, and its tokenizer's settings."""
-
-    config: EncoderConfig
-    parameters: Optional[str]  # the address; None where PaddleNLP holds none
-    vocabulary: Optional[str]
-    tokenizer: UncheckedObject
-
-
-def published_model(name: str) -> Published:
-    """Return what PaddleNLP has built in about a model; needs PaddleNLP, but no network.
-
-    Raises `CheckpointError` if the name is not of an ERNIE, ERNIE-Gram or BERT model that PaddleNLP knows.
-    """
-    try:
-        from paddlenlp.transformers import BertTokenizer, ErnieGramTokenizer, ErnieTokenizer
-        from paddlenlp.transformers.bert import configuration as bert
-        from paddlenlp.transformers.ernie import configuration as ernie
-        from paddlenlp.transformers.ernie_gram import configuration as gram
-    except ImportError as error:
-        raise DependencyError(
-            f"{quoted(name)} is no local folder, and PaddleNLP's names need PaddleNLP ({error}): pip install "
-            "'paddle-ranker[paddlenlp]', or give a folder or a name of the Hugging Face hub with its owner, OWNER/MODEL"
-        ) from error
-
-    for model_type, known, files, tokenizer in (
-        ("ernie", ernie.ERNIE_PRETRAINED_INIT_CONFIGURATION, ernie.ERNIE_PRETRAINED_RESOURCE_FILES_MAP, ErnieTokenizer),
-        (
-            "ernie_gram",
-            gram.ERNIE_GRAM_PRETRAINED_INIT_CONFIGURATION,
-            gram.ERNIE_GRAM_PRETRAINED_RESOURCE_FILES_MAP,
-            ErnieGramTokenizer,
-        ),
-        ("bert", bert.BERT_PRETRAINED_INIT_CONFIGURATION, bert.BERT_PRETRAINED_RESOURCE_FILES_MAP, BertTokenizer),
-    ):
-        if name in known:
-            return Published(
-                EncoderConfig.from_dict({**known[name], "model_type": model_type}),
-                files["model_state"].get(name),
-                tokenizer.pretrained_resource_files_map["vocab_file"].get(name),
-                dict(tokenizer.pretrained_init_configuration.get(name) or {}),
-            )
-    raise CheckpointError(
-        f"{quoted(name)} is neither a local folder nor a model name that is read here: those of PaddleNLP's ERNIE, "
-        "ERNIE-Gram and BERT models are (for example ernie-3.0-medium-zh or bert-base-chinese). Check the spelling, or "
-        "give the path of a model folder, or a name of the Hugging Face hub with its owner, BAAI/bge-reranker-base say"
-    )
-
-
-def config_by_name(name: str) -> EncoderConfig:
-    """Return the configuration that PaddleNLP has built in for a model name; raises as `published_model` does."""
-    return published_model(name).config
-
-
 def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, may_fall_short: bool = False) -> None:
     """Raise `CheckpointError` if a tokenizer's vocabulary size or padding id does not fit the model of `config`.
 
-    With `may_fall_short`, there may be many more embeddings than tokens.
+    With `may_fall_short`, the model may have many more embeddings than the vocabulary has tokens.
     """
     if vocab_size > config.vocab_size:
         file = "tokenizer.json" if may_fall_short else "vocab.txt"

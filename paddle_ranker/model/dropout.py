@@ -1,7 +1,7 @@
-"""Dropout whose masks NumPy draws on a CPU, where that is several times as fast as Paddle's own dropout.
+"""Dropout that draws its masks with NumPy on a CPU, several times faster than Paddle's dropout.
 
-A training step of a small encoder spends a tenth of its time on Paddle's dropout (a Mersenne Twister and a division
-for each value). Here a value costs 16 bits of a fast generator and a comparison.
+Paddle's dropout (a Mersenne Twister and a division per value) takes a tenth of a small encoder's training step. This
+dropout takes 16 bits of a fast generator and a comparison per value.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from paddle_ranker.encoding.columns import Array
 if TYPE_CHECKING:
     from paddle.autograd import PyLayerContext
 
-_STEPS = 1 << 16  # a probability is rounded to so many
+_STEPS = 1 << 16  # probabilities are rounded to multiples of 1 / _STEPS
 
 
 class Masks:
-    """The source of a network's dropout masks. `restart` it before each forward pass in training."""
+    """Source of a network's dropout masks. Call `restart` before each forward pass in training."""
 
     def __init__(self) -> None:
         self._bits = np.random.SFC64(0)
 
     def restart(self) -> None:
-        """Start a sequence of masks that depends on Paddle's random state (`paddle.seed`) alone."""
+        """Start a sequence of masks that depends only on Paddle's random state (`paddle.seed`)."""
         if _on_cpu():
             self._bits = np.random.SFC64(int(paddle.randint(0, 2**31 - 1, [1])))
 
     def apply(self, hidden: Tensor, probability: float) -> Tensor:
-        """Set values to 0 with `probability`, and divide the others by the share that is kept on average."""
+        """Set values to 0 with `probability`, and divide the others by 1 - `probability`."""
         if not _on_cpu():
             return F.dropout(hidden, probability, mode="upscale_in_train")
         dropped = round(probability * _STEPS)
@@ -44,7 +44,7 @@ class Masks:
 
 
 class _Masked(PyLayer):
-    """Multiply by a mask, stored for the backward pass in one byte a value; a product would store both its factors."""
+    """Product with a mask that keeps one byte per value for the backward pass, not both factors."""
 
     @staticmethod
     def forward(ctx: PyLayerContext, hidden: Tensor, kept: Array, scale: float) -> Tensor:

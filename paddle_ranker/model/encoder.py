@@ -1,33 +1,35 @@
-"""A BERT-style encoder with PaddleNLP's parameter names, so that PaddleNLP's checkpoints load as they are.
+"""BERT-style encoder with PaddleNLP's parameter names, and its variants ELECTRA, DistilBERT and MPNet.
 
-It is PaddleNLP's ErnieModel, ErnieGramModel and BertModel in one, with three additions: an extra input embedding
-(match levels), pre-LayerNorm, and an exact shortcut. A ranker reads only the first token's output, so the last layer
-computes the query, the projections and the feed-forward for the first token alone; outside training it computes no keys
-and values either (`Attention.for_one`).
+`Encoder` computes what PaddleNLP's ErnieModel, ErnieGramModel and BertModel compute, so their checkpoints load
+unchanged. It adds an extra input embedding (match levels), pre-LayerNorm, and an exact shortcut. A ranker reads the
+first token's output only, so the last layer computes queries, projections and feed-forward for that token alone.
+Outside training it computes no keys and values either (`Attention.for_one`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Optional
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, quoted
-from paddle_ranker.model.attention import Attention
-from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.config import ElectraConfig, EncoderConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 
-_NEVER_LARGEST = 1e4  # taken off the states of padding
+_NEVER_LARGEST = 1e4  # subtracted from the states of padding
 MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score
 
 
 def activation_named(name: str) -> Callable[[Tensor], Tensor]:
-    """Return an activation: one of Paddle's, or `gelu_new`, which approximates `gelu` by tanh.
+    """Return an activation function of Paddle by its name, or `gelu_new`, which approximates `gelu` by tanh.
 
-    Raises `CheckpointError` if there is none of that name.
+    Raises `CheckpointError` for an unknown name.
     """
     found: Optional[Callable[[Tensor], Tensor]] = _gelu_new if name == "gelu_new" else getattr(F, str(name), None)
     if found is None:
@@ -38,17 +40,17 @@ def activation_named(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def _gelu_new(x: Tensor) -> Tensor:
-    # Not F.gelu(approximate=True), which becomes the exact one in ONNX.
+    # ONNX export would turn F.gelu(approximate=True) into the exact function.
     return 0.5 * x * (1.0 + paddle.tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))  # sqrt(2 / pi)
 
 
 def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:
-    """Return one vector a text, `[batch, hidden]`: the first token's state, the mean, or the largest numbers.
+    """Pool token states into one vector per text, `[batch, hidden]`.
 
     Args:
         states: `[batch, length, hidden]`.
         is_token: `[batch, length]` bool, False at padding.
-        pooling: "first", "mean" or "max".
+        pooling: "first" (the first token's state), "mean" or "max" (per dimension).
     """
     if pooling == "first":
         return states[:, 0]
@@ -59,7 +61,7 @@ def pool_states(states: Tensor, is_token: Tensor, pooling: str) -> Tensor:
 
 
 class Embeddings(nn.Layer):
-    """Sum the word, position, type (and task) embeddings, then LayerNorm and dropout."""
+    """Sum of word, position, type (and task) embeddings, then LayerNorm and dropout."""
 
     def __init__(self, config: EncoderConfig, masks: Masks, size: int):
         super().__init__()
@@ -74,12 +76,12 @@ class Embeddings(nn.Layer):
         self.config = config
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
-        # cumsum rather than arange(length): it exports with a length that stays free.
-        # A tensor of integers: with a number of Python's, an ONNX file computes in floats, which bf16 rounds.
+        # cumsum, unlike arange(length), exports with a dynamic length. The constant is an integer tensor, since ONNX
+        # would compute with a Python number in floats, which bf16 rounds.
         before_first = paddle.full([1], 1 - self.config.first_position, "int64")
         positions = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - before_first
         hidden = self.word_embeddings(input_ids) + self.position_embeddings(positions)
-        if self.config.type_vocab_size == 1:  # RoBERTa's, which both texts have
+        if self.config.type_vocab_size == 1:  # in RoBERTa, both texts have the same type
             hidden = hidden + self.token_type_embeddings.weight[0]
         elif self.config.type_vocab_size > 1:
             hidden = hidden + self.token_type_embeddings(token_type_ids)
@@ -90,10 +92,65 @@ class Embeddings(nn.Layer):
         return self.dropout(self.layer_norm(hidden))
 
 
-class EncoderLayer(nn.Layer):
-    """One transformer layer, with LayerNorm after each part (BERT) or before it (`normalize_before`).
+class Attention(nn.Layer):
+    """Multi-head attention under the parameter names of Paddle's `MultiHeadAttention` (Vaswani et al., 2017).
 
-    Paddle's own layer is not used, since PaddleNLP replaces its methods on import.
+    Args:
+        size: width of the hidden states, a multiple of `heads`.
+        dropout: probability that an attention weight is dropped in training.
+    """
+
+    def __init__(self, size: int, heads: int, dropout: float, masks: Masks):
+        super().__init__()
+        self.heads, self.head_size = heads, size // heads
+        self.q_proj = nn.Linear(size, size)
+        self.k_proj = nn.Linear(size, size)
+        self.v_proj = nn.Linear(size, size)
+        self.out_proj = nn.Linear(size, size)
+        self.dropout = Dropout(dropout, masks)
+
+    def forward(self, query: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Return the attended values, `[batch, queries, size]`.
+
+        Args:
+            query: `[batch, queries, size]`.
+            hidden: `[batch, length, size]`, the input of keys and values.
+            mask: added to the products of queries and keys, `[batch, 1 or heads, 1 or queries, length]`.
+        """
+        q = self._split(self.q_proj(query) * (self.head_size**-0.5))
+        k, v = self._split(self.k_proj(hidden)), self._split(self.v_proj(hidden))
+        products = paddle.matmul(q, k, transpose_y=True)
+        weights = self.dropout(F.softmax(products + mask.astype(products.dtype)))
+        attended = paddle.matmul(weights, v).transpose([0, 2, 1, 3])
+        return self.out_proj(attended.reshape([0, 0, self.heads * self.head_size]))
+
+    def for_one(self, query: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Compute `forward` for one query per sequence, `[batch, 1, size]`, at a fraction of the cost.
+
+        No key or value is computed. q . (K h + b) = (q K) . h + q . b, and softmax cancels the last term, which is
+        equal for all tokens. The sum of a_i (V h_i + c) is V (sum of a_i h_i) + c, since the weights sum to 1.
+        DeepSeek-V2 (2024, section 2.1.2) calls this absorption. The weights get no dropout.
+        """
+        heads, size = [self.heads, self.head_size], self.heads * self.head_size
+        q = (self.q_proj(query) * (self.head_size**-0.5)).reshape([-1, *heads]).transpose([1, 0, 2])
+        keys = self.k_proj.weight.reshape([size, *heads]).transpose([1, 2, 0])
+        values = self.v_proj.weight.reshape([size, *heads]).transpose([1, 0, 2])
+        products = paddle.matmul(paddle.matmul(q, keys).transpose([1, 0, 2]), hidden, transpose_y=True)
+        weights = F.softmax(products + mask.squeeze(2).astype(products.dtype))
+        summed = paddle.matmul(weights, hidden).transpose([1, 0, 2])
+        # Add the bias before joining the heads: after that, oneDNN's bf16 passes add it to the wrong shape.
+        attended = paddle.matmul(summed, values).transpose([1, 0, 2]) + self.v_proj.bias.reshape(heads)
+        return self.out_proj(attended.reshape([-1, 1, size]))
+
+    def _split(self, states: Tensor) -> Tensor:
+        """Reshape `[batch, length, size]` into `[batch, heads, length, head_size]`."""
+        return states.reshape([0, 0, self.heads, self.head_size]).transpose([0, 2, 1, 3])
+
+
+class EncoderLayer(nn.Layer):
+    """Transformer layer with LayerNorm after each part (BERT) or before it (`normalize_before`).
+
+    It does not use Paddle's layer, whose methods PaddleNLP replaces when it is imported.
     """
 
     def __init__(self, config: EncoderConfig, masks: Masks):
@@ -113,14 +170,14 @@ class EncoderLayer(nn.Layer):
     ) -> Tensor:
         """Return the layer's output, `[batch, length, size]`.
 
-        With `first_token_only`, only the first token's output is computed, `[batch, 1, size]`; with `places`, only the
-        output of the tokens at those places, `[batch, chosen, size]` (see `Encoder.at`).
+        With `first_token_only`, compute only the first token's output, `[batch, 1, size]`; with `places`, only the
+        output of the tokens there, `[batch, chosen, size]` (see `Encoder.at`).
         """
         inner = self.norm1(hidden) if self.normalize_before else hidden
         query, residual = (inner[:, :1], hidden[:, :1]) if first_token_only else (inner, hidden)
         if places is not None:
             query, residual = _at(inner, places), _at(hidden, places)
-        # Training drops attention weights, which then no longer sum to 1.
+        # `for_one` needs weights that sum to 1, and dropout in training changes their sum.
         attention = self.self_attn.for_one if first_token_only and not self.training else self.self_attn
         attended = residual + self.dropout1(attention(query, inner, mask))
         if not self.normalize_before:
@@ -145,7 +202,7 @@ def _apart(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 class _Layers(nn.Layer):
-    """Holds the layers under the name they have in PaddleNLP's checkpoints: `encoder.layers.<i>`."""
+    """Container of the layers, which PaddleNLP's checkpoints call `encoder.layers.<i>`."""
 
     def __init__(self, config: EncoderConfig, masks: Masks):
         super().__init__()
@@ -155,7 +212,7 @@ class _Layers(nn.Layer):
 
 
 class Pooler(nn.Layer):
-    """A linear layer and an activation over the first token's state."""
+    """Linear layer and activation over the first token's state."""
 
     def __init__(self, size: int, activation: str = "tanh"):
         super().__init__()
@@ -167,7 +224,7 @@ class Pooler(nn.Layer):
 
 
 class _Seeded:
-    """A layer that seeds the random generator before it computes."""
+    """Wrapper of a layer that seeds the random generator before each call."""
 
     def __init__(self, layer: nn.Layer, seed: int, masks: Masks):
         self.layer, self.seed, self.masks = layer, seed, masks
@@ -179,9 +236,9 @@ class _Seeded:
 
 
 class Encoder(nn.Layer):
-    """Encode token ids into hidden states, or into one pooled vector a sequence.
+    """Encoder of token ids into hidden states, or into one pooled vector per sequence.
 
-    The encoder of another family overrides how its parts are made, or `_embed` and what is computed of it.
+    Encoders of other families override the methods that create the parts, or `_embed`, `forward` and `pooled`.
     """
 
     def __init__(self, config: EncoderConfig):
@@ -191,7 +248,7 @@ class Encoder(nn.Layer):
         self.embeddings = self._make_embeddings()
         self.encoder = self._make_layers()
         self.pooler = self._make_pooler()
-        self.gradient_checkpointing = False  # compute a layer's activations again on the way back, and keep none
+        self.gradient_checkpointing = False  # recompute activations in the backward pass instead of keeping them
         self._initialise()
 
     def _make_embeddings(self) -> nn.Layer:
@@ -204,7 +261,7 @@ class Encoder(nn.Layer):
         return Pooler(self.config.hidden_size)
 
     def _initialise(self) -> None:
-        """Draw every matrix from N(0, initializer_range) truncated at two standard deviations, as BERT does."""
+        """Initialise matrices from N(0, initializer_range) truncated at two standard deviations, as BERT does."""
         draw = nn.initializer.TruncatedNormal(mean=0.0, std=self.config.initializer_range)
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
@@ -216,25 +273,25 @@ class Encoder(nn.Layer):
         if self.training:
             self.masks.restart()
         if self.config.type_vocab_size < 2:
-            # Paddle exports no graph with an input that nothing depends on, and every ranker's graph has both.
+            # Every ranker's graph has both inputs, and Paddle drops an input that nothing depends on when it exports.
             input_ids = input_ids + 0 * token_type_ids
         return self.embeddings(input_ids, token_type_ids, extra), self._mask(input_ids)
 
     def _mask(self, input_ids: Tensor) -> Tensor:
-        """Return what is added to the products of queries and keys, `[batch, 1, 1, length]`."""
+        """Return the additive attention mask, `[batch, 1, 1, length]`."""
         mask = (input_ids == self.config.pad_token_id).astype(self.pooler.dense.weight.dtype) * MASKED
         return mask.unsqueeze([1, 2])
 
     def _through(self, layers: Iterable[nn.Layer], hidden: Tensor, *context: Tensor) -> Tensor:
-        """Return what the layers make of `hidden`; `context` is what each of them is given with it, such as a mask."""
+        """Run the layers on `hidden`; each also receives `context` (for example a mask)."""
         if not (self.gradient_checkpointing and self.training):
             for layer in layers:
                 hidden = layer(hidden, *context)
             return hidden
         from paddle.distributed.fleet.utils import recompute
 
-        # Paddle restores dropout's random state on some devices only; a layer that seeds itself draws the same masks
-        # in both passes on every device.
+        # Paddle restores the random state of dropout on some devices only. A layer that seeds itself draws the same
+        # masks in both passes on every device.
         seed = int(paddle.randint(0, 2**30, [1]))
         for number, layer in enumerate(layers):
             seeded = _Seeded(layer, seed + number, self.masks)
@@ -259,14 +316,14 @@ class Encoder(nn.Layer):
     ) -> Tensor:
         """Return the hidden states of some tokens of each sequence, `[batch, chosen, hidden]`.
 
-        They equal those of `forward`. The last layer computes keys and values for all tokens, and everything else for
-        the chosen tokens alone.
+        The states equal those of `forward`. The last layer computes keys and values for all tokens, and everything else
+        for the chosen tokens only.
 
         Args:
             input_ids, token_type_ids: as in `forward`.
-            places: `[batch, chosen]` int64 indices of the flattened `input_ids`; each row's tokens are of its sequence.
-            documents: `[batch, length]` int64, each token's document number; a token attends only to tokens of its own
-                document. None: to all tokens.
+            places: `[batch, chosen]` int64 indices into the flattened `input_ids`; row i chooses tokens of sequence i.
+            documents: `[batch, length]` int64, each token's document number; a token attends to tokens of the same
+                document only. None: to all tokens.
         """
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         last_mask = mask
@@ -278,7 +335,7 @@ class Encoder(nn.Layer):
         return self.encoder.norm(hidden) if self.config.normalize_before else hidden
 
     def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
-        """Return the pooled output, `[batch, hidden]`, of what `forward` returns."""
+        """Return the pooled output, `[batch, hidden]`, from the states that `forward` returned."""
         return self.pooler(states[:, 0])
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
@@ -287,3 +344,85 @@ class Encoder(nn.Layer):
         hidden = self._through(self.encoder.layers[:-1], hidden, mask)
         first = self.encoder.layers[-1](hidden, mask, first_token_only=True)[:, 0]
         return self.pooler(self.encoder.norm(first) if self.config.normalize_before else first)
+
+
+class DistilBertEncoder(Encoder):
+    """DistilBERT: BERT without token types, and a pooler with relu (Sanh et al., 2019)."""
+
+    def _make_pooler(self) -> nn.Layer:
+        return Pooler(self.config.hidden_size, "relu")
+
+
+class NarrowEmbeddings(Embeddings):
+    """Embeddings of `embedding_size`, and a linear layer to `hidden_size`."""
+
+    def __init__(self, config: ElectraConfig, masks: Masks):
+        super().__init__(config, masks, config.embedding_size)
+        self.project = nn.Linear(config.embedding_size, config.hidden_size)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
+        # Not super(), which Paddle 2.6 does not find in a network that it makes static.
+        hidden = self.project(Embeddings.forward(self, input_ids, token_type_ids, None))
+        return hidden if extra is None else hidden + extra
+
+
+class ElectraEncoder(Encoder):
+    """ELECTRA's discriminator: a pooler with gelu, and perhaps narrow embeddings (Clark et al., 2020)."""
+
+    config: ElectraConfig
+
+    def _make_embeddings(self) -> nn.Layer:
+        if self.config.embedding_size == self.config.hidden_size:
+            return super()._make_embeddings()
+        return NarrowEmbeddings(self.config, self.masks)
+
+    def _make_pooler(self) -> nn.Layer:
+        return Pooler(self.config.hidden_size, "gelu")
+
+
+BUCKETS, _FARTHEST = 32, 128  # constants of MPNet in transformers
+
+
+class MPNetEncoder(Encoder):
+    """MPNet: all layers share attention biases by relative position (Song et al., 2020)."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config)
+        self._buckets = relative_buckets(config.max_position_embeddings)
+
+    def _make_layers(self) -> nn.Layer:
+        layers = super()._make_layers()
+        layers.relative_attention_bias = nn.Embedding(BUCKETS, self.config.num_attention_heads)
+        return layers
+
+    def _embed(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+        # Not super(), which Paddle 2.6 does not find in a network that it makes static.
+        hidden, mask = Encoder._embed(self, input_ids, token_type_ids, extra)
+        # All constants are integer tensors, see `Embeddings.forward`.
+        places = paddle.cumsum(paddle.ones_like(input_ids[0]), axis=0)
+        apart = places.unsqueeze(1) - places.unsqueeze(0)
+        middle = paddle.full([1], len(self._buckets) // 2, "int64")
+        buckets = paddle.gather(paddle.to_tensor(self._buckets), apart.reshape([-1]) + middle)
+        biases = self.encoder.relative_attention_bias(buckets.reshape(paddle.shape(apart)))
+        return hidden, mask + biases.transpose([2, 0, 1]).unsqueeze(0)
+
+    def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
+        hidden, mask = self._embed(input_ids, token_type_ids, extra)
+        hidden = self._through(self.encoder.layers[:-1], hidden, mask)
+        return self.pooler(self.encoder.layers[-1](hidden, mask[:, :, :1], first_token_only=True)[:, 0])
+
+
+def relative_buckets(positions: int) -> Array:
+    """Return MPNet's bucket of each relative position, `[2 positions - 1]` int64, from the lowest to the highest.
+
+    Half of the buckets belong to keys behind the query. Near positions have a bucket each, farther positions share
+    buckets on a logarithmic scale.
+    """
+    apart = np.arange(1 - positions, positions)  # place of the query minus place of the key
+    distance, half = np.abs(apart), BUCKETS // 2
+    near = half // 2
+    shares = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(near))
+    far = near + (shares / np.float32(math.log(_FARTHEST / near)) * np.float32(half - near)).astype(np.int64)
+    found = np.where(distance < near, distance, np.minimum(far, half - 1))
+    return np.asarray(found + half * (apart < 0), np.int64)

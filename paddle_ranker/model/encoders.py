@@ -1,11 +1,10 @@
-"""Load pretrained encoders to start from: `load_encoder` returns the network, the tokenizer and the configuration.
+"""Load pretrained encoders: `load_encoder` returns the network, the tokenizer and the configuration.
 
-    loaded = load_encoder("ernie-3.0-nano-zh")          # or a folder: ours, PaddleNLP's, Hugging Face's
+    loaded = load_encoder("ernie-3.0-nano-zh")          # or a folder of this toolkit, PaddleNLP or Hugging Face
     network, tokenizer = loaded.network, loaded.tokenizer
 
 Recipes and plugins start from `load_encoder`. Rankers (`paddle_ranker.model.folder.start_ranker`) and masked language
-models, which take heads from the files too, start from `read_checkpoint`. An `EncoderFamily` holds what differs between
-architectures.
+models also need the heads in the files, so they start from `read_checkpoint`.
 """
 
 from __future__ import annotations
@@ -20,19 +19,31 @@ import paddle
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
-from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
+from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import EncoderConfig, config_by_name, read_config
+from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.families import EncoderFamily, Named, brought_tokenizer, family_of, pair_encoder_of
-from paddle_ranker.model.hugging_face.heads import ClassifierHead, for_label
+from paddle_ranker.model.families import (
+    EncoderFamily,
+    Named,
+    brought_tokenizer,
+    family_of,
+    pair_encoder_of,
+    read_config,
+)
+from paddle_ranker.model.hugging_face.folder import (
+    ClassifierHead,
+    find_encoder,
+    for_label,
+    read_configuration,
+    read_model,
+)
 from paddle_ranker.model.hugging_face.library_tokenizer import has_no_library_file, stated_length
-from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
 from paddle_ranker.model.hugging_face.sentences import Reranker, read_reranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.network import ENCODER, RankerNetwork, load_heads, parts_of
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
-from paddle_ranker.model.pretrained import find_model, resolve_model
+from paddle_ranker.model.pretrained import config_by_name, find_model, resolve_model
 from paddle_ranker.model.recognised import require_parameters
 
 TO_TRAIN = "a ranker or an encoder to train"
@@ -41,14 +52,15 @@ _POOLER = "pooler."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The contents of a model's files.
+    """Contents of a model's files.
 
-    file: the file of the parameters, for messages
-    arrays: named as by `EncoderFamily.name_parameters`: the encoder's begin with `encoder.`; heads are included
-    unnamed: all arrays of the file, under the names they have there
+    file: the parameter file, for messages
+    arrays: all arrays, named as by `EncoderFamily.name_parameters`: names of the encoder begin with `encoder.`
+    unnamed: all arrays under their names in the file
     tokenizer: reads the tokenizer's files; raises `CheckpointError` if they are missing or unusable
-    stated_length: the longest text in tokens that a transformers folder states; None for other folders
-    head: what a transformers folder says of a classifier's head; None for other folders
+    stated_length: the maximum length in tokens that a transformers folder states; None for other folders
+    head: description of a classifier's head in a transformers folder; None for other folders
+    ranker: info of a sentence-transformers reranker; None for other folders
     """
 
     file: Path
@@ -61,41 +73,41 @@ class Checkpoint:
     ranker: Optional[RankerInfo] = None
 
     def for_label(self, positive_label: Optional[str]) -> Checkpoint:
-        """Return the checkpoint with the head whose probability is that of the class of relevant texts.
+        """Return the checkpoint with a head that scores the class of relevant texts.
 
         Args:
-            positive_label: that class's name or number in a transformers folder; None: as its name says.
+            positive_label: name or number of that class in a transformers folder; None: chosen by the classes' names.
 
-        Raises `CheckpointError` if the names of two classes do not tell, `UsageError` for a class that is not there.
+        Raises `CheckpointError` if the names do not decide, `UsageError` for an unknown class.
         """
         arrays = for_label(self.arrays, self.unnamed, self.head, positive_label, self.file)
         return replace(self, arrays=arrays)
 
     @property
     def family(self) -> EncoderFamily:
-        """The family of the encoder."""
+        """Family of the encoder."""
         return family_of(self.config.model_type)
 
     @property
     def has_trained_pooler(self) -> bool:
-        """Whether the encoder has a pooler that was trained: the bias of a new one is zero."""
+        """Whether the checkpoint has a trained pooler: the bias of a new pooler is zero."""
         bias = self.arrays.get(f"{ENCODER}{_POOLER}dense.bias")
         return bias is not None and bool(np.any(bias))
 
     def pair_encoder(self, max_seq_length: int, backend: str = "auto", query_prompt: str = "") -> PairEncoder:
-        """Return the encoder of pairs and texts.
+        """Create the encoder of pairs and texts.
 
-        Raises `CheckpointError` if the tokenizer is another model's, or the model has too few positions.
+        Raises `CheckpointError` if the tokenizer does not fit the model, or the model has too few positions.
         """
         return pair_encoder_of(self.tokenizer(), self.config, max_seq_length, backend, query_prompt)
 
 
 def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None, wanted: str = TO_TRAIN) -> Checkpoint:
-    """Read a model's files: from a folder of ours, PaddleNLP's or Hugging Face's, or from a parameter file.
+    """Read a model from a folder of this toolkit, PaddleNLP or Hugging Face, or from a parameter file.
 
     Args:
-        model_name: the model whose configuration is used for a bare parameter file without a `config.json` beside it.
-        wanted: what the folder should hold, for messages.
+        model_name: the model whose configuration applies to a parameter file without a `config.json` beside it.
+        wanted: the expected contents, for messages.
 
     Raises `CheckpointError` if `source` does not exist, is damaged, or does not fit its configuration.
     """
@@ -123,7 +135,7 @@ def _of_folder(source: Path, model_name: Optional[str], wanted: str) -> Checkpoi
 
 def _of_hugging_face(folder: Path, reranker: Optional[Reranker]) -> Checkpoint:
     family = family_of(read_configuration(folder / "config.json").get("model_type"))
-    model = family.read_hugging_face(folder)
+    model = read_model(folder)
     file = folder / model.file
     try:
         named = family.name_parameters(model.arrays)
@@ -140,18 +152,18 @@ def _of_hugging_face(folder: Path, reranker: Optional[Reranker]) -> Checkpoint:
 
 
 def _tokenizer_of(folder: Path, family: EncoderFamily) -> ModelTokenizer:
-    """Return the tokenizer of a folder of ours, or of PaddleNLP's, which may have it as transformers' folders do."""
+    """Read the tokenizer of a folder of this toolkit or PaddleNLP; some of PaddleNLP have transformers' files."""
     return brought_tokenizer(folder, family) if has_no_library_file(folder) else read_tokenizer(folder)
 
 
 @dataclass(frozen=True)
 class LoadedEncoder:
-    """A pretrained encoder.
+    """Pretrained encoder.
 
-    network: with its parameters loaded
-    tokenizer: its files, to encode with and to save
-    new_parts: the parts that the checkpoint lacks and that are random: the pooler, or none
-    checkpoint: everything that the files hold, with heads
+    network: the network with loaded parameters
+    tokenizer: the tokenizer, to encode with and to save
+    new_parts: names of the parts that the checkpoint lacks, which are random: the pooler, or empty
+    checkpoint: contents of all files, heads included
     """
 
     network: Encoder
@@ -161,18 +173,18 @@ class LoadedEncoder:
     checkpoint: Checkpoint
 
     def pair_encoder(self, max_seq_length: int, backend: str = "auto") -> PairEncoder:
-        """Return the encoder of pairs and texts of up to `max_seq_length` tokens; raises as `Checkpoint`'s does."""
+        """Create the encoder of pairs and texts; raises as `Checkpoint.pair_encoder` does."""
         return self.checkpoint.pair_encoder(max_seq_length, backend)
 
 
 def load_encoder(source: Union[str, Path]) -> LoadedEncoder:
     """Load a pretrained encoder: its network, its tokenizer and its configuration.
 
-    `source` is a starter's folder, a PaddleNLP or Hugging Face folder or name (fetched once), or one of our models of
-    any kind, whose text encoder is loaded.
+    `source` is a folder of this toolkit with a text encoder (a starter or a model of any kind), or a folder or name of
+    PaddleNLP or Hugging Face; a name is fetched once.
 
-    Raises `CheckpointError` if `source` is none of these, is damaged, or its parameters do not fit its configuration;
-    `LoadedEncoder.pair_encoder` checks that the tokenizer does.
+    Raises `CheckpointError` if `source` is unknown or damaged, or its parameters do not fit its configuration.
+    `LoadedEncoder.pair_encoder` checks the tokenizer.
     """
     checkpoint = read_checkpoint(resolve_model(str(source)))
     tokenizer = checkpoint.tokenizer()
@@ -187,11 +199,11 @@ def encoder_of(
     need_pooler: bool = False,
     share: bool = False,
 ) -> tuple[Encoder, list[str]]:
-    """Return a checkpoint's encoder, and the names of its parts that the checkpoint lacks and that are random.
+    """Create a checkpoint's encoder; also return the names of parts that the checkpoint lacks, which are random.
 
-    With `share`, its parameters may lie where the checkpoint's arrays do, which nothing else changes.
+    With `share`, parameters may share memory with the checkpoint's arrays; nothing else may then change the arrays.
 
-    Raises `CheckpointError` if a parameter is missing or does not fit the configuration; the pooler may be missing
+    Raises `CheckpointError` if a parameter is missing or does not fit the configuration. The pooler may be missing
     unless `need_pooler`.
     """
     try:
@@ -203,10 +215,10 @@ def encoder_of(
 def ranker_of(
     config: EncoderConfig, named: Named, *, allow_new: bool, info: Optional[RankerInfo] = None
 ) -> tuple[RankerNetwork, list[str]]:
-    """Return a ranker of arrays that are named as by `name_parameters`, and the parts that are new.
+    """Create a ranker from arrays, named as by `name_parameters`; also return the names of its new parts.
 
-    `info` says how it pools and what follows; None: as its architecture does. Without `allow_new`, a missing part is
-    an error. Raises `CheckpointError` as `load_parameters` does.
+    `info` states the pooling and the steps after it; None: the architecture's. Raises `CheckpointError` as
+    `load_parameters` does; without `allow_new`, also for a missing part.
     """
     pooling, steps = (info.pooling, info.steps) if info is not None else ("", ())
     encoder, new_parts = _filled(config, named, not allow_new and not pooling, share=True)
@@ -225,13 +237,13 @@ def _filled(config: EncoderConfig, named: Named, need_pooler: bool, share: bool)
 
 
 def unfilled(config: EncoderConfig) -> Encoder:
-    """Return an encoder whose parameters are neither drawn nor take memory until they are set, or `initialize`d."""
+    """Create an encoder whose parameters take no memory until they are set, or until `initialize` is called."""
     with paddle.LazyGuard():
         return family_of(config.model_type).network(config)
 
 
 def _locate(source: Path, wanted: str) -> tuple[Path, Path]:
-    """Return the folder and the parameter file of a path that a user gave, either of them; `wanted` is for messages."""
+    """Return the folder and the parameter file for a path to either; `wanted` is for messages."""
     if source.is_file():
         if source.suffix != ".pdparams" and not _begins_as_parameters(source):
             raise CheckpointError(f"{source}: is not a parameter file; give a model folder, or its {PARAMETERS_FILE}")
@@ -247,4 +259,4 @@ def _locate(source: Path, wanted: str) -> tuple[Path, Path]:
 
 def _begins_as_parameters(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(1) == b"\x80"  # of every pickle since protocol 2
+        return stream.read(1) == b"\x80"  # first byte of pickles since protocol 2

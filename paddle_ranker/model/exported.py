@@ -1,12 +1,12 @@
-"""Open a folder with a static model, for an engine to run. Reading the folder needs neither Paddle nor PaddleNLP.
+"""Open folders with a static model, for engines. Needs neither Paddle nor PaddleNLP.
 
 | file | holds |
 | --- | --- |
-| `<prefix>.json` or `<prefix>.pdmodel` | the graph, as Paddle 3 or Paddle 2.6 writes it |
+| `<prefix>.json` or `<prefix>.pdmodel` | the graph, from Paddle 3 or Paddle 2.6 |
 | `<prefix>.pdiparams` | its parameters |
-| `<prefix>.onnx`, `<prefix>.int8.onnx` | the same model for other engines, if the user asked for these files |
-| `<prefix>.onnx.data`, `<prefix>.int8.onnx.data` | their parameters, if they are large |
-| `config.json`, the tokenizer's files | as in a ranker's folder; a blend has them in the members' folders |
+| `<prefix>.onnx`, `<prefix>.int8.onnx` | optional: the same model for other engines |
+| `<prefix>.onnx.data`, `<prefix>.int8.onnx.data` | large parameters of the ONNX files |
+| `config.json`, the tokenizer's files | as in a ranker's folder; for a blend, in the members' folders |
 | `ranker.json` | as in a ranker's folder; `export` holds the facts of the static model |
 
 A folder for Paddle Serving (`export.serving_folders`) is such a folder too; its graph has only the first output.
@@ -23,9 +23,19 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import EXPORT, KINDS, AnyKind, ModelKind, kind_of
+from paddle_ranker.model.kinds import EXPORT, KINDS, kind_of
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import RANKER_SIGNATURE, EncoderT, ExportFacts, InfoT, ModelInfo, RowEncoder, Signature
+from paddle_ranker.model.opened import (
+    RANKER_SIGNATURE,
+    AnyKind,
+    EncoderT,
+    ExportFacts,
+    InfoT,
+    ModelInfo,
+    ModelKind,
+    RowEncoder,
+    Signature,
+)
 from paddle_ranker.model.recognised import STATIC_PARAMETERS, recognise, refusal
 from paddle_ranker.model.recognised import is_exported as is_exported
 from paddle_ranker.storage.untrusted import check_file, memory_bytes
@@ -38,17 +48,17 @@ _EXPORTABLE = ("ranker", "blend", "export")
 
 
 def prefix_of(kind: str) -> str:
-    """Return the file name prefix of static models of a kind."""
+    """Return the file name prefix of a kind's static models."""
     return KINDS[kind].prefix
 
 
 @dataclass(frozen=True)
 class Exported(Generic[InfoT, EncoderT]):
-    """A static model on disk.
+    """Static model on disk.
 
-    prefix: the prefix of its files' names
-    info: the contents of its info file; `export` says what was written and how well it agreed with the network
-    configs: the shapes of its text encoders; for a blend, those of its members
+    prefix: prefix of the files' names
+    info: contents of the info file; `export` lists the files and their agreement with the network
+    configs: configurations of the text encoders, one for each member of a blend
     """
 
     folder: Path
@@ -60,9 +70,9 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @staticmethod
     def open(folder: Path, prefix: Optional[str] = None) -> ExportedFolder:
-        """Open the static model in `folder`, and check that its files are those that were written.
+        """Open the static model in `folder`, and check its files.
 
-        Raises `CheckpointError` if there is no static model, or a file is missing or has another size than was written.
+        Raises `CheckpointError` if there is no static model, or if a file is missing or has another size than exported.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -98,56 +108,56 @@ class Exported(Generic[InfoT, EncoderT]):
                     f"{path}: has {path.stat().st_size:,} bytes, {size:,} were written; copy the folder again, or "
                     "export it again"
                 )
-        numbers = check_file(exported.parameters, memory_bytes())  # a byte each at the least
+        numbers = check_file(exported.parameters, memory_bytes())  # at least one byte each
         for config in exported.configs:
             config.require_fits(numbers)
         return exported
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the static model's outputs: those of its kind, or only the first in a Paddle Serving folder."""
+        """Names of the static model's outputs; a Paddle Serving folder has only the first."""
         export = self.info.export
         return tuple(export["outputs"]) if export else self.signature.output_names
 
     @property
     def is_for_serving(self) -> bool:
-        """Whether the folder is one for Paddle Serving, made of an exported model."""
+        """Whether the folder was made for Paddle Serving."""
         return is_for_serving(self.info.export, self.signature)
 
     @property
     def read(self) -> dict[str, int]:
-        """A dict from name to index of the outputs that engines are asked for; if these are missing, of the first."""
+        """A dict from name to index of the outputs that engines return, or of the first output without these."""
         there = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
         return there or {self.outputs[0]: 0}
 
     @property
     def config(self) -> EncoderConfig:
-        """The text encoder's shape; for a blend, the first member's."""
+        """Configuration of the text encoder; for a blend, of the first member's."""
         return self.configs[0]
 
     def require_readable(self, paddle_version: str) -> None:
-        """Raise `CheckpointError` if Paddle of that version cannot read the static model."""
+        """Raise `CheckpointError` if this version of Paddle cannot read the static model."""
         require_readable(self.program, paddle_version)
 
     @property
     def program(self) -> Path:
-        """The file of the graph."""
+        """File of the graph."""
         found = [self.folder / f"{self.prefix}.{format}" for format in GRAPH_FORMATS]
         return next(path for path in found if path.is_file())
 
     @property
     def parameters(self) -> Path:
-        """The file of the parameters."""
+        """File of the parameters."""
         return self.folder / f"{self.prefix}{STATIC_PARAMETERS}"
 
     @property
     def onnx(self) -> Optional[Path]:
-        """The ONNX file; None if there is none."""
+        """The ONNX file, or None."""
         return self._optional("onnx")
 
     @property
     def int8(self) -> Optional[Path]:
-        """The quantized ONNX file; None if there is none."""
+        """The quantized ONNX file, or None."""
         return self._optional("int8.onnx")
 
     def _optional(self, ending: str) -> Optional[Path]:
@@ -155,7 +165,7 @@ class Exported(Generic[InfoT, EncoderT]):
         return path if path.is_file() else None
 
     def row_encoder(self, options: LoadOptions = DEFAULTS) -> EncoderT:
-        """Return the model's row encoder; raises `CheckpointError` if its files are missing or another model's."""
+        """Create the row encoder; raises `CheckpointError` if its files are missing or do not fit the model."""
         return self.kind.row_encoder(self.folder, self.info, options)
 
 
@@ -168,14 +178,14 @@ def open_exported_ranker(folder: Path, prefix: Optional[str] = None) -> Exported
     found = ExportedFolder.open(folder, prefix)
     if found.signature != RANKER_SIGNATURE:
         raise refusal(found.folder, "an exported ranker")
-    # All kinds with a ranker's signature have its info, and encode pairs.
+    # All kinds with a ranker's signature have a `RankerInfo` and encode pairs.
     return cast(ExportedRanker, found)
 
 
 def require_readable(program: Path, paddle_version: str) -> None:
-    """Raise `CheckpointError` if Paddle of that version cannot read a graph's file.
+    """Raise `CheckpointError` if this version of Paddle cannot read a graph's file.
 
-    Paddle 2 crashes on files of Paddle 3; Paddle 3 reads both.
+    Paddle 2 crashes on files of Paddle 3; Paddle 3 reads both formats.
     """
     if program.suffix == ".json" and paddle_version.startswith("2."):
         raise CheckpointError(
@@ -185,9 +195,9 @@ def require_readable(program: Path, paddle_version: str) -> None:
 
 
 def exporting_again(folder: Path, paddle_version: str) -> str:
-    """Return the advice to export the model in `folder` again with this Paddle, into another folder.
+    """Return the advice to export the model in `folder` again, into another folder, with this version of Paddle.
 
-    The export in `folder` stays, since the other Paddle version needs it.
+    The other version of Paddle still needs the export in `folder`.
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
     kind = kind_of(folder)
@@ -198,7 +208,7 @@ def exporting_again(folder: Path, paddle_version: str) -> str:
 
 
 def is_for_serving(export: Optional[ExportFacts], signature: Signature) -> bool:
-    """Return whether the facts are those of a folder for Paddle Serving."""
+    """Return whether the facts belong to a folder for Paddle Serving."""
     return export is not None and ("aliases" in export or len(export["outputs"]) < len(signature.outputs))
 
 
@@ -208,7 +218,7 @@ def _checked_export(folder: Path, kind: AnyKind, info: Optional[ModelInfo]) -> O
         return None
     try:
         sizes = {name: int(size) for name, size in export["files"].items()}
-        # Names, not paths: a folder from elsewhere must not reach outside itself.
+        # Names, not paths: a foreign folder must not reach outside itself.
         sound = isinstance(export["prefix"], str) and all(
             Path(name).name == name for name in (*sizes, export["prefix"])
         )

@@ -1,27 +1,39 @@
-"""Families of encoders: what differs between architectures, found by the `model_type` of a configuration.
+"""Families of encoders: one entry of `FAMILIES` per `model_type` has everything that differs between architectures.
 
-Importing it does not import Paddle: servers without it make their pair encoders here.
+Importing this module does not import Paddle, since servers without Paddle create pair encoders with it.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.base import ModelTokenizer
-from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
-from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits
+from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
+from paddle_ranker.errors import CheckpointError, quoted
+from paddle_ranker.model.config import (
+    DebertaConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    EncoderConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    require_tokenizer_fits,
+)
+from paddle_ranker.model.hugging_face.architectures import PLAIN, Architecture, Names, Values, of_paddlenlp
 from paddle_ranker.registry import Registry
+from paddle_ranker.storage.stated import Stated
+from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 if TYPE_CHECKING:
     from paddle_ranker.model.encoder import Encoder
-    from paddle_ranker.model.hugging_face.read import HuggingFaceModel
 
 Named = dict[str, Array]  # arrays by parameter name
 
@@ -30,56 +42,34 @@ Named = dict[str, Array]  # arrays by parameter name
 class EncoderFamily:
     """Encoders of one architecture.
 
-    network: makes an encoder with random parameters from a configuration; a subclass of `Encoder`, say. Where
-        files hold the parameters, it is called in a `paddle.LazyGuard`, in which they have no values yet
+    network: creates an encoder (such as a subclass of `Encoder`) with random parameters from a configuration. If files
+        hold the parameters, it is called in a `paddle.LazyGuard`, in which parameters have no values yet
     name_parameters: renames a checkpoint's arrays to the network's names, after `encoder.`, and the heads beside it
-    read_hugging_face: reads a transformers folder: the configuration, and arrays as `name_parameters` takes them
     bring_tokenizer: writes the tokenizer of a transformers folder (first path) into the second, for `read_tokenizer`
-    pair_encoder: makes the encoder of pairs and texts, with the family's template, from a tokenizer, a maximum
+    pair_encoder: creates the encoder of pairs and texts, with the family's template, from a tokenizer, a maximum
         length in tokens and a backend's name
+    config: the class of its configurations
+    classes: the start of the names of its classes in PaddleNLP and transformers
+    architecture: how transformers names and configures it; None if transformers lacks the family
     """
 
     network: Callable[[EncoderConfig], Encoder]
     name_parameters: Callable[[Named], Named]
-    read_hugging_face: Callable[[Path], HuggingFaceModel]
     bring_tokenizer: Callable[[Path, Path], object]
-    pair_encoder: Callable[[ModelTokenizer, int, str], PairEncoder]
+    pair_encoder: Callable[[ModelTokenizer, int, str], PairEncoder] = PairEncoder
+    config: type[EncoderConfig] = EncoderConfig
+    classes: str = "Bert"
+    architecture: Optional[Architecture] = None
 
 
-def _bert(config: EncoderConfig) -> Encoder:
-    from paddle_ranker.model.encoder import Encoder
+def _network(module: str, name: str) -> Callable[[EncoderConfig], Encoder]:
+    """Return a function that creates the network of that name; only calling it imports Paddle."""
 
-    return Encoder(config)
+    def create(config: EncoderConfig) -> Encoder:
+        network: Encoder = getattr(import_module(f"paddle_ranker.model.{module}"), name)(config)
+        return network
 
-
-def _electra(config: EncoderConfig) -> Encoder:
-    from paddle_ranker.model.networks.electra import ElectraEncoder
-
-    return ElectraEncoder(config)
-
-
-def _mpnet(config: EncoderConfig) -> Encoder:
-    from paddle_ranker.model.networks.mpnet import MPNetEncoder
-
-    return MPNetEncoder(config)
-
-
-def _distilbert(config: EncoderConfig) -> Encoder:
-    from paddle_ranker.model.networks.distilbert import DistilBertEncoder
-
-    return DistilBertEncoder(config)
-
-
-def _modernbert(config: EncoderConfig) -> Encoder:
-    from paddle_ranker.model.networks.modernbert import ModernBertEncoder
-
-    return ModernBertEncoder(config)
-
-
-def _deberta(config: EncoderConfig) -> Encoder:
-    from paddle_ranker.model.networks.deberta import DebertaEncoder
-
-    return DebertaEncoder(config)
+    return create
 
 
 def _name_parameters(arrays: Named) -> Named:
@@ -88,62 +78,425 @@ def _name_parameters(arrays: Named) -> Named:
     return name_parameters(arrays)
 
 
-def _name_as(model_type: str) -> Callable[[Named], Named]:
-    """Return what also renames checkpoints of PaddleNLP's own classes of an architecture."""
-
-    def name(arrays: Named) -> Named:
-        from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES
-        from paddle_ranker.model.hugging_face.names import of_paddlenlp
-
-        return _name_parameters(of_paddlenlp(arrays, ARCHITECTURES[model_type].names))
-
-    return name
-
-
-def _read_hugging_face(folder: Path) -> HuggingFaceModel:
-    from paddle_ranker.model.hugging_face.read import read_model
-
-    return read_model(folder)
-
-
 def _bring_tokenizer(source: Path, target: Path) -> None:
     from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer
 
     bring_tokenizer(source, target)
 
 
+BERT = EncoderFamily(_network("encoder", "Encoder"), _name_parameters, _bring_tokenizer)  # also the base of plugins
 FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")
-BERT = EncoderFamily(_bert, _name_parameters, _read_hugging_face, _bring_tokenizer, PairEncoder)
-# XLM-RoBERTa's, too: positions and types are configured.
-ROBERTA = replace(BERT, name_parameters=_name_as("roberta"))
-for _type in ("ernie", "ernie_gram", "bert"):
-    FAMILIES.add(_type, BERT)
-for _type in ("roberta", "xlm-roberta", "camembert"):
-    FAMILIES.add(_type, ROBERTA)
-for _type, _network in {
-    "electra": _electra,
-    "mpnet": _mpnet,
-    "distilbert": _distilbert,
-    "modernbert": _modernbert,
-    "deberta-v2": _deberta,
-}.items():
-    FAMILIES.add(_type, replace(ROBERTA, network=_network, name_parameters=_name_as(_type)))
+
+
+def _add(
+    model_type: str,
+    classes: str,
+    architecture: Architecture,
+    network: Callable[[EncoderConfig], Encoder] = BERT.network,
+    config: type[EncoderConfig] = EncoderConfig,
+) -> None:
+    """Add a family whose PaddleNLP classes have transformers' parameter names."""
+
+    def name_parameters(arrays: Named) -> Named:
+        return _name_parameters(of_paddlenlp(arrays, architecture.names))
+
+    family = EncoderFamily(network, name_parameters, _bring_tokenizer, PairEncoder, config, classes, architecture)
+    FAMILIES.add(model_type, family)
+
+
+_BERT_LINEAR = {
+    "encoder.layer.{}.attention.self.query": "encoder.layers.{}.self_attn.q_proj",
+    "encoder.layer.{}.attention.self.key": "encoder.layers.{}.self_attn.k_proj",
+    "encoder.layer.{}.attention.self.value": "encoder.layers.{}.self_attn.v_proj",
+    "encoder.layer.{}.attention.output.dense": "encoder.layers.{}.self_attn.out_proj",
+    "encoder.layer.{}.intermediate.dense": "encoder.layers.{}.linear1",
+    "encoder.layer.{}.output.dense": "encoder.layers.{}.linear2",
+}
+_BERT_PLAIN = {
+    "embeddings.word_embeddings": "embeddings.word_embeddings",
+    "embeddings.position_embeddings": "embeddings.position_embeddings",
+    "embeddings.token_type_embeddings": "embeddings.token_type_embeddings",
+    "embeddings.task_type_embeddings": "embeddings.task_type_embeddings",
+    "embeddings.LayerNorm": "embeddings.layer_norm",
+    "encoder.layer.{}.attention.output.LayerNorm": "encoder.layers.{}.norm1",
+    "encoder.layer.{}.output.LayerNorm": "encoder.layers.{}.norm2",
+}
+_POOLER = {"pooler.dense": "pooler.dense"}
+# A two-layer head has a dense layer and an activation before the projection; BERT calls them the pooler.
+_TWO_LAYERS = {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"}
+_FIELDS: Mapping[str, object] = {  # keys of BERT's config.json, with transformers' defaults
+    "vocab_size": None,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+_ROBERTA_FIELDS = {**_FIELDS, "pad_token_id": 1}
+
+
+def _added(config: type[EncoderConfig]) -> dict[str, object]:
+    """Return the fields that a configuration adds to `EncoderConfig`, with their defaults."""
+    shared = {field.name for field in fields(EncoderConfig)}
+    return {field.name: field.default for field in fields(config) if field.name not in shared}
+
+
+def _absolute(stated: Stated, values: Values) -> None:
+    """Check the configuration of a BERT."""
+    stated.require("position_embedding_type", "absolute", remedy=PLAIN)
+    stated.require("embedding_size", values["hidden_size"], remedy=PLAIN)
+
+
+FAMILIES.add("ernie_gram", replace(BERT, classes="ErnieGram"))
+for _type, _classes, _fields in (
+    ("bert", "Bert", _FIELDS),
+    ("ernie", "Ernie", {**_FIELDS, "use_task_id": False, "task_type_vocab_size": 3}),
+):
+    _names = Names(_BERT_PLAIN, {**_BERT_LINEAR, **_POOLER}, _type)
+    FAMILIES.add(_type, replace(BERT, classes=_classes, architecture=Architecture(_names, _fields, _absolute)))
+_ROBERTA = Architecture(
+    Names(_BERT_PLAIN, {**_BERT_LINEAR, **_POOLER}, "roberta", _TWO_LAYERS), _ROBERTA_FIELDS, _absolute
+)
+for _type, _classes in (("roberta", "Roberta"), ("camembert", "Camembert"), ("xlm-roberta", "XLMRoberta")):
+    _add(_type, _classes, _ROBERTA)
+
+
+def _check_electra(stated: Stated, values: Values) -> None:
+    stated.require("position_embedding_type", "absolute", remedy=PLAIN)
+
+
+_add(
+    "electra",
+    "Electra",
+    Architecture(
+        Names(_BERT_PLAIN, {**_BERT_LINEAR, "embeddings_project": "embeddings.project"}, "electra", _TWO_LAYERS),
+        {**_FIELDS, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, **_added(ElectraConfig)},
+        _check_electra,
+        without_effect=frozenset({"summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout"}),
+    ),
+    _network("encoder", "ElectraEncoder"),
+    ElectraConfig,
+)
+
+
+def _check_mpnet(stated: Stated, values: Values) -> None:
+    stated.require("relative_attention_num_buckets", 32, remedy=PLAIN)
+    if values["pad_token_id"] != 1:
+        stated.require("pad_token_id", 1, remedy=PLAIN)
+
+
+_add(
+    "mpnet",
+    "MPNet",
+    Architecture(
+        Names(
+            {
+                **{
+                    name: ours for name, ours in _BERT_PLAIN.items() if "type" not in name and ".attention." not in name
+                },
+                "encoder.layer.{}.attention.LayerNorm": "encoder.layers.{}.norm1",
+                "encoder.relative_attention_bias": "encoder.relative_attention_bias",
+            },
+            {
+                **{name: ours for name, ours in _BERT_LINEAR.items() if ".attention." not in name},
+                "encoder.layer.{}.attention.attn.q": "encoder.layers.{}.self_attn.q_proj",
+                "encoder.layer.{}.attention.attn.k": "encoder.layers.{}.self_attn.k_proj",
+                "encoder.layer.{}.attention.attn.v": "encoder.layers.{}.self_attn.v_proj",
+                "encoder.layer.{}.attention.attn.o": "encoder.layers.{}.self_attn.out_proj",
+                **_POOLER,
+            },
+            "mpnet",
+            _TWO_LAYERS,
+        ),
+        {name: default for name, default in _ROBERTA_FIELDS.items() if name != "type_vocab_size"},
+        _check_mpnet,
+        without_effect=frozenset({"position_embedding_type", "type_vocab_size"}),
+    ),
+    _network("encoder", "MPNetEncoder"),
+    MPNetConfig,
+)
+
+
+def _check_distilbert(stated: Stated, values: Values) -> None:
+    for alias, name in (("hidden_size", "dim"), ("num_hidden_layers", "n_layers"), ("num_attention_heads", "n_heads")):
+        if name in stated:
+            stated.require(alias, stated.get(name), remedy=f"{name} says another; remove one of them")
+        values[alias] = stated.get(alias, values[alias])
+
+
+_add(
+    "distilbert",
+    "DistilBert",
+    Architecture(
+        Names(
+            {
+                **{
+                    name: ours
+                    for name, ours in _BERT_PLAIN.items()
+                    if name.startswith("embeddings.") and "type" not in name
+                },
+                "transformer.layer.{}.sa_layer_norm": "encoder.layers.{}.norm1",
+                "transformer.layer.{}.output_layer_norm": "encoder.layers.{}.norm2",
+            },
+            {
+                "transformer.layer.{}.attention.q_lin": "encoder.layers.{}.self_attn.q_proj",
+                "transformer.layer.{}.attention.k_lin": "encoder.layers.{}.self_attn.k_proj",
+                "transformer.layer.{}.attention.v_lin": "encoder.layers.{}.self_attn.v_proj",
+                "transformer.layer.{}.attention.out_lin": "encoder.layers.{}.self_attn.out_proj",
+                "transformer.layer.{}.ffn.lin1": "encoder.layers.{}.linear1",
+                "transformer.layer.{}.ffn.lin2": "encoder.layers.{}.linear2",
+            },
+            "distilbert",
+            {"pre_classifier": "pooler.dense", "classifier": "classifier"},
+        ),
+        {
+            "vocab_size": None,
+            "dim": 768,
+            "n_layers": 6,
+            "n_heads": 12,
+            "hidden_dim": 3072,
+            "activation": "gelu",
+            "dropout": 0.1,
+            "attention_dropout": 0.1,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.02,
+            "pad_token_id": 0,
+        },
+        _check_distilbert,
+        ours={
+            "dim": "hidden_size",
+            "n_layers": "num_hidden_layers",
+            "n_heads": "num_attention_heads",
+            "hidden_dim": "intermediate_size",
+            "activation": "hidden_act",
+            "dropout": "hidden_dropout_prob",
+            "attention_dropout": "attention_probs_dropout_prob",
+        },
+        without_effect=frozenset(
+            {"qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds", "position_embedding_type"}
+        ),
+    ),
+    _network("encoder", "DistilBertEncoder"),
+    DistilBertConfig,
+)
+
+
+def _share(size: object, heads: object) -> object:
+    return size // heads if isinstance(size, int) and isinstance(heads, int) and heads > 0 else None
+
+
+def _check_deberta(stated: Stated, values: Values) -> None:
+    stated.require("talking_head", False, remedy=PLAIN)
+    usual = _share(values["hidden_size"], values["num_attention_heads"])
+    stated.require("attention_head_size", usual, remedy=PLAIN)
+    stated.require("pooler_hidden_size", values["hidden_size"], remedy=PLAIN)
+    values["norm_rel_ebd"] = str(values["norm_rel_ebd"]).lower()
+    if values["norm_rel_ebd"] not in ("none", "layer_norm"):
+        stated.require("norm_rel_ebd", "none", "layer_norm", remedy=PLAIN)
+
+
+_add(
+    "deberta-v2",
+    "DebertaV2",
+    Architecture(
+        Names(
+            {
+                **_BERT_PLAIN,
+                "encoder.rel_embeddings": "encoder.rel_embeddings",
+                "encoder.LayerNorm": "encoder.rel_norm",
+                "encoder.conv.conv": "encoder.conv.conv",
+                "encoder.conv.LayerNorm": "encoder.conv.norm",
+            },
+            {
+                **{name: ours for name, ours in _BERT_LINEAR.items() if ".self." not in name},
+                "encoder.layer.{}.attention.self.query_proj": "encoder.layers.{}.self_attn.q_proj",
+                "encoder.layer.{}.attention.self.key_proj": "encoder.layers.{}.self_attn.k_proj",
+                "encoder.layer.{}.attention.self.value_proj": "encoder.layers.{}.self_attn.v_proj",
+                "encoder.layer.{}.attention.self.pos_key_proj": "encoder.layers.{}.self_attn.pos_k_proj",
+                "encoder.layer.{}.attention.self.pos_query_proj": "encoder.layers.{}.self_attn.pos_q_proj",
+                "embeddings.embed_proj": "embeddings.project",
+            },
+            "deberta",
+            {"pooler.dense": "pooler.dense", "classifier": "classifier"},
+        ),
+        {
+            **_FIELDS,
+            "hidden_size": 1536,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 24,
+            "intermediate_size": 6144,
+            "type_vocab_size": 0,
+            "layer_norm_eps": 1e-7,
+            **_added(DebertaConfig),
+            "embedding_size": None,
+        },
+        _check_deberta,
+        without_effect=frozenset({"pooler_dropout", "cls_dropout", "legacy", "position_embedding_type"}),
+    ),
+    _network("networks.deberta", "DebertaEncoder"),
+    DebertaConfig,
+)
+
+
+_THETAS = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}
+_POOLINGS = ("cls", "mean")
+_MODERN_NAMES = """
+embedding_dropout decoder_bias deterministic_flash_attn sparse_prediction sparse_pred_ignore_index
+reference_compile repad_logits_with_grad layer_norm_eps position_embedding_type
+"""
+_MODERN_IDLE = frozenset(_MODERN_NAMES.split())
+
+
+def _check_modern(stated: Stated, values: Values) -> None:
+    size, heads = values["hidden_size"], values["num_attention_heads"]
+    stated.require("head_dim", _share(size, heads), remedy=PLAIN)
+    rotary = stated.inner("rope_parameters")  # since transformers 5
+    for kind, ours in _THETAS.items():
+        of_kind = rotary.inner(kind)
+        of_kind.require("rope_type", "default", remedy=PLAIN)
+        values[ours] = of_kind.get("rope_theta", values[ours])
+    if "layer_types" in stated:
+        kinds = list(stated.get("layer_types"))
+        every = next((n for n in range(1, len(kinds)) if kinds[n] == "full_attention"), len(kinds))
+        pattern = ["sliding_attention" if number % every else "full_attention" for number in range(len(kinds))]
+        if kinds != pattern:
+            raise stated.error(f"layer_types are {quoted(kinds)}: full attention in every n-th is done here")
+        values["global_attn_every_n_layers"] = every
+    if "sliding_window" in stated:  # tokens to either side; takes precedence
+        values["local_attention"] = 2 * int(stated.get("sliding_window"))
+    if values["classifier_pooling"] not in _POOLINGS:
+        stated.require("classifier_pooling", *_POOLINGS, remedy=PLAIN)
+
+
+_add(
+    "modernbert",
+    "ModernBert",
+    Architecture(
+        Names(
+            {
+                "embeddings.tok_embeddings": "embeddings.word_embeddings",
+                "embeddings.norm": "embeddings.layer_norm",
+                "layers.{}.attn_norm": "encoder.layers.{}.norm1",
+                "layers.{}.mlp_norm": "encoder.layers.{}.norm2",
+                "final_norm": "encoder.norm",
+            },
+            {
+                "layers.{}.attn.Wqkv": "encoder.layers.{}.self_attn.qkv_proj",
+                "layers.{}.attn.Wo": "encoder.layers.{}.self_attn.out_proj",
+                "layers.{}.mlp.Wi": "encoder.layers.{}.linear1",
+                "layers.{}.mlp.Wo": "encoder.layers.{}.linear2",
+            },
+            "model",
+            {"head.dense": "pooler.dense", "head.norm": "pooler.norm", "classifier": "classifier"},
+        ),
+        {
+            "vocab_size": None,
+            "hidden_size": 768,
+            "num_hidden_layers": 22,
+            "num_attention_heads": 12,
+            "intermediate_size": 1152,
+            "hidden_activation": "gelu",
+            "mlp_dropout": 0.0,
+            "attention_dropout": 0.0,
+            "max_position_embeddings": 8192,
+            "initializer_range": 0.02,
+            "norm_eps": 1e-5,
+            "pad_token_id": 50283,
+            **_added(ModernBertConfig),
+        },
+        _check_modern,
+        ours={
+            "hidden_activation": "hidden_act",
+            "norm_eps": "layer_norm_eps",
+            "mlp_dropout": "hidden_dropout_prob",
+            "attention_dropout": "attention_probs_dropout_prob",
+        },
+        without_effect=_MODERN_IDLE,
+    ),
+    _network("networks.modernbert", "ModernBertEncoder"),
+    ModernBertConfig,
+)
 
 
 def family_of(model_type: object) -> EncoderFamily:
-    """Return the family of a configuration's `model_type`; an unknown type is tried as BERT's."""
+    """Return the family of a `model_type`; an unknown type is tried as BERT."""
     return FAMILIES[model_type] if isinstance(model_type, str) and model_type in FAMILIES else BERT
+
+
+def config_from(values: UncheckedObject) -> EncoderConfig:
+    """Create the configuration of a parsed `config.json`, of the class of its family; see `EncoderConfig.from_dict`."""
+    return family_of(values.get("model_type")).config.from_dict(values)
+
+
+def read_config(folder: Path) -> Optional[EncoderConfig]:
+    """Read the configuration in a model folder (`config.json`, else `model_config.json`); None if it has neither.
+
+    Raises `CheckpointError` if the file is unusable.
+    """
+    for name in ("config.json", "model_config.json"):
+        path = folder / name
+        if path.is_file():
+            try:
+                values = read_json(path)
+                return config_from(_flatten(values))
+            except (ValueError, TypeError, AttributeError, CheckpointError) as error:
+                raise CheckpointError(f"{path}: not a usable encoder configuration ({error})") from error
+    return None
+
+
+def require_config(folder: Path) -> EncoderConfig:
+    """Read the configuration in a model folder; raises `CheckpointError` if it has none."""
+    config = read_config(folder)
+    if config is None:
+        raise CheckpointError(f"{folder}: has no config.json; copy the folder again, or export it again")
+    return config
+
+
+def _flatten(values: UncheckedObject) -> UncheckedObject:
+    """Merge the nested `init_args` of PaddleNLP 2's `model_config.json`, and derive `model_type` from the class."""
+    architecture = str(values.get("init_class") or (values.get("architectures") or [""])[0])
+    flat: UncheckedObject = {}
+    for part in values.get("init_args", []):
+        if isinstance(part, dict):
+            flat.update(_flatten(part))
+    flat.update({name: value for name, value in values.items() if name not in ("init_args", "init_class")})
+    if "model_type" not in flat:
+        known = [name for name, family in FAMILIES.items() if architecture.startswith(family.classes)]
+        if known:
+            flat["model_type"] = known[0]
+    return flat
+
+
+def write_config(folder: Path, config: EncoderConfig) -> None:
+    """Write `config.json` into an existing folder; call it inside `atomic.new_folder`.
+
+    PaddleNLP's `AutoModel` reads the file as the plain encoder.
+    """
+    values = {**asdict(config), "architectures": [f"{family_of(config.model_type).classes}Model"]}
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def known_to_transformers() -> list[str]:
+    """Return the model types whose transformers folders are read here."""
+    return [name for name, family in FAMILIES.items() if family.architecture is not None]
 
 
 def pair_encoder_of(
     files: ModelTokenizer, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto", query_prompt: str = ""
 ) -> PairEncoder:
-    """Return the pair encoder of a tokenizer and a configuration, with its family's template.
+    """Create a pair encoder for a tokenizer and a configuration, with its family's template.
 
     Args:
-        query_prompt: precedes every query of a pair.
+        query_prompt: text before every query of a pair.
 
-    Raises `CheckpointError` if the model has too few positions for `max_seq_length`, or the tokenizer is another's.
+    Raises `CheckpointError` if the model has too few positions for `max_seq_length`, or the tokenizer does not fit it.
     """
     if max_seq_length > config.longest_pair:
         raise CheckpointError(
@@ -156,30 +509,14 @@ def pair_encoder_of(
 
 
 def brought_tokenizer(folder: Path, family: EncoderFamily) -> ModelTokenizer:
-    """Return the tokenizer of a transformers folder; raises `CheckpointError` if it cannot be used."""
+    """Read the tokenizer of a transformers folder; raises `CheckpointError` if it is unusable."""
     with tempfile.TemporaryDirectory() as temporary:
         family.bring_tokenizer(folder, Path(temporary))
         return read_tokenizer(Path(temporary))
 
 
-def pair_encoder_of_hugging_face(folder: Path) -> PairEncoder:
-    """Return the pair encoder of a transformers folder that classifies, with the length that it states.
-
-    Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files. The weights are not read.
-    """
-    from paddle_ranker.model.hugging_face.library_tokenizer import stated_length
-    from paddle_ranker.model.hugging_face.read import find_encoder, read_encoder_config
-    from paddle_ranker.model.hugging_face.sentences import read_reranker
-
-    inner = find_encoder(folder) or folder
-    config = read_encoder_config(inner / "config.json")
-    tokenizer, reranker = brought_tokenizer(inner, family_of(config.model_type)), read_reranker(folder)
-    prompt = "" if reranker is None else reranker.info.query_prompt
-    return pair_encoder_of(tokenizer, config, min(stated_length(inner), config.longest_pair), query_prompt=prompt)
-
-
 def make_pair_encoder(
     folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto", query_prompt: str = ""
 ) -> PairEncoder:
-    """Return the pair encoder of a folder's tokenizer; raises as `pair_encoder_of`, and for unusable files."""
+    """Create the pair encoder of a folder's tokenizer; raises as `pair_encoder_of`, and for unusable files."""
     return pair_encoder_of(read_tokenizer(folder), config, max_seq_length, tokenizer, query_prompt)

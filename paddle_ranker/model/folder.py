@@ -1,12 +1,12 @@
-"""Save and load a ranker's folder, which holds what scoring, exporting and further training need, and nothing else.
+"""Save and load a ranker's folder, which holds all that scoring, exporting and further training need.
 
 | file | holds |
 | --- | --- |
 | `model_state.pdparams` | the parameters |
-| `config.json` | the encoder's shape |
+| `config.json` | the encoder's configuration |
 | `vocab.txt`, `tokenizer_config.json`, `special_tokens_map.json` | the tokenizer |
-| `ranker.json` | what kind of ranker it is, its length, how it was trained and with what result |
-| `README.md` | the model card: the same facts, to be read by people |
+| `ranker.json` | the kind of ranker, its length, its training and the results |
+| `README.md` | the model card: the same facts for people |
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Optional, Union
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
-from paddle_ranker.model.config import write_config
 from paddle_ranker.model.encoders import TO_TRAIN, Checkpoint, encoder_of, read_checkpoint
-from paddle_ranker.model.hugging_face.read import states_head
+from paddle_ranker.model.families import write_config
+from paddle_ranker.model.hugging_face.folder import states_head
 from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo, require_kind
 from paddle_ranker.model.info import INFO_FILE as INFO_FILE
 from paddle_ranker.model.load_options import LoadOptions
@@ -31,17 +31,17 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal, require_parameters
 
 DEFAULTS = LoadOptions()
-PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say
+PUBLISHED_MAX_SEQ_LENGTH = 128  # for checkpoints that state no length
 _MATCH, _LEXICAL = "match_embeddings.weight", "lexical.idf"
 
 
 @dataclass(frozen=True)
 class RankerModel(TrainedModel[RankerInfo, PairEncoder]):
-    """A ranker of one network in memory.
+    """Ranker of one network in memory.
 
-    `new_parts` are the parts that the checkpoint lacks and that are new; `folded_head` tells whether the checkpoint's
-    head had two classes; `dropped_calibration` tells whether training starts from a calibrated ranker, whose
-    calibration `info` no longer has.
+    new_parts: names of the parts that the checkpoint lacks
+    folded_head: whether the checkpoint's head had two classes
+    dropped_calibration: whether the checkpoint was calibrated, and training drops the calibration
     """
 
     network: RankerNetwork
@@ -58,15 +58,15 @@ def save_ranker(folder: Path, network: RankerNetwork, row_encoder: PairEncoder, 
 
 
 def write_encoder(folder: Path, network: RankerNetwork, row_encoder: PairEncoder) -> None:
-    """Write the tokenizer's files and the encoder's shape into an existing folder."""
+    """Write the tokenizer's files and the encoder's configuration into an existing folder."""
     row_encoder.save(folder)
     write_config(folder, network.config)
 
 
 def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> RankerModel:
-    """Load a trained ranker of one network for scoring: a folder of ours or of transformers, or a parameter file.
+    """Load a trained ranker of one network for scoring, from a folder (also of transformers) or a parameter file.
 
-    Raises `CheckpointError` if anything that the score depends on is missing; no head is initialised at random.
+    Raises `CheckpointError` if a part that scores depend on is missing.
     """
     source = Path(source)
     stated = _stated(source)
@@ -83,11 +83,11 @@ def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> Ra
 
 @dataclass(frozen=True)
 class Fresh:
-    """What a training adds to a checkpoint that lacks it.
+    """Parts that a training adds to a checkpoint without them.
 
     kind: the kind of ranker to train
-    match_embeddings: False: none are added, and the checkpoint must not have any
-    lexical_features: True: they are added if the checkpoint has none; a checkpoint's own always stay
+    match_embeddings: whether to add match embeddings; if False, the checkpoint must not have any
+    lexical_features: whether to add lexical features; those of the checkpoint stay in any case
     """
 
     kind: str
@@ -96,10 +96,10 @@ class Fresh:
 
 
 def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = DEFAULTS) -> RankerModel:
-    """Load a ranker or a bare encoder to train it; missing heads and match embeddings are made anew.
+    """Load a ranker or a bare encoder to train it; missing heads and match embeddings are initialised.
 
-    With `options.expected_kind`, a ranker of another kind is refused; without, training starts from its encoder and
-    head. A calibration is dropped, since training moves the logits that it was fitted to.
+    With `options.expected_kind`, a ranker of another kind is refused; otherwise training starts from its encoder and
+    head. A calibration is dropped, since training changes the logits that it was fitted to.
 
     Raises `CheckpointError` if the encoder is incomplete or does not fit its configuration, or `source` is a blend.
     """
@@ -119,7 +119,7 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
 
 
 def _stated(source: Path) -> Optional[RankerInfo]:
-    """Return what the info file of a folder, or beside a parameter file, says; None if there is none.
+    """Read the info file of a folder, or beside a parameter file; None if there is none.
 
     Raises `CheckpointError` for the folder of a blend.
     """
@@ -132,11 +132,11 @@ def _stated(source: Path) -> Optional[RankerInfo]:
 def _described(
     checkpoint: Checkpoint, stated: Optional[RankerInfo], options: LoadOptions, length: Optional[int] = None
 ) -> RankerInfo:
-    """Return what a checkpoint's info file states, or else what a published one is, with the length of `options`.
+    """Return the checkpoint's info; fall back to that of a published checkpoint.
 
-    length: tokens of a pair, where no info file states them; None: as published checkpoints have
+    length: tokens of a pair if no info file states them; None: that of published checkpoints
 
-    Raises `CheckpointError` if the checkpoint is of another kind than `options` expect.
+    Raises `CheckpointError` if `options` expect another kind.
     """
     published_kind = next((PUBLISHED_HEADS[name] for name in PUBLISHED_HEADS if name in checkpoint.unnamed), None)
     kind = stated.kind if stated else published_kind
@@ -151,9 +151,9 @@ def _described(
 
 
 def _assembled(checkpoint: Checkpoint, info: RankerInfo, tokenizer: str, allow_new: bool = False) -> RankerModel:
-    """Return a checkpoint's row encoder and network, with the parts that `info` states.
+    """Create a ranker from a checkpoint, with the parts that `info` states.
 
-    allow_new: for training: parts that the checkpoint lacks are made anew, and nothing is shared with its file
+    allow_new: for training: initialise parts that the checkpoint lacks, and share no memory with it
     """
     with_match, with_lexical = info.match_embeddings, info.lexical_features
     try:
@@ -164,7 +164,7 @@ def _assembled(checkpoint: Checkpoint, info: RankerInfo, tokenizer: str, allow_n
         raise CheckpointError(f"{checkpoint.file}: {error}") from error
     lexical = LexicalHead(checkpoint.config.vocab_size, never_match, spelling) if with_lexical else None
     encoder, new_parts = encoder_of(checkpoint, need_pooler=not (allow_new or info.pooling), share=not allow_new)
-    new_parts = [] if info.pooling else new_parts  # which has no use for the pooler
+    new_parts = [] if info.pooling else new_parts  # the pooler is unused
     compares = (never_match, spelling) if with_match else (None, None)
     network = RankerNetwork(
         checkpoint.config, compares[0], lexical, encoder=encoder, spelling=compares[1], pooling=info.pooling,
@@ -178,10 +178,7 @@ def _assembled(checkpoint: Checkpoint, info: RankerInfo, tokenizer: str, allow_n
 
 
 def has_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
-    """Return `wanted`: whether the network trained from a checkpoint is to have match embeddings.
-
-    Raises `CheckpointError` if they are not wanted and the checkpoint has them.
-    """
+    """Return `wanted`; raises `CheckpointError` if match embeddings are not wanted and the checkpoint has them."""
     if _MATCH in checkpoint.arrays and not wanted:
         raise CheckpointError(
             f"{checkpoint.file}: has match embeddings, which cannot be left out of a trained ranker: drop "
@@ -191,7 +188,7 @@ def has_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
 
 
 def with_lexical_features(model: RankerModel) -> RankerNetwork:
-    """Return a ranker's network with a lexical head; a new lexical head has no tables and adds nothing to the logit."""
+    """Return a ranker's network with a lexical head; a new head has no tables yet and adds nothing to the logit."""
     old = model.network
     if old.lexical is not None:
         return old

@@ -27,14 +27,14 @@ from paddle_ranker.encoding.tokenizers.folder import (
     ADDED_TOKENS_FILE,
     CONFIG_FILE,
     SPECIAL_TOKENS_FILE,
+    TOKENIZER_FILE,
     VOCABULARY_FILE,
 )
-from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE
 from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, brief
 from paddle_ranker.libraries import ensure_home
-from paddle_ranker.model.hugging_face.architectures import ARCHITECTURES
+from paddle_ranker.model.families import known_to_transformers
+from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, SENTENCEPIECE_FILES
-from paddle_ranker.model.hugging_face.read import find_encoder, read_encoder_config
 from paddle_ranker.model.hugging_face.sentences import SENTENCES_FILES, list_modules
 from paddle_ranker.model.hugging_face.weights import SAFETENSORS_FILE, WEIGHT_FILES, missing_shards
 from paddle_ranker.model.info import INFO_FILE
@@ -141,7 +141,7 @@ def _fetch(name: HubName) -> Path:
     if not weights or not configurations:
         raise CheckpointError(
             f"{where}: has no {'config.json' if weights else SAFETENSORS_FILE}, so that it is no model that is read "
-            f"here; choose a model of transformers, of the types {', '.join(ARCHITECTURES)}"
+            f"here; choose a model of transformers, of the types {', '.join(known_to_transformers())}"
         )
     folder = name.folder / _SNAPSHOTS / commit
     new = [sizes[file] for file in (*small, *weights) if not (folder / file).is_file()]

@@ -1,4 +1,4 @@
-"""The contents of `ranker.json` and of the model card: which ranker it is and how it was made. Needs no Paddle."""
+"""Contents of `ranker.json` and of the model card: facts about a ranker and its training. Needs no Paddle."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_versioned
 
-FORMAT_VERSION = 2  # of rankers with a prompt or steps of their own, which older toolkits would leave out; else 1
+FORMAT_VERSION = 2  # for rankers with a prompt or pooling, which older toolkits would ignore; otherwise 1
 INFO_FILE = "ranker.json"
 BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.model.blend`
 
 
 class BlendFacts(TypedDict):
-    """What `ranker.json` says of a blend: the names of its members' folders, their weights, and the bias."""
+    """Entry of a blend in `ranker.json`: the names of its members' folders, their weights, and the bias."""
 
     members: list[str]
     weights: list[float]
@@ -32,7 +32,7 @@ class BlendFacts(TypedDict):
 
 @dataclass(frozen=True)
 class RankerInfo:
-    """The contents of `ranker.json`."""
+    """Contents of `ranker.json`."""
 
     kind: str  # pairwise | cross_encoder | blend
     max_seq_length: int
@@ -46,9 +46,9 @@ class RankerInfo:
     blend: Optional[BlendFacts] = None
     export: Optional[ExportFacts] = None  # of a static model: `paddle_ranker.model.exported`
     query_prompt: str = ""  # precedes every query
-    pooling: str = ""  # how the encoder's states are pooled: first, mean or max; "": as its architecture does
-    # What makes the logit of what is pooled: activation and width of each linear layer, "norm", "normalize"; the last
-    # is the head
+    pooling: str = ""  # first, mean or max; "": the encoder's own pooling
+    # Steps from the pooled vector to the logit: ("norm", width), ("normalize", 0), or the activation and the width of a
+    # linear layer; the last is the head.
     steps: tuple[tuple[str, int], ...] = ()
 
     @classmethod
@@ -78,25 +78,25 @@ class RankerInfo:
         return info
 
     def to_json(self) -> str:
-        """Return the text of `ranker.json`, in the current format whichever format it was read from."""
+        """Return the text of `ranker.json` in the current format."""
         version = FORMAT_VERSION if self.query_prompt or self.pooling else 1
         values = dataclasses.asdict(dataclasses.replace(self, format_version=version))
         return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
 
     def write(self, folder: Path, config: EncoderConfig) -> None:
-        """Write `ranker.json` and the model card made from it into `folder`, each atomically."""
+        """Write `ranker.json` and the model card into `folder`, each atomically."""
         with new_file(folder / INFO_FILE) as stream:
             stream.write(self.to_json())
         with new_file(folder / "README.md") as stream:
             stream.write(model_card(self, config))
 
 
-# The heads of checkpoints that the published scripts wrote, which say nothing else of their kind.
+# Names of the heads in checkpoints of the published scripts, which state their kind in no other way.
 PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}
 
 
 def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
-    """Raise `CheckpointError` if a ranker's `kind` is not the `expected` kind; None accepts any kind."""
+    """Raise `CheckpointError` if a ranker's `kind` is not the `expected` kind (None: any kind)."""
     if expected and kind != expected:
         raise CheckpointError(
             f"{source}: is a {kind} ranker, not a {expected} one: paddle-ranker evaluate, predict and export take "
@@ -105,7 +105,7 @@ def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
 
 
 class Blend(NamedTuple):
-    """The names of a blend's member folders, their weights, and the bias."""
+    """Names of a blend's member folders, their weights, and the bias."""
 
     members: tuple[str, ...]
     weights: tuple[float, ...]
@@ -118,7 +118,7 @@ def blend_of(folder: Path, info: RankerInfo) -> Blend:
         assert info.blend is not None
         names, weights, bias = info.blend["members"], info.blend["weights"], info.blend["bias"]
         found = Blend(tuple(names), tuple(map(float, weights)), float(bias))
-        # A name, not a path: a folder from elsewhere must not reach outside itself.
+        # Names, not paths: a foreign folder must not reach outside itself.
         sound = len(names) == len(weights) > 0 and all(Path(name).name == name for name in names)
         if not (sound and all(map(math.isfinite, (*found.weights, found.bias)))):
             raise ValueError("names and weights do not fit")
@@ -128,7 +128,7 @@ def blend_of(folder: Path, info: RankerInfo) -> Blend:
 
 
 def model_card(info: RankerInfo, config: EncoderConfig) -> str:
-    """Return the card of a ranker: what it is, how to use it, how it was trained, on what, with what result."""
+    """Return a ranker's model card: description, usage, training, data and results."""
     kind = info.kind.replace("_", "-")
     lines = [
         f"# {kind} ranker",
@@ -150,7 +150,7 @@ def model_card(info: RankerInfo, config: EncoderConfig) -> str:
 
 
 def card_tables(**sections: Mapping[str, object]) -> list[str]:
-    """Return the lines of a model card's sections, by title, each a table of names and values; empty ones have none."""
+    """Return the lines of a model card's sections, each a table of names and values; empty sections are left out."""
     lines = []
     for title, values in sections.items():
         if values:
@@ -160,7 +160,7 @@ def card_tables(**sections: Mapping[str, object]) -> list[str]:
 
 
 def _probability(calibration: Optional[Calibration]) -> str:
-    """Return the model card's text on what a score of this ranker means."""
+    """Return the model card's text about the meaning of a score."""
     if calibration is None:
         return (
             "Not calibrated: a score orders titles, and need not be the share of relevant ones among titles that score "

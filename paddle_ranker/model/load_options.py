@@ -1,4 +1,4 @@
-"""The options for opening a model: one object, made once from the command line and passed on."""
+"""Options for opening a model, created once from the command line and passed on."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ class HeadOptions(Options):
 
     positive_label: Optional[str] = option(
         None,
-        help="class whose probability is the score, by its name or number, for a transformers classifier of two "
-        "classes (default: the class whose name means relevant)",
+        help="name or number of the class whose probability is the score, for a transformers classifier of two classes "
+        "(default: the class whose name means relevant)",
         shared=True,
     )
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a model is opened.
+    """Options for opening a model.
 
-    engine: a name in `scoring.engines.ENGINES`; None: dygraph for a trained model, inference for an exported one
-    device: cpu, gpu, xpu or npu, with or without a number; auto: a GPU if the engine finds one, else the CPU
-    precision: of the matrix products: fp32; for an exported model also bf16, int8 or fp16, if the engine and the
+    engine: a name in `scoring.engines.ENGINES`; None: dygraph for a trained model, inference for an exported model
+    device: cpu, gpu, xpu or npu, with or without a number; auto: a GPU if the engine has a GPU, else the CPU
+    precision: precision of matrix products: fp32; exported models also take bf16, int8 or fp16, if the engine and the
         device support it
-    threads: number of threads of an exported model's engine on a CPU; 0: one a core. `runtime.prepare` sets dygraph's
-    tensorrt: let Paddle Inference compile the graph with TensorRT, on a GPU
-    model_name: the model whose configuration is used for a bare parameter file; a folder has its own
-    max_seq_length: tokens; None: the length that the model was trained with
+    threads: CPU threads of an exported model's engine; 0: one per core. `runtime.prepare` sets those of dygraph
+    tensorrt: whether Paddle Inference compiles the graph with TensorRT, on a GPU
+    model_name: name of the model whose configuration belongs to a bare parameter file
+    max_seq_length: maximum tokens of a row; None: as trained
     tokenizer: a `PairEncoder` backend
-    expected_kind: refuse a model that states another kind; None: accept any kind
-    pooling: of an encoder that is opened as a tower, if its folder does not say how its vectors are made; a name in
-        `model.tower.POOLINGS`, None: the default that is noted
-    normalize: whether a tower's vectors get length 1; None: as its folder says
-    positive_label: of a transformers classifier of two classes, the one whose probability is the score, by its name or
-        number; None: as the names say
+    expected_kind: kind that the model must have; None: any kind
+    pooling: pooling (a name in `model.tower.POOLINGS`) of an encoder opened as a tower, if its folder states none;
+        None: a default, which is logged
+    normalize: whether a tower's vectors get length 1; None: as its folder states
+    positive_label: name or number of the class whose probability is the score, for transformers classifiers of two
+        classes; None: chosen by the classes' names
     """
 
     engine: Optional[str] = None

@@ -1,4 +1,4 @@
-"""The head of a masked language model in a checkpoint, under the names of PaddleNLP's ErnieForMaskedLM."""
+"""Head of a masked language model in a checkpoint, under the names of PaddleNLP's ErnieForMaskedLM."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from paddle_ranker.errors import CheckpointError
 
 HEAD = "cls.predictions"
 _WORDS = "embeddings.word_embeddings.weight"
-
-
 _PARTS = ("transform.weight", "transform.bias", "layer_norm.weight", "layer_norm.bias")
 
 
 def is_whole_head(arrays: dict[str, Array]) -> bool:
-    """Return whether a checkpoint's arrays hold the complete head, under our names."""
+    """Return whether a checkpoint's arrays include the complete head, under PaddleNLP's names."""
     has_bias = f"{HEAD}.decoder_bias" in arrays or f"{HEAD}.decoder.bias" in arrays
     return has_bias and all(f"{HEAD}.{part}" in arrays for part in _PARTS)
 
 
 def masked_lm_head(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Return the head's arrays without duplicates; empty if there is no head.
+    """Return the head's arrays; empty if the checkpoint has no head.
 
-    PaddleNLP's checkpoints hold two arrays under a second name: the word embeddings as `decoder.weight`, and the bias.
+    PaddleNLP's checkpoints repeat two arrays under a second name, which are left out here: the word embeddings as
+    `decoder.weight`, and the bias.
 
-    Raises `CheckpointError` if the head has a matrix of its own instead of the word embeddings.
+    Raises `CheckpointError` if `decoder.weight` differs from the word embeddings.
     """
     head = {name: array for name, array in arrays.items() if name.startswith(f"{HEAD}.")}
     bias, decoder = head.pop(f"{HEAD}.decoder.bias", None), head.pop(f"{HEAD}.decoder.weight", None)

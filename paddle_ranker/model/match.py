@@ -1,4 +1,4 @@
-"""Match levels: for every token of a pair, how long an n-gram with this token is also in the other text.
+"""Match levels: for each token of a pair, the length of the longest n-gram around it that the other text has, too.
 
 | level | the token ... |
 | --- | --- |
@@ -7,10 +7,10 @@
 | 2 | is part of a bigram that is in the other text |
 | 3 | is part of a trigram that is in the other text |
 
-A cross-encoder trained on little data cannot see that two tokens are equal: comparing two positions' ids through
-learned embeddings takes many examples. As an input embedding, the match is visible from the first step. The levels
-depend on the ids alone, so they are computed inside the model, and an exported graph keeps its two inputs. Which tokens
-are equal is in `paddle_ranker.lexical.comparison`.
+A cross-encoder trained on little data cannot see that two tokens are equal: comparing ids through learned embeddings
+takes many examples. As an input embedding, a match is visible from the first step. The levels depend only on the ids,
+so the model computes them, and an exported graph keeps its two inputs. `paddle_ranker.lexical.comparison` defines
+which tokens are equal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEVELS = 4
 def levels_of_pair(
     speller: Optional[Speller], input_ids: Tensor, token_type_ids: Tensor, never_match: Sequence[int]
 ) -> Tensor:
-    """Return the match level of every token, `[batch, length]` int64, compared by what it spells."""
+    """Return the match level of every token, `[batch, length]` int64; `speller` decides which tokens are equal."""
     tokens = compared(speller, input_ids, token_type_ids)
     return tokens.at_inputs(match_levels(tokens.ids, tokens.types, never_match, tokens.inside))
 
@@ -43,7 +43,7 @@ def match_levels(
         input_ids: `[batch, length]` int64.
         token_type_ids: `[batch, length]` int64, 0 in the first text and 1 in the second.
         never_match: ids of the special tokens, padding and [UNK]; they also end a bigram or trigram.
-        inside: `[batch, length]` float32, 1 for tokens that begin inside a character; None: there are none.
+        inside: `[batch, length]` float32, 1 for tokens that begin inside a character; None: no such tokens.
 
     Returns:
         `[batch, length]` int64 in 0..3.
@@ -52,9 +52,9 @@ def match_levels(
     for special in never_match:
         # Every special becomes -1 in the first text and -2 in the second, so that it equals nothing in the other text.
         ids = paddle.where(input_ids == special, -1 - token_type_ids, ids)
-    # Add two columns on either side that match nothing: an n-gram may then start or end beyond the pair, and the
-    # n-grams that start at a token's neighbours are a slice. (Padding the matrices instead would crash Paddle
-    # Inference, whose oneDNN kernel for padding writes beyond its memory.)
+    # Two columns on either side match nothing. N-grams may then start or end beyond the pair, and those that start at a
+    # token's neighbours are a slice. (Padding the matrices instead crashes Paddle Inference: its oneDNN kernel for
+    # padding writes beyond its memory.)
     ids, types = _widened(ids, -1), _widened(token_type_ids, 0)
     across = types.unsqueeze(2) != types.unsqueeze(1)
     unigram = paddle.logical_and(ids.unsqueeze(2) == ids.unsqueeze(1), across).astype("float32")
@@ -62,15 +62,15 @@ def match_levels(
         unigram = whole_characters(unigram, _widened(inside, 0.0))
     bigram = unigram[:, :-1, :-1] * unigram[:, 1:, 1:]
     trigram = bigram[:, :-1, :-1] * unigram[:, 2:, 2:]
-    # max over the other text: does a shared n-gram start here; the n-gram covers this position and the n - 1 after it.
+    # The maximum over the other text tells whether a shared n-gram starts here; it covers n tokens from here on.
     one, two, three = (equal.max(axis=2) for equal in (unigram, bigram, trigram))
     covered_by_two = paddle.maximum(two[:, 2:-1], two[:, 1:-2])
     covered_by_three = paddle.maximum(paddle.maximum(three[:, 2:], three[:, 1:-1]), three[:, :-2])
-    # Nested by construction: a trigram's tokens are in bigrams, and so on.
+    # The sum is the level, since the tokens of a trigram are also in bigrams.
     return (one[:, 2:-2] + covered_by_two + covered_by_three).astype("int64")
 
 
 def _widened(values: Tensor, edge: float) -> Tensor:
-    """Return `[batch, length]` with two more columns of `edge` on either side."""
+    """Return `values`, `[batch, length]`, with two columns of `edge` added on either side."""
     column = paddle.full_like(values[:, :1], edge)
     return paddle.concat([column, column, values, column, column], axis=1)

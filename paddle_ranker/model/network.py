@@ -1,4 +1,4 @@
-"""The network both rankers share: an encoder over the pair, match-level embeddings, and a head with one logit."""
+"""Network of rankers: an encoder of the pair, match-level embeddings, and a head with one logit."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from paddle_ranker.model.encoder import Encoder, pool_states
 from paddle_ranker.model.match import LEVELS, levels_of_pair
 from paddle_ranker.model.parameters import set_parameters
 
-APART = ("position_tower.",)  # what begins so belongs to a training and is not in a ranker's folder
+APART = ("position_tower.",)  # prefixes of parameters that only a training has; a ranker's folder lacks them
 
 
 def _same(x: Tensor) -> Tensor:
     return x
 
 
-# Of the steps behind the pooling, by their names in `RankerInfo.steps`
+# Activations of the steps after pooling, by their names in `RankerInfo.steps`
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": _same,
     "norm": _same,
@@ -39,19 +39,19 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class RankerNetwork(nn.Layer):
-    """Score pairs: one logit a pair, probability = sigmoid(logit).
+    """Network that scores pairs: one logit per pair, probability = sigmoid(logit).
 
     Args:
-        config: the encoder's shape.
-        never_match: ids of tokens whose match level is always 0: special tokens, padding, [UNK]. If None, the network
-            has no match-level embeddings.
-        lexical: the head that adds lexical features to the logit. If None, there are none.
-        encoder: a pretrained encoder of that shape. If None, a new one has random parameters.
-        spelling: of tokens, by which match levels compare them; None: by their ids.
-        pooling: how the encoder's states are pooled, "first", "mean" or "max"; "": as its architecture does.
-        steps: what makes the logit of what is pooled, as in `RankerInfo`; (): a linear layer.
+        config: configuration of the encoder.
+        never_match: ids of tokens whose match level is always 0: special tokens, padding, [UNK]. None: no match-level
+            embeddings.
+        lexical: head that adds lexical features to the logit; None: no lexical features.
+        encoder: pretrained encoder; None: an encoder with random parameters.
+        spelling: spelling of tokens, by which match levels compare them; None: compare ids.
+        pooling: "first", "mean" or "max"; "": the encoder's own pooling.
+        steps: layers from the pooled vector to the logit, as in `RankerInfo`; (): a linear layer.
 
-    A training may set `position_tower`, which its examples add to the logits.
+    A training may set `position_tower`, whose output it adds to the logits.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RankerNetwork(nn.Layer):
         self.encoder = Encoder(config) if encoder is None else encoder
         self.never_match = None if never_match is None else sorted(never_match)
         if self.never_match is not None:
-            # Zeros leave the scores of a pretrained checkpoint as they are until training moves them.
+            # Zeros leave the scores of a pretrained checkpoint unchanged until training.
             self.match_embeddings = nn.Embedding(
                 LEVELS, config.hidden_size, weight_attr=paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
             )
@@ -92,14 +92,14 @@ class RankerNetwork(nn.Layer):
         self.position_tower: Optional[nn.Layer] = None
 
     def own_state(self) -> dict[str, Tensor]:
-        """Return the parameters that a ranker's folder holds, by name: all but those of its training (`APART`)."""
-        # A pooler that the pooling has no use for may be random, and must not look trained.
+        """Return the parameters that a ranker's folder holds, by name: all but those of `APART`."""
+        # With `pooling`, the encoder's pooler is unused and may be random; it must not look trained.
         apart = (*APART, f"{ENCODER}pooler.") if self.pooling else APART
         return {name: value for name, value in self.state_dict().items() if not name.startswith(apart)}
 
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:
-        """The encoder's shape, as a tuple of one; for a blend, the shapes of its members' encoders."""
+        """The encoder's configuration, in a tuple; for a blend, those of its members' encoders."""
         return (self.config,)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -114,13 +114,13 @@ class RankerNetwork(nn.Layer):
             pooled = self.encoder.pooled(input_ids, token_type_ids, extra)
         for kind, layer in zip(self.kinds, self.steps):
             pooled = _ACTIVATIONS[kind](layer(pooled))
-        # Under mixed precision the product is half precision; losses and scores are computed from float32.
+        # Mixed precision gives a half-precision product; losses and scores need float32.
         logit = _ACTIVATIONS[self.kinds[-1]](self.head(self.dropout(pooled))).squeeze(-1).astype("float32")
         return logit if self.lexical is None else logit + self.lexical(input_ids, token_type_ids)
 
 
 class ScoringNetwork(nn.Layer):
-    """The network to export: it returns a ranker's probability, calibrated if the ranker is, and its logit."""
+    """Network to export: returns a ranker's probability, calibrated if the ranker is, and its logit."""
 
     def __init__(self, network: RankerNetwork, calibration: Optional[Calibration]):
         super().__init__()
@@ -139,13 +139,13 @@ _WORDS = "embeddings.word_embeddings.weight"
 
 
 def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Rename a checkpoint's arrays to `RankerNetwork`'s, and fold a two-class head into one logit.
+    """Rename a checkpoint's arrays to the names of `RankerNetwork`, and fold a two-class head into one logit.
 
-    The encoder's arrays are found by their word embeddings, under whatever prefix they have (`ptm.`, `ernie.`,
-    `bert.`, none). A two-class head becomes w = w1 - w0, b = b1 - b0, exactly: softmax(l)[1] = sigmoid(l1 - l0).
-    Arrays that are neither the encoder's nor a ranking head's (a language model's, say) are ignored.
+    The name of the word embeddings reveals the encoder's prefix (`ptm.`, `ernie.`, `bert.`, none). A two-class head
+    becomes w = w1 - w0, b = b1 - b0, which is exact: softmax(l)[1] = sigmoid(l1 - l0). Arrays of other parts, such as a
+    language model's head, are ignored.
 
-    Raises `CheckpointError` if there is no encoder, or a head has neither one nor two classes.
+    Raises `CheckpointError` if there is no encoder, or if a head has more than two classes.
     """
     prefixes = sorted((name[: -len(_WORDS)] for name in arrays if name.endswith(_WORDS)), key=len)
     if not prefixes:
@@ -163,7 +163,7 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
                 raise CheckpointError(
                     f"{head}.weight has shape {list(weight.shape)}: a ranker's head has 1 or 2 columns"
                 )
-            if weight.shape[1] == 2:  # subtracted in float32 at the least, whatever the file's numbers are
+            if weight.shape[1] == 2:  # subtract in float32 at least
                 weight, bias = (array.astype(np.promote_types(array.dtype, np.float32)) for array in (weight, bias))
                 weight, bias = weight[:, 1:] - weight[:, :1], bias[1:] - bias[:1]
             named["head.weight"], named["head.bias"] = weight, bias
@@ -180,10 +180,10 @@ _MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "encoder.pooler.")
 
 
 def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Copy arrays, named as by `name_parameters`, into `network`; return the network's parts that the arrays lack.
+    """Copy arrays, named as by `name_parameters`, into `network`; return the names of the parts that they lack.
 
     With `allow_new` (training), the head, the match embeddings, the lexical features and the pooler may be missing and
-    keep their initial values; otherwise no parameter may be missing, since a random head gives random scores.
+    keep their initial values. Otherwise no parameter may be missing, since a random head gives random scores.
 
     Raises `CheckpointError`, naming the tensors, if one is missing, is not in the network, or has another shape.
     """
@@ -192,12 +192,12 @@ def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_ne
 
 
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Do what `load_parameters` does, but leave the encoder's parameters as they are."""
+    """Load parameters as `load_parameters` does, except those of the encoder."""
     heads = {name: array for name, array in named.items() if not name.startswith(ENCODER)}
     missing = set_parameters(network, heads, may_lack=(ENCODER, *(_MAY_BE_NEW if allow_new else ())))
     return parts_of(name for name in missing if not name.startswith(ENCODER))
 
 
 def parts_of(parameters: Iterable[str]) -> list[str]:
-    """Return the sorted names of the parts that the parameters belong to: `head` for `head.weight`."""
+    """Return the sorted names of the parts of parameters: `head` for `head.weight`."""
     return sorted({name.rpartition(".")[0] for name in parameters})

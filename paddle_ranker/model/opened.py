@@ -1,16 +1,26 @@
-"""An opened model: the contents of its info file, its row encoder, and the signature of its inputs and outputs.
+"""Opened models, and the registry of their kinds.
 
-`TrainedModel` adds a network, to train or to export; `paddle_ranker.scoring.loading.ScoringModel` adds an engine.
+A `Model` has the contents of its info file, a row encoder, and the signature of its inputs and outputs. `TrainedModel`
+adds a network, to train or to export; `paddle_ranker.scoring.loading.ScoringModel` adds an engine. Code that opens,
+exports, runs or serves a model asks its `ModelKind` for everything that differs between kinds.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, Optional, Protocol, TypedDict, TypeVar, Union
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Generic, Optional, Protocol, TypedDict, TypeVar, Union, cast
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.metrics.calibration import Calibration
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.families import require_config
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.registry import Registry
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -18,11 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One input or output. None in `shape` is a dimension that differs between batches; the first is always None.
+    """Input or output of a model. Dimensions that differ between batches, such as the first, are None in `shape`.
 
-    tolerance: how far an exported model's output may differ from the network's: absolute for values up to 1, relative
-        above (float32 has no more digits). A logit that is 4e-5 off moves its probability by at most 1e-5.
-    may_round: whether an exported model's output may be further off where the network's own float32 is, too
+    tolerance: maximum difference between an exported model's output and the network's: absolute for values up to 1,
+        relative above (float32 has no more digits). An error of 4e-5 in a logit is at most 1e-5 in its probability.
+    may_round: whether an exported model may exceed the tolerance where the network's float32 result is inexact, too
     """
 
     name: str
@@ -34,9 +44,9 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """The inputs and the outputs of a model, in the order in which its network takes and returns them.
+    """Inputs and outputs of a model, in the order of its network.
 
-    `read` names the outputs that engines are asked for; the others are for users of the static model.
+    `read` names the outputs that engines return; the others are for users of the static model.
     """
 
     inputs: tuple[ArraySpec, ...]
@@ -45,12 +55,12 @@ class Signature:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """The names of the inputs, in order."""
+        """Names of the inputs, in order."""
         return tuple(spec.name for spec in self.inputs)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The names of the outputs, in order."""
+        """Names of the outputs, in order."""
         return tuple(spec.name for spec in self.outputs)
 
 
@@ -58,8 +68,8 @@ TOKENS = (ArraySpec("input_ids", "int64", (None, None)), ArraySpec("token_type_i
 
 LOGIT = "logit"
 
-# A ranker's graph returns the probability, calibrated if the ranker is, and the logit before calibration. Engines are
-# asked for this logit alone; `Scorer` calibrates it.
+# A ranker's graph returns the probability, calibrated if the ranker is, and the logit before calibration. Engines
+# return only this logit; `Scorer` calibrates it.
 RANKER_SIGNATURE = Signature(
     TOKENS,
     (
@@ -71,7 +81,7 @@ RANKER_SIGNATURE = Signature(
 
 
 class Check(TypedDict):
-    """A tokenized pair and its probability at the export, to check later that a folder's files belong together."""
+    """Tokenized pair and its probability at the export, to check later that a folder's files belong together."""
 
     input_ids: list[int]
     token_type_ids: list[int]
@@ -79,17 +89,17 @@ class Check(TypedDict):
 
 
 class ExportFacts(TypedDict, total=False):
-    """What a folder's info file says of its static model.
+    """Entry of a static model in a folder's info file.
 
-    prefix: the prefix of its files' names
-    format: of the graph's file: json (Paddle 3) or pdmodel (Paddle 2.6)
+    prefix: prefix of the files' names
+    format: format of the graph's file: json (Paddle 3) or pdmodel (Paddle 2.6)
     paddle: the Paddle version that wrote it
-    inputs, outputs: their names, in order
+    inputs, outputs: names, in order
     parity: a dict from engine to what `export.parity.Parity.to_dict` returns
     files: a dict from file name to size in bytes
     checks: some pairs and their probabilities
-    int8: what quantizing has measured; None: there is no int8 file
-    aliases: a dict from the name of an input or output to what clients of Paddle Serving call it
+    int8: measures of the int8 file; None without that file
+    aliases: a dict from the name of an input or output to its name for clients of Paddle Serving
     """
 
     prefix: str
@@ -105,10 +115,10 @@ class ExportFacts(TypedDict, total=False):
 
 
 class ModelInfo(Protocol):
-    """The contents of a model's info file: a frozen dataclass.
+    """Contents of a model's info file: a frozen dataclass.
 
     Attributes: `kind`, a name in `KINDS`; `max_seq_length`, None for models without text input; `calibration` of a
-    ranker's logits, None if it has none; `export`, the facts of its static model, None if there is none.
+    ranker's logits, or None; `export`, the facts of the static model, or None.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[object]]]
@@ -127,9 +137,9 @@ class ModelInfo(Protocol):
 
 
 class RowEncoder(Protocol):
-    """What encodes a model's rows as columns, and is saved with the model.
+    """Encoder of a model's rows as columns, saved with the model.
 
-    Its encoding method depends on the kind of model: rankers have a `PairRowEncoder`; other kinds have their own.
+    The encoding method depends on the kind of model; rankers have a `PairRowEncoder`.
     """
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
@@ -151,11 +161,11 @@ def with_export(info: AnyInfo, facts: Optional[ExportFacts]) -> AnyInfo:
 
 @dataclass(frozen=True)
 class Model(Generic[InfoT, EncoderT]):
-    """An opened model.
+    """Opened model.
 
-    info: the contents of its folder's info file
-    row_encoder: encodes its rows as columns
-    signature: the arrays that it takes and returns
+    info: contents of the folder's info file
+    row_encoder: encodes rows as columns
+    signature: the arrays that the model takes and returns
     """
 
     info: InfoT
@@ -165,6 +175,93 @@ class Model(Generic[InfoT, EncoderT]):
 
 @dataclass(frozen=True)
 class TrainedModel(Model[InfoT, EncoderT]):
-    """A model with its network, to train or to export."""
+    """Model with its network, to train or to export."""
 
     network: nn.Layer
+
+
+KindInfo = TypeVar("KindInfo", bound=ModelInfo)
+KindEncoder = TypeVar("KindEncoder", bound=RowEncoder)
+
+
+class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
+    """Kind of model, generic in the types of its info (`KindInfo`) and of its row encoder (`KindEncoder`).
+
+    Attributes:
+        name: key in `KINDS`, and the `kind` in info files.
+        prefix: the file name prefix of its static models.
+        info_file: the name of the JSON file that describes the model in a folder.
+        what: the name of a folder of this kind in messages, after "is": "a tower, which makes vectors of texts".
+        use: what to do with such a folder, or which commands take it; FOLDER stands for its path.
+    """
+
+    name: str
+    info_file: str
+    prefix = "inference"
+    what = ""
+    use = ""
+
+    @abstractmethod
+    def read_info(self, folder: Path) -> Optional[KindInfo]:
+        """Read the folder's info file; None if there is none. Raises `CheckpointError` if it is damaged."""
+
+    def is_in(self, folder: Path) -> bool:
+        """Return whether a folder's info file states this kind."""
+        if not (folder / self.info_file).is_file():
+            return False
+        info = self.read_info(folder)
+        return info is not None and info.kind == self.name
+
+    @abstractmethod
+    def signature(self, info: KindInfo) -> Signature:
+        """Return the inputs and outputs of a model."""
+
+    def configs(self, folder: Path, info: KindInfo) -> tuple[EncoderConfig, ...]:
+        """Return the configurations of the model's text encoders; raises `CheckpointError` if one is missing."""
+        return (require_config(folder),)
+
+    @abstractmethod
+    def row_encoder(self, folder: Path, info: KindInfo, options: LoadOptions) -> KindEncoder:
+        """Create the encoder of rows, without Paddle; raises `CheckpointError` if it does not fit the model."""
+
+    @abstractmethod
+    def load(self, source: Path, options: LoadOptions) -> TrainedModel[KindInfo, KindEncoder]:
+        """Load a trained model from a folder or the parameter file in it."""
+
+    def scoring_network(self, model: TrainedModel[KindInfo, KindEncoder]) -> tuple[nn.Layer, tuple[str, ...]]:
+        """Return the layer that scores with a trained model, and the names of its outputs, in order."""
+        return model.network, model.signature.read
+
+    def static_network(self, model: TrainedModel[KindInfo, KindEncoder]) -> nn.Layer:
+        """Return the layer to export; it takes and returns the arrays of the signature, in their order."""
+        return model.network
+
+    @abstractmethod
+    def sample_inputs(self, encoder: KindEncoder, info: KindInfo) -> Iterator[Arrays]:
+        """Yield batches of many lengths, to compare an exported model with the network."""
+
+    def timing_inputs(
+        self, encoder: KindEncoder, info: KindInfo, shapes: Sequence[tuple[int, int]]
+    ) -> Iterator[Arrays]:
+        """Yield batches to time engines with; if possible, one for each (rows, tokens per row) of `shapes`."""
+        return self.sample_inputs(encoder, info)
+
+    @abstractmethod
+    def write_descriptions(self, folder: Path, model: TrainedModel[KindInfo, KindEncoder]) -> None:
+        """Write the files that an exported model needs beside its graph: tokenizer and encoder configuration."""
+
+    @abstractmethod
+    def write_info(self, folder: Path, info: KindInfo) -> None:
+        """Write `info_file` and the model card made from it; `write_descriptions` comes first."""
+
+
+# The static type of kinds that are looked up by name; `add_kind` explains why it is safe.
+AnyKind = ModelKind[ModelInfo, RowEncoder]
+
+KINDS: Registry[AnyKind] = Registry("kind of model", recipes="kind")
+
+
+def add_kind(kind: ModelKind[KindInfo, KindEncoder]) -> None:
+    """Register a kind, so that all commands and the server can open its folders."""
+    # The info and the encoder that a kind receives are always those that it returned before.
+    KINDS.add(kind.name, cast(AnyKind, kind))

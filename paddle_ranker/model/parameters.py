@@ -1,7 +1,7 @@
-"""Read parameter files without executing anything they hold, write them, and copy their arrays into networks.
+"""Read and write parameter files, and copy their arrays into networks.
 
-A `.pdparams` file is a pickle, and `paddle.load` runs whatever a pickle asks for. Here only NumPy arrays and plain
-containers are built; anything else in the stream is refused.
+A `.pdparams` file is a pickle, and `paddle.load` executes whatever a pickle asks for. `load_arrays` builds NumPy arrays
+and plain containers, and refuses everything else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _RECONSTRUCT, _SCALAR = np.empty(0).__reduce__()[0], np.float32(0).__reduce__()[
 
 
 class _Latin1Bytes(Sealed):
-    """Stand in for `_codecs.encode`, which pickle protocol 2 uses for bytes, and which could load any codec."""
+    """Stand-in for `_codecs.encode`, which pickle protocol 2 uses for bytes, and which could load any codec."""
 
     __slots__ = ()
 
@@ -54,7 +54,7 @@ def _allowed() -> dict[tuple[str, str], Unchecked]:
 
 
 def load_arrays(path: Union[str, Path]) -> dict[str, Array]:
-    """Return a dict from parameter name to array of a `.pdparams` file; bfloat16 becomes float32.
+    """Load a `.pdparams` file as a dict from parameter name to array; bfloat16 becomes float32.
 
     Raises `CheckpointError` if the file is missing, damaged, or holds anything but named arrays.
     """
@@ -93,12 +93,12 @@ def load_arrays(path: Union[str, Path]) -> dict[str, Array]:
 
 
 def count(arrays: dict[str, Array]) -> tuple[int, int]:
-    """Return the total count of numbers and the count of arrays, the arguments of `EncoderConfig.require_fits`."""
+    """Return the count of numbers and the count of arrays, for `EncoderConfig.require_fits`."""
     return sum(array.size for array in arrays.values()), len(arrays)
 
 
 def float32_of_bfloat16(bits: Array) -> Array:
-    """Convert bfloat16 to float32. Paddle stores bfloat16, which NumPy lacks, as uint16: the upper half of float32."""
+    """Convert bfloat16, stored as uint16 (the upper half of float32), to float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
@@ -120,9 +120,9 @@ def set_parameters(
     """Copy arrays into the network's parameters of the same names; return the names of parameters without an array.
 
     Args:
-        may_lack: name prefixes of the parameters that may be missing, and then keep their values.
+        may_lack: name prefixes of the parameters that may be missing; they keep their values.
         prefix: added before the names in messages and in the result.
-        share: the parameters may lie where the arrays do, which nothing else changes.
+        share: whether parameters may share memory with the arrays; nothing else may then change the arrays.
 
     Raises `CheckpointError`, naming the parameters, if one is missing, is not in the network, or has another shape.
     """
@@ -153,7 +153,7 @@ def _set(parameter: Tensor, array: Array, share: bool) -> None:
 
     values = _in_order(array.astype(str(parameter.dtype).rpartition(".")[2], copy=False))
     is_own = share or not np.may_share_memory(values, array)
-    # Paddle 2.6 cannot take an array's memory.
+    # Only Paddle 3 can share an array's memory (`set_`).
     if is_own and hasattr(parameter, "set_") and values.flags.writeable and paddle.get_device() == "cpu":
         trainable, parameter.stop_gradient = not parameter.stop_gradient, True
         parameter.set_(paddle.utils.dlpack.from_dlpack(values))
@@ -162,11 +162,11 @@ def _set(parameter: Tensor, array: Array, share: bool) -> None:
         parameter.set_value(values)
 
 
-_BLOCK = 64  # rows: a matrix that is transposed in blocks of them takes a quarter of the time
+_BLOCK = 64  # columns; transposing in blocks takes a quarter of the time
 
 
 def _in_order(array: Array) -> Array:
-    """Return an array whose numbers lie in memory in their order, which those of a transposed one do not."""
+    """Return a C-contiguous array; copies a transposed matrix in blocks."""
     if array.ndim != 2 or not array.flags.f_contiguous:
         return np.ascontiguousarray(array)
     found = np.empty(array.shape, array.dtype)

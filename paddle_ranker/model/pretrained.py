@@ -1,29 +1,32 @@
-"""Find the folder of a model that a user names.
+"""Find the folder of a model by its path or name.
 
-In this order: a local path; a name of the Hugging Face hub, `owner/model`, in the hub's cache, else fetched into it;
-a PaddleNLP name, which is fetched once.
+The order is: a local path; a name of the Hugging Face hub, `owner/model`, which is fetched into the hub's cache; a
+PaddleNLP name, which is fetched once.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE
-from paddle_ranker.errors import CheckpointError, RankerError, quoted
-from paddle_ranker.model.config import published_model, write_config
+from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, quoted
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.families import write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, new_file
+from paddle_ranker.storage.untrusted import UncheckedObject
 
 _PADDLENLP_OWNERS = ("uer/chinese-roberta-",)  # PaddleNLP's own names with a "/"
 
 
 def resolve_model(name_or_path: str) -> Path:
-    """Return the local path of `name_or_path`: a folder, a parameter file, or a name, whose model is fetched once.
+    """Return the local path of a model: a folder, a parameter file, or the folder of a named model, fetched once.
 
-    Raises `CheckpointError` if it is none of these, or cannot be fetched (within seconds without a network).
+    Raises `CheckpointError` for an unknown name, and if a model cannot be fetched (within seconds without a network).
     """
     path = find_model(name_or_path)
     if path.exists():
@@ -34,9 +37,9 @@ def resolve_model(name_or_path: str) -> Path:
 
 
 def find_model(name_or_path: Union[str, Path]) -> Path:
-    """Return the local path of a model: of a hub's name, `owner/model`, its folder in the cache; any other as it is.
+    """Return the cache folder of a hub name, `owner/model`, fetched if missing; return any other path unchanged.
 
-    Raises `CheckpointError` if the hub's model cannot be fetched, within some two seconds without a network.
+    Raises `CheckpointError` if the model cannot be fetched (within some two seconds without a network).
     """
     path, text = Path(name_or_path), str(name_or_path)
     if path.exists() or "/" not in text:
@@ -51,7 +54,7 @@ def find_model(name_or_path: Union[str, Path]) -> Path:
         return cached
     if text.startswith(_PADDLENLP_OWNERS):
         return _paddlenlp_folder(text)
-    if "@" not in text and path.parent.exists():  # a path was meant: nothing is looked up for a misspelt one
+    if "@" not in text and path.parent.exists():  # probably a misspelt path, not a name
         return path
     return fetch_model(name)
 
@@ -79,7 +82,7 @@ def _fetch_model(name: str, folder: Path) -> None:
     from paddle_ranker.storage.download import fetch, forget
 
     model = published_model(name)  # an unknown name ends here
-    # Beside the folder and not in it: what has arrived outlives an interrupted download.
+    # Beside the folder, so that an interrupted download keeps the files that have arrived.
     parts = make_folder(folder.with_name(f".{folder.name}.parts"))
     for file, address in _addresses(name).items():
         if (parts / file).exists():
@@ -102,19 +105,74 @@ def _fetch_model(name: str, folder: Path) -> None:
     try:
         load_arrays(parts / PARAMETERS_FILE)
     except CheckpointError:
-        (parts / PARAMETERS_FILE).unlink()  # damaged on its way: the next call fetches it anew
+        (parts / PARAMETERS_FILE).unlink()  # damaged in transit: the next call fetches it again
         raise
     write_config(parts, model.config)
-    if model.tokenizer:  # whether upper case becomes lower case
+    if model.tokenizer:  # such as `do_lower_case`
         with new_file(parts / CONFIG_FILE) as stream:
             stream.write(json.dumps(model.tokenizer) + "\n")
     parts.rename(folder)
 
 
 def _paddlenlp_copy(name: str, file: str, address: str) -> Optional[Path]:
-    """Return the file's path in PaddleNLP's own cache; None if it is not there."""
+    """Return the file's path in PaddleNLP's cache, or None."""
     folder = Path(os.environ.get("PPNLP_HOME") or Path.home() / ".paddlenlp") / "models" / name
     for candidate in (folder / file, folder / address.rsplit("/", 1)[-1]):
         if candidate.is_file():
             return candidate
     return None
+
+
+@dataclass(frozen=True)
+class Published:
+    """Model that PaddleNLP publishes under a name: configuration, URLs of files, and settings of the tokenizer."""
+
+    config: EncoderConfig
+    parameters: Optional[str]  # URL; None if PaddleNLP has none
+    vocabulary: Optional[str]
+    tokenizer: UncheckedObject
+
+
+def published_model(name: str) -> Published:
+    """Look up a model in PaddleNLP's built-in tables; needs PaddleNLP, but no network.
+
+    Raises `CheckpointError` unless the name is of an ERNIE, ERNIE-Gram or BERT model of PaddleNLP.
+    """
+    try:
+        from paddlenlp.transformers import BertTokenizer, ErnieGramTokenizer, ErnieTokenizer
+        from paddlenlp.transformers.bert import configuration as bert
+        from paddlenlp.transformers.ernie import configuration as ernie
+        from paddlenlp.transformers.ernie_gram import configuration as gram
+    except ImportError as error:
+        raise DependencyError(
+            f"{quoted(name)} is no local folder, and PaddleNLP's names need PaddleNLP ({error}): pip install "
+            "'paddle-ranker[paddlenlp]', or give a folder or a name of the Hugging Face hub with its owner, OWNER/MODEL"
+        ) from error
+
+    for model_type, known, files, tokenizer in (
+        ("ernie", ernie.ERNIE_PRETRAINED_INIT_CONFIGURATION, ernie.ERNIE_PRETRAINED_RESOURCE_FILES_MAP, ErnieTokenizer),
+        (
+            "ernie_gram",
+            gram.ERNIE_GRAM_PRETRAINED_INIT_CONFIGURATION,
+            gram.ERNIE_GRAM_PRETRAINED_RESOURCE_FILES_MAP,
+            ErnieGramTokenizer,
+        ),
+        ("bert", bert.BERT_PRETRAINED_INIT_CONFIGURATION, bert.BERT_PRETRAINED_RESOURCE_FILES_MAP, BertTokenizer),
+    ):
+        if name in known:
+            return Published(
+                EncoderConfig.from_dict({**known[name], "model_type": model_type}),
+                files["model_state"].get(name),
+                tokenizer.pretrained_resource_files_map["vocab_file"].get(name),
+                dict(tokenizer.pretrained_init_configuration.get(name) or {}),
+            )
+    raise CheckpointError(
+        f"{quoted(name)} is neither a local folder nor a model name that is read here: those of PaddleNLP's ERNIE, "
+        "ERNIE-Gram and BERT models are (for example ernie-3.0-medium-zh or bert-base-chinese). Check the spelling, or "
+        "give the path of a model folder, or a name of the Hugging Face hub with its owner, BAAI/bge-reranker-base say"
+    )
+
+
+def config_by_name(name: str) -> EncoderConfig:
+    """Return PaddleNLP's configuration of a model name; raises as `published_model` does."""
+    return published_model(name).config

@@ -1,7 +1,7 @@
-"""Recognise a folder: what kind of model it holds, and which commands take it. Needs no Paddle.
+"""Recognise the kind of a folder, and the commands that take it. Needs no Paddle.
 
-Kinds of folders are in the registry `FOLDERS`; recipes add theirs. This module also makes the errors that commands
-raise about a folder of the wrong kind.
+Kinds of models from recipes and plugins come first, then the kinds of folders below. This module also makes the errors
+about folders of the wrong kind.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Callable, Optional
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
+from paddle_ranker.model.opened import KINDS
 from paddle_ranker.model.parameters import PARAMETERS_FILE
-from paddle_ranker.registry import Registry
 
 STATIC_PARAMETERS = ".pdiparams"
 RANKER_WANTED = "a trained ranker"
@@ -25,11 +25,11 @@ _BEST_FIRST = ("best", "last")
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of folder.
+    """Kind of folder.
 
-    is_in: tells whether an existing folder is of this kind
-    what: what messages call the folder, after "is": "a trained ranker"
-    use: what to do with the folder, or which commands take it; FOLDER stands for its path
+    is_in: returns whether an existing folder is of this kind
+    what: the name of such a folder in messages, after "is": "a trained ranker"
+    use: advice on the folder, or the commands that take it; FOLDER stands for its path
     """
 
     is_in: Callable[[Path], bool]
@@ -37,13 +37,9 @@ class FolderKind:
     use: str
 
 
-# From general to special kinds: the last is tried first, so that kinds added by plugins come before all of these.
-FOLDERS: Registry[FolderKind] = Registry("kind of folder", recipes="kind")
-
-
 @dataclass(frozen=True)
 class Recognised:
-    """What a folder is: its kind's name in `FOLDERS` ("" if none matches), and `what` and `use` as in `FolderKind`."""
+    """Kind of a recognised folder: its name ("" if no kind matches), and `what` and `use` as in `FolderKind`."""
 
     name: str
     what: str
@@ -51,12 +47,13 @@ class Recognised:
 
 
 def recognise(folder: Path) -> Recognised:
-    """Return what a folder is, also for one that is empty, holds no model or does not exist."""
+    """Return the kind of a folder; also describes a path that is empty, holds no model or does not exist."""
     if not folder.is_dir():
         found = "a file" if folder.exists() else "not there"
         return Recognised("", found, "give the path of a folder" if folder.exists() else "check the path")
-    FOLDERS.load_plugins()  # an installed package may know it
-    for name, kind in reversed(list(FOLDERS.items())):
+    KINDS.load_plugins()  # an installed package may know it
+    of_models = {name: FolderKind(kind.is_in, kind.what, kind.use) for name, kind in KINDS.items() if kind.what}
+    for name, kind in reversed([*_FOLDERS.items(), *of_models.items()]):
         if kind.is_in(folder):
             return Recognised(name, kind.what, kind.use.replace("FOLDER", str(folder)))
     inside = _inner_model(folder)
@@ -66,9 +63,9 @@ def recognise(folder: Path) -> Recognised:
 
 
 def refusal(folder: Path, wanted: str, why: str = "") -> CheckpointError:
-    """Return the error about a folder that is not `wanted` ("a trained ranker"): what it is instead, and what to do.
+    """Return the error about a folder that is not `wanted` ("a trained ranker"), with its kind and advice.
 
-    `why` says what the folder lacks.
+    `why`: the folder's shortcoming, in parentheses in the message.
     """
     found = recognise(folder)
     if not folder.exists():
@@ -77,7 +74,7 @@ def refusal(folder: Path, wanted: str, why: str = "") -> CheckpointError:
 
 
 def headless_refusal(folder: Path) -> CheckpointError:
-    """Return the error about a folder whose parameters, once read, turned out to have no ranking head."""
+    """Return the error about a folder whose parameters have no ranking head."""
     found = recognise(folder)
     if found.name == "parameters":
         found = Recognised(found.name, _ENCODER, _TRAIN.replace("FOLDER", str(folder)))
@@ -85,14 +82,14 @@ def headless_refusal(folder: Path) -> CheckpointError:
 
 
 def require_parameters(folder: Path, wanted: str) -> None:
-    """Raise `CheckpointError` if a folder has no `model_state.pdparams`; `wanted` says what the folder should be."""
+    """Raise `CheckpointError` if a folder has no `model_state.pdparams`; `wanted`: the expected kind, for messages."""
     if not (folder / PARAMETERS_FILE).is_file():
         raise refusal(folder, wanted, _lacks(folder))
 
 
 def _lacks(folder: Path) -> str:
-    """Return what a folder without Paddle's parameters lacks."""
-    from paddle_ranker.model.hugging_face.read import why_no_ranker  # every command imports this module
+    """Return why a folder without Paddle's parameters is no ranker's, for messages."""
+    from paddle_ranker.model.hugging_face.folder import why_no_ranker  # lazily, since every command imports this module
 
     return why_no_ranker(folder) or f"there is no {PARAMETERS_FILE} in it"
 
@@ -103,7 +100,7 @@ def is_exported(folder: Path) -> bool:
 
 
 def _inner_model(folder: Path) -> Optional[Path]:
-    """Return the subfolder to suggest of the models that trainings left in a folder: the best, else the last one."""
+    """Return the subfolder with the best, or else the last model that a training saved in a folder; None without."""
     inside = {path.parent.name for name in (PARAMETERS_FILE, INFO_FILE) for path in folder.glob(f"*/{name}")}
     if not inside:
         return None
@@ -116,7 +113,7 @@ def _has(*names: str) -> Callable[[Path], bool]:
 
 
 def _is_transformers(folder: Path) -> bool:
-    from paddle_ranker.model.hugging_face.read import find_encoder  # every command imports this module
+    from paddle_ranker.model.hugging_face.folder import find_encoder  # lazily, since every command imports this module
 
     return find_encoder(folder) is not None
 
@@ -130,7 +127,8 @@ def _is_blend(folder: Path) -> bool:
     return info is not None and info.kind == BLEND
 
 
-for _name, _kind in {
+# From general to special: the last is tried first.
+_FOLDERS = {
     "tokenizer": FolderKind(
         _has("vocab.txt"),
         "a tokenizer without a model",
@@ -183,5 +181,4 @@ for _name, _kind in {
     "client": FolderKind(
         _has("serving_client_conf.prototxt"), "a client's folder of Paddle Serving", "the tutorial's clients take it"
     ),
-}.items():
-    FOLDERS.add(_name, _kind)
+}

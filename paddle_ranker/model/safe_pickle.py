@@ -1,4 +1,4 @@
-"""Read pickles that may be hostile: only the objects that the caller allows by name are built, nothing is executed."""
+"""Read pickles that may be hostile: build only the objects that the caller allows by name, and execute nothing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Mapping
 
 from paddle_ranker.storage.untrusted import Unchecked
 
-# These opcodes store an object at an index of the unpickler's memo, which takes memory for all lower indices, too.
+# These opcodes store an object at an index of the unpickler's memo, which also takes memory for all lower indices.
 _MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 class RefusedError(Exception):
-    """The pickle asks for something that is not allowed; the message names it, as in "it asks for os.system"."""
+    """Refusal of a pickle; the message names the reason, as in "it asks for os.system"."""
 
 
 class Sealed:
-    """An object that a pickle may hold and call but not change; of other objects a pickle can set the attributes."""
+    """Base of objects that a pickle may hold and call, but whose attributes it cannot set."""
 
     __slots__ = ()
 
@@ -27,9 +27,9 @@ class Sealed:
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """An unpickler that knows the names in `allowed` and no others.
+    """Unpickler that refuses all names but those in `allowed`.
 
-    `allowed` maps (module, name) to the object to use for it; a stand-in written in Python is a `Sealed` instance.
+    `allowed` maps (module, name) to the object to use; stand-ins written in Python are `Sealed`.
     """
 
     def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Unchecked], encoding: str = "ASCII"):
@@ -46,10 +46,10 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 def end_of_pickle(data: bytes, start: int = 0) -> int:
-    """Return where the pickle that begins at `start` ends; its opcodes are read but not executed.
+    """Return the end of the pickle that begins at `start`; reads its opcodes without executing them.
 
-    Raises `RefusedError` if it would make the unpickler take memory out of proportion to its size, and `ValueError` if
-    it is not a complete pickle.
+    Raises `RefusedError` if unpickling would take memory out of proportion to its size, `ValueError` if the pickle is
+    incomplete.
     """
     stream = io.BytesIO(data)
     stream.seek(start)

@@ -1,7 +1,7 @@
 """Towers: models that turn a text into a vector, so that similar texts have similar vectors. Needs no Paddle.
 
-A tower's folder holds `tower.json` beside the files of its encoder. Queries and texts go through the same network, or,
-with two towers, the folder `query` in it holds a tower for queries alone. A prompt may precede queries and other texts.
+A tower's folder holds `tower.json` beside the files of its encoder. One network serves queries and texts; if queries
+have a separate tower, it is in the subfolder `query`. Prompts may precede queries and other texts.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from paddle_ranker.storage.untrusted import read_versioned
 
 INFO_FILE = "tower.json"
 KIND = "tower"
-FORMAT_VERSION = 2  # of towers with a lexical part or a late cut, which older toolkits would leave out; of others 1
+FORMAT_VERSION = 2  # for towers with a lexical part or `cut_from`, which older toolkits would ignore; otherwise 1
 VECTOR = "vector"
-QUERY_FOLDER = "query"  # in a tower's folder: the tower of its queries, where these have their own
-# The pooler's output, the first token's state, the mean of the tokens' states, their largest numbers.
+QUERY_FOLDER = "query"  # subfolder of the separate query tower
+# The pooler's output, the first token's state, the mean of all states, their maximum per dimension.
 POOLINGS = ("pooler", "first", "mean", "max")
 SIMILARITIES = ("cosine", "dot")
 
 
 @dataclass(frozen=True)
 class TowerInfo:
-    """The contents of `tower.json`.
+    """Contents of `tower.json`.
 
-    size: length of a vector
-    pooling: how a vector comes from the encoder's states, one of `POOLINGS`
-    output_layer: whether a linear layer makes `size` of the pooled width
-    output_tanh: whether that layer's tanh is taken
+    size: dimensions of a vector
+    pooling: one of `POOLINGS`
+    output_layer: whether a linear layer follows the pooling
+    output_tanh: whether tanh follows that layer
     normalize: whether vectors have length 1, so that their product is their cosine
-    similarity: what compares vectors: cosine, or dot for those whose length matters
+    similarity: comparison of vectors: cosine, or dot if their length matters
     query_prompt, text_prompt: text that precedes every query, and every other text
-    lexical_size: how many of the `size` numbers, the last ones, say which words a text has (`LexicalVector`)
-    nested_sizes: shorter lengths at which the vectors' first numbers are good vectors, too, ascending (Kusupati et al.,
-        2022, "Matryoshka Representation Learning"); normalise what is cut off there
-    cut_from: length of the vectors that are made 1 long before their first `size` numbers are taken, as by
-        sentence-transformers' `truncate_dim` behind Normalize; 0: nothing is cut after that
-    towers: 2 if queries have a tower of their own, in the folder `QUERY_FOLDER`
+    lexical_size: number of the last dimensions that say which words a text has (`LexicalVector`)
+    nested_sizes: smaller numbers of first dimensions that are good vectors after normalising, ascending (Kusupati et
+        al., 2022, "Matryoshka Representation Learning")
+    cut_from: dimensions before the cut to `size`, if vectors are normalised before the cut, as by
+        sentence-transformers' `truncate_dim` after Normalize; otherwise 0
+    towers: 2 if queries have a separate tower, in the folder `QUERY_FOLDER`
     """
 
     max_seq_length: int
@@ -73,7 +73,7 @@ class TowerInfo:
 
     @classmethod
     def read(cls, folder: Path) -> Optional[TowerInfo]:
-        """Return the contents of the folder's `tower.json`; None if there is none.
+        """Read the folder's `tower.json`; None if there is none.
 
         Raises `CheckpointError` if the file is damaged, or a newer version of the toolkit wrote it.
         """
@@ -108,9 +108,9 @@ class TowerInfo:
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """Turns queries and texts into columns for a tower: `[CLS] prompt text [SEP]`.
+    """Encoder of queries and texts as columns for a tower: `[CLS] prompt text [SEP]`.
 
-    tokens: the tokenizer, and the length to which texts are truncated
+    tokens: the tokenizer, with the maximum length
     """
 
     tokens: PairEncoder
@@ -118,7 +118,7 @@ class TextEncoder:
     text_prompt: str = ""
 
     def encode(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
-        """Encode texts of the collection; `check` may refuse them by their lengths, prompts included."""
+        """Encode texts of the collection; `check` may refuse them by their lengths with prompts."""
         refuse_text(texts, "texts")
         if self.text_prompt:
             texts = [self.text_prompt + text for text in texts]
@@ -137,5 +137,5 @@ class TextEncoder:
 
 
 def signature_of(info: TowerInfo) -> Signature:
-    """Return the arrays that a tower takes and returns."""
+    """Return the inputs and outputs of a tower."""
     return Signature(TOKENS, (ArraySpec(VECTOR, "float32", (None, info.size), tolerance=1e-5),), read=(VECTOR,))

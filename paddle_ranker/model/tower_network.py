@@ -1,47 +1,63 @@
-"""The network of a tower, and how its folder is read and written."""
+"""Networks of towers: load them from a tower's folder or from any encoder, and save them.
+
+The folders of towers and of sentence-transformers state how their vectors are made. For other folders, `_assumed`
+chooses and logs a default:
+
+| folder | pooling | normalised |
+| --- | --- | --- |
+| of the published recall scripts (`ptm.*`, `emb_reduce_linear.*`) | the pooler, as in these scripts | yes |
+| `rocketqa-*-query-encoder`, `-para-encoder` | the first token, as in RocketQA; compared by products | no |
+| any other encoder | the mean of the tokens, as in sentence-transformers | no |
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.lexical.vector import LexicalVector
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder, pool_states
-from paddle_ranker.model.encoders import Checkpoint, encoder_of
-from paddle_ranker.model.hugging_face.sentences import stated_info
+from paddle_ranker.model.encoders import Checkpoint, encoder_of, read_checkpoint
+from paddle_ranker.model.hub import HubName
+from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, stated_length
+from paddle_ranker.model.hugging_face.sentences import Sentences, read_sentences, stated_info
+from paddle_ranker.model.info import PUBLISHED_HEADS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import ENCODER
 from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo, signature_of
-from paddle_ranker.model.tower_sources import OUTPUT_LAYERS, read_tower
+from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER, TextEncoder, TowerInfo, signature_of
+from paddle_ranker.options import note
 
-APART = ("query_tower.", "learned_scale.")  # what begins so belongs to a training and is not in a tower's own file
-LEXICAL = "lexical_part"  # its name; a ranker's lexical head is another thing
+APART = ("query_tower.", "learned_scale.")  # prefixes of parameters that are not in a tower's parameter file
+LEXICAL = "lexical_part"  # of a tower; a ranker has a lexical head instead
 
 
 class TowerNetwork(nn.Layer):
-    """Turn a text into a vector: pool the encoder's states, make them `size` wide, and normalise them.
+    """Network that turns a text into a vector: pool the encoder's states, project them, and normalise.
 
-    A tower may have a lexical part: its numbers follow those of the states, and the whole is normalised again. In
-    training the states learn without it: with it, they left to it what it sees, and found less.
+    A lexical part, if any, is appended to the vector, which is then normalised again. Training leaves it out: with it,
+    the encoder learned less, and recall was lower.
 
     Args:
         encoder: a pretrained encoder.
-        info: says how states are pooled, whether there is an output layer, and whether vectors have length 1.
-        tokens: the tokenizer, which a lexical part needs to know.
+        info: states pooling, output layer and normalisation.
+        tokens: the tokenizer, for the lexical part.
 
-    A training may set `query_tower`, the network of the queries (None: this one); `learned_scale`, what the loss
-    multiplies cosines by; and `training_pooling`, which replaces the pooling in training.
+    A training may set `query_tower`, the network of queries (None: this network); `learned_scale`, a factor of cosines
+    in the loss; and `training_pooling`, which replaces the pooling in training.
     """
 
     def __init__(self, encoder: Encoder, info: TowerInfo, tokens: PairEncoder):
@@ -71,7 +87,7 @@ class TowerNetwork(nn.Layer):
         return vectors
 
     def own_state(self) -> dict[str, Tensor]:
-        """Return the parameters of this tower alone, by name."""
+        """Return the parameters of this tower, by name, without those of `APART`."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith(APART)}
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -96,13 +112,13 @@ class TowerNetwork(nn.Layer):
 
 @dataclass(frozen=True)
 class TowerModel(TrainedModel[TowerInfo, TextEncoder]):
-    """A tower in memory."""
+    """Tower in memory."""
 
     network: TowerNetwork
 
 
 def start_tower(checkpoint: Checkpoint, info: TowerInfo, tokenizer: str = "auto") -> tuple[TowerModel, list[str]]:
-    """Return a tower to train with a checkpoint's encoder, and the names of the parts that are new.
+    """Create a tower to train from a checkpoint's encoder; also return the names of its new parts.
 
     Raises `CheckpointError` if the checkpoint's parameters or tokenizer do not fit its configuration.
     """
@@ -117,8 +133,8 @@ def start_tower(checkpoint: Checkpoint, info: TowerInfo, tokenizer: str = "auto"
 
 
 def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
-    """Write a tower, which `info` describes, into an existing folder; call it inside `atomic.new_folder`."""
-    from paddle_ranker.model.config import write_config
+    """Write a tower and its `info` into an existing folder; call it inside `atomic.new_folder`."""
+    from paddle_ranker.model.families import write_config
 
     network = model.network
     save_arrays(network.own_state(), folder / PARAMETERS_FILE)
@@ -128,21 +144,21 @@ def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
 
 
 def save_query_tower(folder: Path, queries: TowerModel, info: TowerInfo) -> None:
-    """Write the tower of queries into the folder of a tower, as `save_tower` does."""
+    """Write the separate query tower into the folder of a tower, as `save_tower` does."""
     (folder / QUERY_FOLDER).mkdir()
     save_tower(folder / QUERY_FOLDER, queries, dataclasses.replace(info, towers=1))
 
 
 def query_tower_of(folder: Path, options: LoadOptions) -> Optional[TowerModel]:
-    """Load the tower that a tower's folder has for queries; None if queries have no tower of their own."""
+    """Load the separate query tower, if any."""
     info = stated_info(folder)
     return load_tower(folder / QUERY_FOLDER, options) if info is not None and info.towers == 2 else None
 
 
 def load_tower(source: Path, options: LoadOptions) -> TowerModel:
-    """Load a trained tower, or an encoder as one (`read_tower` says how).
+    """Load a trained tower, or an encoder as a tower, see `read_tower`.
 
-    Raises `CheckpointError` if anything that its vectors depend on is missing.
+    Raises `CheckpointError` if a part that vectors depend on is missing.
     """
     checkpoint, info = read_tower(source, options)
     encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler", share=True)
@@ -157,7 +173,7 @@ def load_tower(source: Path, options: LoadOptions) -> TowerModel:
 
 
 def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:
-    """Set what a tower has beside its encoder from a checkpoint; return the names of the parts that it lacks."""
+    """Load the output layer and the lexical part from a checkpoint; return the names of parts that it lacks."""
     arrays, missing = checkpoint.unnamed, []
     for part, layer in ((OUTPUT_LAYERS[0], network.output_layer), (LEXICAL, network.lexical_part)):
         if layer is None:
@@ -174,3 +190,89 @@ def _load_own_parts(network: TowerNetwork, checkpoint: Checkpoint) -> list[str]:
                 raise CheckpointError(f"{checkpoint.file}: {name}.{own} {found}, expected {list(tensor.shape)}")
             tensor.set_value(array)
     return missing
+
+
+OUTPUT_LAYERS = ("output_layer", "emb_reduce_linear")  # names in this toolkit and in the published scripts
+_PUBLISHED = "ptm."
+_ROCKETQA = re.compile(r"rocketqa-.*-(query|para)-encoder")
+
+
+def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInfo]:
+    """Read the files of a tower or of an encoder; also return a tower's info.
+
+    Args:
+        source: a folder, its parameter file, or a PaddleNLP name.
+
+    Raises `CheckpointError` as `read_checkpoint` does, `UsageError` if `options` contradict the folder's pooling.
+    """
+    source = resolve_model(str(source))
+    folder = source.parent if source.is_file() else source
+    info, sentences = TowerInfo.read(folder), None
+    if info is None and (folder / MODULES_FILE).is_file():
+        sentences = read_sentences(folder)
+        info = sentences.info
+    checkpoint = read_checkpoint(source, options.model_name, wanted="a tower or an encoder")
+    if sentences is not None:
+        checkpoint = _with_dense(checkpoint, sentences)
+    if options.pooling is not None and options.pooling not in POOLINGS:
+        raise UsageError(f"--pooling {options.pooling}: choose from {', '.join(POOLINGS)}")
+    if info is None:
+        info = _assumed(checkpoint, folder, options)
+    elif options.pooling not in (None, info.pooling):
+        raise UsageError(f"--pooling {options.pooling}: {folder} says {info.pooling}; leave the option out")
+    length = options.max_seq_length or min(info.max_seq_length, checkpoint.config.longest_pair)
+    normalize = info.normalize if options.normalize is None else options.normalize
+    return checkpoint, dataclasses.replace(info, max_seq_length=length, normalize=normalize)
+
+
+def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> TowerInfo:
+    """Choose a tower's info for an encoder whose folder states none, and log the choice."""
+    arrays = checkpoint.unnamed
+    output = next((arrays[f"{name}.weight"] for name in OUTPUT_LAYERS if f"{name}.weight" in arrays), None)
+    is_ranker = any(head in arrays for head in ("head.weight", *PUBLISHED_HEADS))
+    is_published = output is not None or (any(name.startswith(_PUBLISHED) for name in arrays) and not is_ranker)
+    is_rocketqa = _ROCKETQA.fullmatch(folder.name) is not None
+    if is_published:
+        pooling, why = "pooler", "the pooler's output, as the published recall scripts take it"
+    elif is_rocketqa:
+        pooling, why = "first", "the first token's state, as RocketQA takes it"
+    else:
+        pooling, why = "mean", "the mean of the tokens' states, as sentence-transformers does"
+    if options.pooling is None:
+        how = f"{why} (--pooling {'|'.join(POOLINGS)}){_left_out(folder)}"
+        note(f"note: {folder} does not say how its vectors are made: {how}")
+    return TowerInfo(
+        max_seq_length=min(stated_length(folder), checkpoint.config.longest_pair),
+        size=checkpoint.config.hidden_size if output is None else output.shape[-1],
+        pooling=options.pooling or pooling,
+        output_layer=output is not None,
+        normalize=is_published,
+        similarity="dot" if is_rocketqa else "cosine",
+    )
+
+
+def _left_out(folder: Path) -> str:
+    """Return advice about files that another program did not fetch into the hub's cache, for messages."""
+    name = HubName.of_snapshot(folder)
+    if name is None:
+        return ""
+    return f"; if the model has a {MODULES_FILE} on the hub, hf download {name.repository} brings it into the cache"
+
+
+def _with_dense(checkpoint: Checkpoint, sentences: Sentences) -> Checkpoint:
+    """Return the checkpoint with the dense layers of a sentence-transformers folder under this toolkit's names."""
+    arrays, unnamed = dict(checkpoint.arrays), dict(checkpoint.unnamed)
+    if sentences.pooler is not None:
+        name = f"{ENCODER}pooler.dense"
+        arrays[f"{name}.weight"], arrays[f"{name}.bias"] = sentences.pooler.arrays()
+    if sentences.info.output_layer:
+        width, size, name = (
+            checkpoint.config.hidden_size,
+            sentences.info.cut_from or sentences.info.size,
+            OUTPUT_LAYERS[0],
+        )
+        weight, bias = np.eye(width, dtype=np.float32), np.zeros(width, np.float32)
+        if sentences.output_layer is not None:
+            weight, bias = sentences.output_layer.arrays()
+        unnamed[f"{name}.weight"], unnamed[f"{name}.bias"] = weight[:, :size], bias[:size]
+    return dataclasses.replace(checkpoint, arrays=arrays, unnamed=unnamed)

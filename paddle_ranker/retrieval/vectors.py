@@ -66,7 +66,7 @@ class Tower:
         *,
         for_search: bool = False,
     ) -> Tower:
-        """Open a trained or exported tower, or an encoder as one: see `model.tower_sources`.
+        """Open a trained or exported tower, or an encoder as one: see `read_tower` in `model.tower_network`.
 
         Args:
             source: a folder, its parameter file, or a PaddleNLP name. Where queries have a tower of their own and texts
@@ -161,7 +161,7 @@ def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, 
     KINDS.load_plugins()
     info = KINDS[KIND].read_info(path.parent if path.is_file() else path)
     if not isinstance(info, TowerInfo):
-        from paddle_ranker.model.tower_sources import read_tower
+        from paddle_ranker.model.tower_network import read_tower
 
         _, info = read_tower(path, options)
     if info.similarity == "cosine" and not info.normalize:

@@ -10,11 +10,11 @@ from typing import Optional, Union, cast
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, quoted
 from paddle_ranker.model.exported import ExportedFolder, is_exported
-from paddle_ranker.model.hugging_face.read import states_head
+from paddle_ranker.model.hugging_face.folder import states_head
 from paddle_ranker.model.info import BLEND, RankerInfo, require_kind
-from paddle_ranker.model.kinds import AnyKind, is_ranker, kind_of
+from paddle_ranker.model.kinds import is_ranker, kind_of
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import EncoderT, InfoT, Model, ModelInfo, RowEncoder
+from paddle_ranker.model.opened import AnyKind, EncoderT, InfoT, Model, ModelInfo, RowEncoder
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.recognised import refusal, require_parameters

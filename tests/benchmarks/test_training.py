@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -79,7 +80,7 @@ def test_the_published_peer_gives_our_logits_with_the_same_parameters() -> None:
     from benchmarks.peers.published import PublishedRanker
 
     ours = make_network(match=False, initializer_range=0.02)
-    shape = {name: value for name, value in CONFIG.to_dict().items() if name not in ("architectures", "model_type")}
+    shape = {name: value for name, value in dataclasses.asdict(CONFIG).items() if name != "model_type"}
     peer = PublishedRanker(shape)
     names = {"encoder": "ptm", "head": "similarity"}
     renamed = {f"{names[name.split('.', 1)[0]]}.{name.split('.', 1)[1]}": v for name, v in ours.state_dict().items()}
@@ -95,7 +96,7 @@ def test_the_pytorch_peer_gives_our_logits_with_the_same_parameters() -> None:
     from benchmarks.peers.torch_training import TorchRanker
 
     ours = make_network(match=False)
-    peer = TorchRanker(CONFIG.to_dict())
+    peer = TorchRanker(dataclasses.asdict(CONFIG))
     arrays = {name: torch.from_numpy(value.numpy()) for name, value in ours.state_dict().items()}
     peer.load_state_dict(_torch_names(arrays, torch, CONFIG.num_hidden_layers))
     peer.eval()

@@ -20,12 +20,13 @@ import pytest
 
 from benchmarks.script_commands import arguments_after, script_commands
 from paddle_ranker.commands.starter import StarterOptions
-from paddle_ranker.data.demo import files, phrases
+from paddle_ranker.data.demo import files, scenes
 from paddle_ranker.data.demo.dice import Dice
 from paddle_ranker.data.demo.files import HEADERS, MANIFEST, write_demo
-from paddle_ranker.data.demo.phrases import FIELDS, SPLITS
 from paddle_ranker.data.demo.scenes import (
+    FIELDS,
     HELD_OUT_SCENES,
+    SPLITS,
     TRAIN_SCENES,
     Author,
     Group,
@@ -145,9 +146,9 @@ def test_the_files_agree_with_each_other(small: Path) -> None:
 
 def test_topics_and_wordings_of_the_splits_are_disjoint() -> None:
     heads = [{head for field in FIELDS for head in field.heads[split]} for split in SPLITS]
-    by_split = (phrases.TITLE_FRAMES, phrases.BACKGROUND_FRAMES, phrases.DIRECTION_VERBS, phrases.NEW_MARKERS,
-                phrases.GIVEN_NAMES, phrases.PLACES, phrases.COMPARISONS)  # fmt: skip
-    new_words = [set(chain.from_iterable(chain.from_iterable(phrases.NEW_SYNONYMS[split]))) for split in SPLITS]
+    by_split = (scenes.TITLE_FRAMES, scenes.BACKGROUND_FRAMES, scenes.DIRECTION_VERBS, scenes.NEW_MARKERS,
+                scenes.GIVEN_NAMES, scenes.PLACES, scenes.COMPARISONS)  # fmt: skip
+    new_words = [set(chain.from_iterable(chain.from_iterable(scenes.NEW_SYNONYMS[split]))) for split in SPLITS]
     for one in [heads, new_words, *([set(words[split]) for split in SPLITS] for words in by_split)]:
         assert len(set().union(*one)) == sum(map(len, one))
     # No head of one split within a head of another: titles on the one would hold the other.

@@ -98,7 +98,7 @@ def digests(rows: Iterable[Any]) -> list[str]:
 
 def unpack(target: Path) -> None:
     """Write the folders of all tokenizers into `target`."""
-    from paddle_ranker.model.hugging_face.sentencepiece import read_sentencepiece
+    from paddle_ranker.model.hugging_face.library_tokenizer import read_sentencepiece
 
     with tarfile.open(FOLDERS) as archive:
         for entry in archive.getmembers():

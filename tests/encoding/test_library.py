@@ -13,13 +13,11 @@ import pytest
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.encoding.tokenizers.base import BERT_SHAPE, PairTemplate
-from paddle_ranker.encoding.tokenizers.library import LibraryFiles
-from paddle_ranker.encoding.tokenizers.reading import read_tokenizer
+from paddle_ranker.encoding.tokenizers.folder import LibraryFiles, read_tokenizer
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import family_of
-from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer
-from paddle_ranker.model.hugging_face.sentencepiece import read_sentencepiece
+from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer, read_sentencepiece
 
 pytestmark = pytest.mark.unit
 

@@ -16,15 +16,12 @@ import numpy as np
 from paddle_ranker.data.records import Text, read_records
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import CheckpointError
-from paddle_ranker.export.gates import GATES, Quality, QuantizeOptions, file_facts
+from paddle_ranker.export.gates import Quality, QuantizeOptions, file_facts
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
-from paddle_ranker.model.config import read_config
 from paddle_ranker.model.exported import Exported, ExportedFolder
-from paddle_ranker.model.families import make_pair_encoder
-from paddle_ranker.model.kinds import ModelKind, add_kind
+from paddle_ranker.model.families import make_pair_encoder, require_config
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature, TrainedModel
+from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, ModelKind, Signature, TrainedModel, add_kind
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.storage.atomic import new_file
 
@@ -63,10 +60,9 @@ class VectorKind(ModelKind[VectorInfo, PairEncoder]):
         return signature_of(info)
 
     def row_encoder(self, folder: Path, info: VectorInfo, options: LoadOptions) -> PairEncoder:
-        config = read_config(folder)
-        if config is None:
-            raise CheckpointError(f"{folder}: has no config.json; copy the folder again")
-        return make_pair_encoder(folder, config, options.max_seq_length or info.max_seq_length, options.tokenizer)
+        return make_pair_encoder(
+            folder, require_config(folder), options.max_seq_length or info.max_seq_length, options.tokenizer
+        )
 
     def load(self, source: Path, options: LoadOptions) -> VectorModel:
         from tests.extensions.own_training import load_vectors
@@ -79,7 +75,7 @@ class VectorKind(ModelKind[VectorInfo, PairEncoder]):
         yield from (columns.pad(rows) for rows in ([0, 1, 2, 3], [2, 0], [1]))
 
     def write_descriptions(self, folder: Path, model: VectorModel) -> None:
-        from paddle_ranker.model.config import write_config
+        from paddle_ranker.model.families import write_config
 
         write_config(folder, model.network.config)
         model.row_encoder.save(folder)
@@ -87,6 +83,9 @@ class VectorKind(ModelKind[VectorInfo, PairEncoder]):
     def write_info(self, folder: Path, info: VectorInfo) -> None:
         with new_file(folder / self.info_file) as stream:
             stream.write(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+
+    def gate(self, folder: ExportedFolder, options: QuantizeOptions) -> CosineGate:
+        return CosineGate(folder, options)
 
 
 class CosineGate:
@@ -116,4 +115,3 @@ class CosineGate:
 
 
 add_kind(VectorKind())
-GATES.add(VectorKind.name, CosineGate)

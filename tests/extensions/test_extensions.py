@@ -21,12 +21,10 @@ import pytest
 from paddle_ranker.commands.registry import COMMANDS, OF_KIND
 from paddle_ranker.data.formats import FORMATS
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.export.gates import GATES
 from paddle_ranker.metrics.measures import MEASURES, Scored
 from paddle_ranker.model.families import FAMILIES
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.recognised import FOLDERS
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
@@ -58,7 +56,7 @@ def extensions() -> Iterator[None]:
     yield
     for registry, name in (
         (LOSSES, "squared_hinge"), (MEASURES, "success@1"), (ENGINES, "jit"), (FORMATS, "psv"), (KINDS, "vectors"),
-        (FOLDERS, "vectors"), (FAMILIES, "mean"), (GATES, "vectors"), (SLOTS, "vectors"), (ENDPOINTS, "vectors"),
+        (FAMILIES, "mean"), (SLOTS, "vectors"), (ENDPOINTS, "vectors"),
         (ENDPOINTS, "nearest"), (COMMANDS, "train-vectors"), (OF_KIND, "evaluate vectors"), (INDEXES, "ngrams"),
     ):  # fmt: skip
         registry.remove(name)

@@ -16,7 +16,7 @@ from paddle_ranker.lexical.comparison import Compared
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, LONGEST_RUN, lexical_features
 from paddle_ranker.lexical.head import LexicalHead, count_titles
 from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
-from paddle_ranker.model.hugging_face.write import parameters_to_write
+from paddle_ranker.model.hugging_face.folder import parameters_to_write
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.network import RankerNetwork
 from tests.model.test_match import SPECIALS, build

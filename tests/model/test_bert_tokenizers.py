@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, processors
 from paddle_ranker import Ranker
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import read_config
 from paddle_ranker.model.encoders import load_encoder
+from paddle_ranker.model.families import read_config
 from paddle_ranker.model.hugging_face.weights import read_weights
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.clients.base import load_pair_encoder

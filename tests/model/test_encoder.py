@@ -8,8 +8,9 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_ranker.model.config import EncoderConfig, config_by_name
+from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.pretrained import config_by_name
 from tests.tiny import CONFIG, make_network
 
 pytestmark = pytest.mark.parity

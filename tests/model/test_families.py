@@ -23,9 +23,9 @@ from paddle_ranker.export.static_model import StaticModel
 from paddle_ranker.model.config import ModernBertConfig
 from paddle_ranker.model.encoders import load_encoder
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.families import family_of
+from paddle_ranker.model.families import BERT, family_of
 from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
-from paddle_ranker.model.hugging_face.read import read_model
+from paddle_ranker.model.hugging_face.folder import read_model
 from paddle_ranker.model.kinds import load_ranker, stated_kind
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.networks.deberta import relative_buckets
@@ -469,12 +469,12 @@ def test_relative_buckets_by_hand() -> None:
 
 
 def load_config(**changes: int) -> Any:
-    from paddle_ranker.model.config import EncoderConfig
+    from paddle_ranker.model.families import config_from
 
-    return EncoderConfig.from_dict({"model_type": "deberta-v2", "vocab_size": 9, "hidden_size": 12, **changes})
+    return config_from({"model_type": "deberta-v2", "vocab_size": 9, "hidden_size": 12, **changes})
 
 
 @pytest.mark.unit
 def test_families_by_name() -> None:
-    assert family_of("xlm-roberta") is family_of("roberta")
-    assert family_of("bert") is family_of("something new")
+    assert family_of("xlm-roberta").architecture is family_of("roberta").architecture
+    assert family_of("something new") is BERT

@@ -12,8 +12,9 @@ import paddle
 import pytest
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import require_tokenizer_fits, write_config
+from paddle_ranker.model.config import require_tokenizer_fits
 from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.families import write_config
 from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import TrainedRanker, load_ranker

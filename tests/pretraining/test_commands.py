@@ -16,7 +16,7 @@ from ernie_matching import train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.model.config import read_config
+from paddle_ranker.model.families import read_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.training.curve import read_metrics
 from pretraining import fill_mask, train_mlm, train_tokenizer

@@ -12,8 +12,8 @@ import paddle
 import pytest
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import write_config
-from paddle_ranker.model.hugging_face.names import bert_names, to_theirs
+from paddle_ranker.model.families import FAMILIES, write_config
+from paddle_ranker.model.hugging_face.architectures import to_theirs
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from pretraining.examples import MaskedExamples, token_losses
 from pretraining.model import MaskedLanguageModel, load_masked_lm
@@ -48,7 +48,10 @@ def logits_by_numpy(network: MaskedLanguageModel, ids: np.ndarray, places: np.nd
     """Return the logits, `[m, vocab]` float64, by the formulas of the papers."""
     kind = network.config.model_type
     state = {re.sub(rf"^{kind}\.", "encoder.", name): tensor.numpy() for name, tensor in network.state_dict().items()}
-    return NumpyBert(to_theirs(state, bert_names(kind)), dataclasses.asdict(network.config)).masked_logits(ids, places)
+    architecture = FAMILIES[kind].architecture
+    assert architecture is not None
+    theirs = to_theirs(state, architecture.names)
+    return NumpyBert(theirs, dataclasses.asdict(network.config)).masked_logits(ids, places)
 
 
 @pytest.mark.unit

@@ -13,8 +13,8 @@ import pytest
 from ernie_matching.train_pairwise import TrainPairwiseOptions, train
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError
-from paddle_ranker.model.config import write_config
 from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.families import write_config
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.ranker import start_training

@@ -1,27 +1,26 @@
-"""Architectures of transformers, by `model_type`: names of parameters and classes, and configurations both ways."""
+"""Parameter names and configurations in transformers; `model/families.py` has an `Architecture` for each family.
+
+PyTorch keeps a linear layer's weight as [out, in], Paddle as [in, out].
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Optional
 
-from paddle_ranker.errors import quoted
+import numpy as np
+
+from paddle_ranker.encoding.columns import Array
+from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.hugging_face.names import (
-    DEBERTA,
-    DISTILBERT,
-    ELECTRA,
-    MODERNBERT,
-    MPNET,
-    ROBERTA,
-    Names,
-    bert_names,
-)
-from paddle_ranker.registry import Registry
+from paddle_ranker.model.masked_lm import HEAD
 from paddle_ranker.storage.stated import Stated
 from paddle_ranker.storage.untrusted import UncheckedObject
 
-# Functions that both sides have: transformers' name -> ours. `gelu` is x * Phi(x), by erf; `gelu_new` by tanh.
+# Activations: transformers' name -> ours. `gelu` is x * Phi(x), by erf; `gelu_new` approximates it by tanh.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_new",
@@ -35,24 +34,24 @@ ACTIVATIONS = {
     "swish": "silu",
     "tanh": "tanh",
 }
-_PLAIN = "take the model that it was made of, or one without this"
-# Keys of any configuration that change numbers: the values with which nothing changes, and what to do about others.
+PLAIN = "take the model that it was made of, or one without this"
+# Keys of any configuration that change results: the values that change nothing, and advice about other values.
 _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "quantization_config": ((), "save the model as float32, float16 or bfloat16, or take its original"),
     "compression_config": ((), "save the model as float32, float16 or bfloat16, or take its original"),
     "transformers_weights": ((), "name the file model.safetensors and remove this key"),
-    "adapters": (({"adapters": {}, "config_map": {}, "fusion_config_map": {}, "fusions": {}}, {}), _PLAIN),
-    "fusion_config": (({},), _PLAIN),
-    "per_layer_config": (({},), _PLAIN),
-    "pruned_heads": (({},), _PLAIN),
+    "adapters": (({"adapters": {}, "config_map": {}, "fusion_config_map": {}, "fusions": {}}, {}), PLAIN),
+    "fusion_config": (({},), PLAIN),
+    "per_layer_config": (({},), PLAIN),
+    "pruned_heads": (({},), PLAIN),
     "is_decoder": ((False,), "take an encoder"),
     "is_encoder_decoder": ((False,), "take an encoder"),
     "add_cross_attention": ((False,), "take an encoder"),
-    "attn_logit_softcapping": ((), _PLAIN),
-    "rope_scaling": ((), _PLAIN),
+    "attn_logit_softcapping": ((), PLAIN),
+    "rope_scaling": ((), PLAIN),
 }
-# Keys that change no number of an encoder or its head when it computes, whatever their values: names and versions,
-# settings of training and of generation, what PyTorch's memory and speed depend on, and of heads that are not read.
+# Keys that never change the results of an encoder or its head: names and versions, settings of training, generation,
+# memory and speed, and of heads that are not read.
 _IDLE = """
 _name_or_path _commit_hash name_or_path transformers_version transformers.js_config adapter_transformers_version
 torch_dtype dtype task_specific_params finetuning_task label2id tokenizer_class prefix language license
@@ -69,7 +68,7 @@ pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_h
 matryoshka_dimensions
 """
 WITHOUT_EFFECT = frozenset(_IDLE.split())
-# What to take instead of a model of another type: types -> advice; of any other the last.
+# Advice by unsupported model types; "" is for all others.
 INSTEAD = {
     "qwen3 qwen2 llama mistral gemma gemma2 gemma3 gemma3_text phi3 minicpm gpt2 gpt_neox bloom internlm2": "this is a "
     "decoder: take BAAI/bge-reranker-v2-m3 or BAAI/bge-m3 (xlm-roberta), or let a server run it and distill its scores "
@@ -81,51 +80,29 @@ INSTEAD = {
     "deberta": "take its later version, microsoft/deberta-v3-base (deberta-v2)",
     "": "take a model of one of these: BAAI/bge-reranker-v2-m3 as reranker, BAAI/bge-m3 for vectors",
 }
-_FIELDS: Mapping[str, object] = {  # of every BERT: key -> transformers' default
-    "vocab_size": None,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-12,
-    "pad_token_id": 0,
-}
 Values = UncheckedObject
 Check = Callable[[Stated, Values], None]
 
 
-def _absolute(stated: Stated, values: Values) -> None:
-    """Check a BERT's configuration."""
-    stated.require("position_embedding_type", "absolute", remedy=_PLAIN)
-    stated.require("embedding_size", values["hidden_size"], remedy=_PLAIN)
-
-
 @dataclass(frozen=True)
 class Architecture:
-    """What transformers calls an architecture's parameters and classes, and how its `config.json` is read and written.
+    """Names of an architecture's parameters in transformers, and its `config.json`, read and written.
 
-    classes: how the names of its classes begin
-    fields: the keys of its configuration, and transformers' default of each
-    ours: a dict from such a key to the name of the field of `EncoderConfig`, where that is another
-    check: completes what was read, under the names of `EncoderConfig`; raises `CheckpointError` for what is not done
-    without_effect: keys that change no number, beside those of `WITHOUT_EFFECT`
+    fields: keys of the configuration, with transformers' defaults
+    check: completes the values that were read, under the names of `EncoderConfig`; raises `CheckpointError` for
+        unsupported values
+    ours: a dict from such a key to the field of `EncoderConfig`, if its name differs
+    without_effect: keys that never change results, beside those of `WITHOUT_EFFECT`
     """
 
     names: Names
-    classes: str
     fields: Mapping[str, object]
-    ours: Mapping[str, str]
     check: Check
+    ours: Mapping[str, str] = field(default_factory=dict)
     without_effect: frozenset[str] = frozenset()
 
     def read(self, stated: Stated) -> Values:
-        """Return a configuration under the names of `EncoderConfig`; raises `CheckpointError` for what is not done."""
+        """Read a configuration under the names of `EncoderConfig`; raises `CheckpointError` for unsupported values."""
         for name, (done, remedy) in _REFUSED.items():
             stated.require(name, *done, remedy=remedy)
         found = {self.ours.get(name, name): stated.get(name, default) for name, default in self.fields.items()}
@@ -144,192 +121,178 @@ class Architecture:
 
 
 def _activation(stated: Stated, name: str, default: object) -> str:
-    """Return our name of the activation at a key; raises `CheckpointError` for one that is not done here."""
+    """Return our name of the activation at a key; raises `CheckpointError` if it is unsupported."""
     given = stated.get(name, default)
     if not isinstance(given, str) or given not in ACTIVATIONS:
         raise stated.error(f"{name} is {quoted(given)}, which is not done here; known: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[given]
 
 
-_THETAS = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}
-_POOLINGS = ("cls", "mean")
+# Head of a masked language model: complete names, which never have a prefix. The last two repeat the word embeddings
+# and the bias.
+_MASKED_LM = {
+    f"{HEAD}.transform.dense.weight": f"{HEAD}.transform.weight",
+    f"{HEAD}.transform.dense.bias": f"{HEAD}.transform.bias",
+    f"{HEAD}.transform.LayerNorm.weight": f"{HEAD}.layer_norm.weight",
+    f"{HEAD}.transform.LayerNorm.bias": f"{HEAD}.layer_norm.bias",
+    f"{HEAD}.bias": f"{HEAD}.decoder_bias",
+    f"{HEAD}.decoder.weight": f"{HEAD}.decoder.weight",
+    f"{HEAD}.decoder.bias": f"{HEAD}.decoder.bias",
+}
+_TRANSPOSED_IN_HEAD = f"{HEAD}.transform.dense.weight"
+_KINDS = {
+    "weight": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+}  # gamma, beta: from old TensorFlow checkpoints
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # constants, not parameters
+_OTHER_HEADS = re.compile(
+    r"(^|\.)(cls|lm_head|lm_predictions|mask_predictions|qa_outputs|discriminator_predictions|generator_predictions"
+    r"|generator_lm_head|vocab_transform|vocab_layer_norm|vocab_projector|decoder|head|classifier|pre_classifier"
+    r"|pooler)\.|\.inv_freq$"
+)
+_LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
+_OUR_WORDS = "embeddings.word_embeddings.weight"
 
 
-def _check_modern(stated: Stated, values: Values) -> None:
-    size, heads = values["hidden_size"], values["num_attention_heads"]
-    stated.require("head_dim", _share(size, heads), remedy=_PLAIN)
-    rotary = stated.inner("rope_parameters")  # since transformers 5
-    for kind, ours in _THETAS.items():
-        of_kind = rotary.inner(kind)
-        of_kind.require("rope_type", "default", remedy=_PLAIN)
-        values[ours] = of_kind.get("rope_theta", values[ours])
-    if "layer_types" in stated:
-        kinds = list(stated.get("layer_types"))
-        every = next((n for n in range(1, len(kinds)) if kinds[n] == "full_attention"), len(kinds))
-        pattern = ["sliding_attention" if number % every else "full_attention" for number in range(len(kinds))]
-        if kinds != pattern:
-            raise stated.error(f"layer_types are {quoted(kinds)}: full attention in every n-th is done here")
-        values["global_attn_every_n_layers"] = every
-    if "sliding_window" in stated:  # which is to either side, and wins
-        values["local_attention"] = 2 * int(stated.get("sliding_window"))
-    if values["classifier_pooling"] not in _POOLINGS:
-        stated.require("classifier_pooling", *_POOLINGS, remedy=_PLAIN)
+@dataclass(frozen=True)
+class Names:
+    """Parameter names of a family in transformers, without `.weight` and `.bias`.
+
+    plain: a dict from transformers' names to ours, of embeddings and norms; {} is a layer's number
+    linear: the same for linear layers, whose weights are transposed
+    prefix: prefix of the encoder's names in models with a head
+    head: a dict from complete names of a ranker's head to ours; its matrices are transposed
+    """
+
+    plain: Mapping[str, str]
+    linear: Mapping[str, str]
+    prefix: str
+    head: Mapping[str, str] = field(default_factory=lambda: {"classifier": "classifier"})
+
+    @cached_property
+    def ours(self) -> dict[str, str]:
+        """A dict from transformers' names of the encoder's parameters to ours."""
+        return {**self.plain, **self.linear}
+
+    @cached_property
+    def theirs(self) -> dict[str, str]:
+        """A dict from our names to transformers'."""
+        return {ours: theirs for theirs, ours in self.ours.items()}
+
+    @cached_property
+    def words(self) -> str:
+        """transformers' name of the word embeddings."""
+        return f"{self.theirs[_OUR_WORDS.rpartition('.')[0]]}.weight"
 
 
-def _share(size: object, heads: object) -> object:
-    return size // heads if isinstance(size, int) and isinstance(heads, int) and heads > 0 else None
+def to_ours(arrays: dict[str, Array], names: Names) -> tuple[dict[str, Array], list[str]]:
+    """Rename and transpose a transformers checkpoint; also return the names of the ignored parameters.
+
+    The encoder's names keep their prefix (`bert.` or another); `network.name_parameters` removes it. A ranker's head is
+    named `classifier`; a masked language model's head gets the names of `masked_lm.masked_lm_head`.
+
+    Raises `CheckpointError` if there is no encoder, or if the names are PaddleNLP's already.
+    """
+    words = names.words
+    prefixes = sorted((name[: -len(words)] for name in arrays if name.endswith(words)), key=len)
+    if not prefixes:
+        raise CheckpointError(f"holds no BERT-style encoder: no parameter's name ends in {words}")
+    prefix = prefixes[0]
+    if any(name.startswith(f"{prefix}encoder.layers.") for name in arrays):
+        raise CheckpointError(
+            "has PaddleNLP's parameter names: save it as model_state.pdparams; such a folder needs no conversion"
+        )
+    ours, left_over = {}, []
+    of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}
+    for name, array in arrays.items():
+        inner = name[len(prefix) :] if name.startswith(prefix) else name
+        if inner in BUFFERS:
+            continue
+        if name in _MASKED_LM:
+            ours[_MASKED_LM[name]] = array.T if name == _TRANSPOSED_IN_HEAD else array
+            continue
+        base, _, kind = inner.rpartition(".")
+        head = _of_head(name.rpartition(".")[0], names, prefix)
+        if head is not None and kind in _KINDS:
+            ours[f"{head}.{kind}"] = array.T if kind == "weight" and array.ndim == 2 else array
+            continue
+        number = _LAYER.search(base)
+        pattern = _LAYER.sub("{}", base, count=1)
+        if not name.startswith(prefix) or pattern not in names.ours or kind not in _KINDS:
+            left_over.append(name)
+            continue
+        renamed = prefix + names.ours[pattern].format(number and number.group())
+        if renamed in of_heads:  # a pooler beside a two-layer head, which older versions of transformers wrote
+            left_over.append(name)
+            continue
+        transpose = pattern in names.linear and kind == "weight"
+        ours[f"{renamed}.{_KINDS[kind]}"] = array.T if transpose else array
+    return ours, left_over
 
 
-def _check_deberta(stated: Stated, values: Values) -> None:
-    stated.require("talking_head", False, remedy=_PLAIN)
-    usual = _share(values["hidden_size"], values["num_attention_heads"])
-    stated.require("attention_head_size", usual, remedy=_PLAIN)
-    stated.require("pooler_hidden_size", values["hidden_size"], remedy=_PLAIN)
-    values["norm_rel_ebd"] = str(values["norm_rel_ebd"]).lower()
-    if values["norm_rel_ebd"] not in ("none", "layer_norm"):
-        stated.require("norm_rel_ebd", "none", "layer_norm", remedy=_PLAIN)
+def is_of_other_head(name: str) -> bool:
+    """Return whether a parameter is known to be a constant, or of a head that rankers do not use."""
+    return _OTHER_HEADS.search(name) is not None
 
 
-def _check_mpnet(stated: Stated, values: Values) -> None:
-    stated.require("relative_attention_num_buckets", 32, remedy=_PLAIN)
-    if values["pad_token_id"] != 1:
-        stated.require("pad_token_id", 1, remedy=_PLAIN)
+def _of_head(base: str, names: Names, prefix: str) -> Optional[str]:
+    """Return our name of a part of a ranker's head; None for other names."""
+    renamed = names.head.get(base)
+    return renamed if renamed in (None, "classifier") else f"{prefix}{renamed}"
 
 
-def _check_electra(stated: Stated, values: Values) -> None:
-    stated.require("position_embedding_type", "absolute", remedy=_PLAIN)
+def of_paddlenlp(arrays: dict[str, Array], names: Names) -> dict[str, Array]:
+    """Rename a checkpoint of PaddleNLP's classes, which have some of transformers' names, but Paddle's layout.
+
+    The encoder keeps its prefix, and arrays under our names keep their names.
+    """
+    prefix = min((name[: -len(_OUR_WORDS)] for name in arrays if name.endswith(_OUR_WORDS)), key=len, default="")
+    found = {}
+    of_heads = {_of_head(name.rpartition(".")[0], names, prefix) for name in arrays}
+    for name, array in arrays.items():
+        base, _, kind = name.rpartition(".")
+        inner = base[len(prefix) :] if base.startswith(prefix) else ""
+        number = _LAYER.search(inner)
+        pattern = _LAYER.sub("{}", inner, count=1)
+        head = _of_head(base, names, prefix)
+        if head is not None:
+            base = head
+        elif pattern in names.ours:
+            base = prefix + names.ours[pattern].format(number and number.group())
+            if base in of_heads:  # a pooler beside a two-layer head, as in `to_ours`
+                continue
+        found[f"{base}.{kind}"] = array
+    return found
 
 
-def _check_distilbert(stated: Stated, values: Values) -> None:
-    for alias, name in (("hidden_size", "dim"), ("num_hidden_layers", "n_layers"), ("num_attention_heads", "n_heads")):
-        if name in stated:
-            stated.require(alias, stated.get(name), remedy=f"{name} says another; remove one of them")
-        values[alias] = stated.get(alias, values[alias])
+def to_theirs(named: dict[str, Array], names: Names) -> dict[str, Array]:
+    """Convert the parameters of `RankerNetwork` to the names and the layout of transformers.
 
-
-_HEADLESS = frozenset({"summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout"})
-_MODERN_NAMES = """
-embedding_dropout decoder_bias deterministic_flash_attn sparse_prediction sparse_pred_ignore_index
-reference_compile repad_logits_with_grad layer_norm_eps position_embedding_type
-"""
-_MODERN_IDLE = frozenset(_MODERN_NAMES.split())
-_ROBERTA_FIELDS = {**_FIELDS, "pad_token_id": 1}
-ARCHITECTURES: Registry[Architecture] = Registry("architecture of transformers")
-for _type, _architecture in {
-    "bert": Architecture(bert_names("bert"), "Bert", _FIELDS, {}, _absolute),
-    "ernie": Architecture(
-        bert_names("ernie"), "Ernie", {**_FIELDS, "use_task_id": False, "task_type_vocab_size": 3}, {}, _absolute
-    ),
-    "roberta": Architecture(ROBERTA, "Roberta", _ROBERTA_FIELDS, {}, _absolute),
-    "camembert": Architecture(ROBERTA, "Camembert", _ROBERTA_FIELDS, {}, _absolute),
-    "xlm-roberta": Architecture(ROBERTA, "XLMRoberta", _ROBERTA_FIELDS, {}, _absolute),
-    "electra": Architecture(
-        ELECTRA,
-        "Electra",
-        {**_FIELDS, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128},
-        {},
-        _check_electra,
-        _HEADLESS,
-    ),
-    "mpnet": Architecture(
-        MPNET,
-        "MPNet",
-        {name: default for name, default in _ROBERTA_FIELDS.items() if name != "type_vocab_size"},
-        {},
-        _check_mpnet,
-        frozenset({"position_embedding_type", "type_vocab_size"}),
-    ),
-    "distilbert": Architecture(
-        DISTILBERT,
-        "DistilBert",
-        {
-            "vocab_size": None,
-            "dim": 768,
-            "n_layers": 6,
-            "n_heads": 12,
-            "hidden_dim": 3072,
-            "activation": "gelu",
-            "dropout": 0.1,
-            "attention_dropout": 0.1,
-            "max_position_embeddings": 512,
-            "initializer_range": 0.02,
-            "pad_token_id": 0,
-        },
-        {
-            "dim": "hidden_size",
-            "n_layers": "num_hidden_layers",
-            "n_heads": "num_attention_heads",
-            "hidden_dim": "intermediate_size",
-            "activation": "hidden_act",
-            "dropout": "hidden_dropout_prob",
-            "attention_dropout": "attention_probs_dropout_prob",
-        },
-        _check_distilbert,
-        frozenset({"qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds", "position_embedding_type"}),
-    ),
-    "deberta-v2": Architecture(
-        DEBERTA,
-        "DebertaV2",
-        {
-            **_FIELDS,
-            "hidden_size": 1536,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 24,
-            "intermediate_size": 6144,
-            "type_vocab_size": 0,
-            "layer_norm_eps": 1e-7,
-            "relative_attention": False,
-            "max_relative_positions": -1,
-            "position_buckets": -1,
-            "norm_rel_ebd": "none",
-            "share_att_key": False,
-            "position_biased_input": True,
-            "pos_att_type": (),
-            "conv_kernel_size": 0,
-            "conv_act": "tanh",
-            "conv_groups": 1,
-            "embedding_size": None,
-            "pooler_hidden_act": "gelu",
-        },
-        {},
-        _check_deberta,
-        frozenset({"pooler_dropout", "cls_dropout", "legacy", "position_embedding_type"}),
-    ),
-    "modernbert": Architecture(
-        MODERNBERT,
-        "ModernBert",
-        {
-            "vocab_size": None,
-            "hidden_size": 768,
-            "num_hidden_layers": 22,
-            "num_attention_heads": 12,
-            "intermediate_size": 1152,
-            "hidden_activation": "gelu",
-            "mlp_dropout": 0.0,
-            "attention_dropout": 0.0,
-            "max_position_embeddings": 8192,
-            "initializer_range": 0.02,
-            "norm_eps": 1e-5,
-            "pad_token_id": 50283,
-            "global_attn_every_n_layers": 3,
-            "local_attention": 128,
-            "global_rope_theta": 160000.0,
-            "local_rope_theta": 10000.0,
-            "norm_bias": False,
-            "attention_bias": False,
-            "mlp_bias": False,
-            "classifier_bias": False,
-            "classifier_activation": "gelu",
-            "classifier_pooling": "cls",
-        },
-        {
-            "hidden_activation": "hidden_act",
-            "norm_eps": "layer_norm_eps",
-            "mlp_dropout": "hidden_dropout_prob",
-            "attention_dropout": "attention_probs_dropout_prob",
-        },
-        _check_modern,
-        _MODERN_IDLE,
-    ),
-}.items():
-    ARCHITECTURES.add(_type, _architecture)
+    The names are those of `BertForSequenceClassification` if there is a ranking head (`head.*`), of `BertForMaskedLM`
+    if there is a masked language model's head (`cls.predictions.*`), else of `BertModel`, or of the equivalents in
+    other families.
+    """
+    has_head = "head.weight" in named
+    prefix = f"{names.prefix}." if has_head or any(name.startswith(f"{HEAD}.") for name in named) else ""
+    of_masked_lm = {ours: theirs for theirs, ours in _MASKED_LM.items()}
+    of_head = {ours: theirs for theirs, ours in names.head.items()}
+    theirs = {}
+    for name, array in named.items():
+        base, _, kind = name.rpartition(".")
+        if name in of_masked_lm:
+            transpose = of_masked_lm[name] == _TRANSPOSED_IN_HEAD
+            theirs[of_masked_lm[name]] = np.ascontiguousarray(array.T if transpose else array)
+            continue
+        inner = base[len("encoder.") :]
+        if base == "head" or (has_head and inner in of_head):
+            renamed, transpose = of_head["classifier" if base == "head" else inner], array.ndim == 2
+        else:
+            number = _LAYER.search(inner)
+            pattern = names.theirs[_LAYER.sub("{}", inner, count=1)]
+            renamed = prefix + pattern.format(number and number.group())
+            transpose = pattern in names.linear
+        # safetensors writes raw memory, so a transposed view must be copied.
+        theirs[f"{renamed}.{kind}"] = np.ascontiguousarray(array.T if transpose and kind == "weight" else array)
+    return theirs

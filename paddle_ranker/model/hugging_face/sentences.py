@@ -18,8 +18,11 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, listed, quoted
 from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.families import brought_tokenizer, family_of, pair_encoder_of
+from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config
 from paddle_ranker.model.hugging_face.library_tokenizer import (
     LENGTH_FILE,
     MODEL_FILE,
@@ -29,7 +32,6 @@ from paddle_ranker.model.hugging_face.library_tokenizer import (
     model_type_of,
     stated_length,
 )
-from paddle_ranker.model.hugging_face.read import find_encoder, read_encoder_config
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.tower import QUERY_FOLDER, SIMILARITIES, TowerInfo
@@ -243,6 +245,18 @@ def read_reranker(folder: Path) -> Optional[Reranker]:
     steps.append((last.activation, 1))
     info = dataclasses.replace(info, pooling=pooling, steps=tuple(steps))
     return Reranker(info, arrays, has_head=True)
+
+
+def pair_encoder_of_hugging_face(folder: Path) -> PairEncoder:
+    """Return the pair encoder of a transformers folder that classifies, with the length that it states.
+
+    Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files. The weights are not read.
+    """
+    inner = find_encoder(folder) or folder
+    config = read_encoder_config(inner / "config.json")
+    tokenizer, reranker = brought_tokenizer(inner, family_of(config.model_type)), read_reranker(folder)
+    prompt = "" if reranker is None else reranker.info.query_prompt
+    return pair_encoder_of(tokenizer, config, min(stated_length(inner), config.longest_pair), query_prompt=prompt)
 
 
 def _require_of_vectors(stated: Stated) -> None:

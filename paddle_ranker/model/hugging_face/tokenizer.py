@@ -17,12 +17,12 @@ from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHA
 from paddle_ranker.encoding.tokenizers.folder import (
     BERT_RULES,
     CONFIG_FILE,
+    TOKENIZER_FILE,
     VOCABULARY_FILE,
     WORD_RULES,
     TokenizerFiles,
     read_settings,
 )
-from paddle_ranker.encoding.tokenizers.library import TOKENIZER_FILE
 from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, SYMBOLS_BY_NAME, TextRules
 from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted

@@ -1,1 +1,1 @@
-"""Networks of other families of encoders than BERT's, one file each; `paddle_ranker.model.families` names them."""
+"""Networks of families that differ from BERT in most parts, one file each."""

@@ -1,4 +1,4 @@
-"""DeBERTa-v2 and -v3: attention by content and by relative positions, each to the other (He et al., 2021)."""
+"""DeBERTa-v2 and -v3: disentangled attention between contents and relative positions (He et al., 2021)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paddle_ranker.model.encoder import Encoder, Pooler, activation_named
 
 
 class DebertaEncoder(Encoder):
-    """DeBERTa's encoder."""
+    """Encoder of DeBERTa."""
 
     config: DebertaConfig
 
@@ -42,7 +42,7 @@ class DebertaEncoder(Encoder):
     def _after_first(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the first layer's output, and what every layer is given with its input."""
+        """Return the first layer's output, and the further inputs of every layer."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         layers, context = self.encoder.layers, [mask]
         if self.config.relative_attention:
@@ -62,14 +62,14 @@ class DebertaEncoder(Encoder):
         return self.pooler(hidden[:, 0])
 
     def _places(self, input_ids: Tensor) -> Tensor:
-        """Return where each pair's relative position is in `[length, 2 span]`, flattened, for both directions.
+        """Return indices into flattened products of tokens and positions, `[length, 2 span]`, for both directions.
 
-        `[2, length, length]` int64: at i, j the place of the bucket of i - j, in row i and in row j.
+        `[2, length, length]` int64: element i, j is the index of the bucket of i - j, in row i and in row j.
         """
-        # All numbers are tensors of integers: with Python's, an ONNX file computes in floats, which bf16 rounds.
+        # All constants are integer tensors, see `Embeddings.forward` in encoder.py.
         ones = paddle.ones_like(input_ids[0])
         middle, width = (paddle.full([1], n, "int64") for n in (len(self._buckets) // 2, 2 * self.config.span))
-        places = paddle.cumsum(ones, axis=0)  # a length that stays free when exported
+        places = paddle.cumsum(ones, axis=0)  # exports with a dynamic length
         apart = places.unsqueeze(1) - places.unsqueeze(0)
         found = paddle.gather(paddle.to_tensor(self._buckets), apart.reshape([-1]) + middle)
         found, rows = found.reshape(paddle.shape(apart)), (places - ones) * width
@@ -79,7 +79,7 @@ class DebertaEncoder(Encoder):
 def relative_buckets(config: DebertaConfig) -> Array:
     """Return the bucket of each relative position, `[2 n + 1]` int64 for positions from -n to n.
 
-    Near positions have a bucket each, farther ones share them on a logarithmic scale.
+    Near positions have a bucket each, farther positions share buckets on a logarithmic scale.
     """
     most = config.max_position_embeddings
     positions = np.arange(-most, most + 1)
@@ -143,7 +143,7 @@ class _Attention(nn.Layer):
         Args:
             query: `hidden`, or the first token's state alone, `[batch, 1, size]`.
             hidden: `[batch, length, size]`.
-            positions: `DebertaEncoder._places`, and the embeddings of relative positions, `[2 span, size]`; or nothing.
+            positions: `DebertaEncoder._places` and the embeddings of relative positions, `[2 span, size]`, or empty.
         """
         q, k, v = self._split(self.q_proj(query)), self._split(self.k_proj(hidden)), self._split(self.v_proj(hidden))
         products = paddle.matmul(q * self.scale, k, transpose_y=True)
@@ -166,7 +166,7 @@ class _Attention(nn.Layer):
 
 
 def _gathered(products: Tensor, places: Tensor) -> Tensor:
-    """Return `[batch, heads, queries, length]`: what of `[batch, heads, rows, 2 span]` is at `[queries, length]`."""
+    """Gather from products, `[batch, heads, rows, 2 span]`, at the indices `places`, `[queries, length]`."""
     batch, heads, length = paddle.shape(products)[0], products.shape[1], paddle.shape(places)[1]
     flat = products.reshape([0, 0, -1])
     return paddle.gather(flat, places.reshape([-1]), axis=2).reshape([batch, heads, -1, length])
@@ -206,14 +206,14 @@ class _Convolution(nn.Layer):
         return self.norm(states + self.activation(self.dropout(convolved))) * is_token
 
     def _convolved(self, states: Tensor) -> Tensor:
-        """Return the convolution along the tokens as products of matrices: Paddle Inference has no other in bf16."""
+        """Convolve along the tokens by matrix products, since Paddle Inference lacks convolution in bf16."""
         kernel = self.conv.weight.shape[2]
         sides = [paddle.zeros_like(states[:, :1])] * ((kernel - 1) // 2)
         padded = paddle.concat([*sides, states, *sides], axis=1)
         weights = paddle.split(self.conv.weight.transpose([2, 1, 0]), self.groups, axis=-1)  # [kernel, inputs, outputs]
         found = []
         for inputs, weight in zip(paddle.split(padded, self.groups, axis=-1), weights):
-            near = (inputs[:, place : place - kernel + 1 or None] for place in range(kernel))  # of every token
+            near = (inputs[:, place : place - kernel + 1 or None] for place in range(kernel))
             found.append(sum(paddle.matmul(one, weight[place]) for place, one in enumerate(near)))
         return paddle.concat(found, axis=-1) + self.conv.bias
 
@@ -228,10 +228,10 @@ class _Layers(nn.Layer):
         self.conv = _Convolution(config, masks) if config.conv_kernel_size else None
 
     def relative(self, input_ids: Tensor) -> Tensor:
-        """Return the embeddings of relative positions, `[2 span, size]`, whatever the ids."""
+        """Return the embeddings of relative positions, `[2 span, size]`; the result does not depend on the ids."""
         assert self.rel_embeddings is not None
         table = self.rel_embeddings.weight
         if self.rel_norm is None:
             return table
-        # Paddle Inference computes what depends on parameters alone when it loads a graph, and fails at a norm.
+        # Paddle Inference folds constants when it loads a graph, and fails at a norm of parameters alone.
         return self.rel_norm(table + 0 * input_ids[:1, :1].astype(table.dtype))

@@ -16,7 +16,7 @@ from paddle_ranker.model.encoder import MASKED, Encoder, activation_named
 
 
 class ModernBertEncoder(Encoder):
-    """ModernBERT's encoder; its pooler takes the first token's state, or the mean of all, as the configuration says."""
+    """Encoder of ModernBERT; the configuration chooses whether it pools the first token's state or the mean."""
 
     config: ModernBertConfig
 
@@ -42,12 +42,12 @@ class ModernBertEncoder(Encoder):
     def _begin(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the embedded tokens, and what every layer is given with its input: masks, angles of positions."""
+        """Return the embedded tokens, and the further inputs of every layer: masks, angles of positions."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         ones = paddle.ones_like(input_ids[:1])
-        places = paddle.cumsum(ones, axis=1) - ones  # a length that stays free when exported
+        places = paddle.cumsum(ones, axis=1) - ones  # exports with a dynamic length
         apart = places.unsqueeze(2) - places.unsqueeze(1)
-        # Not their absolute values, with which Paddle Inference gets another mask; and whole numbers, see `_table`.
+        # Squares, since absolute values give another mask in Paddle Inference; integers, since bf16 rounds floats.
         is_far = apart * apart > paddle.full([1], (self.config.local_attention // 2) ** 2, "int64")
         local = mask + is_far.astype(mask.dtype).unsqueeze(1) * MASKED
         tables = self.global_angles, self.local_angles
@@ -63,7 +63,7 @@ class ModernBertEncoder(Encoder):
         return self.pooler(self.encoder.norm(first)[:, 0])
 
     def pool(self, states: Tensor, input_ids: Tensor) -> Tensor:
-        """Return the pooled output of the first token or of all, as the configuration says, `[batch, hidden]`."""
+        """Return the pooled output, `[batch, hidden]`, of the first token or of all, as configured."""
         if self.config.classifier_pooling == "cls":
             return self.pooler(states[:, 0])
         is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
@@ -71,9 +71,9 @@ class ModernBertEncoder(Encoder):
 
 
 def _table(config: ModernBertConfig, theta: float) -> Array:
-    """Return cosines and sines of all rotary positions, `[positions, size]`, a half each (Su et al., 2021).
+    """Return a table of rotary positions, `[positions, size]`: cosines, then sines (Su et al., 2021).
 
-    OpenVINO's bf16 rounds floats that are computed of positions, so these are looked up.
+    Networks look angles up, since OpenVINO in bf16 rounds floats computed from positions.
     """
     size = config.hidden_size // config.num_attention_heads
     inverse = (1.0 / theta ** (np.arange(0, size, 2, dtype=np.float32) / size)).astype(np.float32)
@@ -82,20 +82,20 @@ def _table(config: ModernBertConfig, theta: float) -> Array:
 
 
 def _angles(table: Tensor, places: Tensor) -> Tensor:
-    """Return cosines and sines of the positions `places` `[length]`, `[2, 1, 1, length, size]`."""
+    """Look up the cosines and sines, `[2, 1, 1, length, size]`, of positions, `[length]`."""
     parts = paddle.split(paddle.gather(table, places), 2, axis=-1)
     return paddle.stack([paddle.concat([part, part], axis=-1) for part in parts]).unsqueeze([1, 2])
 
 
 def _rotated(states: Tensor, angles: Tensor) -> Tensor:
-    """Turn `[batch, heads, length, size]` by the angles of its positions."""
+    """Rotate states, `[batch, heads, length, size]`, by the angles of their positions."""
     half = states.shape[-1] // 2
     turned = paddle.concat([-states[..., half:], states[..., :half]], axis=-1)
     return states * angles[0].astype(states.dtype) + turned * angles[1].astype(states.dtype)
 
 
 class _BiaslessNorm(nn.LayerNorm):
-    """LayerNorm without a trained bias; it adds zeros, since Paddle Inference computes one without a bias wrongly."""
+    """LayerNorm without a trained bias. It adds zeros, since Paddle Inference is wrong if no bias is given."""
 
     def __init__(self, size: int, epsilon: float):
         super().__init__(size, epsilon=epsilon, bias_attr=False)
@@ -142,7 +142,7 @@ class _Attention(nn.Layer):
         parts = self.qkv_proj(hidden).reshape([0, 0, 3 * self.heads, self.head_size]).transpose([0, 2, 1, 3])
         q, k, v = paddle.split(parts, 3, axis=1)
         if first_token_only:
-            q, mask = q[:, :, :1], mask[:, :, :1]  # and its angle is 0
+            q, mask = q[:, :, :1], mask[:, :, :1]  # at position 0, its rotation is the identity
         else:
             q = _rotated(q, angles)
         q, k = q * (self.head_size**-0.5), _rotated(k, angles)
@@ -155,7 +155,7 @@ class _Layer(nn.Layer):
     def __init__(self, config: ModernBertConfig, masks: Masks, number: int):
         super().__init__()
         self.is_local = number % config.global_attn_every_n_layers != 0
-        self.norm1 = _norm(config) if number else nn.Identity()  # the embeddings have been normalised
+        self.norm1 = _norm(config) if number else nn.Identity()  # `_Embeddings` normalises already
         self.norm2 = _norm(config)
         self.self_attn = _Attention(config, masks)
         self.linear1 = _linear(config.hidden_size, 2 * config.intermediate_size, config.mlp_bias)
@@ -164,9 +164,9 @@ class _Layer(nn.Layer):
         self.dropout = Dropout(config.hidden_dropout_prob, masks)
 
     def forward(self, hidden: Tensor, *context: Tensor, first_token_only: bool = False) -> Tensor:
-        """Return the layer's output, `[batch, length, size]`; with `first_token_only`, the first's, `[batch, 1, size]`.
+        """Return the layer's output, `[batch, length, size]`; with `first_token_only`, `[batch, 1, size]`.
 
-        `context` is the mask of all tokens and that of near ones, the angles of global attention and those of local.
+        `context`: the masks of global and of local attention, then their angles.
         """
         mask, angles = context[self.is_local :: 2]
         attended = self.self_attn(self.norm1(hidden), mask, angles, first_token_only)

@@ -14,10 +14,10 @@ import numpy as np
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, refuse_text
 from paddle_ranker.export.serving_files import EMBEDDING
-from paddle_ranker.model.config import read_config
 from paddle_ranker.model.exported import is_exported, open_exported_ranker
-from paddle_ranker.model.families import make_pair_encoder, pair_encoder_of_hugging_face
-from paddle_ranker.model.hugging_face.read import states_head
+from paddle_ranker.model.families import make_pair_encoder, read_config
+from paddle_ranker.model.hugging_face.folder import states_head
+from paddle_ranker.model.hugging_face.sentences import pair_encoder_of_hugging_face
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
 from paddle_ranker.model.kinds import kind_of
 from paddle_ranker.model.load_options import LoadOptions

@@ -1,0 +1,414 @@
+"""Read and write model folders of transformers: configuration, parameters and classification heads."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker.encoding.columns import Array
+from paddle_ranker.errors import CheckpointError, UsageError, listed, quoted
+from paddle_ranker.model.config import DebertaConfig, EncoderConfig
+from paddle_ranker.model.families import config_from, family_of, known_to_transformers
+from paddle_ranker.model.hugging_face.architectures import (
+    ACTIVATIONS,
+    INSTEAD,
+    WITHOUT_EFFECT,
+    Names,
+    is_of_other_head,
+    to_ours,
+    to_theirs,
+)
+from paddle_ranker.model.hugging_face.library_tokenizer import gives_types, is_reranker, library_padding
+from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights, write_weights
+from paddle_ranker.model.masked_lm import HEAD, is_whole_head
+from paddle_ranker.options import note_once
+from paddle_ranker.storage.stated import Stated
+from paddle_ranker.storage.untrusted import UncheckedObject, read_json
+
+CLASSIFIES = "ForSequenceClassification"
+_MOST_CLASSES = 1000  # maximum number of classes that get made-up names if a configuration only counts them
+_UNNAMED = (("label_0", "label_1"), ("0", "1"))  # the second means yes, since training labels are 0 and 1
+_YES_NAMES = """
+entailment entail entails entailed relevant related relevance true yes positive match matched matching duplicate
+paraphrase equivalent similar same correct answer answerable supported supports 蕴含 蕴涵 相关 有关 是 真 对 正
+正例 正类 正样本 匹配 相似 同义 一致 正确 重复
+"""
+_YES = frozenset(_YES_NAMES.split())
+_NO_NAMES = """
+contradiction contradict contradicts neutral irrelevant unrelated false no negative none mismatch mismatched
+different dissimilar incorrect wrong unanswerable refuted refutes unsupported
+矛盾 中立 无关 否 假 错 负 负例 负类 负样本 错误 不同
+"""
+_NO = frozenset(_NO_NAMES.split())
+_NOT = re.compile(r"^(?:not?|non|un|ir)_?|^[不非无未没]有?")
+
+
+def _means_yes(label: str) -> Optional[bool]:
+    """Return whether a class means "relevant", by its name; None if the name does not tell."""
+    name = re.sub(r"[\s\-]+", "_", label.strip().lower())
+    if name in _YES or name in _NO:
+        return name in _YES
+    return False if _NOT.sub("", name) in _YES and _NOT.match(name) else None
+
+
+@dataclass(frozen=True)
+class ClassifierHead:
+    """Description of a classifier's head in a transformers `config.json`.
+
+    labels: names of the classes, in order
+    problem: transformers' `problem_type`, or ""
+    activation: function that sentence-transformers' CrossEncoder applies to the logits, or "" if not stated
+    """
+
+    file: Path
+    labels: tuple[str, ...]
+    problem: str = ""
+    activation: str = ""
+
+    @classmethod
+    def of(cls, stated: Stated) -> Optional[ClassifierHead]:
+        """Read the head from a configuration; None if the model is no classifier of texts."""
+        labels, count = stated.get("id2label"), stated.get("num_labels", stated.get("_num_labels", 2))
+        problem, old = stated.get("problem_type", ""), stated.get("sbert_ce_default_activation_function", "")
+        library = stated.inner("sentence_transformers", without_effect=("version",))
+        activation = str(library.get("activation_fn", old)).rpartition(".")[2]
+        if not str((stated.get("architectures") or [""])[0]).endswith(CLASSIFIES):
+            return None
+        try:
+            if isinstance(labels, dict) and labels:
+                names = tuple(str(labels[number]) for number in sorted(labels, key=int))
+            else:
+                names = tuple(f"LABEL_{number}" for number in range(min(int(count), _MOST_CLASSES)))  # as transformers
+        except (TypeError, ValueError) as error:
+            raise stated.error(f"its classes are {quoted(labels or count)} ({error}); copy it again") from None
+        return cls(stated.path, names, str(problem), activation)
+
+    @property
+    def _is_unnamed(self) -> bool:
+        return tuple(label.lower() for label in self.labels) in _UNNAMED
+
+    def place(self, positive_label: Optional[str]) -> int:
+        """Return the index of the class that means "relevant", of two classes.
+
+        Args:
+            positive_label: name or number of the class, from the user; None: chosen by the names.
+
+        Raises `UsageError` if there is no such class, `CheckpointError` if the names do not decide.
+        """
+        labels = self.labels
+        if positive_label is not None:
+            named = [place for place, label in enumerate(labels) if positive_label in (label, str(place))]
+            if not named:
+                raise UsageError(f"--positive_label {quoted(positive_label)}: the classes are {listed(labels)}")
+            return named[0]
+        if self._is_unnamed:
+            return 1
+        means_yes = [_means_yes(label) for label in labels]
+        if sorted(means_yes, key=str) != [False, True]:
+            raise CheckpointError(
+                f"{self.file}: its classes are {' and '.join(map(quoted, labels))}; nothing says which of them means "
+                "that a title is relevant: add --positive_label NAME (paddle-ranker convert keeps it)"
+            )
+        return means_yes.index(True)
+
+    def logit(self, weight: Array, bias: Array, positive_label: Optional[str]) -> tuple[Array, Array]:
+        """Fold the head into one logit, whose sigmoid is the probability of "relevant"; log the class.
+
+        Args:
+            weight: `[inputs, classes]`, one or two classes.
+            bias: `[classes]`.
+
+        Raises as `place` does.
+        """
+        # Many files do not state the number of classes; transformers then assumes two.
+        if weight.shape[1] != len(self.labels) and (weight.shape[1] != 1 or not self._is_unnamed):
+            raise CheckpointError(
+                f"{self.file}: names {len(self.labels)} classes, and the head has {weight.shape[1]}: it is another "
+                "model's; copy the folder again"
+            )
+        name = self.activation
+        if name not in ("", "Sigmoid") and (name, len(self.labels)) != ("Softmax", 2):
+            note_once(
+                f"note: {self.file}: sentence-transformers passes the logits of this model through {name}; a "
+                "probability here is their sigmoid, which has the same order"
+            )
+        if weight.shape[1] == 1:
+            if positive_label is not None:
+                raise UsageError(f"--positive_label belongs to heads of two classes, {self.file} has one: leave it out")
+            return weight, bias
+        if self.problem not in ("", "single_label_classification", "multi_label_classification"):
+            raise CheckpointError(f"{self.file}: problem_type is {quoted(self.problem)} of two classes; not done here")
+        # Subtract in float32 at least.
+        weight, bias = (array.astype(np.promote_types(array.dtype, np.float32)) for array in (weight, bias))
+        place = self.place(positive_label)
+        note_once(f"note: {self.file}: a probability is that of the class {quoted(self.labels[place])} ({place})")
+        if self.problem == "multi_label_classification":
+            return weight[:, place : place + 1], bias[place : place + 1]
+        sign = 2 * place - 1  # softmax(l)[1] = sigmoid(l1 - l0)
+        return sign * (weight[:, 1:] - weight[:, :1]), sign * (bias[1:] - bias[:1])
+
+
+def for_label(
+    named: Mapping[str, Array],
+    arrays: Mapping[str, Array],
+    head: Optional[ClassifierHead],
+    positive_label: Optional[str],
+    file: Path,
+) -> dict[str, Array]:
+    """Return a ranker's parameters with a head that scores the class of relevant texts.
+
+    Args:
+        named: parameters, named as by `network.name_parameters`.
+        arrays: all arrays of the file; `classifier` is the head of all classes.
+        head: description of the head in a transformers folder; None for other folders.
+        positive_label: as in `ClassifierHead.place`.
+
+    Raises as `ClassifierHead.logit` does, and `UsageError` for a `positive_label` without such a head.
+    """
+    weight, bias = (arrays.get(f"classifier.{part}") for part in ("weight", "bias"))
+    if head is not None and weight is not None and bias is not None:
+        return {**named, **dict(zip(("head.weight", "head.bias"), head.logit(weight, bias, positive_label)))}
+    if positive_label is not None:
+        raise UsageError(f"--positive_label belongs to transformers' classifiers, {file} is none: leave it out")
+    return dict(named)
+
+
+ADAPTER_FILE = "adapter_config.json"  # of a LoRA adapter, which holds no model
+_CLASSES = (1, 2)  # numbers of classes of a ranker's head
+_TYPES = "embeddings.token_type_embeddings.weight"
+_WORD_PIECES = ("bert", "ernie")  # families with a WordPiece vocabulary
+
+
+@dataclass(frozen=True)
+class HuggingFaceModel:
+    """Contents of a transformers folder.
+
+    arrays: the parameters, in Paddle's layout, named for `network.name_parameters`
+    left_over: names of the ignored parameters
+    file: name of the parameter file
+    head: description of a classifier's head, or None
+    """
+
+    config: EncoderConfig
+    arrays: dict[str, Array]
+    left_over: list[str]
+    file: str
+    head: Optional[ClassifierHead] = None
+
+    @property
+    def has_head(self) -> bool:
+        return "classifier.weight" in self.arrays
+
+
+def find_encoder(folder: Path) -> Optional[Path]:
+    """Return the folder of a transformers model: `folder`, or its sentence-transformers module; None without."""
+    if (folder / ADAPTER_FILE).is_file():
+        return None
+    candidates = [folder]
+    if (folder / "modules.json").is_file():
+        try:
+            first = read_json(folder / "modules.json")[0]["path"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise CheckpointError(f"{folder / 'modules.json'}: damaged ({type(error).__name__}: {error})") from error
+        if isinstance(first, str) and Path(first).name == first:
+            candidates.append(folder / first)
+    return next((path for path in candidates if any((path / name).is_file() for name in WEIGHT_FILES)), None)
+
+
+def stated_head(folder: Path) -> Optional[ClassifierHead]:
+    """Read the description of a classifier's head from a transformers folder; None without."""
+    inner = find_encoder(folder)
+    if inner is None or not (inner / "config.json").is_file():
+        return None
+    return ClassifierHead.of(read_stated(inner / "config.json"))
+
+
+def states_head(folder: Path) -> bool:
+    """Return whether a transformers folder states a head with which the model is a ranker."""
+    head = stated_head(folder)
+    return is_reranker(folder) or (head is not None and len(head.labels) in _CLASSES)
+
+
+def why_no_ranker(folder: Path) -> str:
+    """Return why the head of a transformers folder is no ranker's, for messages; "" if it has no head."""
+    head = stated_head(folder)
+    if head is None or len(head.labels) in _CLASSES:
+        return ""
+    return f"its head tells {len(head.labels)} classes apart: {listed(head.labels)}"
+
+
+def read_model(folder: Path) -> HuggingFaceModel:
+    """Read `config.json` and the weights of a transformers folder; log unknown keys and parameters.
+
+    Raises `CheckpointError` if the architecture is unsupported, or the weights are damaged or hostile.
+    """
+    stated = read_stated(folder / "config.json")
+    (config, names), head = _described(stated), ClassifierHead.of(stated)
+    file, theirs = read_weights(folder)
+    _check_size(config, theirs, folder)
+    own_code = "auto_map" in stated
+    try:
+        arrays, left_over = to_ours(theirs, names)
+    except CheckpointError as error:
+        if own_code:
+            raise CheckpointError(
+                f"{folder / file}: its parameters are not those of a {config.model_type}; its network is code that "
+                "came with it (auto_map in config.json), which is not run here"
+            ) from error
+        raise CheckpointError(f"{folder / file}: {error}") from error
+    unknown = [name for name in left_over if not is_of_other_head(name)]
+    if config.type_vocab_size > 1 and not gives_types(folder):
+        config = replace(config, type_vocab_size=1)
+        arrays = {name: array[:1] if name.endswith(_TYPES) else array for name, array in arrays.items()}
+    if isinstance(config, DebertaConfig):
+        unused = [name for name in arrays if name.rpartition(".")[0].endswith(config.unused)]
+        left_over += unused
+        arrays = {name: array for name, array in arrays.items() if name not in unused}
+    if not is_whole_head(arrays):  # an incomplete head is useless
+        left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
+    architecture = str((stated.get("architectures") or [""])[0])
+    if architecture and not architecture.endswith(CLASSIFIES):  # taggers also have a `classifier`
+        left_over += [name for name in arrays if name.startswith("classifier.")]
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
+    elif architecture and _is_of_other_classes(arrays):  # training replaces such a head
+        left_over += [name for name in theirs if names.head.get(name.rpartition(".")[0]) == "classifier"]
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
+    elif architecture and "classifier.weight" not in arrays:
+        raise CheckpointError(f"{folder / file}: has no classifier.weight, which {architecture} needs: copy it again")
+    if own_code:
+        note_once(f"note: {stated.path}: the code that came with the model (auto_map) is not run: it is plain here")
+    if unknown:
+        note_once(f"note: {folder / file}: parameters unknown here and not used: {listed(unknown)}")
+    stated.say_unknown()
+    return HuggingFaceModel(config, arrays, left_over, file, head)
+
+
+def _is_of_other_classes(arrays: dict[str, Array]) -> bool:
+    """Return whether the head has more classes than a ranker's."""
+    shape = arrays["classifier.weight"].shape if "classifier.weight" in arrays else ()
+    return len(shape) == 2 and shape[1] not in _CLASSES
+
+
+def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -> None:
+    """Raise `CheckpointError` if a configuration is far too large for the weights, before allocating the network.
+
+    Copying the parameters reveals smaller differences.
+    """
+    there = sum(array.size for array in arrays.values())
+    asked = config.least_parameters
+    if asked > 1000 * (there + 1000) or config.num_hidden_layers > 1000:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: describes more than {asked:,} parameters, the weights are {there:,}: it is "
+            "another model's"
+        )
+
+
+def read_encoder_config(path: Path) -> EncoderConfig:
+    """Read the encoder configuration of a transformers `config.json`; raises `CheckpointError` if unusable."""
+    return _described(read_stated(path))[0]
+
+
+def read_stated(path: Path) -> Stated:
+    """Read the settings of a `config.json`; raises as `read_configuration` does."""
+    return Stated(path, read_configuration(path), WITHOUT_EFFECT)
+
+
+def read_configuration(path: Path) -> UncheckedObject:
+    """Read a `config.json`; raises `CheckpointError` if it is missing or not a JSON object."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file; a transformers folder holds its shape in it")
+    try:
+        values = read_json(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: holds a {type(values).__name__}, expected an object")
+    return values
+
+
+def _described(stated: Stated) -> tuple[EncoderConfig, Names]:
+    """Return an encoder's configuration and transformers' names of its parameters."""
+    model_type = stated.get("model_type")
+    architecture = family_of(model_type).architecture
+    if architecture is None:
+        instead = next((text for types, text in INSTEAD.items() if model_type in types.split()), INSTEAD[""])
+        raise stated.error(
+            f"model_type is {quoted(model_type)}; {', '.join(known_to_transformers())} can be converted; {instead}"
+        )
+    found = architecture.read(stated)
+    found["model_type"] = model_type
+    path = stated.path
+    padding = library_padding(path.parent) if model_type in _WORD_PIECES else None
+    if padding is not None:  # config.json may state the padding id of BERT's vocabulary instead
+        found["pad_token_id"] = padding
+    try:
+        return config_from(found), architecture.names
+    except (TypeError, ValueError, ZeroDivisionError, CheckpointError) as error:
+        raise CheckpointError(f"{path}: not a usable encoder configuration ({error})") from error
+
+
+_ERNIE_GRAM = {"ernie_gram": "ernie"}  # a fine-tuned ERNIE-Gram computes what ERNIE computes
+_MATCH = "match_embeddings.weight"
+
+
+def parameters_to_write(
+    named: Mapping[str, Array], config: EncoderConfig, *, drop_match_embeddings: bool
+) -> dict[str, Array]:
+    """Return the parameters, named as in `RankerNetwork`, that transformers supports.
+
+    Match embeddings of zeros change no score and are dropped; others only with `drop_match_embeddings`. Raises
+    `CheckpointError` for other parts that transformers does not support, such as lexical features.
+    """
+    model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
+    architecture = family_of(model_type).architecture
+    needs_types = architecture is not None and bool(architecture.fields.get("type_vocab_size"))
+    for problem, is_so in (
+        ("LayerNorm before each part of a layer (normalize_before)", config.normalize_before),
+        ("no token types (type_vocab_size 0)", config.type_vocab_size < 1 and needs_types),
+        (f"the task id {config.task_id} (task_id)", config.use_task_id and config.task_id != 0),
+        (f"the activation {config.hidden_act}", config.hidden_act not in ACTIVATIONS.values()),
+        (f"the model type {config.model_type}", architecture is None),
+        (f"task types in a {config.model_type} (use_task_id)", config.use_task_id and model_type != "ernie"),
+    ):
+        if is_so:
+            raise CheckpointError(f"has {problem}, which transformers' encoders do not have: it cannot be written")
+    if any(name.startswith("lexical.") for name in named):
+        raise CheckpointError(
+            "has lexical features at its head, which transformers has no place for: train without them "
+            "(--lexical_features false, from a checkpoint that has none) to take it there"
+        )
+    if _MATCH in named and named[_MATCH].any() and not drop_match_embeddings:
+        raise CheckpointError(
+            "has trained match embeddings, which transformers' encoders do not have: use --drop_match_embeddings true "
+            "to leave them out, which changes the scores, or train without them (--match_embeddings false)"
+        )
+    return {name: array for name, array in named.items() if name != _MATCH}
+
+
+def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig) -> str:
+    """Write `config.json` and `model.safetensors` into an existing folder; return the class name in transformers."""
+    model_type = _ERNIE_GRAM.get(config.model_type, config.model_type)
+    family = family_of(model_type)
+    assert family.architecture is not None  # `parameters_to_write` has refused others
+    is_ranker = "head.weight" in named
+    is_masked_lm = any(name.startswith(f"{HEAD}.") for name in named)
+    task = "ForSequenceClassification" if is_ranker else "ForMaskedLM" if is_masked_lm else "Model"
+    architecture = family.classes + task
+    values: UncheckedObject = {
+        "architectures": [architecture],
+        "model_type": model_type,
+        **family.architecture.written(config),
+        "torch_dtype": "float32",
+    }
+    if is_ranker:
+        values.update(num_labels=1, id2label={"0": "relevance"}, label2id={"relevance": 0})
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_weights(folder, to_theirs(dict(named), family.architecture.names))
+    return architecture

@@ -1,4 +1,4 @@
-"""BEIR's folders: a collection with queries and judgements, in files that other people's systems read.
+"""BEIR's folders: a collection with queries and judgements, in the files of the BEIR benchmark.
 
 | file | holds |
 | --- | --- |
@@ -24,20 +24,20 @@ CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
 
 
 class BeirJudgements(NamedTuple):
-    """The paths of a folder's queries and of the qrels of one split."""
+    """Paths of a folder's queries and of a split's qrels."""
 
     queries: str
     qrels: str
 
 
 def beir_corpus(path: str) -> str:
-    """Return the corpus of a BEIR folder; any other path, and names of several files, as they are."""
+    """Replace BEIR folders by their corpus files in one or several paths."""
     inside = [os.path.join(one, CORPUS) if os.path.isdir(one) else one for one in paths_of(path)]
     return join_files(inside)
 
 
 def beir_judgements(folder: Union[str, Path], split: str) -> BeirJudgements:
-    """Return the files of a BEIR folder's queries and judgements; raises `DataError` if they are not there."""
+    """Find a BEIR folder's queries and judgements; raises `DataError` if they are missing."""
     folder = Path(folder)
     qrels = folder / QRELS / f"{split}.tsv"
     splits = sorted(path.stem for path in (folder / QRELS).glob("*.tsv"))
@@ -54,14 +54,14 @@ def write_beir(
     queries: Mapping[str, str],
     splits: Mapping[str, Labels],
 ) -> None:
-    """Write a BEIR folder; it appears whole, or not at all.
+    """Write a BEIR folder atomically.
 
     Args:
-        documents: (id, text, fields) of each.
+        documents: (id, text, fields) for each document.
         queries: texts by id.
-        splits: of each split, by its name, the labels as `labels[query][document]`.
+        splits: a dict from the name of a split to its labels, as `labels[query][document]`.
 
-    Raises `DataError` for an id that TREC's formats cannot hold, `RankerError` if the folder is there.
+    Raises `DataError` for an id that TREC's formats cannot hold, `RankerError` if the folder exists.
     """
     make_folder(folder.parent)
     with new_folder(folder) as made:

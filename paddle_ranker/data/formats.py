@@ -1,4 +1,4 @@
-"""Turn a file's bytes into rows: tab-separated text, JSON lines or Parquet, each of them plain or in gzip.
+"""Convert between files and rows: tab-separated text, JSON lines or Parquet, plain or in gzip.
 
 `FORMATS` is the registry of formats. `paddle_ranker.data.records` interprets the rows (columns, header, roles).
 """
@@ -25,23 +25,23 @@ from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import check_writable, new_file
 
 JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
-_BEGINNINGS = ("[", "{", "[{")  # what indented JSON has in its first line
+_BEGINNINGS = ("[", "{", "[{")  # first lines of indented JSON
 _ONE_OBJECT = "expected one object a line: jq -c '.[]?' FILE makes that of an array, jq -c . FILE of objects"
 
 
-# A list holds cells by position, a dictionary holds them by column name.
+# Cells by position or by column name
 Row = Union[list[str], dict[str, Any], BadRow]
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A file format: how it is recognised, read and written. Gzip around it is handled outside.
+    """File format: functions that recognise, read and write it. Gzip is handled by the callers.
 
     is_in: returns whether a file with this lower-case name (without `.gz`) and these first bytes is in this format
     read: yields (number from 1, row) from an open stream; the path is for messages
-    write: writes columns and rows, with a header if requested and if the format has headers
+    write: writes columns and rows, with a header if requested and supported
     extensions: file name extensions that select this format for writing
-    is_text: whether `read_lines` may read it line by line
+    is_text: whether `read_lines` can read it
     """
 
     is_in: Callable[[str, bytes], bool]
@@ -52,7 +52,7 @@ class FileFormat:
 
 
 FORMATS: Registry[FileFormat] = Registry("file format")
-_TABS = "tsv"  # what is in none of the others
+_TABS = "tsv"  # the default format
 
 
 def _format_of(path: str, start: bytes) -> FileFormat:
@@ -61,7 +61,7 @@ def _format_of(path: str, start: bytes) -> FileFormat:
 
 
 def _first(name: str, fits: Callable[[FileFormat], bool]) -> FileFormat:
-    """Return the first format that fits a file of that name, else tab-separated text."""
+    """Return the first format that fits a file with this name; defaults to tab-separated text."""
     found = next(filter(fits, FORMATS.values()), None)
     if found is None and not name.endswith(FORMATS[_TABS].extensions):
         FORMATS.load_plugins()  # an installed package may know it
@@ -72,9 +72,9 @@ def _first(name: str, fits: Callable[[FileFormat], bool]) -> FileFormat:
 def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
     """Yield (number, row) of a file, numbered from 1; in text files the numbers are line numbers.
 
-    Gzip and Parquet are recognised by their magic numbers, JSON lines by the extension (`.jsonl`, `.ndjson`, `.json`)
-    or a first line that is a JSON object. A file in none of the formats is text with `separator` between its columns.
-    Raises `DataError` if the path is missing or a folder, or the file is damaged or not text.
+    Magic numbers identify gzip and Parquet; the extension (`.jsonl`, `.ndjson`, `.json`) or a JSON object on the first
+    line identifies JSON lines. Other files are text with `separator` between columns. Raises `DataError` if the path is
+    missing or a folder, or the file is damaged or binary.
     """
     with _open(path) as stream:
         found = _recognise(path, stream)
@@ -85,7 +85,7 @@ def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
 
 
 def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
-    """Yield (number, line) of a text file, plain or in gzip, whatever its lines hold; an empty line is "".
+    """Yield (number, line) of a text file, plain or in gzip, without interpreting the lines.
 
     Raises `DataError` as `read_rows` does, and for formats that are not text, such as Parquet.
     """
@@ -107,20 +107,20 @@ def _recognise(path: str, stream: io.BufferedReader) -> FileFormat:
         raise DataError(f"{path}: a zip archive or a spreadsheet; unpack it, or save it as tab-separated text")
     found = _format_of(path, start)
     if found is FORMATS[_TABS]:
-        is_gzip = isinstance(stream.raw, gzip.GzipFile)  # then `start` is what is in it
+        is_gzip = isinstance(stream.raw, gzip.GzipFile)  # `start` is the unpacked content
         refuse_binary(path, path.lower().removesuffix(".gz") if is_gzip else path.lower(), start)
     return found
 
 
 @contextmanager
 def _open(path: str) -> Iterator[io.BufferedReader]:
-    """Open `path` for reading bytes, through gzip if its first bytes are gzip's."""
+    """Open a file for reading bytes, and unpack gzip."""
     if os.path.isdir(path):
         raise DataError(f"{path}: a folder, expected a file; name one of the files in it")
     require_file(path)
     with open(path, "rb") as raw:
         if _peek(raw).startswith(b"\x1f\x8b"):
-            # GzipFile reads only as `peek` asks, so gzip of a pipe works as well
+            # GzipFile reads no more than `peek` needs, so gzip from a pipe works, too.
             yield io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), 1 << 16)
         else:
             yield raw
@@ -172,7 +172,7 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
         raise DependencyError(f"{path}: reading Parquet needs pyarrow; install it with pip install pyarrow") from error
     number = 0
     try:
-        # Parquet is read from its end, so a stream that cannot seek cheaply (gzip, a pipe) is held in memory.
+        # Reading Parquet begins at the end, so streams that cannot seek cheaply (gzip, a pipe) are read into memory.
         source: IO[bytes] = (
             stream if isinstance(stream.raw, io.FileIO) and stream.seekable() else io.BytesIO(stream.read())
         )
@@ -186,9 +186,9 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
 
 
 def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
-    """Write rows atomically in the format that the extension names; an unknown extension means tab-separated text.
+    """Write rows atomically in the format of the file's extension; unknown extensions mean tab-separated text.
 
-    Raises `DataError` for a cell that tab-separated text cannot hold. `path` is never left half-written.
+    Raises `DataError` for a cell that tab-separated text cannot hold.
     """
     check_writable(path)
     plain = path.lower().removesuffix(".gz")
@@ -199,10 +199,10 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
 
 @contextmanager
 def new_data_file(path: str) -> Iterator[IO[bytes]]:
-    """Yield a file that appears when the block succeeds, as `new_file` does; through gzip if its name ends in `.gz`."""
+    """Yield a file that is written atomically, as by `new_file`; packs it with gzip if its name ends in `.gz`."""
     with new_file(path, "wb") as raw:
         if path.lower().endswith(".gz"):
-            # The header has no name and no time, so that the same records give the same bytes.
+            # Without name and time in the header, equal records give equal bytes.
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
                 yield cast(IO[bytes], stream)
         else:

@@ -1,9 +1,9 @@
-"""Decide whether a table's first row is its header, and which column each of its names means.
+"""Decide whether the first row of a table is a header, and map its names to columns.
 
     read_header(["anchor", "positive"], role, "train.tsv").places    # {"query": 0, "title": 1}
     read_header(["水稻", "水稻病害诊断"], role, "train.tsv")    # None: a row of data
 
-`Role.find` reads the keys of JSON lines by the same names.
+`Role.find` maps the keys of JSON lines by the same names.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from paddle_ranker.errors import DataError, listed
 
 Names = tuple[str, ...]
 
-# The first name of each column is the toolkit's own. Others are those of sentence-transformers, FlagEmbedding, BEIR,
-# MS MARCO, GLUE, CLUE and other Chinese sets; where a table has several of them, the first in this order counts.
+# The first name of each column is this toolkit's. Others come from sentence-transformers, FlagEmbedding, BEIR,
+# MS MARCO, GLUE, CLUE and other Chinese data sets. If a table has several of them, the first in this order counts.
 _CONTENTS = (
     "contents", "content", "body", "passage", "passage_text", "document", "document_text", "doc", "doc_text",
     "paragraph", "sentence", "正文", "内容", "文档", "文章", "段落", "句子", "语料",
@@ -49,7 +49,7 @@ QUERY_ID = ("query_id", "qid", "topic", "topic_id", "查询id", "问题id")
 DOCUMENT_ID = ("corpus_id", "docid", "doc_id", "document_id", "docno", "pid", "passage_id", "文档id")
 ID = ("id", "_id", *DOCUMENT_ID, "编号")
 TEXT = ("text", "文本", *_CONTENTS)
-OWN: Mapping[str, Names] = {  # of every column that the toolkit's roles have
+OWN: Mapping[str, Names] = {  # names of every column of this toolkit's roles
     "id": ID,
     "query": QUERY,
     "title": TITLE,
@@ -61,7 +61,7 @@ OWN: Mapping[str, Names] = {  # of every column that the toolkit's roles have
     "position": ("position",),
     "text": TEXT,
 }
-# One of these in the first row makes it a header. Of other names it takes two, or a row that has nothing else.
+# One of these names makes the first row a header; of other names it takes two, or a row with nothing else.
 _SYNONYMS = {"text_a": "query", "text_b": "title", "查询": "query", "标题": "title", "标签": "label", "文本": "text"}
 _OTHERS = (
     *QUERY_ID, "iteration", "iter", "url", "uri", "link", "source", "doi", "isbn", "lang", "language", "date", "time",
@@ -71,19 +71,19 @@ _OTHERS = (
     "作者", "关键词", "摘要", "语言", "序号",
 )  # fmt: skip
 _LISTED = frozenset([*_OTHERS, *DOCUMENT_ID, *HEADING, *(name for names in OWN.values() for name in names)])
-_NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # of a column that nobody has listed
-_IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")  # what programs call columns, and no text reads like
-_SHOWN = 4  # names of a column that a message lists
+_NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # possible name of a column that is not listed
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")  # an identifier of a program, unlike text
+_SHOWN = 4  # maximum names of a column in a message, the first excluded
 
 
 @dataclass(frozen=True)
 class Role:
-    """The columns of one kind of table.
+    """Columns of a kind of table.
 
-    what: the rows, for messages
-    columns: the names of each column, the one that counts first
-    needed: the columns that no table may lack
-    has_fields: whether columns of other names are used too, as a document's fields
+    what: the word for its rows in messages
+    columns: possible names of each column, by precedence
+    needed: required columns
+    has_fields: whether other columns become a document's fields
     """
 
     what: str
@@ -92,7 +92,7 @@ class Role:
     has_fields: bool = False
 
     def find(self, cells: Sequence[str]) -> Header:
-        """Return which of the role's columns these names mean, be it all or none."""
+        """Map names to the role's columns; some or all columns may be missing."""
         names = tuple(map(_plain, cells))
         keys = list(map(_key, names))
         places: dict[str, int] = {}
@@ -103,21 +103,21 @@ class Role:
         return Header(names, places)
 
     def reads(self, cells: Sequence[str]) -> bool:
-        """Return whether a first row is a header with all columns that the role needs."""
+        """Return whether a first row is a header with all required columns."""
         return _is_header(cells) and not self.lacks(self.find(cells))
 
     def lacks(self, header: Header) -> str:
-        """Return the needed columns that a header lacks, and what else they may be called; "" for none."""
+        """List the required columns that a header lacks, with their possible names; "" for none."""
         missing = [column for column in self.needed if column not in header.places]
         return ", ".join(f"{column} (or {', '.join(self.columns[column][1:_SHOWN])}, …)" for column in missing)
 
 
 @dataclass(frozen=True)
 class Header:
-    """The columns that a table's first row, or the keys of an object, name.
+    """Columns named by the first row of a table, or by the keys of an object.
 
-    names: as given, in small letters
-    places: the position of each column that the role has
+    names: the names, in lower case
+    places: positions of the role's columns
     """
 
     names: Names
@@ -125,11 +125,11 @@ class Header:
 
     @property
     def others(self) -> list[int]:
-        """The positions of the names that mean no column of the role."""
+        """Positions of other names."""
         return sorted({*range(len(self.names))} - {*self.places.values()})
 
     def report(self, *, has_fields: bool = False) -> str:
-        """Return the columns, with the names that stand for them, and what is not used."""
+        """Describe the columns, their names, and unused columns, for messages."""
         shown = [
             column if self.names[place] == column else f"{column} ({self.names[place]})"
             for column, place in sorted(self.places.items(), key=lambda item: item[1])
@@ -148,15 +148,17 @@ def read_header(
     *,
     has_option: bool = True,
 ) -> Optional[Header]:
-    """Return a table's header if its first row is one, else None.
+    """Return the header if the first row of a table is a header, else None.
 
-    It is one if a cell is a name of the toolkit's own, if two are names that people give columns, or if all are such
-    names or identifiers with an underscore. What
-    has such names and cannot be the header of the role is refused: it is never taken for data. `given` says that the
-    row is a header, or none; `hint` ends the refusal of one that lacks a column.
-    `has_option` says whether the caller may set `given`.
+    A row is a header if a cell is a name of this toolkit, if two cells are known names of columns, or if all cells are
+    known names or identifiers with an underscore. A header that does not fit the role is refused, never read as data.
 
-    Raises `DataError` for a header that lacks a needed column, names one twice, or has a cell that is no name.
+    Args:
+        given: True or False if the user states whether the row is a header.
+        hint: end of the message about a missing column.
+        has_option: whether the caller's user can state `given`, for messages.
+
+    Raises `DataError` for a header that lacks a required column, repeats a column, or has a cell that is no name.
     """
     if given is False or not (given or _is_header(cells)):
         return None
@@ -181,7 +183,7 @@ def read_header(
 
 
 def names_columns(cells: Sequence[str]) -> bool:
-    """Return whether a cell is a name that people give columns."""
+    """Return whether a cell is a known name of a column."""
     return any(_key(_plain(cell)) in _LISTED for cell in cells)
 
 

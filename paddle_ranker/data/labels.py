@@ -9,19 +9,19 @@ from typing import Any, Optional
 
 from paddle_ranker.errors import DataError
 
-LARGEST = 1000  # what is above it is a count, an id or a date; gains and grades end far below
+LARGEST = 1000  # larger numbers are counts, ids or dates; grades end far below
 
 
 class LabelError(Exception):
-    """A number that is not a valid label, and why."""
+    """Number that is not a valid label; the message is the reason."""
 
 
 class FractionError(Exception):
-    """A fraction instead of a whole number: the whole file may have another role, so the row is not just skipped."""
+    """Fraction in place of a label: the file may have another role, so the row must not just be skipped."""
 
 
 def number_of(value: Any) -> Optional[float]:
-    """Return a cell as a finite number; None for anything else."""
+    """Parse a cell as a finite number; None for other cells."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
         return None
     if isinstance(value, str) and "_" in value:  # Python reads "1_0" as 10
@@ -52,11 +52,11 @@ def checked_label(number: float, *, fractions: bool = False) -> float:
 
 
 def fraction_refusal(path: str, line: int, label: str, following: Sequence[Any], *, named: bool) -> DataError:
-    """Return the error for a fractional label; it says what the file looks like and what to do.
+    """Return the error about a fractional label, with the probable role of the file and advice.
 
     Args:
         following: the label cells of the following rows.
-        named: whether the file itself names the column `label`.
+        named: whether the file names the column `label`.
     """
     numbers = [number for number in map(number_of, following) if number is not None]
     fractions = 1 + sum(not number.is_integer() for number in numbers)

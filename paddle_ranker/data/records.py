@@ -1,13 +1,13 @@
-"""Records of every role, and the files that hold them: columns, headers, bad rows.
+"""Records of every role, read from and written to files: columns, headers, bad rows.
 
     for triple in RecordFile("train_pairwise.csv", Triple):
         ...
     pairs = read_records("test_pairwise.csv", Pair)
     write_records("triples.tsv", triples)
 
-Text files are tab-separated UTF-8 without quoting, whatever their extension, unless another separator is given. JSON
-lines and Parquet are read too, and gzip of any format. Columns are found by name if the first row is a header, which
-`paddle_ranker.data.header` decides, else by position.
+Text files are tab-separated UTF-8 without quoting, for any extension, unless another separator is given. JSON lines and
+Parquet are also read, and gzip of any format. If the first row is a header (see `paddle_ranker.data.header`), its names
+identify the columns; otherwise their positions do.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score", "posit
 
 @dataclass(frozen=True)
 class Record:
-    """One row. `layouts` are the columns of a file without a header: one tuple for each possible number of columns."""
+    """Row of a file. `layouts` are the columns of a file without a header, for each possible number of columns."""
 
     role: ClassVar[str]
     layouts: ClassVar[tuple[tuple[str, ...], ...]]
@@ -51,7 +51,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Triple(Record):
-    """A query, a title that answers it, and a title that answers it less; optionally a teacher's logits for both."""
+    """Query, a title that answers it, and a title that answers it less; optionally a teacher's logits for both."""
 
     role = "training triples"
     layouts = (
@@ -67,9 +67,9 @@ class Triple(Record):
 
 @dataclass(frozen=True)
 class LabeledPair(Record):
-    """A query, a title and its relevance (0: not relevant, higher: more relevant); optionally a teacher's logit.
+    """Query, a title and its relevance (0: not relevant, higher: more relevant); optionally a teacher's logit.
 
-    `position`, which only files that name their columns have, is where the title was shown, from 1.
+    `position`, from 1, is the title's place in a shown list; only files that name their columns have it.
     """
 
     role = "labelled pairs"
@@ -83,7 +83,7 @@ class LabeledPair(Record):
 
 @dataclass(frozen=True)
 class Pair(Record):
-    """A query and a title to score; `recall_score`, the first-stage retrieval score, is passed through unchanged."""
+    """Query and title to score; `recall_score`, the first-stage retrieval score, is passed through unchanged."""
 
     role = "pairs to score"
     layouts = (("query", "title"), ("query", "title", "recall_score"))
@@ -94,7 +94,7 @@ class Pair(Record):
 
 @dataclass(frozen=True)
 class Text(Record):
-    """One text of a corpus."""
+    """Text of a corpus."""
 
     role = "texts"
     layouts = (("text",),)
@@ -103,15 +103,12 @@ class Text(Record):
 
 @dataclass(frozen=True)
 class Line(Text):
-    """One text of a corpus, a whole line, tabs included.
-
-    Where the first line is a header, as in JSON lines, it is the text of a `DocumentRow`.
-    """
+    """Text of a corpus: a whole line, tabs included. In files with a header, and JSON lines: a `DocumentRow`'s text."""
 
 
 @dataclass(frozen=True)
 class TitleRow(Record):
-    """A title of a collection, with its id if the file has ids."""
+    """Title of a collection, with its id if the file has ids."""
 
     role = "titles"
     layouts = (("title",), ("id", "title"))
@@ -121,9 +118,9 @@ class TitleRow(Record):
 
 @dataclass(frozen=True)
 class DocumentRow(Record):
-    """A document of a collection, with its id if the file has ids; whatever else the file has of it are its fields.
+    """Document of a collection, with its id if the file has ids; other columns are its fields.
 
-    Where there is no text, the title is the text. Where there are both, they are one text, and the title is a field.
+    A title becomes the text, before the text column if there is one; in that case it is a field, too.
     """
 
     role = "documents"
@@ -139,7 +136,7 @@ KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 
 
 def role_of(kind: type[Record], cells: int = 0) -> Role:
-    """Return the columns of a kind of record. A table of one column, if it holds texts, may call them as it likes."""
+    """Return the columns of a kind of record; a table of a single text column may give it any known name."""
     names = {one.name: OWN[one.name] for one in fields(kind) if one.name in OWN}
     if kind in _DOCUMENTS:
         names = {**names, "text": (*TEXT, *HEADING), "title": HEADING}
@@ -155,7 +152,7 @@ def expected_columns(kind: type[Record]) -> str:
 
 
 def looks_like(names: Sequence[str], expected: type[Record]) -> str:
-    """Return what other role a table or an object with these names may have, for a message."""
+    """Describe another role that a table or an object with these names may have, for a message."""
     for kind in KINDS:
         if kind is not expected and not (role := role_of(kind)).lacks(role.find(names)):
             hint = "; make triples of it with make-triples" if (kind, expected) == (LabeledPair, Triple) else ""
@@ -163,29 +160,29 @@ def looks_like(names: Sequence[str], expected: type[Record]) -> str:
     return ""
 
 
-FIRST_ROWS = 20  # so many rows are looked at before a file is taken for one of another role
+FIRST_ROWS = 20  # rows to read before deciding that a file has another role
 _SEPARATOR_LINE = re.compile("sep=.?", re.IGNORECASE)
-_MOST_KEYS = 1000  # different sets of keys that are kept of a file of JSON
+_MOST_KEYS = 1000  # maximum cached sets of keys of a JSON file
 T = TypeVar("T", bound=Record)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """The positions of the wanted columns in a text file, and how many columns each of its rows has."""
+    """Number of columns of a text file, and the positions of the needed columns."""
 
     width: int
     positions: Mapping[str, int]
-    others: Mapping[str, int]  # of documents: the columns that become fields
+    others: Mapping[str, int]  # columns that become fields of documents
 
 
 class RecordFile(Generic[T]):
-    """The records of a file, or of several files in turn; every `for` loop streams them anew.
+    """Records of one or several files; every `for` loop streams them again.
 
-    Raises `DataError`, naming file, line and what was found, when the file is missing, empty or damaged, when a column
-    is missing, and for a bad row: a wrong number of columns, undecodable bytes, an empty text, a label that is not
-    a whole number from 0 to 1,000. With `skip_bad_rows` bad rows are skipped and counted instead (`kept`, `skipped` and
-    `report()` are about the last loop). A file without a good row is still an error, and so is a file with fractional
-    labels, which may be scores, unless the rules allow them.
+    Raises `DataError`, which names file, line and contents, if a file is missing, empty or damaged, if a column is
+    missing, and for a bad row: a wrong number of columns, undecodable bytes, an empty text, a label that is not a whole
+    number from 0 to 1,000. With `skip_bad_rows` bad rows are skipped and counted (`kept`, `skipped` and `report()`
+    describe the last loop). A file without a good row is still an error, and so is a file with fractional labels, which
+    may be scores, unless the rules allow them.
     """
 
     def __init__(
@@ -196,33 +193,33 @@ class RecordFile(Generic[T]):
         *,
         skip_bad_rows: bool = False,
     ) -> None:
-        """Open no file yet. `rules` are a command's options; `skip_bad_rows` is for callers without such options."""
+        """Store the settings, without opening files. `rules` are a command's options, else give `skip_bad_rows`."""
         self.path = os.fspath(path)
         self.kind, self._is_document = kind, kind in _DOCUMENTS
-        self._has_option = rules is not None  # a command's user may say whether there is a header
+        self._has_option = rules is not None  # a command's user can state whether there is a header
         rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
         self.skip_bad_rows, self._separator, self._given_header = rules.skip_bad_rows, rules.separator, rules.header
         self._fractions = isinstance(rules, LabelOptions) and rules.fractional_labels
-        self.has_header = False  # once reading has begun: the file names its columns
-        self.is_named = False  # ... and all that the role needs
-        self.columns: set[str] = set()  # of `OWN`, those that the last loop has met
+        self.has_header = False  # whether the file names its columns; known once reading has begun
+        self.is_named = False  # whether it names all columns that the role requires
+        self.columns: set[str] = set()  # columns of `OWN` that occurred in the last loop
         self._said: set[str] = set()
         self._keys: dict[tuple[str, ...], Header] = {}
         self.kept = 0
-        self.line: Union[int, str] = 0  # number of the row that the last record was made of; of several files `7 of b`
+        self.line: Union[int, str] = 0  # number of the last record's row; with several files `7 of b`
         self._skips = Skips(self.skip_bad_rows)
 
     @property
     def skipped(self) -> int:
-        """How many bad rows were skipped."""
+        """Number of skipped rows."""
         return self._skips.count
 
     def report(self) -> str:
-        """Return how many rows were kept and skipped: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
+        """Return a summary: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
 
     def beside(self, *columns: str) -> str:
-        """Return the names of the known columns that were read or passed over, beside these; "" for none."""
+        """List the known columns that occurred, except `columns`; "" for none."""
         return listed(name for name in OWN if name in self.columns and name not in columns)
 
     def __iter__(self) -> Iterator[T]:
@@ -309,7 +306,7 @@ class RecordFile(Generic[T]):
             )
 
     def _header(self, row: Row) -> Optional[Header]:
-        """Return a table's header, None if it has none; raises `DataError` as `read_header` does."""
+        """Return a table's header, or None; raises `DataError` as `read_header` does."""
         if not isinstance(row, list):
             return None
         role, hint = role_of(self.kind, len(row)), looks_like(row, self.kind)
@@ -326,13 +323,13 @@ class RecordFile(Generic[T]):
         self.columns.update((*header.places, *(name for name in header.names if name in OWN)))
 
     def _say(self, text: str) -> None:
-        """Note something on the file once; of several files, for the first one that it is true of."""
+        """Log a note about the file once; for several files, only for the first."""
         if text not in self._said:
             self._said.add(text)
             note(f"{self.path}: {text}")
 
     def _say_columns(self, what: str, header: Header) -> None:
-        """Note columns of other names than the toolkit's, columns that are not used, and a title before a text."""
+        """Log renamed columns, unused columns, and titles that are joined to texts."""
         is_renamed = any(header.names[place] != column for column, place in header.places.items())
         joined = "; title and text are one text" if self._is_document and "title" in header.places else ""
         if is_renamed or joined or (header.others and self.kind is not DocumentRow):
@@ -359,7 +356,7 @@ class RecordFile(Generic[T]):
         return f"{reason} ({', '.join(self.kind.layouts[0])}){looks_like(columns[-1], self.kind) if columns else ''}"
 
     def _records(self, row: Row, layout: Optional[_Layout]) -> Sequence[T]:
-        """Return the records of a row: one, or those of the lists of a row of JSON."""
+        """Return the records of a row; lists in JSON give several."""
         if isinstance(row, BadRow):
             raise _BadRowError(row.reason)
         if isinstance(row, dict):
@@ -398,7 +395,7 @@ class RecordFile(Generic[T]):
         return (self._of_columns(named, others),)
 
     def _find(self, keys: tuple[str, ...], cells: Mapping[str, Any]) -> Header:
-        """Return the columns of an object with these keys, and note those of other names."""
+        """Map the keys of an object to columns, and log renamed columns."""
         header = role_of(self.kind).find(keys)
         if self.kind is LabeledPair and "label" not in header.places:
             triple = role_of(Triple).find(keys)
@@ -420,9 +417,9 @@ class RecordFile(Generic[T]):
         return self._checked({column: value for column, value in named.items() if value is not None}, others)
 
     def _of_lists(self, named: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the rows that one row of JSON with lists stands for, as FlagEmbedding and sentence-transformers write.
+        """Expand a row of JSON with lists, as FlagEmbedding and sentence-transformers write them.
 
-        Of `pos` and `neg`, triples are each with each, and labelled pairs have the labels 1 and 0.
+        Triples combine each text of `pos` with each of `neg`; labelled pairs get the labels 1 and 0.
         """
         self.is_named, query, rows = True, named.get("query"), []
         positives = _side(named, "title", "teacher_score")
@@ -489,7 +486,7 @@ class RecordFile(Generic[T]):
     def _refuse_other_separator(self, row: Row, *, skipping: bool = False) -> None:
         """Raise `DataError` if the first row is a single cell that another separator would split.
 
-        With `skip_bad_rows` this is raised only after all rows were bad, as the first row may be the only bad one.
+        With `skip_bad_rows`, raise only if all rows were bad, since the first row may be the only bad row.
         """
         if not isinstance(row, list) or len(row) != 1 or (self.skip_bad_rows and not skipping):
             return
@@ -509,7 +506,7 @@ class RecordFile(Generic[T]):
 
 
 class _BadRowError(Exception):
-    """A row that is not a record, and why."""
+    """Row that is no record; the message is the reason."""
 
 
 def read_records(
@@ -524,21 +521,21 @@ def read_records(
 
 
 def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record], header: bool = True) -> int:
-    """Write records of one kind, streaming, and return their number.
+    """Write a stream of records of one kind to a file atomically, and return their number.
 
-    The extension selects the format: `.jsonl` or `.parquet`, else tab-separated text; a final `.gz` adds gzip. The file
-    is written atomically. Raises `DataError` if there are no records, if their kinds or columns differ, and for a text
-    with a tab or a line end that would go into tab-separated text.
+    The extension selects the format: `.jsonl` or `.parquet`, else tab-separated text; a final `.gz` adds gzip. Raises
+    `DataError` without records, if their kinds or columns differ, and for a tab or a line end in a text of
+    tab-separated text.
     """
     stream = iter(records)
     first = next(stream, None)
     if first is None:
         raise DataError(f"{os.fspath(path)}: no records to write")
-    # The longest layout whose columns this record fills: either all rows have an optional column, or none has.
+    # The longest layout that this record fills: all rows must have an optional column, or none.
     columns = max(
         (layout for layout in first.layouts if all(getattr(first, column) is not None for column in layout)), key=len
     )
-    numbers = [one.name for one in fields(first) if one.name in NUMBERS] if header else []  # some have no place else
+    numbers = [one.name for one in fields(first) if one.name in NUMBERS] if header else []  # `position` is in no layout
     columns += tuple(name for name in numbers if name not in columns and getattr(first, name) is not None)
     optional = {*numbers, *(column for layout in first.layouts for column in layout)} - set(columns)
     count = 0
@@ -560,7 +557,7 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
 
 
 def _joined(cells: dict[str, Any], others: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Return the cells and fields of a document with its title before its text, and as a field."""
+    """Join a document's title and text, and add the title to the fields."""
     title, text = cells["title"], cells["text"]
     cells = {name: value for name, value in cells.items() if name != "title"}
     if isinstance(title, str) and title.strip() and isinstance(text, str):
@@ -573,7 +570,7 @@ def _several(value: Any) -> list[Any]:
 
 
 def _side(named: Mapping[str, Any], column: str, scores: str) -> list[dict[str, Any]]:
-    """Return the texts of one side of a row with lists, and a teacher's score of each where there are scores."""
+    """Return the texts of a column of lists, each with its teacher's score or None."""
     texts = _several(named.get(column))
     given = _several(named.get(scores)) or [None] * len(texts)
     if len(given) != len(texts):
@@ -582,7 +579,7 @@ def _side(named: Mapping[str, Any], column: str, scores: str) -> list[dict[str, 
 
 
 def _is_finite(value: Any) -> bool:
-    """Return whether JSON can hold all numbers of a value."""
+    """Return whether all numbers in a value are finite."""
     if isinstance(value, (list, dict)):
         return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, float) or math.isfinite(value)

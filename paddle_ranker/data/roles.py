@@ -1,4 +1,4 @@
-"""Open a file whose rows may be records of one of several roles: what it holds decides.
+"""Open a file whose contents decide which of several roles its records have.
 
 source = open_as_one_of("dev.tsv", (LabeledPair, Pair))
 """
@@ -16,10 +16,9 @@ from paddle_ranker.options import RowOptions
 
 
 def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[RowOptions] = None) -> RecordFile[Record]:
-    """Open a file as the first of `kinds` of record that its first row fits; raises `DataError` if it fits none.
+    """Open a file as the first of `kinds` that its first row fits; raises `DataError` if it fits none.
 
-    Where bad rows are skipped, its rows have to fit, not fewer of the first ones than those that do not: else one row
-    with a tab too many would decide for all others.
+    If bad rows are skipped, at least half of the first rows must fit, so that one bad row does not decide.
     """
     problem: Optional[DataError] = None
     some_fit: Optional[RecordFile[Record]] = None
@@ -32,9 +31,9 @@ def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[Row
             if problem is not None and not source.has_header and _ends_in_number(first):
                 break
             for _ in islice(rows, FIRST_ROWS - 1 if source.skip_bad_rows else 0):
-                pass  # counted
+                pass  # to count good and bad rows
         except DataError as error:
-            if source.is_named:  # whatever is wrong with a row, it is of this role
+            if source.is_named:  # the names of columns decide the role, so the row is bad
                 raise
             problem = error
             continue

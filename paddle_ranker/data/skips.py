@@ -1,4 +1,4 @@
-"""Bad rows of a file: an error, or counted where they may be left out (`--skip_bad_rows`)."""
+"""Bad rows of a file: raise an error, or count them (`--skip_bad_rows`)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ REASONS_SHOWN = 3
 
 
 class Skips:
-    """The number of bad rows, and the reasons for the first few.
+    """Number of bad rows, and the first reasons.
 
     allowed: whether bad rows may be skipped (`--skip_bad_rows`)
-    name_files: whether the reasons name the file, too, for rows of several files
+    name_files: whether reasons include the file's name
     """
 
     def __init__(self, allowed: bool, *, name_files: bool = False) -> None:
@@ -29,11 +29,11 @@ class Skips:
             self.reasons.append(f"{f'{path}, ' if self._name_files else ''}line {line}: {reason}")
 
     def include(self, path: str, others: Skips) -> None:
-        """Add the bad rows of one of several files."""
+        """Add the bad rows of another file."""
         self.count += others.count
         self.reasons = [*self.reasons, *(f"{path}, {reason}" for reason in others.reasons)][:REASONS_SHOWN]
 
     def report(self) -> str:
-        """Return the number and reasons: `skipped 2 (line 17: 2 columns, expected 3; …)`; empty without bad rows."""
+        """Return a summary: `skipped 2 (line 17: 2 columns, expected 3; …)`; "" without bad rows."""
         more = "; …" if self.count > len(self.reasons) else ""
         return f"skipped {self.count:,} ({'; '.join(self.reasons)}{more})" if self.count else ""

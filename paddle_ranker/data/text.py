@@ -1,7 +1,7 @@
 """Split text files into lines and columns, and refuse binary data.
 
-Tab-separated text has no quoting: `"` is an ordinary character. Text with any other separator is read as Python's csv
-module does: a quoted cell may hold the separator and line ends.
+Tab-separated text has no quoting: `"` is an ordinary character. Python's csv module reads text with other separators;
+quoted cells may contain the separator and line ends.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from paddle_ranker.options import TAB
 
 BOM = b"\xef\xbb\xbf"
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b") | {127}
-_MOST_CONTROL = 0.05  # of the bytes of a text; of random ones a tenth
-_ENOUGH = 64  # bytes, of which a share says something
-_LONGEST = 1 << 25  # characters of a cell with quotes; more are no text, but one quote too many
+_MOST_CONTROL = 0.05  # maximum share of control bytes in a text; random bytes have a tenth
+_ENOUGH = 64  # minimum bytes for judging the share
+_LONGEST = 1 << 25  # maximum characters of a quoted cell; a longer cell lacks its closing quote
 _NAMED = {".parquet": "Parquet", ".gz": "gzip"}
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that could not be read, and why."""
+    """Unreadable row, with the reason."""
 
     reason: str
 
@@ -36,7 +36,7 @@ EMPTY_LINE = BadRow("an empty line")
 
 
 def refuse_binary(path: str, name: str, start: bytes) -> None:
-    """Raise `DataError` if `start`, a file's first bytes, is binary; the lower-case `name` may suggest a format."""
+    """Raise `DataError` if `start`, a file's first bytes, is binary; the lower-case `name` may state a format."""
     if _is_utf8(start):
         return
     named = next((what for ending, what in _NAMED.items() if name.endswith(ending)), None)
@@ -57,9 +57,8 @@ def _is_utf8(start: bytes) -> bool:
 def lines_of(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Union[str, BadRow]]]:
     """Yield (number from 1, line without its line end), with a `BadRow` for a line that is not UTF-8 text.
 
-    Bytes are split at `\\n` alone: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur
-    inside titles. Empty lines count as bad rows, except at the end of the file.
-    Raises `DataError` for a file whose lines end in `\\r` alone: all of it would be one line.
+    Only `\\n` ends a line: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur in
+    titles. Empty lines are bad rows, except at the end of the file. Raises `DataError` if the lines end in `\\r` alone.
     """
     number, empty = 0, []
     try:
@@ -100,8 +99,8 @@ def _decode(raw: bytes) -> Union[str, BadRow]:
 
 
 def separated_rows(path: str, stream: IO[bytes], separator: str) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
-    """Yield (number of its first line, cells) for each row of text with quoting; a row may span many lines."""
-    csv.field_size_limit(_LONGEST)  # of the process: 131,072 characters where nobody has set it
+    """Yield (number of the first line, cells) for each row of text with quoting; rows may span several lines."""
+    csv.field_size_limit(_LONGEST)  # for the whole process; the default is 131,072
     lines = _CsvLines(lines_of(path, stream))
     reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
@@ -121,16 +120,16 @@ def separated_rows(path: str, stream: IO[bytes], separator: str) -> Iterator[tup
 
 
 class _BadLineError(Exception):
-    """A line that is not text, and why."""
+    """Line that is not text; the message is the reason."""
 
 
 class _CsvLines:
-    """Lines for the csv module. An undecodable line ends the row: a quote in it may begin or end a cell."""
+    """Lines for the csv module. An undecodable line ends the row, since a quote in it may begin or end a cell."""
 
     def __init__(self, lines: Iterator[tuple[int, Union[str, BadRow]]]):
         self._lines = lines
         self.number = 0
-        self.begin: Optional[int] = None  # of the row that is read now
+        self.begin: Optional[int] = None  # first line of the current row
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -147,7 +146,7 @@ def other_columns(line: str, separator: str) -> Iterator[tuple[str, list[str]]]:
     """Yield (separator, cells) for each other separator that splits the line into several cells."""
     for other in {"\t": TAB, ",": ",", ";": ";", "|": "|"}.items():
         if other[1] != separator:
-            with suppress(csv.Error):  # a quoted cell that goes on in the next line
+            with suppress(csv.Error):  # a quoted cell that continues on the next line
                 cells = next(csv.reader([line], delimiter=other[0], strict=True), [])
                 if len(cells) > 1:
                     yield other[1], cells

@@ -1,4 +1,4 @@
-"""TREC's file formats: runs (what systems returned), qrels (what people judged), and texts by id.
+"""TREC's file formats: runs (results of systems), qrels (judgements of people), and texts by id.
 
     run = read_run("bm25.trec").run             # {"q1": {"d7": 12.5, ...}, ...}
     qrels = read_qrels("qrels.txt").qrels       # {"q1": {"d7": 1, ...}, ...}
@@ -9,8 +9,8 @@
 | qrels | `query 0 document label`, or BEIR's: a header `query-id corpus-id score`, then three columns |
 | texts | `id<tab>text`, `id<tab>title<tab>text`, or JSON lines with `_id` (or `id`), `text` and perhaps `title` |
 
-All are UTF-8, plain or in gzip. Qrels and texts may have a header, whose names `paddle_ranker.data.header` knows. In a
-line with tabs, ids may hold spaces.
+All are UTF-8, plain or in gzip. Qrels and texts may have a header (`paddle_ranker.data.header`). Ids may contain spaces
+in lines with tabs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Labels = dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class Run:
-    """A run: scores as `run[query][document]`, the system's tag, and `notes` about skipped lines."""
+    """Run: scores as `run[query][document]`, the system's tag, and `notes` about skipped lines."""
 
     run: Scores
     tag: str
@@ -64,26 +64,26 @@ class Qrels:
 
 
 def _rows(path: str, separator: str = TAB) -> Iterator[tuple[str, int, Row]]:
-    """Yield (file, row number, row) for each row of one or several files."""
+    """Yield (file, row number, row) for each row of all files."""
     for file in paths_of(path):
         for number, row in read_rows(file, separator):
             yield file, number, row
 
 
 def _line(path: str, file: str, number: int) -> str:
-    """Return a line's name for messages; it includes the file if `path` names several files."""
+    """Return a line's name for messages, with the file if `path` names several files."""
     return f"line {number}" if file == path else f"line {number} of {file}"
 
 
 def is_run(path: str) -> bool:
-    """Return whether a file's first line is a line of a TREC run."""
+    """Return whether a file's first line belongs to a TREC run."""
     first = next((row for _, row in read_rows(path)), None)
     fields = _fields(first)
     return fields is not None and len(fields) == RUN_COLUMNS and looks_numeric(fields[4])
 
 
 def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
-    """Read a run; raises `DataError`, naming file and line, for an invalid line or a document listed twice."""
+    """Read a run; raises `DataError` with file and line for an invalid line or a repeated document."""
     skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
     run: Scores = {}
     lines: dict[tuple[str, str], str] = {}
@@ -109,9 +109,8 @@ def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
 def read_qrels(path: str, rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False) -> Qrels:
     """Read qrels.
 
-    Raises `DataError`, naming file and line, for an invalid line and for a document with two labels for one query. With
-    `skip_bad_rows` such lines are counted instead, and a document with two labels counts as not judged. A repeated line
-    counts once.
+    Raises `DataError` with file and line for an invalid line, and for contradictory labels of a document for a query.
+    With `skip_bad_rows` such lines are counted, and contradictory labels are dropped. A repeated line counts once.
     """
     rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
     skips = Skips(rules.skip_bad_rows, name_files=len(paths_of(path)) > 1)
@@ -154,9 +153,9 @@ def read_qrels(path: str, rules: Optional[RowOptions] = None, *, skip_bad_rows: 
 
 
 def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> None:
-    """Write (query, document, score) rows as a run, atomically; ranks are by score, and ties in trec_eval's order.
+    """Write (query, document, score) rows as a run, atomically, in trec_eval's order.
 
-    Raises `DataError` for an id that is empty or holds a space.
+    Raises `DataError` for an id that is empty or contains a space.
     """
     by_query: Scores = {}
     for query, document, score in rows:
@@ -168,7 +167,7 @@ def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> No
 
 
 def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
-    """Yield the lines of a run, best first; ties are in trec_eval's order, the greater id first."""
+    """Yield the lines of a run, best first; of ties, the greater id first, as in trec_eval."""
     for query, scores in by_query.items():
         best = sorted(scores, key=lambda document: (scores[document], document.encode()), reverse=True)
         for place, document in enumerate(best, start=1):
@@ -176,7 +175,7 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
 
 
 def in_order(documents: Iterable[str]) -> dict[str, float]:
-    """Return scores that keep an order, best first, also in single precision: -1 for the first, -2, and so on."""
+    """Return scores -1, -2, ... for documents in order, which also differ in single precision."""
     return {document: -float(place) for place, document in enumerate(documents, start=1)}
 
 
@@ -194,9 +193,9 @@ def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
 def read_texts(
     path: str, wanted: Collection[str], rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False
 ) -> dict[str, str]:
-    """Return a dict from each of the `wanted` ids to its text; the file may be far larger than memory.
+    """Read the texts of the `wanted` ids by id; the file may be far larger than memory.
 
-    Raises `DataError` for a line without an id and a text, and for a wanted id with two texts or none.
+    Raises `DataError` for a line without id and text, and for a wanted id with no text or several.
     """
     wanted = set(wanted)
     texts = _texts(path, wanted, rules or RowOptions(skip_bad_rows=skip_bad_rows))
@@ -210,15 +209,15 @@ def read_texts(
 
 
 def read_queries(path: str, rules: Optional[RowOptions] = None) -> dict[str, str]:
-    """Return all queries of a file as a dict from id to text; where lines hold texts alone, ids are their numbers.
+    """Read all queries of a file by id; in a file without ids, ids are line numbers.
 
-    Raises `DataError` for a line without a text, and for an id with two texts.
+    Raises `DataError` for a line without a text, and for an id with several texts.
     """
     return _texts(path, None, rules or RowOptions())
 
 
 def _texts(path: str, wanted: Optional[Collection[str]], rules: RowOptions) -> dict[str, str]:
-    """Return the texts of the `wanted` ids; of all ids, and of lines without ids, if it is None."""
+    """Read the texts of the `wanted` ids; None: all texts, also without ids."""
     skips = Skips(rules.skip_bad_rows, name_files=len(paths_of(path)) > 1)
     texts: dict[str, str] = {}
     header: Optional[Header] = None
@@ -247,7 +246,7 @@ def _keys(keys: tuple[str, ...]) -> Header:
 
 
 def _text(row: Row, header: Optional[Header]) -> Union[tuple[str, str], str]:
-    """Return a row's id and text, or what is wrong with it."""
+    """Return a row's id and text, or a description of the problem."""
     if isinstance(row, BadRow):
         return row.reason
     if isinstance(row, list) and header is None and len(row) not in (2, 3):
@@ -267,7 +266,7 @@ def _text(row: Row, header: Optional[Header]) -> Union[tuple[str, str], str]:
 
 
 def _fields(row: Optional[Row]) -> Optional[list[str]]:
-    """Return the cells between tabs, which may hold spaces; of a line without tabs those between spaces."""
+    """Split a line at tabs, or at spaces if it has no tabs; None for JSON."""
     if not isinstance(row, list):
         return None
     return [cell for cell in map(str.strip, row) if cell] if len(row) > 1 else row[0].split()
@@ -299,19 +298,19 @@ def _not_empty(path: str, found: dict[str, Item], skips: Skips) -> dict[str, Ite
 
 
 def can_hold(name: str) -> bool:
-    """Return whether TREC's formats can hold an id: it is not empty and has no space."""
+    """Return whether TREC's formats can hold an id, which needs text without spaces."""
     return len(name.split()) == 1 and name == name.strip()
 
 
 def checked_id(path: str, name: str) -> str:
-    """Return an id if TREC's formats can hold it; otherwise raise `DataError`, naming the path."""
+    """Return `name`; raises `DataError` if TREC's formats cannot hold it."""
     if not can_hold(name):
         raise DataError(f"{path}: the id {quoted(name)} is empty or holds a space: TREC's formats cannot hold it")
     return name
 
 
 def rows_of(values: dict[str, dict[str, Value]]) -> Iterator[tuple[str, str, Value]]:
-    """Yield (query, document, value) of a run or qrels."""
+    """Yield (query, document, value) for a run or qrels."""
     for query, documents in values.items():
         for document, value in documents.items():
             yield query, document, value

@@ -1,11 +1,11 @@
-"""Form batches of examples of similar length, so that little is spent on padding.
+"""Form batches of examples of similar length, which need little padding.
 
-All pairs of a batch are padded to its longest pair. Scoring sorts all pairs by length; training shuffles first and
-sorts only within windows of many batches, so that the examples that share a batch stay random from epoch to epoch.
+All pairs of a batch are padded to its longest pair. Scoring sorts all pairs by length. Training shuffles, then sorts
+only within windows of many batches, so that batches still differ from epoch to epoch.
 
-The order of an epoch is a function of (seed, epoch) and is never held in memory as a whole, so ten million examples
-cost what a thousand do. A resumed training starts at the window where it stopped, or, with `max_tokens` or groups,
-forms the earlier windows again to find it.
+The order of an epoch is a function of (seed, epoch) and never in memory as a whole, so ten million examples take no
+more memory than a thousand. A resumed training starts at the window where it stopped; with `max_tokens` or groups, it
+must form the earlier windows again.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import offsets_of, ragged_positions
 
-WINDOW = 50  # batches a window; at 50 nearly all padding is gone and an epoch of 6,000 triples still mixes 4 windows
-PACKING = 2  # how groups are packed, see `_fill`; an interrupted training goes on as it began
-_OPEN = 8  # micro-batches that a group is tried in: more fill no better, and a short group would be padded to long ones
-_LONG = 512  # tokens of a row that count for a batch's size where none is trained on
-ROUNDS = 8  # of `permuted`; even three examples come in each of their six orders equally often
+WINDOW = 50  # batches per window: little padding remains, and an epoch of 6,000 triples still has 4 windows
+PACKING = 2  # version of packing groups, see `_fill`; a resumed training keeps its version
+_OPEN = 8  # micro-batches tried for a group: more do not help, and pad short groups to the length of long pairs
+_LONG = 512  # tokens of a row up to which the cost of scoring is linear, see `rows_within`
+ROUNDS = 8  # of `permuted`; gives each of the six orders of three examples equally often
 
-Batch = list[np.ndarray]  # the indices of each micro-batch
+Batch = list[np.ndarray]  # indices of each micro-batch
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How batches are formed.
+    """Rules of forming batches.
 
-    `batch_size`: most examples in a micro-batch. `parts`: micro-batches in a batch, processes times accumulation steps.
-    `max_tokens`: most padded tokens in a micro-batch (a single example may have more); 0: no limit.
-    `seed`: decides the order, together with the epoch. `packing`: version of the packing of groups, 2 or the older 1.
+    batch_size: maximum examples in a micro-batch
+    parts: micro-batches in a batch: processes x accumulation steps
+    max_tokens: maximum padded tokens in a micro-batch (a single example may have more); 0: no limit
+    seed: seed of the order, together with the epoch
+    packing: version of packing groups, 2 or the older 1
     """
 
     batch_size: int
@@ -44,7 +46,7 @@ class BatchPlan:
     packing: int = PACKING
 
     def most_examples(self, longest: int, rows_each: int) -> int:
-        """Return how many examples fit into a micro-batch whose longest pair has `longest` tokens; at least one."""
+        """Return the maximum examples in a micro-batch whose longest pair has `longest` tokens, at least 1."""
         if not self.max_tokens:
             return self.batch_size
         return max(1, min(self.batch_size, self.max_tokens // (rows_each * max(1, longest))))
@@ -52,9 +54,9 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Groups:
-    """Examples that must share a micro-batch: group g holds `members[offsets[g]:offsets[g + 1]]`, at least one example.
+    """Groups of examples that must share a micro-batch: group g is `members[offsets[g]:offsets[g + 1]]`, not empty.
 
-    `offsets` [groups + 1] int64; `members` [n] int64, the index of every example once.
+    `offsets` [groups + 1] int64; `members` [n] int64, each example's index once.
     """
 
     offsets: np.ndarray
@@ -65,7 +67,7 @@ class Groups:
 
     @classmethod
     def of(cls, keys: Union[Sequence[str], np.ndarray]) -> Groups:
-        """Put the examples with equal `keys` [n] into one group, in their order."""
+        """Group the examples with equal `keys` [n], in order."""
         if isinstance(keys, np.ndarray):
             codes = keys
         else:
@@ -78,35 +80,34 @@ class Groups:
 
 
 class Batchable(Protocol):
-    """What batching needs to know about the examples."""
+    """Interface of examples for batching."""
 
     @property
     def rows_each(self) -> int:
-        """Number of pairs that one example adds to a batch."""
+        """Number of pairs per example."""
         ...
 
     @property
     def groups(self) -> Optional[Groups]:
-        """Examples that must share a micro-batch; None: no two examples must."""
+        """Groups that must share a micro-batch, or None."""
         ...
 
     def __len__(self) -> int: ...
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
-        """Return the token count of the longest pair of each example in `indices` [m], `[m]`."""
+        """Return the token count, `[m]`, of the longest pair of each example in `indices` [m]."""
         ...
 
 
 def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int = 0) -> Iterator[Batch]:
-    """Yield one epoch of batches: shuffled examples, sorted by length within windows; a window's batches are shuffled.
+    """Yield the batches of an epoch: shuffled examples, sorted by length within windows of shuffled batches.
 
-    A batch is a list of exactly `plan.parts` index arrays. Without groups their sizes differ by at most one; if there
-    are too few examples, the later arrays are empty. Without `max_tokens` and groups, which examples share a batch
-    depends on the product `batch_size * parts` only. A group is never split: if it is larger than a micro-batch, it
-    gets a micro-batch of its own.
+    A batch is a list of exactly `plan.parts` index arrays. Without groups, their sizes differ by at most one, and the
+    last arrays may be empty. Without `max_tokens` and groups, a batch's examples depend on the product
+    `batch_size * parts` only. A group is never split; a group larger than a micro-batch gets one alone.
 
     Args:
-        epoch: decides the order, together with the seed; equal seeds and epochs give equal batches.
+        epoch: with the seed, it determines the order.
         skip: number of batches to skip at the beginning of the epoch.
     """
     first_window = 0
@@ -122,9 +123,9 @@ def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int
 
 
 def count_batches(examples: Batchable, plan: BatchPlan, epoch: int) -> int:
-    """Return how many batches `training_batches` yields for the epoch.
+    """Return the number of batches of an epoch.
 
-    With `max_tokens` or groups this holds all lengths, four bytes each, and takes seconds for ten million examples.
+    With `max_tokens` or groups this takes four bytes per example, and seconds for ten million examples.
     """
     if _are_uniform(examples, plan):
         return math.ceil(len(examples) / (plan.batch_size * plan.parts))
@@ -132,7 +133,7 @@ def count_batches(examples: Batchable, plan: BatchPlan, epoch: int) -> int:
 
 
 def mean_fill(examples: Batchable, plan: BatchPlan) -> tuple[float, float]:
-    """Return how many examples and how many groups a micro-batch of the first epoch holds on average."""
+    """Return the mean numbers of examples and of groups in a micro-batch of the first epoch."""
     windows = _windows(_HeldLengths(examples), plan, epoch=1)
     count = sum(1 for _, batches in windows for batch in batches for part in batch if len(part))
     groups = len(examples) if examples.groups is None else len(examples.groups)
@@ -140,7 +141,7 @@ def mean_fill(examples: Batchable, plan: BatchPlan) -> tuple[float, float]:
 
 
 class _HeldLengths:
-    """The lengths of all examples in memory; reading them in file order is much faster on a disk than random order."""
+    """Examples with all lengths in memory, read in file order, which is much faster than random order."""
 
     def __init__(self, examples: Batchable):
         self.rows_each, self.groups = examples.rows_each, examples.groups
@@ -158,7 +159,7 @@ class _HeldLengths:
 
 
 def _are_uniform(examples: Batchable, plan: BatchPlan) -> bool:
-    """Tell whether all batches but the last hold the same number of examples."""
+    """Return whether all batches but the last have equal numbers of examples."""
     return not plan.max_tokens and examples.groups is None
 
 
@@ -178,7 +179,7 @@ def _windows(examples: Batchable, plan: BatchPlan, epoch: int, first: int = 0) -
 
 
 def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Divide examples into batches, the longest first: the first example of a batch decides its padded length."""
+    """Divide examples into batches, longest first, so that a batch's first example has its padded length."""
     lengths = examples.lengths(chosen)
     order = np.argsort(-lengths, kind="stable")
     batches: list[Batch] = []
@@ -192,7 +193,7 @@ def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch
 
 
 def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Fill micro-batches with whole groups, beginning with the group that has the longest pair."""
+    """Fill micro-batches with whole groups, beginning with the group with the longest pair."""
     sizes = groups.offsets[chosen + 1] - groups.offsets[chosen]
     members = groups.members[ragged_positions(groups.offsets[chosen], sizes)]
     offsets = offsets_of(sizes)
@@ -212,8 +213,8 @@ def _fill(sizes: Sequence[int], room: Sequence[int], tried: int) -> list[list[in
 
     Args:
         sizes: number of examples in each group, the group with the longest pair first.
-        room: number of examples that fit into a micro-batch that begins with this group.
-        tried: how many micro-batches, the latest ones begun, are tried; 1 fills one after another, as version 1 did.
+        room: maximum examples in a micro-batch that begins with this group.
+        tried: number of latest micro-batches to try; 1, as in version 1, fills them one after another.
     """
     held: list[list[int]] = []
     left: list[int] = []
@@ -231,17 +232,14 @@ def _fill(sizes: Sequence[int], room: Sequence[int], tried: int) -> list[list[in
 
 
 def permuted(positions: np.ndarray, n: int, key: Sequence[int]) -> np.ndarray:
-    """Return the values at `positions` [m] of a pseudo-random permutation of `range(n)`, without making all of it.
+    """Return the values at `positions` [m] of a pseudo-random permutation of `range(n)`, without computing all of it.
 
-    A generalised Feistel network over a x b >= n cells, each round adding a hash of one coordinate to the other, with
-    cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2 and 3). It is not
-    cryptographically secure.
-
-    For ten million numbers, NumPy's `Generator.permutation` takes 0.5 s and 76 MB an epoch, this function 1.5 s and no
-    memory (measured on one core). NumPy's order differs, so an interrupted training could not continue with it.
+    The permutation is a generalised Feistel network over a x b >= n cells, each round adding a hash of one coordinate
+    to the other, with cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2
+    and 3). It is not cryptographically secure. Trainings resume by it, so its order must not change.
 
     Args:
-        key: non-negative numbers that decide the order.
+        key: non-negative numbers that determine the order.
 
     Returns:
         `[m] int64`; all positions together give every number below `n` once.
@@ -264,7 +262,7 @@ def permuted(positions: np.ndarray, n: int, key: Sequence[int]) -> np.ndarray:
 
 
 def _hashed(values: np.ndarray, key: np.uint64) -> np.ndarray:
-    """Mix the bits of `values` [m] uint64: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    """Mix the bits of `values` [m] uint64 by the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     mixed = values * np.uint64(0x9E3779B97F4A7C15) + key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -272,28 +270,28 @@ def _hashed(values: np.ndarray, key: np.uint64) -> np.ndarray:
 
 
 def most_tokens(batch_size: int, max_seq_length: int) -> int:
-    """Return the padded tokens of a batch that is not trained on: `batch_size` rows of `max_seq_length`, or of 512.
+    """Return the maximum padded tokens of a batch for scoring: `batch_size` rows of at most 512 tokens.
 
-    Attention's memory grows with the square of the length: 32 rows of 8,192 tokens would take 100 GB.
+    The memory of attention grows with the square of the length: 32 rows of 8,192 tokens would take 100 GB.
     """
     return batch_size * min(max_seq_length, _LONG)
 
 
 def rows_within(length: int, max_tokens: int, max_rows: int) -> int:
-    """Return how many rows of `length` tokens a batch takes: at least one.
+    """Return the maximum rows of `length` tokens in a batch, at least 1.
 
-    That is `max_tokens` padded tokens, where the tokens of a row beyond 512 count by as much more as each attends to
-    more tokens: 32 rows of 512 hold as much attention as 8 of 1,024 or 2 of 2,048.
+    Up to 512 tokens, a batch has at most `max_tokens` padded tokens. Beyond, the limit is the attention's cost: 32 rows
+    of 512 tokens cost as much as 8 of 1,024 or 2 of 2,048.
     """
     return max(1, min(max_rows, max_tokens * _LONG // (max(1, length) * max(_LONG, length))))
 
 
 def scoring_batches(lengths: np.ndarray, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
-    """Yield index batches sorted by length, each of as many rows as `rows_within` gives for its longest.
+    """Yield batches of indices of `lengths` (`[n]`), longest rows first, of the sizes of `rows_within`.
 
-    A pair that is too long for `max_tokens` gets a batch of its own. Every index of `lengths` (`[n]`) occurs once.
+    A row longer than `max_tokens` gets a batch alone. Each index occurs once.
     """
-    order = np.argsort(-lengths, kind="stable")  # longest first: memory peaks at once, not at the end
+    order = np.argsort(-lengths, kind="stable")  # longest first, so that too little memory shows at once
     start = 0
     while start < len(order):
         rows = rows_within(int(lengths[order[start]]), max_tokens, max_rows)

@@ -1,8 +1,7 @@
-"""Encoded rows in columns, with a length per row, as batching, the engines and the trainer use them.
+"""Encoded rows in columns, with a length per row, for batching, engines and the trainer.
 
-`Columns` is the interface; pairs, single texts and pairs given as arrays implement it, and so do classes of recipes and
-plugins. Millions of rows take little more memory than their ids, or none if they are on a disk
-(`paddle_ranker.encoding.store`).
+`Columns` is the interface of pairs, single texts, pairs given as arrays, and of classes in recipes and plugins.
+Millions of rows take little more memory than their ids, or none if they are on a disk (`paddle_ranker.encoding.store`).
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from numpy.typing import NDArray
 from paddle_ranker.storage.arrays import gather
 
 Indices = Union[Sequence[int], NDArray[np.int64], NDArray[np.int32]]
-Array = NDArray[Any]  # of whatever type a model takes or returns
-Arrays = dict[str, Array]  # a padded batch by the names of a model's inputs, or what it returns by its outputs'
+Array = NDArray[Any]
+Arrays = dict[str, Array]  # a padded batch by the names of a model's inputs, or results by the names of its outputs
 
 C = TypeVar("C", bound="Columns")
 
 
 class Columns(ABC):
-    """n rows of model inputs; the length of each row is its cost in a batch."""
+    """Rows of model inputs; a row's length is its cost in a batch."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -40,7 +39,7 @@ class Columns(ABC):
 
     @abstractmethod
     def pad(self, indices: Indices) -> Arrays:
-        """Return a dict from input name to array for the rows at `indices` [batch], padded to the longest row."""
+        """Return the rows at `indices` [batch] by input name, padded to the longest row."""
 
     @classmethod
     @abstractmethod
@@ -53,7 +52,7 @@ class Columns(ABC):
         return self.lengths_of(np.arange(len(self)))
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether rows of both may share a batch."""
+        """Return whether rows of both can share a batch."""
         return type(self) is type(other)
 
     def chunks(self: C, size: int) -> Iterator[tuple[NDArray[np.int64], C]]:
@@ -64,14 +63,14 @@ class Columns(ABC):
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the start of each ragged row with these `lengths` [n], and their total, as one array [n + 1] int64."""
+    """Return the starts of ragged rows with `lengths` [n], followed by the total length, [n + 1] int64."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 def ragged_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions `starts[i], ..., starts[i] + lengths[i] - 1` of all i, one after another."""
+    """Return `starts[i], ..., starts[i] + lengths[i] - 1` for all i, concatenated."""
     offsets = offsets_of(lengths)
     positions: NDArray[np.int64] = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
     return positions
@@ -103,7 +102,7 @@ class _Ragged(Columns):
         return self._spans(np.asarray(indices, dtype=np.int64))[1]
 
     def _spans(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return where the rows `chosen` [m] start in `ids`, and their lengths, [m] int64 each."""
+        """Return the starts in `ids` and the lengths of the rows `chosen` [m], [m] int64 each."""
         bounds = gather(self.offsets, chosen[..., None] + [0, 1])
         return bounds[..., 0], bounds[..., 1] - bounds[..., 0]
 
@@ -113,7 +112,7 @@ class _Ragged(Columns):
         return gather(self.ids, ragged_positions(starts, lengths)), offsets_of(lengths)
 
     def _padded(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return ids padded to the longest chosen row, and whether each is a token, `[batch, length]` each."""
+        """Return ids padded to the longest chosen row, and a mask of tokens, `[batch, length]` each."""
         starts, lengths = self._spans(chosen)
         is_token = np.arange(lengths.max(initial=0)) < lengths[:, None]
         input_ids = np.full(is_token.shape, self.pad_id, dtype=np.int64)
@@ -130,7 +129,7 @@ def _joined(parts: Sequence[_Ragged]) -> tuple[NDArray[np.int32], NDArray[np.int
 
 @dataclass(frozen=True)
 class EncodedTexts(_Ragged):
-    """n texts `[CLS] text [SEP]`: `ids` [total] int32, `offsets` [n + 1] int64."""
+    """Texts `[CLS] text [SEP]`: `ids` [total] int32, `offsets` [n + 1] int64."""
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
@@ -153,13 +152,13 @@ class EncodedTexts(_Ragged):
 
 @dataclass(frozen=True)
 class EncodedPairs(_Ragged):
-    """n pairs `[CLS] query [SEP] title [SEP]`.
+    """Pairs `[CLS] query [SEP] title [SEP]`.
 
     `ids` [total] int32; `offsets` [n + 1] int64: pair i is `ids[offsets[i]:offsets[i + 1]]`;
     `second_starts` [n] int32: the index within the pair at which the title (token type 1) starts.
 
-    The arrays may be memory-mapped files (`paddle_ranker.encoding.store`). `take`, `pad` and `lengths_of` then read the
-    requested rows only, and keep nothing of the files in memory. Other access reads everything, or keeps it in memory.
+    The arrays may be memory-mapped files (`paddle_ranker.encoding.store`). `take`, `pad` and `lengths_of` then read
+    only the requested rows, and keep no pages of the files in memory, as other access does.
     """
 
     ids: NDArray[np.int32]
@@ -180,10 +179,7 @@ class EncodedPairs(_Ragged):
         return cls(ids, offsets, second_starts, pad_id)
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return `input_ids` and `token_type_ids`, `[batch, length]` int64, as long as the longest chosen pair.
-
-        Padding has the id `pad_id` and token type 0.
-        """
+        """Return `input_ids` and `token_type_ids`, `[batch, length]` int64; padding has `pad_id` and token type 0."""
         chosen = np.asarray(indices, dtype=np.int64)
         input_ids, is_token = self._padded(chosen)
         is_second = np.arange(input_ids.shape[1]) >= gather(self.second_starts, chosen)[:, None]
@@ -192,9 +188,9 @@ class EncodedPairs(_Ragged):
 
 @dataclass(frozen=True)
 class GivenArrays(Columns):
-    """n rows given as padded arrays, which are kept unchanged and share no batch with other rows.
+    """Rows given as padded arrays, which share no batch with other rows.
 
-    `arrays`: a dict from the names of the model's inputs to arrays, `[n, length]` each.
+    `arrays`: a dict from input name to array, `[n, length]` each.
     """
 
     arrays: Arrays
@@ -203,7 +199,7 @@ class GivenArrays(Columns):
         return len(next(iter(self.arrays.values())))
 
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the arrays' padded length once for each of `indices` [m], [m] int64."""
+        """Return the padded length for each of `indices` [m], [m] int64."""
         return np.full(len(indices), next(iter(self.arrays.values())).shape[1], np.int64)
 
     def take(self, indices: Indices) -> GivenArrays:
@@ -211,28 +207,28 @@ class GivenArrays(Columns):
         return GivenArrays(self.pad(indices))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the rows at `indices` unchanged; all have the same length."""
+        """Return the rows at `indices`, which are padded already."""
         rows = np.asarray(indices, dtype=np.int64)
         return {name: array[rows] for name, array in self.arrays.items()}
 
     @classmethod
     def concat(cls, parts: Sequence[GivenArrays]) -> GivenArrays:
-        """Return the only part; raises `ValueError` for several parts, whose lengths may differ."""
+        """Return the only part; raises `ValueError` for several parts."""
         if len(parts) != 1:
             raise ValueError("rows given as arrays are not joined")
         return parts[0]
 
     def can_join(self, other: Columns) -> bool:
-        """Return whether `other` is this very object: rows that are given padded share a batch with no others."""
+        """Return whether `other` is this object."""
         return self is other
 
 
-TYPES = 2  # token types of one member
+TYPES = 2  # token types per member of a blend
 
 
 @dataclass(frozen=True)
 class BlendedPairs(Columns):
-    """n pairs that each member of a blend has encoded; `members` holds the n pairs of each member."""
+    """Pairs encoded by each member of a blend."""
 
     members: tuple[EncodedPairs, ...]
 
@@ -240,7 +236,7 @@ class BlendedPairs(Columns):
         return len(self.members[0])
 
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the token count over all members of each pair at `indices` [m], [m] int64: its cost in a batch."""
+        """Return the token count of each pair at `indices` [m], summed over all members, [m] int64."""
         return np.sum([member.lengths_of(indices) for member in self.members], axis=0, dtype=np.int64)
 
     def take(self, indices: Indices) -> BlendedPairs:
@@ -249,7 +245,7 @@ class BlendedPairs(Columns):
 
     @classmethod
     def concat(cls, parts: Sequence[BlendedPairs]) -> BlendedPairs:
-        """Join pairs of one blend, in order."""
+        """Join pairs of a blend, in order."""
         return cls(tuple(EncodedPairs.concat(encoded) for encoded in zip(*(part.members for part in parts))))
 
     def pad(self, indices: Indices) -> Arrays:
@@ -263,9 +259,9 @@ class BlendedPairs(Columns):
 
 
 def given_pairs(input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], pad_id: int) -> Columns:
-    """Return `[n, length]` arrays as `EncodedPairs`, which share batches with others, or else as `GivenArrays`.
+    """Convert `[n, length]` arrays to `EncodedPairs` (batchable) if the layout allows, else to `GivenArrays`.
 
-    `EncodedPairs` are without the padding at a row's end: the ranker ignores it, whatever its token types.
+    `EncodedPairs` omit the padding at the end of rows, which rankers ignore.
     """
     columns = np.arange(input_ids.shape[1])
     is_token = input_ids != pad_id

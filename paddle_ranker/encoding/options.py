@@ -1,4 +1,4 @@
-"""Options of the tokenizer and of long texts; read before NumPy is imported."""
+"""Options of the tokenizer and of long texts, importable without NumPy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from paddle_ranker.options import Options, option
 
 @dataclass(frozen=True)
 class TokenizerOptions(Options):
-    """Options of every command that turns texts into ids."""
+    """Options of commands that encode texts."""
 
     tokenizer: str = option(
         "auto",
-        help="accepted as before: each name stands for the built-in tokenizer, which gives the ids of all of them",
+        help="has no effect: all names select the tokenizer of the model's folder",
         choices=TOKENIZER_NAMES,
         shared=True,
     )
@@ -24,19 +24,19 @@ class TokenizerOptions(Options):
 
 @dataclass(frozen=True)
 class WindowOptions(Options):
-    """Options of every command that scores pairs which may be too long."""
+    """Options of commands that score long pairs."""
 
     windows: str = option(
         "none",
-        help="a pair that is too long: none, it is cut; max or mean_top_k, overlapping windows over its title are "
-        "scored, and their best logit, or the mean of the best ones, is taken",
+        help="scoring of long pairs: none truncates them; max and mean_top_k score overlapping windows over the title, "
+        "and take the best logit or the mean of the best logits",
         choices=("none", *POOLINGS),
     )
     window_overlap: Optional[int] = option(
-        None, help="tokens that neighbouring windows share (default: a quarter of max_seq_length)", minimum=0
+        None, help="tokens shared by neighbouring windows (default: a quarter of max_seq_length)", minimum=0
     )
     window_top_k: Optional[int] = option(
-        None, help=f"windows whose mean --windows mean_top_k takes (default: {TOP_K})", minimum=1
+        None, help=f"number of windows averaged by --windows mean_top_k (default: {TOP_K})", minimum=1
     )
 
 

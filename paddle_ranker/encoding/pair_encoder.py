@@ -1,4 +1,4 @@
-"""Turn pairs of texts into ids, for one ranker or a blend: segments, truncation and special tokens."""
+"""Encode pairs of texts as ids, for a ranker or a blend: special tokens, truncation and prompts."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from paddle_ranker.encoding.tokenizers.base import ModelTokenizer, Spelling
 from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted, refuse_text
 
-# Called with each row's token count before truncation, [n], special tokens included, and the length to which rows are
-# truncated; may raise an error to refuse them. A row that is to be truncated may have still more tokens.
+# Called with each row's token count before truncation, [n], special tokens included, and with the maximum length; may
+# raise an error to refuse the rows. The count of a row above that length may be too small.
 LengthCheck = Callable[[NDArray[np.int64], int], None]
-# What is wrong with a `PairEncoder` that `loses_capitals`, and what mends it.
+# Warning and remedy if a `PairEncoder` `loses_capitals`.
 LOST_CAPITALS = (
     "its tokenizer keeps capital letters, and its vocabulary has none, so every word with one is [UNK]; paddle-ranker "
     "convert MODEL NEW --to tower --lowercase makes them small"
@@ -40,10 +40,10 @@ LOST_CAPITALS = (
 
 
 class PairRowEncoder(Protocol):
-    """Turns pairs of texts into columns: a `PairEncoder` with one tokenizer, or a blend's encoder with several.
+    """Encoder of pairs as columns: a `PairEncoder` with a tokenizer, or a blend's encoder with several.
 
     Attributes: `max_seq_length`; `vocab_size`; `backend`; `truncated`, the number of truncated pairs; `members`, the
-    encoders of which a blend's encoder consists (a `PairEncoder` has itself).
+    encoders of a blend's members (for a `PairEncoder`, itself).
     """
 
     max_seq_length: int
@@ -65,12 +65,12 @@ class PairRowEncoder(Protocol):
         """Encode the pairs (queries[i], titles[i]); without `truncate` they keep their full length.
 
         Args:
-            check: called before any pair is built: a long query with many titles takes memory for each of them.
+            check: called before pairs are built, since a long query with many titles takes memory for each of them.
         """
         ...
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Return columns of pairs that the caller has encoded, `[n, length]` each; raises `InputError` if invalid."""
+        """Convert pairs that the caller has encoded, `[n, length]`, to columns; raises `InputError` if invalid."""
         ...
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
@@ -79,14 +79,13 @@ class PairRowEncoder(Protocol):
 
 
 class PairEncoder:
-    """Turn (query, title) into ids by a model's tokenizer and its template: `[CLS] query [SEP] title [SEP]`, say.
+    """Encoder of pairs by a model's tokenizer and its template, such as `[CLS] query [SEP] title [SEP]`.
 
-    Special tokens typed in a text are plain text. A pair longer than `max_seq_length` loses tokens from the end of
-    its longer side, which never empties a side; `truncated` counts such pairs. Safe to call from several threads.
+    Special tokens in a text are plain text. A pair longer than `max_seq_length` loses tokens from the end of its longer
+    side, and no side becomes empty; `truncated` counts such pairs. Thread-safe.
 
     Attributes: `query_prompt`, which precedes every query of a pair; `max_seq_length`, `vocab_size` (largest id + 1),
-    `template`, `pad_id`, `cls_id`, `sep_id`, `unk_id`,
-    `mask_id`, `backend` (what turns words into ids), `truncated`.
+    `template`, `pad_id`, `cls_id`, `sep_id`, `unk_id`, `mask_id`, `backend` ("builtin" or "tokenizers"), `truncated`.
     """
 
     def __init__(self, files: ModelTokenizer, max_seq_length: int, backend: str = "auto") -> None:
@@ -114,7 +113,7 @@ class PairEncoder:
     def from_folder(
         cls, folder: Union[str, os.PathLike[str]], max_seq_length: int, backend: str = "auto"
     ) -> PairEncoder:
-        """Load the tokenizer of `folder`, as `read_tokenizer` does.
+        """Create the encoder of a folder's tokenizer.
 
         `backend`: one of `TOKENIZER_NAMES`, which all select the same tokenizer. Raises `CheckpointError` for
         unusable files, `UsageError` for another name or a `max_seq_length` below 5.
@@ -123,12 +122,12 @@ class PairEncoder:
 
     @property
     def members(self) -> tuple[PairEncoder, ...]:
-        """This encoder only; the encoder of a blend has one member for each ranker."""
+        """This encoder, in a tuple; see `PairRowEncoder`."""
         return (self,)
 
     @property
     def token_to_id(self) -> dict[str, int]:
-        """A dict from token to id; a token that the vocabulary repeats has its last id, as in PaddleNLP."""
+        """A dict from token to id; a repeated token has its last id, as in PaddleNLP."""
         return self._files.token_to_id
 
     @property
@@ -161,8 +160,8 @@ class PairEncoder:
     ) -> EncodedPairs:
         """Encode the pairs (queries[i], titles[i]); a text that repeats within the call is tokenized once.
 
-        Without `truncate` they keep their full length, for `paddle_ranker.encoding.windows`; engines may refuse that.
-        `check` may refuse them, see `PairRowEncoder`.
+        Without `truncate` pairs keep their full length, for `paddle_ranker.encoding.windows`. `check` may refuse them,
+        see `PairRowEncoder`.
         """
         refuse_text(queries, "queries")
         refuse_text(titles, "titles")
@@ -198,10 +197,10 @@ class PairEncoder:
     def _tokenized(
         self, queries: Sequence[str], titles: Sequence[str], most: Optional[int]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return the ids of all distinct texts, their lengths, and the index of each pair's query and title in them.
+        """Return the ids of all distinct texts, their lengths, and the indices of each pair's query and title.
 
         Args:
-            most: ids of a text that are needed, see `Tokenizer.encode`.
+            most: number of ids needed per text, see `Tokenizes.encode`.
         """
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
@@ -215,7 +214,7 @@ class PairEncoder:
         return flat, text_lengths, places[: len(queries)], places[len(queries) :]
 
     def encode_single(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
-        """Encode texts as `[CLS] text [SEP]`, truncated to `max_seq_length`; `truncated` counts those that were."""
+        """Encode texts as `[CLS] text [SEP]`, truncated to `max_seq_length`; `truncated` counts truncated texts."""
         refuse_text(texts, "texts")
         template = self.template
         budget = self.max_seq_length - template.text_tokens
@@ -233,9 +232,9 @@ class PairEncoder:
         return EncodedTexts(ids, offsets, self.pad_id)
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Return columns of pairs that the caller has encoded, `[n, length]` each, padded with `pad_id`.
+        """Convert pairs that the caller has encoded, `[n, length]`, padded with `pad_id`, to columns.
 
-        Raises `InputError`, which names the row, if a row holds nothing but padding.
+        Raises `InputError`, which names the row, if a row is all padding.
         """
         is_empty = (input_ids == self.pad_id).all(axis=1)
         if is_empty.any():
@@ -247,12 +246,12 @@ class PairEncoder:
         return self._files.words()
 
     def spelling(self) -> Optional[Spelling]:
-        """Return what tokens spell, see `ModelTokenizer.spelling`."""
+        """Return which tokens count as equal, see `ModelTokenizer.spelling`."""
         return self._files.spelling()
 
     @property
     def loses_capitals(self) -> bool:
-        """Whether every capital letter becomes [UNK], though the vocabulary has all small ones."""
+        """Whether every capital letter becomes [UNK], though the vocabulary has all small letters."""
         with suppress(CheckpointError):
             unknown = [self.unk_id]
             found = [ids.tolist() == unknown for ids in self.encode_texts([*ascii_uppercase, *ascii_lowercase])]
@@ -267,24 +266,24 @@ class PairEncoder:
         return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
 
     def characters_of(self, text: str, tokens: int) -> int:
-        """Return how many code points of a text make up to so many tokens: all of them, if the text has no more."""
+        """Return the number of leading characters of a text that give at most `tokens` tokens."""
         end = 4 * tokens
         while end < len(text) and self.count_tokens(text[:end]) <= tokens:
             end *= 2
         if end >= len(text) and self.count_tokens(text) <= tokens:
             return len(text)
-        low, high = 0, min(end, len(text))  # the tokens of `low` code points are few enough, those of `high` are not
+        low, high = 0, min(end, len(text))  # `low` characters fit, `high` do not
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.count_tokens(text[:middle]) <= tokens else (low, middle)
         return low
 
     def count_tokens(self, text: str) -> int:
-        """Return how many tokens a text has, without special tokens."""
+        """Return the number of tokens of a text, without special tokens."""
         return int(self._tokenizer.encode([text])[1][0])
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
-        """Write the tokenizer files into `folder` (made if missing); `from_folder` and PaddleNLP read them alike."""
+        """Write the tokenizer files into `folder`, created if missing; `from_folder` and PaddleNLP read them."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         self._files.write(target)
@@ -305,11 +304,11 @@ class PairEncoder:
 
 
 class BlendedPairEncoder:
-    """A `PairRowEncoder` that encodes every pair once for each member of a blend."""
+    """`PairRowEncoder` that encodes every pair for each member of a blend."""
 
     def __init__(self, members: Sequence[PairEncoder]):
         self.members = tuple(members)
-        self.max_seq_length = sum(member.max_seq_length for member in members)  # tokens of a pair in a batch
+        self.max_seq_length = sum(member.max_seq_length for member in members)  # of all members together
         self.backend = ", ".join(member.backend for member in members)
         self.vocab_size = max(member.vocab_size for member in members)
 
@@ -331,15 +330,15 @@ class BlendedPairEncoder:
         truncate: bool = True,
         check: Optional[LengthCheck] = None,
     ) -> BlendedPairs:
-        """Encode the pairs for every member; raises `UsageError` without `truncate`, which windows ask for."""
+        """Encode the pairs for every member; raises `UsageError` without `truncate`, since windows are unsupported."""
         if not truncate:
             raise UsageError("a blend of two rankers cannot score windows: use --windows none, or one of its members")
         return BlendedPairs(tuple(member.encode(queries, titles, check=check) for member in self.members))
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Return columns of arrays with the members' tokens side by side, as in `BlendedPairs.pad`, `[n, length]` each.
+        """Convert arrays with the members' tokens side by side, as from `BlendedPairs.pad`, to columns.
 
-        Raises `InputError` unless all members are there, in order, and at the same positions in every row.
+        Raises `InputError` unless all members are present, in order, at equal positions in every row.
         """
         owners = token_type_ids // TYPES
         first = owners[0]

@@ -1,4 +1,4 @@
-"""Made-up pairs of a vocabulary's words, for comparing two ways of computing the same model."""
+"""Made-up pairs of a vocabulary's words, to compare two ways of computing a model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ _LONGEST, _MOST_TOKENS = 1024, 4096  # words of a title; padded tokens of a batc
 def sample_batches(encoder: PairRowEncoder) -> Iterator[Arrays]:
     """Yield padded batches of 1 to 8 pairs of many lengths, made of words from the ranker's vocabulary.
 
-    Titles share words with their queries, so that match levels and lexical features are not all zero. Pairs of a model
-    that takes up to 1,024 tokens are as long as it takes; of longer ones, whose attention takes memory by the
-    square of their length, titles have at most 1,024 words.
+    Titles share words with their queries, so that match levels and lexical features are not all zero. Titles have up to
+    `max_seq_length` words, but at most 1,024, since the memory of attention grows with the square of the length.
     """
     random = np.random.default_rng(0)
     words = np.array(encoder.members[0].words())
@@ -32,7 +31,7 @@ def sample_batches(encoder: PairRowEncoder) -> Iterator[Arrays]:
         titles.append(" ".join([*random.choice(words, length), *shared]))
     truncated = encoder.truncated
     pairs = encoder.encode(queries, titles)
-    encoder.truncated = truncated  # no pair of a user's was cut
+    encoder.truncated = truncated  # counts pairs of users only
     start = 0
     while start < len(pairs):
         rows = np.arange(start, min(len(pairs), start + int(random.integers(1, _LARGEST_BATCH + 1))))
@@ -42,7 +41,7 @@ def sample_batches(encoder: PairRowEncoder) -> Iterator[Arrays]:
 
 
 def timing_batches(encoder: PairRowEncoder, shapes: Sequence[tuple[int, int]]) -> Iterator[Arrays]:
-    """Yield a batch of made-up Chinese texts for each (pairs, tokens a pair) of `shapes`."""
+    """Yield a batch of made-up Chinese texts for each (pairs, tokens per pair) of `shapes`."""
     random = np.random.default_rng(0)
     for rows, length in shapes:
         words = random.integers(0, 20_000, (rows, min(length, encoder.max_seq_length) - 3)) + 0x4E00  # Han characters

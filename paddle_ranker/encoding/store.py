@@ -1,11 +1,11 @@
-"""Collect encoded pairs in memory or, if they are too many, in memory-mapped temporary files.
+"""Collect encoded pairs in memory or, beyond a limit, in memory-mapped temporary files.
 
     collector = PairCollector(folder, max_bytes=1 << 30)
     for ...:
         collector.append(pair_encoder.encode(queries, titles), labels=labels)
     pairs, columns = collector.finish()
 
-Batches are the same either way.
+Both give equal batches.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts
 from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.arrays import map_file
 
-MAX_BYTES = 1 << 30  # of encoded pairs in memory, where nothing else is said
-_IDS, _OFFSETS, _SECOND_STARTS = "pairs.ids", "pairs.offsets", "pairs.second_starts"  # no names of further columns
+MAX_BYTES = 1 << 30  # default limit of encoded pairs in memory
+_IDS, _OFFSETS, _SECOND_STARTS = "pairs.ids", "pairs.offsets", "pairs.second_starts"  # differ from columns' names
 
 
 class PairCollector:
-    """Collect encoded pairs in memory; once they exceed `max_bytes`, put all of them into temporary files.
+    """Collector of encoded pairs in memory, which moves all of them to temporary files once they exceed `max_bytes`.
 
-    The files have no name: they vanish with the arrays that read them, and with the process even if it is killed.
-    Pairs in files take no memory. Pairs in memory take twice their bytes for a moment in `finish`.
+    The files are unlinked: they vanish with the arrays that read them, or with the process. `finish` takes twice the
+    bytes of pairs in memory for a moment.
 
     Args:
-        folder: for the files; its disk needs four bytes a token, twelve bytes a pair, and room for further columns.
-            None: the system's folder for temporary files, which on some systems is in memory.
-        max_bytes: how many bytes are kept in memory.
+        folder: folder for the files; they take four bytes per token, twelve per pair, and the further columns. None:
+            the system's temporary folder, which may be in memory.
+        max_bytes: maximum bytes in memory.
     """
 
     def __init__(self, folder: Optional[Path] = None, max_bytes: int = MAX_BYTES):
@@ -47,7 +47,7 @@ class PairCollector:
         self._columns: dict[str, _Column] = {}
 
     def append(self, pairs: EncodedPairs, **columns: np.ndarray) -> None:
-        """Add pairs [m] and the values [m] of further `columns`, whose names and types are the same in every call.
+        """Add pairs [m] and the values [m] of further `columns`; every call needs equal names and types.
 
         Raises `RankerError` if the folder cannot hold them, `ValueError` for other columns than before.
         """
@@ -70,7 +70,7 @@ class PairCollector:
                     column.move_to(self._folder)
 
     def finish(self) -> tuple[EncodedPairs, dict[str, np.ndarray]]:
-        """Return all pairs and columns, and forget them here; read large columns with `storage.arrays.gather`."""
+        """Return all pairs and columns, and clear the collector; read large columns with `storage.arrays.gather`."""
         if not self._columns:
             return EncodedPairs.concat([]), {}
         with _disk_errors(self._folder, self._nbytes):
@@ -82,9 +82,9 @@ class PairCollector:
 
 
 def within(texts: EncodedTexts, folder: Path, max_bytes: int) -> EncodedTexts:
-    """Return encoded texts as they are if they take no more than `max_bytes`, else with their ids in a file.
+    """Move the ids of texts beyond `max_bytes` to an unlinked file; return smaller texts unchanged.
 
-    The file has no name, as those of `PairCollector`. Raises `RankerError` if the folder cannot hold it.
+    Raises `RankerError` if the folder cannot hold the file.
     """
     nbytes = texts.ids.nbytes
     if nbytes <= max_bytes:
@@ -100,7 +100,7 @@ def within(texts: EncodedTexts, folder: Path, max_bytes: int) -> EncodedTexts:
 def _disk_errors(folder: Path, nbytes: Callable[[], int]) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # a full disk, most of all
+    except OSError as error:  # usually a full disk
         raise RankerError(
             f"{folder}: {nbytes() / 2**20:.0f} MB of encoded training data could not be kept there "
             f"({error.strerror or error}); make room, choose another --output, or keep more in memory with "
@@ -109,7 +109,7 @@ def _disk_errors(folder: Path, nbytes: Callable[[], int]) -> Iterator[None]:
 
 
 class _Column:
-    """One array that grows at its end: a list of chunks, or a file."""
+    """Growing array: a list of chunks, or a file."""
 
     def __init__(self, dtype: np.dtype):
         self.dtype, self.nbytes = dtype, 0
@@ -122,7 +122,7 @@ class _Column:
             self._chunks.append(values)
             return
         left = memoryview(np.ascontiguousarray(values).view(np.uint8).data)
-        while left:  # a write may stop short of the whole
+        while left:  # a write may be partial
             left = left[self._file.write(left) :]
 
     def move_to(self, folder: Path) -> None:

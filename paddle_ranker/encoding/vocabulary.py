@@ -1,4 +1,4 @@
-"""Train a WordPiece vocabulary on a user's own texts, the same one every time."""
+"""Train a WordPiece vocabulary on a user's texts, reproducibly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, VOCABULARY_FIL
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.errors import DataError, DependencyError, UsageError, quoted
 
-# The first four are the first in ERNIE's vocabularies too; there, [UNK] is the last token.
+# ERNIE's vocabularies begin with the first four, too; there, [UNK] is the last token.
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
 # A piece that occurs once in a corpus says nothing about other texts.
 _LEAST_COUNT = 2
@@ -29,12 +29,12 @@ def train_wordpiece_vocabulary(
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
     characters: str = "",
 ) -> list[str]:
-    """Return at most `vocab_size` tokens: special ones, characters, `##` characters, then merged pieces by rank.
+    """Return at most `vocab_size` tokens: special tokens, characters, `##` characters, then merged pieces by rank.
 
-    The vocabulary contains `characters` whether or not a text does. `texts` is read once, and only its distinct words
-    are held in memory, split as `PairEncoder` splits them.
-    Frequent neighbours are merged first, as in byte-pair encoding, until the size is reached or no pair occurs twice.
-    The same texts give the same tokens in the same order, whatever the hash seed or the number of threads.
+    The vocabulary includes `characters` even if no text does. `texts` is read once; memory holds only its distinct
+    words, split as by `PairEncoder`. Frequent neighbours are merged first, as in byte-pair encoding, until the size is
+    reached or no pair occurs twice. Equal texts give equal tokens in equal order, for any hash seed and number of
+    threads.
 
     Raises `DataError` for texts without a word, `UsageError` if the characters alone exceed `vocab_size`, and
     `DependencyError` without Hugging Face's `tokenizers`.
@@ -43,7 +43,7 @@ def train_wordpiece_vocabulary(
     counts = _count_words(texts, splitter)
     if not counts:
         raise DataError("the texts to make a vocabulary from hold no word: give a corpus with text in it")
-    # Each character twice: letters and digits then form one word and get a `##` piece, too; others form two words.
+    # Doubled, letters and digits form a word and also get a `##` piece; other characters form two words.
     spelled = [*counts, *(word for char in characters for word in splitter.split(char + char))]
     initial = sorted({char for word in spelled for char in word})
     continued = [CONTINUATION + char for char in sorted({char for word in spelled for char in word[1:]})]
@@ -58,16 +58,16 @@ def train_wordpiece_vocabulary(
 
 
 def common_characters() -> str:
-    """Return ASCII's letters and digits and the 6,763 ideographs of GB 2312, which are common in written Chinese."""
-    # Both levels are in rows 0xB0 to 0xF7; the five unused codes decode to nothing.
+    """Return ASCII's letters and digits, and the 6,763 ideographs of GB 2312, which are common in Chinese."""
+    # Both levels are in rows 0xB0 to 0xF7; the five unused codes are ignored.
     rows = bytes(byte for high in range(0xB0, 0xF8) for low in range(0xA1, 0xFF) for byte in (high, low))
     return string.ascii_lowercase + string.ascii_uppercase + string.digits + rows.decode("gb2312", "ignore")
 
 
 def write_vocabulary(folder: Union[str, os.PathLike[str]], tokens: Sequence[str]) -> Path:
-    """Write `tokens` as `vocab.txt`, one a line in UTF-8, into `folder` (made if missing); return its path.
+    """Write `tokens` as lines of `vocab.txt` in `folder`, created if missing; return the file's path.
 
-    Raises `DataError` for a token that is empty, repeated or holds a line break: it could not be read back.
+    Raises `DataError` for a token that is empty, repeated or has a line break, and so could not be read back.
     """
     repeated = [token for token, count in Counter(tokens).items() if count > 1]
     unreadable = [token for token in tokens if not token or "\n" in token or "\r" in token]
@@ -81,9 +81,9 @@ def write_vocabulary(folder: Union[str, os.PathLike[str]], tokens: Sequence[str]
 
 
 def write_new_tokenizer(folder: Path, tokens: Sequence[str], *, lowercase: bool) -> TokenizerFiles:
-    """Write the tokenizer files of a new vocabulary into `folder`, which must exist; return their content.
+    """Write the tokenizer files of a new vocabulary into an existing folder, and return their contents.
 
-    Raises `DataError` for a token that could not be read back.
+    Raises `DataError` as `write_vocabulary` does.
     """
     write_vocabulary(folder, tokens)
     (folder / CONFIG_FILE).write_text(json.dumps({"do_lower_case": lowercase}), encoding="utf-8")
@@ -97,20 +97,20 @@ def _count_words(texts: Iterable[str], splitter: WordSplitter) -> Counter[str]:
     for text in texts:
         counts.update(splitter.split(text))
     for word in [word for word in counts if len(word) > MAX_WORD_CHARACTERS]:
-        del counts[word]  # unknown whatever the vocabulary holds
+        del counts[word]  # always [UNK]
     return counts
 
 
 def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: int) -> list[str]:
-    """Return the pieces that the library merges out of `alphabet`, best first."""
+    """Return the pieces that `tokenizers` merges from `alphabet`, best first."""
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     except ImportError as error:
         raise DependencyError(f"training a vocabulary needs tokenizers ({error}): pip install tokenizers") from None
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # The library breaks ties between pairs by the ids of their halves, and numbers `##` characters in the random order
-    # of a hash map; declared as special tokens they get their ids in our order, which makes the result repeatable.
+    # `tokenizers` breaks ties by ids, and numbers `##` characters in the random order of a hash map. As special tokens
+    # they get ids in our order, which makes the result reproducible.
     trainer: Any = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=_LEAST_COUNT,
@@ -125,7 +125,7 @@ def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: in
 
 
 def _lines_of(counts: Counter[str]) -> Iterator[str]:
-    """Yield lines that hold each word of several characters as often as the corpus does."""
+    """Yield lines that repeat each word of several characters as often as the corpus does."""
     for word, count in sorted(counts.items()):
         if len(word) > 1:
             for start in range(0, count, _WORDS_A_LINE):

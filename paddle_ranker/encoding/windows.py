@@ -1,10 +1,10 @@
-"""Score pairs that are too long in overlapping windows over the title, each with the query, and pool the logits.
+"""Score long pairs in overlapping windows over the title, each with the query, and pool the logits.
 
     windows = Windows(max_seq_length=64, pooling="max", overlap=16)
     split = windows.split(pair_encoder.encode(queries, titles, truncate=False))
     logits = windows.pool(engine_logits_of(split.pairs), split.offsets)
 
-Windows consist of ids, so they work with every engine.
+Windows consist of ids, so all engines support them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from paddle_ranker.errors import UsageError
 
 @dataclass(frozen=True)
 class SplitPairs:
-    """The windows of n pairs, as pairs: pair i has the windows from `offsets[i]` to `offsets[i + 1]` (excluded).
+    """Windows of n pairs, as pairs: pair i has the windows from `offsets[i]` to `offsets[i + 1]` (excluded).
 
     `offsets` [n + 1] int64; every pair has at least one window.
     """
@@ -34,25 +34,24 @@ class SplitPairs:
 
 
 class Windows:
-    """Split pairs that are too long into windows, and pool the windows' logits into one a pair.
+    """Splitter of long pairs into windows, and pooling of the windows' logits into one logit per pair.
 
-    A pair that fits is its own window. The first window of a longer pair is what truncation keeps: the query, truncated
-    if it is longer than half of a window's text tokens, and as much of the title as fits. The next windows continue
-    over the title to its end; each repeats the last `overlap` title tokens of the window before. The last window may be
-    shorter.
+    A pair that fits is one window. The first window of a longer pair equals the truncated pair: the query, truncated if
+    it is longer than half of a window's text tokens, and as much of the title as fits. The next windows continue to the
+    end of the title. Each repeats the last `overlap` title tokens of the window before; the last may be shorter.
 
     Args:
         max_seq_length: tokens in a window, including the special tokens.
-        pooling: max; or mean_top_k, the mean of the best `top_k` logits (of all logits, if there are fewer).
-        overlap: tokens that two neighbouring windows share; default: a quarter of `max_seq_length`.
-        top_k: default: 2.
-        template: of the pairs' encoder; by default three special tokens, as BERT's.
+        pooling: max; or mean_top_k, the mean of the best `top_k` logits, or of all if there are fewer.
+        overlap: tokens shared by two neighbouring windows; defaults to a quarter of `max_seq_length`.
+        top_k: defaults to 2.
+        template: template of the pair encoder; defaults to BERT's three special tokens.
 
-    Attributes: `windowed`, the number of pairs with several windows, and `cut`, the number of truncated queries. Safe
-    to call from several threads.
+    Attributes: `windowed`, the number of pairs with several windows, and `cut`, the number of truncated queries.
+    Thread-safe.
 
-    Raises `UsageError` for an overlap with which a window beside a long query would hold no new title tokens, for a
-    `top_k` with max, and for an unknown pooling.
+    Raises `UsageError` for an unknown pooling, for a `top_k` with max, and for an overlap with which a window beside a
+    long query has no new title tokens.
     """
 
     def __init__(
@@ -66,13 +65,13 @@ class Windows:
         if pooling not in POOLINGS:
             raise UsageError(f"--windows {pooling}: choose from {', '.join(POOLINGS)}")
         if pooling == "max" and top_k is not None:
-            raise UsageError("--window_top_k belongs to --windows mean_top_k: drop it, or choose that")
+            raise UsageError("--window_top_k belongs to --windows mean_top_k: drop it, or use mean_top_k")
         self._template, self._room = template, max_seq_length - template.pair_tokens
         least = self._room // 2  # title tokens in a window beside the longest query
         if overlap is not None and not 0 <= overlap < least:
             raise UsageError(
-                f"--window_overlap {overlap}: must be at least 0 and below {least}, which is all that a window of "
-                f"{max_seq_length} tokens holds of a title beside a long query"
+                f"--window_overlap {overlap}: must be at least 0 and below {least}, the title tokens that a window of "
+                f"{max_seq_length} tokens has beside a long query"
             )
         if top_k is not None and top_k < 1:
             raise UsageError(f"--window_top_k {top_k}: must be at least 1")
@@ -83,7 +82,7 @@ class Windows:
         self._lock = threading.Lock()
 
     def facts(self) -> dict[str, Any]:
-        """Return the settings that scores depend on, for logging and comparison."""
+        """Return the settings that affect scores, for logging and comparison."""
         return {"pooling": self.pooling, "overlap": self.overlap, "top_k": self.top_k}
 
     def split(self, pairs: EncodedPairs) -> SplitPairs:
@@ -92,7 +91,7 @@ class Windows:
         before, between, after = len(template.before), len(template.between), len(template.after)
         queries, titles = second_starts - before - between, lengths - second_starts - after
         kept, size = template.truncated(queries, titles, self._room)
-        stride = np.maximum(size - self.overlap, 1)  # of pairs with one window it is of no consequence
+        stride = np.maximum(size - self.overlap, 1)  # ignored for pairs with one window
         counts = 1 + np.where(size < titles, -(-(titles - size) // stride), 0)
         self._count(int((counts > 1).sum()), int((kept < queries).sum()))
 
@@ -144,7 +143,7 @@ def make_windows(
     top_k: Optional[int],
     template: PairTemplate = BERT_SHAPE,
 ) -> Optional[Windows]:
-    """Return the windows that the options `--windows`, `--window_overlap` and `--window_top_k` ask for, None for none.
+    """Create the `Windows` for `--windows`, `--window_overlap` and `--window_top_k`; None for `--windows none`.
 
     Raises `UsageError` for options that are invalid or contradict each other.
     """

@@ -1,12 +1,11 @@
-"""Find a model of the Hugging Face hub by its name: in the hub's cache as it lies on the disk, else fetched into it.
+"""Find a model of the Hugging Face hub by its name in the hub's cache, and fetch it if missing.
 
     BAAI/bge-reranker-base            the branch main
     BAAI/bge-reranker-base@2cfc18c    another branch, a tag, or a commit
 
-Only files that a model needs are fetched: its configuration, its tokenizer, its safetensors, and what
-sentence-transformers says of vectors; code never. The hub's own variables hold: `HF_HOME` and `HF_HUB_CACHE` (where the
-cache is), `HF_ENDPOINT` (a mirror), `HF_HUB_OFFLINE=1` (no look-up), `HF_TOKEN`, `HF_HUB_ETAG_TIMEOUT` (seconds to wait
-for an answer).
+Only files that a model needs are fetched: configuration, tokenizer, safetensors, and settings of sentence-transformers;
+never code. The hub's variables apply: `HF_HOME` and `HF_HUB_CACHE` (place of the cache), `HF_ENDPOINT` (a mirror),
+`HF_HUB_OFFLINE=1` (no requests), `HF_TOKEN`, `HF_HUB_ETAG_TIMEOUT` (seconds to wait for an answer).
 """
 
 from __future__ import annotations
@@ -48,30 +47,30 @@ PICKLES_VARIABLE = "PADDLE_RANKER_PICKLES"
 _MAIN = "main"
 _PREFIX, _SNAPSHOTS = "models--", "snapshots"  # in the cache
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?")
-# A missing file of these is not looked up as a name.
+# A path with such an ending is no name.
 _MODEL_FILES = (".pdparams", ".pdmodel", ".pdiparams", ".json", ".onnx", ".safetensors", ".bin", ".git")
 _FILES = (*_MODEL_FILES, ".tsv", ".csv", ".jsonl", ".txt", ".trec", ".run", ".parquet", ".gz")
 _VOCABULARIES = (TOKENIZER_FILE, *SENTENCEPIECE_FILES, VOCABULARY_FILE, "vocab.json", "merges.txt")
 _SMALL_FILES = ("config.json", CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE, *SENTENCES_FILES, INFO_FILE,
                 TOWER_FILE, *_VOCABULARIES)  # fmt: skip
-# The folders of a repository that hold files of a model: itself, steps of sentence-transformers, those of queries.
+# Folders of a model's files in a repository: the root, steps of sentence-transformers, and the query tower.
 _PLACE = rf"(?:{QUERY_FOLDER}/)?(?:\d+_\w+/)?"
 _SMALL = re.compile(rf"{_PLACE}(?:{'|'.join(map(re.escape, _SMALL_FILES))})")
 _WEIGHTS = re.compile(rf"{_PLACE}model(?:-\d+-of-\d+)?\.safetensors(?:\.index\.json)?")
 _PICKLES = re.compile(rf"{_PLACE}(?:pytorch_model(?:-\d+-of-\d+)?\.bin(?:\.index\.json)?|{PARAMETERS_FILE})")
-_CONNECT_SECONDS = 1.5  # of a name's look-up and a connection, unless HF_HUB_ETAG_TIMEOUT says more
+_CONNECT_SECONDS = 1.5  # for looking up the host and connecting; HF_HUB_ETAG_TIMEOUT overrides it
 
 
 @dataclass(frozen=True)
 class HubName:
-    """A repository's name, `owner/model`, and its revision: a branch, a tag or a commit."""
+    """Name of a repository, `owner/model`, and its revision: a branch, a tag or a commit."""
 
     repository: str
     revision: str = _MAIN
 
     @classmethod
     def parse(cls, text: str) -> Optional[HubName]:
-        """Return the name that a text is; None for a text that can only be a path, or a name without an owner."""
+        """Parse a name; None for a text that can only be a path, or a name without an owner."""
         found = _NAME.fullmatch(text)
         if found is None or ".." in text or "--" in found[1] or text.endswith(_FILES):
             return None
@@ -79,18 +78,18 @@ class HubName:
 
     @property
     def folder(self) -> Path:
-        """The repository's folder in the cache."""
+        """Folder of the repository in the cache."""
         return _cache() / f"{_PREFIX}{self.repository.replace('/', '--')}"
 
     @classmethod
     def of_snapshot(cls, folder: Path) -> Optional[HubName]:
-        """Return the name of the model whose files a folder of a cache holds; None for any other folder."""
+        """Return the name of the model in a snapshot folder of the cache; None for other folders."""
         if folder.parent.name != _SNAPSHOTS:
             return None
         return cls(folder.parents[1].name.replace(_PREFIX, "", 1).replace("--", "/"), folder.name)
 
     def cached(self) -> Optional[Path]:
-        """Return the folder of the files in the cache, whole or not; None if this revision was never fetched."""
+        """Return the snapshot folder in the cache, complete or not; None if this revision was never fetched."""
         reference = self.folder / "refs" / self.revision
         commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else self.revision
         snapshot = self.folder / _SNAPSHOTS / commit
@@ -98,18 +97,18 @@ class HubName:
 
 
 def find_cached(name: HubName) -> Optional[Path]:
-    """Return the folder of a model that the cache holds with all that it needs; nothing is looked up."""
+    """Return the folder of a model that is complete in the cache, or None; sends no requests."""
     snapshot = name.cached()
     return snapshot if snapshot is not None and not missing_file(snapshot) else None
 
 
 def fetch_model(name: HubName) -> Path:
-    """Fetch the files that the cache lacks of a model, and return its folder.
+    """Fetch a model's missing files into the cache, and return its folder.
 
-    Raises `CheckpointError`, within some two seconds if the hub cannot be reached: it says where the model was looked
-    for, and what to do.
+    Raises `CheckpointError`, which says where the model was searched and what to do; within some two seconds if the hub
+    cannot be reached.
     """
-    _cache()  # first: the library is there, and has a HOME
+    _cache()  # first, since it checks that the library is installed
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -150,15 +149,15 @@ def _fetch(name: HubName) -> Path:
     if new:
         size = f"{len(new)} files, {sum(new) / 1e6:,.1f} MB"
         note(f"{name.repository}: fetching {size}, from {_endpoint()} into {_cache()}")
-    # An interrupted transfer by Xet begins anew, and Xet asks further hosts than the endpoint.
+    # Xet cannot resume a transfer, and contacts hosts other than the endpoint.
     constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET or "HF_HUB_DISABLE_XET" not in os.environ
     _download(name, commit, small)
-    if PARAMETERS_FILE not in weights:  # refuse a family that cannot be read here before its weights are fetched
+    if PARAMETERS_FILE not in weights:  # refuse an unsupported family before fetching its weights
         read_encoder_config(folder / configurations[0])
     _download(name, commit, weights)
     if missing_file(folder):
         raise CheckpointError(f"{_not_here(HubName(name.repository, commit))}; run again, or give another model")
-    if name.revision != commit:  # only now, so that an interrupted transfer is not taken for a model
+    if name.revision != commit:  # last, so that an interrupted transfer does not count as a model
         reference = name.folder / "refs" / name.revision
         reference.parent.mkdir(parents=True, exist_ok=True)
         with new_file(reference) as stream:
@@ -167,7 +166,7 @@ def _fetch(name: HubName) -> Path:
 
 
 def missing_file(folder: Path) -> str:
-    """Return the first file that a model's folder lacks, relative to it; "" if it can be opened."""
+    """Return the first missing file of a model's folder, relative to the folder; "" if it is complete."""
     if (folder / PARAMETERS_FILE).is_file():
         return "" if (folder / "config.json").is_file() else "config.json"
     encoder = find_encoder(folder)
@@ -190,7 +189,7 @@ def missing_file(folder: Path) -> str:
 
 
 def _download(name: HubName, commit: str, files: list[str]) -> None:
-    """Download files of a commit into the cache; a transfer that breaks off goes on where it stopped."""
+    """Download files of a commit into the cache; resumes interrupted transfers."""
     from huggingface_hub import snapshot_download
     from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
@@ -200,7 +199,7 @@ def _download(name: HubName, commit: str, files: list[str]) -> None:
 
 
 def _is_cut(error: BaseException) -> bool:
-    """Return whether a transfer ended before its file did."""
+    """Return whether a transfer ended early."""
     from requests.exceptions import ChunkedEncodingError
 
     is_short = type(error) is OSError and "Consistency check failed" in str(error)
@@ -209,11 +208,13 @@ def _is_cut(error: BaseException) -> bool:
 
 @contextmanager
 def _explained(name: HubName) -> Iterator[None]:
-    """Turn what huggingface_hub and requests raise into a `CheckpointError` that says what to do."""
+    """Turn exceptions of huggingface_hub and requests into a `CheckpointError` that says what to do."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError) as error:  # the last three: of a strange description
-        if getattr(error, "errno", None) is not None:  # the disk's; those of requests and the hub have none
+    except (OSError, ValueError, LookupError, TypeError) as error:  # the last three come from an unexpected answer
+        if (
+            getattr(error, "errno", None) is not None
+        ):  # an error of the disk; those of requests and the hub have no errno
             raise
         raise CheckpointError(_explain(name, error)) from error
 
@@ -253,14 +254,14 @@ def _explain(name: HubName, error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what went wrong at the bottom: requests wraps the system's error several times."""
+    """Describe the innermost error, since requests wraps the system's error several times."""
     while error.__context__ is not None:
         error = error.__context__
     return brief(f"{type(error).__name__}: {' '.join(str(error).split())}", 160)
 
 
 def _not_here(name: HubName) -> str:
-    """Return what the cache holds of a model, as the beginning of a message."""
+    """Return the beginning of a message about a model that is not complete in the cache."""
     there = name.cached()
     lacking = missing_file(there) if there is not None else ""
     if lacking:
@@ -279,9 +280,9 @@ def _by_hand(name: HubName) -> str:
 
 
 def _require_reachable(name: HubName, endpoint: str) -> None:
-    """Raise `CheckpointError` unless the hub's host, or the proxy before it, takes a connection in a second or two.
+    """Raise `CheckpointError` unless the hub's host, or its proxy, accepts a connection within a second or two.
 
-    Looking up a host's name can take much longer without a network, and cannot be stopped: it runs in a thread.
+    It runs in a thread, since looking up a host cannot be interrupted, and takes long without a network.
     """
     from requests.utils import get_environ_proxies, select_proxy
 
@@ -307,7 +308,7 @@ def _require_reachable(name: HubName, endpoint: str) -> None:
 
 
 def _cache() -> Path:
-    ensure_home()  # the library reads HOME when it is imported
+    ensure_home()  # huggingface_hub reads HOME when it is imported
     try:
         from huggingface_hub import constants
     except ImportError as error:

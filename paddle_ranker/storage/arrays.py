@@ -1,4 +1,4 @@
-"""Arrays in memory-mapped files: read a few values at a time without keeping the file in memory."""
+"""Arrays in memory-mapped files, read a few values at a time without keeping the file in memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import IO
 
 import numpy as np
 
-_GAP = 16  # unneeded values up to this many are read along, to save a system call
+_GAP = 16  # maximum unneeded values to read along, which saves a system call
 
 
 def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
     """Map an open, non-empty file as a read-only array [n] of `dtype`.
 
-    The array works like any other. But reading a value of a memory-mapped file can bring two megabytes around it into
-    the process's memory (Linux maps as much as its cache holds in one piece), so use `gather`, which reads the file.
+    Reading a value directly can map two megabytes around it into the process's memory (Linux maps large pages of its
+    cache), so use `gather`, which reads the file.
     """
     array = np.memmap(file, dtype=dtype, mode="r")
     descriptor = os.dup(file.fileno())
@@ -25,13 +25,13 @@ def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
 
 
 def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Return `array[indices]` for non-negative indices; of a mapped file (`map_file`) only values nearby are read."""
+    """Return `array[indices]` for non-negative indices; reads only nearby values of a file from `map_file`."""
     descriptor = getattr(array, "descriptor", None)
     if descriptor is None:
         return array[indices]
     if not indices.size:
         return np.empty(indices.shape, array.dtype)
-    # Neighbouring indices, such as those of a pair's tokens, are read at once, together with small gaps between them.
+    # Read neighbouring indices, such as a pair's tokens, at once, with small gaps between them.
     places, size = indices.reshape(-1), array.itemsize
     steps = np.diff(places)
     starts = np.append(0, np.flatnonzero((steps < 0) | (steps > _GAP)) + 1)

@@ -1,7 +1,7 @@
-"""Write files and folders atomically: a reader finds the old or the new content, never a part, even after a kill.
+"""Write files and folders atomically: readers see the old or the new content, never a part, even after a kill.
 
-A path that is no regular file (a device, a FIFO, `/dev/stdout`) is written to directly: see `streams.py`. Files that
-are made or fetched once are kept in `cache_folder`.
+Devices, FIFOs and `/dev/stdout` are written to directly, see `streams.py`. `cache_folder` holds files that are created
+or fetched once.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from paddle_ranker.errors import DataError, RankerError, is_full
 from paddle_ranker.storage.streams import is_standard_output, is_stream, naming_the_file, open_stream
 
 _ALMOST_NOTHING = 1 << 16  # bytes; a disk with less free space counts as full
-UNFINISHED = ".unfinished-"  # prefix of the names of temporary files and folders
+UNFINISHED = ".unfinished-"  # prefix of temporary files and folders
 
 
 def make_folder(folder: Union[str, Path]) -> Path:
-    """Create a folder and its parents, if missing; raises `RankerError` if it cannot be created or written to."""
+    """Create a folder and its parents if missing; raises `RankerError` if it cannot be created or written to."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def make_folder(folder: Union[str, Path]) -> Path:
 
 
 def remove_unfinished(parent: Path) -> None:
-    """Delete the unfinished files and folders in `parent`, except those of other processes that are alive."""
+    """Delete unfinished files and folders in `parent`, except those of other living processes."""
     for entry in parent.glob(f"{UNFINISHED}*"):
         process = entry.name[len(UNFINISHED) :].split("-")[0]
         if not (process.isdigit() and Path(f"/proc/{process}").exists() and int(process) != os.getpid()):
@@ -50,10 +50,10 @@ def remove_unfinished(parent: Path) -> None:
 def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes `target` if the block succeeds, and is deleted if it raises.
 
-    Every file is synced to the disk before the rename. With `replace`, an existing `target` stays until the new folder
-    is complete, and is then deleted. The error of a full disk names `target`.
+    Files are synced to the disk before the rename. With `replace`, an existing folder `target` stays until the new
+    folder is complete, and is then deleted. The error of a full disk names `target`.
 
-    Raises `RankerError` if `target` exists: without `replace` in any case, with it if it is no folder.
+    Raises `RankerError` if `target` exists, unless it is a folder and `replace` is set.
     """
     if replace:
         target = Path(os.path.realpath(target))
@@ -75,7 +75,7 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         sync(target.parent)
     except BaseException as error:
-        # On a full disk Paddle's code truncates files without an error, and fails later when it reads them.
+        # On a full disk, Paddle silently truncates files, and fails later when it reads them.
         full = None if is_full(error) or not isinstance(error, Exception) else _full(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
         if full is not None:
@@ -94,9 +94,9 @@ def _full(folder: Path) -> Optional[int]:
 
 @contextmanager
 def made_once(target: Path) -> Iterator[bool]:
-    """Hold a lock beside `target`, and yield whether `target` still has to be made: only one of several processes does.
+    """Hold a lock beside `target`, and yield whether this process must create `target`.
 
-    Afterwards, if the folder of `target` holds nothing but the lock, both are removed.
+    Afterwards, if the folder of `target` contains nothing but the lock, both are removed.
     """
     path = target.parent / f".{target.name}.lock"
     with locked(path, wait=True):
@@ -112,8 +112,8 @@ def made_once(target: Path) -> Iterator[bool]:
 def locked(path: Path, *, wait: bool) -> IO[str]:
     """Create the file `path` if missing, and return it open and locked; closing it releases the lock.
 
-    The holder of the lock may delete the file. Raises `BlockingIOError` if another process holds the lock and `wait` is
-    false, `RankerError` if the folder cannot be written to.
+    The holder may delete the file. Raises `BlockingIOError` if another process holds the lock and `wait` is False,
+    `RankerError` if the folder cannot be written to.
     """
     while True:
         make_folder(path.parent)
@@ -141,8 +141,8 @@ def locked(path: Path, *, wait: bool) -> IO[str]:
 def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Iterator[IO[Any]]:
     """Yield an open temporary file that replaces `target` if the block succeeds.
 
-    If `target` is a symbolic link, the file that it points to is replaced. A device, FIFO or other stream (see
-    `streams.is_stream`) is written to directly. The error of a full disk names `target`.
+    If `target` is a symbolic link, its destination is replaced. Streams (see `streams.is_stream`) are written to
+    directly. The error of a full disk names `target`.
 
     Args:
         mode: `w` for text, in UTF-8 unless `encoding` is given, or `wb`.
@@ -168,7 +168,7 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
 
 
 def check_writable(path: Union[str, Path]) -> None:
-    """Raise `DataError` if a file cannot be written to `path`; commands call this before long work."""
+    """Raise `DataError` if `path` cannot be written to; commands call this before long work."""
     if is_stream(path):
         if not (is_standard_output(path) or os.access(path, os.W_OK)):
             raise DataError(f"{path}: cannot be written to; name a file that can")
@@ -181,7 +181,7 @@ def check_writable(path: Union[str, Path]) -> None:
 def point(link: Path, target: Path) -> None:
     """Make `link` a symbolic link to `target` in the same folder, atomically replacing an older link.
 
-    A folder in the link's place, which a copy that follows links puts there (`cp -rL`), is replaced and deleted.
+    A folder in the link's place, as left by `cp -rL`, is replaced and deleted.
     """
     temporary = link.with_name(f"{UNFINISHED}{os.getpid()}-{link.name}")
     temporary.unlink(missing_ok=True)
@@ -195,7 +195,7 @@ def point(link: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Exchange the names of two folders or links, atomically if the system supports it, else in three renames."""
+    """Exchange the names of two folders or links, atomically if supported, else by three renames."""
     here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
@@ -218,7 +218,7 @@ def _remove(entry: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file is on the disk, or the names that a folder has."""
+    """Wait until a file, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -227,9 +227,9 @@ def sync(path: Path) -> None:
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return the path of a cache folder: `PADDLE_RANKER_CACHE`, else `paddle_ranker` in `XDG_CACHE_HOME` or `~/.cache`.
+    """Return `parts` inside `PADDLE_RANKER_CACHE`, else inside `paddle_ranker` of `XDG_CACHE_HOME` or `~/.cache`.
 
-    The `parts` are appended; the folder is not created.
+    The folder is not created.
     """
     own = os.environ.get("PADDLE_RANKER_CACHE")
     root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_ranker"

@@ -19,8 +19,8 @@ _DIGITS = 16
 def content_digest(path: Union[str, Path]) -> str:
     """Return the first 16 hexadecimal digits of a file's SHA-256.
 
-    A folder's digest is made from the names and digests of its files; the digest of a path that stands for several
-    files is made from their digests in order. Raises `RankerError` for a file that cannot be read.
+    The digest of a folder depends on the names and digests of its files; the digest of several files depends on theirs,
+    in order. Raises `RankerError` for an unreadable file.
     """
     paths, found = paths_of(path), hashlib.sha256()
     if len(paths) > 1:
@@ -42,9 +42,9 @@ def content_digest(path: Union[str, Path]) -> str:
 
 
 def warn_of_same_data(options: Options, *names: str) -> None:
-    """Print a warning to standard error for every two options that name the same file, or files of the same content.
+    """Print a warning to standard error for each two options whose files are identical or have equal content.
 
-    names: names of the fields whose files are compared
+    names: names of the compared fields
     """
     compared = [(field, path) for field, path in input_files(options) if field.name in names]
     given = [(shown_name(field), path) for field, path in sorted(compared, key=lambda one: names.index(one[0].name))]

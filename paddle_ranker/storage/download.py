@@ -22,12 +22,11 @@ from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.streams import naming_the_file
 
 _CONNECT_SECONDS, _READ_SECONDS = 5, 20
-# Bytes; small, because a block that is incomplete when the connection breaks is lost.
-BLOCK = 1 << 14
+BLOCK = 1 << 14  # bytes; small, since an incomplete block is lost if the connection breaks
 
 
 def _session() -> requests.Session:
-    # PaddleNLP turns every library's warnings on; a failed retry ends in an error that says enough.
+    # PaddleNLP enables the warnings of all libraries; failed retries end in an error anyway.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     session = requests.Session()
     retry = Retry(total=2, backoff_factor=0.2, status_forcelist=(502, 503, 504), respect_retry_after_header=False)
@@ -40,7 +39,7 @@ def fetch(url: str, part: Path, attempts: int = 3) -> None:
     """Download `url` to `part`, resuming an earlier transfer if the file on the server has not changed.
 
     Raises `RankerError` if the host cannot be reached, for an HTTP error status, if the disk has too little space, or
-    if the transfer stops `attempts` times. The bytes received stay in `part`.
+    if the transfer stops `attempts` times. Received bytes stay in `part`.
     """
     with _session() as session:
         for attempt in range(attempts):
@@ -68,14 +67,14 @@ def _status(error: requests.HTTPError) -> str:
 
 
 def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int]:
-    """Fetch the missing bytes of `url`; return the file's length as the server states it, else the length of `part`."""
+    """Fetch the missing bytes of `url`; return the length that the server states, or else that of `part`."""
     about = part.with_name(part.name + ".json")
     validator = None
     with contextlib.suppress(OSError, ValueError, AttributeError):
         known = json.loads(about.read_text(encoding="utf-8"))
         validator = known.get("validator") if known.get("url") == url else None
     held = part.stat().st_size if validator and part.exists() else 0
-    # identity: with compression, length and offsets would be those of the compressed data.
+    # Compression would change length and offsets.
     headers = {"Accept-Encoding": "identity"}
     if held:
         headers.update({"Range": f"bytes={held}-", "If-Range": str(validator)})
@@ -117,7 +116,7 @@ def forget(part: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-# Limits far above those of an archive of texts; an archive that exceeds one is refused before it fills the disk.
+# Limits far above the needs of an archive of texts; larger archives are refused before they fill the disk.
 MAX_ENTRIES, MAX_UNPACKED_BYTES, MAX_RATIO = 10_000, 50 * 1000**3, 200
 _BLOCK = 1 << 20
 
@@ -145,7 +144,7 @@ def unpack(archive: Path, target: Path) -> None:
             for entry in entries:
                 path = target / entry.filename
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # zipfile stops at the stated size and raises where the CRC differs.
+                # zipfile stops at the stated size, and checks the CRC.
                 with naming_the_file(path), source.open(entry) as packed, path.open("xb") as unpacked:
                     shutil.copyfileobj(packed, unpacked, _BLOCK)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, FileExistsError) as error:

@@ -1,4 +1,4 @@
-"""Draw pictures with matplotlib, and write their files atomically."""
+"""Draw pictures with matplotlib, and write them atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paddle_ranker.storage.atomic import new_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which can be told apart with any colour vision.
+# Colours by Okabe and Ito, which are distinct for any colour vision.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 
@@ -23,10 +23,10 @@ YELLOW, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 def new_picture(
     path: Union[str, Path], width: float, height: float, dots_per_inch: int, what: str = "a picture"
 ) -> Iterator[Figure]:
-    """Yield an empty figure of `width` x `height` inches, which is written to `path` if the block succeeds.
+    """Yield an empty figure of `width` x `height` inches, and write it to `path` if the block succeeds.
 
-    The format is SVG or PDF if the extension says so, else PNG. Raises `DependencyError` if matplotlib is missing; the
-    message begins with `what`, the thing that needs it.
+    The extension selects SVG or PDF; the default is PNG. Raises `DependencyError` if matplotlib is missing; the message
+    begins with `what`, the purpose.
     """
     # matplotlib's messages about its caches would interrupt the progress lines of a training.
     logger = logging.getLogger("matplotlib")

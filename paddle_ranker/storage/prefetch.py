@@ -15,15 +15,15 @@ _WAIT = 2.0  # seconds for the thread to end: it may be waiting for a pipe
 
 @contextmanager
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[Iterator[T]]:
-    """Yield an iterator over `items` that a second thread computes, at most `depth` of them ahead.
+    """Yield an iterator over `items`, which a second thread computes at most `depth` items ahead.
 
         with prefetch(tokenized(chunks)) as items:
             for chunk in items:
                 compute(chunk)
 
-    The order is kept, and an error of `items` is raised in place of the item. Leaving the block, even by an error or
-    an interruption, ends the thread after its current item. A thread that is still busy after 2 seconds, because it
-    waits for input, is abandoned; it does not keep the process alive.
+    The order is kept, and an error of `items` is raised in place of the item. Leaving the block, also by an error or an
+    interruption, ends the thread after its current item. A thread that waits for input for more than 2 seconds is
+    abandoned; it does not keep the process alive.
     """
     made: queue.Queue[tuple[Any, Any]] = queue.Queue(depth)
     stopped = threading.Event()

@@ -1,6 +1,6 @@
-"""Write to streams: devices, FIFOs, and a process's open files under names such as `/dev/stdout`.
+"""Write to streams: devices, FIFOs, and a process's open files, such as `/dev/stdout`.
 
-A stream must not be replaced by a new file, so output is written into it directly. The path `-` means standard output;
+A stream cannot be replaced by a new file, so output is written to it directly. The path `-` means standard output;
 `./-` is a file of that name.
 """
 
@@ -25,7 +25,7 @@ _MOST_LINKS = 40  # symbolic links followed in a row, the same limit as in Linux
 
 
 def is_stream(path: Union[str, Path]) -> bool:
-    """Return whether `path` exists and is neither a regular file nor a folder, or names an open file of a process."""
+    """Return whether `path` is a device, FIFO or socket, or names an open file of a process."""
     if _open_file(path) is not None:
         return True
     try:
@@ -63,7 +63,7 @@ def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
 
 @contextmanager
 def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
-    """Add the file's name to an `OSError` that says that a disk, a quota or a file is full."""
+    """Add the file's name to an `OSError` about a full disk, quota or file."""
     try:
         yield
     except OSError as error:
@@ -73,7 +73,7 @@ def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
 
 
 class _Counting(io.RawIOBase):
-    """A file that cannot seek, but counts written bytes to report its position, which Parquet and PDF writers need."""
+    """Unseekable file that counts written bytes, since writers of Parquet and PDF ask for the position."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._written = descriptor, 0

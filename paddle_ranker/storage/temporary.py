@@ -1,4 +1,4 @@
-"""Temporary folders that the next start removes if their process was killed: a lock shows whether it is alive."""
+"""Temporary folders that the next start removes if their process was killed; a lock shows that it is alive."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Optional
 
 PREFIX = "paddle_ranker_"
 _LOCK = ".paddle_ranker.lock"
-_UNNAMED = "new_paddle_ranker_"  # prefix until the folder is locked, because unlocked folders with PREFIX are removed
+_UNNAMED = "new_paddle_ranker_"  # prefix until the folder is locked, since unlocked folders with PREFIX are removed
 
 
 class TemporaryFolder:
-    """A new folder in the system's temporary folder, readable by its user only; `cleanup` or leaving `with` removes it.
+    """New folder in the system's temporary folder, private to the user; `cleanup` or leaving `with` removes it.
 
-    Creating one first removes abandoned folders, whose processes are gone. A lock shows that, not a process id, which
-    another process may have by then. Forked processes share a folder, which counts as abandoned when all are gone.
+    Creating it first removes abandoned folders of dead processes. A lock identifies them, since process ids are reused.
+    Forked processes share a folder, which is abandoned when all are dead.
 
     Attributes: `name`, the folder's path.
     """
@@ -52,7 +52,7 @@ class TemporaryFolder:
 
 
 def remove_abandoned() -> None:
-    """Remove this user's temporary folders whose processes are gone."""
+    """Remove this user's temporary folders of dead processes."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # the folder is locked, another user's, or gone meanwhile
             found = folder.lstat()

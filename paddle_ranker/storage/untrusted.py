@@ -1,6 +1,6 @@
-"""Read files in untrusted folders: only regular files of bounded size.
+"""Read files in untrusted folders: only regular files of limited size.
 
-Reading a pipe could block for ever, a device such as /dev/zero never ends, and a sparse file can have any size.
+Reading a pipe could block forever, a device such as /dev/zero never ends, and a sparse file can have any size.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from numpy.typing import NDArray
 
 from paddle_ranker.errors import CheckpointError, brief, quoted
 
-TEXT_BYTES = 32 * 1024 * 1024  # most bytes of a vocabulary or description; the largest models have a few megabytes
-
-
+TEXT_BYTES = 32 * 1024 * 1024  # maximum size of a vocabulary or description; the largest models have a few megabytes
 Unchecked = Any  # a value from an untrusted file, whose type has not been checked
 UncheckedObject = dict[str, Any]  # a JSON object from an untrusted file
 
 
 def memory_bytes() -> int:
-    """Return the machine's memory in bytes: a model in a larger file cannot run here."""
+    """Return the machine's memory in bytes, the maximum size of a model's file."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -50,7 +48,7 @@ def open_file(path: Path, most: int) -> IO[bytes]:
     check_file(path, most)  # before opening: opening a device can have effects
     stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     try:
-        _check(path, os.fstat(stream.fileno()), most)  # once more: the path may name another file by now
+        _check(path, os.fstat(stream.fileno()), most)  # again, since the path may name another file by now
     except BaseException:
         stream.close()
         raise
@@ -58,10 +56,7 @@ def open_file(path: Path, most: int) -> IO[bytes]:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of a file or folder by its name in a folder.
-
-    Raises `CheckpointError` for a name that is a path, and for a link out of the folder.
-    """
+    """Return the path of a file or folder in a folder; raises `CheckpointError` for a path or a link to the outside."""
     if os.path.basename(name) != name or name in ("", ".", "..") or "\0" in name:
         raise CheckpointError(f"{folder}: names {quoted(name)}, expected the name of a file in it; copy it again")
     path = folder / name
@@ -71,9 +66,9 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def open_array(path: Path, mapped_from: int) -> NDArray[np.generic]:
-    """Open a `.npy` file of numbers: a memory-mapped array if it has more than `mapped_from` bytes.
+    """Open a `.npy` file of numbers, memory-mapped if it is larger than `mapped_from` bytes.
 
-    Raises `CheckpointError` for anything else, also if it has not the size that it states; raises as `check_file` does.
+    Raises `CheckpointError` for other contents or a wrong size, and as `check_file` does.
     """
     with open_file(path, sys.maxsize) as stream:
         held = os.fstat(stream.fileno()).st_size
@@ -82,7 +77,7 @@ def open_array(path: Path, mapped_from: int) -> NDArray[np.generic]:
             shape, is_fortran, kind = readers[np.lib.format.read_magic(stream)](stream)
             if kind.kind not in "biuf" or stream.tell() + math.prod(shape) * kind.itemsize != held:
                 raise ValueError(f"states {kind} {list(shape)} and has {held:,} bytes")
-        except Exception as error:  # of its parser, which is Python's for literals
+        except Exception as error:  # the header is a Python literal, whose parser raises many types
             raise CheckpointError(f"{path}: damaged ({brief(str(error))}); copy the folder again") from error
         order: Literal["C", "F"] = "F" if is_fortran else "C"
         if held > mapped_from:
@@ -93,12 +88,12 @@ def open_array(path: Path, mapped_from: int) -> NDArray[np.generic]:
 def map_file(path: Path, most: int) -> mmap.mmap:
     """Map a file's bytes into memory; raises as `check_file` does, and `ValueError` for an empty file.
 
-    Processes that map one file share its pages. What is written to them stays in the process. The bytes are those of
-    the file while it is not overwritten: it must be replaced by another of its name instead.
+    Processes that map a file share its pages; writes stay private to a process. While it is mapped, the file must not
+    be overwritten, but it may be replaced by a new file.
     """
     with open_file(path, most) as stream:
         mapped = mmap.mmap(stream.fileno(), os.fstat(stream.fileno()).st_size, access=mmap.ACCESS_COPY)
-    mapped.madvise(mmap.MADV_WILLNEED)  # the disk is read while other things are done
+    mapped.madvise(mmap.MADV_WILLNEED)  # read ahead in the background
     return mapped
 
 
@@ -111,9 +106,9 @@ def read_json(path: Path) -> Unchecked:
 
 
 def read_versioned(path: Path, newest: int) -> UncheckedObject:
-    """Return the JSON object of a file that says its `format_version`.
+    """Read a JSON object with a `format_version`.
 
-    Raises `CheckpointError` if the file is damaged, or of a later version than `newest`.
+    Raises `CheckpointError` if the file is damaged, or its version is above `newest`.
     """
     try:
         values: UncheckedObject = read_json(path)

@@ -1,1 +1,1 @@
-"""Text to ids, equal to PaddleNLP's Python tokenizers and many times faster."""
+"""Tokenizers: the ids of PaddleNLP's Python tokenizers, many times faster."""

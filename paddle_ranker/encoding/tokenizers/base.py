@@ -1,4 +1,4 @@
-"""What a model's tokenizer is to those who encode with it: `ModelTokenizer`, and the template of its pairs."""
+"""Interface of a model's tokenizer, `ModelTokenizer`, and the template of its pairs."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ FlatIds = tuple[NDArray[np.int32], Lengths]
 
 
 class Tokenizes(Protocol):
-    """Texts to ids, without special tokens; may be called from several threads at once."""
+    """Encoder of texts as ids, without special tokens. Thread-safe."""
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
         """Return the ids of `texts`.
 
         Args:
-            most: of a text with more ids, only the first ones are needed: at least so many; None: all.
+            most: number of ids needed per text; further ids of a longer text may be missing. None: all ids.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """What the tokens of a vocabulary spell, `[vocab_size]` each.
+    """Classes of tokens that spell the same characters, arrays of `[vocab_size]`.
 
-    ids: int64, the smallest id of all tokens that spell the same characters: a word at a text's start and in its
-        middle, say, or in capitals; the padding's for special tokens and for spaces
+    ids: int64, the smallest id of a token's class, for example of a word at the start of a text, inside it and in
+        capitals; the padding's id for special tokens and spaces
     inside: bool, tokens that begin inside a character, with one of its later bytes
     blank: bool, tokens of spaces alone
     """
@@ -43,14 +43,14 @@ class Spelling:
 
 
 class ModelTokenizer(Protocol):
-    """What a model's folder holds of its tokenizer.
+    """Tokenizer files of a model's folder.
 
     Attributes:
         vocab_size: largest id + 1.
         special_tokens: a dict from role ("unk_token", "pad_token", ...) to token; a role may be missing.
-        may_fall_short: whether the model may have many more embeddings than there are tokens; otherwise such a
+        may_fall_short: whether the model may have many more embeddings than the vocabulary has tokens; otherwise such a
             vocabulary was cut short.
-        backend: what turns texts into ids: "builtin", or the library's name.
+        backend: "builtin" or "tokenizers", the code that turns texts into ids.
     """
 
     @property
@@ -79,19 +79,19 @@ class ModelTokenizer(Protocol):
         ...
 
     def tokenizer(self) -> Tokenizes:
-        """Return what turns texts into ids."""
+        """Create the encoder of texts."""
         ...
 
     def words(self) -> Sequence[str]:
-        """Return texts of ordinary tokens, to make up samples."""
+        """Return texts of ordinary tokens, for made-up samples."""
         ...
 
     def spelling(self) -> Optional[Spelling]:
-        """Return what tokens spell, where those of two texts are compared; None: every token spells its own."""
+        """Return which tokens count as equal when two texts are compared; None: only tokens of one id."""
         ...
 
     def in_small_letters(self) -> ModelTokenizer:
-        """Return the same tokenizer, which makes capital letters small before it splits texts."""
+        """Return a copy that lowercases texts before it splits them."""
         ...
 
     def write(self, folder: Path) -> None:
@@ -101,13 +101,13 @@ class ModelTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class PairTemplate:
-    """The ids around the texts of a pair, and around a single text, and how a pair is truncated.
+    """Special tokens around a pair and around a single text, and rules of truncation.
 
-    before, between, after: the special tokens of a pair, `[CLS]` query `[SEP]` title `[SEP]`
-    text_before, text_after: those of a single text
-    longer_keeps_more: which side keeps one more token if half of an odd budget is left to both. True: the longer one,
-        or the title if both are equally long, as the tokenizers library does; False: the query, as PaddleNLP does
-    keeps_end: truncated texts lose their beginnings instead of their ends
+    before, between, after: ids around the texts of a pair, such as `[CLS]` query `[SEP]` title `[SEP]`
+    text_before, text_after: ids around a single text
+    longer_keeps_more: which side keeps one more token if an odd budget is halved. True: the longer side, or the title
+        if both are equally long, as in `tokenizers`; False: the query, as in PaddleNLP
+    keeps_end: whether truncation removes the beginnings of texts instead of their ends
     """
 
     before: tuple[int, ...]
@@ -129,10 +129,10 @@ class PairTemplate:
         return len(self.text_before) + len(self.text_after)
 
     def truncated(self, first: Lengths, second: Lengths, budget: int) -> tuple[Lengths, Lengths]:
-        """Return how many tokens [n] each side keeps so that both fit into `budget` >= 2 tokens.
+        """Return the numbers of tokens [n] that each side keeps, so that both fit into `budget` >= 2 tokens.
 
-        This is the closed form of removing one token at a time from the longer side: a truncated side keeps half of the
-        budget, or all that the other side leaves.
+        The closed form of removing one token at a time from the longer side: a truncated side keeps half of the budget,
+        or all that the other side leaves.
         """
         larger = budget - budget // 2
         of_first = np.where(first > second, larger, budget // 2) if self.longer_keeps_more else larger
@@ -146,4 +146,4 @@ def bert_template(cls_id: int, sep_id: int) -> PairTemplate:
     return PairTemplate((cls_id,), (sep_id,), (sep_id,), (cls_id,), (sep_id,))
 
 
-BERT_SHAPE = bert_template(0, 0)  # for what needs to know how many special tokens are where, not which
+BERT_SHAPE = bert_template(0, 0)  # for code that needs the numbers of special tokens, not their ids

@@ -1,4 +1,4 @@
-"""WordPiece with two dicts, of characters and of words, in which the interpreter looks texts up in C."""
+"""WordPiece with two dicts, of characters and of words, so that the interpreter's C code does the work."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from paddle_ranker.encoding.tokenizers.base import FlatIds
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 
 _ID_BYTES = np.dtype(np.int32).itemsize
-_SOME_WORDS = 64  # that are looked up at once where not all are needed
+_SOME_WORDS = 64  # words looked up at a time if not all are needed
 
 
 class _WordCache(dict[str, bytes]):
-    """Word -> its ids as int32 bytes, filled when a word is first seen."""
+    """Cache from a word to the bytes of its int32 ids."""
 
-    # Chinese text uses some thousands of distinct words; ids and URLs could fill the memory of a long-lived server.
+    # Chinese text has some thousands of distinct words; ids and URLs could fill the memory of a long-lived server.
     _MOST_WORDS = 100_000
 
     def __init__(self, wordpiece: WordPiece) -> None:
@@ -34,7 +34,7 @@ class _WordCache(dict[str, bytes]):
 
 
 class Vocabulary(Protocol):
-    """What WordPiece needs to know: `TokenizerFiles`, say."""
+    """Input of the WordPiece tokenizer, such as `TokenizerFiles`."""
 
     @property
     def rules(self) -> TextRules: ...
@@ -47,7 +47,7 @@ class Vocabulary(Protocol):
 
 
 class Tokenizer:
-    """Texts to ids, without special tokens; may be called from several threads at once."""
+    """WordPiece encoder of texts as ids, without special tokens. Thread-safe."""
 
     def __init__(self, files: Vocabulary) -> None:
         self._normalize = WordSplitter(files.rules).normalize
@@ -56,11 +56,7 @@ class Tokenizer:
         ).__getitem__
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
-        """Return the ids of `texts`.
-
-        Args:
-            most: of a text with more ids, only the first ones are found: at least so many; None: all.
-        """
+        """Return the ids of `texts`; see `Tokenizes.encode`."""
         normalize, ids_of_word = self._normalize, self._ids_of_word
         rows = [
             b"".join(map(ids_of_word, words))
@@ -72,7 +68,7 @@ class Tokenizer:
         return np.frombuffer(b"".join(rows), dtype=np.int32), lengths
 
     def _first_ids(self, words: Sequence[str], size: int) -> bytes:
-        """Return the ids of the first words, as bytes: at least `size` of them, or all."""
+        """Return the ids of the first words, as at least `size` bytes if there are enough words."""
         ids = b""
         for start in range(0, len(words), _SOME_WORDS):
             ids += b"".join(map(self._ids_of_word, words[start : start + _SOME_WORDS]))
@@ -96,14 +92,14 @@ class WordPiece:
         self._unk_id = unk_id
 
     def ids(self, word: str) -> list[int]:
-        """Return the ids of `word`'s pieces; only the unknown id if no pieces form it or it exceeds 100 characters."""
+        """Return the ids of a word's pieces; [UNK] if pieces cannot form it or it exceeds 100 characters."""
         if len(word) > MAX_WORD_CHARACTERS:
             return [self._unk_id]
         ids: list[int] = []
         start, pieces = 0, self._initial
         while start < len(word):
             found, stop = _NO_TOKEN, start
-            for end in range(start + 1, len(word) + 1):  # as far as a token goes on: mostly a few characters
+            for end in range(start + 1, len(word) + 1):  # stops where no token continues, mostly after a few characters
                 piece_id = pieces.get(word[start:end])
                 if piece_id is None:
                     break
@@ -121,6 +117,6 @@ def _continues(token: str) -> bool:
 
 
 def _with_beginnings(token_to_id: Mapping[str, int]) -> dict[str, int]:
-    """Return a dict of the tokens' ids that has `_NO_TOKEN` for each beginning of a token that is no token itself."""
+    """Return a copy that also maps beginnings of tokens, if they are no tokens, to `_NO_TOKEN`."""
     beginnings = (token[:end] for token in token_to_id for end in range(1, len(token)))
     return {**dict.fromkeys(beginnings, _NO_TOKEN), **token_to_id}

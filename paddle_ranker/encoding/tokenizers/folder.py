@@ -1,4 +1,7 @@
-"""Read the tokenizer files of a model folder, and write them so that PaddleNLP reads the same tokenizer."""
+"""Tokenizer files of a model folder: `vocab.txt` of WordPiece, or `tokenizer.json` of Hugging Face's `tokenizers`.
+
+PaddleNLP reads the files that are written here as the same tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ VOCABULARY_FILE = "vocab.txt"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
-_LINES = "vocab_lines"  # a setting of ours in CONFIG_FILE, which shows a vocabulary that was cut short
-WORD_RULES, BERT_RULES = "word_rules", "bert"  # another one: words are split by BERT's own rules, else by PaddleNLP's
-_MOST_TOKENS = 4_000_000  # several times the largest vocabulary there is
-ROLES = {  # of special tokens, and the token of each where nothing else is said
+_LINES = "vocab_lines"  # a setting of this toolkit in CONFIG_FILE, which reveals a vocabulary that was cut short
+WORD_RULES, BERT_RULES = "word_rules", "bert"  # another setting: split words by BERT's rules; otherwise by PaddleNLP's
+_MOST_TOKENS = 4_000_000  # several times the largest known vocabulary
+ROLES = {  # roles of special tokens, with their default tokens
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
     "pad_token": "[PAD]",
@@ -43,20 +46,20 @@ ROLES = {  # of special tokens, and the token of each where nothing else is said
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What a folder says about its WordPiece tokenizer; a `ModelTokenizer`."""
+    """Files of a WordPiece tokenizer; a `ModelTokenizer`."""
 
-    vocabulary: bytes  # the file as it is, so that a copy is byte-identical
+    vocabulary: bytes  # content of the file, so that a copy is byte-identical
     token_to_id: dict[str, int]
-    vocab_size: int  # largest id + 1: a token that stands there twice leaves a gap in token_to_id
+    vocab_size: int  # largest id + 1: a repeated token leaves a gap in token_to_id
     rules: TextRules
     special_tokens: dict[str, str]  # "unk_token" -> "[UNK]", ...
-    config: dict[str, Any]  # tokenizer_config.json with every default filled in
+    config: dict[str, Any]  # tokenizer_config.json with defaults filled in
 
     @classmethod
     def read(cls, folder: Path) -> TokenizerFiles:
-        """Read `vocab.txt` and, where they exist, `tokenizer_config.json` and `special_tokens_map.json`.
+        """Read `vocab.txt` and, if they exist, `tokenizer_config.json` and `special_tokens_map.json`.
 
-        Raises `CheckpointError` if a file is missing or unreadable, or asks for something that is not supported.
+        Raises `CheckpointError` if a file is missing, unreadable, or has unsupported settings.
         """
         vocabulary, token_to_id, vocab_size = _read_vocabulary(folder)
         config = read_settings(folder / CONFIG_FILE)
@@ -94,18 +97,18 @@ class TokenizerFiles:
         )
 
     def in_small_letters(self) -> TokenizerFiles:
-        """Return the same tokenizer, which makes capital letters small before it splits words into pieces."""
+        """Return a copy that lowercases texts first."""
         rules = replace(self.rules, do_lower_case=True)
         return replace(self, rules=rules, config=_complete_config(self.config, rules, self.special_tokens))
 
     @property
     def may_fall_short(self) -> bool:
-        """No: `vocab.txt` has a line for each token, and what lacks many was cut short."""
+        """False: `vocab.txt` has a line for each token, so a file that lacks many was cut short."""
         return False
 
     @property
     def backend(self) -> str:
-        """The built-in tokenizer."""
+        """Name of the built-in tokenizer."""
         return "builtin"
 
     def id_of(self, token: str) -> Optional[int]:
@@ -113,22 +116,22 @@ class TokenizerFiles:
         return self.token_to_id.get(token)
 
     def template(self) -> PairTemplate:
-        """Return `[CLS] query [SEP] title [SEP]`, which is truncated by the rules of those who split its words."""
+        """Return `[CLS] query [SEP] title [SEP]`, with the truncation of the library whose word rules apply."""
         cls, sep = (self.token_to_id[self.special_tokens[role]] for role in ("cls_token", "sep_token"))
         keeps_end = self.config.get("truncation_side") == "left"
         return replace(bert_template(cls, sep), longer_keeps_more=self.rules.of_bert, keeps_end=keeps_end)
 
     def tokenizer(self) -> Tokenizer:
-        """Return the built-in tokenizer."""
+        """Create the built-in tokenizer."""
         return Tokenizer(self)
 
     def words(self) -> Sequence[str]:
-        """Return the texts of all tokens but the special ones, without `##`."""
+        """Return the texts of ordinary tokens, without `##`."""
         special = {self.special_tokens[role] for role in ("pad_token", "cls_token", "sep_token", "unk_token")}
         return [token.removeprefix(CONTINUATION) for token in self.token_to_id if token not in special]
 
     def spelling(self) -> None:
-        """Return None: a token and the same one inside a word (`##`) are two."""
+        """Return None: a token at the beginning of a word and inside it (`##`) are different tokens."""
 
     def write(self, folder: Path) -> None:
         """Write the three files into `folder`, which must exist."""
@@ -161,7 +164,7 @@ def _read_vocabulary(folder: Path) -> tuple[bytes, dict[str, int], int]:
 
 
 def read_settings(path: Path, remedy: str = "restore it, or remove it to use the defaults") -> dict[str, Any]:
-    """Return the object in a JSON file, or {} if there is no file; raises `CheckpointError` for other content."""
+    """Read the object in a JSON file, {} without a file; raises `CheckpointError` for other content."""
     try:
         values = read_json(path)
     except FileNotFoundError:
@@ -178,7 +181,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def token_text(value: Any, role: str, folder: Path) -> str:
-    """Return the token of a role, as a settings file has it; raises `CheckpointError` if it is none."""
+    """Return the token of a role from its entry in a settings file; raises `CheckpointError` if invalid."""
     text = value.get("content") if isinstance(value, dict) else value  # an AddedToken is saved as an object
     if not isinstance(text, str):
         raise CheckpointError(f"{folder}: {role} is {quoted(value)}, expected a token such as [UNK]")
@@ -219,7 +222,7 @@ def _ids_of_added_tokens(config: dict[str, Any]) -> dict[str, Any]:
 def _complete_config(config: dict[str, Any], rules: TextRules, special_tokens: dict[str, str]) -> dict[str, Any]:
     is_ernie = rules.strip_accents is None and rules.tokenize_chinese_chars
     completed: dict[str, Any] = {**config, **special_tokens, "do_lower_case": rules.do_lower_case}
-    completed.pop("name_or_path", None)  # where the folder lay on the machine that made it
+    completed.pop("name_or_path", None)  # a path on the machine that wrote the folder
     if not is_ernie:  # PaddleNLP's ErnieTokenizer ignores these two settings, its BertTokenizer honours them
         completed["tokenizer_class"] = "BertTokenizer"
     completed.setdefault("tokenizer_class", "ErnieTokenizer")
@@ -227,8 +230,8 @@ def _complete_config(config: dict[str, Any], rules: TextRules, special_tokens: d
 
 
 TOKENIZER_FILE = "tokenizer.json"
-MOST_BYTES = 256 * 1024 * 1024  # of tokenizer.json: vocabularies of 250,000 tokens take 17 million
-# The tokens of a role in a folder that holds nothing but tokenizer.json; the first that the vocabulary has is taken.
+MOST_BYTES = 256 * 1024 * 1024  # maximum size of tokenizer.json; 250,000 tokens take 17 million bytes
+# Default tokens of roles; the first that the vocabulary has is used.
 _USUAL = {
     "unk_token": ("<unk>", "[UNK]"),
     "pad_token": ("<pad>", "[PAD]"),
@@ -236,23 +239,23 @@ _USUAL = {
     "cls_token": ("<s>", "[CLS]"),
     "sep_token": ("</s>", "[SEP]"),
 }
-# A token of one byte, as SentencePiece has them for characters that it does not know; and the characters by which
-# byte-level BPE writes bytes, as GPT-2 began it: https://github.com/openai/gpt-2/blob/master/src/encoder.py
+# SentencePiece's tokens of single bytes, and the characters that stand for bytes in byte-level BPE:
+# https://github.com/openai/gpt-2/blob/master/src/encoder.py
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _VISIBLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _BYTES = {chr(byte): byte for byte in _VISIBLE}
 _BYTES.update((chr(0x100 + n), byte) for n, byte in enumerate(sorted({*range(0x100)}.difference(_VISIBLE))))
-_UNDECODABLE = "\ufffd"  # in what the library says of tokens that are parts of characters
-_PART = re.compile("[\udc80-\udcff]")  # a byte of a part of a character
+_UNDECODABLE = "\ufffd"  # in decoded tokens that are parts of characters
+_PART = re.compile("[\udc80-\udcff]")  # an escaped byte of a partial character
 
 
 @dataclass(frozen=True)
 class LibraryFiles:
-    """A folder's tokenizer of the `tokenizers` library; a `ModelTokenizer`.
+    """Files of a tokenizer of the library `tokenizers`; a `ModelTokenizer`.
 
-    files: a dict from file name to content, `tokenizer.json` and what lies beside it, so that copies are byte-identical
+    files: a dict from file name to content, so that copies are byte-identical
     special_tokens: a dict from role to token
-    settings: what tokenizer_config.json says
+    settings: content of tokenizer_config.json
     """
 
     files: dict[str, bytes]
@@ -261,9 +264,9 @@ class LibraryFiles:
 
     @classmethod
     def read(cls, folder: Path) -> LibraryFiles:
-        """Read `tokenizer.json` and, where they exist, `tokenizer_config.json` and `special_tokens_map.json`.
+        """Read `tokenizer.json` and, if they exist, `tokenizer_config.json` and `special_tokens_map.json`.
 
-        Raises `CheckpointError` if a file cannot be used, or the tokenizer has no padding token.
+        Raises `CheckpointError` if a file is unusable, or the tokenizer has no padding token.
         """
         path = folder / TOKENIZER_FILE
         files = {TOKENIZER_FILE: read_file(path, MOST_BYTES)}
@@ -294,17 +297,17 @@ class LibraryFiles:
 
     @property
     def library(self) -> Library:
-        """The library's tokenizer: without truncation and padding, and special tokens in texts are plain text."""
+        """Tokenizer of the library, without truncation and padding; special tokens in texts are plain text."""
         return self._opened[0]
 
     @cached_property
     def _opened(self) -> tuple[Library, str]:
-        """The library's tokenizer, and at which side it truncates."""
+        """Tokenizer of the library, and the side at which it truncates."""
         try:
             from tokenizers import Tokenizer as Library
         except ImportError as error:
             raise DependencyError(f"{TOKENIZER_FILE} needs tokenizers ({error}): pip install tokenizers") from None
-        # Its threads would come on top of the server's and the engine's; its warning of forks would be of no use.
+        # Threads of the library would compete with those of the server and the engine, and it would warn of forks.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         library = Library.from_buffer(self.files[TOKENIZER_FILE])
         stated = (library.truncation or {}).get("direction", "right")
@@ -316,7 +319,7 @@ class LibraryFiles:
     @cached_property
     def vocab_size(self) -> int:
         """Largest id + 1."""
-        # A dict of all tokens takes as long to make as all the rest; it is needed where ids have gaps.
+        # Creating a dict of all tokens is slow; only ids with gaps need it.
         count, added = self.library.get_vocab_size(with_added_tokens=False), self.library.get_added_tokens_decoder()
         is_known = self.library.id_to_token
         if count and is_known(count - 1) is not None and (count in added or is_known(count) is None):
@@ -325,12 +328,12 @@ class LibraryFiles:
 
     @property
     def may_fall_short(self) -> bool:
-        """Yes: `tokenizer.json` is whole or cannot be read, and some models have embeddings for later tokens."""
+        """True: a damaged `tokenizer.json` cannot be read, and some models have embeddings for later tokens."""
         return True
 
     @property
     def backend(self) -> str:
-        """The library."""
+        """Name of the library."""
         return "tokenizers"
 
     @cached_property
@@ -344,9 +347,9 @@ class LibraryFiles:
 
     @property
     def gives_types(self) -> bool:
-        """Whether the second text of a pair, and what is behind it, has the token type 1; all else has 0.
+        """Whether the second text of a pair and all after it have the token type 1, and all before it 0.
 
-        Raises `CheckpointError` for any other types.
+        Raises `CheckpointError` for other types.
         """
         pair, alone = self.library.encode("a", "b"), self.library.encode("a")
         _around(pair, 2)
@@ -360,7 +363,7 @@ class LibraryFiles:
         return any(pair.type_ids)
 
     def in_small_letters(self) -> LibraryFiles:
-        """Return the same tokenizer, which makes capital letters small before all else."""
+        """Return a copy that lowercases texts first."""
         from tokenizers import Tokenizer as Library
         from tokenizers import normalizers
 
@@ -370,20 +373,20 @@ class LibraryFiles:
         return replace(self, files={**self.files, TOKENIZER_FILE: library.to_str().encode("utf-8")})
 
     def template(self) -> PairTemplate:
-        """Return what the library's post-processor puts around two texts and around one."""
+        """Return the special tokens that the library's post-processor adds to two texts and to one."""
         before, between, after = _around(self.library.encode("a", "b"), 2)
         text_before, text_after = _around(self.library.encode("a"), 1)
         return PairTemplate(before, between, after, text_before, text_after, True, self._opened[1] == "left")
 
     def tokenizer(self) -> LibraryTokenizer:
-        """Return what turns texts into ids."""
+        """Create the encoder of texts."""
         unknown = self.library.token_to_id(self.special_tokens.get("unk_token", ""))
         return LibraryTokenizer(self.library, [number for number in self._special_ids if number != unknown], unknown)
 
     def _texts(self) -> list[str]:
-        """Return what each token spells; "" for special tokens, and bytes of a part of a character `surrogateescape`d.
+        """Return the text of each token: "" for special tokens, escaped bytes for partial characters.
 
-        Not kept: of 250,000 tokens they take 20 MB.
+        The texts are not cached, since those of 250,000 tokens take 20 MB.
         """
         texts = self.library.decode_batch([[number] for number in range(self.vocab_size)], skip_special_tokens=False)
         for number, text in enumerate(texts):
@@ -399,13 +402,13 @@ class LibraryFiles:
         return sorted(number for number in ids if number is not None)
 
     def words(self) -> Sequence[str]:
-        """Return the texts of all tokens that spell whole characters."""
+        """Return the texts of tokens that consist of whole characters."""
         inner = getattr(self.library.model, "continuing_subword_prefix", None) or ""  # of WordPiece
         words = (text.strip().removeprefix(inner) for text in self._texts())
         return [word for word in words if word and not _PART.search(word)]
 
     def spelling(self) -> Spelling:
-        """Return what tokens spell, without the spaces around it, in normalised form and lower case."""
+        """Return the classes of tokens with equal texts, stripped, normalised and in lower case."""
         texts = self._texts()
         spelled = [normalise(text.strip()) for text in texts]
         first: dict[str, int] = {}
@@ -417,25 +420,25 @@ class LibraryFiles:
         return Spelling(ids, inside, blank)
 
     def write(self, folder: Path) -> None:
-        """Write the files into `folder`, as they were read."""
+        """Write the files into `folder` unchanged."""
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
 
 
 class LibraryTokenizer:
-    """Texts to ids by the library; it lets other threads run meanwhile.
+    """Encoder of texts with `tokenizers`, which releases the GIL.
 
     Args:
-        special: ids that no text gets. Unigram finds a special token that is typed in a text among its pieces, whatever
-            the library is told; it becomes `unknown`.
+        special: ids that texts must not get. Unigram gives a special token in a text its id in spite of the library's
+            settings; it is replaced by `unknown`.
     """
 
     def __init__(self, library: Library, special: Sequence[int] = (), unknown: Optional[int] = None):
         self._library, self._special, self._unknown = library, np.array(special, np.int32), unknown
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
-        """Return the ids of `texts`; `most` is of no use here."""
-        # The library takes no halves of surrogate pairs, which JSON can hold.
+        """Return the ids of `texts`; ignores `most`."""
+        # JSON can hold lone surrogates, which the library refuses.
         sound = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         rows = [encoding.ids for encoding in self._library.encode_batch_fast(sound, add_special_tokens=False)]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
@@ -446,7 +449,7 @@ class LibraryTokenizer:
 
 
 def _of_bytes(token: str, text: str) -> str:
-    """Return what a token of bytes spells; `text`, as the library decodes it, if it is none."""
+    """Decode a token of bytes; return `text`, the library's decoding, for other tokens."""
     byte = _BYTE.fullmatch(token)
     if byte is None and not all(char in _BYTES for char in token):
         return text
@@ -457,7 +460,7 @@ def _of_bytes(token: str, text: str) -> str:
 def _around(encoding: Encoding, texts: int) -> list[tuple[int, ...]]:
     """Return the special tokens before, between and after the texts of an encoding.
 
-    Raises `CheckpointError` if the texts are not there once each, in their order.
+    Raises `CheckpointError` unless the texts occur once each, in order.
     """
     order = [text for text, _ in groupby(text for text in encoding.sequence_ids if text is not None)]
     usual = list(range(texts))
@@ -475,13 +478,13 @@ def _around(encoding: Encoding, texts: int) -> list[tuple[int, ...]]:
     return [tuple(part) for part in found]
 
 
-TOKENIZER_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE)  # all that a folder may have
+TOKENIZER_FILES = (VOCABULARY_FILE, TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE)
 
 
 def read_tokenizer(folder: Path) -> ModelTokenizer:
-    """Read a folder's `vocab.txt` as WordPiece; where it has none, its `tokenizer.json`, with the tokenizers library.
+    """Read a folder's `vocab.txt`, or else its `tokenizer.json`.
 
-    Raises `CheckpointError` if there is neither, or what is there cannot be used.
+    Raises `CheckpointError` if the folder has neither, or the files are unusable.
     """
     if not (folder / VOCABULARY_FILE).is_file() and (folder / TOKENIZER_FILE).is_file():
         return LibraryFiles.read(folder)

@@ -1,11 +1,11 @@
 """Split a text into words as BERT and ERNIE tokenizers do: clean, lowercase, strip accents, isolate characters.
 
-The rules are those that a model was trained with. PaddleNLP's are `PretrainedTokenizer.tokenize` followed by its
-`BasicTokenizer`; they differ from BERT's own in two ways that change ids: symbols (`＋`, `℃`, emoji) are isolated like
-punctuation, and text is lowercased one character at a time, so that Σ at a word's end becomes σ. The kind of a
-character comes from the toolkit's own table, not from Python's, so a text has the same words on every Python.
+A model needs the rules that it was trained with. PaddleNLP's rules are `PretrainedTokenizer.tokenize` followed by
+`BasicTokenizer`. They differ from BERT's in two ways that change ids: symbols (`＋`, `℃`, emoji) are isolated like
+punctuation, and text is lowercased one character at a time, so that Σ at the end of a word becomes σ. The toolkit's
+table of characters gives a text the same words on every Python.
 
-BERT's own rules (`of_bert`) are those of Hugging Face's `tokenizers`, which is asked about each character once.
+BERT's rules (`of_bert`) are those of Hugging Face's `tokenizers`, whose result for each character is cached.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ CJK_RANGES = (
     (0xF900, 0xFAFF),
     (0x2F800, 0x2FA1F),
 )
-# Isolated by PaddleNLP although Unicode calls them letters, numbers or format characters.
+# PaddleNLP isolates these, although they are letters, numbers or format characters in Unicode.
 SYMBOLS_BY_NAME = frozenset("\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1")
-# Non-characters, which the rules remove from every text: they mark what one character alone does not settle.
+# Non-characters, which the rules remove from every text. They mark replacements that depend on other characters.
 _OPEN = "\uffff"
-_UNSEEN = _OPEN + "\ufdd0"  # stands in the table for a character that was not asked for yet
-_BREAK = _OPEN + "\ufdd1"  # where an accent was stripped across which no mark is moved
-_MARKS = re.compile(f"{_OPEN}[^{_BREAK[1]}]{_OPEN}[^{_BREAK[1]}]")  # two marks that are kept, beside each other
+_UNSEEN = _OPEN + "\ufdd0"  # in the table: a character that has not occurred yet
+_BREAK = _OPEN + "\ufdd1"  # the place of a stripped accent that no mark is moved across
+_MARKS = re.compile(f"{_OPEN}[^{_BREAK[1]}]{_OPEN}[^{_BREAK[1]}]")  # two adjacent marks that are kept
 
 
 @dataclass(frozen=True)
 class TextRules:
-    """What `tokenizer_config.json` decides about splitting; the defaults are ERNIE's."""
+    """Settings of splitting in `tokenizer_config.json`; the defaults are ERNIE's."""
 
     do_lower_case: bool = True
     strip_accents: Optional[bool] = None  # None: as do_lower_case
     tokenize_chinese_chars: bool = True
-    of_bert: bool = False  # BERT's own rules, as the tokenizers library has them; else PaddleNLP's
+    of_bert: bool = False  # BERT's rules, as in `tokenizers`; otherwise PaddleNLP's
 
     @property
     def strips_accents(self) -> bool:
@@ -60,9 +60,9 @@ class TextRules:
 
 
 class WordSplitter:
-    """Split texts into words by `rules`; safe to share between threads.
+    """Splitter of texts into words by `rules`. Thread-safe.
 
-    Every character costs the same, those that are dropped too: one look-up in a list that holds every code point.
+    Every character costs one look-up in a list of all code points.
     """
 
     def __init__(self, rules: TextRules = TextRules()) -> None:
@@ -72,20 +72,20 @@ class WordSplitter:
         self._bert = _BertRules(rules) if rules.of_bert else None
 
     def split(self, text: str) -> list[str]:
-        """Return the words of `text`, in order; none is empty and none holds whitespace.
+        """Return the words of `text`, in order, not empty and without whitespace.
 
         Control, private-use, unassigned characters and lone surrogates are dropped.
         """
         return self.normalize(text).split()
 
     def normalize(self, text: str) -> str:
-        """Return `text` as its words with whitespace (one or more characters) between them."""
-        # Every rule but one looks at one character, so a table of characters does the work inside the interpreter.
+        """Return the words of `text`, separated by whitespace."""
+        # All rules but one look at single characters, so `str.translate` does the work in C.
         normalized = text.translate(self._table.replacements)
         return self._settled(text, normalized) if _OPEN in normalized else normalized
 
     def _settled(self, text: str, normalized: str) -> str:
-        """Return `normalized` without what its characters left open: unseen ones, and the order of marks."""
+        """Resolve the marked replacements in `normalized`: unseen characters, and the order of marks."""
         table = self._table
         if _UNSEEN in normalized:
             for char in set(text):
@@ -93,7 +93,7 @@ class WordSplitter:
                     table.replacements[ord(char)] = self.replacement(char)
             normalized = text.translate(table.replacements)
         settled = normalized.replace(_OPEN, "")
-        if self._bert is not None:  # which keeps non-characters
+        if self._bert is not None:  # BERT's rules keep non-characters
             has_marks = _OPEN in text or _MARKS.search(normalized)
             return " ".join(self._bert.words(text)) if has_marks else settled
         if _MARKS.search(normalized):
@@ -101,7 +101,7 @@ class WordSplitter:
         return settled.replace(_BREAK[1], "")
 
     def _in_order(self, text: str) -> str:
-        """Return `text` with marks that follow each other in the order of their combining classes."""
+        """Sort adjacent marks by their combining classes."""
         chars = np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
         classes = np.zeros(len(chars), np.int64)
         for mark, combining in list(self._table.classes.items()):  # some dozens
@@ -133,24 +133,24 @@ class WordSplitter:
         return "".join(f" {char} " if self._is_isolated(char) else char for char in token)
 
     def _is_isolated(self, char: str) -> bool:
-        """Whether `char` is a word of its own: punctuation (all of ASCII's non-alphanumerics) or a symbol."""
+        """Return whether `char` is a word by itself: punctuation (non-alphanumeric ASCII) or a symbol."""
         if "!" <= char <= "~":
             return not char.isalnum()
         return self._unicode.kind(char) == SYMBOL or char in SYMBOLS_BY_NAME
 
     def replacement(self, char: str) -> str:
-        """Return the replacement of `char` in every normalized text; `_OPEN` is before what other characters settle."""
+        """Return the replacement of `char`; `_OPEN` precedes parts that depend on other characters."""
         if self._bert is not None:
             return "".join(_OPEN + part if self._unicode.combining(part) else part for part in self._bert.alone(char))
         return "".join(" " if cleaned == " " else self._alone(cleaned) for cleaned in self._clean(char))
 
     def _alone(self, char: str) -> str:
-        """Return what `_fold` makes of a character; marks that are kept are marked, and where they must stay apart."""
+        """Fold one character, with `_OPEN` before marks that are kept, and `_BREAK` where marks must stay apart."""
         if not self.rules.strips_accents:
             return self._fold(char)
         parts: list[str] = []
         for part in self._unicode.decompose(char):
-            # Decomposing puts combining marks in canonical order, which matters only for marks that are not stripped.
+            # Decomposing sorts combining marks, which matters for marks that are kept only.
             combining = self._unicode.combining(part)
             if self._unicode.kind(part) == MARK:
                 parts.append("" if combining else _BREAK)
@@ -163,7 +163,7 @@ class WordSplitter:
 
 
 class _BertRules:
-    """BERT's own rules of splitting, as Hugging Face's `tokenizers` has them."""
+    """BERT's rules of splitting, from Hugging Face's `tokenizers`."""
 
     def __init__(self, rules: TextRules) -> None:
         try:
@@ -184,7 +184,7 @@ class _BertRules:
         return [word for word, _ in self._splitter.pre_tokenize_str(normalized)]
 
     def alone(self, char: str) -> str:
-        """Return the replacement of a character that no other one is beside."""
+        """Return the replacement of an isolated character."""
         if "\ud800" <= char <= "\udfff":
             return ""
         return "".join(
@@ -194,10 +194,10 @@ class _BertRules:
 
 
 class _Characters:
-    """What every character becomes.
+    """Replacements of characters, filled on first use.
 
-    Attributes: `replacements`, of each code point, `_UNSEEN` until it is first asked for; `classes`, the combining
-    classes of marks that are kept.
+    Attributes: `replacements` of code points, `_UNSEEN` before the first use; `classes`, the combining classes of marks
+    that are kept.
     """
 
     def __init__(self, of_bert: bool) -> None:
@@ -214,10 +214,10 @@ class _Characters:
 
 @cache
 def _characters(rules: TextRules) -> _Characters:
-    """Return the table of these rules, 9 MB, which all their tokenizers share."""
+    """Return the table for `rules`, 9 MB, which is shared by all tokenizers."""
     return _Characters(rules.of_bert)
 
 
 def is_chinese(code_point: int) -> bool:
-    """Return whether a character is an ideograph, which the rules make a word of its own."""
+    """Return whether a code point is an ideograph, which the rules isolate."""
     return any(first <= code_point <= last for first, last in CJK_RANGES)

@@ -1,1 +1,1 @@
-"""The kinds of characters (letters, marks, punctuation) by one version of Unicode, whatever version Python has."""
+"""Kinds of characters (letters, marks, punctuation) by a fixed version of Unicode, independent of Python's."""

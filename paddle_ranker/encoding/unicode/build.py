@@ -1,7 +1,7 @@
-"""Make the table of characters: `python3.11 -m paddle_ranker.encoding.unicode.build --oldest python3.9`.
+"""Write the table of characters: `python3.11 -m paddle_ranker.encoding.unicode.build --oldest python3.9`.
 
-The table has the Unicode version of the Python that runs this command. Another version changes the tokens of some
-texts: change it only on purpose, and say so in the release notes.
+The table gets the Unicode version of the Python that runs this command. Another version changes the tokens of some
+texts: change it only on purpose, and mention it in the release notes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ print(json.dumps([u.unidata_version, [i for i in range(sys.maxunicode + 1) if u.
 
 @dataclass(frozen=True)
 class BuildOptions(Options):
-    oldest: str = option(help="the oldest Python that the package runs on: a command")
-    output_file: str = option(str(FILE), help="where to write the table")
+    oldest: str = option(help="command of the oldest Python that the package supports")
+    output_file: str = option(str(FILE), help="file for the table")
 
 
 def make_table(oldest: str, assigned: set[int]) -> dict[str, Any]:
@@ -35,10 +35,10 @@ def make_table(oldest: str, assigned: set[int]) -> dict[str, Any]:
     | --- | --- |
     | `unicode`, `oldest` | the Unicode versions of this Python and of the oldest one |
     | `kinds` | runs of code points of one kind: the kind's letter, then the first code point, hexadecimal |
-    | `young` | lower case, NFKC and combining class, if any, of characters that the oldest Python lacks |
+    | `young` | lower case, NFKC and combining class, if any, of characters that are new to the oldest Python |
 
     Args:
-        oldest, assigned: the oldest Python's Unicode version, and the code points that it knows.
+        oldest, assigned: the oldest Python's Unicode version, and the code points assigned in it.
     """
     runs: list[str] = []
     young: dict[str, dict[str, Any]] = {}

@@ -1,10 +1,9 @@
-"""The kinds of characters by one version of Unicode: the same tokens on every Python.
+"""Kinds of characters by a fixed version of Unicode, so that every Python gives the same tokens.
 
 `unicodedata` and `str` follow the Unicode version of their Python: 13.0 in Python 3.9, 15.0 in 3.12. A character that
-is an emoji in one version is unassigned in another. `table.json`, which `build.py` makes, gives the kind of every code
-point. Python gives the properties of an assigned character that Unicode promises never to change: its decomposition,
-its combining class, its lower case. For young characters, which the oldest supported Python does not know, the table
-holds what differs.
+is an emoji in one version may be unassigned in another. `table.json`, which `build.py` writes, has the kind of every
+code point. Unicode never changes the decomposition, the combining class and the lower case of an assigned character,
+so Python provides these. The table adds them for young characters, which the oldest supported Python does not know.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from functools import lru_cache
 from pathlib import Path
 
 FILE = Path(__file__).resolve().parent / "table.json"
-# A letter for each kind of character, by its general category.
+# Kinds of characters, by general category.
 UNASSIGNED = "u"  # Cn
 INVISIBLE = "i"  # Cc, Cf, Co, Cs: control, format and private-use characters, surrogates
 SPACE = "s"  # Z
-MARK = "m"  # Mn: marks that take no place of their own, accents first of all
+MARK = "m"  # Mn: marks without width, mainly accents
 SYMBOL = "p"  # P and S: punctuation and symbols
 LETTER = "l"  # L and N: letters, ideographs, digits
 OTHER = "o"  # Mc, Me
@@ -38,9 +37,9 @@ def kind_of_category(category: str) -> str:
 
 
 class UnicodeTable:
-    """Kinds, lower case and decompositions of characters by one version of Unicode.
+    """Table of kinds, lower case and decompositions of characters.
 
-    Attributes: `version`, of Unicode; `oldest`, the version that the oldest supported Python knows.
+    Attributes: `version` of Unicode; `oldest`, the Unicode version of the oldest supported Python.
     """
 
     def __init__(self, content: dict[str, object]) -> None:
@@ -55,12 +54,12 @@ class UnicodeTable:
         self._combining = {chr(int(code, 16)): int(facts["ccc"]) for code, facts in young.items() if "ccc" in facts}
 
     def runs(self) -> Iterator[tuple[str, int, int]]:
-        """Yield each run of code points of one kind: the kind, the first one and the last one."""
+        """Yield (kind, first, last) for each run of code points of equal kind."""
         ends = [start - 1 for start in self._starts[1:]] + [sys.maxunicode]
         yield from zip(self._kinds, self._starts, ends)
 
     def kind(self, char: str) -> str:
-        """Return the kind of a character: one of the letters above."""
+        """Return the kind of a character, such as `SYMBOL`."""
         return self._kinds[bisect_right(self._starts, ord(char)) - 1]
 
     def lower(self, char: str) -> str:
@@ -70,7 +69,7 @@ class UnicodeTable:
         return char if self.kind(char) == UNASSIGNED else self._lower.get(char) or char.lower()
 
     def combining(self, char: str) -> int:
-        """Return the combining class of an assigned character; 0 for a character that marks are not moved across."""
+        """Return the combining class of an assigned character; canonical order moves no mark across class 0."""
         return self._combining.get(char) or unicodedata.combining(char)
 
     def decompose(self, text: str) -> str:
@@ -88,10 +87,10 @@ class UnicodeTable:
         return "".join(result + sorted(marks, key=self.combining))
 
     def settle(self, char: str) -> str:
-        """Return text that every Python normalises (NFKC) and lowercases as this version of Unicode does `char`.
+        """Replace `char` by text that NFKC and lower case turn into the same result on every Python.
 
-        It is nearly always `char` itself. A young character is replaced by its normalised, lower-case form. U+FFFD
-        replaces unassigned characters, and young marks, whose place among other marks an older Python does not know.
+        Most characters stay as they are. A young character becomes its normalised, lower-case form. U+FFFD replaces
+        unassigned characters, and young marks, which older Pythons cannot order among other marks.
         """
         if self.kind(char) == UNASSIGNED or char in self._combining:
             return "\ufffd"
@@ -105,31 +104,28 @@ def unicode_table() -> UnicodeTable:
     return UnicodeTable(json.loads(FILE.read_text(encoding="ascii")))
 
 
-MOST_MARKS = 30  # of a character: more than any language needs (UAX 15, stream-safe texts)
-# Characters that every Python version treats alike, which cover nearly every text. Others are looked up in the table.
+MOST_MARKS = 30  # maximum marks per character, more than any language needs (UAX 15, stream-safe texts)
+# Characters that all Pythons treat alike; they cover most texts. The table is needed for others only.
 _COMMON = "\x00-\u0377\u0400-\u0527\u2010-\u2064\u2190-\u23f3\u2460-\u26ff\u3000-\u303f\u4e00-\u9ffc\uff01-\uff5e"
 UNCOMMON = re.compile(f"[^{_COMMON}]")
 
 
 class _Settled(dict[int, str]):
-    """A dict from a code point to a text that every Python version normalises alike; filled on first use."""
+    """Dict from code point to `settle`d text, filled on first use."""
 
     def __missing__(self, code_point: int) -> str:
         return self.setdefault(code_point, unicode_table().settle(chr(code_point)))
 
 
 _SETTLED = _Settled()
-
-
-# Of letters and signs that take no part in marks' order, few texts have so many others in a row.
+# A long run of characters that may be marks, which few texts have.
 _LONG_RUN = re.compile(f"[^\x00-\u02ff\u0370-\u0482\u3400-\u9fff\uac00-\ud7a3]{{{2 * MOST_MARKS}}}")
 
 
 def normalise(text: str) -> str:
     """Normalise full-width forms and letter case (NFKC, then lower case), so that `Ｎote10` matches `note10`.
 
-    Of a character's marks the first 30 are kept: Python sorts marks in a time that grows with the square of their
-    number.
+    Keep the first 30 marks of a character, since Python sorts marks in quadratic time.
     """
     if UNCOMMON.search(text):
         text = text.translate(_SETTLED)
@@ -141,7 +137,7 @@ def normalise(text: str) -> str:
 def _with_few_marks(text: str) -> Iterator[str]:
     marks = 0
     for char in text:
-        for part in unicodedata.normalize("NFKD", char):  # some are several marks
+        for part in unicodedata.normalize("NFKD", char):  # may be several marks
             marks = marks + 1 if unicodedata.combining(part) else 0
             if marks <= MOST_MARKS:
                 yield part

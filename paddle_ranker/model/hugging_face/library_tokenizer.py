@@ -1,8 +1,8 @@
-"""Bring the tokenizer of a transformers folder, so that texts get the ids that transformers gives them.
+"""Convert the tokenizer of a transformers folder, so that texts get the ids that transformers gives them.
 
-What transformers does follows from the tokenizer's class. One of BERT's takes its vocabulary alone from the files, and
-its rules from `tokenizer_config.json`; any other is its `tokenizer.json`. A tokenizer that splits words as BERT's
-becomes `vocab.txt` here, which the built-in one reads, several times faster; all others stay a `tokenizer.json`.
+The behaviour of transformers depends on the tokenizer's class. BERT's classes take only the vocabulary from the files,
+and their rules from `tokenizer_config.json`; other classes use `tokenizer.json`. A tokenizer with BERT's rules becomes
+a `vocab.txt` for the built-in tokenizer, which is several times faster; others become or stay a `tokenizer.json`.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model", "spiece.model")
 PIECES_FILE, MERGES_FILE = "vocab.json", "merges.txt"  # of byte-level BPE
-MODULES_FILE = "modules.json"  # of sentence-transformers; the next says what its first step does with texts
+MODULES_FILE = "modules.json"  # of sentence-transformers
 LENGTH_FILE, MODEL_FILE = "sentence_bert_config.json", "config_sentence_transformers.json"
-RERANKER, TOWER = "CrossEncoder", "SentenceTransformer"  # its model types
-_OF_MODEL = {  # classes of folders that name none; of all others, BERT's
+RERANKER, TOWER = "CrossEncoder", "SentenceTransformer"  # model types of sentence-transformers
+_OF_MODEL = {  # default classes by model_type; BERT's for others
     "mpnet": "MPNetTokenizer", "deberta-v2": "DebertaV2Tokenizer", "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer", "modernbert": "TokenizersBackend",
 }  # fmt: skip
@@ -56,13 +56,13 @@ _BERTS = (
     "BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer",
     "DistilBertTokenizer", "MPNetTokenizer",
 )  # fmt: skip
-_TYPED = (*_BERTS[:5], "DebertaV2Tokenizer")  # which return token types unless model_input_names say otherwise
+_TYPED = (*_BERTS[:5], "DebertaV2Tokenizer")  # these return token types unless model_input_names omits them
 _MPNET_ROLES = dict(zip(ROLES, ("[UNK]", "</s>", "<pad>", "<s>", "<mask>")))
-_GENERIC = ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend")  # which are their tokenizer.json
-_PADDLE = "Ernie"  # begins the names of PaddleNLP's classes
-# Keys of tokenizer_config.json and special_tokens_map.json that change no id: of decoding, of files' places, of chats,
-# of padding (a score depends on its pair alone), of tokenizers without tokenizer.json that are none here, and of
-# special tokens, which are plain text here where somebody types them.
+_GENERIC = ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend")  # these use tokenizer.json unchanged
+_PADDLE = "Ernie"  # prefix of the names of PaddleNLP's classes
+# Keys of tokenizer_config.json and special_tokens_map.json that never change ids: about decoding, file paths, chats,
+# padding (a score depends on its pair only), unsupported kinds of tokenizers, and special tokens, which are plain text
+# inside texts here.
 _WITHOUT_EFFECT = (
     "add_bos_token", "add_eos_token", "additional_special_tokens", "auto_map", "backend", "bos_token",
     "chat_template", "clean_up_tokenization_spaces", "do_lowercase", "eos_token", "errors", "extra_special_tokens",
@@ -72,29 +72,32 @@ _WITHOUT_EFFECT = (
     "special_tokens_map_file", "split_special_tokens", "stride", "tokenizer_file", "trim_offsets",
     "truncation_strategy", "unk_id", "use_fast", "verbose", "vocab_file", "vocab_type", "vocab_lines",
 )  # fmt: skip
-# Keys that `gives_types`, `stated_length` and `LibraryFiles` use, and rules that stand in a tokenizer.json.
+# Keys that `gives_types`, `stated_length` and `LibraryFiles` use, and rules that tokenizer.json contains.
 _ELSEWHERE = (
     "model_input_names", "model_max_length", "max_len", "word_rules", "truncation_side", "add_prefix_space",
     "do_lower_case", "strip_accents", "tokenize_chinese_chars", "split_by_punct",
 )  # fmt: skip
-_JAPANESE = {"word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}  # MeCab, say, comes before BERT's
-# Keys of tokenizer.json that the library reads, or that change no id.
+_JAPANESE = {
+    "word_tokenizer_type": "basic",
+    "subword_tokenizer_type": "wordpiece",
+}  # others, such as MeCab, are unsupported
+# Keys of tokenizer.json that the library reads, or that never change ids.
 _JSON_KEYS = ("version", "padding", "pre_tokenizer", "post_processor", "decoder", "model", "normalizer", "added_tokens")
-# How weights are loaded by sentence-transformers; numbers are computed in float32 here.
+# Options of sentence-transformers for loading weights; results are computed in float32 here.
 _LOADING = ("torch_dtype", "dtype", "attn_implementation", "device_map", "low_cpu_mem_usage", "trust_remote_code",
             "use_cache", "use_safetensors", "revision", "token")  # fmt: skip
-_SHORTEST, _LONGEST = 5, 1_000_000  # tokenizers write an astronomical number where they know no length
+_SHORTEST, _LONGEST = 5, 1_000_000  # transformers writes an astronomical number for an unknown length
 _FALLBACK_LENGTH = 512
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a transformers folder says of its tokenizer beside `tokenizer.json`.
+    """Settings of a tokenizer in a transformers folder, beside `tokenizer.json`.
 
     name: the class in transformers, without "Fast"
     settings: `tokenizer_config.json`
-    special: tokens by role, of `special_tokens_map.json` and the settings, else BERT's
-    added: tokens that were added to the vocabulary, by id, as `tokenizer.json` states them
+    special: tokens by role, from `special_tokens_map.json` and the settings; defaults to BERT's
+    added: tokens added to the vocabulary, by id, in the format of `tokenizer.json`
     """
 
     folder: Path
@@ -105,17 +108,14 @@ class Described:
 
     @classmethod
     def read(cls, folder: Path) -> Described:
-        """Read a folder's files.
-
-        Raises `CheckpointError` if a file is damaged, or asks for something that is not done here.
-        """
+        """Read a folder's files; raises `CheckpointError` if a file is damaged or has unsupported settings."""
         settings = Stated.read(folder / CONFIG_FILE, _WITHOUT_EFFECT)
         config = read_settings(folder / "config.json", "copy it again")
         usual = _OF_MODEL.get(str(config.get("model_type")), _BERTS[0])
         if usual not in _BERTS and (folder / VOCABULARY_FILE).is_file() and not (folder / TOKENIZER_FILE).is_file():
-            usual = _BERTS[0]  # RoBERTas with word pieces
+            usual = _BERTS[0]  # some RoBERTas have word pieces
         name = str(settings.get("tokenizer_class") or config.get("tokenizer_class") or usual).removesuffix("Fast")
-        if config.get("model_type") == "ernie_gram":  # which transformers does not have
+        if config.get("model_type") == "ernie_gram":  # unknown to transformers
             name = _PADDLE
         for key, done in _JAPANESE.items():
             settings.require(key, done, remedy="take a model whose texts are split without a dictionary")
@@ -130,12 +130,12 @@ class Described:
 
     @property
     def is_paddles(self) -> bool:
-        """Whether PaddleNLP's rules split the words that the model was trained with."""
+        """Whether the model was trained with PaddleNLP's rules."""
         return self.name.startswith(_PADDLE)
 
     @property
     def goes_by_settings(self) -> bool:
-        """Whether the class takes its rules from the settings, and its vocabulary alone from the files."""
+        """Whether the class takes its rules from the settings, and only its vocabulary from other files."""
         return self.name in _BERTS or self.is_paddles
 
     @property
@@ -145,26 +145,26 @@ class Described:
 
     @property
     def described(self) -> UncheckedObject:
-        """The contents of `tokenizer.json`; reading a large one takes a second."""
+        """Contents of `tokenizer.json`; reading a large file takes a second."""
         return read_settings(self.folder / TOKENIZER_FILE, "copy it again")
 
     def rule(self, name: str, default: Optional[bool] = None) -> Optional[bool]:
-        """Return a setting that is true or false, else the default; raises `CheckpointError` for anything else."""
+        """Return a boolean setting, or the default; raises `CheckpointError` for other values."""
         self.settings.require(name, True, False, remedy="set it to true or false")
         found: Optional[bool] = self.settings.get(name, default)
         return found
 
     @property
     def rules(self) -> TextRules:
-        """The rules of splitting that the settings state."""
+        """Rules of splitting, from the settings."""
         lower, chinese = self.rule("do_lower_case", True), self.rule("tokenize_chinese_chars", True)
         return TextRules(bool(lower), self.rule("strip_accents"), bool(chinese), of_bert=not self.is_paddles)
 
 
 def bring_tokenizer(source: Path, target: Path) -> None:
-    """Write the tokenizer of the transformers folder `source` into the folder `target`, as `read_tokenizer` reads it.
+    """Convert the tokenizer of the transformers folder `source` into the folder `target`, for `read_tokenizer`.
 
-    Raises `CheckpointError` if there is none, or it is damaged, or asks for something that is not done here.
+    Raises `CheckpointError` if the tokenizer is missing, damaged or unsupported.
     """
     found = Described.read(source)
     pieces = _word_pieces(found)
@@ -178,9 +178,9 @@ def bring_tokenizer(source: Path, target: Path) -> None:
 
 
 def gives_types(folder: Path) -> bool:
-    """Return whether the second text of a pair has another token type than the first in a transformers folder.
+    """Return whether a transformers folder gives the second text of a pair another token type than the first.
 
-    Raises `CheckpointError` for types that are given otherwise.
+    Raises `CheckpointError` for other types.
     """
     found = Described.read(folder)
     names = found.settings.get("model_input_names")
@@ -199,11 +199,11 @@ def gives_types(folder: Path) -> bool:
 
 
 def library_padding(folder: Path) -> Optional[int]:
-    """Return the padding's id if a folder's tokenizer is not one of word pieces alone, else None."""
+    """Return the padding's id, or None if the tokenizer is a WordPiece `vocab.txt`."""
     if not any(
         (folder / name).is_file() for name in (TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE, *SENTENCEPIECE_FILES)
     ):
-        return None  # whoever opens the tokenizer says so
+        return None  # opening the tokenizer raises an error
     with tempfile.TemporaryDirectory() as temporary:
         bring_tokenizer(folder, Path(temporary))
         if (Path(temporary) / VOCABULARY_FILE).is_file():
@@ -213,7 +213,7 @@ def library_padding(folder: Path) -> Optional[int]:
 
 
 def stated_length(folder: Path) -> int:
-    """Return the longest text in tokens that a transformers folder states, or else that its positions allow."""
+    """Return the maximum tokens of a text that a transformers folder states; defaults to its positions."""
     settings = Stated.read(folder / CONFIG_FILE)
     positions = Stated.read(folder / "config.json").get("max_position_embeddings")
     for length in (text_settings(folder)[0], settings.get("model_max_length", settings.get("max_len")), positions):
@@ -223,12 +223,12 @@ def stated_length(folder: Path) -> int:
 
 
 def text_settings(folder: Path) -> tuple[Optional[int], bool]:
-    """Return the longest text in tokens, and whether texts are put in small letters, as sentence-transformers states.
+    """Read the maximum tokens of a text (or None) and whether texts are lowercased, from sentence-transformers.
 
-    Raises `CheckpointError` if its first step does something with texts that is not done here.
+    Raises `CheckpointError` if its settings of texts are unsupported.
     """
     if not any((place / MODULES_FILE).is_file() for place in (folder, folder.parent)):
-        return None, False  # the library then reads no such file
+        return None, False  # sentence-transformers then ignores the file
     stated = Stated.read(folder / LENGTH_FILE, ("unpad_inputs", "module_output_name", "tokenizer_name_or_path"))
     remedy = "take a model that reads texts as they are"
     stated.require("do_lower_case", True, False, remedy=remedy)
@@ -249,25 +249,25 @@ def text_settings(folder: Path) -> tuple[Optional[int], bool]:
 
 
 def model_type_of(folder: Path) -> str:
-    """Return the model type that a folder of sentence-transformers states, `TOWER` where it states none."""
+    """Return the model type that a folder of sentence-transformers states; defaults to `TOWER`."""
     return str(Stated.read(folder / MODEL_FILE).get("model_type", TOWER))
 
 
 def is_reranker(folder: Path) -> bool:
-    """Return whether the steps of a sentence-transformers folder make a score, so that its head is among them."""
+    """Return whether a sentence-transformers folder is a reranker whose head is among its steps."""
     path = folder / MODULES_FILE
     return path.is_file() and model_type_of(folder) == RERANKER and len(read_json(path)) > 1
 
 
 def has_no_library_file(folder: Path) -> bool:
-    """Return whether a folder's tokenizer is in another file than those that `read_tokenizer` reads."""
+    """Return whether a folder has only tokenizer files that `read_tokenizer` does not read."""
     others = any((folder / name).is_file() for name in (*SENTENCEPIECE_FILES, MERGES_FILE))
     return others and not any((folder / name).is_file() for name in (VOCABULARY_FILE, TOKENIZER_FILE))
 
 
 def _is_word_pieces(described: UncheckedObject) -> bool:
     model = described.get("model")
-    # Files of before the library named models have no type; only WordPiece has this setting.
+    # Old files state no type; only WordPiece has this setting.
     return (
         isinstance(model, dict)
         and model.get("type", "WordPiece") == "WordPiece"
@@ -276,7 +276,7 @@ def _is_word_pieces(described: UncheckedObject) -> bool:
 
 
 def _word_pieces(found: Described) -> Optional[tuple[bytes, TextRules]]:
-    """Return `vocab.txt`'s content and the rules of a tokenizer that splits words as BERT's; None for any other."""
+    """Return the vocabulary and the rules of a tokenizer with BERT's rules; None for others."""
     path = found.folder / TOKENIZER_FILE
     if not found.has_library:
         others = any((found.folder / name).is_file() for name in (*SENTENCEPIECE_FILES, MERGES_FILE))
@@ -296,7 +296,7 @@ def _word_pieces(found: Described) -> Optional[tuple[bytes, TextRules]]:
     vocabulary = "".join(f"{token}\n" for token in tokens).encode("utf-8")
     if not known.issuperset(map(found.special.get, ("pad_token", "cls_token", "sep_token", "unk_token"))):
         return None
-    if not rules.of_bert:  # it was written here
+    if not rules.of_bert:  # written by this toolkit
         return vocabulary, rules
     if found.goes_by_settings:
         if "added_tokens_decoder" not in found.settings:
@@ -310,7 +310,7 @@ def _word_pieces(found: Described) -> Optional[tuple[bytes, TextRules]]:
 
 
 def _bring_word_pieces(found: Described, vocabulary: bytes, rules: TextRules, target: Path) -> None:
-    """Write `vocab.txt` and what belongs to it; or `tokenizer.json`, if the tokenizer does more than BERT's."""
+    """Write `vocab.txt` and its settings, or `tokenizer.json` if the tokenizer has added tokens or MPNet's template."""
     if text_settings(found.folder)[1] and not rules.do_lower_case:
         rules = dataclasses.replace(rules, do_lower_case=True, strip_accents=rules.strips_accents)
     files = write_word_pieces(target, vocabulary, rules, found.special, _side(found))
@@ -333,7 +333,7 @@ def _bring_word_pieces(found: Described, vocabulary: bytes, rules: TextRules, ta
 
 
 def _bring_library(found: Described, target: Path) -> None:
-    """Write `tokenizer.json`: as it is, or made of a SentencePiece model, or of `vocab.json` and `merges.txt`."""
+    """Write `tokenizer.json`, copied or made from a SentencePiece model or from `vocab.json` and `merges.txt`."""
     source = found.folder
     model = next((name for name in SENTENCEPIECE_FILES if (source / name).is_file()), None)
     if not found.has_library and model is None and not (source / MERGES_FILE).is_file():
@@ -347,7 +347,7 @@ def _bring_library(found: Described, target: Path) -> None:
     more = [(number, token) for number, token in sorted(found.added.items()) if not token.get("special")]
     lowers = text_settings(source)[1]
     if found.has_library and not (more or lowers or found.name == "RobertaTokenizer"):
-        return  # `read_tokenizer` checks it; reading a large one takes a second
+        return  # `read_tokenizer` checks the file, which takes a second if it is large
     settings = {**read_settings(source / SPECIAL_TOKENS_FILE), **read_settings(source / CONFIG_FILE)}
     if found.has_library:
         library = LibraryFiles.read(target).library
@@ -371,12 +371,12 @@ def _side(found: Described) -> str:
 
 
 def _added_tokens(folder: Path, settings: Stated, special: Iterable[str]) -> dict[int, UncheckedObject]:
-    """Return the tokens that were added to a vocabulary, by id, as `tokenizer.json` states them.
+    """Return the tokens added to a vocabulary, by id, in the format of `tokenizer.json`.
 
-    Raises `CheckpointError` if a file has something else in their place.
+    Raises `CheckpointError` if their entries are damaged.
     """
     stated = settings.get("added_tokens_decoder")
-    if stated is None:  # older folders have them in a file of their own
+    if stated is None:  # older folders have a separate file
         named = read_settings(folder / ADDED_TOKENS_FILE, "copy it again")
         known = set(special)
         stated = {number: {"content": token, "special": token in known} for token, number in named.items()}
@@ -387,7 +387,7 @@ def _added_tokens(folder: Path, settings: Stated, special: Iterable[str]) -> dic
 
 
 def _add_tokens(library: Tokenizer, tokens: Iterable[tuple[int, UncheckedObject]], folder: Path) -> None:
-    """Add tokens that texts are searched for before they are split; raises `CheckpointError` for ids out of order."""
+    """Add tokens that are matched before texts are split; raises `CheckpointError` if their ids would change."""
     from tokenizers import AddedToken
 
     for number, token in tokens:
@@ -402,7 +402,7 @@ def _add_tokens(library: Tokenizer, tokens: Iterable[tuple[int, UncheckedObject]
 
 
 def _prefix(library: Tokenizer, found: Described) -> None:
-    """Put a space before texts as RoBERTa's class does, whatever `tokenizer.json` says."""
+    """Set the space before texts as RoBERTa's class does, which overrides `tokenizer.json`."""
     from tokenizers import pre_tokenizers
 
     wanted = found.rule("add_prefix_space")
@@ -412,7 +412,7 @@ def _prefix(library: Tokenizer, found: Described) -> None:
 
 
 def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
-    """Return RoBERTa's tokenizer of `vocab.json` and `merges.txt`: byte-level BPE, `<s> query </s></s> title </s>`."""
+    """Create RoBERTa's byte-level BPE, `<s> query </s></s> title </s>`, from `vocab.json` and `merges.txt`."""
     try:
         from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     except ImportError as error:
@@ -436,7 +436,7 @@ def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
     missing = [token for token, number in ends if number is None]
     if missing:
         raise CheckpointError(f"{folder / PIECES_FILE}: has no {missing[0]}: it is another model's; copy it again")
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # `_prefix` says whether
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # `_prefix` may change this
     library.decoder = decoders.ByteLevel()
     library.post_processor = processors.RobertaProcessing(*ends)
     known = [token for token in special.values() if library.token_to_id(token) is not None]
@@ -444,10 +444,10 @@ def _tokenizer_of_merges(folder: Path, settings: UncheckedObject) -> Tokenizer:
     return library
 
 
-_MOST_BYTES = 64 * 1024 * 1024  # vocabularies of 250,000 tokens take 5 million
+_MOST_BYTES = 64 * 1024 * 1024  # of a SentencePiece model; 250,000 tokens take 5 million bytes
 _UNIGRAM = 1
-# The tokens in front of the pieces of `sentencepiece.bpe.model`, and how many of its first pieces (<unk>, <s>, </s>)
-# they replace: as in fairseq, where both models come from.
+# Tokens before the pieces of `sentencepiece.bpe.model`, and the number of its first pieces (<unk>, <s>, </s>) that they
+# replace, as in fairseq.
 Reserved = tuple[tuple[str, ...], int]
 XLM_ROBERTA: Reserved = (("<s>", "<pad>", "</s>", "<unk>"), 3)
 CAMEMBERT: Reserved = (("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"), 1)
@@ -455,12 +455,12 @@ CAMEMBERT: Reserved = (("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOT
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """What a SentencePiece model's file holds.
+    """Contents of a SentencePiece model's file.
 
-    pieces: text, score and type of each piece, in the order of their ids
+    pieces: (text, score, type) of each piece, by id
     kind: 1 for Unigram, 2 for BPE
-    charsmap: the precompiled rules of its normalization
-    keeps_spaces: whether several spaces in a row are not one
+    charsmap: precompiled rules of normalization
+    keeps_spaces: whether repeated spaces are kept
     """
 
     pieces: list[tuple[str, float, int]]
@@ -472,11 +472,10 @@ class SentencePieceModel:
 def tokenizer_of_sentencepiece(
     path: Path, settings: Optional[UncheckedObject] = None, reserved: Reserved = XLM_ROBERTA
 ) -> Tokenizer:
-    """Return the tokenizer of a SentencePiece model.
+    """Create a tokenizer of `tokenizers` from a SentencePiece model.
 
-    `sentencepiece.bpe.model` gets the `reserved` tokens in front, and XLM-RoBERTa's special tokens and template; any
-    other file those of DeBERTa, `[CLS]` and `[SEP]`, which are among its pieces, and DeBERTa's `do_lower_case` and
-    `split_by_punct` of the `settings` in `tokenizer_config.json`.
+    `sentencepiece.bpe.model` gets the `reserved` tokens, and XLM-RoBERTa's special tokens and template. Other files get
+    DeBERTa's: `[CLS]` and `[SEP]`, which are among the pieces, with `do_lower_case` and `split_by_punct` of `settings`.
 
     Raises `CheckpointError` if the file is damaged, or its model is not Unigram.
     """
@@ -522,7 +521,7 @@ def tokenizer_of_sentencepiece(
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Read a SentencePiece model's file; raises `CheckpointError` if it is damaged."""
+    """Read a SentencePiece model's file (sentencepiece_model.proto); raises `CheckpointError` if it is damaged."""
     pieces: list[tuple[str, float, int]] = []
     kind, charsmap, keeps_spaces = _UNIGRAM, b"", False
     try:
@@ -559,7 +558,7 @@ def _number(value: _Field) -> int:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, _Field]]:
-    """Yield the number and the value of each field of a protobuf message."""
+    """Yield (number, value) for each field of a protobuf message."""
     place = 0
     while place < len(data):
         key, place = _varint(data, place)

@@ -1,10 +1,10 @@
-"""Read and write what a sentence-transformers folder says of its vectors or scores: pooling, layers, length, prompts.
+"""Read and write the settings of sentence-transformers folders: pooling, layers, length, prompts.
 
-`modules.json` lists the steps in order, each with a folder of its own: Transformer, Pooling, Dense, Normalize. The
-longest text is in `sentence_bert_config.json`, prompts and similarity are in `config_sentence_transformers.json`. Where
-queries have a tower of their own, it is a folder of the library's, too, in the other's folder `query`.
+`modules.json` lists the steps in order, with a folder for each: Transformer, Pooling, Dense, Normalize. The maximum
+length is in `sentence_bert_config.json`, prompts and similarity are in `config_sentence_transformers.json`. A separate
+query tower is a sentence-transformers folder in the subfolder `query`.
 
-A `CrossEncoder` is a transformers folder with a head of its own, or steps as a tower's of which the last makes a score.
+A `CrossEncoder` is a transformers folder with a head, or has steps like a tower, of which the last returns a score.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from paddle_ranker.storage.untrusted import Unchecked, read_json
 
 SENTENCES_FILES = (MODULES_FILE, LENGTH_FILE, MODEL_FILE)
 _POOLING = {"cls": "first", "mean": "mean", "max": "max"}
-# Until sentence-transformers 5 each mode had a key of its own.
+# Until sentence-transformers 5, each mode had a key.
 _OLD_POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -64,7 +64,7 @@ _ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Dense:
-    """A linear layer of a folder: its folder, its sizes, its activation, and what it makes."""
+    """Linear layer of a folder; `makes` is the name of its output."""
 
     folder: Path
     inputs: int
@@ -73,7 +73,7 @@ class Dense:
     makes: str = "sentence_embedding"
 
     def arrays(self) -> tuple[Array, Array]:
-        """Return the weight, `[inputs, outputs]`, and the bias, `[outputs]`; zeros if it has none."""
+        """Read the weight, `[inputs, outputs]`, and the bias, `[outputs]`, which defaults to zeros."""
         file, arrays = read_weights(self.folder)
         more = set(arrays) - {"linear.weight", "linear.bias"}
         if more:
@@ -90,11 +90,10 @@ class Dense:
 
 @dataclass(frozen=True)
 class Sentences:
-    """What a sentence-transformers folder says: a tower's info, and its dense layers.
+    """Settings of a tower in a sentence-transformers folder: its info and dense layers.
 
-    pooler: the layer that takes the place of the encoder's pooler, where the first token's state goes through one and
-        the family's pooler is no other
-    output_layer: the layer after that; the vectors are the first numbers of what it makes, `info.size` of them
+    pooler: a layer that equals the encoder's pooler: tanh over the first token's state, of unchanged width
+    output_layer: the next layer; vectors are the first `info.size` dimensions of its output
     """
 
     info: TowerInfo
@@ -104,9 +103,9 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Reranker:
-    """What a folder of a `CrossEncoder` says beside its transformer: a ranker's info, and arrays of its head by name.
+    """Settings of a `CrossEncoder`: a ranker's info, and the arrays of its head by name.
 
-    has_head: whether the head is steps of the folder; otherwise the transformer has it
+    has_head: whether the head consists of steps of the folder; otherwise the transformer has the head
     """
 
     info: RankerInfo
@@ -115,7 +114,7 @@ class Reranker:
 
 
 def is_sentences(folder: Path) -> bool:
-    """Return whether a folder is of sentence-transformers and makes vectors of texts; nothing large is read."""
+    """Return whether a folder is a tower of sentence-transformers; reads small files only."""
     try:
         return "Pooling" in [kind for kind, _ in list_modules(folder)] and model_type_of(folder) == TOWER
     except CheckpointError:
@@ -123,15 +122,12 @@ def is_sentences(folder: Path) -> bool:
 
 
 def stated_info(folder: Path) -> Optional[TowerInfo]:
-    """Return what a tower's folder, or one of sentence-transformers, says of its vectors; None for any other folder."""
+    """Read the info of a tower of this toolkit or of sentence-transformers; None for other folders."""
     return TowerInfo.read(folder) or (read_sentences(folder).info if is_sentences(folder) else None)
 
 
 def read_sentences(folder: Path) -> Sentences:
-    """Read what a folder says of its vectors.
-
-    Raises `CheckpointError` if a file is damaged, or a step is none of those that are done here.
-    """
+    """Read the settings of a tower; raises `CheckpointError` if a file is damaged, or a step is unsupported."""
     settings = _settings(folder, TOWER)
     modules = list_modules(folder)
     kinds = [kind for kind, _ in modules]
@@ -183,9 +179,9 @@ def read_sentences(folder: Path) -> Sentences:
 
 
 def read_reranker(folder: Path) -> Optional[Reranker]:
-    """Read what the folder of a `CrossEncoder` says of its scores; None for any other folder.
+    """Read the settings of a `CrossEncoder`; None for other folders.
 
-    Raises `CheckpointError` if a file is damaged, or a step is none of those that are done here.
+    Raises `CheckpointError` if a file is damaged, or a step is unsupported.
     """
     if not (folder / MODULES_FILE).is_file() or model_type_of(folder) != RERANKER:
         return None
@@ -248,9 +244,9 @@ def read_reranker(folder: Path) -> Optional[Reranker]:
 
 
 def pair_encoder_of_hugging_face(folder: Path) -> PairEncoder:
-    """Return the pair encoder of a transformers folder that classifies, with the length that it states.
+    """Create the pair encoder of a transformers classifier, with the length that its folder states.
 
-    Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files. The weights are not read.
+    Reads no weights. Raises `CheckpointError` as `pair_encoder_of` does, and for unusable files.
     """
     inner = find_encoder(folder) or folder
     config = read_encoder_config(inner / "config.json")
@@ -260,7 +256,7 @@ def pair_encoder_of_hugging_face(folder: Path) -> PairEncoder:
 
 
 def _require_of_vectors(stated: Stated) -> None:
-    """Raise `CheckpointError` for a step that reads or makes something else than vectors."""
+    """Raise `CheckpointError` unless a step reads and writes vectors."""
     for name in ("module_input_name", "module_output_name"):
         stated.require(name, "sentence_embedding", remedy="take a model whose steps make vectors of texts")
     stated.say_unknown()
@@ -274,7 +270,7 @@ def _encoder(folder: Path) -> Path:
 
 
 def _settings(folder: Path, wanted: str) -> Stated:
-    """Return the settings of a folder of the `wanted` model type; raises `CheckpointError` for another one."""
+    """Read the settings of a folder; raises `CheckpointError` unless its model type is `wanted`."""
     settings = Stated.read(folder / MODEL_FILE, ("__version__", "requirements", "keep_in_fp32_modules"))
     found = settings.get("model_type", TOWER)
     if found != wanted:
@@ -286,11 +282,10 @@ def _settings(folder: Path, wanted: str) -> Stated:
 def write_sentences(
     folder: Path, info: TowerInfo, config: EncoderConfig, dense: dict[str, tuple[Array, Array, bool]]
 ) -> None:
-    """Write all that makes a transformers folder one of sentence-transformers.
+    """Turn a transformers folder into a sentence-transformers folder.
 
     Args:
-        dense: by the name of its folder, each layer's weight `[inputs, outputs]`, its bias, and whether its tanh is
-            taken, in their order.
+        dense: a dict from folder name to the weight `[inputs, outputs]`, the bias, and whether tanh follows, in order.
     """
     mode = {"pooler": "cls", "first": "cls"}.get(info.pooling, info.pooling)
     steps = [("", "Transformer"), ("1_Pooling", "Pooling"), *((name, "Dense") for name in dense)]
@@ -306,7 +301,7 @@ def write_sentences(
         activation = "torch.nn.modules.activation.Tanh" if tanh else "torch.nn.modules.linear.Identity"
         _write(folder / name / "config.json", {**sizes, "activation_function": activation})
         write_weights(folder / name, {"linear.weight": np.ascontiguousarray(weight.T), "linear.bias": bias})
-    # The names that all versions of the library import.
+    # All versions of the library can import these names.
     listed_steps = [
         {"idx": number, "name": str(number), "path": name, "type": f"sentence_transformers.models.{kind}"}
         for number, (name, kind) in enumerate(steps)
@@ -326,7 +321,7 @@ def write_sentences(
 
 
 def write_prompt(folder: Path, query_prompt: str, max_seq_length: int) -> None:
-    """Make a transformers folder a `CrossEncoder` of sentence-transformers, which puts a prompt before queries."""
+    """Turn a transformers folder into a `CrossEncoder` with a prompt before queries."""
     step = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     task = {"transformer_task": "sequence-classification", "module_output_name": "scores"}
     text = {"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}
@@ -341,9 +336,9 @@ def _write(path: Path, values: object) -> None:
 
 
 def list_modules(folder: Path) -> list[tuple[str, Path]]:
-    """Return each step's class name and folder, in their order; none if there is no `modules.json`.
+    """Return the class name and the folder of each step, in order; empty without `modules.json`.
 
-    Raises `CheckpointError` if the file is damaged, or names other places than folders beside it.
+    Raises `CheckpointError` if the file is damaged, or names a path that is no folder beside it.
     """
     path = folder / MODULES_FILE
     if not path.is_file():
@@ -364,7 +359,7 @@ def list_modules(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _pooling(folder: Path) -> tuple[str, bool]:
-    """Return how states are pooled, and whether those of a prompt are."""
+    """Read the pooling, and whether it includes the prompt's states."""
     stated = Stated.read(folder / "config.json", ("word_embedding_dimension", "embedding_dimension"))
     old = [mode for key, mode in _OLD_POOLING.items() if stated.get(key)]
     modes: Unchecked = stated.get("pooling_mode", old or "mean")
@@ -379,7 +374,7 @@ def _pooling(folder: Path) -> tuple[str, bool]:
 def _dense(folder: Path) -> Dense:
     stated = Stated.read(folder / "config.json", ("bias",))
     path = str(stated.get("activation_function", f"{_TORCH}activation.Tanh"))
-    # As in the library, which takes tanh in place of a function that is not torch's.
+    # The library also replaces a function that is not torch's by tanh.
     activation = _ACTIVATIONS.get(path.rpartition(".")[2]) if path.startswith("torch.") else "tanh"
     sizes: Unchecked = stated.get("in_features"), stated.get("out_features")
     makes = stated.get("module_output_name", "sentence_embedding")
@@ -396,9 +391,7 @@ def _dense(folder: Path) -> Dense:
 
 
 def _prompts(settings: Stated) -> tuple[str, str]:
-    """Return what precedes queries, and what precedes other texts, in the library's `encode_query` and
-    `encode_document`; note prompts that precede neither.
-    """
+    """Return the prompts of `encode_query` and `encode_document`; log prompts that neither uses."""
     prompts, default = settings.get("prompts", {}), settings.get("default_prompt_name")
     unused = [name for name, prompt in prompts.items() if prompt and name not in ("query", "document")]
     if unused or default not in (None, "query", "document"):

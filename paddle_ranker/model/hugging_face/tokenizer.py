@@ -1,7 +1,7 @@
-"""Read word pieces and their rules from a `tokenizer.json`, and write ours so that transformers gets our ids.
+"""Convert WordPiece tokenizers between `vocab.txt` with its settings and the `tokenizer.json` of `tokenizers`.
 
-Our vocabulary is `vocab.txt`, and the rules of splitting are in `tokenizer_config.json`. A transformers folder has
-these files, or all of it in `tokenizer.json` (the format of the tokenizers library), or both.
+This toolkit reads `vocab.txt`, with rules of splitting in `tokenizer_config.json`. A transformers folder has these
+files, `tokenizer.json`, or both. A written `tokenizer.json` gives transformers the ids of this toolkit.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SYMBOL, UNASSI
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject
 
-# Settings of BertNormalizer -> ours
+# Settings of BertNormalizer -> settings of `TextRules`
 _RULES = {
     "lowercase": "do_lower_case",
     "strip_accents": "strip_accents",
     "handle_chinese_chars": "tokenize_chinese_chars",
 }
-# Canonical decompositions of Unicode 13 and later; the library knows those of 12.
+# Canonical decompositions since Unicode 13; the library knows Unicode 12.
 _YOUNG_DECOMPOSITIONS = {"\U00011938": "\U00011935\U00011930"}
 _SPACES = (0x09, 0x0A, 0x0D)  # control characters that are not dropped
-_SURROGATES = (0xD800, 0xDFFF)  # no text of the library holds any, and no pattern may
-_REPLACEMENT = (0xFFFD, 0xFFFD)  # dropped as well
+_SURROGATES = (0xD800, 0xDFFF)  # not allowed in texts and patterns of the library
+_REPLACEMENT = (0xFFFD, 0xFFFD)  # also dropped
 
-_Range = tuple[int, int]  # of code points, with the last
+_Range = tuple[int, int]  # first and last code point
 
 
 def write_word_pieces(
     folder: Path, vocabulary: bytes, rules: TextRules, special: dict[str, str], side: str
 ) -> TokenizerFiles:
-    """Write `vocab.txt` and the settings that belong to it into an existing folder; return what is there.
+    """Write `vocab.txt` and its settings into an existing folder, and return their contents.
 
     Args:
         special: tokens by role.
-        side: at which long texts are truncated, "left" or "right".
+        side: the side at which long texts are truncated, "left" or "right".
     """
     (folder / VOCABULARY_FILE).write_bytes(vocabulary)
     stated = {
@@ -69,19 +69,19 @@ def write_word_pieces(
 
 
 def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int, *, with_types: bool = True) -> None:
-    """Write a tokenizer that gives transformers our ids: `tokenizer.json` and the files that belong to it.
+    """Write a tokenizer for transformers: `tokenizer.json` and the files beside it.
 
     Args:
-        max_length: tokens of the longest pair or text, at which sentence-transformers truncates, too.
-        with_types: whether the encoder has a type of its own for the second text of a pair.
+        max_length: maximum tokens of a pair or text, also for sentence-transformers.
+        with_types: whether the encoder has a token type for the second text of a pair.
     """
     inputs = ["input_ids", *(["token_type_ids"] if with_types else []), "attention_mask"]
-    if not isinstance(files, TokenizerFiles):  # it came from there
+    if not isinstance(files, TokenizerFiles):  # already in that format
         files.write(target)
         stated = {**read_settings(target / CONFIG_FILE), "model_max_length": max_length, **_as_it_is(inputs)}
         (target / CONFIG_FILE).write_text(json.dumps(stated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         return
-    # transformers would add a special token that the vocabulary lacks, under an id without an embedding.
+    # transformers would add a special token that the vocabulary lacks, with an id that has no embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
     files = replace(files, special_tokens=special)
     files.write(target)
@@ -99,20 +99,20 @@ def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int, *, wit
 
 
 def _as_it_is(inputs: list[str]) -> UncheckedObject:
-    """Return the settings by which transformers takes `tokenizer.json` as it is; other classes replace parts of it."""
-    # "[SEP]" typed in a text is text
+    """Return settings with which transformers uses `tokenizer.json` unchanged; other classes replace parts of it."""
+    # With `split_special_tokens`, "[SEP]" in a text is plain text.
     return {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs, "split_special_tokens": True}
 
 
 def library_tokenizer(files: TokenizerFiles) -> Unchecked:
-    """Return the `tokenizers` library's tokenizer that gives the ids of word pieces."""
+    """Create a tokenizer of `tokenizers` that gives the ids of a WordPiece tokenizer."""
     try:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     except ImportError as error:
         raise DependencyError(f"writing {TOKENIZER_FILE} needs tokenizers ({error}): pip install tokenizers") from None
     special, rules = files.special_tokens, files.rules
     by_id = {token_id: token for token, token_id in files.token_to_id.items()}
-    # A token that stands twice leaves a hole, of which the library would warn.
+    # A repeated token leaves a gap in the ids, of which the library would warn.
     vocabulary = {by_id.get(token_id, _filler(token_id)): token_id for token_id in range(files.vocab_size)}
     wordpiece: Unchecked = models.WordPiece
     tokenizer = Tokenizer(
@@ -126,10 +126,10 @@ def library_tokenizer(files: TokenizerFiles) -> Unchecked:
     )
     if rules.of_bert:
         tokenizer.normalizer, tokenizer.pre_tokenizer = bert, pre_tokenizers.BertPreTokenizer()
-    else:  # by our own table of characters: the library's is another one, and does not isolate symbols
+    else:  # by the toolkit's table of characters: the library's table differs, and does not isolate symbols
         patterns = _Patterns.of(rules)
         steps = [normalizers.Replace(Regex(patterns.dropped), "")]
-        if rules.do_lower_case:  # first: a capital's small letter may be one with an accent
+        if rules.do_lower_case:  # first, since lowercasing may add an accent
             steps.append(normalizers.Lowercase())
         if rules.strips_accents:
             young = [normalizers.Replace(char, parts) for char, parts in _YOUNG_DECOMPOSITIONS.items()]
@@ -151,7 +151,7 @@ def library_tokenizer(files: TokenizerFiles) -> Unchecked:
 
 
 def vocabulary_of_json(described: UncheckedObject, path: Path) -> list[str]:
-    """Return the word pieces of a `tokenizer.json` in the order of their ids; raises `CheckpointError` for others."""
+    """Return the word pieces of a `tokenizer.json` by id; raises `CheckpointError` if the model is unsupported."""
     model: UncheckedObject = described["model"]
     prefix, longest = model.get("continuing_subword_prefix", CONTINUATION), model.get("max_input_chars_per_word", 100)
     if prefix != CONTINUATION or longest != MAX_WORD_CHARACTERS:
@@ -174,12 +174,12 @@ def vocabulary_of_json(described: UncheckedObject, path: Path) -> list[str]:
 
 
 def _filler(token_id: int) -> str:
-    """Return a token for an id without one. No text matches it, since the tokenizer splits at brackets."""
+    """Return a placeholder for an id without a token. No text matches it, since the tokenizer splits at brackets."""
     return f"[id {token_id} has no token]"
 
 
 def rules_of_json(described: UncheckedObject, path: Path) -> TextRules:
-    """Return the rules by which a `tokenizer.json` splits words; raises `CheckpointError` if they are not BERT's."""
+    """Return the splitting rules of a `tokenizer.json`; raises `CheckpointError` if they are not BERT's."""
     normalizer, splitter = (described.get(name) or {"type": "none"} for name in ("normalizer", "pre_tokenizer"))
     ours = _our_rules(normalizer.get("normalizers") or [])
     if ours is not None:
@@ -198,7 +198,7 @@ def rules_of_json(described: UncheckedObject, path: Path) -> TextRules:
 
 
 def _our_rules(steps: list[UncheckedObject]) -> Optional[TextRules]:
-    """Return the rules of a normalizer that `library_tokenizer` made of PaddleNLP's rules; None for any other."""
+    """Return PaddleNLP's rules from a normalizer that `library_tokenizer` created; None for other normalizers."""
     kinds = [step.get("type") for step in steps]
     strips = "NFD" in kinds
     lowers = bool(steps) and bool(steps[-1].get("lowercase"))
@@ -214,9 +214,9 @@ def _our_rules(steps: list[UncheckedObject]) -> Optional[TextRules]:
 
 @dataclass(frozen=True)
 class _Patterns:
-    """Our rules of splitting as character classes of the tokenizers library, over all code points.
+    """PaddleNLP's rules of splitting as character classes over all code points.
 
-    `dropped` are always removed, `accents` only if the rules strip accents; `isolated` become tokens by themselves.
+    `dropped` are always removed, `accents` only if the rules strip accents; `isolated` become words by themselves.
     """
 
     dropped: str
@@ -250,5 +250,5 @@ def _without_spaces(ranges: Iterable[_Range]) -> list[_Range]:
 
 
 def _class(ranges: Iterable[_Range]) -> str:
-    """Return a character class of Oniguruma's, which the library reads."""
+    """Return a character class in the syntax of Oniguruma, the library's regex engine."""
     return "[" + "".join(f"\\x{{{first:x}}}-\\x{{{last:x}}}" for first, last in sorted(ranges)) + "]"

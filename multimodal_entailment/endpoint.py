@@ -7,13 +7,15 @@ import base64
 import binascii
 import json
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
+from typing_extensions import NotRequired, TypedDict
 
 from multimodal_entailment.served import EntailmentSlot, Post
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
@@ -21,7 +23,7 @@ from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNPROCESSABLE,
 from paddle_ranker.serving.core.json_text import json_bounds, parse_json
 from paddle_ranker.serving.core.validation import refusal
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
-from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
+from paddle_ranker.serving.http.openapi import DescribedRoute
 
 _TEXTS, _IMAGES = ("text_1", "text_2"), ("image_1", "image_2")
 _FIELDS = _TEXTS + _IMAGES
@@ -45,6 +47,30 @@ class PostPairs(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     pairs: Annotated[list[PostPair], FailFast()]
+
+
+class PostForm(TypedDict):
+    """A pair of posts as a form."""
+
+    text_1: NotRequired[str]
+    text_2: NotRequired[str]
+    image_1: NotRequired[bytes]
+    image_2: NotRequired[bytes]
+
+
+class Judgment(TypedDict):
+    """The likeliest class of a pair, and the probabilities of all."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class Judged(TypedDict):
+    """Judgments of pairs of posts, in their order."""
+
+    id: str
+    model: str
+    results: list[Judgment]
 
 
 class EntailmentRoute:
@@ -176,22 +202,16 @@ async def _post_of(form: FormData) -> Post:
     return Post((texts["text_1"], texts["text_2"]), (images["image_1"], images["image_2"]), "")
 
 
-def describe() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the route's OpenAPI description, and its schemas."""
-    judged = results_schema(
-        "in the order of the pairs",
-        label={"type": "string", "description": "the likeliest class"},
-        probabilities={"type": "object", "additionalProperties": NUMBER},
-    )
-    form = {
-        "type": "object",
-        "properties": {
-            **{name: {"type": "string"} for name in _TEXTS},
-            **{name: {"type": "string", "format": "binary"} for name in _IMAGES},
-        },
-    }
-    post = operation(
-        "Say for pairs of posts whether the second follows from the first", ["PostPairs", "PostPair"], ["Judged"]
-    )
-    post["requestBody"]["content"]["multipart/form-data"] = {"schema": form}
-    return {"post": post}, {"Judged": judged, **schemas_of(PostPair, PostPairs)}
+def routes(path: str, service: EntailmentSlot, *, keep_texts: bool = False) -> list[BaseRoute]:
+    """Return the route; see `EntailmentRoute`."""
+    return [
+        DescribedRoute(
+            "POST",
+            path,
+            EntailmentRoute(service, keep_texts=keep_texts).answer,
+            "Say for pairs of posts whether the second follows from the first",
+            [PostPairs, PostPair],
+            [Judged],
+            forms={"multipart/form-data": PostForm},
+        )
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from multimodal_entailment.info import KIND
 from multimodal_entailment.serve_options import LIMITS, PostLimits
@@ -32,19 +32,10 @@ class Entailments(Endpoint):
     paths: ClassVar[Mapping[str, str]] = {PATH: "entailment"}
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
-        from starlette.routing import Route
-
-        from multimodal_entailment.endpoint import EntailmentRoute
+        from multimodal_entailment.endpoint import routes
         from multimodal_entailment.served import EntailmentSlot
 
-        route = EntailmentRoute(slots.of(NAME, EntailmentSlot), keep_texts=config.log_texts)
-        return [Route(PATH, route.answer, methods=["POST"])]
-
-    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        from multimodal_entailment.endpoint import describe
-
-        paths, schemas = describe()
-        return {PATH: paths}, schemas
+        return routes(PATH, slots.of(NAME, EntailmentSlot), keep_texts=config.log_texts)
 
 
 SLOTS.add(NAME, SlotKind("model of pairs of posts", "entailment_model", PostLimits, _slot, (KIND,), LIMITS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from paddle_ranker.model.tower import KIND
 from paddle_ranker.scoring.engines.registry import ENGINES
@@ -43,11 +43,6 @@ class _Vectors(Endpoint):
         from paddle_ranker.serving.http.embeddings import routes
 
         return routes(slots.of(TOWER, TowerSlot), self.paths, keep_texts=config.log_texts)
-
-    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        from paddle_ranker.serving.http.embeddings import describe
-
-        return describe(self.paths)
 
 
 class _OpenAI(_Vectors):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Optional, cast
+from typing import TYPE_CHECKING, ClassVar, Optional, cast
 
 import numpy as np
 
@@ -77,9 +77,6 @@ class VectorsOfTexts(Endpoint):
         answer = partial(_vectors, slots.of(NAME, VectorSlot))
         return [Route(path, answer, methods=["POST"]) for path in self.paths]
 
-    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"/v1/vectors": {"post": {"summary": "Vectors of texts"}}}, {}
-
 
 class Nearest(Endpoint):
     """Endpoint for the documents nearest to a query by vectors, ranked: two models in a request, with one deadline."""
@@ -91,9 +88,6 @@ class Nearest(Endpoint):
         from starlette.routing import Route
 
         return [Route("/v1/nearest", partial(_nearest, slots), methods=["POST"])]
-
-    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"/v1/nearest": {"post": {"summary": "Documents near to a query, ranked"}}}, {}
 
 
 async def _body_of(request: Request, slot: Slot[ServedModel]) -> dict[str, Unchecked]:

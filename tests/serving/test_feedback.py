@@ -25,7 +25,7 @@ from paddle_ranker.serving.core.search_log import (
     new_search_id,
 )
 from paddle_ranker.serving.http import feedback
-from paddle_ranker.serving.http.feedback import JudgeTable, describe, routes
+from paddle_ranker.serving.http.feedback import JudgeTable, routes
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.http.openapi import openapi
 from tests.conftest import largest_file
@@ -254,7 +254,7 @@ def test_an_offset_that_is_none_is_refused(log: SearchLog) -> None:
 
 
 def test_openapi_describes_both() -> None:
-    described = openapi([describe()])
+    described = openapi(routes(None, Index()))
     assert set(described["paths"]) >= {"/v1/feedback", "/v1/judge"}
     text = json.dumps(described)
     for name in ("FeedbackRequest", "Logged", "ToJudge"):

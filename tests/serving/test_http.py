@@ -494,9 +494,9 @@ def test_the_description_names_every_route_and_the_page_needs_nothing_from_elsew
     text = json.dumps(description)
     names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert names <= set(description["components"]["schemas"])
-    ranked, scored = (description["components"]["schemas"][name] for name in ("Ranked", "Scored"))
-    for results, described in ((RankedResult, ranked["properties"]["results"]), (ScoredResult, scored)):
-        assert set(described["items"]["properties"]) == set(results.__annotations__)
+    for result in (RankedResult, ScoredResult):
+        described = description["components"]["schemas"][result.__name__]
+        assert set(described["properties"]) == set(result.__annotations__)
     page = site.get("/docs").text
     assert "curl http://127.0.0.1/v1/rerank" in page and "X-API-Key" not in page
     for foreign in ("<script", "<link", "src=", "//cdn"):

@@ -534,7 +534,7 @@ def test_what_is_searched_is_described(site: Site) -> None:
     assert {"get", "post"} == set(paths["/v1/search"]) and {"post", "delete"} == set(paths["/v1/documents"])
     assert set(re.findall(r"#/components/schemas/(\w+)", json.dumps(described))) <= set(schemas)
     assert set(schemas["Index"]["required"]) == set(found)
-    assert set(schemas["Document"]["required"]) == set(site.ask("GET", "/v1/documents/d0").json())
+    assert set(schemas["StoredDocument"]["required"]) == set(site.ask("GET", "/v1/documents/d0").json())
     for method, path, statuses in (
         ("post", "/v1/documents", ("403", "409")),
         ("delete", "/v1/documents", ("403",)),

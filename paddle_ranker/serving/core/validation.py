@@ -14,6 +14,14 @@ from paddle_ranker.serving.core.json_text import JsonBounds, check_json
 from paddle_ranker.storage.untrusted import Unchecked
 
 
+def _describe_names(schema: dict[str, Unchecked], kind: type[Body]) -> None:
+    """Add to a request's JSON schema, in place, how names are taken that its class does not have."""
+    schema["additionalProperties"] = kind.ignores_unknown
+    if kind.refused or kind.without_effect:
+        without_effect, refused = (", ".join(sorted(names)) for names in (kind.without_effect, kind.refused))
+        schema["description"] += f" Without effect: {without_effect}. Refused, if they ask for something: {refused}."
+
+
 class Body(BaseModel):
     """The JSON object of a request, of which no field goes unused in silence.
 
@@ -25,7 +33,7 @@ class Body(BaseModel):
         ignores_unknown: whether names that no protocol knows are ignored, as the protocol's own server does.
     """
 
-    model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
+    model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=(), json_schema_extra=_describe_names)
     without_effect: ClassVar[Collection[str]] = ()
     refused: ClassVar[Mapping[str, Collection[object]]] = {}
     ignores_unknown: ClassVar[bool] = False

@@ -51,6 +51,7 @@ class AdminRoutes:
 
     Args:
         slots: slots of the server.
+        described: routes that the OpenAPI description shows beside these.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class AdminRoutes:
         metrics: Metrics,
         config: ServeConfig,
         controls: Controls,
+        described: Sequence[BaseRoute] = (),
     ):
+        self._described = described
         self._slots, self._metrics = slots, metrics
         self._config, self._controls = config, controls
 
@@ -117,7 +120,7 @@ class AdminRoutes:
     def _written(self) -> tuple[bytes, str]:
         """The OpenAPI description and the page; written once, because anyone may ask for them, without a key."""
         endpoints = [endpoint for endpoint in ENDPOINTS.values() if self._slots.keys() >= set(endpoint.slots)]
-        description = openapi(endpoint.describe() for endpoint in endpoints)
+        description = openapi(self._described)
         key = f'curl -H "X-API-Key: ${API_KEY_VARIABLE}" ' if self._config.api_key else "curl "
         examples = [
             endpoint.example.replace("SERVER", _SERVER).replace("curl ", key, 1)

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
+from typing_extensions import TypedDict
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.retrieval.indexes import Document
@@ -26,7 +27,7 @@ from paddle_ranker.serving.http.exchange import (
     refuse_other_sites,
     refuse_parameters,
 )
-from paddle_ranker.serving.http.openapi import operation, schemas_of
+from paddle_ranker.serving.http.openapi import DescribedRoute
 
 _OWN = ("id", "text")  # what a document has beside its fields
 _LONGEST_ID = 512  # characters
@@ -131,46 +132,74 @@ def require_own_page(request: Request) -> None:
         raise Fault(READ_ONLY, f"pages of {quoted(origin)} may not change anything here", field="Origin")
 
 
+class IndexState(TypedDict):
+    """The index after a change."""
+
+    name: str
+    version: int
+    documents: int
+
+
+class Added(TypedDict):
+    """An answer to a `DocumentsRequest`."""
+
+    added: int
+    replaced: int
+    unchanged: int
+    index: IndexState
+
+
+class Removed(TypedDict):
+    """An answer to a `RemovalRequest`."""
+
+    removed: int
+    missing: int
+    index: IndexState
+
+
+class StoredDocument(TypedDict):
+    """A document of the index."""
+
+    id: str
+    text: str
+    fields: dict[str, Any]
+    version: int
+
+
 def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
     """Return the routes; see `DocumentRoutes`."""
     handlers = DocumentRoutes(index, writer)
-    one = Route("/v1/documents/{id:path}", handlers.one, methods=["GET"])
+    one = DescribedRoute(
+        "GET",
+        "/v1/documents/{id:path}",
+        handlers.one,
+        "A document",
+        gives=[StoredDocument],
+        what="As it was added, with its version",
+        also=[NO_DOCUMENT],
+        parameters=[{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}],
+    )
     one.path_regex = re.compile(one.path_regex.pattern, re.S)  # an id may have lines
     return [
-        Route("/v1/documents", handlers.add, methods=["POST"]),
-        Route("/v1/documents", handlers.remove, methods=["DELETE"]),
+        DescribedRoute(
+            "POST",
+            "/v1/documents",
+            handlers.add,
+            "Add or replace documents",
+            [DocumentsRequest],
+            [Added],
+            "Durable, and found from now on",
+            also=[READ_ONLY, ALREADY_THERE],
+        ),
+        DescribedRoute(
+            "DELETE",
+            "/v1/documents",
+            handlers.remove,
+            "Remove documents",
+            [RemovalRequest],
+            [Removed],
+            "Durable, and not found any more",
+            also=[READ_ONLY],
+        ),
         one,
     ]
-
-
-_COUNT = {"type": "integer"}
-_INDEX = {"type": "object", "description": "name, new version, documents"}
-
-
-def _counts(*names: str) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": [*names, "index"],
-        "properties": {**dict.fromkeys(names, _COUNT), "index": _INDEX},
-    }
-
-
-_DOCUMENT = {"id": {"type": "string"}, "text": {"type": "string"}, "fields": {"type": "object"}, "version": _COUNT}
-_SCHEMAS = {
-    "Added": _counts("added", "replaced", "unchanged"),
-    "Removed": _counts("removed", "missing"),
-    "Document": {"type": "object", "required": list(_DOCUMENT), "properties": _DOCUMENT},
-}
-
-
-def describe() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the routes' OpenAPI descriptions, and their schemas."""
-    durable = "Durable, and found from now on"
-    add = operation("Add or replace documents", ["DocumentsRequest"], ["Added"], durable, [READ_ONLY, ALREADY_THERE])
-    gone = "Durable, and not found any more"
-    remove = operation("Remove documents", ["RemovalRequest"], ["Removed"], gone, [READ_ONLY])
-    id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-    one = operation("A document", [], ["Document"], "As it was added, with its version", [NO_DOCUMENT])
-    one["parameters"].append(id)
-    paths = {"/v1/documents": {"post": add, "delete": remove}, "/v1/documents/{id}": {"get": one}}
-    return paths, {**_SCHEMAS, **schemas_of(DocumentsRequest, RemovalRequest)}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, ClassVar, Literal, Optional, Union
+from typing import Annotated, Any, ClassVar, Literal, Optional, Union
 
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from typing_extensions import TypedDict
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import quoted
@@ -23,10 +24,10 @@ from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.exchange import SHARE, deadline_of, json_bytes, read_body
 from paddle_ranker.serving.http.lengths import Cuts
-from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
-from paddle_ranker.serving.http.rerank_formats import WITHOUT_EFFECT, Side, Texts
+from paddle_ranker.serving.http.openapi import DescribedRoute
+from paddle_ranker.serving.http.rerank_formats import WITHOUT_EFFECT, Side, Texts, Usage
 
-OPENAI, TEI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed", "/"), ("/embed_all", "/embed_sparse")
+OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
 _UNION_TAGS = ("str", "list[str]")
 _VALUES = 64  # in JSON, for each text
@@ -107,6 +108,26 @@ class EmbedRequest(Body):
     prompt_name: Optional[str] = Field(None, description="query or document, as input_type of /v1/embeddings")
     normalize: Optional[bool] = Field(None, description="make each 1 long; default: as the tower was trained")
     dimensions: Optional[int] = Field(None, ge=1, description="as in /v1/embeddings")
+
+
+class Embedding(TypedDict):
+    """The vector of a text, in OpenAI's answers."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: Union[list[float], Annotated[str, Field(description="base64 of float32, little-endian")]]
+
+
+class Embeddings(TypedDict):
+    """An answer to an `EmbeddingsRequest`."""
+
+    object: Literal["list"]
+    data: Annotated[list[Embedding], Field(description="in the order of the texts")]
+    model: str
+    usage: Annotated[Usage, Field(description="tokens that were looked at")]
+
+
+Vectors = Annotated[list[list[float]], Field(description="in the order of the texts")]
 
 
 class Embedder:
@@ -280,42 +301,16 @@ def openai_refusal(fault: Fault, request_id: str) -> dict[str, object]:
 def routes(tower: TowerSlot, paths: Iterable[str], *, keep_texts: bool = False) -> list[BaseRoute]:
     """Return the routes at those of `paths` that are known here; see `Embedder`."""
     embedder = Embedder(tower, keep_texts=keep_texts)
-    handlers = dict.fromkeys(OPENAI, embedder.embeddings)
-    handlers.update(dict.fromkeys(TEI, embedder.embed))
-    handlers.update(dict.fromkeys(OTHER_TEI, embedder.not_made))
-    return [Route(path, handlers[path], methods=["POST"]) for path in paths]
-
-
-_VECTOR = {"type": "array", "items": NUMBER}
-_EMBEDDING = {
-    "type": "object",
-    "required": ["object", "index", "embedding"],
-    "properties": {
-        "object": {"const": "embedding"},
-        "index": {"type": "integer"},
-        "embedding": {"oneOf": [_VECTOR, {"type": "string", "description": "base64 of float32, little-endian"}]},
-    },
-}
-_COUNT = {"type": "integer", "description": "tokens that were looked at"}
-_SCHEMAS = {
-    "Embeddings": {
-        "type": "object",
-        "required": ["object", "data", "model", "usage"],
-        "properties": {
-            "object": {"const": "list"},
-            "data": {"type": "array", "description": "in the order of the texts", "items": _EMBEDDING},
-            "model": {"type": "string"},
-            "usage": {"type": "object", "properties": {"prompt_tokens": _COUNT, "total_tokens": _COUNT}},
-        },
-    },
-    "Vectors": {"type": "array", "description": "in the order of the texts", "items": _VECTOR},
-}
-
-
-def describe(paths: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the OpenAPI descriptions of those of `paths` that make vectors, and their schemas."""
-    openai = operation("Make vectors of texts", ["EmbeddingsRequest"], ["Embeddings"], "Vectors")
-    tei = operation("Make vectors, as Text Embeddings Inference does", ["EmbedRequest"], ["Vectors"], "Vectors")
-    made = {**dict.fromkeys(OPENAI, openai), **dict.fromkeys(TEI, tei)}
-    schemas = {**_SCHEMAS, **schemas_of(EmbeddingsRequest, EmbedRequest)}
-    return {path: {"post": made[path]} for path in paths if path in made}, schemas
+    made: list[BaseRoute] = []
+    for path in paths:
+        if path in OTHER_TEI:
+            made.append(Route(path, embedder.not_made, methods=["POST"]))
+        elif path in OPENAI:
+            summary = "Make vectors of texts"
+            made.append(
+                DescribedRoute("POST", path, embedder.embeddings, summary, [EmbeddingsRequest], [Embeddings], "Vectors")
+            )
+        else:
+            summary = "Make vectors, as Text Embeddings Inference does"
+            made.append(DescribedRoute("POST", path, embedder.embed, summary, [EmbedRequest], [Vectors], "Vectors"))
+    return made

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
@@ -50,15 +50,14 @@ class Endpoint(ABC):
 
     @abstractmethod
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
-        """Return the routes, one for each of `paths`; `slots` holds all slots of the server."""
+        """Return the routes of `paths`; `slots` holds all slots of the server.
+
+        The OpenAPI description shows those that are a `DescribedRoute`.
+        """
 
     def refusal(self, fault: Fault, request_id: str) -> dict[str, object]:
         """Return the JSON that answers a fault at these paths, whoever found it."""
         return refusal(fault, request_id)
-
-    @abstractmethod
-    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return two dicts: the routes' OpenAPI descriptions keyed by path, and their schemas keyed by name."""
 
 
 def refusal(fault: Fault, request_id: str) -> dict[str, object]:
@@ -93,11 +92,6 @@ class _Rerank(Endpoint):
         from paddle_ranker.serving.http.rerank import routes
 
         return routes(slots.of(RANKER, RankerSlot), keep_texts=config.log_texts)
-
-    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        from paddle_ranker.serving.http.rerank import describe
-
-        return describe()
 
 
 class _Search(Endpoint):
@@ -135,13 +129,6 @@ class _Search(Endpoint):
             *documents.routes(index, IndexWriter(index, tower)),
             *feedback.routes(index.log, index, range(index.options.highest_label + 1)),
         ]
-
-    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        from paddle_ranker.serving.http import documents, feedback, search
-
-        described = [part.describe() for part in (search, documents, feedback)]
-        paths = {path: one for part, _ in described for path, one in part.items()}
-        return paths, {name: one for _, part in described for name, one in part.items()}
 
 
 ENDPOINTS: Registry[Endpoint] = Registry("endpoint", recipes="plugin")

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal, Optional, Protocol
+from typing import Annotated, Any, Literal, Optional, Protocol
 
 from pydantic import Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
+from typing_extensions import TypedDict
 
 from paddle_ranker.data.labels import LARGEST
 from paddle_ranker.errors import listed, quoted
@@ -42,7 +43,7 @@ from paddle_ranker.serving.http.exchange import (
     refuse_other_sites,
     refuse_parameters,
 )
-from paddle_ranker.serving.http.openapi import operation, schemas_of
+from paddle_ranker.serving.http.openapi import DescribedRoute
 
 RELEVANT_OR_NOT = (0, 1)
 _PAGE, _MOST_LOOKED_AT = 20, 1000  # pairs of an answer; whose documents are looked for at once
@@ -70,6 +71,35 @@ class FeedbackRequest(Body):
         super().check(path)
         if (self.event == "judged") != (self.label is not None):
             raise Fault(UNPROCESSABLE, "goes with the event judged, which needs it", field="label")
+
+
+class Logged(TypedDict):
+    """The answer to feedback."""
+
+    logged: Literal[True]
+
+
+class PairToJudge(TypedDict):
+    """A query and a document that was shown for it."""
+
+    search_id: str
+    query: str
+    id: str
+    position: int
+    text: str
+    fields: dict[str, Any]
+    highlights: Annotated[list[dict[str, int]], Field(description="as those of a search")]
+    stages: Annotated[dict[str, dict[str, int]], Field(description="the document's rank in each stage that had it")]
+
+
+class ToJudge(TypedDict):
+    """Pairs that nobody has judged."""
+
+    labels: list[int]
+    pairs: Annotated[list[PairToJudge], Field(description="worst disagreement between recall and ranker first")]
+    judged: int
+    left: Annotated[int, Field(description="pairs of the log that are not judged")]
+    changed: Annotated[int, Field(description="pairs left out: the text that was shown has changed")]
 
 
 class IndexSlot(Protocol):
@@ -288,8 +318,7 @@ class FeedbackRoutes:
         judged, left = self._table.counts()
         pairs = [_shown(query, documents[id], pair) for query, id, pair in found[:_PAGE]]
         counts = {"judged": judged, "left": left, "changed": self._changed}
-        content = {"labels": self._labels, "pairs": pairs, **counts}
-        return json_bytes(content)
+        return json_bytes({"labels": self._labels, "pairs": pairs, **counts})
 
 
 def _shown(query: str, document: Document, pair: _Pair) -> dict[str, object]:
@@ -315,54 +344,26 @@ def _offset(given: str) -> int:
 def routes(log: Optional[SearchLog], index: IndexSlot, labels: Sequence[int] = RELEVANT_OR_NOT) -> list[BaseRoute]:
     """Return the routes; see `FeedbackRoutes`."""
     handlers = FeedbackRoutes(log, index, labels)
+    offset = {"name": "offset", "in": "query", "description": "leave out so many pairs", "schema": {"type": "integer"}}
     return [
-        Route("/v1/feedback", handlers.feedback, methods=["POST"]),
-        Route("/v1/judge", handlers.judge, methods=["GET"]),
+        DescribedRoute(
+            "POST",
+            "/v1/feedback",
+            handlers.feedback,
+            "Log a click or a judgment",
+            [FeedbackRequest],
+            [Logged],
+            "The line is in the log",
+            also=[READ_ONLY, NOT_FOUND],
+        ),
+        DescribedRoute(
+            "GET",
+            "/v1/judge",
+            handlers.judge,
+            "Pairs that nobody has judged",
+            gives=[ToJudge],
+            what="Pairs",
+            also=[NOT_FOUND],
+            parameters=[offset],
+        ),
     ]
-
-
-_PAIR = {
-    "type": "object",
-    "required": ["search_id", "query", "id", "position", "text"],
-    "properties": {
-        "search_id": {"type": "string"},
-        "query": {"type": "string"},
-        "id": {"type": "string"},
-        "position": {"type": "integer"},
-        "text": {"type": "string"},
-        "fields": {"type": "object"},
-        "highlights": {"type": "array", "items": {"type": "object"}, "description": "as those of a search"},
-        "stages": {"type": "object", "description": "the document's rank in each stage that had it"},
-    },
-}
-_SCHEMAS = {
-    "Logged": {"type": "object", "required": ["logged"], "properties": {"logged": {"const": True}}},
-    "ToJudge": {
-        "type": "object",
-        "required": ["labels", "pairs", "judged", "left", "changed"],
-        "properties": {
-            "labels": {"type": "array", "items": {"type": "integer"}},
-            "pairs": {
-                "type": "array",
-                "description": "worst disagreement between recall and ranker first",
-                "items": _PAIR,
-            },
-            "judged": {"type": "integer"},
-            "left": {"type": "integer", "description": "pairs of the log that are not judged"},
-            "changed": {"type": "integer", "description": "pairs left out: the text that was shown has changed"},
-        },
-    },
-}
-
-
-def describe() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the routes' OpenAPI descriptions, and their schemas."""
-    feedback = operation(
-        "Log a click or a judgment", ["FeedbackRequest"], ["Logged"], "The line is in the log", [READ_ONLY, NOT_FOUND]
-    )
-    judge = operation("Pairs that nobody has judged", [], ["ToJudge"], "Pairs", [NOT_FOUND])
-    judge["parameters"].append(
-        {"name": "offset", "in": "query", "description": "leave out so many pairs", "schema": {"type": "integer"}}
-    )
-    paths = {"/v1/feedback": {"post": feedback}, "/v1/judge": {"get": judge}}
-    return paths, {**_SCHEMAS, **schemas_of(FeedbackRequest)}

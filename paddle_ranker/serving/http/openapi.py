@@ -1,13 +1,19 @@
-"""The server's OpenAPI description, and an HTML page that shows it without loading anything from elsewhere."""
+"""The server's OpenAPI description, made from pydantic models, and an HTML page that shows it without other sites."""
 
 from __future__ import annotations
 
 import base64
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any, Optional
+
+from pydantic import Field, TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from typing_extensions import NotRequired, TypedDict
 
 from paddle_ranker import __version__
 from paddle_ranker.serving.core.faults import (
@@ -25,7 +31,6 @@ from paddle_ranker.serving.core.faults import (
     UNPROCESSABLE,
     FaultKind,
 )
-from paddle_ranker.serving.core.validation import Body
 
 _WHEN = {
     INVALID: "The body is not JSON, or a header is wrong",
@@ -37,35 +42,25 @@ _WHEN = {
     UNAVAILABLE: "The model is not loaded yet, or the server stops",
     TIMED_OUT: "The deadline passed",
 }
-_ALSO = {  # of some operations
+_ALSO = {  # of some routes
     READ_ONLY: "The server only reads, or a page of another site asks",
     NO_DOCUMENT: "There is no document of this id",
     NOT_FOUND: "The server keeps no log",
     ALREADY_THERE: "A document of this id is there already, and not alike",
 }
-NUMBER = {"type": "number"}
+_HEADERS = [
+    {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+    for name, text in (
+        ("X-Request-Id", "comes back with the answer, and stands in the log"),
+        ("X-Request-Timeout-Ms", "milliseconds after which nobody waits for the answer"),
+    )
+]
 _STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
     "pre{background:#f4f4f4;padding:1em;overflow:auto}summary{cursor:pointer}"
 )
 STYLE_DIGEST = "sha256-" + base64.b64encode(sha256(_STYLE.encode()).digest()).decode()  # of the page, for its policy
 MODELS_PATH = "/v1/models"
-
-
-def results_schema(order: str, **parts: Any) -> dict[str, Any]:
-    """Return the schema of an answer whose results have the properties `parts`; the first two are required."""
-    result = {"type": "object", "required": list(parts)[:2], "properties": parts}
-    return {
-        "type": "object",
-        "required": ["id", "model", "results"],
-        "properties": {
-            "id": {"type": "string"},
-            "model": {"type": "string"},
-            "results": {"type": "array", "description": order, "items": result},
-        },
-    }
-
-
 _ADMIN = {
     "/live": "Whether the process answers",
     "/ready": "Whether all models are loaded and warmed up: 200, or 503",
@@ -76,17 +71,74 @@ _ADMIN = {
 }
 
 
-def openapi(parts: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
-    """Return the server's description, JSON-ready.
+class Error(TypedDict):
+    """A refused request."""
+
+    error: Annotated[str, Field(description="what was found, and where")]
+    error_type: Annotated[str, Field(description=", ".join(kind.name for kind in [*_WHEN, *_ALSO]))]
+    message: Annotated[str, Field(description="as error")]
+    request_id: Annotated[str, Field(description="stands in the log, too")]
+    field: NotRequired[Annotated[str, Field(description="where, if in a field")]]
+
+
+class DescribedRoute(Route):
+    """A route that the OpenAPI description shows.
 
     Args:
-        parts: what `Endpoint.describe` returns, for each endpoint.
+        summary: what a request does.
+        takes: types of the body, of any kind that pydantic knows; without them a request has no body.
+        gives: types of the answer.
+        what: the answer in a word.
+        also: refusals beside those of every route.
+        parameters: OpenAPI's parameters of the path or the query.
+        forms: dict from other content types of the body to their types.
     """
-    schemas: dict[str, Any] = {"Error": _error_schema()}
-    paths: dict[str, Any] = {}
-    for described, referred in parts:
-        paths.update(described)
-        schemas.update(referred)
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        handler: Callable[[Request], Awaitable[Response]],
+        summary: str,
+        takes: Sequence[object] = (),
+        gives: Sequence[object] = (),
+        what: str = "Scores",
+        *,
+        also: Sequence[FaultKind] = (),
+        parameters: Sequence[Mapping[str, Any]] = (),
+        forms: Optional[Mapping[str, object]] = None,
+    ):
+        super().__init__(path, handler, methods=[method])
+        self.method, self.summary, self.takes, self.gives, self.what = method.lower(), summary, takes, gives, what
+        self.also, self.parameters, self.forms = also, parameters, forms or {}
+
+
+def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
+    """Return the server's description, JSON-ready: the routes that describe themselves, and the admin routes."""
+    schemas: dict[str, Any] = {}
+    paths: dict[str, dict[str, Any]] = {}
+
+    def refer(*kinds: object) -> dict[str, Any]:
+        """Return the schema of a value of one of these types; put the schemas that it names into `schemas`."""
+        adapters: list[Any] = [(number, "validation", TypeAdapter(kind)) for number, kind in enumerate(kinds)]
+        made, named = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")
+        schemas.update(named.get("$defs", {}))
+        return {"oneOf": list(made.values())} if len(made) > 1 else made[0, "validation"]
+
+    error = _content(refer(Error))
+    for route in routes:
+        if not isinstance(route, DescribedRoute):
+            continue
+        shown: dict[str, Any] = {"summary": route.summary, "parameters": [*_HEADERS, *route.parameters]}
+        if route.takes:
+            forms = {content_type: {"schema": refer(form)} for content_type, form in route.forms.items()}
+            shown["requestBody"] = {"required": True, "content": {**_content(refer(*route.takes)), **forms}}
+        refusals = {**_WHEN, **{kind: _ALSO[kind] for kind in route.also}}
+        shown["responses"] = {
+            "200": {"description": route.what, "content": _content(refer(*route.gives))},
+            **{str(kind.http): {"description": text, "content": error} for kind, text in refusals.items()},
+        }
+        paths.setdefault(route.path_format, {})[route.method] = shown
     for path, text in _ADMIN.items():
         paths[path] = {"get": {"summary": text, "responses": {"200": {"description": "OK"}}}}
     reload = {"200": {"description": "Done"}, "202": {"description": "Begun, in every worker"}}
@@ -106,66 +158,8 @@ def openapi(parts: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str,
     }
 
 
-def schemas_of(*models: Any) -> dict[str, Any]:
-    """Return the schemas of pydantic's classes, a dict keyed by name."""
-    schemas: dict[str, Any] = {}
-    for model in models:
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schema.pop("$defs", {}))
-        if issubclass(model, Body):
-            schema["additionalProperties"] = model.ignores_unknown
-            if model.refused or model.without_effect:
-                told = (
-                    f"Without effect: {', '.join(sorted(model.without_effect))}. Refused, if they ask for something: "
-                )
-                schema["description"] += f" {told}{', '.join(sorted(model.refused))}."
-        schemas[model.__name__] = schema
-    return schemas
-
-
-def operation(
-    summary: str, takes: list[str], gives: list[str], what: str = "Scores", also: Sequence[FaultKind] = ()
-) -> dict[str, Any]:
-    """Return the description of a request that is answered with `what`.
-
-    Args:
-        takes, gives: names of the schemas of bodies and answers; a request that takes none has no body.
-        also: refusals beside those of every operation.
-    """
-    body = {"required": True, "content": {"application/json": {"schema": _one_of(takes)}}} if takes else None
-    headers = {
-        "X-Request-Id": "comes back with the answer, and stands in the log",
-        "X-Request-Timeout-Ms": "milliseconds after which nobody waits for the answer",
-    }
-    return {
-        "summary": summary,
-        "parameters": [
-            {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
-            for name, text in headers.items()
-        ],
-        **({"requestBody": body} if body else {}),
-        "responses": {
-            "200": {"description": what, "content": {"application/json": {"schema": _one_of(gives)}}},
-            **{str(kind.http): _refusal(text) for kind, text in _WHEN.items()},
-            **{str(kind.http): _refusal(_ALSO[kind]) for kind in also},
-        },
-    }
-
-
-def _one_of(names: list[str]) -> dict[str, Any]:
-    references: list[dict[str, Any]] = [{"$ref": f"#/components/schemas/{name}"} for name in names]
-    return references[0] if len(references) == 1 else {"oneOf": references}
-
-
-def _refusal(text: str) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": _one_of(["Error"])}}}
-
-
-def _error_schema() -> dict[str, Any]:
-    names = {"error": "what was found, and where", "error_type": ", ".join(kind.name for kind in [*_WHEN, *_ALSO])}
-    names.update({"message": "as error", "request_id": "stands in the log, too", "field": "where, if in a field"})
-    properties = {name: {"type": "string", "description": text} for name, text in names.items()}
-    return {"type": "object", "required": ["error", "error_type", "message", "request_id"], "properties": properties}
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
 
 
 def docs_page(description: dict[str, Any], examples: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import listed
@@ -26,13 +26,18 @@ from paddle_ranker.serving.core.scores import Scores, ScoringService
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body
 from paddle_ranker.serving.http.lengths import Cuts
-from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
+from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import (
+    LABEL,
     PAIRS_OF_FIELDS,
     Document,
+    PairScores,
+    Predicted,
     PredictRequest,
+    Ranked,
     RankedResult,
     RerankRequest,
+    Scored,
     ScoredResult,
     ScoreRequest,
     TeiRequest,
@@ -42,7 +47,6 @@ from paddle_ranker.serving.http.rerank_formats import (
 _UNION_TAGS = ("str", "Document", "list[str]")
 _OF_COHERE_ALONE = "/v2/rerank"
 _TOKENS = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query")
-LABEL = "LABEL_0"  # of a ranker's only class, as /info has it
 
 
 class RerankService(ScoringService, Protocol):
@@ -256,67 +260,27 @@ def _with_results(content: dict[str, Any], results: list[RankedResult], data: li
 def routes(service: RerankService, *, keep_texts: bool = False) -> list[BaseRoute]:
     """Return the routes; see `Reranker`."""
     reranker = Reranker(service, keep_texts=keep_texts)
+    rank = reranker.ranked, "Rank documents for a query", [RerankRequest], [Ranked]
+    score = reranker.scored, "Score pairs, as vLLM does", [ScoreRequest], [PairScores]
     return [
-        Route("/v1/rerank", reranker.ranked, methods=["POST"]),
-        Route("/v2/rerank", reranker.ranked, methods=["POST"]),
-        Route("/rerank", reranker.any_shape, methods=["POST"]),
-        Route("/score", reranker.scored, methods=["POST"]),
-        Route("/v1/score", reranker.scored, methods=["POST"]),
-        Route("/predict", reranker.predicted, methods=["POST"]),
+        DescribedRoute("POST", "/v1/rerank", *rank),
+        DescribedRoute("POST", "/v2/rerank", *rank),
+        DescribedRoute(
+            "POST",
+            "/rerank",
+            reranker.any_shape,
+            "Rank documents, or texts as Text Embeddings Inference has them",
+            [RerankRequest, TextsRequest],
+            [Ranked, Scored],
+        ),
+        DescribedRoute("POST", "/score", *score),
+        DescribedRoute("POST", "/v1/score", *score),
+        DescribedRoute(
+            "POST",
+            "/predict",
+            reranker.predicted,
+            "Score pairs, as Text Embeddings Inference does",
+            [PredictRequest],
+            [Predicted],
+        ),
     ]
-
-
-_RANKED = results_schema(
-    "best first",
-    index={"type": "integer"},
-    relevance_score={**NUMBER, "description": "the probability of relevance"},
-    document={"type": "object", "properties": {"text": {"type": "string"}}},
-)
-_COUNT = {"type": "integer", "description": "tokens that were scored, of the query beside each document"}
-_RANKED["properties"].update(
-    usage={"type": "object", "properties": {"prompt_tokens": _COUNT, "total_tokens": _COUNT}},
-    data={"description": f"results without their documents, for Voyage's clients; not at {_OF_COHERE_ALONE}"},
-)
-_SCORED = {
-    "type": "array",
-    "description": "best first",
-    "items": {
-        "type": "object",
-        "required": ["index", "score"],
-        "properties": {"index": {"type": "integer"}, "score": NUMBER, "text": {"type": "string"}},
-    },
-}
-_PAIR_SCORES = {
-    "type": "object",
-    "required": ["id", "model", "data"],
-    "properties": {
-        "id": {"type": "string"},
-        "model": {"type": "string"},
-        "data": {
-            "type": "array",
-            "description": "in the order of the pairs",
-            "items": {"type": "object", "properties": {"index": {"type": "integer"}, "score": NUMBER}},
-        },
-    },
-}
-_CLASS = {
-    "type": "array",
-    "description": "of a pair, the only class",
-    "items": {"type": "object", "properties": {"score": NUMBER, "label": {"const": LABEL}}},
-}
-_PREDICTED = {"oneOf": [_CLASS, {"type": "array", "description": "of several pairs", "items": _CLASS}]}
-
-
-def describe() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the routes' OpenAPI descriptions, and their schemas."""
-    ranked = operation("Rank documents for a query", ["RerankRequest"], ["Ranked"])
-    either = operation(
-        "Rank documents, or texts as Text Embeddings Inference has them", ["RerankRequest", "TextsRequest"],
-        ["Ranked", "Scored"],
-    )  # fmt: skip
-    score = {"post": operation("Score pairs, as vLLM does", ["ScoreRequest"], ["PairScores"])}
-    predict = {"post": operation("Score pairs, as Text Embeddings Inference does", ["PredictRequest"], ["Predicted"])}
-    paths = {"/v1/rerank": {"post": ranked}, "/v2/rerank": {"post": ranked}, "/rerank": {"post": either}}
-    paths.update({"/score": score, "/v1/score": score, "/predict": predict})
-    own = {"Ranked": _RANKED, "Scored": _SCORED, "PairScores": _PAIR_SCORES, "Predicted": _PREDICTED}
-    return paths, {**own, **schemas_of(RerankRequest, TextsRequest, ScoreRequest, PredictRequest)}

@@ -17,6 +17,7 @@ from paddle_ranker.serving.core.validation import Body
 
 _FINITE = ConfigDict(strict=True, allow_inf_nan=False)
 Score = Annotated[float, Field(ge=-1e9, le=1e9)]  # far more than any logit
+LABEL: Literal["LABEL_0"] = "LABEL_0"  # of a ranker's only class, as /info has it
 
 
 # The tables of `Body`, of all protocols that rank. Names of one protocol are refused by the others, never ignored.
@@ -155,13 +156,20 @@ class ScoreRequest(Activation):
     data_2: _Texts = None
 
 
+class Usage(TypedDict):
+    """Tokens that were computed, of the query beside each document; the service's own counts both names alike."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
 @with_config(_FINITE)
 class RankedResult(TypedDict):
     """A result in Cohere's, Jina's, Voyage's and vLLM's answers."""
 
     index: int
-    relevance_score: Score
-    document: NotRequired[Any]
+    relevance_score: Annotated[Score, Field(description="the probability of relevance")]
+    document: NotRequired[Annotated[Any, Field(description="an object with the text, and what came with it")]]
 
 
 @with_config(_FINITE)
@@ -174,7 +182,7 @@ class ScoredResult(TypedDict):
 
 
 class RankedAnswer(TypedDict):
-    """An answer to a `RerankRequest`: results, and what they cost."""
+    """An answer to a `RerankRequest`: results, best first, and what they cost."""
 
     results: list[RankedResult]
     usage: NotRequired[Any]
@@ -186,6 +194,58 @@ class VoyageAnswer(TypedDict):
 
     data: list[RankedResult]
     usage: NotRequired[Any]
+
+
+class Ranked(TypedDict):
+    """This server's answer to a `RerankRequest`, for the clients of all services."""
+
+    id: str
+    model: str
+    results: Annotated[list[RankedResult], Field(description="best first")]
+    meta: dict[str, Any]
+    usage: Usage
+    object: NotRequired[Literal["list"]]
+    data: NotRequired[
+        Annotated[
+            list[RankedResult],
+            Field(description="results without their documents, for Voyage's clients; not at /v2/rerank"),
+        ]
+    ]
+
+
+Scored = Annotated[list[ScoredResult], Field(description="best first")]
+
+
+class PairScore(TypedDict):
+    """The score of a pair in vLLM's answers."""
+
+    index: int
+    object: Literal["score"]
+    score: float
+
+
+class PairScores(TypedDict):
+    """An answer to a `ScoreRequest`."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: Annotated[list[PairScore], Field(description="in the order of the pairs")]
+    usage: Usage
+
+
+class Class(TypedDict):
+    """The only class of a pair, in Text Embeddings Inference's answers."""
+
+    score: float
+    label: Literal["LABEL_0"]
+
+
+Predicted = Union[
+    Annotated[list[Class], Field(description="of a pair")],
+    Annotated[list[list[Class]], Field(description="of several pairs")],
+]
 
 
 @dataclass(frozen=True)

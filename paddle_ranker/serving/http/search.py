@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Optional
+from typing import Annotated, Any, Optional
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
+from typing_extensions import NotRequired, TypedDict
 
 from paddle_ranker.errors import UsageError, listed, quoted
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, level_of, places_of
@@ -28,7 +29,7 @@ from paddle_ranker.serving.core.searching import Query, SearchOutcome, SearchPip
 from paddle_ranker.serving.core.stoppable import Caller
 from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refuse_parameters
-from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
+from paddle_ranker.serving.http.openapi import DescribedRoute
 
 TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
@@ -81,7 +82,7 @@ class SearchRoutes:
         asked = await apart(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
         return await self._search(request, asked)
 
-    async def search_by_address(self, request: Request) -> Response:
+    async def by_address(self, request: Request) -> Response:
         """Answer `GET /v1/search?q=...&top_k=...`."""
         return await self._search(request, _of_address(request.query_params))
 
@@ -322,88 +323,93 @@ def _fields(collection: Collection) -> dict[str, dict[str, Any]]:
     return found
 
 
+class Passage(TypedDict):
+    """Part of a text, in code points."""
+
+    start: int
+    end: int
+
+
+class Highlight(Passage):
+    """Part of a text that the query has, too; `level` counts its words in a row."""
+
+    level: int
+
+
+class Stage(TypedDict):
+    """A document's place in the list of a stage."""
+
+    rank: int
+    score: NotRequired[float]
+
+
+class Hit(TypedDict):
+    """A document of an answer."""
+
+    id: str
+    rank: Annotated[int, Field(description="from 1, over all pages")]
+    text: NotRequired[str]
+    fields: dict[str, Any]
+    logit: NotRequired[float]
+    probability: NotRequired[Annotated[float, Field(description="of relevance; of documents that were ranked")]]
+    passage: NotRequired[Annotated[Passage, Field(description="the best part of a long text")]]
+    highlights: NotRequired[list[Highlight]]
+    stages: Annotated[dict[str, Stage], Field(description="of those that had the document")]
+    signals: NotRequired[
+        Annotated[dict[str, Any], Field(description="with explain: what each added, and to which stage's score")]
+    ]
+
+
+class Found(TypedDict):
+    """An answer to a `SearchRequest`."""
+
+    query: Annotated[str, Field(description="as much of it as was used")]
+    query_read: NotRequired[
+        Annotated[int, Field(description="code points of a query that is too long, which were used")]
+    ]
+    model: Annotated[Optional[str], Field(description="the ranker")]
+    index: dict[str, Any]
+    hits: list[Hit]
+    cut: Annotated[int, Field(description="ranked documents that min_probability left out")]
+    exact: Annotated[bool, Field(description="whether every vector was compared")]
+    ranked: Annotated[bool, Field(description="whether the ranker ordered the first ones")]
+    degraded: NotRequired[Annotated[list[str], Field(description="stages that would be late")]]
+    took_ms: dict[str, float]
+    search_id: str
+
+
+class Index(TypedDict):
+    """What is searched."""
+
+    name: str
+    version: int
+    documents: int
+    searchers: list[str]
+    fusions: list[str]
+    fusion: Annotated[str, Field(description="unless a request says how")]
+    tower: Optional[str]
+    ranker: Optional[str]
+    fields: Annotated[
+        dict[str, Any], Field(description="what filters can ask for: the type of each, its values if few")
+    ]
+    writable: bool
+    logging: Annotated[bool, Field(description="whether feedback is taken")]
+    examples: list[str]
+    limits: dict[str, int]
+
+
 def routes(pipeline: SearchPipeline, *, keep_texts: bool = False) -> list[BaseRoute]:
     """Return the routes; see `SearchRoutes`."""
     handlers = SearchRoutes(pipeline, keep_texts=keep_texts)
+    parameters = [
+        {"name": "q" if name == "query" else name, "in": "query", "required": name == "query", "schema": schema}
+        for name, schema in SearchRequest.model_json_schema()["properties"].items()
+    ]
+    summary, gives, what = "Search the index", [Found], "Documents, best first"
     return [
-        Route("/v1/search", handlers.search, methods=["POST"]),
-        Route("/v1/search", handlers.search_by_address, methods=["GET"]),
-        Route("/v1/index", handlers.index, methods=["GET"]),
+        DescribedRoute("POST", "/v1/search", handlers.search, summary, [SearchRequest], gives, what),
+        DescribedRoute("GET", "/v1/search", handlers.by_address, summary, [], gives, what, parameters=parameters),
+        DescribedRoute(
+            "GET", "/v1/index", handlers.index, "What is searched", [], [Index], "Name, version, fields, limits"
+        ),
     ]
-
-
-_RANK = {"type": "object", "properties": {"rank": {"type": "integer"}, "score": NUMBER}}
-_SPAN = {"start": {"type": "integer"}, "end": {"type": "integer"}}
-_HIT = {
-    "type": "object",
-    "required": ["id", "rank", "fields", "stages"],
-    "properties": {
-        "id": {"type": "string"},
-        "rank": {"type": "integer", "description": "from 1, over all pages"},
-        "text": {"type": "string"},
-        "fields": {"type": "object"},
-        "logit": NUMBER,
-        "probability": {**NUMBER, "description": "of relevance; of documents that were ranked"},
-        "passage": {"type": "object", "properties": _SPAN, "description": "the best part of a long text; code points"},
-        "highlights": {
-            "type": "array",
-            "items": {"type": "object", "properties": {**_SPAN, "level": {"type": "integer"}}},
-            "description": "what the query has, too; level: words of it in a row",
-        },
-        "stages": {"type": "object", "additionalProperties": _RANK, "description": "of those that had the document"},
-        "signals": {"type": "object", "description": "with explain: what each added, and to which stage's score"},
-    },
-}
-_FOUND = {
-    "type": "object",
-    "required": ["query", "index", "hits", "cut", "exact", "ranked", "took_ms", "search_id"],
-    "properties": {
-        "query": {"type": "string", "description": "as much of it as was used"},
-        "query_read": {"type": "integer", "description": "code points of a query that is too long, which were used"},
-        "model": {"type": ["string", "null"], "description": "the ranker"},
-        "index": {"type": "object"},
-        "hits": {"type": "array", "items": _HIT},
-        "cut": {"type": "integer", "description": "ranked documents that min_probability left out"},
-        "exact": {"type": "boolean", "description": "whether every vector was compared"},
-        "ranked": {"type": "boolean", "description": "whether the ranker ordered the first ones"},
-        "degraded": {"type": "array", "items": {"type": "string"}, "description": "stages that would be late"},
-        "took_ms": {"type": "object", "additionalProperties": NUMBER},
-        "search_id": {"type": "string"},
-    },
-}
-_NAMES = {"type": "array", "items": {"type": "string"}}
-_SHOWN = {
-    "name": {"type": "string"},
-    "version": {"type": "integer"},
-    "documents": {"type": "integer"},
-    "searchers": _NAMES,
-    "fusions": _NAMES,
-    "fusion": {"type": "string", "description": "unless a request says how"},
-    "tower": {"type": ["string", "null"]},
-    "ranker": {"type": ["string", "null"]},
-    "fields": {"type": "object", "description": "what filters can ask for: the type of each, its values if few"},
-    "writable": {"type": "boolean"},
-    "logging": {"type": "boolean", "description": "whether feedback is taken"},
-    "examples": _NAMES,
-    "limits": {"type": "object", "additionalProperties": {"type": "integer"}},
-}
-_INDEX = {"type": "object", "required": list(_SHOWN), "properties": _SHOWN}
-
-
-def describe() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the routes' OpenAPI descriptions, and their schemas."""
-    search = operation("Search the index", ["SearchRequest"], ["Found"], "Documents, best first")
-    by_address = {name: value for name, value in search.items() if name != "requestBody"}
-    properties = {"q" if name == "query" else name: one for name, one in _properties().items()}
-    by_address["parameters"] = [
-        *search["parameters"],
-        *({"name": name, "in": "query", "required": name == "q", "schema": one} for name, one in properties.items()),
-    ]
-    shown = operation("What is searched", [], ["Index"], "Name, version, fields, limits")
-    paths = {"/v1/search": {"post": search, "get": by_address}, "/v1/index": {"get": shown}}
-    return paths, {"Found": _FOUND, "Index": _INDEX, **schemas_of(SearchRequest)}
-
-
-def _properties() -> dict[str, Any]:
-    found: dict[str, Any] = schemas_of(SearchRequest)[SearchRequest.__name__]["properties"]
-    return found

@@ -69,7 +69,7 @@ def make_app(
     for endpoint in ENDPOINTS.values():
         missing = [name for name in endpoint.slots if name not in slots]
         routes += _without_slot(endpoint, missing[0]) if missing else endpoint.routes(slots, config)
-    routes += AdminRoutes(slots, metrics, config, controls or Controls()).routes()
+    routes += AdminRoutes(slots, metrics, config, controls or Controls(), list(routes)).routes()
     routes += paddle_routes(models_of(slots, config), PipelineNames(config.pipeline_service, config.pipeline_method))
     return Middleware(
         Router(routes, redirect_slashes=False, default=_not_found),

@@ -237,10 +237,10 @@ def damaged_png() -> bytes:
 
 BAD_JSON: dict[str, tuple[Any, int, str]] = {
     "no JSON": (b"{", 400, "body: is not JSON"),
-    "a constant of Python's": (b'{"text_1": NaN}', 400, r"body: is not JSON \(NaN is not JSON"),
+    "a constant of Python's": (b'{"text_1": NaN}', 400, "body: is not JSON"),
     "a byte order mark": (b"\xef\xbb\xbf{}", 400, "body: is not JSON"),
-    "UTF-16": ("{}".encode("utf-16"), 400, "body: is not UTF-8 at byte 0"),
-    "deep": (b"[" * 100_000, 400, "body: is nested too deeply"),
+    "UTF-16": ("{}".encode("utf-16"), 400, "body: is not JSON"),
+    "deep": (b"[" * 100_000, 400, "body: is not JSON"),
     "a list": ([1], 422, "body: is list"),
     "no pairs": ({"pairs": []}, 400, "pairs: is empty"),
     "too many": ({"pairs": [{"text_1": "a", "text_2": "b"}] * 5}, 413, "pairs: holds 5, at most 4"),
@@ -261,7 +261,7 @@ BAD_JSON: dict[str, tuple[Any, int, str]] = {
     "cut by its end": ({"text_1": "", "text_2": "", "image_1": packed(noise(9, 9)[:-3])}, 422, "image_1: .*damaged"),
     "half a character": (
         {"pairs": [{"text_1": "a", "text_2": "b"}, {"text_1": "a", "text_2": "b\ud800"}]},
-        400, r"pairs\[1\]\.text_2: holds half of a surrogate pair",
+        400, "body: is not JSON",
     ),
     "many bytes": ({"text_1": "", "text_2": "", "image_1": packed(noise(200, 200))}, 413, "image_1: .*20,000 bytes"),
     "many pixels": ({"text_1": "", "text_2": "", "image_1": packed(bomb())}, 413, "image_1: .*1,000 x 1,000 pixels"),

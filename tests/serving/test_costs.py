@@ -9,8 +9,6 @@ import asyncio
 import gzip
 import http.client
 import json
-import random
-import re
 import sys
 import threading
 import time
@@ -99,7 +97,6 @@ WORKS: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any]]] = {
     "printed without an end": (lambda size: "{'a': '" + "\\'" * (size // 2) + "}", read_printed_dict),
     "printed spaces": (lambda size: "{'a'" + " " * size + "'}", read_printed_dict),
     "printed entries": (lambda size: "{" + "'a': 'b'," * (size // 9) + "}", read_printed_dict),
-    "digits in texts": (lambda size: b'"' + (b"1" * 399 + b"a") * (size // 400) + b'"', parse_json),
     "long numbers": (lambda size: b"[" + (b"1" * 399 + b",") * (size // 400) + b"1]", parse_json),
     "one number": (lambda size: b"1" * size, parse_json),
     "escaped quotes": (lambda size: b'"' + b'\\"' * (size // 2) + b'"', lambda data: parse_json(data, BOUNDS)),
@@ -125,13 +122,6 @@ def test_twice_the_bytes_take_twice_the_time(name: str) -> None:
 
 
 @unit
-def test_digits_are_looked_at_once_and_not_from_each_of_them() -> None:
-    parts = b"a" * 400, b"1" * 399 + b"a"
-    harmless, digits = (seconds(partial(parse_json, b'"' + part * (SIZE // 400) + b'"')) for part in parts)
-    assert digits < 30 * harmless + 0.1, (harmless, digits)  # 400 times, from each
-
-
-@unit
 @pytest.mark.parametrize("part", ["\\\\", "\\'", "\\n", "a"])
 def test_a_printed_dictionary_is_read_in_a_few_times_its_memory(part: str) -> None:
     text = printed(part, 200_000)
@@ -145,32 +135,19 @@ def test_a_printed_dictionary_is_read_in_a_few_times_its_memory(part: str) -> No
 
 
 @unit
-def test_long_numbers_are_found_where_an_expression_finds_them() -> None:
-    generator = random.Random(1)
-    for _ in range(300):
-        parts = [b"1" * generator.choice([1, 50, 398, 399, 400, 401]), b"a", b",", b" "]
-        text = b"[" + b"".join(generator.choices(parts, k=12)) + b"]"
-        is_long = re.search(rb"[0-9]{400}", text) is not None
-        with pytest.raises(Fault) as caught:  # none of them is JSON
-            parse_json(text + b"?")
-        assert ("400 digits" in str(caught.value)) == is_long, text
-    assert parse_json(b'{"a": "' + b"1" * 1000 + b'"}') == {"a": "1" * 1000}  # a text
-
-
-@unit
 @pytest.mark.parametrize(
     ("begin", "part", "end", "what"),
     [
-        ('{"a":[', "[],", "0]}", "arrays and objects"),
-        ('{"a":[', "{},", "0]}", "arrays and objects"),
-        ("{", '"":0,', '"a":0}', "names of values"),
+        ('{"a":[', "[],", "0]}", "arrays, objects and names"),
+        ('{"a":[', "{},", "0]}", "arrays, objects and names"),
+        ("{", '"":0,', '"a":0}', "arrays, objects and names"),
         ("[", "1,", "1]", "values"),
         ("[", '"\\"",', "1]", "values"),
     ],
 )
 def test_what_json_holds_is_counted_before_it_is_read(begin: str, part: str, end: str, what: str) -> None:
     bounds = json_bounds(1)
-    most = dict(zip(("arrays and objects", "names of values", "values"), bounds))[what]
+    most = dict(zip(("arrays, objects and names", "values"), bounds))[what]
     within, beyond = ((begin + part * count + end).encode() for count in (most - 8, most + 8))
     check_json(within, bounds)
     with pytest.raises(Fault, match=f"holds more than the {most:,} {what}") as caught:
@@ -178,9 +155,10 @@ def test_what_json_holds_is_counted_before_it_is_read(begin: str, part: str, end
     assert caught.value.kind is TOO_LARGE
     texts = ('{"query": "' + part.replace('"', "'") * 100_000 + '"}').encode()
     check_json(texts, bounds)  # of texts there may be any
-    with pytest.raises(Fault, match="nested too deeply") as caught:
-        check_json(b"[" * 100_000, bounds)
-    assert caught.value.kind is INVALID
+    for text in (b"[" * 100_000, b"9" * 5000):
+        with pytest.raises(Fault, match="is not JSON") as caught:
+            parse_json(text)
+        assert caught.value.kind is INVALID
 
 
 @unit
@@ -193,7 +171,7 @@ def test_of_wrong_documents_the_first_is_told() -> None:
     with pytest.raises(Fault) as fault:
         _validated(adapter, http_bodies(100_000)["wrong documents"][2], LIMITS)
     assert fault.value.field == "documents[0]"
-    for many, what in ((b'"a",' * 128_001, "values"), (b'{"text":"a"},' * 8001, "arrays and objects")):
+    for many, what in ((b'"a",' * 128_001, "values"), (b'{"text":"a"},' * 32_001, "arrays")):
         with pytest.raises(Fault, match=f"body: holds more than the [0-9,]+ {what}"):  # before anything is made of them
             _validated(adapter, b'{"query":"a","documents":[' + many + b'"a"]}', LIMITS)
     with pytest.raises(Fault, match="documents: holds 1,001, at most 1,000") as fault:

@@ -180,7 +180,6 @@ def test_filters_and_fields(site: Site) -> None:
         ({"query": "a", "filter": {"year": list(range(1001))}}, 413, "filter", "1,000"),
         ({"query": "a", "filter": {"lang": ["x" * 60_000, "y" * 60_000]}}, 413, "filter", "100,000"),
         ({"query": "a", "filter": {"year": [0] * 5000}}, 413, None, "4,000"),  # before anything is made of them
-        ({"query": "a", "filter": {"year": 10**1000}}, 400, None, "400 digits"),
         ({"query": "a", "use": ["words"] * 5000}, 413, None, "4,000"),
         ({"query": "a", "fields": ["year"] * 5000}, 413, None, "4,000"),
         ({"query": "a", "top_k": 101}, 413, "top_k", "100"),
@@ -189,7 +188,7 @@ def test_filters_and_fields(site: Site) -> None:
         ({"query": "a", "offset": -1}, 422, "offset", "greater"),
         ({"query": "a", "min_probability": 2}, 422, "min_probability", "less"),
         ({"query": "a", "limit": 3}, 422, "limit", "not permitted"),
-        ({"query": "\ud800"}, 400, "query", "surrogate"),
+        ({"query": "\ud800"}, 400, "body", "is not JSON"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(site: Site, body: Any, status: int, field: Any, says: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Callable, ClassVar, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -83,7 +83,7 @@ def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Op
 def validated(
     adapter: TypeAdapter[Unchecked],
     body: bytes,
-    bounds: Optional[JsonBounds],
+    bounds: JsonBounds,
     union_tags: Collection[str] = (),
     refuse: Callable[[ValidationError, Collection[str]], Fault] = refusal,
 ) -> Unchecked:
@@ -92,36 +92,13 @@ def validated(
     try:
         asked = adapter.validate_json(body)
     except ValidationError as error:
-        raise _surrogate(body) or refuse(error, union_tags) from error
+        raise refuse(error, union_tags) from error
     if isinstance(asked, Body):
         asked.check()
     return asked
 
 
-def _surrogate(body: bytes) -> Optional[Fault]:
-    r"""Return the fault of the first text with half of a surrogate pair, `"\ud800"`; pydantic takes it for no JSON."""
-    try:
-        place = next(_surrogates(json.loads(body), ()), None)
-    except (ValueError, RecursionError):
-        return None
-    return None if place is None else Fault(INVALID, "holds half of a surrogate pair", field=_path(place, ()) or "body")
-
-
-_Place = tuple[Union[int, str], ...]
-
-
-def _surrogates(value: Unchecked, place: _Place) -> Iterator[_Place]:
-    if isinstance(value, str) and not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            yield place
-    elif isinstance(value, (dict, list)):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _surrogates(item, (*place, key))
-
-
-def _path(location: _Place, union_tags: Collection[str]) -> str:
+def _path(location: tuple[Union[int, str], ...], union_tags: Collection[str]) -> str:
     shown = ""
     for part in location:
         if isinstance(part, int):

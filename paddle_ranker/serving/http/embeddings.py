@@ -16,8 +16,8 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import quoted
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.serving.core.apart import apart
-from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.json_text import check_json, number_lists
+from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.json_text import number_lists, text_bounds
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.tower_slot import TowerSlot
@@ -30,7 +30,6 @@ from paddle_ranker.serving.http.rerank_formats import WITHOUT_EFFECT, Side, Text
 OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
 _UNION_TAGS = ("str", "list[str]")
-_VALUES = 64  # in JSON, for each text
 _TEXT_BYTES, _BASE64_BYTES = 32, 16  # of memory that a number takes, from the engine's array to the answer
 
 
@@ -237,14 +236,7 @@ class Embedder:
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
-    try:
-        # Not the tokens of texts, for which other requests have room, but what a client may add to each.
-        check_json(body, limits.json_bounds._replace(values=_VALUES * max(limits.pairs, _VALUES)))
-    except Fault as fault:
-        if fault.kind is TOO_LARGE:
-            raise Fault(TOO_LARGE, f"{fault.problem}; send texts, not tokens", field=fault.field) from fault.settled()
-        raise
-    asked = validated(adapter, body, None, _UNION_TAGS, _refusal)
+    asked = validated(adapter, body, text_bounds(limits.pairs), _UNION_TAGS, _refusal)
     given = asked.input if isinstance(asked, EmbeddingsRequest) else asked.inputs
     if isinstance(given, list):
         limits.check_most(len(given), "input" if isinstance(asked, EmbeddingsRequest) else "inputs")

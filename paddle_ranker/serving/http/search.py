@@ -33,7 +33,7 @@ from paddle_ranker.serving.http.openapi import DescribedRoute
 
 TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
-_BOUNDS = JsonBounds(containers=2000, names=2000, values=4000)  # of a request, which the event loop looks at
+_BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request, which the event loop looks at
 FUSED, RANKED = "fused", "ranked"
 _MOST_TERMS = 32  # that a hit is explained by
 _LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log

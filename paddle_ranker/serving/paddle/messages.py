@@ -60,7 +60,7 @@ class Bounds(NamedTuple):
 def bounds_of(fields: int, pairs: int) -> Bounds:
     """Return the bounds of a message about `pairs` pairs: those of JSON."""
     json = json_bounds(pairs)
-    return Bounds(fields, json.names, json.values)
+    return Bounds(fields, json.structures, json.values)
 
 
 def parse(expected: Message, data: bytes, bounds: Optional[Bounds] = None, share: Optional[Share] = None) -> Message:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -70,8 +71,8 @@ class Submitted:
         self.job = Job(len(titles), self._done, texts=(queries, titles), deadline=deadline)
         batcher.submit(self.job)
 
-    def _done(self, job: Job) -> None:
-        Submitted.order.append(job)
+    def _done(self, jobs: Sequence[Job]) -> None:
+        Submitted.order += jobs
         self.finished.set()
 
     def result(self) -> list[float]:

@@ -44,7 +44,6 @@ from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, Searc
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
-from paddle_ranker.serving.http.exchange import json_bytes
 from paddle_ranker.serving.http.search import _of_address
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import largest_file
@@ -516,7 +515,7 @@ def test_answers_are_written_beside_the_event_loop(written: Site, monkeypatch: p
     new = Document("long", "茶叶", {"note": "长" * 100_000})
     assert written.ask("POST", "/v1/documents", {"documents": given(new)}).status_code == 200
     monkeypatch.setattr("paddle_ranker.serving.http.search.to_json", partial(noted, to_json))
-    monkeypatch.setattr("paddle_ranker.serving.http.documents.json_bytes", partial(noted, json_bytes))
+    monkeypatch.setattr("paddle_ranker.serving.http.documents.to_json", partial(noted, to_json))
     written.search("长" * 50_000, top_k=1, fields=["year"])
     assert written.search("茶叶", top_k=1)["hits"][0]["fields"] == new.fields
     assert written.get("/v1/documents/long").json()["fields"] == new.fields

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Optional, Protocol
 
 import numpy as np
@@ -163,7 +164,7 @@ class Batcher:
                 return
             self.drop(job)
             job.fault = fault
-        job.done(job)
+        job.done([job])
 
     def _is_wanted(self, job: Job, now: float) -> bool:
         """Return whether someone waits for a job; fail the job if its deadline has passed."""
@@ -356,5 +357,5 @@ class Batcher:
                 if not job.left and not job.dropped:
                     finished.append(job)
                 start = end
-        for job in finished:
-            job.done(job)
+        for done, jobs in groupby(finished, key=lambda job: job.done):
+            done(list(jobs))

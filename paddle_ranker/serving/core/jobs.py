@@ -41,7 +41,8 @@ class Job:
 
     Args:
         size: number of rows.
-        done: called once, from any thread, when the job has all its outputs or a fault; not called for a dropped job.
+        done: called from any thread with jobs that have all their outputs or a fault, with each job once and never with
+            a dropped one. Jobs that share it are handed over together.
         texts: the rows' texts, one sequence for each field; or
         columns: the rows, already encoded.
         deadline: time on `time.monotonic()`'s clock; None: no deadline.
@@ -55,7 +56,7 @@ class Job:
     def __init__(
         self,
         size: int,
-        done: Callable[[Job], None],
+        done: Callable[[Sequence[Job]], None],
         *,
         texts: Optional[Texts] = None,
         columns: Optional[Columns] = None,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Optional, Protocol, TypeVar, cast
+from typing import Generic, NamedTuple, Optional, Protocol, TypeVar, cast
 
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
@@ -139,6 +139,29 @@ class Slots(dict[str, Slot[Served]]):
         return found
 
 
+class _AwaitedJob(Job):
+    """A job that a coroutine waits for. Attribute: `answered`, done when the job is, or at its deadline."""
+
+    answered: asyncio.Future[None]
+
+
+class _Waker(NamedTuple):
+    """Wakes those who wait in an event loop for jobs. Wakers of one loop are equal, so it is woken once a batch."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def __call__(self, jobs: Sequence[Job]) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self.loop.call_soon_threadsafe(_wake, jobs)
+
+
+def _wake(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        assert isinstance(job, _AwaitedJob)
+        if not job.answered.done():
+            job.answered.set_result(None)
+
+
 async def computed(
     batcher: Batcher,
     size: int,
@@ -162,21 +185,12 @@ async def computed(
     now = time.monotonic()
     if deadline <= now:
         raise Fault(TIMED_OUT, "the deadline passed before the request was read")
-    answered: asyncio.Future[None] = loop.create_future()
-
-    def finish() -> None:
-        if not answered.done():
-            answered.set_result(None)
-
-    def done(_: Job) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits
-            loop.call_soon_threadsafe(finish)
-
-    job = Job(size, done, texts=texts, columns=columns, deadline=deadline, check=check)
+    job = _AwaitedJob(size, _Waker(loop), texts=texts, columns=columns, deadline=deadline, check=check)
+    job.answered = loop.create_future()
     batcher.submit(job)
-    timer = loop.call_later(deadline - now, finish)
+    timer = loop.call_later(deadline - now, _wake, [job])
     try:
-        await answered
+        await job.answered
     finally:
         timer.cancel()
         if job.left:

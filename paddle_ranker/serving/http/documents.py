@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -22,7 +23,6 @@ from paddle_ranker.serving.core.validation import Body, validated
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
-    json_bytes,
     read_body,
     refuse_other_sites,
     refuse_parameters,
@@ -106,7 +106,7 @@ class DocumentRoutes:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
         content = {"id": id, "text": document.text, "fields": document.fields, "version": document.version}
         much = MUCH_BYTES + 1  # how much the fields are is not known
-        return answer(request, await apart(much, json_bytes, content), "application/json")
+        return answer(request, await apart(much, to_json, content), "application/json")
 
     async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
         if not self._index.options.writable:
@@ -121,7 +121,7 @@ class DocumentRoutes:
         return self._index.deadline(deadline_of(request))
 
     async def _answer(self, request: Request, **counts: int) -> Response:
-        return answer(request, json_bytes({**counts, "index": self._index.ready().stated}), "application/json")
+        return answer(request, to_json({**counts, "index": self._index.ready().stated}), "application/json")
 
 
 def require_own_page(request: Request) -> None:

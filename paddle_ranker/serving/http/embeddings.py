@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Optional, Union
 
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -22,7 +23,7 @@ from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.core.validation import Body, refusal, validated
-from paddle_ranker.serving.http.exchange import SHARE, deadline_of, json_bytes, read_body
+from paddle_ranker.serving.http.exchange import SHARE, deadline_of, read_body
 from paddle_ranker.serving.http.lengths import Cuts
 from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import WITHOUT_EFFECT, Side, Texts, Usage
@@ -264,7 +265,7 @@ def _openai_answer(frame: dict[str, Any], vectors: Array, is_base64: bool) -> by
     else:
         rows = number_lists(vectors)
     data = [b'{"object":"embedding","index":%d,"embedding":%b}' % item for item in enumerate(rows)]
-    return json_bytes(frame).replace(b'"data":null', b'"data":[%b]' % b",".join(data), 1)
+    return to_json(frame).replace(b'"data":null', b'"data":[%b]' % b",".join(data), 1)
 
 
 def _tei_answer(vectors: Array) -> bytes:

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Annotated, Any, Literal, Optional, Protocol
 
 from pydantic import Field, TypeAdapter
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -38,7 +39,6 @@ from paddle_ranker.serving.core.validation import Body, validated
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
-    json_bytes,
     read_body,
     refuse_other_sites,
     refuse_parameters,
@@ -318,7 +318,7 @@ class FeedbackRoutes:
         judged, left = self._table.counts()
         pairs = [_shown(query, documents[id], pair) for query, id, pair in found[:_PAGE]]
         counts = {"judged": judged, "left": left, "changed": self._changed}
-        return json_bytes({"labels": self._labels, "pairs": pairs, **counts})
+        return to_json({"labels": self._labels, "pairs": pairs, **counts})
 
 
 def _shown(query: str, document: Document, pair: _Pair) -> dict[str, object]:

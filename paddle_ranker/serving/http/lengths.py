@@ -32,6 +32,8 @@ class Cuts:
 
     def check(self, encoders: Sequence[PairEncoder]) -> Optional[Check]:
         """Return a check for the queue that refuses what the encoders do not do; None if all of it is done."""
+        if not (self.refuses or any(self.sides.values()) or any(count is not None for count in self.most.values())):
+            return None
         own = {"left" if one.template.keeps_end else "right" for one in encoders}
         sides = {name: side for name, side in self.sides.items() if side is not None and {side.lower()} != own}
         longest = max(one.max_seq_length for one in encoders)

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES
-from paddle_ranker.serving.core.budget import ByteBudget, Share
+from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, MISDIRECTED, NOT_ALLOWED, Fault
 from paddle_ranker.serving.core.limits import require_key
@@ -36,17 +36,75 @@ OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/ope
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
 _SLICE = 64 * 1024  # bytes of an answer that are sent at a time
-_WORK = "work"  # in a request's state: the task that answers it
+_LOOK_SECONDS = 0.25  # after which the server looks whether the caller of a request is still there
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _LOG = logging.getLogger(__name__)
+
+
+class _Exchange:
+    """A request and its answer: the ASGI callables that the application gets, and what they have seen."""
+
+    def __init__(self, receive: Receive, send: Send, state: dict[str, Any], is_read: bool):
+        self._receive, self._send, self.state, self.is_read = receive, send, state, is_read
+        self._task = asyncio.current_task()
+        self._watching: Optional[asyncio.Task[None]] = None
+        self.began = time.perf_counter()
+        self.status, self.is_answered, self.is_left = 0, False, False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            self.is_read = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", ()), (_ID_HEADER, self.state["request_id"].encode("latin-1"))]
+            size, is_cached = 0, False
+            for name, value in headers:
+                if name == b"content-length":
+                    size = int(value)
+                elif name == _CACHING[0]:
+                    is_cached = True
+            if not is_cached:
+                headers.append(_CACHING)
+            message["headers"] = headers
+            if size > MUCH_BYTES and SHARE in self.state:
+                self.state[SHARE].hold(size)  # in place of the request, which is forgotten
+            self.status = message["status"]
+        elif not message.get("more_body"):
+            # In slices, so that the server waits for a slow client.
+            body = memoryview(message.get("body", b""))
+            while len(body) > _SLICE:
+                await self._send({"type": "http.response.body", "body": bytes(body[:_SLICE]), "more_body": True})
+                body = body[_SLICE:]
+            message = {"type": "http.response.body", "body": bytes(body)}
+            self.is_answered = True  # and its caller may go
+        await self._send(message)
+
+    def watch(self) -> None:
+        """Cancel the work on the request if its caller leaves before the answer is complete."""
+        if self._watching is None and self.is_read:
+            self._watching = asyncio.ensure_future(self._end_with_caller())
+
+    async def _end_with_caller(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.is_answered and self._task is not None:
+            self.is_left = True
+            self._task.cancel()
+
+    def end(self) -> None:
+        """Watch the caller no more."""
+        if self._watching is not None:
+            self._watching.cancel()
 
 
 class Middleware:
     """An ASGI application around the server's own.
 
-    A handler can set in `scope["state"]` what the log says: `protocol`, `pairs`, `texts`; `stages`,
-    milliseconds by name, which are counted, too; and `outcome`, the name of
-    a fault's kind that it answers itself.
+    For the log, a handler can set in `scope["state"]`: `protocol`, `pairs`, `texts`; `stages`, milliseconds by stage,
+    which the metrics count, too; and `outcome`, the name of a fault's kind that it answers itself.
 
     Args:
         config: has the key that callers must send, except to `OPEN_PATHS` and for the page's files, and the hosts by
@@ -76,71 +134,60 @@ class Middleware:
         # Of paths such as /v1/documents/{id}, what stands before the user's part.
         self._beginnings = {path.partition("{")[0]: name for path, name in self._protocols.items() if "{" in path}
         self._own_ids = (f"{begin}-{number}" for number in itertools.count(1))
+        self._exchanges: set[_Exchange] = set()
+        self._next_look: Optional[asyncio.TimerHandle] = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; ASGI scopes other than HTTP are ignored."""
         if scope["type"] != "http":
             return
-        began = time.perf_counter()
         shown: dict[bytes, bytes] = dict(scope["headers"])
-        given = shown.get(_ID_HEADER, b"").decode("latin-1")
-        request_id = given if _SOUND_ID.match(given) else next(self._own_ids)
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = request_id
-        state[_WORK] = asyncio.current_task()
-        watching: Optional[asyncio.Task[None]] = None
-        if scope["method"] == "GET":  # nothing reads a body
-            watching = asyncio.ensure_future(_end_with_caller(receive, scope))
+        given = shown.get(_ID_HEADER, b"").decode("latin-1")
+        state["request_id"] = given if _SOUND_ID.match(given) else next(self._own_ids)
         scope["app"] = self  # Starlette's routes then raise what they refuse, instead of answering with plain text
-        status, headers = 0, dict[str, str]()
-
-        async def receive_watched() -> Message:
-            nonlocal watching
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body"):
-                watching = asyncio.ensure_future(_end_with_caller(receive, scope))
-            return message
-
-        async def send_marked(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                own = [(_ID_HEADER, request_id.encode("latin-1"))]
-                if not any(name == _CACHING[0] for name, _ in message.get("headers", ())):
-                    own.append(_CACHING)
-                message["headers"] = [*message.get("headers", ()), *own]
-                _hold_answer(message, state.get(SHARE))
-                status = message["status"]
-            elif not message.get("more_body"):
-                message = await _send_slices(message, send)
-                state.pop(_WORK, None)  # the work is done, and its caller may go
-            await send(message)
-
+        exchange = _Exchange(receive, send, state, is_read=scope["method"] == "GET")  # nothing reads the body of a GET
         fault: Optional[Fault] = None
+        headers: dict[str, str] = {}
+        self._exchanges.add(exchange)
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         try:
             self._require_own_host(shown.get(b"host", b"").decode("latin-1"))
             if scope["path"] not in OPEN_PATHS and not is_page(scope):
                 require_key(self._config.api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
             with self._budget.share() as state[SHARE]:
-                await self._app(scope, receive_watched, send_marked)
+                await self._app(scope, exchange.receive, exchange.send)
         except Fault as error:
             fault = error.settled()
         except HTTPException as error:
             fault, headers = _fault_of(error, scope)
         except ClientDisconnect:
-            status = CLIENT_LEFT
+            exchange.status = CLIENT_LEFT
         except asyncio.CancelledError:
-            if _WORK in state:  # it is the server that stops
+            if not exchange.is_left:  # it is the server that stops
                 raise
-            status = CLIENT_LEFT
+            exchange.status = CLIENT_LEFT
         except Exception:
             _LOG.exception("an HTTP request failed")
             fault = Fault(INTERNAL, "internal error; see the server's log")
-        if fault is not None and not status:
-            content = self._refusals.get(scope["path"], refusal)(fault, request_id)
-            await _send_fault(fault, content, send_marked, headers)
-        if watching is not None:
-            watching.cancel()
-        self._note(scope, status, time.perf_counter() - began, fault)
+        finally:
+            exchange.end()
+            self._exchanges.discard(exchange)
+            if not self._exchanges and self._next_look is not None:
+                self._next_look.cancel()
+                self._next_look = None
+        if fault is not None and not exchange.status:
+            content = self._refusals.get(scope["path"], refusal)(fault, state["request_id"])
+            await _send_fault(fault, content, exchange.send, headers)
+        self._note(scope, exchange.status, time.perf_counter() - exchange.began, fault)
+
+    def _look(self) -> None:
+        """Watch the callers who have waited for a while; to watch each from the start would slow small requests."""
+        for exchange in self._exchanges:
+            if time.perf_counter() - exchange.began > _LOOK_SECONDS:
+                exchange.watch()
+        self._next_look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _require_own_host(self, named: str) -> None:
         host = named[: named.rfind("]") + 1] or named.partition(":")[0]
@@ -181,31 +228,6 @@ class Middleware:
         if first.rpartition(".")[2] == "GeneralModelService":
             return "brpc_http"
         return "pipeline_http" if rest else "other"
-
-
-async def _end_with_caller(receive: Receive, scope: Scope) -> None:
-    """Cancel the work on a request if its caller leaves before the answer is complete."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    work: Optional[asyncio.Task[None]] = scope["state"].pop(_WORK, None)
-    if work is not None:
-        work.cancel()
-
-
-def _hold_answer(start: Message, share: Optional[Share]) -> None:
-    """Hold a large answer in place of its request, which is forgotten; raises `Fault` if the budget has no room."""
-    size = next((int(value) for name, value in start["headers"] if name == b"content-length"), 0)
-    if share is not None and size > MUCH_BYTES:
-        share.hold(size)
-
-
-async def _send_slices(message: Message, send: Send) -> Message:
-    """Send a long body in slices, so that the server waits for a slow client; return the message with the last one."""
-    body = memoryview(message.get("body", b""))
-    while len(body) > _SLICE:
-        await send({"type": "http.response.body", "body": bytes(body[:_SLICE]), "more_body": True})
-        body = body[_SLICE:]
-    return {"type": "http.response.body", "body": bytes(body)}
 
 
 def _fault_of(error: HTTPException, scope: Scope) -> tuple[Fault, dict[str, str]]:

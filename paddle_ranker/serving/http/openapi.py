@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 from typing_extensions import NotRequired, TypedDict
 
 from paddle_ranker import __version__
@@ -81,6 +82,17 @@ class Error(TypedDict):
     field: NotRequired[Annotated[str, Field(description="where, if in a field")]]
 
 
+class _Handler:
+    """A handler as an ASGI application, without Starlette's layers for errors, which the middleware answers."""
+
+    def __init__(self, handler: Callable[[Request], Awaitable[Response]]):
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._handler(Request(scope, receive))
+        await response(scope, receive, send)
+
+
 class DescribedRoute(Route):
     """A route that the OpenAPI description shows.
 
@@ -108,7 +120,7 @@ class DescribedRoute(Route):
         parameters: Sequence[Mapping[str, Any]] = (),
         forms: Optional[Mapping[str, object]] = None,
     ):
-        super().__init__(path, handler, methods=[method])
+        super().__init__(path, _Handler(handler), methods=[method])
         self.method, self.summary, self.takes, self.gives, self.what = method.lower(), summary, takes, gives, what
         self.also, self.parameters, self.forms = also, parameters, forms or {}
 

@@ -11,6 +11,7 @@ from typing import Any, Optional, Protocol
 
 import numpy as np
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -24,7 +25,7 @@ from paddle_ranker.serving.core.json_text import text_bounds
 from paddle_ranker.serving.core.limits import Limits, require_words
 from paddle_ranker.serving.core.scores import Scores, ScoringService
 from paddle_ranker.serving.core.validation import validated
-from paddle_ranker.serving.http.exchange import answer, deadline_of, json_bytes, read_body
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.http.lengths import Cuts
 from paddle_ranker.serving.http.openapi import DescribedRoute
 from paddle_ranker.serving.http.rerank_formats import (
@@ -127,15 +128,15 @@ class Reranker:
         content = {
             "id": request.scope["state"]["request_id"],
             "model": self._service.name,
-            "results": None,
+            "results": results,
             "meta": {"api_version": {"version": "1" if path.startswith("/v1") else "2"}},
             "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
         }
         if path != _OF_COHERE_ALONE:  # Voyage's clients read their own names, and do not say who they are
-            content.update({"object": "list", "data": None})
+            content.update({"object": "list", "data": scored})
         has_more = asked.return_documents and any(isinstance(one, Document) for one in asked.documents)
         returned = MUCH_BYTES + 1 if has_more else sum(map(len, titles)) if asked.return_documents else 0
-        encoded = await apart(returned, _with_results, content, results, scored)
+        encoded = await apart(returned, to_json, content)
         return answer(request, encoded, "application/json")
 
     async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
@@ -149,7 +150,7 @@ class Reranker:
             if asked.return_text:
                 ranked[-1]["text"] = asked.texts[i]
         returned = sum(map(len, asked.texts)) if asked.return_text else 0
-        return answer(request, await apart(returned, json_bytes, ranked), "application/json")
+        return answer(request, await apart(returned, to_json, ranked), "application/json")
 
     async def scored(self, request: Request) -> Response:
         """Answer in vLLM's format of scores, in the order of the pairs."""
@@ -169,7 +170,7 @@ class Reranker:
             "data": [{"index": i, "object": "score", "score": score} for i, score in enumerate(shown)],
             "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
         }
-        return answer(request, json_bytes(content), "application/json")
+        return answer(request, to_json(content), "application/json")
 
     async def predicted(self, request: Request) -> Response:
         """Answer in Text Embeddings Inference's format of classes, in the order of the pairs."""
@@ -185,7 +186,7 @@ class Reranker:
         scores = await self._scores(request, queries, texts, ("inputs", "inputs"), cuts, deadline_of(request))
         shown = (scores.logits if asked.raw_scores else scores.probabilities).tolist()
         found = [[{"score": score, "label": LABEL}] for score in shown]
-        return answer(request, json_bytes(found[0] if is_one else found), "application/json")
+        return answer(request, to_json(found[0] if is_one else found), "application/json")
 
     def _tei_cuts(self, asked: TeiRequest, field: str) -> Cuts:
         refuses = not (asked.truncate or self._service.limits.auto_truncate)
@@ -244,17 +245,6 @@ def _fields_of(asked: ScoreRequest) -> tuple[str, str]:
             return names
     choice = " or ".join(" and ".join(names) for names in PAIRS_OF_FIELDS)
     raise Fault(UNPROCESSABLE, f"holds {listed(sorted(given)) or 'no texts'}: send {choice}", field="body")
-
-
-def _with_results(content: dict[str, Any], results: list[RankedResult], data: list[RankedResult]) -> bytes:
-    """Return `content` as JSON with `results` and `data`, without the texts, in place of None.
-
-    They are nearly all of it: they are encoded once, and texts are written once.
-    """
-    frame, written = json_bytes(content), json_bytes(results)
-    # A name and its colon stand in no string: the quotes in one are escaped.
-    frame = frame.replace(b'"data":null', b'"data":' + (written if data is results else json_bytes(data)))
-    return frame.replace(b'"results":null', b'"results":' + written)
 
 
 def routes(service: RerankService, *, keep_texts: bool = False) -> list[BaseRoute]:

@@ -26,7 +26,7 @@ _LOGGED_OFF = 2003  # brpc: the server is stopping
 
 
 class BaiduStdClient(GeneralModelClient):
-    """Send requests over one connection, one at a time; threads can share the client, and then wait for each other.
+    """A client with one connection, for one request at a time. Threads that share it wait for each other.
 
     Args:
         compression: compression of requests: none, gzip or zlib.

@@ -1,4 +1,4 @@
-"""Base classes of the clients: pairs or texts to requests, which they send; answers to probabilities or vectors."""
+"""Base classes of the clients: pairs or texts become requests, answers become probabilities or vectors."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Client:
     Methods raise `ServerError`, a `RankerError`, if the server does not answer with scores.
     """
 
-    _calls: Any  # what is open: closed with the client
+    _calls: Any  # an open connection, which `close` closes
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Client:
 
 
 class BatchClient(Client):
-    """A client that may send several requests for what it is given: servers take some pairs or texts of each.
+    """A client that splits long lists of pairs or texts into several requests.
 
     Args:
         batch_size: pairs or texts per request.
@@ -121,7 +121,7 @@ class BatchClient(Client):
         self.batch_size = batch_size
 
     def parts(self, count: int) -> Iterator[slice]:
-        """Return an iterator over what each request has of `count` pairs or texts."""
+        """Return an iterator over slices of `count` pairs or texts, one for each request."""
         return (slice(start, start + self.batch_size) for start in range(0, count, self.batch_size))
 
 

@@ -1,4 +1,4 @@
-"""Errors between a client and a server, and when a client retries."""
+"""Errors of clients, and which of them a client retries."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class RefusedError(ServerError):
 
 
 def asking_again(ask: Callable[[], T], retries: int) -> T:
-    """Return what `ask` returns; call it again up to `retries` times after some errors.
+    """Call `ask`, up to `retries` more times after some errors, and return its result.
 
-    These are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`.
+    The errors are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`.
     Waits as long as the server asks, plus a random backoff. Raises what the last call raised.
     """
     retrying = Retrying(

@@ -64,7 +64,7 @@ def _seconds(text: str) -> Optional[float]:
 
 
 class GrpcClient(GeneralModelClient):
-    """Send requests over one channel; safe to share among threads."""
+    """A client with one channel; thread-safe."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -95,7 +95,7 @@ class HttpCalls:
 
 
 def _reason(error: Exception) -> str:
-    """Return on one line the error that urllib3, and then requests, has wrapped."""
+    """Return in one line the error that `urllib3` and `requests` have wrapped."""
     inner: object = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)
     text = " ".join(str(inner).split())
@@ -103,7 +103,7 @@ def _reason(error: Exception) -> str:
 
 
 class HttpClient(GeneralModelClient):
-    """Send requests as JSON or as protobuf.
+    """A client that sends JSON or protobuf.
 
     Args:
         proto: send and accept protobuf.
@@ -126,7 +126,7 @@ class HttpClient(GeneralModelClient):
 
 
 class RerankClient(BatchClient):
-    """Rank titles for a query with `/v1/rerank`, which this project's server and many others provide.
+    """A client of `/v1/rerank`, which this project's server and many others provide.
 
     Args:
         model: name of the model; servers of several models need it.
@@ -152,7 +152,7 @@ class RerankClient(BatchClient):
         return sorted(ranked, key=lambda title: -title.probability)[:top_k]
 
     def _rank(self, query: str, titles: Sequence[str], top_k: Optional[int]) -> list[RankedTitle]:
-        """Return what one request ranks."""
+        """Rank titles with one request."""
         asked = _RERANK.body(query, titles, self._model)
         if top_k is not None:
             asked["top_n"] = top_k

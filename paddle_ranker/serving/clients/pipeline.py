@@ -21,7 +21,7 @@ from paddle_ranker.serving.paddle.pipeline import CLOSED, TIMEOUT, PipelineNames
 
 
 class PipelineClient(ScoringClient):
-    """Send texts, which the server tokenizes.
+    """A client that sends texts, which the server tokenizes.
 
     Args:
         protocol: grpc or http; their ports differ (`rpc_port` and `http_port` of config_nlp.yml).
@@ -81,7 +81,7 @@ class PipelineClient(ScoringClient):
         return self._printed(response.key[0], response.value[0]).astype(np.float32)
 
     def _printed(self, name: str, value: str) -> np.ndarray:
-        """Return the array that a printed list makes: JSON reads it, and evaluates nothing."""
+        """Parse a printed list as JSON, which evaluates nothing; return it as an array."""
         try:
             return np.asarray(parse_json(value.encode("utf-8")), np.float64)
         except (Fault, ValueError, TypeError) as error:

@@ -16,7 +16,7 @@ from paddle_ranker.serving.core.faults import NO_DOCUMENT
 
 
 class SearchClient(Client):
-    """Search an index on a server of `paddle-ranker search-serve`, and change its documents.
+    """A client of `paddle-ranker search-serve`: searches an index and changes its documents.
 
     Answers are dicts, as the server sends them; its `/docs` say what is in them. Asking again changes nothing more, so
     all calls but feedback are repeated as the options say. See `Client` for these.
@@ -27,11 +27,11 @@ class SearchClient(Client):
         self._calls = HttpCalls(host, port, self.timeout, self.api_key)
 
     def search(self, query: str, **asked: Any) -> dict[str, Any]:
-        """Return the answer to a search; `asked` are further parameters: `top_k=20, rank_top=50, filter={...}`."""
+        """Search; keyword arguments become request fields: `top_k=20, rank_top=50, filter={...}`."""
         return self._ask("POST", "/v1/search", {"query": query, **asked})
 
     def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
-        """Add documents; those of an id that is there are replaced, or with mode "add" nothing is added."""
+        """Add documents and replace those with the same id; with mode "add", refuse known ids with other texts."""
         refuse_text(documents, "documents")
         given = [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
         return self._ask("POST", "/v1/documents", {"documents": given, "mode": mode})
@@ -54,7 +54,7 @@ class SearchClient(Client):
         return Document(found["id"], found["text"], found["fields"], found["version"])
 
     def index(self) -> dict[str, Any]:
-        """Return what the server searches: name, version, documents, fields."""
+        """Return the index's description: name, version, documents, fields."""
         return self._ask("GET", "/v1/index")
 
     def feedback(self, search: Mapping[str, Any], id: str, event: str, **more: Any) -> None:

@@ -1,4 +1,4 @@
-"""A reranker behind a URL as a teacher: the logits of pairs, from answers of whoever speaks a rerank protocol.
+"""A teacher behind a URL: logits of pairs from any service that speaks a rerank protocol.
 
 with HttpTeacher(TeacherOptions(teacher_url="http://127.0.0.1:8600/rerank"), print) as teacher:
     logits = teacher.logits(queries, titles)
@@ -52,7 +52,7 @@ _backoff = wait_random_exponential(multiplier=0.5, max=30.0)
 
 
 class HttpTeacher:
-    """Score pairs with the reranker at a URL; use it in a `with` statement, or close it.
+    """A teacher that asks the reranker at a URL; use it in a `with` statement, or close it.
 
     Args:
         options: where and how to ask; `teacher_url` is given.
@@ -133,13 +133,13 @@ class HttpTeacher:
         return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
     def report(self) -> None:
-        """Report what the scores were taken for, and what they cost."""
+        """Report the number of clipped scores, and the costs."""
         if self._clipped:
             self._report(f"{self._clipped:,} probabilities next to 0 or 1 became logits of -16.6 or 16.6")
         self._report(self.cost())
 
     def cost(self) -> str:
-        """Return what was asked and what it cost, in a line."""
+        """Return a line with the numbers of requests and of pairs, and their costs."""
         known = ("requests", "retries", "pairs", "kept")
         requests, retries, pairs, kept = (self.costs[name] for name in known)
         again = f", {retries:,} of them again" if retries else ""
@@ -148,7 +148,7 @@ class HttpTeacher:
         return f"{requests:,} requests{again}, {pairs:,} pairs answered{said}; {self._kept.path} keeps answers{before}"
 
     async def _ask_all(self, missing: Sequence[Pair], known: dict[Pair, float]) -> None:
-        """Ask for the scores of pairs, some requests at a time, keep them and add them to `known`."""
+        """Request the scores of pairs, several requests at a time; keep them and add them to `known`."""
         options = self._options
         questions = _questions(missing, options.teacher_batch or self._protocol.batch)
         failed, errors = asyncio.Event(), []  # type: asyncio.Event, list[Exception]
@@ -200,7 +200,7 @@ class HttpTeacher:
             raise UsageError(f"{problem}: correct HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE") from error
 
     async def _post(self, client: httpx.AsyncClient, body: bytes) -> tuple[bytes, httpx.Headers]:
-        """Return an answer with status 200; raises `OverloadedError` where another attempt may help."""
+        """Send a request and return its answer; raises `OverloadedError` if another attempt may help."""
         self.costs["requests"] += 1
         timeout = self._options.teacher_timeout
         try:
@@ -246,7 +246,7 @@ class HttpTeacher:
         return RefusedError(f"{message}{smaller}", status)
 
     def _shown(self, text: str) -> str:
-        """Return what a server said, for a message: in one line, without what a terminal obeys, without the key."""
+        """Format a server's message: one line, without control characters and without the key."""
         text = " ".join(text.split())
         if self._key is not None:
             text = text.replace(self._key, "[key]")
@@ -304,7 +304,7 @@ class HttpTeacher:
 
 
 class KeptAnswers:
-    """The scores that a teacher has given pairs, in a file of SQLite; several processes may share it.
+    """A SQLite file of the scores that a teacher has given; several processes may share it.
 
     A score is on its way to the disk when `add` returns: a process that is killed loses none, and a machine that
     loses its power the last ones at most. Scores are added, never changed. The file holds digests, not texts.
@@ -334,7 +334,7 @@ class KeptAnswers:
             self._file.execute(f"PRAGMA user_version={_VERSION}")
 
     def find(self, pairs: Iterable[Pair]) -> dict[Pair, float]:
-        """Return the scores of those pairs that have one."""
+        """Return the known scores of `pairs`, a dict keyed by pair."""
         with self._named():
             asked = ((pair, self._file.execute("SELECT score FROM answers WHERE pair = ?", (self._key(pair),)))
                      for pair in pairs)  # fmt: skip
@@ -364,7 +364,7 @@ class KeptAnswers:
 
 
 def digest_of(parts: Sequence[str]) -> bytes:
-    """Return 16 bytes that stand for these texts in this order."""
+    """Return a digest of texts in their order, 16 bytes."""
     made = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -395,7 +395,7 @@ def _retry_after(value: str) -> Optional[float]:
 
 
 def _questions(pairs: Sequence[Pair], most: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield questions of up to `most` pairs: those of a query together, in the order in which queries come first."""
+    """Yield (query, titles) of up to `most` titles; queries come in the order of their first pair."""
     titles: dict[str, list[str]] = {}
     for query, title in pairs:
         titles.setdefault(query, []).append(title)

@@ -21,7 +21,7 @@ SCORES = (AUTO, "logits", "probabilities")
 
 @dataclass(frozen=True)
 class TeacherOptions(Options):
-    """Where a teacher answers, how it is asked, and where its answers are kept."""
+    """Options of a teacher: its URL and protocol, and the file of its answers."""
 
     OF_ASKING: ClassVar[frozenset[str]] = frozenset({  # which change no score
         "teacher_key_variable", "teacher_batch", "teacher_concurrency", "teacher_timeout", "teacher_retries",
@@ -67,7 +67,7 @@ class TeacherOptions(Options):
         _check_url(self.teacher_url)
 
     def teacher_key(self) -> Optional[str]:
-        """Return the API key that the environment holds, None where there is none; no message shows it."""
+        """Return the API key from the environment, or None; no message shows it."""
         key = os.environ.get(self.teacher_key_variable or KEY_VARIABLE, "").strip()
         if self.teacher_key_variable is not None and not key:
             raise UsageError(

@@ -1,1 +1,1 @@
-"""Queue, batches, models, limits and faults: what every protocol shares."""
+"""Queue, batches, models, limits and faults, shared by all protocols."""

@@ -1,9 +1,8 @@
-"""Reading what callers sent: what is large is read beside the event loop, the smallest first.
+"""Work on the bytes of requests, beside the event loop if they are many, the smallest first.
 
-All that a server does with a request's bytes, unpacking and parsing, goes through `apart`, so that no request, however
-it is made, keeps others waiting for long:
+Unpacking and parsing go through `apart`, so that no request keeps others waiting for long:
 
-- The event loop reads only what takes it a moment.
+- The event loop itself reads only small requests.
 - Two threads read requests of up to `_LARGE_BYTES`. A third one reads larger requests, one at a time, so a smaller
   request never waits for a larger one.
 - After a large request the third thread rests for as long as it worked. Parsers written in C hold the interpreter, and
@@ -29,7 +28,7 @@ _LARGE_BYTES = 1024 * 1024
 
 
 class WorkQueue:
-    """Threads that do the smallest work first, and work of one size in the order in which it came.
+    """A pool of threads that does the smallest work first, and work of equal size in order of arrival.
 
     Args:
         threads: number of threads.
@@ -43,7 +42,7 @@ class WorkQueue:
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []  # a heap
 
     def submit(self, size: int, work: Callable[[], R]) -> Future[R]:
-        """Call `work()` in a thread. If it is cancelled before it begins, what it holds is freed at once."""
+        """Call `work()` in a thread. A future that is cancelled before it begins frees its arguments at once."""
         running, held = Future[R](), [work]
         running.add_done_callback(lambda _: held.clear())
         begins = [running]

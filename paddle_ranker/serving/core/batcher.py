@@ -35,13 +35,13 @@ _LONGEST_RETRY = 60.0
 
 
 class BatchObserver(Protocol):
-    """Records every batch."""
+    """Observer that records every batch."""
 
     def batch(self, rows: int, tokens: int, padded_tokens: int, seconds: float, /) -> None: ...
 
 
 class RowRunner(Protocol):
-    """Computes a batch; `BatchRunner` is one implementation.
+    """Interface that computes a batch; `BatchRunner` implements it.
 
     Attributes: `max_tokens` and `max_rows`, the limits of a batch.
     """
@@ -58,7 +58,7 @@ class RowRunner(Protocol):
 
 
 class Batcher:
-    """Computes jobs in shared batches; safe to call from any thread.
+    """Queue that computes jobs in shared batches; thread-safe.
 
     Args:
         runner: computes batches, and says how large they may be.
@@ -106,7 +106,7 @@ class Batcher:
 
     @property
     def queued_rows(self) -> int:
-        """Rows that wait for the engine."""
+        """Number of rows that wait for the engine."""
         return self._queued
 
     def submit(self, job: Job) -> None:
@@ -132,7 +132,7 @@ class Batcher:
                 self._ahead.notify()
 
     def drop(self, job: Job) -> None:
-        """Forget a job that nobody waits for any more: no work is begun for it, and `done` is not called."""
+        """Drop a job that nobody waits for: no work begins for it, and `done` is not called."""
         with self._lock:
             if not job.dropped:
                 job.dropped = True

@@ -1,4 +1,4 @@
-"""A budget for the bytes that a worker holds at a time for its callers, over all its connections and protocols.
+"""A budget of the bytes that a worker holds for its callers, of all connections and protocols.
 
 Requests count in it from their first byte to their answer, with what their texts take once they are read; answers
 until their clients have taken them.
@@ -24,7 +24,7 @@ _WIDE_ESCAPES = (b"\\ud", b"\\uD", b"\\U")  # which may become characters beyond
 
 
 class ByteBudget:
-    """A limit on the bytes that are held at once; safe to use from any thread.
+    """A limit on the bytes that are held at the same time; thread-safe.
 
     Args:
         most: the limit; None: no limit.
@@ -38,7 +38,7 @@ class ByteBudget:
         self._lock = threading.Lock()
 
     def room(self, size: int) -> float:
-        """Return how many bytes may be held in all if a request of `size` bytes is included."""
+        """Return the limit of all held bytes while a request of `size` bytes is admitted."""
         if self.most is None:
             return math.inf
         return self.most if size <= _SMALL else _LARGE_SHARE * self.most
@@ -49,7 +49,7 @@ class ByteBudget:
 
 
 class Share:
-    """The bytes of a budget that one request or connection holds. Leaving it as a context ends it, see `end`.
+    """The bytes of a budget that a request or connection holds; as a context manager it ends with the block.
 
     Attributes: `held`, the bytes that it holds now.
     """
@@ -75,7 +75,7 @@ class Share:
                 self.held, self._is_over = 0, True
 
     def set(self, size: int) -> bool:
-        """Hold `size` bytes from now on; if the budget has no room or the share has ended, only return False."""
+        """Hold `size` bytes from now on; return False without room in the budget, or if the share has ended."""
         with self._lock:
             after = self._budget.held + size - self.held
             if self._is_over or (size > self.held and after > self._budget.room(size)):
@@ -103,7 +103,7 @@ class Share:
         self.hold(self.held + size)
 
     def hold_read(self, body: bytes) -> None:
-        """Hold a request's whole body, and what its texts take as Python's strings, from now on.
+        """Hold a request's body and the memory of its texts as Python strings.
 
         Raises `Fault`: `TOO_LARGE` if the budget would have no room for it even if it held nothing else; else what
         `hold` raises.
@@ -125,7 +125,7 @@ class Share:
 
 
 def texts_size(body: bytes) -> int:
-    """Return the most bytes that the texts of a request's body take as Python's strings, escaped or not.
+    """Return an upper bound of the memory that a body's texts take as Python strings, in bytes.
 
     A string has 1, 2 or 4 bytes for each of its characters: as many as its widest character needs. Take time in
     proportion to the body's size.

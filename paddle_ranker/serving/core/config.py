@@ -1,4 +1,4 @@
-"""Configuration of a server, whichever command starts it; read before Paddle is imported."""
+"""Configuration of a server, for every command that starts one; read before Paddle is imported."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ServeConfig(Limits):
             raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
 
     def load_options(self) -> LoadOptions:
-        """Return the options with which the ranker is opened."""
+        """Return the options for opening the ranker."""
         return LoadOptions(
             engine=self.engine,
             device=self.device,
@@ -115,13 +115,13 @@ class ServeConfig(Limits):
         return self
 
     def name_of(self, slot: str, folder: Path) -> str:
-        """Return the name in answers of the model in a slot; it stays the same when `best` points to another one."""
+        """Return a model's name for answers; it stays the same if the link `best` points to another folder."""
         given = dict(one.rpartition("=")[::2] for one in self.served_name)
         main = given.get("") if slot == RANKER or self.model is None else None
         return given.get(slot) or main or Path(os.path.abspath(folder)).name
 
     def is_own_host(self, named: str) -> bool:
-        """Return whether HTTP may be asked by this name of a host, a request's `Host` without its port.
+        """Return whether this server answers requests for a host; `named` is their `Host` without its port.
 
         A page elsewhere can make its own name point here (DNS rebinding). So a server without a key answers names that
         nobody elsewhere can own: those of loopback and those without a dot, and, if it does not listen on loopback
@@ -145,7 +145,7 @@ class ServeConfig(Limits):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
+        """True if only this machine can connect."""
         return self.host.startswith(_LOOPBACK)
 
     def _more_ports(self) -> list[str]:

@@ -47,7 +47,7 @@ class Connections:
             connection.shutdown()
 
     def discard(self, connection: Connection) -> None:
-        """Count a connection no more."""
+        """Remove a connection from the count."""
         self._open.discard(connection)
 
     async def drain(self, seconds: float) -> int:

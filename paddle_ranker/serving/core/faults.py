@@ -1,4 +1,4 @@
-"""Faults: what a server answers instead of scores. Every protocol has its own code for each kind of fault."""
+"""Faults, the refusals and errors that a server answers; each kind has a code for every protocol."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class Batch:
     places: NDArray[np.int64]
 
     def alone(self) -> Iterator[Batch]:
-        """Yield every row as a batch of its own."""
+        """Yield a batch for each row."""
         for number in range(len(self.rows)):
             yield self._some(np.array([number]))
 

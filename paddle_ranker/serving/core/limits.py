@@ -1,4 +1,4 @@
-"""What every protocol checks of a request: its API key, its sizes, and its size once decompressed."""
+"""Limits of requests, and the checks that all protocols share: API key, sizes, size after decompression."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
 
 
 def stated_milliseconds(seconds: float) -> int:
-    """Return what the request of a caller states who waits so many seconds."""
+    """Return the timeout in milliseconds that a request states if its caller waits `seconds`."""
     return max(1, int(min(seconds * 1000, LONGEST_TIMEOUT)))
 
 
@@ -99,7 +99,7 @@ class Limits(Options):
                 previous = text
 
     def scored_text(self, text: str, field: str) -> str:
-        """Return the text that is scored, as `scored_texts` does."""
+        """Return the text to score; see `scored_texts`."""
         if self.auto_truncate and isinstance(text, str):
             text = text[: self.characters]
         self.check_text(text, field)
@@ -127,7 +127,7 @@ class Limits(Options):
 
 
 def require_words(texts: Union[str, Sequence[str]], field: str) -> None:
-    """Raise `Fault` for a text, or the first of several, that is empty or of spaces alone; files refuse these, too."""
+    """Raise `Fault` for the first text that is empty or only spaces, as files with such texts are refused."""
     for place, text in enumerate([texts] if isinstance(texts, str) else texts):
         if not text or text.isspace():
             where = field if isinstance(texts, str) else f"{field}[{place}]"

@@ -47,7 +47,7 @@ def _characters(texts: object) -> int:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as a line of JSON: an event with its fields, or what a library logged.
+    """Formatter of log records as lines of JSON.
 
     For an exception, the line has its type and place. It has the message, which may quote a user's text, only
     `with_texts`. Characters that cannot be seen are escaped, so that a user's text changes no terminal that shows them.
@@ -82,7 +82,7 @@ def _visible(character: str) -> str:
 
 
 class JsonLog(QueueHandler):
-    """Writes lines to a file descriptor (2: standard error); it is also the handler of what libraries log.
+    """Log of JSON lines on a file descriptor (2: standard error), and handler for the libraries' logging.
 
     Attributes: `lost`, the number of lines that could not be written.
     """

@@ -19,7 +19,7 @@ _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class BatchMetrics:
-    """Count the batches of one model."""
+    """Metrics of one model's batches."""
 
     def __init__(self, model: str, registry: CollectorRegistry):
         from prometheus_client import Counter, Gauge, Histogram
@@ -51,7 +51,7 @@ class BatchMetrics:
 
 
 class Metrics:
-    """Counts requests; `batches` returns what counts a model's batches.
+    """Metrics of requests; `batches` returns those of a model's batches.
 
     If the environment sets PROMETHEUS_MULTIPROC_DIR, the metrics of all workers that share that folder are added up.
     """
@@ -114,7 +114,7 @@ class Metrics:
         self._connections.set(count)
 
     def shown(self, before: Callable[[], None], second: Optional[int] = None) -> tuple[bytes, str]:
-        """Return what `render` returns; above ten calls in a second, what the tenth returned.
+        """Render the metrics, at most ten times a second; further calls return the last result.
 
         Anyone may ask for the metrics, without a key, and rendering takes milliseconds.
 
@@ -145,8 +145,8 @@ class Metrics:
 
     @staticmethod
     def _is_in_folder() -> bool:
-        """Return whether others find what this process counts; if not, something has removed it, as old files of /tmp.
+        """Return whether this process's file is in the shared folder; programs that tidy /tmp may have deleted it.
 
-        This process then shows its own counts, which it has yet.
+        If it is not, this process shows its own counts.
         """
         return any(Path(os.environ[MULTIPROCESS_VARIABLE]).glob(f"*_{os.getpid()}.db"))

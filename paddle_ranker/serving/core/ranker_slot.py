@@ -88,11 +88,11 @@ class RankerSlot(Slot[ServedRanker]):
 
     @property
     def encoders(self) -> tuple[PairEncoder, ...]:
-        """What encodes the ranker's pairs: one, or each of a blend's. Raises `Fault` as `ready` does."""
+        """Encoders of the ranker's pairs, one for each member of a blend. Raises `Fault` as `ready` does."""
         return self.ready().model.row_encoder.members
 
     def describe(self) -> dict[str, object]:
-        """Return what `/info` shows of a ranker; the first keys are those of Text Embeddings Inference."""
+        """Return the ranker's description for `/info`; the first keys are those of Text Embeddings Inference."""
         served = self.ready()
         model, scorer = served.model, served.scorer
         calibration = model.info.calibration

@@ -35,7 +35,7 @@ class Reloadable:
 
 
 class Reloader:
-    """Loads all models of a server in a thread, one after another; use it in one event loop only.
+    """Loader of all models of a server, one after another in a thread; use it in one event loop only.
 
     Args:
         on_loaded: called in the event loop after every load, successful or not.
@@ -52,7 +52,7 @@ class Reloader:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the thread loads or unloads models; nothing can stop it, and Python waits for it at its exit."""
+        """True while the thread loads or unloads models. Nothing can stop it, and Python waits for it at exit."""
         return not all(is_done() for is_done in self._running)
 
     async def load(self) -> None:
@@ -72,7 +72,7 @@ class Reloader:
         return await asyncio.shield(self._begin())
 
     def reload_soon(self) -> None:
-        """Reload all models, at once or after the load under way, which may have read what is replaced by now."""
+        """Reload all models, after the load under way if there is one: it may have read files that are replaced now."""
         self._is_wanted = True
         self._go_on()
 

@@ -1,4 +1,4 @@
-"""What protocols ask for scores and vectors, and a wrapper that counts and logs requests outside of HTTP."""
+"""Services that give protocols scores and vectors; a wrapper counts and logs requests outside of HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Scores(NamedTuple):
 
 
 class ScoringService(Protocol):
-    """Scores pairs; await its methods in the server's event loop, any number of calls at once.
+    """Service that scores pairs. Await its methods in the server's event loop, any number of calls at once.
 
     Attributes: `info`, the ranker's description; `limits`, the limits of requests.
     """
@@ -74,7 +74,7 @@ class TextVectors(NamedTuple):
 
 
 class VectorService(Protocol):
-    """Makes vectors of texts; used like a `ScoringService`. Attributes: `info`, the tower's description; `limits`."""
+    """Service that makes vectors of texts, used like a `ScoringService`. Attributes: `info` of the tower, `limits`."""
 
     @property
     def info(self) -> TowerInfo: ...
@@ -100,7 +100,7 @@ class VectorService(Protocol):
 
 
 class ModelService(ScoringService, Protocol):
-    """What Paddle Serving's protocols ask: scores of a ranker and, if the server has a tower, vectors.
+    """Service for Paddle Serving's protocols: scores of a ranker and, if the server has a tower, vectors.
 
     Attributes: `tower`, None without one; `has_ranker`: False if there is only a tower.
     """

@@ -1,4 +1,4 @@
-"""The log of searches and of what people said about their results: lines of JSON in a folder, written by a thread.
+"""Log of searches, clicks and judgments: lines of JSON in a folder, written by a thread.
 
     log = SearchLog(Path("log"))
     shown = Shown("doc-12", {"words": 3, "ranked": 1}, 0.957, digest_of("苹果手机最新报价"))
@@ -54,7 +54,7 @@ def _now() -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return the digest by which the log tells whether a text is still the one that was seen."""
+    """Return a text's digest, by which the log notices that a document's text has changed."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -114,7 +114,7 @@ class SearchLine:
 
 @dataclass(frozen=True)
 class FeedbackLine:
-    """What somebody said about a result of a search, by a click or a judgment.
+    """A click on a search's result, or a judgment of it.
 
     event: one of `EVENTS`; "judged" has a `label`, "unjudged" takes it back
     position: of the result when it was shown, from 1
@@ -154,7 +154,7 @@ def _as_json(line: LogLine) -> bytes:
 
 
 def parse_line(data: bytes) -> LogLine:
-    """Return the line of a log; raises `ValueError`, `KeyError` or `TypeError` for what is none."""
+    """Parse a line of a log; raises `ValueError`, `KeyError` or `TypeError` if it is none."""
     found: Unchecked = json.loads(data)
     if "shown" in found:
         found["shown"] = [
@@ -168,7 +168,7 @@ def parse_line(data: bytes) -> LogLine:
 
 
 class SearchLog:
-    """Appends lines to a log; safe to use from any thread.
+    """Writer of a log; thread-safe.
 
     Searches are written and synced together, a moment later; they never wait for the disk, and where it takes no more
     they are lost and counted. Feedback is synced before it is confirmed.
@@ -215,7 +215,7 @@ class SearchLog:
         return future
 
     def close(self, seconds: float = 5.0) -> None:
-        """Write what waits, for at most `seconds`; what is logged later is lost."""
+        """Write the waiting lines, for at most `seconds`; later lines are lost."""
         self._closing = True
         self._urgent.set()
         self._some.set()
@@ -268,7 +268,7 @@ class SearchLog:
                 self._size -= sum(size for _, size, _ in waiting)
 
     def _fitting(self, searches: list[bytes]) -> list[bytes]:
-        """Return the lines of searches, none if they would take the room of feedback."""
+        """Return the lines of searches, or none if they would fill the room that is kept for feedback."""
         if not searches:
             return []
         try:
@@ -327,7 +327,7 @@ class _LogFile:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether it has no name any more, so that nobody would read what is appended."""
+        """True if the file was deleted: nobody would read lines that are appended."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def append(self, data: bytes) -> None:
@@ -359,7 +359,7 @@ def _size_of(path: Path) -> int:
 
 
 class LogReader:
-    """Iterates over the lines of a log, file by file in the order in which the files were begun.
+    """Iterator over the lines of a log, file by file, oldest file first.
 
     A loop reads what was added since the last loop ended, so a log that is being written can be followed. Lines that
     are no lines of a log are skipped and counted. No line is dated before one above it in its file, as a clock that was

@@ -1,4 +1,4 @@
-"""What a slot does with a model that it has loaded: check its outputs, warm it up, take rows that come as tokens."""
+"""Checks and warm-up of a model that a slot has loaded, and rows that come as tokens."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_matrices(input_ids: Array, token_type_ids: Array) -> None:
 
 
 class TokenInputs:
-    """Checks token arrays and turns them into encoded rows.
+    """Converter of token arrays to encoded rows, which checks them.
 
     Args:
         limits: what the engine can be fed.

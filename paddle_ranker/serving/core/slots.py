@@ -52,7 +52,7 @@ class ServedModel:
 
     @property
     def queued_rows(self) -> int:
-        """Rows that wait for the engine."""
+        """Number of rows that wait for the engine."""
         return self.batcher.queued_rows
 
     def close(self, seconds: Optional[float] = None) -> bool:
@@ -95,7 +95,7 @@ class Slot(ABC, Generic[M]):
 
     @abstractmethod
     def describe(self) -> dict[str, object]:
-        """Return what `/info` shows of the model; raises `Fault(UNAVAILABLE)` until it is loaded."""
+        """Return the model's description for `/info`; raises `Fault(UNAVAILABLE)` until it is loaded."""
 
     @property
     def name(self) -> str:
@@ -104,7 +104,7 @@ class Slot(ABC, Generic[M]):
 
     @property
     def queued_rows(self) -> int:
-        """Rows that wait for the model's engine; 0 without a model."""
+        """Number of rows that wait for the model's engine; 0 without a model."""
         return 0 if self.model is None else self.model.queued_rows
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
@@ -140,13 +140,13 @@ class Slots(dict[str, Slot[Served]]):
 
 
 class _AwaitedJob(Job):
-    """A job that a coroutine waits for. Attribute: `answered`, done when the job is, or at its deadline."""
+    """A job that a coroutine waits for. Attribute: `answered`, set when the job is done, or at its deadline."""
 
     answered: asyncio.Future[None]
 
 
 class _Waker(NamedTuple):
-    """Wakes those who wait in an event loop for jobs. Wakers of one loop are equal, so it is woken once a batch."""
+    """A job's `done`: wakes its coroutine. Wakers of a loop are equal, so that a batch wakes the loop once."""
 
     loop: asyncio.AbstractEventLoop
 

@@ -1,4 +1,4 @@
-"""Long work in threads of its own, which ends early if nobody waits for it any more.
+"""Long work in separate threads, which ends early if its caller leaves.
 
 A thread cannot be ended from outside, so the work asks between its steps whether someone still waits. It counts as
 under way until it has ended, even if its caller left earlier.
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class Abandoned(Exception):
-    """Nobody waits for this work any more."""
+    """The caller of some work has left."""
 
 
 class Caller:
@@ -43,7 +43,7 @@ class Caller:
 
 
 class StoppableWork:
-    """Threads for one kind of work.
+    """A pool of threads for one kind of long work.
 
     Args:
         threads: number of threads.

@@ -134,11 +134,11 @@ class TowerSlot(Slot[ServedTower]):
         return self.ready().model.info
 
     def encoders(self, is_query: bool) -> tuple[PairEncoder, ...]:
-        """What encodes queries, or the texts of a collection. Raises `Fault` as `ready` does."""
+        """Encoders of queries, or of the texts of a collection. Raises `Fault` as `ready` does."""
         return (self.ready().of(is_query).model.row_encoder.tokens,)
 
     def describe(self) -> dict[str, object]:
-        """Return what `/info` shows of a tower; the first keys are those of Text Embeddings Inference."""
+        """Return the tower's description for `/info`; the first keys are those of Text Embeddings Inference."""
         served = self.ready()
         info, encoder = served.model.info, served.model.row_encoder
         return {

@@ -1,4 +1,4 @@
-"""Validate JSON by pydantic's types; errors name the place in it. A request's fields are read whole, see `Body`."""
+"""Validate JSON by pydantic; errors name the place. Unknown fields of a request are refused, see `Body`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paddle_ranker.storage.untrusted import Unchecked
 
 
 def _describe_names(schema: dict[str, Unchecked], kind: type[Body]) -> None:
-    """Add to a request's JSON schema, in place, how names are taken that its class does not have."""
+    """Describe in a request's JSON schema, in place, the names that are refused or ignored."""
     schema["additionalProperties"] = kind.ignores_unknown
     if kind.refused or kind.without_effect:
         without_effect, refused = (", ".join(sorted(names)) for names in (kind.without_effect, kind.refused))
@@ -23,7 +23,7 @@ def _describe_names(schema: dict[str, Unchecked], kind: type[Body]) -> None:
 
 
 class Body(BaseModel):
-    """The JSON object of a request, of which no field goes unused in silence.
+    """The JSON object of a request; no field of it is ignored silently.
 
     A field of the class is honoured. Every other name is in one of these tables, or is refused.
 
@@ -39,7 +39,7 @@ class Body(BaseModel):
     ignores_unknown: ClassVar[bool] = False
 
     def check(self, path: str = "") -> None:
-        """Raise `Fault`, which names the field, for a value that would change the answer, or an unknown name."""
+        """Raise `Fault`, which names the field, for an unknown name or a value that this server does not follow."""
         for name, value in (self.model_extra or {}).items():
             if name in self.without_effect:
                 continue
@@ -55,7 +55,7 @@ class Body(BaseModel):
                 raise Fault(UNPROCESSABLE, f"is not permitted, there are {known}", field=path + brief(name))
 
     def said(self, *names: str) -> Unchecked:
-        """Return what the request says under one of several names of a field; raises `Fault` if they contradict."""
+        """Return a field that has several names; raises `Fault` if the request gives them different values."""
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         for name, value in given.items():
             if value != next(iter(given.values())):
@@ -87,7 +87,7 @@ def validated(
     union_tags: Collection[str] = (),
     refuse: Callable[[ValidationError, Collection[str]], Fault] = refusal,
 ) -> Unchecked:
-    """Return what a body of JSON says; raises `Fault` for one beyond the bounds, and as `refuse` says."""
+    """Parse and validate a JSON body; raises `Fault` beyond the bounds, and the fault that `refuse` returns."""
     check_json(body, bounds)
     try:
         asked = adapter.validate_json(body)

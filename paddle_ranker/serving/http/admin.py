@@ -32,7 +32,7 @@ Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Controls:
-    """What the admin routes need from the process.
+    """Callbacks into the process for the admin routes.
 
     reload: reloads the models and returns the outcome; raises `Fault` if the new models were not accepted
     stopping: returns whether the server is stopping and accepts no more requests
@@ -118,7 +118,7 @@ class AdminRoutes:
 
     @cached_property
     def _written(self) -> tuple[bytes, str]:
-        """The OpenAPI description and the page; written once, because anyone may ask for them, without a key."""
+        """The OpenAPI description and its page; made once, because they need no key."""
         endpoints = [endpoint for endpoint in ENDPOINTS.values() if self._slots.keys() >= set(endpoint.slots)]
         description = openapi(self._described)
         key = f'curl -H "X-API-Key: ${API_KEY_VARIABLE}" ' if self._config.api_key else "curl "
@@ -138,7 +138,7 @@ class AdminRoutes:
 
 
 def note_gauges(slots: Slots, metrics: Metrics, connections: int) -> None:
-    """Note what waits in this process's queues now, and how many connections it has."""
+    """Set the gauges of this process's queues and connections."""
     for name, slot in slots.items():
         if slot.has_queue:
             metrics.batches(name).queue(slot.queued_rows)
@@ -146,7 +146,7 @@ def note_gauges(slots: Slots, metrics: Metrics, connections: int) -> None:
 
 
 def address_of(request: Request) -> str:
-    """Return this server's URL, `http://127.0.0.1:8600`, from the request's `Host`, or the socket's if that is odd."""
+    """Return this server's URL, `http://127.0.0.1:8600`, from the request's `Host`, or from the socket if it is odd."""
     named = request.headers.get("host", "")
     host, port = request.scope.get("server") or ("127.0.0.1", None)
     if not _HOST.fullmatch(named):
@@ -155,9 +155,10 @@ def address_of(request: Request) -> str:
 
 
 def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:
-    """Return what `/info` shows; the values of the only model, or of the ranker, stand at the top level, too.
+    """Return the answer of `/info`.
 
-    Text Embeddings Inference has them there. The ranker's stand there alone.
+    The ranker's values stand at the top level, as in Text Embeddings Inference. Those of another model stand under its
+    slot's name; if it is the only model, they stand at the top level, too.
     """
     shown: dict[str, Any] = {"version": __version__}
     limits = config.limits.values()

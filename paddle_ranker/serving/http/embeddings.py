@@ -82,7 +82,7 @@ class EmbeddingsRequest(Body):
 
     @property
     def is_query(self) -> bool:
-        """Whether the texts are queries; raises `Fault` if two fields contradict."""
+        """True if the texts are queries; raises `Fault` if two fields contradict."""
         kind = None if self.input_type is None else _IS_QUERY[self.input_type]
         task = None if self.task is None else self.task == "retrieval.query"
         if kind is not None and task is not None and kind != task:
@@ -194,7 +194,7 @@ class Embedder:
         return _answer(await apart(found.vectors.nbytes, _tei_answer, found.vectors))
 
     async def not_made(self, request: Request) -> Response:
-        """Refuse what this server has no vectors for."""
+        """Refuse requests for kinds of vectors that towers do not make."""
         raise Fault(NOT_FOUND, "a tower makes one vector of numbers for a text: ask POST /embed or /v1/embeddings")
 
     def _normalize(self, asked: Body, *names: str) -> Optional[bool]:

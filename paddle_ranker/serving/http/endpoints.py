@@ -56,7 +56,7 @@ class Endpoint(ABC):
         """
 
     def refusal(self, fault: Fault, request_id: str) -> dict[str, object]:
-        """Return the JSON that answers a fault at these paths, whoever found it."""
+        """Return a fault's JSON for the answers at these paths."""
         return refusal(fault, request_id)
 
 
@@ -95,7 +95,7 @@ class _Rerank(Endpoint):
 
 
 class _Search(Endpoint):
-    """`/v1/search` and what belongs to the index that it searches."""
+    """`/v1/search`, and the routes of its index: documents, feedback, judgments, the page."""
 
     slots = (INDEX,)
     paths: ClassVar[Mapping[str, str]] = {

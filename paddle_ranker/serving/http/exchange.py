@@ -22,7 +22,7 @@ SHARE = "share"  # in a request's state: what it has of the worker's budget of b
 
 
 def refuse_other_sites(request: Request) -> None:
-    """Raise `Fault` if a browser says that the page of another site has it send this: nothing is changed for those."""
+    """Raise `Fault` if the request comes from the page of another site: such pages may change nothing."""
     if request.headers.get("sec-fetch-site") == "cross-site":
         raise Fault(READ_ONLY, "pages of other sites may not change anything here", field="Sec-Fetch-Site")
 
@@ -36,10 +36,10 @@ def refuse_parameters(request: Request, *known: str) -> None:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return a request's body, decompressed, of at most `limit` bytes; its texts are counted before they are read.
+    """Read a request's body, decompressed, of at most `limit` bytes.
 
-    Raises `Fault` as soon as the body or its texts exceed the limit or the worker's byte budget, and for an encoding
-    other than gzip or damaged gzip; raises `ClientDisconnect` if the client left.
+    Raises `Fault` as soon as the body exceeds the limit, or it and its texts the worker's byte budget; and for damaged
+    gzip or another encoding. Raises `ClientDisconnect` if the client left.
     """
     share: Optional[Share] = request.scope.get("state", {}).get(SHARE)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()

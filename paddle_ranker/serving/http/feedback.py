@@ -55,7 +55,7 @@ _OFF = "this server keeps no log of searches: start it with --search_log FOLDER"
 
 
 class FeedbackRequest(Body):
-    """What somebody said about a result."""
+    """A click on a result, or a judgment of it."""
 
     search_id: str = Field(pattern=r"^[A-Za-z0-9_-]{8,64}$", description="that of the answer with the result")
     query: str = Field(description="that of the answer")
@@ -103,7 +103,7 @@ class ToJudge(TypedDict):
 
 
 class IndexSlot(Protocol):
-    """What these routes need of the index."""
+    """The index, as these routes use it."""
 
     @property
     def limits(self) -> Limits: ...
@@ -119,7 +119,7 @@ class IndexSlot(Protocol):
 
 @dataclass
 class _Pair:
-    """A query and a document that was shown for it; the last time that it was shown, and what was said of it.
+    """A query and a document that was shown for it: when it was last shown, and its label.
 
     digest: of the document's text at that time
     has_changed: whether searches showed several texts under this id
@@ -142,7 +142,7 @@ class _Pair:
 
     @property
     def disagreement(self) -> int:
-        """How far apart the ranks of recall and of the ranker are; 0 where one of them is missing."""
+        """Distance between the ranks of recall and of the ranker; 0 if one is missing."""
         ranked = self.ranks.get("ranked")
         return 0 if ranked is None else abs(self.ranks.get("fused", ranked) - ranked)
 
@@ -151,7 +151,7 @@ _Key = tuple[str, str]  # a query and a document's id
 
 
 class _Room(dict[_Key, _Pair]):
-    """Pairs, the one that was put last at the end; `held`, the characters that they take."""
+    """A dict of pairs, the latest at the end. Attribute: `held`, the characters that they take."""
 
     held = 0
 

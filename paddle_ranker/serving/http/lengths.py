@@ -1,4 +1,4 @@
-"""What a request says of texts that are too long: they are cut where the model cuts them, or the request is refused."""
+"""Texts that are too long for the model: a request lets them be cut, or wants to be refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paddle_ranker.serving.core.jobs import Check
 
 @dataclass(frozen=True)
 class Cuts:
-    """What a request says of long texts.
+    """A request's wishes for long texts.
 
     field: name of the texts
     refuses: whether a text that would be cut is refused
@@ -31,7 +31,7 @@ class Cuts:
     most: Mapping[str, Optional[int]] = dataclasses.field(default_factory=dict)
 
     def check(self, encoders: Sequence[PairEncoder]) -> Optional[Check]:
-        """Return a check for the queue that refuses what the encoders do not do; None if all of it is done."""
+        """Return a check for the queue that refuses what the encoders do not follow, or None if they follow all."""
         if not (self.refuses or any(self.sides.values()) or any(count is not None for count in self.most.values())):
             return None
         own = {"left" if one.template.keeps_end else "right" for one in encoders}

@@ -1,4 +1,4 @@
-"""Middleware around every HTTP request: a request id, the API key, errors as JSON, a line in the log, a count."""
+"""Middleware around every HTTP request: request id, API key, errors as JSON, log line, metrics."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class _Exchange:
-    """A request and its answer: the ASGI callables that the application gets, and what they have seen."""
+    """A request and its answer: the `receive` and `send` of the application, and what they have noted."""
 
     def __init__(self, receive: Receive, send: Send, state: dict[str, Any], is_read: bool):
         self._receive, self._send, self.state, self.is_read = receive, send, state, is_read
@@ -95,7 +95,7 @@ class _Exchange:
             self._task.cancel()
 
     def end(self) -> None:
-        """Watch the caller no more."""
+        """Stop watching the caller."""
         if self._watching is not None:
             self._watching.cancel()
 
@@ -183,7 +183,7 @@ class Middleware:
         self._note(scope, exchange.status, time.perf_counter() - exchange.began, fault)
 
     def _look(self) -> None:
-        """Watch the callers who have waited for a while; to watch each from the start would slow small requests."""
+        """Watch the callers who have waited for a while. A watch from the start would slow small requests."""
         for exchange in self._exchanges:
             if time.perf_counter() - exchange.began > _LOOK_SECONDS:
                 exchange.watch()
@@ -196,7 +196,7 @@ class Middleware:
             raise Fault(MISDIRECTED, problem, field="Host")
 
     def _note(self, scope: Scope, status: int, seconds: float, fault: Optional[Fault]) -> None:
-        """Count a request that was answered, and log it."""
+        """Count an answered request, and log it."""
         state = scope["state"]
         protocol = state.get("protocol") or self._protocol(scope["path"])
         outcome = "ok" if status < 400 else "cancelled" if status == CLIENT_LEFT else "other"

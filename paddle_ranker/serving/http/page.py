@@ -47,7 +47,7 @@ def routes() -> list[BaseRoute]:
 
 
 def _file_handler(name: str, content: bytes) -> Callable[[Request], Awaitable[Response]]:
-    """Return what answers `GET` and `HEAD` with this file, or 304 where the caller has it."""
+    """Return a handler that answers with this file, or with 304 if the caller has it."""
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     suffix = name[name.rindex(".") :]
     headers = {**HEADERS, "etag": etag}

@@ -51,7 +51,7 @@ _TOKENS = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query
 
 
 class RerankService(ScoringService, Protocol):
-    """What these routes need from the server: scores and the model's name."""
+    """Source of scores for these routes, and of the model's name."""
 
     @property
     def name(self) -> str: ...

@@ -56,7 +56,7 @@ class Document(BaseModel):
 
 
 class Activation(Body):
-    """Names of vLLM, in its order, for what Text Embeddings Inference calls `raw_scores`."""
+    """Names for `raw_scores` (Text Embeddings Inference), those of vLLM in its order."""
 
     raw_scores: Optional[bool] = Field(None, description="logits instead of probabilities")
     use_activation: Optional[bool] = Field(None, description="vLLM's name: false for logits")
@@ -69,7 +69,7 @@ class Activation(Body):
 
     @property
     def wants_logits(self) -> bool:
-        """Whether logits are asked for; raises `Fault` if the names contradict."""
+        """True if logits are asked for; raises `Fault` if the names contradict."""
         activated = self.said("use_activation", "softmax", "activation")
         if self.raw_scores is not None and self.raw_scores == activated:
             raise Fault(UNPROCESSABLE, "says otherwise than use_activation: leave one out", field="raw_scores")
@@ -107,7 +107,7 @@ _NOT_TEI: Mapping[str, Collection[object]] = {
 
 
 class TeiRequest(Body):
-    """What Text Embeddings Inference takes for pairs of texts."""
+    """Fields that Text Embeddings Inference takes beside texts."""
 
     without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
     refused: ClassVar[Mapping[str, Collection[object]]] = _NOT_TEI
@@ -157,7 +157,7 @@ class ScoreRequest(Activation):
 
 
 class Usage(TypedDict):
-    """Tokens that were computed, of the query beside each document; the service's own counts both names alike."""
+    """Number of tokens that were computed, with the query beside each document."""
 
     prompt_tokens: int
     total_tokens: int
@@ -250,7 +250,7 @@ Predicted = Union[
 
 @dataclass(frozen=True)
 class RerankProtocol:
-    """How a service's clients ask it to rank, and how its answers are read.
+    """The requests and answers of a service that ranks.
 
     what: the services that speak it
     request: the request's class, whose `titles_field` names the titles
@@ -280,7 +280,7 @@ class RerankProtocol:
     tokens_header: Optional[str] = None
 
     def body(self, query: str, titles: Sequence[str], model: Optional[str]) -> dict[str, Any]:
-        """Return a request, JSON-ready; without fields that it need not say."""
+        """Return a request, JSON-ready, without optional fields."""
         named = {} if model is None else {"model": model}
         titles_named = {self.request.titles_field: list(titles)}
         # Not checked: that is the server's.

@@ -67,7 +67,7 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     @property
     def in_flight(self) -> int:
-        """Requests that have no reply yet."""
+        """Number of requests without a reply."""
         return len(self._tasks)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

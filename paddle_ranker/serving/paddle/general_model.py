@@ -51,7 +51,7 @@ Feeds = dict[str, tuple[str, Message]]  # by a tensor's name: its name in errors
 
 
 class ServedTensors(ABC):
-    """What a model of the server takes and returns: tokens or texts by name, float32 columns by name.
+    """Inputs and outputs of a served model: tokens or texts by name, float32 columns by name.
 
     Attributes:
         limits: limits of its requests.
@@ -73,7 +73,7 @@ class ServedTensors(ABC):
 
     @abstractmethod
     def answer_bytes(self, rows: int) -> int:
-        """Return the bytes of memory that an answer for so many rows takes beyond what its request takes."""
+        """Return the memory in bytes that an answer for `rows` rows takes beyond its request."""
 
     @abstractmethod
     async def of_texts(self, names: tuple[str, ...], texts: Texts, deadline: Optional[float]) -> Arrays:
@@ -151,7 +151,7 @@ def _aliases(export: Optional[ExportFacts]) -> dict[str, str]:
 
 
 def most_rows(service: ModelService) -> int:
-    """Return how many pairs or texts a request of the model that takes more of them may have."""
+    """Return the most rows of a request, of the model with the higher limit."""
     return service.limits.pairs if service.tower is None else max(service.limits.pairs, service.tower.limits.pairs)
 
 

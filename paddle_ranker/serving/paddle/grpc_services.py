@@ -27,7 +27,7 @@ _FRAMING_BYTES = 64 * 1024  # so that the services, not grpc, refuse what is a l
 
 
 class Method(NamedTuple):
-    """A method: the class of its requests, what one may hold, and what answers it by its deadline within its share."""
+    """A method: the class of its requests, their bounds, and the coroutine function that answers them."""
 
     expected: Message
     bounds: Callable[[ModelService], Bounds]

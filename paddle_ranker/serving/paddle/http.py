@@ -46,7 +46,7 @@ def routes(service: ModelService, names: Optional[PipelineNames] = None) -> list
 
 
 class _AnyPipeline(Route):
-    """The gateway's route: every path of two parts, but those under a version, `/v1/...`, which are others' alone."""
+    """The gateway's route: every path of two parts, except those under a version, `/v1/...`."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, found = super().matches(scope)

@@ -218,7 +218,7 @@ def _bounds(kind: int) -> tuple[int, int]:
 
 
 def _kind(value: Any) -> str:
-    """Return a description of a JSON value for messages: its kind, or the value, shortened."""
+    """Describe a JSON value for messages: its kind, or the value, shortened."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

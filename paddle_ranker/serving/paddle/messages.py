@@ -93,7 +93,7 @@ _GOES_ON = bytes(range(128, 256))  # bytes of a number that do not end it
 
 
 class _Counts:
-    """Counts what a message's bytes hold, in linear time; bytes that are no message may pass."""
+    """Counter of the fields in a message's bytes, in linear time; bytes that are no message may pass."""
 
     def __init__(self, bounds: Bounds):
         self._bounds = bounds

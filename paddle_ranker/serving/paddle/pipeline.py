@@ -105,7 +105,7 @@ def _printed(vectors: Array) -> str:
 
 
 def refusal(fault: Fault) -> Message:
-    """Return the answer that says what was wrong, in `err_no` and `err_msg`."""
+    """Return the answer to a refused request, with `err_no` and `err_msg`."""
     return messages().PipelineResponse(err_no=error_number(fault.kind), err_msg=str(fault))
 
 
@@ -141,10 +141,10 @@ def read_texts(request: Message, limits: Limits) -> list[str]:
 
 
 def _values(request: Message, limits: Limits, read: Callable[[str, str], T], what: str) -> list[T]:
-    """Return what `read` makes of each value and its place, in the order that the keys give.
+    """Apply `read` to each value and its place; return the results in the order of the keys.
 
     Args:
-        what: what a value is, in messages.
+        what: name of a value in messages.
     """
     if len(request.tensors):
         expected = '{"query": ..., "title": ...}' if what == "pair" else "a text"

@@ -42,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServerContext:
-    """What a worker's protocols are made with.
+    """Parts of a worker that its protocols use.
 
     ranker: the ranker, with the tower beside it: answers Paddle Serving's protocols
     slots: slots of the server
@@ -59,7 +59,7 @@ class ServerContext:
     log: Optional[JsonLog] = None
 
     def counting(self, protocol: str) -> Counting:
-        """Return the maker of `CountedRequest`s, which count and log the requests of a protocol."""
+        """Return a function that makes `CountedRequest`s, which count and log requests of `protocol`."""
         from paddle_ranker.serving.core.scores import CountedRequest
 
         log_texts = self.config.log_texts
@@ -78,11 +78,11 @@ class ProtocolHandler:
         self._make = make
 
     def connection(self, begin: bytes) -> Any:
-        """Return the `asyncio.Protocol` of a connection that begins with `begin`, which is all that has come so far."""
+        """Return the `asyncio.Protocol` of a connection; `begin` holds the bytes that have come so far."""
         return self._make()
 
     async def stop(self, seconds: float) -> None:
-        """End what the handler started besides connections, giving requests in flight `seconds` to finish."""
+        """Stop the handler's servers and tasks; requests in flight have `seconds` to finish."""
 
 
 Handlers = Sequence[tuple[bytes, ProtocolHandler]]
@@ -103,7 +103,7 @@ class PortProtocol:
 
 
 class Acceptor:
-    """Accept connections, look at their first bytes without taking them, and hand each socket to its protocol.
+    """Acceptor of connections: looks at their first bytes without taking them, and hands each socket to its protocol.
 
     While as many connections are open as may be, further ones wait in the system's queue.
 

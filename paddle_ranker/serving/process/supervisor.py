@@ -1,4 +1,4 @@
-"""Several processes on one port: each has a model of its own, and the system gives each connection to one of them.
+"""Several processes on one port: each has its own model, and the system gives each connection to one process.
 
 This process imports no engine, so that it can fork a new worker at any time: it waits, replaces workers that have died,
 and passes signals on.
@@ -33,7 +33,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass
 class _Slot:
-    """One of the workers: its process, or when its next process is started."""
+    """A worker: its process, or the time at which its next process starts."""
 
     pid: int = 0
     started: float = 0.0

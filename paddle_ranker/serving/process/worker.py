@@ -81,7 +81,7 @@ def make_app(
 
 
 def models_of(slots: Slots, config: ServeConfig) -> Models:
-    """Return what Paddle Serving's protocols ask; for a server without a ranker, with a slot that refuses requests."""
+    """Return the service for Paddle Serving's protocols; a server without a ranker refuses their pairs."""
     has_ranker = RANKER in slots
     ranker = slots.of(RANKER, RankerSlot) if has_ranker else RankerSlot(dataclasses.replace(config, model=None))
     return Models(ranker, slots.of(TOWER, TowerSlot) if TOWER in slots else None, has_ranker)
@@ -99,7 +99,7 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _return_freed_memory() -> None:
-    """Return freed memory to the system every now and then.
+    """Return freed memory to the system regularly.
 
     Large requests and images leave free gaps in the heap of each thread that worked on them. These would stay in the
     process, in each thread as much as it ever needed at a time.
@@ -110,7 +110,7 @@ async def _return_freed_memory() -> None:
 
 
 class Worker:
-    """Serves on listening sockets.
+    """A server on listening sockets, in one process.
 
     Args:
         early: accept connections before the models are loaded; until then requests are answered with 503.
@@ -197,7 +197,7 @@ class Worker:
             os._exit(0)  # Python would wait at its exit for the thread that loads, which nothing can stop
 
     async def _keep_gauges(self) -> None:
-        """Note this worker's gauges again and again: it is another worker that may be asked for the metrics."""
+        """Set this worker's gauges regularly: another worker may be asked for the metrics."""
         while True:
             note_gauges(self._slots, self._metrics, len(self._connections))
             await asyncio.sleep(_GAUGE_SECONDS)

@@ -70,7 +70,7 @@ _TRUE, _FALSE = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
 @dataclass(frozen=True)
 class Launch:
-    """What a command line asks for.
+    """A parsed command line of the launcher.
 
     model: folder of the model
     threads: number of batches that may be computed at once
@@ -173,7 +173,7 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
 
 
 def _request_bytes(flags: dict[str, list[str]]) -> int:
-    """Return how many bytes a request may have: the default of all servers, unless the user gave another number."""
+    """Return the limit of a request's bytes: the server's default, unless the user gave another number."""
     given = _number(flags, "max_body_size", _LAUNCHERS_BODY, 1)
     return Launch.request_bytes if given == _LAUNCHERS_BODY else given
 

@@ -37,7 +37,7 @@ _PATIENCE, _PAUSE = 600.0, 0.2  # seconds: that a request waits while the model 
 
 
 class TextRequestOp(vendor.RequestOp):
-    """Unpacks requests. The vendor's own op unpickles the contents of tensors of type 13; this op refuses tensors.
+    """An op that unpacks requests and refuses tensors: the vendor's op unpickles tensors of type 13.
 
     Args:
         is_tower: whether values are texts for a tower, or pairs for a ranker.
@@ -61,7 +61,7 @@ class TextRequestOp(vendor.RequestOp):
 
 
 class ModelOp(Op):
-    """Encodes pairs or texts, lets the vendor's local predictor compute them, and prints what it returns as text.
+    """An op that encodes pairs or texts, runs the vendor's local predictor, and prints its outputs as text.
 
     Args:
         config: names the model's folder and the service.
@@ -104,7 +104,7 @@ class ModelOp(Op):
 
 
 def _encoder(folder: ExportedFolder) -> Callable[..., tuple[Columns, int, int]]:
-    """Return what encodes the texts of rows: columns, the length to which they are cut, and the id of padding."""
+    """Return a function from texts to columns, their maximum length, and the id of padding."""
     encoder = folder.row_encoder()
     if isinstance(encoder, TextEncoder):
         tokens = encoder.tokens

@@ -123,24 +123,15 @@ def test_tokens_that_were_scored_are_counted_as_voyage_and_jina_do(site: Site, m
     assert site.post("/v2/rerank", long).json()["usage"]["total_tokens"] == encoder.max_seq_length
 
 
-def test_texts_are_written_once_for_all_names_of_the_results(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
-    dumps = json.dumps
-
-    def watched(content: Any, **how: Any) -> str:
-        written.append(dumps(content, **how))
-        return written[-1]
-
+def test_texts_are_written_once_for_all_names_of_the_results(site: Site) -> None:
     title = '","data":null,"results":null,"'
     asked = {"query": "a", "documents": [title, "深度学习"], "return_documents": True}
-    monkeypatch.setattr(json, "dumps", watched)
     answer = site.post("/rerank", asked)
-    monkeypatch.undo()
-    assert sum(part.count("深度学习") for part in written) == answer.text.count("深度学习") == 1
+    assert answer.text.count("深度学习") == 1
     found = answer.json()
     assert found["data"] == [{"index": r["index"], "relevance_score": r["relevance_score"]} for r in found["results"]]
     assert {result["document"]["text"] for result in found["results"]} == {title, "深度学习"}
-    assert answer.text == dumps(found, ensure_ascii=False, separators=(",", ":"))
+    assert answer.text == json.dumps(found, ensure_ascii=False, separators=(",", ":"))
     assert list(found) == ["id", "model", "results", "meta", "usage", "object", "data"]
 
 
@@ -252,8 +243,8 @@ def test_documents_may_hold_the_word_texts(site: Site) -> None:
         ("/v1/rerank", b"{", 400, "body"),
         ("/v1/rerank", b"", 400, "body"),
         ("/v1/rerank", b"\xff\xfe", 400, "body"),
-        ("/v1/rerank", b'{"query": "\\ud800", "documents": ["a"]}', 400, "query"),
-        ("/v1/rerank", b'{"query": "a", "documents": ["a", {"text": "\\udfff b"}]}', 400, "documents[1].text"),
+        ("/v1/rerank", b'{"query": "\\ud800", "documents": ["a"]}', 400, "body"),
+        ("/v1/rerank", b'{"query": "a", "documents": ["a", {"text": "\\udfff b"}]}', 400, "body"),
         ("/v1/rerank", {"query": "a", "documents": ["a", " \u3000\n"]}, 422, "documents[1]"),
         ("/v1/rerank", {"query": "", "documents": ["a"]}, 422, "query"),
         ("/v1/rerank", {"query": "a", "documents": [{"title": "a"}]}, 422, "documents[0].text"),

@@ -240,7 +240,7 @@ BAD_JSON: dict[str, tuple[Any, int, str]] = {
     "a constant of Python's": (b'{"text_1": NaN}', 400, "body: is not JSON"),
     "a byte order mark": (b"\xef\xbb\xbf{}", 400, "body: is not JSON"),
     "UTF-16": ("{}".encode("utf-16"), 400, "body: is not JSON"),
-    "deep": (b"[" * 100_000, 400, "body: is not JSON"),
+    "deep": (b"[" * 1000, 400, "body: is not JSON"),
     "a list": ([1], 422, "body: is list"),
     "no pairs": ({"pairs": []}, 400, "pairs: is empty"),
     "too many": ({"pairs": [{"text_1": "a", "text_2": "b"}] * 5}, 413, "pairs: holds 5, at most 4"),

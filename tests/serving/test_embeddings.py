@@ -193,7 +193,7 @@ OPENAI_ERRORS: list[tuple[Any, int, Optional[str], str]] = [
     ([], 400, "body", "object"),
     ({"input": ["a"] * 9}, 413, "input", "at most 8"),
     ({"input": ["a", "b" * 61]}, 413, "input[1]", "61 characters"),
-    ({"input": [1] * 9000}, 413, "body", "values"),
+    ({"input": [1] * 5000}, 400, "input", "holds tokens"),
     ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "base64"),
     ({"input": "a", "input_type": "other"}, 400, "input_type", "query"),
     ({"input": "a", "dimensions": 4}, 400, "dimensions", "8 numbers"),

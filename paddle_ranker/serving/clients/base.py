@@ -71,7 +71,7 @@ class Client:
 
     Args:
         timeout: seconds for one attempt, including connecting; over HTTP, for connecting and for each read.
-            The server has an hour of them at most.
+            The server is told an hour at most.
         retries: further attempts if the connection fails or the server is overloaded.
         api_key: key to send; None: no key.
 

@@ -89,7 +89,7 @@ def print_scores(client: ScoringClient, options: ClientOptions) -> None:
 
 @contextmanager
 def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
-    """Within the block, add what the user can do to an `UnreachableError` or a `LateError`."""
+    """Add advice for the user to an `UnreachableError` or a `LateError` of the block."""
     try:
         yield
     except UnreachableError as error:

@@ -18,8 +18,8 @@ from paddle_ranker.serving.core.faults import NO_DOCUMENT
 class SearchClient(Client):
     """A client of `paddle-ranker search-serve`: searches an index and changes its documents.
 
-    Answers are dicts, as the server sends them; its `/docs` say what is in them. Asking again changes nothing more, so
-    all calls but feedback are repeated as the options say. See `Client` for these.
+    Answers are the server's JSON as dicts; its `/docs` describe them. All calls except `feedback` are idempotent and are
+    retried, see `Client`.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8600, **options: Any) -> None:

@@ -49,8 +49,8 @@ def _characters(texts: object) -> int:
 class JsonFormatter(logging.Formatter):
     """Formatter of log records as lines of JSON.
 
-    For an exception, the line has its type and place. It has the message, which may quote a user's text, only
-    `with_texts`. Characters that cannot be seen are escaped, so that a user's text changes no terminal that shows them.
+    For an exception, the line has its type and place; its message, which may quote a user's text, is left out unless
+    `with_texts` is set. Invisible characters are escaped, so that a text cannot control the terminal that shows it.
     """
 
     def __init__(self, with_texts: bool = False):

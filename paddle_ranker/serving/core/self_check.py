@@ -62,8 +62,8 @@ class TokenInputs:
     """Converter of token arrays to encoded rows, which checks them.
 
     Args:
-        limits: what the engine can be fed.
-        given: makes columns of the checked arrays; raises `InputError` for rows that no text has.
+        limits: limits of the engine's inputs.
+        given: makes columns of the checked arrays; raises `InputError` for rows that no text can give.
     """
 
     def __init__(self, limits: InputLimits, given: Callable[[Array, Array], Columns]):

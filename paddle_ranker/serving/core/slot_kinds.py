@@ -57,7 +57,7 @@ class SlotKind:
     takes_encoders: bool = False
 
     def given(self, config: ServeConfig) -> Union[ServeConfig, Options]:
-        """Return the slot's own options: `config` if it is an instance of their class, else their defaults."""
+        """Return the options of the slot: `config` if it has them, else their defaults."""
         return config if isinstance(config, self.options) else self.options()
 
     def folder(self, config: ServeConfig) -> Optional[Path]:

@@ -203,7 +203,7 @@ def _encoded(
     """Encode texts of the queue, each as a query or as a text of a collection; columns in their order.
 
     Args:
-        check: may refuse the texts of one request, which are alike.
+        check: may refuse the texts of one request, which are all queries or all of a collection.
     """
     is_query = np.array(are_queries) == _IS_QUERY[True]
     if is_query.all():

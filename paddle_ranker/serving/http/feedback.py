@@ -103,7 +103,7 @@ class ToJudge(TypedDict):
 
 
 class IndexSlot(Protocol):
-    """The index, as these routes use it."""
+    """Interface of the index for these routes."""
 
     @property
     def limits(self) -> Limits: ...

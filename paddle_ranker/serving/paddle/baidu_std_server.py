@@ -34,7 +34,7 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     Args:
         api_key: key that a request must carry in its `authentication_data`; None: no key.
-        connections: counts this one, and has the budget of all their bytes; default: nobody does, no limit.
+        connections: counts this connection and has the budget of bytes; default: no count and no limit.
         counting: counts requests, including frames that cannot be read.
         in_flight: most requests of this connection that are worked on at a time.
     """

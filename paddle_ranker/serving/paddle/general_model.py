@@ -66,7 +66,7 @@ class ServedTensors(ABC):
     inputs: dict[str, str]
 
     def rows(self, feeds: Feeds) -> tuple[list[str], ...]:
-        """Return the fed texts, as many of each; raises `Fault` if they do not fit together, or are too many."""
+        """Return the fed texts, a list for each tensor; raises `Fault` if their numbers differ or are too high."""
         for _, tensor in feeds.values():
             self.limits.check_most(len(tensor.data), next(reversed(feeds)))
         return tuple(text_column(tensor, field) for field, tensor in feeds.values())

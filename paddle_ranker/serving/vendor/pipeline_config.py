@@ -1,4 +1,4 @@
-"""The configuration file of Paddle Serving's pipeline, as far as both this server and the vendor's follow it."""
+"""The configuration file of Paddle Serving's pipeline: the values that both this server and the vendor's follow."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class BaiduStdClient(GeneralModelClient):
             try:
                 meta, payload = self._exchange(self._frame(request), end)
             except BaseException as error:
-                self._disconnect()  # what still comes on it would answer nobody's request
+                self._disconnect()  # later bytes would answer the abandoned request
                 if isinstance(error, socket.timeout):
                     raise LateError(f"{self.address}: no answer within {self.timeout:g} seconds") from error
                 if isinstance(error, OSError):

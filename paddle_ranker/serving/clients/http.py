@@ -60,7 +60,7 @@ class HttpCalls:
         try:
             asked = requests.Request(method, self._url + "/", data=body, headers={**self._headers, **named})
             prepared = self._session.prepare_request(asked)
-            prepared.url = f"{prepared.url}{path[1:]}"  # as it is: else `..` would lead elsewhere
+            prepared.url = f"{prepared.url}{path[1:]}"  # unchanged: `requests` would resolve `..`
             with self._session.send(prepared, timeout=self._timeout, stream=True, allow_redirects=False) as answered:
                 content = self._read(answered)
         except requests.Timeout as error:

@@ -18,8 +18,8 @@ from paddle_ranker.serving.core.faults import NO_DOCUMENT
 class SearchClient(Client):
     """A client of `paddle-ranker search-serve`: searches an index and changes its documents.
 
-    Answers are the server's JSON as dicts; its `/docs` describe them. All calls except `feedback` are idempotent and are
-    retried, see `Client`.
+    Answers are the server's JSON as dicts; its `/docs` describe them. All calls except `feedback` are idempotent, and
+    are retried, see `Client`.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8600, **options: Any) -> None:
@@ -49,7 +49,7 @@ class SearchClient(Client):
             if error.code == 404 and f'"{NO_DOCUMENT.name}"' in str(error):  # else there is no index
                 return None
             raise
-        if found["id"] != id:  # what stands between may make another address of this one
+        if found["id"] != id:  # a proxy may have rewritten the address
             raise ServerError(f"{self.address}: answers with document {quoted(found['id'])}, not {quoted(id)}")
         return Document(found["id"], found["text"], found["fields"], found["version"])
 

@@ -43,11 +43,11 @@ from paddle_ranker.storage.atomic import cache_folder, make_folder
 
 Pair = tuple[str, str]
 _LEAST = 2.0**-24  # nearest to 0 and 1 that a probability is taken for: a logit of 16.6
-_MOST_COST = 10**12  # that an answer may say it cost
+_MOST_COST = 10**12  # the highest cost that an answer may state
 _SAID = 300  # characters of what a server says, in an error
 _ANSWER_BYTES, _ANSWER_RATIO = 1 << 20, 8  # most of an answer: so many, and so many for each byte of the request
 _MAY_BE_OVER = {408, 425, 429, *range(500, 600)} - {501, 505}  # not implemented, no such version of HTTP
-_VERSION = 1  # of the file of answers
+_VERSION = 1  # format of the file of answers
 _backoff = wait_random_exponential(multiplier=0.5, max=30.0)
 
 
@@ -163,7 +163,7 @@ class HttpTeacher:
                 reraise=True,
             )
             try:
-                for query, titles in questions:  # which all askers share
+                for query, titles in questions:  # all askers share them
                     if failed.is_set():
                         return
                     asked = self._protocol.body(query, titles, options.teacher_model)

@@ -66,7 +66,7 @@ class WorkQueue:
             *_, do = heapq.heappop(self._waiting)
         began = time.thread_time()
         do()
-        del do  # and what it brings, which may be large
+        del do  # frees its arguments, which may be large
         if self._rests:
             time.sleep(time.thread_time() - began)
 
@@ -74,7 +74,7 @@ class WorkQueue:
 _READERS, _LARGE_READERS = WorkQueue(2, "reader"), WorkQueue(1, "reader-large", rests=True)
 
 
-async def apart(  # type: ignore[explicit-any]  # of any
+async def apart(  # type: ignore[explicit-any]  # any function
     size: int, work: Callable[..., R], *arguments: object, deadline: Optional[float] = None
 ) -> R:
     """Return `work(*arguments)`, called in a thread if `size` is above `MUCH_BYTES`.

@@ -28,9 +28,9 @@ from paddle_ranker.serving.core.jobs import LOG, Batch, Encode, Job, Piece, Span
 
 _ROUND = 4  # batches that are formed at once: their rows are sorted by length, and no request waits for more than them
 _ENCODED_AHEAD = 2 * _ROUND  # batches' worth of rows that are encoded before the engine has asked for them
-_SPAN_CHARACTERS = 128 * 1024  # that are encoded at once, some 10 ms of work, or one row where it has more
-_GATHER_SECONDS = 0.002  # that rows wait for others before they are encoded, while the engine is busy anyway
-_RATE_MEMORY = 0.9  # of the measured rows a second, kept at each batch
+_SPAN_CHARACTERS = 128 * 1024  # Encode at most this many characters at a time (about 10 ms), but at least one row.
+_GATHER_SECONDS = 0.002  # Rows wait this long for others before they are encoded, while the engine is busy.
+_RATE_MEMORY = 0.9  # share of the older rate that a new measurement keeps
 _LONGEST_RETRY = 60.0
 
 
@@ -82,7 +82,7 @@ class Batcher:
         what: str = "ranker",
     ):
         self.runner, self._encode_texts = runner, encode
-        self.rows_per_second = 0.0  # of one stream, measured; 0: not yet
+        self.rows_per_second = 0.0  # measured rate of one stream; 0: not measured yet
         self._queue_rows, self._streams, self._max_wait = queue_rows, streams, max_wait_us / 1e6
         self._observer, self._what = observer, what
         self._lock = threading.RLock()

@@ -16,11 +16,11 @@ from paddle_ranker.serving.core.faults import TOO_LARGE, UNAVAILABLE, Fault
 
 _RETRY_SECONDS = 1.0
 _SMALL = 64 * 1024  # bytes of a request that may use all of the budget
-_LARGE_SHARE = 0.75  # of the budget, which larger requests may use: small ones then find room
+_LARGE_SHARE = 0.75  # share of the budget for larger requests: small ones then find room
 _SHORT = 4 * 1024  # bytes of a body whose characters are not looked at
 _WIDEST = 4  # bytes of a character in a Python string
 _SLICE = 1024 * 1024  # bytes that are looked at in one go: no other thread runs meanwhile
-_WIDE_ESCAPES = (b"\\ud", b"\\uD", b"\\U")  # which may become characters beyond U+FFFF
+_WIDE_ESCAPES = (b"\\ud", b"\\uD", b"\\U")  # escapes of characters beyond U+FFFF
 
 
 class ByteBudget:

@@ -130,7 +130,7 @@ class ServeConfig(Limits):
         named = named.lower().rstrip(".")
         if self.allowed_hosts or self.api_key is not None:
             return not self.allowed_hosts or any(fnmatchcase(named, one.lower()) for one in self.allowed_hosts)
-        if named in ("127.0.0.1", "localhost"):  # as nearly always
+        if named in ("127.0.0.1", "localhost"):  # nearly always one of these
             return True
         try:
             return ip_address(named).is_loopback or not self.is_loopback

@@ -24,7 +24,7 @@ from paddle_ranker.encoding.batching import scoring_batches
 from paddle_ranker.encoding.columns import Arrays, Columns, offsets_of
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 
-Texts = tuple[Sequence[str], ...]  # of rows, one sequence for each field: (queries, titles), or (texts,)
+Texts = tuple[Sequence[str], ...]  # one sequence for each field of the rows: (queries, titles), or (texts,)
 Encode = Callable[..., Columns]  # type: ignore[explicit-any]  # called with as many fields as the rows have
 Check = Callable[[int, NDArray[np.int64], int], None]  # a row's number, token counts, the length of truncated rows
 
@@ -69,7 +69,7 @@ class Job:
         self.arrived = time.monotonic()
         self.outputs: Arrays = {}
         self.taken = 0  # rows that `next_span` returned
-        self.tokens = 0  # of the rows that are encoded
+        self.tokens = 0  # tokens of the encoded rows
         self.queued = size  # rows in no batch that was begun
         self.left = size  # rows without outputs
         self.fault: Optional[Fault] = None

@@ -13,7 +13,7 @@ from paddle_ranker.storage.untrusted import Unchecked
 
 _CHUNK = 1024 * 1024  # bytes that are counted at a time
 _LEAST_PAIRS = 64  # small limits leave room for what stands around the pairs
-_NUMBER_DIGITS = 9  # of a float32 that make it the same again
+_NUMBER_DIGITS = 9  # digits that restore a float32
 _POWERS = np.array([float(10**power) for power in range(23)])  # larger ones are no doubles
 
 

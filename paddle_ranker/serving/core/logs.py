@@ -20,7 +20,7 @@ from typing import Optional
 
 _MOST_WAITING, _MOST_CHARACTERS = 10_000, 32 << 20  # lines; characters of users' texts in them
 _WRITE_EVERY = 0.1  # seconds
-_WIDE_SPACE = "\u3000"  # of Chinese texts; Python calls no space printable but the narrow one
+_WIDE_SPACE = "\u3000"  # Chinese texts have it; of all spaces Python calls only the narrow one printable
 LOGGERS = ("paddle_ranker", "asyncio", "grpc")
 
 

@@ -42,7 +42,7 @@ _JUDGMENTS = {"irrelevant": 0, "relevant": 1}
 _SUFFIX = ".jsonl"
 _SYNC_EVERY = 0.1  # seconds that a search may wait for others; feedback waits for nobody
 _MOST_WAITING = 32 << 20  # characters, which a disk that hangs keeps in memory
-_SEARCHES_SHARE = 7 / 8  # of all room, in memory and on the disk: the rest is left to feedback
+_SEARCHES_SHARE = 7 / 8  # of all room in memory and on the disk; the rest is kept for feedback
 _CHECKED_ID = re.compile("[0-9a-f]{16}q([0-9a-f]{16})")
 _FRAME, _PER_SHOWN = 500, 100  # characters of a line beside its query, ids and parameters, about
 _MEASURED_EVERY = 1 << 20  # bytes of one's own, after which the folder is measured again: others write, too
@@ -252,7 +252,7 @@ class SearchLog:
             searches = self._fitting([_as_json(line) for line, _, future in waiting if future is None])
             feedback = [_as_json(line) for line, _, future in waiting if future is not None]
             self._append(b"".join(searches + feedback))  # a search stands before what is said about it
-        except Exception as error:  # of the disk, or of a line that is no JSON
+        except Exception as error:  # the disk fails, or a line is no JSON
             problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._lose(len(futures) if self._drops_searches else len(waiting), problem)
             for future in futures:

@@ -31,7 +31,7 @@ from paddle_ranker.serving.http.rerank_formats import WITHOUT_EFFECT, Side, Text
 OPENAI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed_all", "/embed_sparse")
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
 _UNION_TAGS = ("str", "list[str]")
-_TEXT_BYTES, _BASE64_BYTES = 32, 16  # of memory that a number takes, from the engine's array to the answer
+_TEXT_BYTES, _BASE64_BYTES = 32, 16  # memory of a number, from the engine's array to the answer
 
 
 # The tables of `Body`: what other servers of these two formats take beside, vLLM, Voyage, Jina, Infinity.

@@ -79,7 +79,7 @@ class _Exchange:
                 await self._send({"type": "http.response.body", "body": bytes(body[:_SLICE]), "more_body": True})
                 body = body[_SLICE:]
             message = {"type": "http.response.body", "body": bytes(body)}
-            self.is_answered = True  # and its caller may go
+            self.is_answered = True  # its caller may leave
         await self._send(message)
 
     def watch(self) -> None:

@@ -43,7 +43,7 @@ _WHEN = {
     UNAVAILABLE: "The model is not loaded yet, or the server stops",
     TIMED_OUT: "The deadline passed",
 }
-_ALSO = {  # of some routes
+_ALSO = {  # faults of some routes
     READ_ONLY: "The server only reads, or a page of another site asks",
     NO_DOCUMENT: "There is no document of this id",
     NOT_FOUND: "The server keeps no log",
@@ -60,7 +60,7 @@ _STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
     "pre{background:#f4f4f4;padding:1em;overflow:auto}summary{cursor:pointer}"
 )
-STYLE_DIGEST = "sha256-" + base64.b64encode(sha256(_STYLE.encode()).digest()).decode()  # of the page, for its policy
+STYLE_DIGEST = "sha256-" + base64.b64encode(sha256(_STYLE.encode()).digest()).decode()  # for the page's content policy
 MODELS_PATH = "/v1/models"
 _ADMIN = {
     "/live": "Whether the process answers",

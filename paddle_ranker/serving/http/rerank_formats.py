@@ -17,7 +17,7 @@ from paddle_ranker.serving.core.validation import Body
 
 _FINITE = ConfigDict(strict=True, allow_inf_nan=False)
 Score = Annotated[float, Field(ge=-1e9, le=1e9)]  # far more than any logit
-LABEL: Literal["LABEL_0"] = "LABEL_0"  # of a ranker's only class, as /info has it
+LABEL: Literal["LABEL_0"] = "LABEL_0"  # the only class of a ranker, as /info shows it
 
 
 # The tables of `Body`, of all protocols that rank. Names of one protocol are refused by the others, never ignored.

@@ -59,7 +59,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._buffer = bytearray()
         self._buffered = self._budget.share()
         self._skip = 0  # bytes that are still to come of a body that nobody wants
-        self._head: Optional[baidu_std.Head] = None  # of the frame that is being read
+        self._head: Optional[baidu_std.Head] = None  # head of the frame that is being read
         self._meta: Message = None  # likewise
         self._ending = False  # no further frame is read; closed when what is in flight is answered
         self._reading = True

@@ -23,14 +23,14 @@ from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import ModelService, Scores, ScoringService, VectorService
 from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
 
-_MOST_FIELDS = 1000  # of a Request: two tensors, the names of what is fetched, and what a later client may add
+_MOST_FIELDS = 1000  # fields of a Request: two tensors, the fetched names, and room for later clients
 ENGINE_NAME = "GeneralInferOp_0"
 PROBABILITY = "sigmoid_2.tmp_0"  # the variable of the exported model; its alias is "predict"
 TOKENS = ("input_ids", "token_type_ids")
 _FETCHED = {"predict": (PROBABILITY, "predict"), PROBABILITY: (PROBABILITY, "predict"), "logit": ("logit", "logit")}
 INT64, FLOAT32, INT32, STRING = 0, 1, 2, 20  # elem_type
 _FLOAT_DATA = b"\x12"  # the tag of the field, whose elements are packed
-_NUMBER_BYTES = 40  # of memory that a number of an answer takes, as JSON at the most
+_NUMBER_BYTES = 40  # most memory of a number in an answer (as JSON)
 # By elem_type: the field that may hold the elements, and their NumPy type (little-endian) in tensor_content.
 _INTEGERS = {INT64: ("int64_data", "<i8"), INT32: ("int_data", "<i4")}
 _DATA_FIELDS = (
@@ -47,7 +47,7 @@ _DATA_FIELDS = (
 )
 
 
-Feeds = dict[str, tuple[str, Message]]  # by a tensor's name: its name in errors, and the tensor
+Feeds = dict[str, tuple[str, Message]]  # a tensor's name -> its name in errors, and the tensor
 
 
 class ServedTensors(ABC):

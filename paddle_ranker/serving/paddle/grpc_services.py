@@ -22,8 +22,8 @@ from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERV
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_PATH = 107  # of a Unix socket
-_FRAMING_BYTES = 64 * 1024  # so that the services, not grpc, refuse what is a little too large, and say so
+_LONGEST_PATH = 107  # bytes of a Unix socket's path
+_FRAMING_BYTES = 64 * 1024  # slightly too large messages are then refused by the services, with their message
 
 
 class Method(NamedTuple):
@@ -104,7 +104,7 @@ async def start_grpc(
 
 def _unpacks_within_limits(version: str) -> bool:
     """Return whether grpcio stops decompressing a message that gets too large; 1.33 checks the size only afterwards."""
-    return tuple(map(int, version.split(".")[:2])) >= (1, 85)  # with which it was measured
+    return tuple(map(int, version.split(".")[:2])) >= (1, 85)  # the oldest version in which that was measured
 
 
 class _PipelineFault(Fault):
@@ -215,7 +215,7 @@ class _Calls:
 
     def _check(self, data: bytes) -> None:
         """Raise `Fault` if too many calls are in flight or the message is too large."""
-        if self._active > self._limits.connections:  # of a call, not of a connection: grpc does not show these
+        if self._active > self._limits.connections:  # counts calls: grpc does not show its connections
             raise Fault(OVERLOADED, f"{self._limits.connections:,} calls are in flight", retry_after=1)
         if len(data) > self._limits.request_bytes:
             problem = f"has {len(data):,} bytes, above the {self._limits.request_bytes:,} of a request"

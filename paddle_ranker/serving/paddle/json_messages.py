@@ -25,7 +25,7 @@ from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.paddle.messages import Message
 
-_DIGITS = re.compile("-?[0-9]{1,20}")  # of an integer that is written as a string
+_DIGITS = re.compile("-?[0-9]{1,20}")  # an integer that is written as a string
 _MANY_DIGITS = re.compile("-?[0-9]{1,20}(?:,-?[0-9]{1,20})*")
 _AT_ONCE = 4096  # elements of an array; one that does not fit is looked for among so many
 _SPECIAL = {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf}

@@ -191,7 +191,7 @@ class _Supervisor:
             for word in os.read(self._ready_pipe, 4096).split():
                 self._ready.add(int(word))
             for slot in self._slots:
-                if slot.is_stale and slot.pid in self._ready:  # what it has read may be replaced by now
+                if slot.is_stale and slot.pid in self._ready:  # the files that it has read may have been replaced
                     slot.is_stale = False
                     os.kill(slot.pid, signal.SIGHUP)
         if not self._announced and all(slot.pid in self._ready for slot in self._slots):

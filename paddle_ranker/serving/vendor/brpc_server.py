@@ -64,7 +64,7 @@ KNOWN = {
 }
 # That ask for something this server has not, unless they have this value.
 _WITHOUT = {"max_concurrency": "0", "request_cache_size": "0", "use_calib": "false", "use_trt": "false"}
-_LAUNCHERS_BODY = 512 * 1024 * 1024  # that the launcher passes, whatever was typed, unless another number was
+_LAUNCHERS_BODY = 512 * 1024 * 1024  # the launcher always passes it, unless the user gives another number
 _TRUE, _FALSE = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
 
@@ -238,7 +238,7 @@ def serve_config(launch: Launch) -> ServeConfig:
         streams=streams,
         batch_size=launch.batch_size,
         request_bytes=launch.request_bytes,
-        allowed_hosts=("*",),  # as the vendor's
+        allowed_hosts=("*",),  # the vendor's server answers every host
     )
 
 

@@ -81,7 +81,7 @@ class PipelineConfig:
             deadline_seconds=timeout / 1000 if timeout > 0 else ServeConfig.deadline_seconds,
             api_key=api_key,
             pipeline_service=self.service,
-            allowed_hosts=("*",),  # as the vendor's
+            allowed_hosts=("*",),  # the vendor's server answers every host
         )
 
     def require_fetched(self) -> None:

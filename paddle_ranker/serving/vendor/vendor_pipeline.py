@@ -163,7 +163,7 @@ def check_model(config: PipelineConfig) -> ExportedFolder:
 
 def run(config: PipelineConfig) -> None:
     """Serve until SIGINT or SIGTERM comes; the processes that the vendor starts end with this one."""
-    runtime.select_device("cpu")  # of this process alone, which computes nothing: it takes SIGTERM back from Paddle
+    runtime.select_device("cpu")  # only for this process, which computes nothing: takes SIGTERM back from Paddle
     os.register_at_fork(after_in_child=_end_with_the_parent)
     service = ModelService(config)
     service.prepare()

@@ -187,7 +187,7 @@ def test_filters_and_fields(site: Site) -> None:
         ({"query": "a", "offset": -1}, 422, "offset", "greater"),
         ({"query": "a", "min_probability": 2}, 422, "min_probability", "less"),
         ({"query": "a", "limit": 3}, 422, "limit", "not permitted"),
-        ({"query": "\ud800"}, 400, "body", "is not JSON"),
+        ({"query": "\ud800"}, 400, "body", "surrogate"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(site: Site, body: Any, status: int, field: Any, says: str) -> None:
@@ -257,7 +257,7 @@ def test_half_a_request_is_never_applied(written: Site) -> None:
         ([new, {"id": "other", "text": ""}], "replace", 422, "documents[1].text"),
         ([new, {"id": "other", "text": "a", "fields": {"text": 1}}], "replace", 422, "documents[1].fields"),
         ([new, new], "replace", 422, "two of this id"),
-        ([new, {"id": "\ud800", "text": "a"}], "replace", 400, "documents[1].id"),
+        ([new, {"id": "\ud800", "text": "a"}], "replace", 400, "half of a surrogate pair"),
         ([new, {"id": "other", "text": " \u3000"}], "replace", 422, "documents[1].text"),
         ([new, there], "add", 409, "d1"),
         ([new] * 41, "replace", 413, "40"),

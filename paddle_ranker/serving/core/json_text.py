@@ -83,7 +83,13 @@ def parse_json(data: bytes, bounds: Optional[JsonBounds] = None) -> Unchecked:
     try:
         return from_json(data, allow_inf_nan=False)
     except ValueError as error:
-        raise Fault(INVALID, f"is not JSON ({error})", field="body") from error
+        raise not_json(str(error)) from error
+
+
+def not_json(reason: str) -> Fault:
+    """Return the fault of a body that is not JSON, with the parser's reason."""
+    hint = ": half of a surrogate pair" if "hex escape" in reason else ""
+    return Fault(INVALID, f"is not JSON ({reason}{hint})", field="body")
 
 
 def number_lists(vectors: NDArray[np.float32]) -> list[bytes]:

@@ -9,8 +9,8 @@ from typing import Callable, ClassVar, Optional, Union
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from paddle_ranker.errors import brief, listed
-from paddle_ranker.serving.core.faults import INVALID, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.json_text import JsonBounds, check_json
+from paddle_ranker.serving.core.faults import UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.json_text import JsonBounds, check_json, not_json
 from paddle_ranker.storage.untrusted import Unchecked
 
 
@@ -75,7 +75,7 @@ def refusal(error: ValidationError, union_tags: Collection[str] = (), number: Op
         number = max(range(len(errors)), key=lambda one: len(errors[one]["loc"])) if union_tags else 0
     found = errors[number]
     if found["type"] == "json_invalid":
-        return Fault(INVALID, f"is not JSON ({found['ctx']['error']})", field="body")
+        return not_json(found["ctx"]["error"])
     problem = found["msg"].removeprefix("Value error, ")  # pydantic's, before words of our own
     return Fault(UNPROCESSABLE, problem, field=_path(found["loc"], union_tags) or "body")
 

@@ -6,8 +6,7 @@ Pairs without an order: `/score` and `/v1/score` in vLLM's format, `/predict` in
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any, Optional, Protocol
+from typing import Any, Optional
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -16,14 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import listed
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import INVALID, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.json_text import text_bounds
 from paddle_ranker.serving.core.limits import Limits, require_words
-from paddle_ranker.serving.core.scores import Scores, ScoringService
+from paddle_ranker.serving.core.ranker_slot import RankerSlot
+from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.http.lengths import Cuts
@@ -50,36 +48,15 @@ _OF_COHERE_ALONE = "/v2/rerank"
 _TOKENS = ("truncate_prompt_tokens", "max_tokens_per_doc", "max_tokens_per_query")
 
 
-class RerankService(ScoringService, Protocol):
-    """Source of scores for these routes, and of the model's name."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def encoders(self) -> Sequence[PairEncoder]: ...
-
-    async def score_pairs(
-        self,
-        queries: Sequence[str],
-        titles: Sequence[str],
-        *,
-        deadline: Optional[float] = None,
-        check_lengths: Optional[Check] = None,
-    ) -> Scores:
-        """Return the scores of the pairs, see `ScoringService`; `check_lengths` may refuse them by their tokens."""
-        ...
-
-
 class Reranker:
     """The handlers of the routes.
 
     Args:
-        service: gives the scores.
+        service: slot that gives the scores.
         keep_texts: put the texts into the request's state, for the log.
     """
 
-    def __init__(self, service: RerankService, *, keep_texts: bool = False):
+    def __init__(self, service: RankerSlot, *, keep_texts: bool = False):
         self._service = service
         self._keep_texts = keep_texts
         self._documents, self._texts = TypeAdapter(RerankRequest), TypeAdapter(TextsRequest)
@@ -247,7 +224,7 @@ def _fields_of(asked: ScoreRequest) -> tuple[str, str]:
     raise Fault(UNPROCESSABLE, f"holds {listed(sorted(given)) or 'no texts'}: send {choice}", field="body")
 
 
-def routes(service: RerankService, *, keep_texts: bool = False) -> list[BaseRoute]:
+def routes(service: RankerSlot, *, keep_texts: bool = False) -> list[BaseRoute]:
     """Return the routes; see `Reranker`."""
     reranker = Reranker(service, keep_texts=keep_texts)
     rank = reranker.ranked, "Rank documents for a query", [RerankRequest], [Ranked]

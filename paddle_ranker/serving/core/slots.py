@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NamedTuple, Optional, Protocol, TypeVar, cast
+from typing import Generic, Optional, Protocol, TypeVar, cast
 
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
@@ -145,7 +145,8 @@ class _AwaitedJob(Job):
     answered: asyncio.Future[None]
 
 
-class _Waker(NamedTuple):
+@dataclass(frozen=True)
+class _Waker:
     """A job's `done`: wakes its coroutine. Wakers of a loop are equal, so that a batch wakes the loop once."""
 
     loop: asyncio.AbstractEventLoop

@@ -55,10 +55,10 @@ class HttpTeacher:
     """A teacher that asks the reranker at a URL; use it in a `with` statement, or close it.
 
     Args:
-        options: where and how to ask; `teacher_url` is given.
-        report: takes lines that say what is asked and what it cost.
+        options: options of the teacher, with a `teacher_url`.
+        report: receives lines on the requests and their costs.
 
-    Attributes: `costs`, counted by name: requests, retries, pairs, and what the answers say, tokens or search units.
+    Attributes: `costs`, counts by name: requests, retries, pairs, and the tokens or search units of the answers.
 
     Proxies and certificates are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`). Redirects are
     not followed: the key is for this host alone.
@@ -311,9 +311,9 @@ class KeptAnswers:
 
     Args:
         path: the file; it and its folder are made if missing.
-        teacher: what tells this teacher from others: URL, protocol, model.
+        teacher: identity of the teacher: URL, protocol, model.
 
-    Raises `RankerError` if the file cannot be written to, `DataError` if it is something else.
+    Raises `RankerError` if the file cannot be written to, `DataError` if it is another kind of file.
     """
 
     def __init__(self, path: Path, teacher: Sequence[str]):

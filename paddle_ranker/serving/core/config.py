@@ -27,7 +27,7 @@ def _key_of_environment() -> Optional[str]:
 
 @dataclass(frozen=True)
 class ServeConfig(Limits):
-    """Options of `paddle-ranker serve`; other commands that serve make them from their own.
+    """Options of `paddle-ranker serve`; other commands that serve build them from their options.
 
     Further kinds of served models add the options of their `SlotKind`.
 

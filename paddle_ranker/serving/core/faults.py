@@ -58,7 +58,7 @@ class Fault(RankerError):
         self.retry_after = retry_after
 
     def settled(self) -> Fault:
-        """Forget where the fault came from, and return it; call it where a fault is turned into an answer.
+        """Drop the fault's traceback, and return the fault; call it where a fault becomes an answer.
 
         The traceback refers to the frames that were left, and so to all that was read of the request. These often refer
         to the fault in turn (futures do), and would be kept until the next garbage collection.

@@ -76,7 +76,7 @@ class Job:
         self.dropped = False  # nobody waits for it any more
 
     def next_span(self, characters: int) -> Span:
-        """Return the next rows to encode: all that are left, or as many as have about that many characters."""
+        """Return the next rows to encode: all remaining rows, or rows of about `characters` characters."""
         start = self.taken
         self.taken = self.size if self.characters <= characters else start + self._fitting(characters)
         return Span(self, start, self.taken - start)

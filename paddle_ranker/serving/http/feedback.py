@@ -186,7 +186,7 @@ class JudgeTable:
         return len(self._shown) + len(self._said)
 
     def add(self, line: LogLine) -> None:
-        """Take up a line; lines may come in any order, later times count."""
+        """Add a line of the log; lines may come in any order, the latest time counts."""
         if isinstance(line, FeedbackLine):
             self._judge(line)
             return

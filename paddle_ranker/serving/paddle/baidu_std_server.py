@@ -282,7 +282,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._transport.close()
 
     def _read_or_pause(self) -> None:
-        """Stop reading, so that the kernel holds back the sender, while no more is wanted; else read on."""
+        """Pause reading while no more is wanted, so that the kernel holds back the sender; else resume."""
         wanted = self._ending or self._may_read()  # an ending one reads on, to see the client leave
         if wanted == self._reading or self._transport.is_closing():
             return

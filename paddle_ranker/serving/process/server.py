@@ -92,7 +92,7 @@ def listen(config: ServeConfig) -> list[socket.socket]:
 
 
 def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
-    """Print what is served, and where."""
+    """Print the served models and the addresses."""
     places = [_url(listener.getsockname()) for listener in sockets]
     count = len(config.ports)
     kinds = served_by(config)

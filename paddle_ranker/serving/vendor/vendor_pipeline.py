@@ -177,7 +177,7 @@ def run(config: PipelineConfig) -> None:
 
 
 def _announce(config: PipelineConfig, is_tower: bool) -> None:
-    """Ask every port until it answers, then print what is served, and where."""
+    """Ask every port until it answers, then print the model and the addresses."""
     from paddle_ranker.serving.clients import PipelineClient
     from paddle_ranker.serving.clients.errors import ServerError
 

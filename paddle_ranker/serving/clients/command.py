@@ -33,18 +33,18 @@ class ClientOptions(Options):
     """
 
     server: ClassVar[str] = "bash deploy/cpp/start_server.sh"
-    query: Optional[str] = option(None, help=f"the query (default: {QUERY})")
-    title: Optional[str] = option(None, help=f"its title (default: {TITLE})")
+    query: Optional[str] = option(None, help=f"query (default: {QUERY})")
+    title: Optional[str] = option(None, help=f"title (default: {TITLE})")
     input_file: Optional[str] = option(
         None, help="a file of pairs to score instead: query, title", name="input", files=True
     )
     text: tuple[str, ...] = option(
         (), several=True, help="texts, to ask a tower for their vectors instead of a ranker for probabilities"
     )
-    host: str = option("127.0.0.1", help="where the server is")
-    timeout: float = option(10.0, help="seconds that one attempt may take", above=0)
-    retries: int = option(2, help="attempts after one that found no server, or one with too much to do", minimum=0)
-    batch_size: int = option(32, help="pairs a request", minimum=1)
+    host: str = option("127.0.0.1", help="host of the server")
+    timeout: float = option(10.0, help="timeout of an attempt in seconds", above=0)
+    retries: int = option(2, help="further attempts if the server is unreachable or overloaded", minimum=0)
+    batch_size: int = option(32, help="pairs of a request", minimum=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

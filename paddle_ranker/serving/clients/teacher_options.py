@@ -29,16 +29,16 @@ class TeacherOptions(Options):
     })  # fmt: skip
 
     teacher_url: Optional[str] = option(
-        None, help="the address at which a reranker answers: http://127.0.0.1:8600/rerank; in place of a model folder"
+        None, help="URL of a reranker, http://127.0.0.1:8600/rerank, in place of a model folder"
     )
     teacher_protocol: str = option(
         AUTO,
-        help="whose requests are sent; auto: by the URL's host and the end of its path",
+        help="API of the teacher; auto: by the URL's host and the end of its path",
         choices=(AUTO, *RERANK_PROTOCOLS),
     )
     teacher_model: Optional[str] = option(None, help="the model's name in the requests")
     teacher_scores: str = option(
-        AUTO, help="what the answers hold; auto: logits where they were asked for or are not within 0 to 1",
+        AUTO, help="kind of the answers' scores; auto: logits if they were asked for, or if some are not within 0 to 1",
         choices=SCORES,
     )  # fmt: skip
     teacher_key_variable: Optional[str] = option(
@@ -47,14 +47,14 @@ class TeacherOptions(Options):
     teacher_batch: Optional[int] = option(
         None, help="most titles of a request (default: 32 as tei, else 100)", minimum=1, maximum=1000
     )
-    teacher_concurrency: int = option(4, help="requests at a time", minimum=1, maximum=256)
+    teacher_concurrency: int = option(4, help="requests that are sent at the same time", minimum=1, maximum=256)
     teacher_timeout: float = option(60.0, help="seconds for an answer, from connecting to its last byte", above=0)
     teacher_retries: int = option(8, help="further attempts of a request", minimum=0)
     teacher_deadline: float = option(
         900.0, help="seconds for a request with all its attempts, and the waits between them", above=0
     )
     teacher_answers: Optional[str] = option(
-        None, help="file in which answers are kept, so that none is asked for twice (default: one of the cache folder)"
+        None, help="file that keeps answers, so that no pair is asked for twice (default: a file in the cache folder)"
     )
 
     def __post_init__(self) -> None:

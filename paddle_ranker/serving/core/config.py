@@ -38,7 +38,7 @@ class ServeConfig(Limits):
         None,
         positional=True,
         either=True,
-        help="a model of any kind that is served: the same as the option that is named for it",
+        help="a model of any kind; same as the option for its kind",
     )
     model: Optional[Path] = option(  # noqa: RUF009
         None,
@@ -46,12 +46,12 @@ class ServeConfig(Limits):
         aliases=("--ranker",),
         help="the ranker: a trained one's folder, an exported one's, one for Paddle Serving, or a name, OWNER/MODEL",
     )
-    host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0: every one of this machine's")
-    port: int = option(8600, help="port to listen on; 0: a free one, which is printed", minimum=0, maximum=65535)
+    host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0: all addresses of this machine")
+    port: int = option(8600, help="port to listen on; 0: a free port, which is printed", minimum=0, maximum=65535)
     more_ports: tuple[Union[int, str], ...] = option((), several=True, help="further ports; each speaks every protocol")
     http_port: Optional[int] = option(
         None,
-        help="a further port, of HTTP alone: for proxies and clouds; 0: a free one",
+        help="a further port for HTTP only, for proxies and clouds; 0: a free port",
         minimum=0,
         maximum=65535,
     )
@@ -61,7 +61,7 @@ class ServeConfig(Limits):
     device: str = redeclare(ScoringOptions, "device", shared=False)
     positive_label: Optional[str] = redeclare(ScoringOptions, "positive_label", shared=False)
     cpu_threads: int = option(
-        0, help="threads of a matrix product in each worker; 0: all cores, shared among the workers", minimum=0
+        0, help="threads of a matrix product in each worker; 0: all cores, divided among the workers", minimum=0
     )
     streams: int = option(1, help="batches that each worker computes at once", minimum=1, maximum=MOST_STREAMS)
     batch_size: int = redeclare(ScoringOptions, "batch_size", shared=False)
@@ -70,11 +70,11 @@ class ServeConfig(Limits):
     )
     max_seq_length: Optional[int] = redeclare(ScoringOptions, "max_seq_length", aliases=())
     tokenizer: str = redeclare(ScoringOptions, "tokenizer", shared=False)
-    drain_seconds: float = option(30.0, help="seconds that requests in flight have when the server stops", minimum=0)
+    drain_seconds: float = option(30.0, help="seconds for requests in flight when the server stops", minimum=0)
     pipeline_service: str = option("ernie", help="service name of the pipeline's gateway, POST /ernie/prediction")
     pipeline_method: str = option("prediction", help="method name of the pipeline's gateway")
     log_requests: bool = option(True, help="write a line of JSON on standard error for each request")
-    log_texts: bool = option(False, help="write the texts of the users into that line")
+    log_texts: bool = option(False, help="include the users' texts in that line")
     served_name: tuple[str, ...] = option(
         (),
         several=True,

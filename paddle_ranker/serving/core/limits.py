@@ -33,19 +33,21 @@ def stated_milliseconds(seconds: float) -> int:
 class Limits(Options):
     """Limits of the server, which `/info` shows."""
 
-    request_bytes: int = option(16 * 1024 * 1024, help="bytes of a request's body, unpacked", minimum=1, shared=True)
+    request_bytes: int = option(
+        16 * 1024 * 1024, help="most bytes of a request's body, decompressed", minimum=1, shared=True
+    )
     buffered_bytes: Optional[int] = option(
         None,
-        help="bytes of all requests and answers that each worker holds, of every protocol, from a request's first byte "
-        "until its answer is sent; default: 256 MiB, or four times --request_bytes where that is more",
+        help="most bytes of requests and answers that each worker holds, over all protocols, from a request's first "
+        "byte until its answer is sent; default: 256 MiB, or four times --request_bytes if that is more",
         minimum=1,
         shared=True,
     )
-    pairs: int = option(1000, help="pairs of a request", minimum=1, shared=True)
-    characters: int = option(100_000, help="characters of a text", minimum=1, shared=True)
-    queue_pairs: int = option(8192, help="pairs that wait for each worker's engine", minimum=1, shared=True)
-    connections: int = option(2048, help="connections that each worker has open", minimum=1, shared=True)
-    deadline_seconds: float = option(30.0, help="deadline of requests that name none", above=0, shared=True)
+    pairs: int = option(1000, help="most pairs of a request", minimum=1, shared=True)
+    characters: int = option(100_000, help="most characters of a text", minimum=1, shared=True)
+    queue_pairs: int = option(8192, help="most pairs that wait for each worker's engine", minimum=1, shared=True)
+    connections: int = option(2048, help="most open connections of each worker", minimum=1, shared=True)
+    deadline_seconds: float = option(30.0, help="deadline in seconds of requests that state none", above=0, shared=True)
     auto_truncate: bool = option(
         False,
         help="cut texts that are too long to be scored whole, or above --characters, whatever a request says of it, "

@@ -25,12 +25,12 @@ class TowerOptions(Limits):
         help="a tower, trained or exported, or any encoder by its folder or name: it answers POST /v1/embeddings and "
         "/embed with vectors",
     )
-    tower_engine: Optional[str] = option(None, help="what computes it (default: --engine's)", choices=ENGINES)
+    tower_engine: Optional[str] = option(None, help="engine of the tower (default: --engine's)", choices=ENGINES)
     tower_precision: Optional[str] = option(
-        None, help="precision of its matrix products (default: --precision's)", choices=PRECISIONS
+        None, help="precision of the tower's matrix products (default: --precision's)", choices=PRECISIONS
     )
-    texts: int = option(2048, help="texts of a request for vectors", minimum=1, shared=True)
-    queue_texts: int = option(8192, help="texts that wait for each worker's tower", minimum=1, shared=True)
+    texts: int = option(2048, help="most texts of a request for vectors", minimum=1, shared=True)
+    queue_texts: int = option(8192, help="most texts that wait for each worker's tower", minimum=1, shared=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

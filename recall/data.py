@@ -10,8 +10,7 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple
-from paddle_ranker.data.roles import open_as_one_of
+from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple, open_as_one_of
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.encoding.store import within
 from paddle_ranker.errors import DataError, quoted

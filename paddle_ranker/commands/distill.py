@@ -14,8 +14,7 @@ from typing import Optional
 
 from tqdm import tqdm
 
-from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Triple, write_records
-from paddle_ranker.data.roles import open_as_one_of
+from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Triple, open_as_one_of, write_records
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
 from paddle_ranker.options.declare import fields_of, shown_name

@@ -14,9 +14,9 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.serving_files import EMBEDDING, fetched_alias, variables_of
-from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, prefix_of
+from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder
 from paddle_ranker.model.info import require_kind
-from paddle_ranker.model.kinds import kind_of
+from paddle_ranker.model.kinds import KINDS, kind_of
 from paddle_ranker.model.opened import RANKER_SIGNATURE
 from paddle_ranker.model.recognised import refusal
 from paddle_ranker.options import Options, main_of, option
@@ -102,7 +102,7 @@ def find_exported(
     if info and expected_kind:
         require_kind(folder, info.kind, expected_kind)
     kind = info.kind if info else expected_kind or "pairwise"
-    prefix, _, ending = (model or f"{prefix_of(kind)}.{GRAPH_FORMATS[0]}").rpartition(".")
+    prefix, _, ending = (model or f"{KINDS[kind].prefix}.{GRAPH_FORMATS[0]}").rpartition(".")
     if ending not in GRAPH_FORMATS:
         raise UsageError(f"--model_filename {model}: must end in .pdmodel or .json")
     if parameters is not None and parameters != f"{prefix}.{_PARAMETERS}":

@@ -15,8 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker import runtime
-from paddle_ranker.data.records import Record, RecordFile, write_records
-from paddle_ranker.data.roles import open_as_one_of
+from paddle_ranker.data.records import Record, RecordFile, open_as_one_of, write_records
 from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS

@@ -143,8 +143,7 @@ def _texts(files: Sequence[Path], skips: Skips) -> Iterator[str]:
 
     Rows that cannot be read are counted in `skips`; raises `DataError` for a file that has more of them than others.
     """
-    from paddle_ranker.data.formats import BadRow, read_rows
-    from paddle_ranker.data.text import EMPTY_LINE
+    from paddle_ranker.data.formats import EMPTY_LINE, BadRow, read_rows
 
     for path in files:
         before, read = skips.count, 0

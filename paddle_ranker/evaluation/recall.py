@@ -7,8 +7,7 @@ from typing import Optional, Union, cast
 
 import numpy as np
 
-from paddle_ranker.data.records import LabeledPair, Pair, RecordFile
-from paddle_ranker.data.roles import open_as_one_of
+from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, open_as_one_of
 from paddle_ranker.errors import DataError, refuse_text
 from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Integers, Ranking
 from paddle_ranker.options import RowOptions

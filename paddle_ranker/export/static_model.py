@@ -94,7 +94,7 @@ def write_serving_model(exported: ExportedFolder, target: Path, variable: Option
 
     Raises `CheckpointError` if the other major version of Paddle exported the model, or its inputs are not tokens.
     """
-    exported.require_readable(paddle.__version__)
+    require_readable(exported.program, paddle.__version__)
     program = exported.program
     if program.suffix == ".pdmodel" and not paddle.__version__.startswith("2."):
         raise CheckpointError(

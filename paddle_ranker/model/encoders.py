@@ -43,7 +43,7 @@ from paddle_ranker.model.hugging_face.sentences import Reranker, read_reranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.network import ENCODER, RankerNetwork, load_heads, parts_of
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
-from paddle_ranker.model.pretrained import config_by_name, find_model, resolve_model
+from paddle_ranker.model.pretrained import find_model, published_model, resolve_model
 from paddle_ranker.model.recognised import require_parameters
 
 TO_TRAIN = "a ranker or an encoder to train"
@@ -123,7 +123,7 @@ def _of_folder(source: Path, model_name: Optional[str], wanted: str) -> Checkpoi
         if model_name is None:
             raise CheckpointError(f"{folder}: has no config.json; say which model it is with --model_name_or_path")
         place = find_model(model_name)
-        config = (read_config(place) if place.is_dir() else None) or config_by_name(model_name)
+        config = (read_config(place) if place.is_dir() else None) or published_model(model_name).config
     arrays = load_arrays(file)
     try:
         config.require_fits(*count(arrays))

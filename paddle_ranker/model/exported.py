@@ -23,7 +23,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import EXPORT, KINDS, kind_of
+from paddle_ranker.model.kinds import EXPORT, kind_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import (
     RANKER_SIGNATURE,
@@ -45,11 +45,6 @@ GRAPH_FORMATS = ("json", "pdmodel")
 EXPORT_SERVING = "paddle-ranker export-serving --model"
 DEFAULTS = LoadOptions()
 _EXPORTABLE = ("ranker", "blend", "export")
-
-
-def prefix_of(kind: str) -> str:
-    """Return the file name prefix of a kind's static models."""
-    return KINDS[kind].prefix
 
 
 @dataclass(frozen=True)
@@ -134,10 +129,6 @@ class Exported(Generic[InfoT, EncoderT]):
     def config(self) -> EncoderConfig:
         """Configuration of the text encoder; for a blend, of the first member's."""
         return self.configs[0]
-
-    def require_readable(self, paddle_version: str) -> None:
-        """Raise `CheckpointError` if this version of Paddle cannot read the static model."""
-        require_readable(self.program, paddle_version)
 
     @property
     def program(self) -> Path:

@@ -171,8 +171,3 @@ def published_model(name: str) -> Published:
         "ERNIE-Gram and BERT models are (for example ernie-3.0-medium-zh or bert-base-chinese). Check the spelling, or "
         "give the path of a model folder, or a name of the Hugging Face hub with its owner, BAAI/bge-reranker-base say"
     )
-
-
-def config_by_name(name: str) -> EncoderConfig:
-    """Return PaddleNLP's configuration of a model name; raises as `published_model` does."""
-    return published_model(name).config

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.mine import MineOptions, main
-from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple, read_records, write_records
-from paddle_ranker.data.roles import open_as_one_of
+from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple, open_as_one_of, read_records, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo

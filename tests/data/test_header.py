@@ -24,10 +24,10 @@ from paddle_ranker.data.records import (
     Text,
     TitleRow,
     Triple,
+    open_as_one_of,
     read_records,
     role_of,
 )
-from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.data.trec import is_run, read_qrels, read_queries, read_run, read_texts
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import LabelOptions, RowOptions

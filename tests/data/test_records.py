@@ -21,10 +21,10 @@ from paddle_ranker.data.records import (
     Text,
     TitleRow,
     Triple,
+    open_as_one_of,
     read_records,
     write_records,
 )
-from paddle_ranker.data.roles import open_as_one_of
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.options import BaselineOptions
 from paddle_ranker.options import LabelOptions, RowOptions

@@ -10,7 +10,7 @@ import pytest
 
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.pretrained import config_by_name
+from paddle_ranker.model.pretrained import published_model
 from tests.tiny import CONFIG, make_network
 
 pytestmark = pytest.mark.parity
@@ -111,5 +111,5 @@ def test_zero_match_embeddings_leave_the_scores_unchanged() -> None:
     ],
 )
 def test_known_names_have_their_shape_without_a_network(name: str, layers: int, width: int) -> None:
-    config = config_by_name(name)
+    config = published_model(name).config
     assert (config.num_hidden_layers, config.hidden_size) == (layers, width)

@@ -15,7 +15,7 @@ from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import pretrained
 from paddle_ranker.model.families import read_config
-from paddle_ranker.model.pretrained import config_by_name, published_model
+from paddle_ranker.model.pretrained import published_model
 from tests.tiny import write_encoder
 
 pytestmark = pytest.mark.server
@@ -55,7 +55,7 @@ def test_a_name_is_fetched_once_even_by_many_at_a_time(published: Path) -> None:
     (folder,) = folders
     for file in ("model_state.pdparams", "vocab.txt"):
         assert (folder / file).read_bytes() == (published / file).read_bytes()
-    assert read_config(folder) == config_by_name(NAME)
+    assert read_config(folder) == published_model(NAME).config
 
 
 def test_a_damaged_file_is_not_kept(published: Path) -> None:
@@ -88,7 +88,7 @@ def test_paddlenlps_own_copy_is_taken(published: Path, tmp_path: Path) -> None:
 
 def test_names_of_bert_are_fetched_with_their_settings(published: Path) -> None:
     folder = pretrained.resolve_model("bert-base-chinese")
-    assert read_config(folder) == config_by_name("bert-base-chinese")
+    assert read_config(folder) == published_model("bert-base-chinese").config
     assert not TokenizerFiles.read(folder).rules.do_lower_case  # as PaddleNLP's BertTokenizer has it
     inner = pretrained.resolve_model("uer/chinese-roberta-tiny")  # not the hub's, whose names have a "/" too
     assert inner.parts[-2:] == ("uer", "chinese-roberta-tiny") and TokenizerFiles.read(inner).rules.do_lower_case

@@ -15,7 +15,7 @@ import pytest
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.exported import ExportedFolder, exporting_again
+from paddle_ranker.model.exported import ExportedFolder, exporting_again, require_readable
 from paddle_ranker.model.kinds import load_ranker
 from tests.conftest import REPOSITORY
 from tests.tiny import write_ranker
@@ -93,4 +93,4 @@ def test_a_folder_for_paddle_serving_is_made_in_two_steps(checkout: Path) -> Non
     assert advice.endswith(f"export-serving --model output_paddle2 --server_path {checkout / 'serving_server'}")
     with pytest.raises(CheckpointError, match="export-serving --model output_paddle2"):
         (checkout / "serving_server/inference.predict.json").touch()
-        ExportedFolder.open(checkout / "serving_server").require_readable("2.6.2")
+        require_readable(ExportedFolder.open(checkout / "serving_server").program, "2.6.2")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 import numpy as np
 
@@ -48,6 +48,8 @@ ROLES = {  # roles of special tokens, with their default tokens
 class TokenizerFiles:
     """Files of a WordPiece tokenizer; a `ModelTokenizer`."""
 
+    backend: ClassVar[str] = "builtin"
+    may_fall_short: ClassVar[bool] = False  # `vocab.txt` has a line for each token
     vocabulary: bytes  # content of the file, so that a copy is byte-identical
     token_to_id: dict[str, int]
     vocab_size: int  # largest id + 1: a repeated token leaves a gap in token_to_id
@@ -100,16 +102,6 @@ class TokenizerFiles:
         """Return a copy that lowercases texts first."""
         rules = replace(self.rules, do_lower_case=True)
         return replace(self, rules=rules, config=_complete_config(self.config, rules, self.special_tokens))
-
-    @property
-    def may_fall_short(self) -> bool:
-        """False: `vocab.txt` has a line for each token, so a file that lacks many was cut short."""
-        return False
-
-    @property
-    def backend(self) -> str:
-        """Name of the built-in tokenizer."""
-        return "builtin"
 
     def id_of(self, token: str) -> Optional[int]:
         """Return a token's id; None if the vocabulary lacks it."""
@@ -258,6 +250,8 @@ class LibraryFiles:
     settings: content of tokenizer_config.json
     """
 
+    backend: ClassVar[str] = "tokenizers"
+    may_fall_short: ClassVar[bool] = True  # some models have embeddings for later tokens
     files: dict[str, bytes]
     special_tokens: dict[str, str]
     settings: UncheckedObject
@@ -325,16 +319,6 @@ class LibraryFiles:
         if count and is_known(count - 1) is not None and (count in added or is_known(count) is None):
             return max([count, *(number + 1 for number in added)])
         return max(self.token_to_id.values()) + 1
-
-    @property
-    def may_fall_short(self) -> bool:
-        """True: a damaged `tokenizer.json` cannot be read, and some models have embeddings for later tokens."""
-        return True
-
-    @property
-    def backend(self) -> str:
-        """Name of the library."""
-        return "tokenizers"
 
     @cached_property
     def token_to_id(self) -> dict[str, int]:

@@ -23,8 +23,7 @@ import numpy as np
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.model.hugging_face.architectures import BUFFERS
-from paddle_ranker.model.parameters import float32_of_bfloat16
-from paddle_ranker.model.safe_pickle import RefusedError, SafeUnpickler, Sealed, end_of_pickle
+from paddle_ranker.model.parameters import RefusedError, SafeUnpickler, Sealed, end_of_pickle, float32_of_bfloat16
 from paddle_ranker.options import note_once
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, map_file, memory_bytes, read_file, read_json
 

@@ -125,7 +125,7 @@ def read_manifest(folder: Path) -> Optional[Manifest]:
 
 
 def _matches(path: Path, facts: Optional[dict[str, Any]], content: bool) -> bool:
-    """Tell whether the file at `path` has the size in `facts` and, with `content`, also the checksum."""
+    """Return whether a file has the size in `facts` and, with `content`, also the checksum."""
     if facts is None or not path.is_file() or path.stat().st_size != facts["bytes"]:
         return False
     if not content:
@@ -138,7 +138,7 @@ def _matches(path: Path, facts: Optional[dict[str, Any]], content: bool) -> bool
 
 
 def _is_ours(folder: Path, name: str, manifest: Optional[Manifest]) -> bool:
-    """Tell whether `folder/name` is, to the last byte, a file that the generator wrote."""
+    """Return whether `folder/name` equals the file that the generator wrote."""
     if manifest is None:
         return False
     return any(_matches(folder / name, facts.get(name), True) for facts in (manifest.files, manifest.replaced))
@@ -151,7 +151,7 @@ def foreign_files(folder: Path) -> list[str]:
 
 
 def has_only_demo_files(folder: Path, name: str) -> bool:
-    """Tell whether the folder `name` under `folder` is absent or holds nothing but unchanged demo files."""
+    """Return whether the folder `name` in `folder` is missing, or has only unchanged demo files."""
     manifest = read_manifest(folder)
     files = [path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file()]
     # A run that was killed leaves `.part` files.
@@ -160,7 +160,7 @@ def has_only_demo_files(folder: Path, name: str) -> bool:
 
 
 def is_current(folder: Path, names: Sequence[str]) -> bool:
-    """Tell whether the files `names` are as this version of the generator wrote them; only sizes are compared."""
+    """Return whether the files `names` have the sizes that this version of the generator wrote."""
     manifest = read_manifest(folder)
     if manifest is None or manifest.version != GENERATOR_VERSION:
         return False

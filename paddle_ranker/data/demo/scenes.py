@@ -18,7 +18,7 @@ SPLITS = ("train", "dev", "test")
 
 @dataclass(frozen=True)
 class Field:
-    """One branch of knowledge: its modifiers, its heads by split, and the general words its papers use as keywords."""
+    """Branch of knowledge: modifiers, heads by split, and general words that its papers use as keywords."""
 
     name: str
     modifiers: tuple[str, ...]
@@ -262,7 +262,7 @@ COMPARISONS = _by_split(
 
 @dataclass(frozen=True)
 class Title:
-    """A title with its keywords appended, and its grade for its own side: 2, or 1 if it treats another subject, too."""
+    """Title with keywords appended, and its grade for its side: 2, or 1 if it also treats another subject."""
 
     text: str
     grade: int
@@ -270,7 +270,7 @@ class Title:
 
 @dataclass(frozen=True)
 class Side:
-    """One subject of a scene: writes queries for it and titles about it."""
+    """Subject of a scene, which writes queries for it and titles about it."""
 
     query: Callable[[], str]
     title: Callable[[], Title]
@@ -278,7 +278,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Scene:
-    """Subjects that are easily mistaken for each other; `heads` are the words that unrelated titles avoid."""
+    """Subjects that are easily confused; `heads` are the words that unrelated titles avoid."""
 
     kind: str
     heads: frozenset[str]
@@ -286,43 +286,43 @@ class Scene:
 
 
 class Author:
-    """Draws subjects, and writes queries and titles in the wording of one split."""
+    """Author of queries and titles in the wording of a split, who also draws their subjects."""
 
     def __init__(self, dice: Dice, split: str) -> None:
         self.dice = dice
         self.split = split
 
     def field(self) -> Field:
-        """Return a field."""
+        """Draw a field."""
         return self.dice.pick(FIELDS)
 
     def heads(self, field: Field, count: int) -> list[str]:
-        """Return `count` different heads of `field` in this split."""
+        """Draw `count` different heads of `field` in this split."""
         return self.dice.some(field.heads[self.split], count)
 
     def topic(self, field: Field, head: str) -> str:
-        """Return `head`, under a modifier three times out of four."""
+        """Return `head`, with a modifier three times out of four."""
         return self.dice.pick(field.modifiers) + head if self.dice.chance(0.75) else head
 
     def ask(self, subject: str) -> str:
-        """Return a query for `subject`, one time in five with the name of an author or institution to find it by."""
+        """Return a query for `subject`; one in five also names an author or an institution."""
         asked = self.dice.pick(QUERY_FRAMES).format(subject)
         return self.under(self.name(), asked) if self.dice.chance(0.2) else asked
 
     def under(self, name: str, asked: str) -> str:
-        """Return the query `asked` with an author's or an institution's name at either end."""
+        """Add the name of an author or an institution to the query `asked`, at either end."""
         return self.dice.pick(("{0} {1}", "{0}{1}", "{1} {0}")).format(name, asked)
 
     def institution(self) -> str:
-        """Return an institution of this split."""
+        """Draw an institution of this split."""
         return self.dice.pick(PLACES[self.split]) + self.dice.pick(INSTITUTIONS)
 
     def person(self) -> str:
-        """Return a person of this split."""
+        """Draw a person of this split."""
         return self.dice.pick(SURNAMES) + self.dice.pick(GIVEN_NAMES[self.split])
 
     def name(self) -> str:
-        """Return an institution, a person or both."""
+        """Draw an institution, a person or both."""
         return self.dice.pick((self.institution(), self.person(), self.institution() + self.person()))
 
     def write(
@@ -369,7 +369,7 @@ def part(author: Author) -> Scene:
 
 
 def background(author: Author) -> Scene:
-    """Tell a paper's subject from its mere background; the keywords name only the subject."""
+    """Distinguish a paper's subject from its background; keywords name only the subject."""
     field, dice = author.field(), author.dice
     heads = author.heads(field, 2)
     first, second = (author.topic(field, head) for head in heads)
@@ -387,7 +387,7 @@ def background(author: Author) -> Scene:
 
 
 def direction(author: Author) -> Scene:
-    """Tell "A acts on B" from "B acts on A"."""
+    """Distinguish "A acts on B" from "B acts on A"."""
     field, dice = author.field(), author.dice
     heads = author.heads(field, 2)
     first, second = (author.topic(field, head) for head in heads)
@@ -418,12 +418,12 @@ def _contrast(author: Author, kind: str, markers: tuple[str, ...]) -> Scene:
 
 
 def contrast(author: Author) -> Scene:
-    """Tell a subject X from one that a small word turns into another (非X, X教材)."""
+    """Distinguish a subject X from a subject that a small word changes (非X, X教材)."""
     return _contrast(author, "contrast", MARKERS)
 
 
 def contrast_new(author: Author) -> Scene:
-    """Do as `contrast`, with words that training never shows: it shows only that some words change the subject."""
+    """Vary `contrast` with words that training never shows; it only shows that some words change the subject."""
     return _contrast(author, "contrast_new", NEW_MARKERS[author.split])
 
 
@@ -446,24 +446,24 @@ def _synonym(author: Author, kind: str, meanings: SynonymSet, template: str) -> 
 
 
 def synonym(author: Author) -> Scene:
-    """Tell a synonym (夏季, 夏天) from a word that excludes it (冬季); one shared character decides."""
+    """Distinguish a synonym (夏季, 夏天) from a word that excludes it (冬季); one shared character decides."""
     if author.dice.chance(0.5):
         return _synonym(author, "synonym", author.dice.pick(SETTINGS), "{1}{0}")
     return _synonym(author, "synonym", author.dice.pick(ASPECTS), "{0}的{1}")
 
 
 def synonym_far(author: Author) -> Scene:
-    """Do as `synonym`, with synonyms that share no character (高校, 大学); training has them with other topics."""
+    """Vary `synonym` with synonyms that share no character (高校, 大学); training has them with other topics."""
     return _synonym(author, "synonym_far", author.dice.pick(FAR_SYNONYMS), "{0}的{1}")
 
 
 def synonym_new(author: Author) -> Scene:
-    """Do as `synonym`, with sets that training never shows: shared characters help, but which one counts is unknown."""
+    """Vary `synonym` with sets that training never shows; one of the shared characters decides."""
     return _synonym(author, "synonym_new", author.dice.pick(NEW_SYNONYMS[author.split]), "{1}{0}")
 
 
 def source(author: Author) -> Scene:
-    """Tell papers on a topic by a person or institution from papers about that person or institution."""
+    """Distinguish papers by a person or an institution from papers about them."""
     field, dice = author.field(), author.dice
     head = author.heads(field, 1)[0]
     topic = author.topic(field, head)
@@ -484,7 +484,7 @@ def source(author: Author) -> Scene:
 
 
 def abbreviation(author: Author) -> Scene:
-    """Tell a topic shortened to the first characters of its two parts from topics that share one of the parts."""
+    """Distinguish a topic, shortened to the first characters of its two parts, from topics that share a part."""
     field, dice = author.field(), author.dice
     head, other = author.heads(field, 2)
     modifier, second = dice.some(field.modifiers, 2)
@@ -500,7 +500,7 @@ def abbreviation(author: Author) -> Scene:
 
 
 def attachment(author: Author) -> Scene:
-    """Tell which of two modifiers belongs to which of two heads."""
+    """Distinguish which of two modifiers belongs to which of two heads."""
     field, dice = author.field(), author.dice
     heads = author.heads(field, 2)
     modifiers = dice.some(field.modifiers, 2)
@@ -529,7 +529,7 @@ HELD_OUT_SCENES: dict[Callable[[Author], Scene], int] = {
 
 
 def scenes(author: Author) -> Iterator[Scene]:
-    """Yield scenes endlessly; each run of 50 holds every kind as often as the split's table says."""
+    """Yield scenes endlessly; every 50 of them have each kind as often as the split's table says."""
     shares = TRAIN_SCENES if author.split == "train" else HELD_OUT_SCENES
     plan = [make for make, count in shares.items() for _ in range(count)]
     while True:
@@ -547,7 +547,7 @@ _RECENT_SIDES = 200
 
 @dataclass(frozen=True)
 class Group:
-    """One query, its titles and their grades (0 not relevant, 1 partly, 2 wholly)."""
+    """Query with its titles and their grades (0: not relevant, 1: partly, 2: wholly)."""
 
     query: str
     titles: tuple[str, ...]

@@ -85,7 +85,7 @@ class WordSplitter:
         return self._settled(text, normalized) if _OPEN in normalized else normalized
 
     def _settled(self, text: str, normalized: str) -> str:
-        """Resolve the marked replacements in `normalized`: unseen characters, and the order of marks."""
+        """Complete `normalized` where `_OPEN` marks a character that is new to the table, or marks to be sorted."""
         table = self._table
         if _UNSEEN in normalized:
             for char in set(text):

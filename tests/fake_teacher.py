@@ -1,9 +1,10 @@
-"""A server on a port of this machine that answers to rerank as a test tells it to, well or badly."""
+"""A server on a port of this machine that answers requests as a test tells it to, well or badly."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import threading
 from typing import Any, Callable
@@ -51,7 +52,8 @@ class Server:
         self.bodies: list[dict[str, Any]] = []
         self.heads: list[str] = []
         self.over = threading.Event()
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/rerank"
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/rerank"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Server:
@@ -82,8 +84,8 @@ class Server:
                 while head[-1] not in (b"\r\n", b""):
                     head.append(stream.readline())
                 text = b"".join(head).decode()
-                [length] = [int(one[15:]) for one in text.lower().split("\r\n") if one.startswith("content-length:")]
-                asked = json.loads(stream.read(length))
+                length = re.search(r"^content-length: *(\d+)", text, re.M | re.I)
+                asked = json.loads(stream.read(int(length[1]))) if length else {}
                 with self._lock:
                     number = len(self.bodies)
                     self.bodies.append(asked)

@@ -1,7 +1,7 @@
 """A plugin for tests: the network computes nothing while a file is there.
 
 Servers load it by `PADDLE_RANKER_PLUGINS=tests.held_engine`; `HELD` names the file. A file `begun` beside it says that
-rows wait in the network.
+rows wait in the network. `GRACE`, where it is set, is the seconds after which a worker that does not end is killed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from pathlib import Path
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+from paddle_ranker.serving.process import supervisor
 
 _run = DygraphEngine.run
+supervisor._GRACE = float(os.environ.get("GRACE", supervisor._GRACE))
 
 
 def _held(engine: DygraphEngine, arrays: Arrays) -> Arrays:

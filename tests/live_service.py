@@ -9,7 +9,7 @@ import threading
 from collections.abc import Coroutine
 from functools import partial
 from types import TracebackType
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from starlette.routing import Router
 
@@ -27,10 +27,46 @@ from paddle_ranker.serving.process.protocols import Acceptor, GrpcConnection, Ha
 from paddle_ranker.storage.temporary import TemporaryFolder
 from tests.fake_service import FakeService
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 SECONDS = 30  # for what takes milliseconds, on a machine that has much else to do
 
 
-class LiveService:
+class LoopThread:
+    """A thread with an event loop, for what a test's own process serves. Use it in a `with`: see `start` and `stop`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.run(self.start())
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.run(self.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(SECONDS)
+        self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine in the loop; return its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        """End it."""
+        raise NotImplementedError
+
+
+class LiveService(LoopThread):
     """Ports of 127.0.0.1: `baidu_std`, `http`, `grpc`, and `shared` of all three. Use it in a `with`.
 
     Attributes: `service`, which answers; `metrics`, which count; `budget`, of all but gRPC's requests and answers,
@@ -40,27 +76,9 @@ class LiveService:
     def __init__(self, limits: Optional[Limits] = None, api_key: Optional[str] = None) -> None:
         self._limits = limits
         self._api_key = api_key
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        super().__init__()
         self.metrics = Metrics()
         self.budget = ByteBudget()
-
-    def __enter__(self) -> LiveService:
-        self._thread.start()
-        self.run(self._start())
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.run(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(SECONDS)
-        self._loop.close()
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine in the server's loop; return what it returns."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
 
     def hold(self) -> None:
         """Let requests wait until `release`."""
@@ -87,7 +105,7 @@ class LiveService:
     def _counting(self, protocol: str) -> Counting:
         return partial(CountedRequest, protocol=protocol, metrics=self.metrics)
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
         self.service = FakeService(self._limits)
         self._folder = TemporaryFolder()
         path = f"{self._folder.name}/grpc"
@@ -120,7 +138,7 @@ class LiveService:
         self._acceptors.append(Acceptor(listener, handlers, self._connections))
         return int(listener.getsockname()[1])
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
         if self.service.gate is not None:
             self.service.gate.set()
         for acceptor in self._acceptors:

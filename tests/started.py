@@ -13,11 +13,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
+
+import requests
 
 from tests.conftest import REPOSITORY
 
@@ -158,26 +158,21 @@ def is_open(port: int) -> bool:
 
 def post(port: int, path: str, body: Any) -> tuple[int, Any]:
     """Post JSON as `curl -d` does, which calls it a form; return the status and the answer, 0 where none came."""
-    return _ask(urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode()))
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    return _ask("POST", f"http://127.0.0.1:{port}{path}", data=json.dumps(body), headers=form)
 
 
 def get(port: int, path: str) -> tuple[int, Any]:
     """Get a path; return the status and the answer, 0 where none came."""
-    return _ask(urllib.request.Request(f"http://127.0.0.1:{port}{path}"))
+    return _ask("GET", f"http://127.0.0.1:{port}{path}")
 
 
-def _ask(request: urllib.request.Request) -> tuple[int, Any]:
+def _ask(method: str, url: str, **more: Any) -> tuple[int, Any]:
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            return answer.status, _read(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, _read(error.read())
-    except OSError:
+        answer = requests.request(method, url, timeout=SECONDS, **more)
+    except requests.RequestException:
         return 0, None
-
-
-def _read(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return answer.status_code, answer.json()
     except ValueError:
-        return body.decode(errors="replace")
+        return answer.status_code, answer.text

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Callable, Union
+from typing import Any, Callable
 from urllib.parse import unquote
 
 import numpy as np
@@ -19,10 +17,8 @@ import pytest
 
 from paddle_ranker.__main__ import main
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.export.static_graph import export_model
+from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.clients import (
     BaiduStdClient,
@@ -44,8 +40,10 @@ from paddle_ranker.serving.clients.errors import (
 from paddle_ranker.serving.core.faults import OVERLOADED, UNPROCESSABLE, Fault
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.messages import messages
-from tests.conftest import REPOSITORY, Call, load_script
+from tests.conftest import REPOSITORY, Call, commands_here, load_script
+from tests.export_cases import Exports
 from tests.fake_service import logit_of, logits_of_tokens
+from tests.fake_teacher import Server, answered, http
 from tests.live_service import SECONDS, LiveService
 from tests.started import run_script
 from tests.tiny import write_ranker
@@ -104,65 +102,48 @@ def test_texts_are_scored_in_their_order_in_several_requests(live: LiveService, 
 
 @pytest.mark.parametrize("name", GENERAL)
 def test_tokens_are_those_of_the_folder(live: LiveService, folder: Path, name: str) -> None:
-    pair_encoder = PairEncoder.from_folder(folder, 32)
-    pairs = pair_encoder.encode(QUERIES, TITLES)
+    pairs = PairEncoder.from_folder(folder, 32).encode(QUERIES, TITLES)
     expected = sigmoid(logits_of_tokens(*pairs.pad([0, 1, 2]).values()))
     with connect(live, name, model_dir=folder) as client:
         assert np.allclose(client.score(QUERIES, TITLES), expected, atol=1e-6)
 
 
-def test_the_compressions_of_baidu_std(live: LiveService) -> None:
-    for compression in ("gzip", "zlib"):
-        with connect(live, "baidu_std", compression=compression) as client:
-            assert client.score(["a"], ["b"]).tolist() == [0.5]
-
-
-def test_folders_that_have_a_tokenizer(folder: Path, tmp_path: Path) -> None:
-    assert load_pair_encoder(folder).max_seq_length == 32
-    with pytest.raises(CheckpointError, match=r"has no ranker.json; --model_dir takes"):
-        load_pair_encoder(tmp_path)
+REFUSALS: list[tuple[Fault, type[ServerError], str, int]] = [  # the fault, the error, and how often is asked
+    (Fault(UNPROCESSABLE, "is too long", field="title"), RefusedError, "title: is too long", 1),
+    (Fault(OVERLOADED, "the queue is full", retry_after=0.01), OverloadedError, "the queue is full", 2),
+    (Fault(OVERLOADED, "come back tomorrow", retry_after=86400), OverloadedError, "tomorrow", 1),
+]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_the_server_refuses_is_an_error_at_once(live: LiveService, name: str) -> None:
-    live.service.failure = Fault(UNPROCESSABLE, "is too long", field="title")
-    with connect(live, name) as client:
-        live.service.calls.clear()
-        with pytest.raises(RefusedError, match=r"127.0.0.1:\d+: .*title: is too long"):
-            client.score(["a"], ["b"])
-        assert len(live.service.calls) == 1
+def test_what_is_refused_is_an_error_and_a_busy_server_is_asked_again(live: LiveService, name: str) -> None:
+    with connect(live, name, retries=1) as client:
+        for fault, error, words, asked in REFUSALS:
+            if "tomorrow" in words and name in ("baidu_std", "pipeline", "gateway"):
+                continue  # these protocols have no room for the seconds
+            live.service.failure = fault
+            live.service.calls.clear()
+            with pytest.raises(error, match=rf"127.0.0.1:\d+: .*{words}"):
+                client.score(["a"], ["b"])
+            assert len(live.service.calls) == asked
         live.service.failure = None
         assert client.score(["a"], ["b"]).tolist() == [0.5]
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_busy_server_is_asked_again(live: LiveService, name: str) -> None:
-    live.service.failure = Fault(OVERLOADED, "the queue is full", retry_after=0.01)
-    with connect(live, name, retries=1) as client:
-        live.service.calls.clear()
-        with pytest.raises(OverloadedError, match="the queue is full"):
-            client.score(["a"], ["b"])
-        assert len(live.service.calls) == 2
-
-
-def test_a_server_that_asks_for_too_much_patience_is_not_waited_for(live: LiveService) -> None:
-    live.service.failure = Fault(OVERLOADED, "come back tomorrow", retry_after=86400)
-    with connect(live, "http", retries=5) as client:
-        live.service.calls.clear()
-        with pytest.raises(OverloadedError, match="tomorrow"):
-            client.score(["a"], ["b"])
-        assert len(live.service.calls) == 1
-
-
-@pytest.mark.parametrize("name", ["baidu_std", "http", "grpc", "pipeline", "gateway", "rerank"])
+@pytest.mark.parametrize("name", [*ALL, "rerank"])
 def test_no_server_is_said(name: str) -> None:
-    make = MAKERS.get(name, RerankClient)
-    with socket.socket() as taken:  # bound and not listening: nobody else gets the port
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        client = make(port=port, timeout=SECONDS, retries=1)
+    with unused_port() as port:
+        client = MAKERS.get(name, RerankClient)(port=port, timeout=SECONDS, retries=1)
         with client, pytest.raises(UnreachableError, match=rf"127.0.0.1:{port}: .*(refused|onnect)"):
             client.score(["a"], ["b"])
+
+
+@contextmanager
+def unused_port() -> Iterator[int]:
+    """Bind a port and do not listen: nobody else gets it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -185,70 +166,29 @@ def test_no_answer_in_time_is_said_and_not_asked_again(live: LiveService, name: 
         live.release()
 
 
-def test_a_connection_that_broke_is_made_anew(live: LiveService) -> None:
-    with connect(live, "baidu_std") as client:
-        assert client.score(["a"], ["b"]).tolist() == [0.5]
-        assert client._socket is not None
-        client._socket.shutdown(socket.SHUT_RDWR)
-        assert client.score(["a"], ["b"]).tolist() == [0.5]
-
-
-def test_the_key_is_shown() -> None:
+def test_baidu_std_packs_shows_its_key_and_connects_anew() -> None:
     with LiveService(api_key="right") as guarded:
-        for name in ("baidu_std", "grpc"):
-            with connect(guarded, name, api_key="right") as client:
+        for compression in ("gzip", "zlib"):
+            with connect(guarded, "baidu_std", compression=compression, api_key="right") as client:
                 assert client.score(["a"], ["b"]).tolist() == [0.5]
+                assert client._socket is not None
+                client._socket.shutdown(socket.SHUT_RDWR)
+                assert client.score(["a"], ["b"]).tolist() == [0.5]
+        for name in ("baidu_std", "grpc"):
             with connect(guarded, name, api_key="wrong") as client, pytest.raises(RefusedError, match="key is wrong"):
                 client.score(["a"], ["b"])
 
 
-@contextmanager
-def answering(
-    answers: Union[bytes, Callable[[bytes], tuple[int, dict[str, str], bytes]]],
-) -> Iterator[tuple[int, list]]:
-    """Yield a port: of plain TCP that sends `answers`, or of HTTP that sends what `answers` makes of a body."""
-    asked: list[Any] = []
-    if isinstance(answers, bytes):
-        with socket.create_server(("127.0.0.1", 0)) as server:
+class Sending(Server):
+    """Server that sends bytes to whoever says something."""
 
-            def serve() -> None:
-                connection, _ = server.accept()
-                with connection:
-                    asked.append(connection.recv(1 << 16))
-                    connection.sendall(answers)
+    def __init__(self, data: bytes):
+        self._data = data
+        super().__init__()
 
-            thread = threading.Thread(target=serve, daemon=True)
-            thread.start()
-            yield server.getsockname()[1], asked
-            thread.join(SECONDS)
-        return
-    make = answers
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-            asked.append((self.path, dict(self.headers), body))
-            status, headers, content = make(body)
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield http.server_address[1], asked
-    finally:
-        http.shutdown()
-        thread.join(SECONDS)
-        http.server_close()
+    def _serve(self, connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        connection.sendall(self._data)
 
 
 def good_response(count: int) -> Any:
@@ -271,8 +211,8 @@ def good_response(count: int) -> Any:
     ],
 )
 def test_answers_that_are_none(answer: bytes, words: str) -> None:
-    with answering(answer) as (port, _):
-        client = BaiduStdClient(port=port, timeout=SECONDS, retries=0)
+    with Sending(answer) as server:
+        client = BaiduStdClient(port=server.port, timeout=SECONDS, retries=0)
         with client, pytest.raises(ServerError, match=words):
             client.score(["a"], ["b"])
 
@@ -286,30 +226,27 @@ def test_answers_that_are_none(answer: bytes, words: str) -> None:
     ],
 )
 def test_nothing_that_a_pipeline_sends_is_evaluated(value: str, words: str) -> None:
-    content = json.dumps({"err_no": 0, "key": ["predict"], "value": [value]}).encode()
-    with answering(lambda body: (200, {}, content)) as (port, _):
-        client = PipelineClient(port=port, protocol="http", timeout=SECONDS)
+    with Server(lambda asked: answered({"err_no": 0, "key": ["predict"], "value": [value]})) as server:
+        client = PipelineClient(port=server.port, protocol="http", timeout=SECONDS)
         with client, pytest.raises(ServerError, match=words):
             client.score(["a"], ["b"])
 
 
-def reranked(body: bytes) -> tuple[int, dict[str, str], bytes]:
-    asked = json.loads(body)
+def reranked(asked: dict[str, Any]) -> bytes:
     scores = [logit_of(asked["query"], text) for text in asked["documents"]]
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[: asked.get("top_n", len(scores))]
     results = [{"index": index, "relevance_score": scores[index]} for index in order]
-    return 200, {}, json.dumps({"results": results}).encode()
+    return answered({"results": results})
 
 
 def test_reranking() -> None:
-    with answering(reranked) as (port, asked), RerankClient(port=port, timeout=SECONDS, api_key="k") as client:
+    with Server(reranked) as server, RerankClient(port=server.port, timeout=SECONDS, api_key="k") as client:
         ranked = client.rank("ab", ["a", "abcd", "深度学"], top_k=2)
         assert [(title.index, title.title, title.probability) for title in ranked] == [
             (1, "abcd", 0.25),
             (2, "深度学", 0.125),
         ]
-        path, headers, _ = asked[0]
-        assert path == "/v1/rerank" and headers["Authorization"] == "Bearer k"
+        assert server.heads[0].startswith("POST /v1/rerank ") and "\r\nAuthorization: Bearer k\r\n" in server.heads[0]
         assert client.score("ab", ["a", "abcd", "深度学"]).tolist() == [-0.125, 0.25, 0.125]
         assert client.rank("ab", []) == []
         client.batch_size = 2  # what the server takes of a request
@@ -320,7 +257,7 @@ def test_reranking() -> None:
                 (2, "深度学"),
                 (0, "a"),
             ][:top_k]
-        assert max(len(json.loads(body)["documents"]) for _, _, body in asked[2:]) == 2
+        assert max(len(body["documents"]) for body in server.bodies[2:]) == 2
         with pytest.raises(UsageError, match="top_k '3': must be a whole number from 1 on"):
             client.rank("ab", ["a"], top_k="3")  # type: ignore[arg-type]
 
@@ -337,10 +274,10 @@ def test_reranking() -> None:
     ],
 )
 def test_rerank_servers_that_fail(status: int, content: bytes, error: type[Exception], words: str) -> None:
-    with answering(lambda body: (status, {"Location": "http://127.0.0.1:1/"}, content)) as (port, asked):
-        with RerankClient(port=port, timeout=SECONDS, retries=1) as client, pytest.raises(error, match=words):
+    with Server(lambda asked: http(content, status, location="http://127.0.0.1:1/")) as server:
+        with RerankClient(port=server.port, timeout=SECONDS, retries=1) as client, pytest.raises(error, match=words):
             client.rank("q", ["t"])
-        assert len(asked) == (2 if error is OverloadedError else 1)
+        assert len(server.bodies) == (2 if error is OverloadedError else 1)
 
 
 @pytest.fixture
@@ -353,19 +290,19 @@ def shown(probabilities: np.ndarray) -> list[str]:
     return [f"[{np.float32(probability)!s}]" for probability in probabilities]
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments", "port", "tokens"),
-    [
-        ("cpp/rpc_client.py", ["--client", "own"], "baidu_std", True),
-        ("cpp/http_client.py", [], "http", True),
-        ("cpp/http_client.py", ["--proto", "--gzip"], "http", True),
-        ("python/rpc_client.py", [], "grpc", False),
-        ("python/rpc_client.py", ["--protocol", "http"], "http", False),
-    ],
-)
-def test_the_scripts_print_the_contract_s_lines(
+SCRIPTS = [  # a script, its arguments, the port it asks, whether it sends tokens, and what starts a server
+    ("cpp/rpc_client.py", ["--client", "own"], "baidu_std", True, "deploy/cpp/start_server.sh"),
+    ("cpp/http_client.py", [], "http", True, "deploy/cpp/start_server.sh"),
+    ("cpp/http_client.py", ["--proto", "--gzip"], "http", True, "deploy/cpp/start_server.sh"),
+    ("python/rpc_client.py", [], "grpc", False, "deploy/python/web_service.py"),
+    ("python/rpc_client.py", ["--protocol", "http"], "http", False, "deploy/python/web_service.py"),
+]
+
+
+@pytest.mark.parametrize(("script", "arguments", "port", "tokens", "start"), SCRIPTS)
+def test_the_scripts_print_the_contract_s_lines_and_say_how_a_server_starts(
     live: LiveService, folder: Path, tmp_path: Path, run: Call,
-    script: str, arguments: list[str], port: str, tokens: bool,
+    script: str, arguments: list[str], port: str, tokens: bool, start: str,
 ) -> None:  # fmt: skip
     rows = tmp_path / "pairs.tsv"
     rows.write_text("深度\t深度学习\nabc\tx\n深度\t教育\n", encoding="utf-8")
@@ -376,23 +313,18 @@ def test_the_scripts_print_the_contract_s_lines(
         pairs = PairEncoder.from_folder(folder, 32).encode(queries, titles)
         batches = [pairs.pad([0, 1]).values(), pairs.pad([2]).values()]
         expected = sigmoid(np.concatenate([logits_of_tokens(*batch) for batch in batches]))
-    arguments = ["--port", str(getattr(live, port)), *arguments, "--input_file", str(rows), "--batch_size", "2"]
-    if script.startswith("cpp/rpc"):  # as its users start it; the others in this process
-        done = run_script(f"deploy/{script}", *arguments, cwd=tmp_path)
-        status, printed, errors = done.returncode, done.stdout, done.stderr
-    else:
-        status, printed, errors = run(script, *arguments)
+    given = [*arguments, "--input_file", rows, "--batch_size", 2]
+    status, printed, errors = run(script, "--port", getattr(live, port), *given)
     assert status == 0, errors
     timing, *lines = printed.splitlines()
     assert re.fullmatch(r"time to cost :\d+\.\d{4} seconds", timing)
     assert np.allclose([json.loads(line)[0] for line in lines], expected, atol=1e-6)
     assert lines == shown(np.array([json.loads(line)[0] for line in lines]))
-
-
-def test_a_script_without_arguments_asks_what_the_tutorial_asks(live: LiveService, tmp_path: Path) -> None:
-    found = run_script("deploy/python/rpc_client.py", "--port", live.grpc, cwd=tmp_path)
-    expected = shown(sigmoid([logit_of(QUERY, TITLE)]).astype(np.float32))
-    assert found.returncode == 0 and found.stdout.splitlines()[1:] == expected, found.stderr
+    with unused_port() as nobody:
+        status, _, errors = run(script, "--port", nobody, *arguments, "--retries", 0)
+    assert status == 1 and f"127.0.0.1:{nobody}: " in errors and errors.count("\n") == 1
+    assert f"{start} starts one" in errors and f"serve --model FOLDER --port {nobody};" in errors
+    assert (REPOSITORY / start).is_file()
 
 
 @pytest.mark.parametrize(
@@ -418,115 +350,66 @@ def test_scripts_say_what_went_wrong_in_a_line(
     assert found == status and words in errors and errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("script", ["cpp/rpc_client.py", "cpp/http_client.py"])
-def test_the_project_s_output_is_found_from_elsewhere(
-    live: LiveService, serving_client: Path, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
-) -> None:
-    command = load_script(f"deploy/{script}")
-    monkeypatch.setattr(command, "PROJECT", serving_client.parent)  # its `output` is what was exported
-    monkeypatch.chdir(tmp_path)
-    port = live.baidu_std if script.startswith("cpp/rpc") else live.http
-    status, printed, errors = call(command.main, "--port", port, "--timeout", 60)
-    assert status == 0 and printed.startswith("time to cost :")
-    assert f"taking {serving_client.parent / 'output'}" in errors
-
-
-@pytest.mark.parametrize(
-    ("script", "arguments", "start"),
-    [
-        ("cpp/rpc_client.py", ["--client", "own"], "deploy/cpp/start_server.sh"),
-        ("cpp/http_client.py", [], "deploy/cpp/start_server.sh"),
-        ("python/rpc_client.py", [], "deploy/python/web_service.py"),
-        ("python/rpc_client.py", ["--protocol", "http"], "deploy/python/web_service.py"),
-    ],
-)
-def test_scripts_without_a_server_say_how_to_start_one(
-    run: Call, folder: Path, script: str, arguments: list[str], start: str
-) -> None:
-    model = [] if script.startswith("python") else ["--model_dir", folder]
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        status, _, errors = run(script, "--port", port, *model, *arguments, "--retries", 0)
-    assert status == 1 and f"127.0.0.1:{port}: " in errors and errors.count("\n") == 1
-    assert f"{start} starts one" in errors and f"serve --model FOLDER --port {port};" in errors and "--host" in errors
-    assert (REPOSITORY / start).is_file()
-
-
 def test_a_server_without_an_index_is_not_one_without_a_document() -> None:
-    for kind in ("no_such_document", "not_found"):
-        content = json.dumps({"error": "there is none", "error_type": kind}).encode()
-        with answering(lambda _: (404, {}, content)) as (port, _), SearchClient(port=port) as client:  # noqa: B023
-            if kind == "no_such_document":
-                assert client.document("a") is None
-            else:
-                with pytest.raises(RefusedError, match="not_found"):
-                    client.document("a")
+    errors = [{"error": "there is none", "error_type": kind} for kind in ("no_such_document", "not_found")]
+    replies = [partial(lambda error, asked: http(json.dumps(error).encode(), 404), error) for error in errors]
+    with Server(*replies) as server, SearchClient(port=server.port) as client:
+        assert client.document("a") is None
+        with pytest.raises(RefusedError, match="not_found"):
+            client.document("a")
+
+
+IDS = [
+    "..", ".", "a/../b", "a//b", "/", "?", "a?b#c", "%", "%2e%2e", " ", "+", "水稻", "\ud800", "\n", "\x00", "\\"
+]  # fmt: skip
 
 
 def test_a_document_is_asked_for_at_its_own_address_whatever_its_id() -> None:
-    content = json.dumps({"id": "b", "text": "t", "fields": {}, "version": 1}).encode()
-    ids = [
-        "..",
-        ".",
-        "a/../b",
-        "a//b",
-        "/",
-        "?",
-        "a?b#c",
-        "%",
-        "%2e%2e",
-        " ",
-        "+",
-        "水稻",
-        "\ud800",
-        "\n",
-        "\x00",
-        "\\",
-    ]
-    with answering(lambda _: (200, {}, content)) as (port, asked), SearchClient(port=port) as client:
+    document = {"id": "b", "text": "t", "fields": {}, "version": 1}
+    with Server(lambda asked: answered(document)) as server, SearchClient(port=server.port) as client:
         assert client.document("b") == Document("b", "t")
-        for id in ids:
+        for id in IDS:
             with pytest.raises(ServerError, match="answers with document 'b', not "):
                 client.document(id)
-    paths = [path.removeprefix("/v1/documents/") for path, _, _ in asked]
-    assert [unquote(path, errors="surrogatepass") for path in paths] == ["b", *ids]
+    paths = [head.split(" ", 2)[1].removeprefix("/v1/documents/") for head in server.heads]
+    assert [unquote(path, errors="surrogatepass") for path in paths] == ["b", *IDS]
 
 
 @pytest.fixture(scope="module")
-def serving_client(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def serving_client(exports: Exports, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("serving")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
-        export_model(load_ranker(folder), target / "output")
+    exports.copy("calibrated", target / "output")
+    with commands_here():
         paths = ["--server_path", str(target / "server"), "--client_path", str(target / "client")]
         assert main(["export-serving", "--dirname", str(target / "output"), *paths]) == 0
     return target / "client"
 
 
-@pytest.mark.parametrize("client", ["auto", "own", "native"])
-def test_rpc_with_a_serving_client_folder(live: LiveService, serving_client: Path, client: str, tmp_path: Path) -> None:
-    if client == "native":
-        pytest.importorskip("paddle_serving_client", reason="needs the complete stack (paddle-serving-client)")
-    pairs = load_pair_encoder(serving_client).encode(QUERIES[:2], TITLES[:2])
-    expected = sigmoid(logits_of_tokens(*pairs.pad([0, 1]).values()))
-    rows = tmp_path / "rows.tsv"
-    rows.write_text("".join(f"{query}\t{title}\n" for query, title in zip(QUERIES[:2], TITLES[:2])), encoding="utf-8")
-    arguments = ["--port", live.baidu_std, "--input_file", rows, "--model_dir", serving_client, "--client", client]
-    found = run_script(
-        "deploy/cpp/rpc_client.py", *arguments, cwd=tmp_path
-    )  # the native one needs a process of its own
-    assert found.returncode == 0, found.stderr
-    timing, *lines = found.stdout.splitlines()[-3:]
-    assert timing.startswith("time to cost :")
-    assert np.allclose([json.loads(line)[0] for line in lines], expected, atol=1e-6)
+def test_rpc_with_a_serving_client_folder(
+    live: LiveService, serving_client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    pairs = load_pair_encoder(serving_client).encode([QUERY], [TITLE])
+    expected = sigmoid(logits_of_tokens(*pairs.pad([0]).values()))
+    line = ["--port", live.baidu_std, "--model_dir", serving_client]
+    command = load_script("deploy/cpp/rpc_client.py")
+    printed = [call(command.main, *line, "--client", client)[1] for client in ("auto", "own")]
+    monkeypatch.setattr(command, "PROJECT", serving_client.parent)  # its `output` is what was exported
+    monkeypatch.chdir(tmp_path)
+    printed.append(call(command.main, *line[:2])[1])
+    for text in printed:
+        timing, line_of_scores = text.splitlines()
+        assert timing.startswith("time to cost :")
+        assert np.allclose(json.loads(line_of_scores), expected, atol=1e-6)
 
 
-def test_the_native_client_without_a_server_is_an_error(serving_client: Path, tmp_path: Path) -> None:
+def test_the_native_client_runs_in_a_process_of_its_own(
+    live: LiveService, serving_client: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("paddle_serving_client", reason="needs the complete stack (paddle-serving-client)")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        model = ["--model_dir", serving_client, "--client", "native", "--retries", 1]
-        found = run_script("deploy/cpp/rpc_client.py", "--port", taken.getsockname()[1], *model, cwd=tmp_path)
+    model = ["--model_dir", serving_client, "--client", "native", "--retries", 1]
+    found = run_script("deploy/cpp/rpc_client.py", "--port", live.baidu_std, *model, cwd=tmp_path)
+    assert found.returncode == 0 and found.stdout.splitlines()[-2].startswith("time to cost :"), found.stderr
+    with unused_port() as port:
+        found = run_script("deploy/cpp/rpc_client.py", "--port", port, *model, cwd=tmp_path)
     assert found.returncode == 1 and "no scores; the native client" in found.stderr, found.stderr
     assert "deploy/cpp/start_server.sh starts one" in found.stderr

@@ -11,9 +11,8 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Optional
 
 import httpx
@@ -99,79 +98,81 @@ def site(model: ServedTower, folder: Path) -> Site:
     return Site(model, folder)
 
 
-def embeddings(answer: httpx.Response) -> np.ndarray:
+WAYS: list[tuple[str, dict[str, Any], bool]] = [  # a path, fields beside the texts, and whether they are queries
+    ("/v1/embeddings", {"model": "any", "user": "me"}, False),
+    ("/embeddings", {"input_type": "document", "dimensions": 8}, False),
+    ("/v1/embeddings", {"encoding_format": "base64"}, False),
+    ("/v1/embeddings", {"input_type": "query"}, True),
+    ("/v1/embeddings", {"input_type": "search_query", "truncation": True}, True),
+    ("/embed", {"normalize": True, "truncation_direction": "Right", "truncate": True}, False),
+    ("/", {"truncate": True}, False),
+    ("/embed", {"prompt_name": "query", "truncate": True}, True),
+]
+
+
+def vectors_in(answer: httpx.Response) -> np.ndarray:
+    """Return the vectors of an answer in OpenAI's shape, as numbers or in base64, or in TEI's."""
+    if isinstance(answer.json(), list):
+        return np.array(answer.json())
     data = answer.json()["data"]
     assert [(one["object"], one["index"]) for one in data] == [("embedding", i) for i in range(len(data))]
-    return np.array([one["embedding"] for one in data])
+    found = [one["embedding"] for one in data]
+    return np.array([np.frombuffer(base64.b64decode(one), "<f4") if isinstance(one, str) else one for one in found])
 
 
-def test_openai_s_shape_has_the_tower_s_vectors(site: Site, tower: Tower) -> None:
-    answer = site.post("/v1/embeddings", {"input": TEXTS, "model": "any", "user": "me"})
-    np.testing.assert_allclose(embeddings(answer), tower.vectors(TEXTS), atol=1e-6)
-    found = answer.json()
-    tokens = int(tower.encoder.encode(TEXTS).lengths.sum())
-    assert (found["object"], found["model"]) == ("list", "tower")
-    assert found["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
-    alone = site.post("/embeddings", {"input": TEXTS[1], "input_type": "document", "dimensions": 8})
-    np.testing.assert_allclose(embeddings(alone), tower.vectors(TEXTS[1:2]), atol=1e-6)
+def named(path: str, texts: Any) -> dict[str, Any]:
+    return {"input" if "embeddings" in path else "inputs": texts}
 
 
-def test_queries_have_their_prompt(site: Site, tower: Tower) -> None:
-    wanted = tower.query_vectors(TEXTS)
-    assert np.abs(wanted - tower.vectors(TEXTS)).max() > 1e-3
-    for answer in (
-        site.post("/v1/embeddings", {"input": TEXTS, "input_type": "query"}),
-        site.post("/v1/embeddings", {"input": TEXTS, "input_type": "search_query", "truncation": True}),
-    ):
-        np.testing.assert_allclose(embeddings(answer), wanted, atol=1e-6)
-    answer = site.post("/embed", {"inputs": TEXTS, "prompt_name": "query", "truncate": True})
-    np.testing.assert_allclose(answer.json(), wanted, atol=1e-6)
+@pytest.mark.parametrize(("path", "fields", "is_query"), WAYS)
+def test_every_shape_has_the_tower_s_vectors(
+    site: Site, tower: Tower, path: str, fields: dict[str, Any], is_query: bool
+) -> None:
+    make = tower.query_vectors if is_query else tower.vectors
+    answer = site.post(path, {**named(path, TEXTS), **fields})
+    np.testing.assert_allclose(vectors_in(answer), make(TEXTS), atol=1e-6)
+    alone = site.post(path, {**named(path, TEXTS[0]), **fields})
+    np.testing.assert_allclose(vectors_in(alone), make(TEXTS[:1]), atol=1e-6)
+    if "embeddings" in path:
+        encoder, found = tower.encoder, answer.json()
+        tokens = int((encoder.encode_queries(TEXTS) if is_query else encoder.encode(TEXTS)).lengths.sum())
+        assert (found["object"], found["model"]) == ("list", "tower")
+        assert found["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    assert np.abs(tower.query_vectors(TEXTS) - tower.vectors(TEXTS)).max() > 1e-3
+
+
+@contextmanager
+def loaded(folder: Path) -> Iterator[Site]:
+    """Serve a tower of another folder."""
+    site = Site(None, folder)
+    site.slot.switch(site.slot.load())
+    yield site
+    model = site.slot.switch(None)
+    assert model is not None and model.close(SECONDS)
 
 
 def test_nested_sizes_are_cut_off_and_normalised(tmp_path: Path) -> None:
     folder = write_tower(tmp_path / "tower", nested_sizes=(2, 4))
-    site = Site(None, folder)
-    site.slot.switch(site.slot.load())
     whole = Tower.open(folder).vectors(TEXTS)[:, :4]
     wanted = whole / np.linalg.norm(whole, axis=1, keepdims=True)
-    for asked in ({"dimensions": 4}, {"output_dimension": 4}):
-        np.testing.assert_allclose(
-            embeddings(site.post("/v1/embeddings", {"input": TEXTS, **asked})), wanted, atol=1e-6
-        )
-    answer = site.post("/embed", {"inputs": TEXTS, "dimensions": 4, "truncate": True})
-    np.testing.assert_allclose(answer.json(), wanted, atol=1e-6)
-    assert "2 or 4 or 8" in site.post("/embed", {"inputs": "a", "dimensions": 3}).json()["error"]
-    model = site.slot.switch(None)
-    assert model is not None and model.close(SECONDS)
+    with loaded(folder) as site:
+        for asked in ({"dimensions": 4}, {"output_dimension": 4}):
+            found = vectors_in(site.post("/v1/embeddings", {"input": TEXTS, **asked}))
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
+        answer = site.post("/embed", {"inputs": TEXTS, "dimensions": 4, "truncate": True})
+        np.testing.assert_allclose(answer.json(), wanted, atol=1e-6)
+        assert "2 or 4 or 8" in site.post("/embed", {"inputs": "a", "dimensions": 3}).json()["error"]
 
 
 def test_queries_may_have_a_tower_of_their_own(tmp_path: Path) -> None:
     folder = write_tower(tmp_path / "tower", towers=2)
     shutil.move(write_tower(tmp_path / "other", seed=2), folder / "query")
-    site, tower = Site(None, folder), Tower.open(folder)
-    site.slot.switch(site.slot.load())
-    wanted = tower.query_vectors(TEXTS)
-    assert np.abs(wanted - tower.vectors(TEXTS)).max() > 1e-2
-    for is_query, vectors in ((True, wanted), (False, tower.vectors(TEXTS))):
-        asked = {"input": TEXTS, "input_type": "query" if is_query else "document"}
-        np.testing.assert_allclose(embeddings(site.post("/v1/embeddings", asked)), vectors, atol=1e-6)
-    model = site.slot.switch(None)
-    assert model is not None and model.close(SECONDS)
-
-
-def test_base64_is_float32(site: Site, tower: Tower) -> None:
-    asked = {"input": TEXTS, "encoding_format": "base64"}
-    data = site.post("/v1/embeddings", asked).json()["data"]
-    found = np.array([np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in data])
-    np.testing.assert_allclose(found, tower.vectors(TEXTS), atol=1e-6)
-
-
-@pytest.mark.parametrize("path", ["/embed", "/"])
-def test_text_embeddings_inference_s_shape(site: Site, tower: Tower, path: str) -> None:
-    short = TEXTS[:4]
-    found = site.post(path, {"inputs": short, "normalize": True, "truncation_direction": "Right"}).json()
-    np.testing.assert_allclose(found, tower.vectors(short), atol=1e-6)
-    np.testing.assert_allclose(site.post(path, {"inputs": short[0]}).json(), tower.vectors(short[:1]), atol=1e-6)
+    tower = Tower.open(folder)
+    assert np.abs(tower.query_vectors(TEXTS) - tower.vectors(TEXTS)).max() > 1e-2
+    with loaded(folder) as site:
+        for kind, vectors in (("query", tower.query_vectors(TEXTS)), ("document", tower.vectors(TEXTS))):
+            found = vectors_in(site.post("/v1/embeddings", {"input": TEXTS, "input_type": kind}))
+            np.testing.assert_allclose(found, vectors, atol=1e-6)
 
 
 def test_a_query_and_a_text_share_a_batch(slot: TowerSlot, tower: Tower) -> None:
@@ -183,59 +184,49 @@ def test_a_query_and_a_text_share_a_batch(slot: TowerSlot, tower: Tower) -> None
     np.testing.assert_allclose(found[1::2], tower.query_vectors(TEXTS[1::2]), atol=1e-6)
 
 
-OPENAI_ERRORS: list[tuple[Any, int, Optional[str], str]] = [
-    ({"input": [1, 2, 3]}, 400, "input", "tokens"),
-    ({"input": [[1, 2], [3]]}, 400, "input", "tokens"),
-    ({"input": ["a", None]}, 400, "input[1]", "string"),
-    ({"input": {"a": 1}}, 400, "input", "string"),
-    ({"input": []}, 400, "input", "is empty"),
-    ({}, 400, "input", "required"),
-    ([], 400, "body", "object"),
-    ({"input": ["a"] * 9}, 413, "input", "at most 8"),
-    ({"input": ["a", "b" * 61]}, 413, "input[1]", "61 characters"),
-    ({"input": [1] * 5000}, 400, "input", "holds tokens"),
-    ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "base64"),
-    ({"input": "a", "input_type": "other"}, 400, "input_type", "query"),
-    ({"input": "a", "dimensions": 4}, 400, "dimensions", "8 numbers"),
-    ({"input": "a", "dimensions": 0}, 400, "dimensions", "greater"),
-    ({"input": TEXTS, "truncation": False}, 413, "input[4]", "more than the 32"),
+ERRORS: list[tuple[str, Any, int, Optional[str], str]] = [  # OpenAI's errors name the place apart, TEI's in the text
+    ("/v1/embeddings", {"input": [[1, 2], [3]]}, 400, "input", "tokens"),
+    ("/v1/embeddings", {"input": ["a", None]}, 400, "input[1]", "string"),
+    ("/v1/embeddings", {"input": []}, 400, "input", "is empty"),
+    ("/v1/embeddings", {}, 400, "input", "required"),
+    ("/v1/embeddings", [], 400, "body", "object"),
+    ("/v1/embeddings", {"input": ["a"] * 9}, 413, "input", "at most 8"),
+    ("/v1/embeddings", {"input": ["a", "b" * 61]}, 413, "input[1]", "61 characters"),
+    ("/v1/embeddings", {"input": [1] * 5000}, 400, "input", "holds tokens"),
+    ("/v1/embeddings", {"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "base64"),
+    ("/v1/embeddings", {"input": "a", "input_type": "other"}, 400, "input_type", "query"),
+    ("/v1/embeddings", {"input": "a", "dimensions": 4}, 400, "dimensions", "8 numbers"),
+    ("/v1/embeddings", {"input": TEXTS, "truncation": False}, 413, "input[4]", "more than the 32"),
+    ("/embed", {"inputs": TEXTS}, 413, None, "inputs[4]"),
+    ("/embed", {"inputs": [1]}, 422, None, "inputs: holds tokens"),
+    ("/embed", {"inputs": ["a", None]}, 422, None, "inputs[1]"),
+    ("/embed", {"inputs": []}, 400, None, "is empty"),
+    ("/embed", {"inputs": "a", "prompt_name": "answer"}, 422, None, "prompt_name: is 'answer'"),
+    ("/embed", {"inputs": "a", "normalize": False}, 422, None, "length 1"),
+    ("/embed", {"inputs": TEXTS, "truncate": True, "truncation_direction": "left"}, 422, None, "truncation_direction"),
+    ("/embed_sparse", {"inputs": "a"}, 404, None, "POST /embed"),
+    ("/v1/rerank", {"query": "a", "documents": ["b"]}, 404, None, "no ranker"),
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "place", "words"), OPENAI_ERRORS)
-def test_errors_in_openai_s_shape(site: Site, body: Any, status: int, place: str, words: str) -> None:
-    answer = site.post("/v1/embeddings", body)
-    error = answer.json()["error"]
-    assert (answer.status_code, error["param"], error["type"]) == (status, place, "invalid_request_error")
-    assert words in error["message"] and answer.json()["request_id"] == answer.headers["x-request-id"]
-
-
-TEI_ERRORS: list[tuple[str, Any, int, str]] = [
-    ("/embed", {"inputs": TEXTS}, 413, "inputs[4]"),
-    ("/embed", {"inputs": [1]}, 422, "inputs: holds tokens"),
-    ("/embed", {"inputs": ["a", None]}, 422, "inputs[1]"),
-    ("/embed", {"inputs": []}, 400, "is empty"),
-    ("/embed", {"inputs": "a", "prompt_name": "answer"}, 422, "prompt_name: is 'answer'"),
-    ("/embed", {"inputs": "a", "normalize": False}, 422, "length 1"),
-    ("/embed", {"inputs": TEXTS, "truncate": True, "truncation_direction": "left"}, 422, "truncation_direction"),
-    ("/embed_sparse", {"inputs": "a"}, 404, "POST /embed"),
-    ("/v1/rerank", {"query": "a", "documents": ["b"]}, 404, "no ranker"),
-]
-
-
-@pytest.mark.parametrize(("path", "body", "status", "words"), TEI_ERRORS)
-def test_errors_in_text_embeddings_inference_s_shape(site: Site, path: str, body: Any, status: int, words: str) -> None:
+@pytest.mark.parametrize(("path", "body", "status", "place", "words"), ERRORS)
+def test_what_is_wrong_is_named_in_each_shape(
+    site: Site, path: str, body: Any, status: int, place: Optional[str], words: str
+) -> None:
     answer = site.post(path, body)
-    assert answer.status_code == status and words in answer.json()["error"], answer.text
-    assert isinstance(answer.json()["error_type"], str)
+    error = answer.json()["error"]
+    if place is None:
+        assert words in error and isinstance(answer.json()["error_type"], str)
+    else:
+        assert words in error["message"] and (error["param"], error["type"]) == (place, "invalid_request_error")
+    assert answer.status_code == status and answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
 def test_auto_truncate_cuts_for_every_client(model: ServedTower, folder: Path, tower: Tower) -> None:
     cutting = Site(model, folder, auto_truncate=True)
-    text = "深" * 100
-    wanted = tower.vectors([text[:60]])
-    np.testing.assert_allclose(cutting.post("/embed", {"inputs": text}).json(), wanted, atol=1e-6)
-    np.testing.assert_allclose(embeddings(cutting.post("/v1/embeddings", {"input": text})), wanted, atol=1e-6)
+    for path in ("/embed", "/v1/embeddings"):
+        found = vectors_in(cutting.post(path, named(path, "深" * 100)))
+        np.testing.assert_allclose(found, tower.vectors(["深" * 60]), atol=1e-6)
 
 
 def test_a_key_is_asked_for_and_a_server_without_a_tower_says_so(model: ServedTower, folder: Path) -> None:
@@ -299,20 +290,14 @@ def test_an_answer_is_in_the_budget_before_it_is_worked_out(site: Site, monkeypa
     assert site.budget.held == 0
 
 
-def test_the_list_of_models_is_openai_s(site: Site, model: ServedTower) -> None:
-    listed = site.ask("GET", "/v1/models").json()
-    entry = {"id": "tower", "object": "model", "created": int(model.loaded_at), "owned_by": "paddle_ranker"}
-    assert listed == {"object": "list", "data": [entry]}
-    assert listed["data"][0]["id"] == site.post("/v1/embeddings", {"input": "x"}).json()["model"]
-    assert "/v1/models" in site.ask("GET", "/openapi.json").json()["paths"]
-
-
-def test_info_and_the_description_know_the_tower(site: Site) -> None:
+def test_info_and_the_description_know_the_tower(site: Site, model: ServedTower) -> None:
     info = site.ask("GET", "/info").json()
     assert info["tower"]["model_type"] == {"embedding": {"pooling": "mean"}} and info["tower"]["size"] == 8
     assert info["model_id"] == "tower" and info["limits"]["texts"] == 8
     paths = site.ask("GET", "/openapi.json").json()["paths"]
-    assert {"/v1/embeddings", "/embed"} <= set(paths) and "/v1/rerank" not in paths
+    assert {"/v1/embeddings", "/embed", "/v1/models"} <= set(paths) and "/v1/rerank" not in paths
+    entry = {"id": "tower", "object": "model", "created": int(model.loaded_at), "owned_by": "paddle_ranker"}
+    assert site.ask("GET", "/v1/models").json() == {"object": "list", "data": [entry]}
 
 
 def test_numbers_are_short_and_make_the_same_float32() -> None:
@@ -327,9 +312,8 @@ def test_numbers_are_short_and_make_the_same_float32() -> None:
 
 
 def test_what_is_no_tower_is_not_served(tmp_path: Path) -> None:
-    ranker = write_ranker(tmp_path / "ranker")
     with pytest.raises(CheckpointError, match="not a tower"):
-        SLOTS["tower"].make(options(None, tower=ranker)).load()
+        SLOTS["tower"].make(options(None, tower=write_ranker(tmp_path / "ranker"))).load()
 
 
 @pytest.mark.parametrize(("factor", "words"), [(np.nan, "not numbers"), (0.5, "alone and in a batch")])
@@ -344,12 +328,6 @@ def test_a_tower_with_vectors_that_cannot_be_believed_is_not_served(
     monkeypatch.setattr(model.runner, "compute", spoilt)
     with pytest.raises(CheckpointError, match=words):
         check(model.runner, model.model, model.folder)
-
-
-def test_the_folder_s_kind_finds_the_slot(folder: Path) -> None:
-    config = options(folder)
-    assert Path(config.tower) == folder
-    assert list(served_by(config)) == ["tower"]
 
 
 # Paddle Serving's protocols.
@@ -384,15 +362,6 @@ def both(slot: TowerSlot) -> FakeService:
     service = FakeService()
     service.tower = slot
     return service
-
-
-def test_of_the_names_that_are_fetched_the_first_says_which_model_is_asked(both: FakeService) -> None:
-    class Millions(list[str]):
-        def __iter__(self) -> Iterator[str]:
-            raise AssertionError("this would take long, on the event loop")
-
-    request = SimpleNamespace(fetch_var_names=Millions(["vector"]), tensor=[])
-    assert isinstance(general_model._asked_model(request, both), general_model.TowerTensors)
 
 
 @pytest.mark.parametrize("fetch", [[], ["output_embedding"], ["vector"]])
@@ -466,20 +435,24 @@ def test_paddle_serving_s_routes(site: Site, tower: Tower) -> None:
     assert site.post("/tower/other", {"key": ["0"], "value": ["a"]}).json()["err_no"] == 3002
 
 
-def test_requests_for_vectors_are_counted(alone: Models, tmp_path: Path) -> None:
+def test_requests_for_vectors_are_counted_and_their_texts_logged_where_that_is_asked_for(
+    alone: Models, tmp_path: Path
+) -> None:
     metrics = Metrics()
-    with (tmp_path / "log").open("w+") as stream:
-        log = JsonLog(stream.fileno(), with_texts=True)
-        with CountedRequest(alone, protocol="grpc", metrics=metrics, log=log, log_texts=True) as service:
-            asyncio.run(general_model.infer(tensors(text=TEXTS[:2]), service))
-        log.close()
-        stream.seek(0)
-        line = json.loads(stream.read())
-    assert (line["pairs"], line["texts"], line["outcome"]) == (2, {"texts": TEXTS[:2]}, "ok")
-    assert b'ranker_requests_total{outcome="ok",protocol="grpc"} 1.0' in metrics.render()[0]
+    for log_texts in (False, True):
+        with (tmp_path / "log").open("w+") as stream:
+            log = JsonLog(stream.fileno(), with_texts=True)
+            with CountedRequest(alone, protocol="grpc", metrics=metrics, log=log, log_texts=log_texts) as service:
+                asyncio.run(general_model.infer(tensors(text=TEXTS[:2]), service))
+            log.close()
+            stream.seek(0)
+            line = json.loads(stream.read())
+        assert (line["pairs"], line["outcome"]) == (2, "ok")
+        assert line.get("texts") == ({"texts": TEXTS[:2]} if log_texts else None)
+    assert b'ranker_requests_total{outcome="ok",protocol="grpc"} 2.0' in metrics.render()[0]
 
 
-def test_vectors_for_paddle_serving_are_in_the_budget(alone: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_for_paddle_serving_are_in_the_budget(alone: Models) -> None:
     budget = ByteBudget(2000)
     with budget.share() as share, pytest.raises(Fault, match="fewer rows") as raised:
         asyncio.run(general_model.infer(tensors(text=["a"] * 8), alone, share=share))
@@ -531,7 +504,9 @@ def test_an_exported_tower_answers_in_place_of_the_vendor_s_server(serving: Path
     assert model.close(SECONDS)
 
 
-def test_clients_ask_for_vectors(slot: TowerSlot, tower: Tower) -> None:
+def test_clients_and_their_scripts_ask_for_vectors(
+    slot: TowerSlot, tower: Tower, serving: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with LiveService() as live:
         live.service.tower = slot
         for client in (
@@ -547,22 +522,15 @@ def test_clients_ask_for_vectors(slot: TowerSlot, tower: Tower) -> None:
                 assert client.vectors([]).shape == (0, 0)
         with pytest.raises(UsageError, match="another client"):
             client.vectors(["a"], is_query=True)
-
-
-@pytest.mark.parametrize(
-    "name", ["deploy/cpp/rpc_client.py", "deploy/cpp/http_client.py", "deploy/python/rpc_client.py"]
-)
-def test_the_client_scripts_print_vectors(
-    name: str, slot: TowerSlot, tower: Tower, serving: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    texts = TEXTS[:2]
-    with LiveService() as live:
-        live.service.tower, live.service.has_ranker = slot, False
-        port = {"cpp/rpc": live.baidu_std, "cpp/http": live.http, "python/rpc": live.grpc}[name[7:].partition("_")[0]]
-        more = [] if "python" in name else ["--model_dir", str(serving / "serving_client")]
-        asked = ["--port", str(port), *more, *(["--client", "own"] if "cpp/rpc" in name else []), "--text", *texts]
-        assert load_script(name).main(asked) == 0
-    first, *lines = capsys.readouterr().out.splitlines()
-    assert first.startswith("time to cost :")
-    np.testing.assert_allclose([json.loads(line) for line in lines], tower.vectors(texts), atol=1e-6)
-    assert load_script(name).main(["--text", "a", "--query", "b", "--title", "c"]) == 2
+        live.service.has_ranker, own = False, ["--model_dir", str(serving / "serving_client")]
+        for name, more in (
+            ("cpp/rpc_client", ["--port", str(live.baidu_std), *own, "--client", "own"]),
+            ("cpp/http_client", ["--port", str(live.http), *own]),
+            ("python/rpc_client", ["--port", str(live.grpc)]),
+        ):
+            command = load_script(f"deploy/{name}.py").main
+            assert command([*more, "--text", *TEXTS[:2]]) == 0
+            first, *lines = capsys.readouterr().out.splitlines()
+            assert first.startswith("time to cost :")
+            np.testing.assert_allclose([json.loads(line) for line in lines], tower.vectors(TEXTS[:2]), atol=1e-6)
+            assert command(["--text", "a", "--query", "b", "--title", "c"]) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gzip
 import hashlib
@@ -10,34 +9,26 @@ import html
 import json
 import os
 import re
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from starlette.routing import Router
 
-from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot, ServedRanker
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.slots import Slots
-from paddle_ranker.serving.http import admin
-from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.serving.http.rerank_formats import RankedResult, ScoredResult
 from paddle_ranker.serving.process.worker import make_app
-from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
-from tests.serving_cases import SECONDS, Application, ask_app
+from tests.serving_cases import SECONDS, Application
 
 pytestmark = pytest.mark.parity
 QUERY = "深度学习"
@@ -105,7 +96,8 @@ def test_the_best_n_documents_with_their_texts(site: Site, probabilities: list[f
 
 
 def test_voyage_reads_its_own_names(site: Site, probabilities: list[float]) -> None:
-    answer = site.post("/v1/rerank", {"query": QUERY, "documents": TITLES, "top_k": 1}).json()
+    asked = {"query": QUERY, "documents": TITLES, "top_n": None, "return_documents": None, "model": None, "top_k": 1}
+    answer = site.post("/v1/rerank", asked).json()
     assert [result["index"] for result in answer["data"]] == best_first(probabilities)[:1]
     assert answer["object"] == "list"
 
@@ -121,23 +113,6 @@ def test_tokens_that_were_scored_are_counted_as_voyage_and_jina_do(site: Site, m
         assert answer["data"] == named  # that it is Voyage's API a client need not say
     long = {"query": QUERY, "documents": ["深度学习" * 12]}
     assert site.post("/v2/rerank", long).json()["usage"]["total_tokens"] == encoder.max_seq_length
-
-
-def test_texts_are_written_once_for_all_names_of_the_results(site: Site) -> None:
-    title = '","data":null,"results":null,"'
-    asked = {"query": "a", "documents": [title, "深度学习"], "return_documents": True}
-    answer = site.post("/rerank", asked)
-    assert answer.text.count("深度学习") == 1
-    found = answer.json()
-    assert found["data"] == [{"index": r["index"], "relevance_score": r["relevance_score"]} for r in found["results"]]
-    assert {result["document"]["text"] for result in found["results"]} == {title, "深度学习"}
-    assert answer.text == json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-    assert list(found) == ["id", "model", "results", "meta", "usage", "object", "data"]
-
-
-def test_null_is_as_good_as_nothing(site: Site) -> None:
-    asked = {"query": QUERY, "documents": TITLES, "top_n": None, "return_documents": None, "model": None, "top_k": None}
-    assert len(site.post("/v1/rerank", asked).json()["results"]) == len(TITLES)
 
 
 def test_texts_are_answered_as_text_embeddings_inference_does(site: Site, probabilities: list[float]) -> None:
@@ -161,68 +136,23 @@ def test_a_pair_that_would_be_cut_is_refused_unless_told_to_cut(site: Site, mode
     assert cut[0]["score"] == pytest.approx(wanted, abs=1e-6)
 
 
-PAIR = json.dumps({"query": QUERY, "title": TITLES[0]})
-TENSORS = [{"name": name, "elem_type": 20, "data": [text]} for name, text in (("query", QUERY), ("title", TITLES[0]))]
-ASKED: dict[str, list[dict[str, Any]]] = {  # of each path, all shapes of requests
-    "/v1/rerank": [{"query": QUERY, "documents": TITLES}],
-    "/v2/rerank": [{"query": QUERY, "documents": TITLES}],
-    "/rerank": [
-        {"query": QUERY, "documents": TITLES},
-        {"query": QUERY, "texts": TITLES},
-        {"query": QUERY, "texts": TITLES, "truncate": True},
-    ],
-    "/score": [{"text_1": QUERY, "text_2": TITLES}],
-    "/v1/score": [{"queries": [QUERY] * len(TITLES), "documents": TITLES}],
-    "/predict": [{"inputs": [QUERY, TITLES[0]]}, {"inputs": [[QUERY, title] for title in TITLES]}],
-    "/GeneralModelService/inference": [{"tensor": TENSORS}],
-    "/ernie/prediction": [{"key": ["0"], "value": [PAIR]}],
-}
-
-
-def test_no_endpoint_tokenizes_on_the_event_loop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = [path for endpoint in ENDPOINTS.values() if endpoint.slots == ("ranker",) for path in endpoint.paths]
-    assert ASKED.keys() >= set(own), "say in ASKED what is sent to the new endpoint"
-    threads: list[str] = []
-    encode = Tokenizer.encode
-
-    def seen(self: Tokenizer, texts: Sequence[str], most: Optional[int] = None) -> Any:
-        threads.append(threading.current_thread().name)
-        return encode(self, texts, most)
-
-    monkeypatch.setattr(Tokenizer, "encode", seen)
-    for path, bodies in ASKED.items():
-        for body in bodies:
-            threads.clear()
-            assert site.post(path, body).status_code == 200
-            assert threads and {name.rstrip("0123456789") for name in threads} <= {"engine-", "encode-ahead"}, path
-
-
-@pytest.mark.parametrize("truncate", [None, False, True])
-def test_a_server_that_truncates_refuses_no_text_for_its_length(model: ServedRanker, truncate: Optional[bool]) -> None:
+def test_a_server_that_truncates_refuses_no_text_for_its_length(model: ServedRanker) -> None:
     site = Site(model, auto_truncate=True)
-    long, endless = "深度学习" * 12, "文化" * 40  # of more tokens than are scored, of more characters than are read
-    texts = [TITLES[0], long, endless]
+    texts = [TITLES[0], "深度学习" * 12, "文化" * 40]  # more tokens than are scored, more characters than are read
     wanted = Ranker.load(model.folder).score([QUERY] * 3, texts)
-    asked = {
-        "query": QUERY,
-        "texts": texts,
-        "return_text": True,
-        **({} if truncate is None else {"truncate": truncate}),
-    }
-    answer = site.post("/rerank", asked).json()
-    np.testing.assert_allclose(by_index(answer, "score"), wanted, atol=1e-6)
-    assert {one["index"]: one["text"] for one in answer} == dict(enumerate(texts))
+    for truncate in ({}, {"truncate": False}, {"truncate": True}):
+        answer = site.post("/rerank", {"query": QUERY, "texts": texts, "return_text": True, **truncate}).json()
+        np.testing.assert_allclose(by_index(answer, "score"), wanted, atol=1e-6)
+        assert {one["index"]: one["text"] for one in answer} == dict(enumerate(texts))
     for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
-        ranked = site.post(path, {"query": QUERY, "documents": texts, "return_documents": True}).json()["results"]
+        ranked = site.post(path, {"query": QUERY, "documents": texts}).json()["results"]
         np.testing.assert_allclose(by_index(ranked, "relevance_score"), wanted, atol=1e-6)
-        assert {one["index"]: one["document"]["text"] for one in ranked} == dict(enumerate(texts))
     pairs = [json.dumps({"query": QUERY, "title": text}) for text in texts]
     pipeline = site.post("/ernie/prediction", {"key": ["0", "1", "2"], "value": pairs}).json()
     np.testing.assert_allclose(np.array(json.loads(pipeline["value"][0]))[:, 0], wanted, atol=1e-6)
     tensors = [{"name": "query", "elem_type": 20, "data": [QUERY]}, {"name": "title", "elem_type": 20, "data": texts}]
     found = site.post("/GeneralModelService/inference", {"tensor": tensors}).json()["outputs"][0]["tensor"][0]
     np.testing.assert_allclose(found["float_data"], wanted, atol=1e-6)
-    assert site.post("/rerank", {"query": endless, "texts": ["a"]}).status_code == 200
     assert site.post("/v1/rerank", {"query": "a", "documents": ["a"] * 9}).status_code == 413
     assert site.get("/info").json()["auto_truncate"] is True
 
@@ -231,17 +161,10 @@ def by_index(results: list[dict[str, Any]], name: str) -> list[float]:
     return [result[name] for result in sorted(results, key=lambda result: int(result["index"]))]
 
 
-def test_documents_may_hold_the_word_texts(site: Site) -> None:
-    answer = site.post("/rerank", {"query": QUERY, "documents": [{"text": "a", "texts": 1}, 'x "texts" y']})
-    assert answer.status_code == 200
-    assert len(answer.json()["results"]) == 2
-
-
 @pytest.mark.parametrize(
     ("path", "body", "status", "field"),
     [
         ("/v1/rerank", b"{", 400, "body"),
-        ("/v1/rerank", b"", 400, "body"),
         ("/v1/rerank", b"\xff\xfe", 400, "body"),
         ("/v1/rerank", b'{"query": "\\ud800", "documents": ["a"]}', 400, "body"),
         ("/v1/rerank", b'{"query": "a", "documents": ["a", {"text": "\\udfff b"}]}', 400, "body"),
@@ -264,11 +187,8 @@ def test_documents_may_hold_the_word_texts(site: Site) -> None:
         ("/predict", {"inputs": [["a", "b"]] * 9}, 413, "inputs"),
         ("/v1/rerank", b"[]", 422, "body"),
         ("/v1/rerank", {"documents": ["a"]}, 422, "query"),
-        ("/v1/rerank", {"query": "a"}, 422, "documents"),
-        ("/v1/rerank", {"query": 7, "documents": ["a"]}, 422, "query"),
         ("/v1/rerank", {"query": "a", "documents": "a"}, 422, "documents"),
         ("/v1/rerank", {"query": "a", "documents": ["a", 3]}, 422, "documents[1]"),
-        ("/v1/rerank", {"query": "a", "documents": ["a", None]}, 422, "documents[1]"),
         ("/v1/rerank", {"query": "a", "documents": []}, 400, "documents"),
         ("/v1/rerank", {"query": "a", "documents": ["a"], "top_n": 0}, 422, "top_n"),
         ("/v1/rerank", {"query": "a", "documents": ["a"], "top_n": "1"}, 422, "top_n"),
@@ -278,11 +198,9 @@ def test_documents_may_hold_the_word_texts(site: Site) -> None:
         ("/v1/rerank", {"query": "a" * 61, "documents": ["a"]}, 413, "query"),
         ("/v1/rerank", b" " * 4097, 413, "body"),
         ("/rerank", {"query": "a", "texts": ["a", 3]}, 422, "texts[1]"),
-        ("/rerank", {"query": "a", "texts": "a"}, 422, "texts"),
         ("/rerank", {"query": "a", "texts": []}, 400, "texts"),
         ("/rerank", {"query": "a", "texts": ["a"] * 9}, 413, "texts"),
         ("/rerank", {"query": "a", "texts": ["a", "b" * 61], "truncate": True}, 413, "texts[1]"),
-        ("/rerank", {"texts": ["a"]}, 422, "query"),
         ("/rerank", {"query": "a"}, 422, "documents"),
     ],
 )
@@ -349,21 +267,6 @@ def test_a_deadline_is_taken_from_its_header(site: Site, monkeypatch: pytest.Mon
         assert (answer.status_code, answer.json()["field"].lower()) == (400, "x-request-timeout-ms"), wrong
 
 
-@pytest.mark.parametrize(("failure", "status", "retry"), [("overloaded", 429, "3"), ("unexpected", 500, None)])
-def test_faults_have_their_status(
-    site: Site, monkeypatch: pytest.MonkeyPatch, failure: str, status: int, retry: Optional[str]
-) -> None:
-    async def score_pairs(queries: Any, titles: Any, *, deadline: Optional[float], **others: Any) -> Scores:
-        if failure == "overloaded":
-            raise Fault(OVERLOADED, "too much", retry_after=2.1)
-        raise ValueError("a text of a user")
-
-    monkeypatch.setattr(site.service, "score_pairs", score_pairs)
-    answer = site.post("/v1/rerank", {"query": QUERY, "documents": TITLES})
-    assert (answer.status_code, answer.headers.get("retry-after")) == (status, retry)
-    assert "a text of a user" not in answer.text
-
-
 def test_before_the_model_is_loaded_only_the_process_is_alive() -> None:
     site = Site(None)
     assert site.get("/live").status_code == 200
@@ -379,32 +282,34 @@ def test_before_the_model_is_loaded_only_the_process_is_alive() -> None:
 
 def test_operators_see_limits_and_figures(site: Site) -> None:
     info = site.get("/info").json()
-    assert info["limits"]["pairs"] == 8
-    assert info["limits"]["request_bytes"] == 4096
+    assert (info["limits"]["pairs"], info["limits"]["request_bytes"]) == (8, 4096)
     assert (info["model_id"], info["kind"], info["max_input_length"]) == ("ranker", "pairwise", 32)
     assert info["engine"] == "dygraph"
-    site.post("/v1/rerank", {"query": QUERY, "documents": TITLES})
-    site.post("/v1/rerank", b"{")
-    site.post("/rerank", {"query": QUERY, "texts": TITLES})
-    site.post("/ernie/prediction", b"{")
-    site.ask("PUT", "/v1/rerank")
-    site.post("/GeneralModelService/train", b"")
+    for method, path, body in (
+        ("POST", "/v1/rerank", {"query": QUERY, "documents": TITLES}),
+        ("POST", "/v1/rerank", b"{"),
+        ("POST", "/rerank", {"query": QUERY, "texts": TITLES}),
+        ("POST", "/ernie/prediction", b"{"),
+        ("PUT", "/v1/rerank", None),
+        ("POST", "/GeneralModelService/train", b""),
+    ):
+        site.ask(method, path, body)
     site.metrics.batches("ranker").batch(pairs=3, tokens=60, padded_tokens=80, seconds=0.5)
     figures = site.get("/metrics").text.splitlines()
+    for outcome, protocol in (
+        ("ok", "rerank"), ("invalid_request", "rerank"), ("ok", "tei"), ("invalid_request", "pipeline_http"),
+        ("method_not_allowed", "rerank"), ("no_such_method", "brpc_http"),
+    ):  # fmt: skip
+        assert f'ranker_requests_total{{outcome="{outcome}",protocol="{protocol}"}} 1.0' in figures
     for line in (
-        'ranker_requests_total{outcome="ok",protocol="rerank"} 1.0',
-        'ranker_requests_total{outcome="invalid_request",protocol="rerank"} 1.0',
-        'ranker_requests_total{outcome="ok",protocol="tei"} 1.0',
-        'ranker_requests_total{outcome="invalid_request",protocol="pipeline_http"} 1.0',
-        'ranker_requests_total{outcome="method_not_allowed",protocol="rerank"} 1.0',
-        'ranker_requests_total{outcome="no_such_method",protocol="brpc_http"} 1.0',
-        'ranker_request_seconds_count{protocol="rerank"} 3.0',
-        "ranker_pairs_total 3.0",
-        "ranker_padding_tokens_total 20.0",
-        "ranker_engine_seconds_total 0.5",
-        "ranker_queue_pairs 0.0",
-    ):
+        'ranker_request_seconds_count{protocol="rerank"} 3.0', "ranker_pairs_total 3.0",
+        "ranker_padding_tokens_total 20.0", "ranker_engine_seconds_total 0.5", "ranker_queue_pairs 0.0",
+    ):  # fmt: skip
         assert line in figures, line
+    renders: list[int] = []
+    for second in (7,) * 50 + (8,) * 50:  # who needs no key cannot keep the server busy with them
+        site.metrics.shown(partial(renders.append, second), second)
+    assert renders == [7] * 10 + [8] * 10
 
 
 @pytest.mark.parametrize("host", ["[", "[::1", "a/v2/rerank?"])
@@ -418,21 +323,17 @@ def test_a_host_that_is_none_changes_no_answer(model: ServedRanker, host: str) -
 @pytest.mark.parametrize(
     ("options", "host", "is_answered"),
     [
-        ({}, "127.0.0.1:8600", True),
         ({}, "[::1]:8600", True),
         ({}, "LOCALHOST", True),
-        ({}, "app.localhost:80", True),
         ({}, "ranker:8600", True),  # of a container
         ({}, "attacker.example", False),
         ({}, "127.0.0.1.attacker.example", False),
-        ({}, "127.attacker.example", False),
         ({}, "10.1.2.3", False),
         ({"host": "0.0.0.0"}, "10.1.2.3:8600", True),
         ({"host": "0.0.0.0"}, "attacker.example", False),
         ({"host": "ranker.internal"}, "ranker.internal", True),
         ({"api_key": KEY}, "anything.example", True),
         ({"allowed_hosts": ("*.example.com", "other")}, "a.example.com:80", True),
-        ({"allowed_hosts": ("*.example.com", "other")}, "other", True),
         ({"allowed_hosts": ("*.example.com", "other")}, "example.com.attacker.net", False),
         ({"allowed_hosts": ("other",), "api_key": KEY}, "127.0.0.1", False),
     ],
@@ -465,26 +366,11 @@ def test_the_name_of_the_model_outlives_a_training(tmp_path: Path) -> None:
     assert ServeConfig(served_name=("mine",), model=folder).name_of("tower", folder) == "model_376"
 
 
-def test_what_needs_no_key_is_made_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Mock(wraps=admin.openapi), Mock(wraps=admin.docs_page)
-    monkeypatch.setattr(admin, "openapi", made[0])
-    monkeypatch.setattr(admin, "docs_page", made[1])
-    routes = admin.AdminRoutes(Slots({"ranker": site.service}), site.metrics, site.config, admin.Controls())
-    app = Router(routes.routes())
-    for path in ("/openapi.json", "/docs"):
-        assert len({asyncio.run(ask_app(app, "GET", path)).text for _ in range(3)}) == 1
-    assert [one.call_count for one in made] == [1, 1]
-    renders: list[int] = []
-    texts = [site.metrics.shown(partial(renders.append, second), second) for second in (7,) * 50 + (8,) * 50]
-    assert renders == [7] * 10 + [8] * 10 and all(texts)
-
-
 def test_the_description_names_every_route_and_the_page_needs_nothing_from_elsewhere(site: Site) -> None:
     description = site.get("/openapi.json").json()
     assert {"/rerank", "/v1/rerank", "/v2/rerank", "/info", "/metrics"} <= set(description["paths"])
-    text = json.dumps(description)
-    names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
-    assert names <= set(description["components"]["schemas"])
+    names = re.findall(r"#/components/schemas/(\w+)", json.dumps(description))
+    assert set(names) <= set(description["components"]["schemas"])
     for result in (RankedResult, ScoredResult):
         described = description["components"]["schemas"][result.__name__]
         assert set(described["properties"]) == set(result.__annotations__)
@@ -494,31 +380,9 @@ def test_the_description_names_every_route_and_the_page_needs_nothing_from_elsew
         assert foreign not in page
 
 
-def test_what_the_docs_show_is_what_the_server_answers(site: Site) -> None:
-    text = (REPOSITORY / "docs/serving.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^    (curl -s [^{]*?(?:-d '([^']*)')?)\n    (\{.*?\})\n\n", text, re.MULTILINE | re.DOTALL)
-    assert len(shown) == 3 == text.count("\n    {") == text.count("    curl ")
-    for line, body, printed in shown:
-        path = re.search(r"http://127.0.0.1:8600(/\S+)", line)
-        assert path is not None
-        answer = site.post(path[1], body.encode()) if body else site.get(path[1])
-        assert list(answer.json()) == list(json.loads(printed))  # in this order
-        assert constants(answer.json()) == constants(json.loads(printed)), line
-
-
-def constants(value: Any, name: str = "") -> Any:
-    """Return what of an answer does not depend on the model and the moment."""
-    if isinstance(value, dict):
-        return {key: constants(item, key) for key, item in value.items()}
-    if isinstance(value, list):
-        return [constants(item) for item in value]
-    return type(value) if name in ("id", "model", "request_id") or isinstance(value, (int, float)) else value
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1:9123", "ranker.internal", "[::1]:8600"])
-def test_the_page_s_example_asks_the_server_that_shows_it(model: ServedRanker, host: str) -> None:
-    page = html.unescape(Site(model, api_key=KEY).get("/docs", host=host).text)
-    assert f'curl -H "X-API-Key: $PADDLE_RANKER_API_KEY" http://{host}/v1/rerank' in page
+def test_the_page_s_example_asks_the_server_that_shows_it(model: ServedRanker) -> None:
+    page = html.unescape(Site(model, api_key=KEY).get("/docs", host="ranker.internal:9123").text)
+    assert 'curl -H "X-API-Key: $PADDLE_RANKER_API_KEY" http://ranker.internal:9123/v1/rerank' in page
     for odd in ("x;rm -rf $HOME", "a b", "<b>"):
         assert odd not in html.unescape(Site(model, allowed_hosts=("*",)).get("/docs", host=odd).text)
 
@@ -528,28 +392,15 @@ def test_reloading_needs_a_key(site: Site, model: ServedRanker) -> None:
     assert Site(model, api_key=KEY).post("/admin/reload", b"").status_code == 401
 
 
-def test_nothing_is_at_other_paths(site: Site) -> None:
-    assert site.get("/nothing").status_code == 404
-    assert site.get("/v1/rerank").status_code == 405
-    assert site.post("/rerank/", {}).status_code == 404
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status", "allowed"),
     [
         ("GET", "/v1/rerank", 405, {"POST"}),
-        ("DELETE", "/rerank", 405, {"POST"}),
-        ("OPTIONS", "/v2/rerank", 405, {"POST"}),
         ("POST", "/live", 405, {"GET", "HEAD"}),
         ("GET", "/admin/reload", 405, {"POST"}),
         ("GET", "/GeneralModelService/inference", 405, {"POST"}),
-        ("GET", "/GeneralModelService/none", 405, {"POST"}),
-        ("GET", "/ernie/prediction", 405, {"POST"}),
-        ("POST", "/v1/models", 405, {"GET", "HEAD"}),
+        ("POST", "/rerank/", 404, None),
         ("GET", "/v1/nothing", 404, None),
-        ("POST", "/v1/nothing", 404, None),
-        ("GET", "/none", 404, None),
-        ("PATCH", "/a/b/c", 404, None),
     ],
 )
 def test_what_is_asked_in_another_way_is_refused_in_json(

@@ -1,21 +1,28 @@
-"""Connections to the server's port: which protocol gets them, how many there are, who offers upgrades, who leaves."""
+"""Connections to the server's port: which protocol gets them, how many there are, who leaves, what requests hold."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import re
-import shutil
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.process import protocols
+from paddle_ranker.serving.process.protocols import HttpServer
 from tests.live_service import SECONDS, LiveService
-from tests.started import until
+from tests.started import until, until_in_loop
 
 pytestmark = pytest.mark.server
 PATH = b"/GeneralModelService/inference"
@@ -31,7 +38,7 @@ UPGRADES = {
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[LiveService]:
-    with LiveService(Limits(request_bytes=1_000_000)) as server:
+    with LiveService(Limits(request_bytes=2_000_000)) as server:
         yield server
 
 
@@ -79,33 +86,6 @@ def statuses(answers: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 ([2-5]\d\d)", answers)]
 
 
-@pytest.mark.parametrize("framing", ["a length", "chunks"])
-@pytest.mark.parametrize("upgrade", UPGRADES)
-def test_an_upgrade_that_is_offered_is_ignored(live: LiveService, upgrade: str, framing: str) -> None:
-    headers = UPGRADES[upgrade]
-    sent = request(BODY, *headers)
-    if framing == "chunks":
-        sent = request(b"", *headers, b"Transfer-Encoding: chunked", length=False) + chunked(BODY)
-    for parts in ((sent + LAST,), (sent, LAST), (sent[:-10], sent[-10:], LAST)):
-        with connect(live, *parts) as connection:
-            assert statuses(read_all(connection)) == [200, 200]
-    assert live.service.calls == [1] * 6
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_curl_that_would_like_to_speak_http_2(live: LiveService) -> None:
-    if "HTTP2" not in subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout:
-        pytest.skip("needs a curl with HTTP/2")
-    url = f"http://127.0.0.1:{live.http}{PATH.decode()}"
-    line = ["curl", "-sS", "--http2", "--data-binary", BODY.decode(), "-H", "Content-Type: application/json", url]
-    assert '"outputs"' in subprocess.run(line, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
-
-
-def test_requests_in_one_packet_are_answered_in_order(live: LiveService) -> None:
-    with connect(live, REQUEST + request(b"{}") + request(LARGE) + LAST, port="shared") as connection:
-        assert statuses(read_all(connection)) == [200, 400, 200, 200]
-
-
 def test_the_first_bytes_may_come_one_by_one(live: LiveService) -> None:
     with connect(live, *(bytes((byte,)) for byte in LAST[:8]), LAST[8:], port="shared") as connection:
         assert statuses(read_all(connection)) == [200]
@@ -149,3 +129,45 @@ def test_work_ends_when_its_caller_leaves(live: LiveService, how: str) -> None:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     until(lambda: live.service.waiting == 0)
     assert live.service.cancelled == len(live.service.calls) == len(LEAVING)
+
+
+def test_a_large_answer_counts_in_the_budget_until_it_is_taken() -> None:
+    size, budget = 12_000_000, ByteBudget(30_000_000)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async def run() -> None:
+        server = await HttpServer(Middleware(app, Metrics(), budget=budget), Connections(100, budget)).start()
+        make = partial(server.connection, b"")
+        listening = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+        clients = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname(), limit=1000)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            heads = [await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), SECONDS)]
+            clients.append((reader, writer))
+        assert heads[0].startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in heads[0]
+        assert budget.held == size
+        reader, writer = clients[0]
+        await asyncio.wait_for(reader.readexactly(size), SECONDS)
+        await until_in_loop(lambda: budget.held == 0)
+        for _, writer in clients:
+            writer.close()
+        listening.close()
+        await server.stop(0)
+
+    asyncio.run(run())
+
+
+def test_texts_count_in_the_budget_as_wide_as_they_are(live: LiveService) -> None:
+    texts = ["a" * 30_000, "a" * 30_000 + "\U0001f600"]
+    tensors = [{"name": name, "elem_type": 20, "data": texts} for name in ("query", "title")]
+    live.hold()
+    with connect(live, request(json.dumps({"tensor": tensors}).encode())) as connection:
+        until(lambda: live.service.waiting == 1)
+        assert live.budget.held > 4 * 4 * 30_000
+        live.release()
+        assert statuses(connection.recv(65536)) == [200]
+        until(lambda: live.budget.held == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -13,8 +14,12 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.serving.core import logs
+from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.logs import JsonLog, routed_logging
+from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.scores import CountedRequest
 from tests.conftest import REPOSITORY
+from tests.fake_service import FakeService
 from tests.started import until
 
 pytestmark = pytest.mark.unit
@@ -97,3 +102,28 @@ def test_texts_that_wait_for_a_reader_are_bounded(monkeypatch: pytest.MonkeyPatc
         log.write("request", texts="c" * 2_000_000)  # alone it may be larger
         assert len(json.loads(reader.readline())["texts"]) == 2_000_000 and log.lost == 20
         log.close(60)
+
+
+@pytest.mark.parametrize("log_texts", [False, True])
+def test_requests_of_every_protocol_are_lines(tmp_path: Path, log_texts: bool) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as stream:
+        log = JsonLog(stream.fileno())
+
+        def request(asked: FakeService) -> CountedRequest:
+            return CountedRequest(asked, protocol="grpc", metrics=Metrics(), log=log, log_texts=log_texts)
+
+        with request(FakeService()) as service:
+            asyncio.run(service.score_pairs(["a", "a"], ["b", "c"]))
+        failing = FakeService()
+        failing.failure = Fault(OVERLOADED, "a reason")
+        with pytest.raises(Fault), request(failing) as service:
+            asyncio.run(service.score_pairs(["a"], ["b"]))
+        log.close()
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(line["event"], line["protocol"], line["outcome"]) for line in lines] == [
+        ("request", "grpc", "ok"),
+        ("request", "grpc", "overloaded"),
+    ]
+    assert [line["pairs"] for line in lines] == [2, 1]
+    assert lines[0].get("texts") == ({"queries": ["a", "a"], "titles": ["b", "c"]} if log_texts else None)

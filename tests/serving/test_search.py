@@ -21,7 +21,6 @@ import httpx
 import numpy as np
 import pytest
 from pydantic_core import to_json
-from starlette.datastructures import QueryParams
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
@@ -44,7 +43,6 @@ from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, Searc
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
-from paddle_ranker.serving.http.search import _of_address
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import largest_file
 from tests.serving_cases import SECONDS, Application, ask_app, close_slots, opened_slots
@@ -98,21 +96,6 @@ def site(folders: dict[str, Path]) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def retriever(folders: dict[str, Path]) -> Retriever:
     return Retriever.open(folders["index"], SearchSettings(depth=100, rank_top=5), ranker=folders["model"])
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "allowed"),
-    [
-        ("PUT", "/v1/search", "GET, HEAD, POST"),
-        ("GET", "/v1/documents", "DELETE, POST"),
-        ("DELETE", "/v1/documents/d1", "GET, HEAD"),
-        ("POST", "/v1/index", "GET, HEAD"),
-    ],
-)
-def test_who_asks_in_another_way_hears_of_every_right_one(site: Site, method: str, path: str, allowed: str) -> None:
-    answer = site.ask(method, path, {})
-    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
-    assert answer.json()["message"] == f"'{path}' is not asked by {method}, but by {allowed}; see /docs"
 
 
 def test_the_stages_are_those_of_the_retriever(site: Site, retriever: Retriever) -> None:
@@ -169,21 +152,16 @@ def test_filters_and_fields(site: Site) -> None:
     ("body", "status", "field", "says"),
     [
         ({"query": ""}, 422, "query", "is empty"),
-        ({"query": " \n"}, 422, "query", "is empty"),
         ({"query": "a", "use": ["fields"]}, 422, "use", "words, vectors"),
         ({"query": "a", "fusion": "/etc/passwd"}, 422, "fusion", "rrf"),
         ({"query": "a", "fields": ["url"]}, 422, "fields", "text, lang, year"),
         ({"query": "a", "filter": {"url": 1}}, 422, "filter", "lang, year"),
         ({"query": "a", "filter": {"year": {"near": 1}}}, 422, "filter", "gte"),
-        ({"query": "a", "filter": {"year": {"gte": None}}}, 422, "filter", "a number"),
         ({"query": "a", "filter": {"year": list(range(1001))}}, 413, "filter", "1,000"),
         ({"query": "a", "filter": {"lang": ["x" * 60_000, "y" * 60_000]}}, 413, "filter", "100,000"),
         ({"query": "a", "filter": {"year": [0] * 5000}}, 413, None, "4,000"),  # before anything is made of them
-        ({"query": "a", "use": ["words"] * 5000}, 413, None, "4,000"),
-        ({"query": "a", "fields": ["year"] * 5000}, 413, None, "4,000"),
         ({"query": "a", "top_k": 101}, 413, "top_k", "100"),
         ({"query": "a", "recall": 100_000}, 413, "recall", "1,000"),
-        ({"query": "a", "rank_top": 100_000}, 413, "rank_top", "1,000"),
         ({"query": "a", "offset": -1}, 422, "offset", "greater"),
         ({"query": "a", "min_probability": 2}, 422, "min_probability", "less"),
         ({"query": "a", "limit": 3}, 422, "limit", "not permitted"),
@@ -192,9 +170,26 @@ def test_filters_and_fields(site: Site) -> None:
 )
 def test_what_cannot_be_searched_is_refused(site: Site, body: Any, status: int, field: Any, says: str) -> None:
     found = site.ask("POST", "/v1/search", body)
-    assert (
-        found.status_code == status and says in found.json()["error"] and found.json().get("field") in (field, "body")
-    )
+    assert found.status_code == status and found.json().get("field") in (field, "body")
+    assert says in found.json()["error"]
+
+
+def test_what_a_server_does_not_do_is_said(site: Site, folders: dict[str, Path]) -> None:
+    for method, path, allowed in (
+        ("PUT", "/v1/search", "GET, HEAD, POST"),
+        ("DELETE", "/v1/documents/d1", "GET, HEAD"),
+    ):
+        answer = site.ask(method, path, {})
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.json()["message"] == f"'{path}' is not asked by {method}, but by {allowed}; see /docs"
+    for method, body in (("POST", {"documents": given(DOCUMENTS[0])}), ("DELETE", {"ids": ["d0"]})):
+        answer = site.ask(method, "/v1/documents", body)
+        assert answer.status_code == 403 and "--writable" in answer.json()["error"]
+    config = serve_options()(model=folders["model"])
+    app = make_app(Slots({"ranker": SLOTS["ranker"].make(config)}), config, Metrics())
+    for method, path in (("POST", "/v1/search"), ("GET", "/v1/search"), ("GET", "/v1/documents/a")):
+        answer = asyncio.run(ask_app(app, method, path, {}))
+        assert answer.status_code == 404 and "--index" in answer.json()["error"]
 
 
 @pytest.fixture
@@ -315,21 +310,15 @@ def test_searches_go_on_where_the_index_can_be_neither_read_nor_written(
     assert words.ask("POST", "/v1/documents", new).json()["added"] == 1 and len(ids(words)) == 4
 
 
-def test_a_search_that_states_no_number_keeps_to_the_server_s_limits(tmp_path: Path) -> None:
-    made = Site(index=of_words(tmp_path / "index", [DOCUMENTS[:9]]), hits=3, depth=5)
+def test_a_search_keeps_to_the_server_s_limits_and_says_what_it_read(tmp_path: Path) -> None:
+    made = Site(index=of_words(tmp_path / "index", [DOCUMENTS[:9]]), hits=3, depth=5, characters=5)
     assert len(made.search("研究")["hits"]) == 3 and len(made.search("研究", offset=3)["hits"]) == 2
     refused = made.ask("POST", "/v1/search", {"query": "研究", "top_k": 4})
     assert (refused.status_code, refused.json()["field"]) == (413, "top_k")
     limits = made.ask("GET", "/v1/index").json()["limits"]
     assert (limits["hits"], limits["depth"], limits["pairs"]) == (3, 5, made.config.pairs)
+    assert made.search("水稻病害诊断")["query_read"] == 5 and "query_read" not in made.search("水稻病害诊")
     made.close()
-
-
-def test_fields_that_another_process_adds_are_known_to_the_next_search(words: Site) -> None:
-    with Collection.open(words.config.index, write=True) as collection:
-        collection.add([Document("new", "茶叶研究", {"topic": "tea"})])
-    (hit,) = words.search("研究", filter={"topic": "tea"}, fields=["topic"])["hits"]
-    assert (hit["id"], hit["fields"]) == ("new", {"topic": "tea"})
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -347,13 +336,6 @@ def test_an_index_in_the_place_of_another_is_neither_mixed_with_it_nor_changed_f
     words.slots["index"].switch(words.slots["index"].load())
     assert ids(words) == {*(f"d{n}" for n in range(10, 16)), *([] if older else ["new"])}
     assert words.ask("POST", "/v1/documents", new).json()["added"] == int(older)
-
-
-def test_a_server_reads_its_index_unless_it_is_told_to_write(site: Site) -> None:
-    for method, body in (("POST", {"documents": given(DOCUMENTS[0])}), ("DELETE", {"ids": ["d0"]})):
-        answer = site.ask(method, "/v1/documents", body)
-        assert answer.status_code == 403 and "--writable" in answer.json()["error"]
-    assert site.ask("GET", "/v1/documents/d0").json()["text"] == TEXTS[0]
 
 
 def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
@@ -435,14 +417,6 @@ def test_a_query_that_is_too_long_is_cut_where_the_ranker_cuts_it(site: Site, fo
     assert site.search("x" * 3000, rank_top=8)["query_read"] == 1000  # one token as a whole, and many as a shorter word
 
 
-def test_a_query_that_the_limit_of_characters_cuts_says_so(folders: dict[str, Path]) -> None:
-    made = Site(index=folders["index"], characters=5)
-    try:
-        assert made.search("水稻病害诊断")["query_read"] == 5 and "query_read" not in made.search("水稻病害诊")
-    finally:
-        made.close()
-
-
 def test_documents_longer_than_a_request_may_send_are_ranked_by_their_beginning(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -485,26 +459,6 @@ def test_an_address_asks_for_the_same(site: Site) -> None:
         assert (refused.status_code, refused.json()["field"]) == (422, field)
 
 
-def test_each_name_of_an_address_is_compared_with_few_others() -> None:
-    compared = 0
-
-    class Name(str):
-        def __str__(self) -> str:
-            return self
-
-        def __eq__(self, other: object) -> bool:
-            nonlocal compared
-            compared += 1
-            return str.__eq__(self, other)
-
-        __hash__ = str.__hash__
-
-    names = 500
-    with pytest.raises(Fault, match="not permitted"):
-        _of_address(QueryParams([("q", "a"), *((Name(f"x{number}"), "") for number in range(names))]))
-    assert compared < 20 * names
-
-
 def test_answers_are_written_beside_the_event_loop(written: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     writers = []
 
@@ -527,45 +481,34 @@ def test_what_is_searched_is_described(site: Site) -> None:
     assert (found["name"], found["documents"], found["ranker"], found["tower"]) == ("index", 36, "ranker", "tower")
     assert found["fields"] == {"year": {"type": "integer"}, "lang": {"type": "string", "values": ["en", "zh"]}}
     assert found["fusions"] == ["rrf", "weighted"] and found["searchers"] == ["words", "vectors"]
-    described = site.ask("GET", "/openapi.json").json()
-    paths, schemas = described["paths"], described["components"]["schemas"]
-    assert {"get", "post"} == set(paths["/v1/search"]) and {"post", "delete"} == set(paths["/v1/documents"])
-    assert set(re.findall(r"#/components/schemas/(\w+)", json.dumps(described))) <= set(schemas)
+    schemas = site.ask("GET", "/openapi.json").json()["components"]["schemas"]
     assert set(schemas["Index"]["required"]) == set(found)
     assert set(schemas["StoredDocument"]["required"]) == set(site.ask("GET", "/v1/documents/d0").json())
-    for method, path, statuses in (
-        ("post", "/v1/documents", ("403", "409")),
-        ("delete", "/v1/documents", ("403",)),
-        ("get", "/v1/documents/{id}", ("404",)),
-        ("post", "/v1/feedback", ("403", "404")),
-        ("get", "/v1/judge", ("404",)),
-    ):
-        refused = [paths[path][method]["responses"][status]["content"]["application/json"] for status in statuses]
-        assert refused == [{"schema": {"$ref": "#/components/schemas/Error"}}] * len(statuses)
 
 
-def test_fields_of_many_and_of_long_values_are_described(words: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fields_are_described_by_the_values_that_documents_have_now(
+    words: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("paddle_ranker.serving.http.search._VALUE_BYTES", 100)  # of a segment
     urls: list[dict[str, Any]] = [
         {"url": f"https://example.com/{n}", "body": f"{n}" * 200, "list": [n] * 100} for n in range(30)
     ]
-    for added in (urls, [{"url": "https://example.com/x", "body": "b", "lang": "zh"}, {"lang": "en"}]):
+    langs: list[dict[str, Any]] = [
+        {"lang": "zh", "url": "x", "body": "b"},
+        {"lang": "en"},
+        {"lang": "fr", "only": "here"},
+    ]
+    for added in (urls, langs):
         documents = [Document(f"{len(added)}-{n}", "茶叶", fields) for n, fields in enumerate(added)]
         assert words.ask("POST", "/v1/documents", {"documents": given(*documents)}).status_code == 200
     fields = words.ask("GET", "/v1/index").json()["fields"]
     assert fields["url"] == fields["body"] == {"type": "string"}  # of values that are not all there, none is offered
-    assert fields["lang"] == {"type": "string", "values": ["en", "zh"]} and fields["list"] == {"type": "mixed"}
-
-
-def test_values_that_only_removed_documents_have_are_not_offered(words: Site) -> None:
-    langs, more = ["zh", "en", "fr", "zh"], {"only": "here", "both": 1}
-    documents = [Document(f"f{n}", "茶叶", {"lang": one, **(more if n == 2 else {})}) for n, one in enumerate(langs)]
-    assert words.ask("POST", "/v1/documents", {"documents": given(*documents)}).status_code == 200
+    assert fields["lang"] == {"type": "string", "values": ["en", "fr", "zh"]} and fields["list"] == {"type": "mixed"}
+    (hit,) = words.search("茶叶", filter={"lang": "fr"}, fields=["only"])["hits"]
+    assert hit["fields"] == {"only": "here"}
+    assert words.ask("DELETE", "/v1/documents", {"ids": ["3-2"]}).json()["removed"] == 1
     fields = words.ask("GET", "/v1/index").json()["fields"]
-    assert fields["lang"]["values"] == ["en", "fr", "zh"] and fields["only"] == {"type": "string"}
-    assert words.ask("DELETE", "/v1/documents", {"ids": ["f0", "f2"]}).json()["removed"] == 2
-    fields = words.ask("GET", "/v1/index").json()["fields"]
-    assert fields["lang"]["values"] == ["en", "zh"] and not {"only", "both"} & fields.keys()
+    assert fields["lang"]["values"] == ["en", "zh"] and "only" not in fields
 
 
 def test_stages_are_counted(site: Site) -> None:
@@ -574,15 +517,6 @@ def test_stages_are_counted(site: Site) -> None:
     for stage in ("words", "encode", "vectors", "fuse", "rank", "total"):
         assert re.search(rf'^search_stage_seconds_count{{stage="{stage}"}} [1-9]', text, re.M)
     assert re.search(r'^ranker_requests_total{outcome="ok",protocol="search"} [1-9]', text, re.M)
-
-
-def test_another_server_says_that_it_has_no_index(folders: dict[str, Path]) -> None:
-    SLOTS.load_plugins()
-    config = serve_options()(model=folders["model"])
-    app = make_app(Slots({"ranker": SLOTS["ranker"].make(config)}), config, Metrics())
-    for method, path in (("POST", "/v1/search"), ("GET", "/v1/search"), ("GET", "/v1/documents/a")):
-        answer = asyncio.run(ask_app(app, method, path, {}))
-        assert answer.status_code == 404 and "--index" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("kind", [TIMED_OUT, OVERLOADED, INTERNAL])

@@ -137,10 +137,16 @@ def test_searches_leave_room_for_feedback(tmp_path: Path, caplog: pytest.LogCapt
     assert [record.getMessage().count("--search_log_mb") for record in caplog.records] == [1]
 
 
-def test_lines_of_older_servers_are_read(tmp_path: Path) -> None:
+def test_odd_folders_are_read_and_what_is_none_is_refused(tmp_path: Path) -> None:
     old = b'{"time":"t","search_id":"s1","query":"q","versions":{},"shown":[{"id":"a","ranks":{}}],"parameters":{}}'
-    (tmp_path / "old.jsonl").write_bytes(old + b"\n")
-    assert list(LogReader(tmp_path)) == [SearchLine("s1", "q", {}, [Shown("a", {})], {}, "t")]
+    (tmp_path / "old.jsonl").write_bytes(old + b"\n")  # of an older server
+    (tmp_path / "00000000T000000Z-0.jsonl").symlink_to(tmp_path / "moved")  # listed, and gone when it is opened
+    reader = LogReader(tmp_path)
+    assert list(reader) == [SearchLine("s1", "q", {}, [Shown("a", {})], {}, "t")] and reader.damaged == 0
+    with pytest.raises(RankerError, match="choose another folder"):
+        SearchLog(tmp_path / "old.jsonl")
+    with pytest.raises(RankerError, match="no such folder"):
+        LogReader(tmp_path / "none")
 
 
 def test_a_disk_that_hangs_takes_a_bounded_share_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,23 +159,6 @@ def test_a_disk_that_hangs_takes_a_bounded_share_of_the_memory(tmp_path: Path, m
     with pytest.raises(LogError, match="wait for the disk"):
         log.feedback(click()).result()
     log.close()
-
-
-def test_a_file_that_is_moved_away_while_the_folder_is_read_is_left_out(tmp_path: Path) -> None:
-    log, clicked = SearchLog(tmp_path), click()
-    log.feedback(clicked).result()
-    log.close()
-    (tmp_path / "00000000T000000Z-0.jsonl").symlink_to(tmp_path / "moved")  # listed, and gone when it is opened
-    reader = LogReader(tmp_path)
-    assert list(reader) == [clicked] and reader.damaged == 0
-
-
-def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(RankerError, match="choose another folder"):
-        SearchLog(tmp_path / "file")
-    with pytest.raises(RankerError, match="no such folder"):
-        LogReader(tmp_path / "none")
 
 
 WRITER = """

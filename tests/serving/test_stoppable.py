@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import time
-import weakref
-from functools import partial
 from typing import Any
 
 import pytest
 
-from paddle_ranker.serving.core import apart
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
 from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
 from tests.serving_cases import SECONDS
@@ -93,41 +89,3 @@ def test_work_whose_time_is_up_before_it_begins_is_not_begun() -> None:
         asyncio.run(work.run(1, time.monotonic() - 1, steps))
     until(lambda: work.under_way == 0)
     assert steps.begun == 0
-
-
-class Body:
-    """What a request brings."""
-
-
-@pytest.mark.parametrize("where", ["a reader", "threads for images"])
-def test_what_waits_for_a_thread_is_forgotten_when_its_caller_leaves(where: str) -> None:
-    work, gate, begun = StoppableWork(1, name="test", what="it was done"), threading.Event(), threading.Semaphore(0)
-
-    def wait(*_: object) -> None:
-        begun.release()
-        assert gate.wait(SECONDS)
-
-    async def leave() -> None:
-        def ask(body: object) -> asyncio.Future[None]:
-            if where == "a reader":
-                return asyncio.ensure_future(apart.apart(apart.MUCH_BYTES + 1, wait, body))
-            return asyncio.ensure_future(work.run(1, later(), partial(wait, body)))
-
-        busy = [ask(None) for _ in range(2)]  # all threads are
-        for _ in range(2 if where == "a reader" else 1):
-            await asyncio.get_running_loop().run_in_executor(None, begun.acquire)
-        body = Body()
-        seen, waits = weakref.ref(body), ask(body)
-        del body
-        await asyncio.sleep(0)
-        waits.cancel()
-        while not waits.done():
-            await asyncio.sleep(0)
-        del waits  # its error's traceback knows the body
-        gc.collect()
-        held = seen() is not None
-        gate.set()
-        await asyncio.gather(*busy)
-        assert not held
-
-    asyncio.run(leave())

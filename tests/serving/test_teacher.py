@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -26,6 +24,7 @@ from paddle_ranker.serving.clients.teacher import HttpTeacher, KeptAnswers
 from paddle_ranker.serving.clients.teacher_options import KEY_VARIABLE, TeacherOptions
 from tests.conftest import REPOSITORY
 from tests.fake_teacher import Broken, Reply, Server, answered, http, score_of, tei
+from tests.started import until
 
 pytestmark = pytest.mark.unit  # no process is started
 SECONDS = 60  # for what takes milliseconds
@@ -190,16 +189,12 @@ def test_what_was_kept_outlives_a_kill(tmp_path: Path) -> None:
     assert kept.find([("q", "a"), ("", "qa")]) == {("q", "a"): 0.25, ("", "qa"): 2.0}
 
 
-@pytest.mark.parametrize("content", [b"query\ttitle\n" * 100, b""])
-def test_a_file_of_something_else_is_not_touched(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "answers"
-    path.write_bytes(content)
-    if content:
-        with pytest.raises(RankerError, match="name another file: --teacher_answers"):
-            KeptAnswers(path, ["t"])
-        assert path.read_bytes() == content
-    else:
-        KeptAnswers(path, ["t"]).close()
+    path.write_bytes(b"query\ttitle\n" * 100)
+    with pytest.raises(RankerError, match="name another file: --teacher_answers"):
+        KeptAnswers(path, ["t"])
+    assert path.read_bytes() == b"query\ttitle\n" * 100
 
 
 def _late(seconds: int) -> str:
@@ -209,16 +204,12 @@ def _late(seconds: int) -> str:
 @pytest.mark.parametrize(
     "trouble, least",
     [
-        (lambda asked: http(b"oh", 500), 0),
         (lambda asked: http(b"oh", 529), 0),
-        (lambda asked: http(b"oh", 502, retry_after="7"), 7),
         (lambda asked: http(b"", 429, retry_after="7"), 7),
         (lambda asked: http(b"", 503, retry_after=_late(100)), 90),
         (lambda asked: http(b"", 429, retry_after="soon"), 0),
         (lambda asked: Broken(), 0),
-        (lambda asked: Broken(b"HTTP/1.1 200"), 0),
         (lambda asked: Broken(tei(asked)[:-5]), 0),
-        (lambda asked: Broken(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1,2,"), 0),
     ],
 )
 def test_what_may_be_over_is_asked_again(ask: Any, slept: list[float], trouble: Reply, least: float) -> None:
@@ -243,27 +234,16 @@ def test_patience_ends(ask: Any, slept: list[float], options: dict[str, Any], at
     assert "status 503: busy (to be asked again after 120 seconds)" in str(raised.value)
 
 
-def test_an_error_waits_for_nobody_who_waits_to_ask_again(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting, rest = threading.Event(), module.rest
-
-    async def noticed(failed: asyncio.Event, seconds: float) -> None:
-        waiting.set()
-        await rest(failed, seconds)
-
-    monkeypatch.setattr(module, "rest", noticed)
-
+def test_an_error_waits_for_nobody_who_waits_to_ask_again(ask: Any) -> None:
     def reply(asked: dict[str, Any]) -> bytes:
-        if asked["query"] == "busy":
-            return http(b"", 500, retry_after="800")
-        assert waiting.wait(SECONDS)
-        return http(b"no", 400)
+        until(lambda: len(server.bodies) == 2)
+        return http(b"", 500, retry_after="800") if asked["query"] == "busy" else http(b"no", 400)
 
     with Server(reply) as server, ask(server.url) as asked, pytest.raises(ServerError, match="status 400: no"):
         asked.logits(["busy", "q"], ["t", "t"])
-    assert len(server.bodies) == 2
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 501])
+@pytest.mark.parametrize("status", [401, 413, 501])
 def test_what_is_refused_is_not_asked_again(ask: Any, status: int, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     said = json.dumps({"message": f"the key {KEY} is\nwrong\x1b[2J"}).encode() + b"x" * 3000
@@ -300,25 +280,13 @@ def scored(*scores: tuple[object, object]) -> Reply:
     "reply, said",
     [
         (scored((0, 0.5)), "1 results came for 2 titles"),
-        (scored((0, 0.5), (1, 0.5), (2, 0.5)), "3 results came for 2 titles"),
         (scored((0, 0.5), (0, 0.5)), "an index came twice for 2 titles"),
-        (scored((0, 0.5), (2, 0.5)), "index 2 came for 2 titles"),
         (scored((0, 0.5), (-1, 0.5)), "index -1 came for 2 titles"),
-        (scored((0, 0.5), (10**30, 0.5)), "came for 2 titles"),
-        (scored((0, float("nan")), (1, 0.5)), r"\[0\].score: Input should be a finite number"),
-        (scored((0, 0.5), (1, float("inf"))), r"\[1\].score: Input should be a finite number"),
-        (scored((0, 1e300), (1, 0.5)), r"\[0\].score: Input should be less than or equal to 1000000000"),
-        (scored((0, None), (1, 0.5)), r"\[0\].score: Input should be a valid number"),
-        (scored((0, "0.5"), (1, 0.5)), r"\[0\].score: Input should be a valid number"),
-        (scored(("0", 0.5), (1, 0.5)), r"\[0\].index: Input should be a valid integer"),
-        (lambda asked: http(b'[{"index": 0}]'), r"\[0\].score: Field required"),
-        (
-            lambda asked: http(b"<html>sign in</html>"),
-            r"body: is not JSON .*: <html>sign in</html>; --teacher_protocol",
-        ),
-        (lambda asked: http(b""), r"body: is not JSON .*: nothing; --teacher"),
-        (lambda asked: answered({"results": []}), "body: Input should be a valid array"),
-        (lambda asked: http(b"[" * 500_000), "the answer is none of Text Embeddings Inference's"),
+        (scored((0, float("nan")), (1, 0.5)), r"\[0\].score"),
+        (scored((0, 1e300), (1, 0.5)), r"\[0\].score"),
+        (scored((0, None), (1, 0.5)), r"\[0\].score"),
+        (lambda asked: http(b"<html>sign in</html>"), "<html>sign in</html>; --teacher_protocol"),
+        (lambda asked: answered({"results": []}), "none of Text Embeddings Inference's"),
         (lambda asked: http(b"[" + b" " * 5_000_000), "answers more than 1,049,[0-9]+ bytes"),
         (lambda asked: http(b"\x1f\x8b..", content_encoding="gzip"), "no answer can be read"),
     ],
@@ -331,23 +299,17 @@ def test_an_answer_that_is_none_teaches_nothing(ask: Any, reply: Reply, said: st
         assert teacher._kept.find([("q", "a"), ("q", "b")]) == {}
 
 
-@pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\nX-Long:", b"HTTP/1.1 200 OK\r\n\r\n["])
-def test_an_answer_that_does_not_end_is_given_up(ask: Any, beginning: bytes) -> None:
-    """Its end is nowhere near: the time for an answer is short, and nothing depends on how short."""
+def test_an_answer_that_does_not_end_is_given_up(ask: Any) -> None:
+    """The time for an answer is short, and nothing depends on how short: the answer has no end."""
 
     class Trickling(Server):
         def _serve(self, connection: socket.socket) -> None:
-            connection.sendall(beginning)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n[")
             while not self.over.wait(0.005):
-                if beginning:
-                    connection.sendall(b" ")
+                connection.sendall(b" ")
 
-    said = r"no whole answer within 0.1 seconds \(attempt 2\)"
-    with (
-        Trickling() as server,
-        ask(server.url, timeout=0.1, retries=1) as teacher,
-        pytest.raises(ServerError, match=said),
-    ):
+    late = pytest.raises(ServerError, match=r"no whole answer within 0.1 seconds \(attempt 2\)")
+    with Trickling() as server, ask(server.url, timeout=0.1, retries=1) as teacher, late:
         teacher.logits(["q"], ["a"])
     assert teacher.costs["requests"] == 2
 
@@ -359,61 +321,13 @@ def test_where_something_has_answered_it_is_waited_for(ask: Any, slept: list[flo
         with pytest.raises(ServerError, match="run again to go on"):
             teacher.logits(["q"], ["b"])
     assert (len(slept), teacher.costs["requests"], teacher.costs["retries"]) == (3, 5, 3)
-
-
-def test_where_nothing_answers_it_is_said_at_once(ask: Any, slept: list[float]) -> None:
-    with Server() as server:
-        pass
     with ask(server.url) as teacher, pytest.raises(ServerError, match=f"{server.url}: nothing answers there"):
-        teacher.logits(["q"], ["a"])
-    assert slept == []
+        teacher.logits(["q"], ["c"])
+    assert len(slept) == 3
 
 
-def test_the_environment_s_proxy_is_asked_but_for_what_it_names(ask: Any, monkeypatch: Any) -> None:
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
-    with Server(tei) as proxy, Server(tei) as near:
-        monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("/rerank", ""))
-        with ask("http://far.example/rerank") as teacher:
-            assert teacher.logits(["q"], ["t"]).tolist() == [score_of("q", "t")]
-        assert proxy.heads[0].startswith("POST http://far.example/rerank HTTP/1.1\r\n") and near.heads == []
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        with ask(near.url) as teacher:
-            teacher.logits(["q"], ["t"])
-    assert (len(proxy.heads), len(near.heads)) == (1, 1)
-
-
-def test_certificates_are_checked(ask: Any, monkeypatch: Any, tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl, to make a certificate")
-    both = tmp_path / "both.pem"
-    line = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    line += ["-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(both), "-out", f"{both}.crt"]
-    subprocess.run(["openssl", *line], check=True, capture_output=True, timeout=SECONDS)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(f"{both}.crt", both)
-
-    class Encrypted(Server):
-        def _serve(self, connection: socket.socket) -> None:
-            with context.wrap_socket(connection, server_side=True) as encrypted:
-                super()._serve(encrypted)
-
-    with Encrypted(tei) as server:
-        url = server.url.replace("http:", "https:")
-        with ask(url) as teacher, pytest.raises(ServerError, match="certificate verify failed"):
-            teacher.logits(["q"], ["t"])
-        assert server.bodies == []
-        monkeypatch.setenv("SSL_CERT_FILE", f"{both}.crt")
-        with ask(url) as teacher:
-            assert teacher.logits(["q"], ["t"]).tolist() == [score_of("q", "t")]
-
-
-@pytest.mark.parametrize(
-    "variable, value",
-    [("HTTP_PROXY", "gopher://h"), ("ALL_PROXY", "socks5://127.0.0.1:1"), ("SSL_CERT_FILE", "/no/such/file")],
-)
-def test_a_proxy_or_certificates_that_cannot_be_used(ask: Any, monkeypatch: Any, variable: str, value: str) -> None:
-    monkeypatch.setenv(variable, value)
+def test_a_proxy_that_cannot_be_used_is_named(ask: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "gopher://h")
     with ask("https://far.example/rerank") as teacher, pytest.raises(UsageError, match="correct HTTPS_PROXY"):
         teacher.logits(["q"], ["t"])
 
@@ -459,14 +373,9 @@ def test_the_url_shows_the_protocol(ask: Any, lines: list[str], url: str, protoc
     "options, said",
     [
         ({"teacher_url": "ftp://h/rerank"}, "expected http://HOST/PATH"),
-        ({"teacher_url": "h/rerank"}, "expected http://HOST/PATH"),
         ({"teacher_url": "http://h:x/rerank"}, "--teacher_url http://h:x/rerank: "),
         ({"teacher_url": f"http://me:{KEY}@h/rerank"}, "must hold no password"),
-        (
-            {"teacher_url": f"http://h/rerank?version=2&Api-Key={KEY}"},
-            "and no key: put the key into",
-        ),
-        ({"teacher_url": f"ftp://h/rerank?version={KEY}"}, "expected http://HOST/PATH"),
+        ({"teacher_url": f"http://h/rerank?version=2&Api-Key={KEY}"}, "and no key: put the key into"),
         ({"teacher_url": "http://h/"}, "the path / shows no protocol"),
         ({"teacher_url": "http://h/rerank", "teacher_protocol": "tai"}, r"did you mean tei\?"),
         ({"teacher_url": "http://h/rerank", "teacher_model": "m"}, "name no model"),

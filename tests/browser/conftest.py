@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import pytest
 
 from benchmarks.search_page import find_chromium
 from tests.browser.site import Site
-from tests.conftest import REPOSITORY
 
-SCREENSHOTS = REPOSITORY / "build" / "screenshots"  # ignored by git
 INSTALL = "`bash scripts/setup.sh browser` installs it"
 
 OpenPage = Callable[..., Any]
@@ -119,23 +115,3 @@ def open_page(pages: Pages) -> Iterator[OpenPage]:
         page.context.close()
     pages.tidy()
     assert pages.complaints == []
-
-
-@pytest.fixture(scope="session")
-def screenshot() -> Callable[..., Path]:
-    """What keeps a picture of a page as build output."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-
-    def keep(page: Any, name: str, *, full_page: bool = False) -> Path:
-        path = SCREENSHOTS / f"{name}.png"
-        page.screenshot(path=path, full_page=full_page)
-        return path
-
-    return keep
-
-
-@pytest.fixture(scope="session")
-def axe() -> Optional[str]:
-    """The script of axe-core, where PADDLE_RANKER_AXE names its file (`npm pack axe-core`; axe.min.js in there)."""
-    path = os.environ.get("PADDLE_RANKER_AXE")
-    return Path(path).read_text(encoding="utf-8") if path else None

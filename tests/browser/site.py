@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
-from collections.abc import Coroutine
-from types import TracebackType
 from typing import Any, Callable, Optional
 
 from starlette.requests import Request
@@ -23,13 +20,12 @@ from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.process.protocols import Acceptor, HttpServer
 from tests.browser.made_up import INDEX, TEXTS, answer, highlights_of
-
-SECONDS = 60
+from tests.live_service import SECONDS, LoopThread
 
 Changed = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class Site:
+class Site(LoopThread):
     """A server of the page. Use it in a `with`.
 
     Attributes:
@@ -43,9 +39,8 @@ class Site:
     """
 
     def __init__(self, api_key: Optional[str] = None) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._api_key = api_key
+        super().__init__()
+        self._api_key, self.port = api_key, 0
         self.reset()
 
     def reset(self) -> None:
@@ -58,27 +53,13 @@ class Site:
         self.fault: Optional[Fault] = None
         self.held: dict[str, asyncio.Event] = {}
 
-    def __enter__(self) -> Site:
-        self._thread.start()
-        self.port = self._run(self._start(0))
-        self.address = f"http://127.0.0.1:{self.port}"
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.stop()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(SECONDS)
-        self._loop.close()
-
     def start_again(self) -> None:
-        """Listen at the same port as before `stop`."""
-        self._run(self._start(self.port))
+        """Listen at the same port as before `leave`."""
+        self.run(self.start())
 
-    def stop(self) -> None:
+    def leave(self) -> None:
         """Stop listening, and close all connections."""
-        self._run(self._stop())
+        self.run(self.stop())
 
     def hold(self, what: str) -> None:
         """Let answers to this query, or `/v1/index` or `/v1/feedback`, wait until `release`.
@@ -89,7 +70,7 @@ class Site:
         async def close() -> None:
             self.held[what] = asyncio.Event()
 
-        self._run(close())
+        self.run(close())
 
     def release(self, what: str) -> None:
         self._loop.call_soon_threadsafe(self.held.pop(what).set)
@@ -97,9 +78,6 @@ class Site:
     async def _wait(self, what: str) -> None:
         if what in self.held:
             await self.held[what].wait()
-
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
 
     def app(self) -> ASGIApp:
         """Return what answers: the page's files, and a made-up search behind them."""
@@ -112,15 +90,16 @@ class Site:
         ]
         return Middleware(Router(routes), Metrics(), ServeConfig(api_key=self._api_key))
 
-    async def _start(self, port: int) -> int:
+    async def start(self) -> None:
         self._connections = Connections(100)
         self._http = await HttpServer(self.app(), self._connections).start()
-        listener = socket.create_server(("127.0.0.1", port))
+        listener = socket.create_server(("127.0.0.1", self.port))
         listener.setblocking(False)
         self._acceptor = Acceptor(listener, [(b"", self._http)], self._connections)
-        return int(listener.getsockname()[1])
+        self.port = int(listener.getsockname()[1])
+        self.address = f"http://127.0.0.1:{self.port}"
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
         self._acceptor.close()
         for gate in self.held.values():
             gate.set()

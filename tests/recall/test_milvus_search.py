@@ -6,14 +6,11 @@ import importlib.util
 import json
 import os
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from paddle_ranker.retrieval.milvus import MilvusRows
 from recall.milvus_ann_search import main
 
 pytestmark = [
@@ -44,6 +41,13 @@ def test_rows_are_put_whole_found_again_and_refused_by_number(
     assert {one["index"]: one["text"] for one in found} == dict(enumerate(texts))
     np.testing.assert_allclose([one["score"] for one in found], np.sort(products)[::-1], rtol=1e-5, atol=1e-6)
 
+    Path("short.csv").write_text("".join(f"{text}\n" for text in texts[:7]), encoding="utf-8")
+    np.save("short.npy", vectors[:7])  # a shorter corpus replaces all of a longer one
+    short = ["--data_path", "short.csv", "--embedding_path", "short.npy", *given[4:]]
+    assert main([*short, "--insert", "--search", "--top_k", "31"]) == 0
+    said, *found_lines = capsys.readouterr().out.splitlines()
+    assert f"7 rows in {name}" in said and {json.loads(line)["index"] for line in found_lines} == set(range(7))
+
     np.save("bad.npy", np.where(np.arange(31)[:, None] == 7, np.nan, vectors).astype(np.float32))
     Path("long.csv").write_text("\n".join([*texts[:3], "水" * 22_000, *texts[4:]]) + "\n", encoding="utf-8")
     texts_file, vectors_file, rest = given[1], given[3], given[6:]
@@ -56,35 +60,3 @@ def test_rows_are_put_whole_found_again_and_refused_by_number(
     ):
         assert main(["--data_path", data, "--embedding_path", embedding, "--uri", address, *rest, *more]) != 0
         assert says in capsys.readouterr().err
-
-
-def test_rows_of_a_longer_corpus_before_are_gone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    given = ["--data_path", "texts.csv", "--embedding_path", "vectors.npy", "--uri", "rows.db", "--insert", "--search"]
-    vectors = np.random.default_rng(3).normal(size=(31, 8)).astype(np.float32)
-    for count in (31, 7):
-        Path("texts.csv").write_text("".join(f"标题{number} {count}\n" for number in range(count)), encoding="utf-8")
-        np.save("vectors.npy", vectors[:count])
-        assert main([*given, "--top_k", "31"]) == 0
-        said, *found = capsys.readouterr().out.splitlines()
-        assert f" {count} rows in literature_search" in said
-        numbers = sorted((json.loads(line)["index"], json.loads(line)["text"]) for line in found)
-        assert numbers == [(number, f"标题{number} {count}") for number in range(count)]
-
-
-def test_an_idle_connection_is_not_pinged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import grpc
-
-    asked: list[dict[str, object]] = []
-    connect = grpc.insecure_channel
-
-    def channel(target: str, options: Sequence[tuple[str, object]] = (), **more: Any) -> grpc.Channel:
-        asked.append(dict(options))
-        return connect(target, options=options, **more)
-
-    monkeypatch.setattr(grpc, "insecure_channel", channel)
-    MilvusRows(str(tmp_path / "rows.db"), "rows", 8).close()
-    # Milvus Lite's server ends connections that ping without need, with two lines on standard error.
-    assert asked and {one["grpc.keepalive_time_ms"] for one in asked} == {(1 << 31) - 1}

@@ -122,24 +122,34 @@ def test_the_published_lines_are_the_share_of_answers_found(tmp_path: Path, caps
     assert values[20]["r@5"] == 1 and values[20]["mrr@10"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
 
 
-def test_of_labelled_pairs_only_those_with_1_or_more_are_answers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("pairs", "rows", "wanted", "said"),
+    [
+        (
+            ["query\ttitle\tlabel", "甲\t子\t0", "甲\t丑\t1", "丙\t子\t0", "甲\t寅\t2"],
+            ["甲\t子\t0.9", "甲\t丑\t0.8", "丙\t子\t0.9"],
+            "recall@1=0.0\nrecall@5=50.0\n",
+            "1 of 2 queries have no title labelled 1 or more: left out",
+        ),
+        (
+            ["甲\t子", "丙\t丑"],
+            ["甲\t子\t0.9", "甲\t丑\t0.8"],
+            "recall@1=50.0\nrecall@5=50.0\n",
+            "1 of the 2 judged queries",
+        ),
+    ],
+    ids=["labels below 1 are no answers", "a query without results"],
+)
+def test_queries_that_count_differently_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pairs: list[str], rows: list[str], wanted: str, said: str
 ) -> None:
-    pairs = written(tmp_path / "dev.csv", "query\ttitle\tlabel", "甲\t子\t0", "甲\t丑\t1", "丙\t子\t0", "甲\t寅\t2")
-    result = written(tmp_path / "result.txt", "甲\t子\t0.9", "甲\t丑\t0.8", "丙\t子\t0.9")
-    status, out, err = call(evaluate.main, capsys, "--similar_text_pair", pairs, "--recall_result_file", result)
-    assert status == 0 and out.startswith("recall@1=0.0\nrecall@5=50.0\n"), err
-    assert "1 of 2 queries have no title labelled 1 or more: left out" in err
+    files = ["--similar_text_pair", written(tmp_path / "dev.csv", *pairs)]
+    files += ["--recall_result_file", written(tmp_path / "result.txt", *rows)]
+    status, out, err = call(evaluate.main, capsys, *files)
+    assert status == 0 and out.startswith(wanted) and said in err
 
 
-def test_a_query_without_results_counts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pairs = written(tmp_path / "dev.csv", "甲\t子", "丙\t丑")
-    result = written(tmp_path / "result.txt", "甲\t子\t0.9", "甲\t丑\t0.8")
-    status, out, err = call(evaluate.main, capsys, "--similar_text_pair", pairs, "--recall_result_file", result)
-    assert status == 0 and out.startswith("recall@1=50.0\nrecall@5=50.0\n") and "1 of the 2 judged queries" in err
-
-
-@pytest.mark.parametrize("line", ["甲\t子", "甲\t子\tx", "", "甲"])
+@pytest.mark.parametrize("line", ["甲\t子", "甲\t子\tx", ""])
 def test_a_line_of_anything_else_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str) -> None:
     pairs = written(tmp_path / "dev.csv", "甲\t子")
     result = written(tmp_path / "result.txt", "甲\t子\t0.9", line, "甲\t丑\t0.8")

@@ -19,7 +19,6 @@ from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.training.state import APART_FILE
 from recall import train_batch_neg, train_simcse
-from recall.loss import parse_tower_loss
 from recall.model import InBatchExamples
 from recall.options import TowerTrainingOptions
 from recall.train_batch_neg import TrainBatchNegOptions
@@ -79,12 +78,7 @@ def test_the_published_line_trains_and_evaluates(
     query, title, cosine = rows[0]
     assert float(cosine) == pytest.approx(float(tower.query_vectors([query])[0] @ tower.vectors([title])[0]), abs=1e-5)
     info = TowerInfo.read(tmp_path / "checkpoint/last")
-    assert info is not None and (info.size, info.output_layer, info.pooling, info.max_seq_length) == (
-        8,
-        True,
-        "pooler",
-        16,
-    )
+    assert info is not None and (info.size, info.pooling, info.max_seq_length) == (8, "pooler", 16)
     assert set(info.results) == {"step", "recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr@10"}
 
 
@@ -167,22 +161,6 @@ def test_a_large_batch_takes_the_memory_of_a_part(data: Path, tmp_path: Path, mo
 
 
 @unit
-def test_labels_say_which_titles_answer_in_an_evaluation(data: Path, tmp_path: Path) -> None:
-    rows = [f"{query}\t{query}的研究\t1\n{query}\t{query}\t0\n" for query in HAN[:3]]
-    (tmp_path / "labelled.csv").write_text("".join(rows), encoding="utf-8")
-    options = {**OPTIONS, "similar_text_pair": str(tmp_path / "labelled.csv"), "epochs": 1, "save_dir": str(tmp_path)}
-    with commands_here(data):
-        train_batch_neg.train(TrainBatchNegOptions(**options))
-    tower = Tower.open(tmp_path / "last")
-    texts = [text for query in HAN[:3] for text in (f"{query}的研究", query)]
-    found = np.argsort(-(tower.query_vectors(HAN[:3]) @ tower.vectors(texts).T), axis=1, kind="stable")
-    info = TowerInfo.read(tmp_path / "last")
-    assert info is not None and info.results["recall@1"] == np.mean(found[:, 0] == [0, 2, 4])
-    ranks = np.argmax(found == np.array([[0], [2], [4]]), axis=1)
-    assert info.results["mrr@10"] == pytest.approx(np.mean(1 / (ranks + 1)))
-
-
-@unit
 def test_a_teacher_is_asked_for_what_the_file_lacks(data: Path, tmp_path: Path) -> None:
     ranker = write_ranker(tmp_path / "ranker")
     options = {**OPTIONS, "epochs": 1, "similar_text_pair": None, "loss": "in_batch+0.1*margin_mse+kl"}
@@ -243,24 +221,6 @@ def test_simcse_sees_a_text_by_two_masks_and_drops_the_pooler(
 
 
 @unit
-def test_simcse_learns_by_the_pooling_of_the_tower_that_it_begins_with(data: Path, tmp_path: Path) -> None:
-    def learned(encoder: str, name: str, *more: str) -> bool:
-        """Train for a step, then resume the run; return whether the resumed run trained the pooler."""
-        line = f"--train texts.csv --model {encoder} --output {tmp_path / name} --batch_size 10 --save_step 1"
-        for steps in (["--max_minutes", "1e-9"], ["--resume"]):
-            assert run(data, train_simcse, *line.split(), "--epochs", "1", *more, *steps) == 0
-        start, end = (load_arrays(tmp_path / name / f"model_{step}" / PARAMETERS_FILE) for step in (1, 3))
-        pooler = "encoder.pooler.dense.weight"
-        return not np.array_equal(start[pooler], end[pooler])
-
-    assert learned("encoder", "published")
-    assert learned(f"{tmp_path / 'published/last'}", "goes_on")
-    batch_neg = ("--train", "train.csv", "--model", "encoder", "--pooling", "first", "--max_steps", "1")
-    assert run(data, train_batch_neg, *batch_neg, "--output", tmp_path / "first") == 0
-    assert not learned(f"{tmp_path / 'first/last'}", "as_stated")
-
-
-@unit
 def test_nothing_is_learned_from_a_pooler_that_nobody_trained(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -287,7 +247,6 @@ def test_nothing_is_learned_from_a_pooler_that_nobody_trained(
 @pytest.mark.parametrize(
     ("given", "parts", "size"),
     [({}, 1, 32), ({"micro_batch": 8}, 4, 8), ({"micro_batch": 5}, 8, 4),
-     ({"batch_size": 4096, "micro_batch": 32}, 128, 32), ({"use_gradient_cache": True}, 32, 1),
      ({"use_gradient_cache": True, "batch_size": 200}, 50, 4),
      ({"micro_batch": 16, "gradient_accumulation_steps": 3}, 6, 16)],
 )  # fmt: skip
@@ -349,6 +308,22 @@ def test_words_in_vectors_are_kept_left_out_and_not_resized(
 
 
 @unit
+def test_labels_say_which_titles_answer_in_an_evaluation(data: Path, tmp_path: Path) -> None:
+    rows = [f"{query}\t{query}的研究\t1\n{query}\t{query}\t0\n" for query in HAN[:3]]
+    (tmp_path / "labelled.csv").write_text("".join(rows), encoding="utf-8")
+    options = {**OPTIONS, "similar_text_pair": str(tmp_path / "labelled.csv"), "epochs": 1, "save_dir": str(tmp_path)}
+    with commands_here(data):
+        train_batch_neg.train(TrainBatchNegOptions(**options))
+    tower = Tower.open(tmp_path / "last")
+    texts = [text for query in HAN[:3] for text in (f"{query}的研究", query)]
+    found = np.argsort(-(tower.query_vectors(HAN[:3]) @ tower.vectors(texts).T), axis=1, kind="stable")
+    info = TowerInfo.read(tmp_path / "last")
+    assert info is not None and info.results["recall@1"] == np.mean(found[:, 0] == [0, 2, 4])
+    ranks = np.argmax(found == np.array([[0], [2], [4]]), axis=1)
+    assert info.results["mrr@10"] == pytest.approx(np.mean(1 / (ranks + 1)))
+
+
+@unit
 def test_what_teaches_nothing_is_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ("--model", "encoder", "--max_steps", "2", "--batch_size", "1", "--train", "train.csv")
     assert run(data, train_batch_neg, *more, "--output", tmp_path / "one") == 0
@@ -358,12 +333,3 @@ def test_what_teaches_nothing_is_said(data: Path, tmp_path: Path, capsys: pytest
     assert "--loss kl and margin_mse: compares the title of a query with its neg" in capsys.readouterr().err
     assert run(data, train_batch_neg, *more[:-1], "triples.csv", "--output", tmp_path / "triples") == 0
     assert "taught nothing" not in capsys.readouterr().out
-
-
-@unit
-def test_the_terms_of_a_loss() -> None:
-    assert parse_tower_loss("in_batch").of_lists is None
-    mixed = parse_tower_loss("0.5*in_batch + 2*margin_mse+kl")
-    assert mixed.in_batch == 0.5 and mixed.of_lists is not None and mixed.of_teacher == ("margin_mse", "kl")
-    assert [(term.factor, term.name) for term in mixed.of_lists.terms] == [(2.0, "margin_mse"), (1.0, "kl")]
-    assert parse_tower_loss("margin_mse").in_batch == 0.0

@@ -192,9 +192,7 @@ def test_values_are_compared_together_as_they_are_one_by_one() -> None:
     ("where", "value", "holds"),
     [
         ({"f": "7"}, "007", False), ({"f": "1.1"}, "1.10", False), ({"f": "100000"}, "1E5", False),
-        ({"f": "7"}, "7", True),
-        ({"f": ["7", "x"]}, "007", False), ({"f": {"ne": "7"}}, "007", True), ({"f": 7}, 7.0, True),
-        ({"f": "7"}, 7, True),
+        ({"f": "7"}, "7", True), ({"f": {"ne": "7"}}, "007", True), ({"f": 7}, 7.0, True), ({"f": "7"}, 7, True),
         ({"f": 7}, "7", True), ({"f": 7}, "007", False), ({"f": True}, 1, False), ({"f": 1}, True, False),
         ({"f": {"gt": 9}}, 10, True), ({"f": {"gt": "9"}}, "10", True), ({"f": {"gte": "2024"}}, "2024-01-01", True),
         ({"f": {"gte": "2024"}}, "2023-12-31", False), ({"f": {"lte": "2024"}}, "2024-07-01", True),
@@ -252,21 +250,6 @@ def test_a_filter_that_cannot_be_meant_is_refused(tmp_path: Path, where: Any, sa
             collection.search("words", ["水稻"], 5, found)
         for held, ids in (("publication date>=2024", ["a"]), ("'publication date'=null", ["b"]), ("day!=null", ["a"])):
             assert collection.search("words", ["水稻"], 5, Filter.parse([held]))[0].ids == ids
-
-
-def test_a_text_is_found_among_many_without_reading_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = json.dumps([f"https://example.org/{number}" for number in range(5_000)]).encode()
-    arranged, read = FieldValues(np.frombuffer(line, np.uint8)), list[bytes]()
-    whole = json.loads
-
-    def loads(data: bytes) -> object:
-        read.append(data)
-        return whole(data)
-
-    monkeypatch.setattr(json, "loads", loads)
-    assert arranged.meeting(Condition("url", "=", ("https://example.org/4321",))).nonzero()[0].tolist() == [4321]
-    assert arranged.meeting(Condition("url", "<", ("https://example.org/10",))).sum() == 2  # /0 and /1
-    assert len(read) < 40
 
 
 def test_a_segment_that_lacks_a_file_is_not_opened_without_it(tmp_path: Path) -> None:

@@ -20,14 +20,13 @@ import pytest
 
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.lexical.tokens import words_and_bigrams
-from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.retrieval.adding import VectorsOf
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.milvus import MilvusRows, key_of
+from paddle_ranker.retrieval.milvus import MilvusRows
 from tests.started import free_ports
 
 pytestmark = pytest.mark.unit
@@ -293,15 +292,12 @@ def until_killed(folder: Path, stop_at: int) -> bytes:
     return told
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_kill_at_any_step_loses_nothing_that_was_confirmed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int
-) -> None:
+def test_a_kill_at_any_step_loses_nothing_that_was_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paddle_ranker.retrieval.merging.MOST_SEGMENTS", 2)
     steps = int.from_bytes(until_killed(tmp_path / "whole", 0)[-4:], "little")
     assert steps > 200
     draw = random.Random(11)
-    for moment in sorted(draw.sample(range(1, steps), kills)):
+    for moment in sorted(draw.sample(range(1, steps), 10)):
         folder = tmp_path / str(moment)
         confirmed = len(until_killed(folder, moment))
         if not (folder / "index.json").exists():
@@ -374,27 +370,3 @@ def test_a_writer_goes_on_from_a_change_that_milvus_failed_behind(
         assert [one.id for one in collection.documents()] == [one.id for one in kept]
         check(collection, kept, ["水稻", "iPhone 15"], None)
         assert collection._milvus()._rows.count() == len(kept)  # the row of the removed one is gone as well
-
-
-@needs_milvus
-def test_rows_that_milvus_lacks_are_put_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    put = MilvusRows.put
-
-    def counted(rows: MilvusRows, keys: Integers, vectors: Vectors) -> None:
-        sizes.append(len(keys))
-        put(rows, keys, vectors)
-
-    with new_index(tmp_path / "index", ("milvus", "milvus.db")) as collection:
-        collection.add(documents_of(range(40)), vectors_of)
-        collection.add(documents_of(range(40, 50)), vectors_of)
-        collection.remove(["d3"])
-        milvus, parts = collection._milvus(), collection._now.parts
-        keys = np.concatenate([key_of(part.segment.hashes_of_rows()) for part in parts])
-        milvus._rows.drop(keys)
-        milvus._write_pending(keys)
-        monkeypatch.setattr(MilvusRows, "put", counted)
-        milvus.repair(collection._now)
-        assert sizes == [39, 10]
-        check(collection, [one for one in documents_of(range(50)) if one.id != "d3"], ["水稻", "iPhone 15"], None)
-        assert milvus._rows.count() == 49

@@ -49,22 +49,19 @@ def test_reciprocal_ranks_are_those_of_the_paper() -> None:
     assert_alike(fused(Fusion("rrf", {"vectors": 2.0}), FOUND), wanted)
 
 
+def test_equal_scores_are_in_the_order_of_the_ids_and_one_searcher_keeps_its_scores() -> None:
+    assert_alike(fused(Fusion(), {"words": hits(z=9.0, y=5.0), "vectors": hits(a=0.9, b=0.8)}),
+                 [("a", 1 / 61), ("z", 1 / 61), ("b", 1 / 62), ("y", 1 / 62)])  # fmt: skip
+    assert fused(Fusion(), {"words": hits(z=1.0, a=1.0)}) == [("a", 1.0), ("z", 1.0)]
+    assert fused(Fusion(), {"words": hits(a=9.0, b=5.0)}) == [("a", 9.0), ("b", 5.0)]
+
+
 def test_weighted_scores_are_each_searcher_s_between_its_lowest_and_its_highest() -> None:
     weighted = Fusion("weighted", {"words": 1.0, "vectors": 0.5})
     assert_alike(fused(weighted, FOUND), [("a", 1.0), ("b", 0.5), ("c", 0.5), ("d", 0.4)])
     alike = {"words": hits(a=2.0, b=2.0), "vectors": hits()}
     assert_alike(fused(weighted, alike), [("a", 1.0), ("b", 1.0)])
     assert fused(weighted, {"words": hits(), "vectors": hits()}) == []
-
-
-def test_equal_scores_are_in_the_order_of_the_ids_whatever_found_them() -> None:
-    assert_alike(fused(Fusion(), {"words": hits(z=9.0, y=5.0), "vectors": hits(a=0.9, b=0.8)}),
-                 [("a", 1 / 61), ("z", 1 / 61), ("b", 1 / 62), ("y", 1 / 62)])  # fmt: skip
-    assert fused(Fusion(), {"words": hits(z=1.0, a=1.0)}) == [("a", 1.0), ("z", 1.0)]
-
-
-def test_one_searcher_keeps_its_scores() -> None:
-    assert fused(Fusion(), {"words": hits(a=9.0, b=5.0)}) == [("a", 9.0), ("b", 5.0)]
 
 
 def test_a_share_is_one_for_what_all_have_first() -> None:
@@ -126,8 +123,5 @@ def test_a_searcher_may_have_no_weight_but_not_all_of_them() -> None:
     assert_alike(by_vectors, [("c", 1 / 61), ("d", 1 / 62), ("a", 1 / 63), ("b", 0.0)])
     with pytest.raises(UsageError, match="give one that is not 0"):
         parse_fusion("rrf", "words=0,vectors=0").scores(Candidates.of(FOUND))
-
-
-def test_a_weight_of_no_searcher_is_named() -> None:
     with pytest.raises(UsageError, match="weights of titles: the search is by words, vectors"):
         Fusion("rrf", {"titles": 1.0}).scores(Candidates.of(FOUND))

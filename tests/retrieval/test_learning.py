@@ -51,17 +51,6 @@ def test_what_is_learned_is_what_makes_the_logarithms_of_ranks_least() -> None:
     assert best == pytest.approx(1 / 3, abs=0.1)
 
 
-def test_three_searchers_have_weights_too() -> None:
-    random = np.random.default_rng(5)
-    lists = []
-    for query in range(60):
-        inputs: Floats = random.random((30, 3))
-        labels = (inputs @ [3.0, 1.0, 0.0] > np.sort(inputs @ [3.0, 1.0, 0.0])[-4]).astype(float)
-        lists.append(JudgedList(f"q{query}", [f"d{number}" for number in range(30)], inputs, labels))
-    learned = learn_weights(lists, ("a", "b", "c"))
-    assert list(learned.weights.values()) == pytest.approx([0.75, 0.25, 0.0], abs=0.09)
-
-
 def test_scores_are_by_weights_of_other_queries() -> None:
     lists = lists_of(20, (1.0, 3.0))
     turned = [*lists]
@@ -96,7 +85,7 @@ def test_neither_share_nor_weight_has_seen_a_held_out_query() -> None:
 def test_noise_keeps_equal_weights_in_nineteen_of_twenty_trials() -> None:
     for queries, inputs in ((20, 2), (40, 3)):
         unequal = 0
-        for trial in range(80):
+        for trial in range(40):
             random = np.random.default_rng(trial)
             lists = [
                 JudgedList(
@@ -105,7 +94,7 @@ def test_noise_keeps_equal_weights_in_nineteen_of_twenty_trials() -> None:
                 for query in range(queries)
             ]
             unequal += not learn_weights(lists, ("a", "b", "c")[:inputs], 2).is_equal
-        assert unequal <= 4
+        assert unequal <= 2
 
 
 def test_what_cannot_be_learned_is_said() -> None:

@@ -57,22 +57,9 @@ class Client:
 
 
 CLIENTS = (
-    Client("this project's", "baidu_std, tokens, gzip", "ours", "baidu_std"),
-    Client("this project's", "HTTP, JSON, texts", "ours", "http"),
-    Client("this project's", "gRPC, tokens", "ours", "grpc"),
-    Client("this project's", "pipeline, gRPC", "ours", "pipeline_grpc"),
-    Client("this project's", "pipeline, HTTP", "ours", "pipeline_http"),
-    Client("this project's", "/v1/rerank", "ours", "rerank"),
-    Client("this project's", "baidu_std, tokens, vectors", "ours", "vectors_baidu_std", asks=BOTH),
-    Client("this project's", "HTTP, JSON, texts, vectors", "ours", "vectors_http", asks=BOTH),
-    Client("this project's", "gRPC, texts, vectors", "ours", "vectors_grpc", asks=BOTH),
-    Client("this project's", "pipeline, gRPC, vectors", "ours", "vectors_pipeline", asks=TEXTS),
     Client("curl", "HTTP, JSON, tokens", "plain", "curl"),
-    Client("requests", "HTTP, protobuf, gzip", "plain", "requests_proto"),
     Client("requests", "pipeline, HTTP", "plain", "requests_pipeline"),
     Client("requests", "/embed of TEI", "plain", "requests_embed", asks=BOTH),
-    Client("grpcio, messages by hand", "gRPC, tokens", "plain", "grpcio"),
-    Client("grpcio, messages by hand", "pipeline, gRPC", "plain", "grpcio_pipeline"),
     Client("cohere, Client", "/v1/rerank", "rerank", "cohere_v1", PEER),
     Client("cohere, ClientV2", "/v2/rerank", "rerank", "cohere_v2", PEER),
     Client("LangChain, CohereRerank", "/v2/rerank", "rerank", "langchain", PEER),

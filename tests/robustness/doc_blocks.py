@@ -1,11 +1,9 @@
-"""Find the commands, the code and the sample output that the pages show, and compare samples with what was printed."""
+"""Find the commands, the code and the sample output that the pages show."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -54,52 +52,31 @@ def _kind(code: str) -> str:
     return "python" if PYTHON.match(code) else "output"
 
 
-def commands(block: Block) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield line, command and sample output, in comments or as JSON after it, for each command of a shell block."""
+def commands(block: Block) -> Iterator[tuple[int, str, bool]]:
+    """Yield each command of a shell block: its line, its text, and whether an error is shown as its answer."""
     line, pending, begun = block.line + 1, "", 0
-    command: Optional[tuple[int, str, list[str]]] = None
+    command: Optional[tuple[int, str, bool]] = None
     for text in block.text.splitlines():
-        if not pending and command is not None and text.startswith("# {"):
-            command[2].append(text[2:])
-        elif not pending and command is not None and text.startswith("{"):
-            command[2].append(text)
-        elif not pending and command is not None and command[2] and text.startswith(" "):
-            command[2][-1] += text
+        if not pending and command is not None and text.startswith(("{", "# {", " ")):  # a sample of its output
+            command = (*command[:2], command[2] or '"error"' in text)
         elif text.strip() and (pending or not text.startswith("#")):
             begun = begun if pending else line
             pending += text + "\n"
             if not text.rstrip().endswith("\\"):
                 if command is not None:
                     yield command
-                command, pending = (begun, pending.rstrip("\n"), []), ""
+                command, pending = (begun, pending.rstrip("\n"), False), ""
         line += 1
     if command is not None:
         yield command
 
 
-def is_same_shape(sample: object, found: object) -> bool:
-    """Return whether JSON has the same names, in lists as many items, and the same texts but for identifiers."""
-    if isinstance(sample, dict) and isinstance(found, dict):
-        return sample.keys() == found.keys() and all(
-            name == "request_id" or name == "id" or is_same_shape(value, found[name]) for name, value in sample.items()
-        )
-    if isinstance(sample, list) and isinstance(found, list):
-        return len(sample) == len(found) and all(map(is_same_shape, sample, found))
-    if isinstance(sample, str):
-        return sample == found
-    return isinstance(found, type(sample)) or (isinstance(sample, (int, float)) and isinstance(found, (int, float)))
-
-
 def is_like(sample: str, printed: str, *, within: Optional[float] = None) -> bool:
     """Return whether a line was printed as a sample shows it, whatever stands for `…` and whatever the numbers are.
 
-    JSON is as a sample shows it where it is of the same shape.
     With `within`, numbers of three digits or more after the point, which are measures and probabilities, may be off by
     so much at most.
     """
-    if sample.startswith('{"') and printed.startswith('{"'):
-        with suppress(ValueError):
-            return is_same_shape(json.loads(sample), json.loads(printed))
     parts = [NUMBER.split(part) for part in LEFT_OUT.split(sample.rstrip())]
     pattern = ".*".join(f"({NUMBER.pattern})".join(map(re.escape, part)) for part in parts)
     found = re.fullmatch(pattern, printed.rstrip())

@@ -19,7 +19,7 @@ from benchmarks.serving_client import http
 from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.json_messages import write_message
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages
 
 TITLES = ("深度学习", "b c d", "")
 INTEGERS = (0, 1, -1, 2, 7, 127, 128, 255, 65535, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63))
@@ -27,7 +27,6 @@ VALUES: tuple[Any, ...] = (
     *(None, True, [], {}, [[]], "", "x" * 300, "\ud800", "\x00", "NaN", 0.5, 1e308, -1, 2**31, 2**63, 2**64),
     *([[[[[[[[1]]]]]]]], {"a": {"a": {"a": 1}}}, ["x"] * 50, [1.5], [-1], [2**40]),
 )
-HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def good_request() -> Message:
@@ -52,14 +51,6 @@ def frame(payload: bytes, **fields: Any) -> bytes:
     meta.request.service_name, meta.request.method_name = GENERAL_SERVICE, "inference"
     meta.request.timeout_ms = 5000
     return baidu_std.write_frame(meta, payload)
-
-
-def chunked(path: str, body: bytes) -> bytes:
-    """Return a valid HTTP request whose body comes in chunks."""
-    head = f"POST {path} HTTP/1.1\r\nHost: ranker\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-    middle = len(body) // 2
-    parts = [f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in (body[:middle], body[middle:], b"")]
-    return head + b"".join(parts)
 
 
 def _packed(body: bytes) -> bytes:
@@ -203,46 +194,6 @@ def posts_of(image: bytes) -> dict[str, str]:
     return {"text_1": "深度", "text_2": "学习", "image_1": base64.b64encode(image).decode()}
 
 
-SMUGGLED = b"/smuggled"  # the target of a request in the body of another: what the server says of it is a fault
-_INNER = b"GET " + SMUGGLED + b" HTTP/1.1\r\nHost: ranker\r\n\r\n"
-_UPGRADES = (
-    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n",
-    b"Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n",
-    b"Upgrade: TLS/1.0, h2c\r\nConnection: upgrade\r\nConnection: close\r\n",
-)
-_LENGTHS = (
-    b"%d",
-    b"0%d",
-    b"+%d",
-    b"%d, %d",
-    b"0, %d",
-    b"\t%d",
-    b"%d\r\nContent-Length: 0",
-    b"\r\n %d",
-    b"0x%x",
-    b"%d;a",
-)
-_CODINGS = (
-    *(b"chunked", b"Chunked", b"xchunked", b"chunked, identity", b"gzip, chunked", b"identity", b"\x0bchunked"),
-    *(b"chunked\r\nTransfer-Encoding: identity", b"\r\n chunked", b"chunked;q=1", b"", b"chunked\r\nContent-Length: 4"),
-)
-_CHUNKS = (b"%x", b"0%x", b"%X;a=b", b'%x;a="\r\n"', b"+%x", b"0x%x", b" %x", b"%x ", b"1%016x", b"%x\n", b"%x\r")
-
-
-def smuggling(dice: random.Random) -> bytes:
-    """Return a request whose body, however its end is stated, is another request that nobody is to answer."""
-    method = dice.choice((b"POST", b"POST", b"PUT", b"GET", b"OPTIONS", b"CONNECT"))
-    head = method + b" /live HTTP/" + dice.choice((b"1.1", b"1.1", b"1.0")) + b"\r\nHost: ranker\r\n"
-    offers = [dice.choice(_UPGRADES), b"Expect: 100-continue\r\n", b"X: a\r\n\tb\r\n", b"X: a\rb\r\n"]
-    head += b"".join(dice.sample(offers, dice.choice((0, 1, 1, 2))))
-    if dice.random() < 0.5:
-        length = dice.choice(_LENGTHS)
-        return head + b"Content-Length: " + length % ((len(_INNER),) * length.count(b"%")) + b"\r\n\r\n" + _INNER
-    chunk = dice.choice((_CHUNKS[0], dice.choice(_CHUNKS))) % len(_INNER)
-    head += b"Transfer-Encoding: " + dice.choice((_CODINGS[0], dice.choice(_CODINGS)))
-    return head + b"\r\n\r\n" + chunk + b"\r\n" + _INNER + b"\r\n0\r\n\r\n"
-
-
 def text_request() -> Message:
     """Return a request for the vectors of texts."""
     request = messages().Request(fetch_var_names=["output_embedding"])
@@ -272,9 +223,7 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
         http(INFERENCE, write_message(texts)),
         http(INFERENCE, payloads[0], "application/proto"),
         http(INFERENCE, _packed(write_message(texts)), "application/json", "Content-Encoding: gzip"),
-        chunked(INFERENCE, write_message(texts)),
         http("/v1/rerank", json.dumps(RERANK).encode()),
-        b"GET /info HTTP/1.1\r\nHost: ranker\r\n\r\n",
     ]
 
     def one_of(made: Sequence[bytes]) -> Callable[[random.Random], bytes]:
@@ -304,7 +253,6 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
         "protobuf in a frame": lambda dice: frame(mutated_bytes(dice.choice(payloads), dice)),
         "messages in a frame": lambda dice: frame(message(dice)),
         "HTTP requests": one_of(requests),
-        "HTTP, requests in bodies": smuggling,
         "protobuf over HTTP": lambda dice: http(INFERENCE, message(dice), "application/x-protobuf"),
         "JSON, inference": bodies(INFERENCE, as_json),
         "JSON, pipeline": bodies(GATEWAY, [PIPELINE]),
@@ -322,26 +270,4 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
         "JSON, entailment": bodies(ENTAILMENT_PATH, [posts, {"pairs": [posts, {"text_1": "a", "text_2": ""}]}]),
         "forms, entailment": one_of([form({"text_1": b"a", "text_2": b"b", "image_2": image})]),
         "images, entailment": images,
-        "HTTP/2": one_of([HTTP2_PREFACE + bytes(9), HTTP2_PREFACE + _http2_call(payloads[0])]),
     }
-
-
-def _http2_call(payload: bytes) -> bytes:
-    """Return HTTP/2 frames of a gRPC call, its headers written out and not compressed (RFC 7541, 6.2.2)."""
-    fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": f"/{PIPELINE_SERVICE}/inference",
-        "content-type": "application/grpc",
-        "te": "trailers",
-    }
-    block = b"".join(
-        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-        for name, value in fields.items()
-    )
-    message = b"\x00" + struct.pack(">I", len(payload)) + payload
-    parts = [(4, 0, 0, b""), (1, 4, 1, block), (0, 1, 1, message)]
-    return b"".join(
-        struct.pack(">I", len(body))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + body
-        for kind, flags, stream, body in parts
-    )

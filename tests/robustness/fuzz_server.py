@@ -1,13 +1,11 @@
 """Send a server 100,000 requests that are nearly right, and see that it answers the good ones in between.
 
-python -m tests.robustness.fuzz_server [--address 127.0.0.1:8600] [--seconds 120] [--requests 100000] [--seed 0]
+python -m tests.robustness.fuzz_server [--seconds 120] [--requests 100000] [--seed 0]
 
-Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies, forms, images and HTTP/2, and HTTP
-requests in the bodies of others, go to one port; without an address, to both ports of a server of this project's, which
-is started on tiny models and a tiny index. A failure is an answer that is none, an internal error,
-a body that is taken for a request, a connection that neither answers nor ends, a good request that does not get its
-scores, an error in the started server's log, or a server that has ended. The exit status is 1 where there was one;
---seed repeats a run.
+Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies, forms and images go to both ports of
+a server that is started on tiny models and a tiny index. A failure is an answer that is none, an internal error, a
+connection that neither answers nor ends, a good request that does not get its scores, an error in the server's log, or
+a server that has ended. The exit status is 1 where there was one; --seed repeats a run.
 """
 
 from __future__ import annotations
@@ -25,13 +23,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Any
 
 import numpy as np
 import requests
 
+from benchmarks.harness.report import format_table
 from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
-from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.clients import (
@@ -43,10 +41,10 @@ from paddle_ranker.serving.clients import (
     SearchClient,
 )
 from paddle_ranker.serving.clients.base import GeneralModelClient, ScoringClient
-from paddle_ranker.serving.clients.errors import RefusedError, ServerError
+from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.core.faults import INTERNAL
 from paddle_ranker.serving.paddle.messages import messages
-from tests.robustness.fuzz_inputs import SMUGGLED, TITLES, makers, picture, posts_of
+from tests.robustness.fuzz_inputs import TITLES, makers, picture, posts_of
 from tests.started import Started, started_server
 
 _ANSWERS = (b"HTTP/1.1 ", b"PRPC", b"\x00\x00")  # an HTTP/2 frame begins with its length, which is small
@@ -58,7 +56,6 @@ _SHOWN = 5
 class FuzzOptions(Options):
     """Options of `python -m tests.robustness.fuzz_server`."""
 
-    address: Optional[str] = option(None, help="host:port of the server (default: one is started on a tiny ranker)")
     seconds: float = option(120.0, help="stop after so long", above=0)
     requests: int = option(100_000, help="stop after so many mutated requests", minimum=1)
     seed: int = option(0, help="of the mutations", minimum=0)
@@ -84,13 +81,8 @@ class Tally:
 
 def fuzz(options: FuzzOptions) -> int:
     """Send the requests and print the table; return 1 where there was a failure."""
-    if options.address is not None:
-        host, _, digits = options.address.rpartition(":")
-        if not host or not digits.isdecimal():
-            raise UsageError(f"--address {options.address}: give host:port")
-        return _report(_fuzz_at(host, [int(digits)], options, lambda: True))
     with tempfile.TemporaryDirectory() as folder, serve_tiny(Path(folder)) as (server, ports):
-        tally = _fuzz_at("127.0.0.1", ports, options, lambda: server.process.poll() is None)
+        tally = _fuzz_at(ports, options, lambda: server.process.poll() is None)
         server.process.send_signal(signal.SIGTERM)
         try:
             status = server.process.wait(60)
@@ -124,76 +116,49 @@ def serve_tiny(folder: Path, *options: str) -> Iterator[tuple[Started, list[int]
         yield found
 
 
-def _fuzz_at(host: str, ports: Sequence[int], options: FuzzOptions, is_alive: Callable[[], bool]) -> Tally:
-    port = ports[0]
-    clients: list[ScoringClient] = [
-        client(host, port, timeout=options.patience, retries=0) for client in (BaiduStdClient, HttpClient, GrpcClient)
-    ]
-    clients.append(PipelineClient(host, port, protocol="http", timeout=options.patience, retries=0))
-    reranker = RerankClient(host, ports[-1], timeout=options.patience, retries=0)
+def _fuzz_at(ports: Sequence[int], options: FuzzOptions, is_alive: Callable[[], bool]) -> Tally:
     with contextlib.ExitStack() as stack:
-        for client in (*clients, reranker):
+        where: dict[str, Any] = {"timeout": options.patience, "retries": 0}
+        clients: list[ScoringClient] = [
             stack.enter_context(client)
-        queries = ["深度"] * len(TITLES)
-        expected = clients[0].score(queries, TITLES)
-        judged = _judgment(host, port, options.patience)
-        vectors = _vectors(clients, reranker.port, options.patience)
-        found = _found(reranker.port, options.patience)
+            for client in (
+                BaiduStdClient(port=ports[0], **where), HttpClient(port=ports[0], **where),
+                GrpcClient(port=ports[0], **where), PipelineClient(port=ports[0], protocol="http", **where),
+            )
+        ]  # fmt: skip
+        reranker = stack.enter_context(RerankClient(port=ports[-1], **where))
+        searcher = stack.enter_context(SearchClient(port=ports[-1], **where))
+
+        def answers() -> list[np.ndarray]:
+            """Ask what can be answered, over every protocol; raise `ServerError` where it is not."""
+            queries, filters = ["深度"] * len(TITLES), {"year": {"gte": 2020}}
+            hits = searcher.search("学习", top_k=100, rank_top=3, use=["words"], filter=filters)["hits"]
+            kept = sorted(hit["id"] for hit in hits if hit["id"].startswith("kept-"))
+            return [
+                *(client.score(queries, TITLES) for client in clients),
+                reranker.score("深度", TITLES[:-1]),  # it refuses an empty text, the last title
+                *(client.vectors(TITLES) for client in clients if isinstance(client, GeneralModelClient)),
+                np.array([int(id.partition("-")[2]) for id in kept]),
+                np.array(_judgment(ports[0], options.patience)),
+            ]
+
+        expected = answers()
 
         def good_ones() -> None:
-            """Ask what can be answered, over every protocol; raises `ServerError`, `AssertionError`."""
-            # /rerank refuses an empty text, the last title.
-            answers = [*(client.score(queries, TITLES) for client in clients), reranker.score("深度", TITLES[:-1])]
-            for answer in answers:
-                if not np.allclose(answer, expected[: len(answer)], atol=1e-5):
-                    raise ServerError(f"a good request got {answer.tolist()}, expected {expected.tolist()}")
-            if not np.allclose(_vectors(clients, reranker.port, options.patience), vectors, atol=1e-5):
-                raise ServerError("a good request for vectors got others")
-            if _found(reranker.port, options.patience) != found:
-                raise ServerError("a good search found others")
-            judgment = _judgment(host, port, options.patience)
-            if not np.allclose(judgment, judged, atol=1e-5):
-                raise ServerError(f"a good pair of posts got {judgment}, expected {judged}")
+            for found, wanted in zip(answers(), expected):
+                if found.shape != wanted.shape or not np.allclose(found, wanted, atol=1e-5):
+                    raise ServerError(f"a good request got {found.tolist()}, expected {wanted.tolist()}")
 
         async def run() -> Tally:
-            return await _Fuzzer(host, ports, options, is_alive, good_ones).run()
+            return await _Fuzzer(ports, options, is_alive, good_ones).run()
 
         return asyncio.run(run())
 
 
-def _vectors(clients: Sequence[ScoringClient], http_port: int, patience: float) -> np.ndarray:
-    """Return the vectors that a good request gets over each protocol; none of a server without a tower."""
+def _judgment(port: int, patience: float) -> list[float]:
+    """Return the probabilities that a good pair of posts gets."""
     try:
-        answer = requests.post(
-            f"http://{clients[0].host}:{http_port}/v1/embeddings", json={"input": TITLES}, timeout=patience
-        )
-        if answer.status_code == 404:
-            return np.empty(0)
-        answer.raise_for_status()
-        found = [one["embedding"] for one in answer.json()["data"]]
-    except (requests.RequestException, ValueError, KeyError) as error:
-        raise ServerError(f"a good request for vectors got none: {error}") from error
-    return np.stack([found, *(client.vectors(TITLES) for client in clients if isinstance(client, GeneralModelClient))])
-
-
-def _found(port: int, patience: float) -> list[str]:
-    """Return the documents of the beginning that a good search finds, by words; none on a server without an index."""
-    with SearchClient(port=port, timeout=patience, retries=0) as client:
-        try:
-            hits = client.search("学习", top_k=100, rank_top=3, use=["words"], filter={"year": {"gte": 2020}})["hits"]
-        except RefusedError as error:
-            if error.code == 404:
-                return []
-            raise
-    return sorted(hit["id"] for hit in hits if hit["id"].startswith("kept-"))
-
-
-def _judgment(host: str, port: int, patience: float) -> list[float]:
-    """Return the probabilities that a good pair of posts gets; none of a server without a model of them."""
-    try:
-        answer = requests.post(f"http://{host}:{port}{ENTAILMENT_PATH}", json=posts_of(picture()), timeout=patience)
-        if answer.status_code == 404:
-            return []
+        answer = requests.post(f"http://127.0.0.1:{port}{ENTAILMENT_PATH}", json=posts_of(picture()), timeout=patience)
         answer.raise_for_status()
         (result,) = answer.json()["results"]
         return list(map(float, result["probabilities"].values()))
@@ -202,17 +167,12 @@ def _judgment(host: str, port: int, patience: float) -> list[float]:
 
 
 class _Fuzzer:
-    """To be made where an event loop runs, which Python 3.9 asks of its lock."""
+    """Sender of mutated requests. Make it where an event loop runs, which Python 3.9 asks of its lock."""
 
     def __init__(
-        self,
-        host: str,
-        ports: Sequence[int],
-        options: FuzzOptions,
-        is_alive: Callable[[], bool],
-        good_ones: Callable[[], None],
+        self, ports: Sequence[int], options: FuzzOptions, is_alive: Callable[[], bool], good_ones: Callable[[], None]
     ) -> None:
-        self._host, self._ports, self._options = host, ports, options
+        self._ports, self._options = ports, options
         self._is_alive, self._good_ones = is_alive, good_ones
         self._makers = list(makers().items())
         self._numbers = itertools.count()
@@ -238,36 +198,24 @@ class _Fuzzer:
             outcome = await self._send(self._ports[number // len(self._makers) % len(self._ports)], data)
             self._tally.counts[name][outcome] += 1
             if outcome not in ("answered", "closed"):
-                self._fail(f"request {number} ({name}): {outcome}; it begins {data[:120]!r}")
+                self._tally.failures.append(f"request {number} ({name}): {outcome}; it begins {data[:120]!r}")
             if number % self._options.good_every == self._options.good_every - 1:
                 await self._check()
 
     async def _send(self, port: int, data: bytes) -> str:
         """Send what is nearly a request on a connection of its own; return what came of it."""
         try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection(self._host, port), self._options.patience)
+            reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), self._options.patience)
         except (OSError, asyncio.TimeoutError) as error:
             return f"no connection ({error or type(error).__name__})"
         try:
             with contextlib.suppress(ConnectionError):  # it may refuse before all is sent
-                head, end, body = data.partition(b"\r\n\r\n") if SMUGGLED in data else (data, b"", b"")
-                writer.write(head + end)
-                if body:  # in a packet of its own, it is taken for a request more easily
-                    await asyncio.sleep(_QUIET_SECONDS / 2)
-                    writer.write(body)
-            answer = b""
+                writer.write(data)
             with contextlib.suppress(asyncio.TimeoutError):
-                answer = await asyncio.wait_for(reader.read(1 << 16), _QUIET_SECONDS)
-                if not answer:
-                    return "closed"
-            if not answer:
-                with contextlib.suppress(OSError):
-                    writer.write_eof()
-                answer = await asyncio.wait_for(reader.read(1 << 16), self._options.patience)
-            with contextlib.suppress(asyncio.TimeoutError):
-                while SMUGGLED in data and (more := await asyncio.wait_for(reader.read(1 << 16), _QUIET_SECONDS)):
-                    answer += more
-            return _judged(answer)
+                return _judged(await asyncio.wait_for(reader.read(1 << 16), _QUIET_SECONDS))
+            with contextlib.suppress(OSError):
+                writer.write_eof()
+            return _judged(await asyncio.wait_for(reader.read(1 << 16), self._options.patience))
         except ConnectionError:
             return "closed"
         except asyncio.TimeoutError:
@@ -281,13 +229,10 @@ class _Fuzzer:
                 await asyncio.get_running_loop().run_in_executor(None, self._good_ones)
                 self._tally.good += 1
             except ServerError as error:
-                self._fail(f"good requests after {self._tally.sent:,} mutated ones: {error}")
+                self._tally.failures.append(f"good requests after {self._tally.sent:,} mutated ones: {error}")
             if not self._is_alive():
-                self._fail(f"the server has ended after {self._tally.sent:,} mutated requests")
+                self._tally.failures.append(f"the server has ended after {self._tally.sent:,} mutated requests")
                 self._stopped = True
-
-    def _fail(self, text: str) -> None:
-        self._tally.failures.append(text)
 
 
 def _judged(answer: bytes) -> str:
@@ -295,8 +240,6 @@ def _judged(answer: bytes) -> str:
         return "closed"
     if not answer.startswith(_ANSWERS):
         return f"an answer of no protocol, {answer[:40]!r}"
-    if SMUGGLED in answer:
-        return "a body became a request"
     if answer.startswith(b"HTTP/1.1 500"):
         return "internal error"
     if answer.startswith(b"PRPC") and len(answer) >= 12:
@@ -308,29 +251,15 @@ def _judged(answer: bytes) -> str:
 
 
 def _report(tally: Tally) -> int:
+    rows, total = list[list[str]](), sum(tally.counts.values(), Counter[str]())
+    for name, outcomes in [*tally.counts.items(), ("all", total)]:
+        sent, fine = sum(outcomes.values()), (outcomes["answered"], outcomes["closed"])
+        rows.append([name, *(f"{count:,}" for count in (sent, *fine, sent - sum(fine)))])
+    print(format_table(["mutated", "requests", "answered", "closed", "failed"], rows))
     seconds = time.monotonic() - tally.began
-    print("| mutated | requests | answered | closed | failed |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    total: Counter[str] = Counter()
-    for name, outcomes in tally.counts.items():
-        total.update(outcomes)
-        print(_row(name, outcomes))
-    print(_row("all", total))
-    print(
-        f"{seconds:.0f} seconds, {tally.sent / seconds:,.0f} requests a second; {tally.good:,} rounds of good requests "
-        f"over 6 protocols in between; failures: {len(tally.failures)}"
-    )
-    for failure in tally.failures[:_SHOWN]:
-        print(f"  {failure}")
-    if len(tally.failures) > _SHOWN:
-        print(f"  and {len(tally.failures) - _SHOWN:,} more")
+    print(f"{seconds:.0f} seconds, {tally.good:,} rounds of good requests in between; failures: {len(tally.failures)}")
+    print("".join(f"  {failure}\n" for failure in tally.failures[:_SHOWN]), end="")
     return 1 if tally.failures else 0
-
-
-def _row(name: str, outcomes: Counter[str]) -> str:
-    requests = sum(outcomes.values())
-    failed = requests - outcomes["answered"] - outcomes["closed"]
-    return f"| {name} | {requests:,} | {outcomes['answered']:,} | {outcomes['closed']:,} | {failed:,} |"
 
 
 main = main_of(fuzz, FuzzOptions, __doc__)

@@ -98,15 +98,14 @@ def kill_and_resume(options: KillResumeOptions, folder: Path) -> list[str]:
         if attempt.status is not None:
             return [*problems, f"kill {number} came too late: the training ended with status {attempt.status} "
                                f"({_last_line(broken)})"]  # fmt: skip
-        where = where_it_hit(broken, attempt.step)
         found = check_checkpoints(broken, pointers)
         now = _state_step(broken)
         if now < max(state_step, (attempt.step - 1) // SAVE_STEP * SAVE_STEP):
             found.append(f"goes on from step {now}: steps are lost")
         state_step = now
-        problems += [f"kill {number} ({where}): {problem}" for problem in found]
+        problems += [f"kill {number}: {problem}" for problem in found]
         loaded = ", ".join(sorted(f"{name} -> {os.readlink(broken / name)}" for name in pointers)) or "no checkpoint"
-        print(f"kill {number:2} after {attempt.seconds:4.1f} s, step {attempt.step:3}, {where}: "
+        print(f"kill {number:2} after {attempt.seconds:4.1f} s, step {attempt.step:3}: "
               f"{'; '.join(found) or f'{loaded}; goes on from step {now}'}", flush=True)  # fmt: skip
     end = start(module, [*given, "--resume"], broken)
     if end.status:
@@ -201,27 +200,6 @@ def start(module: str, options: Sequence[str], save_dir: Path, moment: Optional[
     return Run(status, _last_step(output), time.monotonic() - began, first_step)
 
 
-def where_it_hit(save_dir: Path, step: int) -> str:
-    """Tell from what a killed process left behind what it was doing."""
-    names = [path.name for path in save_dir.iterdir()] if save_dir.is_dir() else []
-    unfinished = [name for name in names if name.startswith(".unfinished-")]
-    if any(name.startswith(".unfinished-0-") for name in unfinished):
-        return "dropping a superseded checkpoint"
-    if any(name.endswith((*POINTERS, METRICS_FILE)) for name in unfinished):
-        return f"replacing {unfinished[0].split('-', 2)[-1]}"
-    models, states = (
-        {int(name.split("_")[1]) for name in names if name.startswith(kind)} for kind in ("model_", "state_")
-    )
-    newer = max(models, default=0) > max(states, default=0)
-    if unfinished:
-        return "writing a state" if newer else "writing a checkpoint"
-    if newer:
-        return "between a checkpoint and its state"
-    if len(states) > 1 or (states and _linked_step(save_dir / "last") != max(states)):
-        return "between a state and the pointers"
-    return "in training" if step else "in start-up"
-
-
 POINTERS = ("best", "last")
 
 
@@ -241,36 +219,32 @@ def check_checkpoints(save_dir: Path, pointers: set[str]) -> list[str]:
 
 def differences(expected: Path, actual: Path) -> list[str]:
     """Return in what two finished runs' folders differ: checkpoints, parameters, metrics of every step."""
-    found = []
     names = [sorted(p.name for p in folder.iterdir() if p.name.startswith(("model_", "state_", "best", "last")))
              for folder in (expected, actual)]  # fmt: skip
-    if names[0] != names[1]:
-        found.append(f"the folder holds {', '.join(names[1])} instead of {', '.join(names[0])}")
+    found = [] if names[0] == names[1] else [f"the folder holds {', '.join(names[1])} instead of {', '.join(names[0])}"]
     for pointer in POINTERS:
         found += _checkpoint_differences(expected / pointer, actual / pointer)
     records = [list(map(_lasting, read_metrics(folder / METRICS_FILE))) for folder in (expected, actual)]
-    steps = [[record["step"] for record in part] for part in records]
-    if steps[0] != steps[1]:
-        found.append(f"{METRICS_FILE} has {len(steps[1])} lines of other steps than the unbroken run's {len(steps[0])}")
-    found += [f"{METRICS_FILE}: {a} instead of {b}" for b, a in zip(*records) if a["step"] == b["step"] and a != b]
+    if [one["step"] for one in records[0]] != [one["step"] for one in records[1]]:
+        found.append(f"{METRICS_FILE} has lines of other steps")
+    found += [f"{METRICS_FILE}: {a} instead of {b}" for b, a in zip(*records) if a != b]
     return found
 
 
 def _checkpoint_differences(expected: Path, actual: Path) -> list[str]:
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 
-    if not actual.is_dir():
-        return [f"{actual.name} is not there"]
     name, found = actual.name, []
+    if not actual.is_dir():
+        return [f"{name} is not there"]
     if expected.resolve().name != actual.resolve().name:
-        found.append(f"{name} is {actual.resolve().name} instead of {expected.resolve().name}")
+        return [f"{name} is {actual.resolve().name} instead of {expected.resolve().name}"]
     ours, theirs = load_arrays(actual / PARAMETERS_FILE), load_arrays(expected / PARAMETERS_FILE)
-    if list(ours) != list(theirs):
-        return [*found, f"{name}: holds other parameters"]
-    for parameter, array in theirs.items():
-        if array.tobytes() != ours[parameter].tobytes():
-            gap = float(np.abs(array - ours[parameter]).max())
-            found.append(f"{name}: {parameter} is off by {gap:.3g}")
+    for parameter in {**ours, **theirs}:
+        if parameter not in ours or parameter not in theirs:
+            found.append(f"{name}: {parameter} is in one of them")
+        elif ours[parameter].tobytes() != theirs[parameter].tobytes():
+            found.append(f"{name}: {parameter} is off by {np.abs(ours[parameter] - theirs[parameter]).max():.3g}")
     for file in sorted(path.name for path in expected.iterdir() if path.name != PARAMETERS_FILE):
         if not (actual / file).is_file() or (actual / file).read_bytes() != (expected / file).read_bytes():
             found.append(f"{name}: {file} differs")

@@ -1,29 +1,33 @@
-"""Let a server run for long under mixed load, then under too much, then among faults, and see that it goes on.
+"""Let a server run for long under mixed load, then under too much, and see that it goes on.
 
 python -m tests.robustness.soak [--minutes 30] [--above_seconds 60] [--model FOLDER] [--workers 1]
 
 Below the limits every answer must have the scorer's probabilities, or the tower's vectors, and memory must stay flat;
-above them the only other answer is to come again (429, 503 and what the other protocols have for it). The faults: 1,000
-idle connections, half-open connections, a worker that is killed, a log that cannot be written. The exit
-status is 1 where something is not as it should be.
+above them the only other answer is to come again (429, 503 and what the other protocols have for it). The exit status
+is 1 where something is not as it should be.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import signal
+import socket
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from benchmarks.harness.report import format_table, write_report
 from benchmarks.harness.servers import ServerProcess, serve_command, started
-from benchmarks.inputs import chosen
 from benchmarks.serving_client import OK
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
@@ -31,17 +35,10 @@ from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.options import Options, main_of, option
 from tests.entailment_cases import write_model
-from tests.robustness.soak_attacks import Attacker
-from tests.robustness.soak_faults import (
-    full_disk,
-    half_open,
-    idle_connections,
-    killed_worker,
-    stop,
-)
+from tests.robustness.costly_inputs import Attack, attacks
 from tests.robustness.soak_traffic import (
+    HOST,
     SOAKED,
-    VECTORS,
     Client,
     Question,
     Tally,
@@ -52,9 +49,9 @@ from tests.robustness.soak_traffic import (
 )
 from tests.tiny import write_exported, write_tower
 
-FAULTS = ("idle", "half_open", "worker", "disk")
 CONNECTIONS, QUEUE_PAIRS, PAIRS, DEADLINE_SECONDS = 1200, 2000, 100, 30  # the server's limits
-_ATTACK_EVERY = (0.2, 45.0)  # seconds between two attacks, and between two reloads
+_ATTACK_EVERY, _RELOAD_EVERY = 0.2, 45.0  # seconds between two attacks, and between two reloads
+_EXPECTED = (200, 400, 413, 422, 429, 503)  # statuses that may answer an attack
 _CAPACITY_SECONDS, _CAPACITY_CLIENTS = 2.0, 8
 _SHARE = 0.5  # of the capacity found, below the limits
 _BELOW, _ABOVE = (1, 10), (50, 50)  # titles a request
@@ -64,6 +61,8 @@ _FLOOD = 128  # clients: with 50 titles each, three times what may wait
 _SLOW = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
          "initializer_range": 0.1, "max_seq_length": 64}  # fmt: skip
 _SAMPLES = 600
+_PATIENCE = 60.0  # seconds, for an answer to an attack
+_ATTACK_BYTES = 2 << 20  # of an attack, once it is unpacked
 _WARM_UP = 0.25  # of the time: caches fill, and the allocator finds its size
 _BLOCKS = 20  # means of neighbouring samples, which are too alike to count each
 
@@ -77,7 +76,6 @@ class SoakOptions(Options):
     rate: float = option(0.0, help="requests a second below the limits; 0: half of what the server can do", minimum=0)
     growth: float = option(1.0, help="percent of its memory that the server may grow by in that time", minimum=0)
     attacks: bool = option(True, help="attack the server and reload its models beside the load below the limits")
-    faults: str = option("all", help=f"comma-separated, from {', '.join(FAULTS)}; none: none")
     model: Optional[str] = option(None, help="an exported ranker's folder (default: a small one with random weights)")
     workers: int = option(1, help="processes of the server", minimum=1)
     threads: int = option(1, help="threads of each of them", minimum=1)
@@ -96,7 +94,6 @@ class Phase:
 
 def run(options: SoakOptions) -> int:
     """Run the phases and print what came of each; return 1 where something was not as it should be."""
-    faults = [] if options.faults == "none" else chosen("faults", options.faults, FAULTS)
     if options.model is not None and not is_exported(Path(options.model)):
         raise RankerError(f"--model {options.model}: is no exported ranker; make one: python -m paddle_ranker export")
     runtime.prepare_command(1)
@@ -118,13 +115,13 @@ def run(options: SoakOptions) -> int:
         questions = make_questions(model, others["tower"], options.seed, _BELOW)
         with started("server", _command(options, model, others), folder, options.threads) as server:
             rate = options.rate or asyncio.run(_capacity(server, questions)) * _SHARE
-            attacker = Attacker(server, options.seed, *_ATTACK_EVERY) if options.attacks else None
+            attacker = Attacker(server, options.seed) if options.attacks else None
             below, grown = asyncio.run(_below(options, server, questions, rate))
             print(_table(below), flush=True)
             failures = below.failures()
             if attacker is not None:
                 attacker.stop()
-                print(f"attacks: {attacker.said()}", flush=True)
+                print(f"attacks: {dict(attacker.counts)}", flush=True)
                 failures += [f"{text} ({count} times)" for text, count in attacker.failures.items()]
             if max(below.seconds, default=0.0) > DEADLINE_SECONDS:
                 failures.append(f"an answer came after {max(below.seconds):.0f} s")
@@ -137,22 +134,54 @@ def run(options: SoakOptions) -> int:
             end("above the limits", f"{above.answered} answered, {above.refused} told to come again, "
                 f"{server.memory_mb():.0f} MB held", _failures_above(above))  # fmt: skip
             end("after it", "", asyncio.run(good_round(server.port, questions)))
-            for fault in (fault for fault in faults if fault in _ON_THE_SERVER):
-                end(fault, "", asyncio.run(_ON_THE_SERVER[fault](server, questions)))
-            end("the server stops", f"{server.memory_mb():.0f} MB held", stop(server) + _errors(server))
-        of_ranker = [question for question in questions if question.dialect is not VECTORS]
-        if "worker" in faults:
-            end("worker", "", killed_worker(model, folder, of_ranker, min(rate, 50.0), options.seed))
-        if "disk" in faults:
-            end("disk", "", full_disk(model, folder, of_ranker))
+            end("the server stops", f"{server.memory_mb():.0f} MB held", _stop(server) + _errors(server))
     write_report(options.json, _values(options, phases, rate, below, above, grown))
     return 1 if any(phase.failures for phase in phases) else 0
 
 
-_ON_THE_SERVER: dict[str, Callable[[ServerProcess, Sequence[Question]], Any]] = {
-    "idle": idle_connections,
-    "half_open": half_open,
-}
+class Attacker:
+    """Thread that sends expensive requests, whole or in part, and reloads the models now and then.
+
+    Attributes: `counts` of what it did, `failures`, what the server did wrong.
+    """
+
+    def __init__(self, server: ServerProcess, seed: int):
+        self.counts, self.failures = Counter[str](), Counter[str]()
+        self._server, self._dice, self._over = server, random.Random(seed), threading.Event()
+        of_an_index = (b"POST /v1/search ", b"POST /v1/documents ")  # which this server does not have
+        self._attacks = [one for one in attacks(_ATTACK_BYTES) if not one.data.startswith(of_an_index)]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        reload_at = time.monotonic() + _RELOAD_EVERY
+        while not self._over.wait(_ATTACK_EVERY):
+            try:
+                self._attack(self._dice.choice(self._attacks), leaves=self._dice.random() < 0.5)
+            except OSError as error:
+                self.failures[f"an attack was not answered: {error}"] += 1
+            if time.monotonic() > reload_at:
+                reload_at += _RELOAD_EVERY
+                self.counts["reloads"] += 1
+                os.kill(self._server.process.pid, signal.SIGHUP)
+
+    def _attack(self, one: Attack, *, leaves: bool) -> None:
+        port = self._dice.choice(self._server.ports) if one.data.startswith(b"POST") else self._server.port
+        with socket.create_connection((HOST, port), _PATIENCE) as connection:
+            if leaves:
+                self.counts["left"] += 1
+                connection.sendall(one.data[: self._dice.randrange(len(one.data))])
+                return
+            self.counts["sent"] += 1
+            connection.sendall(one.data)
+            answer = connection.recv(1 << 16)
+        if not answer.startswith((b"PRPC", *(b"HTTP/1.1 %d " % status for status in _EXPECTED))):
+            self.failures[f"{one.name}: answered {answer[:60]!r}"] += 1
+
+    def stop(self) -> None:
+        """End the attacks."""
+        self._over.set()
+        self._thread.join()
 
 
 def _command(options: SoakOptions, model: Path, others: dict[str, Path]) -> list[str]:
@@ -258,6 +287,14 @@ def _failures_above(tally: Tally) -> list[str]:
     if not tally.answered:
         failures.append("no request was answered")
     return failures
+
+
+def _stop(server: ServerProcess) -> list[str]:
+    """Tell a server to stop, and see that it does."""
+    if server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+    status = server.process.wait(60)
+    return [f"{server.name} ended with status {status}"] if status else []
 
 
 def _errors(server: ServerProcess) -> list[str]:

@@ -153,10 +153,6 @@ class Client:
         self.tally.add(question, code, time.perf_counter() - begin)
         return code
 
-    def keep(self) -> None:
-        """Leave the connections open and idle: what is asked next gets others."""
-        self._idle.clear()
-
     async def close(self) -> None:
         """End all connections."""
         for connection in self._all:

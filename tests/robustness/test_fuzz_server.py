@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from typing import Any, Callable
 
 import pytest
 
-from paddle_ranker.errors import UsageError
-from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.messages import messages, parse
 from tests.robustness import fuzz_server
-from tests.robustness.fuzz_inputs import frame, good_request, makers, token_request
+from tests.robustness.fuzz_inputs import makers
 from tests.robustness.fuzz_server import FuzzOptions, Tally
 
 unit = pytest.mark.unit
@@ -28,26 +26,14 @@ def test_requests_depend_on_their_number_alone_and_are_changed() -> None:
         assert len(set(made)) > 10, name
 
 
-@unit
-def test_what_is_mutated_is_valid_before() -> None:
-    for request in (good_request(), token_request()):
-        data = frame(request.SerializeToString())
-        head = baidu_std.read_head(data)
-        meta = baidu_std.read_meta(data[12 : 12 + head.meta_size])
-        payload = baidu_std.read_body(meta, data[12 + head.meta_size :], 10**6).payload
-        assert parse(messages().Request, payload) == request
-
-
-def fuzz_against(
-    answer: Answer, good_ones: Callable[[], None] = lambda: None, alive: bool = True, patience: float = 60
-) -> Tally:
+def fuzz_against(answer: Answer, patience: float = 60) -> Tally:
     """Fuzz a server that answers every connection as `answer` does, within `patience` however busy the machine is."""
 
     async def run() -> Tally:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         options = FuzzOptions(requests=30, connections=10, patience=patience, seconds=600)
-        tally = await fuzz_server._Fuzzer("127.0.0.1", [port], options, lambda: alive, good_ones).run()
+        tally = await fuzz_server._Fuzzer([port], options, lambda: True, lambda: None).run()
         server.close()
         return tally
 
@@ -77,7 +63,6 @@ async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         (answering(b"HTTP/1.1 500 Internal Server Error\r\n\r\n"), "internal error"),
         (answering(baidu_std.reply(1, error=(2001, "bug"))), "internal error"),
         (answering(b"Segmentation fault"), "an answer of no protocol"),
-        (answering(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 404 Not Found\r\n\r\n/smuggled"), "a body became a request"),
         (silence, "hangs"),
     ],
 )
@@ -87,31 +72,8 @@ def test_servers_that_fail_are_found(answer: Answer, words: str) -> None:
     assert all(words in failure for failure in tally.failures)
 
 
-@unit
-def test_answers_and_closed_connections_are_no_failures() -> None:
-    assert not fuzz_against(answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")).failures
-    assert not fuzz_against(answering(b"")).failures
-
-
-@unit
-def test_good_requests_that_fail_and_a_server_that_has_ended_are_failures() -> None:
-    def fail() -> None:
-        raise ServerError("a good request got nothing")
-
-    good = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    assert ["a good request got nothing" in failure for failure in fuzz_against(good, fail).failures] == [True, True]
-    ended = fuzz_against(good, alive=False)
-    assert ended.sent == 0 and "the server has ended" in ended.failures[0]
-
-
-@unit
-def test_the_address_has_a_port() -> None:
-    with pytest.raises(UsageError, match="give host:port"):
-        fuzz_server.fuzz(FuzzOptions(address="localhost"))
-
-
 @pytest.mark.server
 def test_our_own_server_passes(capsys: pytest.CaptureFixture) -> None:
     assert fuzz_server.main(["--requests", "600", "--seconds", "100", "--good_every", "200"]) == 0
     printed = capsys.readouterr().out
-    assert "| all | 600 | " in printed and "failures: 0" in printed
+    assert re.search(r"\| all +\| 600 ", printed) and "failures: 0" in printed

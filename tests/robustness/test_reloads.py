@@ -12,8 +12,8 @@ from tests.robustness.reloads import ReloadedServer, serve, write_ranker
 
 @pytest.mark.server
 def test_reloads_end_whoever_listens_and_leave_no_memory_behind(tmp_path: Path) -> None:
-    model = write_ranker(tmp_path / "ranker", 2, 128, 4, vocabulary=60_000)
-    other = write_ranker(tmp_path / "other", 2, 128, 4, vocabulary=60_000, seed=4)
+    model = write_ranker(tmp_path / "ranker")
+    other = write_ranker(tmp_path / "other", seed=4)
     with serve(model, tmp_path / "run") as started:
         server = ReloadedServer(*started)
         before = server.ask()

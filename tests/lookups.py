@@ -72,26 +72,11 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     return EAI_NONAME;
 }
 
-#define LOOKUP(result, function, parameters, arguments, failed)  \
-    result function parameters {                                 \
-        if (is_own_name(name)) return NEXT(function) arguments;  \
-        report(name);                                            \
-        failed;                                                  \
-    }
-LOOKUP(struct hostent *, gethostbyname, (const char *name), (name), return NULL)
-LOOKUP(struct hostent *, gethostbyname2, (const char *name, int family), (name, family), return NULL)
-LOOKUP(int, gethostbyname_r,
-       (const char *name, struct hostent *into, char *buffer, size_t size, struct hostent **found, int *error),
-       (name, into, buffer, size, found, error), *found = NULL; return *error = HOST_NOT_FOUND)
-
 int connect(int socket, const struct sockaddr *to, socklen_t size) {
     return is_foreign(to) ? -1 : NEXT(connect)(socket, to, size);
 }
 ssize_t sendto(int socket, const void *data, size_t count, int flags, const struct sockaddr *to, socklen_t size) {
     return is_foreign(to) ? -1 : NEXT(sendto)(socket, data, count, flags, to, size);
-}
-ssize_t sendmsg(int socket, const struct msghdr *message, int flags) {
-    return is_foreign(message->msg_name) ? -1 : NEXT(sendmsg)(socket, message, flags);
 }
 """
 # By these libraries find out that tests run, and report nothing; or that they are told not to.

@@ -56,12 +56,23 @@ def write_interrupted_module(folder: Path, signals: list[int], waits: int) -> No
 
 @pytest.mark.unit
 @pytest.mark.parametrize(
-    ("signals", "where"),
-    [([signal.SIGINT], ""), ([signal.SIGTERM] * 3, " (SIGTERM)")],  # a launcher sends three
+    ("signals", "where", "ignored"),
+    [
+        ([signal.SIGINT], "", False),
+        ([signal.SIGTERM] * 3, " (SIGTERM)", False),  # a launcher sends three
+        ([signal.SIGTERM], " (SIGTERM)", True),  # SIGINT is ignored in a background job
+    ],
 )
 def test_an_import_is_left_though_it_catches_all(
-    signals: list[int], where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    signals: list[int],
+    where: str,
+    ignored: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     write_interrupted_module(tmp_path, signals, waits=600)
     monkeypatch.syspath_prepend(str(tmp_path))
     with Interrupts("sample").taken() as interrupts:
@@ -69,19 +80,6 @@ def test_an_import_is_left_though_it_catches_all(
             importlib.import_module("interrupted_module")
         assert interrupts.received
     assert capfd.readouterr().err == f"sample: interrupted{where}\n"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@pytest.mark.unit
-def test_sigterm_ends_an_import_where_sigint_is_ignored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a background job
-    write_interrupted_module(tmp_path, [signal.SIGTERM], waits=600)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with Interrupts("sample").taken(), pytest.raises(KeyboardInterrupt):
-        importlib.import_module("interrupted_module")
-    assert capfd.readouterr().err == "sample: interrupted (SIGTERM)\n"
 
 
 class _Later:
@@ -114,19 +112,25 @@ def test_the_first_signal_asks_and_the_second_ends(first: signal.Signals, capfd:
     with Interrupts().taken() as interrupts, StopRequest().awaited() as stop:
         send(first)
         assert (stop.asked, interrupts.received) == (True, False)
-        assert "this step is finished and saved for --resume; once more ends at once" in capfd.readouterr().err
+        assert "saved for --resume; once more ends at once" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
         assert interrupts.received
 
 
 @pytest.mark.unit
-def test_a_launcher_that_insists_is_not_a_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
-    with StopRequest().awaited() as stop:
+def test_a_launcher_that_insists_is_no_second_signal_and_an_ignored_signal_stays_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch, StopRequest().awaited() as stop:
+        patch.setenv("PADDLE_TRAINERS_NUM", "2")
         for _ in range(3):
             send(signal.SIGTERM)
         assert stop.asked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interrupts().taken(), StopRequest().awaited() as stop:
+        send(signal.SIGINT)
+        assert not stop.asked
 
 
 @pytest.mark.unit
@@ -143,14 +147,6 @@ def test_an_interrupt_that_was_lost_still_stops_a_training(monkeypatch: pytest.M
         assert lost == [KeyboardInterrupt]
         with StopRequest().awaited() as stop:
             assert stop.asked
-
-
-@pytest.mark.unit
-def test_what_is_ignored_stays_ignored() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with Interrupts().taken(), StopRequest().awaited() as stop:
-        send(signal.SIGINT)
-        assert not stop.asked
 
 
 OWN_TRAINING = """

@@ -9,6 +9,7 @@ import csv
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -20,8 +21,8 @@ import pytest
 
 from paddle_ranker import Ranker
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from tests.conftest import REPOSITORY
-from tests.kept.make import digest_of, parameters, unpack
 
 pytestmark = pytest.mark.parity
 
@@ -32,11 +33,20 @@ PADDLE = metadata.version("paddlepaddle")
 OF_PADDLE_3 = f"was exported by Paddle 3, whose static models Paddle {PADDLE} cannot read"
 
 
+def unpack(target: Path) -> None:
+    """Copy all that is kept into an existing folder, the archives unpacked: nothing writes into what is kept."""
+    for path in sorted(KEPT.iterdir()):
+        if path.name.endswith(".tar.xz"):
+            shutil.unpack_archive(str(path), target)
+        elif path.is_dir():
+            shutil.copytree(path, target / path.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of all that is kept, to be read and written."""
     folder = tmp_path_factory.mktemp("kept")
-    unpack(KEPT, folder)
+    unpack(folder)
     return folder
 
 
@@ -94,11 +104,9 @@ def test_a_kept_training_is_resumed_to_the_unbroken_end(name: str, kept: Path) -
     assert f"resume after step {begun}, from run/model_{begun}\n" in printed and f"global step {begun}," not in printed
     with np.load(folder / "unbroken.npz") as arrays:
         expected = dict(arrays)
-    assert digest_of(expected) == typed["digest"]
-    ended = parameters(folder / "run" / "last")
+    ended = load_arrays(folder / "run" / "last" / PARAMETERS_FILE)
     assert ended.keys() == expected.keys()
     gaps = {one: float(np.abs(ended[one] - expected[one]).max()) for one in expected}
-    print(f"bit for bit: {digest_of(ended) == typed['digest']}; largest difference: {max(gaps.values()):.1e}")
     assert max(gaps.values()) <= 1e-6, gaps
     records = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
     steps = [record["step"] for record in records if "loss" in record]

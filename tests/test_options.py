@@ -18,7 +18,7 @@ from typing import Any, Optional, TextIO
 import numpy as np
 import pytest
 
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, json_text, option, options_from, parse_options, run_command
 from paddle_ranker.options.files import SeveralFiles, paths_of
 from tests.conftest import REPOSITORY
@@ -48,11 +48,9 @@ def parse(*arguments: str) -> Sample:
         ("--steps 3 --rate=0.25 --name x", {"steps": 3, "rate": 0.25, "name": "x"}),
         ("--steps 3 --steps 4", {"steps": 4}),  # scripts put their defaults first
         ("--max_steps 7", {"steps": 7}),
-        ("--max_steps 7 --steps 7", {"steps": 7}),
         ("--amp", {"amp": True}),
         ("--amp true", {"amp": True}),
         ("--amp False", {"amp": False}),
-        ("--amp=1", {"amp": True}),
     ],
 )
 def test_values_and_defaults(arguments: str, expected: dict[str, Any]) -> None:
@@ -63,7 +61,6 @@ def test_values_and_defaults(arguments: str, expected: dict[str, Any]) -> None:
     ("arguments", "message"),
     [
         (["--steps", "0"], "--steps 0: must be at least 1"),
-        (["--steps", "101"], "--steps 101: must be at most 100"),
         (["--rate", "0"], "--rate 0.0: must be above 0"),
         (["--rate", "1"], "--rate 1.0: must be below 1"),
         (["--rate", "nan"], "--rate nan: must be above 0"),
@@ -72,7 +69,6 @@ def test_values_and_defaults(arguments: str, expected: dict[str, Any]) -> None:
         (["--step", "3"], "unknown option --step (did you mean --steps?)"),  # no abbreviations
         (["stray"], "unknown option stray"),
         (["--amp", "perhaps"], "'perhaps' is neither true nor false"),
-        (["--steps", "x"], "invalid int value: 'x'"),
         (["--steps", "3", "--max_steps", "4"], "--steps 3 and --max_steps 4 are one option"),
     ],
 )
@@ -186,7 +182,6 @@ class Placed(Options):
         ("r d e t", ("d", "e"), ("",)),
         ("--train_file a r d t", ("d",), ("a",)),  # unchanged behaviour
         ("r --train_file a d t", ("d",), ("a",)),
-        ("--train_file=a r d e t", ("d", "e"), ("a",)),
     ],
 )
 def test_files_where_arguments_have_no_name(
@@ -201,13 +196,12 @@ def test_files_where_arguments_have_no_name(
     ("values", "message"),
     [
         ({"steps": "3"}, "--steps '3': expected a whole number"),
-        ({"steps": 2.5}, "--steps 2.5: expected a whole number"),
         ({"steps": True}, "--steps True: expected a whole number"),
         ({"steps": None}, "--steps None: expected a whole number"),
+        ({"steps": 0}, "at least 1"),
         ({"rate": "0.5"}, "--rate '0.5': expected a number"),
         ({"amp": 1}, "--amp 1: expected true or false"),
         ({"name": 7}, "--name 7: expected text"),
-        ({"rate": 1}, "--rate 1.0: must be below 1"),
         ({"stepz": 3}, "unknown option stepz (did you mean steps?)"),
         ({"steps": 3, "max_steps": 4}, "steps 3 and max_steps 4 are one option"),
     ],
@@ -222,37 +216,25 @@ def test_values_from_python_are_those_of_the_command_line() -> None:
     made = options_from(Sample, train_file=Path("f"), max_steps=np.int64(3), rate=np.float32(0.25), name=Path("x"))
     assert made == parse("--steps", "3", "--rate", "0.25", "--name", "x")
     assert type(made.steps) is int and type(made.rate) is float and type(made.train_file) is str
-    assert options_from(Sample, train_file="f", name=None).name is None
     assert options_from(OfFiles, train_file="f", eval_files=[]).eval_files == ()  # the default is accepted as well
+    with pytest.raises(UsageError, match="--train_file is required"):
+        Sample()
+    with pytest.raises(UsageError, match="--train_file"):
+        parse_options(Sample, [], "sample", "")
 
 
 def test_the_help_begins_with_what_is_required_shows_defaults_and_ends_with_examples(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    about = """Train a sample.
-
-        paddle-ranker sample --train_file mine.tsv
-    """
-    with pytest.raises(SystemExit) as caught:
-        parse_options(Sample, ["--help"], "sample", about)
-    lines = capsys.readouterr().out.splitlines()
-    assert caught.value.code == 0
-    assert lines[0] == "usage: sample --train_file TRAIN_FILE [options]" and lines[2] == "Train a sample."
-    required, others = lines.index("required:"), lines.index("options:")
-    assert required < others and "--train_file" in lines[required + 1]
-    assert lines[-2:] == ["examples:", "  paddle-ranker sample --train_file mine.tsv"]
-    for shown in ("--kind {alpha,a}", "100% of the steps", "(default: 10)", "--max_steps", "--debug"):
-        assert any(shown in line for line in lines)
-    assert not [line for line in lines if "(default: )" in line]
-
-
-def test_a_required_option_is_asked_for() -> None:
-    with pytest.raises(UsageError, match="--train_file"):
-        parse_options(Sample, [], "sample", "")
-    with pytest.raises(UsageError, match="--train_file is required"):
-        Sample()
-    with pytest.raises(UsageError, match="at least 1"):
-        Sample(train_file="f", steps=0)  # Python callers get the same bounds
+    with pytest.raises(SystemExit, match="0"):
+        parse_options(Sample, ["--help"], "sample", "Train.\n\n    paddle-ranker sample --train_file mine.tsv\n")
+    text = capsys.readouterr().out
+    assert text.startswith("usage: sample --train_file TRAIN_FILE [options]\n")
+    assert text.index("required:") < text.index("  --train_file") < text.index("options:") < text.index("--debug")
+    assert text.endswith("examples:\n  paddle-ranker sample --train_file mine.tsv\n")
+    for shown in ("--kind {alpha,a}", "100% of the steps", "(default: 10)", "--max_steps"):
+        assert shown in text
+    assert "(default: )" not in text
 
 
 @pytest.mark.parametrize(
@@ -260,7 +242,6 @@ def test_a_required_option_is_asked_for() -> None:
     [
         (RankerError("no room\nhere"), 1, "sample: error: no room here"),
         (UsageError("wrong"), 2, "sample: error: wrong"),
-        (CheckpointError("damaged"), 1, "sample: error: damaged"),
         (KeyboardInterrupt(), 130, "sample: interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 1, "no space left on the disk of /x"),
         (OSError(errno.EACCES, "Permission denied", "/x"), 1, "sample: error: Permission denied: /x"),
@@ -273,14 +254,12 @@ def test_every_error_is_one_line_and_a_status(
     def fail(options: Sample) -> None:
         raise error
 
-    def call(*more: str) -> Any:
-        return run_command(fail, Sample, ["--train_file", "f", *more], "", prog="sample")
-
-    assert call() == status
-    errors = capsys.readouterr().err
-    assert line in errors and errors.count("\n") == 1
-    assert call("--debug") == status
-    assert "Traceback" in capsys.readouterr().err
+    for more, lines in ([], 1), (["--debug=false"], 1), (["--debug"], 5):
+        assert run_command(fail, Sample, ["--train_file", "f", *more], "", prog="sample") == status
+        errors = capsys.readouterr().err
+        assert line in errors and (errors.count("\n") == 1 if lines == 1 else "Traceback" in errors)
+    for work, status in ((lambda options: None, 0), (lambda options: 3, 3)):
+        assert run_command(work, Sample, ["--train_file", "f"], "", prog="sample") == status
 
 
 OUTPUT = """
@@ -361,37 +340,13 @@ def test_a_second_signal_and_one_after_an_error_hide_nothing() -> None:
     assert (done.returncode, done.stdout) == (1, "") and done.stderr.endswith("\nsample: error: the cause\n")
 
 
-@pytest.mark.parametrize(("asked", "shown"), [("--debug=true", True), ("--debug=false", False)])
-def test_debug_with_a_value(asked: str, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(options: Sample) -> None:
-        raise RankerError("no")
-
-    assert run_command(fail, Sample, ["--train_file", "f", asked], "", prog="sample") == 1
-    assert ("Traceback" in capsys.readouterr().err) is shown
-
-
-def test_success_is_zero_and_a_status_is_passed_on() -> None:
-    assert run_command(lambda options: None, Sample, ["--train_file", "f"], "", prog="sample") == 0
-    assert run_command(lambda options: 3, Sample, ["--train_file", "f"], "", prog="sample") == 3
-
-
-@dataclass(frozen=True)
-class _WithFiles(Options):
-    """Options of one file, of several, and of none."""
-
-    train: str = option(help="a file", files=True)
-    tests: tuple[str, ...] = option((), help="files", files=True)
-    more: Optional[str] = option(None, help="a file", files=True)
-
-
 @pytest.mark.parametrize(
     ("arguments", "missing"),
     [
         (["--train", "here.tsv"], None),
         (["--train", "-"], None),  # standard input
         (["--train", "nowhere.tsv"], "nowhere.tsv"),
-        (["--train", "here.tsv", "--tests", "here.tsv", "there.tsv"], "there.tsv"),
-        (["--train", "here.tsv", "--more", "none.tsv"], "none.tsv"),
+        (["--train", "here.tsv", "--test", "here.tsv", "there.tsv"], "there.tsv"),
     ],
 )
 def test_every_file_is_looked_for_before_the_command_works(
@@ -404,13 +359,15 @@ def test_every_file_is_looked_for_before_the_command_works(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.tsv").touch()
     worked: list[object] = []
-    status = run_command(worked.append, _WithFiles, arguments, "", prog="sample")
-    assert (status, len(worked)) == ((0, 1) if missing is None else (1, 0))
-    if missing is not None:
-        assert capsys.readouterr().err.startswith(f"sample: error: {missing}: no such file")
+    status = run_command(worked.append, OfFiles, arguments, "", prog="sample")
+    assert (status, len(worked)) == ((1, 0) if missing else (0, 1))
+    assert (f"{missing}: no such file" in capsys.readouterr().err) is bool(missing)
 
 
-def test_an_output_that_knows_ascii_alone_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_knows_ascii_alone_gets_escapes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert json_text({"查询": 1}) == '{"查询": 1}'
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))  # as PYTHONIOENCODING=ascii does
     shown = {"query": "查询 é 🙂"}
@@ -418,12 +375,7 @@ def test_an_output_that_knows_ascii_alone_gets_escapes(monkeypatch: pytest.Monke
     def show(options: Sample) -> None:
         print(shown)
         print(json_text(shown))
-        print("±0.5")
 
     assert run_command(show, Sample, ["--train_file", "f"], "", prog="sample") == 0
-    printed, as_json, last = written.getvalue().decode("ascii").splitlines()
-    assert ast.literal_eval(printed) == json.loads(as_json) == shown and last == r"\xb10.5"
-
-
-def test_json_is_printed_as_it_is_where_it_can_be(capsys: pytest.CaptureFixture[str]) -> None:
-    assert json_text({"查询": 1}) == '{"查询": 1}'
+    printed, as_json = written.getvalue().decode("ascii").splitlines()
+    assert ast.literal_eval(printed) == json.loads(as_json) == shown

@@ -24,14 +24,11 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> Registry[int]:
     return made
 
 
-def test_items_in_the_order_in_which_they_were_added(numbers: Registry[int]) -> None:
+def test_items_in_order_and_errors_with_those_there_are(numbers: Registry[int]) -> None:
     assert list(numbers) == ["three", "one"] and list(numbers.values()) == [3, 1] and len(numbers) == 2
     assert numbers["one"] == 1 and "three" in numbers and "two" not in numbers
     with pytest.raises(ValueError, match="number one: the name is taken"):
         numbers.add("one", 2)
-
-
-def test_an_unknown_name_is_answered_with_those_there_are(numbers: Registry[int]) -> None:
     with pytest.raises(UsageError, match=r"^--number tree: choose from three, one.*did you mean three"):
         numbers["tree"]
 

@@ -16,9 +16,8 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.commands.registry import COMMANDS
 from paddle_ranker.retrieval.vectors import Tower
 from tests.hub_server import hub_environment, hub_server
-from tests.kept.make import unpack
 from tests.model.test_families import write_folder
-from tests.test_kept_folders import KEPT
+from tests.test_kept_folders import unpack
 from tests.tiny import change_json, write_encoder, write_tower
 
 pytestmark = pytest.mark.parity
@@ -31,7 +30,7 @@ OLD_PADDLE = paddle.__version__.startswith("2.")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of every kind that the toolkit writes or takes."""
     folder = tmp_path_factory.mktemp("folders")
-    unpack(KEPT, folder)
+    unpack(folder)
     write_encoder(folder / "starter")
     write_tower(folder / "tower")
     write_folder(folder / "hf", "modernbert")

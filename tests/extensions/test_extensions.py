@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -78,22 +77,32 @@ def run(*arguments: str, plugins: str, cwd: Path) -> subprocess.CompletedProcess
 
 
 @pytest.mark.unit
-def test_a_loss_is_computed_by_its_name_with_its_margin_and_in_sums() -> None:
-    from paddle_ranker.training.losses.expression import RankingLoss
+def test_the_code_of_the_pages_is_that_of_these_files() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^<!-- file: (\S+) -->\n```python\n(.*?)^```$", text, re.M | re.S)
+    assert len(shown) > 2
+    assert [name for name, code in shown if code != (REPOSITORY / name).read_text(encoding="utf-8")] == []
 
-    logits, labels = np.array([2.0, 0.5, -3.0]), np.array([1, 0, 0])
-    by_hand = np.mean([0.0, (1.0 + 0.5) ** 2, 0.0])
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("loss", "margin", "by_hand"),
+    [
+        ("squared_hinge", None, np.mean([0.0, (1.0 + 0.5) ** 2, 0.0])),
+        ("squared_hinge", 2.0, np.mean([0.0, 2.5**2, 0.0])),
+        ("2*squared_hinge", None, 2 * np.mean([0.0, (1.0 + 0.5) ** 2, 0.0])),
+    ],
+)
+def test_a_loss_is_computed_by_its_name_with_its_margin_and_in_sums(
+    loss: str, margin: Optional[float], by_hand: float
+) -> None:
     import paddle
 
-    found = RankingLoss("squared_hinge")(paddle.to_tensor(logits, "float32"), labels, np.zeros(3, int))
-    assert float(found) == pytest.approx(by_hand, rel=1e-6)
-    wider = RankingLoss("squared_hinge", 2.0)(paddle.to_tensor(logits, "float32"), labels, np.zeros(3, int))
-    assert float(wider) == pytest.approx(np.mean([0.0, 2.5**2, 0.0]), rel=1e-6)
-    doubled = RankingLoss("2*squared_hinge")(paddle.to_tensor(logits, "float32"), labels, np.zeros(3, int))
-    assert float(doubled) == pytest.approx(2 * by_hand, rel=1e-6)
-    from tests.extensions.own_loss import squared_hinge
+    from paddle_ranker.training.losses.expression import RankingLoss
 
-    assert np.isnan(float(squared_hinge(paddle.to_tensor([1.0, np.nan]), labels[:2], 1.0)))
+    logits = paddle.to_tensor([2.0, 0.5, -3.0])
+    found = RankingLoss(loss, margin)(logits, np.array([1, 0, 0]), np.zeros(3, int))
+    assert float(found) == pytest.approx(by_hand, rel=1e-6)
 
 
 @pytest.mark.unit
@@ -109,8 +118,8 @@ def test_a_measure_has_a_value_an_interval_and_a_test() -> None:
 
 
 @pytest.mark.unit
-def test_a_format_is_read_written_and_named_in_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from paddle_ranker.data.formats import FORMATS, read_lines, write_rows
+def test_a_format_is_read_written_and_named_in_errors(tmp_path: Path) -> None:
+    from paddle_ranker.data.formats import read_lines, write_rows
     from paddle_ranker.data.records import LabeledPair, RecordFile
 
     write_rows(str(tmp_path / "pairs.psv"), ("query", "title", "label"), [("a", "b", 1), ("c", "d e", 0)], True)
@@ -121,23 +130,16 @@ def test_a_format_is_read_written_and_named_in_errors(tmp_path: Path, monkeypatc
     (tmp_path / "bad.psv").write_text("query|title|label\na|b\n")
     with pytest.raises(DataError, match=r"bad\.psv, line 2"):
         list(RecordFile(str(tmp_path / "bad.psv"), LabeledPair))
-    monkeypatch.setitem(FORMATS._items, "psv", dataclasses.replace(FORMATS["psv"], is_text=False))
-    with pytest.raises(DataError, match=r"bad\.psv: Psv data, expected text; name the file \.psv"):
-        list(read_lines(str(tmp_path / "bad.psv")))
 
 
 @pytest.mark.unit
-def test_an_index_answers_with_cosines_by_id() -> None:
+def test_an_index_answers_with_cosines_by_id_also_in_an_index_folder(tmp_path: Path) -> None:
     index = INDEXES["ngrams"].build([Document("x", "xyz"), Document("c", "abc")], IndexOptions())
     (found,) = index.search(["ab"], 2)  # of its 3 n-grams all are in abc, which has 6
     assert found.ids == ["c", "x"] and len(index) == 2 and index.document("c").text == "abc"
     np.testing.assert_allclose(found.scores, [3 / np.sqrt(3 * 6), 0])
     with pytest.raises(DataError, match="document c: there are two of this id"):
         INDEXES["ngrams"].build([Document("c", "abc")] * 2, IndexOptions())
-
-
-@pytest.mark.unit
-def test_an_index_folder_is_searched_by_a_plugin_s_index_too(tmp_path: Path) -> None:
     documents = [Document("x", "xyz"), Document("c", "abc", {"n": 1}), Document("d", "abd")]
     with Collection.create(tmp_path / "index", IndexInfo(None, None, None, ("ngrams",))) as collection:
         collection.add(documents)
@@ -153,12 +155,10 @@ def test_mine_finds_candidates_by_a_plugin_s_index(tmp_path: Path) -> None:
     (tmp_path / "queries.tsv").write_text("colour\tpaint\n")
     (tmp_path / "titles.tsv").write_text("text\nquartz\ncolor\n")
     line = ["-m", "paddle_ranker", "mine", "--queries", "queries.tsv", "--corpus", "titles.tsv", "--output", "out.tsv"]
-    choice = ["--sample", "top", "--negatives", "1"]
-    done = run(*line, *choice, "--method", "ngrams", plugins="own_index", cwd=tmp_path)
+    choice = ["--sample", "top", "--negatives", "1", "--method", "ngrams"]
+    done = run(*line, *choice, plugins="own_index", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.tsv").read_text().splitlines()[-1] == "colour\tpaint\tcolor"
-    by_words = run(*line, *choice, "--method", "bm25", plugins="own_index", cwd=tmp_path)
-    assert by_words.returncode == 1 and "not one negative was found" in by_words.stderr
 
 
 @pytest.mark.parity
@@ -224,24 +224,19 @@ def test_an_engine_scores_as_the_others_do(tmp_path: Path) -> None:
 @pytest.mark.server
 def test_commands_take_what_plugins_add(tmp_path: Path) -> None:
     random, words = draw_words()
-
-    def text(count: int) -> str:
-        return "".join(random.choice(words, count))
-
-    lines = [f"{text(2)}|{text(4)}|{row % 2}" for row in range(24)]
-    (tmp_path / "pairs.psv").write_text("query|title|label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    rows = [("".join(random.choice(words, 2)), "".join(random.choice(words, 4)), row % 2) for row in range(24)]
+    lines = "".join(f"{query}|{title}|{label}\n" for query, title, label in rows)
+    (tmp_path / "pairs.psv").write_text(f"query|title|label\n{lines}", encoding="utf-8")
     write_encoder(tmp_path / "encoder")
     train = str(REPOSITORY / "cross_encoder" / "train_ce.py")
     told = run(train, "--help", plugins="own_loss", cwd=tmp_path)
-    assert "squared_hinge (pairs with noisy labels)" in (said := " ".join(told.stdout.split())), told.stderr
-    assert "1 for squared_hinge" in said
+    assert "squared_hinge (pairs with noisy labels)" in " ".join(told.stdout.split()), told.stderr
     done = run(
         train, "--train_set", "pairs.psv", "--test_file", "pairs.psv", "--model_name_or_path", "encoder",
         "--save_dir", "run", "--loss", "squared_hinge+0.5*bce", "--max_steps", "2", "--batch_size", "4",
         "--max_seq_length", "16", "--device", "cpu", plugins="own_loss own_format", cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "trained 2 steps" in done.stdout
+    assert done.returncode == 0 and "trained 2 steps" in done.stdout, done.stderr
     without = run(train, "--train_set", "a", "--test_file", "b", "--loss", "squared_hinge", plugins="", cwd=tmp_path)
     assert without.returncode == 2 and "'squared_hinge' is no loss" in without.stderr
 
@@ -264,9 +259,7 @@ TRAINED = ("--batch_size", "8", "--learning_rate", "1e-3", "--device", "cpu", "-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make texts with the same meaning (words in another order), and encoders to start from; return the folder."""
-    from paddle_ranker.__main__ import main
-
+    """Make texts with the same meaning (words in another order), and an encoder to start from; return the folder."""
     folder = tmp_path_factory.mktemp("data")
     random, words = draw_words()
     rows = [list(random.choice(words, 3)) for _ in range(16)]
@@ -274,13 +267,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pairs.tsv").write_text("query\ttitle\n" + "\n".join(lines) + "\n", encoding="utf-8")
     (folder / "texts.tsv").write_text("text\n" + "\n".join(" ".join(known) for known in rows) + "\n", encoding="utf-8")
     write_encoder(folder / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    assert main(["convert", str(folder / "encoder"), str(folder / "hugging_face"), "--to", "hf"]) == 0
     return folder
 
 
-def train_line(data: Path, output: Path, *more: str, model: str = "encoder") -> list[str]:
+def train_line(data: Path, output: Path, *more: str) -> list[str]:
     # The launcher has options that begin with --train.
-    files = ("--train_file", data / "pairs.tsv", "--model", data / model, "--output", output)
+    files = ("--train_file", data / "pairs.tsv", "--model", data / "encoder", "--output", output)
     return ["train-vectors", *map(str, files), *TRAINED, *more]
 
 
@@ -319,18 +311,6 @@ def test_commands_of_a_plugin_are_found_where_the_environment_names_it(tmp_path:
     assert own.returncode == 0 and "--max_seq_length" in own.stdout, own.stderr
     unknown = run("-m", "paddle_ranker", "train-vectors", plugins="", cwd=tmp_path)
     assert unknown.returncode == 2 and "unknown command 'train-vectors'" in unknown.stderr
-
-
-@pytest.mark.server
-def test_a_training_starts_from_hugging_face_s_folder_as_from_ours(data: Path, tmp_path: Path) -> None:
-    from paddle_ranker.__main__ import main
-
-    for model in ("encoder", "hugging_face"):
-        assert main(train_line(data, tmp_path / model, "--max_steps", "3", model=model)) == 0
-    ours, theirs = arrays_of(tmp_path / "encoder" / "last"), arrays_of(tmp_path / "hugging_face" / "last")
-    assert ours.keys() == theirs.keys()
-    for name, array in ours.items():
-        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
 
 
 @pytest.mark.server
@@ -540,13 +520,3 @@ def test_a_protocol_asks_for_the_key_is_counted_and_answers_before_the_server_st
             answers = connection.makefile().readlines()
         assert len(answers) == 1 and answers[0].startswith(probability)  # the second request was not begun
         assert server.process.wait(SECONDS) == 0
-
-
-@pytest.mark.server
-def test_an_endpoint_without_one_of_its_slots_says_which(exported: Path, tmp_path: Path) -> None:
-    (port,) = free_ports(1)
-    command = [sys.executable, "-m", "paddle_ranker", "serve", str(exported), "--port", str(port), "--cpu_threads", "1"]
-    with started(command, tmp_path / "server", PADDLE_RANKER_PLUGINS=AS_MODULES, PYTHONPATH=str(REPOSITORY)) as server:
-        server.until(lambda: get(port, "/ready")[0] == 200)
-        status, answer = post(port, "/v1/nearest", {"query": "a", "documents": ["b"]})
-        assert status == 404 and "this server has no ranker: start it with --model" in str(answer)

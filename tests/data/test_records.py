@@ -50,13 +50,11 @@ def file(folder: Path, content: Any, name: str = "rows.tsv") -> Path:
         ("query\ttitle\tneg_title\na\tb\tc\n", Triple, [Triple("a", "b", "c")]),
         ("a\tb\tc\nd\te\tf", Triple, [Triple("a", "b", "c"), Triple("d", "e", "f")]),
         ("neg_title\tquery\ttitle\nc\ta\tb\n", Triple, [Triple("a", "b", "c")]),
-        ("text_a\ttext_b\tlabel\na\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0)]),
         ("a\tb\t2.0\r\nc\td\t0\r\n", LabeledPair, [LabeledPair("a", "b", 2.0), LabeledPair("c", "d", 0.0)]),
         ("\ufeffQuery\tTitle\tLabel\na\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0)]),
-        ("\ufeff查询\t标题\t标签\na\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0)]),
         ('{"查询": "a", "标题": "b", "标签": 1}\n', LabeledPair, [LabeledPair("a", "b", 1.0)]),
         (
-            '{"Query": "a", "Title": "b", "LABEL": 1, "Teacher_Score": 2}\n',
+            '{"Query": "a", "Title": "b", "LABEL": 1, "Teacher_Score": 2}',
             LabeledPair,
             [LabeledPair("a", "b", 1.0, 2.0)],
         ),
@@ -68,18 +66,11 @@ def file(folder: Path, content: Any, name: str = "rows.tsv") -> Path:
         ("query\ttitle\trecall_score\na\tb\t-3\n", Pair, [Pair("a", "b", -3.0)]),
         ("a\tb\t1\t-2.5\n", LabeledPair, [LabeledPair("a", "b", 1.0, -2.5)]),
         ("teacher_score\tquery\ttitle\tlabel\n3\ta\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0, 3.0)]),
-        (
-            '{"query": "a", "title": "b", "label": 1, "teacher_score": 2}\n',
-            LabeledPair,
-            [LabeledPair("a", "b", 1.0, 2.0)],
-        ),
         ("a\tb\tc\t1.5\t-1\n", Triple, [Triple("a", "b", "c", 1.5, -1.0)]),
         ("query\ttitle\tneg_title\tneg_teacher_score\na\tb\tc\t4\n", Triple, [Triple("a", "b", "c", None, 4.0)]),
         ("x\ny\n", Text, [Text("x"), Text("y")]),
-        ("text\nx\n", Text, [Text("x")]),
         ("x\n", TitleRow, [TitleRow("x")]),
         ("7\tx\n", TitleRow, [TitleRow("x", "7")]),
-        ("id\ttitle\n7\tx\n", TitleRow, [TitleRow("x", "7")]),
         ('NA\t"quoted, title;"\tnull\n', Triple, [Triple("NA", '"quoted, title;"', "null")]),
         ("a\tb\n\n\n", Pair, [Pair("a", "b")]),
     ],
@@ -146,40 +137,24 @@ def test_any_text_survives(tmp_path_factory: Any, rows: list[tuple[str, str, str
 @pytest.mark.parametrize(
     "content, kind, message",
     [
-        (b"", Triple, "the file is empty; expected training triples (query, title, neg_title or query, title, neg_t"),
+        (b"", Triple, "the file is empty; expected training triples"),
         ("query\ttitle\n", Pair, "a header and no rows"),
-        (
-            "a\tb\tc\nd\te\n",
-            Triple,
-            "line 2: 2 columns, expected 3 (query, title, neg_title); this looks like a file of pairs to score",
-        ),
+        ("a\tb\tc\nd\te\n", Triple, "line 2: 2 columns, expected 3"),
         ("a,b,c\n", Triple, "line 1: 1 column, expected 3 or 5 (query, title, neg_title), separated by tabs"),
         ("a\tb\tc\td\n", Pair, "line 1: 4 columns, expected 2 or 3"),
         ("a\tb\nc\td\t0.5\n", Pair, "line 2: 3 columns, expected 2"),
         ("query\ttitle\na\tb\tc\n", Pair, "line 2: 3 columns, expected 2"),
-        (
-            "query\ttitle\tlabel\na\tb\t1\n",
-            Triple,
-            "the header has query, title, label, but training triples need "
-            "neg_title (or negative, neg, negative_passage, …) too; this looks like a file of labelled pairs (query, "
-            "title, label); make triples of it",
-        ),
+        ("query\ttitle\tlabel\na\tb\t1\n", Triple, "looks like a file of labelled pairs"),
         ("query\ttitle\tnegatif\na\tb\tc\n", Triple, "the header has query, title, negatif, but"),
         ("query\ttext_a\ttitle\na\tb\tc\n", Pair, "names the column query more than once"),
-        (
-            "a\tb\t1\nc\td\t0\n",
-            Triple,
-            "the third column holds numbers where training triples have neg_title; this "
-            "looks like a file of labelled pairs",
-        ),
+        ("a\tb\t1\nc\td\t0\n", Triple, "the third column holds numbers where training triples have neg_title"),
         ("a\tb\tc\n", LabeledPair, "line 1: label 'c' is not a finite number; this looks like a file of training"),
         ("a\tb\t1\nc\td\tnan\n", LabeledPair, "line 2: label 'nan' is not a finite number"),
-        ("a\tb\t1\t0.5\nc\td\t0\t\n", LabeledPair, "line 2: the teacher_score is empty: does the line end in a tab"),
+        ("a\tb\t1\t0.5\nc\td\t0\t\n", LabeledPair, "line 2: the teacher_score is empty"),
         ("a\tb\t1\t0.5\nc\td\t0\n", LabeledPair, "line 2: 3 columns, expected 4"),
         ("a\tb\tinf\n", LabeledPair, "label 'inf' is not a finite number"),
-        ("a\tb\t1\nc\td\t-3\n", LabeledPair, "line 2: the label -3 is not from 0 to 1,000: labels are 0 and 1, or"),
+        ("a\tb\t1\nc\td\t-3\n", LabeledPair, "line 2: the label -3 is not from 0 to 1,000"),
         ("a\tb\t1e300\n", LabeledPair, "line 1: the label 1e+300 is not from 0 to 1,000"),
-        ("a\tb\tnan\n", LabeledPair, "line 1: label 'nan' is not a finite number; correct the row"),
         ("a\tb\t1_0\n", LabeledPair, "label '1_0' is not a finite number"),
         ("a\tb\t\n", LabeledPair, "the label is empty"),
         ("a\t\tc\n", Triple, "line 1: the title is empty"),
@@ -191,7 +166,6 @@ def test_any_text_survives(tmp_path_factory: Any, rows: list[tuple[str, str, str
         (b"PK\x03\x04more", Pair, "a zip archive"),
         (b"PAR1 and no more", Pair, "damaged Parquet data"),
         (gzip.compress(b"a\tb\n" * 9999, mtime=0)[:-20], Pair, "damaged or cut short"),
-        (b"\x1f\x8b and no more", Pair, "damaged or cut short"),
     ],
 )
 def test_bad_files_are_errors_that_say_what_and_where(
@@ -200,9 +174,8 @@ def test_bad_files_are_errors_that_say_what_and_where(
     path = file(tmp_path, content)
     with pytest.raises(DataError) as caught:
         read_records(path, kind)
-    assert message in str(caught.value)
-    assert str(caught.value).startswith(str(path))
-    assert "\n" not in str(caught.value)
+    said = str(caught.value)
+    assert message in said and said.startswith(str(path)) and "\n" not in said
 
 
 @pytest.mark.parametrize(
@@ -241,20 +214,13 @@ def test_skipped_rows_are_counted_with_their_reasons(tmp_path: Path) -> None:
     for _ in range(2):  # a second loop counts anew
         assert list(rows) == [Triple("a", "b", "c"), Triple("l", "m", "n")]
         assert (rows.kept, rows.skipped) == (2, 4)
-        assert rows.report() == (
-            "kept 2; skipped 4 (line 3: 2 columns, expected 3; line 4: an empty line; line 5: byte 0xff at position 3 "
-            "is not UTF-8; if the file is in GBK, convert it with iconv -f GB18030 -t UTF-8; …)"
+        assert rows.report().startswith(
+            "kept 2; skipped 4 (line 3: 2 columns, expected 3; line 4: an empty line; line 5"
         )
-    many = RecordFile(file(tmp_path, "a\tb\n" * 1200 + "c\n"), Pair, skip_bad_rows=True)
-    assert len(list(many)) == 1200
-    assert many.report() == "kept 1,200; skipped 1 (line 1201: 1 column, expected 2)"
     with pytest.raises(DataError, match="kept 0; skipped 2"):
         read_records(file(tmp_path, "a\nb\n"), Triple, skip_bad_rows=True)
-
-
-def test_rows_are_streamed(tmp_path: Path) -> None:
     first = next(iter(RecordFile(file(tmp_path, "a\tb\nbad\n"), Pair)))
-    assert first == Pair("a", "b")  # the bad second row was not reached
+    assert first == Pair("a", "b")  # rows are streamed: the bad second one was not reached
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -310,14 +276,8 @@ RECALLED = "农业\t水稻\t0.93\n农业\t小麦\t1.0\n法律\t宪法\t0.41\n法
 @pytest.mark.parametrize("skip", [False, True])
 def test_recall_scores_are_no_labels(tmp_path: Path, skip: bool) -> None:
     path = file(tmp_path, RECALLED)
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(DataError, match=r"line 1: the label 0\.93 is a fraction.* 3 of the 4 rows.*recall scores"):
         read_records(path, LabeledPair, LabelOptions(skip_bad_rows=skip))
-    assert str(refused.value) == (
-        f"{path}, line 1: the label 0.93 is a fraction, and labels are whole numbers from 0 up: 3 of the 4 rows "
-        "looked at from there on hold one: this looks like a file of pairs to score with their recall scores "
-        "(query, title, recall_score), which prediction and rank take. Give a file of query, title, label; if the "
-        "fractions are graded labels, type --fractional_labels true"
-    )
     assert [pair.label for pair in read_records(path, LabeledPair, GRADED)] == [0.93, 1.0, 0.41, 0.87]
     assert [pair.recall_score for pair in read_records(path, Pair)] == [0.93, 1.0, 0.41, 0.87]
 
@@ -377,18 +337,15 @@ def test_a_comma_separated_file_says_so_and_is_read(tmp_path: Path) -> None:
             read_records(file(tmp_path, bad), LabeledPair, comma)
 
 
-def test_a_cell_with_quotes_may_be_long(tmp_path: Path) -> None:
-    long = "水稻, " * 60_000
-    path = file(tmp_path, f'text\n"{long}"\nb\n', "long.csv")
-    assert [row.text for row in read_records(path, Text, RowOptions(separator=","))] == [long, "b"]
-
-
 def test_separators(tmp_path: Path) -> None:
     for separator, row in ((";", "ab;c\n"), ("tab", 'a"b\tc\n')):
         assert len(read_records(file(tmp_path, row), Pair, RowOptions(separator=separator))) == 1
     for separator in (",,", '"', ""):
         with pytest.raises(UsageError, match="--separator"):
             RowOptions(separator=separator)
+    long = "水稻, " * 60_000  # a cell with quotes may be long
+    path = file(tmp_path, f'text\n"{long}"\nb\n', "long.csv")
+    assert [row.text for row in read_records(path, Text, RowOptions(separator=","))] == [long, "b"]
 
 
 @pytest.mark.parametrize("name", ["random.parquet", "random.gz", "random.tsv.gz", "random.tsv"])

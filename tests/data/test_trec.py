@@ -48,11 +48,7 @@ def test_qrels_of_trec_and_of_beir(tmp_path: Path) -> None:
         (read_run, "q1 Q0 d1 1 2.0 a\nq1 Q0 d2 1 b\n", "line 2: 5 fields, expected query Q0 document rank score tag"),
         (read_run, "q1 Q0 d1 1 nan a\n", "line 1: the score 'nan' is not a finite number"),
         (read_run, "q1 Q0 d1 1 1_0 a\n", "line 1: the score '1_0' is not a finite number"),
-        (
-            read_run,
-            "q1 Q0 d1 1 2.0 a\nq2 Q0 d1 1 2 a\nq1 Q0 d1 2 1 a\n",
-            "line 3: query q1 lists document d1 again, as",
-        ),
+        (read_run, "q1 Q0 d1 1 2 a\nq2 Q0 d1 1 2 a\nq1 Q0 d1 2 1 a\n", "line 3: query q1 lists document d1 again"),
         (read_run, '{"a": 1}\n', "line 1: JSON, expected"),
         (read_run, "", "no line that can be used"),
         (read_qrels, "q1 0 d1 1\nq1 0 d1 0\n", "line 2: label 0 for query q1 and document d1, but 1 in line 1"),
@@ -63,9 +59,8 @@ def test_qrels_of_trec_and_of_beir(tmp_path: Path) -> None:
 def test_what_is_no_run_and_no_qrels_is_named_with_its_line(
     tmp_path: Path, read: Callable[[str], object], text: str, message: str
 ) -> None:
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(DataError, match=f"a.run.*{message}"):
         read(write(tmp_path / "a.run", text))
-    assert "a.run" in str(caught.value)
 
 
 def test_bad_lines_may_be_skipped_and_are_counted(tmp_path: Path) -> None:

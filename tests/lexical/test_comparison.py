@@ -22,6 +22,7 @@ pytestmark = pytest.mark.unit
 HAN = "深度学习神经网络语言文化差异研究"
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 UNKNOWN = 3
+WORDS = ["▁fox", "fox", "▁Fox", "F", "O", "o", "x", "dog", "ハ", "10", "A", "X"]
 # 佢 and 佡 share the first two bytes, as do 👨 and 😀; ﾊ is another form of ハ, ｆ of f, Ａ of A.
 PIECES = [*HAN, "佢", "佡", " 佢", "😀", " 👨", "ﾊ", "ハ", " ﾊ", "ｆox", " fox", " FOX", "Ａ", "é", "é dog", " ", "10"]
 
@@ -57,18 +58,7 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             *HAN,
             "▁深",
             "神经",
-            "▁fox",
-            "fox",
-            "▁Fox",
-            "F",
-            "O",
-            "o",
-            "x",
-            "dog",
-            "ハ",
-            "10",
-            "A",
-            "X",
+            *["▁fox", "fox", "▁Fox", "F", "O", "o", "x", "dog", "ハ", "10", "A", "X"],
         ]
         pieces += [f"<0x{byte:02X}>" for byte in range(256)] if falls_back else []
         library = Tokenizer(

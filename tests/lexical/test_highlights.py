@@ -81,6 +81,12 @@ def test_long_texts_cost_no_more_than_their_beginning() -> None:
     found = shared.highlights(text)
     assert len(found) == 100 and found[:2] == [Highlight(0, 2, 2), Highlight(3, 5, 2)]
     assert shared.highlights("。" * 30_000 + "苹果") == []
+    # Long words of a query that are nearly in a text are compared with it at each of its places.
+    assert not SharedWords("a" * 1000 + "苹果手机").highlights("苹果手机")
+    assert SharedWords("a" * 990 + "苹果手机").highlights("苹果手机")
+    # To sort thousands of marks would take Python seconds, in which no other thread runs.
+    marks = FoldedText("x" + "\u0301\u0316" * 3000 + "b")
+    assert len(marks.text) == 32 and marks.span(31, 32) == (6001, 6002)
 
 
 def test_where_tokens_of_a_query_are() -> None:
@@ -89,15 +95,3 @@ def test_where_tokens_of_a_query_are() -> None:
     assert places_of("跑步", text) == [(13, 15)] and places_of("走", text) == []
     assert places_of("café", FoldedText("e\u0301 cafe\u0301")) == [(3, 8)]
     assert [level_of(term) for term in ("手机", "苹果手机", "run", "机")] == [2, 3, 1, 1]
-
-
-def test_thousands_of_marks_are_not_sorted_at_once() -> None:
-    """Sorting all of them would take Python seconds, in which no other thread runs."""
-    text = FoldedText("x" + "\u0301\u0316" * 3000 + "b")
-    assert len(text.text) == 32 and text.span(31, 32) == (6001, 6002)
-
-
-def test_of_a_long_query_the_beginning_counts() -> None:
-    """Long words that are nearly in a text are compared with it at each of its places."""
-    assert not SharedWords("a" * 1000 + "苹果手机").highlights("苹果手机")
-    assert SharedWords("a" * 990 + "苹果手机").highlights("苹果手机")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paddle_ranker.lexical.analyser import stem_of
-from paddle_ranker.lexical.tokens import detect_language, grams, stems
+from paddle_ranker.lexical.tokens import detect_language, stems
 from paddle_ranker.retrieval.words import WordSearcher
 
 pytestmark = pytest.mark.unit
@@ -33,10 +33,6 @@ def test_long_words_are_stemmed_and_not_kept() -> None:
     before, long = stem_of.cache_info().currsize, "running" * 10
     assert stems(f"ranks {long}") == ["rank", "running" * 9 + "run"]
     assert stem_of.cache_info().currsize <= before + 1
-
-
-def test_characters_and_their_pairs() -> None:
-    assert grams("微 挡, A1") == ["微", "挡", "a", "1", "微挡", "挡a", "a1"] and grams("…") == []
 
 
 def test_words_of_another_form_are_found_in_a_mixed_collection() -> None:

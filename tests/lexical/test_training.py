@@ -23,10 +23,13 @@ from paddle_ranker.training.ranker import start_training
 from tests.conftest import commands_here
 from tests.model.test_match import SPECIALS
 from tests.tiny import CONFIG, draw_words, write_encoder, write_ranker, write_tokenizer
-from tests.training.test_distributed import SCRIPT, Launched, run_alone
+from tests.training.test_distributed import SCRIPT, Launched
 from tests.training_runs import typed_training
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
+
+
+LEARNED = ("idf", "mean", "deviation", "average_length")
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +75,13 @@ def plain(run: Path) -> dict[str, np.ndarray]:
     return load_arrays(run / "last" / "model_state.pdparams")
 
 
-def test_it_is_saved_with_the_parameters(run: Path, plain: dict[str, np.ndarray]) -> None:
-    assert plain["lexical.idf"].shape == (CONFIG.vocab_size,)
-    assert plain["lexical.idf"].max() > 1 and not plain["lexical.idf"][SPECIALS].any()
-    assert plain["lexical.weight"].any()
+def test_a_killed_run_goes_on_as_if_it_had_not_been(
+    files: Path, tmp_path: Path, run: Path, plain: dict[str, np.ndarray]
+) -> None:
+    assert plain["lexical.idf"].max() > 1 and not plain["lexical.idf"][SPECIALS].any() and plain["lexical.weight"].any()
     ranker = load_ranker(run / "last")
     assert ranker.info.lexical_features is True and ranker.network.lexical is not None
     np.testing.assert_array_equal(ranker.network.lexical.idf.numpy(), plain["lexical.idf"])
-
-
-def test_a_killed_run_goes_on_as_if_it_had_not_been(files: Path, tmp_path: Path, plain: dict[str, np.ndarray]) -> None:
     pairwise(files, tmp_path, max_minutes=1e-9)  # one step
     assert (tmp_path / "last").resolve().name == "model_1"
     resumed = pairwise(files, tmp_path, resume=True)
@@ -96,16 +96,15 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(files: Path, tmp_path: Path,
 )
 def test_with_other_options(files: Path, tmp_path: Path, plain: dict[str, np.ndarray], changes: dict[str, Any]) -> None:
     arrays = pairwise(files, tmp_path, **changes)
-    for name in ("idf", "mean", "deviation", "average_length"):
+    for name in LEARNED:
         np.testing.assert_array_equal(arrays[f"lexical.{name}"], plain[f"lexical.{name}"])
     np.testing.assert_allclose(arrays["lexical.weight"], plain["lexical.weight"], atol=0.02)
-    assert np.isfinite(arrays["lexical.weight"]).all()
 
 
 def test_a_checkpoints_own_table_stays(files: Path, tmp_path: Path, run: Path, plain: dict[str, np.ndarray]) -> None:
     others = str(files / "others.csv")
     more = pairwise(files, tmp_path, init_from_ckpt=str(run / "last"), train_file=others, lexical_features=False)
-    for name in ("idf", "mean", "deviation", "average_length"):
+    for name in LEARNED:
         np.testing.assert_array_equal(more[f"lexical.{name}"], plain[f"lexical.{name}"])
 
 
@@ -155,19 +154,14 @@ def test_where_its_learning_rate_comes_from(files: Path, tmp_path: Path) -> None
 @pytest.mark.server
 def test_two_processes_learn_what_one_learns(files: Path, tmp_path: Path) -> None:
     write_encoder(tmp_path / "still", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    options = {
-        "train_file": files / "triples.csv",
-        "test_file": files / "pairs.csv",
-        "model_name_or_path": tmp_path / "still",
-        "lexical_features": "true",
-        "epochs": 2,
-        "batch_size": 4,
-    }
-    launched = Launched(tmp_path, tmp_path / "log", SCRIPT, *typed_training(tmp_path / "two", **options))
+    paths = {"train_file": files / "triples.csv", "test_file": files / "pairs.csv"}
+    options = {**paths, "model_name_or_path": tmp_path / "still", "lexical_features": "true", "epochs": 2}
+    launched = Launched(tmp_path, tmp_path / "log", SCRIPT, *typed_training(tmp_path / "two", batch_size=4, **options))
+    pairwise(
+        files, tmp_path / "one", batch_size=4, gradient_accumulation_steps=2, model_name_or_path=str(tmp_path / "still")
+    )
     assert launched.wait() == 0, launched.output
-    together = typed_training(tmp_path / "one", "--gradient_accumulation_steps", 2, **options)
-    assert run_alone(tmp_path, *together) == 0
     one, two = (load_arrays(tmp_path / name / "last" / "model_state.pdparams") for name in ("one", "two"))
-    for name in ("idf", "mean", "deviation", "average_length"):
+    for name in LEARNED:
         np.testing.assert_array_equal(two[f"lexical.{name}"], one[f"lexical.{name}"])
     np.testing.assert_allclose(two["lexical.weight"], one["lexical.weight"], atol=1e-4)

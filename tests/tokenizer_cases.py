@@ -1,10 +1,6 @@
-"""Texts that the tests of tokenizers and of the pair encoder share, and the fast tokenizers that are installed."""
+"""Texts that the tests of tokenizers and of the pair encoder share."""
 
 from __future__ import annotations
-
-import importlib.util
-
-import pytest
 
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 NASTY_TEXTS = [
@@ -27,13 +23,4 @@ NASTY_TEXTS = [
     "x" * 10_000,
     "[PAD] [CLS] [SEP][MASK] a[UNK]b [pad]",
     "it's 50% @home #tag ##ing a_b `c` ^ | ~ \\ / <b>&amp;",
-]
-
-
-FAST_TOKENIZERS = [
-    "builtin",
-    *(
-        pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find_spec(name), reason=f"needs {name}"))
-        for name in ("tokenizers", "fast_tokenizer")
-    ),
 ]

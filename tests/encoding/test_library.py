@@ -186,10 +186,10 @@ def test_which_side_keeps_more() -> None:
     assert [kept.tolist() for kept in BERT_SHAPE.truncated(first, second, 7)] == [[4, 4, 4, 1], [3, 3, 3, 6]]
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "cannot read it"), ('{"model": {}}', "cannot read it")])
-def test_what_is_no_tokenizer(tmp_path: Path, content: str, message: str) -> None:
+@pytest.mark.parametrize("content", ["{", '{"model": {}}'])
+def test_what_is_no_tokenizer(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match="cannot read it"):
         read_tokenizer(tmp_path)
 
 

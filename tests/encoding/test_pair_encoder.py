@@ -62,8 +62,19 @@ def test_what_an_encoder_knows_and_refuses(folder: Path) -> None:
         encoder.encode(["a", "b"], ["c"])
     with pytest.raises(UsageError, match="max_seq_length 4: must be at least 5"):
         PairEncoder.from_folder(folder, 4)
-    pairs = PairEncoder.from_folder(folder, 5).encode(["a b"], ["c d e"])
-    assert pairs[0].tolist() == [1, 5, 2, 7, 2]
+    encoder = PairEncoder.from_folder(folder, 5)
+    assert encoder.encode(["a b"], ["c d e"])[0].tolist() == [1, 5, 2, 7, 2]
+    pairs = encoder.encode([], [])
+    assert len(pairs) == 0 and len(EncodedPairs.concat([])) == 0
+    assert [array.shape for array in pairs.pad([]).values()] == [(0, 0), (0, 0)]
+    # Texts alone are whole and without special tokens.
+    assert [ids.tolist() for ids in encoder.encode_texts(["a b c d", "", "h"])] == [[5, 6, 7, 8], [], [12]]
+    assert encoder.encode_texts([]) == [] and encoder.truncated == 1
+    (folder / "vocab.txt").write_text("[PAD]\n[CLS]\n[SEP]\n[UNK]\na\n")  # without a mask, until it is asked for
+    encoder = PairEncoder.from_folder(folder, 8)
+    assert encoder.encode(["a"], ["a"])[0].tolist() == [1, 4, 2, 4, 2]
+    with pytest.raises(CheckpointError, match=r"no \[MASK\]"):
+        _ = encoder.mask_id
 
 
 @pytest.mark.unit
@@ -123,26 +134,6 @@ def test_truncation_equals_removing_one_token_at_a_time() -> None:
         kept = np.stack(BERT_SHAPE.truncated(first, second, budget), axis=1)
         assert kept.tolist() == [list(one_by_one(a, b, budget)) for a, b in zip(first.tolist(), second.tolist())]
         assert (kept[first > 0, 0] > 0).all() and (kept[second > 0, 1] > 0).all()  # no side is emptied
-
-
-@pytest.mark.unit
-def test_a_vocabulary_without_a_mask_is_fine_until_the_mask_is_asked_for(folder: Path) -> None:
-    (folder / "vocab.txt").write_text("[PAD]\n[CLS]\n[SEP]\n[UNK]\na\n")
-    encoder = PairEncoder.from_folder(folder, 8)
-    assert encoder.encode(["a"], ["a"])[0].tolist() == [1, 4, 2, 4, 2]
-    with pytest.raises(CheckpointError, match=r"no \[MASK\]"):
-        _ = encoder.mask_id
-
-
-@pytest.mark.unit
-def test_no_pairs_and_texts_alone(folder: Path) -> None:
-    encoder = PairEncoder.from_folder(folder, 5)
-    pairs = encoder.encode([], [])
-    assert len(pairs) == 0 and len(EncodedPairs.concat([])) == 0
-    assert [array.shape for array in pairs.pad([]).values()] == [(0, 0), (0, 0)]
-    # Texts alone are whole and without special tokens.
-    assert [ids.tolist() for ids in encoder.encode_texts(["a b c d", "", "h"])] == [[5, 6, 7, 8], [], [12]]
-    assert encoder.encode_texts([]) == [] and encoder.truncated == 0
 
 
 @pytest.mark.unit

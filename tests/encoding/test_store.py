@@ -61,12 +61,17 @@ def test_what_was_collected_comes_back(tmp_path: Path, max_bytes: int, on_disk: 
     assert list(tmp_path.iterdir()) == []  # no name is left in the folder
 
 
-def test_the_limit_is_kept_to_the_byte(tmp_path: Path) -> None:
+def test_the_limit_is_kept_to_the_byte_and_types_of_ids_stay(tmp_path: Path) -> None:
     pairs = EncodedPairs(np.arange(10, dtype=np.int32), np.array([0, 4, 10]), np.array([2, 3], np.int32))
     for max_bytes, on_disk in ((72, False), (71, True)):  # 10 ids of 4, 3 offsets of 8, 2 starts of 4
         collector = PairCollector(tmp_path, max_bytes)
         collector.append(pairs)
         assert lies_on_disk(collector.finish()[0]) == on_disk
+        collector = PairCollector(tmp_path, max_bytes)
+        collector.append(random_pairs(9, 1, np.uint16))
+        found, _ = collector.finish()
+        assert found.ids.dtype == np.uint16
+        np.testing.assert_equal(found.pad(range(9)), random_pairs(9, 1).pad(range(9)))
 
 
 def test_pairs_are_read_alike_from_memory_and_from_a_disk(tmp_path: Path) -> None:
@@ -87,34 +92,20 @@ def test_pairs_are_read_alike_from_memory_and_from_a_disk(tmp_path: Path) -> Non
     assert not before or len(os.listdir("/proc/self/fd")) == len(before)  # files are closed with their arrays
 
 
-@pytest.mark.parametrize("max_bytes", [1 << 30, 0])
-def test_other_types_of_ids_stay(tmp_path: Path, max_bytes: int) -> None:
-    collector = PairCollector(tmp_path, max_bytes)
-    collector.append(random_pairs(9, 1, np.uint16))
-    collector.append(random_pairs(4, 2, np.uint16))
-    pairs, _ = collector.finish()
-    assert pairs.ids.dtype == np.uint16
-    expected = EncodedPairs.concat([random_pairs(9, 1), random_pairs(4, 2)])
-    np.testing.assert_equal(pairs.pad(range(13)), expected.pad(range(13)))
-
-
-def test_nothing_collected(tmp_path: Path) -> None:
+def test_nothing_collected_and_columns_that_do_not_fit(tmp_path: Path) -> None:
     pairs, columns = PairCollector(tmp_path, 0).finish()
     assert (len(pairs), columns) == (0, {})
     collector = PairCollector(tmp_path, 0)
     collector.append(EncodedPairs.concat([]), labels=np.empty(0))
     pairs, columns = collector.finish()
     assert (len(pairs), pairs.offsets.tolist(), columns["labels"].tolist()) == (0, [0], [])
-
-
-def test_columns_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     collector = PairCollector(tmp_path, 0)
     with pytest.raises(ValueError, match="3 pairs and 2 labels"):
         collector.append(random_pairs(3, 0), labels=np.zeros(2))
     collector.append(random_pairs(3, 0), labels=np.zeros(3))
-    for columns in ({}, {"grades": np.zeros(3)}, {"labels": np.zeros(3, np.float32)}):
+    for others in ({}, {"grades": np.zeros(3)}, {"labels": np.zeros(3, np.float32)}):
         with pytest.raises(ValueError, match="other names or types"):
-            collector.append(random_pairs(3, 0), **columns)
+            collector.append(random_pairs(3, 0), **others)
     with pytest.raises(ValueError, match="other names or types"):
         collector.append(random_pairs(3, 0, np.uint16), labels=np.zeros(3))
 

@@ -11,8 +11,7 @@ import pytest
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from pretraining import train_tokenizer
-from tests.tokenizer_cases import FAST_TOKENIZERS
-from tests.tokenizer_oracles import TOKENIZERS, PaddlePython
+from tests.tokenizer_oracles import PaddlePython
 
 pytestmark = pytest.mark.parity
 
@@ -37,10 +36,9 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return folder / "tokenizer"
 
 
-@pytest.mark.parametrize("name", FAST_TOKENIZERS)
-def test_every_tokenizer_gives_the_ids_of_paddlenlp(made: Path, name: str) -> None:
+def test_ids_are_those_of_paddlenlp(made: Path) -> None:
     files = TokenizerFiles.read(made)
-    ours, theirs = TOKENIZERS[name](files).encode(TEXTS), PaddlePython(files).encode(TEXTS)
+    ours, theirs = Tokenizer(files).encode(TEXTS), PaddlePython(files).encode(TEXTS)
     np.testing.assert_array_equal(ours[0], theirs[0])
     np.testing.assert_array_equal(ours[1], theirs[1])
 

@@ -1,8 +1,10 @@
-"""Random models of transformers, and its answers: `families.json` of tiny ones, `family_sizes.json` of larger ones.
+"""Random models of transformers, and its answers.
 
-Weights and inputs follow from names and seeds alone; configurations, names, shapes and logits are those of the library,
-which is not needed to run the tests. Where it is installed, this writes them anew (they were by transformers 5.23.0;
-parameters of equal layers stand in them once, with the numbers of the layers):
+`families.json` has tiny ones, `family_sizes.json` larger ones, `config_cases.json` tiny ones with one key of the
+configuration changed: keys of transformers' configuration classes, of older versions of it, and others that people's
+files have. Weights and inputs follow from names and seeds alone; configurations, names, shapes and logits are those of
+the library, which is not needed to run the tests. Where it is installed, this computes the answers of the files anew
+(they were by transformers 5.23.0; parameters of equal layers stand in them once, with the numbers of the layers):
 
     PYTHONPATH=. python tests/model/family_cases.py
 """
@@ -10,99 +12,23 @@ parameters of equal layers stand in them once, with the numbers of the layers):
 from __future__ import annotations
 
 import json
-import re
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-FILE = Path(__file__).with_name("families.json")
-SIZES_FILE = Path(__file__).with_name("family_sizes.json")
+FILE, SIZES_FILE, CONFIGS_FILE = (
+    Path(__file__).with_name(f"{name}.json") for name in ("families", "family_sizes", "config_cases")
+)
 LENGTHS = (512, 3, 40, 130)  # ragged; the longest is all that most of them take
 WORDS, SPECIAL = 90, 5
-_SHAPE = {
-    "vocab_size": 96,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-}
-_RELATIVE = {"relative_attention": True, "type_vocab_size": 0, "position_biased_input": False}
-_MODERN = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
-_DISTIL = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
-# Name -> transformers' class, and what its configuration says.
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "xlm-roberta": ("XLMRoberta", {"max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1}),
-    "roberta": (
-        "Roberta",
-        {"max_position_embeddings": 514, "type_vocab_size": 1, "hidden_act": "gelu_new", "num_labels": 2},
-    ),
-    "mpnet": ("MPNet", {"max_position_embeddings": 514, "pad_token_id": 1}),
-    "distilbert": ("DistilBert", {**_DISTIL, "num_labels": 2}),
-    "electra": ("Electra", {"embedding_size": 8}),
-    "electra, wide": ("Electra", {"embedding_size": 16, "num_labels": 2}),
-    "modernbert": (
-        "ModernBert",
-        {**_MODERN, "num_hidden_layers": 4, "local_attention": 16, "classifier_pooling": "mean"},
-    ),
-    "modernbert, biases": (
-        "ModernBert",
-        {
-            **_MODERN,
-            "norm_bias": True,
-            "attention_bias": True,
-            "mlp_bias": True,
-            "classifier_bias": True,
-            "num_labels": 2,
-        },
-    ),
-    "deberta-v3": (
-        "DebertaV2",
-        {
-            **_RELATIVE,
-            "position_buckets": 32,
-            "norm_rel_ebd": "layer_norm",
-            "share_att_key": True,
-            "pos_att_type": ["p2c", "c2p"],
-        },
-    ),
-    "deberta-v2": (
-        "DebertaV2",
-        {
-            "relative_attention": True,
-            "max_relative_positions": 64,
-            "pos_att_type": "c2p|p2c",
-            "type_vocab_size": 2,
-            "conv_kernel_size": 3,
-            "conv_act": "gelu",
-        },
-    ),
-}
-
-
-_SIZES = {
-    "small": {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 160},
-    "deep": {"hidden_size": 96, "num_hidden_layers": 12, "num_attention_heads": 6, "intermediate_size": 224},
-    "wide": {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 1536},
-}
-_SIZED = {
-    "bert": ("Bert", {"type_vocab_size": 2, "pad_token_id": 0}),
-    "xlm-roberta": CASES["xlm-roberta"],
-    "electra": ("Electra", {"embedding_size": 48}),
-    "modernbert": ("ModernBert", {**_MODERN, "local_attention": 64, "classifier_pooling": "cls"}),
-    "deberta-v3": CASES["deberta-v3"],
-    "deberta-v2": CASES["deberta-v2"],
-}
-SIZED_CASES = {
-    f"{name}, {size}": (classes, {**changes, **shape, "num_labels": 1})
-    for name, (classes, changes) in _SIZED.items()
-    for size, shape in _SIZES.items()
-}
+ABSENT = "absent"  # the key is left out
 
 
 def expected(file: Path = FILE) -> dict[str, Any]:
-    """Return what the library said: by a case's name, `config`, `shapes` and `logits`, `[rows, labels]`."""
+    """Return the library's answers: by a case's name, `config`, `shapes` and `logits`, `[rows, labels]`."""
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     for case in found.values():
         case["shapes"] = {
@@ -113,14 +39,30 @@ def expected(file: Path = FILE) -> dict[str, Any]:
     return found
 
 
-def _folded(shapes: dict[str, list[int]]) -> dict[str, tuple[list[int], list[int]]]:
-    """Return the shape of each name without the number of its layer, and these numbers."""
-    found: dict[str, tuple[list[int], list[int]]] = {}
-    for name, shape in shapes.items():
-        number = re.search(r"(?<=\.)\d+(?=\.)", name)
-        pattern = name if number is None else name[: number.start()] + "{}" + name[number.end() :]
-        found.setdefault(pattern, (shape, []))[1].extend([] if number is None else [int(number.group())])
-    return found
+CASES, SIZED_CASES = list(expected()), list(expected(SIZES_FILE))
+
+
+def changed_case(name: str) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """Return the configuration and the shapes of the model whose keys `config_cases.json` changes."""
+    known = expected()
+    if name in known:
+        return known[name]["config"], known[name]["shapes"]
+    config = {**known["xlm-roberta"]["config"], "model_type": name}
+    config["architectures"] = [f"{name.title()}ForSequenceClassification"]
+    theirs = known["xlm-roberta"]["shapes"]
+    if name == "camembert":
+        return config, theirs
+    config.update(pad_token_id=0, type_vocab_size=2)
+    shapes = {key.replace("roberta.", f"{name}."): shape for key, shape in theirs.items() if "classifier" not in key}
+    shapes[f"{name}.embeddings.token_type_embeddings.weight"] = [2, 16]
+    pooler = {f"{name}.pooler.dense.weight": [16, 16], f"{name}.pooler.dense.bias": [16]}
+    return config, {**shapes, **pooler, "classifier.weight": [1, 16], "classifier.bias": [1]}
+
+
+def changed_config(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return the configuration with another value of a key, or without it."""
+    kept = {name: other for name, other in config.items() if name != key}
+    return kept if value == ABSENT else {**kept, key: value}
 
 
 def weights(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
@@ -145,32 +87,56 @@ def inputs(pad_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return ids, types, (np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]).astype(np.int64)
 
 
+def short_inputs(pad_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return two short rows of `inputs`."""
+    ids, types, mask = (array[1:3, :9] for array in inputs(pad_id))
+    return ids, (np.arange(9) > 2) * mask * types.max(), mask
+
+
 def main() -> None:
-    """Write both files by the library."""
-    _write(FILE, CASES)
-    _write(SIZES_FILE, SIZED_CASES)
+    """Write the answers of the library into the three files."""
+    for file in (FILE, SIZES_FILE):
+        answers = json.loads(file.read_text(encoding="utf-8"))
+        for name, case in expected(file).items():
+            answers[name]["logits"] = _logits(case["config"], case["shapes"], inputs)
+        file.write_text(json.dumps(answers, sort_keys=True) + "\n", encoding="utf-8")
+    answers = json.loads(CONFIGS_FILE.read_text(encoding="utf-8"))
+    for name, answer in answers.items():
+        config, shapes = changed_case(name)
+        plain = answer["logits"] = np.round(_logits(config, shapes, short_inputs), 7).tolist()
+        for change in answer["changes"]:
+            try:
+                logits = np.round(_logits(changed_config(config, *change[:2]), shapes, short_inputs), 7)
+                same = logits.shape == np.shape(plain) and np.allclose(logits, plain, 0, 1e-6)
+                change[2] = None if same else logits.tolist()
+            except Exception as error:
+                change[2] = type(error).__name__
+    CONFIGS_FILE.write_text(json.dumps(answers, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _write(file: Path, cases: dict[str, tuple[str, dict[str, Any]]]) -> None:
+def _logits(config: dict[str, Any], shapes: dict[str, list[int]], rows: Any) -> Any:
+    """Return the library's logits; raise what it raises, or `ValueError` if the weights do not fit."""
     import torch
-    import transformers
+    from safetensors.torch import save_file
+    from transformers import AutoModelForSequenceClassification
 
-    answers = {}
-    for name, (classes, changes) in cases.items():
-        config = getattr(transformers, f"{classes}Config")(**{**_SHAPE, "num_labels": 1, **changes})
-        model = getattr(transformers, f"{classes}ForSequenceClassification")(config).eval()
-        shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         state = {key: torch.from_numpy(array) for key, array in weights(shapes).items()}
-        model.load_state_dict(state)
-        ids, types, mask = (torch.from_numpy(array) for array in inputs(config.pad_token_id))
-        arguments = {"input_ids": ids, "attention_mask": mask}
-        if getattr(config, "type_vocab_size", 0) > 1:
-            arguments["token_type_ids"] = types
-        with torch.no_grad():
-            logits = model(**arguments).logits.double().tolist()
-        stated = {**config.to_diff_dict(), "architectures": [type(model).__name__]}
-        answers[name] = {"config": stated, "shapes": _folded(shapes), "logits": logits}
-    file.write_text(json.dumps(answers, sort_keys=True) + "\n", encoding="utf-8")
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
+        model, said = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
+    if said["missing_keys"] or said["mismatched_keys"]:
+        raise ValueError("misfit")
+    ids, types, mask = (torch.from_numpy(array) for array in rows(config.get("pad_token_id", 0) or 0))
+    given = {"input_ids": ids, "attention_mask": mask}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        given["token_type_ids"] = types
+    with torch.no_grad():
+        found = model.eval()(**given)
+    return (found[0] if isinstance(found, tuple) else found.logits).double().tolist()
 
 
 if __name__ == "__main__":

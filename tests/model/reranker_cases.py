@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,24 @@ SIZE = SAID["config"]["hidden_size"]
 PAIRS = [("w1 w2", "w9 w1 w2 w11"), ("w7", "w8 w8"), ("find w3 w4 w5", "w3 w5 " * 60), ("w6 w60 " * 50, "w5")]
 ST, TORCH = "sentence_transformers", "torch.nn.modules"
 GELU, IDENTITY = f"{TORCH}.activation.GELU", f"{TORCH}.linear.Identity"
+Step = tuple[str, dict[str, Any]]  # the class of a step, and its settings
 FIND: dict[str, Any] = {"prompts": {"ask": "find ", "other": "w20 "}, "default_prompt_name": "ask"}
 
 
-def dense(inputs: int, outputs: int, activation: str = IDENTITY, **more: Any) -> tuple[str, dict[str, Any]]:
+def dense(inputs: int, outputs: int, activation: str = IDENTITY, **more: Any) -> Step:
     return "Dense", {"in_features": inputs, "out_features": outputs, "activation_function": activation, **more}
 
 
-def last(inputs: int, activation: str = IDENTITY) -> tuple[str, dict[str, Any]]:
+def last(inputs: int, activation: str = IDENTITY) -> Step:
     return dense(inputs, 1, activation, module_output_name="scores")
 
 
-def pooling(mode: Any) -> tuple[str, dict[str, Any]]:
+def pooling(mode: Any) -> Step:
     return "Pooling", {"embedding_dimension": SIZE, "pooling_mode": mode}
 
 
 # Name -> the steps behind the transformer, each its class and its settings, and config_sentence_transformers.json.
-CASES: dict[str, tuple[list[tuple[str, dict[str, Any]]], dict[str, Any]]] = {
+CASES: dict[str, tuple[list[Step], dict[str, Any]]] = {
     "head": ([], {}),
     "head, prompt": ([], FIND),
     "head, no default": ([], {**FIND, "default_prompt_name": None}),
@@ -61,6 +63,18 @@ def write(folder: Path, case: str, **changes: Any) -> Path:
     words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *(f"w{number}" for number in range(85)), "find"]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     _write(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "model_max_length": 64})
+    task = "feature-extraction" if steps else "sequence-classification"
+    write_steps(folder, steps, {"transformer_task": task}, **{"model_type": "CrossEncoder", **settings, **changes})
+    return folder
+
+
+def write_steps(folder: Path, steps: Sequence[Step], transformer: dict[str, Any], **settings: Any) -> None:
+    """Make a transformers folder one of sentence-transformers.
+
+    Args:
+        transformer: goes into sentence_bert_config.json.
+        settings: go into config_sentence_transformers.json.
+    """
     names = [("", "base.modules.transformer.Transformer")]
     for number, (kind, values) in enumerate(steps, 1):
         inside = folder / f"{number}_{kind}"
@@ -76,10 +90,8 @@ def write(folder: Path, case: str, **changes: Any) -> Path:
         names.append((inside.name, f"models.{kind}"))
     modules = [{"idx": n, "name": str(n), "path": path, "type": f"{ST}.{kind}"} for n, (path, kind) in enumerate(names)]
     _write(folder / "modules.json", modules)
-    task = "feature-extraction" if steps else "sequence-classification"
-    _write(folder / "sentence_bert_config.json", {"transformer_task": task})
-    _write(folder / "config_sentence_transformers.json", {"model_type": "CrossEncoder", **settings, **changes})
-    return folder
+    _write(folder / "sentence_bert_config.json", transformer)
+    _write(folder / "config_sentence_transformers.json", settings)
 
 
 def _write(path: Path, values: object) -> None:

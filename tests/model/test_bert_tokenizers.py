@@ -39,8 +39,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "hf"
 
 
-def says(folder: Path, **settings: object) -> None:
+def says(folder: Path, single: str = "", pair: str = "", **settings: object) -> None:
+    """Write the settings of a tokenizer, and its templates if they are given."""
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 64, **settings}), encoding="utf-8")
+    if pair:
+        library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        library.post_processor = processors.TemplateProcessing(single, pair, [("<s>", 0), ("</s>", 2)])
+        library.save(str(folder / "tokenizer.json"))
 
 
 def ids_of(folder: Path, *texts: str) -> np.ndarray:
@@ -96,12 +101,8 @@ def test_the_tokenizer_says_whether_pairs_have_types(
 ) -> None:
     """By its class or the settings, and where it returns them, by its template of a pair."""
     assert np.abs(np.subtract(logits(folder, True), logits(folder))).max() > 1e-3
-    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
     for pair in ("<s> $A </s> </s> $B:1 </s>:1", "<s> $A </s> </s> $B </s>"):
-        ends = [("<s>", 0), ("</s>", 2)]
-        library.post_processor = processors.TemplateProcessing("<s> $A </s>", pair, ends)
-        library.save(str(folder / "tokenizer.json"))
-        says(folder, **settings)
+        says(folder, "<s> $A </s>", pair, **settings)
         np.testing.assert_allclose(scored(folder), logits(folder, with_types and ":1" in pair), atol=1e-5)
     is_older = settings == {"tokenizer_class": "PreTrainedTokenizerFast"}
     assert ("as in transformers 5" in capsys.readouterr().err) == is_older
@@ -112,15 +113,12 @@ def test_the_tokenizer_says_whether_pairs_have_types(
     [
         ("<s> $A </s>", "<s> $A </s>:1 $B:1 </s>:1", r"the types \[0, 0, 1, 1, 1\]"),
         ("<s> $A:1 </s>", "<s> $A </s> $B:1 </s>:1", r"of a text \[0, 1, 0\]"),
-        ("<s> $A </s>", "<s> $A </s> $B:1 </s>", "the types"),
         ("<s> $A </s>", "<s> $B:1 </s> $A </s>", r"in the order \[1, 0\]"),
     ],
 )
 def test_other_types_are_refused(folder: Path, single: str, pair: str, problem: str) -> None:
-    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    library.post_processor = processors.TemplateProcessing(single, pair, [("<s>", 0), ("</s>", 2)])
-    library.save(str(folder / "tokenizer.json"))
-    says(folder, tokenizer_class="PreTrainedTokenizerFast", model_input_names=["input_ids", "token_type_ids"])
+    names = ["input_ids", "token_type_ids"]
+    says(folder, single, pair, tokenizer_class="PreTrainedTokenizerFast", model_input_names=names)
     with pytest.raises(CheckpointError, match=problem):
         scored(folder)
 

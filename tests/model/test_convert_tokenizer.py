@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import runpy
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +19,6 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import brought_tokenizer, family_of
 from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer
 from paddle_ranker.model.hugging_face.tokenizer import library_tokenizer, write_tokenizer
-from tests.conftest import REPOSITORY
 from tests.tiny import PAIRS, VOCABULARY, change_json
 
 pytestmark = pytest.mark.unit
@@ -50,19 +48,10 @@ def source_folder(folder: Path, *, settings: Any = None, tokenizer: Any = None, 
     return folder
 
 
-def make(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 def brought(source: Path, target: Path) -> TokenizerFiles:
-    bring_tokenizer(source, make(target))
+    target.mkdir()
+    bring_tokenizer(source, target)
     return TokenizerFiles.read(target)
-
-
-def own(folder: Path, **settings: Any) -> TokenizerFiles:
-    """Return a tokenizer that splits words as PaddleNLP does, unless the settings say otherwise."""
-    return TokenizerFiles.read(source_folder(folder, settings=settings))
 
 
 def written(files: TokenizerFiles, folder: Path) -> Path:
@@ -223,7 +212,7 @@ def differing_characters(codes: Iterable[int], folder: Path) -> list[str]:
 @pytest.mark.parametrize("rules", [{}, {"word_rules": "bert"}])
 @pytest.mark.parametrize("do_lower_case", [False, True])
 def test_the_written_tokenizer_gives_our_ids(tmp_path: Path, do_lower_case: bool, rules: dict[str, str]) -> None:
-    files = own(tmp_path / "hf", do_lower_case=do_lower_case, **rules)
+    files = TokenizerFiles.read(source_folder(tmp_path / "hf", settings={"do_lower_case": do_lower_case, **rules}))
     back = written(files, tmp_path / "back")
     theirs = Tokenizer.from_file(str(back / "tokenizer.json"))
     theirs.encode_special_tokens = True  # what split_special_tokens asks transformers to do
@@ -236,12 +225,17 @@ def test_the_written_tokenizer_gives_our_ids(tmp_path: Path, do_lower_case: bool
     assert (settings["model_max_length"], settings["split_special_tokens"]) == (64, True)
 
 
-def test_the_written_tokenizer_splits_every_rare_character_as_ours(tmp_path: Path) -> None:
+def test_the_written_tokenizer_splits_rare_characters_as_ours(tmp_path: Path) -> None:
     assert differing_characters(range(0x3500), tmp_path) == []
     for first, last in ((0xFA00, 0x10000), (0x10780, 0x107C0), (0x11930, 0x11940), (0x1E000, 0x20010)):
         assert differing_characters(range(first, last), tmp_path) == []
     for code in (0x2B820, 0x2CEA1, 0x2EBF0, 0x30000, 0xE0001, 0xF0000, 0x111C9, 0xE000, 0xD7FF):
         assert differing_characters(range(code, code + 1), tmp_path) == []
+    files = TokenizerFiles.read(tmp_path)
+    library, splitter, generator = library_tokenizer(files), WordSplitter(files.rules), random.Random(5)
+    for _ in range(500):
+        text = "".join(generator.choices("aΣİ中豈，＋ \t\n\u0301\u0323≠\u200b🫠🫨\u1734Ⱟe\u0300ﬁÅ\U00011938", k=9))
+        assert words_by_library(library, text) == splitter.split(text), ascii(text)
 
 
 @pytest.mark.slow
@@ -249,18 +243,9 @@ def test_the_written_tokenizer_splits_every_character_as_ours(tmp_path: Path) ->
     assert differing_characters(range(sys.maxunicode + 1), tmp_path) == []
 
 
-def test_sequences_of_rare_characters_are_split_as_ours(tmp_path: Path) -> None:
-    files = own(tmp_path / "hf", do_lower_case=True)
-    library, splitter = library_tokenizer(files), WordSplitter(files.rules)
-    generator = random.Random(5)
-    for _ in range(500):
-        text = "".join(generator.choices("aΣİ中豈，＋ \t\n\u0301\u0323≠\u200b🫠🫨\u1734Ⱟe\u0300ﬁÅ\U00011938", k=9))
-        assert words_by_library(library, text) == splitter.split(text), ascii(text)
-
-
 def test_what_transformers_saves_again_comes_back(tmp_path: Path) -> None:
     # It writes tokenizer.json and tokenizer_config.json, without vocab.txt and without our settings.
-    files = own(tmp_path / "hf", do_lower_case=True)
+    files = TokenizerFiles.read(source_folder(tmp_path / "hf", settings={"do_lower_case": True}))
     back = written(files, tmp_path / "back")
     (back / "vocab.txt").unlink()
     (back / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
@@ -269,46 +254,18 @@ def test_what_transformers_saves_again_comes_back(tmp_path: Path) -> None:
     normalizer = json.loads((back / "tokenizer.json").read_text(encoding="utf-8"))["normalizer"]
     normalizer["normalizers"][0]["pattern"] = {"Regex": "[a-z]"}
     change_json(back / "tokenizer.json", normalizer=normalizer)
-    bring_tokenizer(back, make(tmp_path / "another"))
+    (tmp_path / "another").mkdir()
+    bring_tokenizer(back, tmp_path / "another")
     assert not (tmp_path / "another" / "vocab.txt").exists()  # it is another tokenizer, which the library runs
 
 
-@pytest.mark.parametrize("length", [9, 10, 16, 17])
-def test_the_advice_cuts_pairs_as_we_do(tmp_path: Path, length: int) -> None:
-    # The lines of docs/convert.md, with the library's tokenizer in the place of transformers' around it.
-    files = own(tmp_path / "hf")
-    library, ours = library_tokenizer(files), PairEncoder(files, length)
-    block = (REPOSITORY / "docs" / "convert.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    (tmp_path / "advice.py").write_text(block)
-    encode = runpy.run_path(str(tmp_path / "advice.py"))["encode"]
-
-    class Tokenizer:
-        cls_token_id, sep_token_id = library.token_to_id("[CLS]"), library.token_to_id("[SEP]")
-
-        def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
-            return {"input_ids": library.encode(text, add_special_tokens=add_special_tokens).ids}
-
-    for first in range(12):
-        for second in range(12):
-            query, title = "a " * first, "b " * second
-            expected = [column[0].tolist() for column in ours.encode([query], [title]).pad([0]).values()]
-            assert list(encode(Tokenizer(), query, title, length)) == expected[:2], (first, second)
-
-
-def test_no_special_token_beyond_the_vocabulary_is_written(tmp_path: Path) -> None:
+def test_a_token_that_is_missing_and_tokens_that_stand_twice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = source_folder(tmp_path / "hf")
-    tokens = [token for token in VOCABULARY if token != "[MASK]"]
+    tokens = [token for token in VOCABULARY if token != "[MASK]"] + ["a", "z"]
     (source / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     back = written(TokenizerFiles.read(source), tmp_path / "back")
-    assert Tokenizer.from_file(str(back / "tokenizer.json")).get_vocab_size() == len(tokens)
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        assert "[MASK]" not in (back / name).read_text(encoding="utf-8")
-
-
-def test_a_token_that_stands_twice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    source = source_folder(tmp_path / "hf")
-    (source / "vocab.txt").write_text("\n".join([*VOCABULARY, "a", "z"]) + "\n", encoding="utf-8")
-    back = written(TokenizerFiles.read(source), tmp_path / "back")
     theirs = Tokenizer.from_file(str(back / "tokenizer.json"))
-    assert theirs.encode("a z", add_special_tokens=False).ids == [len(VOCABULARY), len(VOCABULARY) + 1]
+    assert theirs.encode("a z", add_special_tokens=False).ids == [len(tokens) - 2, len(tokens) - 1]
     assert capfd.readouterr().err == ""  # the library warns of holes on its own
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        assert "[MASK]" not in (back / name).read_text(encoding="utf-8")

@@ -99,16 +99,7 @@ def test_zero_match_embeddings_leave_the_scores_unchanged() -> None:
 
 @pytest.mark.parametrize(
     ("name", "layers", "width"),
-    [
-        ("ernie-3.0-nano-zh", 4, 312),
-        ("ernie-3.0-medium-zh", 6, 768),
-        ("rocketqa-base-cross-encoder", 12, 768),
-        ("ernie-gram-zh", 12, 768),
-        ("ernie-1.0-base-zh", 12, 768),
-        ("ernie-2.0-base-en", 12, 768),
-        ("bert-base-chinese", 12, 768),
-        ("uer/chinese-roberta-tiny", 2, 128),
-    ],
+    [("ernie-3.0-nano-zh", 4, 312), ("rocketqa-base-cross-encoder", 12, 768), ("uer/chinese-roberta-tiny", 2, 128)],
 )
 def test_known_names_have_their_shape_without_a_network(name: str, layers: int, width: int) -> None:
     config = published_model(name).config

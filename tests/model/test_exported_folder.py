@@ -102,23 +102,16 @@ def test_damaged_folders_say_what_is_wrong(copy: Path, output: Path, tmp_path: P
     parameters.write_bytes(content[:-10])
     refused(copy, rf"has {len(content) - 10:,} bytes, {len(content):,} were written")
     parameters.write_bytes(content)
-    assert open_exported_ranker(copy).parameters == parameters
     refused(copy, r"no inference.pdiparams.*paddle-ranker export", "inference")
     refused(output.parent / "ranker", r"no static model in it; make it with: paddle-ranker export")
     refused(tmp_path / "nowhere", r"no such folder; make it with")
     program.rename(copy / "away")
     refused(copy, r"no inference.predict.json and no inference.predict.pdmodel")
     (copy / "away").rename(program)
-
     export = json.loads((copy / "ranker.json").read_text(encoding="utf-8"))["export"]
-    for damaged, message in (
-        ({**export, "files": {"../x": 1}}, "damaged"),
-        ({**export, "inputs": ["ids"]}, "damaged"),
-        ({**export, "prefix": 3}, "damaged"),
-        (None, "does not say what"),
-    ):
+    for damaged in ({**export, "files": {"../x": 1}}, {**export, "inputs": ["ids"]}, {**export, "prefix": 3}, None):
         change_json(copy / "ranker.json", export=damaged)
-        refused(copy, message)
+        refused(copy, "damaged" if damaged else "does not say what")
 
 
 def test_a_graph_with_other_inputs_is_refused(tmp_path: Path) -> None:

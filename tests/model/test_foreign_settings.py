@@ -15,38 +15,37 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.encoders import load_encoder
 from paddle_ranker.model.folder import Fresh, load_single, start_ranker
+from paddle_ranker.model.hugging_face.folder import ClassifierHead
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.scoring.loading import open_ranker
 from paddle_ranker.storage.stated import Stated
-from tests.model import config_cases
+from tests.model.family_cases import ABSENT, CONFIGS_FILE, changed_case, changed_config, short_inputs
 from tests.model.test_families import logits_of, write_folder, write_said
 from tests.tiny import change_json, write_encoder
 
 pytestmark = pytest.mark.parity
 
-ANSWERS = json.loads(config_cases.FILE.read_text(encoding="utf-8"))
+ANSWERS = json.loads(CONFIGS_FILE.read_text(encoding="utf-8"))
 # What transformers passes over and is refused here, since files that have it are of code that does something with it.
 MORE_CAREFUL = {"position_embedding_type", "embedding_size", "is_encoder_decoder", "rope_scaling", "pruned_heads"}
 MORE_CAREFUL |= {"adapters", "attn_logit_softcapping", "talking_head", "problem_type", "head_dim", "architectures"}
 
 
-@pytest.mark.parametrize("case", config_cases.CASES)
+@pytest.mark.parametrize("case", ANSWERS)
 def test_every_key_of_transformers_moves_the_same_logits_or_is_refused(
     tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That the keys without effect move nothing, and what the others do, was computed by transformers."""
-    config = config_cases.config_of(case)
+    config, shapes = changed_case(case)
     unknown: list[str] = []
     wrong: list[Any] = []
-    said = {"config": config, "shapes": config_cases.shapes_of(case)}
+    said = {"config": config, "shapes": shapes}
     folder = write_said(tmp_path / "hf", said, config["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet"))
     monkeypatch.setattr(Stated, "say_unknown", lambda stated: unknown.extend(stated.unknown))
-    ids, types, _ = (paddle.to_tensor(array) for array in config_cases.inputs(config.get("pad_token_id", 0)))
     plain = ANSWERS[case]["logits"]
-    for key, value, answer in [["", "", None], *ANSWERS[case]["changes"]]:
-        changed = {one: other for one, other in config.items() if one != key}
-        changed = changed if value in ("", config_cases.ABSENT) else {**changed, key: value}
-        (folder / "config.json").write_text(json.dumps(changed), encoding="utf-8")
+    for key, value, answer in [["", ABSENT, None], *ANSWERS[case]["changes"]]:
+        (folder / "config.json").write_text(json.dumps(changed_config(config, key, value)), encoding="utf-8")
         unknown.clear()
         try:
             network = load_single(folder).network
@@ -55,16 +54,22 @@ def test_every_key_of_transformers_moves_the_same_logits_or_is_refused(
             if not (key in MORE_CAREFUL if answer is None else says_why or isinstance(answer, str)):
                 wrong.append((key, value, str(error)))
             continue
-        network.eval()
         wanted = np.array(plain if answer is None else answer if isinstance(answer, list) else np.nan)
         wanted = wanted if wanted.ndim < 2 else wanted[:, 0] if wanted.shape[1] == 1 else wanted[:, 1] - wanted[:, 0]
-        found = network(ids, types).numpy()
-        if key == "problem_type" and len(plain[0]) == 2:
+        if key == "problem_type" and len(plain[0]) == 2:  # a probability of several labels is the label's
             wanted = np.array(plain)[:, 1]
+        found = short_logits(network, config.get("pad_token_id", 0))
         if not np.allclose(found, wanted, atol=2e-5) and not isinstance(answer, str):
             wrong.append((key, value, found.tolist(), wanted.tolist()))
         wrong += [(key, value, "unknown")] if key in unknown and key in ANSWERS[case]["keys"] else []
     assert wrong == [], wrong
+
+
+def short_logits(network: Any, pad_id: int) -> np.ndarray:
+    """Return the logits of two short rows, of which `ANSWERS` has transformers'."""
+    network.eval()
+    ids, types, _ = (paddle.to_tensor(array) for array in short_inputs(pad_id))
+    return np.asarray(network(ids, types).numpy())
 
 
 def test_what_nobody_knows_is_said_by_trainings_and_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,44 +79,41 @@ def test_what_nobody_knows_is_said_by_trainings_and_doctor(tmp_path: Path, capsy
     save_file({**load_file(folder / "model.safetensors"), **tensors}, folder / "model.safetensors", {"format": "pt"})
     start_ranker(folder, Fresh("cross_encoder"))
     said = capsys.readouterr().err
-    assert f"{folder}/config.json: unknown here and not used: alibi_slope\n" in said
-    assert f"{folder}/model.safetensors: parameters unknown here and not used: roberta.encoder.gate.weight\n" in said
+    assert "not used: alibi_slope\n" in said and "not used: roberta.encoder.gate.weight\n" in said
     assert "use_cache" not in said and "lm_head" not in said
     other = write_folder(tmp_path / "other", "xlm-roberta")
     change_json(other / "config.json", alibi_slope=2.0)
     assert main(["doctor", "--model", str(other)]) == 0
-    assert capsys.readouterr().err.count("unknown here and not used: alibi_slope") == 1
+    assert capsys.readouterr().err.count("not used: alibi_slope") == 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("name", "array", "message"),
     [
-        (
-            {"roberta.encoder.layer.0.output.dense.weight": np.ones((16, 24), np.int8)},
-            r"\(int8\) is of a quantised model",
-        ),
-        ({"roberta.encoder.layer.0.output.dense.SCB": np.ones(16, np.float32)}, "is of a quantised model"),
-        ({"roberta.pooler.dense.lora_A.weight": np.ones((2, 16), np.float32)}, "merge it into its model"),
-        ({"module.classifier.dense.bias": np.ones(16, np.float32)}, "holds a model twice"),
+        ("roberta.encoder.layer.0.output.dense.weight", np.ones((16, 24), np.int8), "is of a quantised model"),
+        ("roberta.encoder.layer.0.output.dense.SCB", np.ones(16, np.float32), "is of a quantised model"),
+        ("roberta.pooler.dense.lora_A.weight", np.ones((2, 16), np.float32), "merge it into its model"),
+        ("module.classifier.dense.bias", np.ones(16, np.float32), "holds a model twice"),
     ],
 )
-def test_what_is_no_weight_is_refused(tmp_path: Path, changes: dict[str, np.ndarray], message: str) -> None:
+def test_what_is_no_weight_is_refused(tmp_path: Path, name: str, array: np.ndarray, message: str) -> None:
     folder = write_folder(tmp_path / "hf", "xlm-roberta")
-    save_file({**load_file(folder / "model.safetensors"), **changes}, folder / "model.safetensors", {"format": "pt"})
+    theirs = load_file(folder / "model.safetensors")
+    save_file({**theirs, name: array}, folder / "model.safetensors", {"format": "pt"})
     for load in (load_single, load_encoder):
         with pytest.raises(CheckpointError, match=message):
             load(folder)
 
 
-def test_whole_numbers_are_no_parameters_of_paddle_s_either(tmp_path: Path) -> None:
-    from paddle_ranker.model.parameters import load_arrays, save_arrays
-
-    file = write_encoder(tmp_path / "ours") / "model_state.pdparams"
-    arrays = load_arrays(file)
-    name = "encoder.layers.0.linear1.weight"
-    save_arrays({**arrays, name: arrays[name].astype(np.int8)}, file)
+def test_folders_of_paddlenlp_are_checked_too(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "ours")
+    arrays, name = load_arrays(folder / "model_state.pdparams"), "encoder.layers.0.linear1.weight"
+    save_arrays({**arrays, name: arrays[name].astype(np.int8)}, folder / "model_state.pdparams")
     with pytest.raises(CheckpointError, match=f"{name} is int8"):
-        load_encoder(tmp_path / "ours")
+        load_encoder(folder)
+    change_json(folder / "config.json", pool_act="relu")
+    with pytest.raises(CheckpointError, match="pool_act is 'relu'; only tanh"):
+        load_encoder(folder)
 
 
 def test_a_vocabulary_alone_is_a_tokenizer_of_mpnet(tmp_path: Path) -> None:
@@ -122,21 +124,13 @@ def test_a_vocabulary_alone_is_a_tokenizer_of_mpnet(tmp_path: Path) -> None:
     assert load_single(folder).row_encoder.encode(["a"], ["a a"])[0].tolist() == [0, 5, 2, 2, 5, 5, 2]
 
 
-def test_a_pooler_of_paddlenlp_s_with_another_activation_is_refused(tmp_path: Path) -> None:
-    folder = write_encoder(tmp_path / "ours")
-    change_json(folder / "config.json", pool_act="relu")
-    with pytest.raises(CheckpointError, match="pool_act is 'relu'; only tanh"):
-        load_encoder(folder)
-
-
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
-def test_names_of_wrapped_models_are_read(tmp_path: Path, wrapper: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_wrapped_models_are_read(tmp_path: Path, wrapper: str) -> None:
     folder = write_folder(tmp_path / "hf", "xlm-roberta")
     wanted = logits_of(load_single(folder).network)
     arrays = load_file(folder / "model.safetensors")
     save_file({wrapper + name: array for name, array in arrays.items()}, folder / "model.safetensors", {"format": "pt"})
     np.testing.assert_array_equal(logits_of(load_single(folder).network), wanted)
-    assert "saved from a wrapped model" in capsys.readouterr().err
 
 
 LABELS = [
@@ -159,36 +153,40 @@ LABELS = [
 
 
 @pytest.mark.parametrize(("labels", "place"), LABELS)
+def test_names_of_classes_say_which_means_relevant(labels: tuple[str, str], place: Optional[int]) -> None:
+    head = ClassifierHead(Path("config.json"), labels)
+    if place is not None:
+        assert head.place(None) == place
+        return
+    with pytest.raises(CheckpointError, match="add --positive_label NAME"):
+        head.place(None)
+
+
+@pytest.mark.parametrize(("labels", "place"), [(("A", "B"), None), (("yes", "no"), 0), (("LABEL_0", "LABEL_1"), 1)])
 def test_the_probability_is_of_the_class_that_means_relevant(
     tmp_path: Path, labels: tuple[str, str], place: Optional[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two classes: the softmax of transformers' logits, of the class whose name says so."""
     folder, ours = write_folder(tmp_path / "hf", "roberta"), tmp_path / "ours"
     change_json(folder / "config.json", id2label=dict(enumerate(labels)), label2id={})
-    logits = np.array(json.loads((config_cases.FILE).read_text())["roberta"]["logits"])
-    ids, types, _ = (paddle.to_tensor(array) for array in config_cases.inputs(1))
-
-    def logits_here(network: Any) -> np.ndarray:
-        network.eval()
-        return np.asarray(network(ids, types).numpy())
-
+    logits = np.array(ANSWERS["roberta"]["logits"])
+    options, line = LoadOptions(), ["convert", str(folder), str(ours)]
     if place is None:
         for load in (load_single, lambda path: start_ranker(path, Fresh("pairwise"))):
             with pytest.raises(CheckpointError, match="add --positive_label NAME"):
                 load(folder)
         load_encoder(folder)  # which needs no head
-        place = 0
-        options = LoadOptions(positive_label="0")
-        assert main(["convert", str(folder), str(ours), "--positive_label", labels[0]]) == 0
-    else:
-        options = LoadOptions()
-        assert main(["convert", str(folder), str(ours)]) == 0
-    assert f"a probability is that of the class {labels[place]!r} ({place})" in capsys.readouterr().err
+        place, options = 0, LoadOptions(positive_label="0")
+        line += ["--positive_label", labels[0]]
+    assert main(line) == 0 and f"that of the class {labels[place]!r} ({place})" in capsys.readouterr().err
     wanted = logits[:, place] - logits[:, 1 - place]
-    for source, given in ((folder, options), (ours, LoadOptions())):
-        np.testing.assert_allclose(logits_here(load_single(source, given).network), wanted, atol=1e-5)
-    other = LoadOptions(positive_label=str(1 - place))
-    np.testing.assert_allclose(logits_here(load_single(folder, other).network), -wanted, atol=1e-5)
+    for source, given, sign in (
+        (folder, options, 1),
+        (ours, LoadOptions(), 1),
+        (folder, LoadOptions(positive_label=str(1 - place)), -1),
+    ):
+        found = short_logits(load_single(source, given).network, 1)
+        np.testing.assert_allclose(found, sign * wanted, atol=1e-5)
 
 
 def test_a_class_is_asked_for_where_there_are_two_alone(tmp_path: Path) -> None:
@@ -205,21 +203,11 @@ def test_a_class_is_asked_for_where_there_are_two_alone(tmp_path: Path) -> None:
         open_ranker(two)
 
 
-def test_a_probability_of_several_labels_is_the_label_s_own(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "hf", "roberta")
-    change_json(folder / "config.json", problem_type="multi_label_classification")
-    network = load_single(folder).network
-    network.eval()
-    ids, types, _ = (paddle.to_tensor(array) for array in config_cases.inputs(1))
-    np.testing.assert_allclose(network(ids, types).numpy(), np.array(ANSWERS["roberta"]["logits"])[:, 1], atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (("adapter_config.json", "adapter_model.safetensors"), r"is an adapter \(LoRA\).*merge_and_unload"),
-        (("adapter_config.json", "model.safetensors"), r"is an adapter \(LoRA\)"),
-        (("config.json", "onnx/model.onnx"), "ONNX graph without its weights.*add its model.safetensors"),
+        (("adapter_config.json", "model.safetensors"), r"is an adapter \(LoRA\).*merge_and_unload"),
+        (("config.json", "onnx/model.onnx"), "ONNX graph without its weights"),
     ],
 )
 def test_folders_of_something_else_say_what_they_are(tmp_path: Path, files: tuple[str, ...], message: str) -> None:

@@ -99,22 +99,23 @@ def hostile(body: bytes) -> bytes:
     return w.pickled(w.mapping({"x": body}))
 
 
+MARK = w.text("touch MARK")
+DOUBLED = (b"0](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(60))  # each twice the last
+
+
 @pytest.mark.parametrize(
     ("body", "asked"),
     [
-        (w.call(w.name("os", "system"), w.text("touch MARK")), "os.system"),
+        (w.call(w.name("os", "system"), MARK), "os.system"),
         (w.call(w.name("builtins", "eval"), w.text("open('MARK', 'w')")), "builtins.eval"),
-        (w.call(w.name("builtins", "exec"), w.text("open('MARK', 'w')")), "builtins.exec"),
         (w.call(w.name("__builtin__", "eval"), w.text("open('MARK', 'w')")), "__builtin__.eval"),
         (w.call(w.name("subprocess", "Popen"), w.row(w.text("touch"), w.text("MARK"))), "subprocess.Popen"),
         (w.call(w.name("torch", "load"), w.text("MARK")), "torch.load"),
-        (w.call(w.name("torch.hub", "load"), w.text("MARK")), "torch.hub.load"),
         (w.call(w.name("torch._utils", "_rebuild_parameter"), GOOD), "torch._utils._rebuild_parameter"),
-        (w.call(w.name("torch.jit", "load"), w.text("MARK")), "torch.jit.load"),
         (w.name("numpy.core.multiarray", "_reconstruct"), "numpy.core.multiarray._reconstruct"),
-        (w.text("os") + w.text("system") + b"\x93" + w.row(w.text("touch MARK")) + b"R", "os.system"),  # STACK_GLOBAL
-        (b"(" + w.text("touch MARK") + b"ios\nsystem\n", "os.system"),  # INST
-        (b"(" + w.name("os", "system") + w.text("touch MARK") + b"o", "os.system"),  # OBJ
+        (w.text("os") + w.text("system") + b"\x93" + w.row(MARK) + b"R", "os.system"),  # STACK_GLOBAL
+        (b"(" + MARK + b"ios\nsystem\n", "os.system"),  # INST
+        (b"(" + w.name("os", "system") + MARK + b"o", "os.system"),  # OBJ
         (w.name("torch._utils", "_rebuild_tensor_v2.__globals__"), "_rebuild_tensor_v2.__globals__"),
         (w.name("collections", "OrderedDict.__class__"), "OrderedDict.__class__"),
     ],
@@ -130,12 +131,9 @@ def test_whatever_else_it_asks_for_is_named_and_not_done(
         load_torch_arrays(path)
     assert asked in str(caught.value)
     assert os.listdir(tmp_path) == ["a.bin"]
-
-
-def test_the_hostile_files_are_hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    pickle.loads(hostile(w.call(w.name("os", "system"), w.text("touch MARK"))))  # noqa: S301
-    assert os.listdir(tmp_path) == ["MARK"]
+    if body == w.call(w.name("os", "system"), MARK):  # which is hostile indeed
+        pickle.loads(hostile(body))  # noqa: S301
+        assert sorted(os.listdir(tmp_path)) == ["MARK", "a.bin"]
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -153,28 +151,18 @@ def test_the_pickles_around_the_tensors_are_not_trusted_either(tmp_path: Path, l
 @pytest.mark.parametrize(
     ("offset", "shape", "strides"),
     [
-        (0, [3], [1]),  # one number too many
-        (1, [2], [1]),
-        (2, [1], [1]),
-        (0, [2], [2]),
-        (10**30, [1], [1]),
+        (0, [3], [1]), (1, [2], [1]), (2, [1], [1]), (0, [2], [2]), (10**30, [1], [1]), (-1, [1], [1]), (1, [2], [-1]),
         (0, [2**62, 4], [4, 1]),  # as 64-bit integers, 2**64 numbers are none
         (0, [1 << 40], [0]),  # a terabyte out of one number
-        (0, [2, 2], [1, 0]),
-        (-1, [1], [1]),
-        (1, [2], [-1]),
-        (0, [-1], [1]),
-        (0, [2], [1, 1]),
-        (0, [2], []),
+        (0, [2, 2], [1, 0]), (0, [-1], [1]), (0, [2], [1, 1]), (0, [2], []),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_tensor_outside_its_storage(
     tmp_path: Path, offset: int, shape: list[int], strides: list[int], legacy: bool
 ) -> None:
     of = w.storage("FloatStorage", "0", 2, legacy=legacy)
-    body = w.pickled(w.mapping({"x": w.tensor(of, offset, shape, strides)}))
-    path = w.write(tmp_path / "a.bin", body, ONES, legacy=legacy)
+    path = w.write(tmp_path / "a.bin", hostile(w.tensor(of, offset, shape, strides)), ONES, legacy=legacy)
     with pytest.raises(CheckpointError, match="refused, its tensor 'x'"):
         load_torch_arrays(path)
 
@@ -184,7 +172,6 @@ def test_a_tensor_outside_its_storage(
     [
         (w.tensor(w.storage("FloatStorage", "0", 1 << 50), 0, [1 << 50], [1]), "is 8 bytes long"),
         (w.tensor(w.storage("DoubleStorage", "0", 2), 0, [2], [1]), "is 8 bytes long"),
-        (w.tensor(w.storage("FloatStorage", "7", 2), 0, [2], [1]), "is not there"),
         (w.tensor(w.storage("FloatStorage", "../../../etc/passwd", 2), 0, [2], [1]), "is not there"),
         (w.tensor(w.storage("FloatStorage", "0", -2), 0, [2], [1]), "of -2 numbers"),
         (w.tensor(w.storage("QInt8Storage", "0", 8), 0, [8], [1]), r"asks for torch\.QInt8Storage"),
@@ -196,39 +183,18 @@ def test_a_tensor_outside_its_storage(
         (b"Pelsewhere\n", "refers to 'elsewhere'"),
         (OF, "'x' is a Storage, not a tensor"),
         (w.number(3), "'x' is 3, not a tensor"),
-        (b"]", "'x' is "),
+        (b"]q\x00" + b"".join(DOUBLED), "a list"),  # whose text has no end
         (GOOD + b"N" + w.mapping({"_offset": w.number(9)}) + b"\x86b", "it changes a Tensor"),
         (w.tensor(OF + b"N" + w.mapping({"count": w.number(9)}) + b"\x86b", 0, [9], [1]), "it changes a Storage"),
-        (
-            w.name("torch._utils", "_rebuild_tensor_v2") + w.mapping({"__defaults__": b"N"}) + b"b",
-            "it changes a Rebuild",
-        ),
+        (w.name("torch._utils", "_rebuild_tensor_v2") + w.mapping({"__defaults__": b"N"}) + b"b", "it changes a Re"),
         (w.name("collections", "OrderedDict") + w.mapping({"get": b"N"}) + b"b", "damaged"),
         (GOOD + b"r\xff\xff\xff\x7f", "a memory of"),  # room for two billion objects
         (b"\x8e" + (1 << 45).to_bytes(8, "little") + b"abc", "damaged"),  # 32 TB announced
-        (b"\x8b" + (1 << 30).to_bytes(4, "little") + b"abc", "damaged"),
     ],
 )
 def test_what_is_no_tensor(tmp_path: Path, body: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         load_torch_arrays(w.write_zip(tmp_path / "a.bin", hostile(body), DATA))
-
-
-def test_a_value_whose_text_has_no_end(tmp_path: Path) -> None:
-    # each twice the last
-    doubled = (b"0](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(60))
-    with pytest.raises(CheckpointError, match="a list"):
-        load_torch_arrays(w.write_zip(tmp_path / "a.bin", hostile(b"]q\x00" + b"".join(doubled)), DATA))
-
-
-def test_one_storage_of_two_sizes(tmp_path: Path) -> None:
-    body = w.mapping({"x": GOOD, "y": w.tensor(w.storage("HalfStorage", "0", 4), 0, [4], [1])})
-    with pytest.raises(CheckpointError, match="the storage '0' in two ways"):
-        load_torch_arrays(w.write_zip(tmp_path / "a.bin", w.pickled(body), DATA))
-
-
-def rewritten(**arguments: object) -> Callable[[Path], object]:
-    return lambda path: w.write_zip(path, w.pickled(w.mapping({"x": GOOD})), DATA, **arguments)  # type: ignore[arg-type]
 
 
 def overlapping(path: Path) -> None:
@@ -250,20 +216,23 @@ def overlapping(path: Path) -> None:
     path.write_bytes(stream.getvalue())
 
 
+TWO_SIZES = w.mapping({"x": GOOD, "y": w.tensor(w.storage("HalfStorage", "0", 4), 0, [4], [1])})
+LEGACY = w.described({"x": np.ones(2, "float32")}, legacy=True)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (rewritten(compression=zipfile.ZIP_DEFLATED), "unpacks to more"),
+        (lambda path: w.write_zip(path, hostile(GOOD), DATA, compression=zipfile.ZIP_DEFLATED), "unpacks to more"),
         (overlapping, "unpacks to more"),
-        (rewritten(more={"archive/constants.pkl": b""}), "TorchScript"),
-        (rewritten(more={"archive/code/data.pkl": b""}), "2 data.pkl"),
-        (rewritten(more={"archive/byteorder": b"big"}), "big-endian"),
-        (lambda path: w.write_legacy(path, described_good(), ONES, False), "big-endian"),
-        (lambda path: w.write_legacy(path, described_good(), {}), "not those of its tensors"),
-        (lambda path: w.write_legacy(path, described_good(), {"0": np.ones(3, "float32")}), "is not whole"),
-        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: w.write_zip(path, hostile(GOOD), DATA, more={"archive/constants.pkl": b""}), "TorchScript"),
+        (lambda path: w.write_zip(path, hostile(GOOD), DATA, more={"archive/code/data.pkl": b""}), "2 data.pkl"),
+        (lambda path: w.write_zip(path, hostile(GOOD), DATA, more={"archive/byteorder": b"big"}), "big-endian"),
+        (lambda path: w.write_zip(path, w.pickled(TWO_SIZES), DATA), "the storage '0' in two ways"),
+        (lambda path: w.write_legacy(path, LEGACY, ONES, False), "big-endian"),
+        (lambda path: w.write_legacy(path, LEGACY, {}), "not those of its tensors"),
+        (lambda path: w.write_legacy(path, LEGACY, {"0": np.ones(3, "float32")}), "is not whole"),
         (lambda path: path.write_bytes(b"not a model at all"), "damaged"),
-        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "damaged"),
         (lambda path: path.write_bytes(pickle.dumps({"x": 1})), "damaged"),
         (lambda path: w.write_zip(path, w.pickled(b"]"), {}), "it holds "),
         (lambda path: w.write_zip(path, w.pickled(b"}"), {}), "no parameters"),
@@ -274,10 +243,6 @@ def test_a_file_that_is_not_what_it_should_be(tmp_path: Path, make: Callable[[Pa
     make(tmp_path / "a.bin")
     with pytest.raises(CheckpointError, match=message):
         load_torch_arrays(tmp_path / "a.bin")
-
-
-def described_good() -> bytes:
-    return w.described({"x": np.ones(2, "float32")}, legacy=True)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -300,7 +265,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
 
 def test_entries_with_paths_elsewhere_are_not_unpacked(tmp_path: Path) -> None:
     more = {str(tmp_path / "MARK"): b"x", "../MARK": b"x"}
-    found = load_torch_arrays(w.write_zip(tmp_path / "a.bin", w.pickled(w.mapping({"x": GOOD})), DATA, more=more))
+    found = load_torch_arrays(w.write_zip(tmp_path / "a.bin", hostile(GOOD), DATA, more=more))
     assert found["x"].tolist() == [1, 1]
     assert os.listdir(tmp_path) == ["a.bin"] and not (tmp_path.parent / "MARK").exists()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 
 from paddle_ranker import runtime
-from paddle_ranker.commands.convert import ConvertOptions
 from paddle_ranker.commands.convert import main as convert
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.info import main as info
@@ -20,7 +20,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.hugging_face.sentences import read_sentences
-from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
+from paddle_ranker.model.hugging_face.weights import read_weights
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
@@ -30,6 +30,7 @@ from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from recall.train_batch_neg import TrainBatchNegOptions
 from recall.training import start_tower_training
+from tests.model.reranker_cases import TORCH, Step, dense, write_steps
 from tests.model.test_families import write_folder
 from tests.numpy_bert import Array, sentence_vectors
 from tests.tiny import change_json, write_encoder, write_ranker
@@ -62,108 +63,75 @@ def expected(folder: Path, length: int = 512, prompt: str = "") -> Array:
     return sentence_vectors(folder, [tokens[row].astype(np.int64) for row in range(len(TEXTS))], read)
 
 
-def write_steps(
-    folder: Path, pooling: dict[str, object], dense: list[tuple[int, int, str, bool]], **settings: Any
-) -> None:
-    """Make a transformers folder one of sentence-transformers, in its words of different years."""
-    steps = [("", "sentence_transformers.models.Transformer"), ("1_Pooling", "sentence_transformers.models.Pooling")]
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    random = np.random.default_rng(0)
-    for number, (inputs, outputs, activation, bias) in enumerate(dense, 2):
-        inside = folder / f"{number}_Dense"
-        inside.mkdir()
-        described = {"in_features": inputs, "out_features": outputs, "bias": bias, "activation_function": activation}
-        (inside / "config.json").write_text(json.dumps(described))
-        arrays = {"linear.weight": random.normal(size=(outputs, inputs)).astype(np.float32)}
-        if bias:
-            arrays["linear.bias"] = random.normal(size=outputs).astype(np.float32)
-        write_weights(inside, arrays)
-        steps.append((inside.name, "sentence_transformers.base.modules.dense.Dense"))
-    if settings.pop("normalize", True):
-        steps.append((f"{len(steps)}_Normalize", "sentence_transformers.base.modules.normalize.Normalize"))
-    modules = [{"idx": idx, "name": str(idx), "path": path, "type": kind} for idx, (path, kind) in enumerate(steps)]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    length = settings.pop("max_seq_length", None)
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length} if length else {}))
-    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+def sentences(source: Path, folder: Path, steps: Sequence[Step], length: int = 0, **settings: Any) -> Path:
+    """Copy a transformers folder, and make it one of sentence-transformers."""
+    shutil.copytree(source, folder)
+    write_steps(folder, steps, {"max_seq_length": length} if length else {}, **settings)
+    return folder
 
 
-def copied(source: Path, target: Path) -> Path:
-    target.mkdir()
-    for path in source.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-    return target
+NORMALIZE, TANH, RELU = ("Normalize", {}), f"{TORCH}.activation.Tanh", f"{TORCH}.activation.ReLU"
+PROMPTS = {"prompts": {"query": "语言:", "document": "深"}, "similarity_fn_name": "dot"}
 
 
-CASES: list[tuple[dict[str, object], list[tuple[int, int, str, bool]], dict[str, Any], str]] = [
-    ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, [], {}, "mean"),
-    ({"pooling_mode": "cls"}, [], {"normalize": False, "max_seq_length": 128}, "first"),
-    ({"pooling_mode": ["max"]}, [(16, 5, "torch.nn.modules.linear.Identity", False)], {}, "max"),
-    ({"pooling_mode": "mean"}, [(16, 5, "torch.nn.modules.activation.Tanh", True)], {"normalize": False}, "mean"),
-    (
-        {"pooling_mode": "cls"},
-        [(16, 16, "torch.nn.modules.activation.Tanh", True), (16, 7, "torch.nn.modules.linear.Identity", True)],
-        {"prompts": {"query": "语言:", "document": "深"}, "similarity_fn_name": "dot"},
-        "pooler",
-    ),
+def pooled(mode: object) -> Step:
+    return "Pooling", {"pooling_mode": mode}
+
+
+# Steps, the length, settings, and the pooling by its name here.
+CASES: list[tuple[list[Step], int, dict[str, Any], str]] = [
+    ([("Pooling", {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}), NORMALIZE], 0, {}, "mean"),
+    ([pooled("cls")], 128, {}, "first"),
+    ([pooled(["max"]), dense(16, 5, bias=False), NORMALIZE], 0, {}, "max"),
+    ([pooled("mean"), dense(16, 5, TANH)], 0, {}, "mean"),
+    ([pooled("cls"), dense(16, 16, TANH), dense(16, 7), NORMALIZE], 0, PROMPTS, "pooler"),
 ]
 
 
-@pytest.mark.parametrize(("pooling", "dense", "settings", "name"), CASES)
+@pytest.mark.parametrize(("steps", "length", "settings", "name"), CASES)
 def test_a_folder_of_sentence_transformers_has_equal_vectors_in_and_out(
-    hugging_face: Path, tmp_path: Path, pooling: dict, dense: list, settings: dict, name: str
+    hugging_face: Path, tmp_path: Path, steps: list[Step], length: int, settings: dict[str, Any], name: str
 ) -> None:
-    source = copied(hugging_face, tmp_path / "st")
-    write_steps(source, pooling, dense, **settings)
-    prompts = settings.get("prompts", {})
-    wanted = expected(source, settings.get("max_seq_length", 512), prompts.get("document", ""))
-    tower = Tower.open(source)
-    np.testing.assert_allclose(tower.vectors(TEXTS), wanted, atol=1e-5)
-    queries = expected(source, settings.get("max_seq_length", 512), prompts.get("query", ""))
-    np.testing.assert_allclose(tower.query_vectors(TEXTS), queries, atol=1e-5)
-
+    source = sentences(hugging_face, tmp_path / "st", steps, length, **settings)
+    prompts = settings.get("prompts", {"document": "", "query": ""})
+    wanted, queries = (expected(source, length or 512, prompts[side]) for side in ("document", "query"))
     # As a tower of ours, and from there as a folder of the library's again.
     ours, again = tmp_path / "ours", tmp_path / "again"
     assert convert([str(source), str(ours), "--to", "tower"]) == 0
-    stated = TowerInfo.read(ours)
-    assert (
-        stated is not None
-        and stated.pooling == name
-        and stated.similarity == settings.get("similarity_fn_name", "cosine")
-    )
-    np.testing.assert_allclose(Tower.open(ours).vectors(TEXTS), wanted, atol=1e-5)
     assert convert([str(ours), str(again), "--to", "sentence-transformers"]) == 0
-    np.testing.assert_allclose(
-        expected(again, settings.get("max_seq_length", 512), prompts.get("document", "")), wanted, atol=1e-5
-    )
-    np.testing.assert_allclose(Tower.open(again).query_vectors(TEXTS), queries, atol=1e-5)
+    for folder in (source, ours, again):
+        tower = Tower.open(folder)
+        np.testing.assert_allclose(tower.vectors(TEXTS), wanted, atol=1e-5, err_msg=str(folder))
+        np.testing.assert_allclose(tower.query_vectors(TEXTS), queries, atol=1e-5, err_msg=str(folder))
+    stated = TowerInfo.read(ours)
+    assert stated is not None and stated.pooling == name
+    assert stated.similarity == settings.get("similarity_fn_name", "cosine")
+    np.testing.assert_allclose(expected(again, length or 512, prompts["document"]), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize(("pooling", "dense", "settings", "name"), CASES[:4])
+@pytest.mark.parametrize(("steps", "length", "settings", "name"), CASES[1:4])
 def test_vectors_are_as_short_as_truncate_dim_says(
-    hugging_face: Path, tmp_path: Path, pooling: dict, dense: list, settings: dict, name: str
+    hugging_face: Path, tmp_path: Path, steps: list[Step], length: int, settings: dict[str, Any], name: str
 ) -> None:
     """`SentenceTransformer(folder).encode` cuts after all steps, and does not normalise again."""
-    source, ours, again = copied(hugging_face, tmp_path / "st"), tmp_path / "ours", tmp_path / "again"
-    write_steps(source, pooling, dense, truncate_dim=3, **settings)
-    length = settings.get("max_seq_length", 512)
-    wanted = expected(source, length)[:, :3]
+    source = sentences(hugging_face, tmp_path / "st", steps, length, truncate_dim=3, **settings)
+    wanted = expected(source, length or 512)[:, :3]
     found = read_sentences(source).info
     assert (found.size, found.pooling, found.normalize) == (3, name, False)
+    ours, again = tmp_path / "ours", tmp_path / "again"
     assert convert([str(source), str(ours), "--to", "tower"]) == 0
     assert convert([str(ours), str(again), "--to", "sentence-transformers"]) == 0
     for folder in (source, ours, again):
         np.testing.assert_allclose(Tower.open(folder).vectors(TEXTS), wanted, atol=1e-5, err_msg=str(folder))
-    np.testing.assert_allclose(expected(again, length)[:, :3], wanted, atol=1e-5)
+    np.testing.assert_allclose(expected(again, length or 512)[:, :3], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["electra", "deberta-v3", "modernbert"])
 def test_a_dense_layer_is_no_pooler_where_the_family_has_another(tmp_path: Path, case: str) -> None:
     """Of the families of which the pooler is more than a linear layer and tanh."""
-    plain, source = (write_folder(tmp_path / name, case) for name in ("plain", "st"))
-    write_steps(plain, {"pooling_mode": "cls"}, [], normalize=False)
-    write_steps(source, {"pooling_mode": "cls"}, [(16, 16, "torch.nn.modules.activation.Tanh", True)])
+    theirs = write_folder(tmp_path / "hf", case)
+    plain = sentences(theirs, tmp_path / "plain", [pooled("cls")])
+    source = sentences(theirs, tmp_path / "st", [pooled("cls"), dense(16, 16, TANH), NORMALIZE])
     texts = ["w1 w2", "w7", "w3 w4 w5"]
     layer = read(source / "2_Dense")
     wanted = np.tanh(Tower.open(plain).vectors(texts) @ layer["linear.weight"].T + layer["linear.bias"])
@@ -185,22 +153,12 @@ def test_vectors_of_a_pooler_that_sentence_transformers_has_no_step_for(
     assert convert([*line, "first"]) == 0
 
 
-def test_prompts_that_the_folder_does_not_say_are_kept_by_the_tower(hugging_face: Path, tmp_path: Path) -> None:
-    """Folders of e5 do not name theirs."""
-    ours, prompts = tmp_path / "ours", ["--query_prompt", "语言:", "--text_prompt", "深"]
-    with pytest.raises(UsageError, match="--query_prompt belongs to --to tower or sentence-transformers"):
-        ConvertOptions(source="a", target="b", query_prompt="语言:")
-    assert convert([str(hugging_face), str(ours), "--to", "tower", "--pooling", "mean", *prompts]) == 0
-    np.testing.assert_allclose(Tower.open(ours).query_vectors(TEXTS), expected(hugging_face, prompt="语言:"), atol=1e-5)
-    np.testing.assert_allclose(Tower.open(ours).vectors(TEXTS), expected(hugging_face, prompt="深"), atol=1e-5)
-
-
 def test_a_folder_that_says_nothing_is_pooled_as_asked_and_else_by_the_mean(
     hugging_face: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = expected(hugging_face)
     np.testing.assert_allclose(Tower.open(hugging_face).vectors(TEXTS), wanted, atol=1e-5)
-    assert "does not say how its vectors are made: the mean of the tokens' states" in capsys.readouterr().err
+    assert "does not say how its vectors are made" in capsys.readouterr().err
     normal = Tower.open(encoder, LoadOptions(normalize=True)).vectors(TEXTS)
     np.testing.assert_allclose(normal, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5)
     searched = Tower.open(encoder, for_search=True)
@@ -209,11 +167,15 @@ def test_a_folder_that_says_nothing_is_pooled_as_asked_and_else_by_the_mean(
         capsys.readouterr()
         found = Tower.open(encoder, LoadOptions(pooling=pooling)).vectors(TEXTS)
         assert np.abs(found - wanted).max() > 0.01 and "does not say" not in capsys.readouterr().err
-    ranker = write_ranker(tmp_path / "ranker")
-    assert Tower.open(ranker).vectors(TEXTS).shape == (len(TEXTS), 16)
-    assert convert([str(encoder), str(tmp_path / "t"), "--to", "tower", "--pooling", "first"]) == 0
-    with pytest.raises(UsageError, match="says first"):
-        Tower.open(tmp_path / "t", LoadOptions(pooling="mean"))
+    assert Tower.open(write_ranker(tmp_path / "ranker")).vectors(TEXTS).shape == (len(TEXTS), 16)
+    # Folders of e5 do not name their prompts; a tower keeps those that it was given.
+    prompts = ["--query_prompt", "语言:", "--text_prompt", "深"]
+    assert convert([str(hugging_face), str(tmp_path / "t"), "--to", "tower", "--pooling", "mean", *prompts]) == 0
+    tower = Tower.open(tmp_path / "t")
+    np.testing.assert_allclose(tower.query_vectors(TEXTS), expected(hugging_face, prompt="语言:"), atol=1e-5)
+    np.testing.assert_allclose(tower.vectors(TEXTS), expected(hugging_face, prompt="深"), atol=1e-5)
+    with pytest.raises(UsageError, match="says mean"):
+        Tower.open(tmp_path / "t", LoadOptions(pooling="max"))
 
 
 @pytest.mark.parametrize("size", [None, 6])
@@ -223,39 +185,16 @@ def test_checkpoints_of_the_published_recall_scripts(encoder: Path, tmp_path: Pa
     if size:
         old["emb_reduce_linear.weight"] = np.random.RandomState(1).randn(16, size).astype("float32")
         old["emb_reduce_linear.bias"] = np.arange(size, dtype="float32")
-    folder = copied(encoder, tmp_path / "model_40")
+    folder = Path(shutil.copytree(encoder, tmp_path / "model_40"))
     save_arrays(old, folder / "model_state.pdparams")
-    (folder / "config.json").rename(tmp_path / "config.json")  # the scripts write none
     (tmp_path / "shape").mkdir()
-    (tmp_path / "config.json").rename(tmp_path / "shape" / "config.json")
+    (folder / "config.json").rename(tmp_path / "shape" / "config.json")  # the scripts write none
     options = LoadOptions(model_name=str(tmp_path / "shape"))
     found = Tower.open(folder / "model_state.pdparams", options).vectors(TEXTS)
 
     plain = Tower.open(encoder, LoadOptions(pooling="pooler")).vectors(TEXTS).astype(np.float64)
     wanted = plain @ old["emb_reduce_linear.weight"] + old["emb_reduce_linear.bias"] if size else plain
     np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5)
-
-
-def test_rocketqa_s_names_load_as_rocketqa_computes(
-    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = "rocketqa-zh-nano-query-encoder"
-    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path))
-    (tmp_path / "models").mkdir()
-    copied(encoder, tmp_path / "models" / name)
-    found = Tower.open(name).vectors(TEXTS)
-    assert "as RocketQA takes it" in capsys.readouterr().err
-    np.testing.assert_array_equal(found, Tower.open(encoder, LoadOptions(pooling="first")).vectors(TEXTS))
-    np.testing.assert_array_equal(found, Tower.open(name, for_search=True).vectors(TEXTS))  # by products, not cosines
-
-
-def test_a_program_that_opens_a_tower_need_not_prepare_for_paddle(
-    encoder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[dict[str, int]] = []
-    monkeypatch.setattr(runtime, "prepare", lambda **given: asked.append(given))
-    Tower.open(encoder)
-    assert asked == [{"threads": 0}]
 
 
 def test_two_towers_are_two_folders_of_sentence_transformers(
@@ -288,14 +227,15 @@ def test_an_index_and_a_server_take_a_name_and_keep_how_its_vectors_are_made(
     name = "rocketqa-zh-nano-query-encoder"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PADDLE_RANKER_CACHE", "cache")
-    (tmp_path / "cache" / "models").mkdir(parents=True)
-    copied(encoder, tmp_path / "cache" / "models" / name)
+    shutil.copytree(encoder, tmp_path / "cache" / "models" / name)
     texts = ["深度学习", "语言文化差异研究", "老年人护理"]
     (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
     line = ["--corpus", "texts.txt", "--tower", name, "--device", "cpu"]
     assert index(["build", *line, "--output", "index"]) == 0
     assert capsys.readouterr().err.count("as RocketQA takes it") == 1
     wanted = Tower.open(name).vectors(texts)
+    np.testing.assert_array_equal(wanted, Tower.open(encoder, LoadOptions(pooling="first")).vectors(texts))
+    np.testing.assert_array_equal(wanted, Tower.open(name, for_search=True).vectors(texts))  # by products, not cosines
     with Collection.open("index") as collection:
         hits = collection.search("vectors", wanted[:1], 3)[0]  # by products with the first token's states
         by_id = {document.id: document.text for document in collection.documents()}
@@ -321,20 +261,12 @@ def test_an_index_and_a_server_take_a_name_and_keep_how_its_vectors_are_made(
 def test_a_training_from_a_sentence_transformers_folder_starts_with_its_vectors(
     hugging_face: Path, tmp_path: Path, normalize: bool
 ) -> None:
-    source = copied(hugging_face, tmp_path / "st")
-    dense = [(16, 5, "torch.nn.modules.activation.Tanh", True)]
-    settings = {"prompts": {"query": "语言:", "document": "深"}, "similarity_fn_name": "dot", "max_seq_length": 20}
-    write_steps(source, {"pooling_mode": "max"}, dense, normalize=normalize, **settings)
+    steps = [pooled("max"), dense(16, 5, TANH), *([NORMALIZE] if normalize else [])]
+    source = sentences(hugging_face, tmp_path / "st", steps, 20, **PROMPTS)
 
     def started(**given: Any) -> TowerModel:
-        options = TrainBatchNegOptions(
-            train_set_file="none.tsv",
-            model_name_or_path=str(source),
-            save_dir=str(tmp_path / "out"),
-            device="cpu",
-            **given,
-        )
-        return start_tower_training(options).model
+        paths = {"train_set_file": "none.tsv", "model_name_or_path": str(source), "save_dir": str(tmp_path / "out")}
+        return start_tower_training(TrainBatchNegOptions(**paths, device="cpu", **given)).model
 
     opened = Tower.open(source)
     for given in ({}, {"output_emb_size": 5}):
@@ -359,24 +291,22 @@ def test_a_tower_without_use_for_a_pooler_says_nothing_of_a_new_one(encoder: Pat
 
 
 @pytest.mark.parametrize(
-    ("pooling", "dense", "settings", "why"),
+    ("steps", "settings", "why"),
     [
-        ({"pooling_mode": "weightedmean"}, [], {}, "weightedmean"),
-        ({"pooling_mode": ["mean", "max"]}, [], {}, "mean, max|mean.*max"),
-        ({"pooling_mode": "mean"}, [(16, 5, "torch.nn.modules.activation.ReLU", True)], {}, "relu"),
-        ({"pooling_mode": "mean"}, [(16, 5, "torch.nn.modules.activation.Mish", True)], {}, "Mish"),
-        ({"pooling_mode": "mean"}, [(16, 9, "a.Tanh", True), (9, 5, "a.Tanh", True)], {}, "2 dense layers"),
-        ({"pooling_mode": "mean"}, [], {"similarity_fn_name": "euclidean"}, "euclidean"),
-        ({"pooling_mode": "mean", "include_prompt": False}, [], {"prompts": {"query": "q: "}}, "include_prompt"),
+        ([pooled("weightedmean")], {}, "weightedmean"),
+        ([pooled(["mean", "max"])], {}, "mean, max|mean.*max"),
+        ([pooled("mean"), dense(16, 5, RELU)], {}, "relu"),
+        ([pooled("mean"), dense(16, 5, f"{TORCH}.activation.Mish")], {}, "Mish"),
+        ([pooled("mean"), dense(16, 9, TANH), dense(9, 5, TANH)], {}, "2 dense layers"),
+        ([pooled("mean")], {"similarity_fn_name": "euclidean"}, "euclidean"),
+        ([("Pooling", {"pooling_mode": "mean", "include_prompt": False})], PROMPTS, "include_prompt"),
     ],
 )
 def test_steps_that_are_not_done_here_are_refused(
-    hugging_face: Path, tmp_path: Path, pooling: dict, dense: list, settings: dict, why: str
+    hugging_face: Path, tmp_path: Path, steps: list[Step], settings: dict[str, Any], why: str
 ) -> None:
-    source = copied(hugging_face, tmp_path / "st")
-    write_steps(source, pooling, dense, **settings)
     with pytest.raises(CheckpointError, match=why):
-        Tower.open(source)
+        Tower.open(sentences(hugging_face, tmp_path / "st", steps, **settings))
 
 
 @pytest.mark.parametrize(
@@ -387,7 +317,6 @@ def test_steps_that_are_not_done_here_are_refused(
         ({"document": "d: "}, "document", "", "d: ", ""),
         ({"query": "q: ", "passage": "p: "}, None, "q: ", "", "passage"),
         ({"passage": "p: "}, "passage", "", "", "passage"),
-        ({"other": "o: "}, "other", "", "", "other"),
         ({"corpus": "c: ", "other": "o: "}, None, "", "", "corpus, other"),
     ],
 )
@@ -402,37 +331,37 @@ def test_prompts_precede_what_the_library_puts_them_before(
     unused: str,
 ) -> None:
     """`encode_query` and `encode_document` of sentence-transformers 6.2.0 gave the vectors of these."""
-    source = copied(hugging_face, tmp_path / "st")
-    write_steps(source, {"pooling_mode": "mean"}, [], prompts=prompts, default_prompt_name=default)
-    found = read_sentences(source).info
+    settings = {"prompts": prompts, "default_prompt_name": default}
+    found = read_sentences(sentences(hugging_face, tmp_path / "st", [pooled("mean")], **settings)).info
     assert (found.query_prompt, found.text_prompt) == (query, text)
     noted = capsys.readouterr().err
     assert (f"its prompts {unused} precede neither" in noted) if unused else not noted
 
 
 @pytest.mark.parametrize("kind", ["vocab.txt", "tokenizer.json"])
-def test_texts_are_put_in_small_letters(hugging_face: Path, tmp_path: Path, kind: str) -> None:
-    source = copied(hugging_face, tmp_path / "st")
-    write_steps(source, {"pooling_mode": "mean"}, [])
+def test_texts_are_put_in_small_letters(
+    hugging_face: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = sentences(hugging_face, tmp_path / "st", [pooled("mean")])
     small = Tower.open(source).vectors(["abc x"])
     if kind == "vocab.txt":
         (source / "tokenizer.json").unlink()
         change_json(source / "tokenizer_config.json", do_lower_case=False, tokenizer_class="BertTokenizer")
     else:
-        described = {"normalizer": None, "pre_tokenizer": {"type": "BertPreTokenizer"}}
-        change_json(source / "tokenizer.json", **described)
+        change_json(source / "tokenizer.json", normalizer=None, pre_tokenizer={"type": "BertPreTokenizer"})
     assert np.abs(Tower.open(source).vectors(["ABC x"]) - small).max() > 1e-3
     change_json(source / "sentence_bert_config.json", do_lower_case=True)
     np.testing.assert_allclose(Tower.open(source).vectors(["ABC x"]), small, atol=1e-6)
-
-
-def test_a_sentence_transformers_folder_is_called_a_tower(
-    hugging_face: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = copied(hugging_face, tmp_path / "st")
-    write_steps(source, {"pooling_mode": "mean"}, [])
-    assert info([str(source)]) == 0
-    assert "tower" in capsys.readouterr().out
+    assert info([str(source)]) == 0 and "tower" in capsys.readouterr().out
     (source / "modules.json").write_text('[{"path": "../..", "type": "a.Transformer"}]')
     with pytest.raises(CheckpointError):
         Tower.open(source)
+
+
+def test_a_program_that_opens_a_tower_need_not_prepare_for_paddle(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, int]] = []
+    monkeypatch.setattr(runtime, "prepare", lambda **given: asked.append(given))
+    Tower.open(encoder)
+    assert asked == [{"threads": 0}]

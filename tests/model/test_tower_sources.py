@@ -70,8 +70,9 @@ def sentences(source: Path, folder: Path, steps: Sequence[Step], length: int = 0
     return folder
 
 
-NORMALIZE, TANH, RELU = ("Normalize", {}), f"{TORCH}.activation.Tanh", f"{TORCH}.activation.ReLU"
-PROMPTS = {"prompts": {"query": "语言:", "document": "深"}, "similarity_fn_name": "dot"}
+NORMALIZE: Step = ("Normalize", {})
+TANH, RELU = f"{TORCH}.activation.Tanh", f"{TORCH}.activation.ReLU"
+PROMPTS: dict[str, Any] = {"prompts": {"query": "语言:", "document": "深"}, "similarity_fn_name": "dot"}
 
 
 def pooled(mode: object) -> Step:
@@ -265,7 +266,11 @@ def test_a_training_from_a_sentence_transformers_folder_starts_with_its_vectors(
     source = sentences(hugging_face, tmp_path / "st", steps, 20, **PROMPTS)
 
     def started(**given: Any) -> TowerModel:
-        paths = {"train_set_file": "none.tsv", "model_name_or_path": str(source), "save_dir": str(tmp_path / "out")}
+        paths: dict[str, Any] = {
+            "train_set_file": "none.tsv",
+            "model_name_or_path": str(source),
+            "save_dir": str(tmp_path / "out"),
+        }
         return start_tower_training(TrainBatchNegOptions(**paths, device="cpu", **given)).model
 
     opened = Tower.open(source)
@@ -331,7 +336,7 @@ def test_prompts_precede_what_the_library_puts_them_before(
     unused: str,
 ) -> None:
     """`encode_query` and `encode_document` of sentence-transformers 6.2.0 gave the vectors of these."""
-    settings = {"prompts": prompts, "default_prompt_name": default}
+    settings: dict[str, Any] = {"prompts": prompts, "default_prompt_name": default}
     found = read_sentences(sentences(hugging_face, tmp_path / "st", [pooled("mean")], **settings)).info
     assert (found.query_prompt, found.text_prompt) == (query, text)
     noted = capsys.readouterr().err

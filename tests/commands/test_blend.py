@@ -17,9 +17,7 @@ from scipy.special import expit
 from ernie_matching.predict_pairwise import main as predict
 from paddle_ranker import Ranker
 from paddle_ranker.commands.blend import BlendOptions, blend, main
-from paddle_ranker.data.records import LabeledPair, read_records
-from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
-from paddle_ranker.lexical import BM25, LexicalLogistic
+from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.logistic import (
@@ -31,7 +29,6 @@ from paddle_ranker.metrics.logistic import (
     fit_logistic,
     out_of_fold,
 )
-from paddle_ranker.metrics.ranking import number_queries
 from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.kinds import TrainedRanker, load_ranker
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -151,20 +148,13 @@ def of_two(files: Path) -> tuple[Path, list[str]]:
 
 def test_it_is_said_whether_learned_weights_are_better(of_two: tuple[Path, list[str]]) -> None:
     folder, lines = of_two
-    assert "against equal weights, over draws of 20 queries" in lines[-2]
     facts = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))["training"]
     same = facts["weights"][0] == pytest.approx(facts["weights"][1], rel=1e-9)
     assert same == (facts["pull_to_equal"] == "equal") == lines[-2].startswith("equal weights: ")
-
-    alike = learn_average(*drawn(40, 0, (1.0, 1.0)), 5)
-    assert alike.says(40).startswith("equal weights: 40 queries do not tell better ones (auc ")
+    assert learn_average(*drawn(40, 0, (1.0, 1.0)), 5).says(40).startswith("equal weights: ")
     unlike = learn_average(*drawn(80, 1, (1.5, 0.0)), 5)
-    assert unlike.better["auc"].low > 0
-    assert unlike.says(80).startswith("learned weights are better than equal ones: auc +")
-    unsure = dataclasses.replace(unlike, better={"auc": Interval(0.01, -0.01, 0.03)})
-    assert unsure.says(80).startswith(
-        "note: that learned weights are better than equal ones is not established: auc +0.01"
-    )
+    assert unlike.better["auc"].low > 0 and unlike.says(80).startswith("learned weights are better")
+    assert "not established" in dataclasses.replace(unlike, better={"auc": Interval(0.01, -0.01, 0.03)}).says(80)
 
 
 def test_measures_over_folds_are_those_of_one_model() -> None:
@@ -286,44 +276,3 @@ def test_what_a_blend_of_two_cannot_do_is_said(files: Path, of_two: tuple[Path, 
         (target / "ranker.json").write_text(json.dumps(broken), encoding="utf-8")
         with pytest.raises(CheckpointError, match="damaged"):
             load_ranker(target)
-
-
-def test_wrong_usage_is_refused(files: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="what to average with"):
-        options(files, tmp_path / "blend")
-    with pytest.raises(UsageError, match="what to average with"):
-        options(files, tmp_path / "blend", other="x", train_file="y")
-    (tmp_path / "copy.tsv").write_bytes((files / "dev.tsv").read_bytes())
-    with pytest.raises(DataError, match="looks better than it is"):
-        blend(options(files, tmp_path / "blend", train_file=str(tmp_path / "copy.tsv")))
-    with pytest.raises(RankerError, match="is there already"):
-        blend(options(files, files, train_file=str(files / "train.tsv")))
-    assert not (tmp_path / "blend").exists()
-
-
-@pytest.mark.real_data
-def test_on_real_data_weights_of_few_queries_do_no_harm(real_data: Path) -> None:
-    """On QBQTC, a linear lexical model and BM25: weights of 20 queries, measured on all that were kept aside."""
-    pairs = read_records(real_data / "qbqtc" / "train.tsv", LabeledPair)
-    numbers = number_queries([pair.query for pair in pairs])
-    order = np.random.RandomState(0).permutation(numbers.max() + 1)
-    learned_from = np.isin(numbers, order[: len(order) // 2])
-    train, rest = [[pair for pair, own in zip(pairs, learned_from) if own == is_own] for is_own in (True, False)]
-    linear, bm25 = LexicalLogistic(), BM25("bigram")
-    queries, titles, labels = ([getattr(pair, name) for pair in rest] for name in ("query", "title", "label"))
-    linear.fit([pair.query for pair in train], [pair.title for pair in train], [pair.label for pair in train])
-    bm25.fit([], [pair.title for pair in train])
-    scores = np.stack([linear.score(queries, titles), bm25.score(queries, titles)], axis=1)
-    relevant, own = np.array(labels), number_queries(queries)
-    gains = []
-    for seed in range(6):
-        chosen = np.isin(own, np.random.RandomState(seed).permutation(own.max() + 1)[:20])
-        few = scores[chosen], relevant[chosen]
-        pull = choose_pull(*few, [query for query, is_in in zip(queries, chosen) if is_in], 5)
-        aucs = [
-            roc_auc(relevant[~chosen], model.logits(scores[~chosen]))
-            for model in (fit_logistic(*few), fit_average(*few, pull))
-        ]
-        print(f"seed {seed}: plain {aucs[0]:.4f}, drawn to equal {aucs[1]:.4f} (pull {pull:g})")
-        gains.append(aucs[1] - aucs[0])
-    assert np.mean(gains) > 0 and min(gains) > -0.005

@@ -6,24 +6,23 @@ import ast
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import expit, logit
 
 from cross_encoder import evaluate as evaluate_ce
-from cross_encoder import predict as predict_ce
 from ernie_matching import evaluate, predict_pairwise, train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
-from paddle_ranker.commands.calibrate import CalibrateOptions, _advise
 from paddle_ranker.errors import UsageError
+from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.metrics.calibration import FEW_QUERIES, calibration_measures, fit, fit_out_of_fold
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
 from paddle_ranker.model.folder import load_single
 from paddle_ranker.model.info import RankerInfo
+from tests.conftest import Call
 from tests.tiny import HAN, PAIRS, draw_words, write_ranker
 
 pytestmark = pytest.mark.parity
@@ -152,84 +151,21 @@ def test_in_place_and_away_again(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "has no calibration" in capsys.readouterr().out
 
 
-def rows(queries: int, label: Any) -> str:
-    return "".join(f"q{i}\t{HAN[i % 9]}{HAN[j]}\t{label(i, j)}\n" for i in range(queries) for j in range(4))
+def test_a_ranker_that_orders_the_wrong_way_round(folder: Path, tmp_path: Path, call: Call) -> None:
+    status, _, errors = call(main, "calibrate", folder, write_dev(tmp_path / "dev.tsv", folder, sign=-1.0), *CPU)
+    assert status == 1 and "orders these pairs the wrong way round" in errors
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (rows(20, lambda i, j: 1), "one class only, 80 of its 80 pairs are relevant"),
-        (rows(20, lambda i, j: 0), "one class only, 0 of its 80 pairs are relevant"),
-        (rows(9, lambda i, j: j % 2), "9 queries with 18 relevant and 18 other pairs are too few"),
-        (rows(20, lambda i, j: int(i < 2 and j == 0)), "20 queries with 2 relevant and 78 other pairs are too few"),
-    ],
-)
-def test_files_that_cannot_calibrate(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
-) -> None:
-    (tmp_path / "dev.tsv").write_text(content, encoding="utf-8")
-    before = (folder / "ranker.json").read_bytes()
-    assert main(["calibrate", str(folder), str(tmp_path / "dev.tsv"), *CPU]) == 1
-    error = capsys.readouterr().err
-    assert message in error and "dev.tsv" in error and error.count("\n") == 1
-    assert (folder / "ranker.json").read_bytes() == before
-
-
-def test_a_ranker_that_orders_the_wrong_way_round(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    dev = write_dev(tmp_path / "dev.tsv", folder, sign=-1.0)
-    assert main(["calibrate", str(folder), str(dev), *CPU]) == 1
-    assert "orders these pairs the wrong way round" in capsys.readouterr().err
-
-
-def test_few_queries_are_advised_against(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dev = write_dev(tmp_path / "dev.tsv", folder, queries=16)
-    assert main(["calibrate", str(folder), str(dev), "--output", str(tmp_path / "new"), *CPU]) == 0
-    printed = capsys.readouterr()
-    assert re.search(r"less that as trained: [+-]\d\.\d{4} \[[+-]\d\.\d{4}, [+-]\d\.\d{4}\] \(95% over", printed.out)
-    assert re.search(r"over (\d+) random halves of the 16: .* the fit made [1-9]\d* of \1 halves worse", printed.out)
-    assert "advice: leave the ranker as trained: 16 queries are too few" in printed.err
-    assert "So few queries do not tell" in (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
-    assert main(["calibrate", str(folder), str(dev), "--output", str(tmp_path / "new"), *CPU]) == 1
-    assert "is there already" in capsys.readouterr().err
-
-
-def test_few_queries_mend_what_is_far_off(capsys: pytest.CaptureFixture[str]) -> None:
-    options = CalibrateOptions(ranker="r", dev_file="dev.tsv")
-    _advise(options, 50, np.array([[0.3, 0.1], [0.4, 0.2]]))
-    printed = capsys.readouterr()
-    assert "as trained 0.3025 to 0.3975, by a fit to the other half 0.1025 to 0.1975" in printed.out
-    assert "the fit made 0 of 2 halves worse" in printed.out and "50 are few, and on others" in printed.err
-    for errors in (np.array([[0.3, 0.1], [0.1, 0.2]]), np.empty((0, 2))):
-        _advise(options, 50, errors)
-        assert "advice: leave the ranker as trained (paddle-ranker calibrate r --remove): 50" in capsys.readouterr().err
-
-
-def test_many_queries_are_not_advised_against(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dev = write_dev(tmp_path / "dev.tsv", folder, queries=FEW_QUERIES)
-    assert main(["calibrate", str(folder), str(dev), "--output", str(tmp_path / "new"), *CPU]) == 0
-    printed = capsys.readouterr()
-    assert "halves" not in printed.out and not printed.err
-    assert "So few queries" not in (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ([], "DEV_FILE is required"),
-        (["dev.tsv", "--remove"], "--remove takes a calibration away"),
-        (["--remove", "--method", "platt"], "--remove takes a calibration away"),
-        (["--remove", "--folds", "7"], "--remove takes a calibration away: leave out --folds"),
-        (["--remove", "--windows", "max"], "--remove takes a calibration away: leave out --windows"),
-        (["dev.tsv", "--method", "isotonic"], "--method isotonic: choose from platt, temperature"),
-        (["dev.tsv", "--windwos", "max"], "unknown option --windwos (did you mean --windows?)"),
-    ],
-)
-def test_wrong_command_lines(folder: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str) -> None:
-    assert main(["calibrate", str(folder), *more]) == 2
-    assert message in capsys.readouterr().err
+@pytest.mark.parametrize("queries", [16, FEW_QUERIES])
+def test_few_queries_are_advised_against(folder: Path, tmp_path: Path, call: Call, queries: int) -> None:
+    dev = write_dev(tmp_path / "dev.tsv", folder, queries=queries)
+    line = ["calibrate", folder, dev, "--output", tmp_path / "new", *CPU]
+    status, printed, errors = call(main, *line)
+    few, card = queries < FEW_QUERIES, (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
+    assert status == 0 and ("halves" in printed, "So few queries do not tell" in card) == (few, few)
+    assert ("advice: leave the ranker as trained" in errors) == few == bool(errors)
+    status, _, errors = call(main, *line)
+    assert status == 1 and "is there already" in errors
 
 
 def test_training_on_says_that_it_leaves_the_calibration_out(
@@ -296,65 +232,40 @@ def test_a_list_is_cut_off_at_a_probability(folder: Path, to_rank: Path, capsys:
     assert predict_pairwise.main([*files[:-1], "0"]) == 0
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 16 and "left out" not in printed.err
-    assert predict_pairwise.main([*files[:-1], "1.5"]) == 2
+
     with pytest.raises(UsageError, match="from 0 to 1"):
         ranker.rank("教育", ["x"], min_probability=1.5)
     best = ranker.rank("教育", titles, top_k=2, min_probability=0.0)
     assert best == ranker.rank("教育", titles)[:2]
 
 
-def test_the_cross_encoders_list_is_cut_off_too(tmp_path: Path, to_rank: Path, capsys: Any) -> None:
-    folder = write_ranker(tmp_path / "ce", kind="cross_encoder")
-    assert predict_ce.main(["--params_path", str(folder), "--test_set", str(to_rank), *CPU]) == 0
-    everything = [ast.literal_eval(line) for line in capsys.readouterr().out.splitlines()]
-    cut = sorted(line["pred_prob"] for line in everything)[9] + 1e-7
-    more = ["--min_probability", str(cut)]
-    assert predict_ce.main(["--params_path", str(folder), "--test_set", str(to_rank), *CPU, *more]) == 0
-    kept = [ast.literal_eval(line) for line in capsys.readouterr().out.splitlines()]
-    assert 0 < len(kept) < len(everything)
-    assert kept == [line for line in everything if line["pred_prob"] >= cut]
-
-
-def test_long_texts_in_windows(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_texts_in_windows(folder: Path, tmp_path: Path, call: Call) -> None:
     long = [("深度学习", "农业" * 30 + "深度学习"), ("教育", "".join(HAN) * 3), ("法律", "教育")]
     path = tmp_path / "long.tsv"
     path.write_text("".join(f"{q}\t{t}\n" for q, t in long), encoding="utf-8")
-    files = ["--params_path", str(folder), "--input_file", str(path), *CPU]
+    files = ["--params_path", folder, "--input_file", path, *CPU]
     windows = ["--windows", "mean_top_k", "--window_overlap", "5", "--window_top_k", "3"]
-    assert predict_pairwise.main([*files, *windows]) == 0
-    printed = capsys.readouterr()
-    found = [ast.literal_eval(line)["pred_prob"] for line in printed.out.splitlines()]
+    status, printed, errors = call(predict_pairwise.main, *files, *windows)
+    assert (status, errors) == (0, "2 pairs were scored in windows of 32 tokens that share 5\n")
+    found = [ast.literal_eval(line)["pred_prob"] for line in printed.splitlines()]
     ranker = Ranker.load(folder, windows="mean_top_k", window_overlap=5, window_top_k=3)
     np.testing.assert_allclose(found, ranker.score(*[list(c) for c in zip(*long)]), atol=1e-6)
-    assert printed.err == "2 pairs were scored in windows of 32 tokens that share 5\n"
-    assert predict_pairwise.main(files) == 0
-    printed = capsys.readouterr()
-    assert printed.err == "2 pairs were cut to 32 tokens\n"
-    assert ast.literal_eval(printed.out.splitlines()[2])["pred_prob"] == pytest.approx(found[2], abs=1e-6)
-    assert predict_pairwise.main([*files, "--window_overlap", "5"]) == 2
-    assert "--window_overlap 5 is of no use without --windows" in capsys.readouterr().err
-    assert predict_pairwise.main([*files, "--windows", "max", "--window_overlap", "14"]) == 2
-    assert "must be at least 0 and below 14" in capsys.readouterr().err
+    status, printed, errors = call(predict_pairwise.main, *files)
+    assert (status, errors) == (0, "2 pairs were cut to 32 tokens\n")
+    assert ast.literal_eval(printed.splitlines()[2])["pred_prob"] == pytest.approx(found[2], abs=1e-6)
 
 
-def test_evaluation_in_windows(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluation_in_windows(folder: Path, tmp_path: Path, call: Call) -> None:
     random, words = draw_words(10)
     rows = [(w, "".join(random.choice(HAN, 60)), i % 2) for w in words for i in range(4)]
     path = tmp_path / "dev.tsv"
     path.write_text("".join(f"{q}\t{t}\t{label}\n" for q, t, label in rows), encoding="utf-8")
-    arguments = ["--init_from_ckpt", str(folder), "--test_file", str(path), *CPU]
-    printed, noted = [], []
-    for more in ([], ["--windows", "max"]):
-        assert evaluate.main([*arguments, *more]) == 0
-        out, err = capsys.readouterr()
-        printed.append(out)
-        noted.append(err)
-    assert "40 pairs were cut to 32 tokens" in noted[0]  # where prediction says it, too
-    assert "40 pairs were scored in windows of 32 tokens that share 8" in noted[1]
-    from sklearn.metrics import roc_auc_score
-
+    arguments = ["--init_from_ckpt", folder, "--test_file", path, *CPU]
+    assert "40 pairs were cut to 32 tokens" in call(evaluate.main, *arguments)[2]  # where prediction says it, too
+    _, printed, errors = call(evaluate.main, *arguments, "--windows", "max")
+    assert "40 pairs were scored in windows of 32 tokens that share 8" in errors
     scores = Ranker.load(folder, windows="max").score([r[0] for r in rows], [r[1] for r in rows])
-    assert f"eval_dev auc:{roc_auc_score([r[2] for r in rows], scores):.3f}" in printed[1]
+    assert f"eval_dev auc:{roc_auc([r[2] for r in rows], scores):.3f}" in printed
 
 
 def test_a_calibration_of_other_scores_is_noted(

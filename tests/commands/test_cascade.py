@@ -150,17 +150,6 @@ def test_the_commands_rank_as_the_cascade_does(
     assert len(answer.out.splitlines()) == kept and f"{108 - kept} of 108 pairs are below" in answer.err
 
 
-@pytest.mark.parity
-def test_a_wrong_small_ranker_is_named(
-    folders: tuple[Path, Path], pairs_file: Path, capsys: pytest.CaptureFixture[str], same_process: None
-) -> None:
-    common = ["rank", "--params_path", str(folders[0]), "--input_file", str(pairs_file), *CPU]
-    assert main([*common, "--cascade", f"{folders[1]}:0"]) == 2
-    assert "no cascade" in capsys.readouterr().err
-    assert main([*common, "--cascade", str(folders[1].parent / "nothing")]) == 1
-    assert "nothing" in capsys.readouterr().err
-
-
 @pytest.mark.unit
 def test_scores_of_a_file_order_each_query_as_the_cascade_does() -> None:
     small = np.array([0.3, 0.9, -0.5, 0.7, 0.1, 0.2])
@@ -223,8 +212,6 @@ def test_the_command_measures_the_cascade(
     printed = capsys.readouterr().out
     assert f"the large ranker scores {len(rows)} of the {len(rows)} titles (100%)" in printed
     assert "+0.000 [+0.000, +0.000]" in printed and "times as fast as the large one" in printed
-    assert main(["cascade", str(folders[0]), f"{folders[1]}:0", *arguments]) == 2
-    assert "no cascade" in capsys.readouterr().err
 
 
 @pytest.mark.parity

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import json
 import re
 import shlex
@@ -26,7 +25,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.model.kinds import stated_kind
 from paddle_ranker.model.parameters import save_arrays
 from paddle_ranker.options import parse_options
-from paddle_ranker.options.declare import Options, annotations_of, fields_of, names_of, value_type
+from paddle_ranker.options.declare import Options, annotations_of, fields_of, value_type
 from paddle_ranker.options.declare import help_of as help_of_field
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.recipes import RECIPES
@@ -94,19 +93,14 @@ def test_every_recipes_command_is_one_of_the_installed_ones() -> None:
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *FILES])
-def test_help_begins_with_what_is_required_lists_choices_and_ends_with_examples(
+def test_help_ends_with_examples_whose_options_there_are(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [f"paddle-ranker {name}"])
     shown = help_of(COMMANDS[name].load().main if name in COMMANDS else load_script(name).main, capsys)
-    usage = shown.partition("\n\n")[0]
-    if "--" in usage:  # an option is required
-        assert shown.index("\nrequired:") < shown.index("\noptions:")
-    assert not re.search(r"(?m)^  --(format|engine|schedule|packing) STR", shown)  # choices in place of a type
-    if not name.startswith(("deploy", "datasets")):
-        before, _, examples = shown.rpartition("\nexamples:\n")
-        assert before and all(line.startswith("  paddle-ranker ") for line in examples.splitlines())
-    for line in shown.partition("\nexamples:\n")[2].splitlines():
+    examples = [line for line in shown.splitlines() if line.startswith("  paddle-ranker ")]
+    assert examples or name.startswith(("deploy", "datasets"))
+    for line in examples:
         words = shlex.split(line)[1:]
         known = shown if words[0] == name else shown + help_of(COMMANDS[words[0]].load().main, capsys)
         assert all(re.search(rf"{word}\b", known) for word in words if word.startswith("--")), line
@@ -139,17 +133,12 @@ def test_predict_and_evaluate_go_by_the_kind_of_the_folder(
         (tmp_path / f"pairs-{number}.tsv").write_text("".join(f"{q}\t{t}\n" for q, t in half), encoding="utf-8")
         rows = "".join(f"{q}\t{t}\t{row % 2}\n" for row, (q, t) in enumerate(half))
         (tmp_path / f"dev-{number}.tsv").write_text(rows, encoding="utf-8")
-    lines = score(capsys, "predict", "--model", ranker, "--input", tmp_path / "pairs-*.tsv").splitlines()
-    assert len(lines) == len(PAIRS) and all(line.startswith(first) for line in lines)
+    printed = score(capsys, "predict", "--model", ranker, "--input", tmp_path / "pairs-*.tsv")
+    assert len(printed.splitlines()) == len(PAIRS) and all(line.startswith(first) for line in printed.splitlines())
     both = [tmp_path / "pairs-0.tsv", tmp_path / "pairs-1.tsv"]
-    assert (
-        score(capsys, "predict", f"--params_path={ranker / 'model_state.pdparams'}", "--test_set", *both).splitlines()
-        == lines
-    )
+    assert score(capsys, "predict", f"--params_path={ranker / 'model_state.pdparams'}", "--test_set", *both) == printed
     measured = score(capsys, "evaluate", "--model", ranker, "--test", tmp_path / "dev-*.tsv", "--resamples", 100)
     assert "eval_dev auc:" in measured and ("margin_loss" in measured) is (kind == "pairwise")
-    assert main(["predict", "--model", str(ranker), "--input", str(tmp_path / "none-*.tsv")]) == 2
-    assert "none-*.tsv: no file matches" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["pairwise", "cross_encoder", "blend"])
@@ -175,9 +164,6 @@ def test_predict_takes_the_same_options_for_every_kind(
     assert len(every) == len(rows)
     cascade = ["--cascade", f"{ranker}:2"]
     assert len(score(capsys, *asked, *cascade, "--topk", 1).splitlines()) == 2
-    if kind != "cross_encoder":  # which ranks in any case
-        assert main([*map(str, asked), *cascade]) == 2
-        assert "--cascade ranks the titles of each query: add --topk" in capsys.readouterr().err
 
 
 def test_pairs_are_cut_to_the_lengths_of_a_blends_members(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,32 +211,6 @@ def test_every_option_that_takes_a_file_takes_several() -> None:
             if reads and may_name and not writes and not field.metadata["files"] and not field.metadata["choices"]:
                 single.append(f"{options_class.__name__}.{field.name}")
     assert single == []
-
-
-def test_messages_spell_options_and_commands_as_they_are_typed() -> None:
-    fields = [field for _, field in all_fields()]
-    names = [names_of(field) for field in fields if not field.metadata["positional"]]
-    others = {other for _, *more in names for other in more} - {first for first, *_ in names}
-    assert {"--train_file", "--save_dir", "--params_path"} <= others
-    old = re.compile(rf"(?:{'|'.join(others)})\b|python -m paddle_ranker [a-z]|\b(?:{'|'.join(RECIPES)})/\w*\.py")
-    found = []
-    for path in (path for folder in PACKAGES for path in (REPOSITORY / folder).rglob("*.py")):
-        nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
-        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-        texts = [node for node in nodes if isinstance(node, ast.Constant) and id(node) not in docstrings]
-        lines = [(text.lineno, str(text.value)) for text in texts if " " in str(text.value)]  # else a declared name
-        found += [f"{path}:{number}: {line}" for number, line in lines if old.search(line)]
-    assert found == []
-
-
-def all_fields() -> list[tuple[str, dataclasses.Field[Any]]]:
-    """Return (name of the class, field) of every option of this project's commands and scripts."""
-    for name in FILES:
-        load_script(name)
-    for command in COMMANDS.values():
-        command.load()
-    classes = [found for found in every(Options) if not found.__module__.startswith(("tests", "benchmarks"))]
-    return [(found.__name__, field) for found in classes for field in fields_of(found)]
 
 
 def every(options_class: type[Options]) -> Iterator[type[Options]]:
@@ -338,14 +298,6 @@ def test_help_shows_what_is_required_one_way_or_another(
     assert f" {usage} [options]\n\n" in shown
     required = shown.partition("\nrequired:\n")[2].partition("\noptions:\n")[0]
     assert all(re.search(rf"^  {name}\b", required, re.M) for name in re.findall(r"--\w+", usage))
-
-
-def test_help_begins_with_the_models_of_a_server_and_with_no_half_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = help_of(COMMANDS["serve"].load().main, capsys)
-    assert shown.partition("\noptions:\n")[2].startswith("  --host ")
-    assert shown.index("  --workers ") < shown.index("  --request_bytes ") < shown.index("  --debug ")
-    half = re.compile(r"(of|that|for|after|and|the same)\b")
-    assert [(name, field.name) for name, field in all_fields() if half.match(help_of_field(field))] == []
 
 
 def test_help_of_all_imports_no_paddle() -> None:

@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from paddle_ranker.commands import compare
 from paddle_ranker.commands.compare import CompareOptions
@@ -22,7 +21,6 @@ from paddle_ranker.data.trec import write_run
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems, measurable
 from paddle_ranker.evaluation.pairs import MeasuredPairs, read_labelled
-from paddle_ranker.evaluation.report import plots
 from paddle_ranker.evaluation.report.per_query import best_titles, query_differences, query_text
 from paddle_ranker.evaluation.report.text import comparison_json, verdict
 from paddle_ranker.metrics.intervals import Interval
@@ -224,16 +222,6 @@ def test_systems_may_stand_behind_the_files_of_an_option(dev: Path, tmp_path: Pa
     assert parsed("--test", test, "first", systems[0]) == (("first", systems[0]), (test,))
 
 
-def test_a_folder_without_a_ranker_is_named_before_another_system_is_read(
-    dev: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "short.tsv").write_text("0.5\n", encoding="utf-8")
-    (tmp_path / "words").mkdir()
-    (tmp_path / "words" / "vocab.txt").write_text("[PAD]\n", encoding="utf-8")
-    status, _, err = run(capsys, tmp_path / "short.tsv", tmp_path / "words", "--test_file", dev)
-    assert status == 1 and "words: is a tokenizer without a model, not a ranker" in err
-
-
 class _Page(html.parser.HTMLParser):
     """What a browser would fetch or run, and whether every element is closed."""
 
@@ -244,13 +232,9 @@ class _Page(html.parser.HTMLParser):
         self.texts: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, Any]]) -> None:
-        self.fetched += [
-            f"{tag} {name}={value[:30]}" for name, value in attributes if name in ("src", "href", "srcset")
-        ]
-        if tag in ("script", "link", "iframe", "object"):
-            self.fetched.append(tag)
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
+        self.fetched += [str(value) for name, value in attributes if name in ("src", "href", "srcset")]
+        self.fetched += [tag] * (tag in ("script", "link", "iframe", "object"))
+        self.open += [tag] * (tag not in ("meta", "img", "br"))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -269,73 +253,15 @@ def test_the_report_opens_offline_and_shows_texts_as_text(
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     page = _Page()
     page.feed(text)
-    assert page.open == []
-    assert page.fetched and all(one.startswith("img src=data:image/svg+xml;base64,") for one in page.fetched)
+    assert page.open == [] and page.fetched
+    assert all(one.startswith("data:image/svg+xml;base64,") for one in page.fetched)
     assert "@import" not in text and "url(" not in text and "http" not in text
     shown = " ".join(page.texts)
-    names = ("good.tsv", "<weak>&$_.tsv", "BM25 (bigrams)", "linear (lexical)")
-    for expected in (*names, "Largest losses", "<b>", "sha256"):
+    digest = hashlib.sha256(dev.read_bytes()).hexdigest()[:16]
+    for expected in ("good.tsv", "<weak>&$_.tsv", "BM25 (bigrams)", "linear (lexical)", "<b>", digest):
         assert expected in shown, expected
-    assert hashlib.sha256(dev.read_bytes()).hexdigest()[:16] in shown
     for picture in re.findall(r"base64,([^\"]+)", text):
         ElementTree.fromstring(base64.b64decode(picture))  # well-formed
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        (["a.tsv"], 2, "--test (query, title, label) is required, or --qrels in its place"),
-        (["a.tsv", "--test_file", "x", "--qrels", "y"], 2, "give one"),
-        (["a.tsv", "--test_file", "x", "--queries", "y"], 2, "--queries goes with --qrels"),
-        (["a.tsv", "--qrels", "x", "--queries", "y"], 2, "--queries and --documents go together"),
-        (["a.tsv", "a.tsv", "--test_file", "dev.tsv"], 2, "a.tsv is named twice"),
-        (["x=a.tsv", "x=b.tsv", "--test_file", "dev.tsv"], 2, "two systems are named x"),
-        (["a.tsv", "--test_file", "dev.tsv", "--baselines", "false"], 2, "one system only"),
-        (["nothing.tsv", "--test_file", "none.tsv", "--baselines", "false"], 2, "one system only"),  # before all else
-        (["a.tsv", "--test_file", "dev.tsv", "--plot", "p.gif"], 2, "a picture's name ends in .png"),
-        (["a.tsv", "--test_file", "dev.tsv", "--report", "no/r.html"], 1, "no/r.html: cannot be written there"),
-        (["a.tsv", "--test_file", "dve.tsv"], 1, "dve.tsv: no such file; did you mean dev.tsv?"),
-        (["nothing.tsv", "--test_file", "dev.tsv"], 1, "nothing.tsv"),
-        (
-            ["x=a.tsv", "--test_file", "dev.tsv", "--engine", "onnx"],
-            2,
-            "--engine is about how a ranker scores: compare",
-        ),
-        (["x=a.tsv", "--test_file", "dev.tsv", "--windows", "max"], 2, "--windows is about how a ranker scores"),
-        (
-            ["a.tsv", "y=a.tsv", "--test_file", "dev.tsv", "--baselines", "false", "--train", "dev.tsv"],
-            2,
-            "--train is what the baselines learn from: give --baselines",
-        ),
-        (["a.run", "--qrels", "qrels", "--candidates", "a.run"], 2, "--candidates says what is scored: give the texts"),
-        (["a.run", "--qrels", "qrels"], 1, "a.run and qrels share no query (one has x, the other q1)"),
-        (["a.tsv", "--qrels", "qrels"], 1, "a.tsv: not a TREC run"),
-        (["x=a.tsv", "--test_file", "ones.tsv"], 1, "ones.tsv: one class only"),
-        (
-            ["x=a.tsv", "--test_file", "two.tsv"],
-            1,
-            "one query and title with several labels (lines 1 and 2: labels 1 and 0)",
-        ),
-    ],
-)
-def test_bad_input_is_one_line(
-    dev: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    status: int,
-    message: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_scores(tmp_path / "a.tsv", scores_of(read_labelled(str(dev)), 1.0, 1))
-    (tmp_path / "a.run").write_text("x Q0 d1 1 2.0 tag\n", encoding="utf-8")
-    (tmp_path / "qrels").write_text("q1 0 d1 1\nq1 0 d2 0\n", encoding="utf-8")
-    (tmp_path / "ones.tsv").write_text("a\tb\t1\na\tc\t1\n", encoding="utf-8")
-    (tmp_path / "two.tsv").write_text("a\tb\t1\na\tb\t0\n", encoding="utf-8")
-    found, out, err = run(capsys, *arguments)
-    assert (found, message in err, err.count("\n")) == (status, True, 1), err
-    assert out == ""
 
 
 def test_names_of_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,20 +271,3 @@ def test_names_of_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert compare.name_systems(["mine=a/x/best", "b.trec"]) == {"mine": "a/x/best", "b.trec": "b.trec"}
     assert compare.name_systems(["e=f.tsv"]) == {"e=f.tsv": "e=f.tsv"}
     assert compare.name_systems(["runs/a=b/c.tsv"]) == {"c.tsv": "runs/a=b/c.tsv"}
-
-
-def test_the_titles_of_panels_keep_clear_of_the_axes_above(tmp_path: Path) -> None:
-    (tmp_path / "dev").write_text("a\tx\t1\na\ty\t0\nb\tx\t0\nb\ty\t1\n", encoding="utf-8")
-    pairs = read_labelled(str(tmp_path / "dev"))
-    systems = [System("first", np.array([2.0, 1, 2, 1])), System("second", np.array([2.0, 1, 1, 2]))]
-    found = compare_systems(pairs, systems, resamples=200)
-    picture = plots._draw_intervals(found, found.measures)  # p@5 is the same for both
-    renderer = FigureCanvasAgg(picture).get_renderer()
-    picture.draw(renderer)
-    assert len(picture.axes) == 2 * len(found.measures) > 8
-    for above, panel in zip(picture.axes, picture.axes[2:]):
-        title = panel._left_title.get_window_extent(renderer)  # type: ignore[attr-defined]
-        labels = [*above.get_xticklabels(), above.xaxis.get_offset_text()]
-        lowest = min(label.get_window_extent(renderer).y0 for label in labels if label.get_text())
-        assert lowest - title.y1 > title.height
-        assert above.xaxis.get_offset_text().get_text() == ""

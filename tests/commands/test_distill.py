@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ import pytest
 from paddle_ranker.commands.distill import main
 from paddle_ranker.data.records import LabeledPair, Pair, Triple, read_records, write_records
 from paddle_ranker.training.teachers import Scoring, split_paths
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Call
 from tests.fake_teacher import Server, http, score_of, tei
 from tests.started import started, started_server
 
@@ -95,21 +92,17 @@ def logits_of(folder: Path, queries: Sequence[str], titles: Sequence[str]) -> np
 
 
 @parity
-def test_triples_through_the_door(tmp_path: Path, rankers: list[Path], capsys: Any) -> None:
+def test_triples_through_the_door(tmp_path: Path, rankers: list[Path], call: Call) -> None:
     source, out = tmp_path / "in.tsv", tmp_path / "out.tsv"
     write_records(source, TRIPLES)
-    assert main([str(rankers[0]), str(source), str(out), "--device", "cpu"]) == 0
+    status, said, _ = call(main, rankers[0], source, out, "--device", "cpu")
+    assert status == 0 and "wrote 2 triples" in said and "--loss margin_mse" in said
     rows = read_records(out, Triple)
     assert [(row.query, row.title, row.neg_title) for row in rows] == [(t.query, t.title, t.neg_title) for t in TRIPLES]
     queries, titles, others = zip(*((t.query, t.title, t.neg_title) for t in TRIPLES))
-    scores = (
-        np.array([row.teacher_score for row in rows], float),
-        np.array([row.neg_teacher_score for row in rows], float),
-    )
-    np.testing.assert_allclose(scores[0], logits_of(rankers[0], queries, titles), atol=1e-5)
-    np.testing.assert_allclose(scores[1], logits_of(rankers[0], queries, others), atol=1e-5)
-    said = capsys.readouterr().out
-    assert f"wrote 2 triples with the scores of 1 teacher to {out}" in said and "--loss margin_mse" in said
+    for name, texts in (("teacher_score", titles), ("neg_teacher_score", others)):
+        scores = np.array([getattr(row, name) for row in rows], float)
+        np.testing.assert_allclose(scores, logits_of(rankers[0], queries, texts), atol=1e-5)
 
 
 @parity
@@ -143,63 +136,10 @@ def test_positions_stay_where_all_rows_have_one_and_else_are_said_to_be_left_out
     assert f"lacks position of {shown}; join them" in said and f"lacks recall_score of {plain}; join them" in said
 
 
-@unit
-@pytest.mark.parametrize(
-    "arguments, status, message",
-    [
-        (["nowhere", "in.tsv", "out.tsv"], 1, "there is no such model folder"),
-        (["t", "in.tsv", "in.tsv"], 2, "must be another file"),
-        (["t", "none.tsv", "out.tsv"], 1, "none.tsv: no such file"),
-        (["t", "in.tsv:pairs.tsv", "out.tsv"], 2, "triples and pairs do not go into one file"),
-        (["t", "in.tsv", "no/out.tsv"], 1, "cannot be written there"),
-        (["t", "in.tsv"], 2, "OUTPUT_FILE"),
-        (["t", "in.tsv", "out.tsv", "--relevant_from", "0.7"], 2, "makes labels of pairs that have none, and in.tsv"),
-    ],
-)
-def test_errors(tmp_path: Path, monkeypatch: Any, capsys: Any, arguments: list[str], status: int, message: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_records(tmp_path / "in.tsv", TRIPLES)
-    write_records(tmp_path / "pairs.tsv", [Pair("q", "a")])
-    assert main([*arguments, "--device", "cpu"]) == status
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-    assert not (tmp_path / "out.tsv").exists()
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Serve a ranker over HTTP, in a thread of this process; yield the address."""
-    from paddle_ranker.serving.core.config import ServeConfig
-    from paddle_ranker.serving.core.connections import Connections
-    from paddle_ranker.serving.core.metrics import Metrics
-    from paddle_ranker.serving.core.ranker_slot import RankerSlot
-    from paddle_ranker.serving.core.slots import Slots
-    from paddle_ranker.serving.process.protocols import HttpServer
-    from paddle_ranker.serving.process.worker import make_app
-
-    config = ServeConfig(model=folder)
-    slot = RankerSlot(config)
-    model = slot.load()
-    slot.switch(model)
-    app = make_app(Slots({"ranker": slot}), config, Metrics())
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    connect = partial(HttpServer(app, Connections(100)).connection, b"")
-    listening = asyncio.run_coroutine_threadsafe(loop.create_server(connect, "127.0.0.1", 0), loop)
-    try:
-        yield f"http://127.0.0.1:{listening.result(SECONDS).sockets[0].getsockname()[1]}"
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(SECONDS)
-        loop.close()
-        model.batcher.close(SECONDS)
-
-
 @pytest.fixture(scope="module")
 def own_server(rankers: list[Path]) -> Iterator[str]:
-    with served(rankers[0]) as address:
-        yield address
+    with started_server(rankers[0], rankers[0].parent / "server") as (_, [port]):
+        yield f"http://127.0.0.1:{port}"
 
 
 @parity
@@ -255,49 +195,6 @@ def test_a_student_taught_over_http_is_the_one_taught_by_the_folder(
     np.testing.assert_allclose(scores[0], scores[1], rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.real_data
-def test_a_student_of_public_queries_is_the_same(
-    tmp_path: Path, real_data: Path, capsys: Any, monkeypatch: Any
-) -> None:
-    """Distil a ranker of 2 layers, 128 wide, into one of 1 layer, 64 wide, on 4,000 pairs, from a URL and a folder."""
-    from cross_encoder.train_ce import main as train
-    from paddle_ranker.commands.starter import main as starter
-    from paddle_ranker.scoring.ranker import Ranker
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PADDLE_RANKER_CACHE", "cache")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    rows = read_records(real_data / "qbqtc" / "train.tsv", LabeledPair)[:4000]
-    dev = read_records(real_data / "qbqtc" / "dev.tsv", LabeledPair)
-    write_records("train.tsv", rows)
-    write_records("dev.tsv", dev)
-    for name, layers, width in (("large", 2, 128), ("nano", 1, 64)):
-        line = f"--corpus train.tsv --output {name} --num_hidden_layers {layers} --hidden_size {width}"
-        assert starter([*line.split(), "--num_attention_heads", "2"]) == 0
-    common = "--test_file dev.tsv --epochs 1 --device cpu --max_seq_length 64 --learning_rate 5e-4"
-    assert train(f"--train_set train.tsv --model_name_or_path large --save_dir teacher {common}".split()) == 0
-    with started_server(Path("teacher/best").resolve(), tmp_path / "server") as (_, [port]):
-        url = f"http://127.0.0.1:{port}/rerank"
-        assert main(["--teacher_url", url, "train.tsv", "http.tsv"]) == 0
-        assert main(["--teacher_url", url, "train.tsv", "again.tsv"]) == 0
-    assert main(["teacher/best", "train.tsv", "folder.tsv", "--device", "cpu"]) == 0
-    found = []
-    for name in ("http", "folder"):
-        line = f"--train_set {name}.tsv --model_name_or_path nano --save_dir {name} --loss teacher_mse {common}"
-        assert train(line.split()) == 0
-        taught = np.array([row.teacher_score for row in read_records(f"{name}.tsv", LabeledPair)], float)
-        ranker = Ranker.load(f"{name}/best")
-        found.append((taught, ranker.score([row.query for row in dev], [row.title for row in dev])))
-    said = capsys.readouterr().out
-    differences = [float(np.abs(one - other).max()) for one, other in zip(*found)]
-    with capsys.disabled():
-        asked = [line.split(";")[0] for line in said.splitlines() if " pairs answered" in line]
-        print(f"\n{' | '.join(asked)}")
-        print(f"largest difference: {differences[0]:.1e} of a logit taught, {differences[1]:.1e} of a student's score")
-    assert asked[1].startswith("0 requests") and max(differences) < 1e-5
-
-
 @pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: Any, capsys: Any, number: int) -> None:
@@ -341,30 +238,3 @@ def test_a_teacher_that_fails_leaves_no_file(tmp_path: Path, capsys: Any, monkey
     error = capsys.readouterr().err
     assert "error: " in error and "0 results came for 2 titles; run again to go on from what was answered" in error
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.tsv", "kept"]
-
-
-@unit
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["in.tsv", "out.tsv"], "no teacher: give TEACHER DATA_FILE OUTPUT_FILE, or --teacher_url URL"),
-        (["t", "in.tsv", "out.tsv", "--teacher_url", "http://h/rerank"], "t and --teacher_url: give TEACHER"),
-        (
-            ["in.tsv", "out.tsv", "--teacher_url", "http://h/rerank", "--max_seq_length", "64"],
-            "the server decides that",
-        ),
-        (["in.tsv", "in.tsv", "--teacher_url", "http://h/rerank"], "must be another file"),
-        (
-            ["in.tsv", "out.tsv", "--teacher_url", "http://h/rerank", "--teacher_answers", "out.tsv"],
-            "another file than --teacher_answers",
-        ),
-        (["t", "in.tsv", "out.tsv", "--teacher_model", "m"], "--teacher_model is about a teacher over HTTP"),
-    ],
-)
-def test_a_folder_or_a_url(tmp_path: Path, monkeypatch: Any, capsys: Any, arguments: list[str], message: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_records(tmp_path / "in.tsv", TRIPLES)
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-    assert not (tmp_path / "out.tsv").exists()

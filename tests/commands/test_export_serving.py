@@ -29,6 +29,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.engines.opening import logit_of
 from paddle_ranker.scoring.loading import open_ranker
 from paddle_ranker.storage import atomic
+from tests.conftest import Call
 from tests.engine_calls import logits_of
 from tests.export_cases import CALIBRATION, Exports, write_case
 from tests.tiny import PAIRS
@@ -122,61 +123,38 @@ def test_the_commands_write_folders_that_need_nothing_else(
     assert info and info.export and info.export["aliases"][SERVING_VARIABLE] == "predict"
 
 
-def test_typed_names_of_files_are_taken_or_refused(exported: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
-    given = ["--dirname", str(exported["pairwise"]), *paths(tmp_path)]
+def test_typed_names_of_files_are_taken(exported: dict[str, Path], tmp_path: Path, call: Call) -> None:
+    given = ["--dirname", exported["pairwise"], *paths(tmp_path)]
     prefix = "inference.predict"
-    assert export_to_serving.main([*given, "--model_filename", f"{prefix}.{FORMAT}"]) == 0
-    assert "there is no" not in capsys.readouterr().out
+    status, printed, _ = call(export_to_serving.main, *given, "--model_filename", f"{prefix}.{FORMAT}")
+    assert status == 0 and "there is no" not in printed
     named = ["--model_filename", f"{prefix}.{OTHER}", "--params_filename", f"{prefix}.pdiparams"]
-    assert main(["export-serving", *given, *named]) == 0
-    assert f"{prefix}.{OTHER}; taking {prefix}.{FORMAT}" in capsys.readouterr().out
-    for wrong, status, said in (
-        (["--model_filename", "inference.pdmodel"], 1, "there is no inference.pdiparams in it"),
-        (["--model_filename", "model"], 2, "must end in .pdmodel or .json"),
-        (["--params_filename", "other.pdiparams"], 2, "other.pdiparams: the parameters"),
-        (["--dirname", str(tmp_path / "nowhere")], 1, "there is no such folder"),
-        (["--dirname", str(tmp_path / "server")], 1, "made for Paddle Serving already"),
-    ):
-        assert export_to_serving.main([*given, *wrong]) == status
-        assert said in capsys.readouterr().err
-    assert export_ce.main(given) == 1 and "is a pairwise ranker" in capsys.readouterr().err
+    status, printed, _ = call(main, "export-serving", *given, *named)
+    assert status == 0 and f"taking {prefix}.{FORMAT}" in printed
+    status, _, errors = call(export_to_serving.main, "--dirname", tmp_path / "server", *paths(tmp_path))
+    assert status == 1 and "made for Paddle Serving already" in errors
+    status, _, errors = call(export_ce.main, *given)
+    assert status == 1 and "is a pairwise ranker" in errors
 
 
-def test_aliases_are_written_and_counted(exported: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
-    given = ["--dirname", str(exported["pairwise"]), *paths(tmp_path)]
-    typed: tuple[list[str], ...] = (["ids,types"], ["ids", "types"], ["ids, types"])
-    for words in typed:
-        assert export_to_serving.main([*given, "--feed_alias_names", *words, "--fetch_alias_names", "p"]) == 0
+def test_aliases_are_written(exported: dict[str, Path], tmp_path: Path, call: Call) -> None:
+    given = ["--dirname", exported["pairwise"], *paths(tmp_path)]
+    for words in (["ids,types"], ["ids", "types"], ["ids, types"]):
+        more = ["--feed_alias_names", *words, "--fetch_alias_names", "p"]
+        assert call(export_to_serving.main, *given, *more)[0] == 0
         text = (tmp_path / "client/serving_client_conf.prototxt").read_text()
         assert [line.split('"')[1] for line in text.splitlines() if "alias" in line] == ["ids", "types", "p"]
-    for wrong in (
-        ["--feed_alias_names", "ids"],
-        ["--feed_alias_names", "a,a"],
-        ["--fetch_alias_names", "a,b"],
-        ["--fetch_alias_names", 'a"b'],
-        ["--fetch_alias_names", ","],
-        ["--fetch_alias_names", "logit"],
-        ["--feed_alias_names", "token_type_ids,input_ids"],
-    ):
-        assert export_to_serving.main([*given, *wrong]) == 2
-        assert wrong[1] in capsys.readouterr().err
 
 
-def test_what_is_the_user_s_is_not_overwritten(exported: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
-    given = ["--dirname", str(exported["pairwise"]), *paths(tmp_path)]
-    assert export_to_serving.main(given) == 0
+def test_what_is_the_user_s_is_not_overwritten(exported: dict[str, Path], tmp_path: Path, call: Call) -> None:
+    given = ["--dirname", exported["pairwise"], *paths(tmp_path)]
+    assert call(export_to_serving.main, *given)[0] == 0
     (tmp_path / "server/fluid_time_file").touch()  # of Paddle Serving's launcher
     before = (tmp_path / "server").stat().st_ino
-    assert export_to_serving.main(given) == 0 and (tmp_path / "server").stat().st_ino != before
+    assert call(export_to_serving.main, *given)[0] == 0 and (tmp_path / "server").stat().st_ino != before
     (tmp_path / "client/notes.txt").touch()
-    assert export_to_serving.main(given) == 1 and "holds notes.txt" in capsys.readouterr().err
-    (tmp_path / "file").touch()
-    copy = tmp_path / "copy"
-    shutil.copytree(exported["pairwise"], copy)
-    for path, said in ((tmp_path / "file", "is a file"), (copy, "holds an exported model")):
-        assert export_to_serving.main([*given, "--server_path", str(path)]) == 1
-        assert said in capsys.readouterr().err
-    assert export_to_serving.main([*given, "--client_path", str(tmp_path / "server/client")]) == 2
+    status, _, errors = call(export_to_serving.main, *given)
+    assert status == 1 and "holds notes.txt" in errors
 
 
 def test_folders_are_whole_or_not_there(exported: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> None:

@@ -36,7 +36,8 @@ FILES = {
     "nine.csv": rows(9, 18), "rare.csv": rows(20, 2), "two.csv": "a\tb\t1\na\tb\t0\n",
     "alike.csv": "q\ta\t1\nq\tb\t1\n", "empty.csv": "", "query.csv": "q\n", "pairs.csv": "q\ta\n",
     "texts.txt": "水稻\n语言\n", "scores.tsv": "2.0\n1.0\n0.5\n0.1\n", "a.run": "x Q0 d1 1 2.0 tag\n",
-    "qrels": "q1 0 d1 1\nq1 0 d2 0\n",     "fraction.qrels": "q 0 d 0.5\n", "huge.qrels": "q 0 d 1e300\n", "run.qrels": "q Q0 d 1 2.5 bm25\n",
+    "qrels": "q1 0 d1 1\nq1 0 d2 0\n", "fraction.qrels": "q 0 d 0.5\n", "huge.qrels": "q 0 d 1e300\n",
+    "run.qrels": "q Q0 d 1 2.5 bm25\n",
 }  # fmt: skip
 SMALL = "--model encoder --output made --max_seq_length 32 --max_steps 1 --device cpu"
 TRAIN_PAIRWISE, TRAIN_CE = f"train-pairwise {SMALL}", f"train-ce {SMALL}"

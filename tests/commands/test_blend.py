@@ -214,8 +214,7 @@ def test_with_the_linear_model_it_is_one_network(files: Path, tmp_path: Path, ca
     train = encoder.encode([row[0] for row in rows], [row[1] for row in rows])
     head.learn(train)
     learned = fit_logistic(
-        head.of_pairs(train, np.arange(len(rows)), standardise=True),
-        np.array([float(row[2]) for row in rows]),
+        head.of_pairs(train, np.arange(len(rows)), standardise=True), np.array([float(row[2]) for row in rows])
     )
     features = head.of_pairs(encoder.encode(QUERIES, TITLES), np.arange(6), standardise=True)
     expected = own * logits(load_ranker(files / "one")) + added * learned.logits(features) + bias

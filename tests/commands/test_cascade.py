@@ -24,8 +24,7 @@ TITLES = 9
 
 @pytest.mark.unit
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("small:5", ("small", 5)), ("a/b", ("a/b", 20)), ("c:d:7", ("c:d", 7)), ("x:y", ("x:y", 20))],
+    ("text", "expected"), [("small:5", ("small", 5)), ("a/b", ("a/b", 20)), ("c:d:7", ("c:d", 7)), ("x:y", ("x:y", 20))]
 )
 def test_what_a_cascade_is_called(text: str, expected: tuple[str, int]) -> None:
     assert parse_cascade(text) == expected
@@ -185,10 +184,7 @@ def test_ways_are_timed_in_turns_and_the_best_round_counts() -> None:
 
 @pytest.mark.parity
 def test_the_command_measures_the_cascade(
-    folders: tuple[Path, Path],
-    rows: list[tuple[str, str, int]],
-    capsys: pytest.CaptureFixture[str],
-    same_process: None,
+    folders: tuple[Path, Path], rows: list[tuple[str, str, int]], capsys: pytest.CaptureFixture[str], same_process: None
 ) -> None:
     path = folders[0].parent / "dev.tsv"
     lines = [f"{query}\t{title}\t{label}\n" for query, title, label in rows]

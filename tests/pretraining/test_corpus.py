@@ -155,11 +155,7 @@ def test_packing_by_hand(tmp_path: Path) -> None:
 def test_truncation_by_hand(tmp_path: Path) -> None:
     store = store_of(tmp_path, "深度学习\nabcdefgh\n语\n")
     sequences = pack(store, np.array([2, 0, 1]), 5, SPECIAL, packing="truncate")
-    assert rows(sequences, [0, 1, 2]) == [
-        "[CLS] 语 [SEP] [PAD] [PAD]",
-        "[CLS] 深 度 学 [SEP]",
-        "[CLS] a ##b ##c [SEP]",
-    ]
+    assert rows(sequences, [0, 1, 2]) == ["[CLS] 语 [SEP] [PAD] [PAD]", "[CLS] 深 度 学 [SEP]", "[CLS] a ##b ##c [SEP]"]
 
 
 @pytest.mark.parametrize("length", [8, 12, 33, 200])

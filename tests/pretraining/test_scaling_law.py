@@ -20,14 +20,7 @@ from pretraining import ladder, scaling_law
 from pretraining.corpus import Corpus
 from pretraining.ladder import Budget, Cost, Rung, ScalingLawOptions, Size, plan_ladder, refuse_repeats
 from pretraining.mlm_options import TrainMlmOptions
-from pretraining.power_law import (
-    LossLaw,
-    envelope,
-    fit_compute_law,
-    fit_loss_law,
-    forecast,
-    gamma_interval,
-)
+from pretraining.power_law import LossLaw, envelope, fit_compute_law, fit_loss_law, forecast, gamma_interval
 from tests.checkout import IS_MODERN
 from tests.pretraining_runs import write_corpus
 

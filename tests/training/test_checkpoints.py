@@ -108,33 +108,24 @@ def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == ["best", "last", "mine", "model_2", "model_card.txt", "model_x", "previous_1", "state_2"]
 
 
-def copied(tmp_path: Path) -> Path:
-    """Return a copy of a run's folder in which links became folders, as after `cp -rL` and zip."""
-    keeper = start(tmp_path / "original")
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_copy_whose_links_were_followed_is_resumed_or_set_aside_whole(tmp_path: Path, resume: bool) -> None:
+    keeper, folder = start(tmp_path / "original"), tmp_path / "copy"
     save(keeper, 2, "2", scheduled=True, best=2)
     save(keeper, 4, "4")
     keeper.close()
-    shutil.copytree(tmp_path / "original", tmp_path / "copy")
-    assert not (tmp_path / "copy" / "best").is_symlink()
-    return tmp_path / "copy"
-
-
-def test_a_copy_whose_links_were_followed_is_resumed(tmp_path: Path) -> None:
-    folder = copied(tmp_path)
-    resumed = CheckpointKeeper(folder)
-    resumed.resume(4, 2, [2])
-    save(resumed, 6, "6", best=2)
-    assert names(folder) == ["best", "last", "model_2", "model_6", "state_6"]
-    assert (os.readlink(folder / "best"), os.readlink(folder / "last")) == ("model_2", "model_6")
-
-
-def test_a_copy_whose_links_were_followed_is_set_aside_whole(tmp_path: Path) -> None:
-    folder = copied(tmp_path)
-    keeper = start(folder)
-    assert names(folder) == ["previous_1"]
-    assert names(folder / "previous_1") == ["best", "last", "model_2", "model_4", "state_4"]
-    save(keeper, 1, "new", best=1)
-    assert names(folder) == ["best", "last", "model_1", "previous_1", "state_1"]
+    shutil.copytree(tmp_path / "original", folder)  # as `cp -rL` and zip do
+    assert not (folder / "best").is_symlink()
+    if resume:
+        resumed = CheckpointKeeper(folder)
+        resumed.resume(4, 2, [2])
+        save(resumed, 6, "6", best=2)
+        assert names(folder) == ["best", "last", "model_2", "model_6", "state_6"]
+        assert (os.readlink(folder / "best"), os.readlink(folder / "last")) == ("model_2", "model_6")
+    else:
+        start(folder)
+        assert names(folder) == ["previous_1"]
+        assert names(folder / "previous_1") == ["best", "last", "model_2", "model_4", "state_4"]
 
 
 def test_best_is_the_last_one_until_one_is_evaluated(tmp_path: Path) -> None:
@@ -173,30 +164,19 @@ def test_a_failing_save_leaves_the_old_and_no_rubbish(tmp_path: Path) -> None:
     assert (tmp_path / "last" / "file").read_text() == "good"
 
 
-def test_a_folder_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "model_1").mkdir()
-    with pytest.raises(RankerError, match="there already"), new_folder(tmp_path / "model_1"):
-        pass
-
-
-def test_files_and_links_are_replaced_at_once(tmp_path: Path) -> None:
+def test_files_folders_and_links_are_replaced_at_once_or_never(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
     with pytest.raises(ZeroDivisionError), new_file(tmp_path / "a") as stream:
         stream.write(str(1 / 0))
     assert (tmp_path / "a").read_text() == "old" and names(tmp_path) == ["a"]
-    with new_file(tmp_path / "a") as stream:
-        stream.write("new")
-    (tmp_path / "b").write_text("b")
+    point(tmp_path / "link", tmp_path / "none")
     point(tmp_path / "link", tmp_path / "a")
-    point(tmp_path / "link", tmp_path / "b")
-    assert (tmp_path / "a").read_text() == "new" and (tmp_path / "link").read_text() == "b"
-    assert names(tmp_path) == ["a", "b", "link"]
-
-
-def test_an_unwritable_place_is_an_error_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RankerError, match=f"{tmp_path}/file/checkpoint: cannot write there"):
-        make_folder(tmp_path / "file" / "checkpoint")
+    assert (tmp_path / "link").read_text() == "old" and names(tmp_path) == ["a", "link"]
+    (tmp_path / "model_1").mkdir()
+    with pytest.raises(RankerError, match="there already"), new_folder(tmp_path / "model_1"):
+        pass
+    with pytest.raises(RankerError, match=f"{tmp_path}/a/checkpoint: cannot write there"):
+        make_folder(tmp_path / "a" / "checkpoint")
 
 
 SAVER = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,11 @@ Trained = tuple[Path, str]  # save folder, output of the first process
 
 @pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Train in one process, each step of two batches; return the save folder and the output."""
-    folder = tmp_path_factory.mktemp("alone") / "checkpoint"
-    done = run_script(
-        "ernie_matching/train_pairwise.py", *training(folder, "--gradient_accumulation_steps", 2), cwd=data
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    """Train in this process, each step of two batches; return the save folder and the output."""
+    folder, printed = tmp_path_factory.mktemp("alone") / "checkpoint", io.StringIO()
+    with redirect_stdout(printed):
+        assert run_alone(data, *training(folder, "--gradient_accumulation_steps", 2)) == 0
+    return folder, printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -162,40 +161,30 @@ def figures(folder: Path) -> list[dict[str, Any]]:
 
 
 @server
-def test_two_processes_are_one_that_adds_up_two_batches(together: tuple[Path, Launched], alone: Trained) -> None:
-    ours, theirs = (load_arrays(folder / "last" / PARAMETERS_FILE) for folder in (together[0], alone[0]))
+def test_two_processes_are_one_that_adds_up_two_batches(
+    together: tuple[Path, Launched], alone: Trained, data: Path
+) -> None:
+    folder, launched = together
+    ours, theirs = (load_arrays(one / "last" / PARAMETERS_FILE) for one in (folder, alone[0]))
     assert list(ours) == list(theirs)
     for name, array in theirs.items():  # including dropout, which depends on the place in the batch, not on the process
         np.testing.assert_allclose(ours[name], array, atol=1e-6, rtol=0, err_msg=name)
-    np.testing.assert_allclose(scores(together[0]), scores(alone[0]), atol=1e-5)
-    lines = [[record for record in figures(folder) if "loss" in record] for folder in (together[0], alone[0])]
+    np.testing.assert_allclose(scores(folder), scores(alone[0]), atol=1e-5)
+    lines = [[record for record in figures(one) if "loss" in record] for one in (folder, alone[0])]
     assert [record["examples"] for record in lines[0]][:4] == [16, 32, 41, 57] and len(lines[0]) == STEPS
     for ours_record, theirs_record in zip(*lines):
         assert ours_record == pytest.approx(theirs_record, abs=1e-6)
-
-
-@server
-def test_an_evaluation_in_two_processes_prints_what_one_would(
-    together: tuple[Path, Launched], alone: Trained, data: Path
-) -> None:
-    printed = re.findall(r"^eval_dev auc:\S+$", together[1].log(0), re.M)
+    # The evaluations are those of one process, to all digits.
+    printed = re.findall(r"^eval_dev auc:\S+$", launched.log(0), re.M)
     assert len(printed) == 3 and printed == re.findall(r"^eval_dev auc:\S+$", alone[1], re.M)
-    for pointer in ("best", "last"):
-        results = json.loads((together[0] / pointer / "ranker.json").read_text(encoding="utf-8"))["results"]
-        ranker = Ranker.load(together[0] / pointer)
-        evaluation = EvaluationSet(data / "dev.csv", ranker.scorer.row_encoder, BATCH_SIZE)
-        measured = evaluation.measure(ranker.scorer.engine)
-        assert len(measured) > 3 and results == {"step": results["step"], **measured}  # all digits
-
-
-@server
-def test_only_the_first_process_prints_and_writes(together: tuple[Path, Launched], alone: Trained) -> None:
-    folder, launched = together
-    steps = [str(step) for step in range(1, STEPS + 1)]
-    assert re.findall(r"^global step (\d+),", launched.output, re.M) == steps
+    results = json.loads((folder / "best" / "ranker.json").read_text(encoding="utf-8"))["results"]
+    ranker = Ranker.load(folder / "best")
+    measured = EvaluationSet(data / "dev.csv", ranker.scorer.row_encoder, BATCH_SIZE).measure(ranker.scorer.engine)
+    assert len(measured) > 3 and results == {"step": results["step"], **measured}
+    # Only the first process prints and writes; a second writer would have moved the folders or doubled the lines.
+    assert re.findall(r"^global step (\d+),", launched.output, re.M) == [str(step) for step in range(1, STEPS + 1)]
     assert not re.search("global step|eval_dev|kept|start from|best:|trained|rror", launched.log(1))
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in alone[0].iterdir())
-    # A second writer would have found the folders, or moved them aside; or it would have doubled the lines.
     assert [record["step"] for record in figures(folder)] == [record["step"] for record in figures(alone[0])]
 
 

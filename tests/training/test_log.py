@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Optional
@@ -16,9 +15,9 @@ import pytest
 from paddle_ranker.commands.curve import main as curve_main
 from paddle_ranker.commands.curve import names_of
 from paddle_ranker.errors import DataError, DependencyError, RankerError
-from paddle_ranker.training.curve import draw_learning_curve, draw_learning_curves, read_curve, read_metrics, smooth
+from paddle_ranker.training.curve import read_curve, read_metrics, smooth
 from paddle_ranker.training.log import TrainingLog
-from tests.conftest import REPOSITORY
+from tests.conftest import largest_file
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("pictures")]
 
@@ -126,58 +125,37 @@ def test_a_resume_that_cannot_be_written_leaves_the_earlier_lines(
     assert steps(tmp_path) == [10, 20]
 
 
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from paddle_ranker.training.log import TrainingLog
-
-log = TrainingLog(Path(sys.argv[1]), log_dir=None, resumed_step=None)
-def tell(*steps):
-    for step in steps:
-        log.step(step, 1, step, shown={"loss": 0.5}, more={"learning_rate": 0.1}, speed=1.0)
-tell(1, 2)
-hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-resource.setrlimit(resource.RLIMIT_FSIZE, (Path(log.metrics).stat().st_size + 50, hard))  # room for half a line
-tell(3, 4)
-resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-tell(5)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # none for a picture
-log.close()
-"""
+def test_a_full_disk_costs_lines_and_not_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = begin(tmp_path)
+    tell(log, 1, 2)
+    with largest_file(Path(log.metrics).stat().st_size + 50):  # room for half a line
+        tell(log, 3, 4)
+    tell(log, 5)
+    with largest_file(1000):  # too small for a picture
+        log.close()
+    printed = capsys.readouterr()
+    assert printed.out.count("global step") == 5 and steps(tmp_path) == [1, 2, 5]
+    file_warning, picture_warning = printed.err.splitlines()
+    assert "metrics.jsonl could not be written" in file_warning
+    assert "learning_curve.png could not be written" in picture_warning
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_a_full_disk_costs_lines_and_not_the_training(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("global step") == 5
-    assert steps(tmp_path) == [1, 2, 5]
-    file_warning, picture_warning = done.stderr.splitlines()
-    assert file_warning.startswith(f"warning: {tmp_path}/metrics.jsonl could not be written (")
-    assert picture_warning.startswith(f"warning: {tmp_path}/learning_curve.png could not be written (File too large)")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl"]
-
-
-def scalars(folder: Path) -> dict[str, list[tuple[int, float, int]]]:
-    """Return the contents of the folder in VisualDL: its newest file's (step, value, milliseconds) by tag."""
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the contents of the folder in VisualDL: its newest file's (step, value) by tag."""
     from visualdl import LogReader
     from visualdl.proto import record_pb2
     from visualdl.reader.record_reader import RecordReader
 
     (newest,) = LogReader(logdir=str(folder)).logs().values()
-    values: dict[str, list[tuple[int, float, int]]] = {}
+    values: dict[str, list[tuple[int, float]]] = {}
     for data in RecordReader(str(folder / newest)).get_all():
         record = record_pb2.Record()
         record.ParseFromString(data)
         for value in record.values:
             if value.WhichOneof("one_value") == "value":
-                values.setdefault(value.tag, []).append((value.id, round(value.value, 6), value.timestamp))
+                values.setdefault(value.tag, []).append((value.id, round(value.value, 6)))
     return values
-
-
-def without_time(values: list[tuple[int, float, int]]) -> list[tuple[int, float]]:
-    return [(step, value) for step, value, _ in values]
 
 
 def test_visualdl_shows_the_same_figures_whole_after_a_resume(
@@ -189,8 +167,7 @@ def test_visualdl_shows_the_same_figures_whole_after_a_resume(
     log.step(40, 1, 40, shown={"loss": math.nan}, more={}, speed=1.5)
     log.evaluation(40, "auc", {"auc": 0.75, "ndcg@10": 0.5})
     log.close()
-    first = scalars(log_dir)
-    assert {tag: without_time(values) for tag, values in first.items()} == {
+    assert scalars(log_dir) == {
         "train/loss": [(10, 0.5), (20, 0.5), (30, 0.5)],
         "train/learning_rate": [(10, 0.0001), (20, 0.0002), (30, 0.0003)],
         "train/gradient_norm": [(10, 2.0), (20, 2.0), (30, 2.0)],
@@ -199,51 +176,21 @@ def test_visualdl_shows_the_same_figures_whole_after_a_resume(
         "dev/auc": [(40, 0.75)],
         "dev/ndcg@10": [(40, 0.5)],
     }
-    assert first["train/loss"][0][2] == round(1000 * lines(tmp_path / "run")[0]["time"])
-
     log = begin(tmp_path / "run", log_dir=log_dir, resumed_step=20)  # within the same second
     tell(log, 30, loss=0.25)
     log.close()
     resumed = scalars(log_dir)
-    assert without_time(resumed["train/loss"]) == [(10, 0.5), (20, 0.5), (30, 0.25)]
-    assert resumed["train/loss"][:2] == first["train/loss"][:2]  # with the original times
-    assert "dev/auc" not in resumed
-    assert len(list(log_dir.iterdir())) == 2
-
-    out, err = capfd.readouterr()
-    assert err == ""
-    assert all(line.startswith(("global step", "eval_dev")) for line in out.splitlines())
+    assert resumed["train/loss"] == [(10, 0.5), (20, 0.5), (30, 0.25)] and "dev/auc" not in resumed
+    assert len(list(log_dir.iterdir())) == 2 and capfd.readouterr().err == ""
 
 
-def test_visualdl_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_visualdl_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RankerError, match=r"--log_dir .*file/visual: cannot write there"):
         begin(tmp_path / "run", log_dir=tmp_path / "file" / "visual")
-
-    log = begin(tmp_path / "run", log_dir=tmp_path / "visual")
-    assert log._scalars
-
-    def closed(**figures: Any) -> None:
-        raise OSError("Writer is closed.")
-
-    monkeypatch.setattr(log._scalars._writer, "add_scalar", closed)
-    tell(log, 10, 20)
-    log.close()
-    assert steps(tmp_path / "run") == [10, 20]
-    assert capfd.readouterr().err.count(f"the VisualDL file in {tmp_path}/visual could not be written") == 1
-
     monkeypatch.setitem(sys.modules, "visualdl", None)
-    with pytest.raises(DependencyError, match=r"--log_dir needs VisualDL: pip install 'paddle-ranker\[visualdl\]'"):
+    with pytest.raises(DependencyError, match=r"pip install 'paddle-ranker\[visualdl\]'"):
         begin(tmp_path / "run", log_dir=tmp_path / "visual")
-    assert steps(tmp_path / "run") == [10, 20]
-
-
-def test_importing_the_module_imports_neither_visualdl_nor_matplotlib_nor_paddle() -> None:
-    modules = "paddle_ranker.training.log, paddle_ranker.training.curve, paddle_ranker.commands.curve"
-    heavy = "('visualdl', 'matplotlib', 'paddle', 'paddlenlp')"
-    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
 
 
 def pixels(picture: Path) -> np.ndarray:
@@ -281,37 +228,6 @@ def test_picture_at_the_end_whatever_there_is(
     assert capfd.readouterr().err == ""
 
 
-def test_picture_follows_the_figures_and_nothing_else(tmp_path: Path) -> None:
-    for name, loss in [("a", 0.5), ("b", 0.5), ("c", 0.25)]:
-        log = begin(tmp_path / name)
-        tell(log, 10, loss=1.0)
-        tell(log, 20, 30, loss=loss)
-        log.close()
-        (tmp_path / name / "metrics.jsonl").rename(tmp_path / f"{name}.jsonl")
-        draw_learning_curve(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.png")
-    same, again, other = (pixels(tmp_path / f"{name}.png") for name in "abc")
-    assert (same == again).all()
-    assert (same != other).any()
-
-
-def test_drawing_chooses_no_backend_for_the_process(tmp_path: Path) -> None:
-    log = begin(tmp_path)
-    tell(log, 10)
-    log.close()
-    code = (
-        "import sys; from pathlib import Path; from paddle_ranker.training.curve import draw_learning_curve\n"
-        "draw_learning_curve(Path('metrics.jsonl'), Path('drawn.png'))\n"
-        "import matplotlib; backend = dict.__getitem__(matplotlib.rcParams, 'backend')\n"
-        "print('matplotlib.pyplot' in sys.modules, isinstance(backend, str))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    environment.pop("MPLBACKEND", None)
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout == "False False\n", done.stderr
-
-
 def test_what_is_read_for_the_picture(tmp_path: Path) -> None:
     log = begin(tmp_path)
     log.step(10, 1, 10, shown={"loss": 0.5}, more={"learning_rate": 1e-5}, speed=1.0)
@@ -336,20 +252,6 @@ def test_smooth_by_hand() -> None:
     np.testing.assert_array_equal(smooth(np.array([math.nan, math.nan]), 1), [math.nan, math.nan])
 
 
-def test_missing_matplotlib_names_the_line_that_installs_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    log = begin(tmp_path)
-    tell(log, 10)
-    with pytest.raises(DependencyError, match="pip install matplotlib"):
-        draw_learning_curves([read_curve(log.metrics, "x")], tmp_path / "x.png")
-    log.close()
-    assert "learning_curve.png could not be written (a learning curve needs matplotlib" in capsys.readouterr().err
-
-
 def test_curve_command_lays_runs_over_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [tmp_path / "_$a_$中", tmp_path / "b"]
     for folder, loss in zip(folders, (0.5, 0.25)):
@@ -358,17 +260,12 @@ def test_curve_command_lays_runs_over_each_other(tmp_path: Path, capsys: pytest.
         log.close()
     capsys.readouterr()
     picture = tmp_path / "pictures" / "both.png"
-    runs = os.pathsep.join(map(str, folders))
-    assert curve_main([runs, "--output", str(picture)]) == 0
+    assert curve_main([os.pathsep.join(map(str, folders)), "--output", str(picture)]) == 0
     assert capsys.readouterr() == (f"{picture}\n", "")
     both = pixels(picture)
-    assert share_of(BLUE, both) > 100
-    assert share_of(ORANGE, both) > 100
-
+    assert share_of(BLUE, both) > 100 and share_of(ORANGE, both) > 100
     assert curve_main([str(tmp_path / "none"), "--output", str(picture)]) == 1
-    assert "none/metrics.jsonl: cannot read it (No such file or directory); name the --output" in (
-        capsys.readouterr().err
-    )
+    assert "none/metrics.jsonl: cannot read it" in capsys.readouterr().err
     assert curve_main(["", "--output", str(picture)]) == 2
 
 

@@ -38,17 +38,14 @@ def test_sums_and_factors(text: str, expected: list[tuple[float, str]]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("margin_logits", "--loss margin_logits: 'margin_logits' is no loss; .*did you mean margin_logit"),
+        ("margin_logits", "did you mean margin_logit"),
         ("bce+rank_net", "'rank_net' is no loss; choose from .*did you mean ranknet"),
         ("bce+", "the name of a loss is missing"),
         ("", "the name of a loss is missing"),
-        ("bce*0.5", "the factor 'bce' is not a positive number"),
         ("bce+0.5*bce", "bce comes more than once"),
         ("ranknet_bce+ranknet", "ranknet comes more than once"),
-        *((f"{factor}*bce", f"the factor '{factor}' is not a positive number") for factor in ("0", "-1", "nan", "inf")),
-        ("*bce", "the factor '' is not a positive number"),
-        ("half*bce", "the factor 'half' is not a positive number"),
-        ("2*2*bce", "the factor '2[*]2' is not a positive number"),
+        *((f"{factor}*bce", "is not a positive number") for factor in ("0", "-1", "nan", "inf", "", "half", "2*2")),
+        ("bce*0.5", "is not a positive number"),
         ("__import__('os')", "is no loss"),
     ],
 )

@@ -11,13 +11,13 @@ import paddle
 import pytest
 
 from ernie_matching.train_pairwise import TrainPairwiseOptions, train
-from paddle_ranker import runtime
 from paddle_ranker.errors import DataError
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.families import write_config
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.ranker import start_training
+from tests.conftest import commands_here
 from tests.tiny import CONFIG, HAN, write_encoder, write_ranker, write_tokenizer
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
@@ -57,9 +57,7 @@ def parameters(folder: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def plain(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "prepare_command", lambda threads: None)
-        patch.setattr(runtime, "prepare", lambda threads=None: None)
+    with commands_here():
         return parameters(trained(tmp_path_factory.mktemp("plain"), files))
 
 

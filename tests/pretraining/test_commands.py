@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 from pathlib import Path
@@ -15,12 +14,10 @@ from cross_encoder import train_ce
 from ernie_matching import train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.commands.convert import ConvertOptions, convert
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.model.families import read_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.training.curve import read_metrics
 from pretraining import fill_mask, train_mlm, train_tokenizer
-from tests.conftest import Call, commands_here
+from tests.conftest import Call, commands_here, largest_file
 from tests.pretraining_runs import SHAPE, typed, write_corpus
 from tests.tiny import HAN, VOCABULARY, draw_words, write_encoder, write_ranker
 
@@ -70,8 +67,6 @@ def test_a_checkpoint_is_an_encoder_folder(trained: Path) -> None:
         "model_state.pdparams", "config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json",
         "pretraining.json",
     }  # fmt: skip
-    config = read_config(trained / "best")
-    assert config is not None and config.hidden_size == SHAPE["hidden_size"] and config.vocab_size == len(VOCABULARY)
     told = json.loads((trained / "best" / "pretraining.json").read_text(encoding="utf-8"))
     assert told["training"]["documents"] == 60 and told["training"]["held_out_documents"] == 9
     assert told["training"]["mlm_probability"] == 0.2 and "loss" in told["results"]
@@ -131,47 +126,53 @@ def test_it_goes_on_from_an_encoder_of_ours_and_of_a_ranker(
     assert status == 0 and "new: cls" in printed, errors
 
 
-def test_documents_are_held_out_where_no_file_is_named(data: Path, call: Call, tmp_path: Path) -> None:
-    arguments = typed(tmp_path / "a", "--max_steps", 1, "--eval_share", 0.2)
-    place = arguments.index("--eval_files")
-    status, printed, errors = call(train_mlm.main, *arguments[:place], *arguments[place + 2 :])
-    assert status == 0, errors
-    assert re.search(r"^48 documents, .*; held out: 12 documents, ", printed, re.M)
-
-
-def test_held_out_documents_that_are_trained_on_too_are_counted(data: Path, call: Call, tmp_path: Path) -> None:
-    lines = (data / "corpus.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+def test_what_is_left_out_held_out_or_trained_on_as_well_is_counted(data: Path, call: Call, tmp_path: Path) -> None:
+    corpus = (data / "corpus.txt").read_bytes()
+    (data / "damaged.txt").write_bytes(corpus + b"\xff\n")
+    lines = corpus.decode().splitlines(keepends=True)
     (data / "seen.txt").write_text("".join([lines[3], lines[3], lines[5], "深度学习论文病害\n"]), encoding="utf-8")
-    for file, said in (("seen.txt", ["3"]), ("new.txt", [])):
-        (data / "new.txt").write_text("深度学习论文病害\n", encoding="utf-8")
-        status, printed, errors = call(train_mlm.main, *typed(tmp_path / file, "--max_steps", 1, eval_files=file))
-        assert status == 0, errors
-        assert re.findall(r"^warning: (\d) of the held-out documents are trained on as well", printed, re.M) == said
-
-
-def test_lines_that_are_left_out_are_said_with_their_reasons(data: Path, call: Call, tmp_path: Path) -> None:
-    (data / "damaged.txt").write_bytes((data / "corpus.txt").read_bytes() + b"\xff\n")
     more = ["--max_steps", 1, "--skip_bad_rows", "--cache_dir", tmp_path / "tokens"]
     for run in ("a", "b"):  # the second run reuses the tokens of the first
-        status, printed, errors = call(train_mlm.main, *typed(tmp_path / run, *more, train_files="damaged.txt"))
-        assert status == 0, errors
+        arguments = typed(tmp_path / run, *more, train_files="damaged.txt", eval_files="seen.txt")
+        status, printed, errors = call(train_mlm.main, *arguments)
+        assert status == 0 and "warning: 3 of the held-out documents are trained on as well" in printed, errors
         assert re.search(r"^read 60 documents; skipped 1 lines \(damaged\.txt, line 61: byte 0xff", printed, re.M)
-        assert printed.count("skipped") == 1
+    arguments = typed(tmp_path / "c", "--max_steps", 1, "--eval_share", 0.2)
+    place = arguments.index("--eval_files")
+    status, printed, errors = call(train_mlm.main, *arguments[:place], *arguments[place + 2 :])
+    assert status == 0 and re.search(r"^48 documents, .*; held out: 12 documents, ", printed, re.M), errors
+
+
+@pytest.fixture(scope="module")
+def encoders(data: Path) -> Path:
+    """Write encoders and shapes that do not fit into `data`."""
+    (data / "gbk.txt").write_bytes("深度".encode("gbk"))
+    (data / "odd.json").write_text('{"layers": 3}', encoding="utf-8")
+    (data / "act.json").write_text(json.dumps({**SHAPE, "hidden_act": "mish_new"}), encoding="utf-8")
+    write_encoder(data / "other", vocab_size=len(VOCABULARY) - 1)
+    (data / "other" / "vocab.txt").write_text("\n".join(VOCABULARY[:-1]) + "\n", encoding="utf-8")
+    write_encoder(data / "short", vocab_size=90)
+    write_encoder(data / "gram", model_type="ernie_gram")
+    write_encoder(data / "hf")
+    (data / "hf" / PARAMETERS_FILE).rename(data / "hf" / "model.safetensors")
+    (data / "maskless").mkdir()
+    (data / "maskless" / "vocab.txt").write_text("\n".join(VOCABULARY).replace("[MASK]", "x y"), encoding="utf-8")
+    return data
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"max_seq_length": 65}, r"--max_seq_length 65: the model has 64 positions"),
+        ({"max_seq_length": 65}, r"the model has 64 positions"),
         ({"train_files": "gbk.txt"}, r"gbk\.txt, line 1: byte 0xc9 at position 1 is not UTF-8; .*GB18030"),
-        ({"config": "nanno"}, r"--config nanno: choose from nano, .* \(did you mean nano\?\)"),
+        ({"config": "nanno"}, r"did you mean nano\?"),
         ({"config": "odd.json"}, r"odd\.json: not a usable configuration \(unknown layers\)"),
-        ({"config": "act.json"}, r"error: the activation 'mish_new' is not done here; known are gelu, gelu_new, relu"),
+        ({"config": "act.json"}, r"the activation 'mish_new' is not done here"),
         ({"tokenizer": "nowhere"}, r"vocab\.txt is not there"),
-        ({"init_from": "other", "config": None}, r"--tokenizer tokenizer is not the .* of other: .* other has 96"),
-        ({"init_from": "short", "config": None}, r"short: the vocabulary has ids up to 96 but the model has 90 word"),
-        ({"init_from": "gram", "config": None}, r"masked language models of the type ernie_gram are not supported"),
-        ({"init_from": "other"}, r"--config describes a new encoder, but --model has its own shape"),
+        ({"init_from": "other", "config": None}, r"--tokenizer tokenizer is not the .* of other"),
+        ({"init_from": "short", "config": None}, r"the vocabulary has ids up to 96 but the model has 90 word"),
+        ({"init_from": "gram", "config": None}, r"type ernie_gram are not supported"),
+        ({"init_from": "other"}, r"--config describes a new encoder"),
         ({"init_from": "other", "config": None, "model_type": "bert"}, r"--model_type describes a new"),
         ({"init_from": "other", "config": None, "normalize_before": "true"}, r"--normalize_before describes a"),
         ({"documents": "blank_lines", "eval_files": None}, r"one document, of which none can be held out"),
@@ -180,18 +181,8 @@ def test_lines_that_are_left_out_are_said_with_their_reasons(data: Path, call: C
     ],
 )  # fmt: skip
 def test_bad_input_is_an_error_of_one_line(
-    data: Path, call: Call, tmp_path: Path, changes: dict[str, Optional[object]], message: str
+    encoders: Path, call: Call, tmp_path: Path, changes: dict[str, Optional[object]], message: str
 ) -> None:
-    (data / "gbk.txt").write_bytes("深度".encode("gbk"))
-    (data / "odd.json").write_text('{"layers": 3}', encoding="utf-8")
-    (data / "act.json").write_text(json.dumps({**SHAPE, "hidden_act": "mish_new"}), encoding="utf-8")
-    if not (data / "other").exists():
-        write_encoder(data / "other", vocab_size=len(VOCABULARY) - 1)
-        (data / "other" / "vocab.txt").write_text("\n".join(VOCABULARY[:-1]) + "\n", encoding="utf-8")
-        write_encoder(data / "short", vocab_size=90)
-        write_encoder(data / "gram", model_type="ernie_gram")
-        (data / "maskless").mkdir()
-        (data / "maskless" / "vocab.txt").write_text("\n".join(VOCABULARY).replace("[MASK]", "x y"), encoding="utf-8")
     arguments = typed(tmp_path / "a")
     for name, value in changes.items():
         if f"--{name}" in arguments:
@@ -199,47 +190,8 @@ def test_bad_input_is_an_error_of_one_line(
             del arguments[place : place + 2]
         arguments += [] if value is None else [f"--{name}", str(value)]
     status, _, errors = call(train_mlm.main, *arguments)
-    assert status != 0 and len(errors.strip().splitlines()[-1:]) == 1, errors
-    assert re.search(message, errors), errors
+    assert status != 0 and re.search(message, errors.splitlines()[-1]), errors
     assert "Traceback" not in errors and not list((tmp_path / "a").glob("model_*"))
-
-
-def losses_of(save_dir: Path) -> list[Any]:
-    return [record["loss"] for record in read_metrics(save_dir / "metrics.jsonl") if "loss" in record]
-
-
-@pytest.mark.slow
-def test_every_option_has_an_effect(call: Call, tmp_path: Path) -> None:
-    common = ["--max_steps", 3, "--eval_step", 3, "--save_step", 100]
-    assert call(train_mlm.main, *typed(tmp_path / "plain", *common))[0] == 0
-    plain = losses_of(tmp_path / "plain")
-    for name, value in {
-        "packing": "truncate",
-        "attention": "sequence",
-        "whole_word_mask": "true",
-        "mlm_probability": 0.4,
-        "normalize_before": "true",
-        "dropout": 0,
-        "max_seq_length": 20,
-        "use_amp": "true",
-        "gradient_checkpointing": "true",
-        "weight_decay": 0.9,
-        "warmup_proportion": 0.9,
-        "schedule": "constant",
-        "max_grad_norm": 0.01,
-        "gradient_accumulation_steps": 1,
-        "seed": 7,
-    }.items():
-        status, _, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
-        assert status == 0, errors
-        assert losses_of(tmp_path / name) != plain, name
-        assert np.isfinite(losses_of(tmp_path / name)).all()
-    # These options must have no value: memory, the folder of tokens, the name of the architecture.
-    for name, value in {"cache_dir": tmp_path / "cache", "model_type": "bert"}.items():
-        status, _, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
-        assert status == 0 and losses_of(tmp_path / name) == plain, errors
-    assert list((tmp_path / "cache").glob("tokens_*")) and not (tmp_path / "cache_dir" / "corpus").exists()
-    assert "bert.embeddings.layer_norm.bias" in load_arrays(tmp_path / "model_type" / "last" / PARAMETERS_FILE)
 
 
 def test_a_resumed_run_needs_no_tokenizer_and_refuses_other_data(data: Path, call: Call, tmp_path: Path) -> None:
@@ -286,88 +238,56 @@ def test_fill_mask_prints_what_the_model_thinks(trained: Path, call: Call, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("command", "arguments", "message"),
     [
-        (["深度"], r"'深度': has no \[MASK\]; write \[MASK\] where"),
-        (["[MASK]" + "度" * 62], r"has 65 tokens, the model has 64 positions; shorten it"),
-        ([], "give a sentence, or --input "),
-        (["[MASK]", "--input_file", "corpus.txt"], "not both"),
-        (["--input_file", "corpus.txt"], r"corpus\.txt, sentences 1 to 32: .* has no \[MASK\]"),
-        (["[MASK]", "--model", "encoder"], "has no head of a masked language model"),
-        (["[MASK]", "--model", "hf"], "bring it here: paddle-ranker convert"),
+        (fill_mask, ["深度"], r"'深度': has no \[MASK\]"),
+        (fill_mask, ["[MASK]" + "度" * 62], r"has 65 tokens, the model has 64 positions"),
+        (fill_mask, [], "give a sentence, or --input "),
+        (fill_mask, ["[MASK]", "--input_file", "corpus.txt"], "not both"),
+        (fill_mask, ["--input_file", "corpus.txt"], r"corpus\.txt, sentences 1 to 32: .* has no \[MASK\]"),
+        (fill_mask, ["[MASK]", "--model", "short"], "has no head of a masked language model"),
+        (fill_mask, ["[MASK]", "--model", "hf"], "paddle-ranker convert"),
+        (train_tokenizer, ["--vocab_size", "12"], "vocab_size 12 is smaller than the alphabet"),
+        (train_tokenizer, ["--special_tokens", "[PAD]", "[CLS]"], r"lacks \[UNK\], \[SEP\], \[MASK\]"),
+        (train_tokenizer, ["--special_tokens", "[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"], r"\[PAD\] comes first"),
+        (train_tokenizer, ["gbk.txt"], "is not UTF-8"),
     ],
 )
-def test_fill_mask_refuses_by_name(data: Path, trained: Path, call: Call, arguments: list[str], message: str) -> None:
-    if not (data / "encoder").exists():
-        write_encoder(data / "encoder")
-        write_encoder(data / "hf")
-        (data / "hf" / PARAMETERS_FILE).rename(data / "hf" / "model.safetensors")
-    given = arguments if "--model" in arguments else [*arguments, "--model", str(trained / "best")]
-    status, printed, errors = call(fill_mask.main, *given, "--device", "cpu")
-    assert status != 0 and re.search(message, errors), errors
-    assert not printed and errors.count("\n") == 1
+def test_masks_and_tokenizers_that_cannot_be(
+    encoders: Path, trained: Path, call: Call, tmp_path: Path, command: Any, arguments: list[str], message: str
+) -> None:
+    if command is fill_mask:
+        model = [] if "--model" in arguments else ["--model", str(trained / "best")]
+        given = [*arguments, *model, "--device", "cpu"]
+    else:
+        given = ["--output_dir", str(tmp_path / "made"), "--files", "corpus.txt", *arguments]
+    status, printed, errors = call(command.main, *given)
+    assert status != 0 and re.search(message, errors) and errors.count("\n") == 1, errors
+    assert not printed and not (tmp_path / "made" / "vocab.txt").exists()
 
 
-def test_two_best_pieces_join_to_a_word() -> None:
-    from pretraining.filler import Candidate, MaskFiller
-
-    filler = MaskFiller.__new__(MaskFiller)
-    filler.mask = "[MASK]"
-    masks = [[Candidate("play", 0.5)], [Candidate("##ing", 0.4)]]
-    assert filler._joined("we [MASK] [MASK] now", masks) == "we playing now"
-
-
-def test_a_tokenizer_is_trained_and_used(data: Path, call: Call, tmp_path: Path) -> None:
+def test_a_tokenizer_is_trained_and_used(call: Call, tmp_path: Path) -> None:
     made = tmp_path / "tokenizer"
     arguments = ["--files", "corpus.txt", "eval.txt", "--vocab_size", 40, "--output_dir", made]
     status, printed, errors = call(train_tokenizer.main, *arguments)
-    assert status == 0, errors
     tokens = (made / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    assert status == 0 and f"{len(tokens)} word pieces" in printed, errors
     assert tokens[:5] == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"] and len(tokens) <= 40
     assert set(HAN[:8]) <= set(tokens) and not any(len(t) > 1 and set(t) & set(HAN) for t in tokens)
     assert {"abc", "de"} <= set(tokens)
-    assert f"69 documents -> {made}/vocab.txt: {len(tokens)} word pieces" in printed
     status, _, errors = call(train_tokenizer.main, *arguments)
     assert status == 1 and "is there already" in errors
     status, printed, errors = call(train_mlm.main, *typed(tmp_path / "a", "--tokenizer", made, "--max_steps", 1))
     assert status == 0, errors
 
 
-def _fail(*_: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_tokenizer_that_could_not_be_written_whole_is_none(
-    data: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tokenizer_that_could_not_be_written_whole_is_none(call: Call, tmp_path: Path) -> None:
     arguments = ["--files", "corpus.txt", "--vocab_size", 40, "--output_dir", tmp_path / "made"]
-    with monkeypatch.context() as patch:
-        patch.setattr(TokenizerFiles, "write", _fail)
+    with largest_file(100):
         status, _, errors = call(train_tokenizer.main, *arguments)
-    assert (
-        status == 1
-        and f"disk of {tmp_path / 'made' / 'vocab.txt'}" in errors
-        and not list((tmp_path / "made").iterdir())
-    )
+    assert status == 1 and "vocab.txt" in errors and not list((tmp_path / "made").iterdir())
     assert call(train_tokenizer.main, *arguments)[0] == 0
     assert len(list((tmp_path / "made").iterdir())) == 3
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--vocab_size", 12], r"vocab_size 12 is smaller than the alphabet: \d+ tokens \(5 special, "),
-        (["--special_tokens", "[PAD]", "[CLS]"], r"--special_tokens lacks \[UNK\], \[SEP\], \[MASK\]"),
-        (["--special_tokens", "[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"], r"\[PAD\] comes first, as id 0"),
-        (["gbk2.txt"], "is not UTF-8"),
-    ],
-)
-def test_tokenizers_that_cannot_be(data: Path, call: Call, tmp_path: Path, more: list[object], message: str) -> None:
-    (data / "gbk2.txt").write_bytes("深度".encode("gbk"))
-    arguments = ["--output_dir", tmp_path / "made", "--files", "corpus.txt", *more]
-    status, _, errors = call(train_tokenizer.main, *arguments)
-    assert status != 0 and re.search(message, errors), errors
-    assert not (tmp_path / "made" / "vocab.txt").exists()
 
 
 def test_special_tokens_of_ones_own_come_first(call: Call, tmp_path: Path) -> None:

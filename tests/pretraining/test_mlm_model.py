@@ -98,17 +98,12 @@ def test_the_last_layer_at_some_places_is_the_whole_one_there(normalize_before: 
 
 
 @pytest.mark.unit
-def test_gradients_reach_all_but_the_pooler() -> None:
+def test_a_pooler_is_not_trained_and_in_no_checkpoint_of_a_new_network(tmp_path: Path) -> None:
     network = make()
     network(IDS, PLACES).sum().backward()
     missing = [name for name, p in network.named_parameters() if p.grad is None]
     assert missing == ["ernie.pooler.dense.weight", "ernie.pooler.dense.bias"]
-
-
-@pytest.mark.unit
-def test_a_pooler_that_was_never_trained_is_in_no_checkpoint(tmp_path: Path) -> None:
-    network = MaskedLanguageModel(CONFIG)
-    write(tmp_path / "a", network)
+    write(tmp_path / "a", MaskedLanguageModel(CONFIG))
     assert not [name for name in load_arrays(tmp_path / "a" / PARAMETERS_FILE) if "pooler" in name]
     assert not load_masked_lm(tmp_path / "a", need_head=True).network.has_pooler
 

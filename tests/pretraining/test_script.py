@@ -34,8 +34,3 @@ def test_an_encoder_to_go_on_from_keeps_its_tokenizer_and_shape(checkout: Path, 
     assert done.returncode == 0, done.stderr
     assert f"start from {encoder}; new: cls" in done.stdout
     assert (tmp_path / "on/best/vocab.txt").read_bytes() == (encoder / "vocab.txt").read_bytes()
-
-
-def test_an_option_of_the_command_is_passed_on(checkout: Path) -> None:
-    done = script(checkout, "pretrain.sh", "--train_files", "nowhere.txt", "--tokenizer", "nowhere")
-    assert done.returncode == 1 and "error: " in done.stderr

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -15,27 +16,13 @@ from tests.started import SECONDS, is_running, until
 
 pytestmark = pytest.mark.unit
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
 TOOLS = (
-    *(
-        "awk",
-        "bash",
-        "cat",
-        "chmod",
-        "cmp",
-        "cut",
-        "dirname",
-        "env",
-        "flock",
-        "grep",
-        "head",
-        "id",
-        "kill",
-        "ln",
-        "mkdir",
-        "mktemp",
-    ),
-    *("mv", "rm", "sed", "sh", "sha256sum", "sleep", "tail", "touch", "uname", "wc"),
-)
+    "awk", "bash", "cat", "chmod", "cmp", "cut", "dirname", "env", "flock", "grep", "head", "id", "kill", "ln", "mkdir",
+    "mktemp", "mv", "rm", "sed", "sh", "sha256sum", "sleep", "tail", "touch", "uname", "wc",
+)  # fmt: skip
+
 
 # Stand-ins: a Python that answers setup.sh's questions, and a uv that makes an environment of one such Python.
 PYTHON = '#!/bin/sh\necho "{version} {version}.7"\n'
@@ -73,9 +60,8 @@ class Checkout:
             shutil.copy(REPOSITORY / name, self.root)
         self.tools = folder / "tools"
         self.tools.mkdir()
-        for tool in TOOLS:
-            if shutil.which(tool):
-                (self.tools / tool).symlink_to(str(shutil.which(tool)))
+        for tool in filter(shutil.which, TOOLS):
+            (self.tools / tool).symlink_to(str(shutil.which(tool)))
         self.calls = folder / "calls"
         self.environment = {"PATH": str(self.tools), "HOME": str(folder), "UV_CALLS": str(self.calls)}
         self.venv = self.root / ".venv"
@@ -85,16 +71,17 @@ class Checkout:
         script(self.tools / "uv", UV)
         script(self.tools / "python3.11", PYTHON.format(version="3.11"))
 
-    def setup(self, *arguments: str, shell: str = "bash", **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, cwd: Optional[Path] = None, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [shell, str(self.root / "scripts" / "setup.sh"), *arguments],
-            cwd="/",
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
+            command, cwd=cwd or "/", env={**self.environment, **environment}, capture_output=True, text=True, timeout=60
         )
+
+    def setup(self, *arguments: str, shell: str = "bash", **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.run(shell, str(self.root / "scripts" / "setup.sh"), *arguments, **environment)
+
+    def demo(self, call: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Call a function of demo.sh."""
+        return self.run("bash", "-c", f". '{self.root}/scripts/demo.sh'; {call}", **environment)
 
 
 @pytest.fixture
@@ -102,11 +89,19 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
-def test_unknown_stack_and_too_many(checkout: Checkout) -> None:
-    done = checkout.setup("moden")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "unknown stack 'moden': choose modern, complete or browser" in done.stderr
-    assert checkout.setup("modern", "complete").returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "status", "fragment"),
+    [
+        (["moden"], 2, "unknown stack 'moden': choose modern, complete or browser"),
+        (["modern", "complete"], 2, ""),
+        (["complete"], 1, "pyenv install 3.9"),
+    ],
+)
+def test_what_cannot_be_set_up_is_one_line(
+    checkout: Checkout, arguments: list[str], status: int, fragment: str
+) -> None:
+    done = checkout.setup(*arguments)
+    assert done.returncode == status and fragment in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_a_browser_is_installed_once(checkout: Checkout) -> None:
@@ -165,31 +160,22 @@ def test_the_complete_stack_gets_openssl_aside_and_says_what_it_is(checkout: Che
     assert "up to date" in checkout.setup("complete").stdout
 
 
-def test_a_shim_that_fails_and_one_of_another_version_are_passed_over(checkout: Checkout) -> None:
-    checkout.add_uv_and_python()
-    shims, impostors, good = (checkout.root.parent / name for name in ("shims", "impostors", "good one"))
-    script(shims / "python3.11", "#!/bin/sh\necho 'python3.11: command not found' >&2\nexit 127\n")
-    script(impostors / "python3.11", PYTHON.format(version="3.8"))
-    script(good / "python3.11", PYTHON.format(version="3.11"))
-    done = checkout.setup(PATH=f"{shims}:{impostors}:{good}:{checkout.tools}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"from Python: {good}/python3.11" in done.stdout
-
-
-def test_a_version_managers_python_comes_after_path_and_before_a_less_wanted_version(checkout: Checkout) -> None:
+def test_the_first_python_that_works_is_taken(checkout: Checkout) -> None:
+    """Pass over a shim that fails and another version; a version manager's comes after PATH."""
     checkout.add_uv_and_python()
     (checkout.tools / "python3.11").unlink()
     script(checkout.tools / "python3.12", PYTHON.format(version="3.12"))
     managed = script(checkout.root.parent / ".pyenv/versions/3.11.4/bin/python", PYTHON.format(version="3.11"))
-    assert f"from Python: {managed}" in checkout.setup().stdout
-
-
-def test_no_python_names_what_to_install(checkout: Checkout) -> None:
-    done = checkout.setup("complete")
-    assert done.returncode == 1
-    assert "no working Python of: 3.9" in done.stderr
-    assert "pyenv install 3.9" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    shims, impostors, good = (checkout.root.parent / name for name in ("shims", "impostors", "good one"))
+    script(shims / "python3.11", "#!/bin/sh\necho 'python3.11: command not found' >&2\nexit 127\n")
+    script(impostors / "python3.11", PYTHON.format(version="3.8"))
+    path = f"{shims}:{impostors}:{checkout.tools}"
+    assert f"from Python: {managed}" in checkout.setup(PATH=path).stdout
+    shutil.rmtree(checkout.venv)
+    script(good / "python3.11", PYTHON.format(version="3.11"))
+    assert (
+        f"from Python: {good}/python3.11" in checkout.setup(PATH=f"{shims}:{impostors}:{good}:{checkout.tools}").stdout
+    )
 
 
 def test_a_failure_is_one_line_and_the_next_run_rebuilds(checkout: Checkout) -> None:
@@ -209,22 +195,19 @@ def test_a_failure_is_one_line_and_the_next_run_rebuilds(checkout: Checkout) -> 
     assert checkout.stamp.exists()
 
 
-def test_an_environment_without_its_python_is_rebuilt(checkout: Checkout) -> None:
+def test_an_environment_without_its_python_is_rebuilt_and_someone_elses_left_alone(checkout: Checkout) -> None:
     checkout.add_uv_and_python()
+    checkout.venv.mkdir()
+    (checkout.venv / "mine").touch()
+    done = checkout.setup()
+    assert done.returncode == 1 and "is not from this script: move it away" in done.stderr
+    assert (checkout.venv / "mine").exists()
+    shutil.rmtree(checkout.venv)
     checkout.setup()
     (checkout.venv / "bin" / "python").unlink()
     assert "make the environment" in checkout.setup().stdout
     assert (checkout.venv / "bin" / "python").exists()
 
-
-def test_an_environment_of_someone_elses_is_left_alone(checkout: Checkout) -> None:
-    checkout.add_uv_and_python()
-    checkout.venv.mkdir()
-    (checkout.venv / "mine").touch()
-    done = checkout.setup()
-    assert done.returncode == 1
-    assert "is not from this script: move it away" in done.stderr
-    assert (checkout.venv / "mine").exists()
 
 
 def test_two_at_once_install_once(checkout: Checkout) -> None:
@@ -242,18 +225,12 @@ def test_two_at_once_install_once(checkout: Checkout) -> None:
 
 def test_an_interrupted_run_is_made_good(checkout: Checkout) -> None:
     checkout.add_uv_and_python()
-    process = subprocess.Popen(
-        ["bash", str(checkout.root / "scripts" / "setup.sh")],
-        env={**checkout.environment, "UV_SLEEPS": "30"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command, slow = ["bash", str(checkout.root / "scripts" / "setup.sh")], {**checkout.environment, "UV_SLEEPS": "30"}
+    process = subprocess.Popen(command, env=slow, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     until(lambda: checkout.calls.exists() and "venv" in checkout.calls.read_text(encoding="utf-8"))
     process.send_signal(signal.SIGTERM)
     assert "interrupted; run it again to finish" in process.communicate(timeout=SECONDS)[1]
-    assert process.returncode == 130
-    assert not checkout.stamp.exists()
+    assert process.returncode == 130 and not checkout.stamp.exists()
     started = int((checkout.root.parent / "calls.process").read_text(encoding="utf-8"))
     until(lambda: not is_running(started))
     assert checkout.setup().returncode == 0
@@ -263,14 +240,8 @@ def run_python(checkout: Checkout, arguments: str, **environment: str) -> subpro
     """Run `run_python` of common.sh with a Python that prints its arguments and the launcher's ports."""
     own = '#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\necho "$PORT_RANGE" >&2\nexit 7\n'
     python = script(checkout.root.parent / "own python", own)
-    common = checkout.root / "scripts" / "common.sh"
-    return subprocess.run(
-        ["bash", "-c", f". '{common}'; ensure_environment || exit; run_python train.py {arguments}"],
-        env={**checkout.environment, "PADDLE_RANKER_PYTHON": str(python), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code = f". '{checkout.root}/scripts/common.sh'; ensure_environment || exit; run_python train.py {arguments}"
+    return checkout.run("bash", "-c", code, **{"PADDLE_RANKER_PYTHON": str(python), **environment})
 
 
 LAUNCH = "-u -m paddle.distributed.launch --nproc_per_node"
@@ -291,10 +262,15 @@ LAUNCH = "-u -m paddle.distributed.launch --nproc_per_node"
         ("--device cpu", {"CUDA_VISIBLE_DEVICES": "0,1"}, "-u train.py --device cpu"),
         ("--device=cpu", {"CUDA_VISIBLE_DEVICES": "0,1"}, "-u train.py --device=cpu"),
         ("", {"CUDA_VISIBLE_DEVICES": "0,1", "PADDLE_RANKER_NPROC": "1"}, "-u train.py"),
+        ("", {"PADDLE_RANKER_NPROC": "two"}, "PADDLE_RANKER_NPROC=two"),
+        ("", {"PADDLE_RANKER_PYTHON": os.devnull}, "does not run"),
     ],
 )
 def test_launch_line(checkout: Checkout, arguments: str, environment: dict[str, str], expected: str) -> None:
     done = run_python(checkout, arguments, **environment)
+    if not expected.startswith("-u"):
+        assert (done.returncode, done.stdout) == (2, "") and expected in done.stderr
+        return
     assert (done.stdout.strip(), done.returncode) == (expected, 7), done.stderr
     assert done.stderr.strip() == ("20000:32000" if expected.startswith(LAUNCH) else "")
 
@@ -313,94 +289,45 @@ def test_launch_line(checkout: Checkout, arguments: str, environment: dict[str, 
 )  # fmt: skip
 def test_the_scripts_know_every_name_of_an_option(checkout: Checkout, call: str, expected: str) -> None:
     python = script(checkout.root.parent / "own python", '#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\n')
-    shutil.copy(REPOSITORY / "scripts" / "demo.sh", checkout.root / "scripts" / "demo.sh")
-    done = subprocess.run(
-        ["bash", "-c", f". '{checkout.root}/scripts/demo.sh'; {call}"],
-        env={**checkout.environment, "PADDLE_RANKER_PYTHON": str(python)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = checkout.demo(call, PADDLE_RANKER_PYTHON=str(python))
     assert done.stdout.strip().endswith(expected) and done.returncode == 0, done.stderr
 
 
-def test_an_export_from_before_the_last_training_is_used_with_a_word(checkout: Checkout) -> None:
-    # It belongs to this stack, whatever is asked.
+def test_a_demo_s_model_that_is_not_of_the_last_training_is_used_with_a_word(checkout: Checkout) -> None:
+    # An export from before the last training, of this stack whatever is asked.
     python = script(checkout.root.parent / "own python", "#!/bin/sh\nexit 1\n")
-    shutil.copy(REPOSITORY / "scripts" / "demo.sh", checkout.root / "scripts" / "demo.sh")
     exported, trained = checkout.root / "output", checkout.root / "checkpoint" / "pairwise" / "best"
     for seconds, folder in enumerate((exported, trained), 1_000_000_000):
         script(folder / "ranker.json", "{}")
         os.utime(folder / "ranker.json", (seconds, seconds))
-
-    def said() -> str:
-        call = f". '{checkout.root}/scripts/demo.sh'; PYTHON='{python}'; ensure_export pairwise '' run"
-        command = ["bash", "-c", call]
-        done = subprocess.run(command, env=checkout.environment, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout) == (0, "")
-        return done.stderr
-
-    assert said().startswith(f"note: {exported} is older than the demo's ranker, {trained}, which this exports: bash ")
+    call = f"PYTHON='{python}'; ensure_export pairwise '' run"
+    assert f"{exported} is older than the demo's ranker, {trained}" in checkout.demo(call).stderr
     (exported / "ranker.json").touch()
-    assert said() == ""
+    assert checkout.demo(call).stderr == ""
+    # The best checkpoint of an interrupted training.
+    trained = checkout.root / "checkpoint" / "cross_encoder"
+    (trained / "best").mkdir(parents=True)
+    state = script(trained / "state_20" / "state.json", json.dumps({"progress": {"finished": False}}, indent=1))
+    call = "describe cross_encoder; ensure_demo_ranker"
+    assert f"the training in {trained} did not finish: bash scripts/train_ce.sh --resume" in checkout.demo(call).stderr
+    script(state, json.dumps({"progress": {"finished": True}}, indent=1))
+    assert checkout.demo(call).stderr == ""
 
 
 def test_a_shell_that_searches_for_folders_and_a_python_beside_it_do_not_matter(checkout: Checkout) -> None:
     """If CDPATH is exported, `cd` prints the folder; start_server.sh and test.sh leave the user's folder."""
     script(checkout.root.parent / "own python", '#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
-    done = subprocess.run(
-        ["bash", "-c", '. scripts/common.sh; cd /; ensure_environment && run_python "$ROOT/train.py"'],
-        cwd=checkout.root,
-        env={**checkout.environment, "CDPATH": ".", "PADDLE_RANKER_PYTHON": "../own python"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code = '. scripts/common.sh; cd /; ensure_environment && run_python "$ROOT/train.py"'
+    done = checkout.run("bash", "-c", code, cwd=checkout.root, CDPATH=".", PADDLE_RANKER_PYTHON="../own python")
     assert (done.stdout, done.stderr) == (f"-u {checkout.root}/train.py\n", "")
 
 
-def test_bad_settings_are_errors(checkout: Checkout) -> None:
-    done = run_python(checkout, "", PADDLE_RANKER_NPROC="two")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "PADDLE_RANKER_NPROC=two" in done.stderr
-    done = run_python(checkout, "", PADDLE_RANKER_PYTHON=os.devnull)
-    assert done.returncode == 2
-    assert "does not run" in done.stderr
-
-
 def test_locks_name_exact_versions_and_hashes_and_no_address() -> None:
-    locks = sorted((REPOSITORY / "requirements").glob("*.txt"))
-    assert [lock.name for lock in locks] == [
-        "browser.txt",
-        "complete-native.txt",
-        "complete-serving.txt",
-        "complete.txt",
-        "modern.txt",
-    ]
+    names = {"browser.txt", "complete-native.txt", "complete-serving.txt", "complete.txt", "modern.txt"}
+    locks = [*(REPOSITORY / "requirements").glob("*.txt")]
+    assert {lock.name for lock in locks} == names
     for lock in locks:
         text = lock.read_text(encoding="utf-8")
-        assert "://" not in text
-        assert "--index" not in text
+        assert "://" not in text and "--index" not in text
         entries = [entry for entry in text.replace("\\\n", " ").splitlines() if entry and entry[0] not in "# "]
-        assert entries
-        for entry in entries:
-            assert "==" in entry.split()[0], entry
-            assert "--hash=sha256:" in entry, entry
-
-
-def test_a_demo_s_model_of_an_interrupted_training_is_used_with_a_word(checkout: Checkout) -> None:
-    shutil.copy(REPOSITORY / "scripts" / "demo.sh", checkout.root / "scripts" / "demo.sh")
-    trained = checkout.root / "checkpoint" / "cross_encoder"
-    (trained / "best").mkdir(parents=True)
-    state = script(trained / "state_20" / "state.json", json.dumps({"progress": {"finished": False}}, indent=1))
-
-    def said() -> str:
-        call = f". '{checkout.root}/scripts/demo.sh'; describe cross_encoder; ensure_demo_ranker"
-        command = ["bash", "-euc", call]
-        done = subprocess.run(command, env=checkout.environment, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout) == (0, "")
-        return done.stderr
-
-    assert said().startswith(f"note: the training in {trained} did not finish: bash scripts/train_ce.sh --resume ")
-    script(state, json.dumps({"progress": {"finished": True}}, indent=1))
-    assert said() == ""
+        assert entries and all("==" in entry.split()[0] and "--hash=sha256:" in entry for entry in entries)

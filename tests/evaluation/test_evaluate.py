@@ -15,12 +15,10 @@ from ernie_matching import evaluate as evaluate_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.commands import compare
 from paddle_ranker.data.records import LabeledPair, read_records
-from paddle_ranker.data.trec import write_qrels, write_run
-from paddle_ranker.evaluation.comparison import System, compare_systems
+from paddle_ranker.data.trec import write_run
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.evaluation.pairs import read_labelled
-from paddle_ranker.evaluation.score_files import read_scores, write_scores
-from paddle_ranker.evaluation.systems import bm25
+from paddle_ranker.evaluation.score_files import read_scores
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.storage.digest import content_digest
 from tests.conftest import Call
@@ -172,23 +170,16 @@ def test_the_compare_command_with_models_and_a_run(data: Path, collection: Path,
     ) / 14  # of fourteen measures one
 
 
-def test_bad_input(data: Path, collection: Path, call: Call) -> None:
-    ranker = ["--init_from_ckpt", data / "pairwise"]
+def test_rows_that_contradict_are_left_out_on_request(data: Path, collection: Path, call: Call) -> None:
     two = collection / "two.tsv"
     two.write_text("深\t深\t1\n学\t学\t0\n深\t深\t0\n深\t水\t0\n深\t稻\t1\n", encoding="utf-8")
+    ranker = ["--init_from_ckpt", data / "pairwise"]
     status, out, err = run(call, evaluate_pairwise.main, *ranker, "--test_file", two, "--skip_bad_rows")
     assert status == 0 and "left out 2 rows" in err and "pairs: 3\n" in out
     (collection / "other.run").write_text("x Q0 D0 1 2 tag\n")
-    several = "two.tsv: one query and title with several labels (lines 1 and 3: labels 1 and 0): correct the rows"
-    for arguments, message in (
-        (["--test_file", two], several),
-        ([*texts(collection), "--candidates", collection / "other.run"], "share no query"),
-        (["--qrels", collection / "qrels"], "--qrels needs --queries and --documents"),
-        ([], "--test (query, title, label) is required"),
-        ([*texts(collection)[:-1], collection / "queries.tsv"], "no text for"),
-    ):
-        status, _, err = run(call, evaluate_pairwise.main, *ranker, *arguments)
-        assert status != 0 and message in err and err.count("\n") == 1, err
+    given = [*ranker, *texts(collection), "--candidates", collection / "other.run"]
+    status, _, err = run(call, evaluate_pairwise.main, *given)
+    assert status != 0 and "share no query" in err
 
 
 def test_training_leaves_contradicting_rows_out_and_says_so(data: Path, tmp_path: Path) -> None:
@@ -199,19 +190,3 @@ def test_training_leaves_contradicting_rows_out_and_says_so(data: Path, tmp_path
     left = EvaluationSet(path, pair_encoder, 8, one_label=True)
     assert (left.labels.tolist(), left.skipped) == ([0, 1], 2)
     assert "kept 4; left out 2 rows" in left.report and "lines 1 and 3: labels 1 and 0" in left.report
-
-
-@pytest.mark.real_data
-def test_bm25_on_real_titles_with_its_many_ties(real_data: Path, tmp_path: Path) -> None:
-    pairs = read_labelled(str(real_data / "qbqtc" / "dev.tsv"), skip_bad_rows=True)
-    queries, titles = pairs.texts("")
-    scores = np.round(bm25("bigram", queries, titles, titles), 1)
-    write_scores(str(tmp_path / "bm25.run"), pairs, scores, "bm25")
-    write_qrels(str(tmp_path / "qrels"), zip(pairs.query_ids, pairs.document_ids, pairs.labels.tolist()))
-    found = compare_systems(pairs, [System("bm25", scores)], ties="trec_eval", resamples=200).measured["bm25"]
-    for name, value in reference_values(tmp_path / "qrels", tmp_path / "bm25.run").items():
-        assert found[name].interval.estimate == pytest.approx(value, abs=1e-9), name
-    auc = roc_auc_score(pairs.labels >= 1, scores)
-    assert found["auc"].interval.estimate == pytest.approx(auc, abs=1e-9)
-    against = compare_systems(pairs, [System("bm25", scores)], resamples=200).measured["bm25"]
-    assert against["ndcg@10"].interval.estimate < found["ndcg@10"].interval.estimate

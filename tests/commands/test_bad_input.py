@@ -42,6 +42,7 @@ FILES = {
 SMALL = "--model encoder --output made --max_seq_length 32 --max_steps 1 --device cpu"
 TRAIN_PAIRWISE, TRAIN_CE = f"train-pairwise {SMALL}", f"train-ce {SMALL}"
 PAIRWISE = f"{TRAIN_PAIRWISE} --train triples.csv --test dev.csv"
+RECALL, SEARCH = "evaluate-recall --index index", "search x --index index"
 EVALUATE, PREDICT = "evaluate --model pairwise", "predict --model pairwise --input pairs.csv"
 QRELS = f"{EVALUATE} --queries dev.csv --documents dev.csv --qrels"
 SERVING = "export-serving --server_path made --client_path made2 --model exported"
@@ -130,6 +131,14 @@ BAD: list[tuple[str, int, str]] = [
     (f"{QRELS} huge.qrels", 1, "the label '1e300' is not a whole number from -1,000 to 1,000"),
     (f"{QRELS} run.qrels", 1, "6 fields, expected query 0 document label"),
     (f"{QRELS} qrels", 1, "no text for"),
+    (RECALL, 2, "say what answers the queries"),
+    (f"{RECALL} --qrels qrels", 2, "--qrels and --queries go together"),
+    (f"{RECALL} --test dev.csv --split dev", 2, "--split is about --beir"),
+    (f"{RECALL} --test dev.csv --folds 3", 2, "--folds is about --learn_weights"),
+    (f"{RECALL} --test pairs.csv", 1, "line 1: the collection has no document 'a'"),
+    (f"{RECALL} --test dev.csv --plot x.txt", 2, "a picture's name ends in"),
+    (f"{RECALL} --test dev.csv --learn_weights made.json", 1, "has one searcher"),
+    (f"{RECALL} --test dev.csv --runs nothing.trec", 1, "nothing.trec: no such file"),
     (f"{SERVING} --model_filename inference.pdmodel", 1, "there is no inference.pdiparams in it"),
     (f"{SERVING} --model_filename model", 2, "must end in .pdmodel or .json"),
     (f"{SERVING} --params_filename other.pdiparams", 2, "other.pdiparams: the parameters"),
@@ -180,6 +189,17 @@ BAD: list[tuple[str, int, str]] = [
     ("predict --model pairwise --input none-*.tsv", 2, "none-*.tsv: no file matches"),
     ("predict --model encoder --input pairs.csv", 1, "is an encoder without a ranking head"),
     ("predict --model cross --input pairs.csv --topk 0", 2, "--topk 0: must be at least 1"),
+    ("search --index index", 2, "a query, or --input FILE"),
+    ("search ' ' --index index", 2, "QUERY is empty: say what to search for"),
+    (f"{SEARCH} --by vectors", 2, "has no vectors, only words"),
+    (f"{SEARCH} --fusion sum", 2, "--fusion sum: choose from rrf, weighted"),
+    (f"{SEARCH} --weights vectors=2", 2, "weights of vectors: the search is by words"),
+    (f"{SEARCH} --weights words=1,words=2", 2, "gives words two weights"),
+    (f"{SEARCH} --recall_weight 1", 2, "add --ranker"),
+    (f"{SEARCH} --engine onnx", 2, "--engine is about how a ranker scores or orders: add --ranker"),
+    (f"{SEARCH} --windows max", 2, "--windows is about how a ranker scores or orders: add --ranker"),
+    (f"{SEARCH} --where year", 2, "condition 'year'"),
+    (f"{SEARCH} --ef 9", 2, "--ef 9"),
     (f"{PAIRWISE} --batch_size 0", 2, "--batch_size 0: must be at least 1"),
     (f"{PAIRWISE} --batch_size many", 2, "--batch_size: invalid int value: 'many'"),
     (f"{PAIRWISE} --warmup_proportion 1.5", 2, "--warmup_proportion 1.5: must be below 1"),
@@ -223,6 +243,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Iterat
     convert(ConvertOptions(source=str(write_encoder(folder / "encoder")), target=str(folder / "hf"), to="hf"))
     (folder / "empty").mkdir()
     with commands_here(folder):
+        assert main(["index", "build", "--corpus", "texts.txt", "--output", "index"]) == 0
         yield folder
 
 

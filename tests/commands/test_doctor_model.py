@@ -92,11 +92,9 @@ def test_every_kind_of_folder(
 
 def test_the_facts_of_a_model_of_transformers(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = examined(folders / "hf", capsys)["facts"]
-    assert facts["what"] == "a model folder of Hugging Face's transformers"
     assert facts["encoder"] == "modernbert, 4 layers, 16 wide, 96 word pieces"
     assert facts["head"] == "1 class, a logit" and facts["tokenizer"] == "90 ids, tokenizers"
-    assert facts["a pair"] == "[CLS] query [SEP] title [SEP], at most 8,192 tokens"  # all positions
-    assert facts["found at"] == str(folders / "hf")
+    assert "at most 8,192 tokens" in facts["a pair"] and facts["found at"] == str(folders / "hf")
     assert main(["doctor", "--model", str(folders / "hf")]) == 0
     printed = capsys.readouterr().out
     assert "works with\n  --engine dygraph" in printed and printed.endswith("\nopens\n")
@@ -109,28 +107,24 @@ def test_the_facts_of_a_model_of_transformers(folders: Path, capsys: pytest.Capt
 def test_what_is_wrong_is_said_and_the_status_is_1(
     folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(name: str) -> Path:
-        return Path(shutil.copytree(folders / "hf", tmp_path / name))
-
-    def problem(folder: object) -> str:
-        found = examined(folder, capsys, status=1)
-        assert not found["works_with"]
-        return str(found["problem"])
-
-    cut = broken("cut") / "model.safetensors"
+    broken = {name: Path(shutil.copytree(folders / "hf", tmp_path / name)) for name in ("cut", "nan", "mute", "other")}
+    cut, numbers = (broken[name] / "model.safetensors" for name in ("cut", "nan"))
     cut.write_bytes(cut.read_bytes()[:-100])
-    assert "damaged or not a safetensors file" in problem(cut.parent)
-    numbers = broken("nan") / "model.safetensors"
     save_file({name: np.full_like(array, np.nan) for name, array in load_file(numbers).items()}, numbers)
-    assert "logit is not a finite number" in problem(numbers.parent)
-    (broken("mute") / "tokenizer.json").unlink()
-    assert "has no tokenizer.json" in problem(tmp_path / "mute")
-    change_json(broken("other") / "config.json", model_type="qwen3")
-    assert "model_type is 'qwen3'" in problem(tmp_path / "other")
+    (broken["mute"] / "tokenizer.json").unlink()
+    change_json(broken["other"] / "config.json", model_type="qwen3")
     (tmp_path / "empty").mkdir()
-    assert "is an empty folder" in problem(tmp_path / "empty")
-    assert "did you mean" in problem(folders)
-    assert "there is no such model folder" in problem(tmp_path / "nowhere")
+    for folder, fragment in (
+        (broken["cut"], "damaged or not a safetensors file"),
+        (broken["nan"], "logit is not a finite number"),
+        (broken["mute"], "has no tokenizer.json"),
+        (broken["other"], "model_type is 'qwen3'"),
+        (tmp_path / "empty", "is an empty folder"),
+        (folders, "did you mean"),
+        (tmp_path / "nowhere", "there is no such model folder"),
+    ):
+        found = examined(folder, capsys, status=1)
+        assert fragment in found["problem"] and not found["works_with"]
 
 
 def test_a_name_is_found_as_every_command_finds_it(
@@ -163,14 +157,3 @@ def test_info_says_all_that_a_folder_states(folders: Path, capsys: pytest.Captur
         said = {line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()[1:]}
         holds = {key for key, value in stated.items() if value is False or value}
         assert holds - {"format_version", "export"} <= said
-
-
-def test_info_of_a_file_that_belongs_to_no_model_speaks_of_the_file(
-    tmp_path: Path, folders: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = tmp_path / "page.html"
-    page.write_text("水稻", encoding="utf-8")
-    assert main(["info", str(page)]) == 0
-    assert capsys.readouterr().out == f"{page}: a file; give the path of a folder\n"
-    assert main(["info", str(folders / "cross_encoder" / "ranker.json")]) == 0
-    assert "a trained ranker" in capsys.readouterr().out.splitlines()[0]

@@ -218,26 +218,15 @@ def test_held_out_pairs_are_relevant_where_half_as_many_click_as_at_the_query_s_
     assert found == {("深度学习", "a"): 0, ("深度学习", "b"): 1, ("深度学习", "c"): 0, ("深度学习", "d"): 2}
 
 
-def test_documents_that_training_data_cannot_hold_are_left_out(tmp_path: Path, call: Call) -> None:
+def test_what_training_data_or_qrels_cannot_hold_is_left_out(tmp_path: Path, call: Call) -> None:
+    texts = {"a": "研究\ta", "my file.txt": "研究\tmy file.txt", " b": "研究\t b", "nul": "研究\0b", "blank": " \n"}
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("mixed"), None)) as collection:
-        collection.add([Document("a", "研究a"), Document("b", "研究\0b"), Document("c", " \n")])
-    log = write_log(
-        tmp_path / "log", [search("s1", "研究", "abc", "undated"), *(said("s1", id, "click") for id in "abc")]
-    )
-    status, printed, errors = run(call, log, tmp_path / "index", tmp_path / "out", "--dev_share", 0)
-    assert status == 0 and "or which are no text: 2" in printed, errors
-    assert labels_of(tmp_path / "out" / "train.jsonl") == {("研究", "a"): 1}
-
-
-def test_ids_that_qrels_cannot_hold_are_left_out_of_them_alone(tmp_path: Path, call: Call) -> None:
-    ids = ["a", "my file.txt", " b"]
-    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("mixed"), None)) as collection:
-        collection.add(Document(id, f"研究\t{id}") for id in ids)
-    shown = [Shown(id, {"fused": rank}) for rank, id in enumerate(ids, 1)]
+        collection.add(Document(id, text) for id, text in texts.items())
+    shown = [Shown(id, {"fused": rank}) for rank, id in enumerate(texts, 1)]
     lines: list[Any] = [SearchLine(f"s{n}", f"深度 {n}", {}, shown, {}) for n in range(20)]
     log = write_log(tmp_path / "log", [*lines, *(said(f"s{n}", "my file.txt", "click") for n in range(20))])
     status, printed, errors = run(call, log, tmp_path / "index", tmp_path / "out", "--dev_share", 0.5)
-    assert status == 0, errors
+    assert status == 0 and "or which are no text: 40" in printed, errors
     held = {query for query, _ in labels_of(tmp_path / "out" / "dev.jsonl")}
     assert held and len(labels_of(tmp_path / "out" / "dev.jsonl")) == 3 * len(held)
     assert f"held-out pairs whose id has a space, in the qrels: {2 * len(held)}" in printed

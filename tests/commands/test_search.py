@@ -93,24 +93,3 @@ def test_how_many_documents_meet_a_filter_is_said(
     status, out, err = call(search.main, "水稻", "--index", folder / "index", *where, "--format", "json")
     assert status == 0 and said in err, err
     assert [one["id"] for one in json.loads(out)["results"]] == ids
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([], "a query, or --input FILE"),
-        ([" "], "QUERY is empty: say what to search for"),
-        (["x", "--by", "vectors"], "has no vectors, only words"),
-        (["x", "--fusion", "sum"], "--fusion sum: choose from rrf, weighted"),
-        (["x", "--weights", "vectors=2"], "weights of vectors: the search is by words"),
-        (["x", "--weights", "words=1,words=2"], "gives words two weights"),
-        (["x", "--recall_weight", "1"], "add --ranker"),
-        (["x", "--engine", "onnx"], "--engine is about how a ranker scores or orders: add --ranker"),
-        (["x", "--windows", "max"], "--windows is about how a ranker scores or orders: add --ranker"),
-        (["x", "--where", "year"], "condition 'year'"),
-        (["x", "--ef", "9"], "--ef 9"),
-    ],
-)
-def test_what_cannot_be_is_said(folder: Path, call: Call, arguments: list[str], said: str) -> None:
-    status, out, err = call(search.main, "--index", folder / "index", *arguments)
-    assert status == 2 and said in err and not out

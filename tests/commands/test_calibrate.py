@@ -15,15 +15,12 @@ from cross_encoder import evaluate as evaluate_ce
 from ernie_matching import evaluate, predict_pairwise, train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
-from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.metrics.calibration import FEW_QUERIES, calibration_measures, fit, fit_out_of_fold
-from paddle_ranker.metrics.logistic import LinearModel
-from paddle_ranker.model.blend import save_blend
-from paddle_ranker.model.folder import load_single
 from paddle_ranker.model.info import RankerInfo
 from tests.conftest import Call
-from tests.tiny import HAN, PAIRS, draw_words, write_ranker
+from tests.export_cases import write_two_members
+from tests.tiny import HAN, PAIRS, QUERIES, TITLES, change_json, draw_words, write_ranker
 
 pytestmark = pytest.mark.parity
 CPU = ["--device", "cpu"]
@@ -81,74 +78,58 @@ def test_the_command_fits_what_the_functions_fit(folder: Path, dev: Path, calibr
     assert "Not calibrated" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_scorer_applies_it(
-    folder: Path, calibrated: Path, dev: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    queries, titles = [list(column) for column in zip(*PAIRS)]
+def test_every_scorer_applies_it(folder: Path, calibrated: Path, dev: Path, tmp_path: Path, call: Call) -> None:
     found = RankerInfo.read(calibrated)
     assert found and found.calibration
-    expected = expit(found.calibration.apply(logit(Ranker.load(folder).score(queries, titles))))
+    plain = Ranker.load(folder).score(QUERIES, TITLES)
+    expected = expit(found.calibration.apply(logit(plain)))
     ranker = Ranker.load(calibrated)
-    np.testing.assert_allclose(ranker.score(queries, titles), expected, atol=1e-5)
-    alone = ranker.rank(queries[0], titles[:1])[0].probability
-    assert alone == pytest.approx(expected[0], abs=1e-5)
-    assert np.abs(expected - Ranker.load(folder).score(queries, titles)).max() > 0.05
-
+    np.testing.assert_allclose(ranker.score(QUERIES, TITLES), expected, atol=1e-5)
+    assert ranker.rank(QUERIES[0], TITLES[:1])[0].probability == pytest.approx(expected[0], abs=1e-5)
+    assert np.abs(expected - plain).max() > 0.05
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("".join(f"{q}\t{t}\n" for q, t in PAIRS), encoding="utf-8")
-    capsys.readouterr()
-    assert predict_pairwise.main(["--params_path", str(calibrated), "--input_file", str(pairs), *CPU]) == 0
-    printed = [ast.literal_eval(line)["pred_prob"] for line in capsys.readouterr().out.splitlines()]
+    files = ["--params_path", calibrated, "--input_file", pairs, *CPU]
+    printed = [ast.literal_eval(line)["pred_prob"] for line in call(predict_pairwise.main, *files)[1].splitlines()]
     np.testing.assert_allclose(printed, expected, atol=1e-5)
-    assert main(["rank", "--params_path", str(calibrated), "--input_file", str(pairs), "--format", "jsonl", *CPU]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    lines = [json.loads(line) for line in call(main, "rank", *files, "--format", "jsonl")[1].splitlines()]
     np.testing.assert_allclose([line["titles"][0]["probability"] for line in lines], expected, atol=1e-5)
-
-    figures = []
-    for source in (folder, calibrated):
-        assert evaluate.main(["--init_from_ckpt", str(source), "--test_file", str(dev), *CPU]) == 0
-        figures.append(re.findall(r"eval_dev auc:\S+|margin_loss: \S+", capsys.readouterr().out))
+    measured = [call(evaluate.main, "--model", source, "--test", dev, *CPU)[1] for source in (folder, calibrated)]
+    figures = [re.findall(r"eval_dev auc:\S+|margin_loss: \S+", printed) for printed in measured]
     assert figures[0] == figures[1] and len(figures[0]) == 2  # the order is the same, and what it was trained by
 
 
-def test_the_cross_encoders_evaluation_prints_calibrated_cross_entropy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_cross_encoders_evaluation_prints_calibrated_cross_entropy(tmp_path: Path, call: Call) -> None:
     folder = write_ranker(tmp_path / "ce", kind="cross_encoder")
     dev = write_dev(tmp_path / "dev.tsv", folder)
-    assert main(["calibrate", str(folder), str(dev), *CPU]) == 0  # into the folder itself
+    assert call(main, "calibrate", folder, dev, *CPU)[0] == 0  # into the folder itself
     info = RankerInfo.read(folder)
     assert info and info.calibration
-    capsys.readouterr()
-    assert evaluate_ce.main(["--init_from_ckpt", str(folder), "--test_file", str(dev), *CPU]) == 0
-    printed = float(re.findall(r"cross_entropy: (\S+)", capsys.readouterr().out)[0])
-    assert printed == pytest.approx(info.calibration.figures["fitted"]["cross_entropy"], abs=1e-4)
+    _, printed, _ = call(evaluate_ce.main, "--model", folder, "--test", dev, *CPU)
+    [found] = re.findall(r"cross_entropy: (\S+)", printed)
+    assert float(found) == pytest.approx(info.calibration.figures["fitted"]["cross_entropy"], abs=1e-4)
 
 
-def test_in_place_and_away_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_place_and_away_again(tmp_path: Path, call: Call) -> None:
     own = write_ranker(tmp_path / "own")
     dev = write_dev(tmp_path / "dev.tsv", own, shifted=False)
     before = {path.name: path.read_bytes() for path in own.iterdir()}
     link = tmp_path / "best"
     link.symlink_to("own")
-    temperature = ["--method", "temperature", "--folds", "3"]
-    assert main(["calibrate", str(link), *temperature, str(dev), *CPU]) == 0  # options between the two are fine
-    printed = capsys.readouterr().out
-    assert "temperature, out of fold (3 folds of queries)" in printed and "calibrated: " in printed
+    temperature = ["--method", "temperature", "--folds", 3]
+    status, printed, _ = call(main, "calibrate", link, *temperature, dev, *CPU)  # options between the two are fine
+    assert status == 0 and "temperature, out of fold (3 folds of queries)" in printed
     info = RankerInfo.read(own)
     assert info and info.calibration and info.calibration.shift == 0 and info.calibration.method == "temperature"
     changed = {path.name for path in own.iterdir() if before.get(path.name) != path.read_bytes()}
     assert changed == {"ranker.json", "README.md"}
     again = Ranker.load(own).info.calibration
-    assert (
-        main(["calibrate", str(own), str(dev), *temperature, *CPU]) == 0
-    )  # fitted to raw logits again, not to its own
+    assert call(main, "calibrate", own, dev, *temperature, *CPU)[0] == 0  # to raw logits again, not to its own
     assert Ranker.load(own).info.calibration == again
-    assert main(["calibrate", str(own / "model_state.pdparams"), "--remove", *CPU]) == 0
+    assert call(main, "calibrate", own / "model_state.pdparams", "--remove", *CPU)[0] == 0
     assert {path.name: path.read_bytes() for path in own.iterdir()} == before
-    capsys.readouterr()
-    assert main(["calibrate", str(own), "--remove", *CPU]) == 0
-    assert "has no calibration" in capsys.readouterr().out
+    status, printed, _ = call(main, "calibrate", own, "--remove", *CPU)
+    assert status == 0 and "has no calibration" in printed
 
 
 def test_a_ranker_that_orders_the_wrong_way_round(folder: Path, tmp_path: Path, call: Call) -> None:
@@ -168,32 +149,26 @@ def test_few_queries_are_advised_against(folder: Path, tmp_path: Path, call: Cal
     assert status == 1 and "is there already" in errors
 
 
-def test_training_on_says_that_it_leaves_the_calibration_out(
-    calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_on_says_that_it_leaves_the_calibration_out(calibrated: Path, tmp_path: Path, call: Call) -> None:
     _, words = draw_words(12)
     (tmp_path / "train.tsv").write_text("".join(f"{w}\t论{w}\t的研究\n" for w in words), encoding="utf-8")
     (tmp_path / "dev.tsv").write_text("".join(f"{w}\t论{w}\t1\n{w}\t的\t0\n" for w in words), encoding="utf-8")
-    files = ["--train_file", str(tmp_path / "train.tsv"), "--test_file", str(tmp_path / "dev.tsv")]
-    how = ["--save_dir", str(tmp_path / "c"), "--init_from_ckpt", str(calibrated), "--epochs", "1", *CPU]
-    assert train_pairwise.main([*files, *how]) == 0
-    assert f"the calibration of {calibrated} is left out" in capsys.readouterr().out
+    files = ["--train_file", tmp_path / "train.tsv", "--test_file", tmp_path / "dev.tsv", "--save_dir", tmp_path / "c"]
+    status, printed, _ = call(train_pairwise.main, *files, "--init_from_ckpt", calibrated, "--epochs", 1, *CPU)
+    assert status == 0 and f"the calibration of {calibrated} is left out" in printed
     info = RankerInfo.read(tmp_path / "c" / "last")
     assert info and info.calibration is None
 
 
-def test_transformers_get_it_folded_into_the_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_transformers_get_it_folded_into_the_head(tmp_path: Path, call: Call) -> None:
     folder = write_ranker(tmp_path / "ranker", match=False)
-    values = json.loads((folder / "ranker.json").read_text())
-    values["calibration"] = {"method": "platt", "scale": 0.25, "shift": 1.5}
-    (folder / "ranker.json").write_text(json.dumps(values))
-    assert main(["convert", str(folder), str(tmp_path / "hf"), "--to", "hf"]) == 0
-    assert "folded the calibration into the head" in capsys.readouterr().out
-    assert main(["convert", str(tmp_path / "hf"), str(tmp_path / "back")]) == 0
-    queries, titles = [list(column) for column in zip(*PAIRS)]
+    change_json(folder / "ranker.json", calibration={"method": "platt", "scale": 0.25, "shift": 1.5})
+    status, printed, _ = call(main, "convert", folder, tmp_path / "hf", "--to", "hf")
+    assert status == 0 and "folded the calibration into the head" in printed
+    assert call(main, "convert", tmp_path / "hf", tmp_path / "back")[0] == 0
     back = Ranker.load(tmp_path / "back")
     assert back.info.calibration is None and back.info.training["folded into the head"] == "sigmoid(0.25 * logit + 1.5)"
-    np.testing.assert_allclose(back.score(queries, titles), Ranker.load(folder).score(queries, titles), atol=1e-6)
+    np.testing.assert_allclose(back.score(QUERIES, TITLES), Ranker.load(folder).score(QUERIES, TITLES), atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -204,37 +179,25 @@ def to_rank(folder: Path) -> Path:
     return path
 
 
-def test_a_list_is_cut_off_at_a_probability(folder: Path, to_rank: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pairs = [line.split("\t") for line in to_rank.read_text(encoding="utf-8").splitlines()]
+def test_a_list_is_cut_off_at_a_probability(folder: Path, to_rank: Path, call: Call) -> None:
+    pairs = [tuple(line.split("\t")) for line in to_rank.read_text(encoding="utf-8").splitlines()]
     ranker = Ranker.load(folder)
-    scores = ranker.score([p[0] for p in pairs], [p[1] for p in pairs])
+    scores = ranker.score(*[list(column) for column in zip(*pairs)])
     cut = float(np.sort(scores)[10] + np.sort(scores)[11]) / 2  # five of sixteen stay
-    files = ["--params_path", str(folder), "--input_file", str(to_rank), *CPU, "--min_probability", str(cut)]
-    kept = {(p[0], p[1]) for p, score in zip(pairs, scores) if score >= cut}
-
-    capsys.readouterr()
-    assert predict_pairwise.main(files) == 0
-    printed = capsys.readouterr()
-    lines = [ast.literal_eval(line) for line in printed.out.splitlines()]
-    assert [(line["query"], line["title"]) for line in lines] == [(p[0], p[1]) for p in pairs if (p[0], p[1]) in kept]
-    assert len(lines) == 5
-    assert printed.err == f"11 of 16 pairs are below --min_probability {cut:g} and left out\n"
-
-    assert main(["rank", *files, "--format", "jsonl"]) == 0
-    ranked = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    files = ["--params_path", folder, "--input_file", to_rank, *CPU, "--min_probability"]
+    kept = [pair for pair, score in zip(pairs, scores) if score >= cut]
+    status, printed, errors = call(predict_pairwise.main, *files, cut)
+    lines = [ast.literal_eval(line) for line in printed.splitlines()]
+    assert status == 0 and [(line["query"], line["title"]) for line in lines] == kept and len(kept) == 5
+    assert errors == f"11 of 16 pairs are below --min_probability {cut:g} and left out\n"
+    ranked = [json.loads(line) for line in call(main, "rank", *files, cut, "--format", "jsonl")[1].splitlines()]
     assert [line["query"] for line in ranked] == ["深度学习", "教育"]  # a query without titles is still told of
-    assert {(line["query"], title["title"]) for line in ranked for title in line["titles"]} == kept
-    for line in ranked:
-        titles = [p[1] for p in pairs if p[0] == line["query"]]
-        own = ranker.rank(line["query"], titles, min_probability=cut)
-        assert [title["title"] for title in line["titles"]] == [found.title for found in own]
-
-    assert predict_pairwise.main([*files[:-1], "0"]) == 0
-    printed = capsys.readouterr()
-    assert len(printed.out.splitlines()) == 16 and "left out" not in printed.err
-
-    with pytest.raises(UsageError, match="from 0 to 1"):
-        ranker.rank("教育", ["x"], min_probability=1.5)
+    assert {(line["query"], title["title"]) for line in ranked for title in line["titles"]} == set(kept)
+    titles = [title for query, title in pairs if query == "教育"]
+    own = ranker.rank("教育", titles, min_probability=cut)
+    assert [title["title"] for title in ranked[1]["titles"]] == [found.title for found in own]
+    _, printed, errors = call(predict_pairwise.main, *files, 0)
+    assert len(printed.splitlines()) == 16 and "left out" not in errors
     best = ranker.rank("教育", titles, top_k=2, min_probability=0.0)
     assert best == ranker.rank("教育", titles)[:2]
 
@@ -269,36 +232,30 @@ def test_evaluation_in_windows(folder: Path, tmp_path: Path, call: Call) -> None
 
 
 def test_a_calibration_of_other_scores_is_noted(
-    folder: Path, calibrated: Path, dev: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, calibrated: Path, dev: Path, tmp_path: Path, call: Call
 ) -> None:
     path = tmp_path / "pairs.tsv"
     path.write_text("教育\t法律\n", encoding="utf-8")
-    files = ["--params_path", str(calibrated), "--input_file", str(path), *CPU]
-    capsys.readouterr()
-    assert predict_pairwise.main(files) == 0
-    assert capsys.readouterr().err == ""
-    for more in (["--windows", "max"], ["--max_seq_length", "16"]):
-        assert predict_pairwise.main([*files, *more]) == 0
-        assert "note: the ranker was calibrated with pairs of up to 32 tokens, cut" in capsys.readouterr().err
-    windows = ["--windows", "max", "--max_seq_length", "16"]
-    assert main(["calibrate", str(folder), str(dev), "--output", str(tmp_path / "new"), *CPU, *windows]) == 0
-    assert predict_pairwise.main(["--params_path", str(tmp_path / "new"), *files[2:], *windows]) == 0
-    assert "note:" not in capsys.readouterr().err
+    files, windows = ["--input_file", path, *CPU], ["--windows", "max", "--max_seq_length", 16]
+    assert call(main, "calibrate", folder, dev, "--output", tmp_path / "new", *CPU, *windows)[0] == 0
+    for ranker, more, is_noted in (
+        (calibrated, [], False),
+        (calibrated, windows[:2], True),
+        (calibrated, windows[2:], True),
+        (tmp_path / "new", windows, False),
+    ):
+        status, _, errors = call(predict_pairwise.main, "--params_path", ranker, *files, *more)
+        assert status == 0 and ("the ranker was calibrated with pairs of up to 32 tokens, cut" in errors) == is_noted
     assert Ranker.load(tmp_path / "new").info.max_seq_length == 32  # the ranker's own length stays its default
 
 
-def test_a_blend_is_calibrated_like_a_ranker(tmp_path: Path) -> None:
-    for number in (1, 2):
-        write_ranker(tmp_path / str(number), seed=number)
-    members = [load_single(tmp_path / str(number)) for number in (1, 2)]
-    blend = tmp_path / "blend"
-    blend.mkdir()
-    save_blend(blend, members, LinearModel(np.array([0.5, 0.25]), 0.1), {}, {})
+def test_a_blend_is_calibrated_like_a_ranker(tmp_path: Path, call: Call) -> None:
+    blend = write_two_members(tmp_path / "blend")
     dev = write_dev(tmp_path / "dev.tsv", blend)
-    assert main(["calibrate", str(blend), str(dev), "--output", str(tmp_path / "new"), *CPU]) == 0
-    ranker, queries, titles = Ranker.load(tmp_path / "new"), *[list(column) for column in zip(*PAIRS)]
-    assert ranker.info.calibration and Ranker.load(blend).info.calibration is None
-    expected = expit(ranker.info.calibration.apply(logit(Ranker.load(blend).score(queries, titles))))
-    np.testing.assert_allclose(ranker.score(queries, titles), expected, atol=1e-5)
-    assert main(["calibrate", str(tmp_path / "new"), "--remove", *CPU]) == 0
-    assert Ranker.load(tmp_path / "new").info == Ranker.load(blend).info
+    assert call(main, "calibrate", blend, dev, "--output", tmp_path / "new", *CPU)[0] == 0
+    before, ranker = Ranker.load(blend), Ranker.load(tmp_path / "new")
+    assert ranker.info.calibration and before.info.calibration is None
+    expected = expit(ranker.info.calibration.apply(logit(before.score(QUERIES, TITLES))))
+    np.testing.assert_allclose(ranker.score(QUERIES, TITLES), expected, atol=1e-5)
+    assert call(main, "calibrate", tmp_path / "new", "--remove", *CPU)[0] == 0
+    assert Ranker.load(tmp_path / "new").info == before.info

@@ -16,6 +16,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.cascade import cascade_scores, time_ways
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.scoring.cascade import Cascade, chosen, parse_cascade, rerank, rerank_probabilities
+from tests.conftest import Call
 from tests.tiny import HAN, draw_words, write_ranker
 
 CPU = ["--device", "cpu"]
@@ -114,13 +115,7 @@ def test_the_order_is_that_of_its_two_stages(folders: tuple[Path, Path], rows: l
 @pytest.mark.parity
 @pytest.mark.parametrize(("depth", "top_k"), [(3, 5), (4, 2)])
 def test_the_commands_rank_as_the_cascade_does(
-    folders: tuple[Path, Path],
-    rows: list[tuple[str, str, int]],
-    pairs_file: Path,
-    capsys: pytest.CaptureFixture[str],
-    depth: int,
-    top_k: int,
-    same_process: None,
+    folders: tuple[Path, Path], rows: list[tuple[str, str, int]], pairs_file: Path, call: Call, depth: int, top_k: int
 ) -> None:
     cascade = Cascade.load(*folders, depth=depth)
     expected, everything = {}, []
@@ -128,25 +123,22 @@ def test_the_commands_rank_as_the_cascade_does(
         ranked = cascade.rank(query, [title for other, title, _ in rows if other == query])
         expected[query] = [(one.title, one.probability) for one in ranked[:top_k]]
         everything += [one.probability for one in ranked]
-    common = ["--params_path", str(folders[0]), "--cascade", f"{folders[1]}:{depth}", *CPU]
-    arguments = [*common, "--input_file", str(pairs_file), "--top_k", str(top_k), "--format", "jsonl"]
-    assert main(["rank", *arguments]) == 0
-    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    common = ["--params_path", folders[0], "--cascade", f"{folders[1]}:{depth}", *CPU]
+    rank = ["rank", *common, "--input_file", pairs_file, "--top_k", top_k, "--format", "jsonl"]
+    found = [json.loads(line) for line in call(main, *rank)[1].splitlines()]
     assert [one["query"] for one in found] == list(expected)
     for one in found:
-        assert [title["title"] for title in one["titles"]] == [title for title, _ in expected[one["query"]]]
-        probabilities = [probability for _, probability in expected[one["query"]]]
+        titles, probabilities = zip(*expected[one["query"]])
+        assert [title["title"] for title in one["titles"]] == [*titles]
         assert [title["probability"] for title in one["titles"]] == pytest.approx(probabilities, abs=1e-6)
-    assert predict_ce.main([*common, "--test_set", str(pairs_file), "--topk", str(top_k)]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == sum(map(len, expected.values()))
+    common += ["--test_set", pairs_file]
+    _, printed, _ = call(predict_ce.main, *common, "--topk", top_k)
+    assert len(printed.splitlines()) == sum(map(len, expected.values()))
     falling = np.array(sorted(everything, reverse=True))
     kept = 20 + int(np.argmin(np.diff(falling[19:80])))  # cut where probabilities are farthest apart
-    cut = [*common, "--test_set", str(pairs_file), "--topk", "99", "--min_probability"]
-    cut.append(str(falling[kept - 1 : kept + 1].mean()))
-    assert predict_ce.main(cut) == 0
-    answer = capsys.readouterr()
-    assert len(answer.out.splitlines()) == kept and f"{108 - kept} of 108 pairs are below" in answer.err
+    cut = ["--topk", 99, "--min_probability", falling[kept - 1 : kept + 1].mean()]
+    _, printed, errors = call(predict_ce.main, *common, *cut)
+    assert len(printed.splitlines()) == kept and f"{108 - kept} of 108 pairs are below" in errors
 
 
 @pytest.mark.unit
@@ -184,14 +176,13 @@ def test_ways_are_timed_in_turns_and_the_best_round_counts() -> None:
 
 @pytest.mark.parity
 def test_the_command_measures_the_cascade(
-    folders: tuple[Path, Path], rows: list[tuple[str, str, int]], capsys: pytest.CaptureFixture[str], same_process: None
+    folders: tuple[Path, Path], rows: list[tuple[str, str, int]], call: Call
 ) -> None:
     path = folders[0].parent / "dev.tsv"
     lines = [f"{query}\t{title}\t{label}\n" for query, title, label in rows]
     path.write_text("query\ttitle\tlabel\n" + "".join(lines), encoding="utf-8")
-    arguments = ["--test_file", str(path), "--rounds", "1", "--timed_queries", "2", *CPU]
-    assert main(["cascade", str(folders[0]), f"{folders[1]}:3", *arguments, "--format", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    arguments = ["--test_file", path, "--rounds", 1, "--timed_queries", 2, *CPU]
+    found = json.loads(call(main, "cascade", folders[0], f"{folders[1]}:3", *arguments, "--format", "json")[1])
     assert found["titles_seen_by_large"] == 12 * 3 and set(found["milliseconds"]) == {"large", "small", "cascade:3"}
     cascade = Cascade.load(*folders, depth=3)
     queries, titles, labels = [list(column) for column in zip(*rows)]
@@ -204,19 +195,14 @@ def test_the_command_measures_the_cascade(
     expected = evaluate_ranking(queries, labels, places)
     for measure in ("ndcg@10", "mrr@10"):
         assert figures[measure]["value"] == pytest.approx(expected[measure], abs=1e-9)
-    assert main(["cascade", str(folders[0]), f"{folders[1]}:{TITLES}", *arguments]) == 0
-    printed = capsys.readouterr().out
-    assert f"the large ranker scores {len(rows)} of the {len(rows)} titles (100%)" in printed
+    status, printed, _ = call(main, "cascade", folders[0], f"{folders[1]}:{TITLES}", *arguments)
+    assert status == 0 and f"the large ranker scores {len(rows)} of the {len(rows)} titles (100%)" in printed
     assert "+0.000 [+0.000, +0.000]" in printed and "times as fast as the large one" in printed
 
 
 @pytest.mark.parity
 def test_a_run_of_an_exported_ranker_is_in_the_cascade_s_order(
-    folders: tuple[Path, Path],
-    rows: list[tuple[str, str, int]],
-    pairs_file: Path,
-    capsys: pytest.CaptureFixture[str],
-    same_process: None,
+    folders: tuple[Path, Path], rows: list[tuple[str, str, int]], pairs_file: Path, call: Call
 ) -> None:
     from deploy.python import predict as deploy_predict
     from paddle_ranker.export.static_graph import export_model
@@ -224,9 +210,8 @@ def test_a_run_of_an_exported_ranker_is_in_the_cascade_s_order(
 
     exported = folders[0].parent / "exported"
     export_model(load_ranker(folders[0]), exported)
-    arguments = ["--model_dir", str(exported), "--input_file", str(pairs_file), "--cascade", f"{folders[1]}:4", *CPU]
-    assert deploy_predict.main([*arguments, "--format", "run"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    arguments = ["--model_dir", exported, "--input_file", pairs_file, "--cascade", f"{folders[1]}:4", *CPU]
+    lines = [line.split() for line in call(deploy_predict.main, *arguments, "--format", "run")[1].splitlines()]
     cascade = Cascade.load(*folders, depth=4)
     expected = []
     for number, query in enumerate(dict.fromkeys(query for query, _, _ in rows), start=1):
@@ -234,5 +219,5 @@ def test_a_run_of_an_exported_ranker_is_in_the_cascade_s_order(
         ranked = cascade.rank(query, [rows[row - 1][1] for row in own])
         expected += [(f"q{number}", f"d{own[one.index]}", str(place)) for place, one in enumerate(ranked, start=1)]
     assert [(query, document, place) for query, _, document, place, _, _ in lines] == expected
-    assert deploy_predict.main([*arguments, "--format", "jsonl"]) == 2
-    assert "add --format run" in capsys.readouterr().err
+    status, _, errors = call(deploy_predict.main, *arguments, "--format", "jsonl")
+    assert status == 2 and "add --format run" in errors

@@ -1,10 +1,9 @@
 """The training command with one alteration: `python altered_training.py ALTERATION OPTIONS...`.
 
 `sgd` trains with plain gradient descent, whose steps are proportional to the gradients; AdamW would turn rounding
-errors of a zero gradient into whole steps. `unreadable` is a second process that cannot read the training file;
-`raising` fails in the middle of its third step. `slow_disk` takes 35 s for its first checkpoint, longer than gloo's
-timeout. `held:STEP:FILE:MODULE` runs the command of that module, but waits after the line of a step until the file
-exists, so that a test can act at that moment.
+errors of a zero gradient into whole steps. `raising` is a second process that fails in the middle of its third step.
+`slow_disk` takes 35 s for its first checkpoint, longer than gloo's timeout. `held:STEP:FILE:MODULE` runs the command of
+that module, but waits after the line of a step until the file exists, so that a test can act at that moment.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ def main(arguments: Sequence[str]) -> int:
     import paddle
 
     from ernie_matching import model, train_pairwise
-    from paddle_ranker.data import records
     from paddle_ranker.model import folder
     from paddle_ranker.training import log, trainer
 
@@ -39,13 +37,7 @@ def main(arguments: Sequence[str]) -> int:
             return paddle.optimizer.SGD(learning_rate=schedule, parameters=network.parameters()), schedule
 
         patch.object(trainer, "make_optimizer", make_sgd).start()
-    elif alteration == "unreadable" and second:
-        original = records.RecordFile.__init__
 
-        def open_file(self: Any, path: Any, record: Any, *more: Any, **keywords: Any) -> None:
-            original(self, "unreadable.csv" if record is records.Triple else path, record, *more, **keywords)
-
-        patch.object(records.RecordFile, "__init__", open_file).start()
     elif alteration == "raising" and second:
         loss, calls = model.PairwiseExamples.loss, [0]
 

@@ -14,10 +14,11 @@ from cross_encoder import train_ce
 from ernie_matching import train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.commands.convert import ConvertOptions, convert
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.training.curve import read_metrics
 from pretraining import fill_mask, train_mlm, train_tokenizer
-from tests.conftest import Call, commands_here, largest_file
+from tests.conftest import Call, commands_here
 from tests.pretraining_runs import SHAPE, typed, write_corpus
 from tests.tiny import HAN, VOCABULARY, draw_words, write_encoder, write_ranker
 
@@ -151,6 +152,7 @@ def encoders(data: Path) -> Path:
     (data / "act.json").write_text(json.dumps({**SHAPE, "hidden_act": "mish_new"}), encoding="utf-8")
     write_encoder(data / "other", vocab_size=len(VOCABULARY) - 1)
     (data / "other" / "vocab.txt").write_text("\n".join(VOCABULARY[:-1]) + "\n", encoding="utf-8")
+    write_encoder(data / "encoder")
     write_encoder(data / "short", vocab_size=90)
     write_encoder(data / "gram", model_type="ernie_gram")
     write_encoder(data / "hf")
@@ -245,7 +247,7 @@ def test_fill_mask_prints_what_the_model_thinks(trained: Path, call: Call, tmp_p
         (fill_mask, [], "give a sentence, or --input "),
         (fill_mask, ["[MASK]", "--input_file", "corpus.txt"], "not both"),
         (fill_mask, ["--input_file", "corpus.txt"], r"corpus\.txt, sentences 1 to 32: .* has no \[MASK\]"),
-        (fill_mask, ["[MASK]", "--model", "short"], "has no head of a masked language model"),
+        (fill_mask, ["[MASK]", "--model", "encoder"], "has no head of a masked language model"),
         (fill_mask, ["[MASK]", "--model", "hf"], "paddle-ranker convert"),
         (train_tokenizer, ["--vocab_size", "12"], "vocab_size 12 is smaller than the alphabet"),
         (train_tokenizer, ["--special_tokens", "[PAD]", "[CLS]"], r"lacks \[UNK\], \[SEP\], \[MASK\]"),
@@ -281,9 +283,15 @@ def test_a_tokenizer_is_trained_and_used(call: Call, tmp_path: Path) -> None:
     assert status == 0, errors
 
 
-def test_a_tokenizer_that_could_not_be_written_whole_is_none(call: Call, tmp_path: Path) -> None:
+def test_a_tokenizer_that_could_not_be_written_whole_is_none(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
     arguments = ["--files", "corpus.txt", "--vocab_size", 40, "--output_dir", tmp_path / "made"]
-    with largest_file(100):
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenizerFiles, "write", fail)
         status, _, errors = call(train_tokenizer.main, *arguments)
     assert status == 1 and "vocab.txt" in errors and not list((tmp_path / "made").iterdir())
     assert call(train_tokenizer.main, *arguments)[0] == 0

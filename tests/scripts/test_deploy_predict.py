@@ -158,10 +158,11 @@ def test_a_bad_row_far_into_the_file_leaves_no_output(predict: Predict, tmp_path
     assert target.read_text() == "older" and sorted(os.listdir(tmp_path)) == ["out.txt", "rows.tsv"]
 
 
-def test_a_full_disk_is_said_and_leaves_no_half_file(predict: Predict, rows: Path, tmp_path: Path) -> None:
-    with largest_file(100):
+def test_a_full_disk_is_said_and_leaves_no_half_file(predict: Predict, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.tsv", PAIRS * 20)
+    with largest_file(1000):
         status, _, errors = predict("pairwise", rows, "--output_file", tmp_path / "out.txt")
-    assert status == 1 and "larger than files may be here" in errors and os.listdir(tmp_path) == []
+    assert status == 1 and "larger than files may be here" in errors and os.listdir(tmp_path) == ["rows.tsv"]
 
 
 def test_an_interrupted_command_leaves_no_output(exported: dict[str, Path], tmp_path: Path) -> None:

@@ -209,7 +209,6 @@ def test_an_environment_without_its_python_is_rebuilt_and_someone_elses_left_alo
     assert (checkout.venv / "bin" / "python").exists()
 
 
-
 def test_two_at_once_install_once(checkout: Checkout) -> None:
     checkout.add_uv_and_python()
     command = ["bash", str(checkout.root / "scripts" / "setup.sh")]

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import Optional
 
 import pytest
 
@@ -71,9 +70,9 @@ class Checkout:
         script(self.tools / "uv", UV)
         script(self.tools / "python3.11", PYTHON.format(version="3.11"))
 
-    def run(self, *command: str, cwd: Optional[Path] = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, cwd: str = "/", **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=cwd or "/", env={**self.environment, **environment}, capture_output=True, text=True, timeout=60
+            command, cwd=cwd, env={**self.environment, **environment}, capture_output=True, text=True, timeout=60
         )
 
     def setup(self, *arguments: str, shell: str = "bash", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -317,7 +316,7 @@ def test_a_shell_that_searches_for_folders_and_a_python_beside_it_do_not_matter(
     """If CDPATH is exported, `cd` prints the folder; start_server.sh and test.sh leave the user's folder."""
     script(checkout.root.parent / "own python", '#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
     code = '. scripts/common.sh; cd /; ensure_environment && run_python "$ROOT/train.py"'
-    done = checkout.run("bash", "-c", code, cwd=checkout.root, CDPATH=".", PADDLE_RANKER_PYTHON="../own python")
+    done = checkout.run("bash", "-c", code, cwd=str(checkout.root), CDPATH=".", PADDLE_RANKER_PYTHON="../own python")
     assert (done.stdout, done.stderr) == (f"-u {checkout.root}/train.py\n", "")
 
 

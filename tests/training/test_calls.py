@@ -100,12 +100,13 @@ def test_what_is_no_training_and_what_is_no_function(data: Path, tmp_path: Path)
     given = options(data, tmp_path / "run")
     for what, more, message in (
         ("pairwize", {}, "did you mean pairwise"),
-        ("pairwise", {"train": ""}, "--train"),
         ("pairwise", {"epoch": 3}, "unknown option epoch \\(did you mean epochs"),
         ("pairwise", {"on_evaluation": 3}, "on_evaluation 3: expected a function"),
     ):
         with pytest.raises(UsageError, match=message):
             train(what, **{**given, **more})
+    with pytest.raises(UsageError, match="--train is required"):
+        train("pairwise", test=data / "dev.tsv")
     with pytest.raises(DataError, match=r"none\.tsv: no such file"):
         train("pairwise", **{**given, "train": data / "none.tsv"})
     assert set(paddle_ranker.__all__) >= {"Ranker", "train"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -11,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -129,11 +128,12 @@ Trained = tuple[Path, str]  # save folder, output of the first process
 
 @pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Train in this process, each step of two batches; return the save folder and the output."""
-    folder, printed = tmp_path_factory.mktemp("alone") / "checkpoint", io.StringIO()
-    with redirect_stdout(printed):
-        assert run_alone(data, *training(folder, "--gradient_accumulation_steps", 2)) == 0
-    return folder, printed.getvalue()
+    """Train in one process, each step of two batches; return the save folder and the output."""
+    folder = tmp_path_factory.mktemp("alone") / "checkpoint"
+    arguments = training(folder, "--gradient_accumulation_steps", 2)
+    done = run_script("ernie_matching/train_pairwise.py", *arguments, cwd=data)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
 
 
 @pytest.fixture(scope="module")

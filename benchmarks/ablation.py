@@ -12,11 +12,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness.quality import SHOWN, compare, print_comparison, report
-from benchmarks.harness.report import format_table, write_report
+from benchmarks.harness.quality import SHOWN, compare, print_comparison
+from benchmarks.harness.report import format_table
+from benchmarks.inputs import chosen
 from benchmarks.pretrained import LINEAR, FoldRunOptions, Systems
 from paddle_ranker import runtime
-from paddle_ranker.errors import UsageError
 from paddle_ranker.options import main_of, option
 
 
@@ -44,18 +44,12 @@ CHANGES = {
 
 @dataclass(frozen=True)
 class AblationOptions(FoldRunOptions):
-    """Options of `python -m benchmarks.ablation`."""
-
     changes: str = option(",".join(CHANGES), help=f"comma-separated: {', '.join(CHANGES)}")
 
 
 def run(options: AblationOptions) -> None:
     """Print the table of the systems, then the table of the changes."""
-    chosen = options.changes.split(",")
-    for name in chosen:
-        if name not in CHANGES:
-            raise UsageError(f"--changes {name}: choose from {', '.join(CHANGES)}")
-    changes = [CHANGES[name] for name in chosen]
+    changes = [CHANGES[name] for name in chosen("changes", options.changes, list(CHANGES))]
     seeds = options.begin()
     runtime.select_device("cpu")
     names = dict.fromkeys(name for change in changes for name in (change.without, change.with_it))
@@ -68,18 +62,12 @@ def run(options: AblationOptions) -> None:
             f"{len(set(queries)):,} queries")  # fmt: skip
     reference = changes[-1].with_it
     measured = print_comparison(options, queries, labels, list(systems.values()), reference, head)
-    measures = list(measured[reference])
-    header, rows, facts = ["change", *(SHOWN.get(measure, measure) for measure in measures)], [], []
+    header, rows = ["change", *(SHOWN[measure] for measure in measured[reference])], []
     for change in changes:
         two = [systems[change.with_it], systems[change.without]]
         found = compare(queries, labels, two, change.with_it, resamples=options.resamples)[change.without]
-        gaps = [found[measure].difference for measure in measures]
-        rows.append([change.what, *(f"{gap:+.3f}" for gap in gaps if gap)])
-        facts.append({"change": change.what, "with": change.with_it, "without": change.without,
-                      **{m: [gap.estimate, gap.low, gap.high] for m, gap in zip(measures, gaps) if gap}})  # fmt: skip
+        rows.append([change.what, *(f"{one.difference:+.3f}" for one in found.values())])
     print("", format_table(header, rows), sep="\n")
-    more = {"pairs": len(queries), "reference": reference, "changes": facts}
-    write_report(options.json, report(options, list(systems.values()), measured, [], **more))
 
 
 main = main_of(run, AblationOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.ablation")

@@ -8,32 +8,33 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.harness.quality import print_comparison, report
-from benchmarks.harness.report import write_report
+from benchmarks.harness.quality import print_comparison
 from benchmarks.harness.runs import (
     QualityOptions,
     Run,
     RunStore,
     System,
-    chosen_systems,
     score_file,
     train_cross_encoder,
 )
+from benchmarks.inputs import chosen
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.errors import RankerError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.metrics.ranking import Booleans, Floats
 from paddle_ranker.options import main_of, option
 
 REFERENCE = "click_softmax"
 _LEAST, _MORE = 0.1, 0.8  # attraction of a title of the lowest grade, and the increase up to the highest
+_MAX_SEQ_LENGTH = 64
+_RATES = ("--labels", "rate", "--without_clicks", "keep")
 _GOES_ON = 0.9  # in the cascade, the probability of looking at the next title if the last one did not satisfy
 
 
@@ -41,19 +42,15 @@ class Learning(NamedTuple):
     """A row of the table: the loss, options of `judgments` (none: the true labels), and whether there is a tower."""
 
     loss: str
-    judgments: tuple[str, ...] = ("--labels", "rate", "--without_clicks", "keep")
+    judgments: tuple[str, ...] = _RATES
     tower: bool = False
-
-
-def _with(loss: str, debias: str) -> Learning:
-    return Learning(loss, (*Learning(loss).judgments, "--debias", debias))
 
 
 SYSTEMS = {
     **{loss: Learning(loss) for loss in ("bce", "ranknet", "click_softmax")},
-    **{f"{loss}_ipw": _with(loss, "ipw") for loss in ("bce", "ranknet", "click_softmax")},
+    **{f"{loss}_ipw": Learning(loss, (*_RATES, "--debias", "ipw")) for loss in ("bce", "ranknet", "click_softmax")},
     **{f"{loss}_tower": Learning(loss, tower=True) for loss in ("bce", "ranknet", "click_softmax")},
-    "click_softmax_coec": _with("click_softmax", "coec"),
+    "click_softmax_coec": Learning("click_softmax", (*_RATES, "--debias", "coec")),
     "click_softmax_clicked": Learning("click_softmax", ("--labels", "clicked")),
     "listnet_true_labels": Learning("listnet", ()),
 }
@@ -61,9 +58,6 @@ SYSTEMS = {
 
 @dataclass(frozen=True)
 class ClicksOptions(QualityOptions):
-    """Options of `python -m benchmarks.clicks`."""
-
-    file: Optional[str] = option(None, help="graded pairs (default: newly made pairs of the demo)", files=True)
     queries: int = option(250, help="queries of the log", minimum=2)
     test_queries: int = option(150, help="number of queries to measure, by their true labels", minimum=2)
     searches: int = option(30, help="number of searches per query in the log", minimum=1)
@@ -72,16 +66,11 @@ class ClicksOptions(QualityOptions):
         help="click models, comma-separated: people look by position, or from the top until they are satisfied",
     )
     exponent: float = option(1.0, help="exponent e: people look at position k in k^-e of all searches", minimum=0)
-    noise: float = option(
-        1.0, help="change of the order from search to search, in standard deviations of BM25's scores", minimum=0
-    )
-    systems: Optional[str] = option(None, help="comma-separated rows of the table (default: all)")
+    systems: str = option("all", help="comma-separated rows of the table")
     data_seed: int = option(7, help="seed of the data and of the choice of queries", minimum=0)
     seeds: str = option("1,2,3", help="comma-separated random seeds, of clicks and of trainings")
     hidden_size: int = option(32, help="width of the ranker, which has one layer", minimum=8)
-    learning_rate: float = option(5e-3, help="maximum of its learning rate", above=0)
     epochs: int = option(6, help="epochs", minimum=1)
-    max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
 
 
 Queries = dict[str, list[LabeledPair]]
@@ -89,24 +78,19 @@ Queries = dict[str, list[LabeledPair]]
 
 def read_queries(options: ClicksOptions) -> tuple[Queries, Queries]:
     """Return the pairs of the queries to log, and of those to measure, by query; titles of a query are distinct."""
-    if options.file is not None:
-        rows = read_records(options.file, LabeledPair)
-    else:
-        from paddle_ranker.data.demo.files import write_demo
+    from paddle_ranker.data.demo.files import write_demo
 
-        with tempfile.TemporaryDirectory() as folder:
-            count = 10 + (options.queries + options.test_queries) * 11 // 20  # some queries repeat
-            write_demo(Path(folder), options.data_seed, 100, count)
-            parts = (Path(folder) / "sort" / f"{name}_graded.csv" for name in ("dev", "test"))
-            rows = [row for part in parts for row in read_records(part, LabeledPair)]
+    wanted = options.queries + options.test_queries
+    with tempfile.TemporaryDirectory() as folder:
+        write_demo(Path(folder), options.data_seed, 100, 10 + wanted * 11 // 20)  # some queries repeat
+        parts = (Path(folder) / "sort" / f"{name}_graded.csv" for name in ("dev", "test"))
+        rows = [row for part in parts for row in read_records(part, LabeledPair)]
     by_query: dict[str, dict[str, LabeledPair]] = {}
     for row in rows:
         by_query.setdefault(row.query, {}).setdefault(row.title, row)
     usable = {query: [*pairs.values()] for query, pairs in by_query.items() if len(pairs) > 1}
     names = random.Random(options.data_seed).sample(sorted(usable), len(usable))
-    wanted = options.queries + options.test_queries
-    if len(names) < wanted:
-        raise UsageError(f"{len(names)} queries with several titles, --queries and --test_queries need {wanted}")
+    assert len(names) >= wanted
     chosen = names[: options.queries], names[options.queries : wanted]
     logged, measured = ({query: usable[query] for query in part} for part in chosen)
     return logged, measured
@@ -132,10 +116,7 @@ def by_cascade(attraction: Floats, satisfaction: Floats, options: ClicksOptions,
 
 
 Clicks = Callable[[Floats, Floats, ClicksOptions, np.random.Generator], Booleans]
-CLICKS: Mapping[str, Clicks] = {
-    "position": by_position,
-    "cascade": by_cascade,
-}
+CLICKS: dict[str, Clicks] = {"position": by_position, "cascade": by_cascade}
 
 
 class LoggedClicks:
@@ -176,7 +157,7 @@ class LoggedClicks:
             scores = scores / (scores.std() or 1.0)
             gain = np.array([(2**pair.label - 1) / (2**highest - 1) for pair in part])
             for number in range(options.searches):
-                order = np.argsort(-(scores + draw.normal(0.0, options.noise, len(part))))
+                order = np.argsort(-(scores + draw.normal(0.0, 1.0, len(part))))
                 shown = [ids[part[place].title] for place in order]
                 id = f"{len(query)}-{ids[part[0].title]}-{number:06}"
                 log.search(SearchLine(id, query, {}, [Shown(one, {}) for one in shown], {}))
@@ -218,14 +199,14 @@ def train(
                 num_hidden_layers=1,
                 hidden_size=options.hidden_size,
                 num_attention_heads=max(options.hidden_size // 32, 1),
-                max_position_embeddings=options.max_seq_length,
+                max_position_embeddings=_MAX_SEQ_LENGTH,
                 seed=seed,
             )
         )
     values = {
         "loss": learning.loss, "position_tower": str(learning.tower).lower(), "group_by_query": "true",
-        "fractional_labels": "true", "max_seq_length": options.max_seq_length, "batch_size": 160,
-        "learning_rate": options.learning_rate, "epochs": options.epochs, "seed": seed, "new_parts_factor": 1,
+        "fractional_labels": "true", "max_seq_length": _MAX_SEQ_LENGTH, "batch_size": 160,
+        "learning_rate": 5e-3, "epochs": options.epochs, "seed": seed, "new_parts_factor": 1,
         "cpu_threads": options.threads,
     }  # fmt: skip
     file = clicks.training_file(learning.judgments) if learning.judgments else labels
@@ -238,7 +219,7 @@ def train(
 
 def systems_of(options: ClicksOptions, model: str, work: Path) -> Iterator[System]:
     """Yield the systems, each with one run per seed, on clicks of the click model `model`."""
-    names = chosen_systems(options.systems, list(SYSTEMS), REFERENCE)
+    names = chosen("systems", options.systems, list(SYSTEMS), REFERENCE)
     logged, measured = read_queries(options)
     file, store, made = work / "measured.tsv", RunStore(options.scores_dir), dict[int, LoggedClicks]()
     write_records(file, (pair for part in measured.values() for pair in part))
@@ -261,10 +242,7 @@ def systems_of(options: ClicksOptions, model: str, work: Path) -> Iterator[Syste
 
 def run(options: ClicksOptions) -> None:
     """Print a table for each click model: nDCG@10 by true labels on queries that are not in the log."""
-    models = options.clicks.split(",")
-    unknown = [model for model in models if model not in CLICKS]
-    if unknown:
-        raise UsageError(f"--clicks {unknown[0]}: choose from {', '.join(CLICKS)}")
+    models = chosen("clicks", options.clicks, list(CLICKS))
     options.begin()
     _, measured = read_queries(options)
     pairs = [pair for part in measured.values() for pair in part]
@@ -272,16 +250,13 @@ def run(options: ClicksOptions) -> None:
     bm25 = BM25("bigram")
     bm25.fit(queries, [pair.title for pair in pairs], labels)
     shown = System("bm25, which was logged", (bm25.score(queries, [pair.title for pair in pairs]),), (0.0,))
-    found = []
     for model in models:
         with tempfile.TemporaryDirectory() as work:
             systems = [*systems_of(options, model, Path(work)), shown]
         head = (
             f"clicks by {model}, {options.searches} searches of {options.queries} queries; {len(pairs):,} other pairs"
         )
-        measures = print_comparison(options, queries, labels, systems, REFERENCE, head, measures=("ndcg@10",))
-        found.append({"clicks": model, **report(options, systems, measures, [], reference=REFERENCE)})
-    write_report(options.json, {"options": asdict(options), "tables": found})
+        print_comparison(options, queries, labels, systems, REFERENCE, head, measures=("ndcg@10",))
 
 
 main = main_of(run, ClicksOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.clicks")

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
-from benchmarks.harness.quality import Measure, publish
+from benchmarks.harness.quality import Measure, print_comparison
 from benchmarks.harness.report import Goal
 from benchmarks.harness.runs import (
     LEXICAL,
@@ -24,15 +22,13 @@ from benchmarks.harness.runs import (
     Run,
     RunStore,
     System,
-    chosen_systems,
     file_digest,
     fit_baseline,
     score_file,
 )
-from benchmarks.inputs import ROOT
+from benchmarks.inputs import ROOT, chosen
 from benchmarks.script_commands import arguments_after, script_commands
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
-from paddle_ranker.errors import DataError
 from paddle_ranker.options import main_of, option, parse_options
 
 SCRIPT = ROOT / "scripts" / "train_pairwise.sh"
@@ -44,32 +40,12 @@ GOAL_AUC, GOAL_AHEAD = 0.90, 0.15
 
 @dataclass(frozen=True)
 class DemoOptions(QualityOptions):
-    """Options of `python -m benchmarks.demo`."""
-
-    data_dir: Optional[str] = option(None, help="folder of the demo data (default: make them in a temporary folder)")
     size: int = option(6000, help="number of training triples to make", minimum=100)
     queries: int = option(300, help="number of dev queries to make", minimum=20)
-    data_seed: int = option(7, help="seed of the data to make", minimum=0)
     systems: str = option(SYSTEMS, help=f"comma-separated: {SYSTEMS.replace(',', ', ')}")
     seeds: str = option("1,2,3", help="comma-separated random seeds, one run of the rankers each")
     recipe: str = option("", help="options of train_pairwise.py that override the script's, as one argument")
     threads: int = option(0, help="threads of training; 0: one per core", minimum=0)
-
-
-@contextmanager
-def demo_data(options: DemoOptions) -> Iterator[Path]:
-    """Yield the folder of the demo data; if the options name none, it is made in a temporary folder."""
-    if options.data_dir is not None:
-        for name in (TRAIN, DEV):
-            if not (Path(options.data_dir) / name).is_file():
-                raise DataError(f"{options.data_dir}/{name}: not there; make the data with datasets/make_demo.py")
-        yield Path(options.data_dir)
-        return
-    from paddle_ranker.data.demo.files import write_demo
-
-    with tempfile.TemporaryDirectory() as folder:
-        write_demo(Path(folder), options.data_seed, options.size, options.queries)
-        yield Path(folder)
 
 
 def train_as_the_script(data: Path, seed: int, recipe: str, folder: Path) -> Run:
@@ -146,15 +122,20 @@ def goals_of(measured: Mapping[str, Mapping[str, Measure]]) -> list[Goal]:
 
 def run(options: DemoOptions) -> None:
     """Print the table of all systems, and the goals reached or missed."""
-    names = chosen_systems(options.systems, SYSTEMS.split(","))
+    names = chosen("systems", options.systems, SYSTEMS.split(","))
     seeds = options.begin()
-    with demo_data(options) as data:
+    from paddle_ranker.data.demo.files import write_demo
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        write_demo(data, 7, options.size, options.queries)
         dev = read_records(data / DEV, LabeledPair)
         systems = [run_system(name, data, options, seeds) for name in names]
     queries, labels = [pair.query for pair in dev], np.array([pair.label for pair in dev])
     reference = "ranker" if "ranker" in names else names[-1]
     head = f"{len(dev):,} pairs of {len(set(queries)):,} dev queries"
-    publish(options, queries, labels, systems, reference, head, measures=("auc",), goals=goals_of)
+    measured = print_comparison(options, queries, labels, systems, reference, head, measures=("auc",))
+    print("", *goals_of(measured), sep="\n")
 
 
 main = main_of(run, DemoOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.demo")

@@ -12,18 +12,16 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
 
 import numpy as np
 
 from benchmarks.harness.quality import mean_statistic
-from benchmarks.harness.report import Goal, format_table, write_report
+from benchmarks.harness.report import Goal, format_table
 from benchmarks.harness.runs import Run, RunStore, file_digest
-from benchmarks.inputs import ROOT, parse_numbers
+from benchmarks.inputs import ROOT, chosen, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
 from paddle_ranker import runtime
 from paddle_ranker.commands.starter import StarterOptions, make_starter
-from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals, difference
 from paddle_ranker.options import Options, main_of, option, parse_options
 from paddle_ranker.storage.atomic import make_folder
@@ -49,32 +47,21 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
 # Rows that measure the same models on test pairs without image two.
 WITHOUT_IMAGE_2 = {f"{name}, image two missing": name for name in (REFERENCE, "modality_dropout")}
 _SEES = {"text_only": "text_1+text_2", "image_only": "image_1+image_2"}
+_PLACES = {"--train_file", "--validation_file", "--save_dir", "--model_name_or_path", "--device"}
+_DATA_SEED = 7
 _OVERALL = ("accuracy", "macro_f1", "auc")
 
 
 @dataclass(frozen=True)
 class EntailmentBenchmarkOptions(Options):
-    work_dir: str = option(help="folder for the demo posts, finished runs and pictures")
+    work_dir: str = option(help="folder for the demo posts and finished runs")
     systems: str = option(",".join(SYSTEMS), help="which rows, of these")
     seeds: str = option("1,2,3", help="comma-separated random seeds of the trainings")
     size: int = option(8000, help="number of training pairs of the demo posts; half as many are measured", minimum=100)
-    data_seed: int = option(7, help="random seed of the demo posts", minimum=0)
     recipe: str = option(
         "", help="options of train.py that override the script's, as one argument; a row's options override these"
     )
-    resamples: int = option(2000, help="bootstrap draws", minimum=100)
     threads: int = option(1, help="threads of training", minimum=1)
-    json: Optional[str] = option(None, help="file for the results as JSON")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in self.systems.split(","):
-            if name not in SYSTEMS:
-                raise UsageError(
-                    f"--systems: {name!r} is none{did_you_mean(name, list(SYSTEMS))}: {', '.join(SYSTEMS)}"
-                )
-        if REFERENCE not in self.systems.split(","):
-            raise UsageError(f"--systems: add {REFERENCE}, with which the others are compared")
 
 
 class Harness:
@@ -85,14 +72,14 @@ class Harness:
         from multimodal_entailment.demo_posts import make_demo_posts
 
         self.options, self.work = options, make_folder(options.work_dir)
-        self.data = self.work / f"posts_{options.size}_{options.data_seed}"
+        self.data = self.work / f"posts_{options.size}_{_DATA_SEED}"
         if not self.data.exists():
-            make_demo_posts(self.data, options.size, options.data_seed)
+            make_demo_posts(self.data, options.size, _DATA_SEED)
         self.truth = json.loads((self.data / "truth.json").read_text(encoding="utf-8"))
         self.test = read_posts(self.data / "test.csv")
         self.labels = np.array([pair.label for pair in self.test])
         self.store = RunStore(str(self.work / "runs"))
-        self.recipe = _without_places(arguments_after(script_commands(SCRIPT), "train.py"))
+        self.recipe = script_recipe()
 
     def runs(self, name: str, seeds: Sequence[int]) -> list[Run]:
         """Return for each seed a row's probabilities of the test pairs, `[n, 3]`, and its seconds of training."""
@@ -100,7 +87,7 @@ class Harness:
         found = []
         for seed in seeds:
             facts = {
-                "data": file_digest(self.data / "train.csv"),
+                "data": [file_digest(self.data / "train.csv"), file_digest(SCRIPT)],
                 "options": self._options(system),
                 "seed": seed,
                 "threads": self.options.threads,
@@ -113,8 +100,8 @@ class Harness:
         return found
 
     def _options(self, system: str) -> list[str]:
-        """Return the options of a row; later options override earlier ones."""
-        return [*self.recipe, *self.options.recipe.split(), *SYSTEMS[system]]
+        """Return the options of a row that override the script's; later options override earlier ones."""
+        return [*self.options.recipe.split(), *SYSTEMS[system]]
 
     def _train(self, system: str, seed: int) -> Run:
         """Train a row; return its probabilities of the test pairs, with and without image two, `[2, n, 3]`."""
@@ -126,7 +113,7 @@ class Harness:
 
         starter = make_starter(StarterOptions(corpus=str(self.data / "train.csv"), vocab_size=1000, seed=seed))
         with tempfile.TemporaryDirectory() as folder:
-            typed = ["--train_file", self.data / "train.csv", "--validation_file",
+            typed = [*self.recipe, "--train_file", self.data / "train.csv", "--validation_file",
                      self.data / "validation.csv", "--model_name_or_path", starter, "--save_dir", folder,
                      "--cache_dir", self.work / "images", "--device", "cpu", "--cpu_threads", self.options.threads,
                      "--seed", seed, *self._options(system)]  # fmt: skip
@@ -137,17 +124,10 @@ class Harness:
             return np.stack([model.predict_posts(pairs) for pairs in (self.test, without)]), result.seconds
 
 
-def _without_places(arguments: Sequence[str]) -> list[str]:
-    """Return the options of a recipe, except for files, folders and the device."""
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in ("--train_file", "--validation_file", "--save_dir", "--model_name_or_path", "--device"):
-            skip = True
-        else:
-            kept.append(argument)
-    return kept
+def script_recipe() -> list[str]:
+    """Return the options of the script's training, without files, folders and the device."""
+    typed = arguments_after(script_commands(SCRIPT), "train.py")
+    return [word for before, word in zip(["", *typed], typed) if not {before, word} & _PLACES]
 
 
 def measure(
@@ -209,33 +189,17 @@ def class_table(measures: dict[str, dict[str, Interval]]) -> str:
 
 def run(options: EntailmentBenchmarkOptions) -> int:
     """Print the tables; return 1 if `multimodal` is not established to be ahead of `text_only` and `image_only`."""
+    names = chosen("systems", options.systems, list(SYSTEMS), REFERENCE)
+    names += [name for name, system in WITHOUT_IMAGE_2.items() if system in names]
     runtime.prepare_command(options.threads)
-    from sklearn.metrics import confusion_matrix
-
-    from multimodal_entailment.evaluate import write_confusion_plot
-
     harness, seeds = Harness(options), parse_numbers(options.seeds, "seeds")
-    chosen = options.systems.split(",")
-    chosen += [name for name, system in WITHOUT_IMAGE_2.items() if system in chosen]
-    runs = {name: harness.runs(name, seeds) for name in chosen}
-    measures, ahead = measure(harness.labels, runs, REFERENCE, options.resamples)
+    runs = {name: harness.runs(name, seeds) for name in names}
+    measures, ahead = measure(harness.labels, runs, REFERENCE, 2000)
     print(f"\n{len(harness.test):,} test pairs; means over seeds {options.seeds}, 95% bootstrap intervals over pairs\n")
     print(overall_table(harness, runs, measures, ahead), class_table(measures), sep="\n\n")
-    for name, found in runs.items():
-        matrix = confusion_matrix(harness.labels, found[0][0].argmax(axis=1), labels=[0, 1, 2])
-        write_confusion_plot(str(harness.work / f"confusion_{name.replace(', ', '_').replace(' ', '_')}.png"), matrix,
-                             f"{name}, seed {seeds[0]}")  # fmt: skip
-    print(f"\nconfusion matrices: {harness.work}/confusion_*.png")
     goals = [Goal(f"{REFERENCE} ahead of {name} in accuracy, lower bound", ahead[name].low, 0.0)
              for name in ("text_only", "image_only") if name in ahead]  # fmt: skip
     print(*goals, sep="\n")
-    values: dict[str, Any] = {
-        "truth": harness.truth,
-        "figures": {name: {key: vars(i) for key, i in own.items()} for name, own in measures.items()},
-        "ahead": {name: vars(interval) for name, interval in ahead.items()},
-        "seconds": {name: [seconds for _, seconds in found] for name, found in runs.items()},
-    }
-    write_report(options.json, values)
     return 0 if all(goal.reached for goal in goals) else 1
 
 

@@ -13,8 +13,6 @@ import importlib
 import itertools
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,15 +33,13 @@ from paddle_ranker.retrieval.faiss_index import STRUCTURES
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 
-WIDTH, TOP = 256, 100
+WIDTH, TOP, SEED = 256, 100, 7
 WIDTHS = (32, 40, 50, 100)  # numbers of vectors that a graph search looks at
 GRAPHS = tuple(name for name in STRUCTURES if name.startswith("hnsw"))
 
 
 @dataclass(frozen=True)
 class IndexesOptions(Options):
-    """Options of this benchmark."""
-
     size: int = option(20_000, help="titles", minimum=1000)
     queries: int = option(200, help="queries", minimum=10)
     folder: Optional[str] = option(
@@ -51,8 +47,6 @@ class IndexesOptions(Options):
     )
     structure: str = option(GRAPHS[0], help="of faiss's index", choices=GRAPHS)
     rounds: int = option(5, help="of searches in turn", minimum=1)
-    seed: int = option(7, help="seed of titles and vectors", minimum=0)
-    opened: Optional[str] = option(None, help="internal: only open this index, and measure its memory")
 
 
 def titles_of(size: int, seed: int) -> Iterator[str]:
@@ -106,9 +100,9 @@ def build(folder: Path, options: IndexesOptions) -> None:
         return
     info = IndexInfo(WordsInfo("mixed"), VectorsInfo("faiss", WIDTH, structure=options.structure))
     began = time.perf_counter()
-    documents = (Document(str(n), text) for n, text in enumerate(titles_of(options.size, options.seed)))
+    documents = (Document(str(n), text) for n, text in enumerate(titles_of(options.size, SEED)))
     with Collection.create(folder, info) as collection:
-        collection.add(documents, BigramVectors(options.seed))
+        collection.add(documents, BigramVectors(SEED))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(
         f"build: {time.perf_counter() - began:.1f} s with the making of titles and vectors; peak memory {peak:,.0f} MB"
@@ -120,15 +114,16 @@ def measure(folder: Path, options: IndexesOptions) -> None:
     began = time.perf_counter()
     collection = Collection.open(folder)
     opened = time.perf_counter() - began
-    draw = np.random.default_rng(options.seed)
+    draw = np.random.default_rng(SEED)
     drawn = draw.integers(0, len(collection), options.queries).tolist()
     texts = [collection.document(str(number)).text[:12] for number in drawn]
-    vectors = BigramVectors(options.seed)(texts)
+    vectors = BigramVectors(SEED)(texts)
     began = time.perf_counter()
     collection.search("vectors", vectors[:1], 10)
     print(f"open: {opened:.2f} s, first answer {time.perf_counter() - began:.3f} s; resident {resident_mb():,.0f} MB")
     print(f"words, top {TOP}: {milliseconds(lambda text: collection.search('words', [text], TOP), texts)}")
-    subprocess.run([sys.executable, "-m", "benchmarks.indexes", "--opened", str(folder)], check=True)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"after these: resident {resident_mb():,.0f} MB; on the disk {size / 1e6:,.0f} MB")
     stored = np.concatenate([part.part.vectors.block(0, len(part.part.vectors)) for part in collection._now.vectors])
     beside_faiss(folder, collection, vectors, stored, options.rounds)
     if options.size <= 200_000:
@@ -184,20 +179,8 @@ def _seconds(ask: Callable[[Vectors], object], vectors: Vectors) -> float:
     return time.perf_counter() - began
 
 
-def opened(folder: Path) -> None:
-    """Print the memory of a process that only searches."""
-    began = time.perf_counter()
-    collection = Collection.open(folder)
-    print(f"another process: open {time.perf_counter() - began:.2f} s, resident {resident_mb():,.0f} MB; on the disk "
-          f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:,.0f} MB of "
-          f"{len(collection):,} documents")  # fmt: skip
-
-
 def run(options: IndexesOptions) -> None:
     """Build the index and measure it."""
-    if options.opened:
-        opened(Path(options.opened))
-        return
     parent = Path(options.folder or tempfile.mkdtemp())
     try:
         folder = parent / f"index-{options.structure}-{options.size}"

@@ -32,7 +32,6 @@ class PeerOptions(GradedPairsOptions):
         None, help="folder of a ranker without match embeddings, which the peers lack; replaces --shapes"
     )
     peer_python: str = option(sys.executable, help="Python interpreter of an environment with the peers")
-    json: Optional[str] = option(None, help="file for all results")
 
 
 def real_data_folder(chosen: Optional[str] = None) -> Path:
@@ -68,13 +67,20 @@ def real_data_file(folder: Optional[str], name: str) -> Path:
     return chosen / name
 
 
-def chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
-    """Return the names in a comma-separated option, all of `known` for "all"; `UsageError` for an unknown name."""
-    wanted = list(known) if given == "all" else [part.strip() for part in given.split(",")]
-    for part in wanted:
+def chosen(name: str, given: str, known: Sequence[str], reference: Optional[str] = None) -> list[str]:
+    """Return the names in a comma-separated option, all of `known` for "all".
+
+    Raises `UsageError` if a name is unknown or repeats, or if `reference` is not among the names.
+    """
+    names = list(known) if given == "all" else [part.strip() for part in given.split(",")]
+    for part in names:
         if part not in known:
             raise UsageError(f"--{name} {part}: choose from {', '.join(known)}")
-    return wanted
+    if len(set(names)) < len(names):
+        raise UsageError(f"--{name} {given}: name each once")
+    if reference and reference not in names:
+        raise UsageError(f"--reference {reference}: is not among the {name} {', '.join(names)}")
+    return names
 
 
 def parse_numbers(text: str, name: str) -> list[int]:

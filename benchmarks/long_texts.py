@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from benchmarks.harness.quality import publish
+from benchmarks.harness.quality import print_comparison
 from benchmarks.harness.runs import (
     QualityOptions,
     Run,
@@ -57,27 +57,19 @@ WAYS: dict[str, tuple[str, Optional[int]]] = {
 }
 REFERENCE = "windows_max"
 TITLE_ONLY = "bm25_words_of_titles"
+_OVERLAP, _NEGATIVES = 16, 7  # tokens that windows share; titles of other papers per training query
 _OPENING, _LONGEST_PAGE = 200, 20_000  # characters of a manual page: for its title, and at most for its text
 
 
 @dataclass(frozen=True)
 class LongTextsOptions(QualityOptions):
-    """Options of `python -m benchmarks.long_texts`."""
-
     set: str = option("csl", help="papers, or manual pages", choices=("csl", "manpages"))
     train_papers: int = option(600, help="number of papers of CSL to train on; the others are ranked", minimum=20)
-    keywords: int = option(1, help="number of keywords of a paper in its query; 0: all keywords", minimum=0)
     candidates: int = option(
         20, help="number of papers to rank per query: the relevant papers, and BM25's best others", minimum=2
     )
-    negatives: int = option(7, help="number of titles of other papers per training query", minimum=1)
     max_seq_length: int = option(64, help="maximum length of a pair in tokens; abstracts are longer", minimum=16)
-    window_overlap: int = option(16, help="number of tokens that neighbouring windows share", minimum=0)
     epochs: int = option(3, help="epochs", minimum=1)
-    layers: int = option(2, help="layers", minimum=1)
-    hidden_size: int = option(128, help="width", minimum=8)
-    heads: int = option(4, help="attention heads; the number must divide the width", minimum=1)
-    vocab_size: int = option(6000, help="maximum number of word pieces, learned from the training papers", minimum=100)
 
 
 @dataclass(frozen=True)
@@ -128,22 +120,16 @@ def split_papers(papers: Sequence[Paper], train: int) -> tuple[list[Paper], list
     return [papers[i] for i in order[:train]], [papers[i] for i in order[train:]]
 
 
-def draw_keywords(paper: Paper, count: int, random: np.random.Generator) -> tuple[str, ...]:
-    """Draw `count` keywords of a paper (0: all), and return them in the paper's order."""
-    drawn = random.permutation(len(paper.keywords))[: count or None]
-    return tuple(paper.keywords[i] for i in sorted(drawn))
-
-
-def training_pairs(papers: Sequence[Paper], keywords: int, negatives: int, seed: int) -> list[LabeledPair]:
+def training_pairs(papers: Sequence[Paper], negatives: int, seed: int) -> list[LabeledPair]:
     """Return pairs of a query with its paper's title (label 1), and with titles of other papers (label 0).
 
-    A paper gives two queries: all its keywords, and `keywords` of them drawn at random, as in the measured queries. The
-    other papers, at most `negatives` per query, are of the same category and lack some of the query's keywords.
+    A paper gives two queries: all its keywords, and one that is drawn at random, as in the measured queries. The other
+    papers, at most `negatives` per query, are of the same category and lack some of the query's keywords.
     """
     random = np.random.default_rng([seed, 1])
     pairs: dict[tuple[str, str], LabeledPair] = {}
     for paper in papers:
-        for chosen in (paper.keywords, draw_keywords(paper, keywords, random)):
+        for chosen in (paper.keywords, (draw_keyword(paper, random),)):
             query = " ".join(chosen)
             others = [
                 other.title
@@ -156,22 +142,27 @@ def training_pairs(papers: Sequence[Paper], keywords: int, negatives: int, seed:
     return list(pairs.values())
 
 
-def candidates_of(papers: Sequence[Paper], keywords: int, count: int) -> tuple[list[LabeledPair], list[str]]:
+def draw_keyword(paper: Paper, random: np.random.Generator) -> str:
+    """Draw a keyword of a paper."""
+    return paper.keywords[int(random.permutation(len(paper.keywords))[0])]
+
+
+def candidates_of(papers: Sequence[Paper], count: int) -> tuple[list[LabeledPair], list[str]]:
     """Return pairs of a query and a paper's text (title and abstract), and the papers' titles in the same order.
 
-    Each distinct query is paired with all papers that have its keywords (relevant), and then with the best other papers
-    by BM25 (character bigrams), up to `count` papers in total, or more if more are relevant.
+    Each distinct query, a keyword, is paired with all papers that have it (relevant), and then with the best other
+    papers by BM25 (character bigrams), up to `count` papers in total, or more if more are relevant.
     """
     random = np.random.default_rng(1001)
-    queries = dict.fromkeys(draw_keywords(paper, keywords, random) for paper in papers)
+    queries = dict.fromkeys(draw_keyword(paper, random) for paper in papers)
     words = WordSearcher.of_texts((paper.text for paper in papers), "bigram")
     pairs, titles = [], []
-    for chosen in queries:
-        found, _ = words.search(" ".join(chosen), 2 * count)
-        relevant = [paper for paper in papers if set(chosen) <= set(paper.keywords)]
+    for query in queries:
+        found, _ = words.search(query, 2 * count)
+        relevant = [paper for paper in papers if query in paper.keywords]
         others = [papers[i] for i in found if papers[i] not in relevant]
         for paper in [*relevant, *others[: max(0, count - len(relevant))]]:
-            pairs.append(LabeledPair(" ".join(chosen), paper.text, float(paper in relevant)))
+            pairs.append(LabeledPair(query, paper.text, float(paper in relevant)))
             titles.append(paper.title)
     return pairs, titles
 
@@ -186,16 +177,13 @@ def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder:
     starter = StarterOptions(
         corpus=str(corpus),
         output_dir=str(folder / "starter"),
-        vocab_size=options.vocab_size,
-        num_hidden_layers=options.layers,
-        hidden_size=options.hidden_size,
-        num_attention_heads=options.heads,
+        vocab_size=6000,
         max_position_embeddings=options.max_seq_length,
         seed=seed,
     )
-    write_records(folder / "train.tsv", training_pairs(papers, options.keywords, options.negatives, seed))
+    write_records(folder / "train.tsv", training_pairs(papers, _NEGATIVES, seed))
     # The command requires a file to evaluate on.
-    write_records(folder / "seen.tsv", training_pairs(papers[:20], options.keywords, options.negatives, seed))
+    write_records(folder / "seen.tsv", training_pairs(papers[:20], _NEGATIVES, seed))
     values = {
         "loss": "ranknet_bce",
         "max_seq_length": options.max_seq_length,
@@ -222,7 +210,7 @@ class Harness:
             path = real_data_file(options.data_dir, "csl/papers.jsonl")
             self.digest = file_digest(path)
             self.known, self.ranked = split_papers(read_papers(path), options.train_papers)
-        self.pairs, self.titles = candidates_of(self.ranked, options.keywords, options.candidates)
+        self.pairs, self.titles = candidates_of(self.ranked, options.candidates)
         self.queries, self.texts = [pair.query for pair in self.pairs], [pair.title for pair in self.pairs]
         self.labels = np.array([pair.label for pair in self.pairs])
         self.store = RunStore(options.scores_dir)
@@ -230,20 +218,14 @@ class Harness:
     def systems(self, seeds: Sequence[int]) -> list[System]:
         """Return the rows of the table: the ranker in each way, BM25 of words, and BM25 of bigrams."""
         by_seed = [self._of_seed(seed) for seed in seeds]
-        runs = {name: [found[name] for found in by_seed] for name in WAYS}
-        found = [
-            System(name, tuple(scores for scores, _ in kept), tuple(seconds for _, seconds in kept))
-            for name, kept in runs.items()
-        ]
+        found = [System(name, *zip(*(runs[name] for runs in by_seed))) for name in WAYS]
         return [*found, *self._lexical()]
 
     def _of_seed(self, seed: int) -> dict[str, Run]:
+        facts = {**self.options.facts(), "data": self.digest, "seed": seed}
         with tempfile.TemporaryDirectory() as folder:
             trained = Trained(self, seed, Path(folder))
-            return {
-                name: self.store.get({**self._facts(), "way": name, "seed": seed}, partial(trained.run, name))
-                for name in WAYS
-            }
+            return {name: self.store.get({**facts, "way": name}, partial(trained.run, name)) for name in WAYS}
 
     def _lexical(self) -> list[System]:
         systems = []
@@ -256,9 +238,6 @@ class Harness:
             baseline.fit([], shown)
             systems.append(System(name, (baseline.score(self.queries, shown),), (0.0,)))
         return systems
-
-    def _facts(self) -> dict[str, object]:
-        return {**self.options.facts(), "data": self.digest}
 
 
 class Trained:
@@ -274,7 +253,7 @@ class Trained:
         if windows == "none":
             return self._cut, self.seconds
         split, logits = self._windows
-        pooling = Windows(self.harness.options.max_seq_length, windows, self.harness.options.window_overlap, top_k)
+        pooling = Windows(self.harness.options.max_seq_length, windows, _OVERLAP, top_k)
         return pooling.pool(logits, split.offsets), self.seconds
 
     @cached_property
@@ -296,7 +275,7 @@ class Trained:
     @cached_property
     def _windows(self) -> tuple[SplitPairs, Floats]:
         ranker, harness = self._ranker, self.harness
-        windows = Windows(harness.options.max_seq_length, overlap=harness.options.window_overlap)
+        windows = Windows(harness.options.max_seq_length, overlap=_OVERLAP)
         (encoder,) = ranker.row_encoder.members
         split = windows.split(encoder.encode(harness.queries, harness.texts, truncate=False))
         print(f"seed {self.seed}: {len(split.pairs):,} windows", flush=True)
@@ -312,11 +291,11 @@ def run(options: LongTextsOptions) -> None:
     systems = harness.systems(seeds)
     head = (
         f"trained on keywords -> title of {len(harness.known):,} papers; {len(set(harness.queries)):,} queries of "
-        f"{options.keywords or 'all'} keyword(s) for {len(harness.ranked):,} others, ranked by title and abstract "
+        f"a keyword for {len(harness.ranked):,} others, ranked by title and abstract "
         f"among BM25's best {options.candidates}; {options.max_seq_length} tokens a pair"
     )
     measures = ("ndcg@10", "mrr@10")
-    publish(options, harness.queries, harness.labels, systems, REFERENCE, head, measures=measures)
+    print_comparison(options, harness.queries, harness.labels, systems, REFERENCE, head, measures=measures)
 
 
 main = main_of(run, LongTextsOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.long_texts")

@@ -10,18 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Optional
 
-from benchmarks.harness.quality import publish
+from benchmarks.harness.quality import print_comparison
 from benchmarks.harness.runs import (
     Harness,
     QualityOptions,
     Run,
     Split,
-    chosen_systems,
     score_file,
     train_cross_encoder,
 )
+from benchmarks.inputs import chosen
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.ranking import RELEVANT
@@ -39,10 +38,9 @@ class FoldsOptions(QualityOptions):
         help="number of folds of QBQTC's train queries; each fold is measured by runs that have not seen it",
         minimum=2,
     )
-    systems: Optional[str] = option(None, help="comma-separated rows of the table (default: all)")
+    systems: str = option("all", help="comma-separated rows of the table")
     layers: int = option(1, help="layers of the measured ranker (the student)", minimum=1)
     hidden_size: int = option(64, help="its width", minimum=8)
-    learning_rate: float = option(1e-3, help="maximum of its learning rate", above=0)
     epochs: int = option(2, help="epochs", minimum=1)
     max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
     max_steps: int = option(0, help="maximum number of steps per training; 0: all steps of the epochs", minimum=0)
@@ -127,7 +125,7 @@ def run_systems(
 
     `head` is printed above the table.
     """
-    names = chosen_systems(options.systems, list(systems), reference)
+    names = chosen("systems", options.systems, list(systems), reference)
     seeds = options.begin()
     harness = Harness(options, "qbqtc", "cv", options.folds)
     made: dict[tuple[str, int], SmallRankers] = {}
@@ -144,15 +142,12 @@ def run_systems(
         done = [harness.run(name, seeds, {**facts, "system": name}, partial(train, name)) for name in names]
     count = len(set(harness.queries))
     head += f"; measured on {len(harness.measured):,} pairs of {count:,} queries, each by runs that have not seen it"
-    publish(options, harness.queries, harness.labels, done, reference, head)
+    print_comparison(options, harness.queries, harness.labels, done, reference, head)
 
 
 @dataclass(frozen=True)
 class MiningOptions(FoldsOptions):
-    """Options of `python -m benchmarks.mining`."""
-
     negatives: int = option(2, help="number of negatives per positive", minimum=1)
-    loss: str = option("ranknet_bce", help="loss of all rankers")
     guard: str = option("--max_score_ratio=0.95", help="options of mine for mined_again, besides its ranker")
 
 
@@ -200,9 +195,8 @@ class Mining:
 
     def _train(self, name: str, rankers: SmallRankers, file: Path) -> Run:
         o = self.options
-        return rankers.train(
-            name, file, Recipe(o.layers, o.hidden_size, o.learning_rate, o.epochs, (f"--loss={o.loss}",))
-        )
+        recipe = Recipe(o.layers, o.hidden_size, 1e-3, o.epochs, ("--loss=ranknet_bce",))
+        return rankers.train(name, file, recipe)
 
 
 def run(options: MiningOptions) -> None:

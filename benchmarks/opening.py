@@ -8,9 +8,7 @@ and the shared pages, such as those of mapped files.
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,9 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness.report import format_table
-from benchmarks.harness.workers import process_environment
+from benchmarks.harness.workers import Worker, Workers
 from benchmarks.inputs import chosen
-from paddle_ranker.errors import RankerError
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.scoring.engines.registry import DYGRAPH, exported_engines
@@ -30,34 +27,36 @@ from paddle_ranker.scoring.engines.registry import DYGRAPH, exported_engines
 
 @dataclass(frozen=True)
 class OpeningOptions(Options):
-    """Options of `python -m benchmarks.opening`."""
-
     model: str = option(help="a ranker's folder: ours, transformers', or an export")
     engines: str = option("all", help="engines of an export, comma-separated; all: every engine that runs it")
     processes: int = option(2, help="processes of each engine", minimum=1)
-    rounds: int = option(3, help="number of times to read and copy the file", minimum=1)
 
 
 def run(options: OpeningOptions) -> None:
     """Print the table."""
     folder = Path(options.model)
     largest = max((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
-    read, copy = read_and_copy(largest, options.rounds)
+    read, copy = read_and_copy(largest)
     engines = chosen("engines", options.engines, exported_engines()) if is_exported(folder) else [DYGRAPH]
     rows = [opened(folder, engine, options.processes) for engine in engines]
     print(f"{largest.name}, {largest.stat().st_size / 1e6:,.0f} MB: read in {read:.2f} s, copied in {copy:.2f} s")
     cells = [
-        [engine, *(f"{value:.2f}" for value in seconds), f"{sum(seconds[1:]) / (read + copy):.2f}", *map(_mb, memory)]
+        [
+            engine,
+            *(f"{value:.2f}" for value in seconds),
+            f"{sum(seconds[1:]) / (read + copy):.2f}",
+            *(f"{value:,.0f}" for value in memory),
+        ]
         for engine, seconds, memory in rows
     ]
     heads = ["engine", "imports, s", "opening, s", "first score, s", "both / read and copy", "own MB", "shared MB"]
     print(format_table(heads, cells))
 
 
-def read_and_copy(path: Path, rounds: int) -> tuple[float, float]:
+def read_and_copy(path: Path) -> tuple[float, float]:
     """Return the median seconds to read a file into memory, and to copy it there."""
     times = []
-    for _ in range(rounds):
+    for _ in range(3):
         began = time.perf_counter()
         content = np.fromfile(path, np.uint8)
         read = time.perf_counter()
@@ -70,45 +69,12 @@ def read_and_copy(path: Path, rounds: int) -> tuple[float, float]:
 def opened(folder: Path, engine: str, processes: int) -> tuple[str, list[float], list[float]]:
     """Open a ranker in several processes, one after another; return their median seconds and their mean memory."""
     command = [sys.executable, "-m", "benchmarks.peers.opening_worker", str(folder), engine]
-    workers: list[subprocess.Popen[str]] = []
-    with tempfile.TemporaryFile("w+") as log:
-        try:
-            seconds = []
-            for _ in range(processes):
-                workers.append(
-                    subprocess.Popen(
-                        command,
-                        stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE,
-                        stderr=log,
-                        text=True,
-                        env=process_environment(1),
-                    )
-                )
-                seconds.append(_answer(workers[-1], engine))
-            memory = []
-            for worker in workers:
-                assert worker.stdin is not None
-                print(file=worker.stdin, flush=True)
-                memory.append(_answer(worker, engine))
-        finally:
-            for worker in workers:
-                worker.kill()
-                worker.communicate()
-    return engine, np.median(seconds, axis=0).tolist(), np.mean(memory, axis=0).tolist()
-
-
-def _answer(worker: subprocess.Popen[str], engine: str) -> list[float]:
-    assert worker.stdout is not None
-    line = worker.stdout.readline()
-    if not line:
-        raise RankerError(f"--engines {engine}: its process ended before the first score; leave it out")
-    found: list[float] = json.loads(line)
-    return found
-
-
-def _mb(value: float) -> str:
-    return f"{value:,.0f}"
+    with Workers() as workers, tempfile.TemporaryDirectory() as logs:
+        names = [f"{engine} {number}" for number in range(processes)]
+        ready = [workers.add(Worker(name, command, 1, Path(logs) / name, hint="leave it out")) for name in names]
+        memory = [answer["mb"] for _, answer in workers.take_turns(lambda name: {})]
+    seconds = np.median([answer["ready"] for answer in ready], axis=0)
+    return engine, seconds.tolist(), np.mean(memory, axis=0).tolist()
 
 
 main = main_of(run, OpeningOptions, (__doc__ or "").split("\n")[0])

@@ -25,7 +25,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from benchmarks.harness.quality import publish
+from benchmarks.harness.quality import print_comparison
 from benchmarks.harness.runs import (
     FILES,
     LEXICAL,
@@ -34,14 +34,13 @@ from benchmarks.harness.runs import (
     Run,
     Split,
     System,
-    chosen_systems,
     converted_encoder,
     file_digest,
     score_file,
     texts_of,
     train_cross_encoder,
 )
-from benchmarks.inputs import ROOT, real_data_file
+from benchmarks.inputs import ROOT, chosen, real_data_file
 from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError, UsageError
@@ -55,6 +54,7 @@ LINEAR = "linear_on_ids"
 FROM_NOTHING = {"linear_on_own_pieces": LINEAR, "small": "match_ranknet_lexical"}
 BLENDED = {"ranker_and_linear": ("match", LINEAR), "all_and_small": ("match_ranknet_lexical", "small")}
 _WORKER = Path(__file__).resolve().parent / "peers" / "sentence_transformers_worker.py"
+_MAX_SEQ_LENGTH, _BATCH_SIZE = 64, 32  # longest pair in tokens; pairs per batch, unless a system sets its own
 _SMALL_FILE = 400  # number of rows for the training's last evaluation; the measures use all rows
 
 _WHOLE_QUERIES = ["--loss", "ranknet_bce", "--batch_size", "38"]
@@ -70,7 +70,6 @@ OURS = {
 }
 # The stages of the peer's training, (data, epochs) each; "train" is the fold's training data.
 PEERS = {
-    "peer_1_epoch": [("train", 1)],
     "peer_2_epochs": [("train", 2)],
     "peer_after_kuake": [("kuake", 1), ("train", 1)],
 }
@@ -93,27 +92,13 @@ class FoldRunOptions(QualityOptions):
     )
     folds: int = option(3, help="folds of --protocol cv", minimum=2)
     peer_python: str = option(sys.executable, help="Python interpreter of an environment with requirements/peers.in")
-    peer_bf16: bool = option(True, help="train the peer in bfloat16, which is faster if the processor supports it")
-    max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
-    batch_size: int = option(32, help="pairs per batch, unless a system sets its own", minimum=1)
-    learning_rate: float = option(
-        0.0, help="maximum of the learning rate; 0: 1e-4 for pretrained weights, 5e-4 from nothing", minimum=0
-    )
-    new_parts_factor: float = option(
-        0.0, help="the head's learning rate over the encoder's; 0: 10 for pretrained weights, 1 from nothing", minimum=0
-    )
     max_steps: int = option(0, help="maximum number of steps of our trainings; 0: all steps of the epochs", minimum=0)
     threads: int = option(1, help="threads of training", minimum=1)
 
     @property
-    def max_rate(self) -> float:
-        """Return the maximum learning rate: the option, or a default that depends on the model."""
-        return self.learning_rate or (5e-4 if self.model == NOTHING else 1e-4)
-
-    @property
-    def heads_factor(self) -> float:
-        """Return the ratio of the learning rate of parts that are not pretrained to the encoder's learning rate."""
-        return self.new_parts_factor or (1 if self.model == NOTHING else 10)
+    def rates(self) -> tuple[float, float]:
+        """Return the maximum learning rate, and the factor of that of the parts that are not pretrained."""
+        return (5e-4, 1.0) if self.model == NOTHING else (1e-4, 10.0)
 
     @property
     def model_name(self) -> str:
@@ -125,8 +110,6 @@ class FoldRunOptions(QualityOptions):
 
 @dataclass(frozen=True)
 class PretrainedOptions(FoldRunOptions):
-    """Options of `python -m benchmarks.pretrained`."""
-
     systems: str = option(
         "bm25_words,features,peer_2_epochs,plain_2_epochs,match_ranknet_lexical",
         help=f"comma-separated: {', '.join(SYSTEMS)}",
@@ -147,7 +130,7 @@ class Systems:
         if name in BLENDED:
             return self._blended(name, [self.run(member, seeds) for member in BLENDED[name]])
         if name in FROM_NOTHING:
-            options = dataclasses.replace(self.options, model=NOTHING, learning_rate=0.0, new_parts_factor=0.0)
+            options = dataclasses.replace(self.options, model=NOTHING)
             return dataclasses.replace(Systems(options, self.work).run(FROM_NOTHING[name], seeds), name=name)
         if name in LEXICAL:
             return self.harness.baseline(name)
@@ -168,11 +151,9 @@ class Systems:
         return System(name, tuple(runs), tuple(map(sum, zip(*(_repeated(m.seconds, len(runs)) for m in members)))))
 
     def _facts(self, name: str) -> dict[str, Any]:
-        names = ("data", "protocol", "folds", "max_seq_length", "batch_size", "peer_bf16", "max_steps")
-        values = {key: getattr(self.options, key) for key in names}
+        values = {key: getattr(self.options, key) for key in ("data", "protocol", "folds", "max_steps")}
         how: Any = OURS.get(name) or PEERS.get(name)
-        return {**values, "system": name, "how": how, "model": self.options.model_name, "peak": self.options.max_rate,
-                "heads_factor": self.options.heads_factor}  # fmt: skip
+        return {**values, "system": name, "how": how, "model": self.options.model_name}
 
     def _linear(self, split: Split, seed: int) -> Run:
         """Fit the linear model on the 18 lexical features of token ids, as `blend` fits it, and score the split."""
@@ -183,7 +164,7 @@ class Systems:
         with tempfile.TemporaryDirectory(dir=self.work) as temporary:
             folder = Path(temporary)
             write_records(folder / "train.jsonl", split.pairs)
-            pair_encoder = PairEncoder.from_folder(self._start(folder, seed), self.options.max_seq_length)
+            pair_encoder = PairEncoder.from_folder(self._start(folder, seed), _MAX_SEQ_LENGTH)
         began = time.perf_counter()
         learn, score = (pair_encoder.encode(*texts_of(pairs)) for pairs in (split.pairs, self.harness.of(split)))
         head = LexicalHead(pair_encoder.vocab_size, never_match_ids(pair_encoder))
@@ -205,16 +186,15 @@ class Systems:
             work = {
                 "model": str(Path(options.model).resolve()),
                 "stages": [
-                    {"pairs": str(folder / f"{data}.jsonl"), "epochs": epochs, "learning_rate": options.max_rate}
+                    {"pairs": str(folder / f"{data}.jsonl"), "epochs": epochs, "learning_rate": options.rates[0]}
                     for data, epochs in PEERS[name]
                 ],
                 "score": str(folder / "score.jsonl"),
                 "output": str(folder / "output.npz"),
                 "threads": options.threads,
                 "seed": seed,
-                "max_seq_length": options.max_seq_length,
-                "batch_size": options.batch_size,
-                "bf16": options.peer_bf16,
+                "max_seq_length": _MAX_SEQ_LENGTH,
+                "batch_size": _BATCH_SIZE,
             }
             (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
             environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
@@ -229,10 +209,10 @@ class Systems:
     def _ours(self, name: str, split: Split, seed: int) -> Run:
         options = self.options
         values = {
-            "max_seq_length": options.max_seq_length,
-            "batch_size": options.batch_size,
-            "learning_rate": options.max_rate,
-            "new_parts_factor": options.heads_factor,
+            "max_seq_length": _MAX_SEQ_LENGTH,
+            "batch_size": _BATCH_SIZE,
+            "learning_rate": options.rates[0],
+            "new_parts_factor": options.rates[1],
             "max_steps": options.max_steps,
             "weight_decay": 0.01,
             "seed": seed,
@@ -256,7 +236,7 @@ class Systems:
                 corpus=str(folder / "train.jsonl"),
                 output_dir=str(folder / "starter"),
                 dropout=0.2,
-                max_position_embeddings=self.options.max_seq_length,
+                max_position_embeddings=_MAX_SEQ_LENGTH,
                 seed=seed,
             )
             return make_starter(starter)
@@ -269,7 +249,7 @@ def _repeated(seconds: tuple[float, ...], count: int) -> tuple[float, ...]:
 
 def run(options: PretrainedOptions) -> None:
     """Print the table of all systems."""
-    names = chosen_systems(options.systems, SYSTEMS, options.reference)
+    names = chosen("systems", options.systems, SYSTEMS, options.reference)
     seeds = options.begin()
     runtime.select_device("cpu")
     with tempfile.TemporaryDirectory() as work:
@@ -277,7 +257,7 @@ def run(options: PretrainedOptions) -> None:
         systems = [rows.run(name, seeds) for name in names]
     queries, labels = rows.harness.queries, rows.harness.labels
     head = f"{options.data}, {options.protocol}: {len(queries):,} pairs of {len(set(queries)):,} queries"
-    publish(options, queries, labels, systems, options.reference or names[-1], head)
+    print_comparison(options, queries, labels, systems, options.reference or names[-1], head)
 
 
 main = main_of(run, PretrainedOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.pretrained")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,21 +26,18 @@ import numpy as np
 
 from benchmarks.harness.report import Speeds, print_speeds
 from benchmarks.harness.workers import Worker, Workers
-from benchmarks.inputs import ROOT
+from benchmarks.inputs import chosen, real_data_file
 from paddle_ranker import runtime
-from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, main_of, option
 from pretraining.mlm_options import TrainMlmOptions
 
 SYSTEMS = ("ours", "transformers", "transformers_gathered")
 _PEER = Path(__file__).parent / "peers" / "transformers_mlm_worker.py"
-FOREVER = 1_000_000
+FOREVER, SEED = 1_000_000, 1000
 
 
 @dataclass(frozen=True)
 class PretrainingBenchmarkOptions(Options):
-    """Options of `python -m benchmarks.pretraining`."""
-
     file: Optional[str] = option(None, help="texts, one per line (default: corpus/zh_sci.txt of the real data)")
     peer_python: str = option(sys.executable, help="Python interpreter of an environment with torch and transformers")
     systems: str = option(",".join(SYSTEMS), help=f"comma-separated, from {', '.join(SYSTEMS)}")
@@ -49,21 +45,15 @@ class PretrainingBenchmarkOptions(Options):
     vocab_size: int = option(8000, help="number of word pieces, trained on the text", minimum=100)
     max_seq_length: int = option(128, help="tokens of a sequence", minimum=8)
     batch_size: int = option(32, help="sequences a step", minimum=1)
-    learning_rate: float = option(5e-4, help="maximum of the learning rate", above=0)
     dropout: float = option(0.1, help="dropout", minimum=0, below=1)
     rounds: int = option(6, help="number of rounds; the speeds exclude the first", minimum=2)
     steps: int = option(10, help="steps a round", minimum=1)
     threads: int = option(1, help="threads of every system", minimum=1)
-    seed: int = option(1000, help="random seed", minimum=0)
-    json: Optional[str] = option(None, help="write all measures there")
 
 
 def run(options: PretrainingBenchmarkOptions) -> None:
     """Print the loss curve and the speeds."""
-    systems = options.systems.split(",")
-    for name in systems:
-        if name not in SYSTEMS:
-            raise UsageError(f"--systems {name}: choose from {', '.join(SYSTEMS)}")
+    systems = chosen("systems", options.systems, SYSTEMS)
     runtime.prepare()
     runtime.select_device("cpu")
     with tempfile.TemporaryDirectory() as folder:
@@ -71,8 +61,6 @@ def run(options: PretrainingBenchmarkOptions) -> None:
         answers = measure(systems, options, Path(folder))
     print_curve(answers)
     print_speeds(speeds_of(answers), "tokens", width=24, digits=0)
-    if options.json:
-        Path(options.json).write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
 
 
 def speeds_of(answers: dict[str, list[dict[str, Any]]]) -> dict[str, Speeds]:
@@ -95,7 +83,7 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
     from pretraining.mlm_start import make_masking, open_data, save_mlm, start_mlm
     from pretraining.train_tokenizer import TrainTokenizerOptions, train_tokenizer
 
-    path = _text(options.file)
+    path = Path(options.file) if options.file else real_data_file(None, "corpus/zh_sci.txt")
     tokenizer = TrainTokenizerOptions(
         files=(str(path),), vocab_size=options.vocab_size, output_dir=str(folder / "tokenizer")
     )
@@ -112,7 +100,7 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
     data, masking = open_data(training, start.model.tokenizer), make_masking(training, start.model.tokenizer)
     examples = MaskedExamples(data.train, masking)
     total, step, tokens = options.rounds * options.steps, 0, 0
-    plan = BatchPlan(options.batch_size, 1, 0, options.seed)
+    plan = BatchPlan(options.batch_size, 1, 0, SEED)
     (folder / "batches").mkdir()
     for epoch in range(1, FOREVER):
         examples.begin_epoch(epoch)
@@ -135,7 +123,7 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
         "max_grad_norm": training.max_grad_norm,
         "total_steps": total,
         "dropout": options.dropout,
-        "seed": options.seed,
+        "seed": SEED,
     }
     (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
     return (
@@ -157,27 +145,17 @@ def training_options(options: PretrainingBenchmarkOptions, path: Path, folder: P
         batch_size=options.batch_size,
         gradient_accumulation_steps=1,
         attention="sequence",  # as in transformers' models
-        learning_rate=options.learning_rate,
+        learning_rate=5e-4,
         dropout=options.dropout,
         epochs=FOREVER,
         max_steps=options.rounds * options.steps,
         eval_step=options.steps,
         save_step=FOREVER,
         logging_steps=1,
-        seed=options.seed,
+        seed=SEED,
         device="cpu",
         cpu_threads=options.threads,
     )
-
-
-def _text(file: Optional[str]) -> Path:
-    if file:
-        return Path(file)
-    data = Path(os.environ.get("PADDLE_RANKER_REAL_DATA") or ROOT.parent / "shared" / "data")
-    path = data / "corpus" / "zh_sci.txt"
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file; name a text with --file")
-    return path
 
 
 def _keep(path: Path, batch: Any) -> int:

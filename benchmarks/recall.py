@@ -11,7 +11,6 @@ Each set becomes a BEIR folder in WORK, which other systems can read as well, an
 | --- | --- | --- | --- |
 | qbqtc | the 16,020 titles of train and dev | dev's 69 | label 1 or more; judged titles alone |
 | csl | 1,000 papers, title and abstract | the first keyword of each | the paper, and all that name this keyword |
-| csl_two | the same | the first two keywords | the paper |
 | csl_unseen | the abstracts | of a paper's title the words that its abstract lacks, two at least | the paper |
 | manpages | manual pages, whole, without their descriptions | all descriptions, of its three splits | the page |
 
@@ -63,15 +62,15 @@ def qbqtc(folder: Optional[str]) -> RealSet:
     return RealSet(_swapped(ids), _swapped(names), qrels)
 
 
-def csl(folder: Optional[str], keywords: int) -> RealSet:
-    """Return papers, with the first keywords of each as queries."""
+def csl(folder: Optional[str]) -> RealSet:
+    """Return papers, with the first keyword of each as queries."""
     papers = _papers(folder)
-    asked = [" ".join(paper["keywords"][:keywords]) for paper in papers]
+    asked = [" ".join(paper["keywords"][:1]) for paper in papers]
     queries = {query: f"q{number}" for number, query in enumerate(dict.fromkeys(asked))}
     qrels: Qrels = {}
     for number, (paper, query) in enumerate(zip(papers, asked)):
         qrels.setdefault(queries[query], {})[f"p{number}"] = 1
-        for other in paper["keywords"] if keywords == 1 else ():
+        for other in paper["keywords"]:
             if other in queries:
                 qrels.setdefault(queries[other], {})[f"p{number}"] = 1
     documents = {f"p{number}": f"{paper['title']}\n{paper['abstract']}" for number, paper in enumerate(papers)}
@@ -111,8 +110,7 @@ def manpages(folder: Optional[str]) -> RealSet:
 
 SETS: dict[str, Callable[[Optional[str]], RealSet]] = {
     "qbqtc": qbqtc,
-    "csl": lambda folder: csl(folder, 1),
-    "csl_two": lambda folder: csl(folder, 2),
+    "csl": csl,
     "csl_unseen": csl_unseen,
     "manpages": manpages,
 }
@@ -120,8 +118,6 @@ SETS: dict[str, Callable[[Optional[str]], RealSet]] = {
 
 @dataclass(frozen=True)
 class RecallBenchmarkOptions(Options):
-    """Options of `python -m benchmarks.recall`."""
-
     set: str = option(help="what to search", choices=tuple(SETS))
     work_dir: str = option(help="folder for the set and its index, which are kept for the next run")
     tower: str = option(help="tower that makes the vectors: the folder of a tower or of any encoder")

@@ -4,7 +4,7 @@
     python -m benchmarks.search --work_dir WORK --tower checkpoint/tower/best --documents 1000000 --precision int8
 
 The titles come from the demo's generator; queries are the first twelve characters of some titles. The tower, exported
-to ONNX, makes all vectors; the ranker is `--ranker`, or one of `--shape` with random weights. Titles, index and ranker
+to ONNX, makes all vectors; the ranker is `--ranker`, or nano with random weights. Titles, index and ranker
 stay in WORK for the next run: a million titles take a quarter of an hour.
 
 The measurements: recall of the graph against exact search; each stage alone, in this process; memory and opening time,
@@ -27,8 +27,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from benchmarks.harness.rankers import SHAPES, export_rankers, write_rankers
-from benchmarks.harness.report import Goal, format_table, goal_values, write_report
+from benchmarks.harness.rankers import SHAPES, export_ranker, write_random_ranker
+from benchmarks.harness.report import Goal, format_table
 from benchmarks.harness.servers import ServerProcess, started
 from benchmarks.indexes import resident_mb, titles_of
 from benchmarks.inputs import real_data_folder
@@ -48,6 +48,7 @@ from paddle_ranker.storage.atomic import make_folder, new_file
 _HOST, _ENGINE = "127.0.0.1", "onnx"
 # Characters of a query; results of each searcher; titles to rank; titles in an answer.
 CHARACTERS, RECALL, RANKED, SHOWN = 12, 100, 50, 10
+EF = 100  # vectors that the search of a graph looks at
 _TOGETHER = "recall and fusion"
 _ADDED, _PAIRS = 20, 2000  # documents added one by one under load; pairs that a vocabulary is learned from
 _DEADLINE = 30  # seconds, for the server's requests
@@ -56,21 +57,16 @@ _REFUSED = frozenset({"429", "503"})
 
 @dataclass(frozen=True)
 class SearchBenchmarkOptions(Options):
-    """Options of `python -m benchmarks.search`."""
-
     work_dir: Optional[str] = option(None, help="folder for titles, index and ranker, which are kept for the next run")
     tower: Optional[str] = option(None, help="folder of the trained tower that makes the vectors")
     documents: int = option(20_000, help="titles", minimum=1000)
     ranker: Optional[str] = option(None, help="an exported ranker's folder (default: one with random weights)")
-    shape: str = option("nano", help="shape of the ranker with random weights", choices=tuple(SHAPES))
     precision: str = option("fp32", help="precision of the ranker on the server", choices=("fp32", "int8"))
-    ef: int = option(100, help="number of vectors that the graph search looks at", minimum=1)
     queries: int = option(200, help="queries", minimum=10)
     clients: int = option(32, help="clients at once", minimum=2)
     seconds: float = option(10.0, help="of each load", above=0)
     threads: int = option(2, help="threads of each engine", minimum=1)
     seed: int = option(7, help="seed of titles, parameters and arrivals", minimum=0)
-    json: Optional[str] = option(None, help="file for all results")
     opened: Optional[str] = option(None, help="internal: only open this index, and measure its memory")
 
 
@@ -86,19 +82,17 @@ class Work:
 
 @dataclass
 class Measured:
-    """Results: milliseconds by stage, also summed over processors, further values by name, and goals."""
+    """Results: milliseconds by stage, further values by name, and goals."""
 
     stages: dict[str, list[float]] = field(default_factory=dict)
-    processor: dict[str, list[float]] = field(default_factory=dict)
     values: dict[str, object] = field(default_factory=dict)
     goals: list[Goal] = field(default_factory=list)
 
     def timed(self, stage: str, work: Callable[..., Any], *arguments: object) -> Any:
         """Call `work`, count its time, and return its result."""
-        began, used = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
         found = work(*arguments)
         self.stages.setdefault(stage, []).append(1e3 * (time.perf_counter() - began))
-        self.processor.setdefault(stage, []).append(1e3 * (time.process_time() - used))
         return found
 
     def percentile(self, stage: str, percent: float) -> float:
@@ -138,16 +132,16 @@ def _run(main: Callable[[Sequence[str]], int], *arguments: str) -> None:
 
 
 def _random_ranker(options: SearchBenchmarkOptions, work: Path, texts: Sequence[str]) -> Path:
-    folder = work / f"ranker-{options.shape}"
+    folder = work / "ranker-nano"
     if not (folder / "exported").exists():
         make_folder(folder)
         pairs = [LabeledPair(text[:CHARACTERS], text, 1.0) for text in texts]
         vocab = real_data_folder() / "vocab" / "ernie-3.0-vocab.txt"
-        encoder, _ = write_rankers(
-            folder, SHAPES[options.shape], vocab if vocab.is_file() else None, pairs, options.seed
+        encoder, _ = write_random_ranker(
+            folder, SHAPES["nano"], vocab if vocab.is_file() else None, pairs, options.seed
         )
         encoded = encoder.encode([pair.query for pair in pairs], [pair.title for pair in pairs])
-        export_rankers(folder, encoded, onnx=True)
+        export_ranker(folder, encoded, onnx=True)
     return folder / "exported"
 
 
@@ -162,7 +156,7 @@ class Alone:
 
     def __init__(self, options: SearchBenchmarkOptions, work: Work, measured: Measured):
         how = LoadOptions(engine=_ENGINE, threads=options.threads)
-        self.collection, self.measured, self.ef = Collection.open(work.index), measured, options.ef
+        self.collection, self.measured = Collection.open(work.index), measured
         assert self.collection.tower_folder is not None
         self.tower = Tower.open(self.collection.tower_folder, how, for_search=True)
         self.ranker = Ranker.load(work.ranker, engine=_ENGINE, threads=options.threads, precision=options.precision)
@@ -170,7 +164,7 @@ class Alone:
     def recall(self, queries: Sequence[str]) -> float:
         """Return the share of the ten nearest vectors that the graph finds."""
         vectors = self.tower.query_vectors(queries)
-        near = self.collection.search(VECTORS, vectors, 10, ef=self.ef)
+        near = self.collection.search(VECTORS, vectors, 10, ef=EF)
         exact = self.collection.search_exactly(vectors, 10)
         return float(np.mean([len({*a.ids} & {*b.ids}) / len(b.ids) for a, b in zip(near, exact)]))
 
@@ -179,13 +173,12 @@ class Alone:
         timed, collection = self.measured.timed, self.collection
         vectors = timed("encode", self.tower.query_vectors, [query])
         (words,) = timed("words", collection.search, WORDS, [query], RECALL)
-        (near,) = timed("vectors", partial(collection.search, ef=self.ef), VECTORS, vectors, RECALL)
+        (near,) = timed("vectors", partial(collection.search, ef=EF), VECTORS, vectors, RECALL)
         ids = timed("fuse", self._fused, {WORDS: words, VECTORS: near})
         documents = timed("documents", collection.documents_of, ids)
-        for kept in (self.measured.stages, self.measured.processor):
-            kept.setdefault(_TOGETHER, []).append(
-                sum(kept[name][-1] for name in ("words", VECTORS, "fuse", "documents"))
-            )
+        kept = self.measured.stages
+        together = sum(kept[name][-1] for name in ("words", VECTORS, "fuse", "documents"))
+        kept.setdefault(_TOGETHER, []).append(together)
         return [document.text for document in documents.values()]
 
     @staticmethod
@@ -222,7 +215,6 @@ def measure_alone(options: SearchBenchmarkOptions, work: Work, measured: Measure
     for query in work.queries[:5]:
         alone.rank(query, alone.search(query))
     measured.stages.clear()
-    measured.processor.clear()
     asked = [(query, alone.search(query)) for query in work.queries]
     for query, texts in asked:
         alone.rank(query, texts)
@@ -234,17 +226,9 @@ def measure_alone(options: SearchBenchmarkOptions, work: Work, measured: Measure
     return alone, alone.fastest(asked, options.seconds)
 
 
-def measure_memory(options: SearchBenchmarkOptions, work: Work, measured: Measured) -> None:
+def measure_memory(work: Work, measured: Measured) -> None:
     """Open the index in a separate process, and ask it all queries."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.search",
-        "--opened",
-        str(work.index),
-        "--queries",
-        str(options.queries),
-    ]
+    command = [sys.executable, "-m", "benchmarks.search", "--opened", str(work.index)]
     done = subprocess.run(command, input=json.dumps(work.queries), capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     on_disk = _megabytes(work.index)
@@ -298,6 +282,12 @@ class Served:
             await connection.close()
         return answers
 
+    async def measure(self, alone: Alone, fastest: float) -> None:
+        """Put each load on the server."""
+        await self.one_client(alone)
+        await self.many_clients(fastest)
+        await self.adding()
+
     async def one_client(self, alone: Alone) -> None:
         """Send one query after another; compute the same encoding and ranking in this process in turns."""
         connection = connect(self.dialect, _HOST, self.server.port)
@@ -331,8 +321,8 @@ class Served:
             Goal("server: recall and fusion, p99 ms", float(np.percentile(recall, 99)), 10, at_most=True),
         ]
 
-    async def many_clients(self, fastest: float) -> float:
-        """Send queries from many clients, then at ten times the answered rate; return the answers per second."""
+    async def many_clients(self, fastest: float) -> None:
+        """Send queries from many clients, then at ten times the answered rate."""
         options, measured = self.options, self.measured
         load = await closed_loop(self.dialect, _HOST, self.server.port, self.requests, options.clients, options.seconds)
         self._keep(f"{options.clients} clients", load)
@@ -353,7 +343,6 @@ class Served:
             Goal("ten times as much: other codes than 200, 429 and 503", others, 0, at_most=True),
             Goal("ten times as much: answers a second, of those before", over.requests_per_second / rate, 0.8),
         ]
-        return rate
 
     async def adding(self) -> None:
         """Add documents one by one while clients search; time each from its request until a search finds it."""
@@ -393,20 +382,10 @@ def serving(options: SearchBenchmarkOptions, work: Work) -> Iterator[ServerProce
         *(sys.executable, "-m", "paddle_ranker", "search-serve", "--index", str(work.index)),
         *("--ranker", str(work.ranker), "--port", "0", "--deadline_seconds", str(_DEADLINE), "--cpu_threads", threads),
         *("--engine", _ENGINE, "--precision", options.precision, "--tower_precision", "fp32"),
-        *("--ef", str(options.ef), "--writable", "true", "--log_requests", "false"),
+        *("--ef", str(EF), "--writable", "true", "--log_requests", "false"),
     ]
     with started("search", command, work.index.parent, options.threads) as server:
         yield server
-
-
-async def measure_served(
-    options: SearchBenchmarkOptions, work: Work, server: ServerProcess, measured: Measured, alone: tuple[Alone, float]
-) -> None:
-    """Put each load on the server."""
-    served = Served(options, work, server, measured)
-    await served.one_client(alone[0])
-    await served.many_clients(alone[1])
-    await served.adding()
 
 
 def run(options: SearchBenchmarkOptions) -> int:
@@ -416,11 +395,11 @@ def run(options: SearchBenchmarkOptions) -> int:
         return 0
     runtime.prepare_command(options.threads)
     work, measured = prepare(options), Measured()
-    measure_memory(options, work, measured)
-    alone = measure_alone(options, work, measured)
-    measured.values["ranker alone, queries a second"] = alone[1]
+    measure_memory(work, measured)
+    alone, fastest = measure_alone(options, work, measured)
+    measured.values["ranker alone, queries a second"] = fastest
     with serving(options, work) as server:
-        asyncio.run(measure_served(options, work, server, measured, alone))
+        asyncio.run(Served(options, work, server, measured).measure(alone, fastest))
     print(
         f"{options.documents:,} titles, {len(work.queries)} queries, {work.ranker.parent.name} {options.precision}, "
         f"{options.threads} threads"
@@ -428,22 +407,11 @@ def run(options: SearchBenchmarkOptions) -> int:
     rows = []
     for name, taken in measured.stages.items():
         p50, p99 = np.percentile(taken, (50, 99)).tolist()
-        used = f"{np.median(measured.processor[name]):.2f}" if name in measured.processor else ""
-        rows.append([name, f"{p50:.2f}", f"{p99:.2f}", used])
-    print(format_table(["", "p50 ms", "p99 ms", "processor ms, p50"], rows))
+        rows.append([name, f"{p50:.2f}", f"{p99:.2f}"])
+    print(format_table(["", "p50 ms", "p99 ms"], rows))
     for name, value in measured.values.items():
         print(f"{name}: {_shown(value)}")
-    for goal in measured.goals:
-        print(goal)
-    write_report(
-        options.json,
-        {
-            "stages": measured.stages,
-            "processor": measured.processor,
-            **measured.values,
-            "goals": goal_values(measured.goals),
-        },
-    )
+    print(*measured.goals, sep="\n")
     return 0
 
 

@@ -47,8 +47,6 @@ _TIMES = """() => {
 
 @dataclass(frozen=True)
 class SearchPageOptions(Options):
-    """Options of `python -m benchmarks.search_page`."""
-
     address: str = option("http://127.0.0.1:8600", help="of the server")
     queries: str = option("datasets/recall/dev.csv", help="file of queries, each at the beginning of a line")
     count: int = option(40, help="how many of them", minimum=1)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.report import format_table, write_report
+from benchmarks.harness.report import format_table
 from benchmarks.harness.servers import started
 from benchmarks.serving_client import BAIDU_STD, HTTP, Dialect, Request, closed_loop, connect, http
 from paddle_ranker import runtime
@@ -44,22 +44,15 @@ Texts = Sequence[str]
 
 @dataclass(frozen=True)
 class VectorLoadOptions(Options):
-    """Options of `python -m benchmarks.serving_vectors`."""
-
     model: str = option(help="folder of an exported tower")
-    corpus: str = option(
-        "datasets/recall/corpus.csv", help="texts to encode, of which the first 2,000 are used", files=True
-    )
+    corpus: str = option("datasets/recall/corpus.csv", help="texts, of which the first 2,000 are encoded", files=True)
     engine: str = option("inference", help="engine of the server", choices=exported_engines())
     threads: int = option(1, help="threads of the engine", minimum=1)
     clients: int = option(64, help="clients at once", minimum=2)
     seconds: float = option(3.0, help="seconds of each load in each round", above=0)
     rounds: int = option(3, help="timed rounds", minimum=1)
-    json: str = option("", help="file for the results")
     peer_model: str = option("", help="folder of the same tower for sentence-transformers, for Infinity")
-    peer_python: str = option(
-        sys.executable, help="Python interpreter of an environment with infinity-emb[server,torch]"
-    )
+    peer_python: str = option(sys.executable, help="Python interpreter of an environment with infinity-emb")
 
 
 def _write_json(path: str, **more: object) -> Callable[[Texts], bytes]:
@@ -145,7 +138,6 @@ def run(options: VectorLoadOptions) -> None:
     print(f"{len(texts):,} texts, vectors of {width}, {options.engine}, {options.threads} threads, "
           f"{options.clients} clients")  # fmt: skip
     print(format_table(["", "texts a second", "of the engine's", "processor ms a text"], cells))
-    write_report(options.json or None, {"rates": rates, "processor_milliseconds": costs})
 
 
 def _dialect(title: str, transport: str) -> Dialect:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from benchmarks.inputs import GradedPairsOptions, graded_pairs_and_vocabulary
 from paddle_ranker.data.records import Pair, read_records
@@ -32,12 +32,9 @@ Encode = Callable[[list[str], list[str]], Any]
 
 @dataclass(frozen=True)
 class BenchmarkOptions(GradedPairsOptions):
-    """Options of `python -m benchmarks.tokenizers`."""
-
     batch_size: int = option(64, help="pairs a call", minimum=1)
     max_seq_length: int = option(128, help="longest pair in tokens", minimum=5)
     repetitions: int = option(5, help="number of timed passes over the file for each way", minimum=1)
-    rows: Optional[int] = option(None, help="number of the file's first rows to use (default: all)", minimum=1)
 
 
 @dataclass
@@ -53,7 +50,7 @@ class _Way:
 def run(options: BenchmarkOptions) -> None:
     """Print pairs per second, the ratio to PaddleNLP's Python tokenizer, and the number of differing rows."""
     path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
-    pairs = read_records(path, Pair)[: options.rows]
+    pairs = read_records(path, Pair)
     queries, titles = [pair.query for pair in pairs], [pair.title for pair in pairs]
     if not pairs:
         raise UsageError(f"{path} holds no pairs: give a file with some")

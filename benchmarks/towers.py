@@ -10,13 +10,6 @@ dev, the queries dev's 69. All systems start from the same encoder and take turn
 | untuned | nothing |
 | sentence_transformers | MultipleNegativesRankingLoss, batches without duplicates |
 | ours | `train-batch-neg` with the same loss, batches, schedule and length |
-| ours_mined | the same, and hard negatives which `mine` finds by BM25 |
-| ours_lists | the same on all labelled pairs: titles with a lower label are negatives, too |
-| ours_taught | the same as `ours_lists`, and the scores of `--teacher`, a ranker (loss `in_batch+kl`) |
-| ours_words, ours_taught_words | `ours` and `ours_taught` with words in the vectors (`--lexical_size 512`) |
-
-With `--labelled FILE`, systems that learn from labelled pairs use those of a file, such as one of `mine --format
-pairs`.
 """
 
 from __future__ import annotations
@@ -26,32 +19,25 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Optional
 
 from benchmarks.harness.quality import compare, measures_table
 from benchmarks.harness.report import format_table, ratio
-from benchmarks.harness.runs import NEVER, QualityOptions, System, chosen_systems
-from benchmarks.inputs import ROOT, real_data_file
+from benchmarks.harness.runs import NEVER, QualityOptions, System
+from benchmarks.inputs import ROOT, chosen, real_data_file
 from benchmarks.recall import qbqtc
-from paddle_ranker.commands import mine
 from paddle_ranker.data.records import LabeledPair, Pair, read_records, write_records
 from paddle_ranker.data.trec import Scores
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.errors import RankerError
 from paddle_ranker.evaluation.pairs import judged_runs
 from paddle_ranker.evaluation.retrieval import vector_run
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import main_of, option
 from paddle_ranker.retrieval.vectors import Tower
 
-SYSTEMS = (
-    "untuned", "sentence_transformers", "ours", "ours_words", "ours_mined", "ours_lists", "ours_taught",
-    "ours_taught_words",
-)  # fmt: skip
-WORDS = ("--lexical_size", "512")
+SYSTEMS = ("untuned", "sentence_transformers", "ours")
 REFERENCE, PEER = "ours", "sentence_transformers"
 MEASURES = ("r@10", "r@50", "ndcg@10")
 TOP_K = 100
@@ -60,22 +46,14 @@ WORKER = Path("benchmarks/peers/sentence_training_worker.py")
 
 @dataclass(frozen=True)
 class TowersOptions(QualityOptions):
-    """Options of `python -m benchmarks.towers`."""
-
     model: str = option(help="the encoder: a folder that is pooled by the mean; m3e-small of benchmarks.convert_real")
     work_dir: str = option(help="folder for files and trained towers; existing towers are measured, not trained again")
     peer_python: str = option(sys.executable, help="Python interpreter of an environment with sentence-transformers")
-    systems: str = option(
-        "untuned,sentence_transformers,ours", help=f"rows, comma-separated, from {', '.join(SYSTEMS)}"
-    )
+    systems: str = option(",".join(SYSTEMS), help="which rows, comma-separated")
     pairs: int = option(0, help="number of pairs to train on, from the first; 0: all", minimum=0)
     epochs: int = option(2, help="passes over the pairs", minimum=1)
     batch_size: int = option(64, help="pairs a batch", minimum=2)
     learning_rate: float = option(3e-5, help="maximum learning rate", above=0)
-    scale: float = option(20.0, help="factor of the cosines", above=0)
-    negatives: int = option(4, help="number of negatives per pair for ours_mined", minimum=1)
-    teacher: Optional[str] = option(None, help="trained ranker that teaches ours_taught")
-    labelled: Optional[str] = option(None, help="labelled pairs to learn from (default: QBQTC's train file)")
 
 
 class Trainings:
@@ -86,15 +64,10 @@ class Trainings:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
-    def rows(self) -> list[LabeledPair]:
-        """Return the labelled pairs, cut after the relevant pair number `--pairs` (0: all)."""
-        rows = read_records(real_data_file(self.options.data_dir, "qbqtc/train.tsv"), LabeledPair)
-        right = [number for number, row in enumerate(rows) if row.label >= 1]
-        return rows if not 0 < self.options.pairs < len(right) else rows[: right[self.options.pairs - 1] + 1]
-
-    @cached_property
     def pairs(self) -> list[Pair]:
-        return [Pair(row.query, row.title) for row in self.rows if row.label >= 1]
+        """Return the relevant pairs, the first `--pairs` of them (0: all)."""
+        rows = read_records(real_data_file(self.options.data_dir, "qbqtc/train.tsv"), LabeledPair)
+        return [Pair(row.query, row.title) for row in rows if row.label >= 1][: self.options.pairs or None]
 
     def train(self, system: str, seed: int) -> tuple[Path, float]:
         """Return the folder of a system's tower, and the seconds of its training; 0 if it existed."""
@@ -103,15 +76,13 @@ class Trainings:
         output = self.folder / f"{system}-{seed}"
         if output.exists():
             return output / "last" if (output / "last").exists() else output, 0.0
-        if system == PEER:
-            return output, self._peer(output, seed)
-        return output / "last", getattr(self, f"_{system}")(output, seed)
+        return (output, self._peer(output, seed)) if system == PEER else (output / "last", self._ours(output, seed))
 
     def _peer(self, output: Path, seed: int) -> float:
         o, file = self.options, self.folder / "settings.json"
-        names = ("model", "epochs", "batch_size", "learning_rate", "scale", "threads")
+        names = ("model", "epochs", "batch_size", "learning_rate", "threads")
         settings = {name: getattr(o, name) for name in names}
-        settings.update(max_seq_length=64, warmup_proportion=0.1, seed=seed, output=str(output.resolve()))
+        settings.update(scale=20.0, max_seq_length=64, warmup_proportion=0.1, seed=seed, output=str(output.resolve()))
         file.write_text(json.dumps({**settings, "pairs": [[p.query, p.title] for p in self.pairs]}), encoding="utf-8")
         # Exclude this project's folders, since one has the name of a package that the library imports.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -121,49 +92,16 @@ class Trainings:
             raise RankerError(f"{WORKER} failed: {done.stderr[-2000:]}")
         return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
-    def _ours(self, output: Path, seed: int, *more: str) -> float:
-        file = self.folder / "pairs.tsv"
+    def _ours(self, output: Path, seed: int) -> float:
+        o, file = self.options, self.folder / "pairs.tsv"
         write_records(file, self.pairs)
-        return self._fit(output, seed, file, *more)
-
-    def _ours_words(self, output: Path, seed: int) -> float:
-        return self._ours(output, seed, *WORDS)
-
-    def _ours_mined(self, output: Path, seed: int) -> float:
-        labelled, file = self._labelled(), self.folder / f"triples-{seed}.tsv"
-        asked = ["--queries", labelled, "--output", file, "--negatives", self.options.negatives, "--seed", seed]
-        if mine.main([*map(str, asked)]):
-            raise RankerError("mining failed: see above")
-        return self._fit(output, seed, file, "--negatives", str(self.options.negatives))
-
-    def _ours_lists(self, output: Path, seed: int, *more: str) -> float:
-        # Use as many texts per batch as the others: there a pair has two texts, here many titles share their query.
-        size = str(2 * self.options.batch_size)
-        file = self._labelled() if self.options.labelled is None else Path(self.options.labelled)
-        return self._fit(output, seed, file, "--batch_size", size, "--negatives", "8", *more)
-
-    def _ours_taught(self, output: Path, seed: int, *more: str) -> float:
-        if self.options.teacher is None:
-            raise UsageError("ours_taught needs --teacher RANKER")
-        return self._ours_lists(output, seed, "--loss", "in_batch+kl", "--teacher", self.options.teacher, *more)
-
-    def _ours_taught_words(self, output: Path, seed: int) -> float:
-        return self._ours_taught(output, seed, *WORDS)
-
-    def _labelled(self) -> Path:
-        file = self.folder / "labelled.tsv"
-        write_records(file, self.rows)
-        return file
-
-    def _fit(self, output: Path, seed: int, file: Path, *more: str) -> float:
-        o = self.options
-        given = {"train": file, "model": o.model, "output": output, "seed": seed, "epochs": o.epochs, "scale": o.scale}
+        given = {"train": file, "model": o.model, "output": output, "seed": seed, "epochs": o.epochs, "scale": 20.0}
         given.update(batch_size=o.batch_size, learning_rate=o.learning_rate, cpu_threads=o.threads)
-        fixed = ["--pooling=mean", "--margin=0", "--max_seq_length=64", "--warmup_proportion=0.1", "--device=cpu"]
-        typed = [*(f"--{name}={value}" for name, value in given.items()), *fixed]
-        typed += [f"--{step}={NEVER}" for step in ("save_step", "logging_steps")]
+        given.update(pooling="mean", margin=0, max_seq_length=64, warmup_proportion=0.1, device="cpu")
+        given.update(save_step=NEVER, logging_steps=NEVER)
         # Use a separate process, like the peer: the memory of this process's searches would slow a training by a third.
-        command = [sys.executable, "-m", "paddle_ranker", "train-batch-neg", *_without(typed, more), *more]
+        typed = [f"--{name}={value}" for name, value in given.items()]
+        command = [sys.executable, "-m", "paddle_ranker", "train-batch-neg", *typed]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         took = re.search(r"^trained [\d,]+ steps in ([\d,.]+) s", done.stdout + done.stderr, re.MULTILINE)
         if done.returncode or took is None:
@@ -171,14 +109,9 @@ class Trainings:
         return float(took[1].replace(",", ""))
 
 
-def _without(typed: Sequence[str], more: Sequence[str]) -> list[str]:
-    """Return the options of `typed` that are not repeated in `more`."""
-    return [one for one in typed if one.partition("=")[0] not in more]
-
-
 def run(options: TowersOptions) -> None:
     """Train, search and print the tables."""
-    names = chosen_systems(options.systems, SYSTEMS, REFERENCE)
+    names = chosen("systems", options.systems, SYSTEMS, REFERENCE)
     seeds = options.begin()
     trainings, real = Trainings(options), qbqtc(options.data_dir)
     runs: dict[str, list[Scores]] = {name: [] for name in names}

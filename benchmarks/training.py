@@ -1,19 +1,19 @@
-"""Time pairwise training in triples per second: this toolkit, the published code, and the same loop in PyTorch.
+"""Time pairwise training in triples per second: this toolkit, and the same loop in PyTorch.
 
 python -m benchmarks.training [--shapes nano,medium] [--threads 1] [--rounds 3] [--steps 4] [--systems ours,torch]
 
 Every system trains on the same triples in a separate process. The systems take turns in rounds, so that a busy moment
-affects all of them. A round is one pass over a few batches that represent a whole window of training batches; if a
-system pads to a fixed length, all batches cost the same and a round is one batch. Encoding, start-up and a warm-up
-round are not timed. Beside the speed by the clock the table shows triples per second of processor time, which hardly
-changes on a shared machine. With several threads it says little, because threads may busy-wait.
+affects all of them. A round is one pass over a few batches that represent a whole window of training batches.
+Encoding, start-up and a warm-up round are not timed. Beside the speed by the clock the table shows triples per second
+of processor time, which hardly changes on a shared machine. With several threads it says little, because threads may
+busy-wait.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +22,10 @@ from benchmarks.harness.rankers import SHAPES
 from benchmarks.harness.report import Speeds, print_speeds
 from benchmarks.harness.workers import Worker, Workers, require_some
 from benchmarks.inputs import GradedPairsOptions, chosen, graded_pairs_and_vocabulary
-from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import main_of, option
 
-PUBLISHED_LENGTH = 128
+PUBLISHED_LENGTH, SEED = 128, 1000
 TORCH_INSTALL = "python -m pip install -r requirements/peers.in"
 
 
@@ -36,15 +35,10 @@ class System:
 
     name: str
     title: str
-    fast_math: bool = False  # sets the code path of Paddle's math library, as this toolkit's systems do themselves
-    padded: bool = False  # every batch costs the same
 
 
 SYSTEMS = [
     System("ours", "this toolkit: train_pairwise.py"),
-    System("ours_without_match", "this toolkit, --match_embeddings false"),
-    System("published", "published way, as installed", padded=True),
-    System("published_fast_math", "published way, right math path", fast_math=True, padded=True),
     System("torch", "PyTorch fp32, dynamic padding"),
     System("torch_fused", "PyTorch fp32, AdamW(fused=True)"),
     System("torch_bf16", "PyTorch bf16 autocast"),
@@ -53,15 +47,12 @@ SYSTEMS = [
 
 @dataclass(frozen=True)
 class TrainingBenchmarkOptions(GradedPairsOptions):
-    """Options of `python -m benchmarks.training`."""
-
     shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
     threads: int = option(1, help="threads of every system", minimum=1)
     rounds: int = option(3, help="timed rounds", minimum=1)
     steps: int = option(4, help="batches a round", minimum=1)
     batch_size: int = option(32, help="triples a batch", minimum=1)
-    seed: int = option(1000, help="random seed of triples, batches and parameters", minimum=0)
 
 
 def run(options: TrainingBenchmarkOptions) -> None:
@@ -91,7 +82,7 @@ def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
 
     path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
     graded = list(RecordFile(path, LabeledPair))
-    triples = [t for pairs in group_by_query(graded).values() for t in make_triples(pairs, 4, options.seed)]
+    triples = [t for pairs in group_by_query(graded).values() for t in make_triples(pairs, 4, SEED)]
     if len(triples) < options.batch_size:
         raise UsageError(f"{path} gives {len(triples)} triples, fewer than --batch_size {options.batch_size}")
     if vocab is None:
@@ -103,18 +94,15 @@ def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
     queries = [triple.query for triple in triples]
     positives = encoder.encode(queries, [triple.title for triple in triples])
     negatives = encoder.encode(queries, [triple.neg_title for triple in triples])
-    rows = typical_batches(
-        BenchmarkTriples(positives, negatives).lengths, options.batch_size, options.steps, options.seed
-    )
+    rows = typical_batches(BenchmarkTriples(positives, negatives).lengths, options.batch_size, options.steps, SEED)
     chosen = BenchmarkTriples(positives.take(rows), negatives.take(rows))
     work = TrainingWork(
         shape=SHAPES[shape],
         pad_id=encoder.pad_id,
         never_match=never_match_ids(encoder),
         batch_size=options.batch_size,
-        padded_length=PUBLISHED_LENGTH,
         threads=options.threads,
-        seed=options.seed,
+        seed=SEED,
     )
     save_work(folder, work, chosen)
     tokens = (positives.lengths[rows].mean() + negatives.lengths[rows].mean()) / 2
@@ -130,36 +118,14 @@ def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder
     speeds = {system.title: Speeds() for system in systems}
     with Workers() as workers:
         for system in systems:
-            environment: dict[str, str] = {}
-            if system.fast_math:
-                runtime.choose_math_path(environment, loaded={})
-            workers.add(start_worker(system.name, folder, options.threads, environment))
+            line = [sys.executable, "-m", "benchmarks.peers.training_worker", system.name, str(folder)]
+            log, hint = folder / f"{system.name}.log", "leave it out with --systems, or free some memory"
+            workers.add(Worker(system.name, line, options.threads, log, hint=hint))
         for number in range(options.rounds + 1):  # the first round is the warm-up
-            for name, answer in workers.take_turns(lambda name: 1 if by_name[name].padded else options.steps):
+            for name, answer in workers.take_turns(lambda name: options.steps):
                 if number:
                     speeds[by_name[name].title].add(answer, "triples")
     return speeds
-
-
-def start_worker(system: str, folder: Path, threads: int, environment: Mapping[str, str]) -> Worker:
-    """Start the process that trains a system; it answers once when it is ready, and then after each round.
-
-    An answer holds the round's `triples`, `seconds` and `cpu_seconds`.
-
-    Args:
-        system: a name of `SYSTEMS`.
-        folder: the folder with its work.
-        threads: number of threads of its matrix products.
-        environment: further environment variables.
-    """
-    return Worker(
-        system,
-        [sys.executable, "-m", "benchmarks.peers.training_worker", system, str(folder)],
-        threads,
-        folder / f"{system}_{threads}.log",
-        environment,
-        hint="leave it out with --systems, or free some memory",
-    )
 
 
 main = main_of(run, TrainingBenchmarkOptions, (__doc__ or "").split("\n")[0])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from benchmarks.entailment import class_table, measure
-from benchmarks.harness.report import format_table, write_report
+from benchmarks.harness.report import format_table
 from benchmarks.harness.runs import Run, RunStore, converted_encoder, file_digest
 from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
@@ -44,13 +44,10 @@ class TweetsBenchmarkOptions(Options):
     work_dir: str = option(help="folder for the converted encoder and finished runs")
     folds: int = option(5, help="folds, stratified by class", minimum=2)
     seeds: str = option("1", help="comma-separated random seeds of the trainings")
-    recipe: str = option("", help="options of train.py that override the benchmark's, as one argument")
-    resamples: int = option(2000, help="bootstrap draws", minimum=100)
     threads: int = option(1, help="threads of training", minimum=1)
     data_dir: Optional[str] = option(
         None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA, else ../shared/data)"
     )
-    json: Optional[str] = option(None, help="file for the results as JSON")
 
 
 class Harness:
@@ -78,7 +75,7 @@ class Harness:
             facts = {
                 "data": self.digests,
                 "encoder": file_digest(self.encoder / PARAMETERS_FILE),
-                "options": [*RECIPE.split(), *self.options.recipe.split()],
+                "options": RECIPE.split(),
                 "fold": [number, self.options.folds],
                 "seed": seed,
             }
@@ -100,9 +97,8 @@ class Harness:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "train.csv"
             write_posts(file, [self.pairs[row] for row in learn])
-            typed = [*RECIPE.split(), "--train_file", file, "--model_name_or_path", self.encoder, "--save_dir",
-                     Path(folder) / "run", "--device", "cpu", "--cpu_threads", self.options.threads, "--seed", seed,
-                     *self.options.recipe.split()]  # fmt: skip
+            typed = [*RECIPE.split(), "--train_file", file, "--model_name_or_path", self.encoder, "--device", "cpu"]
+            typed += ["--save_dir", Path(folder) / "run", "--cpu_threads", self.options.threads, "--seed", seed]
             result = train(parse_options(TrainEntailmentOptions, [*map(str, typed)], "benchmarks.tweets", ""))
             assert result.last_checkpoint is not None
             # The last checkpoint, because too few pairs are held out in training to choose the best one.
@@ -148,7 +144,7 @@ def run(options: TweetsBenchmarkOptions) -> None:
         OVERLAP: [harness.overlap()],
         MAJORITY: [harness.majority()],
     }
-    measures, ahead = measure(harness.labels, runs, MODEL, options.resamples)
+    measures, ahead = measure(harness.labels, runs, MODEL, 2000)
     counts = np.bincount(harness.labels, minlength=3).tolist()
     print(f"\n{len(harness.pairs):,} pairs of tweets {counts}, texts alone, {options.folds} folds; "
           f"seeds {options.seeds}; 95% bootstrap intervals over pairs\n")  # fmt: skip
@@ -160,8 +156,6 @@ def run(options: TweetsBenchmarkOptions) -> None:
         seconds = " ".join(f"{spent:.0f}" for _, spent in found)
         rows.append([name, *(str(own[which]) for which in ("accuracy", "macro_f1", "auc")), shown, seconds])
     print(format_table(header, rows), class_table(measures), sep="\n\n")
-    values = {name: {key: vars(interval) for key, interval in own.items()} for name, own in measures.items()}
-    write_report(options.json, {"figures": values, "pairs": len(harness.pairs), "classes": counts})
 
 
 main = main_of(run, TweetsBenchmarkOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.tweets")

@@ -1,18 +1,15 @@
-"""Quality of systems that score the same pairs: measures with intervals, paired differences, a table, and JSON."""
+"""Quality of systems that score the same pairs: measures with intervals, paired differences, a table."""
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
-from typing import Any, Callable, Optional
+from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from benchmarks.harness.report import Goal, format_table, goal_values, write_report
+from benchmarks.harness.report import format_table
 from benchmarks.harness.runs import QualityOptions, System
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_interval, difference
 from paddle_ranker.metrics.measures import MEASURES
@@ -102,31 +99,6 @@ def _shown_difference(measure: Measure) -> str:
     return f"{gap:+.3f}{'' if gap.excludes_zero() else ' (0 is inside)'}"
 
 
-def report(
-    options: Any,
-    systems: Sequence[System],
-    measured: Mapping[str, Mapping[str, Measure]],
-    goals: Sequence[Goal],
-    **facts: Any,
-) -> dict[str, Any]:
-    """Return a benchmark's results as a dict for JSON: options, versions, measures, goals and `facts`."""
-    return {
-        "options": asdict(options),
-        "versions": {name: metadata.version(name) for name in ("paddlepaddle", "numpy")},
-        "machine": {"python": platform.python_version(), "processors": os.cpu_count()},
-        **facts,
-        "systems": [
-            {
-                "name": system.name,
-                "training_seconds": list(system.seconds),
-                "measures": {name: asdict(measure) for name, measure in measured[system.name].items()},
-            }
-            for system in systems
-        ],
-        "goals": goal_values(goals),
-    }
-
-
 def print_comparison(
     options: QualityOptions,
     queries: Sequence[str],
@@ -142,23 +114,3 @@ def print_comparison(
     print(f"\n{head}; means over seeds {options.seeds}, 95% bootstrap intervals over queries\n")
     print(measures_table(systems, measured, reference))
     return measured
-
-
-def publish(
-    options: QualityOptions,
-    queries: Sequence[str],
-    labels: ArrayLike,
-    systems: Sequence[System],
-    reference: str,
-    head: str,
-    *,
-    measures: Sequence[str] = ("auc", "ndcg@10"),
-    goals: Callable[[Mapping[str, Mapping[str, Measure]]], Sequence[Goal]] = lambda measured: (),
-) -> None:
-    """Print the comparison and the goals reached or missed; write the results as JSON if the options name a file."""
-    measured = print_comparison(options, queries, labels, systems, reference, head, measures=measures)
-    reached = goals(measured)
-    if reached:
-        print("\n" + "\n".join(map(str, reached)))
-    counts = {"pairs": len(queries), "queries": len(set(queries)), "reference": reference}
-    write_report(options.json, report(options, systems, measured, reached, **counts))

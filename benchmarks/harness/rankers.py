@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.inputs import ROOT, PeerOptions, graded_pairs_and_vocabulary
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.columns import EncodedPairs
-from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 from paddle_ranker.errors import RankerError, UsageError
 
@@ -42,11 +42,6 @@ FAMILY_SHAPES: dict[str, dict[str, Any]] = {
                          "num_attention_heads": 6, "intermediate_size": 576, "max_position_embeddings": 7999,
                          "layer_norm_eps": 1e-5, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
                          "type_vocab_size": 0},
-    "deberta-small": {**_SHARED, "model_type": "deberta-v2", "num_hidden_layers": 6, "hidden_size": 768,
-                      "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512,
-                      "layer_norm_eps": 1e-7, "relative_attention": True, "position_buckets": 256,
-                      "norm_rel_ebd": "layer_norm", "share_att_key": True, "pos_att_type": ["p2c", "c2p"],
-                      "position_biased_input": False, "type_vocab_size": 0},
 }  # fmt: skip
 SHAPES: dict[str, dict[str, Any]] = {
     # "tiny" is for trying the command.
@@ -76,13 +71,13 @@ def prepare_ranker(options: PeerOptions, shape: str, seed: int, folder: Path) ->
     graded = list(RecordFile(path, LabeledPair))
     if options.model:
         return Prepared(path, graded, *copy_ranker(folder, Path(options.model)))
-    return Prepared(path, graded, *write_rankers(folder, ALL_SHAPES[shape], vocab, graded, seed))
+    return Prepared(path, graded, *write_random_ranker(folder, ALL_SHAPES[shape], vocab, graded, seed))
 
 
-def write_rankers(
+def write_random_ranker(
     folder: Path, shape: dict[str, Any], vocab: Optional[Path], graded: Sequence[LabeledPair], seed: int
 ) -> tuple[PairEncoder, dict[str, Any]]:
-    """Write rankers `ranker`, and `ranker_match` with match embeddings; return their encoder and configuration."""
+    """Write a ranker of random weights into `ranker`; return its encoder and configuration."""
     import paddle
 
     from paddle_ranker.model.families import config_from, family_of
@@ -97,16 +92,14 @@ def write_rankers(
         (folder / "vocab.txt").write_bytes(vocab.read_bytes())
     encoder = PairEncoder.from_folder(folder, MAX_SEQ_LENGTH)
     config = config_from({**shape, "vocab_size": max(encoder.token_to_id.values()) + 1})
-    for name, match in (("ranker", False), ("ranker_match", True)):
-        paddle.seed(seed)
-        never_match = never_match_ids(encoder) if match else None
-        network = RankerNetwork(config, never_match, encoder=family_of(config.model_type).network(config))
-        # Larger than a new head's weights: probabilities near 0.5 would agree even if they were computed wrongly.
-        network.head.weight.set_value(network.head.weight * np.float32(20))
-        network.eval()
-        info = RankerInfo(kind="pairwise", max_seq_length=MAX_SEQ_LENGTH, match_embeddings=match)
-        (folder / name).mkdir()
-        save_ranker(folder / name, network, encoder, info)
+    paddle.seed(seed)
+    network = RankerNetwork(config, None, encoder=family_of(config.model_type).network(config))
+    # Larger than a new head's weights: probabilities near 0.5 would agree even if they were computed wrongly.
+    network.head.weight.set_value(network.head.weight * np.float32(20))
+    network.eval()
+    (folder / "ranker").mkdir()
+    info = RankerInfo(kind="pairwise", max_seq_length=MAX_SEQ_LENGTH, match_embeddings=False)
+    save_ranker(folder / "ranker", network, encoder, info)
     return encoder, dataclasses.asdict(config)
 
 
@@ -129,27 +122,22 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
     return parts.row_encoder, dataclasses.asdict(parts.network.config)
 
 
-def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
-    """Write the folders for the engines and the peers: `exported`, `exported_match` and `hf`.
+def export_ranker(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
+    """Write the folders for the engines and the peers: `exported` and `hf`.
 
-    With `onnx` the first two get ONNX files, and `exported` also an int8 one, calibrated on the first
-    `CALIBRATION_PAIRS` of `pairs`.
+    With `onnx` the first gets an ONNX file, and an int8 one, calibrated on the first `CALIBRATION_PAIRS` of `pairs`.
     """
     from paddle_ranker.commands.convert import ConvertOptions, convert
     from paddle_ranker.encoding.batching import scoring_batches
     from paddle_ranker.export.quantizer import Quantizer
     from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.exported import ExportedFolder
     from paddle_ranker.model.kinds import load_ranker
     from paddle_ranker.scoring.engines.precisions import has_int8
 
-    for name, source in (("exported", "ranker"), ("exported_match", "ranker_match")):
-        if (folder / source).is_dir():
-            export_model(load_ranker(folder / source), folder / name, onnx=onnx)
+    exported, _ = export_model(load_ranker(folder / "ranker"), folder / "exported", onnx=onnx)
     convert(ConvertOptions(source=str(folder / "ranker"), target=str(folder / "hf"), to="hf"))
     if not onnx:
         return
-    exported = ExportedFolder.open(folder / "exported")
     assert exported.onnx is not None
     quantizer = Quantizer(exported.onnx, folder)
     sample = pairs.take(np.arange(min(len(pairs), CALIBRATION_PAIRS)))

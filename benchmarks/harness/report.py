@@ -1,12 +1,12 @@
-"""Reports of benchmarks: speeds and their ratios with intervals, goals, tables, and the same as JSON."""
+"""Results of benchmarks: speeds and their ratios with intervals, goals, tables, JSON files."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
@@ -17,24 +17,17 @@ from paddle_ranker.metrics.intervals import Interval
 _T95 = [math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179]
 
 
-class Timed:
-    """Speeds of each round, by the clock and by processor time, which hardly changes on a busy machine."""
-
-    by_clock: list[float]
-    by_processor: list[float]
-
-    def add(self, answer: Mapping[str, Any], unit: str) -> None:
-        """Add the speeds of a round from a worker's answer: its number of `unit` over `seconds` and `cpu_seconds`."""
-        self.by_clock.append(answer[unit] / answer["seconds"])
-        self.by_processor.append(answer[unit] / answer["cpu_seconds"])
-
-
 @dataclass
-class Speeds(Timed):
-    """Speeds of one system, without further results."""
+class Speeds:
+    """Speeds of a system in each round, by the clock and by processor time, which hardly changes on a busy machine."""
 
     by_clock: list[float] = field(default_factory=list)
     by_processor: list[float] = field(default_factory=list)
+
+    def add(self, answer: Mapping[str, Any], unit: str) -> None:
+        """Add a round from a worker's answer: its number of `unit` over `seconds` and `cpu_seconds`."""
+        self.by_clock.append(answer[unit] / answer["seconds"])
+        self.by_processor.append(answer[unit] / answer["cpu_seconds"])
 
 
 def ratio(own: Sequence[float], others: Sequence[float]) -> Interval:
@@ -86,11 +79,6 @@ class Goal:
     def __str__(self) -> str:
         sign = "<=" if self.at_most else ">="
         return f"{'reached' if self.reached else 'MISSED'}: {self.what} {self.value:.3f}, goal {sign} {self.target:g}"
-
-
-def goal_values(goals: Iterable[Goal]) -> list[dict[str, Any]]:
-    """Return goals as dicts for JSON."""
-    return [{**asdict(goal), "reached": goal.reached} for goal in goals]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
@@ -22,14 +22,13 @@ from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.metrics.ranking import Floats, Integers, standardised
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import Options, option, parse_options
-from paddle_ranker.storage.atomic import check_writable, make_folder, new_file
+from paddle_ranker.storage.atomic import make_folder, new_file
 
 Run = tuple[Floats, float]  # one score per pair, `[pairs] float64`, and the seconds of training
-TRIPLES = "simclue/train_pairwise.tsv"
 FILES = {"qbqtc": "qbqtc/train.tsv", "kuake": "kuake_qtr/train.tsv"}
 NEVER = 10**9
 # Options that do not affect scores.
-_NOT_FACTS = {"debug", "data_dir", "systems", "reference", "seeds", "threads", "resamples", "scores_dir", "json"}
+_NOT_FACTS = {"debug", "data_dir", "systems", "reference", "seeds", "threads", "resamples", "scores_dir"}
 
 
 @dataclass(frozen=True)
@@ -47,16 +46,13 @@ class QualityOptions(Options):
     scores_dir: Optional[str] = option(
         None, help="folder for finished runs, which are reused (use another folder after a change of the code)"
     )
-    json: Optional[str] = option(None, help="file for the results as JSON")
 
     def facts(self) -> dict[str, Any]:
         """Return a dict of the options that affect scores."""
         return {key: value for key, value in asdict(self).items() if key not in _NOT_FACTS}
 
     def begin(self) -> list[int]:
-        """Check that the results can be written, prepare the process for Paddle, and return the seeds."""
-        if self.json:
-            check_writable(self.json)
+        """Prepare the process for Paddle, and return the seeds."""
         seeds = parse_numbers(self.seeds, "seeds")
         runtime.prepare_command(self.threads)
         return seeds
@@ -78,12 +74,11 @@ class Split:
     name: str
     pairs: list[LabeledPair]
     rows: Integers
-    triples: list[Triple] = field(default_factory=list)  # if empty, `triples_for` makes triples from the pairs
 
     def triples_for(self, per_positive: int, seed: int) -> list[Triple]:
-        """Return the given triples, or else triples made from the pairs, `per_positive` for each positive."""
+        """Make triples from the pairs, `per_positive` for each positive."""
         groups = group_by_query(self.pairs).values()
-        return self.triples or [triple for group in groups for triple in make_triples(group, per_positive, seed)]
+        return [triple for group in groups for triple in make_triples(group, per_positive, seed)]
 
 
 def grouped_folds(queries: Sequence[str], folds: int) -> Iterator[tuple[Integers, Integers]]:
@@ -100,23 +95,15 @@ def make_splits(
 ) -> tuple[list[LabeledPair], list[Split]]:
     """Return the measured pairs, and the splits that together score each measured pair once.
 
-    `protocol`: "dev" measures on qbqtc/dev.tsv, "cv" on the training file (see `FILES`). Training on "simclue" needs no
-    folds, because it has no query of QBQTC; "cv" then measures on QBQTC's training file.
+    `protocol`: "dev" measures on qbqtc/dev.tsv, "cv" on the training file (see `FILES`).
     """
     if protocol == "dev" and train_on == "kuake":
         raise UsageError(f"--protocol dev: {train_on} has no dev file; take cv")
-    file = FILES.get(train_on, FILES["qbqtc"])
+    file = FILES[train_on]
     measured = read_records(real_data_file(data_dir, "qbqtc/dev.tsv" if protocol == "dev" else file), LabeledPair)
-    everything = np.arange(len(measured))
-    if train_on == "simclue":
-        triples = read_records(real_data_file(data_dir, TRIPLES), Triple)
-        pairs = [
-            LabeledPair(t.query, title, label) for t in triples for title, label in ((t.title, 1), (t.neg_title, 0))
-        ]
-        return measured, [Split("simclue", pairs, everything, triples)]
     if protocol == "dev":
         train = read_records(real_data_file(data_dir, file), LabeledPair)
-        return measured, [Split("train", train, everything)]
+        return measured, [Split("train", train, np.arange(len(measured)))]
     parts = grouped_folds([pair.query for pair in measured], folds)
     return measured, [
         Split(f"fold {number} of {folds}", [measured[row] for row in learn], score)
@@ -175,8 +162,8 @@ class Harness:
         self.queries = [pair.query for pair in self.measured]
         self.labels = np.array([pair.label for pair in self.measured])
         self.store = RunStore(scores_dir or options.scores_dir)
-        root = real_data_file(options.data_dir, FILES.get(train_on, FILES["qbqtc"])).parent.parent
-        used = dict.fromkeys([FILES.get(train_on, TRIPLES), FILES["qbqtc"], "qbqtc/dev.tsv"])
+        root = real_data_file(options.data_dir, FILES[train_on]).parent.parent
+        used = dict.fromkeys([FILES[train_on], FILES["qbqtc"], "qbqtc/dev.tsv"])
         self.digests = [file_digest(root / name) for name in used if (root / name).is_file()]
 
     def run(
@@ -276,19 +263,3 @@ def converted_encoder(source: Path, target: Path) -> Path:
             raise RankerError(f"{target}: holds no encoder; remove it")
         convert(ConvertOptions(source=str(source), target=str(target)))
     return target
-
-
-def chosen_systems(given: Optional[str], known: Sequence[str], reference: Optional[str] = None) -> list[str]:
-    """Return the comma-separated names in `given`, or all `known` names if it is empty.
-
-    Raises `UsageError` if a name is unknown or repeats, or if `reference` is not among the names.
-    """
-    names = given.split(",") if given else list(known)
-    for name in names:
-        if name not in known:
-            raise UsageError(f"--systems {name}: choose from {', '.join(known)}")
-    if len(set(names)) < len(names):
-        raise UsageError(f"--systems {given}: name each system once")
-    if reference and reference not in names:
-        raise UsageError(f"--reference {reference}: is not among the systems {', '.join(names)}")
-    return names

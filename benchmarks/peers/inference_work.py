@@ -6,22 +6,20 @@ The peers run in a separate environment, so this module imports no third-party p
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from benchmarks.peers.answers import Stopwatch
 from paddle_ranker.encoding.columns import EncodedPairs
 
-LOGISTIC_LIMIT = 60.0  # logits are clipped to this size; beyond it sigmoid is 0 or 1 to within 1e-26
-
 
 @dataclass(frozen=True)
 class InferenceWork:
-    """The work of every system: first `offline` pairs, then `latency_titles` pairs for each of `queries`."""
+    """The settings of every system."""
 
     shape: dict[str, Any]  # fields of EncoderConfig
     pad_id: int
@@ -29,9 +27,6 @@ class InferenceWork:
     batch_size: int  # for systems that form batches of a fixed number of pairs
     padded_length: int  # for the published code
     threads: int
-    offline: int
-    queries: int
-    latency_titles: int
 
 
 @dataclass(frozen=True)
@@ -104,61 +99,13 @@ def load_inference_work(folder: Path) -> tuple[InferenceWork, Pairs]:
     return work, Pairs(queries, titles, encoded)
 
 
-def answer_as(system: System, work: InferenceWork) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return a function that answers the commands of the inference benchmark.
-
-    `{"do": "offline", "pairs": n}` scores the first n pairs; `{"do": "latency", "query": q, "titles": k}` scores the
-    first k titles of latency query q. Both return `pairs`, `seconds` and `cpu_seconds`. `{"do": "scores", "pairs": n}`
-    also returns `logits`. `{"do": "memory"}` returns `peak_mb` (None if unknown).
-    """
+def answer_as(system: System) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a function that answers `{"pairs": n}`: score the first n pairs; return the times and the `logits`."""
 
     def answer(command: dict[str, Any]) -> dict[str, Any]:
-        if command["do"] == "memory":
-            return {"peak_mb": peak_memory()}
-        rows, watch = rows_of(command, work), Stopwatch()
-        logits = system.score(rows)
-        found: dict[str, Any] = {"pairs": len(rows), **watch.took()}
-        if command["do"] == "scores":
-            found["logits"] = np.asarray(logits, dtype=np.float64).tolist()
-        return found
+        watch = Stopwatch()
+        logits = system.score(np.arange(command["pairs"]))
+        took = watch.took()
+        return {"pairs": command["pairs"], **took, "logits": np.asarray(logits, dtype=np.float64).tolist()}
 
     return answer
-
-
-def rows_of(command: dict[str, Any], work: InferenceWork) -> np.ndarray:
-    """Return the indices of the pairs that a command scores, `[n]`."""
-    if command["do"] == "latency":
-        start = work.offline + command["query"] * work.latency_titles
-        return np.arange(start, start + command["titles"])
-    return np.arange(command["pairs"])
-
-
-def peak_memory() -> Optional[float]:
-    """Return the peak resident memory of this process in MiB, or None if the system is not Linux."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    # getrusage would include the parent process's memory in the peak.
-    for line in status.read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return None
-
-
-def sigmoid(logits: Sequence[float]) -> np.ndarray:
-    """Return the probabilities of logits, `[n]` float64."""
-    values = np.clip(np.asarray(logits, dtype=np.float64), -LOGISTIC_LIMIT, LOGISTIC_LIMIT)
-    return np.asarray(1 / (1 + np.exp(-values)))
-
-
-def matrix_product_operations(shape: dict[str, Any], lengths: np.ndarray) -> float:
-    """Return the number of additions and multiplications in all matrix products over pairs of `lengths` [n].
-
-    Padding is not counted. All layers count in full, so a system that skips a part of them may seem to exceed the
-    processor's peak.
-    """
-    size, inner = shape["hidden_size"], shape["intermediate_size"]
-    tokens = lengths.astype(np.float64)
-    per_token = 2 * (4 * size * size + 2 * size * inner)
-    attention = 2 * 2 * size * tokens * tokens
-    return float((shape["num_hidden_layers"] * (per_token * tokens + attention)).sum())

@@ -24,21 +24,6 @@ from benchmarks.peers.inference_work import (
     load_inference_work,
 )
 
-# From a system's name to its engine, precision and exported folder.
-ENGINES = {
-    "ours_inference": ("inference", "fp32", "exported"),
-    "ours_inference_bf16": ("inference", "bf16", "exported"),
-    "ours_onnx": ("onnx", "fp32", "exported"),
-    "ours_openvino": ("openvino", "fp32", "exported"),
-    "ours_openvino_bf16": ("openvino", "bf16", "exported"),
-    "ours_onnx_int8": ("onnx", "int8", "exported"),
-    "ours_openvino_int8": ("openvino", "int8", "exported"),
-    "ours_inference_match": ("inference", "fp32", "exported_match"),
-    "ours_openvino_match": ("openvino", "fp32", "exported_match"),
-    "ours_inference_texts": ("inference", "fp32", "exported"),
-    "ours_openvino_texts": ("openvino", "fp32", "exported"),
-}
-
 
 def main() -> int:
     """Load SYSTEM with the model of FOLDER, and answer the commands on standard input."""
@@ -48,7 +33,7 @@ def main() -> int:
         return 0
     answers = take_stdout()
     work, pairs = load_inference_work(folder)
-    answer_commands(answers, answer_as(_open(system, folder, work, pairs), work), sys.stdin)
+    answer_commands(answers, answer_as(_open(system, folder, work, pairs)), sys.stdin)
     return 0
 
 
@@ -58,14 +43,14 @@ def _open(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syste
     if system.startswith("published"):
         from benchmarks.peers.published import open_system
 
-        return open_system(system, folder, work, pairs)
+        return open_system(folder, work, pairs)
     if system.startswith(("torch", "sentence_transformers")):
         return _torch(system, folder, work, pairs)
     return BatchedSystem(open_graph(system, folder, work.threads), pairs, work)
 
 
 def _ours(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
-    """Return `ours_dygraph` or a system of `ENGINES`; a name that ends in `_texts` includes the encoding of texts."""
+    """Return `ours_ENGINE` or `ours_ENGINE_PRECISION`."""
     from paddle_ranker import runtime
 
     runtime.prepare_command(work.threads)
@@ -74,29 +59,20 @@ def _ours(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syste
     from paddle_ranker.scoring.engines.opening import open_engine
     from paddle_ranker.scoring.scorer import Scorer
 
-    if system == "ours_dygraph":
-        from paddle_ranker.model.kinds import load_ranker
-        from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-
-        parts = load_ranker(folder / "ranker")
-        return _OwnScorer(Scorer(DygraphEngine(parts.network), parts.row_encoder), pairs, texts=False)
-    engine, precision, name = ENGINES[system]
-    exported = open_exported_ranker(folder / name)
-    opened = open_engine(exported, LoadOptions(engine=engine, device="cpu", precision=precision, threads=work.threads))
-    scorer = Scorer(opened, exported.row_encoder(LoadOptions(max_seq_length=work.max_seq_length)))
-    return _OwnScorer(scorer, pairs, texts=system.endswith("_texts"))
+    _, engine, *precision = system.split("_")
+    exported = open_exported_ranker(folder / "exported")
+    how = LoadOptions(engine=engine, device="cpu", precision=(precision or ["fp32"])[0], threads=work.threads)
+    scorer = Scorer(open_engine(exported, how), exported.row_encoder(LoadOptions(max_seq_length=work.max_seq_length)))
+    return _OwnScorer(scorer, pairs)
 
 
 class _OwnScorer:
-    def __init__(self, scorer: Any, pairs: Pairs, texts: bool):
-        self._scorer, self._pairs, self._texts = scorer, pairs, texts
+    def __init__(self, scorer: Any, pairs: Pairs):
+        self._scorer, self._pairs = scorer, pairs
 
     def score(self, rows: np.ndarray) -> np.ndarray:
         """Return the logits of the pairs at `rows` [n], `[n]`."""
-        if not self._texts:
-            return self._scorer.logits(self._pairs.encoded.take(rows))
-        queries, titles = ([texts[row] for row in rows] for texts in (self._pairs.queries, self._pairs.titles))
-        return self._scorer.logits(self._scorer.encode(queries, titles))
+        return self._scorer.logits(self._pairs.encoded.take(rows))
 
 
 def _torch(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import time
 from pathlib import Path
 
-from benchmarks.peers.answers import take_stdout
+from benchmarks.peers.answers import answer_commands, take_stdout
 
 
 def main() -> int:
@@ -23,9 +22,7 @@ def main() -> int:
     loaded = time.perf_counter()
     opened.score(["what is rice"], ["rice is a grain"])
     seconds = [imported - began, loaded - imported, time.perf_counter() - loaded]
-    print(json.dumps(seconds), file=answers, flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(memory_mb()), file=answers, flush=True)
+    answer_commands(answers, lambda command: {"mb": memory_mb()}, sys.stdin, ready=seconds)
     return 0
 
 

@@ -1,7 +1,7 @@
 """The server's engine without the server: `python -m benchmarks.peers.serving_engine FOLDER ENGINE THREADS`.
 
-It scores the pairs of all requests at once, in one of these ways: in the scorer's batches, from ids or from texts; in
-batches of 32 pairs of similar length; or one by one.
+It scores the pairs of all requests at once, in one of these ways: in the scorer's batches, in batches of 32
+pairs of similar length, or one by one.
 """
 
 from __future__ import annotations
@@ -46,10 +46,7 @@ def main() -> int:
     def all_pairs(turn: int) -> int:
         return len(scorer.logits(encoded))
 
-    def all_texts(turn: int) -> int:
-        return len(scorer.score(queries, titles))
-
-    ways = {"scorer": all_pairs, "texts": all_texts, "batch_32": batches(32), "batch_1": batches(1)}
+    ways = {"scorer": all_pairs, "batch_32": batches(32), "batch_1": batches(1)}
     all_pairs(0)  # every shape once, because an engine prepares for each new shape
     for size in (1, 32):
         for start in range(0, len(order), size):

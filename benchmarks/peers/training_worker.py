@@ -29,16 +29,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
         bf16, fused = system == "torch_bf16", system == "torch_fused"
         torch_training.train(work, triples, pace, bf16=bf16, fused_optimizer=fused)
-    elif system.startswith("published"):
-        from benchmarks.peers import published
-
-        published.train(work, triples, pace)
     else:
-        train(work, triples, pace, match_embeddings=system == "ours")
+        train(work, triples, pace)
     return 0
 
 
-def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_embeddings: bool) -> None:
+def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace) -> None:
     """Run this toolkit's trainer as `train_pairwise.py` does, until `pace` ends the training."""
     from paddle_ranker import runtime
 
@@ -60,7 +56,7 @@ def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_em
             pace.tick(len(indices))
             return super().loss(network, indices)
 
-    network = RankerNetwork(EncoderConfig(**work.shape), work.never_match if match_embeddings else None)
+    network = RankerNetwork(EncoderConfig(**work.shape), work.never_match)
     encoded = join_triples(triples.positives, triples.negatives)
     examples = Paced(encoded, RankingLoss("margin_logit"))
     factors = {"head": 10.0, "match_embeddings": 10.0}

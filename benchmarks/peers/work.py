@@ -39,7 +39,6 @@ class TrainingWork:
     pad_id: int
     never_match: list[int]
     batch_size: int
-    padded_length: int  # for the published code
     threads: int
     seed: int
     learning_rate: float = 5e-5

@@ -1,4 +1,4 @@
-"""Tiny data in the form of the real data, for the tests of the quality benchmarks."""
+"""Tiny data in the form of the real data, and printed tables, for the tests of the quality benchmarks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.data.records import LabeledPair, Triple, write_records
+from paddle_ranker.data.records import LabeledPair, write_records
 
 WORDS = "深度学习神经网络语言文化差异农业水稻病害诊断老年人护理经济增长教育法律"
 
@@ -22,13 +22,19 @@ def graded_pairs(queries: int, seed: int) -> list[LabeledPair]:
     return pairs
 
 
+def table_rows(printed: str) -> dict[str, list[str]]:
+    """Return the cells of a printed table by the first cell of their row, without the header."""
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("| ")]
+    return {row[0]: row[1:] for row in cells[2:]}
+
+
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Path:
     """Make a folder in the form of the real data, with 12 train and 6 dev queries; return it."""
     for name, pairs in (("train", graded_pairs(12, 1)), ("dev", graded_pairs(6, 2))):
         (tmp_path / "data" / "qbqtc").mkdir(parents=True, exist_ok=True)
         write_records(tmp_path / "data" / "qbqtc" / f"{name}.tsv", pairs)
-    (tmp_path / "data" / "simclue").mkdir()
-    triples = [Triple(p.query, p.title, n.title) for p, n in zip(graded_pairs(8, 3)[::4], graded_pairs(8, 3)[3::4])]
-    write_records(tmp_path / "data" / "simclue" / "train_pairwise.tsv", triples)
+    (tmp_path / "data" / "vocab").mkdir()
+    words = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *dict.fromkeys(WORDS), *"0123456789", "rice"]
+    (tmp_path / "data" / "vocab" / "ernie-3.0-vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     return tmp_path / "data"

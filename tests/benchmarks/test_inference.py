@@ -1,4 +1,4 @@
-"""The inference benchmark: its batches, its commands, its ratios and goals, and the command itself."""
+"""The inference benchmark: its batches, its ratios and goals, and the command itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import math
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +15,7 @@ import pytest
 from benchmarks import inference
 from benchmarks.harness.report import ratio
 from benchmarks.harness.workers import missing_packages
-from benchmarks.inference import EXPORT_PACKAGES, SYSTEMS, Run, System
-from benchmarks.inference_report import Measured, best_own_system, goals, shown_tables, write_plot
+from benchmarks.inference import EXPORT_PACKAGES, SYSTEMS, Measured, Run, goals, shown_table
 from benchmarks.peers.answers import answer_commands
 from benchmarks.peers.graphs import ONNX_FILE, open_graph
 from benchmarks.peers.inference_work import (
@@ -26,18 +24,13 @@ from benchmarks.peers.inference_work import (
     Pairs,
     answer_as,
     load_inference_work,
-    matrix_product_operations,
-    peak_memory,
-    rows_of,
     save_inference_work,
-    sigmoid,
 )
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import RankerError
 
 unit, slow = pytest.mark.unit, pytest.mark.slow
-SHAPE = {"hidden_size": 3, "intermediate_size": 5, "num_hidden_layers": 2}
-WORK = InferenceWork(SHAPE, 0, 128, batch_size=2, padded_length=8, threads=1, offline=3, queries=2, latency_titles=1)
+WORK = InferenceWork({"hidden_size": 3}, 0, 128, batch_size=2, padded_length=8, threads=1)
 
 
 def pairs_of(lengths: list[int]) -> Pairs:
@@ -71,25 +64,14 @@ def test_the_peers_sort_by_length_and_the_published_way_pads() -> None:
 
 @unit
 def test_a_worker_answers_commands(tmp_path: Path) -> None:
-    pairs = pairs_of([3, 6, 4, 3, 5])
-    save_inference_work(tmp_path, WORK, pairs)
+    save_inference_work(tmp_path, WORK, pairs_of([3, 6, 4]))
     work, loaded = load_inference_work(tmp_path)
-    assert work == WORK and loaded.titles == pairs.titles
-    commands: list[dict[str, Any]] = [
-        {"do": "scores", "pairs": 2},
-        {"do": "offline", "pairs": 3},
-        {"do": "latency", "query": 1, "titles": 1},
-        {"do": "memory"},
-    ]
+    assert work == WORK and loaded.titles == ["0", "1", "2"]
     answers = io.StringIO()
-    typed = io.StringIO("\n".join(map(json.dumps, commands)) + "\n")
-    answer_commands(answers, answer_as(BatchedSystem(Recorder(), loaded, work), work), typed)
-    ready, scores, offline, latency, memory = map(json.loads, answers.getvalue().splitlines())
+    answer_commands(answers, answer_as(BatchedSystem(Recorder(), loaded, work)), io.StringIO('{"pairs": 2}\n'))
+    ready, found = map(json.loads, answers.getvalue().splitlines())
     assert ready == {"ready": True}
-    assert scores["logits"] == [10.0, 11.0]
-    assert offline["pairs"] == 3 and latency["pairs"] == 1 and offline["seconds"] > 0
-    assert rows_of(commands[2], work).tolist() == [4]
-    assert memory == {"peak_mb": peak_memory()} or memory["peak_mb"] > 10
+    assert found["logits"] == [10.0, 11.0] and found["pairs"] == 2 and found["seconds"] > 0
 
 
 @unit
@@ -124,14 +106,6 @@ def test_engines_of_the_peers_are_fed_ids_types_and_a_mask(
 
 
 @unit
-def test_sigmoid_and_the_work_of_a_pair_by_hand() -> None:
-    assert sigmoid([0.0, math.log(3), -1e9, 1e9]).tolist() == pytest.approx([0.5, 0.75, 0.0, 1.0])
-    # Two layers; a token: q, k, v and the projection 4 x 3 x 3, the feed-forward 2 x 3 x 5, each twice (add, multiply);
-    # a pair of tokens: a product of 3 for the weight and one for the value.
-    assert matrix_product_operations(SHAPE, np.array([1, 4])) == 2 * (2 * (36 + 30) * 5 + 12 * (1 + 16))
-
-
-@unit
 def test_a_ratio_is_the_mean_over_rounds_with_an_interval() -> None:
     found = ratio([2.0, 4.0, 8.0], [1.0, 1.0, 1.0])
     assert found.estimate == pytest.approx(4)
@@ -142,120 +116,68 @@ def test_a_ratio_is_the_mean_over_rounds_with_an_interval() -> None:
     assert (slowed.low, slowed.high) == pytest.approx((2, 2))
 
 
-def measured(name: str, speed: float, **changes: object) -> Measured:
-    system = next(system for system in SYSTEMS if system.name == name)
-    return Measured(system, by_clock=[speed, speed], by_processor=[speed, speed], **changes)  # type: ignore[arg-type]
+def a_run(**speeds: float) -> Run:
+    by_name = {system.name: system for system in SYSTEMS}
+    return Run("nano", 2, "256 pairs", {by_name[n]: Measured([v, v], [v, v], 1e-7) for n, v in speeds.items()})
 
 
-def a_run() -> Run:
-    systems = [
-        measured("ours_onnx", 300, difference=1e-7, peak_mb=200.0, starts=[0.3]),
-        measured("ours_openvino", 270, latencies={10: [1.0, 2.0, 9.0]}),
-        measured("ours_openvino_match", 900),
-        measured("published", 10),
-        measured("torch_compiled", 250),
-        measured("sentence_transformers", 280),
-        measured("ours_openvino_bf16", 380),
-        measured("openvino_bf16", 400),
-    ]
-    return Run("nano", 2, "256 pairs", systems, peak={"fp32": 100.0}, operations=1e8, import_seconds=[2.0])
+SPEEDS = {"ours_onnx": 300.0, "ours_openvino": 270.0, "published": 10.0, "torch_compiled": 250.0,
+          "sentence_transformers": 280.0, "ours_openvino_bf16": 380.0, "openvino_bf16": 400.0}  # fmt: skip
 
 
 @unit
 def test_the_goals_compare_the_best_of_ours_with_the_best_baseline() -> None:
-    run = a_run()
-    best = best_own_system(run.systems, "fp32")
-    assert best and best.system.name == "ours_onnx"  # models with match embeddings are not compared
-    assert best_own_system(run.systems, "int8") is None
+    run = a_run(**SPEEDS)
+    best = run.best_of("fp32", ours=True)
+    assert best and best.name == "ours_onnx" and run.best_of("int8", ours=True) is None
     found = [(round(goal.value, 4), goal.target, goal.reached) for goal in goals(run)]
     assert found == [(round(300 / 280, 4), 1.15, False), (30.0, 25.0, True), (0.95, 1.0, False), (38.0, 40.0, False)]
     assert "ours_onnx against sentence_transformers" in next(goals(run)).what
-
-
-@unit
-def test_the_table_shows_what_was_measured(tmp_path: Path) -> None:
-    shown = shown_tables(a_run())
+    shown = shown_table(run)
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in shown.splitlines()
             if line.startswith("|")}  # fmt: skip
-    assert rows["ours: ONNX Runtime"] == ["1e-07", "300.0 (300.0-300.0)", "300.0", "", "30%", "", "200", "0.3"]
-    assert rows["ours: OpenVINO"][3:6] == ["1.11 [1.11, 1.11]", "27%", "2.0 / 8.9"]
-    assert rows["transformers' ONNX in OpenVINO bf16"][3:5] == ["0.95 [0.95, 0.95]", ""]
-    assert "threads: 2" in shown and "import paddle alone: 2.0 s" in shown
-    pytest.importorskip("matplotlib", reason="drawing needs matplotlib")
-    write_plot(tmp_path / "new" / "speeds.png", [a_run(), a_run()])
-    assert (tmp_path / "new" / "speeds.png").read_bytes().startswith(b"\x89PNG")
+    assert rows["ours: ONNX Runtime"] == ["1e-07", "300.0 (300.0-300.0)", "300.0", ""]
+    assert rows["ours: OpenVINO"][3] == "1.11 [1.11, 1.11]" and "threads: 2" in shown
+    assert rows["transformers' ONNX in OpenVINO bf16"][3] == "0.95 [0.95, 0.95]"
 
 
 @unit
 def test_another_probability_stops_the_benchmark() -> None:
-    class Fixed:
-        def __init__(self, logits: list[float]):
-            self.logits = logits
-
-        def ask(self, do: str, pairs: int) -> dict[str, list[float]]:
-            return {"logits": self.logits[:pairs]}
-
-    names = ["ours_onnx", "ours_openvino", "torch", "openvino_bf16", "ours_openvino_match"]
-    run = Run("nano", 1, "", [measured(name, 1) for name in names])
+    run = a_run(ours_onnx=1, ours_openvino=1, torch=1, openvino_bf16=1)
     same = [0.1, 0.2, 0.3]
-    workers = {name: Fixed(same) for name in names}
-    workers["openvino_bf16"] = workers["ours_openvino_match"] = Fixed([0.1, 0.2, 0.4])
-    inference._compare_scores(run, workers, WORK)  # type: ignore[arg-type]
-    assert [m.difference for m in run.systems[:3]] == [0, 0, 0]
-    assert run.systems[3].difference == pytest.approx(sigmoid([0.4])[0] - sigmoid([0.3])[0])
-    assert run.systems[4].difference is None
-    workers["torch"] = Fixed([0.1, 0.2, 0.3002])
+    logits = {"ours_onnx": same, "ours_openvino": same, "torch": same, "openvino_bf16": [0.1, 0.2, 0.4]}
+    inference.compare_scores(run, logits)
+    *exact, rounded = [measured.difference for measured in run.systems.values()]
+    assert exact == [0, 0, 0] and rounded == pytest.approx(1 / (1 + math.exp(-0.4)) - 1 / (1 + math.exp(-0.3)))
     with pytest.raises(RankerError, match="the probabilities of torch are off by"):
-        inference._compare_scores(run, workers, WORK)  # type: ignore[arg-type]
+        inference.compare_scores(run, {**logits, "torch": [0.1, 0.2, 0.3002]})
 
 
 @unit
-def test_systems_are_named_once_and_a_python_is_asked_for_packages() -> None:
-    assert len({system.name for system in SYSTEMS}) == len(SYSTEMS) == len({system.title for system in SYSTEMS})
+def test_a_python_is_asked_for_packages_and_unknown_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert missing_packages(sys.executable, ["numpy", "no_such_module"]) == {"no_such_module"}
     with pytest.raises(RankerError, match="--peer_python /no/python: cannot be run"):
         missing_packages("/no/python", ["numpy"])
-    plain = System("ours_x", "")
-    assert plain.is_compared and not System("ours_x_match", "").is_compared and not System("x", "").is_compared
-
-
-@unit
-@pytest.mark.parametrize(("name", "value"), [("shapes", "huge"), ("systems", "torch,tensorrt"), ("parts", "speed")])
-def test_an_unknown_name_is_refused(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert inference.main([f"--{name}", value]) == 2
-    assert f"--{name} {value.split(',')[-1]}: choose from" in capsys.readouterr().err
+    for name, value in (("shapes", "huge"), ("systems", "torch,tensorrt")):
+        assert inference.main([f"--{name}", value]) == 2
+        assert f"--{name} {value.split(',')[-1]}: choose from" in capsys.readouterr().err
 
 
 @slow
 def test_the_command_measures_a_small_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    missing = missing_packages(sys.executable, ["onnxruntime", "paddle2onnx", *EXPORT_PACKAGES])
-    systems = ["ours_inference", "published"]
-    has_onnx = metadata.version("paddlepaddle") >= "3" and not {"onnxruntime", "paddle2onnx"} & missing
-    systems += ["ours_onnx"] if has_onnx else []
-    peers = not missing & set(EXPORT_PACKAGES)
-    systems += ["torch", "onnxruntime"] if peers else []
-    rows = [f"query{number % 7}\t标题 title {number * number}\t{number % 2}" for number in range(60)]
-    (tmp_path / "pairs.tsv").write_text("\n".join(["query\ttitle\tlabel", *rows]) + "\n", encoding="utf-8")
-    arguments = ["--shapes=tiny", "--pairs=24", "--rounds=2", "--queries=1", "--titles=3,5", "--starts=1"]
-    status = inference.main(
-        [*arguments, "--file", str(tmp_path / "pairs.tsv"), "--vocab", str(_vocabulary(tmp_path)),
-         "--systems", ",".join(dict.fromkeys([*systems, "ours_onnx"])), "--json", str(tmp_path / "found.json")]
-    )  # fmt: skip
-    shown, said = capsys.readouterr()
-    assert status == 0, said
-    (run,) = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["runs"]
-    by_name = {row["system"]["name"]: row for row in run["systems"]}
-    assert set(by_name) == set(systems)
-    for row in by_name.values():
-        assert row["difference"] <= inference.TOLERANCE and len(row["by_clock"]) == 2
-        assert {count: len(found) for count, found in row["latencies"].items()} == {"3": 1, "5": 1}
-        assert len(row["starts"]) == 1 and row["starts"][0] > 0
-    assert ("ours: ONNX Runtime" in shown) is has_onnx and "import paddle alone" in shown
-
-
-def _vocabulary(folder: Path) -> Path:
     from tests.tiny import VOCABULARY
 
-    path = folder / "vocab.txt"
-    path.write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    return path
+    missing = missing_packages(sys.executable, ["onnxruntime", "paddle2onnx", *EXPORT_PACKAGES])
+    has_onnx = metadata.version("paddlepaddle") >= "3" and not {"onnxruntime", "paddle2onnx"} & missing
+    names = ["ours_inference", "published", "ours_onnx", *(["torch", "onnxruntime"] * (not missing))]
+    rows = [f"query{number % 7}\t标题 title {number * number}\t{number % 2}" for number in range(60)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["query\ttitle\tlabel", *rows]) + "\n", encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    files = ["--file", str(tmp_path / "pairs.tsv"), "--vocab", str(tmp_path / "vocab.txt")]
+    status = inference.main([*files, "--shapes=tiny", "--pairs=24", "--rounds=2", "--systems", ",".join(names)])
+    shown, said = capsys.readouterr()
+    assert status == 0, said
+    titles = {system.title for system in SYSTEMS if system.name in names and (has_onnx or system.name != "ours_onnx")}
+    assert {line.split("|")[1].strip() for line in shown.splitlines() if line.startswith("| ")} == titles | {
+        "system", "-" * max(map(len, titles)),
+    }  # fmt: skip

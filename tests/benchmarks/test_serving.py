@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import serving
-from benchmarks.serving import SYSTEMS
+from benchmarks.serving import SYSTEMS, Loop, Measured, Run, goals, shown_tables
 from benchmarks.serving_client import (
     BAIDU_STD,
     CLOSED,
@@ -33,7 +33,6 @@ from benchmarks.serving_client import (
     split_baidu_std,
     split_http,
 )
-from benchmarks.serving_report import Loop, Measured, Run, goals, shown_tables
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.serving.paddle import baidu_std
@@ -188,12 +187,7 @@ def load_of(pairs_per_second: float, failures: int = 0) -> Load:
 
 def a_run() -> Run:
     run = Run("nano", 2, "inference", "100 queries", titles=10, clients=64)
-    run.engine = {
-        "scorer": [1000.0, 1000.0],
-        "texts": [900.0, 900.0],
-        "batch_32": [900.0, 900.0],
-        "batch_1": [300.0] * 2,
-    }
+    run.engine = {"scorer": [1000.0] * 2, "batch_32": [900.0] * 2, "batch_1": [300.0] * 2}
     for name, many, single in (("ours_rerank", 950, 660), ("onnxruntime", 500, 330)):
         measured = Measured(next(system for system in SYSTEMS if system.name == name), 1e-8)
         for loop in run.loops:
@@ -243,15 +237,12 @@ def test_the_load_test_measures_a_small_model(tmp_path: Path, capsys: pytest.Cap
     data = ["--file", str(tmp_path / "pairs.tsv"), "--vocab", str(tmp_path / "vocab.txt")]
     sizes = ["--shapes=tiny", "--queries=4", "--titles=3", "--clients=4", "--seconds=0.2", "--rounds=2", "--threads=1"]
     systems = ["--systems=ours_rerank,ours_baidu_std,ours_json,ours_grpc", "--load=0.5"]
-    status = serving.main([*data, *sizes, *systems, "--json", str(tmp_path / "found.json")])
+    status = serving.main([*data, *sizes, *systems])
     shown, said = capsys.readouterr()
     assert status == 0, said
-    (run,) = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["runs"]
-    assert set(run["engine_pairs_per_second"]) == {"scorer", "texts", "batch_32", "batch_1"}
-    for row in run["systems"]:
-        assert row["difference"] <= serving.TOLERANCE
-        assert set(row["closed"]) == {"4 x 3", "4 x 1", "1 x 1", "1 x 3"} and set(row["open"]) == {"0.5"}
-        assert all(load["codes"].keys() == {OK} for part in row["closed"].values() for load in part["rounds"])
+    for loop in ("4 x 3", "4 x 1", "1 x 1", "1 x 3"):
+        rows = [line.split("|") for line in shown.splitlines() if line.startswith(f"| {loop} ")]
+        assert len(rows) == 4 and all(row[-2].strip() == "0" for row in rows)  # no errors
     assert "ours: gRPC, tensors" in shown and "reached: tiny, 1 thread: errors of ours" in shown
 
 

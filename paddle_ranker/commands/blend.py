@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
     ranker: str = option(positional=True, help="the ranker: a model folder")
     dev_file: str = option(
-        positional=True, files=True, help="labelled pairs that the weights are learned from (query, title, label)"
+        positional=True, files=True, help="labelled pairs to learn the weights from: query, title, label"
     )
     target: str = option(positional=True, help="folder to make; it must not exist")
     train_file: Optional[str] = option(
         None,
-        help="what the linear lexical model learns from: labelled pairs, or triples; not DEV_FILE (needed without "
+        help="training data of the linear lexical model: labelled pairs or triples; not DEV_FILE (required without "
         "--with)",
         name="train",
         files=True,
@@ -51,7 +51,7 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
         name="with",
         either=True,
     )
-    folds: int = option(5, help="parts of the queries; each is measured with weights learned from the rest", minimum=2)
+    folds: int = option(5, help="folds of queries; each is measured with weights learned from the others", minimum=2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,8 +70,8 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
 def blend(options: BlendOptions) -> list[str]:
     """Learn the weights, write the folder, and return lines: the measures, the weights, and whether to use the blend.
 
-    Raises `CheckpointError` for a ranker that cannot be read, `DataError` for files that nothing can be learned from,
-    and `RankerError` if the target exists already.
+    Raises `CheckpointError` for a ranker that cannot be read, `DataError` for files that are of no use for
+    learning, and `RankerError` if the target exists already.
     """
     import numpy as np
 
@@ -91,8 +91,8 @@ def blend(options: BlendOptions) -> list[str]:
     if options.train_file is not None:
         if content_digest(options.train_file) == content_digest(options.dev_file):
             raise DataError(
-                f"{options.train_file}: is {options.dev_file} again, and a linear model looks better than it is on "
-                "what it learned from: give another --train"
+                f"{options.train_file}: has the same content as {options.dev_file}, and a linear model looks better "
+                "than it is on its training data: give another --train"
             )
         learned = learn_linear(parts, training_pairs(options.train_file, options))
         added: Union[Learned, RankerModel] = learned
@@ -162,7 +162,7 @@ def _write(
         info = dataclasses.replace(
             parts.info,
             lexical_features=True,
-            calibration=None,  # it was of other logits; a blend's are those of a logistic regression
+            calibration=None,  # The old one fits other logits, and those of a blend come from a logistic regression.
             training={**parts.info.training, "blend": facts},
             results=results,
         )
@@ -186,7 +186,7 @@ def _table(names: Sequence[str], average: Average) -> list[str]:
 
 
 def _advice(options: BlendOptions, names: Sequence[str], average: Average) -> str:
-    """Return a line that names the member to prefer, if the blend is not ahead of it; no folder is a linear model."""
+    """Return a line of advice: the blend, or the member that it is not ahead of, if that member has a folder."""
     rivals, folders = average.rivals(), (options.ranker, options.other)
     if not rivals:
         return "advice: the blend, which is ahead of either alone on these queries"
@@ -211,7 +211,7 @@ def _weights_in_words(target: Path, names: Sequence[str], weights: LinearModel) 
 
 
 def run(options: BlendOptions) -> None:
-    """Blend, and print what was measured."""
+    """Blend, and print the measures and the advice."""
     runtime.prepare_command(options.cpu_threads)
     print(*blend(options), sep="\n")
 

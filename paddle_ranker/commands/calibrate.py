@@ -1,4 +1,4 @@
-"""Make a ranker's scores probabilities that can be believed.
+"""Calibrate a ranker: make its scores probabilities.
 
 paddle-ranker calibrate checkpoint/best dev.tsv --output calibrated
 """
@@ -43,17 +43,17 @@ class CalibrateOptions(LabelOptions, RankerOptions):
         positional=True,
         files=True,
         either=True,
-        help="labelled pairs that it was not trained on: query, title, label (not with --remove)",
+        help="labelled pairs that the ranker was not trained on: query, title, label (not with --remove)",
     )
     method: Optional[str] = option(
         None,
-        help="temperature: the logit is scaled; platt: scaled and shifted, which a ranker needs whose training only "
-        f"compared titles (default: {DEFAULT_METHOD})",
+        help="temperature: scale the logit; platt: scale and shift it, as a ranker needs whose training only compared "
+        f"titles (default: {DEFAULT_METHOD})",
         choices=("platt", "temperature"),
     )
-    output: Optional[str] = option(None, help="new folder for the calibrated ranker (default: RANKER's own is changed)")
-    remove: bool = option(False, help="take a calibration away instead", either=True)
-    folds: int = option(5, help="folds of queries for the measures out of fold", minimum=2)
+    output: Optional[str] = option(None, help="new folder for the calibrated ranker (default: change RANKER in place)")
+    remove: bool = option(False, help="remove the calibration instead", either=True)
+    folds: int = option(5, help="cross-validation folds of queries for the measures out of fold", minimum=2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +61,7 @@ class CalibrateOptions(LabelOptions, RankerOptions):
             name = "DEV_FILE" if field.name == "dev_file" else shown_name(field)
             raise UsageError(f"--remove takes a calibration away: leave out {name}, or --remove")
         if not self.remove and not self.dev_file:
-            raise UsageError("DEV_FILE is required: labelled pairs (query, title, label); --remove does without")
+            raise UsageError("DEV_FILE is required: labelled pairs (query, title, label); only --remove works without")
 
     def look_up(self) -> None:
         """Fetch the ranker if it is named as on the hub."""
@@ -96,7 +96,7 @@ def calibrate(options: CalibrateOptions) -> None:
 
 
 def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
-    """Score the dev file without any calibration, fit a calibration, and print how it changes the measures.
+    """Score the dev file without calibration, fit a calibration, and print the measures before and after.
 
     Raises `DataError` for a file with one class or too few queries or pairs, and where `fit_and_judge` does.
     """
@@ -166,10 +166,10 @@ def _print_judged(judged: Judged, method: str, folds: int) -> None:
 
 
 def _advise(options: CalibrateOptions, queries: int, errors: Floats) -> None:
-    """Print what another draw of queries alone does to the calibration error, `errors_on_halves`, and an advice.
+    """Print how much the calibration error depends on the draw of queries (`errors_on_halves`), and an advice.
 
-    A fit to few queries is advised against, unless it made no half worse, as it does where scores are far from being
-    probabilities.
+    The advice is against a fit to few queries, unless the fit improved every half. It does so where scores are far from
+    being probabilities.
     """
     import numpy as np
 
@@ -213,7 +213,7 @@ def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional
         target = Path(options.output)
         make_folder(target.parent)
         with new_folder(target) as temporary:
-            if own is None:  # a checkpoint of the published scripts: in our own form
+            if own is None:  # Checkpoints of the published scripts are rewritten in the form of this toolkit.
                 save_ranker(temporary, parts.network, parts.row_encoder.members[0], info)
             else:
                 shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(f"{UNFINISHED}*"))

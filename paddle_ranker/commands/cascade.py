@@ -1,4 +1,4 @@
-"""Measure a small ranker before a large one: what the cascade costs, and how much faster it is.
+"""Measure a cascade, a small ranker before a large one: its cost in quality, and its gain in speed.
 
 paddle-ranker cascade LARGE SMALL:20 --test dev.tsv
 """
@@ -19,14 +19,15 @@ class CascadeOptions(MeasuringOptions):
 
     large: str = option(positional=True, help="the ranker that scores the best titles of each query")
     cascade: str = option(
-        positional=True, help="SMALL_RANKER:20, the ranker that scores all titles, and how many the large one sees"
+        positional=True,
+        help="SMALL_RANKER:20, the ranker that scores all titles, and the number left to the large ranker",
     )
-    rounds: int = option(3, help="how often each way is timed, in turns; the best counts", minimum=1)
-    timed_queries: int = option(50, help="queries that are timed, one after the other as they come in", minimum=1)
+    rounds: int = option(3, help="timed rounds of each way, in turns; the fastest counts", minimum=1)
+    timed_queries: int = option(50, help="number of queries to time, one after another", minimum=1)
 
 
 def cascade(options: CascadeOptions) -> None:
-    """Score with both rankers, print what the cascade costs in ranking quality, and what it gains in speed."""
+    """Score with both rankers; print the cascade's cost in ranking quality and its gain in speed."""
     from paddle_ranker.scoring.cascade import parse_cascade
 
     small, depth = parse_cascade(options.cascade)

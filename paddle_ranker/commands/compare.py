@@ -29,7 +29,7 @@ _ONE = "one system only: name another to compare it with, or leave --baselines o
 
 
 def _is_system(argument: str) -> bool:
-    """Return whether an argument after an option's files is a system to compare rather than another file."""
+    """Return True if an argument that follows an option's files is a system to compare, not another file."""
     if not os.path.isfile(argument):
         return os.path.exists(argument) or bool(_named(argument)[0])
     from paddle_ranker.evaluation.score_files import has_scores
@@ -43,18 +43,18 @@ class CompareOptions(BaselineOptions):
     """Options of `compare`."""
 
     systems: tuple[str, ...] = option(
-        help="what to compare: model folders, TREC runs, files with a score a row (jsonl, tsv); name=PATH names one",
+        help="systems to compare: model folders, TREC runs, files with a score a row (jsonl, tsv); name=PATH names one",
         positional=True,
         several=True,
         claims=_is_system,
     )
-    reference: str = option("first", help="what the others are compared with: first, best, or a system's name")
+    reference: str = option("first", help="system with which the others are compared: first, best, or a name")
     measure: str = option(
-        "ndcg@10", help="measure of the best system, of wins and losses and of the pictures", choices=MEASURES
+        "ndcg@10", help="measure for the best system, for wins and losses, and for the pictures", choices=MEASURES
     )
-    permutations: int = option(10_000, help="draws of a randomisation test", minimum=100)
-    report: Optional[str] = option(None, help="write a page that opens offline: one .html file")
-    plot: Optional[str] = option(None, help="write the picture of the intervals and differences: .png, .svg or .pdf")
+    permutations: int = option(10_000, help="number of draws of a randomisation test", minimum=100)
+    report: Optional[str] = option(None, help="write a report that opens offline: one .html file")
+    plot: Optional[str] = option(None, help="write a plot of the intervals and differences: .png, .svg or .pdf")
     per_query: Optional[str] = option(None, help="write every query's win or loss: .tsv, .jsonl or .parquet")
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ def run(options: CompareOptions) -> None:
         require_ranker(Path(system))
     has_model = any(map(is_model, named.values()))
     for field in () if has_model else given_of(options, OF_RANKER):
-        raise UsageError(f"{shown_name(field)} is about how a ranker scores: compare one, or leave it out")
+        raise UsageError(f"{shown_name(field)} is about how a ranker scores: compare a ranker, or leave it out")
     for path in (options.report, options.plot, options.per_query):
         if path is not None:
             check_writable(path)
@@ -111,7 +111,8 @@ def run(options: CompareOptions) -> None:
     )
     pairs.notes.extend(notes)
     measure = options.measure if options.measure in comparison.measures else comparison.measures[0]
-    _write_files(options, comparison, measure)  # first: whoever reads what is printed may have enough of it
+    # The files come first: a reader of the output, such as `head`, may close it early.
+    _write_files(options, comparison, measure)
     with output_free_for(options.report, options.plot, options.per_query):
         _print(options, pairs, comparison, measure)
 
@@ -155,7 +156,7 @@ def by_query_measure(comparison: Comparison, measure: str) -> str:
     if measure in by_query:
         return measure
     if not by_query:
-        raise UsageError("--per_query: one title a query, so that there is no measure by query")
+        raise UsageError("--per_query: each query has one title, so no measure has values by query")
     return "ndcg@10"
 
 
@@ -182,7 +183,7 @@ def name_systems(arguments: Sequence[str]) -> dict[str, str]:
     for given, path in zip(names, paths):
         name = given or next(short)
         if name in found:
-            raise UsageError(f"two systems are named {name}: give each a name of its own, as in mine={path}")
+            raise UsageError(f"two systems are named {name}: give them different names, as in mine={path}")
         found[name] = path
     return found
 

@@ -37,36 +37,34 @@ ENCODER = "encoder."  # before the names of the encoder's parameters
 class ConvertOptions(HeadOptions):
     source: str = option(
         positional=True,
-        help="folder to convert: a Hugging Face one, with --to hf one of ours, with the others any encoder or a name",
+        help="folder to convert: from Hugging Face; with --to hf, of this toolkit; otherwise any encoder, or its name",
     )
     target: str = option(positional=True, help="folder to make; it must not exist")
     to: str = option(
         "paddle",
-        help="paddle: a model folder here; hf: one for transformers; tower: a tower, which makes vectors, here; "
-        "sentence-transformers: one for that library",
+        help="paddle: a model folder of this toolkit; hf: a folder for transformers; tower: a tower of this toolkit; "
+        "sentence-transformers: a folder for that library",
         choices=("paddle", "hf", *_TOWERS),
     )
     pooling: Optional[str] = option(
         None,
-        help="with --to tower or sentence-transformers: how a vector comes from the states, if the folder does not say",
+        help="with --to tower or sentence-transformers: pooling, if the folder does not state it",
         choices=POOLINGS,
     )
-    normalize: Optional[bool] = option(
-        None, help="likewise: whether vectors get length 1 (default: as the folder says)"
-    )
+    normalize: Optional[bool] = option(None, help="likewise: scale vectors to length 1 (default: as the folder states)")
     query_prompt: Optional[str] = option(
-        None, help='likewise: text that precedes every query, "query: " of e5 (default: as the folder says)'
+        None, help='likewise: text that precedes every query, such as "query: " (default: as the folder states)'
     )
     text_prompt: Optional[str] = option(
-        None, help='likewise: text that precedes every other text, "passage: " of e5 (default: as the folder says)'
+        None, help='likewise: text that precedes all other texts, such as "passage: " (default: as the folder states)'
     )
     lowercase: bool = option(
         False,
-        help="with --to paddle or tower: make capital letters small before words are split into pieces, where the "
-        "vocabulary has small letters alone and the tokenizer keeps capitals, as m3e-small's",
+        help="with --to paddle or tower: lowercase texts before they are split into word pieces; for models such as "
+        "m3e-small, whose vocabulary has only small letters although the tokenizer keeps capitals",
     )
     drop_match_embeddings: bool = option(
-        False, help="with --to hf: leave out match embeddings, which transformers lacks; this changes the scores"
+        False, help="with --to hf: drop match embeddings, which transformers does not support; this changes the scores"
     )
 
     def __post_init__(self) -> None:
@@ -127,7 +125,7 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 
 
 def _capitals(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    """Make the new folder's tokenizer put texts in small letters, if that is asked; return what there is to say."""
+    """Make the new folder's tokenizer lowercase texts, if the options ask for it; return lines for the report."""
     from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
     from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
 
@@ -192,7 +190,7 @@ def _to_paddle(source: Path, temporary: Path, positive_label: Optional[str]) -> 
         lines = [f"TARGET: a ranker, {facts}, pairs of up to {length} tokens"]
     else:
         state = network.encoder.state_dict()
-        if "encoder.pooler.dense" in new_parts:  # a random one must not look trained
+        if "encoder.pooler.dense" in new_parts:  # A random head must not look trained.
             state = {name: value for name, value in state.items() if not name.startswith("pooler.")}
         write_config(temporary, model.config)
         head = masked_lm_head(model.arrays)
@@ -264,7 +262,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     architecture = write_model(temporary, {**written, **masked_lm}, config)
     write_tokenizer(read_tokenizer(source), temporary, length, with_types=config.type_vocab_size > 1)
     changed = has_match and bool(named["match_embeddings.weight"].any())
-    if has_head and info:  # what a ranker was, and how well it did, for its way back
+    if has_head and info:  # Keep the ranker's kind and results, so that it can be converted back.
         training = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
         results = {} if changed else info.results
         was = dataclasses.replace(info, results=results, training=training, calibration=None)
@@ -367,7 +365,7 @@ def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> lis
 
 
 def _vectors(info: TowerInfo) -> str:
-    """Say what a tower's vectors are."""
+    """Describe a tower's vectors."""
     parts = [
         f"vectors of {info.size} numbers" + (f", {info.lexical_size} of them of words" if info.lexical_size else ""),
         f"pooling {info.pooling}",

@@ -1,4 +1,4 @@
-"""Draw the learning curves of one training or several into one picture.
+"""Draw the learning curves of one or more trainings into one picture.
 
 paddle-ranker curve first/checkpoint:second/checkpoint --output both.png
 """
@@ -20,7 +20,7 @@ from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, draw_learni
 @dataclass(frozen=True)
 class CurveOptions(Options):
     runs: str = option(
-        help=f"folder of a training (its --output), or of several with {os.pathsep} between them", positional=True
+        help=f"folder of a training (its --output), or several folders with {os.pathsep} between them", positional=True
     )
     output: str = option(PICTURE_FILE, help="picture to write, a PNG file")
 

@@ -66,7 +66,7 @@ class DistillOptions(TeacherOptions, LabelOptions, ScoringOptions):
 
 
 def _refuse_local(options: DistillOptions) -> None:
-    """Raise `UsageError` for an option that says how a model folder is opened: with a URL its server decides."""
+    """Raise `UsageError` for an option that opens a model folder: with a URL, the server decides."""
     of_rows = {field.name for field in fields_of(LabelOptions)}
     of_folders = (field.name for field in fields_of(ScoringOptions) if field.name not in of_rows)
     for field in given_of(options, of_folders):
@@ -83,7 +83,7 @@ def open_data(options: DistillOptions) -> list[RecordFile[Record]]:
 
 
 def run(options: DistillOptions) -> None:
-    """Score, write, and print what was written."""
+    """Score and write; print the counts and the path."""
     with output_free_for(options.output_file):
         _run(options)
 
@@ -125,7 +125,7 @@ def _run(options: DistillOptions) -> None:
 
 
 def _have_positions(sources: Sequence[RecordFile[Record]]) -> bool:
-    """Return whether all files, of which rows have been read, hold labelled pairs with positions."""
+    """Return True if all files, whose first rows were read, hold labelled pairs with positions."""
     return all(source.kind is LabeledPair and "position" in source.columns for source in sources)
 
 

@@ -1,10 +1,10 @@
-"""Say what is installed, what this machine has, which fast paths are on, and the line that installs what is missing.
+"""Report the installed packages, the machine, the active fast paths, and how to install what is missing.
 
     paddle-ranker doctor
-    paddle-ranker doctor --model BAAI/bge-reranker-base    # what a model is, and what works with it
+    paddle-ranker doctor --model BAAI/bge-reranker-base    # a model's kind, and the commands and engines for it
 
-Each package is imported in a process of its own, so that a package that is broken, or dies of an illegal instruction,
-becomes a line in the report and does not end it. This module needs no package to be installed.
+Each package is imported in a separate process, so that a broken package, or a package that dies of an illegal
+instruction, becomes a line in the report and does not end it. This module needs no package to be installed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON, IMPORT_SECONDS = sys.version_info[:2], 180
 STACKS = {"modern": ("3.3.1", "3.0.0b4"), "complete": ("2.6.2", "2.8.1")}  # Paddle and PaddleNLP: requirements/*.in
 STACK = STACKS["complete" if PYTHON < (3, 10) else "modern"]
-# Versions of dependencies that paddlenlp does not pin although it imports what their later releases dropped.
+# paddlenlp does not pin these dependencies, although it uses parts that their later releases dropped.
 PADDLENLP_NEEDS = ("aistudio-sdk==0.2.6", "huggingface-hub<1", "setuptools<80", "numpy==1.26.4")
 _PADDLE = """
 import json, paddle
@@ -92,17 +92,17 @@ class Finding(NamedTuple):
 @dataclass(frozen=True)
 class DoctorOptions(Options):
     model: Optional[str] = option(
-        None, help="say what a model is instead, by its folder or name, and what works with it; it is opened"
+        None, help="report on a model instead: open it by its folder or name, and list the commands and engines for it"
     )
-    json: bool = option(False, help="print the report as JSON, for programs")
+    json: bool = option(False, help="print the report as JSON")
 
 
 def probe_package(package: Package) -> tuple[Finding, str]:
-    """Import a package in a process of its own; return the finding and the last line that its code printed."""
+    """Import a package in a separate process; return the finding and the last line that the code printed."""
     version = _version(package.name)
     essential, status, said = package in ESSENTIAL, "broken", ""
     path = os.pathsep.join(filter(None, [str(ROOT), os.getenv("PYTHONPATH")]))
-    # This package first: it switches off what others report over the network when they are imported.
+    # This package comes first: it turns off telemetry that others would send when they are imported.
     line = [sys.executable, "-W", "ignore", "-c", f"import paddle_ranker\n{package.code}"]
     try:
         done = subprocess.run(line, capture_output=True, timeout=IMPORT_SECONDS, env={**os.environ, "PYTHONPATH": path})
@@ -129,7 +129,7 @@ def install_line(package: Package) -> str:
     """Return the line that installs `package` for this Python."""
     if package.purpose == "Paddle Serving" or package.newest_python < PYTHON:
         return in_checkout("bash scripts/setup.sh complete")
-    # Without --no-deps it would install dependencies pinned to versions that clash with other packages.
+    # Without --no-deps, pip would install pinned dependencies that conflict with other packages.
     without = "--no-deps " if package.name == "fast-tokenizer-python" else ""
     needed = shlex.join([package.name + package.pin, *(PADDLENLP_NEEDS if package.name == "paddlenlp" else ())])
     python = shlex.quote(sys.executable)
@@ -197,7 +197,7 @@ def examine() -> list[Finding]:
 
 
 def report_model(source: str, as_json: bool) -> int:
-    """Print what a model is and what works with it; return 1 if it does not open, else 0."""
+    """Print a model's facts and what accepts it; return 1 if it does not open, else 0."""
     from paddle_ranker.commands.suited import examine_model
 
     found = examine_model(source)

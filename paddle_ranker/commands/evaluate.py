@@ -1,4 +1,4 @@
-"""Measure a model on labelled pairs (query, title, label); the model's folder says which kind it is of.
+"""Measure a model on labelled pairs (query, title, label); the kind of model is read from its folder.
 
 paddle-ranker evaluate --model checkpoint/best --test dev.tsv
 paddle-ranker evaluate --model checkpoint/best --help

@@ -22,27 +22,27 @@ from paddle_ranker.options import ThreadOptions, option, run_command
 class ExportOptions(TokenizerOptions, HeadOptions, ThreadOptions):
     """Options of the commands that export."""
 
-    params_path: str = option(help="the model: a folder or a hub's name, OWNER/MODEL", name="model", leads=True)
-    output_path: str = option("./output", help="folder to write; an older export there is replaced", name="output")
+    params_path: str = option(help="the model: a folder or a name, OWNER/MODEL, of the hub", name="model", leads=True)
+    output_path: str = option("./output", help="folder to write; an older export in it is replaced", name="output")
     model_name_or_path: Optional[str] = option(
-        None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
+        None, help="model whose configuration a parameter file without a folder gets; a folder has its own"
     )
     max_seq_length: Optional[int] = option(
         None,
-        help="longest pair in tokens that the exported folder names as its own (default: what the ranker was trained "
-        "with); the graph takes any",
+        help="maximum length of a pair in tokens, stored in the exported folder (default: the ranker's); the graph "
+        "accepts any length",
         minimum=5,
         aliases=("--max_seq_len",),
     )
-    onnx: bool = option(False, help="write an ONNX file as well, which ONNX Runtime and OpenVINO read")
+    onnx: bool = option(False, help="also write an ONNX file, for ONNX Runtime and OpenVINO")
 
 
 def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
-    """Load the model, write its static model, and print what was written and how much its outputs differ."""
+    """Load the model, write its static model, and print its files and the largest differences of its outputs."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.model.kinds import load_ranker, load_trained
 
-    runtime.select_device("cpu")  # a static model is of no device; each engine chooses its own
+    runtime.select_device("cpu")  # A static model has no device; each engine chooses its device.
     load = load_trained if expected_kind is None else load_ranker  # the rankers' tutorials refuse other kinds
     model = load(
         options.params_path,
@@ -58,7 +58,7 @@ def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
 
 
 def write_export(model: TrainedModel[ModelInfo, RowEncoder], output: Path, *, onnx: bool) -> None:
-    """Write a model's static model; print what was written and how much its outputs differ."""
+    """Write a model's static model; print its files and the largest differences of its outputs."""
     from paddle_ranker.export.onnx_data import onnx_files
     from paddle_ranker.export.static_graph import export_model
 

@@ -33,25 +33,25 @@ class ExportServingOptions(Options):
         None,
         help="the static model's graph in that folder (default: inference.predict.pdmodel or .json of a pairwise "
         "ranker, inference.pdmodel or .json of a cross-encoder, inference.get_pooled_embedding.pdmodel or .json of a "
-        "tower); where only the other format of it is there, that",
+        "tower; if only the other format exists, that file)",
     )
     params_filename: Optional[str] = option(
         None, help="its parameters (default: inference.predict.pdiparams or inference.pdiparams)"
     )
-    server_path: str = option("serving_server", help="folder to write for servers; an older one there is replaced")
-    client_path: str = option("serving_client", help="folder to write for clients; an older one there is replaced")
+    server_path: str = option("serving_server", help="folder to write for servers; an older folder is replaced")
+    client_path: str = option("serving_client", help="folder to write for clients; an older folder is replaced")
     feed_alias_names: tuple[str, ...] = option(
         (),
         several=True,
-        help=f"what clients call the inputs, separated by commas or spaces (without: {', '.join(INPUTS)})",
+        help=f"clients' names of the inputs, separated by commas or spaces (default: {', '.join(INPUTS)})",
     )
     fetch_alias_names: tuple[str, ...] = option(
-        (), several=True, help=f"what clients call the output (without: {OUTPUTS[0]}, or {EMBEDDING} of a tower)"
+        (), several=True, help=f"clients' name of the output (default: {OUTPUTS[0]}, or {EMBEDDING} of a tower)"
     )
 
 
 def export_serving(options: ExportServingOptions, expected_kind: Optional[str] = None) -> None:
-    """Write both folders; print what was written and how much its output differs from the exported model's."""
+    """Write both folders; print them and the largest difference from the exported model's output."""
     feeds = aliases("--feed_alias_names", options.feed_alias_names, INPUTS)
     exported = find_exported(
         Path(options.dirname), options.model_filename, options.params_filename, expected_kind=expected_kind
@@ -94,9 +94,9 @@ def find_exported(
 ) -> ExportedFolder:
     """Open the static model with the given file names; None means the default name for the model's kind.
 
-    If the file `model` is missing but the graph is there in the other format (`.pdmodel` or `.json`), that is opened
-    instead, and a line says so. Raises `CheckpointError` for a missing file, another kind of model, one that is not fed
-    tokens alone or a folder made for Paddle Serving, `UsageError` for file names that do not belong together.
+    If the file `model` is missing but the graph exists in the other format (`.pdmodel` or `.json`), open that instead
+    and print a line. Raises `CheckpointError` for a missing file, another kind of model, a model with other inputs than
+    tokens, or a folder made for Paddle Serving; `UsageError` for file names that do not belong together.
     """
     info = kind_of(folder).read_info(folder)
     if info and expected_kind:
@@ -113,7 +113,7 @@ def find_exported(
     if exported.is_for_serving:
         raise CheckpointError(f"{folder}: is made for Paddle Serving already; give the folder that it was made from")
     if model is not None and exported.program.name != model:
-        print(f"there is no {folder / model}; taking {exported.program.name}, the same in this Paddle's format")
+        print(f"{folder / model} does not exist; taking {exported.program.name}, this Paddle's format of it")
     return exported
 
 

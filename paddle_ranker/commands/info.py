@@ -1,4 +1,4 @@
-"""Say what a folder is: the kind of its model, what it takes and returns, how it was trained, exported and quantized.
+"""Describe a folder: its model's kind, inputs and outputs, training, export and quantization.
 
 paddle-ranker info checkpoint/best
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
     from paddle_ranker.model.opened import ModelInfo
 
-Fact = tuple[str, str]  # its name, and what is found
+Fact = tuple[str, str]  # a name and a value
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class InfoOptions(Options):
 
 
 def run(options: InfoOptions) -> None:
-    """Print what a folder is; neither Paddle nor the model is loaded."""
+    """Print a description of a folder, without loading Paddle or the model."""
     from paddle_ranker.model.pretrained import find_model
     from paddle_ranker.model.recognised import recognise
 
     path = find_model(options.model)
     found = recognise(path.parent if path.is_file() else path)
-    if path.is_file() and not found.name:  # what lies about it says nothing of a file that belongs to no model
+    if path.is_file() and not found.name:  # Files beside a file that belongs to no model say nothing about it.
         found = recognise(path)
     print(f"{options.model}: {found.what}; {found.use}")
     for name, text in facts_of(path):
@@ -44,7 +44,7 @@ def run(options: InfoOptions) -> None:
 
 
 def facts_of(path: Path) -> Iterator[Fact]:
-    """Yield what the files of a folder, or those beside a parameter file, say of the model; the model is not loaded.
+    """Yield the facts that the files of a folder, or beside a parameter file, state; the model is not loaded.
 
     Raises `CheckpointError` if one of them is damaged.
     """
@@ -102,7 +102,7 @@ def _size(size: Optional[int]) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a fact as text; "" for one that states nothing."""
+    """Return a fact as text; "" for an empty value."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and type(value).__str__ is object.__str__:
         value = dataclasses.asdict(value)
     if isinstance(value, dict):

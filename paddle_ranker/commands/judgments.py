@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 TRAIN, DEV, JUDGED = "train.jsonl", "dev.jsonl", "dev"
 _DRAWN = 2.0**64
-_AT_ONCE = 1000  # documents whose texts are held at a time
-# A document by its id, or, where its text has changed since it was shown, by its id and that text's digest.
+_AT_ONCE = 1000  # documents whose texts are in memory at a time
+# A document's id; if its text has changed since it was shown, its id and the digest of the shown text.
 Shown = Union[str, tuple[str, str]]
 Pair = tuple[str, Shown]  # a query and a document that was shown for it
 
 
 @dataclass(frozen=True)
 class JudgmentsOptions(Options):
-    log: str = option(help="folder of the log: that of search-serve --search_log")
-    index: str = option(help="index folder with the documents' texts: that of search-serve --index")
+    log: str = option(help="folder of the log, as in search-serve --search_log")
+    index: str = option(help="index folder with the documents' texts, as in search-serve --index")
     output_dir: str = option(
         help=f"folder to make: {TRAIN} and {DEV} (query, title, label, position), and {JUDGED}, a BEIR folder with the "
         "qrels of the held-out queries",
@@ -51,39 +51,37 @@ class JudgmentsOptions(Options):
     )
     labels: str = option(
         "rate",
-        help="labels of what nobody judged: rate, in which share of the searches that showed it it was clicked (train "
-        "with --fractional_labels true --loss click_softmax); or clicked, 1 if it was clicked at least once, else 0",
+        help="labels of pairs that nobody judged. rate: clicks per search that showed the pair (train with "
+        "--fractional_labels true --loss click_softmax); clicked: 1 if it was clicked at least once, else 0",
         choices=("rate", "clicked"),
     )
     debias: str = option(
         "none",
-        help="what this share is: " + "; ".join(f"{name}, {what}" for name, what in DEBIAS.items()),
+        help="correction of rates for positions: " + "; ".join(f"{name}, {what}" for name, what in DEBIAS.items()),
         choices=DEBIAS,
     )
     position_exponent: Optional[float] = option(
         None,
-        help="e, where people look at position k in k^-e of all searches (default: estimated from documents that the "
-        "log has at several positions)",
+        help="exponent e: people look at position k in k^-e of all searches (default: estimated from documents that "
+        "were shown at several positions)",
         minimum=0,
     )
-    without_clicks: str = option(
-        "drop", help="searches of which nothing was clicked: drop them, or keep them", choices=("drop", "keep")
-    )
+    without_clicks: str = option("drop", help="searches without any click: drop or keep them", choices=("drop", "keep"))
     dev_share: float = option(
-        0.1, help="share of the queries to hold out; a query stays where it is when the log grows", minimum=0, below=1
+        0.1, help="share of the queries to hold out; a query stays in its part when the log grows", minimum=0, below=1
     )
-    seed: int = option(1000, help="draws the queries that are held out", minimum=0)
+    seed: int = option(1000, help="random seed of the held-out queries", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.debias != "none" and self.labels != "rate":
-            raise UsageError(f"--debias {self.debias} corrects shares: leave out --labels {self.labels}")
+            raise UsageError(f"--debias {self.debias} corrects rates: leave out --labels {self.labels}")
         if self.position_exponent is not None and self.debias == "none":
-            raise UsageError("--position_exponent is about --debias: add it, or leave it out")
+            raise UsageError("--position_exponent belongs to --debias: add it, or leave out --position_exponent")
 
 
 class _Search(NamedTuple):
-    """What is kept of a search: its query, the shown documents in order, and the position of the first."""
+    """A search of the log: its query, the shown documents in order, and the position of the first."""
 
     query: str
     shown: tuple[Shown, ...]
@@ -95,14 +93,14 @@ class _Search(NamedTuple):
 
 
 class JoinedLog:
-    """The searches of a log, each with what was said of its results.
+    """The searches of a log, each with the clicks and judgments of its results.
 
     Args:
-        digests: returns the digests of documents' texts as they are now, by id.
+        digests: returns the digests of the documents' current texts, by id.
 
     Attributes: `searches`, by id; `clicked`, documents by the id of the search; `clicks`, their number; `judged`, the
-    last label of each pair, None where it was taken back, and `judged_positions`; `undated`, the number of searches of
-    older servers, whose texts have no digests; `counts` of what was left out.
+    last label of each pair, None if it was withdrawn, and `judged_positions`; `undated`, the number of searches of
+    older servers, whose texts have no digests; `counts` of skipped lines, searches and pairs.
     """
 
     def __init__(self, folder: Path, digests: Callable[[Sequence[str]], Mapping[str, str]]):
@@ -161,7 +159,7 @@ class JoinedLog:
 
 @dataclass(frozen=True)
 class Judgment:
-    """A pair's label, whether by clicks or by somebody's word, and the position where it was mostly shown."""
+    """A pair's label, by clicks or by a person's judgment, and the position at which it was shown most often."""
 
     query: str
     id: str
@@ -172,14 +170,14 @@ class Judgment:
 
     @property
     def whole_label(self) -> int:
-        """The label of qrels: what was judged, else 1 for a pair that is clicked half as often as its query's best."""
+        """The label for qrels: the judgment, else 1 for a pair clicked at least half as often as its query's best."""
         return int(self.label) if self.is_judged else int(self.is_often_clicked)
 
 
 def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
-    """Return a judgment of each pair; what was judged beats clicks. Prints how positions were corrected for.
+    """Return a judgment of each pair; a person's judgment replaces clicks. Prints the estimated exponent.
 
-    Leaves out and counts pairs whose text has changed: nobody said anything of what is there now.
+    Pairs whose text has changed are skipped and counted: their feedback is not about the current text.
     """
     sessions = list(log.sessions())
     used = sessions if options.without_clicks == "keep" else [one for one in sessions if one.clicked]
@@ -187,7 +185,7 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
     counts = count_clicks(used)
     exponent = options.position_exponent
     if options.debias != "none" and exponent is None:
-        # Searches without a click tell most of the positions that nobody looks at.
+        # Searches without a click carry most of the information about positions that nobody looks at.
         estimate = estimate_exponent(count_clicks(sessions))
         exponent = estimate.value
         print(f"people look at position k in k^-e of all searches, e = {estimate}")
@@ -207,7 +205,7 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
             continue
         often = label > 0 and label >= best[query] / 2
         found.append(Judgment(query, id, label if said is None else float(said), often, said is not None, position))
-    # Judged, and shown in searches without a click alone.
+    # Pairs that are judged, and were shown only in searches without a click.
     for (query, id), label in judged.items():
         if isinstance(id, str):
             found.append(Judgment(query, id, float(label), False, True, log.judged_positions[query, id]))
@@ -215,7 +213,7 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
 
 
 def judgments(options: JudgmentsOptions) -> None:
-    """Read the log, write the folder, and print what was used and what was left out."""
+    """Read the log, write the folder, and print the counts of used and skipped lines."""
     from paddle_ranker.data.trec import can_hold
     from paddle_ranker.retrieval.collection import Collection
     from paddle_ranker.storage.atomic import make_folder, new_folder
@@ -236,9 +234,7 @@ def judgments(options: JudgmentsOptions) -> None:
     judged = sum(label is not None for label in log.judged.values())
     print(f"{options.log}: {len(log.searches):,} searches, {log.clicks:,} clicks, {judged:,} judged pairs")
     if log.undated:
-        note(
-            f"{log.undated:,} searches are an older server's, without digests: they count for the texts as they are now"
-        )
+        note(f"{log.undated:,} searches are an older server's, without digests: they count for the current texts")
     left_out = [f"{name}: {count:,}" for name, count in log.counts.items() if count]
     print(f"left out: {'; '.join(left_out) or 'nothing'}")
     if not usable:
@@ -254,7 +250,7 @@ def judgments(options: JudgmentsOptions) -> None:
     for name, part in parts.items():
         _report(output / name, part)
     if options.dev_share and not parts[DEV]:
-        note(f"{output}: no query was held out: a longer log, or another --dev_share, gives some")
+        note(f"{output}: no query was held out: use a longer log or a larger --dev_share")
 
 
 def _digests(collection: Collection, ids: Sequence[str]) -> dict[str, str]:
@@ -303,7 +299,7 @@ def _draw(query: str, seed: int) -> float:
 
 
 def _is_text(text: str) -> bool:
-    """Return whether files of training data can hold a text: one without a NUL, and not of spaces alone."""
+    """Return True if files of training data can hold the text: it has no NUL, and not only spaces."""
     return bool(text.strip()) and "\0" not in text
 
 

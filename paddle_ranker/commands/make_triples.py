@@ -29,8 +29,8 @@ class MakeTriplesOptions(LabelOptions):
 
     input_file: str = option(help="graded pairs: query, title, label", name="input", files=True)
     output_file: str = option(help="file to write the triples to: query, title, neg_title", name="output")
-    per_positive: int = option(4, help="most triples a title is the better one of", minimum=1)
-    seed: int = option(1000, help="draws the lower-graded titles and the queries held out", minimum=0)
+    per_positive: int = option(4, help="maximum number of triples in which a title is the better title", minimum=1)
+    seed: int = option(1000, help="random seed of the lower-graded titles and of the held-out queries", minimum=0)
     dev_file: Optional[str] = option(None, help="file to write the graded pairs of held-out queries to (default: none)")
     dev_share: Optional[float] = option(
         None, help=f"share of the queries to hold out (default: {DEV_SHARE} with --dev_file)", above=0, below=1
@@ -76,7 +76,7 @@ def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> 
 
 
 def without_gaps(groups: Groups) -> tuple[Groups, set[str]]:
-    """Return the pairs without the numbers that only some of them have, and the names of these numbers."""
+    """Drop the columns of numbers that only some of the pairs have; return the pairs and the dropped names."""
     pairs = [pair for group in groups.values() for pair in group]
     gaps = {name for name in _OPTIONAL if len({getattr(pair, name) is None for pair in pairs}) > 1}
     for name in gaps:
@@ -137,7 +137,7 @@ def _run(options: MakeTriplesOptions) -> None:
 
 
 def _note_left_out(options: MakeTriplesOptions, graded: RecordFile[LabeledPair], gaps: set[str]) -> None:
-    """Say which columns of the input the triples lack, and what makes or takes them."""
+    """Describe the columns of the input that triples lack, and the commands that make or use them."""
     kept = {"query", "title", "label", "teacher_score"} - gaps
     lacking = graded.beside(*kept)
     if lacking:

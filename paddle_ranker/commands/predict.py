@@ -1,4 +1,4 @@
-"""Score the pairs of a file (query, title) with a model; the model's folder says which kind it is of.
+"""Score the pairs of a file (query, title) with a model; the kind of model is read from its folder.
 
 paddle-ranker predict --model checkpoint/best --input pairs.tsv
 paddle-ranker predict --model checkpoint/best --input pairs.tsv --topk 10 --format json
@@ -22,7 +22,7 @@ def predict(
     """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order.
 
     With `options.topk`, print the best titles of each query instead, queries in the order of their first occurrence.
-    `names` are those of the query and the title in each line.
+    `names` are the keys of the query and the title in each line.
     """
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.by_query import rank_by_query

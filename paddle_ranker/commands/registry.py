@@ -1,4 +1,4 @@
-"""The registry of commands, `paddle-ranker NAME`. Recipes add their own commands."""
+"""The registry of commands, `paddle-ranker NAME`. Recipes and plugins add commands."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 START, DATA, TRAIN, SCORE, FIND = "start", "training data", "train", "score and measure", "search"
 IMPROVE, SERVE, ENCODERS = "improve a ranker", "export and serve", "encoders"
-# What a model may be to a command (`Command.takes`); `doctor --model` says which commands take a model.
+# Roles of a model for a command (`Command.takes`); `doctor --model` lists the commands that accept a model.
 RANKER, TRAINED_RANKER, MEMBER = "ranker", "trained ranker", "ranker of one network"
 TRAINED, EXPORTED, QUANTIZED = "trained model", "exported model", "exported model that can be quantized"
-ENCODER, WORD_PIECES = "encoder", "encoder of WordPiece"  # what trainings start from
+ENCODER, WORD_PIECES = "encoder", "encoder of WordPiece"  # starts of trainings
 CONVERTIBLE = "model that transformers or sentence-transformers knows"
 TOWER, MASKED_LM = "tower", "masked language model"  # a tower, or any encoder; an encoder with such a head
 GROUPS = (START, DATA, TRAIN, SCORE, FIND, IMPROVE, SERVE, ENCODERS)  # in the order in which people come to need them
@@ -32,11 +32,11 @@ class Command:
     """A command.
 
     module: has `main(argv)`; imported when the command runs
-    help: what it does, in a line
+    help: one line of description
     options: for a training command, the name of its options class in that module, which also has
         `train(options, on_evaluation)`
-    takes: what a model may be to be taken by this command: `RANKER`, `ENCODER` and the like, above
-    group: title under which `paddle-ranker help` lists it: one of `GROUPS`, or a plugin's own, which comes after them
+    takes: the roles of models that the command accepts: `RANKER`, `ENCODER` and the others above
+    group: title under which `paddle-ranker help` lists it: one of `GROUPS`, or a new title, listed after them
     """
 
     module: str
@@ -71,9 +71,9 @@ _TAKES = {
 }
 for _group, _commands in {
     START: {
-        "doctor": "say what is installed, which fast paths are on, and what to install",
+        "doctor": "report what is installed, which fast paths are on, and what to install",
         "starter": "make the starter encoder, which needs no download",
-        "info": "say what a folder is: its kind, what it takes and returns, how it was trained and exported",
+        "info": "describe a folder: its kind, inputs and outputs, training and export",
     },
     DATA: {
         "make-triples": "make training triples from a file of labelled pairs",
@@ -82,25 +82,25 @@ for _group, _commands in {
         "judgments": "turn a search server's log of clicks and judgments into training data and qrels",
     },
     SCORE: {
-        "evaluate": "measure a model on labelled pairs, whatever kind it is of",
+        "evaluate": "measure a model of any kind on labelled pairs",
         "compare": "compare rankers, score files and baselines: intervals, significance tests, a report",
-        "curve": "draw the learning curves of one training or several into one picture",
-        "predict": "score the pairs of a file with a model, whatever kind it is of",
+        "curve": "draw the learning curves of one or more trainings into one picture",
+        "predict": "score the pairs of a file with a model of any kind",
         "rank": "rank the titles of each query of a file, best first",
     },
     FIND: {
         "index": "build, extend and check an index: documents, their words and their vectors",
-        "search": "search an index by words and vectors, and order what is found by a ranker",
+        "search": "search an index by words and vectors, and order the results by a ranker",
         "evaluate-recall": "measure the searches of an index, with baselines, intervals and a picture",
     },
     IMPROVE: {
-        "calibrate": "make a ranker's scores probabilities that can be believed",
+        "calibrate": "calibrate a ranker: make its scores probabilities",
         "blend": "average a ranker with the linear lexical model, or with another ranker",
-        "cascade": "measure a small ranker before a large one: what it costs and how much faster it is",
+        "cascade": "measure a small ranker before a large one: its cost in quality, its gain in speed",
     },
     SERVE: {
         "export": "write a model as a static model, and as ONNX, for engines and servers",
-        "quantize": "compute an exported ranker's matrix products in 8-bit integers, where that costs little",
+        "quantize": "compute an exported ranker's matrix products in 8-bit integers, if that costs little quality",
         "serve": "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
         "search-serve": "serve searches of an index: words and vectors, a ranker, a page",
         "export-serving": "write an exported ranker as the two folders of Paddle Serving",
@@ -115,7 +115,7 @@ for _group, _commands in {
 
 
 def list_commands() -> str:
-    """Return the lines that list all commands, those of recipes and plugins too, by their groups."""
+    """Return the list of all commands by group, including those of recipes and plugins."""
     COMMANDS.load_plugins()
     width = max(map(len, COMMANDS))
     groups: dict[str, list[str]] = {group: [] for group in GROUPS}
@@ -127,8 +127,8 @@ def list_commands() -> str:
 def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
     """Run the version of `command` for the kind of the model whose folder `argv` names, and return its exit status.
 
-    Returns None, having run nothing, if that kind has no version of its own. The kind is found without importing Paddle
-    or loading the model; a model that is named as the Hugging Face hub does is fetched for that. `argv` defaults to the
+    Returns None without running anything if there is no version for that kind. The kind is read without importing
+    Paddle or loading the model; a model with a name of the Hugging Face hub is fetched first. `argv` defaults to the
     process's arguments.
     """
     from paddle_ranker.model.kinds import stated_kind
@@ -149,7 +149,7 @@ def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
                 return run_command(partial(_fail, error), Options, [], "")
             return None
         kind = stated_kind(folder) if folder is not None else None
-    except (RankerError, argparse.ArgumentError):  # whoever parses them all, or loads the folder, says what is wrong
+    except (RankerError, argparse.ArgumentError):  # reported by the command that parses all arguments
         return None
     name = f"{command} {kind}"
     return int(importlib.import_module(OF_KIND[name]).main(argv)) if name in OF_KIND else None

@@ -43,12 +43,12 @@ class StarterOptions(Options):
         help=f"files with texts, {os.pathsep} between them: data files of any kind, or one text a line", files=True
     )
     output_dir: Optional[str] = option(None, help="folder to make (default: one in the user's cache)", name="output")
-    vocab_size: int = option(8000, help="word pieces at the most", minimum=100)
+    vocab_size: int = option(8000, help="maximum number of word pieces", minimum=100)
     characters: str = option(
         "corpus",
         choices=("corpus", "gb2312"),
-        help="which stand in the vocabulary: those of the texts, or also GB 2312's 6,763 ideographs and ASCII's "
-        "letters and digits, so that texts to come have few unknown ones",
+        help="characters of the vocabulary: those of the texts, or also GB 2312's 6,763 ideographs and ASCII's "
+        "letters and digits, so that new texts have few unknown characters",
     )
     num_hidden_layers: int = option(2, help="layers", minimum=1)
     hidden_size: int = option(128, help="width", minimum=8)
@@ -57,9 +57,9 @@ class StarterOptions(Options):
         True, help="LayerNorm before each part of a layer, which trains better from nothing"
     )
     dropout: float = option(0.1, help="dropout in training", minimum=0, below=1)
-    max_position_embeddings: int = option(512, help="longest pair in tokens", minimum=16)
+    max_position_embeddings: int = option(512, help="maximum length of a pair in tokens", minimum=16)
     pretrain_steps: int = option(
-        0, help="steps of 8 sequences of 64 tokens that it learns as a masked language model on the texts", minimum=0
+        0, help="pretraining steps, as a masked language model on the texts: 8 sequences of 64 tokens each", minimum=0
     )
     seed: int = option(1000, help="random seed of the parameters", minimum=0)
 

@@ -1,4 +1,4 @@
-"""What a model is and what works with it, found by opening it: what `doctor --model` reports."""
+"""Examine a model by opening it: its kind, and the commands, engines and slots that accept it (`doctor --model`)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Examined:
-    """What was found of a model.
+    """The result of examining a model.
 
-    facts: what it is, where it lies, and what its files say
-    counts_as: what it may be to a command: `registry.Command.takes`
-    works: names of commands, engines and slots of the server that take it, and what they do
-    problem: why it does not open, and what to do; "" if it does
+    facts: its kind, its place, and the statements of its files
+    counts_as: its roles for commands, as in `registry.Command.takes`
+    works: names of commands, engines and slots of the server that accept it, with descriptions
+    problem: the reason why it does not open, and what to do; "" if it opens
     """
 
     facts: list[Fact] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Examined:
 
 
 def examine_model(source: str) -> Examined:
-    """Find a model by its folder or name, open it, compute something with it, and return what was found."""
+    """Open a model by its folder or name, run it on a few rows, and return the findings."""
     from paddle_ranker.model.pretrained import resolve_model
     from paddle_ranker.model.recognised import recognise
 
@@ -57,7 +57,7 @@ def examine_model(source: str) -> Examined:
 
 
 def _weights(folder: Path) -> Iterator[Fact]:
-    """Yield the names and sizes of the large files of a folder, if there are any."""
+    """Yield the names and sizes of a folder's parameter files, if there are any."""
     endings = (".safetensors", ".bin", ".pdparams", ".pdiparams", ".onnx")
     there = [*folder.glob("*"), *folder.glob("*/*")]  # members of a blend, steps of sentence-transformers
     files = sorted(path.relative_to(folder) for path in there if path.name.endswith(endings))
@@ -66,7 +66,7 @@ def _weights(folder: Path) -> Iterator[Fact]:
 
 
 def _open(path: Path, found: Examined) -> str:
-    """Open a model and compute with it, add what it turned out to be, and return its kind; "" of an encoder."""
+    """Open a model and run it, add its facts and roles to `found`, and return its kind; "" for an encoder."""
     from paddle_ranker import runtime
 
     runtime.prepare()
@@ -106,7 +106,7 @@ def _open(path: Path, found: Examined) -> str:
 
 
 def _has_encoder(path: Path) -> bool:
-    """Return whether there is a text encoder in a model, which a training can start from."""
+    """Return True if the model contains a text encoder, from which a training can start."""
     from paddle_ranker.model.encoders import load_encoder
 
     try:
@@ -133,7 +133,7 @@ def _open_encoder(path: Path, found: Examined, began: float) -> None:
 
 
 def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
-    """Run made-up rows through a model; raises `CheckpointError` if what it computes is not finite."""
+    """Run a model on made-up rows; raises `CheckpointError` if an output is not finite."""
     import numpy as np
 
     from paddle_ranker.model.kinds import KINDS
@@ -145,7 +145,7 @@ def _compute(model: ScoringModel[ModelInfo, RowEncoder]) -> None:
 
 
 def _encoder_facts(encoder: object) -> Iterator[Fact]:
-    """Yield what texts become: the tokenizer, the template of a pair and the longest pair of each text encoder."""
+    """Yield the tokenizer, the template and the maximum length of each text encoder."""
     from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
 
     members = getattr(encoder, "members", None) or (getattr(encoder, "texts", None),)  # of a blend; of pairs of posts
@@ -177,7 +177,7 @@ def _tokens(encoder: PairEncoder, ids: Sequence[int]) -> list[str]:
 
 
 def _engines(path: Path) -> Iterator[Fact]:
-    """Open each engine that runs an exported model, and yield which do; of the others, why not."""
+    """Open the exported model with each engine; yield the engine's precisions, or the reason why it fails."""
     from paddle_ranker.model.exported import ExportedFolder
     from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
 
@@ -191,7 +191,7 @@ def _engines(path: Path) -> Iterator[Fact]:
 
 
 def _tried(engine: str, folder: ExportedFolder) -> str:
-    """Return why an engine does not open a folder; "" if it does."""
+    """Return the reason why an engine does not open a folder; "" if it does."""
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.scoring.engines.opening import open_engine
 
@@ -218,7 +218,7 @@ def _precisions(engine: str) -> str:
 
 
 def _commands(counts_as: set[str], kind: str) -> Iterator[Fact]:
-    """Yield the commands that take what a model counts as, or have a version for its kind, by their groups."""
+    """Yield, by group, the commands that accept the model's roles or have a version for its kind."""
     registry.COMMANDS.load_plugins()
     groups: dict[str, list[str]] = {group: [] for group in registry.GROUPS}
     for name, command in registry.COMMANDS.items():
@@ -229,7 +229,7 @@ def _commands(counts_as: set[str], kind: str) -> Iterator[Fact]:
 
 
 def _slots(kind: str) -> Iterator[Fact]:
-    """Yield the server's options that take the model, and the paths that it answers at."""
+    """Yield the server's options that accept the model, and the paths that it then answers."""
     from paddle_ranker.serving.core.slot_kinds import SLOTS
     from paddle_ranker.serving.http.endpoints import ENDPOINTS
 

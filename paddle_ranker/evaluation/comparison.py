@@ -25,13 +25,13 @@ _LEVEL = 1e-12  # two values of a query that differ by at most this are a tie
 
 @dataclass(frozen=True)
 class System:
-    """Something that scored the pairs.
+    """A system that scored the pairs.
 
     Attributes:
         name: the name that tables show.
         scores: `[n] float64`, one per pair; `metrics.NOT_RETURNED` for a pair that the system did not return.
         what: model, scores or baseline.
-        facts: where the scores are from, for the report: a dict from label to text.
+        facts: the source of the scores, for the report: a dict from label to text.
     """
 
     name: str
@@ -205,7 +205,7 @@ def _measure(
 def _intervals(wanted: Mapping[str, Statistic], queries: int, resamples: int, seed: int) -> dict[str, Interval]:
     if queries > 1:
         return bootstrap_intervals(wanted, queries, resamples=resamples, seed=seed)
-    once = np.ones((1, 1))  # one query has no interval
+    once = np.ones((1, 1))  # a single query has no interval
     return {name: Interval(float(s(once)[0]), float("nan"), float("nan")) for name, s in wanted.items()}
 
 

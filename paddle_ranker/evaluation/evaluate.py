@@ -38,7 +38,7 @@ class EvaluationSet:
         windows: Optional[Windows] = None,
         one_label: bool = False,
     ):
-        """Read and encode the file; with `one_label`, pairs with several labels are ignored, and `report` says so.
+        """Read and encode the file; with `one_label`, ignore pairs with several labels, and count them in `report`.
 
         The evaluate commands raise an error for such pairs. A training does not: its evaluations should not refuse a
         file that was accepted before.

@@ -26,7 +26,7 @@ class MeasuringOptions(LabelOptions, ScoringOptions):
         None, help="texts of the qrels' queries: id, text, tab-separated or JSON lines", files=True
     )
     documents: Optional[str] = option(
-        None, help="texts of the documents: id, text (or id, title, text), likewise", files=True
+        None, help="texts of the documents: id, text (or id, title, text), tab-separated or JSON lines", files=True
     )
     candidates: Optional[str] = option(
         None,
@@ -38,7 +38,7 @@ class MeasuringOptions(LabelOptions, ScoringOptions):
         help="order of equal scores: against the system, or trec_eval's, by id (default: trec_eval with --qrels)",
         choices=TIES,
     )
-    resamples: int = option(2000, help="draws of queries for the intervals", minimum=100)
+    resamples: int = option(2000, help="number of bootstrap draws of queries for the intervals", minimum=100)
     seed: int = option(1000, help="seed of the draws", minimum=0)
     format: str = option("text", help="form of what is printed", choices=("text", "json"))
 
@@ -63,11 +63,11 @@ class MeasuringOptions(LabelOptions, ScoringOptions):
 class BaselineOptions(MeasuringOptions):
     """Options of commands that measure baselines, too."""
 
-    baselines: bool = option(True, help="measure BM25 and a linear model on lexical features beside")
+    baselines: bool = option(True, help="also measure BM25 and a linear model on lexical features")
     train_file: Optional[str] = option(
         None,
         help="labelled pairs that the baselines learn from (default: BM25 from the measured titles, the linear model "
-        "from the labels of the other four fifths of the queries)",
+        "by cross-validation over five folds of the queries)",
         name="train",
         files=True,
     )
@@ -87,7 +87,7 @@ class EvaluateOptions(BaselineOptions):
     )
     baselines: bool = redeclare(BaselineOptions, "baselines", False)
     scores_file: Optional[str] = option(
-        None, help="keep the scores: .jsonl, .tsv or .parquet, a row a pair; any other name: a TREC run"
+        None, help="write the scores: .jsonl, .tsv or .parquet, a row per pair; any other name: a TREC run"
     )
     qrels_file: Optional[str] = option(None, help="write the labels as TREC qrels, with the ids of a --scores_file run")
 

@@ -26,7 +26,7 @@ class MeasuredPairs:
     Attributes:
         source: the file of the pairs, for messages.
         query_ids, document_ids: `[n]`; for a labelled file "q" with the query's number and "d" with the row's number.
-        labels: `[n] float64`; 0 for pairs that nobody judged.
+        labels: `[n] float64`; 0 for pairs that are not judged.
         judged: `[n] bool`, whether the pair was judged.
         candidates: `[n] bool`, whether a ranker is to score the pair.
         queries, titles: `[n]` texts, or None if only ids are known; qrels pairs that are no candidates may have "".
@@ -128,7 +128,7 @@ def read_labelled(path: str, rules: Optional[RowOptions] = None, *, skip_bad_row
 
 
 def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str) -> None:
-    """Raise `DataError` if all pairs of a file are relevant or none is; `needed_by` names what needs both classes."""
+    """Raise `DataError` if all pairs of a file are relevant or none is; `needed_by` is for the message."""
     relevant = int((labels >= RELEVANT).sum())
     if relevant in (0, len(labels)):
         raise DataError(

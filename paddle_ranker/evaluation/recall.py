@@ -1,4 +1,4 @@
-"""Queries with right answers in a corpus, to measure what a search finds of them."""
+"""Queries with right answers in a corpus, to measure the recall of a search."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ JudgedPair = Union[LabeledPair, Pair]
 
 
 def open_pairs(path: str, rules: Optional[RowOptions] = None) -> RecordFile[JudgedPair]:
-    """Open labelled pairs, or pairs of a query and its answer; `is_answer` says which are answers."""
+    """Open labelled pairs, or pairs of a query and its answer; `is_answer` selects the answers."""
     return cast(RecordFile[JudgedPair], open_as_one_of(path, (LabeledPair, Pair), rules))
 
 
 def is_answer(pair: JudgedPair) -> bool:
-    """Return whether the title answers the query: there is no label, or it is 1 or more."""
+    """Return True if the title answers the query: it has no label, or one of at least 1."""
     return getattr(pair, "label", RELEVANT) >= RELEVANT
 
 
 def notes_on(source: RecordFile[JudgedPair], asked: Collection[str], answered: Collection[str]) -> list[str]:
-    """Return what was left out of a file, one line each: rows, and queries without an answer.
+    """Return one line for each reason that rows or queries of a file were skipped.
 
     asked, answered: all queries of the file, and those that have an answer. Raises `DataError` if none has one.
     """
@@ -66,7 +66,7 @@ class RecallSet:
         self.answers: Sequence[Sequence[int]] = list(found.values())
 
     def ranking(self, numbers: Integers) -> Ranking:
-        """Return what a search found, for measures by query such as `recall_at`.
+        """Return the results of a search as a ranking, for measures by query such as `recall_at`.
 
         Args:
             numbers: indices in the corpus of each query's results, best first, `[queries, results]`.

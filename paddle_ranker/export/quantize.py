@@ -100,7 +100,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Quantized:
-    """The result of quantizing: the file, how many products it has in integers, its quality and its speed.
+    """The result of quantizing: the file, its number of products in integers, its quality and its speed.
 
     `products` counts all products of weights; `left_out` are those that stay in fp32.
     """

@@ -1,9 +1,9 @@
-"""The words of a text in any script: a table of what characters are, and patterns of what stands together.
+"""Split a text in any script into words, by a table of character classes and patterns over them.
 
 standard("维生素A与C++")     # 维 生 素 维生 生素 a 素a 与 a与 c++ c 与c++
 standard("COVID-19 的 trained models")     # covid 19 covid19 的 19的 train model
 
-No word is left out: how rare a word is says how much it counts.
+No word is dropped: a word's rarity determines its weight.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class Run(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Return a text in which widths, cases, and what cannot be seen make no difference."""
+    """Fold a text: widths, cases and invisible characters make no difference."""
     if text.isascii():
         return text.lower()
     text = normalise(_IS_NOTHING.sub("", text))
@@ -281,7 +281,7 @@ def _among_words(there: Sequence[Run], place: int) -> bool:
 
 
 def weighed(query: str) -> Iterator[tuple[str, float]]:
-    """Yield the tokens of a query, and how much each counts: 1, but less where it says little by itself.
+    """Yield the tokens of a query with their weights: 1, or less for tokens that say little by themselves.
 
     These are ideographs with others beside them, and English stop words in small letters among other words in ASCII.
     """
@@ -352,7 +352,7 @@ def _tokens_of(text: str, parts: Sequence[re.Match[str]]) -> Iterator[Token]:
 
 
 def stem(word: str) -> str:
-    """Return the stem of an English word, as it is a longer, shorter or other one."""
+    """Return the stem of an English word, which may be longer or shorter than the word."""
     return stem_of(word) if 3 < len(word) <= _LONGEST and word.isascii() and word.isalpha() else word
 
 

@@ -1,4 +1,4 @@
-"""BM25 of given pairs. What finds the best titles of a collection is `paddle_ranker.retrieval.words.WordSearcher`."""
+"""BM25 of given pairs; `paddle_ranker.retrieval.words.WordSearcher` searches a collection by BM25."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Speller(nn.Layer):
             self.register_buffer(f"{name}_table", table, persistable=False)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Compared:
-        """Return tokens as they are compared; those of spaces are moved behind all others, as if they were padding."""
+        """Return tokens in comparable form; tokens of spaces are moved to the end, like padding."""
         ids = looked_up(self.ids_table, input_ids)
         inside = None if self.inside_table is None else looked_up(self.inside_table, input_ids)
         if self.kept_table is None:

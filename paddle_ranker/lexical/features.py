@@ -29,7 +29,7 @@ FEATURES = (
     "coverage_words",  # share of the query's rarity that the title holds
     "coverage_bigrams",
     "longest_run",  # longest shared run of characters over the query's length
-    "whole_query",  # whether that run is the whole query
+    "whole_query",  # 1 if that run is the whole query
     "query_length",
     "title_length",
     "jaccard_words",
@@ -40,12 +40,12 @@ FEATURES = (
     "rarest_missing_word",  # rarity of the query's rarest token that the title lacks
     "rarest_missing_bigram",
     "title_matched",  # share of the title's rarity that the query holds
-    "numbers_missing",  # numbers and Latin words that only one of the texts has
+    "numbers_missing",  # numbers and Latin words that only one text has
     "numbers_extra",
     "latin_missing",
     "latin_extra",
-    "title_asks",  # whether the title holds a question mark
-    "title_breaks",  # whether the title holds a colon or an ellipsis
+    "title_asks",  # 1 if the title has a question mark
+    "title_breaks",  # 1 if the title has a colon or an ellipsis
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _LATIN = re.compile(r"[a-z]+")

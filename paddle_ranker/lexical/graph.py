@@ -32,7 +32,7 @@ GRAPH_FEATURES = (
     "coverage_tokens",  # share of the query's rarity (distinct tokens) that the title holds
     "coverage_bigrams",
     "longest_run",  # longest shared run of tokens over the query's length
-    "whole_query",  # whether that run is the whole query
+    "whole_query",  # 1 if that run is the whole query
     "query_length",  # log(1 + tokens)
     "title_length",
     "jaccard_tokens",

@@ -1,4 +1,4 @@
-"""What a reader is shown of a text that was found: the words that the query has, too, and the passage with most.
+"""Show a search result: the words that it shares with the query, and the passage with most of them.
 
 shared = SharedWords("苹果手机价格")
 shared.highlights("二手苹果手机")    # [Highlight(start=2, end=6, level=3)]
@@ -98,7 +98,7 @@ class FoldedText:
 
 
 class SharedWords:
-    """Finds in texts what a query has, too. Words of Chinese are single characters; their level tells how many follow.
+    """The words of a query, to find in texts. Chinese words are single characters; their level tells how many follow.
 
     Args:
         query: its first 128 words count, of its first 1,000 code points.
@@ -117,7 +117,7 @@ class SharedWords:
         self._weak = self._known.difference(token for token, weight in weighed(query) if weight == 1.0)
 
     def highlights(self, text: str) -> list[Highlight]:
-        """Return the shared parts of a text, in their order; of a very long one, of its first 20,000 code points."""
+        """Return the shared parts of a text, in order; only the first 20,000 code points are searched."""
         if not self._known:
             return []
         given = FoldedText(text)
@@ -164,7 +164,7 @@ class SharedWords:
         return levels
 
     def passage(self, text: str, highlights: Sequence[Highlight]) -> tuple[int, int]:
-        """Return where the passage with most of what is shared begins and ends; all of a short text."""
+        """Return the start and end of the passage with the most shared words; a short text is one passage."""
         if len(text) <= PASSAGE:
             return 0, len(text)
         best, start, weight, first = 0, 0, 0, 0
@@ -194,7 +194,7 @@ def level_of(term: str) -> int:
 
 
 def _read(run: Run, known: Optional[set[str]], longest: bool) -> Iterator[Token]:
-    """Yield the words of a run that are known, in their order; of those that lie in others the longest or shortest."""
+    """Yield the known words of a run, in order; of words inside each other, only the longest or the shortest."""
     if known is not None and run.is_word and known.isdisjoint(word_of(run.text, run.shape).texts):
         return
     words = [word for word in run.words() if known is None or word.text in known]

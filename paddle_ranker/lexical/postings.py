@@ -89,7 +89,7 @@ class Postings:
         return {name: getattr(self, name) for name in self.NAMES}
 
     def of_terms(self, terms: Hashes) -> list[TermPostings]:
-        """Return the postings of each of the tokens with these hashes, none where no document holds it."""
+        """Return the postings of the tokens with the given hashes; empty for a token that no document holds."""
         if not len(self.terms):
             return [TermPostings(self.documents, self.codes)] * len(terms)
         at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)

@@ -66,7 +66,7 @@ def grams(text: str) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """Return jieba's words of a text, without those that hold no letter, digit or ideograph."""
+    """Return jieba's words of a text that hold a letter, digit or ideograph."""
     return [word for word in jieba_segmenter().lcut(normalise(text)) if _only_letters(word)]
 
 
@@ -132,7 +132,7 @@ def tokenizer_named(name: str) -> Tokenizer:
 
 
 def query_weights(tokenize: Tokenizer, query: str) -> dict[str, float]:
-    """Return how much each token of a query counts: how often the query has it, unless the tokenizer says otherwise."""
+    """Return the weight of each token of a query: its frequency, unless the tokenizer sets weights."""
     weights: dict[str, float] = {}
     for token, weight in weighed(query) if tokenize is standard else ((token, 1.0) for token in tokenize(query)):
         weights[token] = weights.get(token, 0.0) + weight

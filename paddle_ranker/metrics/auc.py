@@ -14,7 +14,7 @@ _MATRIX_CELLS = 20_000_000  # up to this many queries x pairs, counts are held i
 
 
 def count_relevant(labels: Floats) -> int:
-    """Return how many pairs are relevant; raises `DataError` if all are or none is, as AUC needs both classes."""
+    """Count the relevant pairs; raises `DataError` if all or none are relevant, as AUC needs both classes."""
     count = int((labels >= RELEVANT).sum())
     if count in (0, len(labels)):
         what = "none" if count == 0 else "each"

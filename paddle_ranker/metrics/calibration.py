@@ -67,7 +67,7 @@ class Calibration:
         return self.scale * np.asarray(logits, np.float64) + self.shift
 
     def undo(self, logits: NDArray[Any]) -> Floats:
-        """Return the ranker's own logits from calibrated logits, of any shape; returns float64."""
+        """Recover the ranker's uncalibrated logits from calibrated logits, of any shape; returns float64."""
         return (np.asarray(logits, np.float64) - self.shift) / self.scale
 
     def fold(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -200,7 +200,7 @@ def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: F
         "fitted": fitted.apply(logits),
         "out_of_fold": fit_out_of_fold(method, queries, labels, logits, folds),
     }
-    with suppress(DataError):  # only the method that was asked for must fit
+    with suppress(DataError):  # Only the requested method must fit.
         rows[other] = fit_out_of_fold(other, queries, labels, logits, folds)
     numbers = number_queries(queries)
     count = int(numbers.max()) + 1

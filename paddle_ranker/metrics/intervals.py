@@ -1,7 +1,7 @@
 """Bootstrap confidence intervals over queries.
 
 Titles of one query share the query's difficulty, so queries are drawn, not pairs. The difference of two systems is
-taken within each draw (paired), which cancels the difficulty that a query has for both systems.
+taken within each draw (paired), which cancels the difficulty of the query.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Interval:
     high: float
 
     def excludes_zero(self) -> bool:
-        """Return whether both bounds are above zero or both are below it."""
+        """Return True if both bounds are above zero or both are below zero."""
         return self.low > 0 or self.high < 0
 
     def __format__(self, spec: str) -> str:

@@ -46,7 +46,7 @@ class Measure(ABC):
         self.higher_is_better, self.in_training = higher_is_better, in_training
 
     def applies(self, scored: Scored) -> bool:
-        """Return whether the measure can be computed; by default, if some query has at least two titles to rank."""
+        """Return True if the measure can be computed; by default, if some query has at least two titles to rank."""
         return scored.ranking.queries < len(scored.ranking.query)
 
     @property

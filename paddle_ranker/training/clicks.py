@@ -22,9 +22,9 @@ from paddle_ranker.metrics.ranking import Floats, Integers
 
 D = TypeVar("D", bound=Hashable)  # what names a document
 DEBIAS = {
-    "none": "the share of all times that it was shown",
-    "ipw": "each click weighs as much as its position is overlooked (inverse propensity)",
-    "coec": "clicks over expected examinations: the share of the times that it was probably seen",
+    "none": "clicks over views",
+    "ipw": "each click is weighted by one over the share of searches that look at its position (inverse propensity)",
+    "coec": "clicks over expected examinations, the number of times that the pair was probably seen",
 }
 _STEPS, _MOST_EXPONENT = 100, 5.0
 # Limit of a click's weight: clicks at positions that few people examine would otherwise decide alone.

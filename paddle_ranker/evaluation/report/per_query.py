@@ -17,7 +17,7 @@ COLUMNS = ("query_id", "query", "system", "reference", "measure", "value", "refe
 
 @dataclass(frozen=True)
 class QueryDifference:
-    """One system's value on one query beside the reference's.
+    """A system's value on one query, beside the reference's value.
 
     row: the query's index in `Comparison.query_ids`
     sign: 1 if higher values of the measure are better, else -1

@@ -71,7 +71,7 @@ def _matplotlib() -> Iterator[None]:
     known = {font.name for font in fontManager.ttflist}
     fonts = ["DejaVu Sans", *(name for name in _CHINESE_FONTS if name in known)]
     with matplotlib.rc_context({**_SETTINGS, "font.family": fonts}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that its own font lacks
+        warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the default font lacks
         yield
 
 
@@ -88,7 +88,7 @@ def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Figure:
     systems = [system.name for system in comparison.systems]
     height = len(measures) * (1.1 + 0.36 * len(systems))
     picture = Figure(figsize=(10.0, height))
-    picture.set_layout_engine("constrained", h_pad=0.15)  # inches: a reader's fonts may be larger than these
+    picture.set_layout_engine("constrained", h_pad=0.15)  # inches, since a reader's fonts may be larger
     rows = picture.subplots(len(measures), 2, squeeze=False)
     for (values, gaps), measure in zip(rows, measures):
         for panel in (values, gaps):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.compare import PICTURES, name_systems
-from paddle_ranker.commands.search import SearchingOptions, open_retriever
+from paddle_ranker.commands.search import SearchingOptions, open_searcher
 from paddle_ranker.errors import DataError, UsageError, listed
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paddle_ranker.data.trec import Scores
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import Judged, Searched
-    from paddle_ranker.retrieval.retriever import Retriever
+    from paddle_ranker.retrieval.search import Searcher
 
 LEARNED, LEARNED_RANKED = "learned weights", "ranker + learned recall weight"
 
@@ -95,21 +95,21 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
         name: read_run(path, skip_bad_rows=options.skip_bad_rows).run
         for name, path in (name_systems(options.runs).items() if options.runs else ())
     }
-    retriever = open_retriever(options)
-    if options.learn_weights is not None and len(retriever.searchers) == 1 and retriever.ranker is None:
+    searcher = open_searcher(options)
+    if options.learn_weights is not None and len(searcher.searchers) == 1 and searcher.ranker is None:
         raise DataError(f"--learn_weights: {options.index} has one searcher; add a tower to it, or --ranker")
-    judged = _judged(options, retriever)
+    judged = _judged(options, searcher)
     if options.write_beir is not None:
-        documents = ((one.id, one.text, one.fields) for one in retriever.collection.documents())
+        documents = ((one.id, one.text, one.fields) for one in searcher.collection.documents())
         write_beir(Path(options.write_beir), documents, judged.queries, {"test": judged.qrels})
-    searched = search_judged(retriever, judged, options.top_k)
+    searched = search_judged(searcher, judged, options.top_k)
     runs, said, nothing_learned = dict(searched.runs), [], None
     if options.learn_weights is not None:
         try:
-            said = _learn(options, retriever, searched, runs)
+            said = _learn(options, searcher, searched, runs)
         except DataError as error:  # what was searched for is shown all the same
             nothing_learned = error
-    _add_others(options, retriever, judged, runs, peers)
+    _add_others(options, searcher, judged, runs, peers)
     comparison = compare_runs(judged, runs, options.top_k, resamples=options.resamples, seed=options.seed)
     for line in comparison.pairs.notes:
         note(line)
@@ -128,21 +128,21 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     return comparison
 
 
-def _judged(options: EvaluateRecallOptions, retriever: Retriever) -> Judged:
+def _judged(options: EvaluateRecallOptions, searcher: Searcher) -> Judged:
     from paddle_ranker.data.beir import beir_judgements
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
 
     if options.test_file is not None:
-        documents = ((document.id, document.text) for document in retriever.collection.documents())
+        documents = ((document.id, document.text) for document in searcher.collection.documents())
         return read_pairs(options.test_file, documents, options)
     if options.beir is not None:
         queries, qrels = beir_judgements(options.beir, options.split)
     else:
         assert options.qrels is not None and options.queries is not None
         queries, qrels = options.queries, options.qrels
-    judged = read_judged(qrels, queries, options, retriever.collection)
+    judged = read_judged(qrels, queries, options, searcher.collection)
     answers = judged.answers
-    missing = retriever.collection.missing(answers)
+    missing = searcher.collection.missing(answers)
     if missing:
         said = f"{qrels}: {len(missing):,} of its {len(answers):,} answers are no documents of {options.index}"
         said += f", such as {listed(missing[:3])}"
@@ -154,7 +154,7 @@ def _judged(options: EvaluateRecallOptions, retriever: Retriever) -> Judged:
 
 def _add_others(
     options: EvaluateRecallOptions,
-    retriever: Retriever,
+    searcher: Searcher,
     judged: Judged,
     runs: dict[str, Scores],
     peers: Mapping[str, Scores],
@@ -164,7 +164,8 @@ def _add_others(
 
     documents = {}
     if options.baselines or options.untuned is not None:
-        documents = {document.id: document.text for document in retriever.collection.documents()}
+        schema = searcher.collection.info.schema
+        documents = {document.id: schema.passage(document) for document in searcher.collection.documents()}
     others: dict[str, Scores] = {}
     if options.untuned is not None:
         from paddle_ranker.model.load_options import LoadOptions
@@ -184,7 +185,7 @@ def _add_others(
 
 
 def _learn(
-    options: EvaluateRecallOptions, retriever: Retriever, searched: Searched, runs: dict[str, Scores]
+    options: EvaluateRecallOptions, searcher: Searcher, searched: Searched, runs: dict[str, Scores]
 ) -> list[str]:
     """Learn the weights, add the runs by weights of other queries, write the file; return lines that say so."""
     from paddle_ranker.evaluation.retrieval import held_out_runs
@@ -192,8 +193,8 @@ def _learn(
     from paddle_ranker.retrieval.learning import learn_recall_weight, learn_weights
 
     assert options.learn_weights is not None
-    names, fused = retriever.searchers, next(iter(runs.values()))
-    method, weights, recall_weight, facts = retriever.settings.fusion.method, {}, 0.0, {"queries": len(fused)}
+    names, fused = searcher.searchers, next(iter(runs.values()))
+    method, weights, recall_weight, facts = searcher.settings.fusion.method, {}, 0.0, {"queries": len(fused)}
     lines = []
     if len(names) > 1:
         learned = learn_weights(searched.lists, names, options.folds)

@@ -35,7 +35,7 @@ from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, run_command
 from paddle_ranker.options.command import reader_may_leave
 from paddle_ranker.options.parser import build_parser
-from paddle_ranker.retrieval.adding import Added, Unfinished, VectorsOf
+from paddle_ranker.retrieval.adding import MOST_FIELDS, Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
 from paddle_ranker.retrieval.exact import TYPES, Vectors
 from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
@@ -44,6 +44,7 @@ from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, WordsInfo, is_address
 from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.options import MilvusOptions
+from paddle_ranker.retrieval.schema import CONTENTS, TEXT, Field, Schema, infer, table
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, check_breadth, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
@@ -132,6 +133,26 @@ class BuildOptions(CorpusOptions):
         ),
         several=True,
     )
+    field: str = option(
+        "",
+        help=lambda: (
+            "declare a field, NAME:TYPE with a type of "
+            + ", ".join(f"{name} ({kind.what})" for name, kind in CONTENTS.items())
+            + "; of text also :weight=NUMBER and :title, of others :list; several with commas, or --field again "
+            "(default: by the values)"
+        ),
+        joins=",",
+    )
+    template: str = option(
+        "", help="what towers and rankers read of a document: {text} and names of fields (default: '{TITLE} {text}')"
+    )
+
+    passage_tokens: int = option(
+        0,
+        help="cut long texts at ends of sentences into passages of about so many tokens, each with a vector; a "
+        "document counts by its best one, which the ranker reads (default: texts are not cut)",
+        minimum=0,
+    )
     milvus_uri: Optional[str] = option(
         None,
         help="with --method milvus: the address of a server, http://127.0.0.1:19530, or a file of Milvus Lite in the "
@@ -157,14 +178,25 @@ class BuildOptions(CorpusOptions):
             info, uri=uri if is_address(uri) else os.path.normpath(uri), collection=f"ranker_{uuid.uuid4().hex}"
         )
 
+    @property
+    def declared(self) -> tuple[Field, ...]:
+        """The fields of `--field`."""
+        return tuple(Field.parse(one) for one in self.field.split(",") if one)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        Schema(self.declared)
         if self.sync and self.skip_bad_rows:
             raise UsageError(
                 "--sync and --skip_bad_rows: documents of bad rows would be removed; leave one of both out"
             )
         if self.words == _NO_WORDS and self.tower is None:
             raise UsageError("--words none and no --tower: there would be nothing to search by; add --tower")
+        if self.passage_tokens and (self.tower is None or self.method == MILVUS):
+            raise UsageError(
+                f"--passage_tokens {self.passage_tokens}: cuts texts for vectors in the folder; add --tower, and "
+                f"another --method than {MILVUS}"
+            )
         for name, value in self.of_vectors.items():
             shown = f"--{_SHOWN.get(name, name)} {value}"
             if self.tower is None:
@@ -239,7 +271,9 @@ def build(options: BuildOptions) -> None:
             copied = copy_tower(options.tower, Path(options.index))
             tower = copied.copy
             vectors = options.vectors(copied.size)
-        collection = Collection.create(options.index, IndexInfo(words, vectors, tower, options.searchers))
+        schema = _schema(options)
+        info = IndexInfo(words, vectors, tower, options.searchers, schema=schema)
+        collection = Collection.create(options.index, info)
     with collection:
         old = collection.info.words
         if options.words == STANDARD and old is not None and old.tokenizer in OLDER:
@@ -247,6 +281,24 @@ def build(options: BuildOptions) -> None:
             print(f"{options.index}: words: {STANDARD}, no more {old.tokenizer}")
         _print_if_older(collection.info, options.index)
         _add(collection, options, open_tower(collection, options.load_options(), options.batch_size), options.sync)
+
+
+def _schema(options: BuildOptions) -> Schema:
+    """Return the fields of the corpus, as they are declared or as all its values are, and print them."""
+    rows = RecordFile(options.documents_file, DocumentRow, options, joins_title=False)
+    examples: dict[str, object] = {}
+
+    def seen() -> Iterator[DocumentRow]:
+        for row in rows:
+            if len(examples) < MOST_FIELDS:
+                examples.update({name: value for name, value in row.fields.items() if name not in examples})
+                examples.setdefault(TEXT, row.text)
+            yield row
+
+    schema = infer(seen(), options.declared, options.template, options.passage_tokens)
+    if schema.fields:
+        print("fields (--field declares them otherwise):", *table(schema, examples), sep="\n")
+    return schema
 
 
 def _print_if_older(info: IndexInfo, folder: Union[str, Path]) -> None:
@@ -271,7 +323,7 @@ def _there(options: BuildOptions) -> Optional[Collection]:
         with collection:
             if collection.info.generation:
                 raise
-            Unfinished(collection.folder).forget()
+            Unfinished(collection.folder, collection.info.schema).forget()
             (collection.folder / MANIFEST).unlink()
             return None
     return collection
@@ -295,6 +347,13 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     else:
         for name, value in options.of_vectors.items():
             differences[_SHOWN.get(name, name)] = (str(value), str(getattr(info.vectors, name)))
+    given_fields, own_fields = {str(one) for one in options.declared}, {str(one) for one in info.schema.fields}
+    if not given_fields <= own_fields:
+        differences["field"] = (",".join(sorted(given_fields)), ",".join(sorted(own_fields)) or "none")
+    if options.template and options.template != info.schema.template:
+        differences["template"] = (options.template, info.schema.template or "none")
+    if options.passage_tokens and options.passage_tokens != info.schema.passage_tokens:
+        differences["passage_tokens"] = (str(options.passage_tokens), str(info.schema.passage_tokens))
     for name, (given, own) in differences.items():
         if given != own:
             raise RankerError(
@@ -340,7 +399,8 @@ def _add(
     collection: Collection, options: CorpusOptions, vectors_of: Optional[VectorsOf], sync: Optional[bool] = None
 ) -> None:
     """Add a corpus, and report what was there beside it unless `sync` is None: with it, that is removed."""
-    rows = RecordFile(options.documents_file, DocumentRow, options)
+    joins = not collection.info.schema.fields  # an older index, or one of texts alone
+    rows = RecordFile(options.documents_file, DocumentRow, options, joins_title=joins)
     with ExitStack() as bars:
         progress = bars.enter_context(tqdm(desc="index", unit="document", disable=None))
         encode = vectors_of
@@ -391,6 +451,8 @@ def info(options: FolderOptions) -> None:
         language = f" ({found.words.language})" if found.words.language else ""
         print(f"words: {found.words.tokenizer}{language}, BM25 with k1 {found.words.k1:g} and b {found.words.b:g}")
         _print_if_older(found, options.index)
+    if found.schema.fields:
+        print("fields:", *table(found.schema, {}), sep="\n")
     if found.vectors is not None:
         print(f"vectors: {how_found(found.vectors)}; {found.vectors.size:,} components, {found.vectors.dtype}")
     if found.tower is not None:

@@ -41,7 +41,7 @@ from paddle_ranker.training.mining import (
 from paddle_ranker.training.teachers import Teachers
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.retriever import Retriever
+    from paddle_ranker.retrieval.search import Searcher
 
 RERANKED = 100
 WORDS = "jieba"
@@ -161,22 +161,24 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions):
 
 
 class SearchedIndex:
-    """The texts of an index folder, found as its `Retriever` finds them."""
+    """The texts of an index folder, found as its `Searcher` finds them."""
 
-    def __init__(self, retriever: Retriever):
-        self._retriever = retriever
+    def __init__(self, searcher: Searcher):
+        self._searcher = searcher
 
     def __len__(self) -> int:
-        return len(self._retriever.collection)
+        return len(self._searcher.collection)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first."""
-        found = self._retriever.search_many(queries, top_k)
+        found = self._searcher.search_many(queries, top_k)
         return [Hits([one.id for one in row], np.array([one.score for one in row])) for row in found]
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
-        return self._retriever.collection.document(id)
+        collection = self._searcher.collection
+        document = collection.document(id)
+        return Document(id, collection.info.schema.passage(document), document.fields)
 
 
 def run(options: MineOptions) -> None:
@@ -206,11 +208,11 @@ def _run(options: MineOptions) -> None:
     index: Index
     if options.index is not None:
         runtime.prepare_command(options.cpu_threads)
-        from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
+        from paddle_ranker.retrieval.search import Searcher, SearchSettings
 
         load = options.load_options()
         index = SearchedIndex(
-            Retriever.open(
+            Searcher.open(
                 options.index,
                 SearchSettings(milvus_uri=options.milvus_uri),
                 options=load,

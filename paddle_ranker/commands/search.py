@@ -19,18 +19,19 @@ from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
-from paddle_ranker.retrieval.options import MilvusOptions
+from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, MilvusOptions
 from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.collection import Collection
     from paddle_ranker.retrieval.filters import Filter
-    from paddle_ranker.retrieval.retriever import Result, Retriever, SearchSettings
+    from paddle_ranker.retrieval.search import Result, Searcher, SearchSettings
     from paddle_ranker.scoring.ranker import Ranker
 
 FORMATS = ("text", "json", "trec")
 _SHOWN, _LISTED = 10, 100
 _QUERIES = 64  # searched together
+_SHOWN_CHARACTERS = 300  # of a text; JSON has all of it
 _RANKED = ("rank_top", "recall_weight", *OF_RANKER)
 
 
@@ -48,11 +49,11 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
     by: str = option("", help="search by this alone: words, or vectors (default: by all that the index has)", joins=",")
     fusion: str = option("rrf", help=fusion_help)
     weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)", joins=",")
-    depth: int = option(1000, help="documents that each searcher finds before fusion", minimum=1)
+    depth: int = option(DEPTH, help="documents that each searcher finds before fusion; at least --top_k", minimum=1)
     ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
     nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)
     ranker: Optional[str] = option(None, help="order the first results with this ranker, a model folder")
-    rank_top: int = option(50, help="results that --ranker orders", minimum=1)
+    rank_top: int = option(RANK_TOP, help="results that --ranker orders", minimum=1)
     recall_weight: Optional[float] = option(
         None,
         help="how much the fused score, as a share of the highest, adds to the ranker's logit (default: 0, or that of "
@@ -70,7 +71,7 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
         """Return how the index is searched."""
         from dataclasses import replace
 
-        from paddle_ranker.retrieval.retriever import SearchSettings
+        from paddle_ranker.retrieval.search import SearchSettings
 
         fusion = parse_fusion(self.fusion, self.weights)
         if self.recall_weight is not None:
@@ -113,18 +114,18 @@ class SearchOptions(SearchingOptions):
         return "json" if self.output_file.lower().removesuffix(".gz").endswith(JSON_EXTENSIONS) else "trec"
 
 
-def open_retriever(options: SearchingOptions) -> Retriever:
+def open_searcher(options: SearchingOptions) -> Searcher:
     """Open the index and the ranker that the options name, and note how it is searched."""
     from paddle_ranker.model.load_options import LoadOptions
-    from paddle_ranker.retrieval.retriever import Retriever
+    from paddle_ranker.retrieval.search import Searcher
 
     tower = LoadOptions(device=options.device, threads=options.cpu_threads, tokenizer=options.tokenizer)
     ranker = open_ranker(options) if options.ranker is not None else None
-    retriever = Retriever.open(
+    searcher = Searcher.open(
         options.index, options.settings(), ranker=ranker, options=tower, batch_size=options.batch_size
     )
-    note(how_searched(retriever))
-    return retriever
+    note(how_searched(searcher))
+    return searcher
 
 
 def open_ranker(options: SearchingOptions) -> Ranker:
@@ -142,11 +143,11 @@ def open_ranker(options: SearchingOptions) -> Ranker:
     )
 
 
-def how_searched(retriever: Retriever) -> str:
+def how_searched(searcher: Searcher) -> str:
     """Return a line that says what is searched and how exactly."""
-    collection, settings = retriever.collection, retriever.settings
+    collection, settings = searcher.collection, searcher.settings
     info, parts = collection.info, []
-    for name in retriever.searchers:
+    for name in searcher.searchers:
         if name == "words" and info.words is not None:
             language = f" for {info.words.language}" if info.words.language else ""
             parts.append(f"words ({collection.how(name)}, {info.words.tokenizer}{language})")
@@ -154,7 +155,7 @@ def how_searched(retriever: Retriever) -> str:
             parts.append(f"{name} ({collection.how(name, settings.ef, settings.nprobe)})")
     lists = f", {settings.depth:,} of each by {settings.fusion.method}" if len(parts) > 1 else ""
     method = f"{lists} with k = {RRF_K}" if lists and settings.fusion.method == "rrf" else lists
-    ranked = f"; the ranker orders the first {settings.rank_top:,}" if retriever.ranker else ""
+    ranked = f"; the ranker orders the first {settings.rank_top:,}" if searcher.ranker else ""
     return f"{collection.folder}: {len(collection):,} documents by {' and '.join(parts)}{method}{ranked}"
 
 
@@ -168,7 +169,7 @@ def search(options: SearchOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.formats import new_data_file
     from paddle_ranker.data.trec import read_queries
-    from paddle_ranker.retrieval.retriever import filter_of
+    from paddle_ranker.retrieval.search import filter_of
     from paddle_ranker.scoring.scorer import chunks
     from paddle_ranker.storage.atomic import check_writable
     from paddle_ranker.storage.streams import output_free_for
@@ -178,15 +179,15 @@ def search(options: SearchOptions) -> None:
     queries = {"1": options.query or ""}
     if options.input_file is not None:
         queries = read_queries(options.input_file, options)
-    retriever = open_retriever(options)
+    searcher = open_searcher(options)
     where = filter_of(options.where)
     if where is not None:
-        note(how_filtered(retriever.collection, where, options.where or ""))
+        note(how_filtered(searcher.collection, where, options.where or ""))
     top_k = options.top_k or (_SHOWN if options.form == "text" else _LISTED)
 
     def lines() -> Iterator[str]:
         for part in chunks(tqdm(queries.items(), desc="search", unit="query", disable=None), _QUERIES):
-            found = retriever.search_many([text for _, text in part], top_k, where)
+            found = searcher.search_many([text for _, text in part], top_k, where)
             for (id, query), results in zip(part, found):
                 yield from _lines(options, id, query, results)
 
@@ -213,9 +214,15 @@ def _lines(options: SearchOptions, id: str, query: str, results: Sequence[Result
             yield f"\n{query}"
         for place, result in enumerate(results, start=1):
             shown = result.score if result.probability is None else result.probability
-            yield f"{place:4}. {shown:.4f}  {' '.join(result.text.split())}"
+            title = "" if result.title is None else f"{result.title} | "
+            yield f"{place:4}. {shown:.4f}  {title}{_beginning(result.text)}"
             if options.explain:
                 yield f"      {_explained(result)}"
+
+
+def _beginning(text: str) -> str:
+    shown = " ".join(text.split())
+    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}…"
 
 
 def _explained(result: Result) -> str:
@@ -232,7 +239,16 @@ def _as_json(result: Result) -> Mapping[str, Any]:
     found = {name: {"score": one.score, "rank": one.rank} for name, one in result.searchers.items()}
     ranked = {"logit": result.logit, "probability": result.probability} if result.logit is not None else {}
     fields = {"fields": dict(result.fields)} if result.fields else {}
-    return {"id": result.id, "text": result.text, **fields, "score": result.score, "searchers": found, **ranked}
+    title = {"title": result.title} if result.title is not None else {}
+    return {
+        "id": result.id,
+        **title,
+        "text": result.text,
+        **fields,
+        "score": result.score,
+        "searchers": found,
+        **ranked,
+    }
 
 
 main = main_of(search, SearchOptions, __doc__, ends_with_reader=True)

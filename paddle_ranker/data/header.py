@@ -44,6 +44,7 @@ LABEL = (
     "相关度", "等级", "打分", "分数", "得分", "评分",
 )  # fmt: skip
 SCORE = ("recall_score", "score", "bm25_score", "分数", "得分")
+DESCRIPTION = ("description", "abstract", "summary", "描述", "简介", "摘要")
 HEADING = ("title", "text_b", "标题", "题目")
 QUERY_ID = ("query_id", "qid", "topic", "topic_id", "查询id", "问题id")
 DOCUMENT_ID = ("corpus_id", "docid", "doc_id", "document_id", "docno", "pid", "passage_id", "文档id")

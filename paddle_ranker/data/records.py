@@ -23,7 +23,18 @@ from itertools import chain, islice
 from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, other_columns, read_rows, write_rows
-from paddle_ranker.data.header import HEADING, OWN, QUERY, TEXT, TITLE, Header, Role, names_columns, read_header
+from paddle_ranker.data.header import (
+    DESCRIPTION,
+    HEADING,
+    OWN,
+    QUERY,
+    TEXT,
+    TITLE,
+    Header,
+    Role,
+    names_columns,
+    read_header,
+)
 from paddle_ranker.data.labels import (
     FractionError,
     LabelError,
@@ -138,7 +149,7 @@ def role_of(kind: type[Record], cells: int = 0) -> Role:
     """Return the columns of a kind of record; a table of a single text column may give it any known name."""
     names = {one.name: OWN[one.name] for one in fields(kind) if one.name in OWN}
     if kind in _DOCUMENTS:
-        names = {**names, "text": (*TEXT, *HEADING), "title": HEADING}
+        names = {**names, "text": (*TEXT, *DESCRIPTION, *HEADING), "title": HEADING}
     elif issubclass(kind, Text):
         names["text"] = (*TEXT, *HEADING)
     if cells == 1 and kind.layouts[0] in _ALONE:
@@ -191,10 +202,15 @@ class RecordFile(Generic[T]):
         rules: Optional[RowOptions] = None,
         *,
         skip_bad_rows: bool = False,
+        joins_title: bool = True,
     ) -> None:
-        """Store the settings, without opening files. `rules` are a command's options, else give `skip_bad_rows`."""
+        """Open no file yet.
+
+        rules: a command's options; `skip_bad_rows` is for callers without such options
+        joins_title: whether a document's title also stands before its text, and not among the fields alone
+        """
         self.path = os.fspath(path)
-        self.kind, self._is_document = kind, kind in _DOCUMENTS
+        self.kind, self._is_document, self._joins_title = kind, kind in _DOCUMENTS, joins_title
         self._has_option = rules is not None  # a command's user can state whether there is a header
         rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
         self.skip_bad_rows, self._separator, self._given_header = rules.skip_bad_rows, rules.separator, rules.header
@@ -330,7 +346,8 @@ class RecordFile(Generic[T]):
     def _say_columns(self, what: str, header: Header) -> None:
         """Log renamed columns, unused columns, and titles that are joined to texts."""
         is_renamed = any(header.names[place] != column for column, place in header.places.items())
-        joined = "; title and text are one text" if self._is_document and "title" in header.places else ""
+        joins = self._is_document and self._joins_title and "title" in header.places
+        joined = "; title and text are one text" if joins else ""
         if is_renamed or joined or (header.others and self.kind is not DocumentRow):
             self._say(f"{what}: {header.report(has_fields=self.kind is DocumentRow)}{joined}")
 
@@ -439,7 +456,7 @@ class RecordFile(Generic[T]):
 
     def _checked(self, cells: dict[str, Any], others: Mapping[str, Any]) -> T:
         if self._is_document and "title" in cells:
-            cells, others = _joined(cells, others)
+            cells, others = _with_title(cells, others, self._joins_title)
         for column, value in cells.items():
             if column in NUMBERS:
                 cells[column] = self._number(column, value)
@@ -555,12 +572,14 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
     return count
 
 
-def _joined(cells: dict[str, Any], others: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Join a document's title and text, and add the title to the fields."""
+def _with_title(
+    cells: dict[str, Any], others: Mapping[str, Any], joins: bool
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the cells and fields of a document with its title as a field, and `joins`: before its text as well."""
     title, text = cells["title"], cells["text"]
     cells = {name: value for name, value in cells.items() if name != "title"}
     if isinstance(title, str) and title.strip() and isinstance(text, str):
-        cells["text"] = f"{title} {text}" if text.strip() else title
+        cells["text"] = (f"{title} {text}" if joins else text) if text.strip() else title
     return cells, {"title": title, **others} if title not in (None, "") else others
 
 

@@ -29,7 +29,7 @@ from paddle_ranker.options import RowOptions
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion
 from paddle_ranker.retrieval.learning import JudgedList
-from paddle_ranker.retrieval.retriever import Retriever
+from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.retrieval.vectors import Tower, nearest
 from paddle_ranker.retrieval.words import WordSearcher
 from paddle_ranker.scoring.scorer import chunks
@@ -191,7 +191,7 @@ def vector_run(tower: Tower, documents: Mapping[str, str], queries: Mapping[str,
 
 @dataclass(frozen=True)
 class Searched:
-    """What a retriever found for judged queries.
+    """Results of a searcher for judged queries.
 
     runs: by system name: the fusion, each searcher alone, the other fusions, and what the ranker makes of the first
     lists: each query's fused candidates and the searchers' normalised scores of them
@@ -204,12 +204,12 @@ class Searched:
     ranked: list[JudgedList]
 
 
-def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
+def search_judged(searcher: Searcher, judged: Judged, top_k: int) -> Searched:
     """Search for all judged queries; each run has up to `top_k` documents of a query.
 
     Beside a fusion by equal weights stand the other ones of `FUSIONS`: which is best depends on the collection.
     """
-    fusion, names = retriever.settings.fusion, retriever.searchers
+    fusion, names = searcher.settings.fusion, searcher.searchers
     first, others, measured = names[0], dict[str, Fusion](), top_k
     top_k = judged.depth(top_k)
     if len(names) > 1:
@@ -217,12 +217,11 @@ def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
         if not fusion.weights:
             others = {f"{HYBRID} ({method})": Fusion(method) for method in FUSIONS if method != fusion.method}
     found = Searched({name: {} for name in dict.fromkeys((first, *names, *others))}, [], [])
-    if retriever.ranker is not None:
+    if searcher.ranker is not None:
         found.runs[f"{first}{RANKED}"] = {}
     for part in chunks(tqdm(judged.queries.items(), desc="search", unit="query", disable=None), _QUERIES):
-        texts = [text for _, text in part]
-        candidates = retriever.candidates(texts, top_k)
-        for (query, _), one in zip(part, candidates):
+        searches = searcher.run([text for _, text in part], top_k)
+        for (query, _), one in zip(part, [search.candidates for search in searches]):
             order, scores = fusion.best(one, top_k)
             ids = [one.ids[number] for number in order]
             found.lists.append(_judged_list(query, one, judged, top_k))
@@ -233,17 +232,16 @@ def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
             for name, other in others.items():
                 order, scores = other.best(one, top_k)
                 found.runs[name][query] = {one.ids[row]: score for row, score in zip(order, scores.tolist())}
-        if retriever.ranker is None:
+        if searcher.ranker is None:
             continue
-        for (query, _), one, ranked in zip(part, candidates, retriever.ranked(texts, candidates, top_k, fusion)):
-            found.runs[f"{first}{RANKED}"][query] = in_order(result.id for result in ranked)
-            signals = dict(zip(one.ids, np.column_stack([fusion.shares(one), one.normalised])))
-            scored = [
-                (one.id, one.logit) for one in ranked if one.logit is not None and judged.is_result(query, one.id)
-            ]
-            inputs = np.array([[logit, *signals[id]] for id, logit in scored]).reshape(-1, 2 + len(names))
-            labels = np.array([judged.label(query, id) for id, _ in scored], np.float64)
-            found.ranked.append(JudgedList(query, [id for id, _ in scored], inputs, labels))
+        for (query, _), search in zip(part, searches):
+            one = search.candidates
+            found.runs[f"{first}{RANKED}"][query] = in_order(one.ids[place] for place in search.shown)
+            signals = np.column_stack([fusion.shares(one), one.normalised])
+            scored = [place for place in search.order[: len(search.logits)] if judged.is_result(query, one.ids[place])]
+            inputs = np.array([[search.logits[place], *signals[place]] for place in scored]).reshape(-1, 2 + len(names))
+            labels = np.array([judged.label(query, one.ids[place]) for place in scored], np.float64)
+            found.ranked.append(JudgedList(query, [one.ids[place] for place in scored], inputs, labels))
     return replace(found, runs={name: judged.results(run, measured) for name, run in found.runs.items()})
 
 

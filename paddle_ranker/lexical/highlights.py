@@ -163,20 +163,20 @@ class SharedWords:
                     levels[i : i + n] = [n] * n
         return levels
 
-    def passage(self, text: str, highlights: Sequence[Highlight]) -> tuple[int, int]:
-        """Return the start and end of the passage with the most shared words; a short text is one passage."""
-        if len(text) <= PASSAGE:
+    def passage(self, text: str, highlights: Sequence[Highlight], size: int = PASSAGE) -> tuple[int, int]:
+        """Return the start and end of the passage of `size` with the most shared words; a short text is one passage."""
+        if len(text) <= size:
             return 0, len(text)
         best, start, weight, first = 0, 0, 0, 0
         for one in highlights:
             weight += _weight(one)
-            while one.end - highlights[first].start > PASSAGE and highlights[first] is not one:
+            while one.end - highlights[first].start > size and highlights[first] is not one:
                 weight -= _weight(highlights[first])
                 first += 1
             if weight > best:
                 best, start = weight, highlights[first].start
-        start = min(start, len(text) - PASSAGE)
-        return start, start + PASSAGE
+        start = min(start, len(text) - size)
+        return start, start + size
 
 
 def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:

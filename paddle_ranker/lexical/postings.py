@@ -43,8 +43,9 @@ class Postings:
     starts: `[terms + 1] int64`, where the postings of each begin
     documents: `[postings] int32`, the documents that hold it, ascending
     codes: `[postings]`, for each the row of `pairs`
-    pairs: `[pairs, 2] int32`, how often a token occurs in a document, and how many tokens the document has
-    lengths: `[documents] int32`, how many tokens each document has
+    pairs: `[pairs, 2 * fields] int32`: for each field, how often a token occurs there, and how many tokens the field
+        has, 0 where the token does not occur
+    lengths: `[documents] int32`, how many tokens each document has; of several fields `[documents, fields]`
     """
 
     terms: Hashes
@@ -58,26 +59,36 @@ class Postings:
 
     @classmethod
     def of(cls, texts: Iterable[str], tokenize: Tokenizer) -> Postings:
-        """Count the tokens of texts."""
+        """Count the tokens of documents with a single field."""
+        return cls.of_fields([texts], tokenize)
+
+    @classmethod
+    def of_fields(cls, fields: Sequence[Iterable[str]], tokenize: Tokenizer) -> Postings:
+        """Count the tokens of documents; `fields` has the texts of each field, as many in each."""
         numbers: dict[str, int] = {}
-        tokens, lengths = array("q"), array("i")
-        for text in texts:
-            found = tokenize(text)
-            lengths.append(len(found))
-            tokens.extend([numbers.setdefault(token, len(numbers)) for token in found])
-        length = np.array(lengths, np.int32)
+        counted = [_tokens_of(texts, tokenize, numbers) for texts in fields]
         hashes = text_hashes(numbers)
         order = np.argsort(hashes)
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
-        document = np.repeat(np.arange(len(length)), length)
-        count = max(1, len(length))
-        keys, times = np.unique(place[np.array(tokens, np.int64)] * count + document, return_counts=True)
+        count = max(1, len(counted[0][1]))
+        each = []
+        for tokens, length in counted:
+            document = np.repeat(np.arange(len(length)), length)
+            each.append(np.unique(place[tokens] * count + document, return_counts=True))
+        keys = each[0][0] if len(each) == 1 else np.unique(np.concatenate([own for own, _ in each]))
         documents = (keys % count).astype(np.int32)
-        pairs, codes = np.unique(times.astype(np.int64) << 32 | length[documents], return_inverse=True)
+        codes, pairs = np.zeros(len(keys), np.int64), np.zeros((1, 0), np.int32)
+        for (own, times), (_, length) in zip(each, counted):
+            occurs, all_times = np.searchsorted(keys, own), np.zeros(len(keys), np.int64)
+            all_times[occurs] = times
+            known, of_field = np.unique(all_times << 32 | length[documents] * (all_times > 0), return_inverse=True)
+            both, codes = np.unique(codes * len(known) + of_field, return_inverse=True)
+            pairs = np.hstack([pairs[both // len(known)], unpacked(known)[both % len(known)]])
         starts = np.zeros(len(order) + 1, np.int64)
         np.cumsum(np.bincount(keys // count, minlength=len(order)), out=starts[1:])
-        return cls(hashes[order], starts, documents, small(codes, len(pairs)), unpacked(pairs), length)
+        lengths = counted[0][1] if len(counted) == 1 else np.stack([length for _, length in counted], axis=1)
+        return cls(hashes[order], starts, documents, small(codes, len(pairs)), pairs, lengths)
 
     @classmethod
     def read(cls, arrays: dict[str, NDArray[np.generic]]) -> Postings:
@@ -96,6 +107,18 @@ class Postings:
         ends = np.where(self.terms[at] == terms, self.starts[at + 1], self.starts[at])
         parts = map(slice, self.starts[at].tolist(), ends.tolist())
         return [TermPostings(self.documents[part], self.codes[part]) for part in parts]
+
+
+def _tokens_of(
+    texts: Iterable[str], tokenize: Tokenizer, numbers: dict[str, int]
+) -> tuple[Integers, NDArray[np.int32]]:
+    """Return the numbers of all tokens, `[tokens]`, and of how many each text has, `[texts]`; new ones get a number."""
+    tokens, lengths = array("q"), array("i")
+    for text in texts:
+        found = tokenize(text)
+        lengths.append(len(found))
+        tokens.extend([numbers.setdefault(token, len(numbers)) for token in found])
+    return np.array(tokens, np.int64), np.array(lengths, np.int32)
 
 
 def small(codes: NDArray[np.int64], size: int) -> NDArray[np.unsignedinteger]:
@@ -130,11 +153,8 @@ class Merging:
         self.lengths = np.concatenate(
             [postings.lengths if mask is None else postings.lengths[mask] for postings, mask in parts]
         )
-        keys = [_packed(postings.pairs) for postings, _ in parts]
-        known = np.unique(np.concatenate([one[some] for one, some in zip(keys, used)]))
-        self.pairs = unpacked(known)
-        self._codes = [np.searchsorted(known, one) for one in keys]  # the new code of each code that is used
-        self.code_type = small(np.zeros(1, np.int64), len(known)).dtype
+        self.pairs, self._codes = _united_pairs([postings.pairs for postings, _ in parts], used)
+        self.code_type = small(np.zeros(1, np.int64), len(self.pairs)).dtype
 
     def fill(self, documents: NDArray[np.int32], codes: NDArray[np.unsignedinteger]) -> None:
         """Write the postings into arrays of `starts[-1]` values; codes are of `code_type`."""
@@ -167,9 +187,19 @@ class Merging:
                 first = stop
 
 
-def _packed(pairs: NDArray[np.int32]) -> Integers:
-    found: Integers = pairs[:, 0].astype(np.int64) << 32 | pairs[:, 1]
-    return found
+def _united_pairs(
+    parts: Sequence[NDArray[np.int32]], used: Sequence[Booleans]
+) -> tuple[NDArray[np.int32], list[Integers]]:
+    """Return the pairs that are used, each once, ascending; and, for each part, the new row of those of its pairs."""
+    some = np.ascontiguousarray(np.concatenate([pairs[own] for pairs, own in zip(parts, used)]))
+    known, rows = np.unique(some, axis=0, return_inverse=True)
+    codes, first = [], 0
+    for own in used:
+        new, count = np.zeros(len(own), np.int64), int(np.count_nonzero(own))
+        new[own] = rows.ravel()[first : first + count]
+        codes.append(new)
+        first += count
+    return known, codes
 
 
 def _new_rows(parts: Sequence[tuple[Postings, Optional[Booleans]]]) -> list[Integers]:

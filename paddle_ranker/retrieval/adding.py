@@ -16,18 +16,29 @@ import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
-from paddle_ranker.lexical.postings import Postings, text_hashes
+from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import tokenizer_named
+from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, SegmentInfo, is_segment
-from paddle_ranker.retrieval.merging import Source, merge_segments
-from paddle_ranker.retrieval.segments import Contents, Segment, WriteIndex, alike, check_document, write_segment
+from paddle_ranker.retrieval.merging import Source, merge_segments, postings_of
+from paddle_ranker.retrieval.schema import Schema
+from paddle_ranker.retrieval.segments import (
+    Contents,
+    Passages,
+    Segment,
+    WriteIndex,
+    alike,
+    check_document,
+    write_segment,
+)
 from paddle_ranker.retrieval.vector_search import writer_of
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import inside, read_json
 
+Spans = list[tuple[int, int]]  # start and end of each passage of a text
 VectorsOf = Callable[[Sequence[str]], Vectors]
 MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
 _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, and for how long those after them
@@ -86,7 +97,7 @@ class Addition:
             if self._info.vectors is None:  # else they are kept until this addition counts
                 for segment in self._written:
                     shutil.rmtree(segment.folder)
-            self._written = [Segment(folder)]
+            self._written = [Segment(folder, self._info.schema)]
         self.segments = [SegmentInfo(one.name, len(one)) for one in self._written]
         absent = sum(int(np.count_nonzero(~given)) for given in self._given)
         return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._repeated, absent)
@@ -98,19 +109,20 @@ class Addition:
 
     def _with_ids(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
         """Return rows as documents; of those without an id whose text came before, with an id or not, none."""
-        texts = list(dict.fromkeys(row.text for row in chunk if row.id is None))
+        named = [(row, self._info.schema.identity(Document(row.id or "", row.text, row.fields))) for row in chunk]
+        texts = list(dict.fromkeys(text for row, text in named if row.id is None))
         hashes, documents = text_hashes(texts), []
         ids = {row.id for row in chunk if row.id is not None}
         there = ((text, self._now.at(place)) for text, place in self._now.find_texts(texts).items())
         known = {text: document for text, document in there if document.id not in ids}  # else its row says what it is
         given = {texts[place] for one in self._written for place, _ in one.rows_of_texts(texts, hashes)}
         numbers = iter(self._free_numbers(len({*texts} - {*known} - given), ids))
-        for row in chunk:
-            if row.id is None and row.text in given:
+        for row, text in named:
+            if row.id is None and text in given:
                 self._repeated += 1
                 continue
-            given.add(row.text)
-            same = known.get(row.text) if row.id is None else None
+            given.add(text)
+            same = known.get(text) if row.id is None else None
             if same is not None:  # a text alone says nothing of its fields
                 documents.append(Document(same.id, row.text, row.fields or same.fields))
             else:
@@ -156,15 +168,18 @@ class Addition:
     def _write(self, chunk: Sequence[Document], write_index: Optional[WriteIndex]) -> None:
         self._check_fields(chunk)
         words, vectors = self._info.words, self._info.vectors
-        texts = [document.text for document in chunk]
+        for document in chunk:
+            self._info.schema.check(document)
+        spans = [self._info.schema.spans(document) for document in chunk]
         contents = Contents(
             chunk,
-            None if vectors is None else StoredVectors.of(self._vectors(chunk, texts), vectors.dtype),
-            None if words is None else Postings.of(texts, tokenizer_named(words.tokenizer)),
+            None if vectors is None else StoredVectors.of(self._vectors(chunk, spans), vectors.dtype),
+            None if words is None else postings_of(chunk, self._info.schema, tokenizer_named(words.tokenizer)),
+            None if vectors is None else passages_of(spans),
         )
         folder = self._new_segment()
-        write_segment(folder, contents, write_index)
-        self._written.append(Segment(folder))
+        write_segment(folder, contents, write_index, self._info.schema)
+        self._written.append(Segment(folder, self._info.schema))
 
     def _check_fields(self, chunk: Sequence[Document]) -> None:
         for document in chunk:
@@ -174,33 +189,66 @@ class Addition:
                     problem = f"with it, all have {len(self._fields):,} fields together, above {MOST_FIELDS:,}"
                     raise DataError(f"document {quoted(document.id)}: {problem}; name fewer")
 
-    def _vectors(self, chunk: Sequence[Document], texts: Sequence[str]) -> Vectors:
-        """Return the vectors of texts; those of texts that are in the collection are taken from there."""
+    def _vectors(self, chunk: Sequence[Document], spans: Sequence[Spans]) -> Vectors:
+        """Return the vectors of documents' passages; those of texts that are in the collection are taken from there."""
         assert self._info.vectors is not None
-        found = np.empty((len(texts), self._info.vectors.size), np.float32)
+        schema = self._info.schema
+        texts = [schema.identity(document) for document in chunk]
+        firsts = np.cumsum([0, *map(len, spans)])
+        found = np.empty((int(firsts[-1]), self._info.vectors.size), np.float32)
         there, missing = self._now.find_texts(texts), []
         for number, text in enumerate(texts):
             place = there.get(text)
-            stored = None if place is None else self._now.parts[place.part].segment.vectors
-            if place is None or stored is None:
+            if place is None or not _copied(
+                found[firsts[number] : firsts[number + 1]], self._now.parts[place.part].segment, place.row
+            ):
                 missing.append(number)
-            else:
-                found[number] = stored.rows(np.array([place.row]))[0]
-        missing = self._unfinished.fill(found, texts, missing)
+        missing = self._unfinished.fill(found, firsts, texts, missing)
         start, unkept, kept_at = 0, 0, time.monotonic()
         while start < len(missing):
-            began, some = time.monotonic(), missing[start : start + self._at_once]
-            made = self._vectors_of([texts[number] for number in some])
-            found[some] = checked_vectors(made, [chunk[number].id for number in some], self._info)
-            start, now = start + len(some), time.monotonic()
-            self._at_once = max(1, min(int(len(some) * _PIECE_SECONDS / max(now - began, 1e-3)), AT_ONCE))
+            began, stop, count = time.monotonic(), start, 0
+            while stop < len(missing) and (stop == start or count + len(spans[missing[stop]]) <= self._at_once):
+                count, stop = count + len(spans[missing[stop]]), stop + 1
+            some = missing[start:stop]
+            read = [(n, schema.passage(chunk[n], chunk[n].text[slice(*span)])) for n in some for span in spans[n]]
+            made = checked_vectors(
+                self._vectors_of([text for _, text in read]), [chunk[number].id for number, _ in read], self._info
+            )
+            found[np.concatenate([np.arange(firsts[number], firsts[number + 1]) for number in some])] = made
+            start, now = stop, time.monotonic()
+            self._at_once = max(1, min(int(count * _PIECE_SECONDS / max(now - began, 1e-3)), AT_ONCE))
             if now - kept_at >= _KEPT_SECONDS and start < len(missing):
                 done = missing[unkept:start]
-                folder, vectors = self._new_segment(), StoredVectors.of(found[done], self._info.vectors.dtype)
-                write_segment(folder, Contents([chunk[number] for number in done], vectors, None))
-                self._unfinished.keep(Segment(folder))
+                folder = self._new_segment()
+                vectors = np.concatenate([found[firsts[number] : firsts[number + 1]] for number in done])
+                contents = Contents(
+                    [chunk[number] for number in done],
+                    StoredVectors.of(vectors, self._info.vectors.dtype),
+                    None,
+                    passages_of([spans[number] for number in done]),
+                )
+                write_segment(folder, contents, schema=schema)
+                self._unfinished.keep(Segment(folder, schema))
                 unkept, kept_at = start, now
         return found
+
+
+def passages_of(spans: Sequence[Spans]) -> Optional[Passages]:
+    """Return the passages of documents as a segment holds them; None where each has one."""
+    if all(len(own) == 1 for own in spans):
+        return None
+    whole = [(0, 0)]
+    rows = [(row, start, end) for row, own in enumerate(spans) for start, end in (own if len(own) > 1 else whole)]
+    return np.array(rows, np.int32)
+
+
+def _copied(vectors: Vectors, segment: Segment, row: int) -> bool:
+    """Set the vectors of a document's passages to those that a segment has; return False if it has others."""
+    rows = segment.vector_rows(row)
+    if segment.vectors is None or len(rows) != len(vectors):
+        return False
+    vectors[:] = segment.vectors.rows(rows)
+    return True
 
 
 class Unfinished:
@@ -209,7 +257,7 @@ class Unfinished:
     Their names are in `unfinished.json` of the index folder.
     """
 
-    def __init__(self, index: Path):
+    def __init__(self, index: Path, schema: Schema):
         self._file = index / "unfinished.json"
         self.segments: list[Segment] = []
         if os.path.lexists(self._file):
@@ -219,7 +267,7 @@ class Unfinished:
                     raise ValueError("it names what is no segment")
             except ValueError as error:
                 raise CheckpointError(f"{self._file}: damaged ({brief(str(error))}); delete it") from error
-            self.segments = [Segment(index / name) for name in dict.fromkeys(named) if (index / name).is_dir()]
+            self.segments = [Segment(index / name, schema) for name in dict.fromkeys(named) if (index / name).is_dir()]
 
     def keep(self, segment: Segment) -> None:
         """Keep a segment until `forget`, though no manifest names it."""
@@ -227,15 +275,18 @@ class Unfinished:
         with new_file(self._file) as stream:
             json.dump([one.name for one in self.segments], stream)
 
-    def fill(self, vectors: Vectors, texts: Sequence[str], missing: Sequence[int]) -> list[int]:
-        """Set the vectors of those texts that are here, `vectors[missing]`, and return which are still missing."""
-        hashes = text_hashes([texts[number] for number in missing])
-        done = set()
+    def fill(self, vectors: Vectors, firsts: Integers, texts: Sequence[str], missing: Sequence[int]) -> list[int]:
+        """Set the vectors, from `firsts[number]` on, of missing texts that are here; return which are still missing."""
+        wanted: dict[str, list[int]] = {}
+        for number in missing:
+            wanted.setdefault(texts[number], []).append(number)
+        names, hashes, done = [*wanted], text_hashes(wanted), set[int]()
         for segment in self.segments:
-            for place, row in segment.rows_of_texts([texts[number] for number in missing], hashes):
-                assert segment.vectors is not None
-                vectors[missing[place]] = segment.vectors.rows(np.array([row]))[0]
-                done.add(missing[place])
+            for place, row in segment.rows_of_texts(names, hashes):
+                numbers = wanted[names[place]]
+                done.update(
+                    number for number in numbers if _copied(vectors[firsts[number] : firsts[number + 1]], segment, row)
+                )
         return [number for number in missing if number not in done]
 
     def forget(self) -> None:

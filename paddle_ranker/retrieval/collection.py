@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import os
 import secrets
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -49,15 +51,14 @@ from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import (
     MILVUS,
-    IndexedPart,
     check_breadth,
     how_found,
-    search_vectors,
     writer_of,
 )
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 WORDS, VECTORS = "words", "vectors"
+_FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
 _LOCK, _WAIT_SECONDS = "writer.lock", 0.01
 
@@ -300,10 +301,64 @@ class Collection:
         vectors = checked_vectors(np.asarray(queries), None, now.info)
         with now.reading():
             if now.info.vectors.method == MILVUS:
-                found = self._milvus().search(now, vectors, top_k, allowed)
-            else:
-                found = search_vectors(now.vectors, vectors, top_k, allowed, breadth)
-            return now.hits(found)
+                return now.hits(self._milvus().search(now, vectors, top_k, allowed))
+            return now.search_vectors(vectors, top_k, allowed, breadth)
+
+    def word_weights(self, query: str) -> dict[str, float]:
+        """Return how much each token of a query counts by words, by token; nothing without words."""
+        words = self._now.words
+        return {} if words is None else words.weights_of(query)
+
+    def values(self, field: str, ids: Sequence[str]) -> list[object]:
+        """Return a field's value of the documents with these ids, None where there is none."""
+        refuse_text(ids, "ids")
+        now = self._now
+        places = now.find(ids)
+        return [
+            now.parts[place.part].segment.value(field, place.row) if (place := places.get(id)) is not None else None
+            for id in ids
+        ]
+
+    def allowed(self, where: Filter) -> list[Booleans]:
+        """Return, for each segment, which live documents meet a filter, `[documents] bool`."""
+        return self._now.allowed(where) or []
+
+    def matches(self, query: str) -> Optional[list[Booleans]]:
+        """Return, for each segment, which documents share a word with a query; None for an index without words."""
+        words = self._now.words
+        return None if words is None else words.matching(query)
+
+    def facet(self, field: str, masks: Sequence[Booleans], where: Optional[Filter]) -> dict[str, int]:
+        """Count the values of a field among some documents that meet a filter, by value as JSON; of lists each item.
+
+        masks: as of `matches`. Raises `UsageError` for a field with too many values.
+        """
+        now, counts = self._now, Counter[str]()
+        allowed = now.allowed(where)
+        for number, (part, mask) in enumerate(zip(now.parts, masks)):
+            if part.segment.bytes_of(field) > _FACET_BYTES:
+                raise UsageError(f"{quoted(field)} has too many values to count")
+            kept = mask if allowed is None else mask & allowed[number]
+            found = np.bincount(part.segment.codes_of(field)[kept] + 1, minlength=1)[1:]
+            for value, count in zip(part.segment.values_of(field), found.tolist()):
+                for one in value if isinstance(value, list) else [value]:
+                    counts[json.dumps(one, ensure_ascii=False)] += count
+        return {value: count for value, count in counts.items() if count}
+
+    def after(self, id: Optional[str], count: int) -> list[Document]:
+        """Return the documents after that of an id (None: the first ones), in their order.
+
+        Raises `KeyError` for an id that no document has.
+        """
+        now = self._now
+        place = Place(0, -1) if id is None else now.find([id])[id]
+        found: list[Document] = []
+        for number in range(place.part, len(now.parts)):
+            part = now.parts[number]
+            first = place.row + 1 if number == place.part else 0
+            rows = first + np.flatnonzero(part.mask[first:])[: count - len(found)]
+            found += [part.segment.document(row) for row in rows.tolist()]
+        return found
 
     def explain_words(self, query: str, ids: Sequence[str]) -> dict[str, dict[str, float]]:
         """Return, by id, what each token of a query adds to a document's score by words, by token.
@@ -355,15 +410,18 @@ class Collection:
         numbers = np.random.default_rng(seed).choice(live, min(count, len(live)), replace=False)
         for place in now.places(numbers):
             stored = now.parts[place.part].segment.vectors
-            vector = np.empty(0, np.float32) if stored is None else stored.rows(np.array([place.row]))[0]
+            vector = (
+                np.empty(0, np.float32)
+                if stored is None
+                else stored.rows(now.parts[place.part].segment.vector_rows(place.row)[:1])[0]
+            )
             drawn.append((now.at(place), vector))
         return drawn
 
     def search_exactly(self, vectors: Vectors, top_k: int, where: Optional[Filter] = None) -> list[Hits]:
         """Return what `search` by vectors would find if it compared every vector, whatever index there is."""
         now = self._now
-        parts = [IndexedPart(indexed.part, None) for indexed in now.vectors]
-        return now.hits(search_vectors(parts, vectors, top_k, now.allowed(where)))
+        return now.search_vectors(vectors, top_k, now.allowed(where), exactly=True)
 
     def verify(self) -> tuple[int, int]:
         """Read all that index.json names; return the number of files and their bytes.
@@ -410,7 +468,7 @@ class Collection:
         sync: bool = False,
     ) -> Added:
         with self._one_thread_writing():
-            unfinished = Unfinished(self.folder)
+            unfinished = Unfinished(self.folder, self.info.schema)
             addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors, unfinished)
             added = addition.run(rows)
             removed = [*addition.replaced, *(addition.absent if sync else ())]
@@ -450,7 +508,9 @@ class Collection:
             now, segments = self._now, []
             for part in now.parts:
                 folder = self._new_segment()
-                merge_segments(folder, [(part.segment, part.live)], writer_of(now.info.vectors), words.tokenizer)
+                merge_segments(
+                    folder, [(part.segment, part.live)], writer_of(now.info.vectors), (words.tokenizer, now.info.schema)
+                )
                 segments.append(SegmentInfo(folder.name, int(np.count_nonzero(part.mask))))
             self._commit(segments, words=words)
 
@@ -495,7 +555,7 @@ class Collection:
             segments[number] = self._segment_info(segments[number].name, live)
         change_milvus = None
         if self.has_milvus:
-            opened = [Segment(self.folder / one.name) for one in added]
+            opened = [Segment(self.folder / one.name, self.info.schema) for one in added]
             change_milvus = partial(self._milvus().change, opened, now.keys_of(removed))
         self._commit([*segments, *added], next_id, change_milvus)
 
@@ -538,7 +598,7 @@ class Collection:
         """Delete what a killed writer has left."""
         self._numbers = itertools.count(1 + max(map(_number_of, self.folder.glob("segment-*")), default=0))
         remove_unfinished(self.folder)
-        named = self.info.files() | {segment.name for segment in Unfinished(self.folder).segments}
+        named = self.info.files() | {segment.name for segment in Unfinished(self.folder, self.info.schema).segments}
         for path in self.folder.glob("segment-*"):
             if path.name not in named:
                 _delete(path)

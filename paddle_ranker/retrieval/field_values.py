@@ -29,7 +29,7 @@ class FieldValues:
     Args:
         line: the values as a list in JSON, as `json.dumps` writes it; it is kept.
 
-    Attributes: `kinds`, those of the values, as `kinds_of` says.
+    Attributes: `kinds`, those of the values, as `kinds_of` says; `value(code)`, a value by its number.
 
     Raises `CheckpointError` for any other line.
     """
@@ -45,7 +45,8 @@ class FieldValues:
             raise CheckpointError("the values of a field are not as they were written; build the index anew")
         self._count, self._owners = len(values), None
         starts = np.cumsum([1, *(length + _BETWEEN for length in lengths)], dtype=np.int64)
-        self._read: Callable[[int], object] = partial(_value, line, starts)
+        self.value: Callable[[int], object] = partial(_value, line, starts)
+        self._read = self.value
         if any(isinstance(value, list) for value in values):
             several = [(value or [None]) if isinstance(value, list) else [value] for value in values]
             self._owners = np.repeat(np.arange(len(values)), [len(own) for own in several])

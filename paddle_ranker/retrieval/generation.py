@@ -19,14 +19,16 @@ from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import tokenizer_named
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
-from paddle_ranker.retrieval.exact import VectorPart
+from paddle_ranker.retrieval.exact import VectorPart, Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
 from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, read_manifest
 from paddle_ranker.retrieval.segments import Segment
-from paddle_ranker.retrieval.vector_search import IndexedPart
+from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.words import WordPart, WordSearcher
 from paddle_ranker.storage.untrusted import inside, open_array
+
+_PASSAGES = 4  # times as many are looked for as documents are wanted, at first
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Generation:
         self.info, self.parts = info, []
         first = 0
         for one in info.segments:
-            segment = opened.get(one.name) or Segment(folder / one.name)
+            segment = opened.get(one.name) or Segment(folder / one.name, info.schema)
             live = None
             with segment.reading():
                 if one.count != len(segment):
@@ -94,16 +96,18 @@ class Generation:
             if part.segment.postings is None:
                 raise CheckpointError(f"{part.segment.folder}: has no words, as index.json says; copy the index again")
             parts.append(WordPart(part.segment.postings, part.live, part.first))
-        return WordSearcher(parts, tokenizer_named(words.tokenizer), words.k1, words.b)
+        return WordSearcher(parts, tokenizer_named(words.tokenizer), words.k1, words.b, self.info.schema.weights)
 
     def _vector_parts(self) -> list[IndexedPart]:
-        info, found = self.info.vectors, []
+        info, found, first = self.info.vectors, list[IndexedPart](), 0
         for part in self.parts if info is not None else ():
             stored, folder = part.segment.vectors, part.segment.folder
-            if info is None or stored is None or not stored.are(len(part.segment), info.size, info.dtype):
+            if info is None or stored is None or not stored.are(part.segment.vectors_count, info.size, info.dtype):
                 raise CheckpointError(f"{folder}: has no such vectors as index.json says; copy the index again")
             index = part.segment.open_index(info) if info.method == FAISS else None
-            found.append(IndexedPart(VectorPart(stored, part.live, part.first), index))
+            live = None if part.live is None else part.segment.of_vectors(part.live)
+            found.append(IndexedPart(VectorPart(stored, live, first), index))
+            first += len(stored)
         return found
 
     @cached_property
@@ -157,6 +161,54 @@ class Generation:
             for meet in [part.segment.matching(where)]
         ]
 
+    def search_vectors(
+        self,
+        queries: Vectors,
+        k: int,
+        allowed: Optional[Sequence[Booleans]],
+        breadth: Optional[int] = None,
+        exactly: bool = False,
+    ) -> list[Hits]:
+        """Return, for each query, the best `k` documents by their nearest vector, and which passage that is.
+
+        allowed: for each part, which documents may be found; exactly: compare every vector, whatever index there is
+        """
+        parts = [IndexedPart(one.part, None) for one in self.vectors] if exactly else self.vectors
+        if all(part.segment.passages is None for part in self.parts):
+            return self.hits(search_vectors(parts, queries, k, allowed, breadth))
+        masks = None
+        if allowed is not None:
+            masks = [part.segment.of_vectors(mask) for part, mask in zip(self.parts, allowed)]
+        most, wanted = sum(len(one.part.vectors) for one in parts), _PASSAGES * k
+        while True:
+            found = search_vectors(parts, queries, wanted, masks, breadth)
+            best = [self._first_of_each(numbers, scores, k) for numbers, scores in found]
+            if wanted >= most or all(
+                len(rows) == k or len(numbers) < wanted for (rows, _, _), (numbers, _) in zip(best, found)
+            ):
+                break
+            wanted *= _PASSAGES
+        hits = self.hits([(numbers, scores) for numbers, scores, _ in best])
+        return [one._replace(passages=spans) for one, (_, _, spans) in zip(hits, best)]
+
+    def _first_of_each(
+        self, numbers: Integers, scores: Floats, k: int
+    ) -> tuple[Integers, Floats, list[Optional[tuple[int, int]]]]:
+        """Return the documents of vectors, best first, each once and at most `k`; their scores and passages."""
+        firsts = np.array([one.part.first for one in self.vectors], np.int64)
+        places: dict[int, tuple[int, Optional[tuple[int, int]]]] = {}
+        owners = (np.searchsorted(firsts, numbers, "right") - 1).tolist()
+        for rank, (part, number) in enumerate(zip(owners, numbers.tolist())):
+            row, span = number - int(firsts[part]), None
+            if (passages := self.parts[part].segment.passages) is not None:
+                row, start, end = passages[row].tolist()
+                span = (start, end) if end else None
+            places.setdefault(self.parts[part].first + row, (rank, span))
+            if len(places) == k:
+                break
+        ranks = [rank for rank, _ in places.values()]
+        return np.array([*places], np.int64), scores[ranks], [span for _, span in places.values()]
+
     def hits(self, found: Sequence[tuple[Integers, Floats]]) -> list[Hits]:
         """Return the documents of each query's numbers and scores as hits."""
         if not found:
@@ -190,13 +242,12 @@ class Generation:
         return found
 
     def find_texts(self, texts: Sequence[str]) -> dict[str, Place]:
-        """Return, for each of these texts that a document has, the place of the first such document."""
-        hashes = text_hashes(texts)
-        found: dict[str, Place] = {}
+        """Return, for each of these texts (as of `Schema.identity`) that a document has, the first such document."""
+        wanted, found = list(dict.fromkeys(texts)), dict[str, Place]()
         for number, part in enumerate(self.parts):
-            for place, row in part.segment.rows_of_texts(texts, hashes):
-                if part.has(row):
-                    found.setdefault(texts[place], Place(number, row))
+            for place, row in part.segment.rows_of_texts(wanted, text_hashes(wanted), part.live):
+                found[wanted[place]] = Place(number, row)
+            wanted = [text for text in wanted if text not in found]
         return found
 
     def keys_of(self, places: Sequence[Place]) -> Integers:

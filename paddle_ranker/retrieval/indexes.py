@@ -39,10 +39,14 @@ class Document:
 
 
 class Hits(NamedTuple):
-    """The ids and scores, `[found]` each, of the documents found for a query, best first."""
+    """The ids and scores, `[found]` each, of the documents found for a query, best first.
+
+    passages: start and end of the passage that was found in each text, None for all of it
+    """
 
     ids: list[str]
     scores: Floats
+    passages: Optional[list[Optional[tuple[int, int]]]] = None
 
 
 class Index(Protocol):

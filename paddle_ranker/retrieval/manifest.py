@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.errors import CheckpointError, brief
+from paddle_ranker.errors import CheckpointError, UsageError, brief
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.retrieval.exact import TYPES
+from paddle_ranker.retrieval.schema import CONTENTS, Field, Schema
 from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"
-FORMAT = 1
+FORMAT = 2  # 1, of indexes without declared fields, is still written: older versions read these
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
 _MOST = 1 << 31  # what faiss counts with
 _SEGMENT = re.compile(r"segment-\d{8,}-[0-9a-f]{8}", re.ASCII)
+_ONE_TEXT = Schema()
 _PLAIN = re.compile(r"\w[\w.-]*")  # no path
 
 
@@ -93,6 +95,7 @@ class IndexInfo:
     tower: what makes its vectors; None where it has none
     others: names in `INDEXES` of further indexes that it is searched by, which are built in memory when needed
     next_id: the next document without an id gets this number as its id
+    schema: the declared fields, and how towers and rankers read a document
     """
 
     words: Optional[WordsInfo]
@@ -102,6 +105,7 @@ class IndexInfo:
     segments: tuple[SegmentInfo, ...] = ()
     generation: int = 0
     next_id: int = 1
+    schema: Schema = _ONE_TEXT
     format: int = FORMAT
 
     @property
@@ -127,7 +131,11 @@ class IndexInfo:
 def write_manifest(folder: Path, info: IndexInfo) -> None:
     """Write index.json in one step; it is on the disk when this returns."""
     with new_file(folder / MANIFEST) as stream:
-        json.dump({**dataclasses.asdict(info), "count": info.count}, stream, ensure_ascii=False, indent=1)
+        facts = {**dataclasses.asdict(info), "count": info.count}
+        if info.schema == _ONE_TEXT:
+            facts["format"] = 1
+            del facts["schema"]
+        json.dump(facts, stream, ensure_ascii=False, indent=1)
     sync(folder)
 
 
@@ -147,7 +155,7 @@ def read_manifest(folder: Path) -> IndexInfo:
         )
     try:
         return _parsed(found)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, UsageError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: damaged ({brief(str(error))}); copy the index again") from error
 
 
@@ -161,6 +169,11 @@ def _parsed(found: Unchecked) -> IndexInfo:
     values = _object(found, IndexInfo, {"count"})
     for name, kind in (("words", WordsInfo), ("vectors", VectorsInfo), ("tower", TowerCopy)):
         values[name] = None if values[name] is None else kind(**_object(values[name], kind))
+    schema = (
+        _object(values["schema"], Schema) if isinstance(values["schema"], dict) else {**dataclasses.asdict(_ONE_TEXT)}
+    )
+    fields = tuple(Field(**_object(one, Field)) for one in _list(schema, "fields"))
+    values["schema"], values["format"] = Schema(fields, str(schema["template"]), schema["passage_tokens"]), FORMAT
     values["segments"] = tuple(SegmentInfo(**_object(one, SegmentInfo)) for one in _list(values, "segments"))
     values["others"] = tuple(_list(values, "others"))
     count = values.pop("count")
@@ -178,6 +191,14 @@ def _parsed(found: Unchecked) -> IndexInfo:
         rules += [
             (one.deleted, bool(file) and (one.deleted is None) == (one.removed == 0)),
             (one, _is_count(one.count) and _is_count(one.removed) and one.removed <= one.count),
+        ]
+    rules += [(info.schema, _is_count(info.schema.passage_tokens))]
+    for field in fields:
+        rules += [
+            (field, all(isinstance(text, str) and text for text in (field.name, field.type))),
+            (field.type, field.type in CONTENTS),
+            (field.weight, type(field.weight) in (int, float) and 0 < field.weight <= _MOST_K1),
+            (field, isinstance(field.title, bool) and isinstance(field.list, bool)),
         ]
     if info.words is not None:
         rules += [(info.words, all(isinstance(text, str) for text in (info.words.tokenizer, info.words.language)))]

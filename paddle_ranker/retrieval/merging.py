@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.lexical.postings import Merging, Postings
-from paddle_ranker.lexical.tokens import tokenizer_named
+from paddle_ranker.lexical.tokens import Tokenizer, tokenizer_named
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.segments import WORDS, Segment, WriteIndex, seal
 from paddle_ranker.storage.atomic import new_folder
 
@@ -33,12 +35,15 @@ def first_to_merge(sizes: Sequence[int]) -> Optional[int]:
 
 
 def merge_segments(
-    folder: Path, sources: Sequence[Source], write_index: Optional[WriteIndex] = None, tokenizer: Optional[str] = None
+    folder: Path,
+    sources: Sequence[Source],
+    write_index: Optional[WriteIndex] = None,
+    words: Optional[tuple[str, Schema]] = None,
 ) -> None:
     """Write a new segment of the documents of several, in their order.
 
     write_index: as for `write_segment`
-    tokenizer: makes the words anew; None: they are merged
+    words: tokenizer and schema by which the words are made anew; None: they are merged
     """
     with new_folder(folder) as target:
         count = sum(_kept(*source) for source in sources)
@@ -47,8 +52,9 @@ def merge_segments(
         for name in ("id_hashes", "text_hashes"):
             np.save(target / f"{name}.npy", _merged_hashes(name, sources))
         fields = _merge_fields(target, sources, count)
+        vectors = _merge_passages(target, sources, count)
         arrays = {
-            name: _merge_rows(target, name, sources, count)
+            name: _merge_rows(target, name, sources, vectors)
             for name in ("vectors", "scales")
             if name in sources[0][0].arrays
         }
@@ -56,7 +62,7 @@ def merge_segments(
             first, mask = sources[0]
             stored = StoredVectors(arrays["vectors"], arrays.get("scales"))  # type: ignore[arg-type]
             write_index(target, stored, first.folder if mask is None else None)
-        _merge_words(target, _word_parts(sources, tokenizer))
+        _merge_words(target, _word_parts(sources, words))
         seal(target, count, fields)
 
 
@@ -77,16 +83,44 @@ def _blocks(source: Source) -> Iterator[Integers]:
         yield np.arange(start, stop) if mask is None else start + np.flatnonzero(mask[start:stop])
 
 
+def _merge_passages(target: Path, sources: Sequence[Source], count: int) -> int:
+    """Write the passages, if a segment has some; return how many vectors there are."""
+    if all(segment.passages is None for segment, _ in sources):
+        return count
+    merged, first = [], 0
+    for segment, mask in sources:
+        kept = np.ones(len(segment), bool) if mask is None else mask
+        new = np.cumsum(kept) - 1 + first
+        whole = np.zeros((len(segment), 3), np.int32)
+        whole[:, 0] = np.arange(len(segment))
+        own = whole if segment.passages is None else segment.passages
+        own = own[kept[own[:, 0]]]
+        merged.append(np.column_stack([new[own[:, 0]], own[:, 1:]]).astype(np.int32))
+        first += int(np.count_nonzero(kept))
+    passages = np.concatenate(merged)
+    np.save(target / "passages.npy", passages)
+    return len(passages)
+
+
 def _merge_rows(target: Path, name: str, sources: Sequence[Source], count: int) -> NDArray[np.generic]:
-    """Write an array with a row for each document, and return it."""
+    """Write an array with a row for each vector, and return it."""
     first = sources[0][0].arrays[name]
     merged = _new_array(target / f"{name}.npy", first.dtype, (count, *first.shape[1:]))
     place = 0
     for source in sources:
-        for rows in _blocks(source):
+        for rows in _vector_blocks(source):
             merged[place : place + len(rows)] = source[0].arrays[name][rows]
             place += len(rows)
     return merged
+
+
+def _vector_blocks(source: Source) -> Iterator[Integers]:
+    """Yield the rows of the vectors of documents that are kept, some at a time."""
+    segment, mask = source
+    kept = None if mask is None else segment.of_vectors(mask)
+    for start in range(0, segment.vectors_count, _AT_ONCE):
+        stop = min(start + _AT_ONCE, segment.vectors_count)
+        yield np.arange(start, stop) if kept is None else start + np.flatnonzero(kept[start:stop])
 
 
 def _merge_blob(target: Path, name: str, offsets: str, sources: Sequence[Source], count: int) -> None:
@@ -147,15 +181,23 @@ def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[s
     return names
 
 
-def _word_parts(sources: Sequence[Source], tokenizer: Optional[str]) -> list[tuple[Postings, Optional[Booleans]]]:
-    if tokenizer is None:
+def _word_parts(
+    sources: Sequence[Source], words: Optional[tuple[str, Schema]]
+) -> list[tuple[Postings, Optional[Booleans]]]:
+    if words is None:
         return [(segment.postings, mask) for segment, mask in sources if segment.postings is not None]
-    tokenize = tokenizer_named(tokenizer)
+    tokenize, schema = tokenizer_named(words[0]), words[1]
     return [
-        (Postings.of((source[0].document(row).text for row in rows.tolist()), tokenize), None)
+        (postings_of([source[0].document(row) for row in rows.tolist()], schema, tokenize), None)
         for source in sources
         for rows in _blocks(source)
     ]
+
+
+def postings_of(documents: Sequence[Document], schema: Schema, tokenize: Tokenizer) -> Postings:
+    """Return the inverted index of the searched fields of documents."""
+    texts = [schema.searched(document) for document in documents]
+    return Postings.of_fields([[one[place] for one in texts] for place in range(len(schema.words))], tokenize)
 
 
 def _merge_words(target: Path, parts: Sequence[tuple[Postings, Optional[Booleans]]]) -> None:

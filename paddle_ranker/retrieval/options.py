@@ -1,4 +1,4 @@
-"""The option of every command that may connect to Milvus on behalf of an index folder."""
+"""Defaults of searches, and the option of every command that may connect to Milvus on behalf of an index folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.options import Options, option
+
+DEPTH, RANK_TOP, TOP_K = 100, 50, 10  # of every search, unless it says otherwise; see `search.SearchSettings`
 
 
 @dataclass(frozen=True)

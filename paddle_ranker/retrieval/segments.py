@@ -7,6 +7,7 @@ A segment's folder holds
     id_hashes.npy, text_hashes.npy  `[2, n] uint64`, ascending: 64 bits of an id or a text, and the row
     fields.npy, fields.jsonl        `[fields, n] int32`, which of a field's values a document has (-1: none); the values
     vectors.npy, scales.npy         `[n, size]` float32, float16 or int8, and what int8 is multiplied by
+    passages.npy                    `[passages, 3] int32`, if vectors are those of passages: row, start, end
     words_*.npy                     the inverted index: `Postings`
     segment.json                    how many documents there are, and the size and the sum of each file
 """
@@ -37,21 +38,28 @@ from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VectorsInfo
+from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.storage.atomic import new_folder
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
 
 INFO = "segment.json"
+Passages = NDArray[np.int32]  # `[passages, 3]`: row of the document, ascending; start and end, both 0: all its text
 WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
 _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORDS = "words_"
+_ONE_TEXT = Schema()
 
 
 class Contents(NamedTuple):
-    """What a segment is made of: documents, and beside them their vectors and words, where it has these."""
+    """What a segment is made of: documents, and beside them their vectors and words, where it has these.
+
+    passages: of each vector, if there is not one a document
+    """
 
     documents: Sequence[Document]
     vectors: Optional[StoredVectors]
     postings: Optional[Postings]
+    passages: Optional[Passages] = None
 
 
 class Segment:
@@ -61,8 +69,8 @@ class Segment:
     `postings`; `matching(where)`, which documents meet a filter, `[n] bool`.
     """
 
-    def __init__(self, folder: Path):
-        self.folder, self.name = folder, folder.name
+    def __init__(self, folder: Path, schema: Schema = _ONE_TEXT):
+        self.folder, self.name, self._schema = folder, folder.name, schema
         self.index: Optional[FaissSegment] = None  # of its vectors, once a generation has opened it
         self.arrays: dict[str, NDArray[np.generic]] = {}
         self._mapped: list[tuple[mmap, int]] = []  # files, and the bytes that they had
@@ -84,6 +92,7 @@ class Segment:
             self._require_all()
             values = self.arrays.get("vectors")
             self.vectors = None if values is None else StoredVectors(values, self.arrays.get("scales"))  # type: ignore[arg-type]
+            self.passages: Optional[Passages] = self.arrays.get("passages")  # type: ignore[assignment]
             words = {n[len(WORDS) :]: array for n, array in self.arrays.items() if n.startswith(WORDS)}
             self.postings = Postings.read(words) if words else None
         self.matching = lru_cache(maxsize=16)(self._matching)
@@ -96,10 +105,16 @@ class Segment:
                   "text_hashes": (2, count), "fields": (len(self.fields), count)}  # fmt: skip
         ends = {"offsets": sizes["documents.jsonl"], "id_offsets": sizes["ids.bin"]}
         if f"{WORDS}terms" in arrays:
-            found = len(arrays[f"{WORDS}documents"])
-            shapes.update({WORDS + "lengths": (count,), WORDS + "starts": (len(arrays[f"{WORDS}terms"]) + 1,),
-                           WORDS + "codes": (found,), WORDS + "pairs": (len(arrays[f"{WORDS}pairs"]), 2)})  # fmt: skip
+            found, searched = len(arrays[f"{WORDS}documents"]), len(self._schema.words)
+            lengths = (count,) if searched == 1 else (count, searched)
+            shapes.update({WORDS + "lengths": lengths, WORDS + "starts": (len(arrays[f"{WORDS}terms"]) + 1,)})
+            shapes.update({WORDS + "codes": (found,), WORDS + "pairs": (len(arrays[f"{WORDS}pairs"]), 2 * searched)})
             ends[f"{WORDS}starts"] = found
+        if (passages := arrays.get("passages")) is not None:
+            shapes["passages"] = (len(passages), 3)
+            rows = passages[:, 0].astype(np.int64)
+            if len(rows) < count or (np.diff(rows) < 0).any() or rows[:1].any() or rows[-1:].sum() != count - 1:
+                raise ValueError(f"passages do not fit {count:,} documents")
         for name, shape in shapes.items():
             array = arrays[name]
             is_whole = name not in ends or int(array[-1]) == ends[name]
@@ -143,7 +158,7 @@ class Segment:
             with open_file(inside(self.folder, FILE), sys.maxsize) as stream:
                 file = mmap(stream.fileno(), 0, access=ACCESS_READ)
             self._mapped.append((file, file.size()))
-            self.index = FaissSegment(self.folder, info, self.count)
+            self.index = FaissSegment(self.folder, info, self.vectors_count)
         return self.index
 
     def __len__(self) -> int:
@@ -193,10 +208,18 @@ class Segment:
         found[rows.astype(np.int64)] = hashes
         return found
 
-    def rows_of_texts(self, texts: Sequence[str], hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-        """Yield (place in `texts`, row) of the texts that are here, of one text all rows; `hashes` are the texts'."""
+    def rows_of_texts(
+        self, texts: Sequence[str], hashes: NDArray[np.uint64], live: Optional[Booleans] = None
+    ) -> Iterator[tuple[int, int]]:
+        """Yield (place in `texts`, row) of the texts that are here, of each the first row that is live.
+
+        texts: as of `Schema.identity`, each once; hashes: theirs; live: `[documents] bool`; None: all are
+        """
+        found: set[int] = set()
         for place, row in self._hashed("text_hashes", hashes):
-            if self.document(row).text == texts[place]:
+            is_new = place not in found and (live is None or live[row])
+            if is_new and self._schema.identity(self.document(row)) == texts[place]:
+                found.add(place)
                 yield place, row
 
     def _hashed(self, name: str, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
@@ -204,6 +227,22 @@ class Segment:
         starts, ends = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, "right")
         for place in np.flatnonzero(ends > starts).tolist():
             yield from ((place, int(row)) for row in rows[starts[place] : ends[place]])
+
+    @property
+    def vectors_count(self) -> int:
+        """How many vectors there must be: one for each passage, or each document."""
+        return self.count if self.passages is None else len(self.passages)
+
+    def vector_rows(self, row: int) -> Integers:
+        """Return the rows of a document's vectors."""
+        if self.passages is None:
+            return np.array([row])
+        first, after = np.searchsorted(self.passages[:, 0], [row, row + 1]).tolist()
+        return np.arange(first, after)
+
+    def of_vectors(self, mask: Booleans) -> Booleans:
+        """Return which vectors are those of some documents, `[vectors] bool`."""
+        return mask if self.passages is None else mask[self.passages[:, 0]]
 
     def verify(self) -> tuple[int, int]:
         """Read all files; return their number and bytes. Raises `CheckpointError` for one that is not as written."""
@@ -214,12 +253,12 @@ class Segment:
                 problem = "not as it was written" if path.exists() else "missing"
                 raise CheckpointError(f"{path}: {problem}; copy the index again, or build it anew")
             size += path.stat().st_size
-        for name, rows in (
-            ("vectors", len(self.vectors or ())),
-            ("words", len(self.postings.lengths) if self.postings else 0),
+        for name, rows, wanted in (
+            ("vectors", len(self.vectors or ()), self.vectors_count),
+            ("words", len(self.postings.lengths) if self.postings else 0, self.count),
         ):
-            if rows not in (0, self.count):
-                raise CheckpointError(f"{self.folder}: {rows:,} {name} of {self.count:,} documents; build it anew")
+            if rows not in (0, wanted):
+                raise CheckpointError(f"{self.folder}: {rows:,} {name} of {wanted:,}; build it anew")
         return len(self._sums), size
 
     def blob(self, name: str) -> NDArray[np.uint8]:
@@ -269,6 +308,15 @@ class Segment:
         """Where the lines of `fields.jsonl` end, `[fields]`."""
         return np.flatnonzero(self._blobs["fields.jsonl"] == ord("\n"))
 
+    def bytes_of(self, field: str) -> int:
+        """Return how long the values of a field are, as JSON."""
+        return len(self._line_of(field))
+
+    def value(self, field: str, row: int) -> object:
+        """Return a document's value of a field, None if it has none."""
+        code = int(self.codes_of(field)[row])
+        return None if code < 0 else self._values(field).value(code)
+
     def kinds_of(self, field: str) -> frozenset[str]:
         """Return the kinds of a field's values, as `filters.kinds_of` says."""
         return self._values(field).kinds
@@ -287,7 +335,9 @@ class Segment:
         return meet
 
 
-def write_segment(folder: Path, contents: Contents, write_index: Optional[WriteIndex] = None) -> None:
+def write_segment(
+    folder: Path, contents: Contents, write_index: Optional[WriteIndex] = None, schema: Schema = _ONE_TEXT
+) -> None:
     """Write a segment into a new folder, whole or not at all.
 
     write_index: writes the index of its vectors into the folder, given them and a folder to begin from
@@ -300,10 +350,12 @@ def write_segment(folder: Path, contents: Contents, write_index: Optional[WriteI
         _write_blob(target, "ids.bin", "id_offsets", ids)
         arrays: dict[str, NDArray[np.generic]] = {
             "id_hashes": _sorted_hashes(text_hashes(document.id for document in documents)),
-            "text_hashes": _sorted_hashes(text_hashes(document.text for document in documents)),
+            "text_hashes": _sorted_hashes(text_hashes(map(schema.identity, documents))),
         }
         names, arrays["fields"], values = _field_values(documents)
         (target / "fields.jsonl").write_bytes(b"".join(_json(one) + b"\n" for one in values))
+        if contents.passages is not None:
+            arrays["passages"] = contents.passages
         if contents.vectors is not None:
             arrays["vectors"] = contents.vectors.values
             if contents.vectors.scales is not None:

@@ -82,23 +82,37 @@ class _Group:
 
 
 class WordSearcher:
-    """Score documents by Okapi BM25 (Robertson and Zaragoza 2009) with Lucene's rarity.
+    """Score documents by BM25F (Robertson, Zaragoza and Taylor 2004) with Lucene's rarity; one field gives Okapi BM25.
 
-    Rarity and mean length are those of all live documents of all parts. A score is the sum over a query's tokens, the
-    rarest first, in 64 bits: the same however the collection is divided.
+    A token's frequencies in the fields are divided by each field's normalised length, weighted and added; the sum is
+    saturated once. Rarity and mean lengths are those of all live documents of all parts. A score is the sum over a
+    query's tokens, the rarest first, in 64 bits: the same however the collection is divided.
+
+    Args:
+        parts: the words of each part.
+        tokenize: of queries; documents were tokenized alike.
+        k1, b: BM25's saturation and weight of length.
+        weights: of the fields, in their order in `Postings`.
 
     Values are taken in mode "clip", which checks no place, as all are there: that takes a third of `values[places]`.
     """
 
-    def __init__(self, parts: Sequence[WordPart], tokenize: Tokenizer, k1: float = K1, b: float = B):
+    def __init__(
+        self,
+        parts: Sequence[WordPart],
+        tokenize: Tokenizer,
+        k1: float = K1,
+        b: float = B,
+        weights: Sequence[float] = (1.0,),
+    ):
         self._parts, self._tokenize = parts, tokenize
-        self._size, length = 0, 0
+        self._size, total = 0, np.zeros(len(weights), np.int64)
         for part in parts:
             lengths = part.postings.lengths if part.live is None else part.postings.lengths[part.live]
             self._size += len(lengths)
-            length += int(lengths.sum(dtype=np.int64))
-        average = length / self._size if length else 1.0
-        self._tables = [self._table(part.postings, average, k1, b) for part in parts]
+            total += lengths.reshape(len(lengths), -1).sum(axis=0, dtype=np.int64)
+        averages = np.where(total > 0, total / max(1, self._size), 1.0)
+        self._tables = [self._table(part.postings, averages, (k1, b), np.asarray(weights, float)) for part in parts]
         self._highest = [float(table.max(initial=0.0)) for table in self._tables]
         self._highest_of: dict[tuple[int, int], float] = {}  # of frequent tokens, by part and hash
         self._spare: list[Floats] = []  # zeros, one for each document of the largest part; of threads that search
@@ -111,10 +125,12 @@ class WordSearcher:
         return cls([WordPart(Postings.of(texts, tokenize), None, 0)], tokenize)
 
     @staticmethod
-    def _table(postings: Postings, average: float, k1: float, b: float) -> Floats:
-        """Return the saturated count of each pair (count, length): what a token of rarity 1 adds to a score."""
-        count, length = postings.pairs.astype(np.float64).T
-        table: Floats = count * (k1 + 1.0) / (count + k1 * (1.0 - b + b * length / average))
+    def _table(postings: Postings, averages: Floats, constants: tuple[float, float], weights: Floats) -> Floats:
+        """Return the saturated frequency of each of `postings.pairs`: what a token of rarity 1 adds to a score."""
+        k1, b = constants
+        counts, lengths = postings.pairs[:, ::2].astype(np.float64), postings.pairs[:, 1::2].astype(np.float64)
+        frequency = counts / (1.0 - b + b * lengths / averages) @ weights
+        table: Floats = frequency * (k1 + 1.0) / (frequency + k1)
         return table
 
     def search(self, query: str, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
@@ -133,6 +149,18 @@ class WordSearcher:
             self._search_part(number, terms, mask, scores, best)
         self._spare.append(scores)
         return best.found()
+
+    def weights_of(self, query: str) -> dict[str, float]:
+        """Return how much each token of a query counts, of those that documents have, by token."""
+        return {term.token: term.weight for term in self._terms(query)}
+
+    def matching(self, query: str) -> list[Booleans]:
+        """Return, for each part, which live documents share a token with a query, `[documents] bool`."""
+        masks = [np.zeros(len(part.postings.lengths), bool) for part in self._parts]
+        for term in self._terms(query):
+            for mask, postings in zip(masks, term.postings):
+                mask[postings.documents] = True
+        return [mask if part.live is None else mask & part.live for mask, part in zip(masks, self._parts)]
 
     def explain(self, query: str, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
         """Return, for some documents of a part, what each token of a query adds to the score, by token."""

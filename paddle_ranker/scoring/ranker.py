@@ -71,6 +71,11 @@ class Ranker:
             windows=self.windows,
         )
 
+    @property
+    def tokens_read(self) -> Optional[int]:
+        """How many tokens of a pair are read; None where windows read all of them."""
+        return self.row_encoder.max_seq_length if self.windows is None else None
+
     @classmethod
     def load(  # type: ignore[explicit-any]  # each field of `LoadOptions` has its own type
         cls,

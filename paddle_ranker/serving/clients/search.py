@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 from urllib.parse import quote
 
@@ -35,6 +35,20 @@ class SearchClient(Client):
         refuse_text(documents, "documents")
         given = [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
         return self._ask("POST", "/v1/documents", {"documents": given, "mode": mode})
+
+    def change(self, id: str, **values: Any) -> dict[str, Any]:
+        """Change a document's text or fields; None takes a field away, and what is not named stays."""
+        return self._ask("PATCH", "/v1/documents", {"documents": [{"id": id, **values}]})
+
+    def documents(self, after: Optional[str] = None, limit: int = 100) -> Iterator[Document]:
+        """Yield all documents in the order of the index, or those after an id; `limit`: fetched at once."""
+        while True:
+            where = f"?limit={limit}" + ("" if after is None else f"&after={quote(after, safe='')}")
+            found = self._ask("GET", f"/v1/documents{where}")["documents"]
+            yield from (Document(one["id"], one["text"], one["fields"], one["version"]) for one in found)
+            if len(found) < limit:
+                return
+            after = found[-1]["id"]
 
     def remove(self, ids: Sequence[str]) -> dict[str, Any]:
         """Remove documents."""

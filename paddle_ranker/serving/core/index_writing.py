@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from functools import partial
 from typing import Optional, TypeVar
@@ -23,6 +23,7 @@ from paddle_ranker.retrieval.segments import alike
 from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
+    NO_DOCUMENT,
     OVERLOADED,
     TIMED_OUT,
     UNAVAILABLE,
@@ -63,9 +64,31 @@ class IndexWriter:
 
         loop = asyncio.get_running_loop()
         added = await self._write(add, deadline)
-        if len(self._index.info.segments) > MOST_SEGMENTS and not self._merge_waits:
-            self._merge_waits = True
-            self._merging.submit(0, self._merge)
+        self._merge_if_many()
+        return added
+
+    async def change(
+        self, changes: Sequence[tuple[str, Optional[str], Mapping[str, object]]], deadline: float
+    ) -> Added:
+        """Change documents that are there; of each its id, its new text or None, and fields, None for one that goes.
+
+        Raises `Fault`, for an id that no document has too, and then changes nothing.
+        """
+
+        def change(collection: Collection, is_gone: Callable[[], bool]) -> Added:
+            there = collection.documents_of([id for id, _, _ in changes])
+            if missing := [id for id, _, _ in changes if id not in there]:
+                raise Fault(NO_DOCUMENT, f"there is no document {listed(missing)}; nothing was changed", field="id")
+            documents = []
+            for id, text, fields in changes:
+                merged = {**there[id].fields, **fields}
+                kept = {name: value for name, value in merged.items() if value is not None or name not in fields}
+                documents.append(Document(id, there[id].text if text is None else text, kept))
+            return collection.add(documents, partial(self._vectors, loop, deadline, is_gone), merge=False)
+
+        loop = asyncio.get_running_loop()
+        added = await self._write(change, deadline)
+        self._merge_if_many()
         return added
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
@@ -117,6 +140,11 @@ class IndexWriter:
                 raise Fault(TIMED_OUT, "nobody waits for the change any more")
             found.append(comparable(making.result().vectors, self._tower.info))
         return np.concatenate(found)
+
+    def _merge_if_many(self) -> None:
+        if len(self._index.info.segments) > MOST_SEGMENTS and not self._merge_waits:
+            self._merge_waits = True
+            self._merging.submit(0, self._merge)
 
     def _merge(self) -> None:
         self._merge_waits = False

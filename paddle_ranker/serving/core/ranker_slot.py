@@ -91,6 +91,12 @@ class RankerSlot(Slot[ServedRanker]):
         """Encoders of the ranker's pairs, one for each member of a blend. Raises `Fault` as `ready` does."""
         return self.ready().model.row_encoder.members
 
+    @property
+    def tokens_read(self) -> Optional[int]:
+        """How many tokens of a pair are read; None where windows read all of them. Raises `Fault` as `ready` does."""
+        served = self.ready()
+        return served.model.row_encoder.max_seq_length if served.scorer.windows is None else None
+
     def describe(self) -> dict[str, object]:
         """Return the ranker's description for `/info`; the first keys are those of Text Embeddings Inference."""
         served = self.ready()

@@ -5,31 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Optional, Union
 
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import RankerError, listed, quoted
-from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.collection import VECTORS
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter, FilterError
-from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score
-from paddle_ranker.retrieval.indexes import Document, Hits
-from paddle_ranker.retrieval.vector_search import EXACT
+from paddle_ranker.retrieval.fusion import Fusion
+from paddle_ranker.retrieval.indexes import Hits
+from paddle_ranker.retrieval.options import DEPTH, TOP_K
+from paddle_ranker.retrieval.search import Search, SearchSettings, chosen
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
-from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 _LONG_QUERY = 4  # shorter queries than a pair's tokens divided by this are never cut: a character is no more tokens
@@ -41,61 +38,57 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Query:
-    """What a search asks for.
+    """A search as it is asked for.
 
     use: names of searchers; none: all
     fusion: a name of `FUSIONS`; None: the server's own
     recall: documents that each searcher finds
     rank_top: so many of the fused list are ordered by the ranker; 0: none
-    is_cut: `text` is only the beginning of what was asked
+    sort, group_by, group_size: as of `Search`
+    is_cut: `text` is only the beginning of the query
     """
 
     text: str
     use: tuple[str, ...] = ()
     where: Optional[Filter] = None
     fusion: Optional[str] = None
-    recall: int = 100
+    recall: int = DEPTH
     rank_top: int = 0
     offset: int = 0
-    top_k: int = 10
+    top_k: int = TOP_K
     min_probability: float = 0.0
+    sort: tuple[str, ...] = ()
+    group_by: Optional[str] = None
+    group_size: int = 1
     is_cut: bool = False
 
 
-@dataclass
-class SearchOutcome:
-    """What a search found.
+class SearchOutcome(Search):
+    """A finished search of the server.
 
-    text: of the query, as much as is used
-    index: as it was searched
-    order: places in `candidates` of the whole list, in its last order; `fused`, their fused scores by place; and
-        `fused_rank`, from 1
-    logits, probabilities: of the ranker, by place in `candidates`
-    query_read: of a query that is too long, how many code points were used; None: all of it was
-    documents: at least those that are shown, by id
-    took: milliseconds of each stage
-    degraded: stages that were left out, because they would be late
-    cut: how many ranked documents were left out, because their probability is too low
-    shown: the part of `order` that was asked for
+    Attributes beside those of `Search`: `index`, as it was searched; `took`, milliseconds of each stage; `degraded`,
+    stages that were left out, because they would be late; `query_read`, of a query that is too long, how many code
+    points were used, else None.
     """
 
-    text: str
-    index: ServedIndex
-    candidates: Candidates
-    fusion: Fusion
-    fused: Floats
-    order: list[int]
-    fused_rank: dict[int, int]
-    took: dict[str, float]
-    exact: bool
-    documents: Mapping[str, Document]
-    logits: dict[int, float] = field(default_factory=dict)
-    probabilities: dict[int, float] = field(default_factory=dict)
-    ranked: bool = False
-    degraded: list[str] = field(default_factory=list)
-    cut: int = 0
-    shown: list[int] = field(default_factory=list)
-    query_read: Optional[int] = None
+    def __init__(self, index: ServedIndex, query: Query, searchers: Sequence[str], settings: SearchSettings):
+        super().__init__(
+            index.collection,
+            query.text,
+            searchers,
+            settings,
+            top_k=query.top_k,
+            offset=query.offset,
+            where=query.where,
+            min_probability=query.min_probability,
+            sort=query.sort,
+            group_by=query.group_by,
+            group_size=query.group_size,
+        )
+        self.index = index
+        self.took: dict[str, float] = {}
+        self.degraded: list[str] = []
+        self.query_read: Optional[int] = None
 
 
 class _Read:
@@ -175,18 +168,17 @@ class SearchPipeline:
             read = await self._read(query.text, deadline)
             query = replace(query, text=read.text, rank_top=query.rank_top if self.ranker is not None else 0)
             found = await self._recall(query, deadline)
-            top = found.order[: query.rank_top]
-            if top:
+            if query.rank_top and found.order:
                 late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
-                await self._rank(query, found, top, late, read)
+                await self._rank(found, late, read)
             if read.is_cut or query.is_cut:
                 found.query_read = await self.index.run(read.characters, deadline=deadline)
+            if query.sort or query.group_by or query.min_probability:  # which read values and other documents
+                await self.index.run(found.finish, deadline=deadline)
+            else:
+                found.finish()
         finally:
             self.index.end()
-        if query.min_probability > 0 and found.ranked:
-            kept = [place for place in found.order if found.probabilities.get(place, 1.0) >= query.min_probability]
-            found.cut, found.order = len(found.order) - len(kept), kept
-        found.shown = found.order[query.offset : query.offset + query.top_k]
         found.took["total"] = _since(began)
         return found
 
@@ -200,66 +192,64 @@ class SearchPipeline:
 
     async def _recall(self, query: Query, deadline: float) -> SearchOutcome:
         """Ask all searchers at once, and fuse what they find."""
-        index, took = await self.index.current(deadline), dict[str, float]()
-        names = self._chosen(index, query.use)
-        own = index.fusion if query.fusion in (None, index.fusion.method) else Fusion(str(query.fusion))
-        weights = {name: own.weights[name] for name in names if name in own.weights}
-        fusion = replace(own, weights=weights if any(weights.values()) else {})
-        others = [name for name in names if name != VECTORS]
-        search = partial(_timed, took, index, query, self.index.options)
+        index = await self.index.current(deadline)
+        found = SearchOutcome(index, query, self._chosen(index, query.use), self._settings(index, query))
+        others = [name for name in found.searchers if name != VECTORS]
         asking = [
-            asyncio.ensure_future(self.index.run(search, name, [query.text], deadline=deadline)) for name in others
+            asyncio.ensure_future(self.index.run(_lookup, found, name, [query.text], deadline=deadline))
+            for name in others
         ]
         try:
             hits: dict[str, Hits] = {}
-            if VECTORS in names:
+            if VECTORS in found.searchers:
                 began = time.monotonic()
                 vectors = await self._vectors(query.text, deadline)
-                took["encode"] = _since(began)
-                hits[VECTORS] = await self.index.run(search, VECTORS, vectors, deadline=deadline)
+                found.took["encode"] = _since(began)
+                hits[VECTORS] = await self.index.run(_lookup, found, VECTORS, vectors, deadline=deadline)
             for name, one in zip(others, asking):
                 hits[name] = await one
         finally:
             for one in asking:
                 one.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        exact, in_order = self._is_exact(index, names), {name: hits[name] for name in names}
-        return await self.index.run(_fused, query, index, in_order, fusion, took, exact, deadline=deadline)
+        began = time.monotonic()
+        await self.index.run(found.fuse, hits, deadline=deadline)
+        found.took["fuse"] = _since(began)
+        return found
+
+    def _settings(self, index: ServedIndex, query: Query) -> SearchSettings:
+        options = self.index.options
+        own = index.fusion if query.fusion in (None, index.fusion.method) else Fusion(str(query.fusion))
+        return SearchSettings((), own, query.recall, query.rank_top, options.ef, options.nprobe)
 
     def _chosen(self, index: ServedIndex, use: Sequence[str]) -> tuple[str, ...]:
-        there = self.searchers(index)
-        for name in use:
-            if name not in there:
-                raise Fault(UNPROCESSABLE, f"{quoted(name)} is not searched here, only {listed(there)}", field="use")
-        return tuple(name for name in there if name in use) if use else there
-
-    @staticmethod
-    def _is_exact(index: ServedIndex, names: Sequence[str]) -> bool:
-        vectors = index.collection.info.vectors
-        return VECTORS not in names or vectors is None or vectors.method == EXACT
+        try:
+            return chosen(index.collection, use, self.searchers(index))
+        except UsageError as error:
+            raise Fault(UNPROCESSABLE, str(error), field="use") from error
 
     async def _vectors(self, text: str, deadline: float) -> Vectors:
         assert self.tower is not None
         found = await self.tower.vectors([text], is_query=True, deadline=deadline, field="query")
         return comparable(found.vectors, self.tower.info)
 
-    async def _rank(self, query: Query, found: SearchOutcome, top: Sequence[int], deadline: float, read: _Read) -> None:
+    async def _rank(self, found: SearchOutcome, deadline: float, read: _Read) -> None:
         """Order the first documents by the ranker; leave them where that would be late, unless the server refuses."""
         assert self.ranker is not None
         most = self.ranker.limits.characters  # of an index that was built elsewhere; a ranker reads far less
-        texts = [found.documents[found.candidates.ids[place]].text[:most] for place in top]
         began = time.monotonic()
         try:
-            asked = [query.text] * len(texts)
-            scores = await self.ranker.score_pairs(asked, texts, deadline=deadline, check_lengths=read.check)
+            texts = await self.index.run(found.to_rank, self.ranker.tokens_read, deadline=deadline)
+            asked = [found.text] * len(texts)
+            cut = [text[:most] for text in texts]
+            scores = await self.ranker.score_pairs(asked, cut, deadline=deadline, check_lengths=read.check)
         except Fault as fault:
             if fault.kind not in (TIMED_OUT, OVERLOADED) or not self.index.options.degrade:
                 raise
             fault.settled()
             found.degraded.append(RANK)
             return
-        _reorder(found, top, scores)
-        found.ranked = True
+        found.rank(scores.logits, scores.probabilities)
         found.took[RANK] = _since(began)
 
 
@@ -268,50 +258,18 @@ def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
     return normalised(vectors) if info.similarity == "cosine" and not info.normalize else vectors
 
 
-def _timed(
-    took: dict[str, float],
-    index: ServedIndex,
-    query: Query,
-    options: IndexSlotOptions,
-    name: str,
-    asked: Union[Sequence[str], Vectors],
-) -> Hits:
+def _lookup(found: SearchOutcome, name: str, asked: Union[Sequence[str], Vectors]) -> Hits:
     began = time.monotonic()
     try:
-        (hits,) = index.collection.search(name, asked, query.recall, query.where, options.ef, options.nprobe)
+        (hits,) = found.lookup(name, asked)
     except FilterError as error:
         raise Fault(UNPROCESSABLE, str(error), field="filter") from error
     except RankerError as error:  # of Milvus, which does not answer
         _LOG.warning("%s cannot be searched: %s", name, error)
         problem = f"{name} cannot be searched now; see the server's log"
         raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
-    took[name] = _since(began)
+    found.took[name] = _since(began)
     return hits
-
-
-def _fused(
-    query: Query, index: ServedIndex, hits: Mapping[str, Hits], fusion: Fusion, took: dict[str, float], exact: bool
-) -> SearchOutcome:
-    """Return the fused list, with the documents that are ranked or shown."""
-    began = time.monotonic()
-    candidates = Candidates.of(hits)
-    scores = fusion.scores(candidates)
-    order = by_score(scores, candidates.ids)
-    ranks = {place: rank for rank, place in enumerate(order, start=1)}
-    took["fuse"] = _since(began)
-    moved = query.rank_top if query.min_probability > 0 else 0  # so far others may move up for those that are left out
-    wanted = dict.fromkeys([*order[: query.rank_top], *order[query.offset : query.offset + query.top_k + moved]])
-    documents = index.collection.documents_of([candidates.ids[place] for place in wanted])
-    return SearchOutcome(query.text, index, candidates, fusion, scores, order, ranks, took, exact, documents)
-
-
-def _reorder(found: SearchOutcome, top: Sequence[int], scores: Scores) -> None:
-    ids = [found.candidates.ids[place] for place in top]
-    shares = found.fusion.shares(found.candidates)[list(top)] if found.fusion.recall_weight else np.zeros(len(top))
-    order = by_score(scores.logits + found.fusion.recall_weight * shares, ids)
-    found.order[: len(top)] = [top[number] for number in order]
-    found.logits = dict(zip(top, scores.logits.tolist()))
-    found.probabilities = dict(zip(top, scores.probabilities.tolist()))
 
 
 def _since(began: float) -> float:

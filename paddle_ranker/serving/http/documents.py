@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter
 from pydantic_core import to_json
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from typing_extensions import TypedDict
 
-from paddle_ranker.errors import quoted
+from paddle_ranker.errors import listed, quoted
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import ALREADY_THERE, NO_DOCUMENT, READ_ONLY, UNPROCESSABLE, Fault
@@ -30,13 +31,14 @@ from paddle_ranker.serving.http.exchange import (
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
 _OWN = ("id", "text")  # what a document has beside its fields
+_LISTED = 100  # documents of an answer
 _LONGEST_ID = 512  # characters
 
 
 class GivenDocument(BaseModel):
-    """A document of a request."""
+    """A document of a request; keys beside id, text and fields are fields, as they are in files."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="allow")
 
     id: str = Field(min_length=1, max_length=_LONGEST_ID)
     text: str = Field(min_length=1)
@@ -50,6 +52,22 @@ class DocumentsRequest(Body):
     mode: Literal["add", "replace"] = Field(
         "replace", description="whether a document of an id that is there takes its place, or the request is refused"
     )
+
+
+class ChangedDocument(BaseModel):
+    """New values of a document that is there; what is not named stays, and null takes a field away."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    id: str = Field(min_length=1, max_length=_LONGEST_ID)
+    text: Optional[str] = Field(None, min_length=1)
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class ChangesRequest(Body):
+    """Change documents that are there."""
+
+    documents: Annotated[list[ChangedDocument], FailFast()]
 
 
 class RemovalRequest(Body):
@@ -69,22 +87,61 @@ class DocumentRoutes:
     def __init__(self, index: IndexSlot, writer: IndexWriter):
         self._index, self._writer = index, writer
         self._documents, self._removal = TypeAdapter(DocumentsRequest), TypeAdapter(RemovalRequest)
+        self._changes = TypeAdapter(ChangesRequest)
 
     async def add(self, request: Request) -> Response:
         """Answer `POST /v1/documents`."""
         asked = await self._read(request, self._documents)
-        check_count(len(asked.documents), self._index.options.documents, "documents")
-        for place, one in enumerate(asked.documents):
-            self._index.limits.check_text(one.text, f"documents[{place}].text")
-            require_words(one.text, f"documents[{place}].text")
-            for name in _OWN:
-                if name in one.fields:
-                    problem = f"holds {quoted(name)}, which stands beside the fields, not among them"
-                    raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}].fields")
-        documents = [Document(one.id, one.text, one.fields) for one in asked.documents]
+        fields = self._checked(asked.documents)
+        documents = [Document(one.id, one.text, own) for one, own in zip(asked.documents, fields)]
         request.scope["state"]["pairs"] = len(documents)
         added = await self._writer.add(documents, self._deadline(request), replace=asked.mode == "replace")
         return await self._answer(request, added=added.new, replaced=added.replaced, unchanged=added.unchanged)
+
+    async def change(self, request: Request) -> Response:
+        """Answer `PATCH /v1/documents`."""
+        asked = await self._read(request, self._changes)
+        changes = [(one.id, one.text, own) for one, own in zip(asked.documents, self._checked(asked.documents))]
+        request.scope["state"]["pairs"] = len(changes)
+        added = await self._writer.change(changes, self._deadline(request))
+        return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
+
+    def _checked(self, documents: Sequence[Union[GivenDocument, ChangedDocument]]) -> list[dict[str, Any]]:
+        """Return the fields of each document; raises `Fault` for one that cannot be stored."""
+        check_count(len(documents), self._index.options.documents, "documents")
+        found = []
+        for place, one in enumerate(documents):
+            more = one.model_extra or {}
+            if one.text is not None:
+                self._index.limits.check_text(one.text, f"documents[{place}].text")
+                require_words(one.text, f"documents[{place}].text")
+            if inside := sorted(set(_OWN) & one.fields.keys()):
+                problem = f"holds {quoted(inside[0])}, which stands beside the fields, not among them"
+                raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}].fields")
+            if both := sorted(one.fields.keys() & more.keys()):
+                problem = f"gives {listed(both)} twice, in fields and beside them; give each once"
+                raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}]")
+            found.append({**one.fields, **more})
+        return found
+
+    async def list(self, request: Request) -> Response:
+        """Answer `GET /v1/documents?after=ID&limit=100`."""
+        refuse_parameters(request, "after", "limit")
+        for name in ("after", "limit"):
+            if len(request.query_params.getlist(name)) > 1:
+                raise Fault(UNPROCESSABLE, "stands several times in the address, expected once", field=name)
+        after, limit = request.query_params.get("after"), request.query_params.get("limit", str(_LISTED))
+        if not limit.isdecimal() or not 1 <= int(limit[:9]) <= self._index.options.documents:
+            problem = f"is {quoted(limit)}, expected a number from 1 to {self._index.options.documents:,}"
+            raise Fault(UNPROCESSABLE, problem, field="limit")
+        deadline = self._deadline(request)
+        served = await self._index.current(deadline)
+        try:
+            documents = await self._index.run(served.collection.after, after, int(limit), deadline=deadline)
+        except KeyError:
+            raise Fault(NO_DOCUMENT, f"there is no document {quoted(str(after))}", field="after") from None
+        content = {"documents": [_content(one) for one in documents], "index": served.stated}
+        return answer(request, await apart(MUCH_BYTES + 1, to_json, content), "application/json")
 
     async def remove(self, request: Request) -> Response:
         """Answer `DELETE /v1/documents`."""
@@ -104,9 +161,8 @@ class DocumentRoutes:
         document = (await self._index.run(served.collection.documents_of, [id], deadline=deadline)).get(id)
         if document is None:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
-        content = {"id": id, "text": document.text, "fields": document.fields, "version": document.version}
         much = MUCH_BYTES + 1  # how much the fields are is not known
-        return answer(request, await apart(much, to_json, content), "application/json")
+        return answer(request, await apart(much, to_json, _content(document)), "application/json")
 
     async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
         if not self._index.options.writable:
@@ -122,6 +178,10 @@ class DocumentRoutes:
 
     async def _answer(self, request: Request, **counts: int) -> Response:
         return answer(request, to_json({**counts, "index": self._index.ready().stated}), "application/json")
+
+
+def _content(document: Document) -> dict[str, Any]:
+    return {"id": document.id, "text": document.text, "fields": document.fields, "version": document.version}
 
 
 def require_own_page(request: Request) -> None:
@@ -149,6 +209,14 @@ class Added(TypedDict):
     index: IndexState
 
 
+class Changed(TypedDict):
+    """An answer to a `ChangesRequest`."""
+
+    replaced: int
+    unchanged: int
+    index: IndexState
+
+
 class Removed(TypedDict):
     """An answer to a `RemovalRequest`."""
 
@@ -164,6 +232,13 @@ class StoredDocument(TypedDict):
     text: str
     fields: dict[str, Any]
     version: int
+
+
+class Listed(TypedDict):
+    """Some documents, and the index that has them."""
+
+    documents: list[StoredDocument]
+    index: IndexState
 
 
 def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
@@ -190,6 +265,29 @@ def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
             [Added],
             "Durable, and found from now on",
             also=[READ_ONLY, ALREADY_THERE],
+        ),
+        DescribedRoute(
+            "PATCH",
+            "/v1/documents",
+            handlers.change,
+            "Change documents that are there",
+            [ChangesRequest],
+            [Changed],
+            "Durable, and found from now on",
+            also=[READ_ONLY, NO_DOCUMENT],
+        ),
+        DescribedRoute(
+            "GET",
+            "/v1/documents",
+            handlers.list,
+            "List documents",
+            gives=[Listed],
+            what="In the order of the index",
+            also=[NO_DOCUMENT],
+            parameters=[
+                {"name": "after", "in": "query", "schema": {"type": "string"}},
+                {"name": "limit", "in": "query", "schema": {"type": "integer"}},
+            ],
         ),
         DescribedRoute(
             "DELETE",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Optional
 
@@ -15,10 +17,12 @@ from typing_extensions import NotRequired, TypedDict
 
 from paddle_ranker.errors import UsageError, listed, quoted
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, level_of, places_of
+from paddle_ranker.lexical.highlights import Highlight as SharedPart
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.retrieval.collection import WORDS, Collection
-from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS
+from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
@@ -35,21 +39,25 @@ TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request, which the event loop looks at
 FUSED, RANKED = "fused", "ranked"
+_MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
 _MOST_TERMS = 32  # that a hit is explained by
 _LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 20  # of a field, that are named; that are read to find out whether they are few
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
-_RECALL, _TOP_K = 100, 10  # documents that each searcher finds, and those of an answer, unless a request says it
 
 
 class SearchRequest(Body):
     """Search the documents of the index; names that are not here are refused."""
 
     query: str
-    top_k: Optional[int] = Field(None, ge=1, description=f"documents of the answer (default: {_TOP_K})")
+    top_k: Optional[int] = Field(None, ge=1, description=f"documents of the answer (default: {TOP_K})")
     offset: int = Field(0, ge=0, description="leave out so many of the first documents: the next page")
-    recall: Optional[int] = Field(None, ge=1, description=f"documents that each searcher finds (default: {_RECALL})")
-    rank_top: Optional[int] = Field(None, ge=0, description="order so many of the first by the ranker (default: none)")
+    recall: Optional[int] = Field(None, ge=1, description=f"documents that each searcher finds (default: {DEPTH})")
+    rank_top: Optional[int] = Field(
+        None,
+        ge=0,
+        description=f"order so many of the first by the ranker; 0: none (default: {RANK_TOP}, if there is a ranker)",
+    )
     use: Optional[list[str]] = Field(None, description="search by these alone: words, vectors (default: by all)")
     fusion: Optional[str] = Field(None, description="how lists become one: rrf, weighted (default: the server's)")
     filter: Optional[dict[str, Any]] = Field(
@@ -58,6 +66,16 @@ class SearchRequest(Body):
     fields: Optional[list[str]] = Field(
         None, description="of each document, these alone (default: text and all fields)"
     )
+    snippet: Optional[int] = Field(
+        None, ge=1, description="so many code points of the best passage in place of the text, unless fields has text"
+    )
+    total: bool = Field(False, description="count the documents that share a word with the query and meet the filter")
+    facets: Optional[list[str]] = Field(None, description="fields whose values are counted among these documents")
+    sort: Optional[list[str]] = Field(
+        None, description="fields by which the candidates are shown, -year for the highest first (default: by score)"
+    )
+    group_by: Optional[str] = Field(None, description="show group_size candidates of each value of this field")
+    group_size: int = Field(1, ge=1, description="of group_by")
     explain: bool = Field(False, description="answer with each hit's signals")
     min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
 
@@ -91,7 +109,7 @@ class SearchRoutes:
         deadline = index.deadline(deadline_of(request))
         if self._keep_texts:
             state["texts"] = {"query": asked.query}
-        if asked.fields:
+        if asked.fields or asked.facets or asked.sort or asked.group_by:
             await index.current(deadline)  # others may have added documents with more fields
         found = await self._pipeline.search(self._query(asked), deadline)
         written, line = await index.work.run(1, deadline, partial(self._answered, asked, found))
@@ -137,30 +155,43 @@ class SearchRoutes:
             raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="query")
         if asked.fusion is not None and asked.fusion not in FUSIONS:
             raise Fault(UNPROCESSABLE, f"{quoted(asked.fusion)} is no fusion, only {listed(FUSIONS)}", field="fusion")
-        recall = min(_RECALL, options.depth) if asked.recall is None else asked.recall
-        top_k = min(_TOP_K, options.hits) if asked.top_k is None else asked.top_k
+        recall = min(DEPTH, options.depth) if asked.recall is None else asked.recall
+        top_k = min(TOP_K, options.hits) if asked.top_k is None else asked.top_k
+        rank_top = min(RANK_TOP, limits.pairs) if asked.rank_top is None else asked.rank_top
         for name, given, most in (
             ("top_k", top_k, options.hits),
             ("recall", recall, options.depth),
-            ("rank_top", asked.rank_top or 0, limits.pairs),
+            ("rank_top", rank_top, limits.pairs),
         ):
             if given > most:
                 raise Fault(TOO_LARGE, f"is {given:,}, at most {most:,} are allowed", field=name)
-        there = [TEXT, *self._pipeline.index.ready().collection.fields]
-        for name in asked.fields or ():
-            if name not in there:
-                problem = f"{quoted(name)} is no field of these documents, which have {listed(there)}"
-                raise Fault(UNPROCESSABLE, problem, field="fields")
+        own = self._pipeline.index.ready().collection.fields
+        sorted_by = [name.removeprefix("-") for name in asked.sort or ()]
+        for field, names, there in (
+            ("fields", asked.fields or (), [TEXT, *own]),
+            ("facets", asked.facets or (), own),
+            ("sort", sorted_by, own),
+            ("group_by", [asked.group_by] if asked.group_by is not None else (), own),
+        ):
+            for name in names:
+                if name not in there:
+                    problem = f"{quoted(name)} is no field of these documents, which have {listed(there)}"
+                    raise Fault(UNPROCESSABLE, problem, field=field)
+            if field != "fields" and len(names) > _MOST_NAMES:
+                raise Fault(TOO_LARGE, f"has {len(names):,} names, at most {_MOST_NAMES} are allowed", field=field)
         return Query(
             text,
             tuple(asked.use or ()),
             _filter(asked.filter, limits),
             asked.fusion,
             recall,
-            asked.rank_top or 0,
+            rank_top,
             asked.offset,
             top_k,
             asked.min_probability,
+            tuple(asked.sort or ()),
+            asked.group_by,
+            asked.group_size,
             is_cut=len(text) < len(asked.query),
         )
 
@@ -180,16 +211,37 @@ class SearchRoutes:
             "index": found.index.stated,
             "hits": hits,
             "cut": found.cut,
-            "exact": found.exact,
-            "ranked": found.ranked,
+            "exact": found.is_exact,
+            "ranked": found.is_ranked,
             "took_ms": found.took,
             "search_id": new_search_id(query),
         }
+        if asked.total:
+            content["total"] = found.total()
+        if asked.facets:
+            content["facets"] = _facets(found, asked.facets)
         if found.query_read is not None:
             content["query_read"] = found.query_read
         if found.degraded:
             content["degraded"] = found.degraded
         return content
+
+
+def _facets(found: SearchOutcome, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the most frequent values of each field, with their counts."""
+    try:
+        counted = found.facets(names)
+    except FilterError as error:
+        raise Fault(UNPROCESSABLE, str(error), field="filter") from error
+    except UsageError as error:
+        raise Fault(UNPROCESSABLE, str(error), field="facets") from error
+    return {
+        name: [
+            {"value": json.loads(value), "count": count}
+            for value, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_MOST_FACET_VALUES]
+        ]
+        for name, counts in counted.items()
+    }
 
 
 def _shown(hit: dict[str, Any], text: str) -> Shown:
@@ -205,19 +257,27 @@ def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[
     terms = found.index.collection.explain_words(found.text, ids) if explains else {}
     parts = found.fusion.parts(found.candidates) if asked.explain else None
     shares = found.fusion.shares(found.candidates) if asked.explain else None
-    hits, names = [], None if asked.fields is None else set(asked.fields)
+    hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.index.collection.info.schema
     for rank, (place, id) in enumerate(zip(found.shown, ids), start=asked.offset + 1):
         caller.check()
         document = found.documents[id]
         hit: dict[str, Any] = {"id": id, "rank": rank}
-        highlights = shared.highlights(document.text) if asked.explain or names is None or TEXT in names else []
-        if names is None or TEXT in names:
+        if (title := schema.name_of(document)) is not None:
+            hit["title"] = title
+        has_text = TEXT in names if names is not None else asked.snippet is None
+        needs = asked.explain or has_text or asked.snippet is not None
+        highlights = shared.highlights(document.text) if needs else []
+        if has_text:
             start, end = shared.passage(document.text, highlights)
             hit[TEXT], hit["passage"] = document.text, {"start": start, "end": end}
             hit["highlights"] = [one._asdict() for one in highlights]
+        if asked.snippet is not None:
+            hit["snippet"] = _snippet(document.text, highlights, shared, asked.snippet)
         hit["fields"] = {name: value for name, value in document.fields.items() if names is None or name in names}
         if place in found.logits:
             hit["logit"], hit["probability"] = found.logits[place], found.probabilities[place]
+            start, end = found.passages[place]
+            hit["read"] = {"start": start, "end": end}
         hit["stages"] = _stages(found, place, rank)
         if parts is not None and shares is not None:
             hit["signals"] = _signals(found, place, parts[place], float(shares[place]))
@@ -228,6 +288,14 @@ def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[
                 hit["signals"]["match"] = {"value": level, "to": RANKED}
         hits.append(hit)
     return hits
+
+
+def _snippet(text: str, highlights: Sequence[SharedPart], shared: SharedWords, size: int) -> dict[str, Any]:
+    """Return the best passage of a text, at most `size` code points, with highlights in its own places."""
+    start, end = shared.passage(text, highlights, size)
+    inside = [one for one in highlights if start <= one.start and one.end <= end]
+    marked = [{"start": one.start - start, "end": one.end - start, "level": one.level} for one in inside]
+    return {"text": text[start:end], "start": start, "end": end, "highlights": marked}
 
 
 def _stages(found: SearchOutcome, place: int, rank: int) -> dict[str, Any]:
@@ -288,7 +356,7 @@ def _of_address(given: QueryParams) -> SearchRequest:
         several.setdefault("query" if name == "q" else name, []).append(value)
     values: dict[str, Any] = {}
     for name, own in several.items():
-        if name in ("use", "fields"):
+        if name in ("use", "fields", "facets", "sort"):
             values[name] = [one for value in own for one in value.split(",") if one]
         elif len(own) > 1:
             problem = f"stands {len(own)} times in the address, expected once"
@@ -343,12 +411,22 @@ class Stage(TypedDict):
     score: NotRequired[float]
 
 
+class Snippet(Passage):
+    """A passage in place of the text; `highlights` have its places."""
+
+    text: str
+    highlights: list[Highlight]
+
+
 class Hit(TypedDict):
     """A document of an answer."""
 
     id: str
     rank: Annotated[int, Field(description="from 1, over all pages")]
+    title: NotRequired[Annotated[str, Field(description="of an index whose schema names a title")]]
     text: NotRequired[str]
+    snippet: NotRequired[Snippet]
+    read: NotRequired[Annotated[Passage, Field(description="part of the text that the ranker read")]]
     fields: dict[str, Any]
     logit: NotRequired[float]
     probability: NotRequired[Annotated[float, Field(description="of relevance; of documents that were ranked")]]
@@ -358,6 +436,13 @@ class Hit(TypedDict):
     signals: NotRequired[
         Annotated[dict[str, Any], Field(description="with explain: what each added, and to which stage's score")]
     ]
+
+
+class FacetValue(TypedDict):
+    """A value of a field, and how many documents have it."""
+
+    value: Any
+    count: int
 
 
 class Found(TypedDict):
@@ -370,6 +455,8 @@ class Found(TypedDict):
     model: Annotated[Optional[str], Field(description="the ranker")]
     index: dict[str, Any]
     hits: list[Hit]
+    total: NotRequired[Annotated[Optional[int], Field(description="documents that match by words, null without words")]]
+    facets: NotRequired[Annotated[dict[str, list[FacetValue]], Field(description="the most frequent values first")]]
     cut: Annotated[int, Field(description="ranked documents that min_probability left out")]
     exact: Annotated[bool, Field(description="whether every vector was compared")]
     ranked: Annotated[bool, Field(description="whether the ranker ordered the first ones")]

@@ -1,0 +1,284 @@
+"""Schema of a collection: the fields of its documents, their types, and how they are searched, embedded and ranked.
+
+schema = Schema((Field("title", "text", weight=3.0, title=True), TEXT_FIELD))
+schema.searched(document)  # ["手册", "如何使用"]: the texts that BM25F counts, in the order of `schema.words`
+schema.passage(document, "如何使用")  # "手册 如何使用": the text that towers and rankers read
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple, Optional, Protocol
+
+from paddle_ranker.data.labels import number_of
+from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
+from paddle_ranker.lexical.passages import cut
+from paddle_ranker.registry import Registry
+from paddle_ranker.retrieval.filters import period_of
+from paddle_ranker.retrieval.indexes import Document
+
+TEXT = "text"  # name of the field that every document has, and of its type
+TITLE_WEIGHT = 3.0
+_TITLES = (
+    "title",
+    "name",
+    "subject",
+    "headline",
+    "标题",
+    "题目",
+    "名称",
+    "书名",
+)  # names of fields, as people give them
+_LONG = 40  # mean characters from which texts with several words are searched
+_WORDS_APART = re.compile(r"\s|[\u3040-\u30ff\u3400-\u9fff]")
+_SLOT = re.compile(r"\{([^{}]*)\}")
+_OPTIONS = ("weight=NUMBER", "title", "list")
+
+
+class FieldType(NamedTuple):
+    """A type of fields.
+
+    fits: returns whether a value may be one of a document's; of a list each item is asked
+    what: its values, for messages and help texts
+    is_searched: whether its values are texts, which are searched by words
+    """
+
+    fits: Callable[[object], bool]
+    what: str
+    is_searched: bool = False
+
+
+CONTENTS: Registry[FieldType] = Registry("field type", "--field")
+CONTENTS.add(TEXT, FieldType(lambda value: isinstance(value, str), "text, searched by words", is_searched=True))
+CONTENTS.add("keyword", FieldType(lambda value: isinstance(value, (str, int)), "a name or number, filtered as written"))
+CONTENTS.add("number", FieldType(lambda value: number_of(value) is not None, "a number"))
+CONTENTS.add("date", FieldType(lambda value: period_of(value) is not None, "an ISO 8601 date or time"))
+CONTENTS.add("boolean", FieldType(lambda value: str(value).lower() in ("true", "false"), "true or false"))
+CONTENTS.add("stored", FieldType(lambda value: True, "anything"))
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of the documents.
+
+    type: a name in `CONTENTS`
+    weight: of a searched field: how much a token there counts beside one in a field of weight 1
+    title: whether it names the document in answers, and stands before each passage that towers and rankers read
+    list: whether a document may have several values
+    """
+
+    name: str
+    type: str
+    weight: float = 1.0
+    title: bool = False
+    list: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Field:
+        """Parse `title:text:weight=3:title` or `tags:keyword:list`; raises `UsageError` for anything else."""
+        name, _, rest = text.partition(":")
+        kind, *options = rest.split(":")
+        found = cls(name, kind)
+        if not name or kind not in CONTENTS:
+            raise UsageError(f"--field {quoted(text)}: expected NAME:TYPE with a type of {listed(CONTENTS)}")
+        for option in options:
+            key, _, value = option.partition("=")
+            weight = number_of(value) if key == "weight" and found.is_searched else None
+            if weight is not None and 0 < weight <= 1000:
+                found = replace(found, weight=float(weight))
+            elif option == "title" and found.is_searched:
+                found = replace(found, title=True)
+            elif option == "list" and not found.is_searched:
+                found = replace(found, list=True)
+            else:
+                raise UsageError(
+                    f"--field {quoted(text)}: {quoted(option)} is no option of a {kind} field; expected "
+                    f"{listed(_OPTIONS[:2] if found.is_searched else _OPTIONS[2:])}"
+                )
+        return found
+
+    @property
+    def is_searched(self) -> bool:
+        return CONTENTS[self.type].is_searched
+
+    def problem(self, value: object) -> str:
+        """Return why a value does not fit, "" if it fits; no value always does."""
+        several = value if isinstance(value, list) and (self.list or self.type == "stored") else [value]
+        for one in several if value is not None else ():
+            if not CONTENTS[self.type].fits(one):
+                return f"{self.name} is {quoted(one)}, expected {CONTENTS[self.type].what}"
+        return ""
+
+    def __str__(self) -> str:
+        weight = f":weight={self.weight:g}" if self.weight != 1 else ""
+        return f"{self.name}:{self.type}{weight}{':title' * self.title}{':list' * self.list}"
+
+
+TEXT_FIELD = Field(TEXT, TEXT)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The fields that are declared; a document may have others, which are stored and filtered as they are.
+
+    fields: the declared ones, without `text` if it has weight 1 and nothing else is searched
+    template: text that towers and rankers read: `{text}` stands for the passage, `{NAME}` for a field
+    passage_tokens: about how many tokens a passage of `text` has that gets a vector; 0: texts are not cut
+    """
+
+    fields: tuple[Field, ...] = ()
+    template: str = ""
+    passage_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.fields]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"--field {name}: is given twice; give it once")
+        if sum(one.title for one in self.fields) > 1:
+            raise UsageError(f"--field: {listed(one.name for one in self.fields if one.title)} are titles; name one")
+        if any(one.name == TEXT and not one.is_searched for one in self.fields) or "id" in names:
+            raise UsageError("--field: id and text are what every document has; text can only be a text field")
+        for name in _SLOT.findall(self.template):
+            if name not in (TEXT, *names):
+                raise UsageError(f"--template {quoted(self.template)}: {quoted(name)} is no declared field")
+        if self.template and f"{{{TEXT}}}" not in self.template:
+            raise UsageError(f"--template {quoted(self.template)}: lacks {{text}}, where the passage stands")
+
+    @cached_property
+    def words(self) -> tuple[Field, ...]:
+        """The fields that are searched by words; `text` is always one, the first unless it is declared elsewhere."""
+        searched = tuple(one for one in self.fields if one.is_searched)
+        return searched if any(one.name == TEXT for one in searched) else (TEXT_FIELD, *searched)
+
+    @cached_property
+    def weights(self) -> tuple[float, ...]:
+        return tuple(one.weight for one in self.words)
+
+    @property
+    def title(self) -> Optional[str]:
+        """The name of the field that names a document, or None."""
+        return next((one.name for one in self.fields if one.title), None)
+
+    @cached_property
+    def _template(self) -> str:
+        return self.template or (f"{{{self.title}}} {{{TEXT}}}" if self.title not in (None, TEXT) else "")
+
+    def searched(self, document: Document) -> list[str]:
+        """Return the texts of the fields that are searched, in the order of `words`; "" where a document has none."""
+        return [_text_of(document, one.name) for one in self.words]
+
+    def identity(self, document: Document) -> str:
+        """Return one text that differs between documents whose searched texts differ."""
+        return document.text if len(self.words) == 1 else "\0".join(self.searched(document))
+
+    def passage(self, document: Document, text: Optional[str] = None) -> str:
+        """Return the text that towers and rankers read of a document, or of a passage of it (default: all its text)."""
+        text = document.text if text is None else text
+        if not self._template:
+            return text
+        values = {TEXT: text}
+
+        def value(slot: re.Match[str]) -> str:
+            name = slot[1]
+            if name not in values:
+                found = _text_of(document, name)
+                values[name] = "" if found == document.text else found  # a document that is a title alone
+            return values[name]
+
+        return _SLOT.sub(value, self._template).strip()
+
+    def spans(self, document: Document) -> list[tuple[int, int]]:
+        """Return the start and end of each passage of a document's text, in code points."""
+        return cut(document.text, self.passage_tokens) if self.passage_tokens else [(0, len(document.text))]
+
+    def name_of(self, document: Document) -> Optional[str]:
+        """Return the text of the title field, or None."""
+        return None if self.title is None else (_text_of(document, self.title) or None)
+
+    def check(self, document: Document) -> None:
+        """Raise `DataError` for a document with a value that does not fit its field."""
+        for one in self.fields:
+            problem = one.problem(document.fields.get(one.name)) if one.name != TEXT else ""
+            if problem:
+                raise DataError(f"document {quoted(document.id)}: {problem}; correct it")
+
+
+def _text_of(document: Document, name: str) -> str:
+    value = document.text if name == TEXT else document.fields.get(name)
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+class _Row(Protocol):
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def fields(self) -> Mapping[str, object]: ...
+
+
+class _Values:
+    """What the values of a field have in common."""
+
+    def __init__(self) -> None:
+        self.types = ["boolean", "number", "date"]
+        self.count = self.characters = self.apart = 0
+        self.lists = self.texts = True
+        self.some_lists = False
+
+    def add(self, value: object) -> None:
+        several = value if isinstance(value, list) else [value]
+        self.some_lists |= isinstance(value, list)
+        for one in several:
+            self.types = [name for name in self.types if CONTENTS[name].fits(one)]
+            self.texts &= isinstance(one, str)
+            self.count += 1
+            if isinstance(one, str):
+                self.characters += len(one)
+                self.apart += _WORDS_APART.search(one) is not None
+
+    def field(self, name: str, is_title: bool) -> Field:
+        """Return the field that the values make."""
+        if not self.count:
+            return Field(name, "stored")
+        if self.types:
+            return Field(name, self.types[0], list=self.some_lists)
+        if self.texts and not self.some_lists:
+            if is_title:
+                return Field(name, TEXT, TITLE_WEIGHT, title=True)
+            if self.characters >= _LONG * self.count and 2 * self.apart > self.count:
+                return Field(name, TEXT)
+        return Field(name, "keyword" if self.texts else "stored", list=self.some_lists and self.texts)
+
+
+def infer(rows: Iterable[_Row], declared: Sequence[Field] = (), template: str = "", passage_tokens: int = 0) -> Schema:
+    """Return the schema of some documents: declared fields as they are, the others by all their values.
+
+    A field called `title` or `name` is the title, unless another one is declared so; a field of long texts is searched.
+    """
+    values: dict[str, _Values] = {}
+    for row in rows:
+        for name, value in row.fields.items():
+            if value is not None and value != "":
+                values.setdefault(name, _Values()).add(value)
+    names = {one.name for one in declared}
+    has_title = any(one.title for one in declared)
+    titles = [name for known in _TITLES for name in values if name.lower() == known and name not in names]
+    found = list(declared)
+    for name in sorted(values.keys() - names):
+        found.append(values[name].field(name, not has_title and titles[:1] == [name]))
+        has_title |= found[-1].title
+    return Schema(
+        tuple(sorted(found, key=lambda one: (not one.title, not one.is_searched, one.name))), template, passage_tokens
+    )
+
+
+def table(schema: Schema, examples: Mapping[str, object]) -> list[str]:
+    """Return the schema as lines for people, a field each, as `--field` takes it."""
+    rows = [str(one) for one in (*schema.fields, *(one for one in schema.words if one not in schema.fields))]
+    width = max(map(len, rows), default=0)
+    shown = {one: brief(str(examples.get(one.partition(":")[0], ""))) for one in rows}
+    return [f"  {one:{width}}  {shown[one]}".rstrip() for one in rows]

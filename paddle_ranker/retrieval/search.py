@@ -1,0 +1,459 @@
+"""Search a collection: by words, by vectors, by both, and then by a ranker. Python, commands and servers search so.
+
+searcher = Searcher.open("index", ranker="checkpoint/best")
+for result in searcher.search("query", top_k=10):
+    print(result.title, result.text, result.searchers["words"].rank, result.probability)
+
+The stages of a search are methods of `Search`. `Searcher` runs them for many queries at once; the server runs the same
+ones in its threads and queues, under a deadline.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Optional, Union
+
+import numpy as np
+
+from paddle_ranker.data.labels import number_of
+from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
+from paddle_ranker.lexical.passages import best_span, characters_for
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.metrics.ranking import Booleans, Floats
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.retrieval.adding import Added
+from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
+from paddle_ranker.retrieval.filters import Filter, period_of
+from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score, parse_fusion
+from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
+from paddle_ranker.retrieval.vectors import Tower, Vectors
+from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.scoring.texts import list_texts, require_count, require_text
+
+Where = Union[None, str, Iterable[str], Filter]
+QueryVectors = Callable[[Sequence[str]], Vectors]
+_DEFAULTS = LoadOptions()
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How an index is searched.
+
+    by: names of searchers; none: all that the index has
+    fusion: makes one list of theirs
+    depth: documents that each searcher finds, before fusion; more if more are asked for, or ranked
+    rank_top: of the fused list, so many first documents are ordered by the ranker
+    ef, nprobe: how much an approximate index looks at; None: as it was built
+    milvus_uri: the server that an index has its vectors in, as of `Collection.open`
+    """
+
+    by: tuple[str, ...] = ()
+    fusion: Fusion = field(default_factory=Fusion)
+    depth: int = DEPTH
+    rank_top: int = RANK_TOP
+    ef: Optional[int] = None
+    nprobe: Optional[int] = None
+    milvus_uri: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A searcher's score of a document, and its rank among what that searcher found, from 1."""
+
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A document that was found for a query.
+
+    score: of the fusion; with one searcher its own
+    searchers: what each searcher that found the document says, by name
+    title: of a collection whose schema has one
+    passage: start and end, in code points, of the part of the text that the ranker has read; all of it without one
+    logit, probability: of the ranker, for a document that it has scored
+    """
+
+    id: str
+    text: str
+    fields: Mapping[str, object]
+    score: float
+    searchers: Mapping[str, Found]
+    title: Optional[str] = None
+    passage: tuple[int, int] = (0, 0)
+    logit: Optional[float] = None
+    probability: Optional[float] = None
+
+
+class Search:
+    """A search of a snapshot, stage by stage: `lookup` of each searcher, `fuse`, `to_rank`, `rank`, `finish`.
+
+    Args:
+        collection: as it is searched; it must not change meanwhile.
+        text: the query.
+        searchers: their names.
+        settings: `depth`, `rank_top` (0: nothing is ranked), `ef`, `nprobe` and the fusion.
+        top_k, offset: which documents of the last list are wanted.
+        where: only documents whose fields meet it.
+        min_probability: of documents that are ranked; those below are left out.
+        sort: fields by which the candidates are shown, `-year` for the highest first; none: by score.
+        group_by, group_size: field, and how many candidates of each of its values are shown; None: all.
+
+    Attributes, of stages that are done: `candidates`; `fused`, their scores by place; `order`, places in `candidates`,
+    best first; `fused_rank`, of a place, from 1; `documents` by id, at least those that are ranked or shown; `logits`,
+    `probabilities` and `passages` by place; `cut`, how many were below `min_probability`; `shown`, places.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        text: str,
+        searchers: Sequence[str],
+        settings: SearchSettings,
+        *,
+        top_k: int = TOP_K,
+        offset: int = 0,
+        where: Optional[Filter] = None,
+        min_probability: float = 0.0,
+        sort: Sequence[str] = (),
+        group_by: Optional[str] = None,
+        group_size: int = 1,
+    ):
+        for names, what in ((searchers, "searchers"), (sort, "sort")):
+            refuse_text(names, what)
+        self.collection, self.text, self.searchers, self.settings = collection, text, tuple(searchers), settings
+        self.top_k, self.offset, self.where, self.min_probability = top_k, offset, where, min_probability
+        self.sort, self.group_by, self.group_size = tuple(sort), group_by, group_size
+        self.fusion = fitting(settings.fusion, searchers)
+        self.logits: dict[int, float] = {}
+        self.probabilities: dict[int, float] = {}
+        self.passages: dict[int, tuple[int, int]] = {}
+        self.documents: dict[str, Document] = {}
+        self.cut = 0
+
+    @property
+    def is_ranked(self) -> bool:
+        return bool(self.logits)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every vector was compared, if vectors were searched."""
+        vectors = self.collection.info.vectors
+        return VECTORS not in self.searchers or vectors is None or vectors.method == EXACT
+
+    def lookup(self, searcher: str, asked: Union[Sequence[str], Vectors]) -> list[Hits]:
+        """Return what a searcher finds for texts, or for vectors, `[n, size]`; other queries may share the call."""
+        refuse_text(asked, "asked")
+        settings = self.settings
+        depth = max(settings.depth, self.top_k, settings.rank_top)
+        breadth = (settings.ef, settings.nprobe) if searcher == VECTORS else (None, None)
+        return self.collection.search(searcher, asked, depth, self.where, *breadth)
+
+    def fuse(self, hits: Mapping[str, Hits]) -> None:
+        """Make one list of the searchers' lists, equal scores by id, and read the documents that are needed of it."""
+        self.candidates = Candidates.of({name: hits[name] for name in self.searchers})
+        self._found = {
+            id: span for one in hits.values() for id, span in zip(one.ids, one.passages or ()) if span is not None
+        }
+        self.fused: Floats = self.fusion.scores(self.candidates)
+        self.order = by_score(self.fused, self.candidates.ids)
+        self.fused_rank = {place: rank for rank, place in enumerate(self.order, start=1)}
+        end = self.offset + self.top_k
+        self._read_documents([*self.order[: self.settings.rank_top], *self.order[self.offset : end]])
+
+    def _read_documents(self, places: Sequence[int]) -> None:
+        ids = (self.candidates.ids[place] for place in dict.fromkeys(places))
+        self.documents.update(self.collection.documents_of([id for id in ids if id not in self.documents]))
+
+    def document(self, place: int) -> Document:
+        """Return the document at a place of `candidates` that is ranked or shown."""
+        return self.documents[self.candidates.ids[place]]
+
+    def to_rank(self, tokens: Optional[int] = None) -> list[str]:
+        """Return the texts of the first documents, as the schema's template has the ranker read them.
+
+        tokens: that the ranker reads of a title; of a longer text it reads the part with most words of the query. None:
+            it reads whole texts
+        """
+        schema, weights = self.collection.info.schema, self.collection.word_weights(self.text) if tokens else {}
+        texts = []
+        for place in self.order[: self.settings.rank_top]:
+            document = self.document(place)
+            start, end = 0, len(document.text)
+            if (found := self._found.get(document.id)) is not None:
+                start, end = found
+            elif tokens is not None:
+                size = characters_for(document.text, tokens - len(self.text) // 4)
+                start, end = best_span(document.text, weights, max(size, tokens // 2))
+            self.passages[place] = start, end
+            texts.append(schema.passage(document, document.text[start:end]))
+        return texts
+
+    def rank(self, logits: Floats, probabilities: Floats) -> None:
+        """Order the texts of `to_rank` by `logit + recall_weight * share`, equal ones by id."""
+        top = self.order[: len(logits)]
+        weight = self.fusion.recall_weight
+        shares = self.fusion.shares(self.candidates)[top] if weight else np.zeros(len(top))
+        order = by_score(logits + weight * shares, [self.candidates.ids[place] for place in top])
+        self.order[: len(top)] = [top[number] for number in order]
+        self.logits = dict(zip(top, logits.tolist()))
+        self.probabilities = dict(zip(top, probabilities.tolist()))
+
+    def finish(self) -> None:
+        """Leave out documents of too low a probability, sort and group the others, and choose those that are shown."""
+        if self.min_probability > 0 and self.logits:
+            kept = [p for p in self.order if self.probabilities.get(p, 1.0) >= self.min_probability]
+            self.cut, self.order = len(self.order) - len(kept), kept
+        for name in reversed(self.sort):
+            self._sort(name.removeprefix("-"), name.startswith("-"))
+        if self.group_by is not None:
+            seen = Counter[str]()
+            values = zip(self.order, self._values(self.group_by))
+            grouped = ((place, f"{place}" if value is None else repr(value)) for place, value in values)
+            self.order = [place for place, key in grouped if not seen.update([key]) and seen[key] <= self.group_size]
+        self.shown = self.order[self.offset : self.offset + self.top_k]
+        self._read_documents(self.shown)
+
+    def _values(self, field: str) -> list[object]:
+        return self.collection.values(field, [self.candidates.ids[place] for place in self.order])
+
+    def _sort(self, field: str, descending: bool) -> None:
+        """Sort by a field: numbers, dates, texts, and documents without a value last; equal ones stay in order."""
+        keys = {place: _sort_key(value) for place, value in zip(self.order, self._values(field))}
+        there = [place for place in self.order if keys[place] is not None]
+        there.sort(key=lambda place: keys[place] or (), reverse=descending)
+        self.order = [*there, *(place for place in self.order if keys[place] is None)]
+
+    def total(self) -> Optional[int]:
+        """Return how many documents share a word with the query and meet the filter; None without words."""
+        masks = self._matches()
+        return None if masks is None else sum(int(np.count_nonzero(mask)) for mask in masks)
+
+    def facets(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Return, by field, how often each value (as JSON) occurs among the documents that `total` counts.
+
+        The filter's own conditions on a field do not count for it: its other values would all be 0. Raises `UsageError`
+        for a field with too many values, and for an index that has no words.
+        """
+        refuse_text(names, "names")
+        masks = self.collection.matches(self.text) if WORDS in self.searchers else None
+        if masks is None:
+            raise UsageError("facets count documents that share a word with the query, and words are not searched")
+        found = {}
+        for name in names:
+            others = [one for one in self.where.conditions if one.field != name] if self.where else []
+            found[name] = self.collection.facet(name, masks, Filter(tuple(others)) if others else None)
+        return found
+
+    def _matches(self) -> Optional[list[Booleans]]:
+        masks = self.collection.matches(self.text) if WORDS in self.searchers else None
+        if masks is None or self.where is None:
+            return masks
+        return [mask & allowed for mask, allowed in zip(masks, self.collection.allowed(self.where))]
+
+    def result(self, place: int) -> Result:
+        """Return a candidate, whose document was read, as a result."""
+        document, candidates = self.document(place), self.candidates
+        said = zip(candidates.searchers, candidates.scores[place].tolist(), candidates.ranks[place].tolist())
+        return Result(
+            document.id,
+            document.text,
+            document.fields,
+            float(self.fused[place]),
+            {name: Found(score, rank) for name, score, rank in said if rank},
+            self.collection.info.schema.name_of(document),
+            self.passages.get(place, (0, len(document.text))),
+            self.logits.get(place),
+            self.probabilities.get(place),
+        )
+
+    def results(self) -> list[Result]:
+        """Return what is shown, best first."""
+        return [self.result(place) for place in self.shown]
+
+
+class Searcher:
+    """Searches an index, and adds to it; any number of threads may search at once.
+
+    Args:
+        collection: the open index.
+        settings: how it is searched.
+        query_vectors: returns the vectors of queries, `[n, size]`; needed to search by vectors.
+        ranker: orders the first results; None: they stay in the fusion's order.
+
+    Raises `UsageError` for a searcher that the index lacks, and for weights that cannot be.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        settings: SearchSettings,
+        query_vectors: Optional[QueryVectors] = None,
+        ranker: Optional[Ranker] = None,
+    ):
+        for name in ("depth", "rank_top"):
+            require_count(getattr(settings, name), name)
+        self.collection, self.settings, self.ranker = collection, settings, ranker
+        self._query_vectors = query_vectors
+        self.searchers = chosen(collection, settings.by)
+        check_breadth(collection.info.vectors if VECTORS in self.searchers else None, settings.ef, settings.nprobe)
+        settings.fusion.weights_of(self.searchers)
+        if VECTORS in self.searchers:
+            collection.require_address()
+
+    @classmethod
+    def open(
+        cls,
+        folder: Union[str, Path],
+        settings: Optional[SearchSettings] = None,
+        *,
+        ranker: Union[str, Path, Ranker, None] = None,
+        options: LoadOptions = _DEFAULTS,
+        batch_size: int = 32,
+        write: bool = False,
+    ) -> Searcher:
+        """Open an index folder with the tower in it.
+
+        Args:
+            ranker: an open ranker, or its folder.
+            options: how the tower is opened; a ranker that is named is opened on the same device.
+            batch_size: texts of full length that are computed at once.
+            write: documents may be added and removed.
+
+        Raises `CheckpointError` for a folder that is no index or is damaged.
+        """
+        settings = settings or SearchSettings()
+        collection = Collection.open(folder, milvus_uri=settings.milvus_uri, write=write)
+        query_vectors: Optional[QueryVectors] = None
+        if collection.tower_folder is not None and VECTORS in (settings.by or (VECTORS,)):
+            query_vectors = Tower.open(collection.tower_folder, options, batch_size, for_search=True).query_vectors
+        if ranker is not None and not isinstance(ranker, Ranker):
+            ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
+        return cls(collection, settings, query_vectors, ranker)
+
+    def __enter__(self) -> Searcher:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the index; searches under way go on."""
+        self.collection.close()
+
+    def add(self, documents: Iterable[Document]) -> Added:
+        """Add documents, or replace those of the same id; see `Collection.add`."""
+        refuse_text(documents, "documents")
+        return self.collection.add(documents)
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove documents; see `Collection.remove`."""
+        refuse_text(ids, "ids")
+        return self.collection.remove(ids)
+
+    def search(
+        self, query: str, top_k: int = TOP_K, where: Where = None, fusion: Union[str, Fusion, None] = None
+    ) -> list[Result]:
+        """Return up to `top_k` documents, best first.
+
+        Args:
+            where: a `Filter` on the documents' fields, or conditions: "year>=2020 and lang=zh", or a list of them.
+            fusion: in place of that of the settings: "rrf", "weighted", or a file of learned weights.
+        """
+        return self.search_many([require_text(query, "query")], top_k, where, fusion)[0]
+
+    def search_many(
+        self, queries: Sequence[str], top_k: int = TOP_K, where: Where = None, fusion: Union[str, Fusion, None] = None
+    ) -> list[list[Result]]:
+        """Search for many queries as `search` does, in shared batches; return one list a query, in their order."""
+        refuse_text(queries, "queries")
+        return [one.results() for one in self.run(queries, top_k, where, fusion)]
+
+    def run(
+        self, queries: Sequence[str], top_k: int = TOP_K, where: Where = None, fusion: Union[str, Fusion, None] = None
+    ) -> list[Search]:
+        """Search as `search_many` does, and return each finished `Search` with what its stages found."""
+        refuse_text(queries, "queries")
+        require_count(top_k, "top_k")
+        queries = list_texts(queries, "queries")
+        fused = parse_fusion(fusion) if isinstance(fusion, str) else fusion or self.settings.fusion
+        rank_top = self.settings.rank_top if self.ranker is not None else 0
+        settings, now = replace(self.settings, fusion=fused, rank_top=rank_top), self.collection.snapshot()
+        fused.weights_of(self.searchers)
+        searches = [
+            Search(now, query, self.searchers, settings, top_k=top_k, where=filter_of(where)) for query in queries
+        ]
+        if searches:
+            hits = {
+                name: searches[0].lookup(name, self._vectors(queries) if name == VECTORS else queries)
+                for name in self.searchers
+            }
+            for number, one in enumerate(searches):
+                one.fuse({name: found[number] for name, found in hits.items()})
+        if self.ranker is not None:
+            self._rank(self.ranker, searches)
+        for one in searches:
+            one.finish()
+        return searches
+
+    def _rank(self, ranker: Ranker, searches: Sequence[Search]) -> None:
+        texts = [one.to_rank(ranker.tokens_read) for one in searches]
+        asked = [one.text for one, own in zip(searches, texts) for _ in own]
+        logits = ranker.score(asked, [text for own in texts for text in own], logits=True)
+        probabilities, start = sigmoid(logits), 0
+        for one, own in zip(searches, texts):
+            rows = slice(start, start + len(own))
+            one.rank(logits[rows], probabilities[rows])
+            start += len(own)
+
+    def _vectors(self, queries: Sequence[str]) -> Vectors:
+        if self._query_vectors is None:
+            raise UsageError(f"{self.collection.folder}: has no tower that makes vectors of queries: search by words")
+        return self._query_vectors(queries)
+
+
+def chosen(collection: Collection, by: Sequence[str], there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
+    """Return the searchers that are asked for, or all; raises `UsageError` for one that is not there.
+
+    there: the names that may be asked for, in their order (default: all of the collection)
+    """
+    refuse_text(by, "by")
+    there = collection.searchers if there is None else there
+    for name in by:
+        if name not in there:
+            raise UsageError(f"cannot be searched by {quoted(name)}, only by {listed(there)}")
+    return tuple(name for name in there if name in by) if by else tuple(there)
+
+
+def _sort_key(value: object) -> Optional[tuple[int, Union[float, int, str]]]:
+    """Return what orders a value among others; None for none."""
+    value = value[0] if isinstance(value, list) and value else value
+    number, period = number_of(value), period_of(value)
+    if number is not None or isinstance(value, bool):
+        return 0, float(number if number is not None else value is True)
+    if period is not None:
+        return 1, period[0]
+    return None if value is None or value == [] else (2, str(value))
+
+
+def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
+    """Return a fusion without the weights of other searchers, and with none if they would all be 0."""
+    refuse_text(searchers, "searchers")
+    weights = {name: weight for name, weight in fusion.weights.items() if name in searchers}
+    return replace(fusion, weights=weights if any(weights.get(name, 1.0) for name in searchers) else {})
+
+
+def filter_of(where: Where) -> Optional[Filter]:
+    """Return what documents must meet; raises `UsageError` for a condition that is none."""
+    if where is None or isinstance(where, Filter):
+        return where
+    return Filter.parse([where] if isinstance(where, str) else where)

@@ -191,7 +191,7 @@ BAD: list[tuple[str, int, str]] = [
     ("predict --model cross --input pairs.csv --topk 0", 2, "--topk 0: must be at least 1"),
     ("search --index index", 2, "a query, or --input FILE"),
     ("search ' ' --index index", 2, "QUERY is empty: say what to search for"),
-    (f"{SEARCH} --by vectors", 2, "has no vectors, only words"),
+    (f"{SEARCH} --by vectors", 2, "by 'vectors', only by words"),
     (f"{SEARCH} --fusion sum", 2, "--fusion sum: choose from rrf, weighted"),
     (f"{SEARCH} --weights vectors=2", 2, "weights of vectors: the search is by words"),
     (f"{SEARCH} --weights words=1,words=2", 2, "gives words two weights"),

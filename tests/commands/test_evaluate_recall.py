@@ -18,7 +18,7 @@ from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.learning import JudgedList, learn_recall_weight
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.ranker import Ranker
 from tests.conftest import Call
@@ -62,12 +62,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors of queries without a tower, which these tests need not train."""
-    whole = Retriever.__init__
+    whole = Searcher.__init__
 
-    def made(self: Retriever, collection: Collection, settings: SearchSettings, _: object, ranker: object) -> None:
+    def made(self: Searcher, collection: Collection, settings: SearchSettings, _: object, ranker: object) -> None:
         whole(self, collection, settings, vectors_of, ranker)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Retriever, "__init__", made)
+    monkeypatch.setattr(Searcher, "__init__", made)
 
 
 def test_all_systems_measures_are_ir_measures(folder: Path, tmp_path: Path, call: Call) -> None:
@@ -76,7 +76,7 @@ def test_all_systems_measures_are_ir_measures(folder: Path, tmp_path: Path, call
     ask = ["--index", folder / "index", *judgements, "--top_k", 25, "--runs_folder", tmp_path / "runs"]
     picture = ["--plot", tmp_path / "recall.svg"]
     status, out, err = call(evaluate_recall.main, *ask, *picture, "--format", "json", "--learn_weights", tmp_path / "w")
-    assert status == 0 and "by words (BM25, bigram) and vectors (exact), 1,000 of each by rrf" in err, err
+    assert status == 0 and "by words (BM25, bigram) and vectors (exact), 100 of each by rrf" in err, err
     found = json.loads(out)["systems"]
     names = ["hybrid", "words", "vectors", "hybrid (weighted)", "learned weights", "BM25 (words)", "BM25 (bigrams)"]
     assert list(found) == names
@@ -114,7 +114,7 @@ def test_pairs_and_a_ranker(folder: Path, tmp_path: Path, call: Call) -> None:
     status, out, err = call(evaluate_recall.main, *ask, *ranked)
     assert status == 0, err
     answers = [line.split("\t") for line in (folder / "pairs.tsv").read_text(encoding="utf-8").splitlines()]
-    retriever = Retriever(Collection.open(folder / "index"), SearchSettings(), vectors_of, None)
+    retriever = Searcher(Collection.open(folder / "index"), SearchSettings(), vectors_of, None)
     hits = [title in {one.text for one in retriever.search(query, 10)} for query, title in answers]
     lines = out.splitlines()
     shown = {line.split("  ")[1].strip(): line for line in lines[lines.index("R@10") + 1 :][:5]}
@@ -160,10 +160,12 @@ def test_the_learned_recall_weight_is_of_the_learned_fusion(
     assert learned.method == "weighted" and f"learned recall weight: {learned.recall_weight:.3f}" in out
 
     ranker, lists = Ranker.load(tmp_path / "ranker", device="cpu"), []
-    retriever = Retriever(Collection.open(folder / "index"), SearchSettings(), vectors_of, ranker)
+    retriever = Searcher(Collection.open(folder / "index"), SearchSettings(), vectors_of, ranker)
     answers = [line.split("\t") for line in (folder / "pairs.tsv").read_text(encoding="utf-8").splitlines()]
-    found = retriever.candidates([query for query, _ in answers], 100)
-    for (query, title), one, results in zip(answers, found, retriever.search_many([query for query, _ in answers])):
+    found = [one.candidates for one in retriever.run([query for query, _ in answers], 100)]
+    for (query, title), one, results in zip(
+        answers, found, retriever.search_many([query for query, _ in answers], 100)
+    ):
         shares = dict(zip(one.ids, learned.shares(one)))
         scored = [result for result in results if result.logit is not None]
         inputs = np.array([[result.logit, shares[result.id]] for result in scored])
@@ -244,11 +246,12 @@ def test_an_english_collection_has_stems_and_titles_before_texts(tmp_path: Path,
     assert status == 0 and "language: en, 50% of the first 2 texts are English; words: standard" in out, err
     status, out, _ = call(index.main, "info", tmp_path / "index")
     assert "words: standard (en), BM25" in out
-    (found,) = Retriever.open(tmp_path / "index").search("the training of a ranker")
+    (found,) = Searcher.open(tmp_path / "index").search("the training of a ranker")
     assert (found.id, found.text, dict(found.fields)) == (
-        "a", "Rankers trained on pairs", {"title": "Rankers", "year": 2020}
+        "a", "trained on pairs", {"title": "Rankers", "year": 2020}
     )  # fmt: skip
-    assert [one.id for one in Retriever.open(tmp_path / "index").search("水稻")] == ["b"]
+    assert found.title == "Rankers"
+    assert [one.id for one in Searcher.open(tmp_path / "index").search("水稻")] == ["b"]
     status, _, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "x", "--words",
                           "jieba", "--language", "zh")  # fmt: skip
     assert status == 2 and "give one" in err

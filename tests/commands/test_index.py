@@ -184,7 +184,7 @@ def test_a_bad_row_is_named_and_nothing_is_added(row: str, says: str, capsys: py
     Path("rows.jsonl").write_text(f'{{"id": "a", "text": "good"}}\n{row}\n', encoding="utf-8")
     line = ["build", "--corpus", "rows.jsonl", "--output", "index", "--words", "mixed"]
     assert says in said(capsys, *line, status=1)
-    assert len(Collection.open("index")) == 0
+    assert not Path("index").exists() or not len(Collection.open("index"))
     if "line 2" in says:
         assert "kept 1; skipped 1 (line 2" in said(capsys, *line, "--skip_bad_rows")
         assert [one.id for one in Collection.open("index").documents()] == ["a"]

@@ -30,7 +30,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.milvus import MilvusSearch
-from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors
 from paddle_ranker.retrieval.vectors import Tower
@@ -94,11 +94,11 @@ def site(folders: dict[str, Path]) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def retriever(folders: dict[str, Path]) -> Retriever:
-    return Retriever.open(folders["index"], SearchSettings(depth=100, rank_top=5), ranker=folders["model"])
+def retriever(folders: dict[str, Path]) -> Searcher:
+    return Searcher.open(folders["index"], SearchSettings(depth=100, rank_top=5), ranker=folders["model"])
 
 
-def test_the_stages_are_those_of_the_retriever(site: Site, retriever: Retriever) -> None:
+def test_the_stages_are_those_of_the_retriever(site: Site, retriever: Searcher) -> None:
     query = "水稻病害研究"
     wanted = {one.id: one for one in retriever.search(query, 50)}
     answer = site.search(query, top_k=50, rank_top=5)
@@ -123,13 +123,15 @@ def test_the_stages_are_those_of_the_retriever(site: Site, retriever: Retriever)
 
 def test_pages_are_parts_of_one_list(site: Site) -> None:
     # Many documents have the same score: the order of these is that of their ids.
-    for how in ({}, {"use": ["words"]}, {"rank_top": 12, "fusion": "weighted"}):
+    for how in ({}, {"rank_top": 0}, {"use": ["words"]}, {"rank_top": 12, "fusion": "weighted"}):
         whole = site.search("研究", top_k=100, **how)
         ids = [hit["id"] for hit in whole["hits"]]
         pages = [site.search("研究", top_k=7, offset=start, **how)["hits"] for start in range(0, len(ids) + 7, 7)]
         assert [hit["id"] for page in pages for hit in page] == ids and len(set(ids)) == len(ids)
         assert [hit["rank"] for page in pages for hit in page] == list(range(1, len(ids) + 1))
-    scores = [(-hit["stages"]["words"]["score"], hit["id"]) for hit in site.search("研究", use=["words"])["hits"]]
+    scores = [
+        (-hit["stages"]["words"]["score"], hit["id"]) for hit in site.search("研究", use=["words"], rank_top=0)["hits"]
+    ]
     assert scores == sorted(scores)
 
 
@@ -410,10 +412,11 @@ def test_a_query_that_is_too_long_is_cut_where_the_ranker_cuts_it(site: Site, fo
     most = encoder.max_seq_length - 4  # beside a title of one token
     cut = site.search(query[:most], rank_top=8, recall=8)
     assert [hit["id"] for hit in answer["hits"]] == [hit["id"] for hit in cut["hits"]]
-    texts = [hit["text"] for hit in cut["hits"] if "logit" in hit]
+    texts = [hit["text"][hit["read"]["start"] : hit["read"]["end"]] for hit in cut["hits"] if "logit" in hit]
     read = encoder.encode([query[:most]] * len(texts), texts).second_starts.min() - 2  # what is left beside the longest
     assert answer["query_read"] == cut["query_read"] == read < most
-    assert site.search(query)["query_read"] == most and "query_read" not in site.search(query[:most])
+    assert site.search(query, rank_top=0)["query_read"] == most
+    assert "query_read" not in site.search(query[:most], rank_top=0)
     assert site.search("x" * 3000, rank_top=8)["query_read"] == 1000  # one token as a whole, and many as a shorter word
 
 
@@ -523,7 +526,7 @@ def test_stages_are_counted(site: Site) -> None:
 def test_where_ranking_would_be_late_the_fused_order_stays(
     site: Site, kind: FaultKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fused = site.search("水稻病害", top_k=20)
+    fused = site.search("水稻病害", top_k=20, rank_top=0)
     deadlines = []
 
     async def fail(queries: Sequence[str], titles: Sequence[str], *, deadline: float, check_lengths: Any) -> Any:
@@ -619,7 +622,7 @@ def test_searches_look_as_widely_as_the_server_s_options_say(tmp_path: Path, mon
         widths.append(arguments[-1])
         return search_vectors(*arguments)
 
-    monkeypatch.setattr("paddle_ranker.retrieval.collection.search_vectors", search)
+    monkeypatch.setattr("paddle_ranker.retrieval.generation.search_vectors", search)
     site = Site(index=tmp_path / "index", ef=700)
     assert len(site.search("研究", use=["vectors"])["hits"]) == 5 and widths == [700]
     site.close()

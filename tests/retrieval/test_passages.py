@@ -1,0 +1,154 @@
+"""Passages: where texts are cut, and searches by their vectors against every product in NumPy, however divided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.lexical.passages import best_span, characters_for, cut
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.exact import Vectors
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.scoring.ranker import Ranker
+
+pytestmark = pytest.mark.unit
+SIZE = 8
+SCHEMA = Schema((Field("title", "text", 2.0, title=True),), passage_tokens=20)
+WORDS = "水稻病害诊断防治老年人护理语言文化经济增长教育法律深度学习"
+
+
+def vectors_of(texts: Sequence[str]) -> Vectors:
+    rows = [np.random.default_rng(sum(n * ord(c) for n, c in enumerate(t, 1))).normal(size=SIZE) for t in texts]
+    return np.array([row / np.linalg.norm(row) for row in rows], np.float32)
+
+
+def text_of(number: int) -> str:
+    draw = np.random.default_rng(number)
+    return "".join("".join(draw.choice([*WORDS], 9)) + "。" for _ in range(1 + number % 7))
+
+
+DOCUMENTS = [Document(f"d{n:03}", text_of(n), {"title": f"题{n}", "odd": n % 2}) for n in range(120)]
+
+
+def best(query: str, documents: Sequence[Document], k: int) -> list[tuple[str, float]]:
+    (asked,) = vectors_of([query])
+    scores = {
+        one.id: max(
+            float(vectors_of([SCHEMA.passage(one, one.text[start:end])])[0] @ asked) for start, end in SCHEMA.spans(one)
+        )
+        for one in documents
+    }
+    return sorted(scores.items(), key=lambda one: -one[1])[:k]
+
+
+@pytest.mark.parametrize("method", ["exact", "faiss"])
+@pytest.mark.parametrize("is_divided", [False, True])
+def test_a_document_counts_by_its_best_passage(tmp_path: Path, method: str, is_divided: bool) -> None:
+    if method == "faiss":
+        pytest.importorskip("faiss")
+    info = IndexInfo(WordsInfo("standard"), VectorsInfo(method, SIZE, structure="sq8"), schema=SCHEMA)
+    with Collection.create(tmp_path / "index", info) as collection:
+        step = 11 if is_divided else len(DOCUMENTS)
+        for start in range(0, len(DOCUMENTS), step):
+            collection.add(DOCUMENTS[start : start + step], vectors_of)
+        collection.add([Document("d003", "换", {"title": "新"})], vectors_of)
+        collection.remove(["d010"])
+        there = [one for one in DOCUMENTS if one.id not in ("d003", "d010")]
+        there.append(Document("d003", "换", {"title": "新"}))
+        for where, kept in (
+            (None, there),
+            (Filter.of({"odd": 1}), [one for one in there if one.fields.get("odd") == 1]),
+        ):
+            queries = [f"问{n}" for n in range(5)]
+            found = collection.search("vectors", vectors_of(queries), 10, where)
+            for query, hits in zip(queries, found):
+                wanted = best(query, kept, 10)
+                assert hits.ids == [id for id, _ in wanted]
+                assert hits.scores == pytest.approx([score for _, score in wanted], abs=1e-6)
+        assert collection.verify()[0] > 0
+        collection.merge(None)
+        (hits,) = collection.search("vectors", vectors_of(["问0"]), len(there) + 5)
+        assert sorted(hits.ids) == sorted(one.id for one in there)
+        (exact,) = collection.search_exactly(vectors_of(["问0"]), 7)
+        assert exact.ids == hits.ids[:7]
+
+
+def test_the_ranker_reads_the_passage_that_was_found(tmp_path: Path) -> None:
+    class StubRanker:
+        tokens_read = 32
+        read: list[str] = []
+
+        def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> np.ndarray:
+            self.read += titles
+            return np.zeros(len(titles))
+
+    info = IndexInfo(None, VectorsInfo("exact", SIZE), schema=SCHEMA)
+    with Collection.create(tmp_path / "index", info) as collection:
+        collection.add(DOCUMENTS[:20], vectors_of)
+        stub = StubRanker()
+        results = Searcher(collection, SearchSettings(), vectors_of, cast(Ranker, stub)).search("问", 20)
+        (asked,) = vectors_of(["问"])
+        for one in results:
+            start, end = one.passage
+            assert (start, end) in SCHEMA.spans(Document(one.id, one.text))
+            read = SCHEMA.passage(Document(one.id, one.text, one.fields), one.text[start:end])
+            assert read in stub.read and float(vectors_of([read])[0] @ asked) == pytest.approx(one.score, abs=1e-6)
+
+
+def test_vectors_of_passages_are_not_computed_again(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def counted(texts: Sequence[str]) -> Vectors:
+        made.extend(texts)
+        if len(made) > 150:
+            raise KeyboardInterrupt
+        return vectors_of(texts)
+
+    info = IndexInfo(None, VectorsInfo("exact", SIZE), schema=SCHEMA)
+    with Collection.create(tmp_path / "index", info) as collection:
+        collection.add(DOCUMENTS[:30], counted)
+        before = len(made)
+        assert before == sum(len(SCHEMA.spans(one)) for one in DOCUMENTS[:30])
+        collection.add([Document(f"other{n}", one.text, one.fields) for n, one in enumerate(DOCUMENTS[:30])], counted)
+        assert len(made) == before and len(collection) == 60
+
+
+def test_passages_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with Collection.create(
+        tmp_path / "index", IndexInfo(None, VectorsInfo("exact", SIZE), schema=SCHEMA)
+    ) as collection:
+        collection.add(DOCUMENTS[:20], vectors_of)
+    (path,) = tmp_path.glob("index/segment-*/passages.npy")
+    whole = np.load(path)
+    for change in (whole[::-1], whole[1:], np.where(whole == 19, 25, whole)):
+        np.save(path, change[: len(whole)])
+        with pytest.raises(CheckpointError, match="damaged"):
+            Collection.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("text", ["", "短", "一二三。" * 60, "word " * 300, "x" * 1000, "混合 mixed 文本。 " * 50])
+@pytest.mark.parametrize("tokens", [1, 20, 128])
+def test_passages_make_up_the_text(text: str, tokens: int) -> None:
+    spans = cut(text, tokens)
+    assert "".join(text[start:end] for start, end in spans) == text
+    most = 1.2 * max(1, characters_for(text, tokens))
+    assert all(end - start <= most for start, end in spans) and (len(spans) > 1) == (len(text) > most)
+
+
+def test_sentences_are_whole_and_the_best_span_has_the_words() -> None:
+    assert [("一二三四五六七。" * 3)[slice(*span)] for span in cut("一二三四五六七。" * 3, 8)] == [
+        "一二三四五六七。"
+    ] * 3
+    text = "开头。" + "无关的话。" * 100 + "水稻的病害。" + "别的。" * 100
+    start, end = best_span(text, {"水稻": 5.0, "病害": 5.0, "话": 0.1}, 40)
+    assert "水稻的病害" in text[start:end] and end - start == 40 and text[start - 1] == "。"
+    assert best_span(text, {}, 40) == (0, 40) and best_span("短", {"短": 1.0}, 40) == (0, 1)

@@ -1,0 +1,196 @@
+"""Fields of documents: schemas as they are inferred, declared and checked; BM25F against its formula in NumPy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_ranker.commands.index import main
+from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.errors import CheckpointError, DataError, UsageError
+from paddle_ranker.lexical.tokens import tokenizer_named
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.schema import CONTENTS, Field, FieldType, Schema, infer
+
+pytestmark = pytest.mark.unit
+TITLE = Field("title", "text", 3.0, title=True)
+SCHEMA = Schema((TITLE, Field("year", "number")))
+DOCUMENTS = [
+    Document("a", "稻田 养鱼 病害", {"title": "水稻"}),
+    Document("b", "水稻 水稻 病害 防治 手册 防治"),
+    Document("c", "防治", {"title": "水稻 病害 防治", "year": 2020}),
+    Document("d", "老年人 护理", {"title": "手册", "year": 2021}),
+    Document("e", "水稻", {"title": "水稻"}),
+]
+
+
+def bm25f(query: str, documents: list[Document], schema: Schema, k1: float = 1.2, b: float = 0.75) -> dict[str, float]:
+    """Return the scores of Robertson, Zaragoza and Taylor (2004) with Lucene's rarity."""
+    tokenize = tokenizer_named("bigram")
+    texts = [[tokenize(text) for text in schema.searched(document)] for document in documents]
+    lengths = np.array([[len(tokens) for tokens in row] for row in texts], float)
+    scores = np.zeros(len(documents))
+    for token in set(tokenize(query)):
+        counts = np.array([[tokens.count(token) for tokens in row] for row in texts], float)
+        held = int((counts.sum(axis=1) > 0).sum())
+        if held:
+            rarity = np.log(1 + (len(documents) - held + 0.5) / (held + 0.5))
+            frequency = counts / (1 - b + b * lengths / lengths.mean(axis=0)) @ np.array(schema.weights)
+            scores += rarity * frequency * (k1 + 1) / (frequency + k1)
+    return {one.id: score for one, score in zip(documents, scores.tolist()) if score > 0}
+
+
+def searched(collection: Collection, query: str) -> dict[str, float]:
+    (hits,) = collection.search("words", [query], 10)
+    return dict(zip(hits.ids, hits.scores.tolist()))
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, Schema()], ids=["title and text", "text alone"])
+def test_scores_are_those_of_the_formula_however_the_collection_is_divided(tmp_path: Path, schema: Schema) -> None:
+    info = IndexInfo(WordsInfo("bigram"), None, schema=schema)
+    with Collection.create(tmp_path / "one", info) as whole, Collection.create(tmp_path / "two", info) as parts:
+        whole.add(DOCUMENTS)
+        for document in [*DOCUMENTS, Document("x", "水稻病害"), Document("y", "手册")]:
+            parts.add([document], merge=False)
+        parts.remove(["x", "y"])
+        for query in ("水稻病害", "防治手册", "护理"):
+            wanted = bm25f(query, DOCUMENTS, schema)
+            assert wanted and searched(whole, query) == pytest.approx(wanted, abs=1e-9)
+            assert searched(parts, query) == pytest.approx(wanted, abs=1e-9)
+        parts.replace_words(WordsInfo("bigram"))
+        while len(parts.info.segments) > 1:
+            before = searched(parts, "水稻病害")
+            parts.add([Document(f"new{len(parts)}", "稻")], merge=True)
+            parts.remove([f"new{len(parts) - 1}"])
+            assert searched(parts, "水稻病害") == pytest.approx(before, abs=1e-9)
+            if parts.info.generation > 60:
+                break
+        assert searched(parts, "水稻病害") == pytest.approx(bm25f("水稻病害", DOCUMENTS, schema), abs=1e-9)
+
+
+def test_one_text_under_two_titles_is_two_documents_with_vectors_of_their_own(tmp_path: Path) -> None:
+    read: list[str] = []
+
+    def vectors_of(texts: object) -> np.ndarray:
+        read.extend(texts)  # type: ignore[arg-type]
+        return np.array([[len(text), 1.0] for text in texts], np.float32)  # type: ignore[attr-defined]
+
+    info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", 2), schema=SCHEMA)
+    with Collection.create(tmp_path / "index", info) as collection:
+        rows = [DocumentRow("水稻", fields={"title": name}) for name in ("手册", "词典大全", "手册")]
+        added = collection.add_rows(rows, vectors_of)
+        assert (added.new, added.repeated) == (2, 1) and read == ["手册 水稻", "词典大全 水稻"]
+        assert collection.add_rows(rows[:2], vectors_of).unchanged == 2 and len(read) == 2
+
+
+def test_a_template_says_what_towers_and_rankers_read() -> None:
+    schema = Schema((TITLE, Field("brand", "keyword")), "{brand}: {title} {text}")
+    document = Document("a", "正文", {"title": "题", "brand": "甲"})
+    assert (schema.passage(document), schema.passage(document, "段")) == ("甲: 题 正文", "甲: 题 段")
+    assert SCHEMA.passage(Document("a", "题", {"title": "题"})) == "题"  # a title alone is not read twice
+    assert Schema().passage(document) == "正文"
+
+
+def test_fields_are_inferred_by_all_their_values() -> None:
+    long = "A description of many words, long enough to be searched."
+    rows = [
+        DocumentRow("t", fields={"name": "git", "about": long, "year": "2020", "day": "2020-01-02", "ok": "true",
+                                 "tags": ["a", "b"], "mixed": 1, "short": "zh", "nested": {"a": 1}}),
+        DocumentRow("u", fields={"name": "vim", "about": long, "year": 7.5, "day": "2021", "ok": False,
+                                 "tags": [], "mixed": "one", "short": None, "empty": ""}),
+    ]  # fmt: skip
+    found = {str(one) for one in infer(rows, (Field("short", "stored"),)).fields}
+    assert found == {
+        "name:text:weight=3:title", "about:text", "year:number", "day:date", "ok:boolean", "tags:keyword:list",
+        "mixed:stored", "short:stored", "nested:stored",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text, fragment",
+    [
+        ("title", "expected NAME:TYPE"),
+        ("title:words", "type of text, keyword"),
+        ("year:number:weight=2", "no option of a number field"),
+        ("title:text:weight=-1", "no option of a text field"),
+        ("title:text:list", "no option of a text field"),
+        ("id:text", "id and text are what every document has"),
+        ("a:text,a:text", "given twice"),
+        ("a:text:title,b:text:title", "name one"),
+    ],
+)
+def test_a_field_that_cannot_be_is_refused(text: str, fragment: str) -> None:
+    with pytest.raises(UsageError, match=fragment):
+        Schema(tuple(map(Field.parse, text.split(","))))
+
+
+@pytest.mark.parametrize("template", ["{title}", "{other} {text}"])
+def test_a_template_that_cannot_be_is_refused(template: str) -> None:
+    with pytest.raises(UsageError, match="--template"):
+        Schema((TITLE,), template)
+
+
+def test_a_value_that_does_not_fit_is_refused_by_document_and_field(tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None, schema=SCHEMA)) as collection:
+        with pytest.raises(DataError, match="'bad': year is 'soon', expected a number"):
+            collection.add([Document("good", "稻", {"year": "2020"}), Document("bad", "稻", {"year": "soon"})])
+        assert len(collection) == 0
+        collection.add([Document("good", "稻", {"year": None, "other": ["free", 1]})])
+
+
+def test_a_build_infers_shows_and_keeps_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus, index = tmp_path / "corpus.tsv", tmp_path / "index"
+    corpus.write_text(
+        "id\ttitle\ttext\tyear\n1\tgit\tversion control with vim\t2005\n2\tvim\teditor beside git git\t1991\n"
+    )
+    assert main(["build", "--corpus", str(corpus), "--output", str(index)]) == 0
+    assert "title:text:weight=3:title" in capsys.readouterr().out
+    with Collection.open(index) as collection:
+        assert [collection.search("words", [name], 1)[0].ids for name in ("git", "vim")] == [["1"], ["2"]]
+        assert collection.document("1") == Document("1", "version control with vim", {"title": "git", "year": "2005"})
+        assert collection.count(Filter.parse(["year<2000"])) == 1
+    assert main(["build", "--corpus", str(corpus), "--output", str(index), "--field", "year:keyword"]) == 1
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"id": "3", "title": "nginx", "text": "server", "year": "soon"}\n')
+    assert main(["add", str(index), "--corpus", str(more)]) == 1
+    assert "year is 'soon'" in capsys.readouterr().err
+    assert main(["info", str(index)]) == 0 and "year:number" in capsys.readouterr().out
+
+
+def test_a_schema_is_as_safe_to_open_as_the_rest_of_a_folder(tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None, schema=SCHEMA)) as collection:
+        collection.add(DOCUMENTS)
+    manifest = tmp_path / "index" / "index.json"
+    whole = json.loads(manifest.read_text())
+    fields = whole["schema"]["fields"]
+    for change in ({"weight": "3"}, {"weight": 0}, {"type": "none"}, {"name": 7}, {"title": 1}, {"extra": 1}):
+        whole["schema"]["fields"] = [{**fields[0], **change}, *fields[1:]]
+        manifest.write_text(json.dumps(whole))
+        with pytest.raises(CheckpointError, match="damaged"):
+            Collection.open(tmp_path / "index")
+
+
+def test_an_index_of_one_text_is_written_as_older_versions_read_it(tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
+        collection.add(DOCUMENTS)
+    found = json.loads((tmp_path / "index" / "index.json").read_text())
+    assert found["format"] == 1 and "schema" not in found
+
+
+def test_a_type_of_fields_plugs_in_from_outside(tmp_path: Path) -> None:
+    CONTENTS.add("colour", FieldType(lambda value: str(value).startswith("#"), "a colour, #rrggbb"))
+    try:
+        schema = Schema((Field.parse("paint:colour:list"),))
+        with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None, schema=schema)) as collection:
+            with pytest.raises(DataError, match="paint is 'red', expected a colour"):
+                collection.add([Document("a", "稻", {"paint": ["#fff", "red"]})])
+            collection.add([Document("a", "稻", {"paint": ["#fff", "#000"]})])
+            assert collection.count(Filter.of({"paint": "#000"})) == 1
+    finally:
+        CONTENTS.remove("colour")

@@ -1,0 +1,150 @@
+"""Answers to searches of documents with fields: titles, totals, facets, sorting, groups, snippets, changes, lists."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.schema import Field, Schema
+from tests.serving.test_search import Site
+
+pytestmark = pytest.mark.unit
+SCHEMA = Schema((Field("title", "text", 3.0, title=True), Field("year", "number"), Field("tags", "keyword", list=True)))
+KINDS = ["zh", "en", "fr"]
+DOCUMENTS = [
+    Document(
+        f"d{n:02}",
+        f"水稻{'病害' if n % 2 else '种植'}" + "的研究" * (n % 5) + ("长" * 400 + "。水稻防治。" if n == 7 else ""),
+        {"title": f"手册{n}", "year": 2000 + n % 6, "kind": KINDS[n % 3], "tags": ["a", "b"][: n % 3]},
+    )
+    for n in range(30)
+] + [Document("other", "护理", {"title": "护理", "day": "2020-01-01"})]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("answers") / "index"
+    with Collection.create(folder, IndexInfo(WordsInfo("standard"), None, schema=SCHEMA)) as collection:
+        collection.add(DOCUMENTS[:20])
+        collection.add([*DOCUMENTS[20:], Document("gone", "水稻", {"kind": "de"})], merge=False)
+        collection.remove(["gone"])
+    made = Site(index=folder, writable=True)
+    yield made
+    made.close()
+
+
+def ids(found: dict[str, Any]) -> list[str]:
+    return [hit["id"] for hit in found["hits"]]
+
+
+def test_a_hit_has_its_title_and_a_title_is_found(site: Site) -> None:
+    (hit,) = site.search("手册7", top_k=1)["hits"]
+    assert (hit["id"], hit["title"]) == ("d07", "手册7") and "read" not in hit
+
+
+def test_total_and_facets_count_what_words_find(site: Site) -> None:
+    where = {"kind": ["zh", "en"], "year": {"gte": 2002}}
+    found = site.search("水稻", top_k=3, total=True, facets=["kind", "tags", "day"], filter=where)
+    rice = [one for one in DOCUMENTS if "水稻" in one.text]
+    met = [one for one in rice if Filter.of(where).matches(one.fields)]
+    assert found["total"] == len(met) and "total" not in site.search("水稻")
+    kinds = Counter(one.fields["kind"] for one in rice if Filter.of({"year": {"gte": 2002}}).matches(one.fields))
+    assert {one["value"]: one["count"] for one in found["facets"]["kind"]} == kinds  # without its own condition
+    tags = Counter(tag for one in met for tag in one.fields["tags"])  # type: ignore[attr-defined]
+    assert [(one["value"], one["count"]) for one in found["facets"]["tags"]] == tags.most_common()
+    assert found["facets"]["day"] == []
+
+
+def test_candidates_are_sorted_and_grouped_by_fields(site: Site) -> None:
+    fields: dict[str, Any] = {one.id: one.fields for one in DOCUMENTS}
+    by_score = ids(site.search("水稻 护理", top_k=100))
+    rank = {id: place for place, id in enumerate(by_score)}
+    found = ids(site.search("水稻 护理", top_k=100, sort=["-year", "kind"]))
+    wanted = sorted(by_score, key=lambda id: (-fields[id].get("year", 0), str(fields[id].get("kind", "zz")), rank[id]))
+    assert found == wanted and found[-1] == "other"
+    grouped = ids(site.search("水稻 护理", top_k=100, group_by="kind", group_size=2))
+    seen: Counter[object] = Counter()
+    wanted = []
+    for id in by_score:
+        seen[fields[id].get("kind")] += 1
+        if seen[fields[id].get("kind")] <= 2 or id == "other":
+            wanted.append(id)
+    assert grouped == wanted
+    page = site.search("水稻 护理", top_k=2, offset=2, group_by="kind", group_size=2)
+    assert ids(page) == wanted[2:4] and [hit["rank"] for hit in page["hits"]] == [3, 4]
+
+
+def test_a_snippet_stands_for_the_text(site: Site) -> None:
+    (hit,) = (hit for hit in site.search("水稻防治", snippet=20, filter={"title": "手册7"})["hits"])
+    snippet = hit["snippet"]
+    text = next(one.text for one in DOCUMENTS if one.id == "d07")
+    assert (
+        "text" not in hit and snippet["text"] == text[snippet["start"] : snippet["end"]] and len(snippet["text"]) == 20
+    )
+    marked = [snippet["text"][one["start"] : one["end"]] for one in snippet["highlights"]]
+    assert "水稻防治" in "".join(marked)
+    both = site.search("水稻防治", snippet=20, fields=["text"], filter={"title": "手册7"})["hits"][0]
+    assert both["text"] == text and both["snippet"] == snippet
+
+
+@pytest.mark.parametrize(
+    "asked, status, fragment",
+    [
+        ({"facets": ["none"]}, 422, "'none' is no field"),
+        ({"sort": ["-none"]}, 422, "'none' is no field"),
+        ({"group_by": "none"}, 422, "'none' is no field"),
+        ({"sort": ["kind"] * 17}, 413, "at most 16"),
+        ({"snippet": 0}, 422, "snippet"),
+        ({"group_size": 0}, 422, "group_size"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(site: Site, asked: dict[str, Any], status: int, fragment: str) -> None:
+    answer = site.ask("POST", "/v1/search", {"query": "水稻", **asked})
+    assert answer.status_code == status and fragment in answer.text
+
+
+def test_documents_are_listed_page_by_page(site: Site) -> None:
+    listed, after = [], ""
+    while True:
+        page = site.ask("GET", f"/v1/documents?limit=7{after}").json()["documents"]
+        listed += page
+        if len(page) < 7:
+            break
+        after = f"&after={page[-1]['id']}"
+    assert [Document(one["id"], one["text"], one["fields"]) for one in listed] == DOCUMENTS
+    for where, status in (
+        ("after=none", 404),
+        ("limit=0", 422),
+        ("limit=x", 422),
+        ("limit=1&limit=2", 422),
+        ("n=1", 422),
+    ):
+        assert site.ask("GET", f"/v1/documents?{where}").status_code == status, where
+
+
+def test_fields_are_checked_changed_and_taken_away(site: Site) -> None:
+    given = {"id": "new", "text": "甲乙", "title": "题", "fields": {"year": "2020"}}
+    assert site.ask("POST", "/v1/documents", {"documents": [given]}).json()["added"] == 1
+    changed = site.ask("PATCH", "/v1/documents", {"documents": [{"id": "new", "year": None, "kind": "zh"}]})
+    assert changed.status_code == 200 and changed.json()["replaced"] == 1
+    wanted = {"id": "new", "text": "甲乙", "fields": {"title": "题", "kind": "zh"}, "version": 2}
+    assert site.ask("GET", "/v1/documents/new").json() == wanted
+    for method, document, status, fragment in (
+        ("POST", {**given, "year": "soon", "fields": {}}, 422, "year is 'soon', expected a number"),
+        ("POST", {**given, "year": 1}, 422, "year twice"),
+        ("POST", {**given, "fields": {"text": "x"}}, 422, "beside the fields"),
+        ("PATCH", {"id": "new", "year": "soon"}, 422, "year is 'soon'"),
+        ("PATCH", {"id": "none", "year": 1}, 404, "no document none"),
+        ("PATCH", {"id": "new", "text": ""}, 422, "text"),
+    ):
+        answer = site.ask(method, "/v1/documents", {"documents": [document]})
+        assert answer.status_code == status and fragment in answer.text, answer.text
+    assert site.ask("GET", "/v1/documents/new").json() == wanted
+    assert site.ask("DELETE", "/v1/documents", {"ids": ["new"]}).json()["removed"] == 1

@@ -8,8 +8,9 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -19,9 +20,11 @@ from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault, FaultKind
+from paddle_ranker.serving.core.faults import INVALID, OVERLOADED, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault, FaultKind
 from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot, check
+from paddle_ranker.serving.core.scores import CountedRequest, Models
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports, write_case, write_two_members
 from tests.serving_cases import SECONDS
@@ -70,6 +73,30 @@ def fault_of(asking: Any) -> Fault:
 def arrays(ids: Any, types: Any = None) -> tuple[np.ndarray, np.ndarray]:
     given = np.array(ids, np.int64)
     return given, np.zeros_like(given) if types is None else np.array(types, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("truncates", "text", "found"),
+    [(True, "x" * 70, "x" * 60), (True, "x", "x"), (False, "x" * 60, "x" * 60), (False, "x" * 61, TOO_LARGE)],
+)
+def test_a_single_text_is_cut_only_if_the_server_truncates(truncates: bool, text: str, found: object) -> None:
+    limits = Limits(characters=60, auto_truncate=truncates)
+    try:
+        assert limits.scored_text(text, "query") == found
+    except Fault as fault:
+        assert fault.kind is found
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(None, "ok"), (Fault(OVERLOADED, "full"), "overloaded"), (asyncio.CancelledError(), "cancelled")],
+)
+def test_a_counted_request_has_its_outcome(service: RankerSlot, error: Optional[BaseException], outcome: str) -> None:
+    metrics = Metrics()
+    with suppress(Fault, asyncio.CancelledError), CountedRequest(Models(service), protocol="x", metrics=metrics):
+        if error is not None:
+            raise error
+    assert f'ranker_requests_total{{outcome="{outcome}",protocol="x"}} 1.0' in metrics.render()[0].decode()
 
 
 def test_scores_are_those_of_the_ranker(service: RankerSlot, folder: Path) -> None:

@@ -302,7 +302,9 @@ class Judge:
         for covering in self.record["files"].values():
             costs.update(covering.get(mutant.key, {}))
         while True:
-            names = sorted((name for name in costs if self.sound.get(name, True)), key=costs.__getitem__)
+            names = sorted(
+                (name for name in costs if name in items and self.sound.get(name, True)), key=costs.__getitem__
+            )
             spent = itertools.accumulate(costs[name] for name in names[1:MUTANT_TESTS])
             names = names[: 1 + sum(seconds < MUTANT_SECONDS for seconds in spent)]
             if not names:

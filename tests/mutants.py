@@ -56,7 +56,7 @@ PRELOADED = ("scipy.stats", "scipy.optimize", "sklearn.metrics", "sklearn.linear
 TEST_SECONDS = 5  # of a core, as all seconds here: a test or shared fixture that takes longer is left out
 MUTANT_TESTS, MUTANT_SECONDS = 15, 5  # against one mutant, but at least the cheapest test
 FILE_SECONDS = 600
-WAIT_SECONDS = 60  # of the clock, without a tenth of a second of a core
+WAIT_SECONDS = 60  # of the clock, in which none of the child's threads wants to run
 CHILD_BYTES = 10 << 30  # a mutant may ask for more memory than there is
 STATES = ("killed", "timeout", "survived", "uncovered")
 
@@ -261,14 +261,12 @@ class Judge:
                 traceback.print_exc()
             finally:
                 os._exit(0)
-        ended, used, moved = False, 0.0, time.monotonic()
+        ended, waited = False, 0.0
         # Limits are in seconds of a core, so that a busy machine ends no child; a child that only waits is ended, too.
-        while not ended and time.monotonic() - moved < WAIT_SECONDS:
+        while not ended and waited < WAIT_SECONDS:
             time.sleep(0.05)
-            times = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:13]
-            now = sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
-            if now > used + 0.1:
-                used, moved = now, time.monotonic()
+            states = [path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{child}/task").glob("*/stat")]
+            waited += 0.05 * ("R" not in states)
             ended = os.waitpid(child, os.WNOHANG)[0] != 0
         with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)

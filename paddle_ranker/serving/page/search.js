@@ -693,6 +693,7 @@ function fillRow(id) {
   row.append(
     make("span", { class: "place", "aria-hidden": "true" }, count(rankIn(hit, shown.stage))),
     make("div", { class: "body" },
+      hit.title ? make("p", { class: "title", lang: languageOf(hit.title), dir: "auto" }, hit.title) : null,
       make("p", { class: "text", id: text, lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights, ...windowOf(hit))),
       make("div", { class: "meta" }, drawProbability(hit), moved, tellFields(hit), way, acts),
       make("div", { id: why, class: "why", role: "region", hidden: true })),
@@ -710,7 +711,7 @@ function drawProbability(hit) {
 
 /** Return a few short fields of a hit, which help to tell documents apart. */
 function tellFields(hit) {
-  const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && ["string", "number"].includes(typeof value) && String(value).length <= 24);
+  const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && value !== hit.title && ["string", "number"].includes(typeof value) && String(value).length <= 24);
   return brief.length ? make("span", { class: "quiet fields" }, brief.slice(0, 3).map(([, value]) => value).join(" · ")) : null;
 }
 
@@ -938,7 +939,7 @@ function drawColumns(answer) {
 }
 
 function drawItem(hit, stage) {
-  const text = joined(codePoints(hit.text).slice(...windowOf(hit)).slice(0, 24)); // more than the column has room for
+  const text = hit.title || joined(codePoints(hit.text).slice(...windowOf(hit)).slice(0, 24)); // more than the column has room for
   // Reached by mouse and by screen readers; by keyboard the rows of the list do the same.
   const button = make("button", { type: "button", tabindex: "-1", title: text, onclick: () => (follow(shown.followed === hit.id ? null : hit.id), reveal(hit.id)) },
     make("b", {}, count(rankIn(hit, stage))), " ", make("span", { lang: languageOf(hit.text), dir: "auto" }, text));

@@ -217,7 +217,7 @@ def read_queries(path: str, rules: Optional[RowOptions] = None) -> dict[str, str
 
 
 def _texts(path: str, wanted: Optional[Collection[str]], rules: RowOptions) -> dict[str, str]:
-    """Read the texts of the `wanted` ids; None: all texts, also without ids."""
+    """Read the texts whose ids are in `wanted`; if that is None, read all texts, also those without an id."""
     skips = Skips(rules.skip_bad_rows, name_files=len(paths_of(path)) > 1)
     texts: dict[str, str] = {}
     header: Optional[Header] = None

@@ -32,14 +32,15 @@ _CONSTANT = 1e-6  # a feature with a smaller deviation counts as constant
 
 
 class LexicalHead(nn.Layer):
-    """Layer that computes a pair's logit, as far as it comes from the lexical features.
+    """Layer that computes the lexical features' contribution to a pair's logit.
 
-    A new head adds nothing, because its weights are zero. `learn` sets its tables, and weights to start from.
+    A new head contributes nothing, because its weights are zero. `learn` sets its tables and the weights with which the
+    training starts.
 
     Args:
         vocab_size: number of tokens in the model's vocabulary.
         never_match: ids of the special tokens, padding and [UNK].
-        spelling: the tokens' spelling, by which they are compared; None: they are compared by their ids.
+        spelling: the spelling of each token, used to compare tokens; None compares them by id.
     """
 
     def __init__(self, vocab_size: int, never_match: Sequence[int], spelling: Optional[Spelling] = None):

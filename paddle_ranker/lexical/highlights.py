@@ -150,7 +150,10 @@ class SharedWords:
                 yield Token(word.text, start + word.start, start + word.end)
 
     def _levels(self, text: str, words: Sequence[Token]) -> list[int]:
-        """Return how long a shared n-gram each word is in; only spaces and hyphens may stand between its words."""
+        """Return, for each word, the length in words of the longest shared n-gram that contains it.
+
+        Only spaces and hyphens may separate the words of an n-gram.
+        """
         texts, (_, pairs, triples) = [word.text for word in words], self._grams
         gaps = [text[one.end : other.start] for one, other in zip(words, words[1:])]
         two = [not gap.strip(_BETWEEN) and pair in pairs for gap, pair in zip(gaps, zip(texts, texts[1:]))]

@@ -44,19 +44,18 @@ def option(
 
     `name`, without `--`, is shown instead of the field's name, which stays an alias. `choices`, and a `help` that is a
     function, are evaluated when they are needed, since a registry may grow. `more` are bounds, inclusive (`minimum`,
-    `maximum`) or exclusive (`above`, `below`), and flags:
+    `maximum`) or exclusive (`above`, `below`), and settings:
 
-    positional: is given without its name, in the order of the fields: `convert SOURCE TARGET`; optional if it has a
-        default
-    leads: may be given without its name as the very first argument: `export RANKER --onnx`
-    several: takes one or more values, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
-    joins: if the option is given twice, as in `--where A --where B`, this text joins both values; without it, the last
-        value counts, and an option of several values refuses to be given twice
-    files: takes one or more names or patterns of files to read, see `files.py`. The field is one string for all of
-        them, or a tuple
-    claims: for positional arguments, a function that returns whether a value after an option's files is this argument
-        instead of another file
-    shared: many commands have it; the help shows it below a command's own options
+    positional: the option is given without its name, in the order of the fields: `convert SOURCE TARGET`. It is
+        optional if it has a default
+    leads: the option may be given without its name as the very first argument: `export RANKER --onnx`
+    several: the option takes one or more values, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
+    joins: text between the values of an option that is given twice, as in `--where A --where B`. Without it, the last
+        value counts, and giving an option of several values twice is an error
+    files: the option takes names or patterns of files to read, see `files.py`. The field is a tuple, or one string
+    claims: for a positional argument, a function that takes a value which follows an option's files. It returns True if
+        the value is this argument, False if it is one more file
+    shared: many commands have this option; the help shows it below a command's own options
     either: the command requires one of the options with this flag; the help shows them among the required ones, and the
         options class checks that one is given
     """

@@ -164,7 +164,10 @@ class Fusion:
         return self.scores(candidates) / highest
 
     def weights_of(self, searchers: Sequence[str]) -> Floats:
-        """Return the searchers' weights, `[searchers]`; raises `UsageError` if others have one, or all of these 0."""
+        """Return the weights of searchers, `[searchers]`.
+
+        Raises `UsageError` if a weight is set for a searcher that is not among them, or if all their weights are 0.
+        """
         unknown = sorted(self.weights.keys() - set(searchers))
         if unknown:
             raise UsageError(f"weights of {listed(unknown)}: the search is by {', '.join(searchers)}")

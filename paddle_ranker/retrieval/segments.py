@@ -211,9 +211,11 @@ class Segment:
     def rows_of_texts(
         self, texts: Sequence[str], hashes: NDArray[np.uint64], live: Optional[Booleans] = None
     ) -> Iterator[tuple[int, int]]:
-        """Yield (place in `texts`, row) of the texts that are here, of each the first row that is live.
+        """For each text that is stored here, yield its position in `texts` and its first live row.
 
-        texts: as of `Schema.identity`, each once; hashes: theirs; live: `[documents] bool`; None: all are
+        texts: distinct texts, as `Schema.identity` returns them
+        hashes: the hash of each text
+        live: which rows are live, `[documents] bool`; None means all of them
         """
         found: set[int] = set()
         for place, row in self._hashed("text_hashes", hashes):

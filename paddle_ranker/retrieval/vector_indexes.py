@@ -26,10 +26,12 @@ def index_of_vectors(folder: Path, info: VectorsInfo, vectors: Vectors) -> Colle
 
 
 class FolderIndex(TowerIndex):
-    """Find documents by the products of vectors as an index folder does, in a folder that goes with the index.
+    """Index that finds documents by the inner products of vectors, in the same way as an index folder.
+
+    The vectors are kept in a temporary folder, which is deleted with this object.
 
     Args:
-        method: finds candidates among the vectors: "faiss" or "milvus", with the defaults of `index build`.
+        method: how candidates are found among the vectors: "faiss" or "milvus", with the defaults of `index build`.
     """
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions, method: str):

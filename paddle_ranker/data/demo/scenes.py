@@ -286,7 +286,7 @@ class Scene:
 
 
 class Author:
-    """Author of queries and titles in the wording of a split, who also draws their subjects."""
+    """Generator of queries and titles: it draws their subjects at random, and phrases them as its split does."""
 
     def __init__(self, dice: Dice, split: str) -> None:
         self.dice = dice

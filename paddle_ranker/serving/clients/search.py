@@ -31,13 +31,13 @@ class SearchClient(Client):
         return self._ask("POST", "/v1/search", {"query": query, **asked})
 
     def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
-        """Add documents and replace those with the same id; with mode "add", refuse known ids with other texts."""
+        """Add documents; one with the id of a stored document replaces it, or is refused with mode "add"."""
         refuse_text(documents, "documents")
         given = [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
         return self._ask("POST", "/v1/documents", {"documents": given, "mode": mode})
 
     def change(self, id: str, **values: Any) -> dict[str, Any]:
-        """Change a document's text or fields; None takes a field away, and what is not named stays."""
+        """Change a document's text or fields; None removes a field, and other values stay."""
         return self._ask("PATCH", "/v1/documents", {"documents": [{"id": id, **values}]})
 
     def documents(self, after: Optional[str] = None, limit: int = 100) -> Iterator[Document]:

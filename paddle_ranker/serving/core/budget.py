@@ -91,8 +91,7 @@ class Share:
     def hold_answer(self, size: int) -> None:
         """Hold `size` bytes more, of an answer that is much larger than its request, before it is worked out.
 
-        Raises `Fault`: `TOO_LARGE` if the budget would have no room for it even if it held nothing else; else what
-        `hold` raises.
+        Raises `Fault`: `TOO_LARGE` if the request would not fit even into an empty budget; otherwise as `hold` does.
         """
         room = self._budget.room(size)
         if size > room:
@@ -105,8 +104,7 @@ class Share:
     def hold_read(self, body: bytes) -> None:
         """Hold a request's body and the memory of its texts as Python strings.
 
-        Raises `Fault`: `TOO_LARGE` if the budget would have no room for it even if it held nothing else; else what
-        `hold` raises.
+        Raises `Fault`: `TOO_LARGE` if the request would not fit even into an empty budget; otherwise as `hold` does.
         """
         if len(body) <= _SHORT:
             self.hold(len(body) * (1 + _WIDEST))

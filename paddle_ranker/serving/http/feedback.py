@@ -151,7 +151,7 @@ _Key = tuple[str, str]  # a query and a document's id
 
 
 class _Room(dict[_Key, _Pair]):
-    """A dict of pairs, the latest at the end. Attribute: `held`, the characters that they take."""
+    """Dict of pairs, from the oldest to the latest. Attribute: `held`, the number of characters of all pairs."""
 
     held = 0
 

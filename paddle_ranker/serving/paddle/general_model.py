@@ -151,7 +151,7 @@ def _aliases(export: Optional[ExportFacts]) -> dict[str, str]:
 
 
 def most_rows(service: ModelService) -> int:
-    """Return the most rows of a request, of the model with the higher limit."""
+    """Return the maximum number of rows in a request: the limit of the model that allows more."""
     return service.limits.pairs if service.tower is None else max(service.limits.pairs, service.tower.limits.pairs)
 
 

@@ -230,10 +230,10 @@ def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
 
 
 def click_softmax(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
-    """Return a query's cross-entropy -sum(y log softmax(l)) / sum(y) of its titles' logits l and labels y.
+    """Return the mean cross-entropy of queries: -sum(y log softmax(l)) / sum(y) of a query's logits l and labels y.
 
-    The labels are numbers or rates of clicks, the loss is that of Ai et al., "Unbiased Learning to Rank with Unbiased
-    Propensity Estimation", SIGIR 2018. Queries whose titles all have one label count 0.
+    The labels are click counts or click rates. The loss is that of Ai et al., "Unbiased Learning to Rank with Unbiased
+    Propensity Estimation", SIGIR 2018. A query whose titles all have the same label contributes 0.
     """
     return _list_cross_entropy(logits, labels, queries, lambda grid: grid.values(np.maximum(labels, 0.0), 0.0))
 

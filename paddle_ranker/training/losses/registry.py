@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Requirement of a loss that compares the titles of one query; a query that lacks it teaches nothing.
+    """Requirement on a query by a loss that compares its titles; queries that do not meet it teach nothing.
 
-    lacking: a phrase for messages that describes such a query.
-    lacks: returns which queries those are, `[queries] bool`, from their lowest labels, highest labels and numbers of
-        titles, `[queries]` each.
+    lacking: phrase for messages that describes a query that does not meet the requirement.
+    lacks: takes each query's lowest label, highest label and number of titles, `[queries]` each, and returns which
+        queries do not meet the requirement, `[queries] bool`.
     """
 
     lacking: str

@@ -227,4 +227,4 @@ def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional
     return folder
 
 
-main = main_of(calibrate, CalibrateOptions, (__doc__ or "").split(":")[0] + ".")
+main = main_of(calibrate, CalibrateOptions, __doc__)

@@ -1,7 +1,7 @@
 """Report the installed packages, the machine, the active fast paths, and how to install what is missing.
 
     paddle-ranker doctor
-    paddle-ranker doctor --model BAAI/bge-reranker-base    # a model's kind, and the commands and engines for it
+    paddle-ranker doctor --model BAAI/bge-reranker-base    # kind of a model, and the commands and engines for it
 
 Each package is imported in a separate process, so that a broken package, or a package that dies of an illegal
 instruction, becomes a line in the report and does not end it. This module needs no package to be installed.

@@ -25,7 +25,7 @@ print(json.dumps([u.unidata_version, [i for i in range(sys.maxunicode + 1) if u.
 @dataclass(frozen=True)
 class BuildOptions(Options):
     oldest: str = option(help="command of the oldest Python that the package supports")
-    output_file: str = option(str(FILE), help="file for the table")
+    output_file: str = option(str(FILE), help="file to write the table to")
 
 
 def make_table(oldest: str, assigned: set[int]) -> dict[str, Any]:

@@ -55,6 +55,14 @@ def write_texts(folder: Path) -> None:
     (folder / "bm25.run").write_text(run, encoding="utf-8")
 
     write_collection(folder, documents, queries, judged)
+    packages = [{"id": name, "name": name, "description": f"{name} reads files", "size": 7} for name in ("git", "vim")]
+    (folder / "packages.jsonl").write_text("".join(json.dumps(one) + "\n" for one in packages), encoding="utf-8")
+    products = [
+        ("id", "title", "text", "brand", "price"),
+        (1, "手机", "屏幕很大", "甲", 99),
+        (2, "相机", "镜头", "乙", 80),
+    ]
+    _write(folder / "products.tsv", products)
 
     (folder / "texts").mkdir()
     sentences = [f"The {colour} {thing} was cloudy yesterday." for colour in ("red", "dark", "warm", "pale")

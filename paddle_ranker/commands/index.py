@@ -377,7 +377,7 @@ def _words(options: BuildOptions) -> Optional[WordsInfo]:
         return None if options.words == _NO_WORDS else WordsInfo(options.words)
     language, why = options.language, ""
     if language == AUTO:
-        rows = RecordFile(options.documents_file, DocumentRow, options)
+        rows = RecordFile(options.documents_file, DocumentRow, options, joins_title=False)
         language, share = detect_language(row.text for row in islice(rows, _LOOKED_AT))
         why = f", {share:.0%} of the first {min(rows.kept, _LOOKED_AT):,} texts are English"
     print(f"language: {language}{why}; words: {STANDARD}")

@@ -14,7 +14,7 @@ _LONGEST = 800  # characters of a whole message
 
 
 def quoted(given: object) -> str:
-    """Return an input for a message: its `repr`; of a long text the beginning, and how long it is."""
+    """Return the `repr` of an input for a message; for a long text, return its beginning and its length."""
     if isinstance(given, (str, bytes)) and len(given) > _QUOTED:
         return f"{given[:_QUOTED]!r}… ({len(given):,} {'characters' if isinstance(given, str) else 'bytes'})"
     return brief(repr(given))

@@ -75,7 +75,7 @@ class CorpusOptions(BatchOptions, RowOptions, DeviceOptions):
 
     @property
     def documents_file(self) -> str:
-        """The file or files of the documents; of BEIR's folder its corpus.jsonl."""
+        """File or files that hold the documents; for a BEIR folder, its corpus.jsonl."""
         return beir_corpus(self.corpus)
 
     def load_options(self) -> LoadOptions:

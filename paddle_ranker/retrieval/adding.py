@@ -108,7 +108,7 @@ class Addition:
         return [Place(part, row) for part, given in enumerate(self._given) for row in np.flatnonzero(~given).tolist()]
 
     def _with_ids(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
-        """Return rows as documents; of those without an id whose text came before, with an id or not, none."""
+        """Return rows as documents, without those that have no id and repeat the text of an earlier row."""
         named = [(row, self._info.schema.identity(Document(row.id or "", row.text, row.fields))) for row in chunk]
         texts = list(dict.fromkeys(text for row, text in named if row.id is None))
         hashes, documents = text_hashes(texts), []
@@ -313,9 +313,9 @@ def _chunks(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[
 
 
 def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: IndexInfo) -> Vectors:
-    """Return vectors as float32, `[n, size]`; raises `DataError`, naming the first bad one, for others.
+    """Return vectors as float32, `[n, size]`; raises `DataError`, naming the first bad vector, if any is invalid.
 
-    ids: of the documents that they are of; None for queries
+    ids: ids of the documents that the vectors belong to; None for vectors of queries
     """
     assert info.vectors is not None
     wanted = (len(vectors) if ids is None else len(ids), info.vectors.size)

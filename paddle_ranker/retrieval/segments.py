@@ -65,8 +65,12 @@ class Contents(NamedTuple):
 class Segment:
     """A segment that is open for reading; safe for threads.
 
-    Attributes: `count`, of documents; `fields`, their names; `arrays`, those of its files, by name; `vectors`;
-    `postings`; `matching(where)`, which documents meet a filter, `[n] bool`.
+    Attributes:
+        count: number of documents.
+        fields: names of the documents' fields.
+        arrays: arrays in the segment's files, by name.
+        vectors, postings: vectors and inverted index, None without them.
+        matching(where): which documents meet a filter, `[n] bool`.
     """
 
     def __init__(self, folder: Path, schema: Schema = _ONE_TEXT):

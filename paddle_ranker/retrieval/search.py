@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Optional, Union
@@ -170,7 +171,8 @@ class Search:
 
     def _read_documents(self, places: Sequence[int]) -> None:
         ids = (self.candidates.ids[place] for place in dict.fromkeys(places))
-        self.documents.update(self.collection.documents_of([id for id in ids if id not in self.documents]))
+        if missing := [id for id in ids if id not in self.documents]:
+            self.documents.update(self.collection.documents_of(missing))
 
     def document(self, place: int) -> Document:
         """Return the document at a place of `candidates` that is ranked or shown."""
@@ -182,16 +184,16 @@ class Search:
         tokens: that the ranker reads of a title; of a longer text it reads the part with most words of the query. None:
             it reads whole texts
         """
-        schema, weights = self.collection.info.schema, self.collection.word_weights(self.text) if tokens else {}
-        texts = []
+        schema, texts = self.collection.info.schema, []
         for place in self.order[: self.settings.rank_top]:
             document = self.document(place)
             start, end = 0, len(document.text)
             if (found := self._found.get(document.id)) is not None:
                 start, end = found
             elif tokens is not None:
-                size = characters_for(document.text, tokens - len(self.text) // 4)
-                start, end = best_span(document.text, weights, max(size, tokens // 2))
+                size = max(characters_for(document.text, tokens - len(self.text) // 4), tokens // 2)
+                if len(document.text) > size:
+                    start, end = best_span(document.text, self._word_weights, size)
             self.passages[place] = start, end
             texts.append(schema.passage(document, document.text[start:end]))
         return texts
@@ -231,9 +233,21 @@ class Search:
         there.sort(key=lambda place: keys[place] or (), reverse=descending)
         self.order = [*there, *(place for place in self.order if keys[place] is None)]
 
+    @cached_property
+    def _word_weights(self) -> dict[str, float]:
+        """How much each token of the query counts by words; needed only if a long text is ranked."""
+        return self.collection.word_weights(self.text)
+
+    @cached_property
+    def _word_matches(self) -> Optional[list[Booleans]]:
+        """Which documents of each segment share a word with the query; None if words are not searched."""
+        return self.collection.matches(self.text) if WORDS in self.searchers else None
+
     def total(self) -> Optional[int]:
         """Return how many documents share a word with the query and meet the filter; None without words."""
-        masks = self._matches()
+        masks = self._word_matches
+        if masks is not None and self.where is not None:
+            masks = [mask & allowed for mask, allowed in zip(masks, self.collection.allowed(self.where))]
         return None if masks is None else sum(int(np.count_nonzero(mask)) for mask in masks)
 
     def facets(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -243,7 +257,7 @@ class Search:
         for a field with too many values, and for an index that has no words.
         """
         refuse_text(names, "names")
-        masks = self.collection.matches(self.text) if WORDS in self.searchers else None
+        masks = self._word_matches
         if masks is None:
             raise UsageError("facets count documents that share a word with the query, and words are not searched")
         found = {}
@@ -251,12 +265,6 @@ class Search:
             others = [one for one in self.where.conditions if one.field != name] if self.where else []
             found[name] = self.collection.facet(name, masks, Filter(tuple(others)) if others else None)
         return found
-
-    def _matches(self) -> Optional[list[Booleans]]:
-        masks = self.collection.matches(self.text) if WORDS in self.searchers else None
-        if masks is None or self.where is None:
-            return masks
-        return [mask & allowed for mask, allowed in zip(masks, self.collection.allowed(self.where))]
 
     def result(self, place: int) -> Result:
         """Return a candidate, whose document was read, as a result."""

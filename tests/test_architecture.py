@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -95,6 +97,17 @@ def test_the_core_imports_no_recipe() -> None:
         if (target.split(".")[0] in OUTSIDE and room_of(module) != "recipes") or room_of(target) == "recipes"
     ]
     assert found == []
+
+
+def test_towers_need_no_recipe() -> None:
+    names = "KINDS['tower'], SLOTS['tower'], ENDPOINTS['embeddings'], [n for n in RECIPES if n in sys.modules]"
+    code = f"""import sys
+from paddle_ranker.model.kinds import KINDS
+from paddle_ranker.recipes import RECIPES
+from paddle_ranker.serving.core.slot_kinds import SLOTS
+from paddle_ranker.serving.http.endpoints import ENDPOINTS
+assert ({names})[3] == []"""
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=60)
 
 
 def test_paddle_is_imported_after_the_process_is_prepared_for_it() -> None:

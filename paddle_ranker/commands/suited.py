@@ -70,7 +70,7 @@ def _open(path: Path, found: Examined) -> str:
     from paddle_ranker import runtime
 
     runtime.prepare()
-    from paddle_ranker.export.quantize import has_gate
+    from paddle_ranker.export.quantize import gate_of
     from paddle_ranker.model.exported import is_exported
     from paddle_ranker.model.kinds import KINDS, stated_kind
     from paddle_ranker.model.opened import RANKER_SIGNATURE
@@ -93,7 +93,7 @@ def _open(path: Path, found: Examined) -> str:
         registry.RANKER: is_ranker,
         registry.TOWER: is_tower or is_member,
         registry.EXPORTED: exported and (is_ranker or is_tower),
-        registry.QUANTIZED: exported and has_gate(KINDS[kind], model.signature),
+        registry.QUANTIZED: exported and gate_of(KINDS[kind], model.signature) is not None,
         registry.TRAINED: not exported,
         registry.TRAINED_RANKER: is_ranker and not exported,
         registry.MEMBER: is_member,

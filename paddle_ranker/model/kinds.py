@@ -1,4 +1,4 @@
-"""Kinds of rankers, and functions that find the kind of a model and load it.
+"""Kinds of rankers and towers, and functions that find the kind of a model and load it.
 
 Recipes and plugins register further kinds with `add_kind`.
 """
@@ -14,7 +14,7 @@ from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder, PairEncoder,
 from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.families import make_pair_encoder, require_config
+from paddle_ranker.model.families import make_pair_encoder, require_config, write_config
 from paddle_ranker.model.hugging_face.folder import states_head
 from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
@@ -31,6 +31,9 @@ from paddle_ranker.model.opened import (
 )
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import find_model
+from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
+from paddle_ranker.model.tower import KIND as TOWER
+from paddle_ranker.model.tower import TextEncoder, TowerInfo, signature_of
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -172,6 +175,58 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
         write_members(folder, model)
 
 
+class TowerKind(ModelKind[TowerInfo, TextEncoder]):
+    """Models that turn a text into a vector."""
+
+    name, info_file, prefix = TOWER, TOWER_FILE, "inference.get_pooled_embedding"
+    what = "a tower, which makes vectors of texts"
+    use = "encode, predict and export take it as --model, index build and serve as --tower"
+
+    def is_in(self, folder: Path) -> bool:
+        """Return whether a folder has `tower.json`, or is a sentence-transformers model of texts."""
+        from paddle_ranker.model.hugging_face.sentences import is_sentences
+
+        return super().is_in(folder) or is_sentences(folder)
+
+    def read_info(self, folder: Path) -> Optional[TowerInfo]:
+        """Read `tower.json`, or the files that sentence-transformers writes in its place."""
+        from paddle_ranker.model.hugging_face.sentences import stated_info
+
+        return stated_info(folder)
+
+    def signature(self, info: TowerInfo) -> Signature:
+        """Return the signature: tokens as inputs, and one vector."""
+        return signature_of(info)
+
+    def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> TextEncoder:
+        """Return the encoder of texts; its `max_seq_length` is that of the options, or else of the tower."""
+        length = options.max_seq_length or info.max_seq_length
+        tokens = make_pair_encoder(folder, require_config(folder), length, options.tokenizer)
+        return TextEncoder(tokens, info.query_prompt, info.text_prompt)
+
+    def load(self, source: Path, options: LoadOptions) -> TrainedModel[TowerInfo, TextEncoder]:
+        """Load a trained tower."""
+        from paddle_ranker.model.tower_network import load_tower
+
+        return load_tower(source, options)
+
+    def sample_inputs(self, encoder: TextEncoder, info: TowerInfo) -> Iterator[Arrays]:
+        """Yield batches of made-up texts, short and truncated ones."""
+        return sample_batches(encoder.tokens)
+
+    def write_descriptions(self, folder: Path, model: TrainedModel[TowerInfo, TextEncoder]) -> None:
+        """Write the encoder's configuration and the tokenizer."""
+        from paddle_ranker.model.tower_network import TowerModel
+
+        assert isinstance(model, TowerModel)
+        write_config(folder, model.network.config)
+        model.row_encoder.save(folder)
+
+    def write_info(self, folder: Path, info: TowerInfo) -> None:
+        """Write `tower.json`."""
+        info.write(folder)
+
+
 def load_trained(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> TrainedModel[ModelInfo, RowEncoder]:
     """Load a trained model, with its network, of the kind that its folder states.
 
@@ -197,6 +252,7 @@ BLEND_KIND = BlendKind(BLEND, "inference.predict")
 add_kind(PAIRWISE)
 add_kind(RankerKind("cross_encoder", "inference"))
 add_kind(BLEND_KIND)
+add_kind(TowerKind())
 
 
 def _pair_encoder(folder: Path, max_seq_length: int, tokenizer: str, query_prompt: str) -> PairEncoder:

@@ -61,7 +61,6 @@ def _stated_by(folder: Path) -> Optional[TowerInfo]:
     """Return what the copy of an encoder must state, since it has another name; None for a tower, which states it."""
     from paddle_ranker.model.tower_network import read_tower
 
-    KINDS.load_plugins()
     return read_tower(folder, LoadOptions())[1] if KINDS[KIND].read_info(folder) is None else None
 
 

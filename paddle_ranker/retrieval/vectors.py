@@ -78,7 +78,6 @@ class Tower:
         """
         runtime.prepare(threads=0)  # a command has done so, a program need not
         path = resolve_model(str(source))
-        KINDS.load_plugins()
         model = open_model(path, options, KINDS[KIND])
         if model.info.kind != KIND:
             raise CheckpointError(f"{source}: is a {model.info.kind} model, not a tower, which makes vectors of texts")
@@ -158,7 +157,6 @@ def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
 def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> Tower:
     """Open a tower whose vectors are compared by products: 1 long, unless it is one whose vectors' lengths matter."""
     path = resolve_model(str(source))
-    KINDS.load_plugins()
     info = KINDS[KIND].read_info(path.parent if path.is_file() else path)
     if not isinstance(info, TowerInfo):
         from paddle_ranker.model.tower_network import read_tower

@@ -31,7 +31,6 @@ PRELOADED = [
     "paddle_ranker.model.network",
     "paddle_ranker.retrieval.vectors",
     "paddle_ranker.serving.process.worker",
-    "recall.plugin",
 ]
 
 

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Optional, Union
 from paddle_ranker.errors import UsageError, listed, quoted
 from paddle_ranker.model.info import BLEND
 from paddle_ranker.model.kinds import stated_kind
+from paddle_ranker.model.tower import KIND
 from paddle_ranker.options import Options
 from paddle_ranker.registry import Registry
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
-from paddle_ranker.serving.core.index_options import INDEX, LIMITS, IndexSlotOptions
-from paddle_ranker.serving.core.tower_options import TOWER
+from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
+from paddle_ranker.serving.core.index_options import LIMITS as INDEX_LIMITS
+from paddle_ranker.serving.core.tower_options import LIMITS as TOWER_LIMITS
+from paddle_ranker.serving.core.tower_options import TOWER, TowerOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.serving.core.slots import Served, Slot
@@ -104,7 +107,7 @@ def with_tower_of_index(config: ServeConfig) -> ServeConfig:
     from paddle_ranker.retrieval.manifest import read_manifest
 
     index = SLOTS[INDEX].folder(config)
-    if index is None or TOWER not in SLOTS:
+    if index is None:
         return config
     own = read_manifest(index).tower
     given = SLOTS[TOWER].folder(config)
@@ -145,8 +148,19 @@ def _index_slot(config: ServeConfig) -> Slot[Served]:
     return IndexSlot(config, config if isinstance(config, IndexSlotOptions) else IndexSlotOptions())
 
 
+def _tower_slot(config: ServeConfig) -> Slot[Served]:
+    from paddle_ranker.serving.core.tower_slot import TowerSlot
+
+    return TowerSlot(config, config if isinstance(config, TowerOptions) else TowerOptions())
+
+
 def _needs_paddle(config: ServeConfig) -> bool:
     return config.engine is None or ENGINES[config.engine].needs_paddle
+
+
+def _tower_needs_paddle(config: ServeConfig) -> bool:
+    engine = (config.tower_engine if isinstance(config, TowerOptions) else None) or config.engine
+    return engine is None or ENGINES[engine].needs_paddle
 
 
 SLOTS.add(
@@ -156,5 +170,12 @@ SLOTS.add(
     ),
 )
 SLOTS.add(
-    INDEX, SlotKind(INDEX, "index", IndexSlotOptions, _index_slot, limits=LIMITS, needs_paddle=lambda config: False)
+    INDEX,
+    SlotKind(INDEX, "index", IndexSlotOptions, _index_slot, limits=INDEX_LIMITS, needs_paddle=lambda config: False),
+)
+SLOTS.add(
+    TOWER,
+    SlotKind(
+        TOWER, "tower", TowerOptions, _tower_slot, (KIND,), TOWER_LIMITS, _tower_needs_paddle, takes_encoders=True
+    ),
 )

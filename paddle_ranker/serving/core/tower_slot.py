@@ -89,7 +89,6 @@ class TowerSlot(Slot[ServedTower]):
         neighbours in the batch; and what `open_model` raises.
         """
         assert self.folder is not None
-        KINDS.load_plugins()
         tower = self._load(self.folder, observer)
         if tower.model.info.towers == 2:
             tower = dataclasses.replace(tower, queries=self._load(self.folder / QUERY_FOLDER, observer))

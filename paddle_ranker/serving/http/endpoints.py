@@ -131,6 +131,37 @@ class _Search(Endpoint):
         ]
 
 
+class _Vectors(Endpoint):
+    """Vectors of texts, for clients of Text Embeddings Inference."""
+
+    slots = (TOWER,)
+    paths: ClassVar[Mapping[str, str]] = {
+        "/embed": "tei_embed", "/": "tei_embed", "/embed_all": "tei_embed", "/embed_sparse": "tei_embed"
+    }  # fmt: skip
+
+    def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
+        from paddle_ranker.serving.core.tower_slot import TowerSlot
+        from paddle_ranker.serving.http.embeddings import routes
+
+        return routes(slots.of(TOWER, TowerSlot), self.paths, keep_texts=config.log_texts)
+
+
+class _OpenAI(_Vectors):
+    """Vectors of texts, for clients of OpenAI, Voyage and compatible services."""
+
+    paths: ClassVar[Mapping[str, str]] = {"/v1/embeddings": "embeddings", "/embeddings": "embeddings"}
+    example = (
+        'curl SERVER/v1/embeddings -H \'Content-Type: application/json\' -d \'{"input": ["深度学习", "老年人护理"]}\''
+    )
+
+    def refusal(self, fault: Fault, request_id: str) -> dict[str, object]:
+        from paddle_ranker.serving.http.embeddings import openai_refusal
+
+        return openai_refusal(fault, request_id)
+
+
 ENDPOINTS: Registry[Endpoint] = Registry("endpoint", recipes="plugin")
 ENDPOINTS.add("rerank", _Rerank())
 ENDPOINTS.add("search", _Search())
+ENDPOINTS.add("embeddings", _OpenAI())
+ENDPOINTS.add("embed", _Vectors())

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
 from paddle_ranker.lexical.passages import best_span, characters_for
+from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Booleans, Floats
 from paddle_ranker.model.load_options import LoadOptions
@@ -40,6 +41,7 @@ from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 Where = Union[None, str, Iterable[str], Filter]
 QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
+_ANCHORS = 8  # documents by which the end of a page is found again
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,19 @@ class Result:
     probability: Optional[float] = None
 
 
+class Position(NamedTuple):
+    """End of a page of documents, by which the next page is found, also in an index that has changed meanwhile.
+
+    is_ranked: whether the ranker ordered the first documents of the list
+    end: documents of the list up to here
+    last: hashes of the ids of the last of them, see `text_hashes`
+    """
+
+    is_ranked: bool
+    end: int
+    last: tuple[int, ...]
+
+
 class Search:
     """A search of a snapshot, stage by stage: `lookup` of each searcher, `fuse`, `to_rank`, `rank`, `finish`.
 
@@ -102,6 +117,7 @@ class Search:
         searchers: their names.
         settings: `depth`, `rank_top` (0: nothing is ranked), `ef`, `nprobe` and the fusion.
         top_k, offset: which documents of the last list are wanted.
+        after: the `position` of an earlier page, in place of `offset`.
         where: only documents whose fields meet it.
         min_probability: of documents that are ranked; those below are left out.
         sort: fields by which the candidates are shown, `-year` for the highest first; none: by score.
@@ -121,6 +137,7 @@ class Search:
         *,
         top_k: int = TOP_K,
         offset: int = 0,
+        after: Optional[Position] = None,
         where: Optional[Filter] = None,
         min_probability: float = 0.0,
         sort: Sequence[str] = (),
@@ -131,6 +148,7 @@ class Search:
             refuse_text(names, what)
         self.collection, self.text, self.searchers, self.settings = collection, text, tuple(searchers), settings
         self.top_k, self.offset, self.where, self.min_probability = top_k, offset, where, min_probability
+        self.after = after
         self.sort, self.group_by, self.group_size = tuple(sort), group_by, group_size
         self.fusion = fitting(settings.fusion, searchers)
         self.logits: dict[int, float] = {}
@@ -220,8 +238,28 @@ class Search:
             values = zip(self.order, self._values(self.group_by))
             grouped = ((place, f"{place}" if value is None else repr(value)) for place, value in values)
             self.order = [place for place, key in grouped if not seen.update([key]) and seen[key] <= self.group_size]
+        if self.after is not None:
+            self.offset = self._offset_after(self.after)
         self.shown = self.order[self.offset : self.offset + self.top_k]
         self._read_documents(self.shown)
+
+    def position(self) -> Optional[Position]:
+        """Return where the shown documents end; None if no more follow."""
+        end = self.offset + len(self.shown)
+        if not self.shown or end >= len(self.order):
+            return None
+        return Position(self.is_ranked, end, tuple(self._hashes()[max(0, end - _ANCHORS) : end]))
+
+    def _offset_after(self, page: Position) -> int:
+        """Return the offset behind the last document of a page that is still in the list."""
+        # Scores would not do: those by words change with every document that is added.
+        there = {hashed: number for number, hashed in enumerate(self._hashes(), start=1)}
+        still = (there[hashed] for hashed in reversed(page.last) if hashed in there)
+        return next(still, max(0, page.end - len(page.last)))
+
+    def _hashes(self) -> list[int]:
+        hashes: list[int] = text_hashes([self.candidates.ids[place] for place in self.order]).tolist()
+        return hashes
 
     def _values(self, field: str) -> list[object]:
         return self.collection.values(field, [self.candidates.ids[place] for place in self.order])

@@ -90,6 +90,7 @@ SEARCH = {
     "query": "深度学习",
     "top_k": 2,
     "offset": 1,
+    "cursor": "",
     "recall": 5,
     "rank_top": 2,
     "use": ["words", "vectors"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +93,42 @@ def test_a_snippet_stands_for_the_text(site: Site) -> None:
     assert "水稻防治" in "".join(marked)
     both = site.search("水稻防治", snippet=20, fields=["text"], filter={"title": "手册7"})["hits"][0]
     assert both["text"] == text and both["snippet"] == snippet
+
+
+@pytest.mark.parametrize("how", [{}, {"sort": ["year"]}, {"group_by": "year", "group_size": 3}])
+def test_a_cursor_goes_on_in_an_index_that_has_changed(tmp_path: Path, how: dict[str, Any]) -> None:
+    folder = tmp_path / "index"
+    with Collection.create(folder, IndexInfo(WordsInfo("standard"), None, schema=SCHEMA)) as collection:
+        collection.add(DOCUMENTS[:20])
+    changing = Site(index=folder, writable=True)
+    try:
+        whole = ids(changing.search("水稻", top_k=20, **how))
+        first = changing.search("水稻", top_k=5, cursor="", **how)
+        for gone, shown in (
+            ([], whole[5:10]),
+            ([whole[0], whole[7]], [*whole[5:7], *whole[8:11]]),  # before and behind
+            (whole[3:5], [*whole[5:7], *whole[8:11]]),  # those that were shown last
+            (whole[1:3], [*whole[5:7], *whole[8:11]]),  # and all of the first page
+        ):
+            if gone:
+                changing.ask("DELETE", "/v1/documents", {"ids": gone})
+            assert ids(changing.search("水稻", top_k=5, cursor=first["cursor"], **how)) == shown
+    finally:
+        changing.close()
+
+
+def test_a_cursor_of_something_else_is_refused(site: Site) -> None:
+    cursor = site.search("水稻", top_k=5, cursor="")["cursor"]
+    whole = ids(site.search("水稻", top_k=10))
+    address = f"/v1/search?q=水稻&top_k=5&total=true&cursor={cursor}"
+    assert ids(site.ask("GET", address).json()) == whole[5:]
+    for asked in (
+        {"query": "护理"}, {"top_k": 6}, {"offset": 5}, {"sort": ["year"]}, {"filter": {"year": 2001}},
+        {"cursor": cursor[:-4]}, {"cursor": "x" + cursor[1:]}, {"cursor": "水稻"}, {"cursor": "x"},
+    ):  # fmt: skip
+        answer = site.ask("POST", "/v1/search", {"query": "水稻", "top_k": 5, "cursor": cursor, **asked})
+        assert (answer.status_code, answer.json()["field"]) == (422, "cursor"), asked
+    assert site.search("护", cursor="")["cursor"] is None and site.search("没", cursor="")["cursor"] is None
 
 
 @pytest.mark.parametrize(

@@ -123,12 +123,23 @@ def test_the_stages_are_those_of_the_retriever(site: Site, retriever: Searcher) 
 
 def test_pages_are_parts_of_one_list(site: Site) -> None:
     # Many documents have the same score: the order of these is that of their ids.
-    for how in ({}, {"rank_top": 0}, {"use": ["words"]}, {"rank_top": 12, "fusion": "weighted"}):
+    sorted_by = {"sort": ["-year"], "filter": {"year": {"lt": 2007}}, "group_by": "lang", "group_size": 5}
+    for how in ({}, {"rank_top": 0}, {"use": ["words"]}, {"rank_top": 12, "fusion": "weighted"}, sorted_by):
         whole = site.search("研究", top_k=100, **how)
         ids = [hit["id"] for hit in whole["hits"]]
         pages = [site.search("研究", top_k=7, offset=start, **how)["hits"] for start in range(0, len(ids) + 7, 7)]
         assert [hit["id"] for page in pages for hit in page] == ids and len(set(ids)) == len(ids)
         assert [hit["rank"] for page in pages for hit in page] == list(range(1, len(ids) + 1))
+        assert "cursor" not in whole
+        answers: list[dict[str, Any]] = []
+        cursor: Any = ""
+        while cursor is not None:
+            answers.append(site.search("研究", top_k=7, cursor=cursor, explain=bool(cursor), **how))
+            cursor = answers[-1]["cursor"]
+        assert [[hit["id"] for hit in one["hits"]] for one in answers] == [
+            [hit["id"] for hit in page] for page in pages if page
+        ]
+        assert [hit["rank"] for one in answers for hit in one["hits"]] == list(range(1, len(ids) + 1))
     scores = [
         (-hit["stages"]["words"]["score"], hit["id"]) for hit in site.search("研究", use=["words"], rank_top=0)["hits"]
     ]
@@ -534,7 +545,7 @@ def test_where_ranking_would_be_late_the_fused_order_stays(
         raise Fault(kind, "no scores")
 
     monkeypatch.setattr(site.slots["ranker"], "score_pairs", fail)
-    asked = {"query": "水稻病害", "top_k": 20, "rank_top": 5}
+    asked: dict[str, Any] = {"query": "水稻病害", "top_k": 20, "rank_top": 5}
     answer = site.ask("POST", "/v1/search", asked, **{"X-Request-Timeout-Ms": "60000"})
     assert deadlines[0] < 60 - 0.1  # time for the answer is left
     if kind is INTERNAL:
@@ -543,6 +554,15 @@ def test_where_ranking_would_be_late_the_fused_order_stays(
     found = answer.json()
     assert (found["degraded"], found["ranked"]) == (["rank"], False) and "rank" not in found["took_ms"]
     assert [(hit["id"], hit["rank"]) for hit in found["hits"]] == [(hit["id"], hit["rank"]) for hit in fused["hits"]]
+    # The pages of a list are all ranked, or all as they were fused.
+    first = site.search(**{**asked, "cursor": "", "top_k": 4})
+    monkeypatch.undo()
+    second = site.search(**{**asked, "cursor": first["cursor"], "top_k": 4})
+    assert [hit["id"] for hit in second["hits"]] == [hit["id"] for hit in fused["hits"][4:8]] and not second["ranked"]
+    ranked = site.search(**{**asked, "cursor": "", "top_k": 4})
+    monkeypatch.setattr(site.slots["ranker"], "score_pairs", fail)
+    again = site.ask("POST", "/v1/search", {**asked, "cursor": ranked["cursor"], "top_k": 4})
+    assert ranked["ranked"] and again.status_code == kind.http
     monkeypatch.setattr(site.slots["index"], "options", dataclasses.replace(site.config, degrade=False))
     assert site.ask("POST", "/v1/search", asked).status_code == kind.http
 

@@ -60,6 +60,8 @@ def test_two_processes_find_what_either_was_told_and_reload_without_losing_a_req
                         assert f"new{number}" in {hit["id"] for hit in answer["hits"]}
             assert one.document("new0") == Document("new0", "水稻0", {"year": 0})
             assert one.remove(["new0"])["removed"] == 1 and one.document("new0") is None
+            paged = list(one.search_all("水稻", top_k=2, fields=[]))
+            assert len(paged) == 6 and [hit["rank"] for hit in paged] == [1, 2, 3, 4, 5, 6]
             one.feedback(answer, answer["hits"][0]["id"], "click")
             with pytest.raises(UsageError, match="'no-hit' is no hit of this search"):
                 one.feedback(answer, "no-hit", "click")

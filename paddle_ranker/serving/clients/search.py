@@ -30,6 +30,14 @@ class SearchClient(Client):
         """Search; keyword arguments become request fields: `top_k=20, rank_top=50, filter={...}`."""
         return self._ask("POST", "/v1/search", {"query": query, **asked})
 
+    def search_all(self, query: str, **asked: Any) -> Iterator[dict[str, Any]]:
+        """Yield the hits of all pages of a search, `top_k` a request, as `search` does; `depth` bounds their number."""
+        cursor: Optional[str] = ""
+        while cursor is not None:
+            answer = self.search(query, **asked, cursor=cursor)
+            yield from answer["hits"]
+            cursor = answer["cursor"]
+
     def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
         """Add documents; one with the id of a stored document replaces it, or is refused with mode "add"."""
         refuse_text(documents, "documents")

@@ -21,7 +21,7 @@ from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.options import DEPTH, TOP_K
-from paddle_ranker.retrieval.search import Search, SearchSettings, chosen
+from paddle_ranker.retrieval.search import Position, Search, SearchSettings, chosen
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
@@ -44,7 +44,7 @@ class Query:
     fusion: a name of `FUSIONS`; None: the server's own
     recall: documents that each searcher finds
     rank_top: so many of the fused list are ordered by the ranker; 0: none
-    sort, group_by, group_size: as of `Search`
+    after, sort, group_by, group_size: as of `Search`
     is_cut: `text` is only the beginning of the query
     """
 
@@ -55,6 +55,7 @@ class Query:
     recall: int = DEPTH
     rank_top: int = 0
     offset: int = 0
+    after: Optional[Position] = None
     top_k: int = TOP_K
     min_probability: float = 0.0
     sort: tuple[str, ...] = ()
@@ -79,6 +80,7 @@ class SearchOutcome(Search):
             settings,
             top_k=query.top_k,
             offset=query.offset,
+            after=query.after,
             where=query.where,
             min_probability=query.min_probability,
             sort=query.sort,
@@ -168,12 +170,14 @@ class SearchPipeline:
             read = await self._read(query.text, deadline)
             query = replace(query, text=read.text, rank_top=query.rank_top if self.ranker is not None else 0)
             found = await self._recall(query, deadline)
-            if query.rank_top and found.order:
+            if query.rank_top and found.order and (query.after is None or query.after.is_ranked):
                 late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
                 await self._rank(found, late, read)
             if read.is_cut or query.is_cut:
                 found.query_read = await self.index.run(read.characters, deadline=deadline)
-            if query.sort or query.group_by or query.min_probability:  # which read values and other documents
+            if (
+                query.sort or query.group_by or query.min_probability or query.after
+            ):  # which read values and other documents
                 await self.index.run(found.finish, deadline=deadline)
             else:
                 found.finish()
@@ -234,7 +238,10 @@ class SearchPipeline:
         return comparable(found.vectors, self.tower.info)
 
     async def _rank(self, found: SearchOutcome, deadline: float, read: _Read) -> None:
-        """Order the first documents by the ranker; leave them where that would be late, unless the server refuses."""
+        """Order the first documents by the ranker; leave them where that would be late, unless the server refuses.
+
+        The next page of a ranked list is ranked, too, or refused.
+        """
         assert self.ranker is not None
         most = self.ranker.limits.characters  # of an index that was built elsewhere; a ranker reads far less
         began = time.monotonic()
@@ -244,7 +251,7 @@ class SearchPipeline:
             cut = [text[:most] for text in texts]
             scores = await self.ranker.score_pairs(asked, cut, deadline=deadline, check_lengths=read.check)
         except Fault as fault:
-            if fault.kind not in (TIMED_OUT, OVERLOADED) or not self.index.options.degrade:
+            if fault.kind not in (TIMED_OUT, OVERLOADED) or not self.index.options.degrade or found.after is not None:
                 raise
             fault.settled()
             found.degraded.append(RANK)

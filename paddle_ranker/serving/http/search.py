@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -23,6 +25,7 @@ from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.search import Position
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
@@ -43,6 +46,8 @@ _MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
 _MOST_TERMS = 32  # that a hit is explained by
 _LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 20  # of a field, that are named; that are read to find out whether they are few
+_SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain"}  # what pages of one list may differ in
+_DIGEST_BYTES, _POSITION = 12, TypeAdapter(Position)
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
@@ -52,6 +57,9 @@ class SearchRequest(Body):
     query: str
     top_k: Optional[int] = Field(None, ge=1, description=f"documents of the answer (default: {TOP_K})")
     offset: int = Field(0, ge=0, description="leave out so many of the first documents: the next page")
+    cursor: Optional[str] = Field(
+        None, description='"": answer with a cursor; repeat the request with it for the next page, until it is null'
+    )
     recall: Optional[int] = Field(None, ge=1, description=f"documents that each searcher finds (default: {DEPTH})")
     rank_top: Optional[int] = Field(
         None,
@@ -187,6 +195,7 @@ class SearchRoutes:
             recall,
             rank_top,
             asked.offset,
+            self._after(asked),
             top_k,
             asked.min_probability,
             tuple(asked.sort or ()),
@@ -195,8 +204,36 @@ class SearchRoutes:
             is_cut=len(text) < len(asked.query),
         )
 
+    def _after(self, asked: SearchRequest) -> Optional[Position]:
+        """Return where the page of the request's cursor ends; raises `Fault` for a cursor of another search."""
+        if not asked.cursor:
+            return None
+        if asked.offset:
+            raise Fault(UNPROCESSABLE, "stands beside offset, which it replaces: leave one out", field="cursor")
+        try:
+            said = base64.urlsafe_b64decode(asked.cursor.encode())
+            if said[:_DIGEST_BYTES] != self._digest(asked, said[_DIGEST_BYTES:]):
+                raise ValueError("the digest differs")
+            return _POSITION.validate_json(said[_DIGEST_BYTES:])
+        except ValueError as error:
+            problem = "is not of an answer to this search: repeat that request, or begin anew with an empty one"
+            raise Fault(UNPROCESSABLE, problem, field="cursor") from error
+
+    def _cursor(self, asked: SearchRequest, found: SearchOutcome) -> Optional[str]:
+        position = found.position()
+        if position is None:
+            return None
+        written = to_json(position)
+        return base64.urlsafe_b64encode(self._digest(asked, written) + written).decode()
+
+    def _digest(self, asked: SearchRequest, position: bytes) -> bytes:
+        """Return what ties a position to the index and to the parameters that its list depends on."""
+        given = asked.model_dump(exclude=_SHOWING, exclude_defaults=True)
+        what = [self._pipeline.index.ready().name, json.dumps(given, sort_keys=True)]
+        return hashlib.blake2b(to_json(what) + position, digest_size=_DIGEST_BYTES).digest()
+
     def _line(self, asked: SearchRequest, found: SearchOutcome, content: dict[str, Any]) -> SearchLine:
-        given = asked.model_dump(exclude={"query"}, exclude_none=True)
+        given = {**asked.model_dump(exclude={"query"}, exclude_none=True), "offset": found.offset}
         # A long filter would fill the log, as a long query would.
         parameters = {name: value for name, value in given.items() if len(str(value)) <= _LOGGED_CHARACTERS}
         shown = [_shown(hit, found.documents[hit["id"]].text) for hit in content["hits"]]
@@ -216,6 +253,8 @@ class SearchRoutes:
             "took_ms": found.took,
             "search_id": new_search_id(query),
         }
+        if asked.cursor is not None:
+            content["cursor"] = self._cursor(asked, found)
         if asked.total:
             content["total"] = found.total()
         if asked.facets:
@@ -258,7 +297,7 @@ def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[
     parts = found.fusion.parts(found.candidates) if asked.explain else None
     shares = found.fusion.shares(found.candidates) if asked.explain else None
     hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.index.collection.info.schema
-    for rank, (place, id) in enumerate(zip(found.shown, ids), start=asked.offset + 1):
+    for rank, (place, id) in enumerate(zip(found.shown, ids), start=found.offset + 1):
         caller.check()
         document = found.documents[id]
         hit: dict[str, Any] = {"id": id, "rank": rank}
@@ -455,6 +494,7 @@ class Found(TypedDict):
     model: Annotated[Optional[str], Field(description="the ranker")]
     index: dict[str, Any]
     hits: list[Hit]
+    cursor: NotRequired[Annotated[Optional[str], Field(description="of the next page; null: this is the last one")]]
     total: NotRequired[Annotated[Optional[int], Field(description="documents that match by words, null without words")]]
     facets: NotRequired[Annotated[dict[str, list[FacetValue]], Field(description="the most frequent values first")]]
     cut: Annotated[int, Field(description="ranked documents that min_probability left out")]

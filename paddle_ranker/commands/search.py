@@ -7,6 +7,7 @@ paddle-ranker search --index index --input queries.tsv --output run.trec --top_k
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
-from paddle_ranker.errors import UsageError, brief
+from paddle_ranker.errors import UsageError, brief, listed
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
@@ -45,7 +46,11 @@ def fusion_help() -> str:
 class SearchingOptions(ScoringOptions, MilvusOptions):
     """Options of commands that search an index."""
 
-    index: str = option(help="the index folder, as index build makes it")
+    index: str = option(
+        help=f"the index folder, as index build makes it; {os.pathsep!r} between several that were built alike: they "
+        "are searched together",
+        joins=os.pathsep,
+    )
     by: str = option("", help="search by this alone: words, or vectors (default: by all that the index has)", joins=",")
     fusion: str = option("rrf", help=fusion_help)
     weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)", joins=",")
@@ -121,8 +126,13 @@ def open_searcher(options: SearchingOptions) -> Searcher:
 
     tower = LoadOptions(device=options.device, threads=options.cpu_threads, tokenizer=options.tokenizer)
     ranker = open_ranker(options) if options.ranker is not None else None
+    several = [] if os.path.exists(options.index) else options.index.split(os.pathsep)
     searcher = Searcher.open(
-        options.index, options.settings(), ranker=ranker, options=tower, batch_size=options.batch_size
+        several if len(several) > 1 else options.index,
+        options.settings(),
+        ranker=ranker,
+        options=tower,
+        batch_size=options.batch_size,
     )
     note(how_searched(searcher))
     return searcher
@@ -156,7 +166,8 @@ def how_searched(searcher: Searcher) -> str:
     lists = f", {settings.depth:,} of each by {settings.fusion.method}" if len(parts) > 1 else ""
     method = f"{lists} with k = {RRF_K}" if lists and settings.fusion.method == "rrf" else lists
     ranked = f"; the ranker orders the first {settings.rank_top:,}" if searcher.ranker else ""
-    return f"{collection.folder}: {len(collection):,} documents by {' and '.join(parts)}{method}{ranked}"
+    folders = listed(map(str, collection.folders))
+    return f"{folders}: {len(collection):,} documents by {' and '.join(parts)}{method}{ranked}"
 
 
 def how_filtered(collection: Collection, where: Filter, shown: str) -> str:

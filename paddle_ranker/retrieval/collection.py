@@ -66,14 +66,15 @@ _LOCK, _WAIT_SECONDS = "writer.lock", 0.01
 class Collection:
     """An index folder that is open.
 
-    Attributes: `folder`; `info`, what its index.json says; `searchers`, the names that it can be searched by;
-    `tower_folder`, its own copy of the tower, None where there are no vectors or they were made elsewhere.
+    Attributes: `folder`; `folders`, several of `Shards`; `info`, what its index.json says; `searchers`, the names that
+    it can be searched by; `tower_folder`, its own copy of the tower, None where there are no vectors or they were made
+    elsewhere.
 
     Searches may run in any number of threads, also while another thread adds, removes or refreshes.
     """
 
     def __init__(self, folder: Path, generation: Generation, lock: Optional[IO[str]]):
-        self.folder = folder
+        self.folder, self.folders = folder, [folder]
         self._generation = generation  # replaced whole; see `_now`
         self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
         self._numbers = itertools.count(1)  # of new segments
@@ -222,14 +223,14 @@ class Collection:
     def is_current(self) -> bool:
         """Whether this is what index.json says now, or that is gone; costs a look at the file's dates."""
         try:
-            return _stamp(self.folder) == self._stamp
+            return stamp_of(self.folder) == self._stamp
         except FileNotFoundError:
             return True
 
     def refresh(self) -> bool:
         """Take up what others have added and removed, not another index; return whether there was anything."""
         with self._one_writer:
-            stamp, info = _stamp(self.folder), read_manifest(self.folder)  # what is written later is a change
+            stamp, info = stamp_of(self.folder), read_manifest(self.folder)  # what is written later is a change
             is_new = info.generation > self.info.generation and info.same_kind(self.info)
             if is_new:
                 self._generation = open_generation(self.folder, self._generation.segments())
@@ -580,7 +581,7 @@ class Collection:
                 change_milvus(write)
         finally:  # Milvus may fail behind the change, which counts all the same
             self._generation = open_generation(self.folder, self._generation.segments())
-            self._stamp = _stamp(self.folder)
+            self._stamp = stamp_of(self.folder)
         for name in before.files() - self.info.files():
             _delete(self.folder / name)
 
@@ -615,7 +616,7 @@ def _number_of(path: Path) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def _stamp(folder: Path) -> tuple[int, ...]:
+def stamp_of(folder: Path) -> tuple[int, ...]:
     """Return what differs once index.json is replaced."""
     found = os.stat(folder / MANIFEST)
     return found.st_ino, found.st_mtime_ns, found.st_size

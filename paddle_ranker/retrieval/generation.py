@@ -73,7 +73,7 @@ class Generation:
                 if one.count != len(segment):
                     raise ValueError(f"{len(segment):,} documents, not {one.count:,}")
                 if one.deleted is not None:
-                    removed: Integers = open_array(inside(folder, one.deleted), sys.maxsize)  # type: ignore[assignment]
+                    removed: Integers = open_array(inside(segment.folder.parent, one.deleted), sys.maxsize)  # type: ignore[assignment]
                     live = np.ones(len(segment), bool)
                     if removed.dtype.kind in "iu" and (removed >= 0).all():
                         live[removed] = False

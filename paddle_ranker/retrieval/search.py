@@ -33,6 +33,7 @@ from paddle_ranker.retrieval.filters import Filter, period_of
 from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Tower, Vectors
 from paddle_ranker.scoring.ranker import Ranker
@@ -357,7 +358,7 @@ class Searcher:
     @classmethod
     def open(
         cls,
-        folder: Union[str, Path],
+        folder: Union[str, Path, Sequence[Union[str, Path]]],
         settings: Optional[SearchSettings] = None,
         *,
         ranker: Union[str, Path, Ranker, None] = None,
@@ -368,6 +369,7 @@ class Searcher:
         """Open an index folder with the tower in it.
 
         Args:
+            folder: or several, which are searched as one: see `Shards`.
             ranker: an open ranker, or its folder.
             options: how the tower is opened; a ranker that is named is opened on the same device.
             batch_size: texts of full length that are computed at once.
@@ -376,7 +378,12 @@ class Searcher:
         Raises `CheckpointError` for a folder that is no index or is damaged.
         """
         settings = settings or SearchSettings()
-        collection = Collection.open(folder, milvus_uri=settings.milvus_uri, write=write)
+        if isinstance(folder, (str, Path)):
+            collection = Collection.open(folder, milvus_uri=settings.milvus_uri, write=write)
+        elif write or settings.milvus_uri is not None:
+            raise UsageError("shards are open for reading, and none is in Milvus: write to one folder at a time")
+        else:
+            collection = Shards(folder)
         query_vectors: Optional[QueryVectors] = None
         if collection.tower_folder is not None and VECTORS in (settings.by or (VECTORS,)):
             query_vectors = Tower.open(collection.tower_folder, options, batch_size, for_search=True).query_vectors

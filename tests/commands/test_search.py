@@ -56,6 +56,18 @@ def test_text_json_and_a_run_hold_the_same(folder: Path, tmp_path: Path, call: C
     assert "水稻种植" not in out
 
 
+def test_several_folders_are_searched_as_one(folder: Path, tmp_path: Path, call: Call) -> None:
+    rows, made = ROWS.splitlines(keepends=True), ["--fusion", "rrf"]
+    for name, own in (("left", rows[:2]), ("right", [rows[0], *rows[2:]])):
+        (tmp_path / f"{name}.tsv").write_text("".join(own), encoding="utf-8")
+        build = ["build", "--corpus", tmp_path / f"{name}.tsv", "--output", tmp_path / name]
+        assert call(index.main, *build, "--words", "standard")[0] == 0
+        made += ["--index", tmp_path / name]
+    status, out, err = call(search.main, "水稻种植", *made)
+    assert status == 0 and f"{tmp_path / 'left'}, {tmp_path / 'right'}: 3 documents by words" in err, err
+    assert out == call(search.main, "水稻种植", "--index", folder / "index")[1]
+
+
 def test_queries_between_commas_are_read_with_the_separator(folder: Path, tmp_path: Path, call: Call) -> None:
     (tmp_path / "queries.csv").write_text('id,text\nq7,"水稻, ""种植"""\n', encoding="utf-8")
     ask = ["--index", folder / "index", "--input", tmp_path / "queries.csv", "--separator", ",", "--format", "json"]

@@ -175,9 +175,8 @@ class SearchPipeline:
                 await self._rank(found, late, read)
             if read.is_cut or query.is_cut:
                 found.query_read = await self.index.run(read.characters, deadline=deadline)
-            if (
-                query.sort or query.group_by or query.min_probability or query.after
-            ):  # which read values and other documents
+            # These read values and other documents.
+            if query.sort or query.group_by or query.min_probability or query.after:
                 await self.index.run(found.finish, deadline=deadline)
             else:
                 found.finish()

@@ -57,7 +57,7 @@ def write_beir(
     """Write a BEIR folder atomically.
 
     Args:
-        documents: (id, text, fields) for each document.
+        documents: (id, text, fields) for each document; the field `title` is BEIR's title.
         queries: texts by id.
         splits: a dict from the name of a split to its labels, as `labels[query][document]`.
 
@@ -67,7 +67,8 @@ def write_beir(
     with new_folder(folder) as made:
         with open(made / CORPUS, "w", encoding="utf-8") as stream:
             for id, text, fields in documents:
-                row = {"_id": checked_id(str(folder), id), "title": "", "text": text, "metadata": dict(fields)}
+                title, others = fields.get("title", ""), {name: fields[name] for name in fields if name != "title"}
+                row = {"_id": checked_id(str(folder), id), "title": title, "text": text, "metadata": others}
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         with open(made / QUERIES, "w", encoding="utf-8") as stream:
             for id, text in queries.items():

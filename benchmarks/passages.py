@@ -1,0 +1,110 @@
+"""Compare passages of long documents with the first tokens of each, by quality and by the time of a ranker.
+
+python datasets/make_manuals.py --output manuals
+python -m benchmarks.passages --beir manuals --index passages --ranker ranker --first first --first_ranker first_ranker
+
+Both indexes hold the same documents: `--index` by passages (`index build --passage_tokens`), `--first` by the vector of
+what the tower reads of a document's beginning. Both are searched by words of whole documents, by vectors and by a
+ranker, which reads the best passage of a document, or its first tokens. `docs/fields.md` has the commands that make
+indexes and rankers. The time is that of a ranker for fifty long documents, beside what it reads of them as documents.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker import runtime
+from paddle_ranker.data.beir import beir_judgements
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.evaluation.report.text import verdict
+from paddle_ranker.evaluation.retrieval import compare_runs, comparison_lines, read_judged, search_judged
+from paddle_ranker.options import DeviceOptions, main_of, option
+from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
+from paddle_ranker.scoring.ranker import Ranker
+
+_RANKED, _TOP_K, _REPEATS = 50, 100, 7
+_LONG = 5000  # characters of a long document
+
+
+@dataclass(frozen=True)
+class PassagesOptions(DeviceOptions):
+    """Options of `benchmarks.passages`."""
+
+    beir: str = option(help="a BEIR folder with the documents' queries and judgements")
+    index: str = option(help="index of the documents by passages")
+    ranker: str = option(help="ranker of passages")
+    first: str = option(help="index of the same documents by their first tokens")
+    first_ranker: Optional[str] = option(None, help="ranker of first tokens (default: --ranker)")
+    splits: tuple[str, ...] = option(("dev", "test"), help="which of the folder's qrels are measured", several=True)
+
+
+class FirstTokens(Ranker):
+    """Ranker that gets whole texts, and reads as many of their first tokens as it can."""
+
+    @property
+    def reader(self) -> Optional[PairEncoder]:
+        return None
+
+
+def run(options: PassagesOptions) -> None:
+    """Measure both systems, and print measures and times."""
+    runtime.prepare_command(options.cpu_threads)
+    settings = SearchSettings(rank_top=_RANKED)
+    by_passage = Searcher.open(options.index, settings, ranker=Ranker.load(options.ranker))
+    by_first = Searcher.open(options.first, settings, ranker=FirstTokens.load(options.first_ranker or options.ranker))
+    files = [beir_judgements(options.beir, split) for split in options.splits]
+    parts = [read_judged(one.qrels, one.queries) for one in files]
+    judged = replace(
+        parts[0],
+        queries={id: text for part in parts for id, text in part.queries.items()},
+        qrels={id: labels for part in parts for id, labels in part.qrels.items()},
+    )
+    runs = {}
+    for name, searcher in (("passages", by_passage), ("first tokens", by_first)):
+        found = search_judged(searcher, judged, _TOP_K).runs
+        runs.update({f"{name}: {system}": run for system, run in found.items() if "(" not in system})
+    runs = {name: runs[name] for name in sorted(runs, key=lambda name: name != "passages: hybrid + ranker")}
+    comparison = compare_runs(judged, runs, _TOP_K)
+    print("\n".join(comparison_lines(comparison)))
+    print("\n".join(verdict(comparison, system.name, "ndcg@10") for system in comparison.others))
+    _print_times(by_passage, list(judged.queries.values())[:20])
+
+
+def _print_times(searcher: Searcher, queries: Sequence[str]) -> None:
+    """Print the time to rank long documents, and to rank what the ranker reads of them as documents."""
+    assert searcher.ranker is not None
+    for by in searcher.searchers:
+        settings, ratios = replace(searcher.settings, by=(by,)), []
+        for search in Searcher(searcher.collection, settings, searcher._query_vectors).run(queries, _RANKED):
+            search.settings = settings
+            long = [place for place in search.order if len(search.document(place).text) > _LONG]
+            search.order = (long * _RANKED)[:_RANKED]
+            seconds = [_seconds(searcher.ranker, search) for _ in range(_REPEATS)]
+            for place, (start, end) in search.passages.items():
+                document = search.document(place)
+                search.documents[document.id] = replace(document, text=document.text[start:end])
+            search._found = {}
+            short = [_seconds(searcher.ranker, search) for _ in range(_REPEATS)]
+            ratios.append(np.median(seconds) / np.median(short))
+        print(
+            f"ranking {_RANKED} long documents found by {by}: {np.median(ratios):.2f} times as long as their passages"
+        )
+
+
+def _seconds(ranker: Ranker, search: Search) -> float:
+    began = time.perf_counter()
+    texts = search.to_rank(ranker.reader)
+    ranker.score([search.text] * len(texts), texts, logits=True)
+    return time.perf_counter() - began
+
+
+main = main_of(run, PassagesOptions, __doc__)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

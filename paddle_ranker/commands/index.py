@@ -149,9 +149,12 @@ class BuildOptions(CorpusOptions):
 
     passage_tokens: int = option(
         0,
-        help="cut long texts at ends of sentences into passages of about so many tokens, each with a vector; a "
-        "document counts by its best one, which the ranker reads (default: texts are not cut)",
+        help="cut long texts at ends of sentences into passages of at most this many tokens of the tower, each with a "
+        "vector; a document counts by its best passage, which the ranker reads (default: texts are not cut)",
         minimum=0,
+    )
+    passage_overlap: int = option(
+        0, help="tokens, at most, of a passage that the next passage repeats, in whole sentences", minimum=0
     )
     milvus_uri: Optional[str] = option(
         None,
@@ -185,7 +188,7 @@ class BuildOptions(CorpusOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        Schema(self.declared)
+        Schema(self.declared, passage_tokens=self.passage_tokens, passage_overlap=self.passage_overlap)
         if self.sync and self.skip_bad_rows:
             raise UsageError(
                 "--sync and --skip_bad_rows: documents of bad rows would be removed; leave one of both out"
@@ -295,7 +298,12 @@ def _schema(options: BuildOptions) -> Schema:
                 examples.setdefault(TEXT, row.text)
             yield row
 
-    schema = infer(seen(), options.declared, options.template, options.passage_tokens)
+    schema = replace(
+        infer(seen(), options.declared),
+        template=options.template,
+        passage_tokens=options.passage_tokens,
+        passage_overlap=options.passage_overlap,
+    )
     if schema.fields:
         print("fields (--field declares them otherwise):", *table(schema, examples), sep="\n")
     return schema
@@ -350,10 +358,9 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     given_fields, own_fields = {str(one) for one in options.declared}, {str(one) for one in info.schema.fields}
     if not given_fields <= own_fields:
         differences["field"] = (",".join(sorted(given_fields)), ",".join(sorted(own_fields)) or "none")
-    if options.template and options.template != info.schema.template:
-        differences["template"] = (options.template, info.schema.template or "none")
-    if options.passage_tokens and options.passage_tokens != info.schema.passage_tokens:
-        differences["passage_tokens"] = (str(options.passage_tokens), str(info.schema.passage_tokens))
+    for name in ("template", "passage_tokens", "passage_overlap"):
+        if given := getattr(options, name):
+            differences[name] = (str(given), str(getattr(info.schema, name) or "none"))
     for name, (given, own) in differences.items():
         if given != own:
             raise RankerError(

@@ -282,6 +282,16 @@ class PairEncoder:
         """Return the number of tokens of a text, without special tokens."""
         return int(self._tokenizer.encode([text])[1][0])
 
+    def token_ends(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Return the end of each token of each text, in code points, `[tokens]`, without special tokens."""
+        refuse_text(texts, "texts")
+        return self._tokenizer.ends(texts)
+
+    def room_beside(self, query: str) -> int:
+        """Return the number of a title's tokens that are kept beside a query."""
+        budget = self.max_seq_length - self.template.pair_tokens
+        return max(budget - self.count_tokens(self.query_prompt + query), budget // 2)
+
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Write the tokenizer files into `folder`, created if missing; `from_folder` and PaddleNLP read them."""
         target = Path(folder)
@@ -358,6 +368,11 @@ class BlendedPairEncoder:
 def _put(ids: NDArray[np.int32], places: NDArray[np.int64], special: Sequence[int]) -> None:
     for number, token in enumerate(special):
         ids[places + number] = token
+
+
+def shortest(encoder: PairRowEncoder) -> PairEncoder:
+    """Return the member of a blend that reads the shortest pairs."""
+    return min(encoder.members, key=lambda one: one.max_seq_length)
 
 
 def never_match_ids(pair_encoder: PairEncoder) -> list[int]:

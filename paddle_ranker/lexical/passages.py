@@ -1,18 +1,25 @@
 """Passages of long texts: cut at ends of sentences, or where words of a query stand close together.
 
-cut(text, tokens=128)  # [(0, 120), (120, 251), ...]
+cut(text, encoder.token_ends([text])[0], tokens=128)  # [(0, 505), (505, 1012), ...]
 start, end = best_span(text, {"稻瘟": 7.1, "防治": 4.0}, size=120)
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from paddle_ranker.metrics.ranking import Integers
+
+Span = tuple[int, int]
 
 _LOOKED_AT = 50_000  # code points of a text
 _MOST_TERMS = 64  # of a query, the weightiest
 _SENTENCE_END = re.compile(r"[。！？!?；;\n]|\.(?=\s)")
+_SPACE = re.compile(r"\s+")
 _DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts of about a token a character
 _LETTERS_A_TOKEN = 4  # of alphabets
 
@@ -24,28 +31,51 @@ def characters_for(text: str, tokens: int) -> int:
     return round(tokens * (_LETTERS_A_TOKEN - (_LETTERS_A_TOKEN - 1) * dense))
 
 
-def cut(text: str, tokens: int) -> list[tuple[int, int]]:
-    """Return the start and end, in code points, of passages of about so many tokens that make up a text.
+def estimated_ends(texts: Sequence[str]) -> list[Integers]:
+    """Estimate the end of each token of each text, as `PairEncoder.token_ends` returns them, by the text's script."""
+    sizes = [max(1, characters_for(text, 1)) for text in texts]
+    return [np.minimum(np.arange(size, len(text) + size, size), len(text)) for size, text in zip(sizes, texts)]
 
-    A passage ends with a sentence if one ends in its last two thirds, else between words. A text that is no more than a
-    fifth longer is one passage.
+
+def cut(text: str, ends: Integers, tokens: int, overlap: int = 0) -> list[Span]:
+    """Return the start and end, in code points, of passages of at most `tokens` tokens that cover a text.
+
+    A passage ends with a sentence if one ends in its last two thirds, else between words. Without overlap, the last two
+    passages are about equally long.
+
+    Args:
+        ends: the end of each token of the text, `[tokens]`.
+        overlap: tokens, at most, of a passage that the next one repeats, in whole sentences or words.
     """
-    size, spans, start = max(1, characters_for(text, tokens)), list[tuple[int, int]](), 0
-    ends = [match.end() for match in _SENTENCE_END.finditer(text)] if len(text) > 1.2 * size else []
-    while len(text) - start > 1.2 * size:
-        place = bisect_right(ends, start + size) - 1
-        end = ends[place] if place >= 0 and ends[place] > start + size // 3 else 0
-        if not end:
-            gap = max(
-                text.rfind(" ", start + size // 3, start + size), text.rfind("\n", start + size // 3, start + size)
-            )
-            end = gap + 1 if gap > 0 else start + size
+    if len(ends) <= tokens:
+        return [(0, len(text))]
+    spans, start, first, end = list[Span](), 0, 0, 0  # the passage's first code point and token; its end
+    breaks = [[match.end() for match in pattern.finditer(text)] for pattern in (_SENTENCE_END, _SPACE)]
+    while (left := len(ends) - first) > tokens:
+        size = tokens if overlap or 2 * left > 3 * tokens else -(-3 * left // 5)
+        limit = int(ends[first + size - 1])
+        end = _last(breaks, max(int(ends[first + size // 3]), end), limit) or max(limit, start + 1)
         spans.append((start, end))
-        start = end
+        first = int(np.searchsorted(ends, end, "right"))
+        earliest = int(ends[first - overlap - 1]) if first > overlap else 0
+        start = (overlap and _first(breaks, max(earliest, start + 1), end)) or end
+        first = int(np.searchsorted(ends, start, "right"))
     return [*spans, (start, len(text))]
 
 
-def best_span(text: str, weights: Mapping[str, float], size: int) -> tuple[int, int]:
+def _last(breaks: Sequence[Sequence[int]], least: int, most: int) -> int:
+    """Return the last place between `least` and `most` of the first list that has any, 0 if none has."""
+    places = (found[bisect_right(found, most) - 1] for found in breaks if bisect_right(found, most))
+    return next((place for place in places if place > least), 0)
+
+
+def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
+    """Return the first place from `least` on and before `before` of the first list that has any, 0 if none has."""
+    places = (found[bisect_left(found, least)] for found in breaks if bisect_left(found, least) < len(found))
+    return next((place for place in places if place < before), 0)
+
+
+def best_span(text: str, weights: Mapping[str, float], size: int) -> Span:
     """Return the start and end, in code points, of about `size` of a text with the most of some words.
 
     weights: of words in lower case, stems as well; a span counts each once. It begins with a sentence, if one begins
@@ -56,14 +86,11 @@ def best_span(text: str, weights: Mapping[str, float], size: int) -> tuple[int, 
     lowered = text[:_LOOKED_AT].lower()
     if len(lowered) != min(len(text), _LOOKED_AT):  # a character whose small form is two
         lowered = text[:_LOOKED_AT]
-    terms = sorted(weights, key=lambda term: -weights[term])[:_MOST_TERMS]
-    if not terms:
+    terms = [term for term in sorted(weights, key=lambda term: -weights[term])[:_MOST_TERMS] if term]
+    places = ((term, _places(lowered, term, len(lowered) // size)) for term in terms)
+    found = sorted((start, start + len(term), term) for term, starts in places for start in starts)
+    if not found:
         return 0, size
-    literals = sorted(map(re.escape, terms), key=len, reverse=True)
-    found = [
-        (match.start(), match.end(), match[0])
-        for match in re.finditer(rf"(?<![a-z0-9])(?:{'|'.join(literals)})", lowered)
-    ]
     best, total, first, start = 0.0, 0.0, 0, 0
     inside: dict[str, int] = {}
     for begin, end, term in found:
@@ -82,3 +109,17 @@ def best_span(text: str, weights: Mapping[str, float], size: int) -> tuple[int, 
     while start < len(text) and text[start].isspace():
         start += 1
     return start, min(len(text), start + size)
+
+
+def _places(text: str, term: str, most: int) -> Iterator[int]:
+    """Yield where a term begins in a text in lower case, but not inside a word of ASCII letters and digits.
+
+    Of a term with more places than `most`, such as "the", none are yielded: it does not tell parts of the text apart.
+    """
+    if text.count(term) <= most:
+        place = text.find(term)
+        while place >= 0:
+            before = text[place - 1 : place]
+            if not (before.isascii() and before.isalnum()):
+                yield place
+            place = text.find(term, place + len(term))

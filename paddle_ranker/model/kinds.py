@@ -51,6 +51,15 @@ def kind_of(folder: Path) -> AnyKind:
     return found or KINDS["pairwise"]
 
 
+def text_encoder(folder: Path) -> TextEncoder:
+    """Return the encoder of a tower's texts, without its network; raises `CheckpointError` for another folder."""
+    kind = TowerKind()
+    info = kind.read_info(folder)
+    if info is None:
+        raise CheckpointError(f"{folder}: is no tower; copy the index again")
+    return kind.row_encoder(folder, info, _DEFAULTS)
+
+
 def is_ranker(folder: Path) -> bool:
     """Return whether a folder states the kind of a ranker, or states none, as published rankers and encoders do."""
     kind = kind_of(folder)

@@ -131,6 +131,12 @@ class TextEncoder:
             queries = [self.query_prompt + query for query in queries]
         return self.tokens.encode_single(queries, check)
 
+    @property
+    def room(self) -> int:
+        """The number of tokens of a text that the tower reads, without special tokens and the prompt."""
+        taken = self.tokens.template.text_tokens + self.tokens.count_tokens(self.text_prompt)
+        return self.tokens.max_seq_length - taken
+
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Write the tokenizer's files into `folder`."""
         self.tokens.save(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -16,9 +17,10 @@ import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
+from paddle_ranker.lexical.passages import Span, cut, estimated_ends
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import tokenizer_named
-from paddle_ranker.metrics.ranking import Integers
+from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
@@ -38,10 +40,11 @@ from paddle_ranker.retrieval.vector_search import writer_of
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import inside, read_json
 
-Spans = list[tuple[int, int]]  # start and end of each passage of a text
+Spans = list[Span]  # of each passage of a text
 VectorsOf = Callable[[Sequence[str]], Vectors]
 MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
 _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, and for how long those after them
+_AT_EDGES = 4  # tokens, at most, that a passage has more than the same part of its text, as in byte-level BPE
 _KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
 
@@ -61,14 +64,22 @@ class Addition:
 
     new_segment: returns the folder of a new segment
     vectors_of: returns the vectors of texts, `[n, size]`
+    cutter: divides texts into passages
     unfinished: what an addition before this one has written and not finished; vectors are taken from there
 
     Attributes, of what was written: `segments`; `replaced`, the places of documents that are to be removed; `next_id`.
     """
 
-    def __init__(self, new_segment: Callable[[], Path], now: Generation, vectors_of: VectorsOf, unfinished: Unfinished):
+    def __init__(
+        self,
+        new_segment: Callable[[], Path],
+        now: Generation,
+        vectors_of: VectorsOf,
+        cutter: Cutter,
+        unfinished: Unfinished,
+    ):
         self._new_segment, self._now, self._info, self._vectors_of = new_segment, now, now.info, vectors_of
-        self._unfinished = unfinished
+        self._cutter, self._unfinished = cutter, unfinished
         self.segments: list[SegmentInfo] = []
         self.replaced: list[Place] = []
         self.next_id = self._info.next_id
@@ -170,7 +181,7 @@ class Addition:
         words, vectors = self._info.words, self._info.vectors
         for document in chunk:
             self._info.schema.check(document)
-        spans = [self._info.schema.spans(document) for document in chunk]
+        spans = self._cutter.spans(chunk)
         contents = Contents(
             chunk,
             None if vectors is None else StoredVectors.of(self._vectors(chunk, spans), vectors.dtype),
@@ -199,11 +210,10 @@ class Addition:
         there, missing = self._now.find_texts(texts), []
         for number, text in enumerate(texts):
             place = there.get(text)
-            if place is None or not _copied(
-                found[firsts[number] : firsts[number + 1]], self._now.parts[place.part].segment, place.row
-            ):
+            own = found[firsts[number] : firsts[number + 1]]
+            if place is None or not _copied(own, spans[number], self._now.parts[place.part].segment, place.row):
                 missing.append(number)
-        missing = self._unfinished.fill(found, firsts, texts, missing)
+        missing = self._unfinished.fill(found, spans, texts, missing)
         start, unkept, kept_at = 0, 0, time.monotonic()
         while start < len(missing):
             began, stop, count = time.monotonic(), start, 0
@@ -233,19 +243,47 @@ class Addition:
         return found
 
 
+class Cutter:
+    """Divides the texts of documents into the passages that get vectors, as a schema says.
+
+    encoder: of the tower that reads them; None: tokens are estimated, for vectors that are made elsewhere
+    """
+
+    def __init__(self, schema: Schema, encoder: Optional[TextEncoder] = None):
+        self._schema, self._ends = schema, estimated_ends if encoder is None else encoder.tokens.token_ends
+        self._room = sys.maxsize if encoder is None else encoder.room
+
+    def spans(self, documents: Sequence[Document]) -> list[Spans]:
+        """Return the start and end, in code points, of each passage of each document."""
+        tokens = self._schema.passage_tokens
+        if not tokens:
+            return [[(0, len(one.text))] for one in documents]
+        found = []
+        for one in documents:
+            ends, beside = self._ends([one.text, self._schema.passage(one, "")])
+            # What stands beside all passages, such as the title, leaves each of them a quarter of the room at least.
+            most = min(tokens, max(self._room - len(beside) - _AT_EDGES, self._room // 4, 1))
+            found.append(cut(one.text, ends, most, min(self._schema.passage_overlap, most // 2)))
+        return found
+
+
 def passages_of(spans: Sequence[Spans]) -> Optional[Passages]:
     """Return the passages of documents as a segment holds them; None where each has one."""
     if all(len(own) == 1 for own in spans):
         return None
-    whole = [(0, 0)]
-    rows = [(row, start, end) for row, own in enumerate(spans) for start, end in (own if len(own) > 1 else whole)]
-    return np.array(rows, np.int32)
+    return np.array([(row, *span) for row, own in enumerate(spans) for span in _stored(own)], np.int32)
 
 
-def _copied(vectors: Vectors, segment: Segment, row: int) -> bool:
+def _stored(spans: Spans) -> Spans:
+    """Return the passages of a text as a segment holds them."""
+    return spans if len(spans) > 1 else [(0, 0)]
+
+
+def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int) -> bool:
     """Set the vectors of a document's passages to those that a segment has; return False if it has others."""
     rows = segment.vector_rows(row)
-    if segment.vectors is None or len(rows) != len(vectors):
+    there = [(0, 0)] if segment.passages is None else [*map(tuple, segment.passages[rows, 1:].tolist())]
+    if segment.vectors is None or there != _stored(spans):
         return False
     vectors[:] = segment.vectors.rows(rows)
     return True
@@ -275,18 +313,15 @@ class Unfinished:
         with new_file(self._file) as stream:
             json.dump([one.name for one in self.segments], stream)
 
-    def fill(self, vectors: Vectors, firsts: Integers, texts: Sequence[str], missing: Sequence[int]) -> list[int]:
-        """Set the vectors, from `firsts[number]` on, of missing texts that are here; return which are still missing."""
-        wanted: dict[str, list[int]] = {}
+    def fill(self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int]) -> list[int]:
+        """Set the vectors, of `spans` of all texts, of missing texts that are here; return which are still missing."""
+        own, wanted = np.split(vectors, np.cumsum([*map(len, spans)])[:-1]), dict[str, list[int]]()
         for number in missing:
             wanted.setdefault(texts[number], []).append(number)
         names, hashes, done = [*wanted], text_hashes(wanted), set[int]()
         for segment in self.segments:
             for place, row in segment.rows_of_texts(names, hashes):
-                numbers = wanted[names[place]]
-                done.update(
-                    number for number in numbers if _copied(vectors[firsts[number] : firsts[number + 1]], segment, row)
-                )
+                done.update(n for n in wanted[names[place]] if _copied(own[n], spans[n], segment, row))
         return [number for number in missing if number not in done]
 
     def forget(self) -> None:

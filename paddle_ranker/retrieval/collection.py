@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Optional, Union
@@ -32,7 +32,8 @@ import numpy as np
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import RankerError, UsageError, brief, listed, quoted, refuse_text
 from paddle_ranker.metrics.ranking import Booleans
-from paddle_ranker.retrieval.adding import Added, Addition, Unfinished, VectorsOf, checked_vectors
+from paddle_ranker.model.kinds import text_encoder
+from paddle_ranker.retrieval.adding import Added, Addition, Cutter, Unfinished, VectorsOf, checked_vectors
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Place, open_generation
@@ -470,7 +471,7 @@ class Collection:
     ) -> Added:
         with self._one_thread_writing():
             unfinished = Unfinished(self.folder, self.info.schema)
-            addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors, unfinished)
+            addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors, self._cutter, unfinished)
             added = addition.run(rows)
             removed = [*addition.replaced, *(addition.absent if sync else ())]
             if addition.segments or removed:
@@ -532,6 +533,12 @@ class Collection:
 
             self._tower_vectors = Tower.open(self.tower_folder, for_search=True).vectors
         return self._tower_vectors(texts)
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        """Divides texts into passages by the tokens of the index's own tower, or of any if it has none."""
+        folder, schema = self.tower_folder, self.info.schema
+        return Cutter(schema, text_encoder(folder) if folder is not None and schema.passage_tokens else None)
 
     def _new_segment(self) -> Path:
         """Return the folder of a new segment, whose name no segment of another index has."""

@@ -173,7 +173,7 @@ def _parsed(found: Unchecked) -> IndexInfo:
         _object(values["schema"], Schema) if isinstance(values["schema"], dict) else {**dataclasses.asdict(_ONE_TEXT)}
     )
     fields = tuple(Field(**_object(one, Field)) for one in _list(schema, "fields"))
-    values["schema"], values["format"] = Schema(fields, str(schema["template"]), schema["passage_tokens"]), FORMAT
+    values["schema"], values["format"] = Schema(**{**schema, "fields": fields}), FORMAT
     values["segments"] = tuple(SegmentInfo(**_object(one, SegmentInfo)) for one in _list(values, "segments"))
     values["others"] = tuple(_list(values, "others"))
     count = values.pop("count")
@@ -192,7 +192,7 @@ def _parsed(found: Unchecked) -> IndexInfo:
             (one.deleted, bool(file) and (one.deleted is None) == (one.removed == 0)),
             (one, _is_count(one.count) and _is_count(one.removed) and one.removed <= one.count),
         ]
-    rules += [(info.schema, _is_count(info.schema.passage_tokens))]
+    rules += [(info.schema, _is_count(info.schema.passage_tokens) and _is_count(info.schema.passage_overlap))]
     for field in fields:
         rules += [
             (field, all(isinstance(text, str) and text for text in (field.name, field.type))),

@@ -15,7 +15,6 @@ from typing import NamedTuple, Optional, Protocol
 
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
-from paddle_ranker.lexical.passages import cut
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.filters import period_of
 from paddle_ranker.retrieval.indexes import Document
@@ -126,12 +125,14 @@ class Schema:
 
     fields: the declared ones, without `text` if it has weight 1 and nothing else is searched
     template: text that towers and rankers read: `{text}` stands for the passage, `{NAME}` for a field
-    passage_tokens: about how many tokens a passage of `text` has that gets a vector; 0: texts are not cut
+    passage_tokens: tokens of the tower, at most, of a passage of `text` that gets a vector; 0: texts are not cut
+    passage_overlap: tokens, at most, of a passage that the next one repeats
     """
 
     fields: tuple[Field, ...] = ()
     template: str = ""
     passage_tokens: int = 0
+    passage_overlap: int = 0
 
     def __post_init__(self) -> None:
         names = [one.name for one in self.fields]
@@ -147,6 +148,8 @@ class Schema:
                 raise UsageError(f"--template {quoted(self.template)}: {quoted(name)} is no declared field")
         if self.template and f"{{{TEXT}}}" not in self.template:
             raise UsageError(f"--template {quoted(self.template)}: lacks {{text}}, where the passage stands")
+        if 2 * self.passage_overlap > self.passage_tokens:
+            raise UsageError(f"--passage_overlap {self.passage_overlap}: is above half of --passage_tokens")
 
     @cached_property
     def words(self) -> tuple[Field, ...]:
@@ -190,10 +193,6 @@ class Schema:
             return values[name]
 
         return _SLOT.sub(value, self._template).strip()
-
-    def spans(self, document: Document) -> list[tuple[int, int]]:
-        """Return the start and end of each passage of a document's text, in code points."""
-        return cut(document.text, self.passage_tokens) if self.passage_tokens else [(0, len(document.text))]
 
     def name_of(self, document: Document) -> Optional[str]:
         """Return the text of the title field, or None."""
@@ -254,7 +253,7 @@ class _Values:
         return Field(name, "keyword" if self.texts else "stored", list=self.some_lists and self.texts)
 
 
-def infer(rows: Iterable[_Row], declared: Sequence[Field] = (), template: str = "", passage_tokens: int = 0) -> Schema:
+def infer(rows: Iterable[_Row], declared: Sequence[Field] = ()) -> Schema:
     """Return the schema of some documents: declared fields as they are, the others by all their values.
 
     A field called `title` or `name` is the title, unless another one is declared so; a field of long texts is searched.
@@ -271,9 +270,7 @@ def infer(rows: Iterable[_Row], declared: Sequence[Field] = (), template: str = 
     for name in sorted(values.keys() - names):
         found.append(values[name].field(name, not has_title and titles[:1] == [name]))
         has_title |= found[-1].title
-    return Schema(
-        tuple(sorted(found, key=lambda one: (not one.title, not one.is_searched, one.name))), template, passage_tokens
-    )
+    return Schema(tuple(sorted(found, key=lambda one: (not one.title, not one.is_searched, one.name))))
 
 
 def table(schema: Schema, examples: Mapping[str, object]) -> list[str]:

@@ -18,6 +18,10 @@ from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.families import family_of
 from paddle_ranker.model.hugging_face.library_tokenizer import bring_tokenizer, read_sentencepiece
+from paddle_ranker.model.tower import TextEncoder
+from paddle_ranker.retrieval.adding import Cutter
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.schema import Field, Schema
 
 pytestmark = pytest.mark.unit
 
@@ -104,6 +108,25 @@ def test_pairs_are_those_of_the_library(folder: Path, length: int, side: str, tm
     assert [singles[number].tolist() for number in range(len(texts))] == [
         library.encode(text.replace("\ud800", "?")).ids for text in texts
     ]
+
+
+def test_passages_with_their_title_are_read_whole(folder: Path) -> None:
+    encoder = PairEncoder.from_folder(folder, 40)
+    texts = [*NASTY, *corpus(1, 12)]
+    ends = encoder.token_ends(texts)
+    assert [*map(len, ends)] == [*map(len, encoder.encode_texts(texts))]
+    assert all((np.diff(own) >= 0).all() and (own <= len(text)).all() for own, text in zip(ends, texts))
+    for between, overlap in ((". ", 0), ("。", 16), (" ", 16)):
+        schema = Schema((Field("title", "text", title=True),), passage_tokens=64, passage_overlap=overlap)
+        document, tower = (
+            Document("d", between.join(corpus(2)), {"title": "深度 brown"}),
+            TextEncoder(encoder, "", "fox "),
+        )
+        (spans,) = Cutter(schema, tower).spans([document])
+        read = [schema.passage(document, document.text[slice(*span)]) for span in spans]
+        longest = max(map(len, encoder.encode_texts([f"fox {text}" for text in read])))
+        assert tower.encode(read) is not None and encoder.truncated == 0
+        assert 40 - encoder.template.text_tokens - 8 <= longest and len(spans) > 100
 
 
 def test_special_tokens_in_a_text_are_no_special_tokens(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.lexical.passages import best_span, characters_for, cut
+from paddle_ranker.lexical.passages import best_span, cut, estimated_ends
+from paddle_ranker.model.kinds import text_encoder
+from paddle_ranker.retrieval.adding import Cutter
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
@@ -18,7 +21,10 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.towers import copy_tower
+from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.ranker import Ranker
+from tests.tiny import write_tower
 
 pytestmark = pytest.mark.unit
 SIZE = 8
@@ -42,10 +48,8 @@ DOCUMENTS = [Document(f"d{n:03}", text_of(n), {"title": f"题{n}", "odd": n % 2}
 def best(query: str, documents: Sequence[Document], k: int) -> list[tuple[str, float]]:
     (asked,) = vectors_of([query])
     scores = {
-        one.id: max(
-            float(vectors_of([SCHEMA.passage(one, one.text[start:end])])[0] @ asked) for start, end in SCHEMA.spans(one)
-        )
-        for one in documents
+        one.id: max(float(vectors_of([SCHEMA.passage(one, one.text[start:end])])[0] @ asked) for start, end in spans)
+        for one, spans in zip(documents, Cutter(SCHEMA).spans(documents))
     }
     return sorted(scores.items(), key=lambda one: -one[1])[:k]
 
@@ -84,7 +88,7 @@ def test_a_document_counts_by_its_best_passage(tmp_path: Path, method: str, is_d
 
 def test_the_ranker_reads_the_passage_that_was_found(tmp_path: Path) -> None:
     class StubRanker:
-        tokens_read = 32
+        reader = None
         read: list[str] = []
 
         def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> np.ndarray:
@@ -99,7 +103,7 @@ def test_the_ranker_reads_the_passage_that_was_found(tmp_path: Path) -> None:
         (asked,) = vectors_of(["问"])
         for one in results:
             start, end = one.passage
-            assert (start, end) in SCHEMA.spans(Document(one.id, one.text))
+            assert (start, end) in Cutter(SCHEMA).spans([Document(one.id, one.text)])[0]
             read = SCHEMA.passage(Document(one.id, one.text, one.fields), one.text[start:end])
             assert read in stub.read and float(vectors_of([read])[0] @ asked) == pytest.approx(one.score, abs=1e-6)
 
@@ -117,7 +121,7 @@ def test_vectors_of_passages_are_not_computed_again(tmp_path: Path) -> None:
     with Collection.create(tmp_path / "index", info) as collection:
         collection.add(DOCUMENTS[:30], counted)
         before = len(made)
-        assert before == sum(len(SCHEMA.spans(one)) for one in DOCUMENTS[:30])
+        assert before == sum(map(len, Cutter(SCHEMA).spans(DOCUMENTS[:30])))
         collection.add([Document(f"other{n}", one.text, one.fields) for n, one in enumerate(DOCUMENTS[:30])], counted)
         assert len(made) == before and len(collection) == 60
 
@@ -135,20 +139,44 @@ def test_passages_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             Collection.open(tmp_path / "index")
 
 
-@pytest.mark.parametrize("text", ["", "短", "一二三。" * 60, "word " * 300, "x" * 1000, "混合 mixed 文本。 " * 50])
+TEXTS = ["", "短", "一二三。" * 60, "word " * 300, "x" * 1000, "混合 mixed 文本。 " * 50]
+
+
+@pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("tokens", [1, 20, 128])
-def test_passages_make_up_the_text(text: str, tokens: int) -> None:
-    spans = cut(text, tokens)
-    assert "".join(text[start:end] for start, end in spans) == text
-    most = 1.2 * max(1, characters_for(text, tokens))
-    assert all(end - start <= most for start, end in spans) and (len(spans) > 1) == (len(text) > most)
+@pytest.mark.parametrize("share", [0, 4, 2])
+def test_passages_cover_the_text(text: str, tokens: int, share: int) -> None:
+    (ends,), overlap = estimated_ends([text]), tokens // share if share else 0
+    spans = cut(text, ends, tokens, overlap)
+    inside = [np.count_nonzero((ends > start) & (ends <= end)) for start, end in spans]
+    assert max(inside) <= tokens and (len(spans) > 1) == (len(ends) > tokens)
+    assert (spans[0][0], spans[-1][1]) == (0, len(text)) and all(start < end for start, end in spans if text)
+    for (before, end), (start, _) in zip(spans, spans[1:]):
+        assert before < start <= end and np.count_nonzero((ends > start) & (ends <= end)) <= overlap
 
 
 def test_sentences_are_whole_and_the_best_span_has_the_words() -> None:
-    assert [("一二三四五六七。" * 3)[slice(*span)] for span in cut("一二三四五六七。" * 3, 8)] == [
-        "一二三四五六七。"
-    ] * 3
+    sentences = "一二三四五六七。" * 3
+    ends = np.arange(1, len(sentences) + 1)
+    assert cut(sentences, ends, 8) == [(0, 8), (8, 16), (16, 24)]
+    assert cut(sentences, ends, 16) == [(0, 8), (8, 24)]
+    assert cut(sentences, ends, 16, 8) == [(0, 16), (8, 24)]
     text = "开头。" + "无关的话。" * 100 + "水稻的病害。" + "别的。" * 100
     start, end = best_span(text, {"水稻": 5.0, "病害": 5.0, "话": 0.1}, 40)
     assert "水稻的病害" in text[start:end] and end - start == 40 and text[start - 1] == "。"
     assert best_span(text, {}, 40) == (0, 40) and best_span("短", {"短": 1.0}, 40) == (0, 1)
+
+
+def test_a_collection_counts_the_tokens_of_its_own_tower(tmp_path: Path) -> None:
+    copied = copy_tower(write_tower(tmp_path / "tower"), tmp_path / "index")  # which reads 32 tokens
+    schema = replace(SCHEMA, passage_overlap=8)
+    info = IndexInfo(None, VectorsInfo("exact", copied.size), copied.copy, schema=schema)
+    encoder = text_encoder(tmp_path / "tower")
+    with Collection.create(tmp_path / "index", info) as collection:
+        collection.add(DOCUMENTS[:20])
+        (hits,) = collection.search("vectors", Tower.open(tmp_path / "tower").query_vectors(["水稻"]), 20)
+        found = dict(zip(hits.ids, hits.passages or ()))
+        for one, spans in zip(DOCUMENTS, Cutter(schema, encoder).spans(DOCUMENTS[:20])):
+            assert (found[one.id] or (0, len(one.text))) in spans
+    with Collection.open(tmp_path / "index") as collection:
+        assert collection.info.schema == schema

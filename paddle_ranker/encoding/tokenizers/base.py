@@ -26,6 +26,10 @@ class Tokenizes(Protocol):
         """
         ...
 
+    def ends(self, texts: Sequence[str]) -> list[Lengths]:
+        """Return the end of each token of each text, in code points, `[tokens] int64`, ascending."""
+        ...
+
 
 @dataclass(frozen=True)
 class Spelling:

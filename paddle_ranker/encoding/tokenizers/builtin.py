@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Optional, Protocol
 
 import numpy as np
 
-from paddle_ranker.encoding.tokenizers.base import FlatIds
+from paddle_ranker.encoding.tokenizers.base import FlatIds, Lengths
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 
 _ID_BYTES = np.dtype(np.int32).itemsize
+_WORD = re.compile(r"\s*(?:[\u3400-\u9fff]|[^\s\u3400-\u9fff]+)")  # whose tokens do not depend on its neighbours
 _SOME_WORDS = 64  # words looked up at a time if not all are needed
 
 
@@ -66,6 +68,20 @@ class Tokenizer:
         ]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)) // _ID_BYTES
         return np.frombuffer(b"".join(rows), dtype=np.int32), lengths
+
+    def ends(self, texts: Sequence[str]) -> list[Lengths]:
+        """Return the ends of tokens; see `Tokenizes.ends`. The tokens of a word share its characters evenly."""
+        words = [_WORD.findall(text) for text in texts]
+        distinct = list(dict.fromkeys(word for found in words for word in found))
+        tokens_of, ends = dict(zip(distinct, self.encode(distinct)[1].tolist())), []
+        for found in words:
+            counts = np.fromiter(map(tokens_of.__getitem__, found), np.int64, len(found))
+            stops = np.cumsum(np.fromiter(map(len, found), np.int64, len(found)))
+            lengths = np.fromiter(map(len, map(str.lstrip, found)), np.int64, len(found))
+            number = np.arange(1, counts.sum() + 1) - np.repeat(np.cumsum(counts) - counts, counts)  # in its word
+            shares = np.repeat(lengths, counts) * number // np.repeat(counts, counts)
+            ends.append(np.repeat(stops - lengths, counts) + shares)
+        return ends
 
     def _first_ids(self, words: Sequence[str], size: int) -> bytes:
         """Return the ids of the first words, as at least `size` bytes if there are enough words."""

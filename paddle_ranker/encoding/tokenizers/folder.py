@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.tokenizers.base import FlatIds, ModelTokenizer, PairTemplate, Spelling, bert_template
+from paddle_ranker.encoding.tokenizers.base import (
+    FlatIds,
+    Lengths,
+    ModelTokenizer,
+    PairTemplate,
+    Spelling,
+    bert_template,
+)
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
 from paddle_ranker.encoding.unicode.table import normalise
@@ -422,14 +429,22 @@ class LibraryTokenizer:
 
     def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
         """Return the ids of `texts`; ignores `most`."""
-        # JSON can hold lone surrogates, which the library refuses.
-        sound = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        rows = [encoding.ids for encoding in self._library.encode_batch_fast(sound, add_special_tokens=False)]
+        rows = [e.ids for e in self._library.encode_batch_fast([*map(_sound, texts)], add_special_tokens=False)]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         flat = np.fromiter((number for row in rows for number in row), np.int32, count=int(lengths.sum()))
         if self._unknown is not None:
             flat[np.isin(flat, self._special)] = self._unknown
         return flat, lengths
+
+    def ends(self, texts: Sequence[str]) -> list[Lengths]:
+        """Return the ends of tokens; see `Tokenizes.ends`."""
+        found = self._library.encode_batch([*map(_sound, texts)], add_special_tokens=False)
+        return [np.maximum.accumulate([0, *(end for _, end in one.offsets)])[1:] for one in found]
+
+
+def _sound(text: str) -> str:
+    """Return a text without lone surrogates, which JSON can hold and `tokenizers` refuses."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _of_bytes(token: str, text: str) -> str:

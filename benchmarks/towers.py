@@ -123,7 +123,7 @@ def run(options: TowersOptions) -> None:
                 continue
             folder, took = trainings.train(name, seed)
             tower = Tower.open(folder, load, 64, for_search=True)
-            runs[name].append(vector_run(tower, real.documents, real.queries, TOP_K))
+            runs[name].append(vector_run(tower, list(real.documents.items()), real.queries, TOP_K))
             seconds[name].append(took)
             print(f"{name}, seed {seed}: {took:.0f} s of training", flush=True)
     named = {f"{name} {number}": one for name in names for number, one in enumerate(runs[name])}

@@ -162,20 +162,22 @@ def _add_others(
     """Add the runs of the baselines, of the untuned encoder, and of peers."""
     from paddle_ranker.evaluation.retrieval import lexical_runs, vector_run
 
-    documents = {}
-    if options.baselines or options.untuned is not None:
-        schema = searcher.collection.info.schema
-        documents = {document.id: schema.passage(document) for document in searcher.collection.documents()}
+    schema = searcher.collection.info.schema
     others: dict[str, Scores] = {}
     if options.untuned is not None:
         from paddle_ranker.model.load_options import LoadOptions
+        from paddle_ranker.retrieval.adding import Cutter
         from paddle_ranker.retrieval.vectors import Tower
 
         load = LoadOptions(device=options.device, threads=options.cpu_threads, tokenizer=options.tokenizer)
         tower = Tower.open(options.untuned, load, options.batch_size, for_search=True)
-        others["untuned"] = vector_run(tower, documents, judged.queries, judged.depth(options.top_k))
+        documents = list(searcher.collection.documents())
+        cut = zip(documents, Cutter(schema, tower.encoder).spans(documents))
+        passages = [(one.id, schema.passage(one, one.text[slice(*span)])) for one, spans in cut for span in spans]
+        others["untuned"] = vector_run(tower, passages, judged.queries, judged.depth(options.top_k))
     if options.baselines:
-        others.update(lexical_runs(documents, judged.queries, judged.depth(options.top_k)))
+        texts = {one.id: schema.passage(one) for one in searcher.collection.documents()}
+        others.update(lexical_runs(texts, judged.queries, judged.depth(options.top_k)))
     for name, run in [*others.items(), *peers.items()]:
         if name in runs:
             raise UsageError(f"two systems are named {name}: give the run a name of its own, as in mine={name}")

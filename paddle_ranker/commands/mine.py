@@ -7,7 +7,7 @@ paddle-ranker mine --queries mine.tsv --corpus titles.tsv --tower checkpoint/bes
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
@@ -15,10 +15,13 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker import runtime
-from paddle_ranker.data.records import Record, RecordFile, open_as_one_of, write_records
+from paddle_ranker.data.beir import beir_judgements
+from paddle_ranker.data.records import LabeledPair, Record, RecordFile, open_as_one_of, write_records
 from paddle_ranker.encoding.options import WINDOWS
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
+from paddle_ranker.model.kinds import text_encoder
 from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import paths_of
@@ -37,11 +40,13 @@ from paddle_ranker.training.mining import (
     distinct_titles,
     group_judgments,
     judged_pairs,
+    text_key,
+    whole,
 )
 from paddle_ranker.training.teachers import Teachers
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.search import Searcher
+    from paddle_ranker.retrieval.search import Search, Searcher
 
 RERANKED = 100
 WORDS = "jieba"
@@ -52,9 +57,11 @@ _METHODS = "; ".join(f"{name}, {kind.what}" for name, kind in INDEXES.items())
 @dataclass(frozen=True)
 class MineOptions(LabelOptions, ScoringOptions, MilvusOptions):
     queries: str = option(
-        help="what is known: labelled pairs (query, title, label), triples, or pairs of a query and its answer",
+        help="what is known: labelled pairs (query, title, label), triples, or pairs of a query and its answer; with "
+        "--index also a BEIR folder",
         files=True,
     )
+    split: str = option("train", help="which of a BEIR folder's qrels")
     output_file: str = option(help="file to write to", name="output")
     corpus: Optional[str] = option(
         None, help="titles or texts to mine from (default: the titles of --queries)", files=True
@@ -134,6 +141,11 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions):
         for field in given_of(self, ("rerank", "max_score_ratio", "margin", *WINDOWS)):
             if not (self.ranker or (self.tower and field.name in ("max_score_ratio", "margin"))):
                 raise UsageError(f"{shown_name(field)} is about a ranker's scores: add --ranker, or leave it out")
+        is_beir = os.path.isdir(self.queries)
+        if is_beir and self.index is None:
+            raise UsageError(f"--queries {self.queries}: a BEIR folder's documents are those of --index; give that too")
+        if given_of(self, ["split"]) and not is_beir:
+            raise UsageError(f"--split {self.split}: {self.queries} is no BEIR folder; leave it out")
         if self.rerank is not None and self.rerank < self.rank_to:
             raise UsageError(f"--rerank {self.rerank} is below --rank_to {self.rank_to}: there are no such ranks")
         sources = (*paths_of(self.queries), *paths_of(self.corpus or ""))
@@ -161,24 +173,46 @@ class MineOptions(LabelOptions, ScoringOptions, MilvusOptions):
 
 
 class SearchedIndex:
-    """The texts of an index folder, found as its `Searcher` finds them."""
+    """The documents of an index folder, found as its `Searcher` finds them, and read as a ranker reads them there.
 
-    def __init__(self, searcher: Searcher):
-        self._searcher = searcher
+    Args:
+        titles: those of `--queries`; a title that is a document's text, or its title and text, is that document.
+        encoder: of the ranker's pairs, see `Search.read`.
+    """
+
+    def __init__(self, searcher: Searcher, titles: Iterable[str], encoder: Optional[PairEncoder]):
+        self._searcher, self._encoder, self._schema = searcher, encoder, searcher.collection.info.schema
+        titles = {*titles}
+        self._keys = {*map(text_key, titles)}
+        self._documents: dict[str, Document] = {}  # by the text that stands for it
+        for one in searcher.collection.documents():
+            texts = one.text, self._schema.passage(one)
+            self._documents.update((text, one) for text in texts if text in titles)
+        self._searches: dict[str, Search] = {}
 
     def __len__(self) -> int:
         return len(self._searcher.collection)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first."""
-        found = self._searcher.search_many(queries, top_k)
+        self._searches = dict(zip(queries, self._searcher.run(queries, top_k)))
+        found = [one.results() for one in self._searches.values()]
         return [Hits([one.id for one in row], np.array([one.score for one in row])) for row in found]
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
-        collection = self._searcher.collection
-        document = collection.document(id)
-        return Document(id, collection.info.schema.passage(document), document.fields)
+        document = self._searcher.collection.document(id)
+        whole = self._schema.passage(document)
+        text = whole if whole != document.text and text_key(whole) in self._keys else document.text
+        self._documents.setdefault(text, document)
+        return Document(id, text, document.fields)
+
+    def reads(self, query: str, titles: Sequence[str]) -> list[str]:
+        """Return what a ranker reads of titles for a query of the last `search`: of documents, their best passages."""
+        there = [title for title in titles if title in self._documents]
+        read = self._searches[query].read([self._documents[title] for title in there], self._encoder)
+        passages = {title: text for title, (_, text) in zip(there, read)}
+        return [passages.get(title, title) for title in titles]
 
 
 def run(options: MineOptions) -> None:
@@ -189,50 +223,79 @@ def run(options: MineOptions) -> None:
 
 def _run(options: MineOptions) -> None:
     check_writable(options.output_file)
-    source = open_as_one_of(options.queries, JUDGED_KINDS, options)
-    queries = group_judgments(judged_pairs(source))
-    lacking = source.beside("query", "title", "neg_title", "label")
-    if lacking:
-        note(
-            f"note: {options.output_file}: will lack {lacking} of {options.queries}, as mined negatives have none; "
-            "paddle-ranker distill gives every row a teacher's score"
-        )
+    searcher = None if options.index is None else _searcher(options)
+    if searcher is not None and os.path.isdir(options.queries):
+        pairs, what = _beir_pairs(options, searcher), f"its split {options.split}"
+        queries = group_judgments(pairs)
+    else:
+        source = open_as_one_of(options.queries, JUDGED_KINDS, options)
+        queries = group_judgments(judged_pairs(source))
+        what = f"{source.report()} {source.kind.role}"
+        if lacking := source.beside("query", "title", "neg_title", "label"):
+            note(
+                f"note: {options.output_file}: will lack {lacking} of {options.queries}, as mined negatives have none; "
+                "paddle-ranker distill gives every row a teacher's score"
+            )
     positives = sum(len(judged.positives(options.positive_label)) for judged in queries)
-    print(f"{options.queries}: {source.report()} {source.kind.role}; {len(queries):,} queries, {positives:,} positives")
+    print(f"{options.queries}: {what}; {len(queries):,} queries, {positives:,} positives")
     if not positives:
         raise DataError(
             f"{options.queries}: not one title has a label of {options.positive_label:g} or more: there is nothing to "
             "mine negatives of"
         )
-    judge: Optional[Judge] = Teachers(options.ranker, options) if options.ranker else None
+    teachers = Teachers(options.ranker, options) if options.ranker else None
+    judge: Optional[Judge] = teachers
     index: Index
-    if options.index is not None:
-        runtime.prepare_command(options.cpu_threads)
-        from paddle_ranker.retrieval.search import Searcher, SearchSettings
-
-        load = options.load_options()
-        index = SearchedIndex(
-            Searcher.open(
-                options.index,
-                SearchSettings(milvus_uri=options.milvus_uri),
-                options=load,
-                batch_size=options.batch_size,
-            )
-        )
+    reads = whole
+    if searcher is not None:
+        encoder = teachers.reader if teachers is not None else _tower_reader(searcher)
+        index = SearchedIndex(searcher, [pair.title for judged in queries for pair in judged.pairs], encoder)
+        reads = index.reads
         print(f"{options.index}: {len(index):,} texts", flush=True)
     else:
         index = _indexed(options, source)
         if judge is None and isinstance(index, TowerIndex):
             judge = index
-    miner = Miner(index, options.choice, judge, options.queries)
+    miner = Miner(index, options.choice, judge, options.queries, reads)
     with tqdm(desc="mine", unit="query", total=len(queries), disable=None) as progress:
         rows = write_records(options.output_file, miner.mine(queries, progress))
     what = "triples" if options.format == "triples" else "pairs"
     print(f"wrote {rows:,} {what} to {options.output_file}: {miner.counts['negatives']:,} negatives of "
           f"{miner.counts['queries']:,} queries")  # fmt: skip
     print(f"left out or not found: {miner.report()}")
-    if isinstance(judge, Teachers):
-        judge.report()
+    if teachers is not None:
+        teachers.report()
+
+
+def _searcher(options: MineOptions) -> Searcher:
+    """Open the index folder."""
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.retrieval.search import Searcher, SearchSettings
+
+    assert options.index is not None
+    settings = SearchSettings(milvus_uri=options.milvus_uri)
+    return Searcher.open(options.index, settings, options=options.load_options(), batch_size=options.batch_size)
+
+
+def _beir_pairs(options: MineOptions, searcher: Searcher) -> list[LabeledPair]:
+    """Return the judged pairs of a BEIR folder's training split, with the texts that the index has."""
+    from paddle_ranker.evaluation.retrieval import read_judged
+
+    files = beir_judgements(options.queries, options.split)
+    judged = read_judged(files.qrels, files.queries, options)
+    documents = searcher.collection.documents_of(list({id for labels in judged.qrels.values() for id in labels}))
+    return [
+        LabeledPair(judged.queries[query], documents[id].text, float(label))
+        for query, labels in judged.qrels.items()
+        for id, label in labels.items()
+        if id in documents
+    ]
+
+
+def _tower_reader(searcher: Searcher) -> Optional[PairEncoder]:
+    """Return the encoder of the index's tower where it reads passages: a ranker may be trained to read as much."""
+    folder, schema = searcher.collection.tower_folder, searcher.collection.info.schema
+    return text_encoder(folder).tokens if folder is not None and schema.passage_tokens else None
 
 
 def _indexed(options: MineOptions, source: RecordFile[Record]) -> Index:

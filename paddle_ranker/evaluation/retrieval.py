@@ -8,7 +8,7 @@ comparison = compare_runs(judged, runs, 100)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Optional
 
@@ -178,15 +178,25 @@ def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k
     return runs
 
 
-def vector_run(tower: Tower, documents: Mapping[str, str], queries: Mapping[str, str], top_k: int) -> Scores:
-    """Return the run of an exact search by a tower's vectors; arguments as for `lexical_runs`."""
-    vectors = np.concatenate(list(tower.stream(iter(tqdm(documents.values(), desc="encode", disable=None)))))
-    ids = list(documents)
-    found, products = nearest(vectors, tower.query_vectors(list(queries.values())), top_k)
-    return {
-        query: {ids[number]: product for number, product in zip(numbers, scores)}
-        for query, numbers, scores in zip(queries, found.tolist(), products.tolist())
-    }
+def vector_run(tower: Tower, passages: Sequence[tuple[str, str]], queries: Mapping[str, str], top_k: int) -> Scores:
+    """Return the run of an exact search by a tower's vectors; a document counts by its best passage.
+
+    Args:
+        passages: a document's id, and the text of its passage.
+        queries: texts by id.
+        top_k: documents of each query.
+    """
+    ids = [id for id, _ in passages]
+    most = min(len(ids), top_k * max(Counter(ids).values(), default=1))  # with them, `top_k` documents are found
+    vectors = np.concatenate(list(tower.stream(tqdm([text for _, text in passages], desc="encode", disable=None))))
+    found, products = nearest(vectors, tower.query_vectors(list(queries.values())), most)
+    run: Scores = {}
+    for query, numbers, scores in zip(queries, found.tolist(), products.tolist()):
+        best = run[query] = {}
+        for number, score in zip(numbers, scores):
+            if len(best) < top_k:
+                best.setdefault(ids[number], score)
+    return run
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ ones in its threads and queues, under a deadline.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,8 +22,9 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 
 from paddle_ranker.data.labels import number_of
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
-from paddle_ranker.lexical.passages import best_span, characters_for
+from paddle_ranker.lexical.passages import Span, best_span, characters_for
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Booleans, Floats
@@ -197,25 +199,36 @@ class Search:
         """Return the document at a place of `candidates` that is ranked or shown."""
         return self.documents[self.candidates.ids[place]]
 
-    def to_rank(self, tokens: Optional[int] = None) -> list[str]:
-        """Return the texts of the first documents, as the schema's template has the ranker read them.
+    def to_rank(self, encoder: Optional[PairEncoder] = None) -> list[str]:
+        """Return the texts of the first documents, as the ranker reads them; see `read`."""
+        places = self.order[: self.settings.rank_top]
+        read = self.read([self.document(place) for place in places], encoder)
+        self.passages.update((place, span) for place, (span, _) in zip(places, read))
+        return [text for _, text in read]
 
-        tokens: that the ranker reads of a title; of a longer text it reads the part with most words of the query. None:
-            it reads whole texts
+    def read(self, documents: Sequence[Document], encoder: Optional[PairEncoder] = None) -> list[tuple[Span, str]]:
+        """Return what a ranker reads of documents: a part of each one's text, and the schema's template with that part.
+
+        The part is the passage that was found by its vector, else the whole text. Of a part that is longer than the
+        ranker reads, it is what has most words of the query.
+
+        encoder: of the ranker's pairs; None: it reads any length
         """
-        schema, texts = self.collection.info.schema, []
-        for place in self.order[: self.settings.rank_top]:
-            document = self.document(place)
-            start, end = 0, len(document.text)
-            if (found := self._found.get(document.id)) is not None:
-                start, end = found
-            elif tokens is not None:
-                size = max(characters_for(document.text, tokens - len(self.text) // 4), tokens // 2)
-                if len(document.text) > size:
-                    start, end = best_span(document.text, self._word_weights, size)
-            self.passages[place] = start, end
-            texts.append(schema.passage(document, document.text[start:end]))
-        return texts
+        schema, spans = self.collection.info.schema, [self._found.get(one.id, (0, len(one.text))) for one in documents]
+        room = sys.maxsize if encoder is None else encoder.room_beside(self.text)
+        long = [number for number, (start, end) in enumerate(spans) if end - start > room]
+        if encoder is not None and long:
+            beside = encoder.token_ends([schema.passage(documents[number], "") for number in long])
+            rooms, starts, parts = [max(room - len(ends), room // 4) for ends in beside], [], []
+            for number, tokens in zip(long, rooms):
+                text = documents[number].text[slice(*spans[number])]
+                size = characters_for(text, tokens)
+                start, _ = best_span(text, self._word_weights, size)
+                starts.append(spans[number][0] + start)
+                parts.append(text[start : start + 3 * size // 2])  # of which the ranker's tokens tell how much it reads
+            for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):
+                spans[number] = start, start + (len(part) if len(ends) <= tokens else int(ends[tokens - 1]))
+        return [(span, schema.passage(one, one.text[slice(*span)])) for span, one in zip(spans, documents)]
 
     def rank(self, logits: Floats, probabilities: Floats) -> None:
         """Order the texts of `to_rank` by `logit + recall_weight * share`, equal ones by id."""
@@ -459,7 +472,7 @@ class Searcher:
         return searches
 
     def _rank(self, ranker: Ranker, searches: Sequence[Search]) -> None:
-        texts = [one.to_rank(ranker.tokens_read) for one in searches]
+        texts = [one.to_rank(ranker.reader) for one in searches]
         asked = [one.text for one, own in zip(searches, texts) for _ in own]
         logits = ranker.score(asked, [text for own in texts for text in own], logits=True)
         probabilities, start = sigmoid(logits), 0

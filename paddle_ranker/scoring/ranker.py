@@ -10,6 +10,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
+from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.encoding.windows import make_windows
 from paddle_ranker.errors import UsageError, did_you_mean, quoted
 from paddle_ranker.metrics.calibration import sigmoid
@@ -72,9 +73,9 @@ class Ranker:
         )
 
     @property
-    def tokens_read(self) -> Optional[int]:
-        """How many tokens of a pair are read; None where windows read all of them."""
-        return self.row_encoder.max_seq_length if self.windows is None else None
+    def reader(self) -> Optional[PairEncoder]:
+        """The encoder that limits how much of a pair is read; None where windows read all of it."""
+        return shortest(self.row_encoder) if self.windows is None else None
 
     @classmethod
     def load(  # type: ignore[explicit-any]  # each field of `LoadOptions` has its own type

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import repeat
 from typing import TYPE_CHECKING, Optional, Protocol
 
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Text, TitleRow, Triple
@@ -29,6 +31,7 @@ JUDGED_KINDS: tuple[type[Record], ...] = (LabeledPair, Triple, Pair)
 TITLE_KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, TitleRow, Text)
 
 
+@lru_cache(maxsize=1024)  # long documents are candidates of many queries
 def text_key(text: str) -> str:
     """Return a key that is equal for texts that read the same: letters and digits, with width and case folded."""
     return letters(text) or normalise(text).strip()
@@ -90,10 +93,11 @@ def titles_of(records: Iterable[Record]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A title that may become a negative, and its probability if a ranker has scored it."""
+    """A title that may become a negative, its probability if a ranker has scored it, and what a ranker reads of it."""
 
     title: str
     probability: Optional[float] = None
+    read: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,11 +178,29 @@ class Judge(Protocol):
         ...
 
 
-class Miner:
-    """Miner of negatives for the judged queries of the file `source`; `counts` holds statistics for `report`."""
+Reads = Callable[[str, Sequence[str]], Sequence[str]]
 
-    def __init__(self, index: Index, choice: Choice, ranker: Optional[Judge] = None, source: str = "") -> None:
-        self._index, self._ranker = index, ranker
+
+def whole(query: str, titles: Sequence[str]) -> Sequence[str]:
+    """Return titles: a ranker reads all of each."""
+    return titles
+
+
+class Miner:
+    """Miner of negatives for the judged queries of the file `source`; `counts` holds statistics for `report`.
+
+    reads: returns what a ranker reads of each title for a query
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        choice: Choice,
+        ranker: Optional[Judge] = None,
+        source: str = "",
+        reads: Reads = whole,
+    ) -> None:
+        self._index, self._ranker, self._reads = index, ranker, reads
         self._choice, self._source = choice, source
         self.counts: Counter[str] = Counter()
 
@@ -212,12 +234,12 @@ class Miner:
         Candidates of equal probability keep the index's order.
         """
         texts = [[pair.title for pair in relevant] + found for relevant, found in zip(positives, candidates)]
-        if self._ranker is None:
-            scored = [[Candidate(title) for title in titles] for titles in texts]
-        else:
+        read = [self._reads(judged.query, titles) for judged, titles in zip(part, texts)]
+        probabilities: Iterator[Optional[float]] = repeat(None)
+        if self._ranker is not None:
             queries = [judged.query for judged, titles in zip(part, texts) for _ in titles]
-            probabilities = iter(self._ranker.score(queries, [title for titles in texts for title in titles]).tolist())
-            scored = [[Candidate(title, next(probabilities)) for title in titles] for titles in texts]
+            probabilities = iter(self._ranker.score(queries, [text for own in read for text in own]).tolist())
+        scored = [[*map(Candidate, titles, probabilities, own)] for titles, own in zip(texts, read)]
         for relevant, every in zip(positives, scored):
             found = every[len(relevant) :]
             yield every[: len(relevant)], sorted(found, key=lambda candidate: -(candidate.probability or 0.0))
@@ -228,7 +250,8 @@ class Miner:
         scored, candidates = ranked
         pairs = self._choice.as_pairs
         if pairs:
-            yield from judged.pairs
+            read = self._reads(judged.query, [pair.title for pair in judged.pairs])
+            yield from (replace(pair, title=text) for pair, text in zip(judged.pairs, read))
         self.counts["queries"] += bool(positives)
         self.counts["queries without a positive"] += not positives
         window = self._choice.window(candidates)
@@ -242,9 +265,9 @@ class Miner:
             for negative in chosen:
                 key = text_key(negative.title)
                 if not pairs:
-                    yield Triple(pair.query, pair.title, negative.title)
+                    yield Triple(pair.query, positive.read, negative.read)
                 elif key not in written:
-                    yield LabeledPair(pair.query, negative.title, 0.0)
+                    yield LabeledPair(pair.query, negative.read, 0.0)
                 else:
                     continue
                 written.add(key)

@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Optional, Protocol
 
 import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple
+from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
@@ -57,6 +58,12 @@ class Teachers:
 
     def __len__(self) -> int:
         return len(self._rankers)
+
+    @property
+    def reader(self) -> Optional[PairEncoder]:
+        """The encoder that limits how much the first ranker reads of a pair; None where windows read all of it."""
+        first = self._rankers[0]
+        return shortest(first.row_encoder) if first.windows is None else None
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the mean logit of every (queries[i], titles[i]), `[n] float64`."""

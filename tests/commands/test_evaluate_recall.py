@@ -266,9 +266,11 @@ def test_an_untuned_encoder_and_stems_are_baselines() -> None:
 
     documents = {f"d{n}": text_of(n) for n in range(COUNT)}
     queries = {"q0": text_of(3)[:4], "q1": text_of(9)[:4]}
-    run = vector_run(cast(Tower, StubTower()), documents, queries, 7)
+    passages = [(id, text + more) for more in "甲乙" for id, text in documents.items()]
+    run = vector_run(cast(Tower, StubTower()), passages, queries, 7)
     for query, text in queries.items():
-        products = vectors_of([*documents.values()]) @ vectors_of([text])[0]
+        of_passages = vectors_of([text for _, text in passages]) @ vectors_of([text])[0]
+        products = of_passages.reshape(2, COUNT).max(axis=0)
         best = np.argsort(-products, kind="stable")[:7].tolist()
         assert list(run[query]) == [f"d{n}" for n in best]
         assert list(run[query].values()) == pytest.approx(products[best].tolist(), abs=1e-6)

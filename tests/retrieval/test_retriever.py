@@ -9,6 +9,7 @@ from typing import Any, Optional, cast
 import numpy as np
 import pytest
 
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.retrieval.collection import Collection
@@ -19,6 +20,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.scoring.ranker import Ranker
+from tests.tiny import write_tokenizer
 
 pytestmark = pytest.mark.unit
 TEXTS = ["水稻病害诊断", "水稻病虫", "病害统计", "水稻种植", "老年人护理", "稻田养鱼", "护理病害"]
@@ -42,7 +44,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
 class StubRanker:
     """Gives a pair the number of characters that both texts share as its logit; counts what it is asked."""
 
-    tokens_read: Optional[int] = None
+    reader: Optional[PairEncoder] = None
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -150,9 +152,10 @@ def test_a_ranker_reads_the_title_and_the_part_of_a_long_text_with_the_querys_wo
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
         collection.add([Document("long", long, {"title": "手册"}), Document("short", "水稻", {"title": "词"})])
         stub = StubRanker()
-        stub.tokens_read = 40
+        write_tokenizer(tmp_path)
+        stub.reader = PairEncoder.from_folder(tmp_path, 42)  # of which 3 special tokens, 4 of the query, 2 of the title
         found = Searcher(collection, SearchSettings(), ranker=cast(Ranker, stub)).search("水稻病害")
         read = {one.id: one.passage for one in found}
-        assert read == {"short": (0, 2), "long": (301, 340)}
-        assert sorted(title for _, title in stub.asked) == sorted([f"手册 {long[301:340]}", "词 水稻"])
+        assert read == {"short": (0, 2), "long": (301, 334)}
+        assert sorted(title for _, title in stub.asked) == sorted([f"手册 {long[301:334]}", "词 水稻"])
         assert {one.id: one.title for one in found} == {"long": "手册", "short": "词"}

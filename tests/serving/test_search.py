@@ -22,6 +22,10 @@ import numpy as np
 import pytest
 from pydantic_core import to_json
 
+from paddle_ranker.commands.evaluate_recall import main as evaluate
+from paddle_ranker.commands.mine import main as mine
+from paddle_ranker.data.beir import write_beir
+from paddle_ranker.data.records import Triple, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.lexical.highlights import SharedWords
@@ -30,6 +34,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.milvus import MilvusSearch
+from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors
@@ -44,7 +49,7 @@ from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_b
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.process.worker import make_app
-from tests.conftest import largest_file
+from tests.conftest import Call, largest_file
 from tests.serving_cases import SECONDS, Application, ask_app, close_slots, opened_slots
 from tests.started import until
 from tests.tiny import write_index, write_ranker, write_tower
@@ -774,3 +779,46 @@ def test_small_segments_are_merged_after_the_answer(written: Site) -> None:
     index = written.slots.of("index", IndexSlot)
     until(lambda: len(index.info.segments) <= MOST_SEGMENTS)
     assert len(written.search("茶叶", use=["words"], top_k=100)["hits"]) == 2 * MOST_SEGMENTS
+
+
+@pytest.mark.parametrize("by_vectors", [True, False])
+def test_mining_and_evaluation_have_the_ranker_read_what_the_servers_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call, by_vectors: bool
+) -> None:
+    schema = Schema((Field("title", "text", title=True),), passage_tokens=16 if by_vectors else 0)
+    copied = copy_tower(write_tower(tmp_path / "tower"), tmp_path / "index")
+    vectors, tower = (VectorsInfo("exact", copied.size), copied.copy) if by_vectors else (None, None)
+    info = IndexInfo(WordsInfo("standard"), vectors, tower, schema=schema)
+    with Collection.create(tmp_path / "index", info) as collection:
+        for number, one in enumerate(WORDS):
+            text = "".join(f"{other}的研究。" for other in [*WORDS[number:], *WORDS[:number]]) + f"水稻{one}怎样诊断。"
+            collection.add([Document(f"d{number}", text, {"title": one})])
+    index, ranker, query = tmp_path / "index", write_ranker(tmp_path / "ranker"), "水稻怎样诊断"
+    asked: list[tuple[str, str]] = []
+    encode = PairEncoder.encode
+
+    def noted(self: PairEncoder, queries: Sequence[str], titles: Sequence[str], **more: Any) -> Any:
+        asked.extend(zip(queries, titles))
+        return encode(self, queries, titles, **more)
+
+    def read(run: Callable[[], Any]) -> list[str]:
+        asked.clear()
+        run()
+        return sorted({title for text, title in asked if text == query})
+
+    site = Site(index=index, model=ranker)
+    best = site.search(query, top_k=6)["hits"][0]
+    write_beir(tmp_path / "beir", (), {"q": query}, {"train": {"q": {best["id"]: 1}}})
+    monkeypatch.setattr(PairEncoder, "encode", noted)
+    by_server = read(lambda: site.search(query, top_k=6))
+    options = "--index", index, "--ranker", ranker, "--device", "cpu"
+    judged = "--beir", tmp_path / "beir", "--split", "train", "--baselines", "false"
+    by_evaluation = read(lambda: call(evaluate, *options, *judged))
+    mined = "--queries", tmp_path / "beir", "--output", tmp_path / "mined.jsonl", "--margin", 0, "--negatives", 9
+    by_mining = read(lambda: call(mine, *options, *mined))
+    assert len(by_server) == 6 and by_server == by_evaluation == by_mining
+    assert all(len(text) < len(best["text"]) for text in by_server)
+    rows = read_records(tmp_path / "mined.jsonl", Triple)
+    assert len({row.title for row in rows}) == 1 and len({row.neg_title for row in rows}) == 5
+    assert {text for row in rows for text in (row.title, row.neg_title)} == {*by_server}
+    site.close()

@@ -12,7 +12,7 @@ import numpy as np
 
 from paddle_ranker import __version__
 from paddle_ranker.encoding.columns import Array, Arrays
-from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
@@ -92,10 +92,10 @@ class RankerSlot(Slot[ServedRanker]):
         return self.ready().model.row_encoder.members
 
     @property
-    def tokens_read(self) -> Optional[int]:
-        """How many tokens of a pair are read; None where windows read all of them. Raises `Fault` as `ready` does."""
+    def reader(self) -> Optional[PairEncoder]:
+        """The encoder that limits how much of a pair is read; None where windows read all of it. Raises `Fault`."""
         served = self.ready()
-        return served.model.row_encoder.max_seq_length if served.scorer.windows is None else None
+        return shortest(served.model.row_encoder) if served.scorer.windows is None else None
 
     def describe(self) -> dict[str, object]:
         """Return the ranker's description for `/info`; the first keys are those of Text Embeddings Inference."""

@@ -245,7 +245,7 @@ class SearchPipeline:
         most = self.ranker.limits.characters  # of an index that was built elsewhere; a ranker reads far less
         began = time.monotonic()
         try:
-            texts = await self.index.run(found.to_rank, self.ranker.tokens_read, deadline=deadline)
+            texts = await self.index.run(found.to_rank, self.ranker.reader, deadline=deadline)
             asked = [found.text] * len(texts)
             cut = [text[:most] for text in texts]
             scores = await self.ranker.score_pairs(asked, cut, deadline=deadline, check_lengths=read.check)

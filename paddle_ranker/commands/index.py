@@ -462,6 +462,9 @@ def info(options: FolderOptions) -> None:
         print("fields:", *table(found.schema, {}), sep="\n")
     if found.vectors is not None:
         print(f"vectors: {how_found(found.vectors)}; {found.vectors.size:,} components, {found.vectors.dtype}")
+    if found.schema.passage_tokens:
+        repeated = f", of which {found.schema.passage_overlap} repeated" if found.schema.passage_overlap else ""
+        print(f"passages: of at most {found.schema.passage_tokens} tokens{repeated}")
     if found.tower is not None:
         print(f"tower: {options.index / found.tower.folder}, digest {found.tower.digest}")
 

@@ -205,6 +205,21 @@ def test_a_build_that_added_nothing_binds_the_next_one_to_nothing(capsys: pytest
     assert words is not None and words.language == "zh"
 
 
+def test_passages_and_their_overlap_are_those_that_were_built(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows.jsonl").write_text(json.dumps({"id": "a", "title": "水", "text": "水稻病害。" * 20}), encoding="utf-8")
+    write_tower(Path("tower"))
+    build = ("build", "--corpus", "rows.jsonl", "--output", "index", "--tower", "tower", "--passage_tokens", "20")
+    assert "is above half of" in said(capsys, *build, "--passage_overlap", "11", status=2)
+    said(capsys, *build, "--passage_overlap", "5", "--device", "cpu")
+    assert "passages: of at most 20 tokens, of which 5 repeated" in said(capsys, "info", "index")
+    shown = said(capsys, *build, "--passage_overlap", "6", "--device", "cpu", status=1)
+    assert "built otherwise, --passage_overlap 5, not 6" in shown
+    (hits,) = Collection.open("index").search("vectors", np.ones((1, 8), np.float32), 1)
+    assert hits.passages is not None and hits.passages[0] is not None
+    start, end = hits.passages[0]
+    assert start % 15 == 0 and end == min(start + 20, 100)
+
+
 def test_what_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     Path("texts.txt").write_text("水稻病害\n", encoding="utf-8")
     Path("other").mkdir()

@@ -29,6 +29,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_corpus
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, listed, quoted
+from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import LANGUAGES, OLDER, STANDARD, TOKENIZERS, detect_language
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
@@ -138,7 +139,8 @@ class BuildOptions(CorpusOptions):
         help=lambda: (
             "declare a field, NAME:TYPE with a type of "
             + ", ".join(f"{name} ({kind.what})" for name, kind in CONTENTS.items())
-            + "; of text also :weight=NUMBER and :title, of others :list; several with commas, or --field again "
+            + "; of text also :weight=NUMBER, :title and :analyser=NAME+NAME ("
+            + f"{', '.join(FOLDS)}, a language), of others :list; several with commas, or --field again "
             "(default: by the values)"
         ),
         joins=",",
@@ -189,6 +191,8 @@ class BuildOptions(CorpusOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         Schema(self.declared, passage_tokens=self.passage_tokens, passage_overlap=self.passage_overlap)
+        if self.words not in (None, STANDARD) and any(one.analyser for one in self.declared):
+            raise UsageError(f"--field with analyser=: is about --words {STANDARD}, not {self.words}; leave one out")
         if self.sync and self.skip_bad_rows:
             raise UsageError(
                 "--sync and --skip_bad_rows: documents of bad rows would be removed; leave one of both out"

@@ -2,6 +2,7 @@
 
 standard("维生素A与C++")     # 维 生 素 维生 生素 a 素a 与 a与 c++ c 与c++
 standard("COVID-19 的 trained models")     # covid 19 covid19 的 19的 train model
+analyser("accents+french")("des élèves")     # eleve
 
 No word is dropped: a word's rarity determines its weight.
 """
@@ -11,16 +12,19 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib import import_module
+from itertools import chain
 from operator import add
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 from unicodedata import category, decimal, normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.unicode.table import LETTER, MARK, OTHER, SPACE, SYMBOL, normalise, unicode_table
-from paddle_ranker.errors import DependencyError
+from paddle_ranker.errors import DependencyError, UsageError, listed, quoted
 
 # Characters without a meaning of their own: soft hyphens, zero-width characters, variation selectors, the frames of
 # keycaps, trademark signs (which NFKC makes letters), and points and strokes that Arabic and Hebrew may do without.
@@ -49,10 +53,14 @@ _UNSPACED = (
     *((0xA9E0, 0xA9FF), (0xAA60, 0xAADF)),
 )
 _SIGNS = "-._'/&@+#%*$,"  # which can be part of a word
-_LONGEST = 64  # characters of a word that has a stem, or parts beside itself
+LONGEST = 64  # characters of a word that has a stem, or parts beside itself
 _DIGEST = 6  # a word of more parts, of less than three characters each in the mean, is none: it has no parts
 _SHORT = 3  # characters of a word that makes a pair with an ideograph beside it
 SINGLE, STOP = 0.8, 0.1  # how much ideographs and stop words count among others
+# How much more a name as it is written counts than its parts, if the query is that name alone: 维生素A, PM2.5. Else a
+# short text with most of the parts is before a long one with the name.
+NAME, _NAME_UNITS = 5.0, 4
+ENGLISH = "english"
 # Lucene's stop words (EnglishAnalyzer.ENGLISH_STOP_WORDS_SET).
 STOP_WORDS = frozenset(
     (
@@ -113,6 +121,35 @@ _CAPITALS = re.compile(
     r"(?<!\w)(?<!\w[-.&/_@+'])(?:(?<=\w )A|{})(?![-.&/_@+'\u2019]?\w)".format("|".join(STOP_WORDS - {"a"}).upper())
 )
 _CONTRACTED = frozenset(("t", "s", "m", "d", "re", "ll", "ve"))
+
+
+# Stop words of languages that an analyser may be for; of other languages of Snowball's it leaves out none.
+_STOP_WORDS = {
+    ENGLISH: " ".join(sorted(STOP_WORDS)),
+    "danish": "af at da de den der det du en er et for fra han har hun i ikke jeg man med men og om på som til var vi",
+    "dutch": "aan als bij dat de die dit een en er het hij ik in is maar met naar niet of om op te van voor was wat ze",
+    "french": "à au aux avec ce ces dans de des du elle en est et eux il ils je la le les leur lui ma mais me mes ne "
+    "nos nous on ou par pas pour qu que qui sa se ses son sont sur ta te un une vos vous",
+    "german": "aber als am an auch auf aus bei bin das dass dem den der des die ein eine einem einen einer eines er es "
+    "für hat ich ihr im in ist mit nach nicht oder sich sie sind so und um von war was wie wir zu zum zur",
+    "italian": "a ai al alla alle anche che chi ci come con da dal dalla dei del della delle di e è gli ha i il in io "
+    "la le lo ma ne nel nella non o per più se si sono su sul sulla tra un una uno",
+    "norwegian": "av at da de den der det du en er et for fra han har hun i ikke jeg man med men og om på som til var "
+    "vi",
+    "portuguese": "a à ao aos as às com como da das de do dos e é em entre essa esse esta este eu foi já mais mas na "
+    "não nas no nos o os ou para pela pelo por que são se sem seu sua também um uma",
+    "russian": "а без бы был была были было в во вы да для до его ее если же за и из или им их к как ко мы на не но о "
+    "он она они от по при с со так то у что это я",
+    "spanish": "a al como con de del el ella en entre era es esta este fue ha la las lo los más me mi muy no nos o "
+    "para pero por que se ser si sin sobre son su sus también un una y ya",
+    "swedish": "att av de den det du ej en er ett från för han har hon i inte jag man med men och om på så som till "
+    "var vi är",
+}
+LANGUAGES = (
+    *("arabic", "armenian", "basque", "catalan", "danish", "dutch", ENGLISH, "finnish", "french", "german", "greek"),
+    *("hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian", "portuguese"),
+    *("romanian", "russian", "spanish", "swedish", "tamil", "turkish"),
+)
 
 
 class _Folded(dict[int, str]):
@@ -187,6 +224,7 @@ class Run(NamedTuple):
     kind: i, t, or that of a word
     text, start: the characters, and where they begin
     shape: their classes
+    language: of the stems
     pair: the token of its beginning and the end of the run before, "" if there is none
     """
 
@@ -194,11 +232,17 @@ class Run(NamedTuple):
     text: str
     start: int
     shape: str
-    pair: str
+    language: str = ENGLISH
+    pair: str = ""
 
     @property
     def is_word(self) -> bool:
         return self.kind not in "it"
+
+    @property
+    def word(self) -> Word:
+        """The tokens of a run that is a word."""
+        return word_of(self.text, self.shape, self.language)
 
     def units(self) -> Union[str, list[str]]:
         """Return the ideographs, or letters with their marks, of a run that is no word."""
@@ -207,7 +251,7 @@ class Run(NamedTuple):
     def words(self) -> list[Token]:
         """Return the units, or the tokens of a word, in places of the folded text."""
         if self.is_word:
-            found: Sequence[Token] = word_of(self.text, self.shape).tokens
+            found: Sequence[Token] = self.word.tokens
         else:
             found = [Token(self.text[slice(*one.span())], *one.span()) for one in _UNITS.finditer(self.shape)]
         return [Token(text, self.start + start, self.start + end) for text, start, end in found]
@@ -230,46 +274,133 @@ def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
         yield start, folded[start:end], shape[start:end]
 
 
-def runs(folded: str) -> Iterator[Run]:
-    """Yield the runs of a folded text."""
-    before, beside, end = "", "", 0
-    for start, text, shape in pieces(folded):
-        kind, pair = shape[0], ""
-        if kind not in "it":
-            _, _, first, last = word_of(text, shape)
-            if before == "i" and folded[end:start] in ("", " ") and len(first) <= _SHORT:
-                pair = beside + first
-            kind = "w"
-        else:
-            units = _units(text, shape)
-            first, last = units[0], units[-1]
-            if before == "w" and kind == "i" and folded[end:start] in ("", " ") and len(beside) <= _SHORT:
-                pair = beside + first
-        yield Run(kind, text, start, shape, pair)
-        before, beside, end = kind, last, start + len(text)
+@dataclass(frozen=True)
+class Analyser:
+    """Tokenizer of texts in any script; called with a text, it returns the tokens.
 
-
-def standard(text: str) -> list[str]:
-    """Return the tokens of a text: of ideographs each and each pair; other words' stems, as they are written, parts.
-
-    In English texts stop words are left out, but not beside ideographs, in capitals, or where there is nothing else.
+    accents: é is e, in Latin and Greek letters, and ё is е
+    simplified: traditional Chinese characters are the simplified ones, by OpenCC
+    jieba: ideographs count singly and by jieba's words, not by pairs
+    language: of the stems; if it is not given, texts are of any language, and the stems are English
     """
-    found: list[str] = []
-    there = list(runs(fold(text)))
-    is_english = not _ENGLISH.isdisjoint([run.text for run in there]) and _is_english(there)
-    for place, (kind, run, _, shape, pair) in enumerate(there):
-        if kind in "it":
-            units = _units(run, shape)
-            if kind == "i" or len(units) == 1:
-                found += units
-            found += map(add, units, units[1:])
-        elif not is_english or run not in STOP_WORDS or not _among_words(there, place):
-            found += word_of(run, shape).texts
-        if pair:
-            found.append(pair)
-    if is_english and not text.isupper():
-        found += (capitals.lower() for capitals in _CAPITALS.findall(text))
-    return found or [run.text for run in there]
+
+    accents: bool = False
+    simplified: bool = False
+    jieba: bool = False
+    language: str = ""
+
+    def __call__(self, text: str) -> list[str]:
+        """Return the tokens of a text: ideographs, each and each pair; other words' stems, as they are written, parts.
+
+        In English texts, or those of the language, stop words are left out, but not beside ideographs or where there is
+        nothing else; in English not in capitals.
+        """
+        found: list[str] = []
+        there = list(self.runs(self.fold(text)))
+        is_english = not self.language and not _ENGLISH.isdisjoint([run.text for run in there]) and _is_english(there)
+        stop_words = self.stop_words if is_english or self.language else frozenset[str]()
+        for place, run in enumerate(there):
+            if not run.is_word:
+                units = run.units()
+                if run.kind == "i" or len(units) == 1:
+                    found += units
+                found += map(add, units, units[1:]) if not self.jieba else (one.text for one in self.groups(run))
+            elif run.text not in stop_words or not _among_words(there, place):
+                found += run.word.texts
+            if run.pair:
+                found.append(run.pair)
+        if is_english and not text.isupper():
+            found += (capitals.lower() for capitals in _CAPITALS.findall(text))
+        return found or [run.text for run in there]
+
+    @cached_property
+    def table(self) -> dict[int, str]:
+        """Characters of a folded text that are folded further, for `str.translate`; marks alone become nothing."""
+        return {**(_accents() if self.accents else {}), **(_simplified() if self.simplified else {})}
+
+    @cached_property
+    def stop_words(self) -> frozenset[str]:
+        return frozenset(self.fold(_STOP_WORDS.get(self.language or ENGLISH, "")).split())
+
+    def fold(self, text: str) -> str:
+        """Fold a text: widths, cases, invisible characters and what the options name make no difference."""
+        folded = fold(text)
+        return folded.translate(self.table) if self.table and not folded.isascii() else folded
+
+    def runs(self, folded: str) -> Iterator[Run]:
+        """Yield the runs of a folded text."""
+        before, beside, end, language = "", "", 0, self.language or ENGLISH
+        for start, text, shape in pieces(folded):
+            kind, pair = shape[0], ""
+            if kind not in "it":
+                _, _, first, last = word_of(text, shape, language)
+                if before == "i" and folded[end:start] in ("", " ") and len(first) <= _SHORT:
+                    pair = beside + first
+                kind = "w"
+            else:
+                units = _units(text, shape)
+                first, last = units[0], units[-1]
+                if before == "w" and kind == "i" and folded[end:start] in ("", " ") and len(beside) <= _SHORT:
+                    pair = beside + first
+            yield Run(kind, text, start, shape, language, pair)
+            before, beside, end = kind, last, start + len(text)
+
+    def groups(self, run: Run) -> list[Token]:
+        """Return the pairs of units, or jieba's words, of a run that is no word, in places of the folded text."""
+        if not self.jieba or run.kind != "i":
+            units = run.words()
+            return [Token(one.text + other.text, one.start, other.end) for one, other in zip(units, units[1:])]
+        found = jieba_segmenter().tokenize(run.text, "search")
+        return [Token(word, run.start + start, run.start + end) for word, start, end in found if len(word) > 1]
+
+    def groups_of(self, text: str) -> frozenset[str]:
+        """Return all pairs of units, or jieba's words, of a text."""
+        return frozenset(one.text for run in self.runs(self.fold(text)) if not run.is_word for one in self.groups(run))
+
+    def weighed(self, query: str) -> Iterator[tuple[str, float]]:
+        """Yield the tokens of a query with their weights: 1, less for tokens that say little, more for a name's.
+
+        Ideographs with others beside them say little, and stop words among others, in English those in small letters.
+        A query that is a name, such as 维生素A or PM2.5, asks for it as it is written before its parts.
+        """
+        there = list(self.runs(self.fold(query)))
+        asks = (bool(self.language) or query.isascii()) and any(token not in self.stop_words for token in self(query))
+        written = _written(there)
+        for run in there:
+            if run.pair:
+                yield run.pair, NAME if run.pair == written else 1.0
+            if run.is_word:
+                is_small = asks and (bool(self.language) or query[run.start : run.start + len(run.text)].islower())
+                for token in run.word.texts:
+                    is_stop = is_small and (run.text if self.language else token) in self.stop_words
+                    yield token, STOP if is_stop else NAME if token == written else 1.0
+                continue
+            units = run.units()
+            if run.kind == "i" or len(units) == 1:
+                yield from ((unit, SINGLE if len(units) > 1 else 1.0) for unit in units)
+            yield from ((one.text, 1.0) for one in self.groups(run))
+
+
+@lru_cache(maxsize=64)
+def analyser(options: str) -> Analyser:
+    """Return the analyser of options that are joined by "+", as in "accents+french"; "" is `standard`.
+
+    Raises `UsageError` for an option that there is not.
+    """
+    found: dict[str, Any] = {}
+    for name in filter(None, options.split("+")):
+        key = "language" if name in LANGUAGES else name
+        if key in found or key not in ("language", *FOLDS):
+            raise UsageError(
+                f"analyser {quoted(options)}: expected some of {listed(FOLDS)}, and a language ({listed(LANGUAGES)}), "
+                "joined by +"
+            )
+        found[key] = name if key == "language" else True
+    return Analyser(**found)
+
+
+FOLDS = ("accents", "simplified", "jieba")
+standard = analyser("")
 
 
 def _is_english(there: Sequence[Run]) -> bool:
@@ -280,44 +411,73 @@ def _among_words(there: Sequence[Run], place: int) -> bool:
     return all(run.is_word for run in there[max(0, place - 1) : place + 2])
 
 
-def weighed(query: str) -> Iterator[tuple[str, float]]:
-    """Yield the tokens of a query with their weights: 1, or less for tokens that say little by themselves.
+def _written(there: Sequence[Run]) -> str:
+    """Return the token that a query which is a name has as it is written; "" if it is none, or has no parts."""
+    if len(there) == 1 and there[0].is_word and "'" not in there[0].text and len(there[0].word.texts) > 1:
+        return max(there[0].word.texts, key=len)
+    if len(there) == 2 and all(len(run.units()) <= _NAME_UNITS for run in there if not run.is_word):
+        return there[1].pair
+    return ""
 
-    These are ideographs with others beside them, and English stop words in small letters among other words in ASCII.
-    """
-    asks = query.isascii() and any(token not in STOP_WORDS for token in standard(query))
-    for run in runs(fold(query)):
-        if run.pair:
-            yield run.pair, 1.0
-        if run.is_word:
-            is_small = asks and query[run.start : run.start + len(run.text)].islower()
-            for token in word_of(run.text, run.shape).texts:
-                yield token, STOP if is_small and token in STOP_WORDS else 1.0
-            continue
-        units = run.units()
-        if run.kind == "i" or len(units) == 1:
-            yield from ((unit, SINGLE if len(units) > 1 else 1.0) for unit in units)
-        yield from ((pair, 1.0) for pair in map(add, units, units[1:]))
+
+@lru_cache(maxsize=1)
+def _accents() -> dict[int, str]:
+    """Return the letters without accents of Latin and Greek letters with them."""
+    table = {ord("ё"): "е", **dict.fromkeys(range(0x300, 0x370), ""), **{ord(a): b for a, b in zip("đħłøŧ", "dhlot")}}
+    for code in chain(range(0xC0, 0x250), range(0x370, 0x400), range(0x1E00, 0x2000)):
+        base = normalize("NFD", chr(code))[0]
+        if base != chr(code) and base.isalpha():
+            table[code] = base
+    return table
+
+
+@lru_cache(maxsize=1)
+def _simplified() -> dict[int, str]:
+    """Return the simplified characters of traditional ones, each by itself: a query has no phrase to go by."""
+    try:
+        from opencc import OpenCC
+    except ImportError as error:
+        raise DependencyError("the analyser's simplified needs OpenCC: pip install opencc") from error
+    blocks = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x323B0))
+    given = [chr(code) for first, end in blocks for code in range(first, end)]
+    pairs = zip(given, OpenCC("t2s").convert("\n".join(given)).split("\n"))
+    return {ord(one): other for one, other in pairs if one != other and len(other) == 1}
+
+
+@lru_cache(maxsize=1)
+def jieba_segmenter() -> Any:
+    """Return jieba's word segmenter, initialised; raises `DependencyError` if jieba is not installed."""
+    try:
+        import jieba
+    except ImportError as error:
+        raise DependencyError("words need jieba: pip install jieba (or take the tokenizer bigram)") from error
+    jieba.setLogLevel("ERROR")
+    tokenizer = jieba.Tokenizer()
+    # As jieba's `initialize`, but without its cache: a marshal file in the shared temporary folder, where anyone could
+    # put a malicious one, and where writing it ends in a traceback if the folder is full.
+    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+    tokenizer.initialized = True
+    return tokenizer
 
 
 def _units(text: str, shape: str) -> Union[str, list[str]]:
     return text if "m" not in shape else [text[slice(*match.span())] for match in _UNITS.finditer(shape)]
 
 
-def word_of(text: str, shape: str) -> Word:
+def word_of(text: str, shape: str, language: str = ENGLISH) -> Word:
     """Return the tokens of a word of a folded text; `shape` are its characters' classes."""
     # A long word is hardly seen again, and the cache would hold it.
-    return _word(text, shape) if len(text) <= _LONGEST else _word.__wrapped__(text, shape)
+    return _word(text, shape, language) if len(text) <= LONGEST else _word.__wrapped__(text, shape, language)
 
 
 @lru_cache(maxsize=1 << 16)
-def _word(text: str, shape: str) -> Word:
+def _word(text: str, shape: str, language: str) -> Word:
     parts = list(_PARTS.finditer(shape))
-    tokens = tuple(_tokens_of(text, parts))
+    tokens = tuple(_tokens_of(text, parts, language))
     return Word(tokens, tuple(one.text for one in tokens), text[: parts[0].end()], text[parts[-1].start() :])
 
 
-def _tokens_of(text: str, parts: Sequence[re.Match[str]]) -> Iterator[Token]:
+def _tokens_of(text: str, parts: Sequence[re.Match[str]], language: str) -> Iterator[Token]:
     if len(parts) > _DIGEST and len(text) < 3 * len(parts):
         yield Token(text, 0, len(text))
         return
@@ -328,42 +488,47 @@ def _tokens_of(text: str, parts: Sequence[re.Match[str]]) -> Iterator[Token]:
             yield Token(text[start : part.end()], start, part.end())
         if "'" in body:
             plain = body[:-2] if body.endswith("'s") else body
-            yield Token(stem(plain.replace("'", "")), start, end)
+            yield Token(stem(plain.replace("'", ""), language), start, end)
             head, _, tail = plain.partition("'")
             if tail and len(head) <= 2:  # l'eau, qu'il
-                yield Token(stem(tail.replace("'", "")), start + len(head) + 1, start + len(plain))
+                yield Token(stem(tail.replace("'", ""), language), start + len(head) + 1, start + len(plain))
             elif tail and tail not in _CONTRACTED:  # İstanbul'da
-                yield Token(stem(head), start, start + len(head))
+                yield Token(stem(head, language), start, start + len(head))
         else:
-            yield Token(stem(body.replace(",", "")), start, end)
+            yield Token(stem(body.replace(",", ""), language), start, end)
             for one in _GROUPS.finditer(body) if "." in body else ():
                 yield Token(one.group(), start + one.start(), start + one.end())
     begin = parts[0].start()
-    if len(text) <= _LONGEST and (len(parts) > 1 or begin):
+    if len(text) <= LONGEST and (len(parts) > 1 or begin):
         written = text[begin : parts[0].end()]
         for one, other in zip(parts, parts[1:]):
             joiner = text[one.end() : other.start()]
             is_number = written[-1].isdigit() and text[other.start()].isdigit()
             written += (joiner if is_number else "") + text[other.start() : other.end()]
         if len(parts) > 1:
-            yield Token(stem(written.replace("'", "")), begin, len(text))
+            yield Token(stem(written.replace("'", ""), language), begin, len(text))
         if begin:
             yield Token(text[:begin] + written, 0, len(text))
 
 
-def stem(word: str) -> str:
-    """Return the stem of an English word, which may be longer or shorter than the word."""
-    return stem_of(word) if 3 < len(word) <= _LONGEST and word.isascii() and word.isalpha() else word
+def stem(word: str, language: str = ENGLISH) -> str:
+    """Return the stem of a word, which may be longer or shorter than the word; long words are their own stems.
+
+    Snowball's stemmers take time that grows with the square of the length.
+    """
+    letters = word.isascii() and word.isalpha() if language == ENGLISH else not any(map(str.isdecimal, word))
+    return stem_of(word, language) if letters and 3 < len(word) <= LONGEST else word
 
 
 @lru_cache(maxsize=1 << 16)
-def stem_of(word: str) -> str:
-    """Return the stem of a word by Snowball's stemmer for English."""
+def stem_of(word: str, language: str = ENGLISH) -> str:
+    """Return the stem of a word by Snowball's stemmer for a language."""
     try:
-        from snowballstemmer.english_stemmer import EnglishStemmer
+        module = import_module(f"snowballstemmer.{language}_stemmer")
     except ImportError as error:
         raise DependencyError(
-            "English words need snowballstemmer: pip install snowballstemmer (or take the tokenizer bigram)"
+            f"{language.title()} words need snowballstemmer: pip install -U snowballstemmer (or take the tokenizer "
+            "bigram)"
         ) from error
     # A stemmer holds the word that it works on, so threads cannot share one.
-    return str(EnglishStemmer().stemWord(word))
+    return str(getattr(module, f"{language.title()}Stemmer")().stemWord(word))

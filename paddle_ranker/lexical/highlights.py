@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import NamedTuple, Optional
 
 from paddle_ranker.encoding.unicode.table import MARK, OTHER, unicode_table
-from paddle_ranker.lexical.analyser import Run, Token, fold, pieces, runs, weighed, word_of
+from paddle_ranker.lexical.analyser import ENGLISH, Analyser, Run, Token, fold, pieces, standard
 
 LEVELS = 3  # as of the rankers' match embeddings: a shared word, pair of words, or three words in a row
 PASSAGE = 200  # code points of the passage of a long text
@@ -60,8 +60,9 @@ class FoldedText:
     Of a very long text it is the first 20,000 code points. Attributes: `text`.
     """
 
-    def __init__(self, text: str):
-        text = text[:_LOOKED_AT]
+    def __init__(self, text: str, analyser: Analyser = standard):
+        text, fold = text[:_LOOKED_AT], analyser.fold
+        self._analyser = analyser
         self._spans: Optional[list[tuple[int, int]]] = None
         if not _OTHERS.search(text):
             self.text = fold(text)
@@ -79,12 +80,12 @@ class FoldedText:
 
     @cached_property
     def tokens(self) -> dict[str, list[tuple[int, int]]]:
-        """Where each token of the standard tokenizer begins and ends in `text`."""
+        """Where each token of the analyser begins and ends in `text`."""
         found: dict[str, list[tuple[int, int]]] = {}
         before: Optional[Token] = None
-        for run in runs(self.text):
+        for run in self._analyser.runs(self.text):
             words = run.words()
-            pairs = [] if run.is_word else [Token(a.text + b.text, a.start, b.end) for a, b in zip(words, words[1:])]
+            pairs = [] if run.is_word else self._analyser.groups(run)
             if run.pair and before is not None:
                 pairs.append(Token(run.pair, before.start, words[0].end))
             for word in (*words, *pairs):
@@ -102,11 +103,12 @@ class SharedWords:
 
     Args:
         query: its first 128 words count, of its first 1,000 code points.
+        analyser: of the texts.
     """
 
-    def __init__(self, query: str):
-        query = query[:_QUERY]
-        found = list(runs(fold(query)))
+    def __init__(self, query: str, analyser: Analyser = standard):
+        query, self._analyser = query[:_QUERY], analyser
+        found = list(analyser.runs(analyser.fold(query)))
         readings = [[word.text for run in found for word in _read(run, None, longest)][:_MOST_WORDS]
                     for longest in (True, False)]  # fmt: skip
         self._known = {word.text for run in found[:_MOST_WORDS] for word in run.words()[:_MOST_WORDS]}
@@ -114,13 +116,13 @@ class SharedWords:
                        for n in range(1, LEVELS + 1)]  # fmt: skip
         self._seen: dict[str, list[Token]] = {}  # the known parts of other words that texts have
         # A single character, or a word such as "the", says little by itself, unless nothing else was asked for.
-        self._weak = self._known.difference(token for token, weight in weighed(query) if weight == 1.0)
+        self._weak = self._known.difference(token for token, weight in analyser.weighed(query) if weight >= 1.0)
 
     def highlights(self, text: str) -> list[Highlight]:
         """Return the shared parts of a text, in order; only the first 20,000 code points are searched."""
         if not self._known:
             return []
-        given = FoldedText(text)
+        given = FoldedText(text, self._analyser)
         words = list(self._words(given.text))
         found: list[Highlight] = []
         for word, level in zip(words, self._levels(given.text, words)):
@@ -145,7 +147,8 @@ class SharedWords:
                 continue
             found = read.get(piece)
             if found is None:
-                found = read[piece] = list(_read(Run(shape[0], piece, 0, shape, ""), known, True))
+                run = Run(shape[0], piece, 0, shape, self._analyser.language or ENGLISH)
+                found = read[piece] = list(_read(run, known, True))
             for word in found:
                 yield Token(word.text, start + word.start, start + word.end)
 
@@ -193,12 +196,12 @@ def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
 
 def level_of(term: str) -> int:
     """Return the match level that a token of a query stands for by itself: characters of Chinese, else a word."""
-    return min(LEVELS, max(1, sum(1 if run.is_word else len(run.units()) for run in runs(term))))
+    return min(LEVELS, max(1, sum(1 if run.is_word else len(run.units()) for run in standard.runs(term))))
 
 
 def _read(run: Run, known: Optional[set[str]], longest: bool) -> Iterator[Token]:
     """Yield the known words of a run, in order; of words inside each other, only the longest or the shortest."""
-    if known is not None and run.is_word and known.isdisjoint(word_of(run.text, run.shape).texts):
+    if known is not None and run.is_word and known.isdisjoint(run.word.texts):
         return
     words = [word for word in run.words() if known is None or word.text in known]
     if not run.is_word or len(words) < 2:

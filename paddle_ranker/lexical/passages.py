@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -75,16 +76,19 @@ def _first(breaks: Sequence[Sequence[int]], least: int, before: int) -> int:
     return next((place for place in places if place < before), 0)
 
 
-def best_span(text: str, weights: Mapping[str, float], size: int) -> Span:
+def best_span(
+    text: str, weights: Mapping[str, float], size: int, table: Mapping[int, str] = MappingProxyType({})
+) -> Span:
     """Return the start and end, in code points, of about `size` of a text with the most of some words.
 
     weights: of words in lower case, stems as well; a span counts each once. It begins with a sentence, if one begins
-    near; without any of the words it is the beginning of the text.
+    near; without any of the words it is the beginning of the text. table: characters that the words have in place of
+    others, as of `Analyser`.
     """
     if len(text) <= size:
         return 0, len(text)
-    lowered = text[:_LOOKED_AT].lower()
-    if len(lowered) != min(len(text), _LOOKED_AT):  # a character whose small form is two
+    lowered = text[:_LOOKED_AT].lower().translate(table)
+    if len(lowered) != min(len(text), _LOOKED_AT):  # a character whose small form is two, or a mark that goes
         lowered = text[:_LOOKED_AT]
     terms = [term for term in sorted(weights, key=lambda term: -weights[term])[:_MOST_TERMS] if term]
     places = ((term, _places(lowered, term, len(lowered) // size)) for term in terms)

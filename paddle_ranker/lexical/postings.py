@@ -60,13 +60,13 @@ class Postings:
     @classmethod
     def of(cls, texts: Iterable[str], tokenize: Tokenizer) -> Postings:
         """Count the tokens of documents with a single field."""
-        return cls.of_fields([texts], tokenize)
+        return cls.of_fields([texts], [tokenize])
 
     @classmethod
-    def of_fields(cls, fields: Sequence[Iterable[str]], tokenize: Tokenizer) -> Postings:
+    def of_fields(cls, fields: Sequence[Iterable[str]], tokenizers: Sequence[Tokenizer]) -> Postings:
         """Count the tokens of documents; `fields` has the texts of each field, as many in each."""
         numbers: dict[str, int] = {}
-        counted = [_tokens_of(texts, tokenize, numbers) for texts in fields]
+        counted = [_tokens_of(texts, tokenize, numbers) for texts, tokenize in zip(fields, tokenizers)]
         hashes = text_hashes(numbers)
         order = np.argsort(hashes)
         place = np.empty(len(order), np.int64)

@@ -6,12 +6,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import lru_cache
-from typing import Any
 
 from paddle_ranker.encoding.unicode.table import LETTER, UNCOMMON, normalise, unicode_table
-from paddle_ranker.errors import DependencyError, UsageError, quoted, refuse_text
-from paddle_ranker.lexical.analyser import STOP_WORDS, standard, stem_of, weighed
+from paddle_ranker.errors import UsageError, quoted, refuse_text
+from paddle_ranker.lexical.analyser import LONGEST, STOP_WORDS, Analyser, jieba_segmenter, standard, stem_of
 
 Tokenizer = Callable[[str], list[str]]
 
@@ -38,7 +36,6 @@ UNSPACED = (
 )
 _RUNS = re.compile(f"[{UNSPACED}]+|[^\\s{UNSPACED}]+")
 _IS_UNSPACED = re.compile(f"[{UNSPACED}]")
-_LONG = 64  # characters of a word
 _ENGLISH_SHARE = 0.05  # of a collection in English
 
 
@@ -91,8 +88,7 @@ def stems(text: str) -> list[str]:
     """
     found = words_and_bigrams(text)
     wanted = [word for word in found if word not in STOP_WORDS] or found
-    # A long word is hardly seen again, and the cache would hold it.
-    return [stem_of(word) if len(word) <= _LONG else stem_of.__wrapped__(word) for word in wanted]
+    return [stem_of(word) if len(word) <= LONGEST else word for word in wanted]
 
 
 STANDARD = "standard"
@@ -131,28 +127,17 @@ def tokenizer_named(name: str) -> Tokenizer:
     return TOKENIZERS[name]
 
 
+def weighed(tokenize: Tokenizer, query: str) -> Iterable[tuple[str, float]]:
+    """Return the tokens of a query with their weights, 1 unless the tokenizer sets others."""
+    return tokenize.weighed(query) if isinstance(tokenize, Analyser) else [(token, 1.0) for token in tokenize(query)]
+
+
 def query_weights(tokenize: Tokenizer, query: str) -> dict[str, float]:
     """Return the weight of each token of a query: its frequency, unless the tokenizer sets weights."""
     weights: dict[str, float] = {}
-    for token, weight in weighed(query) if tokenize is standard else ((token, 1.0) for token in tokenize(query)):
+    for token, weight in weighed(tokenize, query):
         weights[token] = weights.get(token, 0.0) + weight
     return weights
-
-
-@lru_cache(maxsize=1)
-def jieba_segmenter() -> Any:
-    """Return jieba's word segmenter, initialised; raises `DependencyError` if jieba is not installed."""
-    try:
-        import jieba
-    except ImportError as error:
-        raise DependencyError("words need jieba: pip install jieba (or take the tokenizer bigram)") from error
-    jieba.setLogLevel("ERROR")
-    tokenizer = jieba.Tokenizer()
-    # As jieba's `initialize`, but without its cache: a marshal file in the shared temporary folder, where anyone could
-    # put a malicious one, and where writing it ends in a traceback if the folder is full.
-    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
-    tokenizer.initialized = True
-    return tokenizer
 
 
 def rarity_of(count: int, size: int) -> float:

@@ -19,7 +19,7 @@ from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.passages import Span, cut, estimated_ends
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.lexical.tokens import tokenizer_named
+from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
 from paddle_ranker.retrieval.generation import Generation, Place
@@ -185,7 +185,7 @@ class Addition:
         contents = Contents(
             chunk,
             None if vectors is None else StoredVectors.of(self._vectors(chunk, spans), vectors.dtype),
-            None if words is None else postings_of(chunk, self._info.schema, tokenizer_named(words.tokenizer)),
+            None if words is None else postings_of(chunk, self._info.schema, words.tokenizer),
             None if vectors is None else passages_of(spans),
         )
         folder = self._new_segment()

@@ -17,7 +17,6 @@ import numpy as np
 
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.lexical.tokens import tokenizer_named
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.exact import VectorPart, Vectors
 from paddle_ranker.retrieval.filters import Filter
@@ -96,7 +95,8 @@ class Generation:
             if part.segment.postings is None:
                 raise CheckpointError(f"{part.segment.folder}: has no words, as index.json says; copy the index again")
             parts.append(WordPart(part.segment.postings, part.live, part.first))
-        return WordSearcher(parts, tokenizer_named(words.tokenizer), words.k1, words.b, self.info.schema.weights)
+        schema = self.info.schema
+        return WordSearcher(parts, schema.tokenizers(words.tokenizer), words.k1, words.b, schema.weights)
 
     def _vector_parts(self) -> list[IndexedPart]:
         info, found, first = self.info.vectors, list[IndexedPart](), 0

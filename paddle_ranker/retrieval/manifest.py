@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.errors import CheckpointError, UsageError, brief
+from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B
+from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.retrieval.exact import TYPES
 from paddle_ranker.retrieval.schema import CONTENTS, Field, Schema
 from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"
-FORMAT = 2  # 1, of indexes without declared fields, is still written: older versions read these
+# 1, of indexes without declared fields, and 2, without options of their words, are still written: older versions read
+# these.
+FORMAT = 3
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
@@ -135,6 +139,10 @@ def write_manifest(folder: Path, info: IndexInfo) -> None:
         if info.schema == _ONE_TEXT:
             facts["format"] = 1
             del facts["schema"]
+        elif not any(one.analyser for one in info.schema.fields):
+            facts["format"] = 2
+            for one in facts["schema"]["fields"]:
+                del one["analyser"]
         json.dump(facts, stream, ensure_ascii=False, indent=1)
     sync(folder)
 
@@ -199,6 +207,8 @@ def _parsed(found: Unchecked) -> IndexInfo:
             (field.type, field.type in CONTENTS),
             (field.weight, type(field.weight) in (int, float) and 0 < field.weight <= _MOST_K1),
             (field, isinstance(field.title, bool) and isinstance(field.list, bool)),
+            (field.analyser, isinstance(field.analyser, str) and bool(analyser(field.analyser))),
+            (field, not field.analyser or (info.words is not None and info.words.tokenizer == STANDARD)),
         ]
     if info.words is not None:
         rules += [(info.words, all(isinstance(text, str) for text in (info.words.tokenizer, info.words.language)))]

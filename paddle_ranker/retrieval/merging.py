@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.lexical.postings import Merging, Postings
-from paddle_ranker.lexical.tokens import Tokenizer, tokenizer_named
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.indexes import Document
@@ -186,18 +185,19 @@ def _word_parts(
 ) -> list[tuple[Postings, Optional[Booleans]]]:
     if words is None:
         return [(segment.postings, mask) for segment, mask in sources if segment.postings is not None]
-    tokenize, schema = tokenizer_named(words[0]), words[1]
+    tokenizer, schema = words
     return [
-        (postings_of([source[0].document(row) for row in rows.tolist()], schema, tokenize), None)
+        (postings_of([source[0].document(row) for row in rows.tolist()], schema, tokenizer), None)
         for source in sources
         for rows in _blocks(source)
     ]
 
 
-def postings_of(documents: Sequence[Document], schema: Schema, tokenize: Tokenizer) -> Postings:
-    """Return the inverted index of the searched fields of documents."""
+def postings_of(documents: Sequence[Document], schema: Schema, tokenizer: str) -> Postings:
+    """Return the inverted index of the searched fields of documents; `tokenizer` is a name in `TOKENIZERS`."""
     texts = [schema.searched(document) for document in documents]
-    return Postings.of_fields([[one[place] for one in texts] for place in range(len(schema.words))], tokenize)
+    fields = [[one[place] for one in texts] for place in range(len(schema.words))]
+    return Postings.of_fields(fields, schema.tokenizers(tokenizer))
 
 
 def _merge_words(target: Path, parts: Sequence[tuple[Postings, Optional[Booleans]]]) -> None:

@@ -15,6 +15,8 @@ from typing import NamedTuple, Optional, Protocol
 
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
+from paddle_ranker.lexical.analyser import Analyser, analyser
+from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.filters import period_of
 from paddle_ranker.retrieval.indexes import Document
@@ -34,7 +36,7 @@ _TITLES = (
 _LONG = 40  # mean characters from which texts with several words are searched
 _WORDS_APART = re.compile(r"\s|[\u3040-\u30ff\u3400-\u9fff]")
 _SLOT = re.compile(r"\{([^{}]*)\}")
-_OPTIONS = ("weight=NUMBER", "title", "list")
+_OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "list")
 
 
 class FieldType(NamedTuple):
@@ -67,6 +69,7 @@ class Field:
     weight: of a searched field: how much a token there counts beside one in a field of weight 1
     title: whether it names the document in answers, and stands before each passage that towers and rankers read
     list: whether a document may have several values
+    analyser: of a searched field: options of its words, as `lexical.analyser.analyser` takes them
     """
 
     name: str
@@ -74,6 +77,7 @@ class Field:
     weight: float = 1.0
     title: bool = False
     list: bool = False
+    analyser: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Field:
@@ -92,10 +96,13 @@ class Field:
                 found = replace(found, title=True)
             elif option == "list" and not found.is_searched:
                 found = replace(found, list=True)
+            elif key == "analyser" and value and found.is_searched:
+                analyser(value)  # raises with the choices
+                found = replace(found, analyser=value)
             else:
                 raise UsageError(
                     f"--field {quoted(text)}: {quoted(option)} is no option of a {kind} field; expected "
-                    f"{listed(_OPTIONS[:2] if found.is_searched else _OPTIONS[2:])}"
+                    f"{listed(_OPTIONS[:3] if found.is_searched else _OPTIONS[3:])}"
                 )
         return found
 
@@ -113,7 +120,8 @@ class Field:
 
     def __str__(self) -> str:
         weight = f":weight={self.weight:g}" if self.weight != 1 else ""
-        return f"{self.name}:{self.type}{weight}{':title' * self.title}{':list' * self.list}"
+        words = f":analyser={self.analyser}" if self.analyser else ""
+        return f"{self.name}:{self.type}{weight}{':title' * self.title}{':list' * self.list}{words}"
 
 
 TEXT_FIELD = Field(TEXT, TEXT)
@@ -160,6 +168,17 @@ class Schema:
     @cached_property
     def weights(self) -> tuple[float, ...]:
         return tuple(one.weight for one in self.words)
+
+    def tokenizers(self, name: str) -> list[Tokenizer]:
+        """Return what makes words of each of `words`: the tokenizer of a name, `standard` with the field's options."""
+        if name != STANDARD:
+            return [tokenizer_named(name)] * len(self.words)
+        return [analyser(one.analyser) for one in self.words]
+
+    @property
+    def analyser(self) -> Analyser:
+        """The analyser of `text`, whose words are highlighted."""
+        return analyser(next(one.analyser for one in self.words if one.name == TEXT))
 
     @property
     def title(self) -> Optional[str]:

@@ -223,7 +223,7 @@ class Search:
             for number, tokens in zip(long, rooms):
                 text = documents[number].text[slice(*spans[number])]
                 size = characters_for(text, tokens)
-                start, _ = best_span(text, self._word_weights, size)
+                start, _ = best_span(text, self._word_weights, size, schema.analyser.table)
                 starts.append(spans[number][0] + start)
                 parts.append(text[start : start + 3 * size // 2])  # of which the ranker's tokens tell how much it reads
             for number, tokens, start, part, ends in zip(long, rooms, starts, parts, encoder.token_ends(parts)):

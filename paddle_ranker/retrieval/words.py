@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import refuse_text
+from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
-from paddle_ranker.lexical.tokens import Tokenizer, query_weights, rarity_of, tokenizer_named
+from paddle_ranker.lexical.tokens import Tokenizer, query_weights, rarity_of, tokenizer_named, weighed
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
 
@@ -41,12 +42,14 @@ class _Term(NamedTuple):
     token: itself
     weight: how much it counts: its rarity times its weight in the query
     postings: for each part, where it occurs
+    tables: for each part, what the codes of `postings` add to a score of weight 1
     most: for each part, the most that it adds to a score
     """
 
     token: str
     weight: float
     postings: list[TermPostings]
+    tables: list[Floats]
     most: list[float]
 
 
@@ -90,7 +93,8 @@ class WordSearcher:
 
     Args:
         parts: the words of each part.
-        tokenize: of queries; documents were tokenized alike.
+        tokenize: of queries; documents were tokenized alike. Of fields that are tokenized each in its way a list, in
+            their order: a word of the query then is the token that each field has for it.
         k1, b: BM25's saturation and weight of length.
         weights: of the fields, in their order in `Postings`.
 
@@ -100,19 +104,26 @@ class WordSearcher:
     def __init__(
         self,
         parts: Sequence[WordPart],
-        tokenize: Tokenizer,
+        tokenize: Union[Tokenizer, Sequence[Tokenizer]],
         k1: float = K1,
         b: float = B,
         weights: Sequence[float] = (1.0,),
     ):
-        self._parts, self._tokenize = parts, tokenize
+        of_fields = [tokenize] * len(weights) if callable(tokenize) else list(tokenize)
+        self._parts, self._tokenizers, self._k1 = parts, list(dict.fromkeys(of_fields)), k1
         self._size, total = 0, np.zeros(len(weights), np.int64)
         for part in parts:
             lengths = part.postings.lengths if part.live is None else part.postings.lengths[part.live]
             self._size += len(lengths)
             total += lengths.reshape(len(lengths), -1).sum(axis=0, dtype=np.int64)
         averages = np.where(total > 0, total / max(1, self._size), 1.0)
-        self._tables = [self._table(part.postings, averages, (k1, b), np.asarray(weights, float)) for part in parts]
+        self._tables = [self._saturated(_frequencies(part.postings, averages, b, weights)) for part in parts]
+        # Of each tokenizer, in the fields that it is for; by tokenizer and part.
+        self._frequencies = [
+            [_frequencies(part.postings, averages, b, [w * (own is one) for w, own in zip(weights, of_fields)])
+             for part in parts]
+            for one in self._tokenizers if len(self._tokenizers) > 1
+        ]  # fmt: skip
         self._highest = [float(table.max(initial=0.0)) for table in self._tables]
         self._highest_of: dict[tuple[int, int], float] = {}  # of frequent tokens, by part and hash
         self._spare: list[Floats] = []  # zeros, one for each document of the largest part; of threads that search
@@ -124,14 +135,10 @@ class WordSearcher:
         tokenize = tokenizer_named(tokenizer)
         return cls([WordPart(Postings.of(texts, tokenize), None, 0)], tokenize)
 
-    @staticmethod
-    def _table(postings: Postings, averages: Floats, constants: tuple[float, float], weights: Floats) -> Floats:
-        """Return the saturated frequency of each of `postings.pairs`: what a token of rarity 1 adds to a score."""
-        k1, b = constants
-        counts, lengths = postings.pairs[:, ::2].astype(np.float64), postings.pairs[:, 1::2].astype(np.float64)
-        frequency = counts / (1.0 - b + b * lengths / averages) @ weights
-        table: Floats = frequency * (k1 + 1.0) / (frequency + k1)
-        return table
+    def _saturated(self, frequencies: Floats) -> Floats:
+        """Return what a token of rarity 1 adds to a score by its weighted frequencies."""
+        found: Floats = frequencies * (self._k1 + 1.0) / (frequencies + self._k1)
+        return found
 
     def search(self, query: str, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
         """Return the numbers and scores of the best `k` documents that share a token with a query, best first.
@@ -170,26 +177,68 @@ class WordSearcher:
             for row, added in zip(rows, found):
                 at = int(np.searchsorted(documents, row))
                 if at < len(documents) and documents[at] == row:
-                    added[term.token] = term.weight * float(self._tables[part][codes[at]])
+                    added[term.token] = term.weight * float(term.tables[part][codes[at]])
         return found
 
     def _terms(self, query: str) -> list[_Term]:
-        counted = query_weights(self._tokenize, query)
-        hashes = text_hashes(counted)
-        found = []
-        in_parts = [part.postings.of_terms(hashes) for part in self._parts]
-        for (token, times), hashed, *postings in zip(counted.items(), hashes.tolist(), *in_parts):
+        counted, found = self._words_of(query), list[tuple[int, _Term]]()
+        tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
+        hashes = text_hashes(tokens)
+        parts = [part.postings.of_terms(hashes) for part in self._parts]
+        places = {token: place for place, token in enumerate(tokens)}
+        hashed = hashes.tolist()
+        for word, times in counted.items():
+            token = next(token for token in word if token is not None)
+            if len({*word}) == 1:
+                postings, tables = [part[places[token]] for part in parts], self._tables
+                highest = [self._highest_in(n, hashed[places[token]], one) for n, one in enumerate(postings)]
+            else:
+                joined = [self._joined([None if own is None else part[places[own]] for own in word], number)
+                          for number, part in enumerate(parts)]  # fmt: skip
+                postings, tables = [one for one, _ in joined], [table for _, table in joined]
+                highest = [float(table.max(initial=0.0)) for table in tables]
             count = sum(
                 len(one.documents) if part.live is None else int(np.count_nonzero(part.live[one.documents]))
                 for part, one in zip(self._parts, postings)
             )
             if count:
                 weight = times * rarity_of(count, self._size)
-                highest = [self._highest_in(number, hashed, one) for number, one in enumerate(postings)]
-                found.append(
-                    (count, _Term(token, weight, postings, [one * weight * (1.0 + _SLACK) for one in highest]))
-                )
+                most = [one * weight * (1.0 + _SLACK) for one in highest]
+                found.append((count, _Term(token, weight, postings, tables, most)))
         return [term for _, term in sorted(found, key=lambda one: one[0])]
+
+    def _words_of(self, query: str) -> dict[tuple[Optional[str], ...], float]:
+        """Return how much each word of a query counts: the tokens that the tokenizers have for it, None for none."""
+        if len(self._tokenizers) == 1:
+            return {(token,): weight for token, weight in query_weights(self._tokenizers[0], query).items()}
+        each = [list(weighed(tokenize, query)) for tokenize in self._tokenizers]
+        analysers, apart = [one for one in self._tokenizers if isinstance(one, Analyser)], frozenset[str]()
+        if len({one.jieba for one in analysers}) > 1:  # pairs and jieba's words are not of the same characters
+            apart = frozenset().union(*(one.groups_of(query) for one in analysers))
+        rows = [[one for one in own if one[0] not in apart] for own in each]
+        words: dict[tuple[Optional[str], ...], float] = {}
+        for several in zip(*rows) if len({*map(len, rows)}) == 1 else ():
+            word = tuple(token for token, _ in several)
+            words[word] = words.get(word, 0.0) + max(weight for _, weight in several)
+        done = {token for word in words for token in word}
+        for token in dict.fromkeys(token for own in each for token, _ in own if token not in done):
+            weights = [sum(weight for other, weight in own if other == token) for own in each]
+            words[tuple(token if weight else None for weight in weights)] = max(weights)
+        return words
+
+    def _joined(self, postings: Sequence[Optional[TermPostings]], number: int) -> tuple[TermPostings, Floats]:
+        """Return where a word occurs in a part, and what it adds there: each field has the token of its tokenizer."""
+        documents, sums = [np.empty(0, np.int32)], [np.empty(0)]
+        for frequencies, one in zip(self._frequencies, postings):
+            if one is not None:
+                documents.append(one.documents)
+                sums.append(frequencies[number][one.codes])
+        there, places = np.unique(np.concatenate(documents), return_inverse=True)
+        frequency: Floats = np.bincount(places.ravel(), np.concatenate(sums), len(there)).astype(np.float64)
+        kept = frequency > 0
+        return TermPostings(there[kept], np.arange(np.count_nonzero(kept), dtype=np.uint32)), self._saturated(
+            frequency[kept]
+        )
 
     def _highest_in(self, number: int, hashed: int, postings: TermPostings) -> float:
         """Return the highest of the table's values that a token has in a part, or a bound of it if it is rare."""
@@ -242,8 +291,15 @@ class WordSearcher:
                 continue
             if not groups or not np.array_equal(groups[-1].documents, documents):
                 groups.append(_Group(documents))
-            groups[-1].append(term.weight * self._tables[number], term.postings[number], term.most[number])
+            groups[-1].append(term.weight * term.tables[number], term.postings[number], term.most[number])
         return groups
+
+
+def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequence[float]) -> Floats:
+    """Return the weighted frequency of each of `postings.pairs`: divided by the fields' lengths, and added."""
+    counts, lengths = postings.pairs[:, ::2].astype(np.float64), postings.pairs[:, 1::2].astype(np.float64)
+    found: Floats = counts / (1.0 - b + b * lengths / averages) @ np.asarray(weights, float)
+    return found
 
 
 def _completed(

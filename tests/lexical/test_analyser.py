@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Optional
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paddle_ranker.lexical.analyser import _word, fold, runs, standard, weighed
+from paddle_ranker.commands import index, search
+from paddle_ranker.errors import DependencyError, UsageError
+from paddle_ranker.lexical import analyser as analysis
+from paddle_ranker.lexical import tokens
+from paddle_ranker.lexical.analyser import NAME, Analyser, _word, analyser, fold, standard
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, places_of
 from paddle_ranker.lexical.tokens import query_weights
 from paddle_ranker.retrieval.words import WordSearcher
+from tests.conftest import Call
 
 pytestmark = pytest.mark.unit
 
@@ -105,7 +115,7 @@ def test_what_has_the_words_comes_first_in_a_collection_of_all_languages(
     [("ls", "tools"), ("稻", "麦"), ("c++", "#"), ("ab", "a b"), ("it", "its"), ("水田", "水 田麦")],
 )
 def test_what_is_not_a_word_of_the_text_is_no_pair_of_its_letters(query: str, text: str) -> None:
-    assert not {token for token, weight in weighed(query) if weight == 1.0} & set(standard(text))
+    assert not {token for token, weight in standard.weighed(query) if weight >= 1.0} & set(standard(text))
 
 
 _WRITTEN = st.lists(
@@ -129,7 +139,7 @@ def test_folding_is_done_once_and_places_are_those_of_the_text(text: str) -> Non
     assert all(0 <= start < end <= len(text) for start, end in spans) and spans == sorted(spans)
     counted = {token: len(places) for token, places in shown.tokens.items()}
     assert {*counted} >= {*standard(text)}
-    assert all(run.text == folded[run.start : run.start + len(run.text)] for run in runs(folded))
+    assert all(run.text == folded[run.start : run.start + len(run.text)] for run in standard.runs(folded))
 
 
 @_PATIENTLY
@@ -137,21 +147,147 @@ def test_folding_is_done_once_and_places_are_those_of_the_text(text: str) -> Non
 def test_every_word_that_counts_is_highlighted_and_nothing_else(query: str, text: str) -> None:
     shared, given = SharedWords(query), FoldedText(text)
     marked = shared.highlights(text)
-    for token, weight in weighed(query):
-        for start, end in places_of(token, given) if weight == 1.0 and token in standard(text) else ():
+    for token, weight in standard.weighed(query):
+        for start, end in places_of(token, given) if weight >= 1.0 and token in standard(text) else ():
             assert any(one.start < end and start < one.end for one in marked), token
-    asked = {token for part in (query, *(run.text for run in runs(fold(query)))) for token in FoldedText(part).tokens}
+    asked = {
+        token
+        for part in (query, *(run.text for run in standard.runs(fold(query))))
+        for token in FoldedText(part).tokens
+    }
     for one in marked:
         assert asked & {*FoldedText(text[one.start : one.end]).tokens}
 
 
+# A query that is a name, what has it in much text, and shorter texts that have most of its parts.
+NAMES = [
+    (
+        "维生素A",
+        "本文综述了维生素A在人体内的代谢、生理作用与缺乏症状的研究进展",
+        "维生素",
+        "维生素C的维A酸",
+        "a 维生素",
+    ),
+    ("A股", "本文分析了A股市场的历史演变、交易制度和投资者结构并与国外市场比较", "B股", "股", "A级股票", "股市 A"),
+    ("IT培训", "某公司在全国各地的中心提供IT培训以及网络、数据库和编程课程", "ITIL培训", "培训 it", "HIT培训", "培训"),
+    ("稻", "我国南方丘陵地区耕地质量与稻谷产量的关系研究", "小麦", "水田"),
+    ("C++", "An introduction to the design of programs in C++ for students of engineering", "C", "C#", "Objective-C"),
+    ("C#", "An introduction to the design of programs in C# for students of engineering", "C", "C++", "Objective-C"),
+    ("Objective-C", "A book on the design of programs in Objective-C for students", "C objective", "C++", "C#"),
+    (".NET", "An introduction to the design of programs on .NET for students", "net", "internet", "dot net"),
+    ("ls", "List the files of a folder and those below it with the command ls", "lsof", "als", "tools"),
+    ("lsof", "List the files that a process has opened with the command lsof", "ls", "als of", "ls of"),
+    (
+        "iPhone15Pro",
+        "新款iPhone15Pro手机的拍照、续航与性能和上一代产品的全面对比",
+        "iPhone 15",
+        "15 Pro",
+        "iPhone14Pro",
+    ),
+    ("PM2.5", "我国南方城市大气PM2.5浓度的时空分布及其影响因素研究", "PM10", "2.5 微米", "PM 2", "5 PM"),
+    ("X射线", "双能X射线骨密度测定在老年人骨质疏松诊断中的应用研究", "射线", "γ射线", "X 光线"),
+    ("node.js", "An introduction to the design of web applications with Node.js for all", "node", "js", "Vue.js"),
+]
+
+
+@pytest.mark.parametrize(("query", "first", "others"), [(query, first, others) for query, first, *others in NAMES])
+def test_what_has_a_name_in_a_long_text_comes_before_short_texts_with_parts_of_it(
+    query: str, first: str, others: list[str], tmp_path: Path, call: Call
+) -> None:
+    texts = [*others, first, "Is it as good as it was? A or B", "水 土 的", "the list of all", "股市 分析", "生物 素食"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    status, _, err = call(index.main, "build", "--corpus", tmp_path / "texts.txt", "--output", tmp_path / "index")
+    assert status == 0, err
+    status, out, err = call(search.main, "--index", tmp_path / "index", query, "--by", "words", "--format", "json")
+    assert status == 0, err
+    assert json.loads(out)["results"][0]["text"] == first
+
+
+# Options, what a reader types, what a text has, and what it is called there; None: it is not found.
+FOLDED = [
+    ("accents", "elève", "Un élève à l'école", "élève"),
+    ("accents", "Łódź", "z Lodz do Gdańska", "Lodz"),
+    ("accents", "ωμεγα", "το ωμέγα", "ωμέγα"),
+    ("accents", "q\u0301", "a q here", "q"),
+    ("accents", "ガイド", "カイト", None),
+    ("accents", "кои", "кой", None),
+    ("", "eleve", "Un élève", None),
+    ("simplified", "头发护理", "頭髮護理", "頭髮護理"),
+    ("simplified", "頭髮", "护理头发", "头发"),
+    ("", "头发", "頭髮", None),
+    ("french", "cheval", "les chevaux", "chevaux"),
+    ("german+accents", "Hauser", "Die Häuser", "Häuser"),
+    ("russian", "книга", "много книг", "книг"),
+    ("jieba", "护理", "老年人护理", "护理"),
+    ("jieba", "护", "老年人护理", "护"),
+    ("accents+simplified+jieba", "Éa護理", "老年人护理eas", "护理"),
+]
+
+
+@pytest.mark.parametrize(("options", "query", "text", "marked"), FOLDED)
+def test_options_fold_words_and_mark_them_where_they_are(
+    options: str, query: str, text: str, marked: Optional[str]
+) -> None:
+    if "simplified" in options:
+        pytest.importorskip("opencc", reason="needs OpenCC (pip install opencc)")
+    own = analyser(options)
+    found = {token for token, weight in own.weighed(query) if weight >= 1.0} & {*own(text)}
+    highlights = [text[one.start : one.end] for one in SharedWords(query, own).highlights(text)]
+    assert (bool(found), highlights) == (marked is not None, [marked] if marked else [])
+    for token in found:
+        assert places_of(token, FoldedText(text, own))
+
+
+def test_stop_words_of_a_language_are_left_out_of_its_texts_and_count_little() -> None:
+    french = analyser("french+accents")
+    assert french("Les élèves de la ville") == ["elev", "vill"]
+    assert query_weights(french, "élèves de la ville") == {"elev": 1, "vill": 1, "de": 0.1, "la": 0.1}
+    assert french("de 稻 la")[:2] == ["de", "稻"] and french("de la") == ["de", "la"]
+    assert analyser("german")("der Hund und die Häuser") == ["hund", "haus"]
+
+
+def test_jieba_words_take_the_place_of_pairs() -> None:
+    assert analyser("jieba")("深度学习A股") == [*"深度学习", "深度", "学习", "a", "习a", "股", "a股"]
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in ("accent", "french+german", "accents+accents"):
+        with pytest.raises(UsageError, match=r"expected some of accents.*joined by \+"):
+            analyser(options)
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    analysis._simplified.cache_clear()
+    with pytest.raises(DependencyError, match="pip install opencc"):
+        Analyser(simplified=True)("頭髮")
+
+
+def test_the_stemmer_gets_no_long_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def stemmed(word: str, language: str = "") -> str:
+        given.append(word)
+        return word
+
+    monkeypatch.setattr(analysis, "stem_of", stemmed)
+    monkeypatch.setattr(tokens, "stem_of", stemmed)
+    monkeypatch.setattr(analysis, "_word", lru_cache(_word.__wrapped__))
+    text = " ".join(["ay" * 5000, "ay" * 32, "ay" * 33, "l'" + "ay" * 50, "ay-" + "ay" * 5000, "runs"])
+    for tokenize in (standard, analyser("french"), tokens.TOKENIZERS["stem"]):
+        given.clear()
+        query_weights(tokenize, text)
+        tokenize(text)
+        SharedWords(text).highlights(text)
+        assert "runs" in given and max(map(len, given)) == 64
+
+
 def test_ideographs_beside_others_and_stop_words_among_others_count_less() -> None:
-    assert query_weights(standard, "A股市场") == {
+    assert query_weights(standard, "A股市场 分析") == {
         "a": 1, "a股": 1, "股": 0.8, "市": 0.8, "场": 0.8, "股市": 1, "市场": 1,
+        "分": 0.8, "析": 0.8, "分析": 1,
     }  # fmt: skip
     assert query_weights(standard, "history of it") == {"histori": 1, "of": 0.1, "it": 0.1}
+    assert query_weights(standard, "A股") == {"a": 1, "a股": NAME, "股": 1}
     for query in ("it", "IT history", "it 培训", "to be or not to be"):
-        assert set(dict(weighed(query)).values()) <= {1.0, 0.8}
+        assert set(dict(standard.weighed(query)).values()) <= {NAME, 1.0, 0.8}
 
 
 @pytest.mark.parametrize("text", ["a" * 100_000, "a1" * 50_000, "x." * 50_000, "a'" * 50_000, "1,000" * 20_000,
@@ -160,4 +296,4 @@ def test_no_text_takes_long(text: str) -> None:
     began, kept = time.process_time(), _word.cache_info().currsize
     standard(text)
     SharedWords(text).highlights(text)
-    assert time.process_time() - began < 3 and _word.cache_info().currsize <= kept + 2
+    assert time.process_time() - began < 3 and _word.cache_info().currsize <= kept + 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from paddle_ranker.lexical.analyser import stem_of
 from paddle_ranker.lexical.tokens import detect_language, stems
 from paddle_ranker.retrieval.words import WordSearcher
 
@@ -27,12 +26,6 @@ pytestmark = pytest.mark.unit
 )
 def test_stems_are_snowball_s_without_stop_words_and_chinese_is_in_bigrams(text: str, wanted: list[str]) -> None:
     assert stems(text) == wanted
-
-
-def test_long_words_are_stemmed_and_not_kept() -> None:
-    before, long = stem_of.cache_info().currsize, "running" * 10
-    assert stems(f"ranks {long}") == ["rank", "running" * 9 + "run"]
-    assert stem_of.cache_info().currsize <= before + 1
 
 
 def test_words_of_another_form_are_found_in_a_mixed_collection() -> None:

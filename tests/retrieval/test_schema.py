@@ -74,6 +74,38 @@ def test_scores_are_those_of_the_formula_however_the_collection_is_divided(tmp_p
         assert searched(parts, "水稻病害") == pytest.approx(bm25f("水稻病害", DOCUMENTS, schema), abs=1e-9)
 
 
+def test_a_word_is_the_token_that_each_field_has_for_it_and_saturates_once(tmp_path: Path) -> None:
+    fields = ("title:text:weight=3:title:analyser=accents", "note:text:analyser=jieba")
+    schema = Schema(tuple(map(Field.parse, fields)))
+    documents = [
+        Document("folded", "un café noir", {"title": "Cafe"}),
+        Document("text", "un café, deux cafés", {"title": "Thé"}),
+        Document("other", "the cafe", {"title": "Bar"}),
+        Document("note", "bar", {"title": "Bar", "note": "老年人护理学"}),
+    ]
+    info = IndexInfo(WordsInfo("standard"), None, schema=schema)
+    with Collection.create(tmp_path / "index", info) as collection:
+        for document in documents:
+            collection.add([document], merge=False)
+        found = searched(collection, "Café")
+        assert {*found} == {"folded", "text"}  # in a text without the option cafe is another word
+        lengths = {"folded": (1, 3), "text": (1, 4)}
+        rarity = np.log(1 + (4 - 2 + 0.5) / (2 + 0.5))
+        for id, counts in (("folded", (1, 1)), ("text", (0, 1))):
+            norms = [0.25 + 0.75 * length / mean for length, mean in zip(lengths[id], (1.0, 9 / 4))]
+            frequency = 3 * counts[0] / norms[0] + counts[1] / norms[1]
+            assert found[id] == pytest.approx(rarity * frequency * 2.2 / (frequency + 1.2), abs=1e-9)
+        assert {*searched(collection, "cafe")} == {"folded", "other"}
+        assert collection.explain_words("Café", ["folded"]) == {"folded": {"café": pytest.approx(found["folded"])}}
+        assert {*searched(collection, "护理")} == {"note"} and "护理" in collection.word_weights("护理")
+        assert [int(mask.sum()) for mask in collection.matches("bar") or []] == [0, 0, 1, 1]
+        collection.merge(None)
+        assert searched(collection, "Café") == pytest.approx(found, abs=1e-9)
+    assert json.loads((tmp_path / "index" / "index.json").read_text())["format"] == 3
+    with Collection.open(tmp_path / "index") as collection:
+        assert collection.info.schema == schema and searched(collection, "Café") == pytest.approx(found, abs=1e-9)
+
+
 def test_one_text_under_two_titles_is_two_documents_with_vectors_of_their_own(tmp_path: Path) -> None:
     read: list[str] = []
 
@@ -120,6 +152,8 @@ def test_fields_are_inferred_by_all_their_values() -> None:
         ("year:number:weight=2", "no option of a number field"),
         ("title:text:weight=-1", "no option of a text field"),
         ("title:text:list", "no option of a text field"),
+        ("title:text:analyser=klingon", "joined by +"),
+        ("year:number:analyser=accents", "no option of a number field"),
         ("id:text", "id and text are what every document has"),
         ("a:text,a:text", "given twice"),
         ("a:text:title,b:text:title", "name one"),
@@ -169,7 +203,9 @@ def test_a_schema_is_as_safe_to_open_as_the_rest_of_a_folder(tmp_path: Path) -> 
     manifest = tmp_path / "index" / "index.json"
     whole = json.loads(manifest.read_text())
     fields = whole["schema"]["fields"]
-    for change in ({"weight": "3"}, {"weight": 0}, {"type": "none"}, {"name": 7}, {"title": 1}, {"extra": 1}):
+    changes = [{"weight": "3"}, {"weight": 0}, {"type": "none"}, {"name": 7}, {"title": 1}, {"extra": 1}]
+    changes += [{"analyser": 1}, {"analyser": "klingon"}, {"analyser": "accents"}]  # of words that are bigrams
+    for change in changes:
         whole["schema"]["fields"] = [{**fields[0], **change}, *fields[1:]]
         manifest.write_text(json.dumps(whole))
         with pytest.raises(CheckpointError, match="damaged"):

@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 
 from paddle_ranker.data.labels import LARGEST
 from paddle_ranker.errors import listed, quoted
+from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.apart import apart
@@ -316,12 +317,13 @@ class FeedbackRoutes:
             self._table.forget(gone)
             looked_at = min(2 * looked_at, _MOST_LOOKED_AT)  # all may be gone, where the index is another one by now
         judged, left = self._table.counts()
-        pairs = [_shown(query, documents[id], pair) for query, id, pair in found[:_PAGE]]
+        analyser = self._index.info.schema.analyser
+        pairs = [_shown(query, documents[id], pair, analyser) for query, id, pair in found[:_PAGE]]
         counts = {"judged": judged, "left": left, "changed": self._changed}
         return to_json({"labels": self._labels, "pairs": pairs, **counts})
 
 
-def _shown(query: str, document: Document, pair: _Pair) -> dict[str, object]:
+def _shown(query: str, document: Document, pair: _Pair, analyser: Analyser) -> dict[str, object]:
     return {
         "search_id": pair.search_id,
         "query": query,
@@ -329,7 +331,7 @@ def _shown(query: str, document: Document, pair: _Pair) -> dict[str, object]:
         "position": pair.position,
         "text": document.text,
         "fields": dict(document.fields),
-        "highlights": [one._asdict() for one in SharedWords(query).highlights(document.text)],
+        "highlights": [one._asdict() for one in SharedWords(query, analyser).highlights(document.text)],
         "stages": {name: {"rank": rank} for name, rank in pair.ranks.items()},
     }
 

@@ -290,7 +290,8 @@ def _shown(hit: dict[str, Any], text: str) -> Shown:
 
 def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[dict[str, Any]]:
     """Return the hits of an answer, JSON-ready; stops where nobody waits for them, for long texts take a while."""
-    shared = SharedWords(found.text)
+    analyser = found.index.collection.info.schema.analyser
+    shared = SharedWords(found.text, analyser)
     ids = [found.candidates.ids[place] for place in found.shown]
     explains = asked.explain and WORDS in found.candidates.searchers
     terms = found.index.collection.explain_words(found.text, ids) if explains else {}
@@ -321,7 +322,7 @@ def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[
         if parts is not None and shares is not None:
             hit["signals"] = _signals(found, place, parts[place], float(shares[place]))
             if id in terms and WORDS in hit["signals"]:
-                hit["signals"][WORDS]["terms"] = _terms(terms[id], document.text)
+                hit["signals"][WORDS]["terms"] = _terms(terms[id], FoldedText(document.text, analyser))
             if place in found.logits:
                 level = max((one.level for one in highlights), default=0)
                 hit["signals"]["match"] = {"value": level, "to": RANKED}
@@ -363,8 +364,7 @@ def _signals(found: SearchOutcome, place: int, parts: Floats, share: float) -> d
     return signals
 
 
-def _terms(added: dict[str, float], text: str) -> list[dict[str, Any]]:
-    folded = FoldedText(text)
+def _terms(added: dict[str, float], folded: FoldedText) -> list[dict[str, Any]]:
     best = sorted(added.items(), key=lambda one: -one[1])[:_MOST_TERMS]
     return [
         {"term": term, "added": value, "level": level_of(term), "at": places_of(term, folded)} for term, value in best

@@ -299,16 +299,16 @@ class Analyser:
         there = list(self.runs(self.fold(text)))
         is_english = not self.language and not _ENGLISH.isdisjoint([run.text for run in there]) and _is_english(there)
         stop_words = self.stop_words if is_english or self.language else frozenset[str]()
-        for place, run in enumerate(there):
-            if not run.is_word:
-                units = run.units()
-                if run.kind == "i" or len(units) == 1:
+        for place, (kind, run, _, shape, language, pair) in enumerate(there):
+            if kind in "it":
+                units = _units(run, shape)
+                if kind == "i" or len(units) == 1:
                     found += units
-                found += map(add, units, units[1:]) if not self.jieba else (one.text for one in self.groups(run))
-            elif run.text not in stop_words or not _among_words(there, place):
-                found += run.word.texts
-            if run.pair:
-                found.append(run.pair)
+                found += map(add, units, units[1:]) if not self.jieba else [one.text for one in self.groups(there[place])]
+            elif run not in stop_words or not _among_words(there, place):
+                found += word_of(run, shape, language).texts
+            if pair:
+                found.append(pair)
         if is_english and not text.isupper():
             found += (capitals.lower() for capitals in _CAPITALS.findall(text))
         return found or [run.text for run in there]

@@ -8,8 +8,8 @@ paddle-ranker evaluate-recall --index index --test dev.tsv --learn_weights weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from paddle_ranker.data.trec import Scores
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import Judged, Searched
+    from paddle_ranker.metrics.ranking import Floats
     from paddle_ranker.retrieval.search import Searcher
 
-LEARNED, LEARNED_RANKED = "learned weights", "ranker + learned recall weight"
+LEARNED, LEARNED_RANKED, LEARNED_FIELDS = "learned weights", "ranker + learned recall weight", "learned field weights"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ class EvaluateRecallOptions(SearchingOptions):
     )
     runs: tuple[str, ...] = option((), help="TREC runs of other systems to measure beside; name=PATH", several=True)
     learn_weights: Optional[str] = option(
-        None, help="learn the searchers' weights from these judgements, and write them to this file, for --fusion"
+        None,
+        help="learn the weights of searchers and fields from these judgements, and write them to this file, for "
+        "--fusion",
     )
     folds: int = option(5, help="parts of the queries; each is measured with weights of the others", minimum=2)
     plot: Optional[str] = option(None, help="write a picture of recall against k: .png, .svg or .pdf")
@@ -96,8 +99,9 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
         for name, path in (name_systems(options.runs).items() if options.runs else ())
     }
     searcher = open_searcher(options)
-    if options.learn_weights is not None and len(searcher.searchers) == 1 and searcher.ranker is None:
-        raise DataError(f"--learn_weights: {options.index} has one searcher; add a tower to it, or --ranker")
+    can_learn = len(searcher.searchers) > 1 or searcher.ranker is not None or _has_fields(searcher)
+    if options.learn_weights is not None and not can_learn:
+        raise DataError(f"--learn_weights: {options.index} has one searcher, of one field; add a tower, or --ranker")
     judged = _judged(options, searcher)
     if options.write_beir is not None:
         documents = ((one.id, one.text, one.fields) for one in searcher.collection.documents())
@@ -106,7 +110,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     runs, said, nothing_learned = dict(searched.runs), [], None
     if options.learn_weights is not None:
         try:
-            said = _learn(options, searcher, searched, runs)
+            said = _learn(options, searcher, judged, searched, runs)
         except DataError as error:  # what was searched for is shown all the same
             nothing_learned = error
     _add_others(options, searcher, judged, runs, peers)
@@ -186,34 +190,84 @@ def _add_others(
             judged.notes.append(f"{name}: its first {options.top_k:,} documents of a query count, as of all systems")
 
 
+def _has_fields(searcher: Searcher) -> bool:
+    return "words" in searcher.searchers and len(searcher.collection.info.schema.words) > 1
+
+
 def _learn(
-    options: EvaluateRecallOptions, searcher: Searcher, searched: Searched, runs: dict[str, Scores]
+    options: EvaluateRecallOptions, searcher: Searcher, judged: Judged, searched: Searched, runs: dict[str, Scores]
 ) -> list[str]:
     """Learn the weights, add the runs by weights of other queries, write the file; return lines that say so."""
-    from paddle_ranker.evaluation.retrieval import held_out_runs
+    from paddle_ranker.evaluation.retrieval import held_out_runs, search_judged
     from paddle_ranker.retrieval.fusion import Fusion
     from paddle_ranker.retrieval.learning import learn_recall_weight, learn_weights
 
     assert options.learn_weights is not None
-    names, fused = searcher.searchers, next(iter(runs.values()))
-    method, weights, recall_weight, facts = searcher.settings.fusion.method, {}, 0.0, {"queries": len(fused)}
-    lines = []
-    if len(names) > 1:
-        learned = learn_weights(searched.lists, names, options.folds)
-        runs[LEARNED] = held_out_runs(learned.held_out, fused, options.top_k)
-        method, weights = "weighted", dict(learned.weights)
-        shown = ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items())
-        lines.append(
-            f"learned weights: {shown}{' (equal: the queries do not tell better ones)' if learned.is_equal else ''}"
+    names, fusion, lines = searcher.searchers, searcher.settings.fusion, list[str]()
+    method, weights, recall_weight, facts = fusion.method, {}, 0.0, {"queries": len(judged.queries)}
+    given = searcher.collection.info.schema.weights_by(fusion.fields)
+    by_fields, others = given, [given] * len(judged.queries)  # the weights of fields; for a query, of other folds
+    if _has_fields(searcher):
+        by_fields, others = _learn_fields(options, searcher, judged, runs, lines)
+    # What is learned beside the fields' weights is learned from searches by them, for a query by other folds' weights.
+    of_fields = {
+        own: searched if own == given else search_judged(
+            searcher, judged, options.top_k, replace(fusion, fields=_named(searcher, own))
         )
+        for own in dict.fromkeys([by_fields, *others] if len(names) > 1 or searched.ranked else [])
+    }  # fmt: skip
+    of_query = dict(zip(judged.queries, others))
+    fused = {query: next(iter(of_fields[own].runs.values()))[query] for query, own in of_query.items() if of_fields}
+    if len(names) > 1:
+        learned = {own: learn_weights(found.lists, names, options.folds) for own, found in of_fields.items()}
+        held_out = {query: learned[own].held_out[query] for query, own in of_query.items()}
+        runs[LEARNED] = held_out_runs(held_out, fused, options.top_k)
+        method, weights, is_equal = "weighted", dict(learned[by_fields].weights), learned[by_fields].is_equal
+        shown = ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items())
+        lines.append(f"learned weights: {shown}{' (equal: the queries do not tell better ones)' if is_equal else ''}")
     if searched.ranked:
         # The weight is of the share by the fusion that is written beside it.
-        of_recall = learn_recall_weight(searched.ranked, options.folds, searched.lists if weights else ())
-        runs[LEARNED_RANKED] = held_out_runs(of_recall.held_out, fused, options.top_k)
-        recall_weight = of_recall.weights["recall"]
+        of_recall = {
+            own: learn_recall_weight(found.ranked, options.folds, found.lists if weights else ())
+            for own, found in of_fields.items()
+        }
+        held_out = {query: of_recall[own].held_out.get(query, {}) for query, own in of_query.items()}
+        runs[LEARNED_RANKED] = held_out_runs(held_out, fused, options.top_k)
+        recall_weight = of_recall[by_fields].weights["recall"]
         lines.append(f"learned recall weight: {recall_weight:.3f} beside the ranker's logit")
-    Fusion(method, weights, recall_weight).write(options.learn_weights, facts)
+    is_built = by_fields == searcher.collection.info.schema.weights
+    fields = {} if is_built else _named(searcher, by_fields)
+    Fusion(method, weights, recall_weight, fields).write(options.learn_weights, facts)
     return [*lines, f"{options.learn_weights}: for --fusion; measured above with weights of other queries"]
+
+
+def _learn_fields(
+    options: EvaluateRecallOptions, searcher: Searcher, judged: Judged, runs: dict[str, Scores], lines: list[str]
+) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
+    """Learn weights as `learn_fields` does; add to `runs` the run of words by those of other folds, and to `lines`."""
+    from paddle_ranker.evaluation.retrieval import rank_losses, words_run
+    from paddle_ranker.retrieval.learning import learn_fields
+
+    schema, found = searcher.collection.info.schema, dict[tuple[float, ...], "Scores"]()
+
+    def losses_of(weights: tuple[float, ...]) -> Floats:
+        found[weights] = words_run(searcher, judged, options.top_k, _named(searcher, weights))
+        return rank_losses(found[weights], judged, options.top_k)
+
+    given = schema.weights_by(searcher.settings.fusion.fields)
+    learned, others = learn_fields(given, losses_of, len(judged.queries), options.folds)
+    runs[LEARNED_FIELDS] = {query: found[own][query] for query, own in zip(judged.queries, others)}
+    shown = ", ".join(f"{one.name} {weight:g}" for one, weight in zip(schema.words, learned))
+    if learned == given:
+        lines.append(f"learned field weights: {shown} (as they were: the queries do not tell better ones)")
+    else:
+        fields = ",".join(str(replace(one, weight=weight)) for one, weight in zip(schema.words, learned))
+        lines.append(f"learned field weights: {shown}; to build them in: index build --field {fields}")
+    return learned, others
+
+
+def _named(searcher: Searcher, weights: Sequence[float]) -> dict[str, float]:
+    return {one.name: weight for one, weight in zip(searcher.collection.info.schema.words, weights)}
 
 
 def _write_runs(folder: Path, runs: dict[str, Scores]) -> None:

@@ -26,9 +26,9 @@ from paddle_ranker.lexical.tokens import STANDARD, detect_language, letters
 from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 from paddle_ranker.options import RowOptions
-from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion
-from paddle_ranker.retrieval.learning import JudgedList
+from paddle_ranker.retrieval.learning import JudgedList, rank_loss
 from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.retrieval.vectors import Tower, nearest
 from paddle_ranker.retrieval.words import WordSearcher
@@ -214,12 +214,32 @@ class Searched:
     ranked: list[JudgedList]
 
 
-def search_judged(searcher: Searcher, judged: Judged, top_k: int) -> Searched:
+def words_run(searcher: Searcher, judged: Judged, top_k: int, fields: Mapping[str, float]) -> Scores:
+    """Return the run of words by some weights of the fields, up to `top_k` documents of a query, best first."""
+    depth = max(searcher.settings.depth, judged.depth(top_k))
+    found = searcher.collection.search(WORDS, list(judged.queries.values()), depth, fields=fields)
+    run = {query: dict(zip(hits.ids, hits.scores.tolist())) for query, hits in zip(judged.queries, found)}
+    return judged.results(run, top_k)
+
+
+def rank_losses(run: Scores, judged: Judged, top_k: int) -> Floats:
+    """Return `rank_loss` of each query's relevant documents in a run, `[queries]`; those not found are `top_k` + 1."""
+    losses = []
+    for query in judged.queries:
+        ranks = {id: rank for rank, id in enumerate(run[query], start=1)}
+        relevant = [id for id, label in judged.qrels[query].items() if label >= RELEVANT]
+        losses.append(rank_loss([ranks.get(id, top_k + 1) for id in relevant]))
+    return np.array(losses)
+
+
+def search_judged(searcher: Searcher, judged: Judged, top_k: int, fusion: Optional[Fusion] = None) -> Searched:
     """Search for all judged queries; each run has up to `top_k` documents of a query.
 
     Beside a fusion by equal weights stand the other ones of `FUSIONS`: which is best depends on the collection.
+
+    fusion: in place of the searcher's
     """
-    fusion, names = searcher.settings.fusion, searcher.searchers
+    fusion, names = fusion or searcher.settings.fusion, searcher.searchers
     first, others, measured = names[0], dict[str, Fusion](), top_k
     top_k = judged.depth(top_k)
     if len(names) > 1:
@@ -230,7 +250,7 @@ def search_judged(searcher: Searcher, judged: Judged, top_k: int) -> Searched:
     if searcher.ranker is not None:
         found.runs[f"{first}{RANKED}"] = {}
     for part in chunks(tqdm(judged.queries.items(), desc="search", unit="query", disable=None), _QUERIES):
-        searches = searcher.run([text for _, text in part], top_k)
+        searches = searcher.run([text for _, text in part], top_k, fusion=fusion)
         for (query, _), one in zip(part, [search.candidates for search in searches]):
             order, scores = fusion.best(one, top_k)
             ids = [one.ids[number] for number in order]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
@@ -295,7 +295,7 @@ class Analyser:
         In English texts, or those of the language, stop words are left out, but not beside ideographs or where there is
         nothing else; in English not in capitals.
         """
-        found: list[str] = []
+        found, jieba = list[str](), self.jieba
         there = list(self.runs(self.fold(text)))
         is_english = not self.language and not _ENGLISH.isdisjoint([run.text for run in there]) and _is_english(there)
         stop_words = self.stop_words if is_english or self.language else frozenset[str]()
@@ -304,7 +304,7 @@ class Analyser:
                 units = _units(run, shape)
                 if kind == "i" or len(units) == 1:
                     found += units
-                found += map(add, units, units[1:]) if not self.jieba else [one.text for one in self.groups(there[place])]
+                found += self._joined(there[place], units) if jieba else map(add, units, units[1:])
             elif run not in stop_words or not _among_words(there, place):
                 found += word_of(run, shape, language).texts
             if pair:
@@ -353,6 +353,10 @@ class Analyser:
         found = jieba_segmenter().tokenize(run.text, "search")
         return [Token(word, run.start + start, run.start + end) for word, start, end in found if len(word) > 1]
 
+    def _joined(self, run: Run, units: Sequence[str]) -> Iterable[str]:
+        """Return the texts of `groups`."""
+        return [one.text for one in self.groups(run)] if self.jieba else map(add, units, units[1:])
+
     def groups_of(self, text: str) -> frozenset[str]:
         """Return all pairs of units, or jieba's words, of a text."""
         return frozenset(one.text for run in self.runs(self.fold(text)) if not run.is_word for one in self.groups(run))
@@ -378,7 +382,7 @@ class Analyser:
             units = run.units()
             if run.kind == "i" or len(units) == 1:
                 yield from ((unit, SINGLE if len(units) > 1 else 1.0) for unit in units)
-            yield from ((one.text, 1.0) for one in self.groups(run))
+            yield from ((joined, 1.0) for joined in self._joined(run, units))
 
 
 @lru_cache(maxsize=64)

@@ -19,12 +19,12 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Optional, Union
 
 import numpy as np
@@ -58,6 +58,7 @@ from paddle_ranker.retrieval.vector_search import (
 )
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
+_AS_BUILT: Mapping[str, float] = MappingProxyType({})
 WORDS, VECTORS = "words", "vectors"
 _FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
@@ -280,12 +281,14 @@ class Collection:
         where: Optional[Filter] = None,
         ef: Optional[int] = None,
         nprobe: Optional[int] = None,
+        fields: Mapping[str, float] = _AS_BUILT,
     ) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first, equal scores in the documents' order.
 
         by: one of `searchers`: "vectors" takes vectors, `[n, size]` float32, all others take texts
         where: only documents whose fields meet it
         ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
+        fields: other weights of some fields, for words
         """
         refuse_text(queries, "queries")
         now = self._now
@@ -293,9 +296,10 @@ class Collection:
             raise UsageError(f"{self.folder}: cannot be searched by {quoted(by)}, only by {listed(self.searchers)}")
         allowed = now.allowed(where)
         if by == WORDS:
-            assert now.words is not None
+            words = now.words_by(fields)
+            assert words is not None
             with now.reading():
-                return now.hits([now.words.search(str(query), top_k, allowed) for query in queries])
+                return now.hits([words.search(str(query), top_k, allowed) for query in queries])
         if by != VECTORS:
             return now.search_other(by, [str(query) for query in queries], top_k, where)
         assert now.info.vectors is not None
@@ -362,18 +366,20 @@ class Collection:
             found += [part.segment.document(row) for row in rows.tolist()]
         return found
 
-    def explain_words(self, query: str, ids: Sequence[str]) -> dict[str, dict[str, float]]:
+    def explain_words(
+        self, query: str, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT
+    ) -> dict[str, dict[str, float]]:
         """Return, by id, what each token of a query adds to a document's score by words, by token.
 
         Documents that are not here are left out; without words, nothing adds anything.
         """
         refuse_text(ids, "ids")
         now, found = self._now, dict[str, dict[str, float]]()
-        places = now.find(ids)
+        words, places = now.words_by(fields), now.find(ids)
         for part in sorted({place.part for place in places.values()}):
             own = [id for id, place in places.items() if place.part == part]
             rows = [places[id].row for id in own]
-            found.update(zip(own, now.words.explain(query, part, rows) if now.words else [{}] * len(own)))
+            found.update(zip(own, words.explain(query, part, rows) if words else [{}] * len(own)))
         return found
 
     def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:

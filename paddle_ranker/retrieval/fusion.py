@@ -20,11 +20,12 @@ from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.metrics.ranking import Floats, Integers
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.indexes import Hits
+from paddle_ranker.retrieval.schema import MOST_WEIGHT
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
 
 RRF_K = 60  # the constant of Cormack et al. (2009)
-FORMAT = 1
+FORMAT = 2  # 1, of files without weights of fields, is still written: older versions read these
 
 
 @dataclass(frozen=True)
@@ -119,17 +120,21 @@ class Fusion:
     weights: by searcher; 1 for one that is not named
     recall_weight: the last stage orders by `logit + recall_weight * share`, where the share is 1 for a document that
         all searchers have first; 0: by the logit alone
+    fields: weights of searched fields, by name, in place of the schema's
     """
 
     method: str = "rrf"
     weights: Mapping[str, float] = field(default_factory=dict)
     recall_weight: float = 0.0
+    fields: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         FUSIONS[self.method]
         values = [*self.weights.values(), self.recall_weight]
         if not all(map(math.isfinite, values)):
             raise UsageError(f"weights {quoted(dict(self.weights))}: give finite numbers")
+        if not all(0 < weight <= MOST_WEIGHT for weight in self.fields.values()):
+            raise UsageError(f"weights of fields {quoted(dict(self.fields))}: give numbers above 0")
 
     def scores(self, candidates: Candidates) -> Floats:
         """Return the candidates' scores, `[candidates] float64`; those of a single searcher stay as they are."""
@@ -178,7 +183,9 @@ class Fusion:
 
     def write(self, path: Union[str, Path], learned: Mapping[str, object]) -> None:
         """Write the fusion as JSON; `learned` says how its weights were found."""
-        facts = {"format": FORMAT, "method": self.method, "weights": dict(self.weights)}
+        facts: dict[str, object] = {"format": 1, "method": self.method, "weights": dict(self.weights)}
+        if self.fields:
+            facts.update(format=FORMAT, fields=dict(self.fields))
         with new_file(path) as stream:
             json.dump({**facts, "recall_weight": self.recall_weight, "learned": learned}, stream, indent=2)
             stream.write("\n")
@@ -188,10 +195,11 @@ class Fusion:
         """Read a file that `write` wrote; raises `DataError` for any other."""
         try:
             facts = read_json(Path(path))
-            if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+            if not isinstance(facts, dict) or facts.get("format") not in (1, FORMAT):
                 raise ValueError(f"no fusion of format {FORMAT}")
-            weights = {str(name): float(value) for name, value in facts["weights"].items()}
-            return cls(str(facts["method"]), weights, float(facts["recall_weight"]))
+            weights, fields = ({str(name): float(value) for name, value in facts.get(key, {}).items()}
+                               for key in ("weights", "fields"))  # fmt: skip
+            return cls(str(facts["method"]), weights, float(facts["recall_weight"]), fields)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise DataError(
                 f"{path}: not a file of learned weights ({brief(str(error))}): make one with evaluate-recall "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +27,7 @@ from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.words import WordPart, WordSearcher
 from paddle_ranker.storage.untrusted import inside, open_array
 
+_WEIGHTED = 2  # other weights of fields that stay ready to be searched by
 _PASSAGES = 4  # times as many are looked for as documents are wanted, at first
 
 
@@ -83,20 +84,27 @@ class Generation:
         self._firsts = np.array([part.first for part in self.parts], np.int64)
         self._others: dict[str, Index] = {}
         self._building = threading.Lock()
-        self.words = self._word_searcher()
+        self._weighted: dict[tuple[float, ...], WordSearcher] = {}  # by the fields' weights, the schema's first
+        self.words = self.words_by({})
         self.vectors = self._vector_parts()
 
-    def _word_searcher(self) -> Optional[WordSearcher]:
-        words = self.info.words
-        if words is None:
-            return None
-        parts = []
+    def words_by(self, fields: Mapping[str, float]) -> Optional[WordSearcher]:
+        """Return what searches words, by other weights of some fields; None for an index without words.
+
+        Raises `UsageError` for a field that is not searched.
+        """
+        words, schema, parts = self.info.words, self.info.schema, []
+        weights = schema.weights_by(fields)
+        if words is None or weights in self._weighted:
+            return self._weighted.get(weights)
         for part in self.parts:
             if part.segment.postings is None:
                 raise CheckpointError(f"{part.segment.folder}: has no words, as index.json says; copy the index again")
             parts.append(WordPart(part.segment.postings, part.live, part.first))
-        schema = self.info.schema
-        return WordSearcher(parts, schema.tokenizers(words.tokenizer), words.k1, words.b, schema.weights)
+        found = WordSearcher(parts, schema.tokenizers(words.tokenizer), words.k1, words.b, weights)
+        if len(self._weighted) > _WEIGHTED:
+            self._weighted.pop(list(self._weighted)[1], None)
+        return self._weighted.setdefault(weights, found)
 
     def _vector_parts(self) -> list[IndexedPart]:
         info, found, first = self.info.vectors, list[IndexedPart](), 0

@@ -1,4 +1,4 @@
-"""Learn from judgements how much each searcher counts in a fusion, and how much recall counts beside a ranker.
+"""Learn from judgements how much each searcher and each field counts, and how much recall counts beside a ranker.
 
 learned = learn_weights(lists, ("words", "vectors"), folds=5)
 Fusion("weighted", learned.weights)
@@ -6,7 +6,7 @@ Fusion("weighted", learned.weights)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -16,9 +16,12 @@ import numpy as np
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.logistic import LinearModel, about_least, fit_logistic, folds_of, out_of_fold, relevant_of
 from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats
+from paddle_ranker.retrieval.schema import MOST_WEIGHT
 
 _CHANCE, _FLIPS, _FLIPS_AT_ONCE = 0.02, 25, 40  # how often noise may pass for better weights; draws of it
 _TINY = 1e-12
+_FACTORS = np.array([1.0, 0.125, 0.25, 0.5, 2.0, 4.0, 8.0])  # of a field's weight, that are tried
+_SWEEPS = 2  # over all fields, while their weights change
 _MOST_TRIED, _MOST_STEPS = 100, 20  # sets of weights; parts of 1 that a weight is a number of
 
 
@@ -71,6 +74,50 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     scored = [(one, one.inputs @ without[fold]) for one, fold in zip(lists, fold_of)]
     held_out = {one.query: dict(zip(one.ids, scores.tolist())) for one, scores in scored}
     return Learned(dict(zip(searchers, _chosen(tried, losses).tolist())), held_out)
+
+
+def learn_fields(
+    given: Sequence[float], losses_of: Callable[[tuple[float, ...]], Floats], count: int, folds: int = 5
+) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
+    """Learn the weights of searched fields; return them, and for each query those that the other folds' queries tell.
+
+    One field's weight is multiplied at a time, by what makes the loss least. As in `learn_weights`, of the factors
+    whose loss is about the least the nearest to 1 is taken, and 1 unless some are better beyond chance.
+
+    Args:
+        given: the weights to begin from.
+        losses_of: returns the loss of each query by some weights, `[count]`: by `rank_loss`.
+        count: how many queries there are.
+
+    Raises `DataError` for a single query.
+    """
+    known: dict[tuple[float, ...], Floats] = {}
+
+    def ascend(rows: Booleans) -> tuple[float, ...]:
+        weights = tuple(given)
+        for _ in range(_SWEEPS):
+            before = weights
+            for place in range(len(given)):
+                tried = [(*weights[:place], min(weights[place] * one, MOST_WEIGHT), *weights[place + 1 :])
+                         for one in _FACTORS.tolist()]  # fmt: skip
+                for one in tried:
+                    if one not in known:
+                        known[one] = losses_of(one)
+                steps = np.log2(_FACTORS)[:, None]
+                step = float(_chosen(steps, np.array([known[one][rows] for one in tried]))[0])
+                weights = tried[steps.ravel().tolist().index(step)]
+            if weights == before:
+                break
+        return weights
+
+    fold_of = folds_of(count, folds)
+    without = [ascend(fold_of != fold) for fold in range(int(fold_of.max()) + 1)]
+    return ascend(np.ones(count, bool)), [without[fold] for fold in fold_of.tolist()]
+
+
+def rank_loss(ranks: Sequence[int]) -> float:
+    """Return the mean logarithm of relevant documents' ranks, from 1."""
+    return float(np.log(ranks).mean()) if ranks else 0.0
 
 
 def learn_recall_weight(lists: Sequence[JudgedList], folds: int = 5, fused: Sequence[JudgedList] = ()) -> Learned:

@@ -22,7 +22,7 @@ from paddle_ranker.retrieval.filters import period_of
 from paddle_ranker.retrieval.indexes import Document
 
 TEXT = "text"  # name of the field that every document has, and of its type
-TITLE_WEIGHT = 3.0
+TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0
 _TITLES = (
     "title",
     "name",
@@ -90,7 +90,7 @@ class Field:
         for option in options:
             key, _, value = option.partition("=")
             weight = number_of(value) if key == "weight" and found.is_searched else None
-            if weight is not None and 0 < weight <= 1000:
+            if weight is not None and 0 < weight <= MOST_WEIGHT:
                 found = replace(found, weight=float(weight))
             elif option == "title" and found.is_searched:
                 found = replace(found, title=True)
@@ -168,6 +168,13 @@ class Schema:
     @cached_property
     def weights(self) -> tuple[float, ...]:
         return tuple(one.weight for one in self.words)
+
+    def weights_by(self, others: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the weights of `words` with others of some fields; raises `UsageError` for a field not in `words`."""
+        names = [one.name for one in self.words]
+        if unknown := sorted(others.keys() - {*names}):
+            raise UsageError(f"weights of the fields {listed(unknown)}: words are searched in {listed(names)}")
+        return tuple(others.get(one.name, one.weight) for one in self.words)
 
     def tokenizers(self, name: str) -> list[Tokenizer]:
         """Return what makes words of each of `words`: the tokenizer of a name, `standard` with the field's options."""

@@ -176,7 +176,8 @@ class Search:
         settings = self.settings
         depth = max(settings.depth, self.top_k, settings.rank_top)
         breadth = (settings.ef, settings.nprobe) if searcher == VECTORS else (None, None)
-        return self.collection.search(searcher, asked, depth, self.where, *breadth)
+        fields = self.fusion.fields if searcher == WORDS else {}
+        return self.collection.search(searcher, asked, depth, self.where, *breadth, fields)
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
         """Make one list of the searchers' lists, equal scores by id, and read the documents that are needed of it."""
@@ -365,6 +366,7 @@ class Searcher:
         self.searchers = chosen(collection, settings.by)
         check_breadth(collection.info.vectors if VECTORS in self.searchers else None, settings.ef, settings.nprobe)
         settings.fusion.weights_of(self.searchers)
+        collection.info.schema.weights_by(settings.fusion.fields)
         if VECTORS in self.searchers:
             collection.require_address()
 
@@ -452,6 +454,8 @@ class Searcher:
         require_count(top_k, "top_k")
         queries = list_texts(queries, "queries")
         fused = parse_fusion(fusion) if isinstance(fusion, str) else fusion or self.settings.fusion
+        if not fused.fields:
+            fused = replace(fused, fields=self.settings.fusion.fields)
         rank_top = self.settings.rank_top if self.ranker is not None else 0
         settings, now = replace(self.settings, fusion=fused, rank_top=rank_top), self.collection.snapshot()
         fused.weights_of(self.searchers)

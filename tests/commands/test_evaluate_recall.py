@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands import evaluate_recall, index
+from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.retrieval import first_of, held_out_runs, lexical_runs, vector_run
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
@@ -337,3 +339,101 @@ def test_one_answer_under_two_ids_is_one_answer(tmp_path: Path, call: Call) -> N
     found, err = measured(call, tmp_path, "--test", tmp_path / "pairs.tsv")
     assert found["r@1"] == 0.5 and found["r@5"] == 1.0 and found["mrr@10"] == 0.75
     assert found["ndcg@10"] == pytest.approx((1 + 1 / np.log2(3)) / 2) and "1 documents repeat the text" in err
+
+
+NOUNS = [f"noun{number}" for number in range(40)]
+
+
+def write_fields(folder: Path, matters: bool) -> tuple[Path, Path]:
+    """Write a collection with titles of weight 1, queries in two halves with their answers; return index and weights.
+
+    matters: the answer to a query has its words in the title, another document in the text; else answers are random
+    """
+    random = np.random.default_rng(3)
+    rows, halves = [], ([], [])  # type: ignore[var-annotated]
+    for number in range(160):
+        words, others = (" ".join(random.choice(NOUNS, count, replace=False)) for count in (2, 12))
+        rows.append({"id": f"d{number}", "title": words, "text": others})
+        rows.append({"id": f"other{number}", "title": others[:12], "text": f"{others} {words} {words}"})
+        halves[number % 2].append((words, f"d{number if matters else random.integers(160)}"))
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name, half in zip(("learn", "held"), halves):
+        (folder / f"{name}.queries.tsv").write_text("".join(f"q{n}\t{text}\n" for n, (text, _) in enumerate(half)))
+        (folder / f"{name}.qrels").write_text("".join(f"q{n} 0 {id} 1\n" for n, (_, id) in enumerate(half)))
+    build = ["build", "--corpus", str(folder / "corpus.jsonl"), "--output", str(folder / "index")]
+    assert index.main([*build, "--field", "title:text:title"]) == 0
+    return folder / "index", folder / "weights.json"
+
+
+def of_half(call: Call, folder: Path, half: str, *more: object) -> tuple[dict[str, float], str]:
+    """Return nDCG@10 of each system, and what was printed as text."""
+    queries, qrels = folder / f"{half}.queries.tsv", folder / f"{half}.qrels"
+    ask = ["--index", folder / "index", "--queries", queries, "--qrels", qrels]
+    ask += ["--resamples", 100, "--baselines", "false", *more]
+    status, text, err = call(evaluate_recall.main, *ask)
+    assert status == 0, err
+    status, out, err = call(evaluate_recall.main, *ask, "--format", "json")
+    assert status == 0, err
+    found = json.loads(out)["systems"]
+    return {name: one["measures"]["ndcg@10"]["value"] for name, one in found.items()}, text
+
+
+def test_weights_of_fields_are_learned_where_titles_matter(tmp_path: Path, call: Call) -> None:
+    folder, weights = write_fields(tmp_path, True)
+    found, text = of_half(call, tmp_path, "learn", "--learn_weights", weights)
+    assert list(found) == ["words", "learned field weights"]
+    assert found["learned field weights"] > found["words"] + 0.05
+    fields = Fusion.read(weights).fields
+    assert fields["title"] > fields["text"] and json.loads(weights.read_text())["format"] == 2
+    given, _ = of_half(call, tmp_path, "held")
+    learned, _ = of_half(call, tmp_path, "held", "--fusion", weights)
+    assert learned["words"] > given["words"] + 0.05
+    # What is printed builds an index whose scores are those of the file.
+    declared = text.split("index build --field ")[1].split("\n")[0]
+    build = ["build", "--corpus", tmp_path / "corpus.jsonl", "--output", tmp_path / "built", "--field", declared]
+    assert call(index.main, *build)[0] == 0
+    by_file = Searcher.open(folder, SearchSettings(fusion=Fusion.read(weights)))
+    built = Searcher.open(tmp_path / "built")
+    for query in (" ".join(NOUNS[:3]), NOUNS[7]):
+        one, other = ({found.id: found.score for found in searcher.search(query, 20)} for searcher in (by_file, built))
+        assert one == pytest.approx(other, abs=1e-9)
+        assert {found.id: found.score for found in by_file.search(query, 20, fusion="weighted")} == one
+        asked = Searcher.open(folder).search(query, 20, fusion=str(weights))
+        assert {found.id: found.score for found in asked} == one
+        added = by_file.collection.explain_words(query, list(one), fields)
+        assert {id: sum(own.values()) for id, own in added.items()} == pytest.approx(one, abs=1e-9)
+
+
+def test_weights_of_fields_stay_as_they_were_on_noise(tmp_path: Path, call: Call) -> None:
+    _, weights = write_fields(tmp_path, False)
+    found, text = of_half(call, tmp_path, "learn", "--learn_weights", weights)
+    assert "title 1, text 1 (as they were" in text or "text 1, title 1 (as they were" in text
+    assert list(found) == ["words", "learned field weights"] and not Fusion.read(weights).fields
+    assert json.loads(weights.read_text())["format"] == 1
+
+
+def test_weights_of_searchers_are_learned_beside_those_of_fields(tmp_path: Path, call: Call) -> None:
+    _, weights = write_fields(tmp_path, True)
+    with Collection.open(tmp_path / "index") as collection:
+        info, documents = collection.info, list(collection.documents())
+    with Collection.create(tmp_path / "both", replace(info, vectors=VectorsInfo("exact", SIZE), segments=())) as made:
+        made.add(documents, vectors_of)
+    (tmp_path / "index").rename(tmp_path / "words")
+    (tmp_path / "both").rename(tmp_path / "index")
+    found, _ = of_half(call, tmp_path, "learn", "--learn_weights", weights)
+    assert found["learned weights"] > found["hybrid"] and "learned field weights" in found
+    learned = Fusion.read(weights)
+    assert learned.fields["title"] > learned.fields["text"] and learned.weights["words"] > learned.weights["vectors"]
+
+
+def test_a_file_of_weights_that_cannot_be_is_refused(tmp_path: Path, call: Call) -> None:
+    folder, weights = write_fields(tmp_path, True)
+    for fields, fragment in (
+        ({"body": 2.0}, "words are searched in"),
+        ({"title": 0}, "above 0"),
+        ({"title": "x"}, "not a file"),
+    ):
+        facts = {"format": 2, "method": "rrf", "weights": {}, "recall_weight": 0.0, "fields": fields}
+        weights.write_text(json.dumps(facts))
+        with pytest.raises((UsageError, DataError), match=fragment):
+            Searcher.open(folder, SearchSettings(fusion=Fusion.read(weights)))

@@ -99,6 +99,7 @@ class IndexSlot(Slot[ServedIndex]):
         fusion = parse_fusion(options.fusion, options.weights)
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
         fusion.weights_of(collection.searchers)
+        collection.info.schema.weights_by(fusion.fields)
         for name in collection.searchers:
             if name != VECTORS:
                 collection.search(name, [_PROBE], 1)  # a tokenizer is loaded now, an index in memory is built

@@ -221,8 +221,9 @@ class SearchPipeline:
         return found
 
     def _settings(self, index: ServedIndex, query: Query) -> SearchSettings:
-        options = self.index.options
-        own = index.fusion if query.fusion in (None, index.fusion.method) else Fusion(str(query.fusion))
+        options, own = self.index.options, index.fusion
+        if query.fusion not in (None, own.method):
+            own = Fusion(str(query.fusion), fields=own.fields)
         return SearchSettings((), own, query.recall, query.rank_top, options.ef, options.nprobe)
 
     def _chosen(self, index: ServedIndex, use: Sequence[str]) -> tuple[str, ...]:

@@ -294,7 +294,7 @@ def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[
     shared = SharedWords(found.text, analyser)
     ids = [found.candidates.ids[place] for place in found.shown]
     explains = asked.explain and WORDS in found.candidates.searchers
-    terms = found.index.collection.explain_words(found.text, ids) if explains else {}
+    terms = found.index.collection.explain_words(found.text, ids, found.fusion.fields) if explains else {}
     parts = found.fusion.parts(found.candidates) if asked.explain else None
     shares = found.fusion.shares(found.candidates) if asked.explain else None
     hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.index.collection.info.schema

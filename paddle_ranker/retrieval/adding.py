@@ -19,7 +19,6 @@ from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.passages import Span, cut, estimated_ends
 from paddle_ranker.lexical.postings import text_hashes
-from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
 from paddle_ranker.retrieval.generation import Generation, Place

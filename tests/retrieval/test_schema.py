@@ -204,7 +204,7 @@ def test_a_schema_is_as_safe_to_open_as_the_rest_of_a_folder(tmp_path: Path) -> 
     whole = json.loads(manifest.read_text())
     fields = whole["schema"]["fields"]
     changes: list[dict[str, object]] = [{"weight": "3"}, {"weight": 0}, {"type": "none"}, {"name": 7}, {"title": 1}]
-    changes += [{"extra": 1}, {"analyser": 1}, {"analyser": "klingon"}, {"analyser": "accents"}]  # of words that are bigrams
+    changes += [{"extra": 1}, {"analyser": 1}, {"analyser": "klingon"}, {"analyser": "accents"}]
     for change in changes:
         whole["schema"]["fields"] = [{**fields[0], **change}, *fields[1:]]
         manifest.write_text(json.dumps(whole))

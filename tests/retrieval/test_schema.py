@@ -14,9 +14,11 @@ from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.lexical.tokens import tokenizer_named
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import CONTENTS, Field, FieldType, Schema, infer
+from tests.serving.test_search import Site
 
 pytestmark = pytest.mark.unit
 TITLE = Field("title", "text", 3.0, title=True)
@@ -230,3 +232,25 @@ def test_a_type_of_fields_plugs_in_from_outside(tmp_path: Path) -> None:
             assert collection.count(Filter.of({"paint": "#000"})) == 1
     finally:
         CONTENTS.remove("colour")
+
+
+def test_a_server_searches_and_marks_by_analysers_and_learned_weights(tmp_path: Path) -> None:
+    schema = Schema((Field.parse("title:text:weight=3:title"), Field.parse("text:text:analyser=accents+french")))
+    documents = [
+        Document("title", "un noir et un blanc", {"title": "chevaux"}),
+        Document("text", "Les élèves et leurs chevaux", {"title": "Cours"}),
+    ]
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
+        collection.add(documents)
+    Fusion(fields={"title": 0.1, "text": 8.0}).write(tmp_path / "weights.json", {})
+    for options, wanted in (({}, ["title", "text"]), ({"fusion": str(tmp_path / "weights.json")}, ["text", "title"])):
+        site = Site(index=tmp_path / "index", **options)
+        try:
+            for more in ({}, {"fusion": "weighted"}):
+                assert [hit["id"] for hit in site.search("chevaux", **more)["hits"]] == wanted
+            (hit,) = site.search("eleve", explain=True)["hits"]
+            assert [hit["text"][one["start"] : one["end"]] for one in hit["highlights"]] == ["élèves"]
+            (term,) = hit["signals"]["words"]["terms"]
+            assert term["at"] == [[4, 10]] and term["added"] == pytest.approx(hit["stages"]["words"]["score"])
+        finally:
+            site.close()

@@ -44,7 +44,7 @@ SHARES = (slice(0, 7), slice(7, 40), slice(40, 60))
 
 
 class StubRanker:
-    tokens_read = None
+    reader = None
 
     def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
         return np.array([float(len(set(q) & set(t))) for q, t in zip(queries, titles)])

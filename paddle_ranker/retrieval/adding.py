@@ -36,6 +36,7 @@ from paddle_ranker.retrieval.segments import (
     write_segment,
 )
 from paddle_ranker.retrieval.vector_search import writer_of
+from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import inside, read_json
 
@@ -46,6 +47,7 @@ _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, 
 _AT_EDGES = 4  # tokens, at most, that a passage has more than the same part of its text, as in byte-level BPE
 _KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
+_READING, _ENCODING = 50, 10_000  # steps, as `spend` counts them, for a character's words; for a passage's vector
 
 
 class Added(NamedTuple):
@@ -64,7 +66,9 @@ class Addition:
     new_segment: returns the folder of a new segment
     vectors_of: returns the vectors of texts, `[n, size]`
     cutter: divides texts into passages
-    unfinished: what an addition before this one has written and not finished; vectors are taken from there
+    unfinished: what an addition before this one has written and not finished; vectors are taken from there. None:
+        nothing is written, only `prepare` is called
+    prepared: what `prepare` returned for the documents
 
     Attributes, of what was written: `segments`; `replaced`, the places of documents that are to be removed; `next_id`.
     """
@@ -75,10 +79,11 @@ class Addition:
         now: Generation,
         vectors_of: VectorsOf,
         cutter: Cutter,
-        unfinished: Unfinished,
+        unfinished: Optional[Unfinished] = None,
+        prepared: Optional[Contents] = None,
     ):
         self._new_segment, self._now, self._info, self._vectors_of = new_segment, now, now.info, vectors_of
-        self._cutter, self._unfinished = cutter, unfinished
+        self._cutter, self._unfinished, self._prepared = cutter, unfinished, prepared
         self.segments: list[SegmentInfo] = []
         self.replaced: list[Place] = []
         self.next_id = self._info.next_id
@@ -87,6 +92,12 @@ class Addition:
         self._at_once = _FIRST_PIECE
         self._given = [~part.mask for part in now.parts]  # rows that a document was given for, or that are removed
         self._fields = set(now.fields)
+
+    def prepare(self, documents: Sequence[Document]) -> Contents:
+        """Return words and vectors of those documents that would be written."""
+        for document in documents:
+            check_document(document.id, document.text)
+        return self._contents(self._changed(documents))
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents."""
@@ -97,7 +108,7 @@ class Addition:
             changed = self._changed(self._with_ids(chunk))
             if changed:
                 self._write(changed, None if are_many else writer_of(self._info.vectors))
-                if are_many and self._info.vectors is not None:
+                if are_many and self._info.vectors is not None and self._unfinished is not None:
                     self._unfinished.keep(self._written[-1])
         added = sum(map(len, self._written))
         if are_many and self._written:
@@ -176,20 +187,27 @@ class Addition:
         return changed
 
     def _write(self, chunk: Sequence[Document], write_index: Optional[WriteIndex]) -> None:
+        is_prepared = self._prepared is not None and self._prepared.documents == chunk
+        contents = self._prepared if self._prepared is not None and is_prepared else self._contents(chunk)
+        folder = self._new_segment()
+        write_segment(folder, contents, write_index, self._info.schema)
+        self._written.append(Segment(folder, self._info.schema))
+
+    def _contents(self, chunk: Sequence[Document]) -> Contents:
         self._check_fields(chunk)
         words, vectors = self._info.words, self._info.vectors
+        spend(_READING * sum(len(document.text) for document in chunk))
         for document in chunk:
             self._info.schema.check(document)
         spans = self._cutter.spans(chunk)
-        contents = Contents(
+        if vectors is not None:
+            spend(_ENCODING * sum(map(len, spans)))
+        return Contents(
             chunk,
             None if vectors is None else StoredVectors.of(self._vectors(chunk, spans), vectors.dtype),
             None if words is None else postings_of(chunk, self._info.schema, words.tokenizer),
             None if vectors is None else passages_of(spans),
         )
-        folder = self._new_segment()
-        write_segment(folder, contents, write_index, self._info.schema)
-        self._written.append(Segment(folder, self._info.schema))
 
     def _check_fields(self, chunk: Sequence[Document]) -> None:
         for document in chunk:
@@ -212,7 +230,8 @@ class Addition:
             own = found[firsts[number] : firsts[number + 1]]
             if place is None or not _copied(own, spans[number], self._now.parts[place.part].segment, place.row):
                 missing.append(number)
-        missing = self._unfinished.fill(found, spans, texts, missing)
+        if self._unfinished is not None:
+            missing = self._unfinished.fill(found, spans, texts, missing)
         start, unkept, kept_at = 0, 0, time.monotonic()
         while start < len(missing):
             began, stop, count = time.monotonic(), start, 0
@@ -226,7 +245,7 @@ class Addition:
             found[np.concatenate([np.arange(firsts[number], firsts[number + 1]) for number in some])] = made
             start, now = stop, time.monotonic()
             self._at_once = max(1, min(int(count * _PIECE_SECONDS / max(now - began, 1e-3)), AT_ONCE))
-            if now - kept_at >= _KEPT_SECONDS and start < len(missing):
+            if self._unfinished is not None and now - kept_at >= _KEPT_SECONDS and start < len(missing):
                 done = missing[unkept:start]
                 folder = self._new_segment()
                 vectors = np.concatenate([found[firsts[number] : firsts[number + 1]] for number in done])

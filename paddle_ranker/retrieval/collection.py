@@ -49,17 +49,19 @@ from paddle_ranker.retrieval.manifest import (
 )
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
-from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.segments import Contents, Segment
 from paddle_ranker.retrieval.vector_search import (
     MILVUS,
     check_breadth,
     how_found,
     writer_of,
 )
+from paddle_ranker.retrieval.work import checked, hold, spend
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
 WORDS, VECTORS = "words", "vectors"
+_HELD = 3  # times the bytes of documents, while they are read and answered with
 _FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
 _LOCK, _WAIT_SECONDS = "writer.lock", 0.01
@@ -344,6 +346,7 @@ class Collection:
         for number, (part, mask) in enumerate(zip(now.parts, masks)):
             if part.segment.bytes_of(field) > _FACET_BYTES:
                 raise UsageError(f"{quoted(field)} has too many values to count")
+            spend(len(mask) + 20 * part.segment.bytes_of(field))
             kept = mask if allowed is None else mask & allowed[number]
             found = np.bincount(part.segment.codes_of(field)[kept] + 1, minlength=1)[1:]
             for value, count in zip(part.segment.values_of(field), found.tolist()):
@@ -362,8 +365,11 @@ class Collection:
         for number in range(place.part, len(now.parts)):
             part = now.parts[number]
             first = place.row + 1 if number == place.part else 0
-            rows = first + np.flatnonzero(part.mask[first:])[: count - len(found)]
-            found += [part.segment.document(row) for row in rows.tolist()]
+            rows = (first + np.flatnonzero(part.mask[first:])[: count - len(found)]).tolist()
+            size = sum(map(part.segment.document_bytes, rows))
+            spend(len(part.segment) + size)
+            hold(_HELD * size)
+            found += [part.segment.document(row) for row in rows]
         return found
 
     def explain_words(
@@ -395,9 +401,21 @@ class Collection:
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents with these ids, by id; an id that no document has is left out."""
+        return dict(self.each(ids, keep=True))
+
+    def each(self, ids: Sequence[str], *, keep: bool = False) -> Iterator[tuple[str, Document]]:
+        """Yield the documents with these ids, one after the other; an id that no document has is left out.
+
+        keep: the caller keeps them all, which counts as memory
+        """
         refuse_text(ids, "ids")
         now = self._now
-        return {id: now.at(place) for id, place in now.find(ids).items()}
+        places = now.find(ids)
+        size = sum(now.parts[place.part].segment.document_bytes(place.row) for place in places.values())
+        spend(size)
+        hold(_HELD * size if keep else 0)
+        for id, place in checked(places.items()):
+            yield id, now.at(place)
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Return those of some ids that no document has, each once, in their order."""
@@ -444,7 +462,12 @@ class Collection:
         return self._now.documents()
 
     def add(
-        self, documents: Iterable[Document], vectors_of: Optional[VectorsOf] = None, *, merge: bool = True
+        self,
+        documents: Iterable[Document],
+        vectors_of: Optional[VectorsOf] = None,
+        *,
+        merge: bool = True,
+        prepared: Optional[Contents] = None,
     ) -> Added:
         """Add documents, or replace those of the same id; durable when it returns, and nothing is added if it raises.
 
@@ -453,9 +476,15 @@ class Collection:
 
         vectors_of: returns the vectors of texts, `[n, size]`, where the index has vectors (default: its own tower)
         merge: merge small segments before it returns; else call `merge` soon, which may be in another thread
+        prepared: what `prepare` returned for these documents
         """
         refuse_text(documents, "documents")
-        return self._add(documents, vectors_of, merge)
+        return self._add(documents, vectors_of, merge, prepared=prepared)
+
+    def prepare(self, documents: Sequence[Document], vectors_of: Optional[VectorsOf] = None) -> Contents:
+        """Work out words and vectors of documents, for `add`; others may write meanwhile."""
+        refuse_text(documents, "documents")
+        return Addition(self._new_segment, self._now, vectors_of or self._own_vectors, self._cutter).prepare(documents)
 
     def add_rows(
         self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None, *, sync: bool = False
@@ -474,10 +503,12 @@ class Collection:
         vectors_of: Optional[VectorsOf],
         merge: bool,
         sync: bool = False,
+        prepared: Optional[Contents] = None,
     ) -> Added:
         with self._one_thread_writing():
             unfinished = Unfinished(self.folder, self.info.schema)
-            addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors, self._cutter, unfinished)
+            given = vectors_of or self._own_vectors, self._cutter, unfinished, prepared
+            addition = Addition(self._new_segment, self._now, *given)
             added = addition.run(rows)
             removed = [*addition.replaced, *(addition.absent if sync else ())]
             if addition.segments or removed:

@@ -25,6 +25,7 @@ from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, read_manifest
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.words import WordPart, WordSearcher
+from paddle_ranker.retrieval.work import checked
 from paddle_ranker.storage.untrusted import inside, open_array
 
 _WEIGHTED = 2  # other weights of fields that stay ready to be searched by
@@ -160,7 +161,7 @@ class Generation:
         """
         if where is None:
             return None
-        for one in where.conditions:
+        for one in checked(where.conditions):
             kinds = [part.segment.kinds_of(one.field) for part in self.parts]
             one.require_possible(self.fields, frozenset().union(*kinds))
         return [

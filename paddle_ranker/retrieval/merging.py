@@ -16,6 +16,7 @@ from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.segments import WORDS, Segment, WriteIndex, seal
+from paddle_ranker.retrieval.work import checked
 from paddle_ranker.storage.atomic import new_folder
 
 _AT_ONCE = 1 << 14  # documents that are copied at a time
@@ -195,9 +196,9 @@ def _word_parts(
 
 def postings_of(documents: Sequence[Document], schema: Schema, tokenizer: str) -> Postings:
     """Return the inverted index of the searched fields of documents; `tokenizer` is a name in `TOKENIZERS`."""
-    texts = [schema.searched(document) for document in documents]
+    texts = [schema.searched(document) for document in checked(documents)]
     fields = [[one[place] for one in texts] for place in range(len(schema.words))]
-    return Postings.of_fields(fields, schema.tokenizers(tokenizer))
+    return Postings.of_fields([checked(field) for field in fields], schema.tokenizers(tokenizer))
 
 
 def _merge_words(target: Path, parts: Sequence[tuple[Postings, Optional[Booleans]]]) -> None:

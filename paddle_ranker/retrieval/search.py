@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Optional, Union
@@ -38,12 +39,14 @@ from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Tower, Vectors
+from paddle_ranker.retrieval.work import hold, metered
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
 Where = Union[None, str, Iterable[str], Filter]
 QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
+_READ_AT_ONCE = 32  # documents that are held while a ranker's texts are made
 _ANCHORS = 8  # documents by which the end of a page is found again
 
 
@@ -127,8 +130,10 @@ class Search:
         group_by, group_size: field, and how many candidates of each of its values are shown; None: all.
 
     Attributes, of stages that are done: `candidates`; `fused`, their scores by place; `order`, places in `candidates`,
-    best first; `fused_rank`, of a place, from 1; `documents` by id, at least those that are ranked or shown; `logits`,
-    `probabilities` and `passages` by place; `cut`, how many were below `min_probability`; `shown`, places.
+    best first; `fused_rank`, of a place, from 1; `logits`, `probabilities` and `passages` by place; `cut`, how many
+    were below `min_probability`; `shown`, places, and their `documents` by id.
+
+    A stage says how much work it is (`work.spend`), and may be begun anew as long as it has not ended.
     """
 
     def __init__(
@@ -180,7 +185,7 @@ class Search:
         return self.collection.search(searcher, asked, depth, self.where, *breadth, fields)
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
-        """Make one list of the searchers' lists, equal scores by id, and read the documents that are needed of it."""
+        """Make one list of the searchers' lists, equal scores by id."""
         self.candidates = Candidates.of({name: hits[name] for name in self.searchers})
         self._found = {
             id: span for one in hits.values() for id, span in zip(one.ids, one.passages or ()) if span is not None
@@ -188,24 +193,17 @@ class Search:
         self.fused: Floats = self.fusion.scores(self.candidates)
         self.order = by_score(self.fused, self.candidates.ids)
         self.fused_rank = {place: rank for rank, place in enumerate(self.order, start=1)}
-        end = self.offset + self.top_k
-        self._read_documents([*self.order[: self.settings.rank_top], *self.order[self.offset : end]])
-
-    def _read_documents(self, places: Sequence[int]) -> None:
-        ids = (self.candidates.ids[place] for place in dict.fromkeys(places))
-        if missing := [id for id in ids if id not in self.documents]:
-            self.documents.update(self.collection.documents_of(missing))
-
-    def document(self, place: int) -> Document:
-        """Return the document at a place of `candidates` that is ranked or shown."""
-        return self.documents[self.candidates.ids[place]]
 
     def to_rank(self, encoder: Optional[PairEncoder] = None) -> list[str]:
-        """Return the texts of the first documents, as the ranker reads them; see `read`."""
-        places = self.order[: self.settings.rank_top]
-        read = self.read([self.document(place) for place in places], encoder)
-        self.passages.update((place, span) for place, (span, _) in zip(places, read))
-        return [text for _, text in read]
+        """Return the texts of the first documents, as the ranker reads them; see `read`. Few are held at a time."""
+        top, texts = self.order[: self.settings.rank_top], dict[int, str]()
+        places = {self.candidates.ids[place]: place for place in top}
+        documents = self.collection.each([*places])
+        while some := dict(islice(documents, _READ_AT_ONCE)):
+            for id, (span, text) in zip(some, self.read([*some.values()], encoder)):
+                self.passages[places[id]], texts[places[id]] = span, text
+        hold(sum(map(sys.getsizeof, texts.values())))
+        return [texts[place] for place in top]
 
     def read(self, documents: Sequence[Document], encoder: Optional[PairEncoder] = None) -> list[tuple[Span, str]]:
         """Return what a ranker reads of documents: a part of each one's text, and the schema's template with that part.
@@ -243,48 +241,50 @@ class Search:
 
     def finish(self) -> None:
         """Leave out documents of too low a probability, sort and group the others, and choose those that are shown."""
+        order, ids = self.order, self.candidates.ids
         if self.min_probability > 0 and self.logits:
-            kept = [p for p in self.order if self.probabilities.get(p, 1.0) >= self.min_probability]
-            self.cut, self.order = len(self.order) - len(kept), kept
+            order = [place for place in order if self.probabilities.get(place, 1.0) >= self.min_probability]
+        cut = len(self.order) - len(order)
         for name in reversed(self.sort):
-            self._sort(name.removeprefix("-"), name.startswith("-"))
+            order = self._sorted(order, name.removeprefix("-"), name.startswith("-"))
         if self.group_by is not None:
             seen = Counter[str]()
-            values = zip(self.order, self._values(self.group_by))
+            values = zip(order, self._values(self.group_by, order))
             grouped = ((place, f"{place}" if value is None else repr(value)) for place, value in values)
-            self.order = [place for place, key in grouped if not seen.update([key]) and seen[key] <= self.group_size]
+            order = [place for place, key in grouped if not seen.update([key]) and seen[key] <= self.group_size]
         if self.after is not None:
-            self.offset = self._offset_after(self.after)
-        self.shown = self.order[self.offset : self.offset + self.top_k]
-        self._read_documents(self.shown)
+            self.offset = self._offset_after(self.after, order)
+        shown = order[self.offset : self.offset + self.top_k]
+        self.documents = self.collection.documents_of([ids[place] for place in shown])
+        self.cut, self.order, self.shown = cut, order, shown
 
     def position(self) -> Optional[Position]:
         """Return where the shown documents end; None if no more follow."""
         end = self.offset + len(self.shown)
         if not self.shown or end >= len(self.order):
             return None
-        return Position(self.is_ranked, end, tuple(self._hashes()[max(0, end - _ANCHORS) : end]))
+        return Position(self.is_ranked, end, tuple(self._hashes(self.order)[max(0, end - _ANCHORS) : end]))
 
-    def _offset_after(self, page: Position) -> int:
+    def _offset_after(self, page: Position, order: Sequence[int]) -> int:
         """Return the offset behind the last document of a page that is still in the list."""
         # Scores would not do: those by words change with every document that is added.
-        there = {hashed: number for number, hashed in enumerate(self._hashes(), start=1)}
+        there = {hashed: number for number, hashed in enumerate(self._hashes(order), start=1)}
         still = (there[hashed] for hashed in reversed(page.last) if hashed in there)
         return next(still, max(0, page.end - len(page.last)))
 
-    def _hashes(self) -> list[int]:
-        hashes: list[int] = text_hashes([self.candidates.ids[place] for place in self.order]).tolist()
+    def _hashes(self, places: Sequence[int]) -> list[int]:
+        hashes: list[int] = text_hashes([self.candidates.ids[place] for place in places]).tolist()
         return hashes
 
-    def _values(self, field: str) -> list[object]:
-        return self.collection.values(field, [self.candidates.ids[place] for place in self.order])
+    def _values(self, field: str, places: Sequence[int]) -> list[object]:
+        return self.collection.values(field, [self.candidates.ids[place] for place in places])
 
-    def _sort(self, field: str, descending: bool) -> None:
+    def _sorted(self, order: Sequence[int], field: str, descending: bool) -> list[int]:
         """Sort by a field: numbers, dates, texts, and documents without a value last; equal ones stay in order."""
-        keys = {place: _sort_key(value) for place, value in zip(self.order, self._values(field))}
-        there = [place for place in self.order if keys[place] is not None]
+        keys = {place: _sort_key(value) for place, value in zip(order, self._values(field, order))}
+        there = [place for place in order if keys[place] is not None]
         there.sort(key=lambda place: keys[place] or (), reverse=descending)
-        self.order = [*there, *(place for place in self.order if keys[place] is None)]
+        return [*there, *(place for place in order if keys[place] is None)]
 
     @cached_property
     def _word_weights(self) -> dict[str, float]:
@@ -320,8 +320,9 @@ class Search:
         return found
 
     def result(self, place: int) -> Result:
-        """Return a candidate, whose document was read, as a result."""
-        document, candidates = self.document(place), self.candidates
+        """Return a candidate that is shown as a result."""
+        candidates = self.candidates
+        document = self.documents[candidates.ids[place]]
         said = zip(candidates.searchers, candidates.scores[place].tolist(), candidates.ranks[place].tolist())
         return Result(
             document.id,
@@ -462,21 +463,27 @@ class Searcher:
         searches = [
             Search(now, query, self.searchers, settings, top_k=top_k, where=filter_of(where)) for query in queries
         ]
-        if searches:
-            hits = {
-                name: searches[0].lookup(name, self._vectors(queries) if name == VECTORS else queries)
-                for name in self.searchers
-            }
+        asked: dict[str, Union[Sequence[str], Vectors]] = {
+            name: self._vectors(queries) if name == VECTORS else queries for name in self.searchers if searches
+        }
+
+        def look() -> None:
+            hits = {name: searches[0].lookup(name, own) for name, own in asked.items()}
             for number, one in enumerate(searches):
                 one.fuse({name: found[number] for name, found in hits.items()})
+
+        def finish() -> None:
+            for one in searches:
+                one.finish()
+
+        metered(look)
         if self.ranker is not None:
             self._rank(self.ranker, searches)
-        for one in searches:
-            one.finish()
+        metered(finish)
         return searches
 
     def _rank(self, ranker: Ranker, searches: Sequence[Search]) -> None:
-        texts = [one.to_rank(ranker.reader) for one in searches]
+        texts = metered(lambda: [one.to_rank(ranker.reader) for one in searches])
         asked = [one.text for one, own in zip(searches, texts) for _ in own]
         logits = ranker.score(asked, [text for own in texts for text in own], logits=True)
         probabilities, start = sigmoid(logits), 0

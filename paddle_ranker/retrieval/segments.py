@@ -39,6 +39,7 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.retrieval.schema import Schema
+from paddle_ranker.retrieval.work import spend
 from paddle_ranker.storage.atomic import new_folder
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
 
@@ -47,6 +48,7 @@ Passages = NDArray[np.int32]  # `[passages, 3]`: row of the document, ascending;
 WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
 _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORDS = "words_"
+_ARRANGING = 50  # steps, as `spend` counts them, for each byte of values that are arranged for filters
 _ONE_TEXT = Schema()
 
 
@@ -190,6 +192,11 @@ class Segment:
                 raise ValueError(f"document {row + 1:,} is not as it was written")
             return document
 
+    def document_bytes(self, row: int) -> int:
+        """Return how long the line of a document is."""
+        start, end = self.arrays["offsets"][row : row + 2].tolist()
+        return int(end - start)
+
     def line(self, row: int) -> bytes:
         """Return the line of `documents.jsonl` that holds a document."""
         start, end = self.arrays["offsets"][row : row + 2].tolist()
@@ -290,6 +297,7 @@ class Segment:
         Of more than `most` bytes of values, one is returned: it tells their kind. live: `[n] bool`; None: all are.
         """
         line = self._line_of(field)
+        spend(min(len(line), most))
         if len(line) <= most:
             values = self.values_of(field)
             if live is None or not values:
@@ -328,11 +336,14 @@ class Segment:
         return self._values(field).kinds
 
     def _arranged_values(self, field: str) -> FieldValues:
+        line = self._line_of(field)
+        spend(_ARRANGING * len(line))
         with self.reading():
-            return FieldValues(self._line_of(field))
+            return FieldValues(line)
 
     def _matching(self, where: Filter) -> Booleans:
         """Return which documents meet a filter, `[n] bool`; the last ones asked for are kept."""
+        spend(self.count * len(where.conditions))
         meet = np.ones(self.count, bool)
         for condition in where.conditions:
             holds = self._values(condition.field).meeting(condition)

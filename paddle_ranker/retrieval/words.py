@@ -16,6 +16,7 @@ from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, rarity_of, tokenizer_named, weighed
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
+from paddle_ranker.retrieval.work import checked, spend
 
 _FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
 _MORE = 8  # most documents that are completed first, times as many as are wanted
@@ -164,7 +165,7 @@ class WordSearcher:
     def matching(self, query: str) -> list[Booleans]:
         """Return, for each part, which live documents share a token with a query, `[documents] bool`."""
         masks = [np.zeros(len(part.postings.lengths), bool) for part in self._parts]
-        for term in self._terms(query):
+        for term in checked(self._terms(query)):
             for mask, postings in zip(masks, term.postings):
                 mask[postings.documents] = True
         return [mask if part.live is None else mask & part.live for mask, part in zip(masks, self._parts)]
@@ -185,6 +186,7 @@ class WordSearcher:
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
         parts = [part.postings.of_terms(hashes) for part in self._parts]
+        spend(sum(len(term.documents) for terms in parts for term in terms))
         places = {token: place for place, token in enumerate(tokens)}
         hashed = hashes.tolist()
         for word, times in counted.items():
@@ -263,7 +265,7 @@ class WordSearcher:
         if left < least:
             return
         touched: list[Integers] = []
-        for place, group in enumerate(groups):
+        for place, group in enumerate(checked(groups)):
             if left < least:
                 candidates = _completed(groups[place:], touched, scores, (best.k, least))
                 break

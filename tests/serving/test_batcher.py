@@ -459,3 +459,19 @@ def test_closing_ends_all_threads_though_jobs_wait_and_the_engine_is_idle(queue:
         waiting = Submitted(batcher, ["a"], ["b"])
         assert batcher.close(SECONDS)
         assert len(waiting.result()) == 1
+
+
+def test_a_small_job_waits_for_a_batch_or_two_of_a_large_one_and_does_not_stop_it(queue: Queue) -> None:
+    batcher = queue.open(batch_size=2)  # 8 rows
+    busy = queue.hold(batcher)
+    large = Submitted(batcher, ["a"] * 400, ["b"] * 400)
+    until(lambda: batcher._encoded_rows >= 64)
+    small = [Submitted(batcher, ["y"], ["y"]) for _ in range(30)]
+    until(lambda: any(piece.job.size == 1 for piece in batcher._pieces))
+    queue.engine.gate.set()
+    for job in (busy, *small, large):
+        job.result()
+    b, y = TOKENIZER.index("b"), TOKENIZER.index("y")
+    begun = [(bool((batch == b).any()), bool((batch == y).any())) for batch in queue.engine.batches[1:10]]
+    assert any(is_small for _, is_small in begun[:2]) and begun.count((False, True)) <= 6, begun
+    assert any(is_large for is_large, _ in begun[:5]), begun

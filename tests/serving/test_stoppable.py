@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from paddle_ranker.retrieval.work import Caller
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
-from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
+from paddle_ranker.serving.core.stoppable import StoppableWork
 from tests.serving_cases import SECONDS
 from tests.started import until, until_in_loop
 

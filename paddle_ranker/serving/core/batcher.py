@@ -4,9 +4,12 @@
 
 Batches are formed as late as possible, when the engine is free, so that they hold all rows that have arrived by then.
 While the engine computes, a separate thread encodes new rows. While the engine is idle, its own thread encodes them, so
-that a lone request does not wait. Texts are encoded in spans of some characters, one span of each job in turn. Before
-each span, a job whose caller has left or whose deadline has passed is forgotten. The queue does not need to know what
-rows and outputs mean.
+that a lone request does not wait. Texts are encoded in spans of some characters and rows, one span of each job in turn.
+Before each span, a job whose caller has left or whose deadline has passed is forgotten. The queue does not need to know
+what rows and outputs mean.
+
+Every other span and batch goes to the job with the fewest rows, the ones between to the oldest job: a search with one
+query waits for a batch or two, whatever others have in the queue, and large jobs go on.
 """
 
 from __future__ import annotations
@@ -95,6 +98,8 @@ class Batcher:
         self._encoded_rows = 0
         self._batches: deque[Batch] = deque()
         self._queued = 0  # rows that were accepted, and are in no batch that was begun
+        self._small_first = False  # whether the smallest job was encoded, or put into a round, before the oldest
+        self._owed = 0  # batches that are computed before another one is put before them
         self._encoding = False  # one thread at a time, so that jobs stay in their order
         self._computing = 0
         self._stopping = False
@@ -182,7 +187,8 @@ class Batcher:
                     if self._stopping and not self._waiting:
                         return
                     busy = self._computing == self._streams
-                    if self._waiting and busy and not self._encoding and self._encoded_rows < most:
+                    has_room = self._encoded_rows < most or self._has_smaller()
+                    if self._waiting and busy and not self._encoding and has_room:
                         patience = _GATHER_SECONDS - (time.monotonic() - self._waiting[0].arrived)
                         if patience <= 0 or self._waiting_rows >= self.runner.max_rows:
                             break
@@ -194,17 +200,28 @@ class Batcher:
                 spans = self._take_waiting()
             self._encode(spans)
 
+    def _has_smaller(self) -> bool:
+        """Return whether a job waits that is smaller than all that are encoded."""
+        least = min((piece.job.size for piece in self._pieces), default=0)
+        return any(job.size < least for job in self._waiting)
+
     def _take_waiting(self) -> list[Span]:
         """Take the oldest rows to encode; the caller holds the lock, and calls `_encode` next."""
         self._encoding = True
         most, count, characters = _ROUND * self.runner.max_rows, 0, 0
         taken: list[Span] = []
+        self._small_first = not self._small_first
+        if self._small_first and self._waiting:
+            smallest = min(self._waiting, key=lambda job: job.size)
+            if smallest.size < self._waiting[0].size:
+                self._waiting.remove(smallest)
+                self._waiting.appendleft(smallest)
         while self._waiting:
             job = self._waiting[0]
             characters += job.characters
             if taken and (count + job.size > most or characters > _SPAN_CHARACTERS):
                 break
-            taken.append(job.next_span(_SPAN_CHARACTERS))
+            taken.append(job.next_span(_SPAN_CHARACTERS, most))
             count += taken[-1].count
             self._waiting.popleft()
             if job.taken < job.size:
@@ -249,12 +266,16 @@ class Batcher:
             with self._lock:
                 spans: list[Span] = []
                 while not spans:
-                    if self._batches:
+                    smaller = self._smaller()
+                    if self._batches and not smaller:
+                        self._owed = max(0, self._owed - 1)
                         batch = self._batches.popleft()
                         if self._begin(batch):
                             return batch
                     elif self._pieces:
-                        self._batches.extend(self._form_round())
+                        formed = self._form_round(smaller)
+                        self._owed = len(formed) + 1 if smaller else 0
+                        self._batches.extendleft(reversed(formed))
                         self._work.notify(len(self._batches) - 1)  # streams that are idle
                     elif self._waiting and not self._encoding:
                         patience = self._max_wait - (time.monotonic() - self._waiting[0].arrived)
@@ -268,12 +289,26 @@ class Batcher:
                         self._work.wait()
             self._encode(spans)
 
-    def _form_round(self) -> list[Batch]:
-        """Form some batches of the oldest pieces; the caller holds the lock."""
+    def _smaller(self) -> int:
+        """Return the rows of the next batch's smallest job, 0 unless some job has fewer; the caller holds the lock."""
+        if not self._batches or self._owed:
+            return 0
+        least = min((job.size for job, _ in self._batches[0].jobs()), default=0)
+        return least if any(piece.job.size < least for piece in self._pieces) else 0
+
+    def _form_round(self, smaller: int) -> list[Batch]:
+        """Form some batches of the oldest or smallest pieces; the caller holds the lock.
+
+        smaller: form one batch of the pieces of jobs with fewer rows than that; 0: of all pieces
+        """
         now = time.monotonic()
-        left = _ROUND * self.runner.max_tokens
-        taken: list[Piece] = []
-        while self._pieces and left > 0:
+        left = (1 if smaller else _ROUND) * self.runner.max_tokens
+        self._small_first = bool(smaller) or not self._small_first
+        small_first, taken = self._small_first, list[Piece]()
+        self._pieces = deque(
+            sorted(self._pieces, key=lambda piece: piece.job.size if small_first else piece.job.arrived)
+        )
+        while self._pieces and left > 0 and (not smaller or self._pieces[0].job.size < smaller):
             piece = self._pieces[0]
             if self._is_wanted(piece.job, now):
                 if taken and not taken[0].columns.can_join(piece.columns):

@@ -15,6 +15,7 @@ from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.vector_search import check_breadth
+from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
@@ -168,9 +169,12 @@ class IndexSlot(Slot[ServedIndex]):
         """Count the end of a search."""
         self._under_way -= 1
 
-    async def run(self, work: Callable[..., R], *arguments: object, deadline: float) -> R:  # type: ignore[explicit-any]
+    async def run(  # type: ignore[explicit-any]  # any function
+        self, work: Callable[..., R], *arguments: object, deadline: float, hold: Optional[Hold] = None
+    ) -> R:
         """Return `work(*arguments)`, called in a thread; if cancelled before it begins, it is not called.
 
-        Raises what `work` raises, and `Fault(TIMED_OUT)` at the deadline, a time on `time.monotonic()`'s clock.
+        See `StoppableWork.run`. Raises what `work` raises, and `Fault(TIMED_OUT)` at the deadline, a time on
+        `time.monotonic()`'s clock.
         """
-        return await self.work.run(1, deadline, lambda _: work(*arguments))
+        return await self.work.run(1, deadline, lambda _: work(*arguments), hold)

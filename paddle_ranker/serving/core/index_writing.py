@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
+from contextlib import contextmanager
 from functools import partial
 from typing import Optional, TypeVar
 
@@ -19,7 +20,9 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
-from paddle_ranker.retrieval.segments import alike
+from paddle_ranker.retrieval.segments import Contents, alike
+from paddle_ranker.retrieval.work import Abandoned, Caller, Hold, check
+from paddle_ranker.runtime import usable_cores
 from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
@@ -32,6 +35,7 @@ from paddle_ranker.serving.core.faults import (
 )
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.searching import comparable
+from paddle_ranker.serving.core.stoppable import StoppableWork
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 R = TypeVar("R")
@@ -42,7 +46,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class IndexWriter:
-    """Changes a server's index: one request after another in a thread of its own, whole or not at all.
+    """Changes a server's index: one request after another in a thread, whole or not at all.
 
     Args:
         index: the slot of the index.
@@ -51,31 +55,35 @@ class IndexWriter:
 
     def __init__(self, index: IndexSlot, tower: Optional[TowerSlot]):
         self._index, self._tower = index, tower
+        late = "the index could be changed; nothing was"
+        self._preparing = StoppableWork(max(2, usable_cores()), name="index-preparing", what=late)
         self._thread, self._merging = WorkQueue(1, "index-writer"), WorkQueue(1, "index-merger")
         self._waiting, self._merge_waits = 0, False
 
-    async def add(self, documents: Sequence[Document], deadline: float, *, replace: bool) -> Added:
+    async def add(
+        self, documents: Sequence[Document], deadline: float, hold: Optional[Hold] = None, *, replace: bool
+    ) -> Added:
         """Add documents; those of an id that is there are replaced, or refused unless `replace`. Raises `Fault`."""
 
-        def add(collection: Collection, is_gone: Callable[[], bool]) -> Added:
+        def made(collection: Collection) -> Sequence[Document]:
             if not replace:
                 _refuse_changes(collection, documents)
-            return collection.add(documents, partial(self._vectors, loop, deadline, is_gone), merge=False)
+            return documents
 
-        loop = asyncio.get_running_loop()
-        added = await self._write(add, deadline)
-        self._merge_if_many()
-        return added
+        return await self._add(made, deadline, hold)
 
     async def change(
-        self, changes: Sequence[tuple[str, Optional[str], Mapping[str, object]]], deadline: float
+        self,
+        changes: Sequence[tuple[str, Optional[str], Mapping[str, object]]],
+        deadline: float,
+        hold: Optional[Hold] = None,
     ) -> Added:
         """Change documents that are there; of each its id, its new text or None, and fields, None for one that goes.
 
         Raises `Fault`, for an id that no document has too, and then changes nothing.
         """
 
-        def change(collection: Collection, is_gone: Callable[[], bool]) -> Added:
+        def made(collection: Collection) -> Sequence[Document]:
             there = collection.documents_of([id for id, _, _ in changes])
             if missing := [id for id, _, _ in changes if id not in there]:
                 raise Fault(NO_DOCUMENT, f"there is no document {listed(missing)}; nothing was changed", field="id")
@@ -84,60 +92,78 @@ class IndexWriter:
                 merged = {**there[id].fields, **fields}
                 kept = {name: value for name, value in merged.items() if value is not None or name not in fields}
                 documents.append(Document(id, there[id].text if text is None else text, kept))
-            return collection.add(documents, partial(self._vectors, loop, deadline, is_gone), merge=False)
+            return documents
 
-        loop = asyncio.get_running_loop()
-        added = await self._write(change, deadline)
-        self._merge_if_many()
-        return added
+        return await self._add(made, deadline, hold)
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
         """Remove the documents of these ids, and return how many there were. Raises `Fault`."""
-        return await self._write(lambda collection, _: collection.remove(ids), deadline)
+        return await self._write(lambda collection: collection.remove(ids), deadline)
 
-    async def _write(self, work: Callable[[Collection, Callable[[], bool]], R], deadline: float) -> R:
+    async def _add(
+        self, made: Callable[[Collection], Sequence[Document]], deadline: float, hold: Optional[Hold]
+    ) -> Added:
+        """Add documents. What takes long, their words and vectors, is worked out first, while others may write."""
+        vectors_of = partial(self._vectors, asyncio.get_running_loop(), deadline)
+
+        def prepare(collection: Collection) -> Contents:
+            return collection.prepare(made(collection), vectors_of)
+
+        def add(collection: Collection) -> Added:
+            return collection.add(made(collection), vectors_of, merge=False, prepared=prepared)
+
+        self._begin()
+        try:
+            collection = self._index.ready().collection
+            with _faults():
+                prepared = await self._preparing.run(1, deadline, lambda _: prepare(collection), hold)
+        finally:
+            self._waiting -= 1
+        added = await self._write(add, deadline)
+        self._merge_if_many()
+        return added
+
+    def _begin(self) -> None:
         if self._waiting >= _MOST_WAITING:
             raise Fault(OVERLOADED, f"{_MOST_WAITING} changes wait for their turn, no more may", retry_after=1.0)
-        gone = threading.Event()
         self._waiting += 1
+
+    async def _write(self, work: Callable[[Collection], R], deadline: float) -> R:
+        self._begin()
+        caller = Caller(deadline, small=math.inf)
         try:
-            return await asyncio.wrap_future(self._thread.submit(0, partial(self._do, work, deadline, gone)))
+            return await asyncio.wrap_future(self._thread.submit(0, partial(self._do, work, deadline, caller)))
         finally:
-            gone.set()
+            caller.leave()
             self._waiting -= 1
 
-    def _do(self, work: Callable[[Collection, Callable[[], bool]], R], deadline: float, gone: threading.Event) -> R:
-        if time.monotonic() >= deadline:
-            raise Fault(TIMED_OUT, "the deadline passed before the index could be changed; nothing was")
+    def _do(self, work: Callable[[Collection], R], deadline: float, caller: Caller) -> R:
         collection = self._index.ready().collection
-        try:
-            with collection.writing(deadline):
-                return work(collection, gone.is_set)
-        except DataError as error:
-            raise Fault(UNPROCESSABLE, str(error), field="documents") from error
-        except Fault:
-            raise
-        except RankerError as error:
-            raise Fault(UNAVAILABLE, str(error), retry_after=1.0) from error
-        except OSError as error:  # a full disk, a folder that may only be read
-            problem = f"the index cannot be written ({error.strerror or error})"
-            raise Fault(UNAVAILABLE, problem, retry_after=5.0) from error
 
-    def _vectors(
-        self, loop: asyncio.AbstractEventLoop, deadline: float, is_gone: Callable[[], bool], texts: Sequence[str]
-    ) -> Vectors:
-        """Return the vectors of texts, `[n, size]`, through the tower's queue; called in the thread that writes."""
+        def write(_: Caller) -> R:
+            with collection.writing(deadline):
+                return work(collection)
+
+        try:
+            with _faults():
+                return caller.run(write)
+        except Abandoned as error:
+            raise Fault(TIMED_OUT, "the deadline passed before the index could be changed; nothing was") from error
+
+    def _vectors(self, loop: asyncio.AbstractEventLoop, deadline: float, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of texts, `[n, size]`, through the tower's queue; called in a thread."""
         if self._tower is None:
             raise Fault(UNPROCESSABLE, "this index has no tower that makes vectors", field="documents")
         found = []
         for start in range(0, len(texts), self._tower.limits.pairs):
             asked = self._tower.vectors(texts[start : start + self._tower.limits.pairs], deadline=deadline)
             making = asyncio.run_coroutine_threadsafe(asked, loop)
-            while not is_gone() and not wait([making], _LOOK_EVERY).done:
-                pass
-            if is_gone():
+            try:
+                while not wait([making], _LOOK_EVERY).done:
+                    check()
+            except Abandoned:
                 making.cancel()  # takes the texts off the tower's queue
-                raise Fault(TIMED_OUT, "nobody waits for the change any more")
+                raise
             found.append(comparable(making.result().vectors, self._tower.info))
         return np.concatenate(found)
 
@@ -156,6 +182,22 @@ class IndexWriter:
             _LOG.info("segments were not merged: %s", error)  # the next addition tries again
         except Exception:
             _LOG.exception("segments were not merged")
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Raise what a change raises as faults."""
+    try:
+        yield
+    except DataError as error:
+        raise Fault(UNPROCESSABLE, str(error), field="documents") from error
+    except Fault:
+        raise
+    except RankerError as error:
+        raise Fault(UNAVAILABLE, str(error), retry_after=1.0) from error
+    except OSError as error:  # a full disk, a folder that may only be read
+        problem = f"the index cannot be written ({error.strerror or error})"
+        raise Fault(UNAVAILABLE, problem, retry_after=5.0) from error
 
 
 def _refuse_changes(collection: Collection, documents: Sequence[Document]) -> None:

@@ -75,10 +75,11 @@ class Job:
         self.fault: Optional[Fault] = None
         self.dropped = False  # nobody waits for it any more
 
-    def next_span(self, characters: int) -> Span:
-        """Return the next rows to encode: all remaining rows, or rows of about `characters` characters."""
+    def next_span(self, characters: int, rows: int) -> Span:
+        """Return the next rows to encode: at most `rows`, of about `characters` characters; all that came encoded."""
         start = self.taken
-        self.taken = self.size if self.characters <= characters else start + self._fitting(characters)
+        fitting = self.size if self.characters <= characters else self._fitting(characters)
+        self.taken = self.size if self.columns is not None else min(self.size, start + min(fitting, rows))
         return Span(self, start, self.taken - start)
 
     def _fitting(self, most: int) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Optional, Union
+from typing import Callable, Optional, TypeVar, Union
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.options import DEPTH, TOP_K
 from paddle_ranker.retrieval.search import Position, Search, SearchSettings, chosen
 from paddle_ranker.retrieval.vectors import normalised
+from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
@@ -33,6 +34,7 @@ _LONG_QUERY = 4  # shorter queries than a pair's tokens divided by this are neve
 _LONGEST = 1000  # code points of a query that are used at all
 _ANSWERING = 0.1  # of a caller's time is kept for the answer, at most so many seconds
 RANK = "rank"
+R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
 
 
@@ -162,8 +164,14 @@ class SearchPipeline:
         """Return the names by which this server can search an index."""
         return tuple(name for name in index.collection.searchers if name != VECTORS or self.tower is not None)
 
-    async def search(self, query: Query, stated: Optional[float]) -> SearchOutcome:
-        """Search; `stated` is the caller's deadline, see `Slot.deadline`. Raises `Fault`."""
+    async def search(
+        self, query: Query, stated: Optional[float], told: Callable[[SearchOutcome], R], hold: Optional[Hold] = None
+    ) -> tuple[SearchOutcome, R]:
+        """Search, and return the finished search with what `told` makes of it in a thread. Raises `Fault`.
+
+        stated: the caller's deadline, see `Slot.deadline`
+        hold: counts the memory that is held until the answer is written
+        """
         began, deadline = time.monotonic(), self.index.deadline(stated)
         self.index.begin()
         try:
@@ -172,18 +180,17 @@ class SearchPipeline:
             found = await self._recall(query, deadline)
             if query.rank_top and found.order and (query.after is None or query.after.is_ranked):
                 late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
-                await self._rank(found, late, read)
-            if read.is_cut or query.is_cut:
-                found.query_read = await self.index.run(read.characters, deadline=deadline)
-            # These read values and other documents.
-            if query.sort or query.group_by or query.min_probability or query.after:
-                await self.index.run(found.finish, deadline=deadline)
-            else:
+                await self._rank(found, late, read, hold)
+
+            def finish() -> R:
                 found.finish()
+                found.query_read = read.characters() if read.is_cut or query.is_cut else None
+                found.took["total"] = _since(began)
+                return told(found)
+
+            return found, await self.index.run(finish, deadline=deadline, hold=hold)
         finally:
             self.index.end()
-        found.took["total"] = _since(began)
-        return found
 
     async def _read(self, text: str, deadline: float) -> _Read:
         """Return as much of a query as is used: what the ranker reads of it beside the shortest title."""
@@ -197,27 +204,20 @@ class SearchPipeline:
         """Ask all searchers at once, and fuse what they find."""
         index = await self.index.current(deadline)
         found = SearchOutcome(index, query, self._chosen(index, query.use), self._settings(index, query))
-        others = [name for name in found.searchers if name != VECTORS]
-        asking = [
-            asyncio.ensure_future(self.index.run(_lookup, found, name, [query.text], deadline=deadline))
-            for name in others
-        ]
+        asked: dict[str, Union[Sequence[str], Vectors]] = {name: [query.text] for name in found.searchers}
+        if VECTORS not in asked:
+            await self.index.run(_fuse, found, asked, {}, deadline=deadline)
+            return found
+        del asked[VECTORS]
+        looking = asyncio.ensure_future(self.index.run(_look, found, asked, deadline=deadline))
         try:
-            hits: dict[str, Hits] = {}
-            if VECTORS in found.searchers:
-                began = time.monotonic()
-                vectors = await self._vectors(query.text, deadline)
-                found.took["encode"] = _since(began)
-                hits[VECTORS] = await self.index.run(_lookup, found, VECTORS, vectors, deadline=deadline)
-            for name, one in zip(others, asking):
-                hits[name] = await one
+            began = time.monotonic()
+            vectors = await self._vectors(query.text, deadline)
+            found.took["encode"] = _since(began)
+            await self.index.run(_fuse, found, {VECTORS: vectors}, await looking, deadline=deadline)
         finally:
-            for one in asking:
-                one.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-        began = time.monotonic()
-        await self.index.run(found.fuse, hits, deadline=deadline)
-        found.took["fuse"] = _since(began)
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
         return found
 
     def _settings(self, index: ServedIndex, query: Query) -> SearchSettings:
@@ -237,7 +237,7 @@ class SearchPipeline:
         found = await self.tower.vectors([text], is_query=True, deadline=deadline, field="query")
         return comparable(found.vectors, self.tower.info)
 
-    async def _rank(self, found: SearchOutcome, deadline: float, read: _Read) -> None:
+    async def _rank(self, found: SearchOutcome, deadline: float, read: _Read, hold: Optional[Hold]) -> None:
         """Order the first documents by the ranker; leave them where that would be late, unless the server refuses.
 
         The next page of a ranked list is ranked, too, or refused.
@@ -246,7 +246,7 @@ class SearchPipeline:
         most = self.ranker.limits.characters  # of an index that was built elsewhere; a ranker reads far less
         began = time.monotonic()
         try:
-            texts = await self.index.run(found.to_rank, self.ranker.reader, deadline=deadline)
+            texts = await self.index.run(found.to_rank, self.ranker.reader, deadline=deadline, hold=hold)
             asked = [found.text] * len(texts)
             cut = [text[:most] for text in texts]
             scores = await self.ranker.score_pairs(asked, cut, deadline=deadline, check_lengths=read.check)
@@ -265,18 +265,28 @@ def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
     return normalised(vectors) if info.similarity == "cosine" and not info.normalize else vectors
 
 
-def _lookup(found: SearchOutcome, name: str, asked: Union[Sequence[str], Vectors]) -> Hits:
-    began = time.monotonic()
-    try:
-        (hits,) = found.lookup(name, asked)
-    except FilterError as error:
-        raise Fault(UNPROCESSABLE, str(error), field="filter") from error
-    except RankerError as error:  # of Milvus, which does not answer
-        _LOG.warning("%s cannot be searched: %s", name, error)
-        problem = f"{name} cannot be searched now; see the server's log"
-        raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
-    found.took[name] = _since(began)
+def _look(found: SearchOutcome, asked: Mapping[str, Union[Sequence[str], Vectors]]) -> dict[str, Hits]:
+    """Return what some searchers find for one text or vector each."""
+    hits = {}
+    for name, own in asked.items():
+        began = time.monotonic()
+        try:
+            (hits[name],) = found.lookup(name, own)
+        except FilterError as error:
+            raise Fault(UNPROCESSABLE, str(error), field="filter") from error
+        except RankerError as error:  # of Milvus, which does not answer
+            _LOG.warning("%s cannot be searched: %s", name, error)
+            problem = f"{name} cannot be searched now; see the server's log"
+            raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
+        found.took[name] = _since(began)
     return hits
+
+
+def _fuse(found: SearchOutcome, asked: Mapping[str, Union[Sequence[str], Vectors]], others: Mapping[str, Hits]) -> None:
+    hits = {**others, **_look(found, asked)}
+    began = time.monotonic()
+    found.fuse(hits)
+    found.took["fuse"] = _since(began)
 
 
 def _since(began: float) -> float:

@@ -10,49 +10,26 @@ import asyncio
 import threading
 import time
 from functools import partial
-from typing import Callable, TypeVar
+from typing import Callable, Optional, TypeVar
 
+from paddle_ranker.retrieval.work import LARGE_AT_ONCE, Abandoned, Caller, Hold, Moved
 from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
 
 R = TypeVar("R")
 
 
-class Abandoned(Exception):
-    """The caller of some work has left."""
-
-
-class Caller:
-    """The caller who waits for some work; safe to use from any thread.
-
-    Args:
-        deadline: time on `time.monotonic()`'s clock until which the caller waits.
-    """
-
-    def __init__(self, deadline: float):
-        self._deadline, self._left = deadline, False
-
-    def leave(self) -> None:
-        """Note that the caller waits no more."""
-        self._left = True
-
-    def check(self) -> None:
-        """Raise `Abandoned` if the caller has left or the deadline has passed."""
-        if self._left or time.monotonic() >= self._deadline:
-            raise Abandoned
-
-
 class StoppableWork:
-    """A pool of threads for one kind of long work.
+    """Pools of threads for one kind of work: one for small work, and one for what says in `spend` that it is large.
 
     Args:
-        threads: number of threads.
+        threads: number of threads for small work.
         name: name of the threads.
         what: end of the message "the deadline passed before ...": "the images were decoded".
     """
 
     def __init__(self, threads: int, *, name: str, what: str):
-        self._threads = WorkQueue(threads, name)
+        self._small, self._large = WorkQueue(threads, name), WorkQueue(LARGE_AT_ONCE, f"{name}-large")
         self._what = what
         self._lock = threading.Lock()
         self._under_way = 0
@@ -62,28 +39,33 @@ class StoppableWork:
         """Total size of all work that has not ended, including work whose caller has left."""
         return self._under_way
 
-    async def run(self, size: int, deadline: float, work: Callable[[Caller], R]) -> R:
-        """Return `work(caller)`, called in a thread; `work` must call `caller.check` between its steps.
+    async def run(self, size: int, deadline: float, work: Callable[[Caller], R], hold: Optional[Hold] = None) -> R:
+        """Return `work(caller)`, called in a thread; `work` must call `check` between its steps.
+
+        Args:
+            hold: counts the memory that the work holds until the caller has its answer.
 
         Raises what the work raises, and `Fault(TIMED_OUT)` at the deadline. If cancelled, the work ends at its next
-        check, or never begins.
+        check, or never begins. Large work is begun anew among other large work, the smallest first.
         """
-        caller, too_late = Caller(deadline), f"the deadline passed before {self._what}"
-        with self._lock:
-            self._under_way += size
-        running = self._threads.submit(0, partial(self._checked, work, caller))
-        running.add_done_callback(lambda _: self._ended(size))  # before the caller hears of it
+        caller = Caller(deadline, hold)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(running), max(0.0, deadline - time.monotonic()))
+            try:
+                return await self._run(self._small, size, 0, partial(caller.run, work), deadline)
+            except Moved as moved:
+                again = partial(caller.run, work, large=True)
+                return await self._run(self._large, size, moved.size, again, deadline)
         except (asyncio.TimeoutError, Abandoned) as error:
-            raise Fault(TIMED_OUT, too_late) from error
+            raise Fault(TIMED_OUT, f"the deadline passed before {self._what}") from error
         finally:
             caller.leave()
 
-    @staticmethod
-    def _checked(work: Callable[[Caller], R], caller: Caller) -> R:
-        caller.check()
-        return work(caller)
+    async def _run(self, queue: WorkQueue, size: int, steps: int, work: Callable[[], R], deadline: float) -> R:
+        with self._lock:
+            self._under_way += size
+        running = queue.submit(steps, work)
+        running.add_done_callback(lambda _: self._ended(size))  # before the caller hears of it
+        return await asyncio.wait_for(asyncio.wrap_future(running), max(0.0, deadline - time.monotonic()))
 
     def _ended(self, size: int) -> None:
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal, Optional, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter
 from pydantic_core import to_json
@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from paddle_ranker.errors import listed, quoted
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
-from paddle_ranker.serving.core.faults import ALREADY_THERE, NO_DOCUMENT, READ_ONLY, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.faults import ALREADY_THERE, NO_DOCUMENT, READ_ONLY, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.index_writing import IndexWriter
 from paddle_ranker.serving.core.limits import check_count, require_words
@@ -24,12 +24,14 @@ from paddle_ranker.serving.core.validation import Body, validated
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
+    hold_of,
     read_body,
     refuse_other_sites,
     refuse_parameters,
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
+A = TypeVar("A", "DocumentsRequest", "ChangesRequest", "RemovalRequest")
 _OWN = ("id", "text")  # what a document has beside its fields
 _LISTED = 100  # documents of an answer
 _LONGEST_ID = 512  # characters
@@ -91,23 +93,28 @@ class DocumentRoutes:
 
     async def add(self, request: Request) -> Response:
         """Answer `POST /v1/documents`."""
-        asked = await self._read(request, self._documents)
-        fields = self._checked(asked.documents)
+        asked, fields = await self._read(request, self._documents)
         documents = [Document(one.id, one.text, own) for one, own in zip(asked.documents, fields)]
         request.scope["state"]["pairs"] = len(documents)
-        added = await self._writer.add(documents, self._deadline(request), replace=asked.mode == "replace")
+        deadline, replace = self._deadline(request), asked.mode == "replace"
+        added = await self._writer.add(documents, deadline, hold_of(request), replace=replace)
         return await self._answer(request, added=added.new, replaced=added.replaced, unchanged=added.unchanged)
 
     async def change(self, request: Request) -> Response:
         """Answer `PATCH /v1/documents`."""
-        asked = await self._read(request, self._changes)
-        changes = [(one.id, one.text, own) for one, own in zip(asked.documents, self._checked(asked.documents))]
+        asked, fields = await self._read(request, self._changes)
+        changes = [(one.id, one.text, own) for one, own in zip(asked.documents, fields)]
         request.scope["state"]["pairs"] = len(changes)
-        added = await self._writer.change(changes, self._deadline(request))
+        added = await self._writer.change(changes, self._deadline(request), hold_of(request))
         return await self._answer(request, replaced=added.replaced, unchanged=added.unchanged)
 
-    def _checked(self, documents: Sequence[Union[GivenDocument, ChangedDocument]]) -> list[dict[str, Any]]:
-        """Return the fields of each document; raises `Fault` for one that cannot be stored."""
+    def _checked(self, asked: Union[DocumentsRequest, ChangesRequest, RemovalRequest]) -> list[dict[str, Any]]:
+        """Return the fields of each document; raises `Fault` for one that cannot be stored, and for bad ids."""
+        if isinstance(asked, RemovalRequest):
+            check_count(len(asked.ids), self._index.options.documents, "ids")
+            self._index.limits.check_texts(asked.ids, "ids")
+            return []
+        documents: Sequence[Union[GivenDocument, ChangedDocument]] = asked.documents
         check_count(len(documents), self._index.options.documents, "documents")
         found = []
         for place, one in enumerate(documents):
@@ -122,6 +129,9 @@ class DocumentRoutes:
                 problem = f"gives {listed(both)} twice, in fields and beside them; give each once"
                 raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}]")
             found.append({**one.fields, **more})
+            if (size := len(to_json(found[-1]))) > 4 * self._index.limits.characters:
+                problem = f"are {size:,} bytes as JSON, at most {4 * self._index.limits.characters:,} are allowed"
+                raise Fault(TOO_LARGE, problem, field=f"documents[{place}].fields")
         return found
 
     async def list(self, request: Request) -> Response:
@@ -137,7 +147,9 @@ class DocumentRoutes:
         deadline = self._deadline(request)
         served = await self._index.current(deadline)
         try:
-            documents = await self._index.run(served.collection.after, after, int(limit), deadline=deadline)
+            documents = await self._index.run(
+                served.collection.after, after, int(limit), deadline=deadline, hold=hold_of(request)
+            )
         except KeyError:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(str(after))}", field="after") from None
         content = {"documents": [_content(one) for one in documents], "index": served.stated}
@@ -145,9 +157,7 @@ class DocumentRoutes:
 
     async def remove(self, request: Request) -> Response:
         """Answer `DELETE /v1/documents`."""
-        asked = await self._read(request, self._removal)
-        check_count(len(asked.ids), self._index.options.documents, "ids")
-        self._index.limits.check_texts(asked.ids, "ids")
+        asked, _ = await self._read(request, self._removal)
         request.scope["state"]["pairs"] = len(asked.ids)
         removed = await self._writer.remove(asked.ids, self._deadline(request))
         return await self._answer(request, removed=removed, missing=len(set(asked.ids)) - removed)
@@ -158,20 +168,27 @@ class DocumentRoutes:
         id, deadline = request.path_params["id"], self._deadline(request)
         request.scope["state"]["protocol"] = "documents"
         served = await self._index.current(deadline)
-        document = (await self._index.run(served.collection.documents_of, [id], deadline=deadline)).get(id)
+        found = await self._index.run(served.collection.documents_of, [id], deadline=deadline, hold=hold_of(request))
+        document = found.get(id)
         if document is None:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(id)}", field="id")
         much = MUCH_BYTES + 1  # how much the fields are is not known
         return answer(request, await apart(much, to_json, _content(document)), "application/json")
 
-    async def _read(self, request: Request, adapter: TypeAdapter[Any]) -> Any:
+    async def _read(self, request: Request, adapter: TypeAdapter[A]) -> tuple[A, Sequence[dict[str, Any]]]:
+        """Return a request, and the fields of its documents."""
         if not self._index.options.writable:
             raise Fault(READ_ONLY, "this server only reads its index: start it with --writable true")
         require_own_page(request)
         refuse_parameters(request)
         deadline, limits = deadline_of(request), self._index.limits
         body = await read_body(request, limits.request_bytes)
-        return await apart(len(body), validated, adapter, body, limits.json_bounds, deadline=deadline)
+
+        def read() -> tuple[A, Sequence[dict[str, Any]]]:
+            asked: A = validated(adapter, body, limits.json_bounds)
+            return asked, self._checked(asked)
+
+        return await apart(len(body), read, deadline=deadline)
 
     def _deadline(self, request: Request) -> float:
         return self._index.deadline(deadline_of(request))

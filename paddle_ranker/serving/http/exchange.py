@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from paddle_ranker.errors import brief, listed, quoted
+from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, READ_ONLY, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
@@ -95,6 +96,12 @@ def _stated_deadline(request: Request) -> Optional[float]:
     if not int(stated):
         raise Fault(TIMED_OUT, "is 0: nobody waits for an answer", field=TIMEOUT_HEADER)
     return time.monotonic() + int(stated) / 1000
+
+
+def hold_of(request: Request) -> Optional[Hold]:
+    """Return what counts memory in the worker's budget of bytes until a request is answered."""
+    share: Optional[Share] = request.scope["state"].get(SHARE)
+    return None if share is None else share.hold_answer
 
 
 def answer(request: Request, content: bytes, content_type: str, status: int = 200, **headers: str) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from paddle_ranker.errors import listed, quoted
 from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.work import Caller
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import NOT_FOUND, READ_ONLY, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
@@ -35,11 +37,12 @@ from paddle_ranker.serving.core.search_log import (
     digest_of,
     is_of_query,
 )
-from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
+from paddle_ranker.serving.core.stoppable import StoppableWork
 from paddle_ranker.serving.core.validation import Body, validated
 from paddle_ranker.serving.http.exchange import (
     answer,
     deadline_of,
+    hold_of,
     read_body,
     refuse_other_sites,
     refuse_parameters,
@@ -256,6 +259,7 @@ class FeedbackRoutes:
         self._request = TypeAdapter(FeedbackRequest)
         self._table, self._changed = JudgeTable(), 0
         self._reader: Optional[LogReader] = None
+        self._reading = threading.Lock()
         self._work = StoppableWork(1, name="judge", what="the log was read; ask again, it goes on from there")
 
     def _logging(self) -> SearchLog:
@@ -294,11 +298,15 @@ class FeedbackRoutes:
         refuse_parameters(request, "offset")
         offset = _offset(request.query_params.get("offset", "0"))
         deadline = self._index.deadline(deadline_of(request))
-        content = await self._work.run(0, deadline, lambda caller: self._pairs(caller, offset))
+        content = await self._work.run(0, deadline, lambda caller: self._pairs(caller, offset), hold_of(request))
         return answer(request, content, "application/json")
 
     def _pairs(self, caller: Caller, offset: int) -> bytes:
-        """Read what was added to the log, by all workers, and return the answer; called in one thread only."""
+        """Read what was added to the log, by all workers, and return the answer; called in one thread at a time."""
+        with self._reading:
+            return self._pairs_of(caller, offset)
+
+    def _pairs_of(self, caller: Caller, offset: int) -> bytes:
         assert self._log is not None
         self._reader = self._reader or LogReader(self._log.folder)
         for number, line in enumerate(self._reader):

@@ -26,6 +26,7 @@ from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.search import Position
+from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
@@ -33,9 +34,8 @@ from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
 from paddle_ranker.serving.core.searching import Query, SearchOutcome, SearchPipeline
-from paddle_ranker.serving.core.stoppable import Caller
 from paddle_ranker.serving.core.validation import Body, refusal, validated
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refuse_parameters
+from paddle_ranker.serving.http.exchange import answer, deadline_of, hold_of, read_body, refuse_parameters
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
 TEXT = "text"  # the name of a document's text in `fields`
@@ -45,7 +45,8 @@ FUSED, RANKED = "fused", "ranked"
 _MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
 _MOST_TERMS = 32  # that a hit is explained by
 _LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
-_MOST_VALUES, _VALUE_BYTES = 24, 1 << 20  # of a field, that are named; that are read to find out whether they are few
+_LOOKED_AT, _LOOKING = 400_000, 80  # code points of an answer's texts that are searched for words; steps for each
+_MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # of a field, that are named; that are read to find out whether they are few
 _SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain"}  # what pages of one list may differ in
 _DIGEST_BYTES, _POSITION = 12, TypeAdapter(Position)
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
@@ -99,6 +100,7 @@ class SearchRoutes:
     def __init__(self, pipeline: SearchPipeline, *, keep_texts: bool = False):
         self._pipeline, self._keep_texts = pipeline, keep_texts
         self._request = TypeAdapter(SearchRequest)
+        self._fields: tuple[int, dict[str, Any]] = (-1, {})  # of which version of the index, as `_fields` says
 
     async def search(self, request: Request) -> Response:
         """Answer `POST /v1/search`."""
@@ -119,18 +121,16 @@ class SearchRoutes:
             state["texts"] = {"query": asked.query}
         if asked.fields or asked.facets or asked.sort or asked.group_by:
             await index.current(deadline)  # others may have added documents with more fields
-        found = await self._pipeline.search(self._query(asked), deadline)
-        written, line = await index.work.run(1, deadline, partial(self._answered, asked, found))
+        query, told = self._query(asked), partial(self._answered, asked)
+        found, (written, line) = await self._pipeline.search(query, deadline, told, hold_of(request))
         if index.log is not None and line is not None:
             index.log.search(line)
         state["pairs"], state["stages"] = len(found.logits), found.took
         return answer(request, written, "application/json")
 
-    def _answered(
-        self, asked: SearchRequest, found: SearchOutcome, caller: Caller
-    ) -> tuple[bytes, Optional[SearchLine]]:
+    def _answered(self, asked: SearchRequest, found: SearchOutcome) -> tuple[bytes, Optional[SearchLine]]:
         """Return the answer, and the line for the log, if there is one."""
-        content = self._answer(asked, found, hits_of(asked, found, caller))
+        content = self._answer(asked, found, hits_of(asked, found))
         return to_json(content), None if self._pipeline.index.log is None else self._line(asked, found, content)
 
     async def index(self, request: Request) -> Response:
@@ -147,13 +147,19 @@ class SearchRoutes:
             "fusion": served.fusion.method,
             "tower": None if tower is None else tower.name,
             "ranker": None if ranker is None else ranker.name,
-            "fields": await index.run(_fields, served.collection, deadline=deadline),
+            "fields": await self._fields_of(served.collection, deadline),
             "writable": index.options.writable,
             "logging": index.log is not None,
             "examples": list(index.options.examples),
             "limits": {**{name: getattr(index.options, name) for name in LIMITS}, "pairs": index.limits.pairs},
         }
         return answer(request, to_json(content), "application/json")
+
+    async def _fields_of(self, collection: Collection, deadline: float) -> dict[str, Any]:
+        generation = collection.info.generation
+        if self._fields[0] != generation:
+            self._fields = generation, await self._pipeline.index.run(_fields, collection, deadline=deadline)
+        return self._fields[1]
 
     def _query(self, asked: SearchRequest) -> Query:
         limits, options = self._pipeline.index.limits, self._pipeline.index.options
@@ -173,10 +179,10 @@ class SearchRoutes:
         ):
             if given > most:
                 raise Fault(TOO_LARGE, f"is {given:,}, at most {most:,} are allowed", field=name)
-        own = self._pipeline.index.ready().collection.fields
+        own = dict.fromkeys(self._pipeline.index.ready().collection.fields)
         sorted_by = [name.removeprefix("-") for name in asked.sort or ()]
         for field, names, there in (
-            ("fields", asked.fields or (), [TEXT, *own]),
+            ("fields", asked.fields or (), {TEXT: None, **own}),
             ("facets", asked.facets or (), own),
             ("sort", sorted_by, own),
             ("group_by", [asked.group_by] if asked.group_by is not None else (), own),
@@ -288,8 +294,8 @@ def _shown(hit: dict[str, Any], text: str) -> Shown:
     return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text))
 
 
-def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[dict[str, Any]]:
-    """Return the hits of an answer, JSON-ready; stops where nobody waits for them, for long texts take a while."""
+def hits_of(asked: SearchRequest, found: SearchOutcome) -> list[dict[str, Any]]:
+    """Return the hits of an answer, JSON-ready."""
     analyser = found.index.collection.info.schema.analyser
     shared = SharedWords(found.text, analyser)
     ids = [found.candidates.ids[place] for place in found.shown]
@@ -298,15 +304,17 @@ def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[
     parts = found.fusion.parts(found.candidates) if asked.explain else None
     shares = found.fusion.shares(found.candidates) if asked.explain else None
     hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.index.collection.info.schema
-    for rank, (place, id) in enumerate(zip(found.shown, ids), start=found.offset + 1):
-        caller.check()
+    has_text = TEXT in names if names is not None else asked.snippet is None
+    is_looked_at = asked.explain or has_text or asked.snippet is not None
+    most = _LOOKED_AT // max(1, len(ids)) if is_looked_at else 0  # code points of each text
+    spend(_LOOKING * sum(min(most, len(found.documents[id].text)) for id in ids))
+    for rank, (place, id) in enumerate(zip(found.shown, checked(ids)), start=found.offset + 1):
         document = found.documents[id]
+        looked_at = document.text[:most]
         hit: dict[str, Any] = {"id": id, "rank": rank}
         if (title := schema.name_of(document)) is not None:
             hit["title"] = title
-        has_text = TEXT in names if names is not None else asked.snippet is None
-        needs = asked.explain or has_text or asked.snippet is not None
-        highlights = shared.highlights(document.text) if needs else []
+        highlights = shared.highlights(looked_at)
         if has_text:
             start, end = shared.passage(document.text, highlights)
             hit[TEXT], hit["passage"] = document.text, {"start": start, "end": end}
@@ -322,7 +330,7 @@ def hits_of(asked: SearchRequest, found: SearchOutcome, caller: Caller) -> list[
         if parts is not None and shares is not None:
             hit["signals"] = _signals(found, place, parts[place], float(shares[place]))
             if id in terms and WORDS in hit["signals"]:
-                hit["signals"][WORDS]["terms"] = _terms(terms[id], FoldedText(document.text, analyser))
+                hit["signals"][WORDS]["terms"] = _terms(terms[id], FoldedText(looked_at, analyser))
             if place in found.logits:
                 level = max((one.level for one in highlights), default=0)
                 hit["signals"]["match"] = {"value": level, "to": RANKED}

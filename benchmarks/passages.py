@@ -24,6 +24,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.evaluation.report.text import verdict
 from paddle_ranker.evaluation.retrieval import compare_runs, comparison_lines, read_judged, search_judged
 from paddle_ranker.options import DeviceOptions, main_of, option
+from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
 from paddle_ranker.scoring.ranker import Ranker
 
@@ -81,24 +82,22 @@ def _print_times(searcher: Searcher, queries: Sequence[str]) -> None:
     for by in searcher.searchers:
         settings, ratios = replace(searcher.settings, by=(by,)), []
         for search in Searcher(searcher.collection, settings, searcher._query_vectors).run(queries, _RANKED):
-            search.settings = settings
-            long = [place for place in search.order if len(search.document(place).text) > _LONG]
-            search.order = (long * _RANKED)[:_RANKED]
-            seconds = [_seconds(searcher.ranker, search) for _ in range(_REPEATS)]
-            for place, (start, end) in search.passages.items():
-                document = search.document(place)
-                search.documents[document.id] = replace(document, text=document.text[start:end])
+            found = search.collection.documents_of([search.candidates.ids[place] for place in search.order])
+            long = ([one for one in found.values() if len(one.text) > _LONG] * _RANKED)[:_RANKED]
+            seconds = [_seconds(searcher.ranker, search, long) for _ in range(_REPEATS)]
+            spans = [span for span, _ in search.read(long, searcher.ranker.reader)]
             search._found = {}
-            short = [_seconds(searcher.ranker, search) for _ in range(_REPEATS)]
+            parts = [replace(one, text=one.text[slice(*span)]) for one, span in zip(long, spans)]
+            short = [_seconds(searcher.ranker, search, parts) for _ in range(_REPEATS)]
             ratios.append(np.median(seconds) / np.median(short))
         print(
             f"ranking {_RANKED} long documents found by {by}: {np.median(ratios):.2f} times as long as their passages"
         )
 
 
-def _seconds(ranker: Ranker, search: Search) -> float:
+def _seconds(ranker: Ranker, search: Search, documents: Sequence[Document]) -> float:
     began = time.perf_counter()
-    texts = search.to_rank(ranker.reader)
+    texts = [text for _, text in search.read(documents, ranker.reader)]
     ranker.score([search.text] * len(texts), texts, logits=True)
     return time.perf_counter() - began
 

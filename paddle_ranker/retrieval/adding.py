@@ -36,7 +36,7 @@ from paddle_ranker.retrieval.segments import (
     write_segment,
 )
 from paddle_ranker.retrieval.vector_search import writer_of
-from paddle_ranker.retrieval.work import checked, spend
+from paddle_ranker.retrieval.work import spend
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import inside, read_json
 

@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from paddle_ranker.lexical.highlights import SharedWords
@@ -29,6 +28,7 @@ from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.stoppable import StoppableWork
 from tests.serving.test_search import Site
 from tests.serving_cases import SECONDS
+from tests.tiny import write_ranker
 
 pytestmark = pytest.mark.unit
 LONG = 30_000  # characters of a document
@@ -152,21 +152,12 @@ def test_a_search_in_python_takes_its_turn(folder: Path, monkeypatch: pytest.Mon
     assert [one.id for one in searcher.search("水稻的研究")] == wanted and len(turns) == 2  # looking, and reading
 
 
-def test_only_shown_documents_are_held(folder: Path) -> None:
-    """Those that a ranker reads are read one by one, and its passages alone are kept."""
-    searcher = Searcher.open(folder, SearchSettings(rank_top=30))
-
-    class Reads:
-        tokens_read = 100
-
-        def score(self, queries: Any, titles: Any, logits: bool) -> Any:
-            assert len(titles) == 30 and max(map(len, titles)) <= 400
-            return np.arange(len(titles), dtype=float)
-
-    searcher.ranker = Reads()  # type: ignore[assignment]
+def test_only_shown_documents_are_held(folder: Path, tmp_path: Path) -> None:
+    """Those that a ranker reads are read a few at a time, and what it reads of them alone is kept."""
+    searcher = Searcher.open(folder, SearchSettings(rank_top=30), ranker=write_ranker(tmp_path / "ranker"))
     held: list[int] = []
     (found,) = Caller(hold=held.append, small=math.inf).run(lambda _: searcher.run(["水稻研究"], top_k=1))
-    assert len(found.documents) == 1
+    assert len(found.documents) == 1 and len(found.logits) == 30
     assert sum(held) < 3 * 3.1 * LONG + 30 * 1000  # one document and its answer, and 30 passages
 
 

@@ -199,6 +199,7 @@ _PARTS, _GROUPS = re.compile(f"({_BODY})({_ENDING})?"), re.compile("[^.]+")
 # .NET #tag COVID-19 node.js snake_case R&D
 _RUNS = re.compile(f"i[im]*|t[tm]*|(?:(?<![w0m.#@$])[.#@$](?=[w0]))?{_PART}(?:[-._/&@+]?{_PART})*")
 _UNITS = re.compile("[it]m*")
+_IS_HAN = re.compile("[\u4e00-\u9fd5]*").fullmatch  # what jieba knows words of
 
 
 class Token(NamedTuple):
@@ -280,7 +281,7 @@ class Analyser:
 
     accents: é is e, in Latin and Greek letters, and ё is е
     simplified: traditional Chinese characters are the simplified ones, by OpenCC
-    jieba: ideographs count singly and by jieba's words, not by pairs
+    jieba: Chinese characters count singly and by jieba's words, not by pairs
     language: of the stems; if it is not given, texts are of any language, and the stems are English
     """
 
@@ -347,11 +348,13 @@ class Analyser:
 
     def groups(self, run: Run) -> list[Token]:
         """Return the pairs of units, or jieba's words, of a run that is no word, in places of the folded text."""
+        units = run.words()
+        pairs = [Token(one.text + other.text, one.start, other.end) for one, other in zip(units, units[1:])]
         if not self.jieba or run.kind != "i":
-            units = run.words()
-            return [Token(one.text + other.text, one.start, other.end) for one, other in zip(units, units[1:])]
-        found = jieba_segmenter().tokenize(run.text, "search")
-        return [Token(word, run.start + start, run.start + end) for word, start, end in found if len(word) > 1]
+            return pairs
+        words = jieba_segmenter().tokenize(run.text, "search")
+        found = [Token(word, run.start + start, run.start + end) for word, start, end in words if len(word) > 1]
+        return [*found, *(pair for pair in pairs if not _IS_HAN(pair.text))]
 
     def _joined(self, run: Run, units: Sequence[str]) -> Iterable[str]:
         """Return the texts of `groups`."""

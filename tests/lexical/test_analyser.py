@@ -130,11 +130,12 @@ _PATIENTLY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow
 
 
 @_PATIENTLY
-@given(_WRITTEN)
-def test_folding_is_done_once_and_places_are_those_of_the_text(text: str) -> None:
-    folded = fold(text)
-    shown = FoldedText(text)
-    assert shown.text == folded == fold(folded)
+@given(_WRITTEN, st.sampled_from(["", "accents", "accents+jieba+french"]))
+def test_folding_is_done_once_and_places_are_those_of_the_text(text: str, options: str) -> None:
+    standard = analyser(options)
+    folded = standard.fold(text)
+    shown = FoldedText(text, standard)
+    assert shown.text == folded == standard.fold(folded)
     spans = [shown.span(place, place + 1) for place in range(len(shown.text))]
     assert all(0 <= start < end <= len(text) for start, end in spans) and spans == sorted(spans)
     counted = {token: len(places) for token, places in shown.tokens.items()}
@@ -248,6 +249,7 @@ def test_stop_words_of_a_language_are_left_out_of_its_texts_and_count_little() -
 
 def test_jieba_words_take_the_place_of_pairs() -> None:
     assert analyser("jieba")("深度学习A股") == [*"深度学习", "深度", "学习", "a", "习a", "股", "a股"]
+    assert analyser("jieba")("한국어ガ") == [*"한국어ガ", "한국", "국어", "어ガ"]
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ python -m benchmarks.passages --beir manuals --index passages --ranker ranker --
 
 Both indexes hold the same documents: `--index` by passages (`index build --passage_tokens`), `--first` by the vector of
 what the tower reads of a document's beginning. Both are searched by words of whole documents, by vectors and by a
-ranker, which reads the best passage of a document, or its first tokens. `docs/fields.md` has the commands that make
+ranker, which reads the best passage of a document, or its first tokens; the weight of words and vectors beside the
+ranker's logit is learned from other queries. `docs/negatives_and_distillation.md` has the commands that make
 indexes and rankers. The time is that of a ranker for fifty long documents, beside what it reads of them as documents.
 """
 
@@ -22,13 +23,22 @@ from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_judgements
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.evaluation.report.text import verdict
-from paddle_ranker.evaluation.retrieval import compare_runs, comparison_lines, read_judged, search_judged
+from paddle_ranker.evaluation.retrieval import (
+    HYBRID,
+    compare_runs,
+    comparison_lines,
+    held_out_runs,
+    read_judged,
+    search_judged,
+)
 from paddle_ranker.options import DeviceOptions, main_of, option
 from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.learning import learn_recall_weight
 from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
 from paddle_ranker.scoring.ranker import Ranker
 
-_RANKED, _TOP_K, _REPEATS = 50, 100, 7
+_RANKED, _TOP_K, _REPEATS = 50, 100, 3
+_LEARNED = "ranker + learned recall weight"
 _LONG = 5000  # characters of a long document
 
 
@@ -65,15 +75,18 @@ def run(options: PassagesOptions) -> None:
         queries={id: text for part in parts for id, text in part.queries.items()},
         qrels={id: labels for part in parts for id, labels in part.qrels.items()},
     )
+    _print_times(by_passage, list(judged.queries.values())[:10])
     runs = {}
     for name, searcher in (("passages", by_passage), ("first tokens", by_first)):
-        found = search_judged(searcher, judged, _TOP_K).runs
-        runs.update({f"{name}: {system}": run for system, run in found.items() if "(" not in system})
-    runs = {name: runs[name] for name in sorted(runs, key=lambda name: name != "passages: hybrid + ranker")}
-    comparison = compare_runs(judged, runs, _TOP_K)
+        found = search_judged(searcher, judged, _TOP_K)
+        runs.update({f"{name}: {system}": run for system, run in found.runs.items() if "(" not in system})
+        learned = learn_recall_weight(found.ranked, folds=5)
+        print(f"{name}: learned recall weight {learned.weights['recall']:.3f} beside the ranker's logit")
+        runs[f"{name}: {_LEARNED}"] = held_out_runs(learned.held_out, found.runs[HYBRID], _TOP_K)
+    runs = {name: runs[name] for name in sorted(runs, key=lambda name: name != f"passages: {_LEARNED}")}
+    comparison = replace(compare_runs(judged, runs, _TOP_K), measures=["r@10", "ndcg@10"])
     print("\n".join(comparison_lines(comparison)))
     print("\n".join(verdict(comparison, system.name, "ndcg@10") for system in comparison.others))
-    _print_times(by_passage, list(judged.queries.values())[:20])
 
 
 def _print_times(searcher: Searcher, queries: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from paddle_ranker.lexical import analyser as analysis
 from paddle_ranker.lexical import tokens
 from paddle_ranker.lexical.analyser import NAME, Analyser, _word, analyser, fold, standard
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, places_of
+from paddle_ranker.lexical.passages import best_span
 from paddle_ranker.lexical.tokens import query_weights
 from paddle_ranker.retrieval.words import WordSearcher
 from tests.conftest import Call
@@ -237,6 +238,12 @@ def test_options_fold_words_and_mark_them_where_they_are(
     assert (bool(found), highlights) == (marked is not None, [marked] if marked else [])
     for token in found:
         assert places_of(token, FoldedText(text, own))
+
+
+def test_the_part_that_a_ranker_reads_has_the_folded_words() -> None:
+    text = "Un début. " * 30 + "Un élève est là. " + "Une fin. " * 30
+    start, end = best_span(text, {"eleve": 1.0}, 40, analyser("accents").table)
+    assert "élève" in text[start:end] and best_span(text, {"eleve": 1.0}, 40) == (0, 40)
 
 
 def test_stop_words_of_a_language_are_left_out_of_its_texts_and_count_little() -> None:

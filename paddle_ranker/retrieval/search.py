@@ -162,6 +162,7 @@ class Search:
         self.logits: dict[int, float] = {}
         self.probabilities: dict[int, float] = {}
         self.passages: dict[int, tuple[int, int]] = {}
+        self._scored_as: list[int] = []  # of a document that is ranked: which of the texts is its own
         self.documents: dict[str, Document] = {}
         self.cut = 0
 
@@ -195,7 +196,10 @@ class Search:
         self.fused_rank = {place: rank for rank, place in enumerate(self.order, start=1)}
 
     def to_rank(self, encoder: Optional[PairEncoder] = None) -> list[str]:
-        """Return the texts of the first documents, as the ranker reads them; see `read`. Few are held at a time."""
+        """Return the texts of the first documents, each once, as the ranker reads them; see `read`.
+
+        Few documents are held at a time.
+        """
         top, texts = self.order[: self.settings.rank_top], dict[int, str]()
         places = {self.candidates.ids[place]: place for place in top}
         documents = self.collection.each([*places])
@@ -203,7 +207,10 @@ class Search:
             for id, (span, text) in zip(some, self.read([*some.values()], encoder)):
                 self.passages[places[id]], texts[places[id]] = span, text
         hold(sum(map(sys.getsizeof, texts.values())))
-        return [texts[place] for place in top]
+        # Equal texts have one logit: computed in two batches, it would differ in its last digits, and so would ties.
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts[place] for place in top))}
+        self._scored_as = [numbers[texts[place]] for place in top]
+        return list(numbers)
 
     def read(self, documents: Sequence[Document], encoder: Optional[PairEncoder] = None) -> list[tuple[Span, str]]:
         """Return what a ranker reads of documents: a part of each one's text, and the schema's template with that part.
@@ -231,6 +238,7 @@ class Search:
 
     def rank(self, logits: Floats, probabilities: Floats) -> None:
         """Order the texts of `to_rank` by `logit + recall_weight * share`, equal ones by id."""
+        logits, probabilities = logits[self._scored_as], probabilities[self._scored_as]
         top = self.order[: len(logits)]
         weight = self.fusion.recall_weight
         shares = self.fusion.shares(self.candidates)[top] if weight else np.zeros(len(top))

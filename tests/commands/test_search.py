@@ -57,7 +57,7 @@ def test_text_json_and_a_run_hold_the_same(folder: Path, tmp_path: Path, call: C
 
 
 def test_several_folders_are_searched_as_one(folder: Path, tmp_path: Path, call: Call) -> None:
-    rows, made = ROWS.splitlines(keepends=True), ["--fusion", "rrf"]
+    rows, made = ROWS.splitlines(keepends=True), list[object]()
     for name, own in (("left", rows[:2]), ("right", [rows[0], *rows[2:]])):
         (tmp_path / f"{name}.tsv").write_text("".join(own), encoding="utf-8")
         build = ["build", "--corpus", tmp_path / f"{name}.tsv", "--output", tmp_path / name]

@@ -93,16 +93,17 @@ def test_shards_take_up_what_each_folder_gets(folders: list[Path]) -> None:
     settings = SearchSettings(("words",))
     with Searcher.open(folders[1:], settings) as shards:
         assert isinstance(shards.collection, Shards)
-        shards.collection.refresh()
-        assert shards.collection.is_current and not shards.collection.refresh()
-        before = shards.collection.snapshot()
+        collection, before = shards.collection, shards.collection.snapshot()
+        collection.refresh()
+        unchanged = collection.is_current, collection.refresh()
         for folder in (folders[0], folders[3]):
-            with Collection.open(folder, write=True) as collection:
-                collection.add([Document("new", "水稻育种", {"title": "题"})], vectors_of)
-                collection.remove(["d00"] if folder == folders[0] else [])
-        with Collection.open(folders[1], write=True) as collection:
-            collection.remove(["d00"])
-        assert not shards.collection.is_current and shards.collection.refresh() and len(before) == 57
+            with Collection.open(folder, write=True) as written:
+                written.add([Document("new", "水稻育种", {"title": "题"})], vectors_of)
+                written.remove(["d00"] if folder == folders[0] else [])
+        with Collection.open(folders[1], write=True) as written:
+            written.remove(["d00"])
+        changed = collection.is_current, collection.refresh()
+        assert (unchanged, changed, len(before)) == ((True, False), (False, True), 57)
         with Searcher.open(folders[0], settings) as one:
             for query in ("水稻", "育种", "题"):
                 assert [(r.id, r.score) for r in shards.search(query, 60)] == [

@@ -1,4 +1,4 @@
-"""Searches on the server: the answer's shape and order, against the retriever of `paddle-ranker search`."""
+"""Searches on the server: the answer's shape and order; `test_contract.py` compares it with other callers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors
 from paddle_ranker.retrieval.vectors import Tower
@@ -98,32 +97,13 @@ def site(folders: dict[str, Path]) -> Iterator[Site]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def retriever(folders: dict[str, Path]) -> Searcher:
-    return Searcher.open(folders["index"], SearchSettings(depth=100, rank_top=5), ranker=folders["model"])
-
-
-def test_the_stages_are_those_of_the_retriever(site: Site, retriever: Searcher) -> None:
-    query = "水稻病害研究"
-    wanted = {one.id: one for one in retriever.search(query, 50)}
-    answer = site.search(query, top_k=50, rank_top=5)
+def test_an_answer_says_what_answered(site: Site) -> None:
+    answer = site.search("水稻病害研究", top_k=50, rank_top=5)
     assert answer["ranked"] is True and answer["model"] == "ranker" and answer["exact"] is True
     assert answer["index"] == {"name": "index", "version": 1, "documents": len(TEXTS)}
     assert set(answer["took_ms"]) == {"words", "encode", "vectors", "fuse", "rank", "total"}
-    assert [hit["id"] for hit in answer["hits"]] == list(wanted)  # also where scores are equal
-    for rank, hit in enumerate(answer["hits"], start=1):
-        one = wanted[hit["id"]]
-        assert (hit["rank"], hit["text"], hit["fields"]) == (rank, one.text, one.fields)
-        stages = hit["stages"]
-        assert stages["fused"]["score"] == pytest.approx(one.score)
-        found = {name: (stages[name]["rank"], pytest.approx(stages[name]["score"], abs=1e-5)) for name in one.searchers}
-        assert found == {name: (said.rank, said.score) for name, said in one.searchers.items()}
-        if rank <= 5:
-            assert hit["logit"] == pytest.approx(one.logit, abs=1e-5)
-            assert hit["probability"] == pytest.approx(one.probability, abs=1e-5)
-            assert stages["ranked"] == {"rank": rank}
-        else:
-            assert "logit" not in hit and "ranked" not in stages and stages["fused"]["rank"] == rank
+    assert [hit["rank"] for hit in answer["hits"]] == list(range(1, len(answer["hits"]) + 1))
+    assert [hit["rank"] for hit in answer["hits"] if hit["stages"].get("ranked")] == [1, 2, 3, 4, 5]
 
 
 def test_pages_are_parts_of_one_list(site: Site) -> None:

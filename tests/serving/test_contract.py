@@ -1,0 +1,162 @@
+"""One search for all callers: Python, the commands `search`, `evaluate-recall` and `mine`, and the server.
+
+All are called with their defaults over an index with fields, passages and equal documents: the same documents in the
+same order, with the same scores, equal ones by id.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+
+from paddle_ranker.commands import evaluate_recall, mine, search
+from paddle_ranker.data.trec import read_run
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.retriever import Retriever
+from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.search import Result, Searcher
+from paddle_ranker.retrieval.towers import copy_tower
+from tests.conftest import Call
+from tests.serving.test_search import Site
+from tests.tiny import write_ranker, write_tower
+
+pytestmark = pytest.mark.parity
+SCHEMA = Schema((Field("title", "text", 3.0, title=True), Field("year", "number")), passage_tokens=24)
+WORDS = ["深度学习", "水稻病害", "老年人护理", "语言文化", "经济增长", "教育法律"]
+QUERIES = {"q1": "水稻病害研究", "q2": "老年人的教育"}
+TOP_K = 100
+
+
+def text_of(number: int) -> str:
+    draw = np.random.default_rng(number)
+    return "".join(f"{''.join(draw.choice(WORDS, 2))}的研究{number}。" for _ in range(1 + number % 6))
+
+
+# Every third document has the text and the title of another one.
+DOCUMENTS = [
+    Document(f"d{n * 37 % 180:03}", text_of(n % 120), {"title": f"{WORDS[n % 6]}{n % 120}", "year": 2000 + n % 9})
+    for n in range(180)
+]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("contract")
+    copied = copy_tower(write_tower(base / "tower"), base / "index")
+    info = IndexInfo(WordsInfo("standard"), VectorsInfo("exact", copied.size), copied.copy, schema=SCHEMA)
+    with Collection.create(base / "index", info) as collection:
+        collection.add(DOCUMENTS[:50])
+        collection.add(DOCUMENTS[50:], merge=False)
+    return base / "index"
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["fused", "ranked"])
+def ranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Optional[Path]:
+    return write_ranker(tmp_path_factory.mktemp("ranker") / "ranker") if request.param else None
+
+
+def found(index: Path, ranker: Optional[Path]) -> dict[str, list[Result]]:
+    """Return what `Searcher.search` finds for each query."""
+    with Searcher.open(index, ranker=ranker) as searcher:
+        return {id: searcher.search(query, TOP_K) for id, query in QUERIES.items()}
+
+
+@pytest.fixture(scope="module")
+def wanted(index: Path, ranker: Optional[Path]) -> dict[str, list[Result]]:
+    """Return what all callers must find, after checks of its order."""
+    wanted, ties = found(index, ranker), 0
+    for results in wanted.values():
+        assert [one.logit is not None for one in results] == [ranker is not None] * 50 + [False] * (len(results) - 50)
+        for part in (results[:50], results[50:]) if ranker is not None else (results,):
+            keys = [(-(one.score if one.logit is None else one.logit), one.id) for one in part]
+            assert keys == sorted(keys)
+            ties += sum(a[0] == b[0] for a, b in zip(keys, keys[1:]))
+    assert ties > 5
+    return wanted
+
+
+def close(value: Optional[float]) -> Any:
+    return None if value is None else pytest.approx(value, abs=1e-5)
+
+
+def test_python_has_one_search(index: Path, wanted: dict[str, list[Result]], ranker: Optional[Path]) -> None:
+    assert Retriever is Searcher
+    with Searcher.open(index, ranker=ranker) as searcher:
+        assert [one.id for one in searcher.search(QUERIES["q1"])] == [one.id for one in wanted["q1"][:10]]
+
+
+# Each query is searched by itself: beside others its vector may differ in the last digit, and so may near-ties.
+@pytest.mark.parametrize("id", QUERIES)
+def test_the_command_search(
+    index: Path, ranker: Optional[Path], wanted: dict[str, list[Result]], id: str, call: Call
+) -> None:
+    more = [] if ranker is None else ["--ranker", ranker]
+    status, out, err = call(search.main, "--index", index, QUERIES[id], "--format", "json", *more)
+    assert status == 0, err
+    (row,) = map(json.loads, out.splitlines())
+    assert [one["id"] for one in row["results"]] == [one.id for one in wanted[id]]
+    assert [(one["score"], one.get("logit")) for one in row["results"]] == [
+        (close(one.score), close(one.logit)) for one in wanted[id]
+    ]
+
+
+@pytest.mark.parametrize("id", QUERIES)
+def test_evaluate_recall(
+    index: Path, ranker: Optional[Path], wanted: dict[str, list[Result]], id: str, tmp_path: Path, call: Call
+) -> None:
+    (tmp_path / "queries.tsv").write_text(f"{id}\t{QUERIES[id]}\n", encoding="utf-8")
+    (tmp_path / "qrels.txt").write_text(f"{id} 0 d000 1\n", encoding="utf-8")
+    asked = ["--queries", tmp_path / "queries.tsv", "--qrels", tmp_path / "qrels.txt", "--baselines", "false"]
+    more = [] if ranker is None else ["--ranker", ranker]
+    status, _, err = call(
+        evaluate_recall.main, "--index", index, *asked, *more, "--runs_folder", tmp_path / "runs", "--resamples", "100"
+    )
+    assert status == 0, err
+    (path,) = (tmp_path / "runs").glob("*ranker.trec" if ranker is not None else "hybrid.trec")
+    run = read_run(str(path)).run[id]
+    assert sorted(run, key=lambda one: (-run[one], one)) == [one.id for one in wanted[id]]
+    if ranker is None:
+        assert run == {one.id: close(one.score) for one in wanted[id]}
+
+
+def test_the_server(index: Path, ranker: Optional[Path], wanted: dict[str, list[Result]]) -> None:
+    site = Site(index=index, **({} if ranker is None else {"model": ranker}))
+    try:
+        for id, query in QUERIES.items():
+            answer = site.search(query, top_k=TOP_K)
+            assert [hit["id"] for hit in site.search(query)["hits"]] == [one.id for one in wanted[id][:10]]
+            assert [hit["id"] for hit in answer["hits"]] == [one.id for one in wanted[id]]
+            for hit, one in zip(answer["hits"], wanted[id]):
+                stages = hit["stages"]
+                assert (hit["text"], hit["fields"], hit["title"]) == (one.text, one.fields, one.title)
+                assert (stages["fused"]["score"], hit.get("logit")) == (close(one.score), close(one.logit))
+                assert (hit.get("probability"), "ranked" in stages) == (close(one.probability), one.logit is not None)
+                assert {name: (stages[name]["rank"], stages[name]["score"]) for name in one.searchers} == {
+                    name: (said.rank, close(said.score)) for name, said in one.searchers.items()
+                }
+                if one.logit is not None:
+                    assert hit["read"] == dict(zip(("start", "end"), one.passage))
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize("id", QUERIES)
+def test_mine(index: Path, id: str, tmp_path: Path, call: Call) -> None:
+    results = found(index, None)[id]  # a ranker of mine judges candidates
+    (tmp_path / "judged.tsv").write_text(f"{QUERIES[id]}\t{results[0].text}\t1\n", encoding="utf-8")
+    status, _, err = call(
+        mine.main, "--queries", tmp_path / "judged.tsv", "--index", index, "--output", tmp_path / "mined.tsv",
+        "--sample", "top", "--rank_to", "50", "--negatives", "50",
+    )  # fmt: skip
+    assert status == 0, err
+    _, *lines = (tmp_path / "mined.tsv").read_text(encoding="utf-8").splitlines()
+    mined = [line.split("\t")[2].split()[0] for line in lines]
+    titles = dict.fromkeys(str(one.title) for one in results if one.title != results[0].title)
+    others = [one for one in mined if one != results[0].title]
+    assert others == [*titles][: len(others)] and len(others) > 25

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from starlette.routing import Router
 
+from paddle_ranker.lexical.analyser import standard
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
@@ -45,6 +46,8 @@ class Index:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+
+    analyser = standard
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         self.asked.append(len(ids))

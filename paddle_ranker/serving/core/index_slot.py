@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Optional, TypeVar, cast
 
 from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.retrieval.collection import VECTORS, Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
@@ -132,6 +133,11 @@ class IndexSlot(Slot[ServedIndex]):
             "writable": options.writable,
             "loaded_at": served.loaded_at,
         }
+
+    @property
+    def analyser(self) -> Analyser:
+        """The analyser of the documents' texts. Raises `Fault(UNAVAILABLE)` until the index is open."""
+        return self.ready().collection.info.schema.analyser
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents with these ids, by id; ids of no document are left out. Call it in a thread."""

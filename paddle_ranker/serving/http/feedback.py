@@ -110,6 +110,9 @@ class IndexSlot(Protocol):
     """Interface of the index for these routes."""
 
     @property
+    def analyser(self) -> Analyser: ...
+
+    @property
     def limits(self) -> Limits: ...
 
     def deadline(self, stated: Optional[float]) -> float:
@@ -325,8 +328,7 @@ class FeedbackRoutes:
             self._table.forget(gone)
             looked_at = min(2 * looked_at, _MOST_LOOKED_AT)  # all may be gone, where the index is another one by now
         judged, left = self._table.counts()
-        analyser = self._index.ready().collection.info.schema.analyser
-        pairs = [_shown(query, documents[id], pair, analyser) for query, id, pair in found[:_PAGE]]
+        pairs = [_shown(query, documents[id], pair, self._index.analyser) for query, id, pair in found[:_PAGE]]
         counts = {"judged": judged, "left": left, "changed": self._changed}
         return to_json({"labels": self._labels, "pairs": pairs, **counts})
 

@@ -61,6 +61,7 @@ from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
 WORDS, VECTORS = "words", "vectors"
+_READING = 1000  # steps, as `spend` counts them, for a document beside its bytes
 _HELD = 3  # times the bytes of documents, while they are read and answered with
 _FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
@@ -367,7 +368,7 @@ class Collection:
             first = place.row + 1 if number == place.part else 0
             rows = (first + np.flatnonzero(part.mask[first:])[: count - len(found)]).tolist()
             size = sum(map(part.segment.document_bytes, rows))
-            spend(len(part.segment) + size)
+            spend(len(part.segment) + _READING * len(rows) + size)
             hold(_HELD * size)
             found += [part.segment.document(row) for row in rows]
         return found
@@ -412,7 +413,7 @@ class Collection:
         now = self._now
         places = now.find(ids)
         size = sum(now.parts[place.part].segment.document_bytes(place.row) for place in places.values())
-        spend(size)
+        spend(_READING * len(places) + size)
         hold(_HELD * size if keep else 0)
         for id, place in checked(places.items()):
             yield id, now.at(place)

@@ -21,7 +21,7 @@ from paddle_ranker.runtime import usable_cores
 R = TypeVar("R")
 T = TypeVar("T")
 Hold = Callable[[int], None]  # counts bytes of memory, or raises where there is no room for them
-LARGE = 2_000_000  # steps of a stage that is small: about 20 milliseconds
+LARGE = 500_000  # steps of a stage that is small: about 5 milliseconds
 LARGE_AT_ONCE = max(1, usable_cores() // 2)
 _TURNS = threading.BoundedSemaphore(LARGE_AT_ONCE)
 

@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -109,6 +110,11 @@ async def _return_freed_memory() -> None:
         await asyncio.get_running_loop().run_in_executor(None, trim_memory)
 
 
+_SWITCH_SECONDS = (
+    0.0005  # after which a thread in Python lets another one go on; else ten busy ones keep the loop waiting
+)
+
+
 class Worker:
     """A server on listening sockets, in one process.
 
@@ -160,6 +166,7 @@ class Worker:
 
     async def _serve(self) -> None:
         config = self._config
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._stop = asyncio.Event()
         self._handle_signals()
         self._connections = Connections(config.limits.connections, ByteBudget(config.limits.buffered))

@@ -124,7 +124,9 @@ def measure(folder: Path, options: IndexesOptions) -> None:
     print(f"words, top {TOP}: {milliseconds(lambda text: collection.search('words', [text], TOP), texts)}")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"after these: resident {resident_mb():,.0f} MB; on the disk {size / 1e6:,.0f} MB")
-    stored = np.concatenate([part.part.vectors.block(0, len(part.part.vectors)) for part in collection._now.vectors])
+    stored = np.concatenate(
+        [part.part.vectors.block(0, len(part.part.vectors)) for part in collection._now.vectors["vectors"]]
+    )
     beside_faiss(folder, collection, vectors, stored, options.rounds)
     if options.size <= 200_000:
         bm25s = importlib.import_module("bm25s")

@@ -39,8 +39,9 @@ from paddle_ranker.data.records import LabeledPair
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
+from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.fusion import Candidates, Fusion
+from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.storage.atomic import make_folder, new_file

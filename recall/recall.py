@@ -91,8 +91,7 @@ def _search(vectors: Vectors, queries: Vectors, options: RecallOptions) -> Itera
         found, cosines = nearest(vectors, queries, options.recall_num)
         yield from zip(found.tolist(), cosines.tolist())
         return
-    from paddle_ranker.retrieval.collection import VECTORS
-    from paddle_ranker.retrieval.manifest import VectorsInfo
+    from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
     from paddle_ranker.retrieval.vector_indexes import index_of_vectors
 
     defaults = VectorsInfo("faiss", vectors.shape[1])

@@ -37,12 +37,21 @@ from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, ru
 from paddle_ranker.options.command import reader_may_leave
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.retrieval.adding import MOST_FIELDS, Added, Unfinished, VectorsOf
-from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
+from paddle_ranker.retrieval.collection import WORDS, Collection
+from paddle_ranker.retrieval.contents import with_paths
 from paddle_ranker.retrieval.exact import TYPES, Vectors
 from paddle_ranker.retrieval.faiss_index import STRUCTURES, load_faiss
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Hits
-from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, WordsInfo, is_address
+from paddle_ranker.retrieval.manifest import (
+    MANIFEST,
+    VECTORS,
+    IndexInfo,
+    VectorField,
+    VectorsInfo,
+    WordsInfo,
+    is_address,
+)
 from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, Field, Schema, infer, table
@@ -50,6 +59,7 @@ from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, check_breadth, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import BatchOptions, engine_help
+from paddle_ranker.storage.digest import content_digest
 
 _NO_WORDS, AUTO = "none", "auto"
 _METHODS = tuple(name for name, kind in INDEXES.items() if kind.in_folders)
@@ -93,6 +103,12 @@ class BuildOptions(CorpusOptions):
         None,
         help="makes the vectors, and is copied into the index: a folder of a tower or of any encoder, or a name "
         "(default: words alone)",
+    )
+    field_tower: str = option(
+        "",
+        help="search by vectors of a field, too: NAME=FOLDER of a tower that reads its values; the searcher has the "
+        "field's name; several with commas, or --field_tower again",
+        joins=",",
     )
     method: Optional[str] = option(
         None, help=f"how vectors are searched (default: {_VECTORS.method})", choices=_METHODS
@@ -184,6 +200,17 @@ class BuildOptions(CorpusOptions):
         )
 
     @property
+    def field_towers(self) -> dict[str, str]:
+        """The folders of `--field_tower` by field."""
+        found = dict[str, str]()
+        for one in filter(None, self.field_tower.split(",")):
+            name, _, folder = one.partition("=")
+            if not name.isidentifier() or not folder or name in found or name in (WORDS, VECTORS, *INDEXES):
+                raise UsageError(f"--field_tower {quoted(one)}: expected NAME=FOLDER of one field each")
+            found[name] = folder
+        return found
+
+    @property
     def declared(self) -> tuple[Field, ...]:
         """The fields of `--field`."""
         return tuple(Field.parse(one) for one in self.field.split(",") if one)
@@ -197,7 +224,7 @@ class BuildOptions(CorpusOptions):
             raise UsageError(
                 "--sync and --skip_bad_rows: documents of bad rows would be removed; leave one of both out"
             )
-        if self.words == _NO_WORDS and self.tower is None:
+        if self.words == _NO_WORDS and self.tower is None and not self.field_towers:
             raise UsageError("--words none and no --tower: there would be nothing to search by; add --tower")
         if self.passage_tokens and (self.tower is None or self.method == MILVUS):
             raise UsageError(
@@ -206,7 +233,7 @@ class BuildOptions(CorpusOptions):
             )
         for name, value in self.of_vectors.items():
             shown = f"--{_SHOWN.get(name, name)} {value}"
-            if self.tower is None:
+            if self.tower is None and not self.field_towers:
                 raise UsageError(f"{shown}: is about vectors, and there are none without a tower; add --tower")
             method = _OF_METHOD.get(name)
             if method not in (None, self.method):
@@ -267,19 +294,25 @@ class CheckOptions(FolderOptions, DeviceOptions, MilvusOptions):
 
 def build(options: BuildOptions) -> None:
     """Make an index folder of a corpus, or add to it what it lacks; print what it holds."""
-    from paddle_ranker.retrieval.towers import copy_tower, open_tower
+    from paddle_ranker.retrieval.towers import copy_field_tower, copy_tower, open_towers
 
     collection = _there(options)
     if collection is None:
         _LIBRARIES.get(options.method, lambda: None)()
-        words, tower, vectors = _words(options), None, None
-        if options.tower is not None:
+        words, tower, vectors, more = _words(options), None, None, list[VectorField]()
+        if options.tower is not None or options.field_tower:
             runtime.prepare_command(options.cpu_threads)
+        if options.tower is not None:
             copied = copy_tower(options.tower, Path(options.index))
             tower = copied.copy
             vectors = options.vectors(copied.size)
         schema = _schema(options)
-        info = IndexInfo(words, vectors, tower, options.searchers, schema=schema)
+        for name, folder in options.field_towers.items():
+            copied = copy_field_tower(schema.field(name), folder, Path(options.index))
+            how = options.vectors(copied.size)
+            how = replace(how, method=EXACT, uri=None, collection=None) if how.method == MILVUS else how
+            more.append(VectorField(name, how, copied.copy))
+        info = IndexInfo(words, vectors, tower, options.searchers, schema=schema, more_vectors=tuple(more))
         collection = Collection.create(options.index, info)
     with collection:
         old = collection.info.words
@@ -287,7 +320,7 @@ def build(options: BuildOptions) -> None:
             collection.replace_words(replace(old, tokenizer=STANDARD))
             print(f"{options.index}: words: {STANDARD}, no more {old.tokenizer}")
         _print_if_older(collection.info, options.index)
-        _add(collection, options, open_tower(collection, options.load_options(), options.batch_size), options.sync)
+        _add(collection, options, open_towers(collection, options.load_options(), options.batch_size), options.sync)
 
 
 def _schema(options: BuildOptions) -> Schema:
@@ -365,6 +398,9 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     for name in ("template", "passage_tokens", "passage_overlap"):
         if given := getattr(options, name):
             differences[name] = (str(given), str(getattr(info.schema, name) or "none"))
+    given_towers = {name: content_digest(Path(folder)) for name, folder in options.field_towers.items()}
+    own_towers = {one.name: one.tower.digest for one in info.more_vectors if one.tower is not None}
+    differences["field_tower"] = (str(given_towers or own_towers), str(own_towers))
     for name, (given, own) in differences.items():
         if given != own:
             raise RankerError(
@@ -397,13 +433,13 @@ def _words(options: BuildOptions) -> Optional[WordsInfo]:
 
 def add(options: AddOptions) -> None:
     """Add the documents of a corpus that an index lacks; print what it holds."""
-    from paddle_ranker.retrieval.towers import open_tower, require_tower
+    from paddle_ranker.retrieval.towers import open_towers, require_tower
 
     with _open(options) as collection:
         require_tower(collection, options.tower)
-        if collection.info.vectors is not None:
+        if collection.info.vector_fields:
             runtime.prepare_command(options.cpu_threads)
-        _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
+        _add(collection, options, open_towers(collection, options.load_options(), options.batch_size))
 
 
 def _add(
@@ -417,7 +453,9 @@ def _add(
         encode = vectors_of
         if vectors_of is not None:
             encode = partial(_encoded, vectors_of, bars.enter_context(tqdm(desc="vectors", unit="text", disable=None)))
-        added = collection.add_rows(_counted(rows, progress), encode, sync=bool(sync))
+        folder = Path(options.documents_file.split(",")[0]).parent
+        counted = with_paths(_counted(rows, progress), collection.info.schema, folder)
+        added = collection.add_rows(counted, encode, sync=bool(sync))
     collection.merge(None)
     print(f"{options.corpus}: {rows.report()}; {_counts(added)}")
     if sync is not None and added.absent:
@@ -464,13 +502,13 @@ def info(options: FolderOptions) -> None:
         _print_if_older(found, options.index)
     if found.schema.fields:
         print("fields:", *table(found.schema, {}), sep="\n")
-    if found.vectors is not None:
-        print(f"vectors: {how_found(found.vectors)}; {found.vectors.size:,} components, {found.vectors.dtype}")
+    for name, one in found.vector_fields.items():
+        print(f"{name}: {how_found(one.info)}; {one.info.size:,} components, {one.info.dtype}")
+        if one.tower is not None:
+            print(f"tower: {options.index / one.tower.folder}, digest {one.tower.digest}")
     if found.schema.passage_tokens:
         repeated = f", of which {found.schema.passage_overlap} repeated" if found.schema.passage_overlap else ""
         print(f"passages: of at most {found.schema.passage_tokens} tokens{repeated}")
-    if found.tower is not None:
-        print(f"tower: {options.index / found.tower.folder}, digest {found.tower.digest}")
 
 
 def check(options: CheckOptions) -> None:
@@ -479,12 +517,13 @@ def check(options: CheckOptions) -> None:
         collection.require_address()
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
         files, size = collection.verify()
-        tower = collection.tower_folder
-        if tower is not None and not tower.is_dir():
-            raise CheckpointError(f"{tower}: is missing; copy the index again")
+        for field in collection.info.vector_fields.values():
+            if field.tower is not None and not (tower := collection.folder / field.tower.folder).is_dir():
+                raise CheckpointError(f"{tower}: is missing; copy the index again")
         print(f"{options.index}: whole; {len(collection):,} documents, {files:,} files, {size / 1e6:,.1f} MB")
         texts, vectors = _queries(collection, options)
-        for by in collection.searchers if texts else ():
+        more = {one.name for one in collection.info.more_vectors}  # their recall is not measured
+        for by in [name for name in collection.searchers if name not in more] if texts else ():
             queries = texts if by != VECTORS else [vector[None] for vector in vectors]
             times, found = [], []
             for query in queries:

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
@@ -20,14 +20,16 @@ from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.passages import Span, cut, estimated_ends
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.model.tower import TextEncoder
+from paddle_ranker.retrieval.contents import ContentFiles
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.manifest import IndexInfo, SegmentInfo, is_segment
+from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, VectorsInfo, is_segment
 from paddle_ranker.retrieval.merging import Source, merge_segments, postings_of
-from paddle_ranker.retrieval.schema import Schema
+from paddle_ranker.retrieval.schema import TEXT, FieldTower, Schema
 from paddle_ranker.retrieval.segments import (
     Contents,
+    FieldVectors,
     Passages,
     Segment,
     WriteIndex,
@@ -35,16 +37,17 @@ from paddle_ranker.retrieval.segments import (
     check_document,
     write_segment,
 )
-from paddle_ranker.retrieval.vector_search import writer_of
+from paddle_ranker.retrieval.vector_search import index_writers
 from paddle_ranker.retrieval.work import spend
 from paddle_ranker.storage.atomic import new_file
-from paddle_ranker.storage.untrusted import inside, read_json
+from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
 
 Spans = list[Span]  # of each passage of a text
 VectorsOf = Callable[[Sequence[str]], Vectors]
 MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
 _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, and for how long those after them
 _AT_EDGES = 4  # tokens, at most, that a passage has more than the same part of its text, as in byte-level BPE
+_VALUES_AT_ONCE = 64  # of a vector field beside `vectors`, such as files, whose vectors are made at once
 _KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
 _READING, _ENCODING = 50, 10_000  # steps, as `spend` counts them, for a character's words; for a passage's vector
@@ -66,6 +69,8 @@ class Addition:
     new_segment: returns the folder of a new segment
     vectors_of: returns the vectors of texts, `[n, size]`
     cutter: divides texts into passages
+    files: the files of the index folder
+    tower: returns the tower of a vector field beside `vectors`
     unfinished: what an addition before this one has written and not finished; vectors are taken from there. None:
         nothing is written, only `prepare` is called
     prepared: what `prepare` returned for the documents
@@ -79,11 +84,14 @@ class Addition:
         now: Generation,
         vectors_of: VectorsOf,
         cutter: Cutter,
+        files: ContentFiles,
+        tower: Callable[[str], FieldTower],
         unfinished: Optional[Unfinished] = None,
         prepared: Optional[Contents] = None,
     ):
         self._new_segment, self._now, self._info, self._vectors_of = new_segment, now, now.info, vectors_of
-        self._cutter, self._unfinished, self._prepared = cutter, unfinished, prepared
+        self._cutter, self._files, self._tower = cutter, files, tower
+        self._unfinished, self._prepared = unfinished, prepared
         self.segments: list[SegmentInfo] = []
         self.replaced: list[Place] = []
         self.next_id = self._info.next_id
@@ -97,24 +105,25 @@ class Addition:
         """Return words and vectors of those documents that would be written."""
         for document in documents:
             check_document(document.id, document.text)
-        return self._contents(self._changed(documents))
+        kept = [self._files.keep(document, self._info.schema) for document in documents]
+        return self._contents(self._changed(kept))
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents."""
-        chunks = _chunks(rows)
+        chunks = _chunks(self._files.keep(row, self._info.schema) for row in rows)
         first, second = next(chunks, []), next(chunks, [])
         are_many = bool(second)  # then their segments are merged into one, and that one alone gets an index of vectors
         for chunk in chain([first, second] if are_many else [first], chunks):
             changed = self._changed(self._with_ids(chunk))
             if changed:
-                self._write(changed, None if are_many else writer_of(self._info.vectors))
+                self._write(changed, {} if are_many else index_writers(self._info))
                 if are_many and self._info.vectors is not None and self._unfinished is not None:
                     self._unfinished.keep(self._written[-1])
         added = sum(map(len, self._written))
         if are_many and self._written:
             folder = self._new_segment()
             sources: list[Source] = [(segment, None) for segment in self._written]
-            merge_segments(folder, sources, writer_of(self._info.vectors))
+            merge_segments(folder, sources, index_writers(self._info))
             if self._info.vectors is None:  # else they are kept until this addition counts
                 for segment in self._written:
                     shutil.rmtree(segment.folder)
@@ -186,7 +195,7 @@ class Addition:
                 changed.append(Document(document.id, document.text, document.fields, old.version + 1))
         return changed
 
-    def _write(self, chunk: Sequence[Document], write_index: Optional[WriteIndex]) -> None:
+    def _write(self, chunk: Sequence[Document], write_index: Mapping[str, WriteIndex]) -> None:
         is_prepared = self._prepared is not None and self._prepared.documents == chunk
         contents = self._prepared if self._prepared is not None and is_prepared else self._contents(chunk)
         folder = self._new_segment()
@@ -195,18 +204,21 @@ class Addition:
 
     def _contents(self, chunk: Sequence[Document]) -> Contents:
         self._check_fields(chunk)
-        words, vectors = self._info.words, self._info.vectors
+        words, info = self._info.words, self._info.vectors
         spend(_READING * sum(len(document.text) for document in chunk))
         for document in chunk:
             self._info.schema.check(document)
         spans = self._cutter.spans(chunk)
-        if vectors is not None:
+        if info is not None:
             spend(_ENCODING * sum(map(len, spans)))
+        vectors = {one.name: self._field_vectors(one, chunk) for one in self._info.more_vectors}
+        if info is not None:
+            stored = StoredVectors.of(self._vectors(chunk, spans), info.dtype)
+            vectors[VECTORS] = FieldVectors(len(chunk), stored, passages_of(spans))
         return Contents(
             chunk,
-            None if vectors is None else StoredVectors.of(self._vectors(chunk, spans), vectors.dtype),
+            vectors,
             None if words is None else postings_of(chunk, self._info.schema, words.tokenizer),
-            None if vectors is None else passages_of(spans),
         )
 
     def _check_fields(self, chunk: Sequence[Document]) -> None:
@@ -216,6 +228,41 @@ class Addition:
                 if len(self._fields) > MOST_FIELDS:
                     problem = f"with it, all have {len(self._fields):,} fields together, above {MOST_FIELDS:,}"
                     raise DataError(f"document {quoted(document.id)}: {problem}; name fewer")
+
+    def _field_vectors(self, field: VectorField, chunk: Sequence[Document]) -> FieldVectors:
+        """Return the vectors of a field's values; those of documents that had the same values are taken from there."""
+        there = self._now.find([document.id for document in chunk])
+        values = [_values_of(document, field.name) for document in chunk]
+        firsts = np.cumsum([0, *map(len, values)])
+        found, missing = np.empty((int(firsts[-1]), field.info.size), np.float32), list[tuple[int, int]]()
+        for row, document in enumerate(chunk):
+            place = there.get(document.id)
+            if (
+                place is None
+                or _values_of(self._now.at(place), field.name) != values[row]
+                or not _copied(
+                    found[firsts[row] : firsts[row + 1]],
+                    [(0, 0)] * len(values[row]),
+                    self._now.parts[place.part].segment,
+                    place.row,
+                    field.name,
+                )
+            ):
+                missing += [(row, number) for number in range(len(values[row]))]
+        spend(_ENCODING * len(missing))
+        are_files = any(one.name == field.name for one in self._info.schema.files)
+        for start in range(0, len(missing), _VALUES_AT_ONCE):
+            some = missing[start : start + _VALUES_AT_ONCE]
+            given = [self._files.read(values[row][n]) if are_files else values[row][n] for row, n in some]
+            made = self._tower(field.name).vectors(given)
+            found[[firsts[row] + n for row, n in some]] = checked_vectors(
+                made, [chunk[row].id for row, _ in some], field.info
+            )
+        rows = np.repeat(np.arange(len(chunk)), np.diff(firsts))
+        passages = None
+        if len(rows) != len(chunk) or (np.diff(firsts) != 1).any():
+            passages = np.column_stack([rows, np.zeros((len(rows), 2))]).astype(np.int32)
+        return FieldVectors(len(chunk), StoredVectors.of(found, field.info.dtype), passages)
 
     def _vectors(self, chunk: Sequence[Document], spans: Sequence[Spans]) -> Vectors:
         """Return the vectors of documents' passages; those of texts that are in the collection are taken from there."""
@@ -240,7 +287,9 @@ class Addition:
             some = missing[start:stop]
             read = [(n, schema.passage(chunk[n], chunk[n].text[slice(*span)])) for n in some for span in spans[n]]
             made = checked_vectors(
-                self._vectors_of([text for _, text in read]), [chunk[number].id for number, _ in read], self._info
+                self._vectors_of([text for _, text in read]),
+                [chunk[number].id for number, _ in read],
+                self._info.vectors,
             )
             found[np.concatenate([np.arange(firsts[number], firsts[number + 1]) for number in some])] = made
             start, now = stop, time.monotonic()
@@ -249,11 +298,10 @@ class Addition:
                 done = missing[unkept:start]
                 folder = self._new_segment()
                 vectors = np.concatenate([found[firsts[number] : firsts[number + 1]] for number in done])
+                own = passages_of([spans[number] for number in done])
+                stored = StoredVectors.of(vectors, self._info.vectors.dtype)
                 contents = Contents(
-                    [chunk[number] for number in done],
-                    StoredVectors.of(vectors, self._info.vectors.dtype),
-                    None,
-                    passages_of([spans[number] for number in done]),
+                    [chunk[number] for number in done], {VECTORS: FieldVectors(len(done), stored, own)}, None
                 )
                 write_segment(folder, contents, schema=schema)
                 self._unfinished.keep(Segment(folder, schema))
@@ -297,13 +345,22 @@ def _stored(spans: Spans) -> Spans:
     return spans if len(spans) > 1 else [(0, 0)]
 
 
-def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int) -> bool:
-    """Set the vectors of a document's passages to those that a segment has; return False if it has others."""
-    rows = segment.vector_rows(row)
-    there = [(0, 0)] if segment.passages is None else [*map(tuple, segment.passages[rows, 1:].tolist())]
-    if segment.vectors is None or there != _stored(spans):
+def _values_of(document: Document, field: str) -> list[Unchecked]:
+    """Return a document's values of a field, without empty ones."""
+    value = document.text if field == TEXT else document.fields.get(field)
+    return [one for one in (value if isinstance(value, list) else [value]) if one]
+
+
+def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: str = VECTORS) -> bool:
+    """Set the vectors of a document's passages, in a field, to those that a segment has; return False without them."""
+    own = segment.vectors.get(field)
+    if own is None:
         return False
-    vectors[:] = segment.vectors.rows(rows)
+    rows = own.rows(row)
+    there = [(0, 0)] if own.passages is None else [*map(tuple, own.passages[rows, 1:].tolist())]
+    if there != _stored(spans):
+        return False
+    vectors[:] = own.stored.rows(rows)
     return True
 
 
@@ -365,18 +422,17 @@ def _chunks(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[
         yield chunk
 
 
-def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: IndexInfo) -> Vectors:
+def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: VectorsInfo) -> Vectors:
     """Return vectors as float32, `[n, size]`; raises `DataError`, naming the first bad vector, if any is invalid.
 
     ids: ids of the documents that the vectors belong to; None for vectors of queries
     """
-    assert info.vectors is not None
-    wanted = (len(vectors) if ids is None else len(ids), info.vectors.size)
+    wanted = (len(vectors) if ids is None else len(ids), info.size)
     if vectors.shape != wanted:
         raise DataError(f"vectors of the shape {list(vectors.shape)}, expected {list(wanted)}: the index has that size")
     found = np.ascontiguousarray(vectors, np.float32)
     if ids is None:
         refuse_unstorable(found, "float32", lambda row: f"query {row + 1}")
     else:
-        refuse_unstorable(found, info.vectors.dtype, lambda row: f"document {quoted(ids[row])}")
+        refuse_unstorable(found, info.dtype, lambda row: f"document {quoted(ids[row])}")
     return found

@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections import Counter
@@ -33,13 +34,16 @@ from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import RankerError, UsageError, brief, listed, quoted, refuse_text
 from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.model.kinds import text_encoder
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added, Addition, Cutter, Unfinished, VectorsOf, checked_vectors
+from paddle_ranker.retrieval.contents import ContentFiles
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Place, open_generation
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits
 from paddle_ranker.retrieval.manifest import (
     MANIFEST,
+    VECTORS,
     IndexInfo,
     SegmentInfo,
     WordsInfo,
@@ -49,18 +53,20 @@ from paddle_ranker.retrieval.manifest import (
 )
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
+from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
 from paddle_ranker.retrieval.segments import Contents, Segment
 from paddle_ranker.retrieval.vector_search import (
     MILVUS,
     check_breadth,
     how_found,
-    writer_of,
+    index_writers,
 )
 from paddle_ranker.retrieval.work import checked, hold, spend
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
-WORDS, VECTORS = "words", "vectors"
+WORDS = "words"
+_DEFAULTS = LoadOptions()
 _READING = 1000  # steps, as `spend` counts them, for a document beside its bytes
 _HELD = 3  # times the bytes of documents, while they are read and answered with
 _FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
@@ -83,7 +89,8 @@ class Collection:
         self._generation = generation  # replaced whole; see `_now`
         self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
         self._numbers = itertools.count(1)  # of new segments
-        self._tower_vectors: Optional[VectorsOf] = None
+        self._towers: dict[str, FieldTower] = {}  # by vector field, once they are needed; snapshots share them
+        self._opening = threading.Lock()
         self._connected: list[MilvusSearch] = []  # one, once it is needed; snapshots share it
         self._connecting = threading.Lock()
         self._trusted_uri: Optional[str] = None  # the server of Milvus that the caller has named
@@ -149,8 +156,7 @@ class Collection:
     @property
     def searchers(self) -> tuple[str, ...]:
         """The names that `search` takes."""
-        own = (WORDS,) * (self.info.words is not None) + (VECTORS,) * (self.info.vectors is not None)
-        return own + self.info.others
+        return (*([WORDS] if self.info.words is not None else []), *self.info.vector_fields, *self.info.others)
 
     @property
     def fields(self) -> list[str]:
@@ -288,7 +294,7 @@ class Collection:
     ) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first, equal scores in the documents' order.
 
-        by: one of `searchers`: "vectors" takes vectors, `[n, size]` float32, all others take texts
+        by: one of `searchers`: vector fields take vectors, `[n, size]` float32, all others take texts
         where: only documents whose fields meet it
         ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
         fields: other weights of some fields, for words
@@ -303,15 +309,38 @@ class Collection:
             assert words is not None
             with now.reading():
                 return now.hits([words.search(str(query), top_k, allowed) for query in queries])
-        if by != VECTORS:
+        if by not in now.info.vector_fields:
             return now.search_other(by, [str(query) for query in queries], top_k, where)
-        assert now.info.vectors is not None
-        breadth = check_breadth(now.info.vectors, ef, nprobe)
-        vectors = checked_vectors(np.asarray(queries), None, now.info)
+        info = now.info.vector_fields[by].info
+        breadth = check_breadth(info, ef, nprobe)
+        vectors = checked_vectors(np.asarray(queries), None, info)
         with now.reading():
-            if now.info.vectors.method == MILVUS:
+            if info.method == MILVUS:
                 return now.hits(self._milvus().search(now, vectors, top_k, allowed))
-            return now.search_vectors(vectors, top_k, allowed, breadth)
+            return now.search_vectors(by, vectors, top_k, allowed, breadth)
+
+    def tower(self, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> FieldTower:
+        """Return the index's copy of the tower of a vector field, which is opened when it is first needed.
+
+        Raises `UsageError` if there is none.
+        """
+        with self._opening:
+            if field not in self._towers:
+                copied = self.info.vector_fields[field].tower
+                if copied is None:
+                    raise UsageError(
+                        f"{self.folder}: has no tower that makes vectors of queries: search by words, or give vectors"
+                    )
+                kind = TEXT if field == VECTORS else self.info.schema.field(field).type
+                open_tower = CONTENTS[kind].open_tower
+                assert open_tower is not None  # as the manifest was checked
+                self._towers[field] = open_tower(self.folder / copied.folder, options, batch_size)
+            return self._towers[field]
+
+    @property
+    def files(self) -> ContentFiles:
+        """The files that documents have in fields."""
+        return ContentFiles(self.folder)
 
     def word_weights(self, query: str) -> dict[str, float]:
         """Return how much each token of a query counts by words, by token; nothing without words."""
@@ -391,9 +420,9 @@ class Collection:
 
     def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
         """Return how a searcher finds documents, for people: `BM25`, `exact`, `faiss hnsw_sq8, ef 100`."""
-        info = self.info.vectors
-        if by != VECTORS or info is None:
+        if by not in self.info.vector_fields:
             return "BM25" if by == WORDS else INDEXES[by].what
+        info = self.info.vector_fields[by].info
         return how_found(info, check_breadth(info, ef, nprobe))
 
     def document(self, id: str) -> Document:
@@ -436,19 +465,16 @@ class Collection:
         )
         numbers = np.random.default_rng(seed).choice(live, min(count, len(live)), replace=False)
         for place in now.places(numbers):
-            stored = now.parts[place.part].segment.vectors
-            vector = (
-                np.empty(0, np.float32)
-                if stored is None
-                else stored.rows(now.parts[place.part].segment.vector_rows(place.row)[:1])[0]
+            own = now.parts[place.part].segment.vectors.get(VECTORS)
+            drawn.append(
+                (now.at(place), np.empty(0, np.float32) if own is None else own.stored.rows(own.rows(place.row)[:1])[0])
             )
-            drawn.append((now.at(place), vector))
         return drawn
 
     def search_exactly(self, vectors: Vectors, top_k: int, where: Optional[Filter] = None) -> list[Hits]:
         """Return what `search` by vectors would find if it compared every vector, whatever index there is."""
         now = self._now
-        return now.search_vectors(vectors, top_k, now.allowed(where), exactly=True)
+        return now.search_vectors(VECTORS, vectors, top_k, now.allowed(where), exactly=True)
 
     def verify(self) -> tuple[int, int]:
         """Read all that index.json names; return the number of files and their bytes.
@@ -456,7 +482,17 @@ class Collection:
         Raises `CheckpointError` for a file that is missing or not as it was written.
         """
         found = [part.segment.verify() for part in self._now.parts]
+        found += [(1, len(self.files.read(name))) for name in sorted(self._file_names())]
         return sum(files for files, _ in found), sum(size for _, size in found)
+
+    def _file_names(self) -> set[str]:
+        """Return the names of the files that documents have."""
+        names = set[str]()
+        for field in self.info.schema.files:
+            for part in self._now.parts:
+                for value in part.segment.some_values(field.name, sys.maxsize, part.live)[0]:
+                    names.update(map(str, value if isinstance(value, list) else [value]))
+        return names
 
     def documents(self) -> Iterator[Document]:
         """Return an iterator over all documents, in their order."""
@@ -485,7 +521,17 @@ class Collection:
     def prepare(self, documents: Sequence[Document], vectors_of: Optional[VectorsOf] = None) -> Contents:
         """Work out words and vectors of documents, for `add`; others may write meanwhile."""
         refuse_text(documents, "documents")
-        return Addition(self._new_segment, self._now, vectors_of or self._own_vectors, self._cutter).prepare(documents)
+        return self._addition(vectors_of).prepare(documents)
+
+    def _addition(
+        self,
+        vectors_of: Optional[VectorsOf],
+        unfinished: Optional[Unfinished] = None,
+        prepared: Optional[Contents] = None,
+    ) -> Addition:
+        vectors_of = vectors_of or (lambda texts: self.tower(VECTORS).vectors(texts))
+        given = vectors_of, self._cutter, self.files, self.tower, unfinished, prepared
+        return Addition(self._new_segment, self._now, *given)
 
     def add_rows(
         self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None, *, sync: bool = False
@@ -508,8 +554,7 @@ class Collection:
     ) -> Added:
         with self._one_thread_writing():
             unfinished = Unfinished(self.folder, self.info.schema)
-            given = vectors_of or self._own_vectors, self._cutter, unfinished, prepared
-            addition = Addition(self._new_segment, self._now, *given)
+            addition = self._addition(vectors_of, unfinished, prepared)
             added = addition.run(rows)
             removed = [*addition.replaced, *(addition.absent if sync else ())]
             if addition.segments or removed:
@@ -522,16 +567,19 @@ class Collection:
     def merge(self, most: Optional[int] = MERGED_AT_ONCE) -> None:
         """Merge segments where there are many: each then holds more documents than those after it together.
 
-        most: leave it if more documents than these would be merged, which takes long; None: merge any number
+        most: leave it if more documents than these would be merged, which takes long; None: merge any number, and
+            delete the files that no document has
         """
         with self._one_thread_writing():
             now = self._now
+            if most is None and now.info.schema.files:
+                self.files.forget_all_but(self._file_names())
         sizes = [one.live for one in now.info.segments]
         first = first_to_merge(sizes)
         if first is None or (most is not None and sum(sizes[first:]) > most):
             return
         old, merged = now.parts[first:], self._new_segment()
-        merge_segments(merged, [(part.segment, part.live) for part in old], writer_of(now.info.vectors))
+        merge_segments(merged, [(part.segment, part.live) for part in old], index_writers(now.info))
         with self._one_thread_writing():
             # What was removed meanwhile is removed from the merged one; a segment before these may have gone, too.
             masks = {part.segment.name: part.mask for part in self._now.parts}
@@ -549,7 +597,7 @@ class Collection:
             for part in now.parts:
                 folder = self._new_segment()
                 merge_segments(
-                    folder, [(part.segment, part.live)], writer_of(now.info.vectors), (words.tokenizer, now.info.schema)
+                    folder, [(part.segment, part.live)], index_writers(now.info), (words.tokenizer, now.info.schema)
                 )
                 segments.append(SegmentInfo(folder.name, int(np.count_nonzero(part.mask))))
             self._commit(segments, words=words)
@@ -562,15 +610,6 @@ class Collection:
             if found:
                 self._replace(list(found.values()))
             return len(found)
-
-    def _own_vectors(self, texts: Sequence[str]) -> Vectors:
-        if self._tower_vectors is None:
-            if self.tower_folder is None:
-                raise UsageError(f"{self.folder}: has no tower that makes vectors; give the documents' vectors")
-            from paddle_ranker.retrieval.vectors import Tower
-
-            self._tower_vectors = Tower.open(self.tower_folder, for_search=True).vectors
-        return self._tower_vectors(texts)
 
     @cached_property
     def _cutter(self) -> Cutter:

@@ -52,15 +52,15 @@ def load_faiss() -> ModuleType:
 
 
 def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: Optional[Path] = None) -> None:
-    """Write the index of vectors into the folder of a new segment, unless they are few.
+    """Write the index of vectors into a new file, unless they are few.
 
-    begin: the folder of a segment with the first of these vectors, whose graph is extended
+    begin: the file of the index of the first of these vectors, whose graph is extended
     """
     if len(stored) < (_LEAST_PQ if info.structure == "ivf_pq" else LEAST):
         return
     faiss = load_faiss()
-    if begin is not None and (begin / FILE).exists() and info.structure.startswith("hnsw"):
-        index = faiss.read_index(str(begin / FILE))
+    if begin is not None and begin.exists() and info.structure.startswith("hnsw"):
+        index = faiss.read_index(str(begin))
         index.hnsw.efConstruction = info.hnsw_ef
     else:
         index = _empty(faiss, info, len(stored))
@@ -69,7 +69,7 @@ def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: O
             index.train(stored.rows(np.arange(0, len(stored), step)))
     for start in range(int(index.ntotal), len(stored), _AT_ONCE):
         index.add(np.ascontiguousarray(stored.block(start, min(start + _AT_ONCE, len(stored)))))
-    faiss.write_index(index, str(target / FILE))
+    faiss.write_index(index, str(target))
 
 
 def _empty(faiss: ModuleType, info: VectorsInfo, count: int):  # type: ignore[no-untyped-def]
@@ -91,18 +91,18 @@ def _empty(faiss: ModuleType, info: VectorsInfo, count: int):  # type: ignore[no
 class FaissSegment:
     """The index of a segment's vectors, `count` of them, memory-mapped."""
 
-    def __init__(self, folder: Path, info: VectorsInfo, count: int):
+    def __init__(self, file: Path, info: VectorsInfo, count: int):
         self._faiss, self._info = load_faiss(), info
         try:
-            self._index = self._faiss.read_index(str(folder / FILE), self._faiss.IO_FLAG_MMAP_IFC)
+            self._index = self._faiss.read_index(str(file), self._faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
-            os.stat(folder / FILE)  # raises FileNotFoundError where a writer has deleted it meanwhile
+            os.stat(file)  # raises FileNotFoundError where a writer has deleted it meanwhile
             raise CheckpointError(
-                f"{folder / FILE}: damaged ({brief(str(error))}); copy the index again, or build it anew"
+                f"{file}: damaged ({brief(str(error))}); copy the index again, or build it anew"
             ) from error
         held = (self._index.d, self._index.ntotal, type(self._index).__name__[5:].startswith(_FAISS[info.structure]))
         if held != (info.size, count, True):
-            raise CheckpointError(f"{folder / FILE}: is no {info.structure} of these vectors; build the index anew")
+            raise CheckpointError(f"{file}: is no {info.structure} of these vectors; build the index anew")
         if info.structure.startswith("hnsw"):
             graph = self._index.hnsw
             self._codes = self._faiss.downcast_index(self._index.storage)

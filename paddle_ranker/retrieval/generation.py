@@ -21,7 +21,7 @@ from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.exact import VectorPart, Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
-from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, read_manifest
+from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, VectorsInfo, read_manifest
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.words import WordPart, WordSearcher
@@ -87,7 +87,7 @@ class Generation:
         self._building = threading.Lock()
         self._weighted: dict[tuple[float, ...], WordSearcher] = {}  # by the fields' weights, the schema's first
         self.words = self.words_by({})
-        self.vectors = self._vector_parts()
+        self.vectors = {name: self._vector_parts(name, one.info) for name, one in info.vector_fields.items()}
 
     def words_by(self, fields: Mapping[str, float]) -> Optional[WordSearcher]:
         """Return what searches words, by other weights of some fields; None for an index without words.
@@ -107,16 +107,17 @@ class Generation:
             self._weighted.pop(list(self._weighted)[1], None)
         return self._weighted.setdefault(weights, found)
 
-    def _vector_parts(self) -> list[IndexedPart]:
-        info, found, first = self.info.vectors, list[IndexedPart](), 0
-        for part in self.parts if info is not None else ():
-            stored, folder = part.segment.vectors, part.segment.folder
-            if info is None or stored is None or not stored.are(part.segment.vectors_count, info.size, info.dtype):
-                raise CheckpointError(f"{folder}: has no such vectors as index.json says; copy the index again")
-            index = part.segment.open_index(info) if info.method == FAISS else None
-            live = None if part.live is None else part.segment.of_vectors(part.live)
-            found.append(IndexedPart(VectorPart(stored, live, first), index))
-            first += len(stored)
+    def _vector_parts(self, name: str, info: VectorsInfo) -> list[IndexedPart]:
+        found, first = list[IndexedPart](), 0
+        for part in self.parts:
+            vectors = part.segment.vectors.get(name)
+            if vectors is None or not vectors.stored.are(len(vectors), info.size, info.dtype):
+                folder = part.segment.folder
+                raise CheckpointError(f"{folder}: has no such {name} as index.json says; copy the index again")
+            index = part.segment.open_index(name, info) if info.method == FAISS else None
+            live = None if part.live is None else vectors.of(part.live)
+            found.append(IndexedPart(VectorPart(vectors.stored, live, first), index))
+            first += len(vectors)
         return found
 
     @cached_property
@@ -172,6 +173,7 @@ class Generation:
 
     def search_vectors(
         self,
+        name: str,
         queries: Vectors,
         k: int,
         allowed: Optional[Sequence[Booleans]],
@@ -180,18 +182,22 @@ class Generation:
     ) -> list[Hits]:
         """Return, for each query, the best `k` documents by their nearest vector, and which passage that is.
 
-        allowed: for each part, which documents may be found; exactly: compare every vector, whatever index there is
+        name: of the vector field
+        allowed: for each part, which documents may be found
+        exactly: compare every vector, whatever index there is
         """
-        parts = [IndexedPart(one.part, None) for one in self.vectors] if exactly else self.vectors
-        if all(part.segment.passages is None for part in self.parts):
+        parts, fields = self.vectors[name], [part.segment.vectors[name] for part in self.parts]
+        if exactly:
+            parts = [IndexedPart(one.part, None) for one in parts]
+        if all(one.passages is None for one in fields):
             return self.hits(search_vectors(parts, queries, k, allowed, breadth))
         masks = None
         if allowed is not None:
-            masks = [part.segment.of_vectors(mask) for part, mask in zip(self.parts, allowed)]
+            masks = [one.of(mask) for one, mask in zip(fields, allowed)]
         most, wanted = sum(len(one.part.vectors) for one in parts), _PASSAGES * k
         while True:
             found = search_vectors(parts, queries, wanted, masks, breadth)
-            best = [self._first_of_each(numbers, scores, k) for numbers, scores in found]
+            best = [self._first_of_each(name, numbers, scores, k) for numbers, scores in found]
             if wanted >= most or all(
                 len(rows) == k or len(numbers) < wanted for (rows, _, _), (numbers, _) in zip(best, found)
             ):
@@ -201,15 +207,15 @@ class Generation:
         return [one._replace(passages=spans) for one, (_, _, spans) in zip(hits, best)]
 
     def _first_of_each(
-        self, numbers: Integers, scores: Floats, k: int
+        self, name: str, numbers: Integers, scores: Floats, k: int
     ) -> tuple[Integers, Floats, list[Optional[tuple[int, int]]]]:
         """Return the documents of vectors, best first, each once and at most `k`; their scores and passages."""
-        firsts = np.array([one.part.first for one in self.vectors], np.int64)
+        firsts = np.array([one.part.first for one in self.vectors[name]], np.int64)
         places: dict[int, tuple[int, Optional[tuple[int, int]]]] = {}
         owners = (np.searchsorted(firsts, numbers, "right") - 1).tolist()
         for rank, (part, number) in enumerate(zip(owners, numbers.tolist())):
             row, span = number - int(firsts[part]), None
-            if (passages := self.parts[part].segment.passages) is not None:
+            if (passages := self.parts[part].segment.vectors[name].passages) is not None:
                 row, start, end = passages[row].tolist()
                 span = (start, end) if end else None
             places.setdefault(self.parts[part].first + row, (rank, span))

@@ -7,21 +7,23 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Optional
+from typing import Optional, TypeVar
 
 from paddle_ranker.errors import CheckpointError, UsageError, brief
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.retrieval.exact import TYPES
-from paddle_ranker.retrieval.schema import CONTENTS, Field, Schema
+from paddle_ranker.retrieval.schema import CONTENTS, TEXT, Field, Schema
 from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"
-# 1, of indexes without declared fields, and 2, without options of their words, are still written: older versions read
-# these.
+VECTORS = "vectors"  # the name of the vector field of whole documents
+# 1, of indexes without declared fields, and 2, without options of their words and further vector fields, are still
+# written: older versions read these.
 FORMAT = 3
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
@@ -29,6 +31,7 @@ _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
 _MOST = 1 << 31  # what faiss counts with
 _SEGMENT = re.compile(r"segment-\d{8,}-[0-9a-f]{8}", re.ASCII)
 _ONE_TEXT = Schema()
+T = TypeVar("T")
 _PLAIN = re.compile(r"\w[\w.-]*")  # no path
 
 
@@ -75,6 +78,15 @@ class TowerCopy:
 
 
 @dataclass(frozen=True)
+class VectorField:
+    """Vectors of a field's values, with its name: how they are searched, and the tower that makes them."""
+
+    name: str
+    info: VectorsInfo
+    tower: Optional[TowerCopy]
+
+
+@dataclass(frozen=True)
 class SegmentInfo:
     """A segment's folder and how many documents it has; the file with the removed rows, and how many those are."""
 
@@ -95,8 +107,9 @@ class IndexInfo:
 
     generation: counts up with each change
     count: live documents
-    words, vectors: how both are searched; None where the index has none
-    tower: what makes its vectors; None where it has none
+    words, vectors: how words, and vectors of whole documents, are searched; None where the index has none
+    tower: makes these vectors; None where it has none
+    more_vectors: further vector fields
     others: names in `INDEXES` of further indexes that it is searched by, which are built in memory when needed
     next_id: the next document without an id gets this number as its id
     schema: the declared fields, and how towers and rankers read a document
@@ -110,7 +123,14 @@ class IndexInfo:
     generation: int = 0
     next_id: int = 1
     schema: Schema = _ONE_TEXT
+    more_vectors: tuple[VectorField, ...] = ()
     format: int = FORMAT
+
+    @cached_property
+    def vector_fields(self) -> dict[str, VectorField]:
+        """All vector fields by name."""
+        own = () if self.vectors is None else (VectorField(VECTORS, self.vectors, self.tower),)
+        return {one.name: one for one in (*own, *self.more_vectors)}
 
     @property
     def count(self) -> int:
@@ -139,10 +159,12 @@ def write_manifest(folder: Path, info: IndexInfo) -> None:
         if info.schema == _ONE_TEXT:
             facts["format"] = 1
             del facts["schema"]
-        elif not any(one.analyser for one in info.schema.fields):
+        elif not any(one.analyser for one in info.schema.fields) and not info.more_vectors:
             facts["format"] = 2
             for one in facts["schema"]["fields"]:
                 del one["analyser"]
+        if not info.more_vectors:
+            del facts["more_vectors"]
         json.dump(facts, stream, ensure_ascii=False, indent=1)
     sync(folder)
 
@@ -175,8 +197,15 @@ def is_segment(name: object) -> bool:
 def _parsed(found: Unchecked) -> IndexInfo:
     """Return what the manifest says; raises `ValueError` for a value that no index has."""
     values = _object(found, IndexInfo, {"count"})
-    for name, kind in (("words", WordsInfo), ("vectors", VectorsInfo), ("tower", TowerCopy)):
-        values[name] = None if values[name] is None else kind(**_object(values[name], kind))
+    values["words"] = _optional(values["words"], WordsInfo)
+    values["vectors"], values["tower"] = (
+        _optional(values["vectors"], VectorsInfo),
+        _optional(values["tower"], TowerCopy),
+    )
+    values["more_vectors"] = tuple(
+        VectorField(one["name"], VectorsInfo(**_object(one["info"], VectorsInfo)), _optional(one["tower"], TowerCopy))
+        for one in (_object(each, VectorField) for each in _list(values, "more_vectors"))
+    )
     schema = (
         _object(values["schema"], Schema) if isinstance(values["schema"], dict) else {**dataclasses.asdict(_ONE_TEXT)}
     )
@@ -187,7 +216,7 @@ def _parsed(found: Unchecked) -> IndexInfo:
     count = values.pop("count")
     info = IndexInfo(**values)
     names = [one.name for one in info.segments]
-    vectors, tower = info.vectors, info.tower
+    embedded = {TEXT, *(field.name for field in fields if field.type in CONTENTS and field.is_embedded)}
     rules: list[tuple[object, bool]] = [
         (info.generation, _is_count(info.generation)),
         (info.next_id, _is_count(info.next_id)),
@@ -215,7 +244,19 @@ def _parsed(found: Unchecked) -> IndexInfo:
         rules += [
             (value, type(value) in (int, float) and 0 <= value <= _MOST_K1) for value in (info.words.k1, info.words.b)
         ]
-    if vectors is not None:
+    more = info.more_vectors
+    rules += [(more, len({VECTORS, *(field.name for field in more)}) == 1 + len(more))]
+    rules += [
+        (
+            each,
+            each.name.isidentifier()
+            and each.name in embedded
+            and each.tower is not None
+            and each.info.method != MILVUS,
+        )
+        for each in more
+    ]
+    for vectors in (one.info for one in info.vector_fields.values()):
         rules += [
             (vectors.method, vectors.method in METHODS),
             (vectors.structure, vectors.structure in STRUCTURES),
@@ -225,8 +266,9 @@ def _parsed(found: Unchecked) -> IndexInfo:
             (vectors.collection, vectors.collection is None or _is_plain(vectors.collection)),
             (vectors.method, vectors.method != MILVUS or None not in (vectors.uri, vectors.collection)),
         ]
-    if tower is not None:
-        rules += [(tower.folder, _is_plain(tower.folder)), (tower.digest, isinstance(tower.digest, str))]
+    for tower in (info.tower, *(each.tower for each in more)):
+        if tower is not None:
+            rules += [(tower.folder, _is_plain(tower.folder)), (tower.digest, isinstance(tower.digest, str))]
     rules += [(count, count == info.count)]  # last: the segments' numbers are checked by now
     for value, is_right in rules:
         if not is_right:
@@ -249,6 +291,10 @@ def _object(found: Unchecked, kind: type, more: Collection[str] = ()) -> Uncheck
         raise ValueError(f"{unknown.pop()!r} is unknown")
     defaults = {one.name: one.default for one in fields if one.default is not dataclasses.MISSING}
     return {**defaults, **{name: found[name] for name in found}}
+
+
+def _optional(found: Unchecked, kind: type[T]) -> Optional[T]:
+    return None if found is None else kind(**_object(found, kind))
 
 
 def _list(values: UncheckedObject, name: str) -> Sequence[Unchecked]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from paddle_ranker.lexical.postings import Merging, Postings
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
+from paddle_ranker.retrieval.faiss_index import FILE
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.segments import WORDS, Segment, WriteIndex, seal
+from paddle_ranker.retrieval.segments import WORDS, Segment, WriteIndex, file_prefix, seal
 from paddle_ranker.retrieval.work import checked
 from paddle_ranker.storage.atomic import new_folder
 
 _AT_ONCE = 1 << 14  # documents that are copied at a time
 MOST_SEGMENTS, MERGE_RATIO = 8, 2  # more segments are merged; a larger one than so many times those after it stays
+_NO_INDEX: Mapping[str, WriteIndex] = {}
 Source = tuple[Segment, Optional[Booleans]]  # which of a segment's documents are kept, None for all
 
 
@@ -37,7 +39,7 @@ def first_to_merge(sizes: Sequence[int]) -> Optional[int]:
 def merge_segments(
     folder: Path,
     sources: Sequence[Source],
-    write_index: Optional[WriteIndex] = None,
+    write_index: Mapping[str, WriteIndex] = _NO_INDEX,
     words: Optional[tuple[str, Schema]] = None,
 ) -> None:
     """Write a new segment of the documents of several, in their order.
@@ -52,16 +54,8 @@ def merge_segments(
         for name in ("id_hashes", "text_hashes"):
             np.save(target / f"{name}.npy", _merged_hashes(name, sources))
         fields = _merge_fields(target, sources, count)
-        vectors = _merge_passages(target, sources, count)
-        arrays = {
-            name: _merge_rows(target, name, sources, vectors)
-            for name in ("vectors", "scales")
-            if name in sources[0][0].arrays
-        }
-        if arrays and write_index is not None:
-            first, mask = sources[0]
-            stored = StoredVectors(arrays["vectors"], arrays.get("scales"))  # type: ignore[arg-type]
-            write_index(target, stored, first.folder if mask is None else None)
+        for field in sources[0][0].vectors:
+            _merge_vectors(target, field, sources, write_index.get(field))
         _merge_words(target, _word_parts(sources, words))
         seal(target, count, fields)
 
@@ -83,43 +77,58 @@ def _blocks(source: Source) -> Iterator[Integers]:
         yield np.arange(start, stop) if mask is None else start + np.flatnonzero(mask[start:stop])
 
 
-def _merge_passages(target: Path, sources: Sequence[Source], count: int) -> int:
+def _merge_vectors(target: Path, field: str, sources: Sequence[Source], write_index: Optional[WriteIndex]) -> None:
+    """Write the vectors of a vector field, and their index."""
+    prefix, (first, mask) = file_prefix(field), sources[0]
+    count = _merge_passages(target / f"{prefix}passages.npy", field, sources)
+    arrays = {
+        name: _merge_rows(target, f"{prefix}{name}", field, sources, count)
+        for name in ("vectors", "scales")
+        if f"{prefix}{name}" in first.arrays
+    }
+    if write_index is not None:
+        stored = StoredVectors(arrays["vectors"], arrays.get("scales"))  # type: ignore[arg-type]
+        write_index(target / f"{prefix}{FILE}", stored, first.folder / f"{prefix}{FILE}" if mask is None else None)
+
+
+def _merge_passages(file: Path, field: str, sources: Sequence[Source]) -> int:
     """Write the passages, if a segment has some; return how many vectors there are."""
-    if all(segment.passages is None for segment, _ in sources):
-        return count
+    if all(segment.vectors[field].passages is None for segment, _ in sources):
+        return sum(_kept(*source) for source in sources)
     merged, first = [], 0
     for segment, mask in sources:
         kept = np.ones(len(segment), bool) if mask is None else mask
         new = np.cumsum(kept) - 1 + first
         whole = np.zeros((len(segment), 3), np.int32)
         whole[:, 0] = np.arange(len(segment))
-        own = whole if segment.passages is None else segment.passages
+        passages = segment.vectors[field].passages
+        own = whole if passages is None else passages
         own = own[kept[own[:, 0]]]
         merged.append(np.column_stack([new[own[:, 0]], own[:, 1:]]).astype(np.int32))
         first += int(np.count_nonzero(kept))
     passages = np.concatenate(merged)
-    np.save(target / "passages.npy", passages)
+    np.save(file, passages)
     return len(passages)
 
 
-def _merge_rows(target: Path, name: str, sources: Sequence[Source], count: int) -> NDArray[np.generic]:
+def _merge_rows(target: Path, name: str, field: str, sources: Sequence[Source], count: int) -> NDArray[np.generic]:
     """Write an array with a row for each vector, and return it."""
     first = sources[0][0].arrays[name]
     merged = _new_array(target / f"{name}.npy", first.dtype, (count, *first.shape[1:]))
     place = 0
     for source in sources:
-        for rows in _vector_blocks(source):
+        for rows in _vector_blocks(source, field):
             merged[place : place + len(rows)] = source[0].arrays[name][rows]
             place += len(rows)
     return merged
 
 
-def _vector_blocks(source: Source) -> Iterator[Integers]:
+def _vector_blocks(source: Source, field: str) -> Iterator[Integers]:
     """Yield the rows of the vectors of documents that are kept, some at a time."""
-    segment, mask = source
-    kept = None if mask is None else segment.of_vectors(mask)
-    for start in range(0, segment.vectors_count, _AT_ONCE):
-        stop = min(start + _AT_ONCE, segment.vectors_count)
+    vectors, mask = source[0].vectors[field], source[1]
+    kept = None if mask is None else vectors.of(mask)
+    for start in range(0, len(vectors), _AT_ONCE):
+        stop = min(start + _AT_ONCE, len(vectors))
         yield np.arange(start, stop) if kept is None else start + np.flatnonzero(kept[start:stop])
 
 

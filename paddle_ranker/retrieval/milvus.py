@@ -25,7 +25,7 @@ from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import best_rows
 from paddle_ranker.retrieval.exact import Vectors, products_of
 from paddle_ranker.retrieval.generation import Generation, Place
-from paddle_ranker.retrieval.manifest import VectorsInfo, is_address
+from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo, is_address
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.storage.atomic import new_file
@@ -202,10 +202,9 @@ class MilvusSearch:
         keys = [key_of(segment.hashes_of_rows()) for segment in added]
         self._write_pending(np.concatenate([gone, *keys]))
         for segment, some in zip(added, keys):
-            assert segment.vectors is not None
             for start in range(0, len(some), _AT_ONCE):
                 stop = min(start + _AT_ONCE, len(some))
-                self._rows.put(some[start:stop], segment.vectors.block(start, stop))
+                self._rows.put(some[start:stop], segment.vectors[VECTORS].stored.block(start, stop))
         commit()
         self._rows.drop(np.setdiff1d(gone, np.concatenate([np.empty(0, np.int64), *keys])))
         self._rows.finish()
@@ -218,11 +217,10 @@ class MilvusSearch:
         keys = np.unique(open_array(inside(self._pending.parent, _PENDING), sys.maxsize)).astype(np.int64)
         places = _places_of(now, keys)
         for number, part in enumerate(now.parts):
-            assert part.segment.vectors is not None
             here = [(key, at.row) for key, at in zip(keys.tolist(), places) if at is not None and at.part == number]
             for start in range(0, len(here), _AT_ONCE):
                 some, rows = np.array(here[start : start + _AT_ONCE], np.int64).T
-                self._rows.put(some, part.segment.vectors.rows(rows))
+                self._rows.put(some, part.segment.vectors[VECTORS].stored.rows(rows))
         self._rows.drop(keys[[place is None for place in places]])
         self._rows.finish()
         self._pending.unlink()
@@ -254,7 +252,7 @@ class MilvusSearch:
     ) -> tuple[Integers, Floats]:
         found, total = [], 0
         places = [place for place in _places_of(now, np.array(keys, np.int64)) if place is not None]
-        for number, (part, _) in enumerate(now.vectors):
+        for number, (part, _) in enumerate(now.vectors[VECTORS]):
             rows = np.array([place.row for place in places if place.part == number], np.int64)
             rows = rows if allowed is None else rows[allowed[number][rows]]
             found.append((rows[None] + part.first, products_of(part.vectors, rows[None], query[None])))
@@ -267,7 +265,7 @@ class MilvusSearch:
     def _exactly(
         now: Generation, queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]]
     ) -> list[tuple[Integers, Floats]]:
-        return search_vectors([IndexedPart(part, None) for part, _ in now.vectors], queries, k, allowed)
+        return search_vectors([IndexedPart(part, None) for part, _ in now.vectors[VECTORS]], queries, k, allowed)
 
 
 def _places_of(now: Generation, keys: Integers) -> list[Optional[Place]]:

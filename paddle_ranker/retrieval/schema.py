@@ -11,15 +11,19 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple, Optional, Protocol
 
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.lexical.analyser import Analyser, analyser
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import Registry
+from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import period_of
 from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.storage.untrusted import Unchecked
 
 TEXT = "text"  # name of the field that every document has, and of its type
 TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0
@@ -36,7 +40,33 @@ _TITLES = (
 _LONG = 40  # mean characters from which texts with several words are searched
 _WORDS_APART = re.compile(r"\s|[\u3040-\u30ff\u3400-\u9fff]")
 _SLOT = re.compile(r"\{([^{}]*)\}")
+_FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 _OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "list")
+
+
+class FieldTower(Protocol):
+    """Model that makes the vectors, `[n, size]`, of a vector field."""
+
+    def vectors(self, values: Sequence[Unchecked]) -> Vectors:
+        """Return the vectors of values of the field; those of files are given as bytes."""
+        ...
+
+    def query_vectors(self, queries: Sequence[str]) -> Vectors:
+        """Return the vectors of queries."""
+        ...
+
+
+OpenTower = Callable[[Path, LoadOptions, int], FieldTower]  # from a folder, with the batch size
+
+
+def _open_text_tower(folder: Path, options: LoadOptions, batch_size: int) -> FieldTower:
+    from paddle_ranker.retrieval.vectors import Tower
+
+    return Tower.open(folder, options, batch_size, for_search=True)
+
+
+def _no_file(data: bytes) -> str:
+    raise ValueError("this field takes no files")
 
 
 class FieldType(NamedTuple):
@@ -45,15 +75,45 @@ class FieldType(NamedTuple):
     fits: returns whether a value may be one of a document's; of a list each item is asked
     what: its values, for messages and help texts
     is_searched: whether its values are texts, which are searched by words
+    media_types: of values that are files: media types by the suffix of their names
+    suffix_of: of values that are files: checks a file's bytes and returns its suffix; raises `ValueError`
+    open_tower: opens the tower of a vector field of this type; None: there is none
     """
 
     fits: Callable[[object], bool]
     what: str
     is_searched: bool = False
+    media_types: Mapping[str, str] = {}
+    suffix_of: Callable[[bytes], str] = _no_file
+    open_tower: Optional[OpenTower] = None
+
+
+def file_type(
+    what: str, media_types: Mapping[str, str], suffix_of: Callable[[bytes], str], open_tower: Optional[OpenTower] = None
+) -> FieldType:
+    """Return a type of fields whose values are files; the arguments are those of `FieldType`."""
+
+    def fits(value: object) -> bool:
+        return isinstance(value, str) and is_file_name(value) and value.partition(".")[2] in media_types
+
+    return FieldType(fits, what, media_types=media_types, suffix_of=suffix_of, open_tower=open_tower)
+
+
+def is_file_name(value: str) -> bool:
+    """Return whether a text is a name that files have in an index folder."""
+    return _FILE_NAME.fullmatch(value) is not None
 
 
 CONTENTS: Registry[FieldType] = Registry("field type", "--field")
-CONTENTS.add(TEXT, FieldType(lambda value: isinstance(value, str), "text, searched by words", is_searched=True))
+CONTENTS.add(
+    TEXT,
+    FieldType(
+        lambda value: isinstance(value, str),
+        "text, searched by words",
+        is_searched=True,
+        open_tower=_open_text_tower,
+    ),
+)
 CONTENTS.add("keyword", FieldType(lambda value: isinstance(value, (str, int)), "a name or number, filtered as written"))
 CONTENTS.add("number", FieldType(lambda value: number_of(value) is not None, "a number"))
 CONTENTS.add("date", FieldType(lambda value: period_of(value) is not None, "an ISO 8601 date or time"))
@@ -109,6 +169,11 @@ class Field:
     @property
     def is_searched(self) -> bool:
         return CONTENTS[self.type].is_searched
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether a tower may make vectors of the values."""
+        return CONTENTS[self.type].open_tower is not None
 
     def problem(self, value: object) -> str:
         """Return why a value does not fit, "" if it fits; no value always does."""
@@ -166,6 +231,11 @@ class Schema:
         return searched if any(one.name == TEXT for one in searched) else (TEXT_FIELD, *searched)
 
     @cached_property
+    def files(self) -> tuple[Field, ...]:
+        """The fields whose values are files."""
+        return tuple(one for one in self.fields if CONTENTS[one.type].media_types)
+
+    @cached_property
     def weights(self) -> tuple[float, ...]:
         return tuple(one.weight for one in self.words)
 
@@ -186,6 +256,13 @@ class Schema:
     def analyser(self) -> Analyser:
         """The analyser of `text`, whose words are highlighted."""
         return analyser(next(one.analyser for one in self.words if one.name == TEXT))
+
+    def field(self, name: str) -> Field:
+        """Return a declared field, or `text`; raises `UsageError` for another."""
+        found = {TEXT: TEXT_FIELD, **{one.name: one for one in self.fields}}
+        if name not in found:
+            raise UsageError(f"{quoted(name)} is no declared field, only {listed(found)} are")
+        return found[name]
 
     @property
     def title(self) -> Optional[str]:

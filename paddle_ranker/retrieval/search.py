@@ -31,14 +31,15 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Booleans, Floats
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added
-from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
+from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.filters import Filter, period_of
 from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
-from paddle_ranker.retrieval.vectors import Tower, Vectors
+from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.work import hold, metered
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
@@ -173,15 +174,20 @@ class Search:
     @property
     def is_exact(self) -> bool:
         """Whether every vector was compared, if vectors were searched."""
-        vectors = self.collection.info.vectors
-        return VECTORS not in self.searchers or vectors is None or vectors.method == EXACT
+        fields = self.collection.info.vector_fields
+        return all(fields[name].info.method == EXACT for name in self.searchers if name in fields)
 
     def lookup(self, searcher: str, asked: Union[Sequence[str], Vectors]) -> list[Hits]:
-        """Return what a searcher finds for texts, or for vectors, `[n, size]`; other queries may share the call."""
+        """Return what a searcher finds for texts, or for their vectors, `[n, size]`; other queries may share the call.
+
+        Of texts, the index's own tower makes the vectors.
+        """
         refuse_text(asked, "asked")
-        settings = self.settings
+        settings, has_vectors = self.settings, searcher in self.collection.info.vector_fields
         depth = max(settings.depth, self.top_k, settings.rank_top)
-        breadth = (settings.ef, settings.nprobe) if searcher == VECTORS else (None, None)
+        breadth = (settings.ef, settings.nprobe) if has_vectors else (None, None)
+        if has_vectors and not isinstance(asked, np.ndarray):
+            asked = self.collection.tower(searcher).query_vectors(asked)
         fields = self.fusion.fields if searcher == WORDS else {}
         return self.collection.search(searcher, asked, depth, self.where, *breadth, fields)
 
@@ -355,7 +361,7 @@ class Searcher:
     Args:
         collection: the open index.
         settings: how it is searched.
-        query_vectors: returns the vectors of queries, `[n, size]`; needed to search by vectors.
+        query_vectors: returns the vectors of queries, `[n, size]`, for `vectors` (default: by the index's own tower).
         ranker: orders the first results; None: they stay in the fusion's order.
 
     Raises `UsageError` for a searcher that the index lacks, and for weights that cannot be.
@@ -373,10 +379,11 @@ class Searcher:
         self.collection, self.settings, self.ranker = collection, settings, ranker
         self._query_vectors = query_vectors
         self.searchers = chosen(collection, settings.by)
-        check_breadth(collection.info.vectors if VECTORS in self.searchers else None, settings.ef, settings.nprobe)
+        fields = [one for name, one in collection.info.vector_fields.items() if name in self.searchers]
+        check_breadth(fields[0].info if fields else None, settings.ef, settings.nprobe)
         settings.fusion.weights_of(self.searchers)
         collection.info.schema.weights_by(settings.fusion.fields)
-        if VECTORS in self.searchers:
+        if fields:
             collection.require_address()
 
     @classmethod
@@ -408,12 +415,12 @@ class Searcher:
             raise UsageError("shards are open for reading, and none is in Milvus: write to one folder at a time")
         else:
             collection = Shards(folder)
-        query_vectors: Optional[QueryVectors] = None
-        if collection.tower_folder is not None and VECTORS in (settings.by or (VECTORS,)):
-            query_vectors = Tower.open(collection.tower_folder, options, batch_size, for_search=True).query_vectors
+        for name, one in collection.info.vector_fields.items():
+            if one.tower is not None and name in (settings.by or (name,)):
+                collection.tower(name, options, batch_size)
         if ranker is not None and not isinstance(ranker, Ranker):
             ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
-        return cls(collection, settings, query_vectors, ranker)
+        return cls(collection, settings, ranker=ranker)
 
     def __enter__(self) -> Searcher:
         return self
@@ -471,9 +478,7 @@ class Searcher:
         searches = [
             Search(now, query, self.searchers, settings, top_k=top_k, where=filter_of(where)) for query in queries
         ]
-        asked: dict[str, Union[Sequence[str], Vectors]] = {
-            name: self._vectors(queries) if name == VECTORS else queries for name in self.searchers if searches
-        }
+        asked = {name: self._asked(name, queries) for name in self.searchers if searches}
 
         def look() -> None:
             hits = {name: searches[0].lookup(name, own) for name, own in asked.items()}
@@ -500,10 +505,13 @@ class Searcher:
             one.rank(logits[rows], probabilities[rows])
             start += len(own)
 
-    def _vectors(self, queries: Sequence[str]) -> Vectors:
-        if self._query_vectors is None:
-            raise UsageError(f"{self.collection.folder}: has no tower that makes vectors of queries: search by words")
-        return self._query_vectors(queries)
+    def _asked(self, searcher: str, queries: Sequence[str]) -> Union[Sequence[str], Vectors]:
+        """Return what a searcher is asked: queries, or their vectors for a vector field."""
+        if searcher not in self.collection.info.vector_fields:
+            return queries
+        if searcher == VECTORS and self._query_vectors is not None:
+            return self._query_vectors(queries)
+        return self.collection.tower(searcher).query_vectors(queries)
 
 
 def chosen(collection: Collection, by: Sequence[str], there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:

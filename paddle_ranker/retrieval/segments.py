@@ -8,6 +8,7 @@ A segment's folder holds
     fields.npy, fields.jsonl        `[fields, n] int32`, which of a field's values a document has (-1: none); the values
     vectors.npy, scales.npy         `[n, size]` float32, float16 or int8, and what int8 is multiplied by
     passages.npy                    `[passages, 3] int32`, if vectors are those of passages: row, start, end
+    FIELD.vectors.npy, ...          the same of another vector field, in which documents may have none or several
     words_*.npy                     the inverted index: `Postings`
     segment.json                    how many documents there are, and the size and the sum of each file
 """
@@ -37,7 +38,7 @@ from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
 from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.manifest import VectorsInfo
+from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.work import spend
 from paddle_ranker.storage.atomic import new_folder
@@ -48,20 +49,48 @@ Passages = NDArray[np.int32]  # `[passages, 3]`: row of the document, ascending;
 WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
 _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORDS = "words_"
+_NO_INDEX: Mapping[str, WriteIndex] = {}
 _ARRANGING = 50  # steps, as `spend` counts them, for each byte of values that are arranged for filters
 _ONE_TEXT = Schema()
 
 
-class Contents(NamedTuple):
-    """What a segment is made of: documents, and beside them their vectors and words, where it has these.
+class FieldVectors:
+    """Vectors of some documents in a vector field.
 
-    passages: of each vector, if there is not one a document
+    Args:
+        count: number of the documents.
+        stored: their vectors.
+        passages: document and place of each vector, if there is not one a document.
+
+    Attributes: the arguments, and `index`, which finds candidates among the vectors, once a generation has opened it.
     """
 
+    def __init__(self, count: int, stored: StoredVectors, passages: Optional[Passages] = None):
+        self.count, self.stored, self.passages = count, stored, passages
+        self.index: Optional[FaissSegment] = None
+
+    def __len__(self) -> int:
+        """Return how many vectors there must be: one for each passage, or each document."""
+        return self.count if self.passages is None else len(self.passages)
+
+    def rows(self, row: int) -> Integers:
+        """Return the rows of a document's vectors."""
+        if self.passages is None:
+            return np.array([row])
+        first, after = np.searchsorted(self.passages[:, 0], [row, row + 1]).tolist()
+        return np.arange(first, after)
+
+    def of(self, mask: Booleans) -> Booleans:
+        """Return which vectors are those of some documents, `[vectors] bool`."""
+        return mask if self.passages is None else mask[self.passages[:, 0]]
+
+
+class Contents(NamedTuple):
+    """What a segment is made of: documents, their vectors by field, and their words, where it has these."""
+
     documents: Sequence[Document]
-    vectors: Optional[StoredVectors]
+    vectors: Mapping[str, FieldVectors]
     postings: Optional[Postings]
-    passages: Optional[Passages] = None
 
 
 class Segment:
@@ -71,13 +100,13 @@ class Segment:
         count: number of documents.
         fields: names of the documents' fields.
         arrays: arrays in the segment's files, by name.
-        vectors, postings: vectors and inverted index, None without them.
+        vectors: vectors by field.
+        postings: inverted index, None without words.
         matching(where): which documents meet a filter, `[n] bool`.
     """
 
     def __init__(self, folder: Path, schema: Schema = _ONE_TEXT):
         self.folder, self.name, self._schema = folder, folder.name, schema
-        self.index: Optional[FaissSegment] = None  # of its vectors, once a generation has opened it
         self.arrays: dict[str, NDArray[np.generic]] = {}
         self._mapped: list[tuple[mmap, int]] = []  # files, and the bytes that they had
         with self.reading():
@@ -96,9 +125,7 @@ class Segment:
                     self.arrays[path.stem] = self._held(open_array(path, _MAPPED))
             self._blobs = {name: self._blob(name) for name in ("documents.jsonl", "ids.bin", "fields.jsonl")}
             self._require_all()
-            values = self.arrays.get("vectors")
-            self.vectors = None if values is None else StoredVectors(values, self.arrays.get("scales"))  # type: ignore[arg-type]
-            self.passages: Optional[Passages] = self.arrays.get("passages")  # type: ignore[assignment]
+            self.vectors = {name: self._vectors_of(file_prefix(name)) for name in self._vector_fields()}
             words = {n[len(WORDS) :]: array for n, array in self.arrays.items() if n.startswith(WORDS)}
             self.postings = Postings.read(words) if words else None
         self.matching = lru_cache(maxsize=16)(self._matching)
@@ -116,11 +143,17 @@ class Segment:
             shapes.update({WORDS + "lengths": lengths, WORDS + "starts": (len(arrays[f"{WORDS}terms"]) + 1,)})
             shapes.update({WORDS + "codes": (found,), WORDS + "pairs": (len(arrays[f"{WORDS}pairs"]), 2 * searched)})
             ends[f"{WORDS}starts"] = found
-        if (passages := arrays.get("passages")) is not None:
-            shapes["passages"] = (len(passages), 3)
+        for name in self._vector_fields():
+            file = f"{file_prefix(name)}passages"
+            if (passages := arrays.get(file)) is None:
+                continue
+            shapes[file] = (len(passages), 3)
             rows = passages[:, 0].astype(np.int64)
-            if len(rows) < count or (np.diff(rows) < 0).any() or rows[:1].any() or rows[-1:].sum() != count - 1:
-                raise ValueError(f"passages do not fit {count:,} documents")
+            fits = not (np.diff(rows) < 0).any() and (rows[:1] >= 0).all() and (rows[-1:] < count).all()
+            if name == VECTORS:  # every document has some
+                fits = fits and len(rows) >= count and not rows[:1].any() and rows[-1:].sum() == count - 1
+            if not fits:
+                raise ValueError(f"{file} do not fit {count:,} documents")
         for name, shape in shapes.items():
             array = arrays[name]
             is_whole = name not in ends or int(array[-1]) == ends[name]
@@ -158,14 +191,23 @@ class Segment:
                 return self._held(np.memmap(stream, np.uint8, "r"))  # type: ignore[return-value]
             return np.frombuffer(stream.read(), np.uint8)
 
-    def open_index(self, info: VectorsInfo) -> Optional[FaissSegment]:
-        """Return the index of the vectors, None if they have none."""
-        if self.index is None and FILE in self._sums:
-            with open_file(inside(self.folder, FILE), sys.maxsize) as stream:
-                file = mmap(stream.fileno(), 0, access=ACCESS_READ)
-            self._mapped.append((file, file.size()))
-            self.index = FaissSegment(self.folder, info, self.vectors_count)
-        return self.index
+    def _vector_fields(self) -> list[str]:
+        """Return the names of the vector fields that have files here."""
+        return [name.rpartition(".")[0] or VECTORS for name in self.arrays if name.rpartition(".")[2] == "vectors"]
+
+    def _vectors_of(self, prefix: str) -> FieldVectors:
+        stored = StoredVectors(self.arrays[f"{prefix}vectors"], self.arrays.get(f"{prefix}scales"))  # type: ignore[arg-type]
+        return FieldVectors(self.count, stored, self.arrays.get(f"{prefix}passages"))  # type: ignore[arg-type]
+
+    def open_index(self, name: str, info: VectorsInfo) -> Optional[FaissSegment]:
+        """Return the index of a field's vectors, None if they have none."""
+        vectors, file = self.vectors[name], file_prefix(name) + FILE
+        if vectors.index is None and file in self._sums:
+            with open_file(inside(self.folder, file), sys.maxsize) as stream:
+                mapped = mmap(stream.fileno(), 0, access=ACCESS_READ)
+            self._mapped.append((mapped, mapped.size()))
+            vectors.index = FaissSegment(self.folder / file, info, len(vectors))
+        return vectors.index
 
     def __len__(self) -> int:
         return self.count
@@ -241,22 +283,6 @@ class Segment:
         for place in np.flatnonzero(ends > starts).tolist():
             yield from ((place, int(row)) for row in rows[starts[place] : ends[place]])
 
-    @property
-    def vectors_count(self) -> int:
-        """How many vectors there must be: one for each passage, or each document."""
-        return self.count if self.passages is None else len(self.passages)
-
-    def vector_rows(self, row: int) -> Integers:
-        """Return the rows of a document's vectors."""
-        if self.passages is None:
-            return np.array([row])
-        first, after = np.searchsorted(self.passages[:, 0], [row, row + 1]).tolist()
-        return np.arange(first, after)
-
-    def of_vectors(self, mask: Booleans) -> Booleans:
-        """Return which vectors are those of some documents, `[vectors] bool`."""
-        return mask if self.passages is None else mask[self.passages[:, 0]]
-
     def verify(self) -> tuple[int, int]:
         """Read all files; return their number and bytes. Raises `CheckpointError` for one that is not as written."""
         size = 0
@@ -267,7 +293,7 @@ class Segment:
                 raise CheckpointError(f"{path}: {problem}; copy the index again, or build it anew")
             size += path.stat().st_size
         for name, rows, wanted in (
-            ("vectors", len(self.vectors or ()), self.vectors_count),
+            *((name, len(one.stored), len(one)) for name, one in self.vectors.items()),
             ("words", len(self.postings.lengths) if self.postings else 0, self.count),
         ):
             if rows not in (0, wanted):
@@ -352,12 +378,17 @@ class Segment:
         return meet
 
 
+def file_prefix(field: str) -> str:
+    """Return what the names of a vector field's files begin with."""
+    return "" if field == VECTORS else f"{field}."
+
+
 def write_segment(
-    folder: Path, contents: Contents, write_index: Optional[WriteIndex] = None, schema: Schema = _ONE_TEXT
+    folder: Path, contents: Contents, write_index: Mapping[str, WriteIndex] = _NO_INDEX, schema: Schema = _ONE_TEXT
 ) -> None:
     """Write a segment into a new folder, whole or not at all.
 
-    write_index: writes the index of its vectors into the folder, given them and a folder to begin from
+    write_index: by vector field, writes the index of its vectors, given a new file, them and a file to begin from
     """
     documents = contents.documents
     with new_folder(folder) as target:
@@ -371,14 +402,15 @@ def write_segment(
         }
         names, arrays["fields"], values = _field_values(documents)
         (target / "fields.jsonl").write_bytes(b"".join(_json(one) + b"\n" for one in values))
-        if contents.passages is not None:
-            arrays["passages"] = contents.passages
-        if contents.vectors is not None:
-            arrays["vectors"] = contents.vectors.values
-            if contents.vectors.scales is not None:
-                arrays["scales"] = contents.vectors.scales
-            if write_index is not None:
-                write_index(target, contents.vectors, None)
+        for name, vectors in contents.vectors.items():
+            prefix = file_prefix(name)
+            arrays[f"{prefix}vectors"] = vectors.stored.values
+            if vectors.stored.scales is not None:
+                arrays[f"{prefix}scales"] = vectors.stored.scales
+            if vectors.passages is not None:
+                arrays[f"{prefix}passages"] = vectors.passages
+            if name in write_index:
+                write_index[name](target / f"{prefix}{FILE}", vectors.stored, None)
         if contents.postings is not None:
             arrays.update({WORDS + name: array for name, array in contents.postings.arrays().items()})
         for name, array in arrays.items():

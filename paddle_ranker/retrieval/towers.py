@@ -1,4 +1,4 @@
-"""The copy of a tower in an index folder, which makes the vectors of its documents and queries."""
+"""Copies of towers in an index folder, which make the vectors of its documents and queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import KIND, TowerInfo
 from paddle_ranker.retrieval.adding import VectorsOf
 from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.manifest import TowerCopy
+from paddle_ranker.retrieval.manifest import VECTORS, TowerCopy
+from paddle_ranker.retrieval.schema import CONTENTS, Field
 from paddle_ranker.storage.atomic import make_folder, new_folder
 from paddle_ranker.storage.digest import content_digest
 
@@ -28,11 +29,12 @@ class Copied(NamedTuple):
     size: int
 
 
-def copy_tower(source: Union[str, Path], index: Path) -> Copied:
+def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER) -> Copied:
     """Copy a tower, or an encoder as one, into a new index folder.
 
     Args:
         source: as `Tower.open` takes it, but for other parameter files than a folder's own.
+        name: of the copy.
 
     Raises `CheckpointError` if it is none that opens.
     """
@@ -43,11 +45,26 @@ def copy_tower(source: Union[str, Path], index: Path) -> Copied:
     load = LoadOptions() if stated is None else LoadOptions(pooling=stated.pooling, normalize=stated.normalize)
     size = Tower.open(folder, load).vectors(["."]).shape[1]
     make_folder(index)
-    with new_folder(index / TOWER, replace=True) as target:
+    with new_folder(index / name, replace=True) as target:
         shutil.copytree(folder, target, dirs_exist_ok=True)
         if stated is not None:
             stated.write(target)
-    return Copied(TowerCopy(TOWER, content_digest(folder)), size)
+    return Copied(TowerCopy(name, content_digest(folder)), size)
+
+
+def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Copied:
+    """Copy the tower of a vector field into a new index folder; raises `UsageError` for a field that none can read."""
+    kind = CONTENTS[field.type]
+    if kind.open_tower is None:
+        raise UsageError(f"--field_tower {field.name}={source}: no tower reads fields of the type {field.type}")
+    folder = f"{TOWER}-{field.name}"
+    if kind.is_searched:
+        return copy_tower(source, index, folder)
+    size = kind.open_tower(Path(source), LoadOptions(), 1).query_vectors(["."]).shape[1]
+    make_folder(index)
+    with new_folder(index / folder, replace=True) as target:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    return Copied(TowerCopy(folder, content_digest(Path(source))), size)
 
 
 def _folder_of(source: Union[str, Path]) -> Path:
@@ -77,10 +94,11 @@ def require_tower(collection: Collection, tower: Optional[str]) -> None:
         )
 
 
-def open_tower(collection: Collection, options: LoadOptions, batch_size: int) -> Optional[VectorsOf]:
-    """Return what makes vectors by the index's own tower; None if it has none."""
-    if collection.tower_folder is None:
-        return None
-    from paddle_ranker.retrieval.vectors import Tower
-
-    return Tower.open(collection.tower_folder, options, batch_size, for_search=True).vectors
+def open_towers(collection: Collection, options: LoadOptions, batch_size: int) -> Optional[VectorsOf]:
+    """Open the index's own towers; return what makes vectors of whole documents, None without their tower."""
+    towers = {
+        name: collection.tower(name, options, batch_size)
+        for name, one in collection.info.vector_fields.items()
+        if one.tower is not None
+    }
+    return towers[VECTORS].vectors if VECTORS in towers else None

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from paddle_ranker.retrieval.collection import VECTORS, Collection
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import INDEXES as INDEXES
 from paddle_ranker.retrieval.indexes import Document, Hits, IndexKind, IndexOptions, TowerIndex
-from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo
+from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, VectorsInfo
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS
 
 

@@ -17,7 +17,7 @@ from paddle_ranker.retrieval.faiss_index import FaissSegment
 from paddle_ranker.retrieval.manifest import EXACT as EXACT
 from paddle_ranker.retrieval.manifest import FAISS as FAISS
 from paddle_ranker.retrieval.manifest import MILVUS as MILVUS
-from paddle_ranker.retrieval.manifest import VectorsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo
 from paddle_ranker.retrieval.segments import WriteIndex
 
 
@@ -28,11 +28,10 @@ class IndexedPart(NamedTuple):
     candidates: Optional[FaissSegment]
 
 
-def writer_of(info: Optional[VectorsInfo]) -> Optional[WriteIndex]:
-    """Return what writes the index of a new segment's vectors, None if there is none to write."""
-    if info is None or info.method != FAISS:
-        return None
-    return partial(faiss_index.write_index, info)
+def index_writers(info: IndexInfo) -> dict[str, WriteIndex]:
+    """Return, by vector field, the function that writes the index of a new segment's vectors, where there is one."""
+    fields = info.vector_fields.items()
+    return {name: partial(faiss_index.write_index, one.info) for name, one in fields if one.info.method == FAISS}
 
 
 def check_breadth(info: Optional[VectorsInfo], ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:

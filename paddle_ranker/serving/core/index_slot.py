@@ -11,10 +11,10 @@ from typing import Optional, TypeVar, cast
 
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.lexical.analyser import Analyser
-from paddle_ranker.retrieval.collection import VECTORS, Collection
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.manifest import IndexInfo
+from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.runtime import usable_cores
@@ -103,7 +103,10 @@ class IndexSlot(Slot[ServedIndex]):
         fusion.weights_of(collection.searchers)
         collection.info.schema.weights_by(fusion.fields)
         for name in collection.searchers:
-            if name != VECTORS:
+            if name in collection.info.vector_fields:
+                if name != VECTORS:  # whose tower has a slot
+                    collection.search(name, collection.tower(name).query_vectors([_PROBE]), 1)
+            else:
                 collection.search(name, [_PROBE], 1)  # a tokenizer is loaded now, an index in memory is built
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time())
 

@@ -67,7 +67,8 @@ class IndexWriter:
 
         def made(collection: Collection) -> Sequence[Document]:
             if not replace:
-                _refuse_changes(collection, documents)
+                schema = collection.info.schema
+                _refuse_changes(collection, [collection.files.keep(one, schema) for one in documents])
             return documents
 
         return await self._add(made, deadline, hold)

@@ -15,11 +15,11 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.retrieval.collection import VECTORS
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Hits
+from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.options import DEPTH, TOP_K
 from paddle_ranker.retrieval.search import Position, Search, SearchSettings, chosen
 from paddle_ranker.retrieval.vectors import normalised

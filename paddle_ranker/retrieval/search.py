@@ -420,7 +420,7 @@ class Searcher:
                 collection.tower(name, options, batch_size)
         if ranker is not None and not isinstance(ranker, Ranker):
             ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
-        return cls(collection, settings, ranker=ranker)
+        return cls(collection, settings, None, ranker)
 
     def __enter__(self) -> Searcher:
         return self

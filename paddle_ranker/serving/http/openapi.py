@@ -99,7 +99,7 @@ class DescribedRoute(Route):
     Args:
         summary: what a request does.
         takes: types of the body, of any kind that pydantic knows; without them a request has no body.
-        gives: types of the answer.
+        gives: types of the answer; without them it is a file.
         what: the answer in a word.
         also: refusals beside those of every route.
         parameters: OpenAPI's parameters of the path or the query.
@@ -147,7 +147,10 @@ def openapi(routes: Iterable[BaseRoute]) -> dict[str, Any]:
             shown["requestBody"] = {"required": True, "content": {**_content(refer(*route.takes)), **forms}}
         refusals = {**_WHEN, **{kind: _ALSO[kind] for kind in route.also}}
         shown["responses"] = {
-            "200": {"description": route.what, "content": _content(refer(*route.gives))},
+            "200": {
+                "description": route.what,
+                "content": _content(refer(*route.gives)) if route.gives else {"*/*": {}},
+            },
             **{str(kind.http): {"description": text, "content": error} for kind, text in refusals.items()},
         }
         paths.setdefault(route.path_format, {})[route.method] = shown

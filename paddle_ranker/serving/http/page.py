@@ -23,7 +23,9 @@ _FILES = {
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
     # Scripts and styles come from this server alone, never from the HTML file itself; no other site may frame the page.
-    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    # A file that is asked for with the key is shown from a blob.
+    "content-security-policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",  # addresses hold queries
     "cache-control": "no-cache",  # ask each time whether it is still so: an update of the package shows at once

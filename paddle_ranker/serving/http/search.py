@@ -35,6 +35,7 @@ from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
 from paddle_ranker.serving.core.searching import Query, SearchOutcome, SearchPipeline
 from paddle_ranker.serving.core.validation import Body, refusal, validated
+from paddle_ranker.serving.http.contents import Content, contents_of
 from paddle_ranker.serving.http.exchange import answer, deadline_of, hold_of, read_body, refuse_parameters
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
@@ -67,7 +68,9 @@ class SearchRequest(Body):
         ge=0,
         description=f"order so many of the first by the ranker; 0: none (default: {RANK_TOP}, if there is a ranker)",
     )
-    use: Optional[list[str]] = Field(None, description="search by these alone: words, vectors (default: by all)")
+    use: Optional[list[str]] = Field(
+        None, description="search by these alone: words, vectors, names of vector fields (default: by all)"
+    )
     fusion: Optional[str] = Field(None, description="how lists become one: rrf, weighted (default: the server's)")
     filter: Optional[dict[str, Any]] = Field(
         None, description='documents whose fields meet it: {"lang": "zh", "year": {"gte": 2020}}'
@@ -322,6 +325,8 @@ def hits_of(asked: SearchRequest, found: SearchOutcome) -> list[dict[str, Any]]:
         if asked.snippet is not None:
             hit["snippet"] = _snippet(document.text, highlights, shared, asked.snippet)
         hit["fields"] = {name: value for name, value in document.fields.items() if names is None or name in names}
+        if contents := contents_of(document, schema, names):
+            hit["contents"] = contents
         if place in found.logits:
             hit["logit"], hit["probability"] = found.logits[place], found.probabilities[place]
             start, end = found.passages[place]
@@ -427,9 +432,10 @@ def _of_address(given: QueryParams) -> SearchRequest:
 def _fields(collection: Collection) -> dict[str, dict[str, Any]]:
     """Return what filters can ask for: the type of each field, and its values if they are few."""
     found: dict[str, dict[str, Any]] = {}
+    files = {one.name for one in collection.info.schema.files}
     for name, (values, are_all) in collection.field_values(_VALUE_BYTES).items():
-        if are_all and not values:
-            continue  # no document has it any more
+        if name in files or (are_all and not values):
+            continue  # it is a file's name; or no document has it any more
         types = {_TYPES.get(type(one), "other") for one in values}
         kind = types.pop() if len(types) == 1 else "number" if types == {"integer", "number"} else "mixed"
         found[name] = {"type": kind}
@@ -475,6 +481,7 @@ class Hit(TypedDict):
     snippet: NotRequired[Snippet]
     read: NotRequired[Annotated[Passage, Field(description="part of the text that the ranker read")]]
     fields: dict[str, Any]
+    contents: NotRequired[Annotated[dict[str, list[Content]], Field(description="files of fields")]]
     logit: NotRequired[float]
     probability: NotRequired[Annotated[float, Field(description="of relevance; of documents that were ranked")]]
     passage: NotRequired[Annotated[Passage, Field(description="the best part of a long text")]]

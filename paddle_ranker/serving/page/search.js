@@ -269,8 +269,7 @@ export function addressIn(fields) {
 
 // ---- address: query and settings stand in the URL ---------------------------------------------------------------
 
-const STAGES = ["words", "vectors", "fused", "ranked"];
-const DEFAULTS = { q: "", use: "words,vectors", fusion: "", recall: 100, rank_top: 50, top_k: 10, filter: "{}", min: 0, stage: "" };
+const DEFAULTS = { q: "", use: "", fusion: "", recall: 100, rank_top: 50, top_k: 10, filter: "{}", min: 0, stage: "" };
 const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100], top_k: [10, 20, 50, 100] };
 
 let state = { ...DEFAULTS, open: [] };
@@ -290,7 +289,6 @@ function readAddress() {
     if (typeof usual === "string") read[name] = value;
     else if (value !== "" && Number(value) >= 0) read[name] = Number(value);
   }
-  read.use = STAGES.slice(0, 2).filter((name) => read.use.split(",").includes(name)).join(",") || DEFAULTS.use;
   read.min = Math.min(read.min, 1);
   try {
     const filter = JSON.parse(read.filter);
@@ -329,8 +327,7 @@ const fillQuery = () => ($("query").value = state.q);
 /** Put the settings into the form. */
 function fillForm() {
   const form = $("form");
-  for (const box of form.querySelectorAll("[name=use]")) box.checked = state.use.split(",").includes(box.value);
-  $("use").hidden = state.use === DEFAULTS.use && searchedBy().length < 2; // there is nothing to choose
+  fillUse();
   fillChoices(form.fusion, index.fusions ?? ["rrf", "weighted"], (name) => say(name), fusionOf());
   for (const name of Object.keys(CHOICES)) {
     fillChoices(form[name], choicesOf(name), (value) => (value === 0 ? say("none") : count(value)));
@@ -340,13 +337,30 @@ function fillForm() {
   fillFilters();
 }
 
+/** Make a box for each searcher, in the order of the index; keep those that are there. */
+function fillUse() {
+  const boxes = [...document.querySelectorAll("[name=use]")];
+  if (boxes.map((box) => box.value).join() !== searchers().join()) {
+    for (const box of boxes) box.parentNode.remove();
+    $("use").append(...searchers().map((name) => make("label", {}, make("input", { type: "checkbox", name: "use", value: name }), " ", make("span", { "data-say": name }, say(name)))));
+  }
+  for (const box of document.querySelectorAll("[name=use]")) box.checked = searchedBy().includes(box.value);
+  $("use").hidden = searchers().length < 2; // there is nothing to choose
+}
+
 function fillChoices(select, choices, named, chosen = state[select.name]) {
   const all = choices.includes(chosen) ? choices : [...choices, chosen].sort((a, b) => a - b);
   select.replaceChildren(...all.map((value) => make("option", { value, selected: value === chosen }, named(value))));
 }
 
-/** Return what is searched by: of what was chosen, that which the index has, once it is known. */
-const searchedBy = () => state.use.split(",").filter((name) => index.searchers?.includes(name) ?? true);
+/** Return the names of the searchers, once the index is known. */
+const searchers = () => index.searchers ?? ["words", "vectors"];
+
+/** Return what is searched by: of what was chosen, that which the index has; all if that is nothing. */
+function searchedBy() {
+  const chosen = searchers().filter((name) => state.use.split(",").includes(name));
+  return chosen.length ? chosen : searchers();
+}
 
 /** Return how lists become one: what was chosen, else the server's own way. */
 const fusionOf = () => state.fusion || index.fusion || "rrf";
@@ -468,10 +482,10 @@ function tellFailure(error) {
 
 /** Return what is asked: without what the server's own options say, unless it was chosen here. */
 function question() {
-  const { q, use, fusion, recall, rank_top, top_k } = state;
+  const { q, fusion, recall, rank_top, top_k } = state;
   const asked = { query: q, filter: filterOf(), explain: true };
   const counts = { ...(recall !== DEFAULTS.recall && { recall }), ...(top_k !== DEFAULTS.top_k && { top_k }), ...(rank_top && { rank_top }) };
-  return { ...asked, ...counts, ...(use !== DEFAULTS.use && { use: use.split(",") }), ...(fusion && { fusion }) };
+  return { ...asked, ...counts, ...(searchedBy().length < searchers().length && { use: searchedBy() }), ...(fusion && { fusion }) };
 }
 
 const isRank = (rank) => Number.isInteger(rank) && rank > 0;
@@ -483,7 +497,7 @@ function readAnswer(answer) {
   const degraded = answer.degraded ?? [];
   const isRanked = answer.ranked !== false && !degraded.includes("rank");
   const has = (stage) => answer.hits.some((hit) => isRank(hit.stages?.[stage]?.rank));
-  const stages = STAGES.filter((stage) => (stage === "ranked" ? isRanked : stage === "fused" ? !isRanked || has(stage) : has(stage)));
+  const stages = [...new Set(["words", "vectors", ...searchers(), "fused", "ranked"])].filter((stage) => (stage === "ranked" ? isRanked : stage === "fused" ? !isRanked || has(stage) : has(stage)));
   return { ...answer, degraded, isRanked, stages, last: stages.at(-1) };
 }
 
@@ -580,7 +594,7 @@ function showNothing(answer) {
 
 /** Return the milliseconds of a column's stage, in words. */
 function timeOf(stage, took = {}) {
-  const parts = { words: [took.words], vectors: [took.encode, took.vectors], fused: [took.fuse], ranked: [took.rank] }[stage];
+  const parts = { vectors: [took.encode, took.vectors], fused: [took.fuse], ranked: [took.rank] }[stage] ?? [took[stage]];
   return parts.every(Number.isFinite) ? time(parts.reduce((sum, part) => sum + part, 0)) : "";
 }
 
@@ -695,10 +709,23 @@ function fillRow(id) {
     make("div", { class: "body" },
       hit.title ? make("p", { class: "title", lang: languageOf(hit.title), dir: "auto" }, hit.title) : null,
       make("p", { class: "text", id: text, lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights, ...windowOf(hit))),
+      ...Object.values(hit.contents ?? {}).flat().map(drawContent),
       make("div", { class: "meta" }, drawProbability(hit), moved, tellFields(hit), way, acts),
       make("div", { id: why, class: "why", role: "region", hidden: true })),
   );
   return row;
+}
+
+/** Draw a file of a document by its type: a picture, sound or film in place, else a link. */
+function drawContent({ url, media_type }) {
+  const tag = { audio: "audio", image: "img", video: "video" }[String(media_type).split("/")[0]] ?? "a";
+  const node = make(tag, { class: "content", ...(tag === "img" ? { alt: "", loading: "lazy" } : tag === "a" ? { download: "" } : { controls: true, preload: "none" }) });
+  if (tag === "a") node.textContent = media_type;
+  const show = (address) => node.setAttribute(tag === "a" ? "href" : "src", address);
+  if (!/^\/v1\/contents\/[\w.]+$/.test(url)) return null;
+  if (keptKey()) fetch(url, { headers: { "X-API-Key": keptKey() } }).then((found) => found.blob()).then((blob) => show(URL.createObjectURL(blob))).catch(() => {});
+  else show(url);
+  return node;
 }
 
 function drawProbability(hit) {
@@ -797,7 +824,7 @@ function openWhy(hit) {
  *  An answer without `signals` has at least its stages' scores, which say what was measured and not what it added. */
 function signalsOf(hit) {
   const measured = {};
-  for (const stage of ["words", "vectors"]) if (hit.stages?.[stage]) measured[stage] = { value: hit.stages[stage].score, to: "fused" };
+  for (const stage of searchers()) if (hit.stages?.[stage]) measured[stage] = { value: hit.stages[stage].score, to: "fused" };
   if (Number.isFinite(hit.logit)) measured.ranker = { value: hit.logit, to: "ranked" };
   const given = hit.signals && Object.keys(hit.signals).length ? hit.signals : measured;
   const signals = Object.entries(given).map(([name, signal]) => ({ name, to: "ranked", ...(typeof signal === "number" ? { value: signal } : signal) }));
@@ -1148,7 +1175,7 @@ function listenToSettings() {
     if (name === "use") {
       const use = [...form.querySelectorAll("[name=use]:checked")].map((box) => box.value).join(",");
       if (!use) return void (event.target.checked = true);
-      state.use = use;
+      state.use = use === searchers().join() ? DEFAULTS.use : use;
     } else if (name === "fusion") state.fusion = value;
     else if (name in CHOICES) state[name] = Number(value);
     else return;

@@ -1,0 +1,86 @@
+"""`GET /v1/contents/NAME`: files that documents have in fields, such as pictures, and their addresses in answers."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from pathlib import Path
+from typing import Optional
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute
+from typing_extensions import TypedDict
+
+from paddle_ranker.errors import quoted
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.schema import CONTENTS, Schema, is_file_name
+from paddle_ranker.serving.core.faults import NO_DOCUMENT, Fault
+from paddle_ranker.serving.core.index_slot import IndexSlot
+from paddle_ranker.serving.http.exchange import deadline_of, refuse_parameters
+from paddle_ranker.serving.http.openapi import DescribedRoute
+
+_PATH = "/v1/contents/"
+_HEADERS = {
+    # A file is shown, never run, whatever its type; its name states its bytes, so they never change.
+    "content-security-policy": "default-src 'none'; sandbox",
+    "x-content-type-options": "nosniff",
+    "cache-control": "private, max-age=31536000, immutable",
+}
+
+
+class Content(TypedDict):
+    """A file of a document."""
+
+    url: str
+    media_type: str
+
+
+def contents_of(document: Document, schema: Schema, names: Optional[Container[str]]) -> dict[str, list[Content]]:
+    """Return the files of a document by field; `names`: only of these fields."""
+    found = {}
+    for field in schema.files:
+        value = document.fields.get(field.name) if names is None or field.name in names else None
+        if value is not None:
+            found[field.name] = [
+                Content(url=_PATH + name, media_type=CONTENTS[field.type].media_types[name.partition(".")[2]])
+                for name in (value if isinstance(value, list) else [value])
+            ]
+    return found
+
+
+def routes(index: IndexSlot) -> list[BaseRoute]:
+    """Return the route."""
+
+    async def content(request: Request) -> Response:
+        refuse_parameters(request)
+        deadline, name = index.deadline(deadline_of(request)), request.path_params["name"]
+        request.scope["state"]["protocol"] = "contents"
+        found = await index.run(_file_of, index.ready().collection, name, deadline=deadline)
+        if found is None:
+            raise Fault(NO_DOCUMENT, f"there is no content {quoted(name)}", field="name")
+        return FileResponse(found[0], media_type=found[1], headers=_HEADERS)
+
+    return [
+        DescribedRoute(
+            "GET",
+            f"{_PATH}{{name}}",
+            content,
+            "A file of a document",
+            what="The bytes of a file that a document's field names",
+            also=[NO_DOCUMENT],
+            parameters=[{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
+        )
+    ]
+
+
+def _file_of(collection: Collection, name: str) -> Optional[tuple[Path, str]]:
+    """Return the path and the media type of a file, or None if there is none of this name."""
+    types = {
+        suffix: kind for one in collection.info.schema.files for suffix, kind in CONTENTS[one.type].media_types.items()
+    }
+    kind = types.get(name.partition(".")[2])
+    if kind is None or not is_file_name(name):
+        return None
+    path = collection.files.path(name)
+    return (path, kind) if path.is_file() else None

@@ -1,0 +1,149 @@
+"""A plugin adds a kind of content, sounds: its documents are built, searched, answered and served."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+import io
+import json
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paddle_ranker.commands.index import main as index
+from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.schema import CONTENTS
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from tests.serving.test_search import Site
+
+pytestmark = [pytest.mark.parity, pytest.mark.server]
+_RATE = 8000
+TONES = {"deep": 100.0, "middle": 600.0, "high": 2500.0}
+
+
+def tone(frequency: float) -> bytes:
+    """Return a WAV file of a tenth of a second of a tone."""
+    written = io.BytesIO()
+    with wave.open(written, "wb") as stream:
+        stream.setnchannels(1)
+        stream.setsampwidth(2)
+        stream.setframerate(_RATE)
+        samples = 20000 * np.sin(2 * np.pi * frequency * np.arange(_RATE // 10) / _RATE)
+        stream.writeframes(samples.astype(np.int16).tobytes())
+    return written.getvalue()
+
+
+def name_of(sound: bytes) -> str:
+    return f"{hashlib.sha256(sound).hexdigest()}.wav"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sound() -> Iterator[None]:
+    importlib.import_module("tests.extensions.own_content")  # as PADDLE_RANKER_PLUGINS does
+    yield
+    CONTENTS.remove("sound")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    (tmp_path / "tower").mkdir()
+    bands = {"deep": [0, 300], "middle": [300, 1500], "high": [1500, 4000]}
+    (tmp_path / "tower" / "bands.json").write_text(json.dumps(bands), encoding="utf-8")
+    rows: list[dict[str, Any]] = [{"id": "silent", "text": "no recording"}]
+    for name, frequency in TONES.items():
+        (tmp_path / f"{name}.wav").write_bytes(tone(frequency))
+        rows.append({"id": name, "text": f"recording {name[::-1]}", "sound": f"{name}.wav"})
+    rows.append({"id": "both", "text": "two recordings", "sound": ["deep.wav", "high.wav"]})
+    (tmp_path / "corpus.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    build = ["build", "--corpus", str(tmp_path / "corpus.jsonl"), "--output", str(tmp_path / "index")]
+    build += ["--field", "sound:sound:list", "--field_tower", f"sound={tmp_path / 'tower'}"]
+    assert index(build) == 0, capsys.readouterr().err
+    assert "searched by words, sound" in capsys.readouterr().out
+    assert index(build) == 0 and "0 new, 0 replaced, 5 as they were" in capsys.readouterr().out
+    return tmp_path / "index"
+
+
+def test_a_kind_of_content_is_built_searched_and_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {path.name for path in (folder / "contents").iterdir()}
+    assert files == {name_of(tone(frequency)) for frequency in TONES.values()}
+    with Searcher.open(folder, SearchSettings(("sound",)), write=True) as searcher:
+        found = searcher.search("a deep one", 4)
+        assert [one.id for one in found[:2]] == ["both", "deep"] and "silent" not in [one.id for one in found]
+        assert found[0].score == pytest.approx(1.0, abs=1e-3) and found[0].fields["sound"][0] in files  # type: ignore[index]
+        both = Searcher(searcher.collection, SearchSettings())
+        assert both.search("recording high", 1)[0].searchers.keys() == {"words", "sound"}
+        searcher.add(
+            [
+                Document("new", "a text", {"sound": tone(120.0)}),
+                Document("path", "b", {"sound": folder.parent / "deep.wav"}),
+            ]
+        )
+        assert {one.id for one in searcher.search("deep", 4)} == {"both", "deep", "new", "path"}
+        for wrong in ("deep.wav", "../tower/bands.json", "0" * 64 + ".wav", b"no sound", 5, folder / "index.json"):
+            with pytest.raises(DataError, match="expected a sound"):
+                searcher.add([Document("wrong", "a text", {"sound": wrong})])
+        searcher.remove(["new"])
+        searcher.collection.merge(None)
+    assert {path.name for path in (folder / "contents").iterdir()} == files
+    assert index(["info", str(folder)]) == 0 and "sound: exact; 3 components" in capsys.readouterr().out
+    assert index(["check", str(folder)]) == 0
+    (folder / "contents" / name_of(tone(600.0))).write_bytes(b"another")
+    with pytest.raises(CheckpointError, match="not as it was written"):
+        Collection.open(folder).verify()
+
+
+def test_a_folder_from_elsewhere_names_no_file_outside_itself(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret", encoding="utf-8")
+    files, name = Collection.open(folder).files, name_of(tone(100.0))
+    for outside in ("../index.json", str(tmp_path / "secret"), f"../contents/{name}", ""):
+        with pytest.raises(CheckpointError, match="no content"):
+            files.read(outside)
+    (folder / "contents" / name).unlink()
+    (folder / "contents" / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match="link out of its folder"):
+        files.read(name)
+    manifest = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    for key, value in (
+        ("name", "../sound"),
+        ("name", "vectors"),
+        ("tower", None),
+        ("tower", {"folder": "..", "digest": ""}),
+    ):
+        changed = {**manifest, "more_vectors": [{**manifest["more_vectors"][0], key: value}]}
+        (folder / "index.json").write_text(json.dumps(changed), encoding="utf-8")
+        with pytest.raises(CheckpointError, match="damaged"):
+            Collection.open(folder)
+
+
+def test_a_server_answers_with_sounds_and_takes_them(folder: Path) -> None:
+    site = Site(index=folder, writable=True)
+    try:
+        (hit, *_) = site.search("a high one", use=["sound"], top_k=1)["hits"]
+        (content, *_) = hit["contents"]["sound"]
+        assert hit["stages"]["sound"]["score"] == pytest.approx(1.0, abs=1e-3) and content["media_type"] == "audio/wav"
+        answer = site.ask("GET", f"/v1/contents/{name_of(tone(2500.0))}")
+        assert (answer.status_code, answer.content) == (200, tone(2500.0))
+        assert answer.headers["content-type"] == "audio/wav" and answer.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in answer.headers["content-security-policy"]
+        for wrong in ("0" * 64 + ".wav", name_of(tone(2500.0))[:-4] + ".html", "..%2Findex.json", "index.json"):
+            assert site.ask("GET", f"/v1/contents/{wrong}").status_code == 404, wrong
+        url = "data:audio/wav;base64," + base64.b64encode(tone(2000.0)).decode()
+        posted = {"id": "posted", "text": "by a caller", "sound": url}
+        for mode in ("add", "add", "replace"):
+            done = site.ask("POST", "/v1/documents", {"documents": [posted], "mode": mode})
+            assert done.status_code == 200, done.text
+        assert site.ask("GET", "/v1/documents/posted").json()["fields"] == {"sound": name_of(tone(2000.0))}
+        assert {hit["id"] for hit in site.search("high", use=["sound"], top_k=3)["hits"]} == {"both", "high", "posted"}
+        for wrong in ("deep.wav", str(folder / "index.json"), "data:audio/wav;base64,AAAA", "data:audio/wav;base64,%"):
+            refused = site.ask("POST", "/v1/documents", {"documents": [{**posted, "sound": wrong}]})
+            assert refused.status_code == 422 and "expected a sound" in refused.text, refused.text
+        assert site.ask("GET", "/v1/index").json()["searchers"] == ["words", "sound"]
+    finally:
+        site.close()

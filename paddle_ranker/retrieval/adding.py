@@ -298,10 +298,10 @@ class Addition:
                 done = missing[unkept:start]
                 folder = self._new_segment()
                 vectors = np.concatenate([found[firsts[number] : firsts[number + 1]] for number in done])
-                own = passages_of([spans[number] for number in done])
+                cut_to = passages_of([spans[number] for number in done])
                 stored = StoredVectors.of(vectors, self._info.vectors.dtype)
                 contents = Contents(
-                    [chunk[number] for number in done], {VECTORS: FieldVectors(len(done), stored, own)}, None
+                    [chunk[number] for number in done], {VECTORS: FieldVectors(len(done), stored, cut_to)}, None
                 )
                 write_segment(folder, contents, schema=schema)
                 self._unfinished.keep(Segment(folder, schema))

@@ -156,15 +156,15 @@ def write_manifest(folder: Path, info: IndexInfo) -> None:
     """Write index.json in one step; it is on the disk when this returns."""
     with new_file(folder / MANIFEST) as stream:
         facts = {**dataclasses.asdict(info), "count": info.count}
-        if info.schema == _ONE_TEXT:
-            facts["format"] = 1
-            del facts["schema"]
-        elif not any(one.analyser for one in info.schema.fields) and not info.more_vectors:
-            facts["format"] = 2
-            for one in facts["schema"]["fields"]:
-                del one["analyser"]
         if not info.more_vectors:
             del facts["more_vectors"]
+            if info.schema == _ONE_TEXT:
+                facts["format"] = 1
+                del facts["schema"]
+            elif not any(one.analyser for one in info.schema.fields):
+                facts["format"] = 2
+                for one in facts["schema"]["fields"]:
+                    del one["analyser"]
         json.dump(facts, stream, ensure_ascii=False, indent=1)
     sync(folder)
 

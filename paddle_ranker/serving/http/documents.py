@@ -116,7 +116,7 @@ class DocumentRoutes:
             return []
         documents: Sequence[Union[GivenDocument, ChangedDocument]] = asked.documents
         check_count(len(documents), self._index.options.documents, "documents")
-        found = []
+        found, files = [], {field.name for field in self._index.info.schema.files}
         for place, one in enumerate(documents):
             more = one.model_extra or {}
             if one.text is not None:
@@ -129,7 +129,8 @@ class DocumentRoutes:
                 problem = f"gives {listed(both)} twice, in fields and beside them; give each once"
                 raise Fault(UNPROCESSABLE, problem, field=f"documents[{place}]")
             found.append({**one.fields, **more})
-            if (size := len(to_json(found[-1]))) > 4 * self._index.limits.characters:
+            values = {name: value for name, value in found[-1].items() if name not in files}
+            if (size := len(to_json(values))) > 4 * self._index.limits.characters:
                 problem = f"are {size:,} bytes as JSON, at most {4 * self._index.limits.characters:,} are allowed"
                 raise Fault(TOO_LARGE, problem, field=f"documents[{place}].fields")
         return found

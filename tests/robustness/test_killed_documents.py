@@ -1,12 +1,15 @@
-"""What POST and DELETE /v1/documents confirm survives kill -9 right after it; other requests are there whole or not.
+"""Changes of an index that are confirmed survive kill -9; others are there whole or not at all.
 
-The servers are forked from a process that has imported what they need, so that twenty of them take seconds.
+Documents have fields and passages. A server that adds, changes and removes them is killed right after a confirmation. A
+process that builds such an index, adds, replaces, removes and merges is killed at any moment. Both are forked from a
+process that has imported what they need, so that twenty of them take seconds.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import multiprocessing
 import os
@@ -14,17 +17,28 @@ import random
 import re
 import signal
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
+import numpy as np
 import pytest
 
 from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from tests.started import until
+from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.towers import copy_tower
+from tests.started import SECONDS, until
+from tests.tiny import write_tower
 
 KILLS = 20
+SCHEMA = Schema((Field("title", "text", 2.0, title=True), Field("kind", "keyword")), passage_tokens=20)
+SIZE = 8
 PRELOADED = [
     "paddle_ranker.commands.search_serve",
     "paddle_ranker.lexical.highlights",
@@ -44,32 +58,51 @@ def serve(index: str, output: str) -> None:
     main(["search-serve", "--index", index, "--port", "0", "--writable", "true"])
 
 
+class Said(NamedTuple):
+    """What a document holds."""
+
+    text: str
+    title: str
+    kind: str
+
+
+def said_of(number: int, n: int) -> Said:
+    """Return a document of several passages."""
+    text = "".join(f"第{number}次的第{n}篇的第{part}段水稻病害诊断与防治。" for part in range(1 + n % 3))
+    return Said(text, f"题{number}-{n}", "abc"[n % 3])
+
+
 class Writer:
-    """Changes an index over HTTP. Attributes: `live`, what was confirmed to be there, texts by id; `removed`, ids."""
+    """Changes an index over HTTP. Attributes: `live`, what was confirmed to be there by id; `removed`, ids."""
 
     def __init__(self, seed: int):
-        self.draw, self.live, self.removed = random.Random(seed), dict[str, str](), set[str]()
-        self.unconfirmed: list[dict[str, str]] = []  # documents of requests that nobody has answered
+        self.draw, self.live, self.removed = random.Random(seed), dict[str, Said](), set[str]()
+        self.unconfirmed: list[dict[str, Said]] = []  # documents of requests that nobody has answered
         self._number = 0
 
     def send(self, port: int, pid: Optional[int] = None) -> bool:
-        """Add, replace or remove some documents; kill `pid` once the answer's first line is here. True if confirmed."""
+        """Send a change; kill `pid` once the answer's first line is here. Return whether it was confirmed."""
         self._number += 1
-        given = {f"n{self._number}-{n}": f"第{self._number}次的第{n}篇" for n in range(self.draw.randint(1, 5))}
-        given.update({id: f"{text}，改" for id, text in self._some(2)})
-        gone = [] if self.draw.random() < 0.7 else [id for id, _ in self._some(2)]
-        rows = [{"id": id, "text": text} for id, text in given.items()]
-        body: dict[str, object] = {"ids": gone} if gone else {"documents": rows}
+        method = self.draw.choices(("POST", "PATCH", "DELETE"), (4, 3, 3))[0] if self.live else "POST"
+        given, gone, some = dict[str, Said](), list[str](), self._some(2)
+        if method == "DELETE":
+            gone = [*some]
+            body: dict[str, object] = {"ids": gone}
+        elif method == "PATCH":
+            given = {id: said._replace(title=f"{said.title}，改") for id, said in some.items()}
+            body = {"documents": [{"id": id, "title": said.title} for id, said in given.items()]}
+        else:
+            given = {f"n{self._number}-{n}": said_of(self._number, n) for n in range(self.draw.randint(1, 5))}
+            given.update({id: said._replace(text=f"{said.text}改。") for id, said in some.items()})
+            body = {"documents": [{"id": id, **said._asdict()} for id, said in given.items()]}
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=180)
         try:
-            connection.request(
-                "DELETE" if gone else "POST", "/v1/documents", json.dumps(body), {"Content-Type": "application/json"}
-            )
+            connection.request(method, "/v1/documents", json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
         except (OSError, http.client.HTTPException):
-            self.unconfirmed.append({} if gone else given)
+            self.unconfirmed.append(given)
             for id in gone:  # nobody knows
                 self.live.pop(id, None)
             return False
@@ -84,23 +117,25 @@ class Writer:
             self.live.update(given)
         return True
 
-    def _some(self, count: int) -> list[tuple[str, str]]:
-        return self.draw.sample(sorted(self.live.items()), min(count, len(self.live)))
+    def _some(self, count: int) -> dict[str, Said]:
+        return dict(self.draw.sample(sorted(self.live.items()), min(count, len(self.live))))
 
 
 def check(folder: Path, writer: Writer, other: Writer) -> None:
     """Open the index as the next writer does, and hold what is in it against what was confirmed."""
     with Collection.open(folder, write=True) as collection:
         collection.verify()
-        there = {document.id: document.text for document in collection.documents()}
+        there = {
+            one.id: Said(one.text, str(one.fields["title"]), str(one.fields["kind"])) for one in collection.documents()
+        }
     for one in (writer, other):
         unknown = {id for given in one.unconfirmed for id in given}
         assert {id: there.get(id) for id in one.live if id not in unknown} == {
-            id: text for id, text in one.live.items() if id not in unknown
+            id: said for id, said in one.live.items() if id not in unknown
         }
         assert not one.removed & there.keys()
         for given in one.unconfirmed:
-            states = {there.get(id) == text for id, text in given.items()}
+            states = {there.get(id) == said for id, said in given.items()}
             assert len(states) < 2, "half of a request was applied"
             if states == {True}:
                 one.live.update(given)
@@ -125,8 +160,11 @@ def send_on(writer: Writer, port: int) -> None:
 @pytest.mark.slow
 def test_what_is_confirmed_survives_kill_9_twenty_times_of_twenty(tmp_path: Path) -> None:
     folder = tmp_path / "index"
-    with Collection.create(folder, IndexInfo(WordsInfo("gram"), None)) as collection:
-        collection.add([Document("first", "第一篇")])
+    tower = write_tower(tmp_path / "tower")
+    copied = copy_tower(tower, folder)
+    info = IndexInfo(WordsInfo("standard"), VectorsInfo("exact", copied.size), copied.copy, schema=SCHEMA)
+    with Collection.create(folder, info) as collection:
+        collection.add([Document("first", "第一篇", {"title": "题", "kind": "a"})])
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     writer, other = Writer(1), Writer(2)
@@ -151,3 +189,73 @@ def test_what_is_confirmed_survives_kill_9_twenty_times_of_twenty(tmp_path: Path
         assert server.exitcode == -signal.SIGKILL
         check(folder, writer, other)
     assert len(writer.live) + len(other.live) > KILLS and writer.removed
+
+
+def vectors_of(texts: Sequence[str]) -> Vectors:
+    rows = [np.random.default_rng([*text.encode()][-20:]).normal(size=SIZE) for text in texts]
+    return np.array([row / np.linalg.norm(row) for row in rows], np.float32).reshape(-1, SIZE)
+
+
+def document(number: int, times: int = 0) -> Document:
+    text, title, kind = said_of(number, number % 7)
+    return Document(f"d{number}", text, {"title": title + "改" * times, "kind": kind})
+
+
+def change_until_killed(folder: str, start: int, confirmed: Connection) -> None:
+    """Build the index or open it, add, replace, remove and merge; send each change before and after it is made."""
+    confirmed.send((start - 1, {}, True))
+    path, info = Path(folder), IndexInfo(WordsInfo("standard"), VectorsInfo("exact", SIZE), schema=SCHEMA)
+    collection = Collection.open(path, write=True) if (path / MANIFEST).exists() else Collection.create(path, info)
+    with collection:
+        for number in itertools.count(start):
+            added = [document(8 * number + n) for n in range(8)]
+            changed = [document(8 * number - n, times=number) for n in range(1, 4)] if number else []
+            gone = [f"d{8 * number - 5}"] if number else []
+            for what, work in (
+                ({one.id: one for one in [*added, *changed]}, partial(collection.add, [*added, *changed], vectors_of)),
+                (dict.fromkeys(gone), partial(collection.remove, gone)),
+            ):
+                confirmed.send((number, what, False))
+                work()
+                confirmed.send((number, what, True))
+            collection.merge(None)
+
+
+@pytest.mark.slow
+def test_an_index_is_whole_wherever_its_builder_is_killed(tmp_path: Path) -> None:
+    folder, draw = tmp_path / "index", random.Random(3)
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    there: dict[str, Optional[Document]] = {}
+    number, unknown = -1, dict[str, Optional[Document]]()
+    for _ in range(KILLS):
+        receives, sends = context.Pipe(duplex=False)
+        process = context.Process(target=change_until_killed, args=(str(folder), number + 1, sends))
+        process.start()
+        sends.close()
+        assert receives.poll(SECONDS)
+        until_killed = threading.Timer(draw.uniform(0.0, 0.4), process.kill)
+        until_killed.start()
+        with contextlib.suppress(EOFError):
+            while True:
+                number, what, is_done = receives.recv()
+                there.update(what if is_done else {})
+                unknown = {} if is_done else what
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        if not (folder / MANIFEST).exists():  # killed before anything was confirmed
+            assert not there
+            continue
+        with Collection.open(folder, write=True) as collection:
+            collection.verify()
+            found = {one.id: replace(one, version=1) for one in collection.documents()}
+            numbers = [int(id[1:]) for id in found]
+            assert len(collection.search("words", ["水稻"], 1000)[0].ids) == len(found)
+            near = collection.search("vectors", vectors_of(["水稻"]), 1000)[0]
+            assert sorted(near.ids) == sorted(found) and len(numbers) == len({*numbers})
+        applied = {found.get(id) == one for id, one in unknown.items()}
+        assert len(applied) < 2, "half of a change was made"
+        there.update(unknown if applied == {True} else {})
+        unknown = {}
+        assert found == {id: one for id, one in there.items() if one is not None}
+    assert number > KILLS

@@ -268,7 +268,7 @@ class Served:
 
     @staticmethod
     def _search(query: str, **more: object) -> bytes:
-        body = {"query": query, "top_k": SHOWN, "recall": RECALL, "rank_top": RANKED, **more}
+        body = {"query": query, "top_k": SHOWN, "depth": RECALL, "rank_top": RANKED, **more}
         return http("/v1/search", json.dumps(body, ensure_ascii=False).encode())
 
     async def _ask(self, *requests: bytes) -> list[dict[str, Any]]:
@@ -357,7 +357,7 @@ class Served:
             began = time.perf_counter()
             await self._ask(http("/v1/documents", json.dumps(body, ensure_ascii=False).encode()))
             while True:
-                (answer,) = await self._ask(self._search(id, use=["words"], rank_top=0))
+                (answer,) = await self._ask(self._search(id, by=["words"], rank_top=0))
                 if any(hit["id"] == id for hit in answer["hits"]):
                     break
             waited.append(time.perf_counter() - began)

@@ -162,10 +162,10 @@ class Stages(NamedTuple):
 
 
 def stages_of(query: str, asked: Mapping[str, Any]) -> Stages:
-    documents = [number for number, text in enumerate(TEXTS) if passes(text, asked.get("filter") or {})]
-    use = asked.get("use") or ["words", "vectors"]
-    words = by_words(query, documents) if "words" in use else None
-    vectors = by_vectors(query, documents) if "vectors" in use else None
+    documents = [number for number, text in enumerate(TEXTS) if passes(text, asked.get("where") or {})]
+    by = asked.get("by") or ["words", "vectors"]
+    words = by_words(query, documents) if "words" in by else None
+    vectors = by_vectors(query, documents) if "vectors" in by else None
     fused: Scores = {}
     for scores in (words, vectors):
         for number, rank in ranked(scores or {}).items():

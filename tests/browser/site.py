@@ -110,9 +110,9 @@ class Site(LoopThread):
         self.asked.append(asked)
         if self.fault is not None:
             raise self.fault
-        unknown = (asked.get("filter") or {}).keys() - self.index["fields"].keys()
+        unknown = (asked.get("where") or {}).keys() - self.index["fields"].keys()
         if unknown:
-            raise Fault(UNPROCESSABLE, f"no field {min(unknown)}; there are kind, year", field="filter")
+            raise Fault(UNPROCESSABLE, f"no field {min(unknown)}; there are kind, year", field="where")
         await self._wait(asked["query"])
         return _json(self.change(answer(asked, f"search-{len(self.asked)}")))
 

@@ -222,14 +222,14 @@ def test_settings_are_asked_for(open_page: OpenPage, site: Site) -> None:
     page = open_page(at(site))
     drawn(page)
     page.click("#settings summary")
-    assert not {"fusion", "recall", "top_k", "use"} & site.asked[0].keys()  # the server's own
+    assert not {"fusion", "depth", "top_k", "by"} & site.asked[0].keys()  # the server's own
     page.select_option("[name=fusion]", "weighted")
     page.select_option("[name=recall]", "200")
     page.select_option("[name=top_k]", "20")
     page.uncheck("[name=use][value=vectors]")
     page.wait_for_function("() => document.querySelectorAll('.column').length === 2")
-    last = {name: site.asked[-1][name] for name in ("fusion", "recall", "top_k", "use", "rank_top")}
-    assert last == {"fusion": "weighted", "recall": 200, "top_k": 20, "use": ["words"], "rank_top": 50}
+    last = {name: site.asked[-1][name] for name in ("fusion", "depth", "top_k", "by", "rank_top")}
+    assert last == {"fusion": "weighted", "depth": 200, "top_k": 20, "by": ["words"], "rank_top": 50}
     page.click("[name=use][value=words]")
     assert page.is_checked("[name=use][value=words]")  # one has to stay
     page.select_option("[name=rank_top]", "0")
@@ -248,7 +248,7 @@ def test_tab_goes_on_after_a_filter_and_a_list_of_values_is_one(open_page: OpenP
     with page.expect_request("**/v1/search"):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.name") == "year.lte"
-    assert site.asked[-1]["filter"]["year"] == {"gte": 2020}
+    assert site.asked[-1]["where"]["year"] == {"gte": 2020}
 
 
 def test_clicks_and_judgments_are_logged(open_page: OpenPage, site: Site) -> None:
@@ -535,7 +535,7 @@ def test_nonsense_in_the_address_is_left_out(open_page: OpenPage, site: Site) ->
         at(site, top_k="many", min="7", filter="[1", use="hearsay", rank_top="-3", stage="none", open="doc-none")
     )
     drawn(page)
-    assert site.asked[-1] == {"query": QUERY, "filter": {}, "rank_top": 50, "explain": True}
+    assert site.asked[-1] == {"query": QUERY, "where": {}, "rank_top": 50, "explain": True}
 
 
 def test_the_cut_is_a_line_across_the_list(open_page: OpenPage, site: Site) -> None:

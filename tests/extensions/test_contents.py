@@ -125,7 +125,7 @@ def test_a_folder_from_elsewhere_names_no_file_outside_itself(folder: Path, tmp_
 def test_a_server_answers_with_sounds_and_takes_them(folder: Path) -> None:
     site = Site(index=folder, writable=True)
     try:
-        (hit, *_) = site.search("a high one", use=["sound"], top_k=1)["hits"]
+        (hit, *_) = site.search("a high one", by=["sound"], top_k=1)["hits"]
         (content, *_) = hit["contents"]["sound"]
         assert hit["stages"]["sound"]["score"] == pytest.approx(1.0, abs=1e-3) and content["media_type"] == "audio/wav"
         answer = site.ask("GET", f"/v1/contents/{name_of(tone(2500.0))}")
@@ -140,7 +140,7 @@ def test_a_server_answers_with_sounds_and_takes_them(folder: Path) -> None:
             done = site.ask("POST", "/v1/documents", {"documents": [posted], "mode": mode})
             assert done.status_code == 200, done.text
         assert site.ask("GET", "/v1/documents/posted").json()["fields"] == {"sound": name_of(tone(2000.0))}
-        assert {hit["id"] for hit in site.search("high", use=["sound"], top_k=3)["hits"]} == {"both", "high", "posted"}
+        assert {hit["id"] for hit in site.search("high", by=["sound"], top_k=3)["hits"]} == {"both", "high", "posted"}
         for wrong in ("deep.wav", str(folder / "index.json"), "data:audio/wav;base64,AAAA", "data:audio/wav;base64,%"):
             refused = site.ask("POST", "/v1/documents", {"documents": [{**posted, "sound": wrong}]})
             assert refused.status_code == 422 and "expected a sound" in refused.text, refused.text

@@ -92,7 +92,7 @@ def http_bodies(size: int = UNPACKED) -> dict[str, tuple[str, str, bytes]]:
         "a search of many conditions": (
             "/v1/search",
             JSON,
-            filled('{"query":"a","filter":{"year":[', "1,", "1]}}", size),
+            filled('{"query":"a","where":{"year":[', "1,", "1]}}", size),
         ),
         "long documents for the index": ("/v1/documents", JSON, long_documents(size)),
         "empty tensors": (general, JSON, filled('{"tensor":[', "{},", "{}]}", size)),

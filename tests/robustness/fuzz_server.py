@@ -132,7 +132,7 @@ def _fuzz_at(ports: Sequence[int], options: FuzzOptions, is_alive: Callable[[], 
         def answers() -> list[np.ndarray]:
             """Ask what can be answered, over every protocol; raise `ServerError` where it is not."""
             queries, filters = ["深度"] * len(TITLES), {"year": {"gte": 2020}}
-            hits = searcher.search("学习", top_k=100, rank_top=3, use=["words"], filter=filters)["hits"]
+            hits = searcher.search("学习", top_k=100, rank_top=3, by=["words"], where=filters)["hits"]
             kept = sorted(hit["id"] for hit in hits if hit["id"].startswith("kept-"))
             return [
                 *(client.score(queries, TITLES) for client in clients),

@@ -52,7 +52,7 @@ def test_a_hit_has_its_title_and_a_title_is_found(site: Site) -> None:
 
 def test_total_and_facets_count_what_words_find(site: Site) -> None:
     where = {"kind": ["zh", "en"], "year": {"gte": 2002}}
-    found = site.search("水稻", top_k=3, total=True, facets=["kind", "tags", "day"], filter=where)
+    found = site.search("水稻", top_k=3, total=True, facets=["kind", "tags", "day"], where=where)
     rice = [one for one in DOCUMENTS if "水稻" in one.text]
     met = [one for one in rice if Filter.of(where).matches(one.fields)]
     assert found["total"] == len(met) and "total" not in site.search("水稻")
@@ -83,7 +83,7 @@ def test_candidates_are_sorted_and_grouped_by_fields(site: Site) -> None:
 
 
 def test_a_snippet_stands_for_the_text(site: Site) -> None:
-    (hit,) = (hit for hit in site.search("水稻防治", snippet=20, filter={"title": "手册7"})["hits"])
+    (hit,) = (hit for hit in site.search("水稻防治", snippet=20, where={"title": "手册7"})["hits"])
     snippet = hit["snippet"]
     text = next(one.text for one in DOCUMENTS if one.id == "d07")
     assert (
@@ -91,7 +91,7 @@ def test_a_snippet_stands_for_the_text(site: Site) -> None:
     )
     marked = [snippet["text"][one["start"] : one["end"]] for one in snippet["highlights"]]
     assert "水稻防治" in "".join(marked)
-    both = site.search("水稻防治", snippet=20, fields=["text"], filter={"title": "手册7"})["hits"][0]
+    both = site.search("水稻防治", snippet=20, fields=["text"], where={"title": "手册7"})["hits"][0]
     assert both["text"] == text and both["snippet"] == snippet
 
 
@@ -123,7 +123,7 @@ def test_a_cursor_of_something_else_is_refused(site: Site) -> None:
     address = f"/v1/search?q=水稻&top_k=5&total=true&cursor={cursor}"
     assert ids(site.ask("GET", address).json()) == whole[5:]
     for asked in (
-        {"query": "护理"}, {"top_k": 6}, {"offset": 5}, {"sort": ["year"]}, {"filter": {"year": 2001}},
+        {"query": "护理"}, {"top_k": 6}, {"offset": 5}, {"sort": ["year"]}, {"where": {"year": 2001}},
         {"cursor": cursor[:-4]}, {"cursor": "x" + cursor[1:]}, {"cursor": "水稻"}, {"cursor": "x"},
     ):  # fmt: skip
         answer = site.ask("POST", "/v1/search", {"query": "水稻", "top_k": 5, "cursor": cursor, **asked})

@@ -164,7 +164,7 @@ def test_only_shown_documents_are_held(folder: Path, tmp_path: Path) -> None:
 def test_the_documents_of_an_answer_count_in_the_budget_of_bytes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     held = seen(monkeypatch, Share, "hold_answer", lambda _, size: size)
     for ask in (
-        lambda: site.search("水稻", top_k=3, filter={"year": {"lt": 40}}),
+        lambda: site.search("水稻", top_k=3, where={"year": {"lt": 40}}),
         lambda: site.ask("GET", "/v1/documents?limit=3").json(),
         lambda: site.ask("GET", "/v1/documents/d000").json(),
     ):
@@ -220,5 +220,5 @@ def test_fields_are_described_once_a_version_and_arranged_once_for_filters(
     arranged = seen(monkeypatch, FieldValues, "__init__", thread)
     monkeypatch.setattr(metering, "LARGE", 1000)  # steps: 120 values have more
     for _ in range(3):
-        site.search("水稻", filter={"kind": "k3"}, fields=[])
+        site.search("水稻", where={"kind": "k3"}, fields=[])
     assert arranged[-1:] == ["index-large"] and len(arranged) <= 2

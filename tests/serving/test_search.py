@@ -108,8 +108,8 @@ def test_an_answer_says_what_answered(site: Site) -> None:
 
 def test_pages_are_parts_of_one_list(site: Site) -> None:
     # Many documents have the same score: the order of these is that of their ids.
-    sorted_by = {"sort": ["-year"], "filter": {"year": {"lt": 2007}}, "group_by": "lang", "group_size": 5}
-    for how in ({}, {"rank_top": 0}, {"use": ["words"]}, {"rank_top": 12, "fusion": "weighted"}, sorted_by):
+    sorted_by = {"sort": ["-year"], "where": {"year": {"lt": 2007}}, "group_by": "lang", "group_size": 5}
+    for how in ({}, {"rank_top": 0}, {"by": ["words"]}, {"rank_top": 12, "fusion": "weighted"}, sorted_by):
         whole = site.search("研究", top_k=100, **how)
         ids = [hit["id"] for hit in whole["hits"]]
         pages = [site.search("研究", top_k=7, offset=start, **how)["hits"] for start in range(0, len(ids) + 7, 7)]
@@ -126,7 +126,7 @@ def test_pages_are_parts_of_one_list(site: Site) -> None:
         ]
         assert [hit["rank"] for one in answers for hit in one["hits"]] == list(range(1, len(ids) + 1))
     scores = [
-        (-hit["stages"]["words"]["score"], hit["id"]) for hit in site.search("研究", use=["words"], rank_top=0)["hits"]
+        (-hit["stages"]["words"]["score"], hit["id"]) for hit in site.search("研究", by=["words"], rank_top=0)["hits"]
     ]
     assert scores == sorted(scores)
 
@@ -141,7 +141,7 @@ def test_filters_and_fields(site: Site) -> None:
         ({"year": {"ne": 2001, "lte": 2002, "gt": 1999}, "lang": {"eq": "zh"}}, lambda one: one.fields["year"]
             in (2000, 2002) and one.fields["lang"] == "zh"),
     ):  # fmt: skip
-        hits = site.search("研究", top_k=100, filter=wanted, fields=["year"])["hits"]
+        hits = site.search("研究", top_k=100, where=wanted, fields=["year"])["hits"]
         assert {hit["id"] for hit in hits} == {one.id for one in DOCUMENTS if meets(one)}
         assert all(hit["fields"] == {"year": years[hit["id"]]} and "text" not in hit for hit in hits)
 
@@ -150,19 +150,21 @@ def test_filters_and_fields(site: Site) -> None:
     ("body", "status", "field", "says"),
     [
         ({"query": ""}, 422, "query", "is empty"),
-        ({"query": "a", "use": ["fields"]}, 422, "use", "words, vectors"),
+        ({"query": "a", "by": ["fields"]}, 422, "by", "words, vectors"),
         ({"query": "a", "fusion": "/etc/passwd"}, 422, "fusion", "rrf"),
         ({"query": "a", "fields": ["url"]}, 422, "fields", "text, lang, year"),
-        ({"query": "a", "filter": {"url": 1}}, 422, "filter", "lang, year"),
-        ({"query": "a", "filter": {"year": {"near": 1}}}, 422, "filter", "gte"),
-        ({"query": "a", "filter": {"year": list(range(1001))}}, 413, "filter", "1,000"),
-        ({"query": "a", "filter": {"lang": ["x" * 60_000, "y" * 60_000]}}, 413, "filter", "100,000"),
-        ({"query": "a", "filter": {"year": [0] * 5000}}, 413, None, "4,000"),  # before anything is made of them
+        ({"query": "a", "where": {"url": 1}}, 422, "where", "lang, year"),
+        ({"query": "a", "where": {"year": {"near": 1}}}, 422, "where", "gte"),
+        ({"query": "a", "where": {"year": list(range(1001))}}, 413, "where", "1,000"),
+        ({"query": "a", "where": {"lang": ["x" * 60_000, "y" * 60_000]}}, 413, "where", "100,000"),
+        ({"query": "a", "where": {"year": [0] * 5000}}, 413, None, "4,000"),  # before anything is made of them
         ({"query": "a", "top_k": 101}, 413, "top_k", "100"),
-        ({"query": "a", "recall": 100_000}, 413, "recall", "1,000"),
+        ({"query": "a", "depth": 100_000}, 413, "depth", "1,000"),
         ({"query": "a", "offset": -1}, 422, "offset", "greater"),
         ({"query": "a", "min_probability": 2}, 422, "min_probability", "less"),
         ({"query": "a", "limit": 3}, 422, "limit", "not permitted"),
+        ({"query": "a", "depth": 5, "recall": 5}, 422, "recall", "not permitted"),
+        ({"query": "a", "recall": 0}, 422, "recall", "greater"),
         ({"query": "\ud800"}, 400, "body", "surrogate"),
     ],
 )
@@ -213,7 +215,7 @@ def test_documents_are_found_once_they_are_confirmed_and_by_other_processes_too(
     assert answer.status_code == 200, answer.text
     counts = {"added": 1, "replaced": 1, "unchanged": 1}
     assert answer.json() == {**counts, "index": {"name": "index", "version": 2, "documents": len(TEXTS) + 1}}
-    found = written.search("茶叶", use=["words"])
+    found = written.search("茶叶", by=["words"])
     assert {hit["id"] for hit in found["hits"]} == {"new/1", "d1"} and found["index"]["version"] == 2
     # the vectors are those that the index's own tower makes
     assert other.refresh() and other.verify()
@@ -231,7 +233,7 @@ def test_documents_are_found_once_they_are_confirmed_and_by_other_processes_too(
     assert written.ask("GET", "/v1/documents/d1").json()["version"] == 2
     removed = written.ask("DELETE", "/v1/documents", {"ids": ["new/1", "d1", "none", "none"]})
     assert (removed.json()["removed"], removed.json()["missing"]) == (2, 1)
-    assert written.search("茶叶", use=["words"])["hits"] == []
+    assert written.search("茶叶", by=["words"])["hits"] == []
     assert written.ask("GET", "/v1/documents/new/1").status_code == 404
 
     with Collection.open(index, write=True) as collection:  # another process, while this one serves
@@ -240,7 +242,7 @@ def test_documents_are_found_once_they_are_confirmed_and_by_other_processes_too(
         monkeypatch.setattr("paddle_ranker.serving.core.index_writing.time", begins)
         busy = written.ask("DELETE", "/v1/documents", {"ids": ["d2"]}, **{"X-Request-Timeout-Ms": "30"})
         assert busy.status_code == 503 and "another process" in busy.json()["error"]
-    assert [hit["id"] for hit in written.search("茶叶", use=["words"])["hits"]] == ["elsewhere"]
+    assert [hit["id"] for hit in written.search("茶叶", by=["words"])["hits"]] == ["elsewhere"]
 
 
 def test_half_a_request_is_never_applied(written: Site) -> None:
@@ -337,7 +339,7 @@ def test_an_index_in_the_place_of_another_is_neither_mixed_with_it_nor_changed_f
 
 
 def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
-    answer = written.search("水稻", top_k=3, offset=1, filter={"lang": "zh"})
+    answer = written.search("水稻", top_k=3, offset=1, where={"lang": "zh"})
     hit = answer["hits"][0]
     said = {"search_id": answer["search_id"], "query": "水稻", "id": hit["id"], "position": 2, "event": "click"}
     assert written.ask("POST", "/v1/feedback", said).status_code == 200
@@ -347,7 +349,7 @@ def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
     assert search.versions == {"index": {"name": "index", "version": 1}, "tower": "tower", "ranker": None}
     assert [one.id for one in search.shown] == [one["id"] for one in answer["hits"]]
     assert search.shown[0].ranks == {name: one["rank"] for name, one in hit["stages"].items()}
-    assert search.parameters["filter"] == {"lang": "zh"} and search.first_position == 2
+    assert search.parameters["where"] == {"lang": "zh"} and search.first_position == 2
     asked_about = written.ask("GET", "/v1/judge").json()
     assert asked_about["labels"] == [0, 1, 2, 3] and asked_about["left"] == len(answer["hits"])
     assert {pair["id"]: pair["text"] for pair in asked_about["pairs"]} == {
@@ -366,12 +368,12 @@ def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
 
 
 def test_the_log_has_of_a_query_what_was_used(written: Site) -> None:
-    answer = written.search("水" * 5000, filter={"lang": ["x" * 1100]})
+    answer = written.search("水" * 5000, where={"lang": ["x" * 1100]})
     assert answer["query"] == "水" * answer["query_read"] and answer["query_read"] <= 1000
     said = {"search_id": answer["search_id"], "query": answer["query"], "id": "any", "event": "click"}
     assert written.ask("POST", "/v1/feedback", said).status_code == 200
     search, _ = LogReader(written.config.search_log)
-    assert search.query == answer["query"] and "filter" not in search.parameters  # type: ignore[union-attr]
+    assert search.query == answer["query"] and "where" not in search.parameters  # type: ignore[union-attr]
 
 
 def test_explanations_add_up(site: Site) -> None:
@@ -394,7 +396,7 @@ def test_explanations_add_up(site: Site) -> None:
                 assert signals["ranker"] == {"value": hit["logit"], "added": hit["logit"], "to": "ranked"}
                 assert signals["match"]["value"] == max((one["level"] for one in hit["highlights"]), default=0)
     assert all("signals" not in hit for hit in site.search("水稻")["hits"])
-    (hit,) = site.search("水稻病害", top_k=1, use=["words"])["hits"]
+    (hit,) = site.search("水稻病害", top_k=1, by=["words"])["hits"]
     assert hit["passage"] == {"start": 0, "end": len(hit["text"])}
     assert [hit["text"][one["start"] : one["end"]] for one in hit["highlights"]] == ["水稻病害"] * len(
         hit["highlights"]
@@ -404,9 +406,9 @@ def test_explanations_add_up(site: Site) -> None:
 def test_a_query_that_is_too_long_is_cut_where_the_ranker_cuts_it(site: Site, folders: dict[str, Path]) -> None:
     encoder = PairEncoder.from_folder(folders["model"], 32)
     query = "水稻病害诊断" * 20_000
-    answer = site.search(query, rank_top=8, recall=8)
+    answer = site.search(query, rank_top=8, depth=8)
     most = encoder.max_seq_length - 4  # beside a title of one token
-    cut = site.search(query[:most], rank_top=8, recall=8)
+    cut = site.search(query[:most], rank_top=8, depth=8)
     assert [hit["id"] for hit in answer["hits"]] == [hit["id"] for hit in cut["hits"]]
     texts = [hit["text"][hit["read"]["start"] : hit["read"]["end"]] for hit in cut["hits"] if "logit" in hit]
     read = encoder.encode([query[:most]] * len(texts), texts).second_starts.min() - 2  # what is left beside the longest
@@ -443,13 +445,16 @@ def test_an_address_asks_for_the_same(site: Site) -> None:
     def timeless(answer: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in answer.items() if name not in ("took_ms", "search_id")}
 
-    wanted = {"top_k": 3, "offset": 1, "rank_top": 5, "use": ["words", "vectors"], "fields": ["year"], "explain": True}
+    wanted = {"top_k": 3, "offset": 1, "rank_top": 5, "by": ["words", "vectors"], "fields": ["year"], "explain": True}
     condition = {"lang": "zh", "year": {"gte": 2001}}
-    address = {**wanted, "use": "words,vectors", "fields": "year", "explain": "true", "filter": json.dumps(condition)}
+    address = {**wanted, "by": "words,vectors", "fields": "year", "explain": "true", "where": json.dumps(condition)}
     got = site.ask("GET", f"/v1/search?{urlencode({'q': '水稻病害', **address})}")
-    assert timeless(got.json()) == timeless(site.search("水稻病害", **wanted, filter=condition))
-    apart = urlencode({"q": "水稻病害", **address, "use": ["words", "vectors"], "fields": ["year"]}, doseq=True)
-    assert apart.count("use=") == 2 and timeless(site.ask("GET", f"/v1/search?{apart}").json()) == timeless(got.json())
+    assert timeless(got.json()) == timeless(site.search("水稻病害", **wanted, where=condition))
+    del address["by"], address["where"]  # lists item by item, and the names of older clients
+    older = {**address, "use": ["words", "vectors"], "fields": ["year"], "filter": json.dumps(condition), "recall": 100}
+    apart = urlencode({"q": "水稻病害", **older}, doseq=True)
+    assert timeless(site.ask("GET", f"/v1/search?{apart}").json()) == timeless(got.json())
+    assert timeless(site.search("水稻病害", **wanted, recall=100, filter=condition)) == timeless(got.json())
     for wrong, field in (
         ("", "q"), ("q=a&top_k=x", "top_k"), ("q=a&filter={", "filter"), ("q=a&page=2", "page"), ("q=a&q=b", "q"),
         ("q=a&query=b", "q"),
@@ -503,7 +508,7 @@ def test_fields_are_described_by_the_values_that_documents_have_now(
     fields = words.ask("GET", "/v1/index").json()["fields"]
     assert fields["url"] == fields["body"] == {"type": "string"}  # of values that are not all there, none is offered
     assert fields["lang"] == {"type": "string", "values": ["en", "fr", "zh"]} and fields["list"] == {"type": "mixed"}
-    (hit,) = words.search("茶叶", filter={"lang": "fr"}, fields=["only"])["hits"]
+    (hit,) = words.search("茶叶", where={"lang": "fr"}, fields=["only"])["hits"]
     assert hit["fields"] == {"only": "here"}
     assert words.ask("DELETE", "/v1/documents", {"ids": ["3-2"]}).json()["removed"] == 1
     fields = words.ask("GET", "/v1/index").json()["fields"]
@@ -629,7 +634,7 @@ def test_searches_look_as_widely_as_the_server_s_options_say(tmp_path: Path, mon
 
     monkeypatch.setattr("paddle_ranker.retrieval.generation.search_vectors", search)
     site = Site(index=tmp_path / "index", ef=700)
-    assert len(site.search("研究", use=["vectors"])["hits"]) == 5 and widths == [700]
+    assert len(site.search("研究", by=["vectors"])["hits"]) == 5 and widths == [700]
     site.close()
 
 
@@ -662,7 +667,7 @@ def test_milvus_is_connected_to_beside_the_event_loop_and_by_searches_of_vectors
         collection.add(DOCUMENTS[:5])
     connected.clear()
     site = Site(index=tmp_path / "index", milvus_uri=info.uri)
-    assert len(site.search("研究", use=["words"], filter={"lang": "en"})["hits"]) == 3
+    assert len(site.search("研究", by=["words"], where={"lang": "en"})["hits"]) == 3
     assert site.ask("GET", "/v1/index").json()["documents"] == 5 and site.ask("GET", "/v1/documents/d1").json()
     assert not connected
     assert all(len(site.search("研究")["hits"]) == 5 for _ in range(2))
@@ -676,7 +681,7 @@ def test_milvus_is_connected_to_beside_the_event_loop_and_by_searches_of_vectors
     failed = site.ask("POST", "/v1/search", {"query": "研究"})
     assert (failed.status_code, failed.headers["retry-after"]) == (503, "1")
     assert "vectors cannot be searched now" in failed.text and "127.0.0.1" not in failed.text
-    assert len(site.search("研究", use=["words"])["hits"]) == 5
+    assert len(site.search("研究", by=["words"])["hits"]) == 5
     site.close()
 
 
@@ -758,7 +763,7 @@ def test_small_segments_are_merged_after_the_answer(written: Site) -> None:
         assert answer.json()["added"] == 1
     index = written.slots.of("index", IndexSlot)
     until(lambda: len(index.info.segments) <= MOST_SEGMENTS)
-    assert len(written.search("茶叶", use=["words"], top_k=100)["hits"]) == 2 * MOST_SEGMENTS
+    assert len(written.search("茶叶", by=["words"], top_k=100)["hits"]) == 2 * MOST_SEGMENTS
 
 
 @pytest.mark.parametrize("by_vectors", [True, False])

@@ -56,7 +56,7 @@ def test_two_processes_find_what_either_was_told_and_reload_without_losing_a_req
                 assert added["added"] == 1 and added["index"]["documents"] == 4 + number
                 for _ in range(5):  # each on a connection of its own, which any process takes
                     with client() as other:
-                        answer = other.search("水稻", use=["words"], rank_top=2)
+                        answer = other.search("水稻", by=["words"], rank_top=2)
                         assert f"new{number}" in {hit["id"] for hit in answer["hits"]}
             assert one.document("new0") == Document("new0", "水稻0", {"year": 0})
             assert one.remove(["new0"])["removed"] == 1 and one.document("new0") is None
@@ -85,7 +85,7 @@ def test_two_processes_find_what_either_was_told_and_reload_without_losing_a_req
             for thread in threads:
                 thread.join()
             assert failed == []
-            assert len(one.search("水稻", use=["words"])["hits"]) == 4
+            assert len(one.search("水稻", by=["words"])["hits"]) == 4
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(SECONDS) == 0
     logged = list(LogReader(tmp_path / "log"))

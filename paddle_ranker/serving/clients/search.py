@@ -27,7 +27,7 @@ class SearchClient(Client):
         self._calls = HttpCalls(host, port, self.timeout, self.api_key)
 
     def search(self, query: str, **asked: Any) -> dict[str, Any]:
-        """Search; keyword arguments become request fields: `top_k=20, rank_top=50, filter={...}`."""
+        """Search; keyword arguments become request fields: `top_k=20, rank_top=50, where={...}`."""
         return self._ask("POST", "/v1/search", {"query": query, **asked})
 
     def search_all(self, query: str, **asked: Any) -> Iterator[dict[str, Any]]:

@@ -42,19 +42,19 @@ _LOG = logging.getLogger(__name__)
 class Query:
     """A search as it is asked for.
 
-    use: names of searchers; none: all
+    by: names of searchers; none: all
     fusion: a name of `FUSIONS`; None: the server's own
-    recall: documents that each searcher finds
+    depth: documents that each searcher finds
     rank_top: so many of the fused list are ordered by the ranker; 0: none
     after, sort, group_by, group_size: as of `Search`
     is_cut: `text` is only the beginning of the query
     """
 
     text: str
-    use: tuple[str, ...] = ()
+    by: tuple[str, ...] = ()
     where: Optional[Filter] = None
     fusion: Optional[str] = None
-    recall: int = DEPTH
+    depth: int = DEPTH
     rank_top: int = 0
     offset: int = 0
     after: Optional[Position] = None
@@ -177,7 +177,7 @@ class SearchPipeline:
         try:
             read = await self._read(query.text, deadline)
             query = replace(query, text=read.text, rank_top=query.rank_top if self.ranker is not None else 0)
-            found = await self._recall(query, deadline)
+            found = await self._candidates(query, deadline)
             if query.rank_top and found.order and (query.after is None or query.after.is_ranked):
                 late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
                 await self._rank(found, late, read, hold)
@@ -200,10 +200,10 @@ class SearchPipeline:
             return _Read(text)
         return await self.index.run(_Read.of, text, encoders, deadline=deadline)
 
-    async def _recall(self, query: Query, deadline: float) -> SearchOutcome:
+    async def _candidates(self, query: Query, deadline: float) -> SearchOutcome:
         """Ask all searchers at once, and fuse what they find."""
         index = await self.index.current(deadline)
-        found = SearchOutcome(index, query, self._chosen(index, query.use), self._settings(index, query))
+        found = SearchOutcome(index, query, self._chosen(index, query.by), self._settings(index, query))
         asked: dict[str, Union[Sequence[str], Vectors]] = {name: [query.text] for name in found.searchers}
         if VECTORS not in asked:
             await self.index.run(_fuse, found, asked, {}, deadline=deadline)
@@ -224,13 +224,13 @@ class SearchPipeline:
         options, own = self.index.options, index.fusion
         if query.fusion not in (None, own.method):
             own = Fusion(str(query.fusion), fields=own.fields)
-        return SearchSettings((), own, query.recall, query.rank_top, options.ef, options.nprobe)
+        return SearchSettings((), own, query.depth, query.rank_top, options.ef, options.nprobe)
 
-    def _chosen(self, index: ServedIndex, use: Sequence[str]) -> tuple[str, ...]:
+    def _chosen(self, index: ServedIndex, by: Sequence[str]) -> tuple[str, ...]:
         try:
-            return chosen(index.collection, use, self.searchers(index))
+            return chosen(index.collection, by, self.searchers(index))
         except UsageError as error:
-            raise Fault(UNPROCESSABLE, str(error), field="use") from error
+            raise Fault(UNPROCESSABLE, str(error), field="by") from error
 
     async def _vectors(self, text: str, deadline: float) -> Vectors:
         assert self.tower is not None
@@ -273,7 +273,7 @@ def _look(found: SearchOutcome, asked: Mapping[str, Union[Sequence[str], Vectors
         try:
             (hits[name],) = found.lookup(name, own)
         except FilterError as error:
-            raise Fault(UNPROCESSABLE, str(error), field="filter") from error
+            raise Fault(UNPROCESSABLE, str(error), field="where") from error
         except RankerError as error:  # of Milvus, which does not answer
             _LOG.warning("%s cannot be searched: %s", name, error)
             problem = f"{name} cannot be searched now; see the server's log"

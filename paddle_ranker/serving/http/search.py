@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Optional
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -53,6 +53,10 @@ _DIGEST_BYTES, _POSITION = 12, TypeAdapter(Position)
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
+# Names of older clients are taken, too; a request that has both is refused as one with an unknown field.
+_RENAMED = {new: AliasChoices(new, old) for new, old in (("depth", "recall"), ("by", "use"), ("where", "filter"))}
+
+
 class SearchRequest(Body):
     """Search the documents of the index; names that are not here are refused."""
 
@@ -62,18 +66,27 @@ class SearchRequest(Body):
     cursor: Optional[str] = Field(
         None, description='"": answer with a cursor; repeat the request with it for the next page, until it is null'
     )
-    recall: Optional[int] = Field(None, ge=1, description=f"documents that each searcher finds (default: {DEPTH})")
+    depth: Optional[int] = Field(
+        None,
+        ge=1,
+        description=f"documents that each searcher finds (default: {DEPTH})",
+        validation_alias=_RENAMED["depth"],
+    )
     rank_top: Optional[int] = Field(
         None,
         ge=0,
         description=f"order so many of the first by the ranker; 0: none (default: {RANK_TOP}, if there is a ranker)",
     )
-    use: Optional[list[str]] = Field(
-        None, description="search by these alone: words, vectors, names of vector fields (default: by all)"
+    by: Optional[list[str]] = Field(
+        None,
+        description="search by these alone: words, vectors, names of vector fields (default: by all)",
+        validation_alias=_RENAMED["by"],
     )
     fusion: Optional[str] = Field(None, description="how lists become one: rrf, weighted (default: the server's)")
-    filter: Optional[dict[str, Any]] = Field(
-        None, description='documents whose fields meet it: {"lang": "zh", "year": {"gte": 2020}}'
+    where: Optional[dict[str, Any]] = Field(
+        None,
+        description='documents whose fields meet it: {"lang": "zh", "year": {"gte": 2020}}',
+        validation_alias=_RENAMED["where"],
     )
     fields: Optional[list[str]] = Field(
         None, description="of each document, these alone (default: text and all fields)"
@@ -172,12 +185,12 @@ class SearchRoutes:
             raise Fault(UNPROCESSABLE, "is empty: say what to search for", field="query")
         if asked.fusion is not None and asked.fusion not in FUSIONS:
             raise Fault(UNPROCESSABLE, f"{quoted(asked.fusion)} is no fusion, only {listed(FUSIONS)}", field="fusion")
-        recall = min(DEPTH, options.depth) if asked.recall is None else asked.recall
+        depth = min(DEPTH, options.depth) if asked.depth is None else asked.depth
         top_k = min(TOP_K, options.hits) if asked.top_k is None else asked.top_k
         rank_top = min(RANK_TOP, limits.pairs) if asked.rank_top is None else asked.rank_top
         for name, given, most in (
             ("top_k", top_k, options.hits),
-            ("recall", recall, options.depth),
+            ("depth", depth, options.depth),
             ("rank_top", rank_top, limits.pairs),
         ):
             if given > most:
@@ -198,10 +211,10 @@ class SearchRoutes:
                 raise Fault(TOO_LARGE, f"has {len(names):,} names, at most {_MOST_NAMES} are allowed", field=field)
         return Query(
             text,
-            tuple(asked.use or ()),
-            _filter(asked.filter, limits),
+            tuple(asked.by or ()),
+            _filter(asked.where, limits),
             asked.fusion,
-            recall,
+            depth,
             rank_top,
             asked.offset,
             self._after(asked),
@@ -280,7 +293,7 @@ def _facets(found: SearchOutcome, names: list[str]) -> dict[str, list[dict[str, 
     try:
         counted = found.facets(names)
     except FilterError as error:
-        raise Fault(UNPROCESSABLE, str(error), field="filter") from error
+        raise Fault(UNPROCESSABLE, str(error), field="where") from error
     except UsageError as error:
         raise Fault(UNPROCESSABLE, str(error), field="facets") from error
     return {
@@ -395,10 +408,10 @@ def _filter(conditions: Optional[dict[str, Any]], limits: Limits) -> Optional[Fi
             (limits.characters, sum(len(str(value)) for value in values), "characters"),
         ):
             if count > most:
-                raise Fault(TOO_LARGE, f"compares with more than the {most:,} {what} that are allowed", field="filter")
+                raise Fault(TOO_LARGE, f"compares with more than the {most:,} {what} that are allowed", field="where")
         return found
     except UsageError as error:
-        raise Fault(UNPROCESSABLE, str(error), field="filter") from error
+        raise Fault(UNPROCESSABLE, str(error), field="where") from error
 
 
 def _of_address(given: QueryParams) -> SearchRequest:
@@ -408,18 +421,18 @@ def _of_address(given: QueryParams) -> SearchRequest:
         several.setdefault("query" if name == "q" else name, []).append(value)
     values: dict[str, Any] = {}
     for name, own in several.items():
-        if name in ("use", "fields", "facets", "sort"):
+        if name in ("by", "use", "fields", "facets", "sort"):
             values[name] = [one for value in own for one in value.split(",") if one]
         elif len(own) > 1:
             problem = f"stands {len(own)} times in the address, expected once"
             raise Fault(UNPROCESSABLE, problem, field="q" if name == "query" else name)
         else:
             values[name] = own[0]
-    if "filter" in values:
+    for name in {"where", "filter"} & values.keys():
         try:
-            values["filter"] = parse_json(values["filter"].encode("utf-8", "replace"), _BOUNDS)
+            values[name] = parse_json(values[name].encode("utf-8", "replace"), _BOUNDS)
         except Fault as fault:
-            raise Fault(UNPROCESSABLE, fault.problem, field="filter") from fault.settled()
+            raise Fault(UNPROCESSABLE, fault.problem, field=name) from fault.settled()
     try:
         asked = SearchRequest.model_validate(values, strict=False)
     except ValidationError as error:

@@ -483,9 +483,9 @@ function tellFailure(error) {
 /** Return what is asked: without what the server's own options say, unless it was chosen here. */
 function question() {
   const { q, fusion, recall, rank_top, top_k } = state;
-  const asked = { query: q, filter: filterOf(), explain: true };
-  const counts = { ...(recall !== DEFAULTS.recall && { recall }), ...(top_k !== DEFAULTS.top_k && { top_k }), ...(rank_top && { rank_top }) };
-  return { ...asked, ...counts, ...(searchedBy().length < searchers().length && { use: searchedBy() }), ...(fusion && { fusion }) };
+  const asked = { query: q, where: filterOf(), explain: true };
+  const counts = { ...(recall !== DEFAULTS.recall && { depth: recall }), ...(top_k !== DEFAULTS.top_k && { top_k }), ...(rank_top && { rank_top }) };
+  return { ...asked, ...counts, ...(searchedBy().length < searchers().length && { by: searchedBy() }), ...(fusion && { fusion }) };
 }
 
 const isRank = (rank) => Number.isInteger(rank) && rank > 0;

@@ -76,7 +76,7 @@ def write_texts(folder: Path) -> None:
 def write_collection(
     folder: Path, documents: Mapping[str, str], queries: Mapping[str, str], judged: Sequence[tuple[str, str, int]]
 ) -> None:
-    """Write the files of the page on recall: documents with fields, their texts, and a BEIR folder.
+    """Write the files of the page on collections: documents with fields, their texts, and a BEIR folder.
 
     Args:
         documents, queries: ids by text.

@@ -28,16 +28,17 @@ _MOST_BYTES = 1 << 28  # of a file
 
 
 class ContentFiles:
-    """The files of an index folder."""
+    """The files of an index folder; `others` are folders where they are looked for, too."""
 
-    def __init__(self, index: Path):
-        self._index = index
+    def __init__(self, index: Path, *others: Path):
+        self._index, self._others = index, others
 
     def path(self, name: str) -> Path:
         """Return the path of a file; raises `CheckpointError` for a name that is no file's, and a link to elsewhere."""
         if not is_file_name(name):
             raise CheckpointError(f"{self._index}: names {quoted(name)}, which is no content; copy the index again")
-        return inside(inside(self._index, "contents"), name)
+        paths = [inside(inside(index, "contents"), name) for index in (self._index, *self._others)]
+        return next((path for path in paths if path.is_file()), paths[0])
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file; raises `CheckpointError` if it is missing, or not as it was written."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from paddle_ranker.errors import CheckpointError, UsageError, listed, refuse_text
 from paddle_ranker.retrieval.collection import Collection, stamp_of
+from paddle_ranker.retrieval.contents import ContentFiles
 from paddle_ranker.retrieval.generation import Generation
 from paddle_ranker.retrieval.manifest import MILVUS, IndexInfo, read_manifest
 from paddle_ranker.retrieval.segments import Segment
@@ -53,6 +54,11 @@ class Shards(Collection):
         except FileNotFoundError:
             return True
 
+    @property
+    def files(self) -> ContentFiles:
+        """The files that documents of any folder have in fields."""
+        return ContentFiles(*self.folders)
+
     def refresh(self) -> bool:
         """Take up what others have added and removed; return whether there was anything."""
         with self._one_writer:
@@ -85,6 +91,8 @@ def _open(folders: Sequence[Path], opened: dict[str, Segment]) -> Generation:
     while True:
         infos = _manifests(folders)
         named = [(folder, one) for folder, info in zip(folders, infos) for one in info.segments]
+        if len({one.name for _, one in named}) < len(named):
+            raise UsageError(f"{listed(map(str, folders))}: are copies of one index, or were; build each anew")
         together = replace(
             infos[0], segments=tuple(one for _, one in named), generation=sum(info.generation for info in infos)
         )

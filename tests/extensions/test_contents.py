@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import io
 import json
+import shutil
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.index import main as index
-from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import CONTENTS
@@ -97,6 +98,21 @@ def test_a_kind_of_content_is_built_searched_and_checked(folder: Path, capsys: p
     (folder / "contents" / name_of(tone(600.0))).write_bytes(b"another")
     with pytest.raises(CheckpointError, match="not as it was written"):
         Collection.open(folder).verify()
+
+
+def test_shards_find_the_files_of_each_folder(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "shrill.wav").write_bytes(tone(3500.0))
+    (tmp_path / "more.jsonl").write_text('{"id": "shrill", "text": "more", "sound": "shrill.wav"}\n', encoding="utf-8")
+    build = ["build", "--corpus", str(tmp_path / "more.jsonl"), "--output", str(tmp_path / "more")]
+    build += ["--field", "sound:sound:list", "--field_tower", f"sound={tmp_path / 'tower'}"]
+    assert index(build) == 0
+    with Searcher.open([folder, tmp_path / "more"], SearchSettings(("sound",))) as shards:
+        found = [one.fields["sound"] for one in shards.search("a high one", 5) if one.id in ("high", "shrill")]
+        assert [shards.collection.files.read(str(name)) for name in sorted(map(str, found))]
+        assert len(found) == 2
+    shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(UsageError, match="copies"):
+        Searcher.open([folder, tmp_path / "copy"])
 
 
 def test_a_folder_from_elsewhere_names_no_file_outside_itself(folder: Path, tmp_path: Path) -> None:

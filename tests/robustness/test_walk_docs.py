@@ -43,6 +43,7 @@ NOT_RUN = {
     "datasets/download.py": "needs a network; tests/data downloads from a server of its own",
     "datasets/make_real.py": "needs a network, or a package; tests/data makes a package of its own",
     "datasets/make_packages.py": "needs the package lists of apt",
+    "manuals": "needs packages of apt, of which datasets/make_manuals.py makes it",
     "datasets/manpages": "is made of that package",
     "--budget_minutes": "takes as many minutes; tests/pretraining runs a short one",
     '--gpus "0,1,2,3"': "needs four GPUs",

@@ -163,7 +163,7 @@ def test_filters_and_fields(site: Site) -> None:
         ({"query": "a", "offset": -1}, 422, "offset", "greater"),
         ({"query": "a", "min_probability": 2}, 422, "min_probability", "less"),
         ({"query": "a", "limit": 3}, 422, "limit", "not permitted"),
-        ({"query": "a", "depth": 5, "recall": 5}, 422, "recall", "not permitted"),
+        ({"query": "a", "depth": 5, "recall": 5}, 422, "recall", "older name of depth"),
         ({"query": "a", "recall": 0}, 422, "recall", "greater"),
         ({"query": "\ud800"}, 400, "body", "surrogate"),
     ],

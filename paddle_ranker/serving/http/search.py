@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Optional
 
-from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -38,6 +38,7 @@ from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.contents import Content, contents_of
 from paddle_ranker.serving.http.exchange import answer, deadline_of, hold_of, read_body, refuse_parameters
 from paddle_ranker.serving.http.openapi import DescribedRoute
+from paddle_ranker.storage.untrusted import Unchecked
 
 TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
@@ -53,8 +54,8 @@ _DIGEST_BYTES, _POSITION = 12, TypeAdapter(Position)
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
-# Names of older clients are taken, too; a request that has both is refused as one with an unknown field.
-_RENAMED = {new: AliasChoices(new, old) for new, old in (("depth", "recall"), ("by", "use"), ("where", "filter"))}
+_OLDER = {"depth": "recall", "by": "use", "where": "filter"}  # names that older clients give
+_RENAMED = {new: AliasChoices(new, old) for new, old in _OLDER.items()}
 
 
 class SearchRequest(Body):
@@ -103,6 +104,14 @@ class SearchRequest(Body):
     group_size: int = Field(1, ge=1, description="of group_by")
     explain: bool = Field(False, description="answer with each hit's signals")
     min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_both_names(cls, given: Unchecked) -> Unchecked:
+        for new, old in _OLDER.items():
+            if isinstance(given, dict) and new in given and old in given:
+                raise Fault(UNPROCESSABLE, f"is the older name of {new}, which is there: leave one out", field=old)
+        return given
 
 
 class SearchRoutes:

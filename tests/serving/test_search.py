@@ -165,6 +165,9 @@ def test_filters_and_fields(site: Site) -> None:
         ({"query": "a", "limit": 3}, 422, "limit", "not permitted"),
         ({"query": "a", "depth": 5, "recall": 5}, 422, "recall", "older name of depth"),
         ({"query": "a", "recall": 0}, 422, "recall", "greater"),
+        ({"query": "a", "recall": 10**6}, 413, "recall", "at most"),
+        ({"query": "a", "use": ["magic"]}, 422, "use", "magic"),
+        ({"query": "a", "filter": {"no": 1}}, 422, "filter", "is no field"),
         ({"query": "\ud800"}, 400, "body", "surrogate"),
     ],
 )

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Optional
 
-from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import to_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -105,13 +113,24 @@ class SearchRequest(Body):
     explain: bool = Field(False, description="answer with each hit's signals")
     min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
 
-    @model_validator(mode="before")
+    _older: frozenset[str] = PrivateAttr(frozenset())  # fields that the request names by their older names
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse_both_names(cls, given: Unchecked) -> Unchecked:
-        for new, old in _OLDER.items():
-            if isinstance(given, dict) and new in given and old in given:
+    def _named(cls, given: Unchecked, handler: ModelWrapValidatorHandler[SearchRequest]) -> SearchRequest:
+        older = {new: old for new, old in _OLDER.items() if isinstance(given, dict) and old in given}
+        for new, old in older.items():
+            if new in given:
                 raise Fault(UNPROCESSABLE, f"is the older name of {new}, which is there: leave one out", field=old)
-        return given
+        made = handler(given)
+        made._older = frozenset(older)
+        return made
+
+    def as_named(self, fault: Fault) -> Fault:
+        """Return a fault that names its field as the request does."""
+        if fault.field not in self._older:
+            return fault
+        return Fault(fault.kind, fault.problem, field=_OLDER[str(fault.field)], retry_after=fault.retry_after)
 
 
 class SearchRoutes:
@@ -146,8 +165,11 @@ class SearchRoutes:
             state["texts"] = {"query": asked.query}
         if asked.fields or asked.facets or asked.sort or asked.group_by:
             await index.current(deadline)  # others may have added documents with more fields
-        query, told = self._query(asked), partial(self._answered, asked)
-        found, (written, line) = await self._pipeline.search(query, deadline, told, hold_of(request))
+        told = partial(self._answered, asked)
+        try:
+            found, (written, line) = await self._pipeline.search(self._query(asked), deadline, told, hold_of(request))
+        except Fault as fault:
+            raise asked.as_named(fault.settled()) from None
         if index.log is not None and line is not None:
             index.log.search(line)
         state["pairs"], state["stages"] = len(found.logits), found.took

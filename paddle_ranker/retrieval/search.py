@@ -226,6 +226,7 @@ class Search:
 
         encoder: of the ranker's pairs; None: it reads any length
         """
+        refuse_text(documents, "documents")
         schema, spans = self.collection.info.schema, [self._found.get(one.id, (0, len(one.text))) for one in documents]
         room = sys.maxsize if encoder is None else encoder.room_beside(self.text)
         long = [number for number, (start, end) in enumerate(spans) if end - start > room]

@@ -396,7 +396,7 @@ class Collection:
             part = now.parts[number]
             first = place.row + 1 if number == place.part else 0
             rows = (first + np.flatnonzero(part.mask[first:])[: count - len(found)]).tolist()
-            size = sum(map(part.segment.document_bytes, rows))
+            size = part.segment.document_bytes(rows)
             spend(len(part.segment) + _READING * len(rows) + size)
             hold(_HELD * size)
             found += [part.segment.document(row) for row in rows]
@@ -441,7 +441,10 @@ class Collection:
         refuse_text(ids, "ids")
         now = self._now
         places = now.find(ids)
-        size = sum(now.parts[place.part].segment.document_bytes(place.row) for place in places.values())
+        rows: dict[int, list[int]] = {}
+        for place in places.values():
+            rows.setdefault(place.part, []).append(place.row)
+        size = sum(now.parts[part].segment.document_bytes(own) for part, own in rows.items())
         spend(_READING * len(places) + size)
         hold(_HELD * size if keep else 0)
         for id, place in checked(places.items()):

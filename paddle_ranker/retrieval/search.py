@@ -134,7 +134,7 @@ class Search:
     best first; `fused_rank`, of a place, from 1; `logits`, `probabilities` and `passages` by place; `cut`, how many
     were below `min_probability`; `shown`, places, and their `documents` by id.
 
-    A stage says how much work it is (`work.spend`), and may be begun anew as long as it has not ended.
+    A stage says how much work it is (`work.spend`), and may be begun anew.
     """
 
     def __init__(
@@ -166,6 +166,7 @@ class Search:
         self._scored_as: list[int] = []  # of a document that is ranked: which of the texts is its own
         self.documents: dict[str, Document] = {}
         self.cut = 0
+        self._unfinished: list[int] = []  # the order before `finish`, which may be called again
 
     @property
     def is_ranked(self) -> bool:
@@ -256,10 +257,11 @@ class Search:
 
     def finish(self) -> None:
         """Leave out documents of too low a probability, sort and group the others, and choose those that are shown."""
-        order, ids = self.order, self.candidates.ids
+        self._unfinished = self._unfinished or self.order
+        order, ids = self._unfinished, self.candidates.ids
         if self.min_probability > 0 and self.logits:
             order = [place for place in order if self.probabilities.get(place, 1.0) >= self.min_probability]
-        cut = len(self.order) - len(order)
+        cut = len(self._unfinished) - len(order)
         for name in reversed(self.sort):
             order = self._sorted(order, name.removeprefix("-"), name.startswith("-"))
         if self.group_by is not None:

@@ -29,6 +29,7 @@ from paddle_ranker.data.records import Triple, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.lexical.highlights import SharedWords
+from paddle_ranker.retrieval import work
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
@@ -175,6 +176,26 @@ def test_what_cannot_be_searched_is_refused(site: Site, body: Any, status: int, 
     found = site.ask("POST", "/v1/search", body)
     assert found.status_code == status and found.json().get("field") in (field, "body")
     assert says in found.json()["error"]
+
+
+def test_an_answer_is_the_same_where_each_stage_is_large_and_begins_anew(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = sorted(hit["probability"] for hit in site.search("研究", top_k=30, rank_top=30)["hits"])
+    asked: list[dict[str, Any]] = [
+        {"rank_top": 30, "min_probability": scores[10], "explain": True},
+        {"sort": ["-year"], "group_by": "lang", "group_size": 3, "total": True, "facets": ["lang"], "cursor": ""},
+        {"where": {"year": {"gte": 2003}}, "rank_top": 5, "snippet": 20},
+    ]
+    small = [site.search("研究", **one) for one in asked]
+    assert small[0]["cut"] > 0
+    for most in (0, 5000, 20_000, 25_000, 31_000, 35_000, 60_000):  # which ends the last stage in other places
+        monkeypatch.setattr(work, "LARGE", most)
+        for wanted, one in zip(small, asked):
+            found = site.search("研究", **one)
+            for answer in (wanted, found):
+                answer.update(took_ms=None, search_id=None)
+            assert found == wanted, most
 
 
 def test_what_a_server_does_not_do_is_said(site: Site, folders: dict[str, Path]) -> None:

@@ -196,8 +196,8 @@ class Addition:
         return changed
 
     def _write(self, chunk: Sequence[Document], write_index: Mapping[str, WriteIndex]) -> None:
-        is_prepared = self._prepared is not None and self._prepared.documents == chunk
-        contents = self._prepared if self._prepared is not None and is_prepared else self._contents(chunk)
+        prepared = self._prepared
+        contents = prepared if prepared is not None and prepared.documents == chunk else self._contents(chunk)
         folder = self._new_segment()
         write_segment(folder, contents, write_index, self._info.schema)
         self._written.append(Segment(folder, self._info.schema))

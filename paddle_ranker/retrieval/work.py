@@ -44,12 +44,11 @@ class Caller:
     Args:
         deadline: time on `time.monotonic()`'s clock until which the caller waits.
         hold: called with the bytes that the work holds until the caller has its answer.
-        small: most steps of small work (default: `LARGE`).
     """
 
-    def __init__(self, deadline: float = math.inf, hold: Optional[Hold] = None, small: Optional[float] = None):
+    def __init__(self, deadline: float = math.inf, hold: Optional[Hold] = None):
         self._deadline, self._hold, self._left = deadline, hold, False
-        self._most = self._small = LARGE if small is None else small
+        self._most: float = LARGE
         self._spent = self._held = self._counted = 0
 
     @property
@@ -69,10 +68,10 @@ class Caller:
     def run(self, work: Callable[[Caller], R], *, large: bool = False) -> R:
         """Return `work(caller)`, within which `spend`, `hold` and `check` are about this caller.
 
-        large: any number of steps may be spent. Else raises `Moved` above those of small work.
+        large: any number of steps may be spent. Else raises `Moved` above `LARGE`.
         """
         self.check()
-        self._spent, self._held, self._most = 0, 0, math.inf if large else self._small
+        self._spent, self._held, self._most = 0, 0, math.inf if large else LARGE
         before = _CALLER.set(self)
         try:
             return work(self)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -118,7 +117,7 @@ def test_work_is_counted_and_ends_where_nobody_waits() -> None:
     for note in (spend, hold):
         note(10**12)  # nobody counts
     check()
-    assert Caller(small=math.inf).run(do) == "done"
+    assert Caller().run(do, large=True) == "done"
 
 
 def test_a_search_of_many_frequent_words_runs_apart(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +155,7 @@ def test_only_shown_documents_are_held(folder: Path, tmp_path: Path) -> None:
     """Those that a ranker reads are read a few at a time, and what it reads of them alone is kept."""
     searcher = Searcher.open(folder, SearchSettings(rank_top=30), ranker=write_ranker(tmp_path / "ranker"))
     held: list[int] = []
-    (found,) = Caller(hold=held.append, small=math.inf).run(lambda _: searcher.run(["水稻研究"], top_k=1))
+    (found,) = Caller(hold=held.append).run(lambda _: searcher.run(["水稻研究"], top_k=1), large=True)
     assert len(found.documents) == 1 and len(found.logits) == 30
     assert sum(held) < 3 * 3.1 * LONG + 30 * 1000  # one document and its answer, and 30 passages
 

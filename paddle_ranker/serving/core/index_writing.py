@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
@@ -66,9 +65,10 @@ class IndexWriter:
         """Add documents; those of an id that is there are replaced, or refused unless `replace`. Raises `Fault`."""
 
         def made(collection: Collection) -> Sequence[Document]:
+            nonlocal documents  # with their files' names: the next call decodes no file again
+            documents = [collection.files.keep(one, collection.info.schema) for one in documents]
             if not replace:
-                schema = collection.info.schema
-                _refuse_changes(collection, [collection.files.keep(one, schema) for one in documents])
+                _refuse_changes(collection, documents)
             return documents
 
         return await self._add(made, deadline, hold)
@@ -131,7 +131,7 @@ class IndexWriter:
 
     async def _write(self, work: Callable[[Collection], R], deadline: float) -> R:
         self._begin()
-        caller = Caller(deadline, small=math.inf)
+        caller = Caller(deadline)
         try:
             return await asyncio.wrap_future(self._thread.submit(0, partial(self._do, work, deadline, caller)))
         finally:
@@ -147,7 +147,7 @@ class IndexWriter:
 
         try:
             with _faults():
-                return caller.run(write)
+                return caller.run(write, large=True)
         except Abandoned as error:
             raise Fault(TIMED_OUT, "the deadline passed before the index could be changed; nothing was") from error
 

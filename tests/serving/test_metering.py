@@ -210,8 +210,17 @@ def test_words_of_additions_are_worked_out_while_others_may_write(
 
 
 def test_fields_are_described_once_a_version_and_arranged_once_for_filters(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with Collection.create(tmp_path / "other", IndexInfo(WordsInfo("standard"), None)) as collection:
+        collection.add([Document("a", "水稻", {"colour": "red"})])
+    slot = site.slots["index"]
+    mine, slot.folder = slot.folder, tmp_path / "other"  # of the same generation
+    assert set(site.ask("GET", "/v1/index").json()["fields"]) == {"year", "kind"}
+    own = slot.switch(slot.load())
+    assert set(site.ask("GET", "/v1/index").json()["fields"]) == {"colour"}
+    slot.folder = mine
+    slot.switch(own)
     read = seen(monkeypatch, Segment, "some_values", lambda *_: 1)
     for _ in range(3):
         assert set(site.ask("GET", "/v1/index").json()["fields"]) == {"year", "kind"}

@@ -38,6 +38,7 @@ from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
+from paddle_ranker.serving.core.index_slot import ServedIndex
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
@@ -144,7 +145,7 @@ class SearchRoutes:
     def __init__(self, pipeline: SearchPipeline, *, keep_texts: bool = False):
         self._pipeline, self._keep_texts = pipeline, keep_texts
         self._request = TypeAdapter(SearchRequest)
-        self._fields: tuple[int, dict[str, Any]] = (-1, {})  # of which version of the index, as `_fields` says
+        self._fields: tuple[object, dict[str, Any]] = (None, {})  # of which version of which index, as `_fields` says
 
     async def search(self, request: Request) -> Response:
         """Answer `POST /v1/search`."""
@@ -194,7 +195,7 @@ class SearchRoutes:
             "fusion": served.fusion.method,
             "tower": None if tower is None else tower.name,
             "ranker": None if ranker is None else ranker.name,
-            "fields": await self._fields_of(served.collection, deadline),
+            "fields": await self._fields_of(served, deadline),
             "writable": index.options.writable,
             "logging": index.log is not None,
             "examples": list(index.options.examples),
@@ -202,10 +203,10 @@ class SearchRoutes:
         }
         return answer(request, to_json(content), "application/json")
 
-    async def _fields_of(self, collection: Collection, deadline: float) -> dict[str, Any]:
-        generation = collection.info.generation
-        if self._fields[0] != generation:
-            self._fields = generation, await self._pipeline.index.run(_fields, collection, deadline=deadline)
+    async def _fields_of(self, served: ServedIndex, deadline: float) -> dict[str, Any]:
+        version = served.folder, served.loaded_at, served.collection.info.generation
+        if self._fields[0] != version:
+            self._fields = version, await self._pipeline.index.run(_fields, served.collection, deadline=deadline)
         return self._fields[1]
 
     def _query(self, asked: SearchRequest) -> Query:

@@ -38,6 +38,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added, Addition, Cutter, Unfinished, VectorsOf, checked_vectors
 from paddle_ranker.retrieval.contents import ContentFiles
 from paddle_ranker.retrieval.exact import Vectors
+from paddle_ranker.retrieval.facets import FEW_VALUES, Scale, ranges_of
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Place, open_generation
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits
@@ -367,22 +368,37 @@ class Collection:
         return None if words is None else words.matching(query)
 
     def facet(self, field: str, masks: Sequence[Booleans], where: Optional[Filter]) -> dict[str, int]:
-        """Count the values of a field among some documents that meet a filter, by value as JSON; of lists each item.
+        """Count the values of a field among some documents that meet a filter; of lists each item.
+
+        Returns counts by value as JSON, the most frequent first. Numbers, and dates, of which there are many values,
+        are counted by ranges in their order, each a condition that `Filter.of` takes.
 
         masks: as of `matches`. Raises `UsageError` for a field with too many values.
         """
         now, counts = self._now, Counter[str]()
-        allowed = now.allowed(where)
-        for number, (part, mask) in enumerate(zip(now.parts, masks)):
-            if part.segment.bytes_of(field) > _FACET_BYTES:
-                raise UsageError(f"{quoted(field)} has too many values to count")
-            spend(len(mask) + 20 * part.segment.bytes_of(field))
-            kept = mask if allowed is None else mask & allowed[number]
-            found = np.bincount(part.segment.codes_of(field)[kept] + 1, minlength=1)[1:]
-            for value, count in zip(part.segment.values_of(field), found.tolist()):
-                for one in value if isinstance(value, list) else [value]:
-                    counts[json.dumps(one, ensure_ascii=False)] += count
-        return {value: count for value, count in counts.items() if count}
+        kept = [mask & own for mask, own in zip(masks, now.allowed(where) or masks)]
+        scaled, is_large = now.scaled(field, kept), any(one.segment.bytes_of(field) > _FACET_BYTES for one in now.parts)
+        if scaled is not None and (is_large or len(scaled.positions) > FEW_VALUES):
+            return {json.dumps(one.condition): one.count for one in ranges_of(*scaled)}
+        if is_large:
+            raise UsageError(f"{quoted(field)} has too many values to count")
+        for part, mask in zip(now.parts, kept):
+            spend(20 * part.segment.bytes_of(field))
+            for value, count in zip(part.segment.values_of(field), part.segment.value_counts(field, mask).tolist()):
+                items = value if isinstance(value, list) else [value]
+                counts.update(dict.fromkeys((json.dumps(one, ensure_ascii=False) for one in items), count))
+        found = ((value, count) for value, count in counts.items() if count)
+        return dict(sorted(found, key=lambda one: (-one[1], one[0])))
+
+    def scale(self, field: str) -> Optional[Scale]:
+        """Return the numbers or dates that all live documents' values of a field are, with counts; None for others.
+
+        Values of more than a megabyte in a segment are not looked at.
+        """
+        now = self._now
+        if any(part.segment.bytes_of(field) > _FACET_BYTES for part in now.parts):
+            return None
+        return now.scaled(field, [part.mask for part in now.parts])
 
     def after(self, id: Optional[str], count: int) -> list[Document]:
         """Return the documents after that of an id (None: the first ones), in their order.

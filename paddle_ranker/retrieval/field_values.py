@@ -10,12 +10,14 @@ import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from functools import partial
+from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.ranking import Booleans, Integers
+from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.filters import LARGE, ORDER, Condition, double_of, kinds_of, period_of
 
 _BETWEEN = len(b", ")
@@ -66,6 +68,26 @@ class FieldValues:
 
     def __len__(self) -> int:
         return self._count
+
+    def scale(self, declared: str = "") -> Optional[tuple[str, Integers, Positions]]:
+        """Return `facets.NUMBERS` or `facets.DATES`, if all values are such, the values' codes, and their positions.
+
+        Values without a position are null, and dates are as of `period_of`. Returns None for lists, for numbers so
+        large that doubles do not tell them apart, and for texts of digits, unless a type is declared.
+
+        declared: the field's type in the schema
+        """
+        texts = len(self._codes)
+        others = len(self._numbers) - list(self._constants.values()).count(None)
+        if self._owners is not None or not others or declared not in ("", "stored", NUMBERS, DATES):
+            return None
+        codes = np.flatnonzero(np.abs(self._numbers) < LARGE)
+        if declared != DATES and len(codes) == others and (declared == NUMBERS or not texts):
+            return NUMBERS, codes, self._numbers[codes]
+        is_digits = texts and np.isfinite(self._numbers[self._codes]).all()
+        if declared != NUMBERS and len(self._dated) == others and (declared == DATES or not is_digits):
+            return DATES, self._dated.astype(np.int64), self._times
+        return None
 
     def meeting(self, condition: Condition) -> Booleans:
         """Return which values meet a condition, as `Condition.holds` says, `[values] bool`."""

@@ -19,6 +19,7 @@ from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.exact import VectorPart, Vectors
+from paddle_ranker.retrieval.facets import Scale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
 from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, VectorsInfo, read_manifest
@@ -170,6 +171,27 @@ class Generation:
             for part in self.parts
             for meet in [part.segment.matching(where)]
         ]
+
+    def scaled(self, field: str, masks: Sequence[Booleans]) -> Optional[Scale]:
+        """Return the numbers or dates that all of some documents' values of a field are, with counts; None for others.
+
+        masks: for each part, which documents count
+        """
+        kinds, found = set[str](), []
+        for part, mask in zip(self.parts, masks):
+            counts = part.segment.value_counts(field, mask)
+            if counts.any() and (scale := part.segment.scale(field)) is not None:
+                kind, codes, positions = scale
+                there = codes[codes < len(counts)]
+                kinds.add(kind)
+                found.append((positions[codes < len(counts)], counts[there]))
+            elif counts.any():
+                return None
+        if len(kinds) != 1:
+            return None
+        positions, places = np.unique(np.concatenate([at for at, _ in found]), return_inverse=True)
+        counts = np.bincount(places, weights=np.concatenate([own for _, own in found])).astype(np.int64)
+        return Scale(kinds.pop(), positions[counts > 0], counts[counts > 0]) if counts.any() else None
 
     def search_vectors(
         self,

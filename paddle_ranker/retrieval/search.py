@@ -259,8 +259,7 @@ class Search:
         """Leave out documents of too low a probability, sort and group the others, and choose those that are shown."""
         self._unfinished = self._unfinished or self.order
         order, ids = self._unfinished, self.candidates.ids
-        if self.min_probability > 0 and self.logits:
-            order = [place for place in order if self.probabilities.get(place, 1.0) >= self.min_probability]
+        order = [place for place in order if not self.is_cut(place)]
         cut = len(self._unfinished) - len(order)
         for name in reversed(self.sort):
             order = self._sorted(order, name.removeprefix("-"), name.startswith("-"))
@@ -274,6 +273,24 @@ class Search:
         shown = order[self.offset : self.offset + self.top_k]
         self.documents = self.collection.documents_of([ids[place] for place in shown])
         self.cut, self.order, self.shown = cut, order, shown
+
+    def is_cut(self, place: int) -> bool:
+        """Whether a candidate's probability is below `min_probability`."""
+        return self.probabilities.get(place, 1.0) < self.min_probability
+
+    def dropped(self) -> dict[int, int]:
+        """Return which of the first `top_k` fused candidates ranking moved behind those shown, or cut: places, ranks.
+
+        Their documents are added to `documents`. It is about the first page of a ranked list; for other pages, and
+        for lists that are sorted or grouped by fields, nothing is returned.
+        """
+        if not self.is_ranked or self.offset or self.after is not None or self.sort or self.group_by is not None:
+            return {}
+        ranks, shown = {place: rank for rank, place in enumerate(self._unfinished, start=1)}, set(self.shown)
+        fused = sorted(self.fused_rank, key=self.fused_rank.__getitem__)
+        found = {place: ranks[place] for place in fused[: self.top_k] if place not in shown}
+        self.documents.update(self.collection.documents_of([self.candidates.ids[place] for place in found]))
+        return found
 
     def position(self) -> Optional[Position]:
         """Return where the shown documents end; None if no more follow."""

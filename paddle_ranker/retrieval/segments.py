@@ -34,9 +34,10 @@ from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
+from paddle_ranker.retrieval.facets import Positions
 from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
 from paddle_ranker.retrieval.field_values import FieldValues
-from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.filters import OBJECT, TEXT, TRUTH, Filter, kinds_of
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
 from paddle_ranker.retrieval.schema import Schema
@@ -51,6 +52,7 @@ _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORDS = "words_"
 _NO_INDEX: Mapping[str, WriteIndex] = {}
 _ARRANGING = 50  # steps, as `spend` counts them, for each byte of values that are arranged for filters
+_FIRST, _SCALED = 64, 1 << 23  # bytes of a field's values: that tell what the first is; that are arranged for facets
 _ONE_TEXT = Schema()
 
 
@@ -328,8 +330,7 @@ class Segment:
             values = self.values_of(field)
             if live is None or not values:
                 return values, True
-            counts = np.bincount(self.codes_of(field)[live] + 1, minlength=len(values) + 1)[1:]
-            return list(itertools.compress(values, counts)), True
+            return list(itertools.compress(values, self.value_counts(field, live))), True
         text = bytes(line[:most]).decode("utf-8", "ignore")
         try:
             return [json.JSONDecoder().raw_decode(text, text.index("[") + 1)[0]], False
@@ -360,6 +361,23 @@ class Segment:
     def kinds_of(self, field: str) -> frozenset[str]:
         """Return the kinds of a field's values, as `filters.kinds_of` says."""
         return self._values(field).kinds
+
+    def value_counts(self, field: str, mask: Booleans) -> Integers:
+        """Return how many of some documents have each value of a field, up to the last that one has."""
+        spend(len(mask))
+        return np.bincount(self.codes_of(field)[mask] + 1, minlength=1)[1:]
+
+    def scale(self, field: str) -> Optional[tuple[str, Integers, Positions]]:
+        """Return the numbers or dates that all values of a field are, as `FieldValues.scale` says; None for others.
+
+        Values of more than 8 MB are not looked at.
+        """
+        declared = next((one.type for one in self._schema.fields if one.name == field), "")
+        first = self.some_values(field, _FIRST, None)[0][:1]
+        is_possible = [kind for one in first for kind in kinds_of(one) if kind not in (TEXT, TRUTH, OBJECT)]
+        if self.bytes_of(field) > _SCALED or not (is_possible or first == [None]):
+            return None
+        return self._values(field).scale(declared)
 
     def _arranged_values(self, field: str) -> FieldValues:
         line = self._line_of(field)

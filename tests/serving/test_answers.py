@@ -19,6 +19,27 @@ from tests.serving.test_search import Site
 pytestmark = pytest.mark.unit
 SCHEMA = Schema((Field("title", "text", 3.0, title=True), Field("year", "number"), Field("tags", "keyword", list=True)))
 KINDS = ["zh", "en", "fr"]
+RANGED = [  # numbers and dates of many values, fields of few, and some that are neither
+    Document(
+        f"r{n}",
+        "水稻" if n % 3 else "护理",
+        {
+            "price": round(1.1**n / 7, 2),
+            "size": 10 * (n % 90),
+            "balance": n - 40,
+            "day": f"{1990 + n % 30}-{1 + n % 12:02}-{1 + n % 28:02}"[: (10, 7, 4)[n % 3]],
+            "at": f"2024-02-{1 + n % 20:02}T{n % 24:02}:30:00+08:00",
+            "phone": f"{13000 + n % 50}",
+            "marks": [n % 40, 3],
+            "big": 2**60 + n % 20,
+            "kind": KINDS[n % 3],
+            "stars": n % 5,
+            "new": n % 2 == 0,
+            "row": n,
+        },
+    )
+    for n in range(120)
+]
 DOCUMENTS = [
     Document(
         f"d{n:02}",
@@ -61,6 +82,40 @@ def test_total_and_facets_count_what_words_find(site: Site) -> None:
     tags = Counter(tag for one in met for tag in one.fields["tags"])  # type: ignore[attr-defined]
     assert [(one["value"], one["count"]) for one in found["facets"]["tags"]] == tags.most_common()
     assert found["facets"]["day"] == []
+
+
+def test_numbers_and_dates_are_counted_by_ranges_that_filter(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    schema = Schema((Field("size", "number"), Field("phone", "keyword")))
+    with Collection.create(folder, IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
+        collection.add(RANGED[:50])
+        collection.add(RANGED[50:], merge=False)
+        collection.remove(["r7", "r100"])
+    here = Site(index=folder, writable=True)
+    live = [one for one in RANGED if one.id not in ("r7", "r100")]
+    rice = [one for one in live if "水稻" in one.text]
+    ranged, names = {"price", "size", "balance", "day", "at", "row"}, list(RANGED[0].fields)
+    for where in ({}, {"size": {"gte": 100}, "new": True}, {"kind": "zh", "stars": [1, 2, 3]}):
+        found = here.search("水稻", total=True, facets=names, where=where)
+        assert found["total"] == sum(Filter.of(where).matches(one.fields) for one in rice)
+        assert here.search("水稻", total=True, where=where, by=["words"], top_k=1)["total"] == found["total"]
+        for name, counted in found["facets"].items():
+            others = {key: value for key, value in where.items() if key != name}
+            among = [one for one in rice if Filter.of(others).matches(one.fields)]
+            for one in counted:  # each value and range, put into a filter, meets as many documents
+                met = Filter.of({name: one["value"]})
+                assert sum(met.matches(document.fields) for document in among) == one["count"] > 0, (name, one)
+            if name in ranged and not where:
+                assert 2 <= len(counted) <= 10 and sum(one["count"] for one in counted) == len(among), name
+            assert any("gte" in str(one["value"]) for one in counted) == (name in ranged) or where, name
+    assert here.search("水稻", facets=["size"])["facets"]["size"][-1]["value"] == {"gte": 800, "lt": 900}
+    described = here.ask("GET", "/v1/index").json()
+    assert described["facets"] == sorted(set(names) - {"balance", "row"})  # which differ in every document, as ids do
+    assert {name: one.get("min") for name, one in described["fields"].items() if "min" in one} == {
+        "at": "2024-01-31", "balance": -40, "day": "1990-01-01", "price": 0.14, "row": 0, "size": 0, "stars": 0,
+    }  # fmt: skip
+    assert [described["fields"][name]["type"] for name in ("day", "marks", "phone")] == ["date", "integer", "string"]
+    here.close()
 
 
 def test_candidates_are_sorted_and_grouped_by_fields(site: Site) -> None:

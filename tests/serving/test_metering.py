@@ -20,7 +20,6 @@ from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
-from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.words import WordSearcher
 from paddle_ranker.retrieval.work import Abandoned, Caller, Moved, check, hold, metered, spend
 from paddle_ranker.serving.core.budget import Share
@@ -221,10 +220,10 @@ def test_fields_are_described_once_a_version_and_arranged_once_for_filters(
     assert set(site.ask("GET", "/v1/index").json()["fields"]) == {"colour"}
     slot.folder = mine
     slot.switch(own)
-    read = seen(monkeypatch, Segment, "some_values", lambda *_: 1)
+    described = seen(monkeypatch, Collection, "field_values", lambda *_: 1)
     for _ in range(3):
         assert set(site.ask("GET", "/v1/index").json()["fields"]) == {"year", "kind"}
-    assert len(read) == 2
+    assert len(described) == 1
     arranged = seen(monkeypatch, FieldValues, "__init__", thread)
     monkeypatch.setattr(metering, "LARGE", 1000)  # steps: 120 values have more
     for _ in range(3):

@@ -107,6 +107,25 @@ def test_an_answer_says_what_answered(site: Site) -> None:
     assert [hit["rank"] for hit in answer["hits"] if hit["stages"].get("ranked")] == [1, 2, 3, 4, 5]
 
 
+def test_what_ranking_dropped_and_whether_probabilities_are_calibrated(folders: dict[str, Path], site: Site) -> None:
+    fused = [hit["id"] for hit in site.search("水稻病害研究", top_k=8, rank_top=0)["hits"]]
+    whole = site.search("水稻病害研究", top_k=100, explain=True)
+    least = sorted(hit["probability"] for hit in whole["hits"] if hit["id"] in fused)[2]
+    ended = {hit["id"]: hit for hit in whole["hits"]}
+    assert "dropped" not in whole and whole["calibrated"] is False
+    for asked in ({"top_k": 8}, {"top_k": 8, "min_probability": least}, {"top_k": 8, "snippet": 5, "fields": ["year"]}):
+        answer = site.search("水稻病害研究", explain=True, **asked)
+        shown, dropped = [hit["id"] for hit in answer["hits"]], {hit["id"]: hit for hit in answer["dropped"]}
+        assert dropped and [*dropped] == [id for id in fused if id not in shown]
+        for id, hit in dropped.items():
+            is_cut = hit["probability"] < asked.get("min_probability", 0)
+            assert hit["stages"]["ranked"]["rank"] == hit["rank"] == ended[id]["rank"] and hit["signals"]
+            assert hit["reason"] == ("cut" if is_cut else "moved") and ("snippet" in hit) == ("snippet" in asked)
+        assert sum(hit["reason"] == "cut" for hit in dropped.values()) == 2 * ("min_probability" in asked)
+    for more in ({"offset": 8}, {"rank_top": 0}, {"explain": False}, {"sort": ["year"]}, {"group_by": "lang"}):
+        assert "dropped" not in site.search("水稻病害研究", **{"top_k": 8, "explain": True, **more}), more
+
+
 def test_pages_are_parts_of_one_list(site: Site) -> None:
     # Many documents have the same score: the order of these is that of their ids.
     sorted_by = {"sort": ["-year"], "where": {"year": {"lt": 2007}}, "group_by": "lang", "group_size": 5}
@@ -507,10 +526,12 @@ def test_answers_are_written_beside_the_event_loop(written: Site, monkeypatch: p
 def test_what_is_searched_is_described(site: Site) -> None:
     found = site.ask("GET", "/v1/index").json()
     assert (found["name"], found["documents"], found["ranker"], found["tower"]) == ("index", 36, "ranker", "tower")
-    assert found["fields"] == {"year": {"type": "integer"}, "lang": {"type": "string", "values": ["en", "zh"]}}
+    year = {"type": "integer", "min": 2000, "max": 2009}
+    assert found["fields"] == {"year": year, "lang": {"type": "string", "values": ["en", "zh"]}}
+    assert found["facets"] == ["lang", "year"] and found["calibrated"] is False
     assert found["fusions"] == ["rrf", "weighted"] and found["searchers"] == ["words", "vectors"]
     schemas = site.ask("GET", "/openapi.json").json()["components"]["schemas"]
-    assert set(schemas["Index"]["required"]) == set(found)
+    assert set(schemas["Index"]["required"]) == set(found) - {"calibrated"}
     assert set(schemas["StoredDocument"]["required"]) == set(site.ask("GET", "/v1/documents/d0").json())
 
 

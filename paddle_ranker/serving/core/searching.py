@@ -160,6 +160,10 @@ class SearchPipeline:
             "ranker": None if self.ranker is None else self.ranker.ready().folder.name,
         }
 
+    def ranker_facts(self) -> dict[str, object]:
+        """Return whether the ranker's probabilities are calibrated; JSON-ready, nothing without a ranker."""
+        return {} if self.ranker is None else {"calibrated": self.ranker.info.calibration is not None}
+
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
         """Return the names by which this server can search an index."""
         return tuple(name for name in index.collection.searchers if name != VECTORS or self.tower is not None)

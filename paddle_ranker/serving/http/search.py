@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any, Optional
 
 from pydantic import (
@@ -30,6 +31,7 @@ from paddle_ranker.lexical.highlights import FoldedText, SharedWords, level_of, 
 from paddle_ranker.lexical.highlights import Highlight as SharedPart
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.retrieval.collection import WORDS, Collection
+from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
@@ -178,7 +180,10 @@ class SearchRoutes:
 
     def _answered(self, asked: SearchRequest, found: SearchOutcome) -> tuple[bytes, Optional[SearchLine]]:
         """Return the answer, and the line for the log, if there is one."""
-        content = self._answer(asked, found, hits_of(asked, found))
+        hits, dropped = hits_of(asked, found)
+        content = self._answer(asked, found, hits)
+        if dropped:
+            content["dropped"] = dropped
         return to_json(content), None if self._pipeline.index.log is None else self._line(asked, found, content)
 
     async def index(self, request: Request) -> Response:
@@ -195,7 +200,8 @@ class SearchRoutes:
             "fusion": served.fusion.method,
             "tower": None if tower is None else tower.name,
             "ranker": None if ranker is None else ranker.name,
-            "fields": await self._fields_of(served, deadline),
+            **self._pipeline.ranker_facts(),
+            **await self._fields_of(served, deadline),
             "writable": index.options.writable,
             "logging": index.log is not None,
             "examples": list(index.options.examples),
@@ -304,6 +310,7 @@ class SearchRoutes:
             "cut": found.cut,
             "exact": found.is_exact,
             "ranked": found.is_ranked,
+            **self._pipeline.ranker_facts(),
             "took_ms": found.took,
             "search_id": new_search_id(query),
         }
@@ -321,7 +328,7 @@ class SearchRoutes:
 
 
 def _facets(found: SearchOutcome, names: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return the most frequent values of each field, with their counts."""
+    """Return the most frequent values of each field, or ranges of values, with their counts."""
     try:
         counted = found.facets(names)
     except FilterError as error:
@@ -330,8 +337,7 @@ def _facets(found: SearchOutcome, names: list[str]) -> dict[str, list[dict[str, 
         raise Fault(UNPROCESSABLE, str(error), field="facets") from error
     return {
         name: [
-            {"value": json.loads(value), "count": count}
-            for value, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_MOST_FACET_VALUES]
+            {"value": json.loads(value), "count": count} for value, count in islice(counts.items(), _MOST_FACET_VALUES)
         ]
         for name, counts in counted.items()
     }
@@ -342,11 +348,21 @@ def _shown(hit: dict[str, Any], text: str) -> Shown:
     return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text))
 
 
-def hits_of(asked: SearchRequest, found: SearchOutcome) -> list[dict[str, Any]]:
-    """Return the hits of an answer, JSON-ready."""
+def hits_of(asked: SearchRequest, found: SearchOutcome) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the hits of an answer, and those that ranking dropped, if the request asks for signals; JSON-ready."""
+    dropped = found.dropped() if asked.explain else {}
+    shown = {place: rank for rank, place in enumerate(found.shown, start=found.offset + 1)}
+    hits = _hits(asked, found, {**shown, **dropped})
+    for hit, place in zip(hits[len(shown) :], dropped):
+        hit["reason"] = "cut" if found.is_cut(place) else "moved"
+    return hits[: len(shown)], hits[len(shown) :]
+
+
+def _hits(asked: SearchRequest, found: SearchOutcome, ranks: dict[int, int]) -> list[dict[str, Any]]:
+    """Return documents as hits; `ranks`: by place."""
     analyser = found.index.collection.info.schema.analyser
     shared = SharedWords(found.text, analyser)
-    ids = [found.candidates.ids[place] for place in found.shown]
+    ids = [found.candidates.ids[place] for place in ranks]
     explains = asked.explain and WORDS in found.candidates.searchers
     terms = found.index.collection.explain_words(found.text, ids, found.fusion.fields) if explains else {}
     parts = found.fusion.parts(found.candidates) if asked.explain else None
@@ -356,7 +372,7 @@ def hits_of(asked: SearchRequest, found: SearchOutcome) -> list[dict[str, Any]]:
     is_looked_at = asked.explain or has_text or asked.snippet is not None
     most = _LOOKED_AT // max(1, len(ids)) if is_looked_at else 0  # code points of each text
     spend(_LOOKING * sum(min(most, len(found.documents[id].text)) for id in ids))
-    for rank, (place, id) in enumerate(zip(found.shown, checked(ids)), start=found.offset + 1):
+    for (place, rank), id in zip(ranks.items(), checked(ids)):
         document = found.documents[id]
         looked_at = document.text[:most]
         hit: dict[str, Any] = {"id": id, "rank": rank}
@@ -474,19 +490,45 @@ def _of_address(given: QueryParams) -> SearchRequest:
     return asked
 
 
-def _fields(collection: Collection) -> dict[str, dict[str, Any]]:
-    """Return what filters can ask for: the type of each field, and its values if they are few."""
-    found: dict[str, dict[str, Any]] = {}
-    files = {one.name for one in collection.info.schema.files}
+def _fields(collection: Collection) -> dict[str, Any]:
+    """Return `fields`, what filters can ask for, and `facets`, the names of those whose values are worth counting.
+
+    These have few values, or numbers or dates; texts and ids are left out.
+    """
+    found, facets = dict[str, dict[str, Any]](), list[str]()
+    schema = collection.info.schema
+    files, texts = {one.name for one in schema.files}, {one.name for one in schema.words}
     for name, (values, are_all) in collection.field_values(_VALUE_BYTES).items():
         if name in files or (are_all and not values):
             continue  # it is a file's name; or no document has it any more
-        types = {_TYPES.get(type(one), "other") for one in values}
+        several = [one if isinstance(one, list) else [one] for one in values]
+        items = {repr(item): item for one in several for item in one if item is not None}
+        types = {_TYPES.get(type(one), "other") for one in items.values()}
         kind = types.pop() if len(types) == 1 else "number" if types == {"integer", "number"} else "mixed"
         found[name] = {"type": kind}
-        if kind == "string" and are_all and 1 < len(values) <= _MOST_VALUES:
-            found[name]["values"] = sorted(map(str, values))
-    return found
+        if any(isinstance(one, list) for one in values):
+            found[name]["list"] = True
+        if kind == "string" and are_all and 1 < len(items) <= _MOST_VALUES:
+            found[name]["values"] = sorted(items.values())
+        scale = None if name in texts else collection.scale(name)
+        if scale is not None:
+            found[name]["min"], found[name]["max"] = scale.ends
+            if scale.kind == DATES or kind == "string":
+                found[name]["type"] = scale.kind
+        if name not in texts and _is_facet(len(items) if are_all else None, scale, len(collection)):
+            facets.append(name)
+    return {"fields": found, "facets": facets}
+
+
+def _is_facet(values: Optional[int], scale: Optional[Scale], documents: int) -> bool:
+    """Return whether the values of a field are worth counting.
+
+    values: how many there are; None: many
+    """
+    if scale is not None and len(scale.positions) > FEW_VALUES:
+        is_whole = scale.kind != DATES and bool((scale.positions % 1 == 0).all())
+        return not is_whole or scale.counts.max() > 1  # whole numbers that all differ are ids
+    return values is not None and 1 < values <= min(_MOST_FACET_VALUES, max(2, documents // 2))
 
 
 class Passage(TypedDict):
@@ -537,10 +579,16 @@ class Hit(TypedDict):
     ]
 
 
-class FacetValue(TypedDict):
-    """A value of a field, and how many documents have it."""
+class Dropped(Hit):
+    """A document that the ranker dropped; its `rank` and `stages.ranked.rank` are where it ended."""
 
-    value: Any
+    reason: Annotated[str, Field(description="moved: behind the hits; cut: below min_probability")]
+
+
+class FacetValue(TypedDict):
+    """A value of a field, or a range of values, and how many documents have it."""
+
+    value: Annotated[Any, Field(description='a range is a condition for where: {"gte": 1990, "lt": 2000}')]
     count: int
 
 
@@ -556,10 +604,16 @@ class Found(TypedDict):
     hits: list[Hit]
     cursor: NotRequired[Annotated[Optional[str], Field(description="of the next page; null: this is the last one")]]
     total: NotRequired[Annotated[Optional[int], Field(description="documents that match by words, null without words")]]
-    facets: NotRequired[Annotated[dict[str, list[FacetValue]], Field(description="the most frequent values first")]]
+    facets: NotRequired[
+        Annotated[dict[str, list[FacetValue]], Field(description="the most frequent values first; ranges in order")]
+    ]
     cut: Annotated[int, Field(description="ranked documents that min_probability left out")]
     exact: Annotated[bool, Field(description="whether every vector was compared")]
     ranked: Annotated[bool, Field(description="whether the ranker ordered the first ones")]
+    calibrated: NotRequired[Annotated[bool, Field(description="whether probabilities come from a calibrated ranker")]]
+    dropped: NotRequired[
+        Annotated[list[Dropped], Field(description="with explain: of the first top_k fused, those no longer shown")]
+    ]
     degraded: NotRequired[Annotated[list[str], Field(description="stages that would be late")]]
     took_ms: dict[str, float]
     search_id: str
@@ -576,9 +630,12 @@ class Index(TypedDict):
     fusion: Annotated[str, Field(description="unless a request says how")]
     tower: Optional[str]
     ranker: Optional[str]
+    calibrated: NotRequired[Annotated[bool, Field(description="whether probabilities come from a calibrated ranker")]]
     fields: Annotated[
-        dict[str, Any], Field(description="what filters can ask for: the type of each, its values if few")
+        dict[str, Any],
+        Field(description="what filters can ask for: the type of each, its values if few, its min and max"),
     ]
+    facets: Annotated[list[str], Field(description="fields whose values are worth counting")]
     writable: bool
     logging: Annotated[bool, Field(description="whether feedback is taken")]
     examples: list[str]

@@ -1,0 +1,167 @@
+"""Ranges that count many numbers or dates of a field, with round bounds that a filter takes.
+
+ranges_of("number", [1994, 2003, 2011, ...])  # 1990 to 2000, 2000 to 2010, ...
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from itertools import count
+from typing import NamedTuple, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.metrics.ranking import Floats, Integers
+
+NUMBERS, DATES = "number", "date"
+MOST_RANGES, FEW_VALUES = 10, 12  # of up to so many numbers or dates each is counted by itself
+_DAY = 86_400_000_000  # microseconds
+_EPOCH = date(1970, 1, 1).toordinal()
+_SKEWED = 0.6  # share of the values in one range of equal width above which widths grow with the numbers
+_DAYS, _MONTHS, _YEARS = (1, 2, 5, 10), (1, 3, 6), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+Bound = Union[int, float, str]
+Positions = Union[Floats, Integers]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Range of values, and how many documents are in it.
+
+    is_closed: whether `end` itself is in the range
+    """
+
+    start: Bound
+    end: Bound
+    is_closed: bool
+    count: int
+
+    @property
+    def condition(self) -> dict[str, Bound]:
+        """The range as a filter takes it: `{"gte": 1990, "lt": 2000}`."""
+        return {"gte": self.start, "lte" if self.is_closed else "lt": self.end}
+
+
+class Scale(NamedTuple):
+    """Numbers or dates that documents have.
+
+    kind: `NUMBERS`, or `DATES`, which are microseconds since 1970
+    positions: `[n]`, ascending, at least one
+    counts: documents of each position, `[n]`
+    """
+
+    kind: str
+    positions: Positions
+    counts: Integers
+
+    @property
+    def ends(self) -> tuple[Bound, Bound]:
+        """The least and the greatest number, or the days of the dates."""
+        low, high = self.positions[[0, -1]].tolist()
+        if self.kind == NUMBERS:
+            return _number(low), _number(high)
+        return _date(_EPOCH + low // _DAY).isoformat(), _date(_EPOCH + high // _DAY).isoformat()
+
+
+def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:
+    """Return the ranges that have values, in order; the arguments are those of `Scale`.
+
+    The last range ends behind the greatest number, or at it and with it. No date is as late as the end of its range.
+    """
+    low, high = positions.min(), positions.max()
+    if kind == DATES:
+        bounds, names = _date_bounds(int(low), int(high))
+        return _counted(np.array(bounds, np.int64), names, positions, counts)
+    numbers = _equal_bounds(float(low), float(high))
+    equal = _counted(np.array(numbers), numbers, positions, counts)
+    if low < 0 or high == 0 or _most(equal) <= _SKEWED * int(counts.sum()):
+        return equal
+    numbers = _growing_bounds(positions[positions > 0], has_zero=bool(low == 0))
+    return min(equal, _counted(np.array(numbers), numbers, positions, counts), key=_most)
+
+
+def _most(ranges: list[Range]) -> int:
+    return max(one.count for one in ranges)
+
+
+def _counted(
+    bounds: Union[NDArray[np.float64], NDArray[np.int64]], names: list[Bound], positions: Positions, counts: Integers
+) -> list[Range]:
+    is_closed = bool(positions.max() >= bounds[-1])
+    places = np.clip(np.searchsorted(bounds, positions, "right") - 1, 0, len(bounds) - 2)
+    totals = np.bincount(places, weights=counts, minlength=len(bounds) - 1).astype(np.int64).tolist()
+    last = len(totals) - 1
+    return [
+        Range(names[place], names[place + 1], is_closed and place == last, total)
+        for place, total in enumerate(totals)
+        if total
+    ]
+
+
+def _round_steps(least: float) -> Iterator[tuple[float, int]]:
+    """Yield 1, 2 and 5 times the powers of ten, from about `least` on, and how many decimals each has."""
+    for power in count(math.floor(math.log10(least))):
+        for factor in (1, 2, 5):
+            yield float(f"{factor}e{power}"), max(0, -power)
+
+
+def _equal_bounds(low: float, high: float) -> list[Bound]:
+    """Return multiples of a round step around numbers."""
+    steps = _round_steps((high - low) / MOST_RANGES or 1.0)
+    step, decimals = next(one for one in steps if math.ceil(high / one[0]) - math.floor(low / one[0]) <= MOST_RANGES)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    # A multiple is rounded to be as it is written: 3 * 0.1 is not 0.3.
+    return [_number(round(number * step, decimals)) for number in range(first, max(last, first + 1) + 1)]
+
+
+def _growing_bounds(positive: Positions, has_zero: bool) -> list[Bound]:
+    """Return 1, 2 and 5 times powers of ten around positive numbers, or powers alone; 0 first if it is a value."""
+    low, high = float(positive.min()), float(positive.max())
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    bounds = [float(f"{factor}e{power}") for power in powers for factor in (1, 2, 5)]
+    first, last = bisect_right(bounds, low) - 1, bisect_left(bounds, high)
+    if last - first + has_zero > MOST_RANGES:
+        step = math.ceil(len(powers) / (MOST_RANGES - has_zero))
+        bounds = [float(f"1e{power}") for power in range(powers[0], powers[-1] + step, step)]
+        first, last = bisect_right(bounds, low) - 1, bisect_left(bounds, high)
+    return [*([0] if has_zero else []), *map(_number, bounds[first : max(last, first + 1) + 1])]
+
+
+def _number(value: float) -> Bound:
+    return int(value) if value.is_integer() else value
+
+
+def _date_bounds(low: int, high: int) -> tuple[list[int], list[Bound]]:
+    """Return dates around some, as microseconds and as texts: a round number of days, months or years apart."""
+    start, end = (_date(_EPOCH + at // _DAY) for at in (low, high))
+    months = 12 * (end.year - start.year) + end.month - start.month + 1
+    spans = (
+        (end.toordinal() - start.toordinal() + 1, _DAYS, start.toordinal(), len("2020-01-01")),
+        (months, _MONTHS, 12 * start.year + start.month - 1, len("2020-01")),
+        (end.year - start.year + 1, _YEARS, start.year, len("2020")),
+    )
+    fitting = ((step, *one) for one in spans for step in one[1] if one[0] <= (MOST_RANGES - 1) * step)
+    step, span, _, first, characters = next(fitting)
+    units = range(step * (first // step), first + span + step, step)
+    if characters == len("2020-01-01"):
+        dates = [_date(unit) for unit in units]
+    elif characters == len("2020-01"):
+        dates = [_month(*divmod(unit, 12)) for unit in units]
+    else:
+        dates = [_month(unit, 0) for unit in units]
+    microseconds = [_DAY * (one.toordinal() - _EPOCH) for one in dates]
+    return microseconds, [one.isoformat()[:characters] for one in dates]
+
+
+def _date(ordinal: int) -> date:
+    return date.fromordinal(min(max(1, ordinal), date.max.toordinal()))
+
+
+def _month(year: int, month: int) -> date:
+    if year > date.max.year:
+        return date.max.replace(day=1)
+    return date(max(1, year), month + 1, 1)

@@ -3,6 +3,9 @@
 python datasets/make_packages.py --output packages.jsonl
 paddle-ranker index build --corpus packages.jsonl --output packages
 python datasets/make_packages.py --output packages.jsonl --index packages --check 500
+python datasets/make_packages.py --output packages.jsonl --index packages --check 400 --groups 50
+
+`apt-get -o Acquire::Languages=en update` first, where apt is set to do without the long descriptions.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -18,6 +22,8 @@ from typing import Any, Optional
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.retrieval.collection import WORDS, Collection
+from paddle_ranker.retrieval.near_duplicates import CONTENT
+from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.storage.atomic import new_file
 
 
@@ -28,6 +34,9 @@ class PackagesOptions(Options):
     output: str = option(help="file of JSON lines to write, or the one that was indexed")
     index: Optional[str] = option(None, help="an index of --output: print how many names are first for themselves")
     check: int = option(100, help="names that are searched for with --index", minimum=1)
+    groups: int = option(
+        0, help="with --index: search for --check beginnings of summaries, print groups of nearly the same descriptions"
+    )
     seed: int = option(7, help="draws the names", minimum=0)
 
 
@@ -35,7 +44,8 @@ def packages() -> Iterator[dict[str, Any]]:
     """Yield the available packages, each name once."""
     if shutil.which("apt-cache") is None:
         raise RankerError("apt-cache: not found; run this on Debian or Ubuntu, after apt-get update")
-    listed = subprocess.run(["apt-cache", "dumpavail"], check=True, capture_output=True, encoding="utf-8").stdout
+    command = ["apt-cache", "search", "--full", "--names-only", "."]
+    listed = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     seen = set()
     for block in listed.split("\n\n"):
         values, last = dict[str, str](), ""
@@ -44,7 +54,10 @@ def packages() -> Iterator[dict[str, Any]]:
                 values[last] += f"\n{line.strip()}"
             else:
                 last, _, values[last] = line.partition(": ")
-        name, (summary, *lines) = values.get("Package"), values.get("Description", "").split("\n")
+        name, (summary, *lines) = (
+            values.get("Package"),
+            values.get("Description-en", values.get("Description", "")).split("\n"),
+        )
         if name and summary and name not in seen:
             seen.add(name)
             description = " ".join(line for line in lines if line != ".") or summary
@@ -61,11 +74,32 @@ def run(options: PackagesOptions) -> None:
         print(f"{options.output}: {len(lines):,} packages")
         return
     with open(options.output, encoding="utf-8") as stream:
-        names = [json.loads(line)["name"] for line in stream]
+        rows = [json.loads(line) for line in stream]
+    if options.groups:
+        print_groups(options, rows)
+        return
+    names = [row["name"] for row in rows]
     asked = random.Random(options.seed).sample(names, min(options.check, len(names)))
     found = Collection.open(options.index).search(WORDS, asked, 1)
     first = sum(hits.ids == [name] for name, hits in zip(asked, found))
     print(f"{options.index}: {first:,} of {len(asked):,} names are first in the search for themselves by words")
+
+
+def print_groups(options: PackagesOptions, rows: list[dict[str, Any]]) -> None:
+    """Print groups of nearly the same descriptions, for people to look at, and how long searches took."""
+    draw, texts = random.Random(options.seed), {row["id"]: row["description"] for row in rows}
+    queries = [" ".join(row["summary"].split()[:4]) for row in draw.sample(rows, min(options.check, len(rows)))]
+    with Searcher.open(str(options.index)) as searcher:
+        for group_by in (None, CONTENT):
+            began = time.process_time()
+            found = [result for query in queries for result in searcher.search(query, group_by=group_by)]
+            took = 1000 * (time.process_time() - began) / len(queries)
+            groups = {one.id: one.similar for one in found if one.similar}
+            similar = sum(bool(one.similar) for one in found)
+            print(f"group_by {group_by}: {took:.1f} ms; {similar:,} of {len(found):,} results have similar ones")
+    for id in draw.sample(sorted(groups), min(options.groups, len(groups))):
+        other = draw.choice(groups[id])
+        print(f"\n{id}: {texts[id]}\n{other} (of {len(groups[id])}): {texts[other]}")
 
 
 main = main_of(run, PackagesOptions, __doc__)

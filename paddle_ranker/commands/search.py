@@ -98,6 +98,9 @@ class SearchOptions(SearchingOptions):
     where: Optional[str] = option(
         None, help="only documents whose fields meet this: lang=zh, 'year>=2020 and lang in zh,en'", joins=" and "
     )
+    group_by: Optional[str] = option(
+        None, help="show only the best result of each value of this field; content: of nearly the same texts"
+    )
     format: Optional[str] = option(
         None, help="text, a line of JSON a query, or a TREC run (default: text; with --output by its name)",
         choices=FORMATS,
@@ -198,7 +201,7 @@ def search(options: SearchOptions) -> None:
 
     def lines() -> Iterator[str]:
         for part in chunks(tqdm(queries.items(), desc="search", unit="query", disable=None), _QUERIES):
-            found = searcher.search_many([text for _, text in part], top_k, where)
+            found = searcher.search_many([text for _, text in part], top_k, where, group_by=options.group_by)
             for (id, query), results in zip(part, found):
                 yield from _lines(options, id, query, results)
 
@@ -229,6 +232,8 @@ def _lines(options: SearchOptions, id: str, query: str, results: Sequence[Result
             yield f"{place:4}. {shown:.4f}  {title}{_beginning(result.text)}"
             if options.explain:
                 yield f"      {_explained(result)}"
+            if result.similar:
+                yield f"      similar: {listed(result.similar)}"
 
 
 def _beginning(text: str) -> str:
@@ -251,6 +256,7 @@ def _as_json(result: Result) -> Mapping[str, Any]:
     ranked = {"logit": result.logit, "probability": result.probability} if result.logit is not None else {}
     fields = {"fields": dict(result.fields)} if result.fields else {}
     title = {"title": result.title} if result.title is not None else {}
+    similar = {"similar": list(result.similar)} if result.similar else {}
     return {
         "id": result.id,
         **title,
@@ -259,6 +265,7 @@ def _as_json(result: Result) -> Mapping[str, Any]:
         "score": result.score,
         "searchers": found,
         **ranked,
+        **similar,
     }
 
 

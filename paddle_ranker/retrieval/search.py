@@ -36,11 +36,12 @@ from paddle_ranker.retrieval.filters import Filter, period_of
 from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import VECTORS
+from paddle_ranker.retrieval.near_duplicates import CONTENT, SKETCHING, leaders, sketches_of
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
-from paddle_ranker.retrieval.work import hold, metered
+from paddle_ranker.retrieval.work import hold, metered, spend
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
@@ -89,6 +90,7 @@ class Result:
     title: of a collection whose schema has one
     passage: start and end, in code points, of the part of the text that the ranker has read; all of it without one
     logit, probability: of the ranker, for a document that it has scored
+    similar: ids of candidates with nearly the same text, which are not shown
     """
 
     id: str
@@ -100,6 +102,7 @@ class Result:
     passage: tuple[int, int] = (0, 0)
     logit: Optional[float] = None
     probability: Optional[float] = None
+    similar: tuple[str, ...] = ()
 
 
 class Position(NamedTuple):
@@ -128,11 +131,13 @@ class Search:
         where: only documents whose fields meet it.
         min_probability: of documents that are ranked; those below are left out.
         sort: fields by which the candidates are shown, `-year` for the highest first; none: by score.
-        group_by, group_size: field, and how many candidates of each of its values are shown; None: all.
+        group_by, group_size: field, and how many candidates of each of its values are shown; None: all. `content`, if
+            no field has this name: how many of each group of candidates whose texts are nearly the same.
 
     Attributes, of stages that are done: `candidates`; `fused`, their scores by place; `order`, places in `candidates`,
     best first; `fused_rank`, of a place, from 1; `logits`, `probabilities` and `passages` by place; `cut`, how many
-    were below `min_probability`; `shown`, places, and their `documents` by id.
+    were below `min_probability`; `shown`, places, and their `documents` by id; `similar`, by the place of the first
+    document of a group of nearly the same texts, the ids of those that are not shown.
 
     A stage says how much work it is (`work.spend`), and may be begun anew.
     """
@@ -165,6 +170,7 @@ class Search:
         self.passages: dict[int, tuple[int, int]] = {}
         self._scored_as: list[int] = []  # of a document that is ranked: which of the texts is its own
         self.documents: dict[str, Document] = {}
+        self.similar: dict[int, list[str]] = {}
         self.cut = 0
         self._unfinished: list[int] = []  # the order before `finish`, which may be called again
 
@@ -264,10 +270,7 @@ class Search:
         for name in reversed(self.sort):
             order = self._sorted(order, name.removeprefix("-"), name.startswith("-"))
         if self.group_by is not None:
-            seen = Counter[str]()
-            values = zip(order, self._values(self.group_by, order))
-            grouped = ((place, f"{place}" if value is None else repr(value)) for place, value in values)
-            order = [place for place, key in grouped if not seen.update([key]) and seen[key] <= self.group_size]
+            order = self._grouped(order, self.group_by)
         if self.after is not None:
             self.offset = self._offset_after(self.after, order)
         shown = order[self.offset : self.offset + self.top_k]
@@ -312,6 +315,42 @@ class Search:
 
     def _values(self, field: str, places: Sequence[int]) -> list[object]:
         return self.collection.values(field, [self.candidates.ids[place] for place in places])
+
+    def _grouped(self, order: Sequence[int], field: str) -> list[int]:
+        """Return the first documents of each group, and note the others of groups of nearly the same texts."""
+        self.similar = {}
+        keys: list[Union[int, str]]
+        if field == CONTENT and CONTENT not in self.collection.fields:
+            keys = [*self._leaders(order)]
+        else:
+            keys = [
+                f"{place}" if value is None else repr(value) for place, value in zip(order, self._values(field, order))
+            ]
+        seen, kept = Counter[object](), list[int]()
+        for place, key in zip(order, keys):
+            seen[key] += 1
+            if seen[key] <= self.group_size:
+                kept.append(place)
+            elif isinstance(key, int):
+                self.similar.setdefault(key, []).append(self.candidates.ids[place])
+        return kept
+
+    def _leaders(self, order: Sequence[int]) -> list[int]:
+        """Return, for each document, the place of the first one whose text is nearly the same; else its own."""
+        spend(SKETCHING * len(order))  # before anything is read, so that large work is not begun twice
+        rank, sketches, there = {self.candidates.ids[place]: rank for rank, place in enumerate(order)}, [], list[int]()
+        documents = self.collection.each([*rank])
+        while some := dict(islice(documents, _READ_AT_ONCE)):
+            texts = {rank[id]: document.text for id, document in some.items() if document.text.strip()}
+            there += texts
+            sketches.append(sketches_of([*texts.values()]))
+        if not there:
+            return [*order]
+        hold(sum(one.nbytes for one in sketches))
+        ranks = sorted(range(len(there)), key=there.__getitem__)
+        first = leaders(np.concatenate(sketches)[ranks])
+        found = {there[one]: there[ranks[number]] for one, number in zip(ranks, first)}
+        return [order[found.get(rank, rank)] for rank in range(len(order))]
 
     def _sorted(self, order: Sequence[int], field: str, descending: bool) -> list[int]:
         """Sort by a field: numbers, dates, texts, and documents without a value last; equal ones stay in order."""
@@ -368,6 +407,7 @@ class Search:
             self.passages.get(place, (0, len(document.text))),
             self.logits.get(place),
             self.probabilities.get(place),
+            tuple(self.similar.get(place, ())),
         )
 
     def results(self) -> list[Result]:
@@ -465,25 +505,42 @@ class Searcher:
         return self.collection.remove(ids)
 
     def search(
-        self, query: str, top_k: int = TOP_K, where: Where = None, fusion: Union[str, Fusion, None] = None
+        self,
+        query: str,
+        top_k: int = TOP_K,
+        where: Where = None,
+        fusion: Union[str, Fusion, None] = None,
+        group_by: Optional[str] = None,
     ) -> list[Result]:
         """Return up to `top_k` documents, best first.
 
         Args:
             where: a `Filter` on the documents' fields, or conditions: "year>=2020 and lang=zh", or a list of them.
             fusion: in place of that of the settings: "rrf", "weighted", or a file of learned weights.
+            group_by: a field, of whose values only the best candidate each is returned; or "content": the best one of
+                each group of nearly the same texts, which names the others in `Result.similar`.
         """
-        return self.search_many([require_text(query, "query")], top_k, where, fusion)[0]
+        return self.search_many([require_text(query, "query")], top_k, where, fusion, group_by)[0]
 
     def search_many(
-        self, queries: Sequence[str], top_k: int = TOP_K, where: Where = None, fusion: Union[str, Fusion, None] = None
+        self,
+        queries: Sequence[str],
+        top_k: int = TOP_K,
+        where: Where = None,
+        fusion: Union[str, Fusion, None] = None,
+        group_by: Optional[str] = None,
     ) -> list[list[Result]]:
         """Search for many queries as `search` does, in shared batches; return one list a query, in their order."""
         refuse_text(queries, "queries")
-        return [one.results() for one in self.run(queries, top_k, where, fusion)]
+        return [one.results() for one in self.run(queries, top_k, where, fusion, group_by)]
 
     def run(
-        self, queries: Sequence[str], top_k: int = TOP_K, where: Where = None, fusion: Union[str, Fusion, None] = None
+        self,
+        queries: Sequence[str],
+        top_k: int = TOP_K,
+        where: Where = None,
+        fusion: Union[str, Fusion, None] = None,
+        group_by: Optional[str] = None,
     ) -> list[Search]:
         """Search as `search_many` does, and return each finished `Search` with what its stages found."""
         refuse_text(queries, "queries")
@@ -495,8 +552,12 @@ class Searcher:
         rank_top = self.settings.rank_top if self.ranker is not None else 0
         settings, now = replace(self.settings, fusion=fused, rank_top=rank_top), self.collection.snapshot()
         fused.weights_of(self.searchers)
+        if group_by is not None and group_by not in (there := [*now.fields, CONTENT]):
+            raise UsageError(f"group_by: {quoted(group_by)} is no field of these documents, which have {listed(there)}")
+        found = filter_of(where)
         searches = [
-            Search(now, query, self.searchers, settings, top_k=top_k, where=filter_of(where)) for query in queries
+            Search(now, query, self.searchers, settings, top_k=top_k, where=found, group_by=group_by)
+            for query in queries
         ]
         asked = {name: self._asked(name, queries) for name in self.searchers if searches}
 

@@ -34,6 +34,7 @@ from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS
+from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.search import Position
 from paddle_ranker.retrieval.work import checked, spend
@@ -111,7 +112,9 @@ class SearchRequest(Body):
     sort: Optional[list[str]] = Field(
         None, description="fields by which the candidates are shown, -year for the highest first (default: by score)"
     )
-    group_by: Optional[str] = Field(None, description="show group_size candidates of each value of this field")
+    group_by: Optional[str] = Field(
+        None, description="show group_size candidates of each value of this field; content: of nearly the same texts"
+    )
     group_size: int = Field(1, ge=1, description="of group_by")
     explain: bool = Field(False, description="answer with each hit's signals")
     min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
@@ -239,7 +242,7 @@ class SearchRoutes:
             ("fields", asked.fields or (), {TEXT: None, **own}),
             ("facets", asked.facets or (), own),
             ("sort", sorted_by, own),
-            ("group_by", [asked.group_by] if asked.group_by is not None else (), own),
+            ("group_by", [asked.group_by] if asked.group_by is not None else (), {**own, CONTENT: None}),
         ):
             for name in names:
                 if name not in there:
@@ -392,6 +395,8 @@ def _hits(asked: SearchRequest, found: SearchOutcome, ranks: dict[int, int]) -> 
             hit["logit"], hit["probability"] = found.logits[place], found.probabilities[place]
             start, end = found.passages[place]
             hit["read"] = {"start": start, "end": end}
+        if place in found.similar:
+            hit["similar"] = found.similar[place]
         hit["stages"] = _stages(found, place, rank)
         if parts is not None and shares is not None:
             hit["signals"] = _signals(found, place, parts[place], float(shares[place]))
@@ -569,6 +574,7 @@ class Hit(TypedDict):
     read: NotRequired[Annotated[Passage, Field(description="part of the text that the ranker read")]]
     fields: dict[str, Any]
     contents: NotRequired[Annotated[dict[str, list[Content]], Field(description="files of fields")]]
+    similar: NotRequired[Annotated[list[str], Field(description="candidates with nearly the same text, not shown")]]
     logit: NotRequired[float]
     probability: NotRequired[Annotated[float, Field(description="of relevance; of documents that were ranked")]]
     passage: NotRequired[Annotated[Passage, Field(description="the best part of a long text")]]

@@ -1,6 +1,7 @@
 """Calibrate a ranker: make its scores probabilities.
 
 paddle-ranker calibrate checkpoint/best dev.tsv --output calibrated
+paddle-ranker calibrate checkpoint/best dev.tsv --index index      # for the documents that a search finds
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.data.records import LabeledPair
 from paddle_ranker.encoding.options import WINDOWS
+from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.load_options import LoadOptions
@@ -21,8 +25,10 @@ from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import LabelOptions, given_of, main_of, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import base_names
+from paddle_ranker.retrieval.options import RANK_TOP, MilvusOptions
 from paddle_ranker.scoring.options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.training.mining import QUERIES_AT_ONCE, group_judgments, text_key
 
 if TYPE_CHECKING:
     from paddle_ranker.metrics.calibration import Calibration, Judged
@@ -34,7 +40,7 @@ DEFAULT_METHOD = "platt"
 
 
 @dataclass(frozen=True)
-class CalibrateOptions(LabelOptions, RankerOptions):
+class CalibrateOptions(LabelOptions, RankerOptions, MilvusOptions):
     """Options of `calibrate`."""
 
     ranker: str = option(positional=True, help="the ranker: a model folder, or its model_state.pdparams")
@@ -53,13 +59,32 @@ class CalibrateOptions(LabelOptions, RankerOptions):
     )
     output: Optional[str] = option(None, help="new folder for the calibrated ranker (default: change RANKER in place)")
     remove: bool = option(False, help="remove the calibration instead", either=True)
+    index: Optional[str] = option(
+        None,
+        help="calibrate for searches of this index folder: on what is found there for the file's queries",
+    )
+    unjudged: Optional[str] = option(
+        None,
+        help="documents that --index finds and that have no label: irrelevant (default), or left_out, for a file that "
+        "labels few of a query's answers",
+        choices=("irrelevant", "left_out"),
+    )
+    rank_top: Optional[int] = option(
+        None, help=f"documents of each query that --index finds (default: {RANK_TOP}, as in searches)", minimum=1
+    )
     folds: int = option(5, help="cross-validation folds of queries for the measures out of fold", minimum=2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in given_of(self, ("dev_file", "method", "folds", *WINDOWS)) if self.remove else ():
+        for field in (
+            given_of(self, ("dev_file", "method", "folds", "index", "unjudged", "rank_top", *WINDOWS))
+            if self.remove
+            else ()
+        ):
             name = "DEV_FILE" if field.name == "dev_file" else shown_name(field)
             raise UsageError(f"--remove takes a calibration away: leave out {name}, or --remove")
+        for field in given_of(self, ("unjudged", "rank_top", "milvus_uri")) if self.index is None else ():
+            raise UsageError(f"{shown_name(field)} is about an index: add --index, or leave it out")
         if not self.remove and not self.dev_file:
             raise UsageError("DEV_FILE is required: labelled pairs (query, title, label); only --remove works without")
 
@@ -100,9 +125,11 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
 
     Raises `DataError` for a file with one class or too few queries or pairs, and where `fit_and_judge` does.
     """
+    import numpy as np
+
     from paddle_ranker.encoding.windows import make_windows
     from paddle_ranker.evaluation.evaluate import EvaluationSet
-    from paddle_ranker.metrics.calibration import FEW_QUERIES, errors_on_halves, fit_and_judge
+    from paddle_ranker.metrics.calibration import FEW_QUERIES, SearchScores, errors_on_halves, fit_and_judge
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
     from paddle_ranker.scoring.files import report_truncated, scored_with
 
@@ -110,32 +137,87 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     encoder = parts.row_encoder
     shape = encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
     windows = make_windows(*shape, encoder.members[0].template)
-    dev = EvaluationSet(options.dev_file, encoder, options.batch_size, rules=options, windows=windows)
-    relevant, queries = int((dev.labels >= RELEVANT).sum()), len(set(dev.queries))
-    print(f"{options.dev_file}: {dev.report} pairs of {queries:,} queries, {relevant:,} relevant")
-    _require_enough(options.dev_file, queries, relevant, len(dev.labels) - relevant)
-    logits = dev.logits(DygraphEngine(parts.network))
+    searches = None if options.index is None else SearchedPairs(options, shortest(encoder) if windows is None else None)
+    dev = EvaluationSet(options.dev_file, encoder, options.batch_size, rules=options, windows=windows, found=searches)
+    kept = np.ones(len(dev.labels), bool)
+    if searches is not None:
+        print(searches.report)
+        kept = kept if options.unjudged != "left_out" else np.array(searches.has_label)
+    asked, labels = [query for query, is_kept in zip(dev.queries, kept) if is_kept], dev.labels[kept]
+    relevant, queries = int((labels >= RELEVANT).sum()), len(set(asked))
+    of = dev.report if searches is None else f"{len(asked):,}"
+    print(f"{options.dev_file}: {of} pairs of {queries:,} queries, {relevant:,} relevant")
+    _require_enough(options.dev_file, queries, relevant, len(labels) - relevant)
+    scored = dev.logits(DygraphEngine(parts.network))
+    logits = scored[kept]
     report_truncated(encoder, windows)
     method = options.method or DEFAULT_METHOD
     try:
-        judged = fit_and_judge(method, dev.queries, dev.labels, logits, options.folds)
+        judged = fit_and_judge(method, asked, labels, logits, options.folds)
     except DataError as error:
         raise DataError(f"{options.dev_file}: {error}") from error
     _print_judged(judged, method, options.folds)
     if queries < FEW_QUERIES:
-        _advise(options, queries, errors_on_halves(method, dev.queries, dev.labels, logits))
+        _advise(options, queries, errors_on_halves(method, asked, labels, logits))
     elif judged.change.high >= 0:
         print("warning: an improvement is not established: more labelled queries would tell", file=sys.stderr)
-    kept = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
+    figures = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
     fitted_on = {
         "file": base_names(options.dev_file),
         "digest": content_digest(options.dev_file),
-        "pairs": len(dev.labels),
+        "pairs": len(labels),
         "queries": queries,
         "relevant": relevant,
+        **({} if searches is None else {"index": Path(str(options.index)).resolve().name}),
         "scored": scored_with(encoder, windows),
     }
-    return dataclasses.replace(judged.calibration, fitted_on=fitted_on, figures={**kept, "folds": options.folds})
+    found = dataclasses.replace(judged.calibration, fitted_on=fitted_on, figures={**figures, "folds": options.folds})
+    if searches is None:
+        return found
+    return dataclasses.replace(found, searched=SearchScores.of(dev.queries, found.apply(scored), searches.top))
+
+
+class SearchedPairs:
+    """The pairs that a search with a ranker would rank: each query of labelled pairs with the documents found for it.
+
+    A document has the label of the pair whose title is its text, or its title and text; 0 without such a pair.
+
+    Attributes: `top`, how many documents of each query; `has_label`, for each pair; `report`, how many pairs there are.
+
+    Args:
+        reader: encoder that limits how much of a document is read; None: all is read.
+    """
+
+    def __init__(self, options: CalibrateOptions, reader: Optional[PairEncoder]):
+        from paddle_ranker.retrieval.search import Searcher, SearchSettings
+
+        assert options.index is not None
+        self._folder, self._reader, self.top = options.index, reader, options.rank_top or RANK_TOP
+        load = LoadOptions(device=options.device, threads=options.cpu_threads)
+        settings = SearchSettings(milvus_uri=options.milvus_uri)
+        self._searcher = Searcher.open(options.index, settings, options=load, batch_size=options.batch_size)
+        self.has_label, self.report = list[bool](), ""
+
+    def __call__(self, records: Sequence[LabeledPair]) -> list[LabeledPair]:
+        """Return the pairs of all queries."""
+        judged, pairs = group_judgments(records), list[LabeledPair]()
+        schema = self._searcher.collection.info.schema
+        for start in range(0, len(judged), QUERIES_AT_ONCE):
+            some = judged[start : start + QUERIES_AT_ONCE]
+            for own, search in zip(some, self._searcher.run([one.query for one in some], self.top)):
+                labels = dict[str, float]()
+                for pair in own.pairs:
+                    key = text_key(pair.title)
+                    labels[key] = max(labels.get(key, 0.0), pair.label)
+                documents = [*search.documents.values()]
+                for document, (_, read) in zip(documents, search.read(documents, self._reader)):
+                    keys = (text_key(document.text), text_key(schema.passage(document)))
+                    label = next((labels[key] for key in keys if key in labels), None)
+                    self.has_label.append(label is not None)
+                    pairs.append(LabeledPair(own.query, read, label or 0.0))
+        found = f"{len(pairs):,} documents found for {len(judged):,} queries"
+        self.report = f"{self._folder}: {found}, {sum(self.has_label):,} of them with a label"
+        return pairs
 
 
 def _require_enough(path: str, queries: int, relevant: int, others: int) -> None:

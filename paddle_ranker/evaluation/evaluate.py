@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Optional, Union
 
@@ -37,8 +38,11 @@ class EvaluationSet:
         rules: Optional[RowOptions] = None,
         windows: Optional[Windows] = None,
         one_label: bool = False,
+        found: Optional[Callable[[Sequence[LabeledPair]], Sequence[LabeledPair]]] = None,
     ):
         """Read and encode the file; with `one_label`, ignore pairs with several labels, and count them in `report`.
+
+        found: returns the pairs to measure on, in place of those of the file
 
         The evaluate commands raise an error for such pairs. A training does not: its evaluations should not refuse a
         file that was accepted before.
@@ -53,6 +57,7 @@ class EvaluationSet:
             records, left_out = without_contradictions(path, records, lines, skip_bad_rows=True)
             self.skipped += source.kept - len(records)
             self.report += f"; {left_out}" if left_out else ""
+        records = records if found is None else [*found(records)]
         self.queries = [record.query for record in records]
         self.labels = np.array([record.label for record in records], dtype=np.float64)
         require_both_classes(path, self.labels, "AUC")

@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paddle_ranker.errors import CheckpointError, DataError, quoted
+from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.metrics.intervals import Interval, bootstrap_interval, ratio_of
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries
 
@@ -24,6 +24,71 @@ METHODS = ("platt", "temperature")
 BINS = 15  # as in Guo et al. 2017
 FEW_QUERIES = 100  # with fewer, a fit may well make other queries' probabilities worse
 HALVES = 200
+LEAST_LISTS, _TENTH, _PERCENTILES = 10, 10, 101
+_CHANCE = 0.005  # of a report although queries and documents are the same
+
+
+class ListScores(NamedTuple):
+    """Two numbers of a ranked list: the tenth best logit (or the last), and the standard deviation of the logits."""
+
+    tenth: float
+    spread: float
+
+    @classmethod
+    def of(cls, logits: Floats) -> ListScores:
+        """Return the numbers of a list by its calibrated logits, `[n]` in any order, at least one."""
+        tenth = np.sort(logits)[::-1][min(_TENTH, len(logits)) - 1]
+        return cls(round(float(tenth), 4), round(float(logits.std()), 4))
+
+
+@dataclass(frozen=True)
+class SearchScores:
+    """Scores of a ranker in searches of the index that it was calibrated for; stored with the calibration.
+
+    top: documents that were ranked for each query
+    tenth, spread: the numbers of each list as of `ListScores`, or percentiles of them; ascending
+
+    Raises `CheckpointError` for anything else, such as fewer than ten numbers.
+    """
+
+    top: int
+    tenth: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for numbers in (self.tenth, self.spread, (self.top,) * LEAST_LISTS):
+            are_numbers = all(type(one) in (int, float) and math.isfinite(one) for one in numbers)
+            if not are_numbers or len(numbers) < LEAST_LISTS:
+                raise CheckpointError(f"calibration: searched has {brief(str(numbers))}, expected numbers of searches")
+
+    @classmethod
+    def of(cls, queries: Sequence[str], logits: Floats, top: int) -> SearchScores:
+        """Return the scores of searches: the query and the calibrated logit of each ranked document, `[n]` each."""
+        numbers = number_queries(queries)
+        lists = np.array([ListScores.of(logits[numbers == number]) for number in range(int(numbers.max()) + 1)])
+        if len(lists) > _PERCENTILES:
+            lists = np.percentile(lists, np.linspace(0, 100, _PERCENTILES), axis=0).round(4)
+        tenth, spread = np.sort(lists, axis=0).T.tolist()
+        return cls(top, tuple(tenth), tuple(spread))
+
+    def unlike(self, lists: Sequence[ListScores]) -> Optional[dict[str, object]]:
+        """Compare other searches; return None unless they differ in `tenth` or `spread` beyond chance.
+
+        Then returns the `measure` that differs more, and its median as `expected` and as `seen`. The two-sample test
+        is that of Kolmogorov and Smirnov.
+        """
+        from scipy.stats import ks_2samp
+
+        compared = [(name, getattr(self, name), [getattr(one, name) for one in lists]) for name in ListScores._fields]
+        chances = [ks_2samp(own, others, method="asymp").pvalue for _, own, others in compared]
+        if min(chances) * len(chances) > _CHANCE:
+            return None
+        name, own, others = compared[int(np.argmin(chances))]
+        return {
+            "measure": name,
+            "expected": round(float(np.median(own)), 2),
+            "seen": round(float(np.median(others)), 2),
+        }
 
 
 @dataclass(frozen=True)
@@ -33,6 +98,7 @@ class Calibration:
     method: one of `METHODS`
     scale, shift: calibrated logit = scale * logit + shift; scale > 0
     fitted_on: the file of the fit: name, digest, numbers of pairs, queries and relevant pairs, and how it was scored
+    searched: scores of searches, of a calibration for searches of an index
     figures: `calibration_measures` before calibration, on the pairs of the fit, and out of fold
 
     Raises `CheckpointError` if scale or shift is not a finite number, or scale is not above 0.
@@ -43,6 +109,7 @@ class Calibration:
     shift: float
     fitted_on: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+    searched: Optional[SearchScores] = None
 
     def __post_init__(self) -> None:
         for name in ("scale", "shift"):
@@ -60,6 +127,12 @@ class Calibration:
         if not isinstance(values, Mapping) or not {"method", "scale", "shift"} <= set(values):
             raise CheckpointError(f"calibration: {quoted(values)} has not method, scale and shift")
         kept = {name: values[name] for name in ("fitted_on", "figures") if isinstance(values.get(name), dict)}
+        searched = values.get("searched")
+        if searched is not None:
+            try:
+                kept["searched"] = SearchScores(searched["top"], tuple(searched["tenth"]), tuple(searched["spread"]))
+            except (TypeError, KeyError) as error:
+                raise CheckpointError("calibration: searched has not top, tenth and spread") from error
         return cls(str(values["method"]), values["scale"], values["shift"], **kept)
 
     def apply(self, logits: NDArray[Any]) -> Floats:

@@ -18,6 +18,11 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.metrics.calibration import FEW_QUERIES, calibration_measures, fit, fit_out_of_fold
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
 from tests.conftest import Call
 from tests.export_cases import write_two_members
 from tests.tiny import HAN, PAIRS, QUERIES, TITLES, change_json, draw_words, write_ranker
@@ -247,6 +252,37 @@ def test_a_calibration_of_other_scores_is_noted(
         status, _, errors = call(predict_pairwise.main, "--params_path", ranker, *files, *more)
         assert status == 0 and ("the ranker was calibrated with pairs of up to 32 tokens, cut" in errors) == is_noted
     assert Ranker.load(tmp_path / "new").info.max_seq_length == 32  # the ranker's own length stays its default
+
+
+def test_it_is_fitted_to_what_searches_find(folder: Path, tmp_path: Path, call: Call) -> None:
+    dev, index = write_dev(tmp_path / "dev.tsv", folder), tmp_path / "index"
+    queries, titles, labels = columns(dev)
+    known = dict(zip(zip(queries, titles), labels))
+    documents = [Document(f"{n}", title, {"name": query}) for n, (query, title) in enumerate(known)]
+    documents += [Document(f"u{one.id}", one.text[::-1], one.fields) for one in documents]  # without labels
+    schema = Schema((Field("name", "text", title=True),), template="{text}")
+    with Collection.create(index, IndexInfo(WordsInfo("bigram"), None, schema=schema)) as collection:
+        collection.add(documents)
+    with Searcher.open(index, SearchSettings(rank_top=20), ranker=folder) as searcher:
+        found = searcher.run([*dict.fromkeys(queries)], top_k=20)
+    rows = [(one.text, result.text, result.logit) for one in found for result in one.results()]
+    there = np.array([(query, text) in known for query, text, _ in rows])
+    given = np.array([known.get((query, text), 0.0) for query, text, _ in rows])
+    logits = np.array([logit for _, _, logit in rows], float)
+    line = ["calibrate", folder, dev, "--index", index, "--rank_top", 20, *CPU]
+    for name, kept in (("irrelevant", np.ones(len(rows), bool)), ("left_out", there)):
+        status, printed, errors = call(main, *line, "--unjudged", name, "--output", tmp_path / name)
+        assert status == 0, errors
+        assert f"{len(rows):,} documents found for 60 queries, {there.sum():,} of them with a label" in printed
+        made = Ranker.load(tmp_path / name).info.calibration
+        expected = fit("platt", given[kept], logits[kept])
+        assert made and (made.scale, made.shift) == pytest.approx((expected.scale, expected.shift), rel=1e-3, abs=1e-3)
+        lists = [np.sort(made.apply(np.array([*one.logits.values()]))) for one in found]
+        assert made.searched and made.searched.top == 20
+        assert made.searched.tenth == pytest.approx(sorted(one[-min(10, len(one))] for one in lists), abs=1e-3)
+        assert made.searched.spread == pytest.approx(sorted(one.std() for one in lists), abs=1e-3)
+        assert made.fitted_on["pairs"] == kept.sum() and made.fitted_on["index"] == "index"
+    assert call(main, "calibrate", folder, dev, "--rank_top", 20, *CPU)[2].count("add --index") == 1
 
 
 def test_a_blend_is_calibrated_like_a_ranker(tmp_path: Path, call: Call) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 from urllib.parse import urlencode
 
 import httpx
@@ -36,9 +36,11 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors
 from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.serving.core import familiarity
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.logs import JsonLog
@@ -52,7 +54,7 @@ from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import Call, largest_file
 from tests.serving_cases import SECONDS, Application, ask_app, close_slots, opened_slots
 from tests.started import until
-from tests.tiny import write_index, write_ranker, write_tower
+from tests.tiny import change_json, write_index, write_ranker, write_tower
 
 pytestmark = pytest.mark.parity
 WORDS = ["深度学习", "水稻病害", "老年人护理", "语言文化", "经济增长", "教育法律"]
@@ -124,6 +126,36 @@ def test_what_ranking_dropped_and_whether_probabilities_are_calibrated(folders: 
         assert sum(hit["reason"] == "cut" for hit in dropped.values()) == 2 * ("min_probability" in asked)
     for more in ({"offset": 8}, {"rank_top": 0}, {"explain": False}, {"sort": ["year"]}, {"group_by": "lang"}):
         assert "dropped" not in site.search("水稻病害研究", **{"top_k": 8, "explain": True, **more}), more
+
+
+@pytest.mark.parametrize("shift", [0.0, 4.0, None])
+def test_a_ranker_that_does_not_know_the_likes_of_an_index_is_noted_once(
+    folders: dict[str, Path], tmp_path: Path, shift: Optional[float], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(familiarity, "SEARCHES", len(TEXTS))
+    with Searcher.open(folders["index"], ranker=folders["model"]) as searcher:
+        logits = [np.sort([*one.logits.values()]) for one in searcher.run(TEXTS)]
+    tenth, spread = [one[-10] for one in logits], [one.std() for one in logits]
+    moved = np.array(tenth) + (shift or 0)
+    scores = None if shift is None else {"top": 50, "tenth": moved.tolist(), "spread": spread}
+    calibration = {"method": "platt", "scale": 1.0, "shift": 0.0, "searched": scores}
+    shutil.copytree(folders["model"], tmp_path / "ranker")
+    change_json(tmp_path / "ranker" / "ranker.json", calibration=calibration)
+    here = Site(index=folders["index"], model=tmp_path / "ranker")
+    for text in TEXTS[:-1]:
+        assert here.search(text)["calibrated"] is True
+    for other in ({}, {"rank_top": 9}, {"by": ["words"]}, {"offset": 3}, {"where": {"lang": "zh"}}):
+        here.search("水稻" if other else TEXTS[0], **other)  # what was searched already, and parts of searches
+    assert "unfamiliar" not in here.ask("GET", "/v1/index").json()
+    here.search(TEXTS[-1])
+    here.loop.run_until_complete(here.loop.shutdown_default_executor())
+    found = here.ask("GET", "/v1/index").json().get("unfamiliar")
+    medians = {"measure": "tenth", "expected": np.median(moved).round(2), "seen": np.median(tenth).round(2)}
+    assert found == (medians if shift == 4.0 else None)
+    here.search("水稻病害")
+    assert sum("may be wrong for index" in one.getMessage() for one in caplog.records) == (shift == 4.0)
+    here.close()
 
 
 def test_pages_are_parts_of_one_list(site: Site) -> None:

@@ -24,6 +24,7 @@ from paddle_ranker.retrieval.options import DEPTH, TOP_K
 from paddle_ranker.retrieval.search import Position, Search, SearchSettings, chosen
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.retrieval.work import Hold
+from paddle_ranker.serving.core.familiarity import Familiarity
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
@@ -151,6 +152,8 @@ class SearchPipeline:
 
     def __init__(self, index: IndexSlot, tower: Optional[TowerSlot], ranker: Optional[RankerSlot]):
         self.index, self.tower, self.ranker = index, tower, ranker
+        self._familiarity = Familiarity(None, "", "")
+        self._compared: tuple[object, ...] = ()  # the ranker and the index that it is about
 
     def versions(self, index: ServedIndex) -> dict[str, object]:
         """Return what answers: the index and its version, and the models' folders; JSON-ready."""
@@ -163,6 +166,24 @@ class SearchPipeline:
     def ranker_facts(self) -> dict[str, object]:
         """Return whether the ranker's probabilities are calibrated; JSON-ready, nothing without a ranker."""
         return {} if self.ranker is None else {"calibrated": self.ranker.info.calibration is not None}
+
+    def familiarity(self, index: ServedIndex) -> Familiarity:
+        """Return whether the ranker knows the likes of an index, anew once either is reloaded."""
+        served = None if self.ranker is None else self.ranker.ready()
+        compared = (served, index.folder, index.loaded_at)
+        if served is not None and compared != self._compared:
+            calibration = served.model.info.calibration
+            expected = None if calibration is None else calibration.searched
+            self._compared, self._familiarity = compared, Familiarity(expected, served.name, index.name)
+        return self._familiarity
+
+    def _note_scores(self, found: SearchOutcome, query: Query) -> None:
+        """Note the scores of a search of all documents by all searchers; a thread compares enough of them."""
+        familiarity, is_part = self.familiarity(found.index), query.by or query.where or query.offset or query.after
+        if is_part or not found.logits or not familiarity.wants(query.rank_top):
+            return
+        if familiarity.note(query.text, np.array([*found.logits.values()])):
+            asyncio.get_running_loop().run_in_executor(None, familiarity.judge)
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
         """Return the names by which this server can search an index."""
@@ -192,7 +213,9 @@ class SearchPipeline:
                 found.took["total"] = _since(began)
                 return told(found)
 
-            return found, await self.index.run(finish, deadline=deadline, hold=hold)
+            finished = await self.index.run(finish, deadline=deadline, hold=hold)
+            self._note_scores(found, query)
+            return found, finished
         finally:
             self.index.end()
 

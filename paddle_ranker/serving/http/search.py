@@ -195,7 +195,7 @@ class SearchRoutes:
         index, ranker = self._pipeline.index, self._pipeline.ranker
         deadline = index.deadline(deadline_of(request))
         served = await index.current(deadline)
-        tower = self._pipeline.tower
+        tower, unfamiliar = self._pipeline.tower, self._pipeline.familiarity(served).unfamiliar
         content = {
             **served.stated,
             "searchers": self._pipeline.searchers(served),
@@ -204,6 +204,7 @@ class SearchRoutes:
             "tower": None if tower is None else tower.name,
             "ranker": None if ranker is None else ranker.name,
             **self._pipeline.ranker_facts(),
+            **({} if unfamiliar is None else {"unfamiliar": unfamiliar}),
             **await self._fields_of(served, deadline),
             "writable": index.options.writable,
             "logging": index.log is not None,
@@ -637,6 +638,14 @@ class Index(TypedDict):
     tower: Optional[str]
     ranker: Optional[str]
     calibrated: NotRequired[Annotated[bool, Field(description="whether probabilities come from a calibrated ranker")]]
+    unfamiliar: NotRequired[
+        Annotated[
+            dict[str, float],
+            Field(
+                description="median probability of the best document, expected and seen, where the ranker knows no such"
+            ),
+        ]
+    ]
     fields: Annotated[
         dict[str, Any],
         Field(description="what filters can ask for: the type of each, its values if few, its min and max"),

@@ -357,13 +357,16 @@ def test_answers_are_not_cached_and_the_docs_have_the_page_s_policy(site: Site) 
     assert docs.headers["x-content-type-options"] == "nosniff" and docs.headers["referrer-policy"] == "no-referrer"
 
 
-def test_the_name_of_the_model_outlives_a_training(tmp_path: Path) -> None:
-    folder = write_case(tmp_path / "model_376")
-    (tmp_path / "best").symlink_to(folder)
-    served = RankerSlot(ServeConfig(model=tmp_path / "best")).load()
-    assert (served.name, served.folder.name) == ("best", "model_376") and served.batcher.close(SECONDS)
+def test_the_name_of_the_model_outlives_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_case(tmp_path / "news" / "model_376")
+    (tmp_path / "news" / "best").symlink_to(folder)
+    served = RankerSlot(ServeConfig(model=tmp_path / "news" / "best")).load()
+    assert (served.name, served.folder.name) == ("news/best", "model_376") and served.batcher.close(SECONDS)
     assert ServeConfig(served_name=("mine",)).name_of("tower", folder) == "mine"
-    assert ServeConfig(served_name=("mine",), model=folder).name_of("tower", folder) == "model_376"
+    assert ServeConfig(served_name=("mine",), model=folder).name_of("tower", folder) == "news/model_376"
+    monkeypatch.chdir(tmp_path / "news")
+    for given, name in (("best", "news/best"), ("/best", "best"), ("output", "output")):
+        assert ServeConfig().name_of("ranker", Path(given)) == name
 
 
 def test_the_description_names_every_route_and_the_page_needs_nothing_from_elsewhere(site: Site) -> None:

@@ -600,6 +600,29 @@ def test_stages_are_counted(site: Site) -> None:
     assert re.search(r'^ranker_requests_total{outcome="ok",protocol="search"} [1-9]', text, re.M)
 
 
+def test_metrics_tell_the_size_of_index_and_log_and_searches_without_results(tmp_path: Path) -> None:
+    folder, log = tmp_path / "index", tmp_path / "log"
+    with Collection.create(folder, IndexInfo(WordsInfo("standard"), None)) as collection:
+        collection.add([Document("a", "水稻"), Document("b", "护理")])
+        collection.add([Document("c", "水稻病害")], merge=False)
+    site = Site(index=folder, search_log=log)
+
+    def figures() -> dict[str, float]:
+        lines = site.ask("GET", "/metrics").text.splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[:6] == "search")}
+
+    for query, offset in (("水稻", 0), ("没有", 0), ("无", 0), ("水稻", 50)):  # behind the end is not without results
+        site.search(query, offset=offset)
+    until(lambda: figures()["search_log_bytes"] == sum(one.stat().st_size for one in log.iterdir()) > 1000)
+    found = figures()
+    assert [found[f"search_{name}"] for name in ("documents", "segments", "without_results_total")] == [3, 2, 2]
+    with Collection.open(folder, write=True) as collection:  # another process, before the next search
+        collection.remove(["a", "c"])
+    until(lambda: (figures()["search_documents"], figures()["search_segments"]) == (1, 1))
+    assert found["search_log_lost_lines"] == 0
+    site.close()
+
+
 @pytest.mark.parametrize("kind", [TIMED_OUT, OVERLOADED, INTERNAL])
 def test_where_ranking_would_be_late_the_fused_order_stays(
     site: Site, kind: FaultKind, monkeypatch: pytest.MonkeyPatch

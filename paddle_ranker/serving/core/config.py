@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
@@ -18,6 +19,7 @@ from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
 
 RANKER = "ranker"  # the slot of the model that most servers have
 MOST_STREAMS = 64
+_OF_MANY = re.compile(r"best|last|model_\d+")  # folders that every training has
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -78,7 +80,8 @@ class ServeConfig(Limits):
     served_name: tuple[str, ...] = option(
         (),
         several=True,
-        help="the model's name in answers (default: its folder's); of another model than the ranker: tower=NAME",
+        help="the model's name in answers (default: its folder's, news/best for those of a training); of another model "
+        "than the ranker: tower=NAME",
     )
     allowed_hosts: tuple[str, ...] = option(
         (),
@@ -115,10 +118,15 @@ class ServeConfig(Limits):
         return self
 
     def name_of(self, slot: str, folder: Path) -> str:
-        """Return a model's name for answers; it stays the same if the link `best` points to another folder."""
+        """Return a model's name for answers; it stays the same if the link `best` points to another folder.
+
+        A folder that every training has is named with the one around it: `news/best`.
+        """
         given = dict(one.rpartition("=")[::2] for one in self.served_name)
         main = given.get("") if slot == RANKER or self.model is None else None
-        return given.get(slot) or main or Path(os.path.abspath(folder)).name
+        path = Path(os.path.abspath(folder))
+        parent = f"{path.parent.name}/" if _OF_MANY.fullmatch(path.name) and path.parent.name else ""
+        return given.get(slot) or main or f"{parent}{path.name}"
 
     def is_own_host(self, named: str) -> bool:
         """Return whether this server answers requests for a host; `named` is their `Host` without its port.

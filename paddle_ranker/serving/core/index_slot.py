@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, TypeVar, cast
@@ -14,7 +15,7 @@ from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
+from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, read_manifest
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.runtime import usable_cores
@@ -136,6 +137,19 @@ class IndexSlot(Slot[ServedIndex]):
             "writable": options.writable,
             "loaded_at": served.loaded_at,
         }
+
+    def gauges(self) -> dict[str, float]:
+        """Return the size of the index, as index.json says it now, and of the log; see `Slot.gauges`."""
+        found: dict[str, float] = {}
+        if self.model is not None:
+            collection, info = self.model.collection, self.model.collection.info
+            if not collection.is_current:
+                with suppress(RankerError, OSError):
+                    info = read_manifest(collection.folder)
+            found |= {"search_documents": info.count, "search_segments": len(info.segments)}
+        if self.log is not None:
+            found |= {"search_log_bytes": self.log.size(), "search_log_lost_lines": self.log.lost}
+        return found
 
     @property
     def analyser(self) -> Analyser:

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # names the folder of several workers' metrics; set before this
+# Of a server with an index. Workers show the same index and log, so the latest value of any worker counts; lost lines
+# are each worker's own.
+GAUGES = {
+    "search_documents": ("Documents of the index", "livemostrecent"),
+    "search_segments": ("Segments of the index: many small ones slow searches", "livemostrecent"),
+    "search_log_bytes": ("Bytes of the files of --search_log", "livemostrecent"),
+    "search_log_lost_lines": ("Lines that the log had no room for", "livesum"),
+}
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _RENDERS_A_SECOND = 10
@@ -81,6 +89,8 @@ class Metrics:
         self._stages = Histogram(
             "search_stage_seconds", "Seconds of a search's stages", ["stage"], buckets=_SECONDS, registry=registry
         )
+        self._empty = Counter("search_without_results", "Searches that found no document", registry=registry)
+        self._gauges: dict[str, Gauge] = {}
         self._children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._batches: dict[str, BatchMetrics] = {}
         self._second = self._renders = 0  # how often the metrics were rendered in this second
@@ -98,6 +108,20 @@ class Metrics:
         found[1].observe(seconds)
         for stage, milliseconds in (stages or {}).items():
             self._stages.labels(stage).observe(milliseconds / 1000)
+
+    def empty_search(self) -> None:
+        """Count a search that found nothing."""
+        self._empty.inc()
+
+    def gauges(self, values: Mapping[str, float]) -> None:
+        """Set gauges by names of `GAUGES`."""
+        from prometheus_client import Gauge
+
+        for name, value in values.items():
+            if name not in self._gauges:
+                what, mode = GAUGES[name]
+                self._gauges[name] = Gauge(name, what, multiprocess_mode=mode, registry=self._registry)  # type: ignore[arg-type]
+            self._gauges[name].set(value)
 
     def batches(self, model: str) -> BatchMetrics:
         """Return the metrics of a model's batches; the metrics' names begin with `model`."""

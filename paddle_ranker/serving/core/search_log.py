@@ -214,6 +214,10 @@ class SearchLog:
         self._some.set()
         return future
 
+    def size(self) -> int:
+        """Return the bytes of all files of the folder."""
+        return sum(map(_size_of, self.folder.glob(f"*{_SUFFIX}")))
+
     def close(self, seconds: float = 5.0) -> None:
         """Write the waiting lines, for at most `seconds`; later lines are lost."""
         self._closing = True
@@ -300,7 +304,7 @@ class SearchLog:
     def _check_room(self, size: int, reserved: float = 0) -> None:
         """Raise `LogError` if the folder would have more bytes than it may, less those that are `reserved`."""
         if size > min(self._fresh, self._left - reserved):
-            self._left = self._most - sum(map(_size_of, self.folder.glob(f"*{_SUFFIX}")))
+            self._left = self._most - self.size()
             self._fresh = _MEASURED_EVERY
             if size > self._left - reserved:
                 problem = f"it has the {self._most >> 20:,} MiB of --search_log_mb: move older files away"

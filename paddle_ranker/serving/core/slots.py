@@ -121,6 +121,10 @@ class Slot(ABC, Generic[M]):
             raise Fault(UNAVAILABLE, f"the {self.what} is not loaded yet", retry_after=_LOAD_SECONDS)
         return self.model
 
+    def gauges(self) -> dict[str, float]:
+        """Return what the metrics show of the model or index now, by names of `metrics.GAUGES`."""
+        return {}
+
     def deadline(self, stated: Optional[float]) -> float:
         """Return a request's deadline on `time.monotonic()`'s clock: `stated`, or the limits' default from now."""
         return time.monotonic() + self.limits.deadline_seconds if stated is None else stated

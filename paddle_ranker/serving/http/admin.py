@@ -138,10 +138,11 @@ class AdminRoutes:
 
 
 def note_gauges(slots: Slots, metrics: Metrics, connections: int) -> None:
-    """Set the gauges of this process's queues and connections."""
+    """Set the gauges of this process's queues and connections, and of the index."""
     for name, slot in slots.items():
         if slot.has_queue:
             metrics.batches(name).queue(slot.queued_rows)
+        metrics.gauges(slot.gauges())
     metrics.connections(connections)
 
 

@@ -104,7 +104,8 @@ class Middleware:
     """An ASGI application around the server's own.
 
     For the log, a handler can set in `scope["state"]`: `protocol`, `pairs`, `texts`; `stages`, milliseconds by stage,
-    which the metrics count, too; and `outcome`, the name of a fault's kind that it answers itself.
+    which the metrics count, too; `is_empty`, whether a search found nothing; and `outcome`, the name of a fault's kind
+    that it answers itself.
 
     Args:
         config: has the key that callers must send, except to `OPEN_PATHS` and for the page's files, and the hosts by
@@ -202,6 +203,8 @@ class Middleware:
         outcome = "ok" if status < 400 else "cancelled" if status == CLIENT_LEFT else "other"
         outcome = fault.kind.name if fault else state.get("outcome", outcome)
         self._metrics.request(protocol, outcome, seconds, state.get("stages"))
+        if state.get("is_empty"):
+            self._metrics.empty_search()
         if self._log is not None and (protocol != "operators" or status >= 400):
             self._log.write(
                 "request",

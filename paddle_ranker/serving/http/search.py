@@ -178,7 +178,7 @@ class SearchRoutes:
             raise asked.as_named(fault.settled()) from None
         if index.log is not None and line is not None:
             index.log.search(line)
-        state["pairs"], state["stages"] = len(found.logits), found.took
+        state["pairs"], state["stages"], state["is_empty"] = len(found.logits), found.took, not found.order
         return answer(request, written, "application/json")
 
     def _answered(self, asked: SearchRequest, found: SearchOutcome) -> tuple[bytes, Optional[SearchLine]]:

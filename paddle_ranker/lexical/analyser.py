@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.encoding.unicode.table import LETTER, MARK, OTHER, SPACE, SYMBOL, normalise, unicode_table
 from paddle_ranker.errors import DependencyError, UsageError, listed, quoted
+from paddle_ranker.metrics.ranking import Booleans
 
 # Characters without a meaning of their own: soft hyphens, zero-width characters, variation selectors, the frames of
 # keycaps, trademark signs (which NFKC makes letters), and points and strokes that Arabic and Hebrew may do without.
@@ -273,6 +274,25 @@ def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
     for match in _RUNS.finditer(shape):
         start, end = match.span()
         yield start, folded[start:end], shape[start:end]
+
+
+def word_starts(folded: str) -> Booleans:
+    """Return which characters of a folded text begin a word, or a part of one, `[characters] bool`.
+
+    Of a script without spaces between words, every character with its marks does.
+    """
+    codes = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), "<u4")
+    is_unit, is_letter, goes_on = _begins().take(codes, axis=1)
+    is_letter[1:] &= ~goes_on[:-1]
+    return is_unit | is_letter
+
+
+@lru_cache(maxsize=1)
+def _begins() -> Booleans:
+    """Return three tables of all code points: characters that are units; letters and digits; these and marks."""
+    classes = _classes()
+    letters = np.isin(classes, [*b"w0"])
+    return np.stack([np.isin(classes, [*b"it"]), letters, letters | (classes == ord("m"))])
 
 
 @dataclass(frozen=True)

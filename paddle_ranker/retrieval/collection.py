@@ -40,7 +40,7 @@ from paddle_ranker.retrieval.contents import ContentFiles
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.facets import FEW_VALUES, Scale, ranges_of
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.generation import Generation, Place, open_generation
+from paddle_ranker.retrieval.generation import Generation, Part, Place, open_generation
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits
 from paddle_ranker.retrieval.manifest import (
     MANIFEST,
@@ -163,6 +163,11 @@ class Collection:
     def fields(self) -> list[str]:
         """The names of the documents' fields."""
         return self._generation.fields
+
+    @property
+    def parts(self) -> list[Part]:
+        """The segments that are searched now, with the documents there that are not removed."""
+        return self._now.parts
 
     def count(self, where: Filter) -> int:
         """Return how many documents meet a filter."""

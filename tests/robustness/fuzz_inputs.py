@@ -208,7 +208,10 @@ def _addressed(dice: random.Random) -> bytes:
     pairs = value.items() if isinstance(value, dict) else ()
     given = "&".join(f"{name}={quote(str(one), errors='replace')}" for name, one in pairs)
     path = dice.choice(
-        (f"/v1/search?q=a&{given}", f"/v1/documents/{given}", f"/v1/judge?offset={given[:5]}", "/v1/index")
+        (
+            *(f"/v1/search?q=a&{given}", f"/v1/documents/{given}", f"/v1/judge?offset={given[:5]}", "/v1/index"),
+            f"/v1/suggest?q={given}",
+        )
     )
     return mutated_bytes(f"GET {path} HTTP/1.1\r\nHost: ranker\r\n\r\n".encode(), dice)
 

@@ -62,6 +62,9 @@ def test_two_processes_find_what_either_was_told_and_reload_without_losing_a_req
             assert one.remove(["new0"])["removed"] == 1 and one.document("new0") is None
             paged = list(one.search_all("水稻", top_k=2, fields=[]))
             assert len(paged) == 6 and [hit["rank"] for hit in paged] == [1, 2, 3, 4, 5, 6]
+            assert one.suggest("老年") == ["老年人研究"] and one.suggest("研究", top_k=1) != []
+            with pytest.raises(RefusedError, match="the API key is missing"):
+                stranger.suggest("老年")
             one.feedback(answer, answer["hits"][0]["id"], "click")
             with pytest.raises(UsageError, match="'no-hit' is no hit of this search"):
                 one.feedback(answer, "no-hit", "click")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from paddle_ranker.errors import UsageError, quoted, refuse_text
 from paddle_ranker.retrieval.indexes import Document
@@ -37,6 +37,11 @@ class SearchClient(Client):
             answer = self.search(query, **asked, cursor=cursor)
             yield from answer["hits"]
             cursor = answer["cursor"]
+
+    def suggest(self, typed: str, top_k: int = 8) -> list[str]:
+        """Return queries that others have clicked results of, then titles, which continue a typed text."""
+        found = self._ask("GET", f"/v1/suggest?{urlencode({'q': typed, 'top_k': top_k}, errors='surrogatepass')}")
+        return [one["text"] for one in found["suggestions"]]
 
     def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
         """Add documents; one with the id of a stored document replaces it, or is refused with mode "add"."""

@@ -34,6 +34,12 @@ class IndexSlotOptions(Limits, MilvusOptions):
     search_log_mb: int = option(
         LOG_MB, help="MiB that the log may have; beyond it nothing is logged until files are moved away", minimum=1
     )
+    suggest_after: int = option(
+        2,
+        help="searches of a query with a click, from the log, after which it is suggested to everybody who types its "
+        "beginning; 0: only titles are suggested",
+        minimum=0,
+    )
     highest_label: int = option(
         1, help="highest label of the page /judge: 1, relevant or not; 3, grades from 0 to 3", minimum=1, maximum=9
     )

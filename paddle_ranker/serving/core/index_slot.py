@@ -158,10 +158,14 @@ class IndexSlot(Slot[ServedIndex]):
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents with these ids, by id; ids of no document are left out. Call it in a thread."""
+        return self.latest().documents_of(ids)
+
+    def latest(self) -> Collection:
+        """Return the index with all that was confirmed before this call. Call it in a thread."""
         collection = self.ready().collection
         if not collection.is_current:
             self._refresh(collection)
-        return collection.documents_of(ids)
+        return collection.snapshot()
 
     async def current(self, deadline: float) -> ServedIndex:
         """Return the index with all that was confirmed before this call, as a snapshot."""

@@ -24,7 +24,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -371,16 +371,17 @@ class LogReader:
 
     Args:
         folder: folder of the log; the files may also be moved to another one.
+        wanted: returns whether a line of a file is to be parsed (default: every line); others are skipped uncounted.
 
     Attributes: `damaged`, the number of lines that were skipped, among them the last one of a file if it is not whole.
 
     Raises `RankerError` if the folder is missing.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, wanted: Optional[Callable[[bytes], bool]] = None):
         if not folder.is_dir():
             raise RankerError(f"{folder}: no such folder; name the one that the server was given as --search_log")
-        self._folder = folder
+        self._folder, self._wanted = folder, wanted
         self._read: dict[str, int] = {}  # bytes of each file that were read
         self._latest: dict[str, str] = {}  # time of each file's lines so far
         self._unfinished: set[str] = set()
@@ -409,6 +410,8 @@ class LogReader:
                     return
                 done += len(data)
                 self._read[path.name] = done
+                if self._wanted is not None and not self._wanted(data):
+                    continue
                 try:
                     line = parse_line(data)
                     latest = max(line.time, self._latest.get(path.name, ""))

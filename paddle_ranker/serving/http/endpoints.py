@@ -100,6 +100,7 @@ class _Search(Endpoint):
     slots = (INDEX,)
     paths: ClassVar[Mapping[str, str]] = {
         "/v1/search": "search",
+        "/v1/suggest": "suggest",
         "/v1/index": "index",
         "/v1/documents": "documents",
         "/v1/documents/{id:path}": "documents",
@@ -119,7 +120,7 @@ class _Search(Endpoint):
         from paddle_ranker.serving.core.ranker_slot import RankerSlot
         from paddle_ranker.serving.core.searching import SearchPipeline
         from paddle_ranker.serving.core.tower_slot import TowerSlot
-        from paddle_ranker.serving.http import contents, documents, feedback, page, search
+        from paddle_ranker.serving.http import contents, documents, feedback, page, search, suggest
 
         index = slots.of(INDEX, IndexSlot)
         tower = slots.of(TOWER, TowerSlot) if TOWER in slots else None
@@ -127,6 +128,7 @@ class _Search(Endpoint):
         return [
             *page.routes(),
             *search.routes(SearchPipeline(index, tower, ranker), keep_texts=config.log_texts),
+            *suggest.routes(index, keep_texts=config.log_texts),
             *documents.routes(index, IndexWriter(index, tower)),
             *contents.routes(index),
             *feedback.routes(index.log, index, range(index.options.highest_label + 1)),

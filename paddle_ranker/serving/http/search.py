@@ -50,6 +50,7 @@ from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.contents import Content, contents_of
 from paddle_ranker.serving.http.exchange import answer, deadline_of, hold_of, read_body, refuse_parameters
 from paddle_ranker.serving.http.openapi import DescribedRoute
+from paddle_ranker.serving.http.suggest import is_suggesting
 from paddle_ranker.storage.untrusted import Unchecked
 
 TEXT = "text"  # the name of a document's text in `fields`
@@ -208,6 +209,7 @@ class SearchRoutes:
             **await self._fields_of(served, deadline),
             "writable": index.options.writable,
             "logging": index.log is not None,
+            "suggest": is_suggesting(served.collection, index.options),
             "examples": list(index.options.examples),
             "limits": {**{name: getattr(index.options, name) for name in LIMITS}, "pairs": index.limits.pairs},
         }
@@ -653,6 +655,7 @@ class Index(TypedDict):
     facets: Annotated[list[str], Field(description="fields whose values are worth counting")]
     writable: bool
     logging: Annotated[bool, Field(description="whether feedback is taken")]
+    suggest: Annotated[bool, Field(description="whether GET /v1/suggest has titles or queries")]
     examples: list[str]
     limits: dict[str, int]
 

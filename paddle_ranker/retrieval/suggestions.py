@@ -1,0 +1,335 @@
+"""Suggestions while somebody types: titles that begin with the typed text, or have a word that does.
+
+completions = Completions(["Docker and Kubernetes", "Kubernetes"], standard.fold)
+[one.text for one in completions.find("KUB", 8)]  # ["Kubernetes", "Docker and Kubernetes"]
+
+titles = TitleSuggestions()
+titles.follow(collection)  # builds what is new, in the calling thread
+titles.find("kub", 8)  # in any thread, also during `follow`
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Optional, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.lexical.analyser import analyser, word_starts
+from paddle_ranker.metrics.ranking import Booleans, Integers
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.schema import TEXT, Field
+from paddle_ranker.retrieval.segments import Segment
+
+T = TypeVar("T")
+LONGEST = 200  # characters of a suggestion; longer texts are not suggested
+SHORT = 80  # mean characters of texts that are suggested in a collection without titles
+_SAMPLE, _LONG_LINE = 64, 4000  # documents of that mean; bytes of a stored document whose text counts as long
+_AT_ONCE, _REST = 500, 0.0005  # texts that are read at once; seconds that other threads get after them
+_MOST_STARTS = 32  # words of a text by which it is found
+_BLOCK = 1024  # entries that share a minimum
+_KEY = 8  # bytes that are sorted by at once
+_NEVER = np.iinfo(np.int32).max  # priority of an entry that is not found
+
+
+class Suggestion(NamedTuple):
+    """A text that continues the typed one.
+
+    is_inside: whether a later word of the text begins as typed, not the text itself
+    weight: of the text; the order is that of the first three fields, after `is_inside` only if beginnings come first
+    folded: the text without differences of case, width and spaces
+    """
+
+    is_inside: bool
+    weight: int
+    folded: str
+    text: str
+
+
+class Completions:
+    """Texts that are found by the beginnings of their words: sorted arrays of 6 bytes per word, beside the texts.
+
+    All entries, beginnings of words, are sorted by the text from there on, so those that continue a typed text are a
+    range. The best ones of a range are in the blocks with the smallest minima.
+
+    Args:
+        texts: distinct texts; those of more than `LONGEST` characters are never found.
+        fold: removes differences that do not count.
+        weights: of the texts, the smallest is the best, `[texts]` (default: their lengths); equal ones are in
+            alphabetical order.
+        starts_first: rank texts that begin as typed above all others.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        fold: Callable[[str], str],
+        weights: Optional[Sequence[int]] = None,
+        *,
+        starts_first: bool = True,
+    ):
+        self._fold, self._count = fold, max(1, len(texts))
+        parts = [_Part(part, fold) for part in _rested(texts)] or [_Part([], fold)]
+        self._folded = b"".join([*(part.folded for part in parts), bytes(_KEY)])
+        self._shown = b"".join(part.shown for part in parts)
+        self._starts = _cumulated([part.folded_sizes for part in parts])
+        self._shown_starts = _cumulated([part.shown_sizes for part in parts])
+        owners = np.repeat(np.arange(len(texts), dtype=np.int32), np.concatenate([part.counts for part in parts]))
+        offsets = np.concatenate([part.offsets for part in parts]).astype(np.uint16)
+        is_inside = np.concatenate([part.is_inside for part in parts])
+        lengths = np.concatenate([part.lengths for part in parts])
+        self._weights = np.asarray(lengths if weights is None else weights, np.int32)
+        del parts
+        order = _sorted_suffixes(self._folded, self._starts[owners] + offsets)
+        owners, self._offsets, is_inside = owners[order], offsets[order], is_inside[order]
+        del order, offsets
+        alphabetical, firsts = np.zeros(len(texts), np.int64), owners[self._offsets == 0]
+        alphabetical[firsts] = np.arange(len(firsts))
+        self._order = np.lexsort((alphabetical, self._weights)).astype(np.int32)  # numbers of the texts, best first
+        ranks = np.empty(len(texts), np.int32)
+        ranks[self._order] = np.arange(len(texts), dtype=np.int32)
+        # Entries of the same text have the same rank. An entry inside a text comes after all those at beginnings.
+        behind = np.int32(self._count if starts_first else 0)
+        self._entries = np.full(-(-len(owners) // _BLOCK) * _BLOCK, _NEVER, np.int32)
+        self._entries[: len(owners)] = ranks[owners] + behind * is_inside
+        self._priorities, self._minima = self._entries, _minima(self._entries)
+
+    def without(self, texts: Booleans) -> Completions:
+        """Return completions that share these arrays and do not find the texts of a mask, `[texts] bool`."""
+        found = copy.copy(self)
+        found._priorities = self._entries.copy()
+        found._priorities[: len(self)][texts[self._order][self._entries[: len(self)] % self._count]] = _NEVER
+        found._minima = _minima(found._priorities)
+        return found
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return len(self._offsets)
+
+    def find(self, typed: str, count: int) -> list[Suggestion]:
+        """Return up to `count` texts that continue the typed one, best first, each once."""
+        asked = _bytes(_spaced(self._fold(typed))) if len(typed) <= LONGEST else b""
+        if not asked:
+            return []
+        first, end = self._place(asked), self._place(asked + b"\xff")
+        wanted = count
+        while True:
+            found: dict[str, Suggestion] = {}
+            for priority in self._best(first, end, wanted).tolist():
+                one = self._suggestion(priority)
+                found.setdefault(one.folded, one)
+            if len(found) >= count or wanted >= end - first:
+                return [*found.values()][:count]
+            wanted *= 4  # a text may have several words that begin so
+
+    def _suggestion(self, priority: int) -> Suggestion:
+        number = int(self._order[priority % self._count])
+        shown, folded = self._shown_starts[number : number + 2].tolist(), self._starts[number : number + 2].tolist()
+        text, plain = self._shown[slice(*shown)], self._folded[folded[0] : folded[1] - 1]
+        is_inside, weight = priority >= self._count, int(self._weights[number])
+        return Suggestion(is_inside, weight, str(plain, "utf-8", "replace"), str(text, "utf-8", "replace"))
+
+    def _place(self, asked: bytes) -> int:
+        """Return the number of entries before some bytes, by bisection."""
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            number = self._order[self._entries[middle] % self._count]
+            start = int(self._starts[number]) + int(self._offsets[middle])
+            if self._folded[start : start + len(asked)] < asked:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _best(self, first: int, end: int, count: int) -> NDArray[np.int32]:
+        """Return the smallest `count` priorities in a range of entries, ascending."""
+        low, high = -(-first // _BLOCK), end // _BLOCK  # blocks that are whole in the range
+        if low >= high:
+            values = self._priorities[first:end]
+        else:
+            minima = self._minima[low:high]
+            blocks = np.argpartition(minima, count - 1)[:count] if len(minima) > count else np.arange(len(minima))
+            inner = self._priorities.reshape(-1, _BLOCK)[low + blocks].ravel()
+            values = np.concatenate(
+                [self._priorities[first : low * _BLOCK], self._priorities[high * _BLOCK : end], inner]
+            )
+        if len(values) > count:
+            values = np.partition(values, count - 1)[:count]
+        values = np.sort(values)
+        return values[values < _NEVER]
+
+
+class _Part:
+    """Some texts as they are shown and folded, with a newline behind each folded one, and their entries.
+
+    Attributes: `lengths`, of the texts in characters; `shown`, `folded` and the sizes of the texts there in bytes;
+    `counts`, the number of entries of each text; `offsets`, bytes of a folded text before each entry; `is_inside`,
+    whether the entry is after the first word.
+    """
+
+    def __init__(self, texts: Sequence[str], fold: Callable[[str], str]):
+        given = [text if len(text) <= LONGEST else "" for text in texts]
+        folded = fold("".join([f"{_spaced(text)}\n" for text in given]))
+        codes = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), "<u4")
+        ends = np.flatnonzero(codes == ord("\n"))
+        begins = np.append(0, ends + 1)[:-1]
+        self.shown, self.folded = b"".join(map(_bytes, given)), _bytes(folded)
+        self.lengths = np.array([len(text) for text in given], np.int32)
+        self.shown_sizes = np.array([len(_bytes(text)) for text in given], np.int64)
+        places = np.cumsum(1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF))
+        self.folded_sizes = np.diff(places[ends], prepend=0)
+        is_start = word_starts(folded)
+        words = np.flatnonzero(is_start)
+        first = begins.copy()
+        first[np.searchsorted(begins, words[::-1], "right") - 1] = words[::-1]
+        is_start[begins] = True
+        is_start[ends] = False
+        entries = np.flatnonzero(is_start)
+        owners = np.searchsorted(begins, entries, "right") - 1
+        entries = entries[np.arange(len(owners)) - np.searchsorted(owners, owners) < _MOST_STARTS]
+        owners = np.searchsorted(begins, entries, "right") - 1
+        before = np.append(0, places)
+        self.counts = np.bincount(owners, minlength=len(texts))
+        self.offsets, self.is_inside = before[entries] - before[begins[owners]], entries > first[owners]
+
+
+class _Titles:
+    """The titles of a segment.
+
+    Attributes: `codes`, the number of each document's title, `[documents]`, -1 for none; `completions` of those that
+    documents have now.
+    """
+
+    def __init__(self, segment: Segment, field: Field):
+        if field.name == TEXT:
+            numbers: dict[str, int] = {}
+            given = [numbers.setdefault(text, len(numbers)) if text else -1 for text in _texts_of(segment)]
+            self.codes, titles = np.array(given, np.int32), [*numbers]
+        else:
+            self.codes = segment.codes_of(field.name)
+            titles = [str(value) for some in _pausing(segment.each_value(field.name)) for value in some]
+        self._all = self.completions = Completions(titles, analyser(field.analyser).fold)
+        self._count, self._live = len(titles), np.ones(len(self.codes), bool)
+
+    def follow(self, live: Booleans) -> None:
+        """Find the titles of live documents only, `[documents] bool`."""
+        if not np.array_equal(live, self._live):
+            there = np.bincount(self.codes[live] + 1, minlength=self._count + 1)[1:] > 0
+            self.completions = self._all if there.all() else self._all.without(~there)
+            self._live = live
+
+
+class TitleSuggestions:
+    """The titles of a collection, as of the last `follow`; in a collection of short texts without titles, its texts.
+
+    Titles that begin as typed are before those with a later word that does, shorter before longer ones.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Titles] = {}  # by segment
+        self._searched: list[Completions] = []
+
+    def follow(self, collection: Collection) -> None:
+        """Take up added and removed documents; only new segments are read. Not thread-safe.
+
+        Raises `CheckpointError` for a damaged segment.
+        """
+        field, known = suggested_field(collection), dict[str, _Titles]()
+        for part in collection.parts if field is not None else ():
+            assert field is not None
+            with part.segment.reading():
+                titles = self._known.get(part.segment.name) or _Titles(part.segment, field)
+            titles.follow(part.mask)
+            known[part.segment.name] = titles
+        self._known, self._searched = known, [titles.completions for titles in known.values()]
+
+    def find(self, typed: str, count: int) -> list[Suggestion]:
+        """Return up to `count` titles that continue the typed text, best first, each once."""
+        found = sorted(one for searched in self._searched for one in searched.find(typed, count))
+        distinct = {one.folded: one for one in reversed(found)}
+        return [one for one in found if distinct[one.folded] is one][:count]
+
+
+def suggested_field(collection: Collection) -> Optional[Field]:
+    """Return the field whose values are suggested: the title, else the text if texts are short, else None."""
+    schema = collection.info.schema
+    if schema.title is not None:
+        return schema.field(schema.title)
+    rows = [(part.segment, row) for part in collection.parts for row in np.flatnonzero(part.mask)[:_SAMPLE].tolist()]
+    sample = rows[:: -(-len(rows) // _SAMPLE) or 1]
+    lengths = [_length_of(segment, row) for segment, row in sample]
+    return schema.field(TEXT) if sum(lengths) <= SHORT * len(lengths) else None
+
+
+def _length_of(segment: Segment, row: int) -> int:
+    size = segment.document_bytes([row])
+    return size if size > _LONG_LINE else len(segment.document(row).text)
+
+
+def _texts_of(segment: Segment) -> Iterator[str]:
+    """Yield the text of each document, "" for a long one."""
+    ends = segment.arrays["offsets"].tolist()
+    stored = segment.blob("documents.jsonl")
+    for rows in _rested(range(len(segment))):
+        lines = [
+            bytes(stored[ends[row] : ends[row + 1]]) if ends[row + 1] - ends[row] <= _LONG_LINE else b"{}"
+            for row in rows
+        ]
+        yield from (one.get(TEXT, "") for one in json.loads(b"[%b]" % b",".join(lines)))
+
+
+def _rested(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield some items at a time, with rests between them, in which other threads go on."""
+    return _pausing(items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
+
+
+def _pausing(items: Iterable[T]) -> Iterator[T]:
+    for item in items:
+        yield item
+        time.sleep(_REST)
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _cumulated(sizes: Sequence[Integers]) -> Integers:
+    return np.cumsum(np.concatenate([[0], *sizes]), dtype=np.int64)
+
+
+def _minima(priorities: NDArray[np.int32]) -> NDArray[np.int32]:
+    found: NDArray[np.int32] = priorities.reshape(-1, _BLOCK).min(axis=1)
+    return found
+
+
+def _sorted_suffixes(text: bytes, places: Integers) -> Integers:
+    """Return the order of places by the bytes from there on; those alike over the longest suggestion are in any order.
+
+    text: ends with `_KEY` bytes that belong to no place
+    """
+    windows: NDArray[np.uint64] = np.ndarray((len(text) - _KEY + 1,), ">u8", text, 0, (1,))
+    keys = windows[places].astype(np.uint64)
+    order = np.argsort(keys, kind="stable")
+    if not len(order):
+        return order
+    keys, tied, group = keys[order], np.arange(len(order)), np.zeros(len(order), np.int64)
+    for depth in range(_KEY, 4 * LONGEST + _KEY, _KEY):
+        is_same = (keys[1:] == keys[:-1]) & (group[1:] == group[:-1])
+        is_tied = np.append(is_same, False) | np.append(False, is_same)
+        group, tied = np.cumsum(np.append(True, ~is_same).astype(np.int64))[is_tied], tied[is_tied]
+        if not len(tied):
+            break
+        own = order[tied]
+        keys = windows[np.minimum(places[own] + depth, len(windows) - 1)].astype(np.uint64)
+        sorted_own = np.lexsort((keys, group))
+        order[tied], keys = own[sorted_own], keys[sorted_own]
+    return order

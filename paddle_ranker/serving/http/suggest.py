@@ -1,0 +1,224 @@
+"""`GET /v1/suggest`: queries that had clicks, and titles, which continue what somebody types."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+from pydantic import Field, ValidationError
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from typing_extensions import TypedDict
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.lexical.analyser import Analyser
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.suggestions import LONGEST, Completions, TitleSuggestions, suggested_field
+from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.index_options import IndexSlotOptions
+from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
+from paddle_ranker.serving.core.search_log import LogReader, SearchLine
+from paddle_ranker.serving.core.validation import Body, refusal
+from paddle_ranker.serving.http.exchange import answer, deadline_of, refuse_parameters
+from paddle_ranker.serving.http.openapi import DescribedRoute
+
+_LOG = logging.getLogger(__name__)
+_FIRST_SECONDS = 1.0  # that a request waits for the first titles
+_LOG_SECONDS = 5.0  # between two looks at the log
+_MOST_SEARCHES = 100_000  # that are held: the latest ones with a click, and the latest ones while typing
+_AT_ONCE, _REST = 500, 0.0005  # lines of the log that are looked at, and seconds that other threads get after them
+
+
+class SuggestRequest(Body):
+    """The parameters of the address."""
+
+    q: str = Field(description="what is typed so far")
+    top_k: int = Field(8, ge=1, description="suggestions of the answer, at most")
+
+
+Suggested = TypedDict("Suggested", {"text": str, "from": Literal["query", "title"]})
+
+
+class Suggestions(TypedDict):
+    """An answer to a `SuggestRequest`."""
+
+    suggestions: Annotated[list[Suggested], Field(description="queries, most clicked first; then titles")]
+
+
+class ClickedQueries:
+    """The queries of a log by the number of their searches with a click; searches while typing do not count.
+
+    Args:
+        folder: of the log.
+        least: searches that a query needs.
+    """
+
+    def __init__(self, folder: Path, least: int):
+        self._reader, self._least, self._seen = LogReader(folder, self._is_wanted), least, 0
+        self._clicked: dict[str, str] = {}  # the query by the id of each search with a click, the oldest first
+        self._typing: dict[str, None] = {}  # ids of searches while typing, the oldest first
+
+    def read(self) -> bool:
+        """Read what was added to the log; return whether it changes the queries."""
+        has_changed = False
+        for line in self._reader:
+            id = line.search_id
+            if isinstance(line, SearchLine):
+                if line.parameters.get("prefix") is True:
+                    self._typing[id] = None
+                    has_changed |= self._clicked.pop(id, None) is not None
+            elif line.event == "click" and id not in self._typing and len(line.query) <= LONGEST:
+                has_changed |= id not in self._clicked
+                self._clicked.setdefault(id, line.query)
+            for held in (self._clicked, self._typing):
+                if len(held) > _MOST_SEARCHES:
+                    del held[next(iter(held))]
+        return has_changed
+
+    def completions(self, analyser: Analyser) -> Completions:
+        """Return the queries that have enough searches, most searches first."""
+        spellings: dict[str, Counter[str]] = {}
+        for query, count in Counter(self._clicked.values()).items():
+            shown = " ".join(query.split())
+            spellings.setdefault(analyser.fold(shown), Counter())[shown] += count
+        counts = ((own.most_common(1)[0][0], sum(own.values())) for own in spellings.values())
+        kept = {query: -count for query, count in counts if count >= self._least}
+        return Completions([*kept], analyser.fold, [*kept.values()], starts_first=False)
+
+    def _is_wanted(self, line: bytes) -> bool:
+        self._seen += 1
+        if self._seen % _AT_ONCE == 0:
+            time.sleep(_REST)
+        return b'"event":"click"' in line or b'"prefix":true' in line
+
+
+class Suggester:
+    """The suggestions of a server; they follow the index and the log in a thread, while requests get what is there.
+
+    Args:
+        index: slot of the index, and its log.
+    """
+
+    def __init__(self, index: IndexSlot):
+        self._index, self._titles = index, TitleSuggestions()
+        least = index.options.suggest_after
+        self._clicked = ClickedQueries(index.log.folder, least) if index.log is not None and least else None
+        self._queries: Optional[Completions] = None
+        self._following: Optional[Future[None]] = None
+        self._version: Optional[tuple[float, int]] = None  # of the index that was followed
+        self._next_look, self._problem = 0.0, ""
+
+    async def follow(self) -> None:
+        """Begin to take up changes; waits only where nothing is there yet, and not for long."""
+        served = self._index.ready()
+        is_behind = self._version != _version_of(served) or not served.collection.is_current
+        if is_behind or (self._clicked is not None and time.monotonic() >= self._next_look):
+            if self._following is None or self._following.done():
+                self._following = Future()
+                threading.Thread(target=self._follow, args=(self._following,), name="suggest", daemon=True).start()
+            if self._version is None:
+                await asyncio.wait([asyncio.wrap_future(self._following)], timeout=_FIRST_SECONDS)
+
+    def _follow(self, done: Future[None]) -> None:
+        problem, version = "", None
+        try:
+            served = self._index.ready()
+            collection = self._index.latest()
+            version = served.loaded_at, collection.info.generation
+            if version != self._version:
+                self._titles.follow(collection)
+            if self._clicked is not None and self._clicked.read():
+                self._queries = self._clicked.completions(collection.info.schema.analyser)
+        except (RankerError, OSError) as error:
+            problem = str(error)
+        finally:
+            if problem and problem != self._problem:
+                _LOG.warning("suggestions stay as they were: %s", problem)
+            self._version, self._problem, self._next_look = version, problem, time.monotonic() + _LOG_SECONDS
+            done.set_result(None)
+
+    def find(self, typed: str, count: int) -> bytes:
+        """Return the answer as JSON."""
+        queries = [] if self._queries is None else self._queries.find(typed, count)
+        titles, known = self._titles.find(typed, count), {one.folded for one in queries}
+        found = [{"text": one.text, "from": "query"} for one in queries]
+        found += [{"text": one.text, "from": "title"} for one in titles if one.folded not in known]
+        return to_json({"suggestions": found[:count]})
+
+
+def _version_of(served: ServedIndex) -> tuple[float, int]:
+    return served.loaded_at, served.collection.info.generation
+
+
+def is_suggesting(collection: Collection, options: IndexSlotOptions) -> bool:
+    """Return whether a server has titles to suggest, or may have queries."""
+    return suggested_field(collection) is not None or bool(options.search_log and options.suggest_after)
+
+
+class SuggestRoutes:
+    """The handler of the route; the arguments are those of `routes`."""
+
+    def __init__(self, index: IndexSlot, keep_texts: bool):
+        self._index, self._keep_texts, self._suggester = index, keep_texts, Suggester(index)
+
+    async def suggest(self, request: Request) -> Response:
+        """Answer `GET /v1/suggest?q=...&top_k=...`."""
+        index, asked = self._index, self._asked(request)
+        if self._keep_texts:
+            request.scope["state"]["texts"] = {"query": asked.q}
+        deadline = index.deadline(deadline_of(request))
+        index.begin()
+        try:
+            await self._suggester.follow()
+            content = await index.run(self._suggester.find, asked.q, asked.top_k, deadline=deadline)
+        finally:
+            index.end()
+        return answer(request, content, "application/json")
+
+    def _asked(self, request: Request) -> SuggestRequest:
+        refuse_parameters(request, *SuggestRequest.model_fields)
+        given = request.query_params
+        for name in {*given}:
+            if len(given.getlist(name)) > 1:
+                problem = f"stands {len(given.getlist(name))} times in the address, expected once"
+                raise Fault(UNPROCESSABLE, problem, field=name)
+        try:
+            asked = SuggestRequest.model_validate(dict(given), strict=False)
+        except ValidationError as error:
+            raise refusal(error) from error
+        self._index.limits.check_text(asked.q, "q")
+        if not asked.q.strip():
+            raise Fault(UNPROCESSABLE, "is empty: give the first letters of a word", field="q")
+        if asked.top_k > (most := self._index.options.hits):
+            raise Fault(TOO_LARGE, f"is {asked.top_k:,}, at most {most:,} are allowed", field="top_k")
+        return asked
+
+
+def routes(index: IndexSlot, *, keep_texts: bool = False) -> list[BaseRoute]:
+    """Return the route.
+
+    keep_texts: put what was typed into the request's state, for the log of requests
+    """
+    parameters = [
+        {"name": name, "in": "query", "required": name == "q", "schema": schema}
+        for name, schema in SuggestRequest.model_json_schema()["properties"].items()
+    ]
+    return [
+        DescribedRoute(
+            "GET",
+            "/v1/suggest",
+            SuggestRoutes(index, keep_texts).suggest,
+            "Suggest while typing",
+            gives=[Suggestions],
+            what="Queries that had clicks, then titles",
+            parameters=parameters,
+        )
+    ]

@@ -1,0 +1,112 @@
+"""Suggestions while typing: which titles continue a text, in which order, while documents come and go."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_ranker.lexical.analyser import standard
+from paddle_ranker.retrieval import suggestions
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.suggestions import LONGEST, Completions, TitleSuggestions
+
+pytestmark = pytest.mark.unit
+TITLES = [
+    "Docker and Kubernetes",
+    "Kubernetes",
+    "ＫＵＢＥ 入门",
+    "《水稻》研究",
+    "玉米与水稻",
+    "vim-gtk3",
+    ".NET core",
+    "kub" * 80,
+]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("kube", ["ＫＵＢＥ 入门", "Kubernetes", "Docker and Kubernetes"]),  # beginnings first, then the shorter
+        ("ＫUBERNETES", ["Kubernetes", "Docker and Kubernetes"]),
+        ("and  kub", ["Docker and Kubernetes"]),
+        ("docker k", []),
+        ("ubernetes", []),
+        ("水", ["《水稻》研究", "玉米与水稻"]),
+        ("与水稻", ["玉米与水稻"]),
+        ("gtk", ["vim-gtk3"]),
+        (".n", [".NET core"]),
+        ("net", [".NET core"]),
+        ("\u200b", []),
+        ("k" * (LONGEST + 1), []),
+    ],
+)
+def test_what_continues_a_text(typed: str, expected: list[str]) -> None:
+    assert [one.text for one in Completions(TITLES, standard.fold).find(typed, 8)] == expected
+
+
+def test_the_best_of_many_are_those_of_a_look_at_every_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suggestions, "_BLOCK", 16)
+    draw = random.Random(5)
+    words = ["ab", "abc", "ba", "b", "cab"]
+    titles = list({" ".join(draw.choices(words, k=draw.randint(1, 6))) for _ in range(3000)})
+    removed = np.array([draw.random() < 0.5 for _ in titles])
+    weights = [draw.randint(-3, 0) for _ in titles]
+    clicked, kept = Completions(titles, standard.fold, weights, starts_first=False), Completions(titles, standard.fold)
+    kept = kept.without(removed)
+    for typed in [*words, "a", "b ab", "abc c", "ab ab ab ab ab ab", "cab ba"]:
+        inside = [title.startswith(typed) for title in titles]
+        found = [place for place, title in enumerate(titles) if f" {typed}" in f" {title}"]
+        by_length = sorted((not inside[n], len(titles[n]), titles[n]) for n in found if not removed[n])
+        assert [one.text for one in kept.find(typed, 12)] == [title for *_, title in by_length[:12]]
+        by_weight = sorted((weights[n], titles[n]) for n in found)
+        assert [one.text for one in clicked.find(typed, 12)] == [title for _, title in by_weight[:12]]
+
+
+@pytest.mark.parametrize("schema", [Schema(), Schema((Field("name", "text", title=True),))], ids=["texts", "titles"])
+def test_titles_follow_the_documents(schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def document(id: str, title: str) -> Document:
+        return Document(id, title) if schema.title is None else Document(id, "a long text " * 30, {"name": title})
+
+    titles, read = TitleSuggestions(), list[int]()  # documents of the segments that are read
+    names = ["x, y", ", ", 'x", "y', "x\\", 'x", ', "X, Y"]  # titles that look like the JSON between titles
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
+        collection.add([document(f"{n}", name) for n, name in enumerate(names)], merge=False)
+        titles.follow(collection)
+        assert [one.folded for one in titles.find("x", 9)] == ["x\\", 'x",', "x, y", 'x", "y']
+        assert [one.text for one in titles.find(",", 9)] == [", "]
+        texts_of, own = Segment.each_value, suggestions._texts_of
+
+        def counted(segment: Segment, field: str = "") -> Iterator[object]:
+            read.append(len(segment))
+            return texts_of(segment, field) if field else own(segment)
+
+        monkeypatch.setattr(suggestions, "_texts_of", counted)
+        monkeypatch.setattr(Segment, "each_value", counted)
+        collection.add([document("a", "Xy"), document("b", "xy")], merge=False)
+        collection.remove(["0", "3", "5"])
+        assert len(titles.find("x", 9)) == 4  # as it was
+        titles.follow(collection)
+        assert [one.folded for one in titles.find("x", 9)] == ["xy", 'x",', 'x", "y']
+        assert read == [2]  # the new segment alone
+        collection.remove(["a", "b", "2", "4"])
+        titles.follow(collection)
+        assert titles.find("x", 9) == []
+
+
+def test_long_texts_are_no_titles(tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None)) as collection:
+        collection.add([Document("a", "apple " * 30), Document("b", "apple")])
+        titles = TitleSuggestions()
+        titles.follow(collection)
+        assert titles.find("apple", 3) == []
+        collection.add([Document("c", "apples"), Document("d", "apple pie")])
+        titles.follow(collection)
+        assert [one.text for one in titles.find("apple", 3)] == ["apple", "apples", "apple pie"]

@@ -82,7 +82,10 @@ INDEX: dict[str, Any] = {
         "kind": {"type": "string", "values": ["新闻", "问答", "百科", "评测", "论文", "公告", "news"]},
         "year": {"type": "integer"},
     },
-    "examples": ["苹果手机价格", "深度学习 病害", "老年人 智能手机"],
+    "examples": ["苹果手机价格", "深度学习 病害", "iPhone price", "老年人 智能手机"],
+    "facets": ["kind", "year"],
+    "suggest": True,
+    "calibrated": True,
 }
 
 Scores = dict[int, float]
@@ -137,6 +140,7 @@ def highlights_of(query: str, text: str) -> list[dict[str, int]]:
 FILTERS: dict[str, Callable[[Any, Any], bool]] = {
     "gte": lambda value, end: value >= end,
     "lte": lambda value, end: value <= end,
+    "lt": lambda value, end: value < end,
     "in": lambda value, choices: value in choices,
 }
 
@@ -147,9 +151,31 @@ def passes(text: Text, condition: Mapping[str, Any]) -> bool:
         if isinstance(wanted, dict):
             if not all(FILTERS[sign](value, end) for sign, end in wanted.items()):
                 return False
-        elif value != wanted:
+        elif value not in (wanted if isinstance(wanted, list) else [wanted]):
             return False
     return True
+
+
+def facets_of(query: str, asked: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Count values among what words find, each field without its own filter; years by fives."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in asked.get("facets") or ():
+        where = {field: wanted for field, wanted in (asked.get("where") or {}).items() if field != name}
+        numbers = by_words(query, [number for number, text in enumerate(TEXTS) if passes(text, where)])
+        values = [getattr(TEXTS[number], name) for number in numbers]
+        if name == "year":
+            ranges = [{"gte": begin, "lt": begin + 5} for begin in (2015, 2020)]
+            counted = [(one, sum(one["gte"] <= value < one["lt"] for value in values)) for one in ranges]
+        else:
+            counted = sorted(((value, values.count(value)) for value in set(values)), key=lambda one: (-one[1], one[0]))
+        found[name] = [{"value": value, "count": count} for value, count in counted if count]
+    return found
+
+
+def suggestions_of(typed: str) -> list[dict[str, str]]:
+    """Return texts, and the examples as queries, that begin with what was typed."""
+    known = [*((one, "query") for one in INDEX["examples"]), *((text.text, "title") for text in TEXTS)]
+    return [{"text": text, "from": source} for text, source in known if text.startswith(typed)][:8]
 
 
 class Stages(NamedTuple):
@@ -212,36 +238,52 @@ def signals_of(query: str, number: int, stages: Stages, ranks: Mapping[str, Mapp
     return signals
 
 
+def _hit(
+    query: str,
+    number: int,
+    asked: Mapping[str, Any],
+    stages: Stages,
+    ranks: Mapping[str, Mapping[int, int]],
+    rank: int,
+) -> dict[str, Any]:
+    text = TEXTS[number]
+    shown: dict[str, Any] = {
+        name: {"rank": ranks[name][number], "score": round(getattr(stages, name)[number], 4)}
+        for name in ("words", "vectors", "fused")
+        if number in ranks.get(name, {})
+    }
+    hit: dict[str, Any] = {
+        "id": f"doc-{number}",
+        "rank": rank,
+        "text": text.text,
+        "fields": {"kind": text.kind, "year": text.year, "url": f"https://example.org/{number}"},
+        "passage": {"start": 0, "end": min(64, len(text.text))},
+        "highlights": highlights_of(query, text.text),
+        "stages": shown,
+    }
+    if stages.logits is not None:
+        hit["logit"] = round(stages.logits[number], 3)
+        hit["probability"] = round(1 / (1 + math.exp(-stages.logits[number])), 3)
+        shown["ranked"] = {"rank": rank}
+    if text.text is LONG:
+        hit["passage"] = {"start": LONG.index("谈到"), "end": LONG.index("谈到") + 64}
+        hit["highlights"] = [one for one in hit["highlights"] if one["start"] >= hit["passage"]["start"]]
+    if asked.get("explain"):
+        hit["signals"] = signals_of(query, number, stages, ranks)
+    return hit
+
+
 def answer(asked: Mapping[str, Any], search_id: str) -> dict[str, Any]:
     """Answer a search."""
     query = str(asked["query"])[:CUT]
     stages = stages_of(query, asked)
     ranks = {name: ranked(scores) for name, scores in stages._asdict().items() if scores is not None}
     final = ranks.get("logits") or ranks["fused"]
-    hits = []
-    for number in sorted(final, key=lambda number: final[number])[: asked.get("top_k", 10)]:
-        text = TEXTS[number]
-        shown = {name: {"rank": ranks[name][number], "score": round(getattr(stages, name)[number], 4)}
-                 for name in ("words", "vectors", "fused") if number in ranks.get(name, {})}  # fmt: skip
-        hit: dict[str, Any] = {
-            "id": f"doc-{number}",
-            "rank": final[number],
-            "text": text.text,
-            "fields": {"kind": text.kind, "year": text.year, "url": f"https://example.org/{number}"},
-            "passage": {"start": 0, "end": min(64, len(text.text))},
-            "highlights": highlights_of(query, text.text),
-            "stages": shown,
-        }
-        if stages.logits is not None:
-            hit["logit"] = round(stages.logits[number], 3)
-            hit["probability"] = round(1 / (1 + math.exp(-stages.logits[number])), 3)
-            shown["ranked"] = {"rank": final[number]}
-        if text.text is LONG:
-            hit["passage"] = {"start": LONG.index("谈到"), "end": LONG.index("谈到") + 64}
-            hit["highlights"] = [one for one in hit["highlights"] if one["start"] >= hit["passage"]["start"]]
-        if asked.get("explain"):
-            hit["signals"] = signals_of(query, number, stages, ranks)
-        hits.append(hit)
+    top_k = asked.get("top_k", 10)
+    shown = [number for number in sorted(final, key=final.__getitem__) if final[number] <= top_k]
+    out = [number for number in sorted(final, key=ranks["fused"].__getitem__)
+           if ranks["fused"][number] <= top_k < final[number]]  # fmt: skip
+    hits = [_hit(query, number, asked, stages, ranks, final[number]) for number in shown]
     took = {"words": 2.1, "encode": 3.0, "vectors": 0.9, "fuse": 0.1, "rank": 21.4, "total": 28.0}
     content: dict[str, Any] = {
         "query": asked["query"],
@@ -255,8 +297,16 @@ def answer(asked: Mapping[str, Any], search_id: str) -> dict[str, Any]:
         else {**{k: v for k, v in took.items() if k != "rank"}, "total": 6.1},
         "search_id": search_id,
     }
+    if asked.get("total"):
+        content["total"] = None if stages.words is None else len(stages.words)
+    if asked.get("facets"):
+        content["facets"] = facets_of(query, asked)
     if stages.logits is None:
         content["ranked"] = False
+    else:
+        content["calibrated"] = True
+        if asked.get("explain"):
+            content["dropped"] = [_hit(query, number, asked, stages, ranks, final[number]) for number in out]
     if len(str(asked["query"])) > CUT:
         content["query_read"] = CUT
     return content

@@ -19,7 +19,7 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.process.protocols import Acceptor, HttpServer
-from tests.browser.made_up import INDEX, TEXTS, answer, highlights_of
+from tests.browser.made_up import INDEX, TEXTS, answer, highlights_of, suggestions_of
 from tests.live_service import SECONDS, LoopThread
 
 Changed = Callable[[dict[str, Any]], dict[str, Any]]
@@ -34,6 +34,7 @@ class Site(LoopThread):
         feedback: bodies of the feedback that came, in order.
         index: what `GET /v1/index` answers; a test may change it.
         change: called with every answer, for answers of another kind.
+        change_pair: called with every pair to judge.
         fault: raised instead of an answer.
         held: queries, and paths, whose answers wait until `release`.
     """
@@ -50,6 +51,7 @@ class Site(LoopThread):
         self.index: dict[str, Any] = dict(INDEX)
         self.labels: list[Any] = [0, 1, 2, 3]
         self.change: Changed = lambda content: content
+        self.change_pair: Changed = lambda pair: pair
         self.fault: Optional[Fault] = None
         self.held: dict[str, asyncio.Event] = {}
 
@@ -85,6 +87,7 @@ class Site(LoopThread):
             *page.routes(),
             Route("/v1/search", self._search, methods=["POST"]),
             Route("/v1/index", self._show_index),
+            Route("/v1/suggest", self._suggest),
             Route("/v1/feedback", self._take_feedback, methods=["POST"]),
             Route("/v1/judge", self._pairs),
         ]
@@ -120,6 +123,9 @@ class Site(LoopThread):
         await self._wait("/v1/index")
         return _json(self.index)
 
+    async def _suggest(self, request: Request) -> Response:
+        return _json({"suggestions": suggestions_of(request.query_params["q"])})
+
     async def _take_feedback(self, request: Request) -> Response:
         if not self.index["logging"]:
             raise Fault(NOT_FOUND, "nothing is logged")
@@ -146,7 +152,12 @@ class Site(LoopThread):
         ]  # fmt: skip
         offset = int(request.query_params["offset"])
         return _json(
-            {"labels": self.labels, "pairs": pairs[offset : offset + 3], "judged": len(done), "left": len(pairs)}
+            {
+                "labels": self.labels,
+                "pairs": [self.change_pair(pair) for pair in pairs[offset : offset + 3]],
+                "judged": len(done),
+                "left": len(pairs),
+            }
         )
 
 

@@ -115,7 +115,19 @@ def test_judging_is_off_without_a_log(open_page: OpenPage, site: Site) -> None:
 
 
 @pytest.mark.parametrize("width", [360, 768, 1440])
-def test_nothing_scrolls_sideways(open_page: OpenPage, site: Site, width: int) -> None:
+def test_a_long_text_is_read_with_the_buttons_in_sight(open_page: OpenPage, site: Site, width: int) -> None:
+    site.change_pair = lambda pair: {**pair, "title": "文章的标题", "text": pair["text"] + "。很长的正文。" * 400}
     page = open_page(f"{site.address}/judge", width=width, height=740)
-    shows(page, 0)
+    page.wait_for_selector("#pair:visible")
+    assert page.inner_text("#name") == "文章的标题" and page.title() == "标注 · 0 / 6"
+    sizes = [
+        page.eval_on_selector(one, "node => parseFloat(getComputedStyle(node).fontSize)") for one in ("#name", "#text")
+    ]
+    assert sizes[0] > sizes[1] and sizes[1] <= 18
+    for place in (0, 900, 100_000):
+        page.evaluate("place => scrollTo(0, place)", place)
+        box = page.locator("#labels").bounding_box()
+        assert box["y"] > 0 and box["y"] + box["height"] <= 740
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    press(page, "1")
+    page.wait_for_function("() => document.title === '标注 · 1 / 6'")

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from starlette.routing import Router
 
-from paddle_ranker.lexical.analyser import standard
 from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.search_log import (
@@ -47,7 +47,7 @@ class Index:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    analyser = standard
+    schema = Schema()
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         self.asked.append(len(ids))

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Optional, TypeVar, cast
 
 from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, read_manifest
+from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.runtime import usable_cores
@@ -152,9 +152,9 @@ class IndexSlot(Slot[ServedIndex]):
         return found
 
     @property
-    def analyser(self) -> Analyser:
-        """The analyser of the documents' texts. Raises `Fault(UNAVAILABLE)` until the index is open."""
-        return self.ready().collection.info.schema.analyser
+    def schema(self) -> Schema:
+        """The schema of the documents. Raises `Fault(UNAVAILABLE)` until the index is open."""
+        return self.ready().collection.info.schema
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents with these ids, by id; ids of no document are left out. Call it in a thread."""

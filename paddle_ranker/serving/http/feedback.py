@@ -16,13 +16,13 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from paddle_ranker.data.labels import LARGEST
 from paddle_ranker.errors import listed, quoted
-from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.work import Caller
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import NOT_FOUND, READ_ONLY, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
@@ -89,6 +89,7 @@ class PairToJudge(TypedDict):
     search_id: str
     query: str
     id: str
+    title: NotRequired[str]
     position: int
     text: str
     fields: dict[str, Any]
@@ -110,7 +111,7 @@ class IndexSlot(Protocol):
     """Interface of the index for these routes."""
 
     @property
-    def analyser(self) -> Analyser: ...
+    def schema(self) -> Schema: ...
 
     @property
     def limits(self) -> Limits: ...
@@ -328,20 +329,22 @@ class FeedbackRoutes:
             self._table.forget(gone)
             looked_at = min(2 * looked_at, _MOST_LOOKED_AT)  # all may be gone, where the index is another one by now
         judged, left = self._table.counts()
-        pairs = [_shown(query, documents[id], pair, self._index.analyser) for query, id, pair in found[:_PAGE]]
+        pairs = [_shown(query, documents[id], pair, self._index.schema) for query, id, pair in found[:_PAGE]]
         counts = {"judged": judged, "left": left, "changed": self._changed}
         return to_json({"labels": self._labels, "pairs": pairs, **counts})
 
 
-def _shown(query: str, document: Document, pair: _Pair, analyser: Analyser) -> dict[str, object]:
+def _shown(query: str, document: Document, pair: _Pair, schema: Schema) -> dict[str, object]:
+    title = schema.name_of(document)
     return {
         "search_id": pair.search_id,
         "query": query,
         "id": document.id,
+        **({} if title is None else {"title": title}),
         "position": pair.position,
         "text": document.text,
         "fields": dict(document.fields),
-        "highlights": [one._asdict() for one in SharedWords(query, analyser).highlights(document.text)],
+        "highlights": [one._asdict() for one in SharedWords(query, schema.analyser).highlights(document.text)],
         "stages": {name: {"rank": rank} for name, rank in pair.ranks.items()},
     }
 

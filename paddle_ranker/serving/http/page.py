@@ -18,6 +18,9 @@ _FILES = {
     "/page/page.css": "page.css",
     "/page/search.js": "search.js",
     "/page/judge.js": "judge.js",
+    "/page/judge.css": "judge.css",
+    "/page/why.js": "why.js",
+    "/page/suggest.js": "suggest.js",
     "/page/icon.svg": "icon.svg",
 }
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

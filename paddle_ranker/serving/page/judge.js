@@ -1,7 +1,22 @@
 // The page /judge: one pair at a time, a key for each label. Pairs come in the server's order, from GET /v1/judge; each
 // label goes to POST /v1/feedback before the next pair is shown, so what was judged is in the log.
 
-import { $, ask, languageOf, make, marked, say, showFailure, speak, switchLanguage } from "./search.js";
+import { $, addWords, ask, languageOf, make, marked, say, showFailure, speak, switchLanguage } from "./search.js";
+
+addWords({
+  zh: {
+    judge_title: "标注", judge_off: "标注没有打开：服务器启动时没有记录日志。", judge_done: "没有待标注的内容了。", back: "回到搜索",
+    judge_progress: "已标注 {judged}，还有 {left}", disagree: "召回第 {recall} 位，排序第 {ranked} 位", undo: "撤销",
+    skip_pair: "跳过", grade: "等级 {n}", judge_question: "这篇文档回答了查询吗？", judge_empty: "先搜索，再来标注。",
+  },
+  en: {
+    judge_title: "Judge", judge_off: "Judging is off: the server was started without a log.",
+    judge_done: "Nothing is left to judge.", back: "Back to search",
+    judge_progress: "{judged} judged, {left} left", disagree: "recall put it at {recall}, ranking at {ranked}",
+    undo: "Undo", skip_pair: "Skip", grade: "grade {n}", judge_question: "Does this document answer the query?",
+    judge_empty: "Search first, then judge.",
+  },
+});
 
 const FEW = 2; // pairs that are left when more are asked for
 
@@ -43,6 +58,7 @@ function draw() {
   $("progress").firstElementChild.style.width = `${sum ? (100 * totals.judged) / sum : 0}%`;
   $("pair").hidden = !pair;
   const progress = say("judge_progress", totals);
+  document.title = `${say("judge_title")} · ${totals.judged} / ${sum}`;
   $("status").textContent = pair ? progress : `${say(sum ? "judge_done" : "judge_empty")} ${progress}`;
   $("others").replaceChildren(
     make("button", { type: "button", disabled: !done.length, onclick: undo }, say("undo"), " ", make("kbd", {}, "u")),
@@ -51,9 +67,13 @@ function draw() {
   if (!pair) return;
   $("asked").textContent = pair.query;
   $("asked").lang = languageOf(pair.query);
+  $("name").hidden = !pair.title;
+  $("name").textContent = pair.title ?? "";
+  $("name").lang = languageOf(pair.title ?? "");
+  $("text").hidden = pair.text === pair.title;
   $("text").lang = languageOf(pair.text);
   $("text").replaceChildren(...marked(pair.text, pair.highlights));
-  const facts = Object.values(pair.fields ?? {}).filter((value) => ["string", "number"].includes(typeof value));
+  const facts = Object.values(pair.fields ?? {}).filter((value) => ["string", "number"].includes(typeof value) && value !== pair.title);
   const { fused, ranked } = pair.stages ?? {};
   if (fused && ranked) facts.push(say("disagree", { recall: fused.rank, ranked: ranked.rank }));
   $("facts").textContent = facts.join(" · ");

@@ -1,67 +1,65 @@
 // The search page: asks POST /v1/search and draws what each stage made of the documents.
 // Every number that it shows is in the answer. All texts enter the page as text nodes.
-// Read it in this order: words, tools, address, asking, drawing results, drawing columns and lines, keys, start.
 
-// ---- words: everything that the page says, in both languages ----------------------------------------------------
+// ---- words: everything that the page says, in both languages
 
 const WORDS = {
   zh: {
-    other: "English", search: "搜索", judge: "标注", more: "其他", skip: "跳到结果", query: "查询",
+    other: "English", search: "搜索", judge: "标注", more: "其他", skip: "跳到结果", query: "查询", suggestions: "建议",
     settings: "设置", use: "召回方式", words: "词语", vectors: "语义", fused: "融合", ranked: "排序", fusion: "融合方法",
-    recall: "各路召回", rank_top: "排序前", top_k: "显示", filters: "筛选", stages: "阶段", results: "结果", keys: "按键",
+    recall: "各路召回", rank_top: "排序前", top_k: "显示", group_by: "合并近似的文档", filters: "筛选", stages: "阶段", results: "结果", keys: "按键",
     rrf: "倒数排名", weighted: "加权得分", none: "不排序", any: "不限", yes: "是", no: "否", from: "从", to: "到",
-    placeholder: "输入查询，例如：{example}", documents: "{n} 篇文档",
-    welcome: "输入一个查询，看召回找到了什么，排序又把它们放到了哪里。", tries: "试试：",
-    found: "{total} 篇文档中的前 {n} 条结果，用时 {time}。", milliseconds: "{n} 毫秒", working: "正在搜索……",
-    cut: "概率至少", passed: "{percent}：{n} / {total} 条", all: "不限", line: "{percent} 以下：{n} 条", more_results: "显示更多",
-    up: "上升 {n} 位", down: "下降 {n} 位", same: "位置不变", new: "新出现", moved: "第 {from} → {to} 位", stays: "第 {to} 位不变",
-    entered: "排序新增", ends: "最终第 {to} 位", place: "{stage}第 {rank} 位", missing: "{stage}没有找到", exact: "精确", approximate: "近似",
-    probability: "概率 {percent}", probability_word: "概率", why: "为什么", close: "收起", open: "打开原文", relevant: "相关", irrelevant: "不相关",
-    legend_up: "上升", legend_down: "下降", legend_new: "此路未召回", beyond: "{n} 名以后",
-    why_found: "为什么被找到", why_here: "为什么排在这里", fused_score: "融合得分 {n}", logit: "logit {n}", path: "经过", fields: "字段",
-    signal_words: "共有的词（BM25）", signal_vectors: "意思相近（余弦）", signal_match: "匹配级别（最长的共有片段）",
-    signal_ranker: "排序模型（logit）", signal_recall: "召回得分的加成", level: "级别 {n}", at: "第 {places} 字", more_terms: "另有 {n} 个：{added}", rank: "第 {n} 位",
-    nothing: "没有找到与“{query}”有关的文档。", searched: "搜索了 {total} 篇文档，方式：{use}。", filtered: "筛选条件：{filters}。",
-    drop_filters: "去掉筛选条件", use_all: "同时用词语和语义", shorter: "也可以换一个更短或更常见的说法。", remove: "去掉 {what}",
+    placeholder: "输入查询，例如：{example}", documents: "{n} 篇文档", tries: "试试：", example: "搜索“{query}”的经过",
+    welcome: "输入一个查询，看召回找到了什么，排序又把它们放到了哪里。",
+    about_words: "含有查询里的词", about_vectors: "意思与查询相近", about_fused: "几路结果合成一份", about_ranked: "模型逐篇读过，重新排列",
+    found: "{total} 篇文档中的前 {n} 条结果，用时 {time}。", matched: "{total} 篇文档含有这些词；显示 {n} 条，用时 {time}。", milliseconds: "{n} 毫秒", working: "正在搜索……",
+    cut: "概率至少", passed: "{percent}：{n} / {total} 条", all: "不限", more_results: "显示更多",
+    moved: "从 {from} 到 {to}", stays: "{to} 不变", ends: "最终第 {to} 位", place: "{stage}第 {rank} 位", missing: "{stage}没有找到",
+    probability: "概率", relative: "相对得分", why: "为什么", open: "打开原文", relevant: "相关", irrelevant: "不相关",
+    legend_up: "排序后上升", legend_down: "下降", legend_new: "新进入", legend_out: "被排序移出", others: "另有 {n} 条",
+    out: "被排序移出前 {n} 位", similar: "另有 {n} 篇相近：{ids}",
+    nothing: "没有找到与“{query}”有关的文档。", filtered: "筛选条件：{filters}。", one_more: "一个字太短，请再输入一个。",
+    did_you_mean: "你要找的是", drop_filters: "去掉筛选条件", use_all: "按语义搜索", shorter: "也可以换一个更短或更常见的说法。", remove: "去掉 {what}",
+    corrected: "“{from}”也按“{to}”搜索。", synonyms: "“{from}”也包括“{to}”。", phrases: "只要含有“{n}”的。", excluded: "不含“{n}”。", literal: "按原样搜索", was_literal: "按原样搜索：没有更正。", not_literal: "恢复更正",
     gone: "服务器没有回应。", busy: "服务器正忙。", refused: "服务器拒绝了这次请求。", failed: "服务器出错了。", unread: "服务器的回答读不懂。",
     needs_key: "这台服务器需要密钥。", key: "密钥", again: "重试", again_in: "{n} 秒后可重试。", stale: "下面仍是上一次“{query}”的结果。",
-    late_rank: "排序没有按时完成：下面是融合后的顺序。", late_words: "词语召回没有按时完成。", late_vectors: "语义召回没有按时完成。", late: "没有按时完成：{stage}。",
+    late_rank: "排序没有按时完成：下面是融合后的顺序。", late: "没有按时完成：{stage}。",
     unranked: "没有经过排序模型：下面是融合后的顺序。", too_long: "查询太长：只用了前 {n} 个字。", unsaved: "没有记下来：{why}", saved: "已记下",
-    key_focus: "输入", key_move: "选择", key_why: "为什么", key_close: "关闭", encode: "编码", total: "共",
-    judge_title: "标注", judge_off: "标注没有打开：服务器启动时没有记录日志。", judge_done: "没有待标注的内容了。", back: "回到搜索",
-    judge_progress: "已标注 {judged}，还有 {left}", disagree: "召回第 {recall} 位，排序第 {ranked} 位", undo: "撤销", skip_pair: "跳过",
-    grade: "等级 {n}", judge_question: "这篇文档回答了查询吗？", judge_empty: "先搜索，再来标注。",
+    unfamiliar: "排序模型可能不是为这些文档训练的：平均得分应为 {expected}，实为 {seen}。",
+    key_focus: "输入", key_move: "选择", key_why: "为什么", key_close: "关闭",
   },
   en: {
-    other: "中文", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query",
-    settings: "Settings", use: "Recall by", words: "Words", vectors: "Vectors", fused: "Fused", ranked: "Ranked", fusion: "Fusion",
-    recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", filters: "Filters", stages: "Stages", results: "Results", keys: "Keys",
+    other: "中文", search: "Search", judge: "Judge", more: "More", skip: "Skip to results", query: "Query", suggestions: "Suggestions",
+    settings: "Settings", use: "Recall by", words: "Words", vectors: "Meaning", fused: "Fused", ranked: "Ranked", fusion: "Fusion",
+    recall: "Recall, each", rank_top: "Rank the first", top_k: "Show", group_by: "Near-duplicates as one", filters: "Filters", stages: "Stages", results: "Results", keys: "Keys",
     rrf: "reciprocal ranks", weighted: "weighted scores", none: "no ranking", any: "any", yes: "yes", no: "no", from: "from", to: "to",
-    placeholder: "Type a query, such as: {example}", documents: "{n} documents",
-    welcome: "Type a query, and see what recall found and where ranking put it.", tries: "Try: ",
-    found: "First {n} results among {total} documents, in {time}.", milliseconds: "{n} ms", working: "Searching…",
-    cut: "At least", passed: "{percent}: {n} of {total}", all: "no limit", line: "below {percent}: {n}", more_results: "Show more",
-    up: "up by {n}", down: "down by {n}", same: "in the same place", new: "new", moved: "from {from} to {to}", stays: "stays at {to}",
-    entered: "added by ranking", ends: "ends at {to}", place: "{stage}: {rank}", missing: "{stage}: not found", exact: "exact", approximate: "approximate",
-    probability: "probability {percent}", probability_word: "Probability", why: "Why", close: "Close", open: "Open", relevant: "Relevant", irrelevant: "Not relevant",
-    legend_up: "up", legend_down: "down", legend_new: "not found before", beyond: "beyond {n}",
-    why_found: "Why it was found", why_here: "Why it stands here", fused_score: "fused score {n}", logit: "logit {n}", path: "Its way", fields: "Fields",
-    signal_words: "Words in common (BM25)", signal_vectors: "Closeness of meaning (cosine)", signal_match: "Match level (longest shared part)",
-    signal_ranker: "The ranker’s logit", signal_recall: "What recall adds", level: "level {n}", at: "at character {places}", more_terms: "{n} more: {added}", rank: "rank {n}",
-    nothing: "Nothing found for “{query}”.", searched: "Searched {total} documents by {use}.", filtered: "Filters: {filters}.",
-    drop_filters: "Remove the filters", use_all: "Use both words and vectors", shorter: "Or try a shorter or more common wording.", remove: "Remove {what}",
+    placeholder: "Type a query, such as: {example}", documents: "{n} documents", tries: "Try: ", example: "What a search for “{query}” goes through",
+    welcome: "Type a query, and see what recall found and where ranking put it.",
+    about_words: "share words with the query", about_vectors: "are close to it in meaning", about_fused: "all lists made one", about_ranked: "read by a model and put in order",
+    found: "First {n} results among {total} documents, in {time}.", matched: "{total} documents match by words; {n} shown, in {time}.", milliseconds: "{n} ms", working: "Searching…",
+    cut: "At least", passed: "{percent}: {n} of {total}", all: "no limit", more_results: "Show more",
+    moved: "from {from} to {to}", stays: "stays at {to}", ends: "ends at {to}", place: "{stage}: {rank}", missing: "{stage}: not found",
+    probability: "Probability", relative: "Relative score", why: "Why", open: "Open", relevant: "Relevant", irrelevant: "Not relevant",
+    legend_up: "raised by ranking", legend_down: "lowered", legend_new: "new", legend_out: "moved out", others: "{n} more",
+    out: "Moved out of the first {n} by ranking", similar: "{n} similar: {ids}",
+    nothing: "Nothing found for “{query}”.", filtered: "Filters: {filters}.", one_more: "One character is too short: type another.",
+    did_you_mean: "Did you mean", drop_filters: "Remove the filters", use_all: "Search by meaning", shorter: "Or try a shorter or more common wording.", remove: "Remove {what}",
+    corrected: "“{to}” was searched for, too, for “{from}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", excluded: "Without “{n}”.", literal: "Search as written", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
     gone: "The server does not answer.", busy: "The server is busy.", refused: "The server refused the request.", failed: "The server failed.", unread: "The server’s answer cannot be read.",
     needs_key: "This server needs a key.", key: "Key", again: "Try again", again_in: "Try again in {n} s.", stale: "Below is still the earlier answer, to “{query}”.",
-    late_rank: "Ranking was late: this is the fused order.", late_words: "Recall by words was late.", late_vectors: "Recall by vectors was late.", late: "Late: {stage}.",
+    late_rank: "Ranking was late: this is the fused order.", late: "Late: {stage}.",
     unranked: "No ranker was asked: this is the fused order.", too_long: "The query is too long: only its first {n} characters were used.", unsaved: "Not saved: {why}", saved: "Saved",
-    key_focus: "type", key_move: "choose", key_why: "why", key_close: "close", encode: "encode", total: "total",
-    judge_title: "Judge", judge_off: "Judging is off: the server was started without a log.", judge_done: "Nothing is left to judge.", back: "Back to search",
-    judge_progress: "{judged} judged, {left} left", disagree: "recall put it at {recall}, ranking at {ranked}", undo: "Undo", skip_pair: "Skip",
-    grade: "grade {n}", judge_question: "Does this document answer the query?", judge_empty: "Search first, then judge.",
+    unfamiliar: "The ranker may not have been trained for these documents: its mean score should be {expected}, and is {seen}.",
+    key_focus: "type", key_move: "choose", key_why: "why", key_close: "close",
   },
 };
 
 let language = "zh";
+
+/** Add what a further module says. */
+export function addWords(words) {
+  for (const [name, own] of Object.entries(words)) Object.assign(WORDS[name], own);
+}
 
 /** Return a text of the page in its language, with `{names}` replaced by values. */
 export function say(name, values = {}) {
@@ -93,7 +91,7 @@ export function switchLanguage(then) {
   });
 }
 
-// ---- tools ------------------------------------------------------------------------------------------------------
+// ---- tools
 
 export const $ = (id) => document.getElementById(id);
 
@@ -109,16 +107,18 @@ export function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Make a button that sends no form. */
+const button = (attributes, ...children) => make("button", { type: "button", ...attributes }, ...children);
+
 /** Return a function that writes numbers in the page's language; to make an `Intl.NumberFormat` takes longest. */
-function numbers(options) {
+export function numbers(options) {
   const formats = {};
   return (value) => (Number.isFinite(value) ? (formats[language] ??= new Intl.NumberFormat(language, options)).format(value) : "?");
 }
 
-const count = numbers({});
-const score = numbers({ maximumSignificantDigits: 3 });
-const signed = numbers({ maximumSignificantDigits: 3, signDisplay: "exceptZero" });
-const percent = numbers({ style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+export const count = numbers({});
+export const score = numbers({ maximumSignificantDigits: 3 });
+export const percent = numbers({ style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const wholePercent = numbers({ style: "percent" });
 const tenths = numbers({ minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const time = (value) => say("milliseconds", { n: tenths(value) });
@@ -191,8 +191,8 @@ const SURROGATE = /[\ud800-\udfff]/;
 const AROUND = 64; // code points around a window in which the ends of characters are looked for
 
 /** Return a text's code points: the text itself where each is one unit, else an array; both have slice and length. */
-const codePoints = (text) => (SURROGATE.test(text) ? Array.from(text) : text);
-const joined = (points) => (typeof points === "string" ? points : points.join(""));
+export const codePoints = (text) => (SURROGATE.test(text) ? Array.from(text) : text);
+export const joined = (points) => (typeof points === "string" ? points : points.join(""));
 
 /** Return where characters begin in a window of code points, `[..., end]`; null: every code point is a character. */
 function characterStarts(points, from, to) {
@@ -267,12 +267,12 @@ export function addressIn(fields) {
   }
 }
 
-// ---- address: query and settings stand in the URL ---------------------------------------------------------------
+// ---- address: query and settings stand in the URL
 
-const DEFAULTS = { q: "", use: "", fusion: "", recall: 100, rank_top: 50, top_k: 10, filter: "{}", min: 0, stage: "" };
+const DEFAULTS = { q: "", use: "", fusion: "", recall: 100, rank_top: 50, top_k: 10, filter: "{}", min: 0, stage: "", open: "", literal: "", group_by: "" };
 const CHOICES = { recall: [20, 50, 100, 200, 500], rank_top: [0, 10, 20, 50, 100], top_k: [10, 20, 50, 100] };
 
-let state = { ...DEFAULTS, open: [] };
+let state = { ...DEFAULTS };
 let index = {}; // what GET /v1/index says
 let indexed = null; // the promise of that
 
@@ -282,7 +282,7 @@ const LONG = 4000; // characters of an address that servers and people take; a l
 function readAddress() {
   const given = new URLSearchParams(location.search);
   if (history.state?.q) given.set("q", history.state.q);
-  const read = { ...DEFAULTS, open: given.getAll("open") };
+  const read = { ...DEFAULTS };
   for (const [name, usual] of Object.entries(DEFAULTS)) {
     const value = given.get(name);
     if (value === null) continue;
@@ -303,7 +303,6 @@ function readAddress() {
 function remember(how) {
   const address = new URLSearchParams();
   for (const [name, usual] of Object.entries(DEFAULTS)) if (state[name] !== usual) address.set(name, state[name]);
-  for (const id of state.open) address.append("open", id);
   const given = new URLSearchParams(location.search).get("lang");
   if (given) address.set("lang", given);
   const entry = { typed: how === "typed" || (how === "same" && Boolean(history.state?.typed)) };
@@ -332,20 +331,19 @@ function fillForm() {
   for (const name of Object.keys(CHOICES)) {
     fillChoices(form[name], choicesOf(name), (value) => (value === 0 ? say("none") : count(value)));
   }
-  $("set").textContent = [...searchedBy().map((name) => say(name)), say(fusionOf()), state.rank_top ? `${say("rank_top")} ${count(state.rank_top)}` : say("none")].join(" · ");
+  $("alike").hidden = !index.facets;
+  form.group_by.checked = Boolean(state.group_by);
   $("least").value = Math.round(100 * state.min);
   fillFilters();
 }
 
-/** Make a box for each searcher, in the order of the index; keep those that are there. */
+/** Make a box for each searcher, in the order of the index, checked if it is used. */
 function fillUse() {
-  const boxes = [...document.querySelectorAll("[name=use]")];
-  if (boxes.map((box) => box.value).join() !== searchers().join()) {
-    for (const box of boxes) box.parentNode.remove();
-    $("use").append(...searchers().map((name) => make("label", {}, make("input", { type: "checkbox", name: "use", value: name }), " ", make("span", { "data-say": name }, say(name)))));
-  }
-  for (const box of document.querySelectorAll("[name=use]")) box.checked = searchedBy().includes(box.value);
+  const open = document.activeElement?.name === "use" && document.activeElement.value;
+  const boxes = searchers().map((name) => make("label", {}, make("input", { type: "checkbox", name: "use", value: name, checked: searchedBy().includes(name) }), " ", nameOf(name)));
+  $("use").replaceChildren($("use").firstElementChild, ...boxes);
   $("use").hidden = searchers().length < 2; // there is nothing to choose
+  if (open) $("use").querySelector(`[value="${CSS.escape(open)}"]`)?.focus();
 }
 
 function fillChoices(select, choices, named, chosen = state[select.name]) {
@@ -353,8 +351,11 @@ function fillChoices(select, choices, named, chosen = state[select.name]) {
   select.replaceChildren(...all.map((value) => make("option", { value, selected: value === chosen }, named(value))));
 }
 
+/** Return a stage's name; a vector field may have that of any text of the page. */
+export const nameOf = (stage) => (["words", "vectors", "fused", "ranked"].includes(stage) ? say(stage) : stage);
+
 /** Return the names of the searchers, once the index is known. */
-const searchers = () => index.searchers ?? ["words", "vectors"];
+export const searchers = () => index.searchers ?? ["words", "vectors"];
 
 /** Return what is searched by: of what was chosen, that which the index has; all if that is nothing. */
 function searchedBy() {
@@ -378,7 +379,7 @@ function fillFilters() {
   $("chips").replaceChildren(...Object.entries(filter).map(([name, condition]) => {
     const told = tellCondition(name, condition);
     const remove = () => setFilter(name, undefined);
-    return make("li", {}, told, " ", make("button", { type: "button", "aria-label": say("remove", { what: told }), onclick: remove }, "×"));
+    return make("li", { "data-field": name }, told, " ", button({ "aria-label": say("remove", { what: told }), onclick: remove }, "×"));
   }));
 }
 
@@ -390,24 +391,26 @@ function tellCondition(name, condition) {
   return Object.entries(condition).map(([sign, value]) => `${name} ${SIGNS[sign] ?? sign} ${value}`).join(", ");
 }
 
+const isNumeric = (field) => ["number", "integer", "float"].includes(field?.type);
+
+/** Make the input of a field: a range of numbers or dates, a list of values, yes or no, else a text. */
 function filterInput(name, field, value) {
-  const isNumber = ["number", "integer", "float"].includes(field.type);
   const choices = field.type === "boolean" ? [["true", say("yes")], ["false", say("no")]] : field.values?.map((one) => [one, one]);
-  if (isNumber && !choices) {
+  if ((isNumeric(field) || field.type === "date") && !choices) {
     const ends = ["gte", "lte"].map((end) => {
       const label = `${name} ${say(end === "gte" ? "from" : "to")}`;
-      const change = (event) => {
-        const now = { ...(Array.isArray(value) || typeof value !== "object" ? {} : value), [end]: event.target.valueAsNumber };
-        if (Number.isNaN(now[end])) delete now[end];
+      const change = ({ target }) => {
+        const now = { ...(Array.isArray(value) || typeof value !== "object" ? {} : value), [end]: isNumeric(field) ? target.valueAsNumber : target.value };
+        if (!target.value) delete now[end];
         setFilter(name, Object.keys(now).length ? now : undefined);
       };
-      return make("input", { type: "number", step: "any", name: `${name}.${end}`, "aria-label": label, value: value?.[end] ?? "", onchange: change });
+      return make("input", { type: isNumeric(field) ? "number" : "date", step: isNumeric(field) && "any", name: `${name}.${end}`, "aria-label": label, placeholder: field[end === "gte" ? "min" : "max"], value: value?.[end] ?? "", onchange: change });
     });
     return make("span", { class: "range" }, make("span", {}, name), ends[0], "–", ends[1]);
   }
   const change = (event) => {
     const text = event.target.value;
-    setFilter(name, text === "" ? undefined : field.type === "boolean" ? text === "true" : isNumber ? Number(text) : text);
+    setFilter(name, text === "" ? undefined : field.type === "boolean" ? text === "true" : isNumeric(field) ? Number(text) : text);
   };
   const plain = value === undefined || typeof value === "object" ? "" : String(value);
   const input = choices
@@ -424,7 +427,44 @@ function setFilter(name, condition) {
   setTimeout(search, 0, "chosen"); // it makes the fields anew: by then the one that Tab goes to has the focus
 }
 
-// ---- asking: the newest question alone is answered --------------------------------------------------------------
+const FACETS = 6; // values of a facet that are shown
+const sameJson = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
+/** Draw the values of the facets with their counts: a click filters by one, or takes that back. */
+function drawFacets(facets) {
+  const filter = filterOf();
+  $("facets").replaceChildren(...Object.entries(facets ?? {}).map(([name, values]) => {
+    const chosen = [filter[name] ?? []].flat();
+    const isChosen = (value) => chosen.some((one) => sameJson(one, value));
+    const choose = (value) => {
+      const rest = chosen.filter((one) => typeof one !== "object" && !sameJson(one, value));
+      const next = isChosen(value) ? rest : typeof value === "object" ? [value] : [...rest, value];
+      setFilter(name, next.length > 1 ? next : next[0]);
+    };
+    const seen = values.filter(({ value }, place) => place < FACETS || isChosen(value));
+    if (values.length < 2 && !chosen.length) return "";
+    // What is chosen here needs no second mark among the conditions.
+    for (const chip of $("chips").children) if (chip.dataset.field === name) chip.hidden = chosen.every((one) => seen.some(({ value }) => sameJson(one, value)));
+    return make("div", { role: "group", "aria-label": name }, make("span", { class: "quiet" }, name), ...seen.map(({ value, count: n }) =>
+      button({ "aria-pressed": String(isChosen(value)), onclick: () => choose(value) }, tellValue(value, index.fields?.[name]), " ", make("span", { class: "quiet" }, isChosen(value) ? "×" : count(n)))));
+  }));
+}
+
+const yearOf = (end) => Number(/^(\d{4})-01-01/.exec(end)?.[1] ?? NaN);
+const tellEnd = (end) => (Number.isInteger(end) && Math.abs(end) < 1e4 ? String(end) : typeof end === "number" ? count(end) : String(end).slice(0, 10));
+
+/** Return a value of a facet in words: a range of whole numbers or years by its first and last. */
+function tellValue(value, field) {
+  if (typeof value === "boolean") return say(value ? "yes" : "no");
+  if (!value || typeof value !== "object") return String(value);
+  const years = [value.gte, value.lt].map(yearOf);
+  const [from, to] = years.every(Number.isFinite) ? years : [value.gte ?? value.gt, value.lt ?? value.lte];
+  if (from === undefined || to === undefined) return from === undefined ? `< ${tellEnd(to)}` : `≥ ${tellEnd(from)}`;
+  const last = value.lt !== undefined && (field?.type === "integer" || from === years[0]) ? to - 1 : to;
+  return last === from ? tellEnd(from) : `${tellEnd(from)} – ${tellEnd(last)}`;
+}
+
+// ---- asking: the newest question alone is answered
 
 const PAUSE = 250; // milliseconds after the last key
 const PATIENCE = 300; // milliseconds before the page shows that it works
@@ -433,28 +473,26 @@ let settling = 0; // the timer of the entry
 let asking = null; // the AbortController of the request that runs
 let shown = null; // what is drawn: the answer, its question, its nodes
 
-/** Search for what the settings say, and remember it in the address. */
+/** Search for what the settings say, and remember it in the address; without a query, for an example. */
 async function search(how) {
   asking?.abort();
   const mine = (asking = new AbortController());
-  if (["typed", "chosen"].includes(how) && shown?.query !== state.q) state.open = [];
+  if (["typed", "chosen"].includes(how) && shown?.query !== state.q) Object.assign(state, { open: "", literal: "" });
+  const isFirst = !state.q.trim();
+  const query = () => (isFirst ? examples()[0] : state.q);
   // The server is asked first, once its limits are known: what follows is done while it searches.
-  const answered = state.q.trim() ? indexed.then(() => ask("v1/search", { method: "POST", body: question(), signal: mine.signal })) : null;
+  const answered = indexed.then(() => query() && ask("v1/search", { method: "POST", body: question(query(), how === "typed"), signal: mine.signal }));
   remember(how === "back" ? "same" : how);
   fillForm();
-  document.title = state.q ? `${state.q} · ${say("search")}` : say("search");
-  if (!answered) {
-    asking = null;
-    setWorking(false);
-    return showWelcome();
-  }
+  document.title = isFirst ? say("search") : `${state.q} · ${say("search")}`;
+  if (isFirst) showWelcome();
   tellBusy();
-  const slow = setTimeout(() => setWorking(true), PATIENCE);
+  const slow = isFirst ? 0 : setTimeout(() => setWorking(true), PATIENCE);
   try {
     const answer = await answered;
-    if (mine === asking) drawAnswer(readAnswer(answer));
+    if (mine === asking && answer) drawAnswer(readAnswer(answer), query(), isFirst);
   } catch (error) {
-    if (mine === asking && error.name !== "AbortError") tellFailure(error);
+    if (mine === asking && error.name !== "AbortError") isFirst ? showWelcome() : tellFailure(error);
   } finally {
     clearTimeout(slow);
     if (mine === asking) {
@@ -464,6 +502,13 @@ async function search(how) {
   }
 }
 
+/** Return examples of queries: those in the visitor's language, where there are any. */
+function examples() {
+  const all = index.examples ?? [];
+  const own = all.filter((one) => (languageOf(one) === "zh") === (language === "zh"));
+  return own.length ? own : all;
+}
+
 /** Say what went wrong. Earlier results stay, unless it went wrong while these were drawn, or nothing was found. */
 function tellFailure(error) {
   const isDrawn = error instanceof Failure;
@@ -471,7 +516,7 @@ function tellFailure(error) {
     console.warn(error);
     error = new Failure("unread", String(error));
   }
-  if (!isDrawn || !shown?.answer.hits.length) clearAnswer();
+  if (!isDrawn || !shown?.answer.hits.length || shown.isFirst) clearAnswer();
   $("status").textContent = "";
   const again = () => {
     if (!Object.keys(index).length) loadIndex(); // it could not be read, either
@@ -481,24 +526,31 @@ function tellFailure(error) {
 }
 
 /** Return what is asked: without what the server's own options say, unless it was chosen here. */
-function question() {
-  const { q, fusion, recall, rank_top, top_k } = state;
-  const asked = { query: q, where: filterOf(), explain: true };
+function question(query, isTyped) {
+  const { fusion, recall, rank_top, top_k, literal, group_by } = state;
+  const asked = { query, where: filterOf(), explain: true, total: true };
   const counts = { ...(recall !== DEFAULTS.recall && { depth: recall }), ...(top_k !== DEFAULTS.top_k && { top_k }), ...(rank_top && { rank_top }) };
-  return { ...asked, ...counts, ...(searchedBy().length < searchers().length && { by: searchedBy() }), ...(fusion && { fusion }) };
+  const words = { ...(literal && { literal: true }), ...(isTyped && index.suggest !== undefined && { prefix: true }), ...(group_by && index.facets && { group_by: "content" }) };
+  return { ...asked, ...counts, ...words, ...(index.facets?.length && { facets: index.facets }), ...(searchedBy().length < searchers().length && { by: searchedBy() }), ...(fusion && { fusion }) };
 }
 
 const isRank = (rank) => Number.isInteger(rank) && rank > 0;
 
-/** Return an answer that can be drawn; throws `Failure` where it has not the shape of one. */
+/** Return an answer that can be drawn; throws `Failure` where it has not the shape of one.
+ *  `feeds`: searchers that are several, and feed the fused list; `base`: the list that is ranked; `last`: what is shown. */
 function readAnswer(answer) {
   const isHit = (hit) => hit && typeof hit.id === "string" && typeof hit.text === "string" && isRank(hit.rank);
-  if (!Array.isArray(answer.hits) || !answer.hits.every(isHit)) throw new Failure("unread");
+  const dropped = answer.dropped ?? [];
+  if (!Array.isArray(answer.hits) || ![...answer.hits, ...dropped].every(isHit)) throw new Failure("unread");
   const degraded = answer.degraded ?? [];
   const isRanked = answer.ranked !== false && !degraded.includes("rank");
-  const has = (stage) => answer.hits.some((hit) => isRank(hit.stages?.[stage]?.rank));
-  const stages = [...new Set(["words", "vectors", ...searchers(), "fused", "ranked"])].filter((stage) => (stage === "ranked" ? isRanked : stage === "fused" ? !isRanked || has(stage) : has(stage)));
-  return { ...answer, degraded, isRanked, stages, last: stages.at(-1) };
+  const own = new Set(answer.hits.map(({ id }) => id));
+  const docs = [...answer.hits, ...(isRanked ? dropped.filter(({ id }) => !own.has(id)) : [])];
+  const found = [...new Set(["words", "vectors", ...searchers()])].filter((stage) => docs.some((hit) => isRank(hit.stages?.[stage]?.rank)));
+  const feeds = found.length > 1 ? found : [];
+  const base = feeds.length || !found.length ? "fused" : found[0];
+  const stages = [...feeds, base, ...(isRanked ? ["ranked"] : [])];
+  return { ...answer, degraded, isRanked, docs, feeds, base, stages, last: stages.at(-1) };
 }
 
 function setWorking(isWorking) {
@@ -515,16 +567,22 @@ function tellBusy() {
 
 function clearAnswer() {
   shown = null;
-  for (const id of ["board", "nothing", "legend", "welcome"]) $(id).hidden = true;
-  for (const id of ["failure", "status", "notice"]) $(id).replaceChildren();
+  for (const id of ["board", "nothing", "legend", "welcome", "lead"]) $(id).hidden = true;
+  for (const id of ["failure", "status", "notice", "facets"]) $(id).replaceChildren();
 }
 
-/** Show the page without an answer, as it is before a query. */
+/** Show the page without a query: examples, and the answer to the first once that is there. */
 function showWelcome() {
   clearAnswer();
   document.body.classList.add("is-empty");
-  $("welcome").hidden = false;
-  const tries = (index.examples ?? []).slice(0, 5).map((query) => make("button", { type: "button", lang: languageOf(query), onclick: () => searchFor(query) }, query));
+  document.body.classList.remove("is-first");
+  drawWelcome(say("welcome"));
+}
+
+function drawWelcome(lead) {
+  $("welcome").hidden = $("lead").hidden = false;
+  $("lead").textContent = lead;
+  const tries = examples().slice(0, 4).map((query) => button({ lang: languageOf(query), onclick: () => searchFor(query) }, query));
   $("tries").replaceChildren(...(tries.length ? [say("tries"), ...tries] : []));
 }
 
@@ -534,33 +592,42 @@ function searchFor(query) {
   search("chosen");
 }
 
-// ---- drawing results --------------------------------------------------------------------------------------------
+// ---- drawing results
 
 const tellFound = (answer) =>
-  say("found", { n: count(answer.hits.length), total: count(answer.index?.documents), time: time(answer.took_ms?.total ?? 0) });
+  say(Number.isFinite(answer.total) ? "matched" : "found", { n: count(answer.hits.length), total: count(answer.total ?? answer.index?.documents), time: time(answer.took_ms?.total ?? 0) });
 
 /** Draw an answer in place of the one before; what is in both moves to its new place. */
-function drawAnswer(answer) {
+function drawAnswer(answer, query, isFirst) {
   const first = roomForRows(); // asked before anything is changed
   const before = shown && positions();
   const { clicked, judged, followed } = shown?.answer === answer ? shown : { clicked: new Set(), judged: new Map(), followed: null };
-  const hits = new Map(answer.hits.map((hit) => [hit.id, hit]));
-  shown = { answer, query: state.q, hits, rows: new Map(), bare: new Set(), items: new Map(), first, isSeen: false, isWhole: !answer.hits.length, stage: answer.last, spots: [], paths: [], clicked, judged, followed };
+  const hits = new Map(answer.docs.map((hit) => [hit.id, hit]));
+  const out = new Set(answer.docs.slice(answer.hits.length).map(({ id }) => id));
+  shown = { answer, query, isFirst, hits, out, rows: new Map(), bare: new Set(), items: new Map(), first, isSeen: false, isWhole: !answer.hits.length, stage: answer.last, spots: [], paths: [], clicked, judged, followed };
+  shown.names = namesOf(answer.docs);
   document.body.classList.remove("is-empty");
-  $("welcome").hidden = true;
+  document.body.classList.toggle("is-first", isFirst);
+  if (isFirst) drawWelcome(say("example", { query }));
+  else $("welcome").hidden = $("lead").hidden = true;
   $("failure").replaceChildren();
-  $("notice").replaceChildren(...notices(answer).map((told) => make("span", {}, told)));
+  $("notice").replaceChildren(...notices(answer));
   const isEmpty = !answer.hits.length;
-  $("status").textContent = isEmpty ? "" : tellFound(answer);
+  $("status").textContent = isEmpty || isFirst ? "" : tellFound(answer);
   $("nothing").hidden = !isEmpty;
   $("board").hidden = $("legend").hidden = isEmpty;
-  if (isEmpty) return showNothing(answer);
-  state.open = state.open.filter((id) => shown.hits.has(id));
+  drawFacets(answer.facets);
+  if (isEmpty) {
+    closeWhy();
+    return showNothing(answer);
+  }
   drawTabs(answer);
   drawHead(answer);
   drawRows(answer);
   drawColumns(answer);
   chooseStage(before);
+  if (hits.has(state.open)) openWhy(hits.get(state.open));
+  else closeWhy();
   const drawn = shown;
   requestAnimationFrame(() => setTimeout(() => {
     performance.clearMarks("drawn");
@@ -571,25 +638,59 @@ function drawAnswer(answer) {
   }));
 }
 
-function notices(answer) {
-  const told = answer.degraded.map((stage) => (["rank", "words", "vectors"].includes(stage) ? say(`late_${stage}`) : say("late", { stage })));
-  if (answer.hits.length && answer.ranked === false && !answer.degraded.includes("rank")) told.push(say("unranked"));
-  if (answer.query_read < codePoints(state.q).length) told.push(say("too_long", { n: count(answer.query_read) }));
-  return told;
+export const titleOf = (hit) => (typeof hit.title === "string" ? hit.title.trim() : "");
+const wordsOf = (hit) => `${titleOf(hit)}\n${joined(codePoints(hit.text).slice(...windowOf(hit)))}`;
+
+/** Return what tells hits apart: `row` where title and text are those of another, `item` where the titles are. */
+function namesOf(hits) {
+  const names = new Map(hits.map(({ id }) => [id, {}]));
+  for (const [what, shows] of [["row", wordsOf], ["item", (hit) => titleOf(hit) || hit.text.slice(0, 60)]]) {
+    const groups = new Map();
+    for (const hit of hits) groups.set(shows(hit), [...(groups.get(shows(hit)) ?? []), hit]);
+    for (const same of groups.values()) {
+      if (same.length < 2) continue;
+      const differs = (name) => new Set(same.map((hit) => (isBrief(hit.fields?.[name]) ? String(hit.fields[name]) : ""))).size === same.length;
+      const field = Object.keys(same[0].fields ?? {}).find((name) => name !== "url" && differs(name));
+      for (const hit of same) names.get(hit.id)[what] = field ? String(hit.fields[field]) : hit.id;
+    }
+  }
+  return names;
 }
 
-/** Say that nothing was found, and what was searched, with ways on. */
+const isBrief = (value) => ["string", "number", "boolean"].includes(typeof value) && String(value).length <= 40;
+
+/** Return what the answer says of the query: how it was read, what was late; with ways to have it otherwise. */
+function notices(answer) {
+  const told = answer.degraded.map((stage) => (stage === "rank" ? say("late_rank") : say("late", { stage: nameOf(stage) })));
+  if (answer.hits.length && answer.ranked === false && index.ranker !== null && !answer.degraded.includes("rank")) told.push(say("unranked"));
+  if (answer.query_read < codePoints(shown.query).length) told.push(say("too_long", { n: count(answer.query_read) }));
+  const again = (name, change) => button({ onclick: () => (Object.assign(state, change, { q: shown.query }), fillQuery(), search("chosen")) }, say(name));
+  const read = [
+    ...(answer.corrected ?? []).filter(({ by }) => by !== "prefix").map((one) => say("corrected", { ...one, to: one.to.join(", ") })),
+    ...(answer.synonyms ?? []).map((one) => say("synonyms", { ...one, to: one.to.join(", ") })),
+    ...["phrases", "excluded"].flatMap((name) => (answer[name] ?? []).map((n) => say(name, { n }))),
+  ];
+  if (read.length) told.push([read.join(" "), " ", again("literal", { literal: "1" })]);
+  if (state.literal) told.push([say("was_literal"), " ", again("not_literal", { literal: "" })]);
+  if (answer.did_you_mean && answer.hits.length) told.push([say("did_you_mean"), " ", suggestion(answer)]);
+  return told.map((parts) => make("span", {}, ...[parts].flat()));
+}
+
+const suggestion = ({ did_you_mean: better }) => button({ lang: languageOf(better), onclick: () => searchFor(better) }, better);
+
+/** Say that nothing was found, once, and ways on. */
 function showNothing(answer) {
   const filters = Object.entries(filterOf()).map(([name, condition]) => tellCondition(name, condition)).join(", ");
-  const by = (name, change) => make("button", { type: "button", onclick: () => (Object.assign(state, change), search("chosen")) }, say(name));
-  const use = searchedBy().map((name) => say(name)).join(" + ");
+  const by = (name, change) => button({ onclick: () => (Object.assign(state, change), search("chosen")) }, say(name));
+  const isMore = searchedBy().length < searchers().length;
+  const isShort = codePoints(shown.query.trim()).length === 1 && !isMore;
   $("nothing").replaceChildren(
-    make("h2", {}, say("nothing", { query: state.q })),
-    make("p", {}, say("searched", { total: count(answer.index?.documents), use }), " ", filters ? say("filtered", { filters }) : ""),
-    make("p", {}, filters ? by("drop_filters", { filter: "{}" }) : "", state.use === DEFAULTS.use ? "" : by("use_all", { use: DEFAULTS.use })),
-    make("p", { class: "quiet" }, say("shorter")),
+    make("h2", {}, say("nothing", { query: shown.query })),
+    answer.did_you_mean ? make("p", {}, say("did_you_mean"), " ", suggestion(answer)) : "",
+    filters ? make("p", {}, say("filtered", { filters }), " ", by("drop_filters", { filter: "{}" })) : "",
+    isMore ? make("p", {}, by("use_all", { use: DEFAULTS.use })) : "",
+    make("p", { class: "quiet" }, say(isShort ? "one_more" : "shorter")),
   );
-  $("status").textContent = say("nothing", { query: state.q });
 }
 
 /** Return the milliseconds of a column's stage, in words. */
@@ -598,77 +699,84 @@ function timeOf(stage, took = {}) {
   return parts.every(Number.isFinite) ? time(parts.reduce((sum, part) => sum + part, 0)) : "";
 }
 
-function titleOf(stage, answer) {
-  const took = answer.took_ms ?? {};
-  if (stage !== "vectors") return "";
-  const how = answer.exact === undefined ? "" : say(answer.exact ? "exact" : "approximate");
-  return [how, `${say("encode")} ${time(took.encode ?? 0)}`, `${say("vectors")} ${time(took.vectors ?? 0)}`].filter(Boolean).join(", ");
-}
+/** Return a stage's name, its time, and in a few words what it does. */
+const headOf = (stage, answer) => [nameOf(stage), " ", make("span", { class: "quiet" }, timeOf(stage, answer.took_ms)), make("span", { class: "about" }, WORDS[language][`about_${stage}`] ?? "")];
 
-/** Draw what stands above the list: the last stage, its time, and the cut where there are probabilities. */
+/** Draw what stands around the list: the legend, and the cut where probabilities are calibrated. */
 function drawHead(answer) {
-  $("last").replaceChildren(say(answer.last), " ", make("span", { class: "quiet" }, timeOf(answer.last, answer.took_ms)));
-  $("cut").hidden = !answer.hits.some((hit) => Number.isFinite(hit.probability));
+  $("cut").hidden = !(isCalibrated() && answer.isRanked);
   $("more").hidden = answer.hits.length < state.top_k || state.top_k >= choicesOf("top_k").at(-1);
   $("more").firstElementChild.textContent = say("more_results");
-  const parts = ["up", "down", "new"].map((kind) => make("span", { class: kind }, make("i", { "aria-hidden": "true" }), say(`legend_${kind}`)));
-  $("legend").replaceChildren(...parts, make("span", { class: "total" }, `${say("total")} ${time(answer.took_ms?.total ?? 0)}`));
+  const moves = answer.isRanked ? ["up", "down", "new", ...(answer.docs.length > answer.hits.length ? ["out"] : [])] : [];
+  $("legend").replaceChildren(...moves.map((kind) => make("span", { class: kind }, make("i", { "aria-hidden": "true" }), say(`legend_${kind}`))));
 }
 
-/** Return the rank that a stage gave a hit; undefined where it did not find it. The last stage's is the hit's own. */
-const rankIn = (hit, stage) => (stage === shown.answer.last ? hit.rank : isRank(hit.stages?.[stage]?.rank) ? hit.stages[stage].rank : undefined);
+export const isCalibrated = () => shown.answer.calibrated === true;
 
-/** Return the hits that a stage found, in its order. */
-const foundBy = (stage) => shown.answer.hits.filter((hit) => rankIn(hit, stage)).sort((a, b) => rankIn(a, stage) - rankIn(b, stage));
+/** Return the rank that a stage gave a hit; undefined where it did not find it. */
+export function rankIn(hit, stage) {
+  const rank = hit.stages?.[stage]?.rank;
+  return stage === shown.answer.last && !isOut(hit) ? hit.rank : isRank(rank) ? rank : undefined;
+}
 
-/** Return how a hit came from one rank to another: its `kind` (up, down, same, new) and by how many places. */
+/** Return whether ranking moved a hit out of the first ones. */
+export const isOut = (hit) => shown.out.has(hit.id);
+
+/** Return the hits that a stage found, in its order; in the last one those that are shown. */
+const foundBy = (stage) =>
+  (stage === shown.answer.last ? shown.answer.hits : shown.answer.docs).filter((hit) => rankIn(hit, stage)).sort((a, b) => rankIn(a, stage) - rankIn(b, stage));
+
+/** Return how a hit came from one rank to another; `new`: it was behind those that are shown. */
 function movement(from, to) {
-  if (!from) return { kind: "new", by: 0 };
-  return { kind: to < from ? "up" : to > from ? "down" : "same", by: Math.abs(from - to) };
+  if (!from || (from > shown.answer.hits.length && to <= shown.answer.hits.length)) return "new";
+  return to < from ? "up" : to > from ? "down" : "same";
 }
 
-const ARROWS = { up: "↑", down: "↓", same: "=", new: "+" };
+const ARROWS = { up: "↑", down: "↓", same: "=", new: "+", out: "×" };
 
-/** Tell how a hit moved from one stage to another, by a mark and in words. */
-function drawMovement(hit, from, to, told) {
-  const { kind, by } = movement(rankIn(hit, from), rankIn(hit, to));
-  const mark = make("span", { class: `mark ${kind}`, "aria-hidden": "true" }, by ? `${ARROWS[kind]}${count(by)}` : ARROWS[kind]);
-  return make("span", { class: "movement" }, mark, " ", make("span", {}, told(kind, rankIn(hit, from), rankIn(hit, to))));
+/** Tell how a hit came to its place in the last stage; in an earlier one, where it ends. */
+function drawMoved(hit, stage) {
+  const { base, last, isRanked } = shown.answer;
+  const [from, to] = [rankIn(hit, stage === last ? base : stage), rankIn(hit, last)];
+  if (!isRanked || !from) return [];
+  const told = from === to ? say("stays", { to: count(to) }) : stage === last ? say("moved", { from: count(from), to: count(to) }) : say("ends", { to: count(to) });
+  const kind = isOut(hit) ? "out" : movement(from, to);
+  return [make("span", { class: `mark ${kind}`, "aria-hidden": "true" }, ARROWS[kind]), " ", make("span", {}, told)];
 }
 
-function tellMovement(kind, from, to) {
-  return kind === "new" ? say("entered") : kind === "same" ? say("stays", { to: count(to) }) : say("moved", { from: count(from), to: count(to) });
+/** Return the way of a hit in words: its ranks by the searchers, which are parallel, and in the lists after them. */
+export function tellWay(hit) {
+  const { feeds, stages } = shown.answer;
+  const told = stages.map((stage) => say(rankIn(hit, stage) ? "place" : "missing", { stage: nameOf(stage), rank: count(rankIn(hit, stage)) }));
+  return [told.slice(0, feeds.length).join(" + "), ...told.slice(feeds.length)].filter(Boolean).join(" → ");
 }
 
-/** Return the way of a hit through all stages, in words. */
-const tellWay = (hit) =>
-  shown.answer.stages.map((stage) => {
-    const rank = rankIn(hit, stage);
-    return rank ? say("place", { stage: say(stage), rank: count(rank) }) : say("missing", { stage: say(stage) });
-  });
-
-const ROW = 72; // pixels of a row with one line of text, as the style sheet has it
+const ROW = 90; // pixels of a row that is not laid out yet, about
 const SOME = 20; // rows that are filled in one go, further down
 
 /** Return how many rows there are down to the window's end, at the most. */
-const roomForRows = () => Math.max(1, Math.ceil((innerHeight - $("results").getBoundingClientRect().top) / ROW));
+const roomForRows = () => Math.max(1, Math.ceil((innerHeight - $("results").getBoundingClientRect().top) / ROW) + 1);
 
 /** Make the rows of the list. The first ones, down to the window's end, are filled at once. */
-function drawRows({ hits }) {
-  for (const { id } of hits) {
+function drawRows({ docs, hits }) {
+  for (const { id } of docs) {
     shown.rows.set(id, make("li", { "data-id": id }));
     shown.bare.add(id);
   }
   for (const { id } of hits.slice(0, shown.first)) fillRow(id);
-  for (const id of state.open) openWhy(shown.hits.get(id));
 }
 
 /** Put the rows into the list, in the order of its stage; until all are filled, the first ones and room for the rest. */
 function listRows() {
-  const [rows, first] = [visibleRows(), shown.isWhole ? Infinity : shown.first];
-  const hidden = shown.isWhole ? [...shown.rows.values()].filter((row) => row.hidden) : [];
-  $("results").replaceChildren(...rows.slice(0, first), ...hidden);
-  $("results").style.paddingBottom = rows.length > first ? `${(rows.length - first) * ROW}px` : "";
+  const { answer, rows, stage, isWhole, first } = shown;
+  const all = visibleRows();
+  $("results").replaceChildren(...all.slice(0, isWhole ? Infinity : first));
+  $("results").style.paddingBottom = all.length > first && !isWhole ? `${(all.length - first) * ROW}px` : "";
+  const out = stage === answer.last ? answer.docs.filter(isOut) : [];
+  $("out").hidden = !out.length;
+  $("out").firstElementChild.textContent = say("out", { n: count(answer.hits.length) });
+  if (isWhole || answer.hits.length <= first) out.forEach(({ id }) => fillRow(id));
+  $("out").lastElementChild.replaceChildren(...out.map(({ id }) => rows.get(id)));
 }
 
 /** Fill some of the rows that are empty yet, and then more, and then the rest; what is seen is drawn by now. */
@@ -685,7 +793,7 @@ function finish() {
   shown.isWhole = true;
   [...shown.bare].forEach(fillRow);
   const there = $("results").children.length;
-  $("results").append(...visibleRows().slice(there), ...[...shown.rows.values()].filter((row) => row.hidden));
+  $("results").append(...visibleRows().slice(there));
   $("results").style.paddingBottom = "";
   drawCut();
   drawNodes();
@@ -697,24 +805,29 @@ function finish() {
 function fillRow(id) {
   const [row, hit] = [shown.rows.get(id), shown.hits.get(id)];
   if (!shown.bare.delete(id)) return row;
-  const [text, why] = [`text-${hit.rank}`, `why-${hit.rank}`];
+  const name = `title-${isOut(hit) ? "out-" : ""}${hit.rank}`;
+  const [title, length] = [titleOf(hit), codePoints(hit.text).length];
+  const isShort = !title && length <= SHORT; // the text is the title
   const address = addressIn(hit.fields);
-  const button = make("button", { type: "button", class: "ask-why", "aria-expanded": "false", "aria-controls": why, "aria-describedby": text, onclick: () => toggleWhy(hit.id) }, say("why"));
-  const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", "aria-describedby": text, title: say("open"), "aria-label": say("open"), onclick: () => sendClick(hit), onauxclick: (event) => event.button === 1 && sendClick(hit) }, "↗");
-  const moved = make("span", { class: "moved" }, ...drawMoved(hit, shown.stage));
-  const way = make("span", { class: "unseen" }, tellWay(hit).join(", "));
-  const acts = make("span", { class: "acts" }, button, open, ...drawVerdicts(hit, text));
-  row.append(
+  const linked = (nodes) => (address ? [make("a", { href: address, rel: "noreferrer", target: "_blank", title: say("open"), onclick: () => sendClick(hit), onauxclick: (event) => event.button === 1 && sendClick(hit) }, ...nodes)] : nodes);
+  const text = () => marked(hit.text, hit.highlights, ...windowOf(hit));
+  const why = button({ class: "ask-why", "aria-controls": "why", "aria-expanded": String(state.open === id), "aria-describedby": name, onclick: () => (state.open === id ? closeWhy(true) : openWhy(hit, true)) }, say("why"));
+  row.append(...[
     make("span", { class: "place", "aria-hidden": "true" }, count(rankIn(hit, shown.stage))),
     make("div", { class: "body" },
-      hit.title ? make("p", { class: "title", lang: languageOf(hit.title), dir: "auto" }, hit.title) : null,
-      make("p", { class: "text", id: text, lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights, ...windowOf(hit))),
+      title || isShort ? make("h3", { class: isShort ? "title text" : "title", id: name, lang: languageOf(title || hit.text), dir: "auto" }, ...linked(isShort ? text() : marked(title, partsOf(title, ownTerms(hit))))) : null,
+      isShort || title === hit.text ? null : make("p", { class: "text", id: title ? null : name, lang: languageOf(hit.text), dir: "auto" }, ...text()),
       ...Object.values(hit.contents ?? {}).flat().map(drawContent),
-      make("div", { class: "meta" }, drawProbability(hit), moved, tellFields(hit), way, acts),
-      make("div", { id: why, class: "why", role: "region", hidden: true })),
-  );
+      make("p", { class: "fields quiet" }, ...drawFields(hit, title || isShort ? null : address))),
+    drawProbability(hit),
+    make("span", { class: "moved" }, ...drawMoved(hit, shown.stage)),
+    make("span", { class: "acts" }, why, ...drawVerdicts(hit, name)),
+    make("span", { class: "unseen" }, tellWay(hit)),
+  ].filter(Boolean));
   return row;
 }
+
+const SHORT = 90; // code points of a text without a title that is shown as one
 
 /** Draw a file of a document by its type: a picture, sound or film in place, else a link. */
 function drawContent({ url, media_type }) {
@@ -728,24 +841,31 @@ function drawContent({ url, media_type }) {
   return node;
 }
 
+/** Draw a hit's score as a bar: its calibrated probability with the number, else its share of the best. */
 function drawProbability(hit) {
-  if (!Number.isFinite(hit.probability)) return null;
+  if (isOut(hit) || !Number.isFinite(hit.probability)) return null;
+  const logits = shown.answer.hits.map(({ logit }) => logit).filter(Number.isFinite);
+  const [least, most] = [Math.min(...logits), Math.max(...logits)];
+  const share = isCalibrated() ? hit.probability : most > least ? 0.1 + (0.9 * (hit.logit - least)) / (most - least) : 1;
   const fill = make("span", {});
-  fill.style.width = `${100 * Math.min(1, Math.max(0, hit.probability))}%`;
-  const told = percent(hit.probability);
-  return make("span", { class: "probability" }, make("span", { class: "bar", "aria-hidden": "true" }, fill), make("span", { class: "unseen" }, say("probability_word"), " "), make("b", {}, told));
+  fill.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
+  const told = isCalibrated() ? [make("span", { class: "unseen" }, say("probability"), " "), make("b", {}, percent(hit.probability))] : [];
+  return make("span", { class: "probability", title: isCalibrated() ? null : say("relative") }, make("span", { class: "bar", "aria-hidden": "true" }, fill), ...told);
 }
 
-/** Return a few short fields of a hit, which help to tell documents apart. */
-function tellFields(hit) {
-  const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && value !== hit.title && ["string", "number"].includes(typeof value) && String(value).length <= 24);
-  return brief.length ? make("span", { class: "quiet fields" }, brief.slice(0, 3).map(([, value]) => value).join(" · ")) : null;
+/** Return what is told below a hit: what differs from another that looks the same, a few short fields, similar ones. */
+function drawFields(hit, address) {
+  const differs = shown.names.get(hit.id).row;
+  const brief = Object.entries(hit.fields ?? {}).filter(([name, value]) => name !== "url" && isBrief(value) && ![hit.title, hit.text, differs].includes(String(value))).slice(0, 3);
+  const similar = Array.isArray(hit.similar) && hit.similar.length > 0 && say("similar", { n: count(hit.similar.length), ids: hit.similar.slice(0, 3).join(", ") });
+  const open = address && make("a", { href: address, rel: "noreferrer", target: "_blank", onclick: () => sendClick(hit) }, say("open"));
+  return [differs && make("b", {}, differs), ...brief.map(([name, value]) => (typeof value === "string" ? value : `${name} ${value}`)), similar, open].filter(Boolean).flatMap((part, place) => (place ? [" · ", part] : [part]));
 }
 
-function drawVerdicts(hit, text) {
-  if (!index.logging) return [];
+function drawVerdicts(hit, name) {
+  if (!index.logging || isOut(hit)) return [];
   return ["relevant", "irrelevant"].map((event) =>
-    make("button", { type: "button", class: `verdict ${event}`, "aria-pressed": String(shown.judged.get(hit.id) === event), "aria-describedby": text, title: say(event), "aria-label": say(event), onclick: () => judge(hit, event) }, event === "relevant" ? "✓" : "✗"));
+    button({ class: `verdict ${event}`, "aria-pressed": String(shown.judged.get(hit.id) === event), "aria-describedby": name, title: say(event), "aria-label": say(event), onclick: () => judge(hit, event) }, event === "relevant" ? "✓" : "✗"));
 }
 
 /** Tell the log what somebody thinks of a hit; the button stays pressed once that is saved. */
@@ -765,129 +885,81 @@ const feedbackOn = (hit, event) => ({ search_id: shown.answer.search_id, query: 
 
 /** Tell the log, once for each answer, that somebody opened or followed a hit. What fails here is nobody's concern. */
 function sendClick(hit) {
-  if (shown.clicked.has(hit.id)) return;
+  if (shown.clicked.has(hit.id) || isOut(hit)) return;
   shown.clicked.add(hit.id);
   sendFeedback(index, feedbackOn(hit, "click")).catch(() => {});
 }
 
-// ---- why: the signals of a hit, in plain words ------------------------------------------------------------------
+// ---- why: a panel beside the list, whose content is in why.js
 
-function toggleWhy(id, isOpen = !state.open.includes(id)) {
-  const row = fillRow(id);
-  state.open = state.open.filter((one) => one !== id);
-  if (isOpen) {
-    state.open.push(id);
-    openWhy(shown.hits.get(id));
-  } else {
-    row.querySelector(".why").hidden = true;
-    nameWhy(row, false);
-  }
-  follow(id);
+/** Open the panel for a hit; `isChosen`: somebody asked for it here, so the focus goes there. */
+async function openWhy(hit, isChosen) {
+  const [panel, drawn] = [$("why"), shown];
+  state.open = hit.id;
+  nameWhy();
+  follow(hit.id);
+  const own = await import("./why.js").catch(() => null);
+  if (drawn !== shown || state.open !== hit.id) return;
+  if (!own) return showFailure(new Failure("gone"), () => openWhy(hit, isChosen));
+  panel.replaceChildren(...own.whyOf(hit, shown.answer, () => closeWhy(true)));
+  panel.hidden = false;
+  panel.style.setProperty("--above", `${Math.max(16, $("board").getBoundingClientRect().top)}px`);
+  panel.scrollTop = 0;
+  if (!isChosen) return;
+  panel.focus({ preventScroll: true });
   remember("same");
 }
 
-function nameWhy(row, isOpen) {
-  const button = row.querySelector(".ask-why");
-  button.setAttribute("aria-expanded", String(isOpen));
-  button.textContent = say(isOpen ? "close" : "why");
-  row.classList.toggle("is-open", isOpen);
+/** Close the panel; `isChosen`: the focus goes back to where it was opened. */
+function closeWhy(isChosen) {
+  const opener = shown?.rows.get(state.open)?.querySelector(".ask-why");
+  $("why").hidden = true;
+  state.open = "";
+  nameWhy();
+  if (!isChosen) return;
+  opener?.focus({ preventScroll: true });
+  remember("same");
 }
 
-function openWhy(hit) {
-  const row = fillRow(hit.id);
-  const panel = row.querySelector(".why");
-  const signals = signalsOf(hit);
-  const part = (to, title, sum) => {
-    const own = signals.filter((signal) => signal.to === to);
-    return own.length ? make("section", {}, make("h3", {}, say(title), " ", make("span", { class: "quiet" }, sum)), make("ul", {}, ...own.map(drawSignal(hit, own)))) : null;
-  };
-  const fused = hit.stages?.fused?.score;
-  const sum = [Number.isFinite(hit.logit) && say("logit", { n: score(hit.logit) }), Number.isFinite(hit.probability) && say("probability", { percent: percent(hit.probability) })];
-  const fields = Object.entries({ id: hit.id, ...hit.fields }).flatMap(([name, value]) => [make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, typeof value === "object" ? JSON.stringify(value) : String(value))]);
-  const [from, to] = windowOf(hit);
-  const isWhole = from === 0 && to === codePoints(hit.text).length;
-  panel.replaceChildren(
-    ...[
-      isWhole ? null : make("p", { class: "whole", lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights)),
-      part("ranked", "why_here", sum.filter(Boolean).join(", ")),
-      part("fused", "why_found", Number.isFinite(fused) ? say("fused_score", { n: score(fused) }) : ""),
-      make("section", {}, make("h3", {}, say("path")), make("p", { class: "way" }, tellWay(hit).join(" → "))),
-      make("section", {}, make("h3", {}, say("fields")), make("dl", {}, ...fields)),
-    ].filter(Boolean),
-  );
-  panel.setAttribute("aria-label", `${say("why")} ${count(hit.rank)}`);
-  panel.hidden = false;
-  nameWhy(row, true);
+function nameWhy() {
+  for (const button of document.querySelectorAll(".ask-why")) button.setAttribute("aria-expanded", String(button.closest("li").dataset.id === state.open));
 }
 
-/** Return the signals of a hit, heaviest first: `name`, `value`, `added`, `to` (what it was added to), `terms`.
- *  An answer without `signals` has at least its stages' scores, which say what was measured and not what it added. */
-function signalsOf(hit) {
-  const measured = {};
-  for (const stage of searchers()) if (hit.stages?.[stage]) measured[stage] = { value: hit.stages[stage].score, to: "fused" };
-  if (Number.isFinite(hit.logit)) measured.ranker = { value: hit.logit, to: "ranked" };
-  const given = hit.signals && Object.keys(hit.signals).length ? hit.signals : measured;
-  const signals = Object.entries(given).map(([name, signal]) => ({ name, to: "ranked", ...(typeof signal === "number" ? { value: signal } : signal) }));
-  return signals.sort((a, b) => Math.abs(b.added ?? 0) - Math.abs(a.added ?? 0));
-}
+export const ownTerms = (hit) => (hit.signals?.words?.terms ?? []).filter((one) => !one.for).map(({ term }) => term);
 
-const drawSignal = (hit, all) => (signal) => {
-  const most = Math.max(...all.map((one) => Math.abs(one.added ?? 0))) || 1;
-  const fill = make("span", {});
-  fill.style.width = `${(100 * Math.abs(signal.added ?? 0)) / most}%`;
-  const rank = hit.stages?.[signal.name]?.rank;
-  const known = WORDS[language][`signal_${signal.name}`];
-  const value = signal.name === "match" ? say("level", { n: signal.value }) : score(signal.value);
-  return make(
-    "li", { class: signal.added < 0 ? "less" : "" },
-    make("span", { class: "name" }, known ?? signal.name),
-    make("span", { class: "value" }, value, rank ? `, ${say("rank", { n: count(rank) })}` : ""),
-    Number.isFinite(signal.added) ? make("span", { class: "bar", "aria-hidden": "true" }, fill) : make("span", {}),
-    make("b", {}, Number.isFinite(signal.added) ? signed(signal.added) : ""),
-    drawTerms(hit, signal),
-  );
-};
-
-const TERMS = 6; // words of a result that are told one by one
-
-/** Draw the words that were found and where; without `terms`, those that are highlighted, with their match level. */
-function drawTerms(hit, signal) {
-  const points = codePoints(hit.text);
-  let terms = signal.terms;
-  if (!terms && signal.name === (hit.signals?.match ? "match" : "words")) {
-    const found = new Map();
-    for (const { start, end, level } of hit.highlights ?? []) {
-      const term = joined(points.slice(start, end));
-      found.set(term, { term, level, at: [...(found.get(term)?.at ?? []), [start, end]] });
-    }
-    terms = [...found.values()];
+/** Return where words, with their endings, stand in a title, which has no highlights of its own. */
+export function partsOf(text, terms) {
+  if (!text || !terms.length) return [];
+  const any = terms.map(String).filter(Boolean).sort((a, b) => b.length - a.length).map((term) => {
+    const plain = term.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+    return /\p{Script=Han}/u.test(term) ? plain : `(?<![\\p{L}\\p{N}])${plain}\\p{L}{0,3}(?![\\p{L}\\p{N}])`;
+  });
+  const at = (place) => codePoints(text.slice(0, place)).length;
+  const parts = [];
+  for (const { 0: found, index: place } of any.length ? text.matchAll(new RegExp(any.join("|"), "giu")) : []) {
+    const [start, end] = [at(place), at(place + found.length)];
+    if (parts.at(-1)?.end === start) parts.at(-1).end = end; // pairs of ideographs side by side are one part
+    else parts.push({ start, end, level: 1 });
   }
-  if (!terms?.length) return null;
-  const rest = terms.slice(TERMS);
-  const more = rest.length > 0 && say("more_terms", { n: count(rest.length), added: signed(rest.reduce((sum, { added }) => sum + added, 0)) });
-  return make("span", { class: "terms" }, ...terms.slice(0, TERMS).flatMap(({ term, added, level, at }) => {
-    const places = (at ?? []).slice(0, 5).map(([start]) => count(start + 1)).join(language === "zh" ? "、" : ", ");
-    const told = [Number.isFinite(added) && signed(added), level && say("level", { n: level }), places && say("at", { places })].filter(Boolean).join(", ");
-    return [make("span", {}, make("mark", { class: `level-${Math.min(level ?? 1, 3)}`, lang: languageOf(term) }, term), " ", told), " "];
-  }), more);
+  return parts;
 }
 
-// ---- the cut: a line across the list ----------------------------------------------------------------------------
+// ---- the cut: a line across the list
 
 /** Mark the rows below the least probability, and draw the line above them. */
 function drawCut() {
   const rows = visibleRows();
-  const passes = (row) => state.min === 0 || (shown.hits.get(row.dataset.id).probability ?? 1) >= state.min;
+  const least = $("cut").hidden ? 0 : state.min;
+  const passes = (row) => least === 0 || (shown.hits.get(row.dataset.id).probability ?? 1) >= least;
   const passed = rows.filter(passes);
   for (const row of rows) row.classList.toggle("is-below", !passes(row));
-  const told = wholePercent(state.min);
+  const told = wholePercent(least);
   const place = rows.indexOf(passed.at(-1)) + 1;
   const next = rows[place];
-  $("passed").textContent = state.min ? say("passed", { percent: told, n: count(passed.length), total: count(rows.length) }) : say("all");
-  $("least").setAttribute("aria-valuetext", state.min ? told : say("all"));
-  $("line").hidden = !state.min;
-  $("line").firstElementChild.textContent = say("line", { percent: told, n: count(rows.length - passed.length) });
-  if (!state.min) return;
+  $("passed").textContent = least ? say("passed", { percent: told, n: count(passed.length), total: count(rows.length) }) : say("all");
+  $("least").setAttribute("aria-valuetext", least ? told : say("all"));
+  $("line").hidden = !least;
+  if (!least) return;
   const list = $("results");
   $("line").style.top = `${next?.isConnected ? next.offsetTop : list.offsetTop + (next ? place * ROW : list.offsetHeight)}px`;
 }
@@ -895,15 +967,16 @@ function drawCut() {
 /** Return the rows of the list's stage, in its order; some may not be in the list yet. */
 const visibleRows = () => foundBy(shown.stage).map(({ id }) => shown.rows.get(id));
 
-// ---- stages as tabs, over one list, where there is no room for columns ------------------------------------------
+// ---- stages as tabs, over one list, where there is no room for columns
 
 const narrow = matchMedia("(max-width: 43.99em)");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 function drawTabs(answer) {
+  $("tabs").hidden = answer.stages.length < 2;
   $("tabs").replaceChildren(...answer.stages.map((stage) =>
-    make("button", { type: "button", role: "tab", id: `tab-${stage}`, "aria-controls": "results", "data-stage": stage, onclick: () => chooseTab(stage) },
-      say(stage), make("span", { class: "quiet" }, timeOf(stage, answer.took_ms)))));
+    button({ role: "tab", id: `tab-${stage}`, "aria-controls": "results", "data-stage": stage, onclick: () => chooseTab(stage) },
+      nameOf(stage), make("span", { class: "quiet" }, timeOf(stage, answer.took_ms)))));
 }
 
 function chooseTab(stage) {
@@ -916,61 +989,66 @@ function chooseTab(stage) {
 function chooseStage(before) {
   const { answer, rows } = shown;
   const stage = narrow.matches && answer.stages.includes(state.stage) ? state.stage : answer.last;
-  const found = foundBy(stage);
   for (const tab of $("tabs").children) {
     const isChosen = tab.dataset.stage === stage;
     tab.setAttribute("aria-selected", String(isChosen));
     tab.tabIndex = isChosen ? 0 : -1;
   }
-  const listed = new Set(found.map(({ id }) => id));
-  for (const [id, row] of rows) row.hidden = !listed.has(id);
   if (stage !== shown.stage) {
     shown.stage = stage;
-    for (const { id } of found.slice(0, shown.first)) fillRow(id);
-    for (const hit of found.filter(({ id }) => !shown.bare.has(id))) {
-      rows.get(hit.id).querySelector(".place").textContent = count(rankIn(hit, stage));
-      rows.get(hit.id).querySelector(".moved").replaceChildren(...drawMoved(hit, stage));
+    for (const { id } of foundBy(stage).slice(0, shown.first)) fillRow(id);
+    for (const [id, row] of rows) {
+      if (shown.bare.has(id)) continue;
+      row.querySelector(".place").textContent = count(rankIn(shown.hits.get(id), stage) ?? 0);
+      row.querySelector(".moved").replaceChildren(...drawMoved(shown.hits.get(id), stage));
     }
   }
+  $("last").replaceChildren(...headOf(stage, answer));
   listRows();
   layOut(before);
 }
 
-/** Tell how a hit came to its place in the last stage; in an earlier one, where it ends. */
-function drawMoved(hit, stage) {
-  const { stages, last } = shown.answer;
-  if (stage !== last) return [drawMovement(hit, stage, last, (kind, from, to) => say("ends", { to: count(to) }))];
-  if (last !== "ranked" || !stages.includes("fused")) return [make("span", { class: "movement" }, tellWay(hit).slice(0, -1).join(", "))];
-  return [drawMovement(hit, "fused", last, tellMovement)];
-}
-
-// ---- columns and lines ------------------------------------------------------------------------------------------
+// ---- columns and lines
 
 const MOTION = 200; // milliseconds in which things move to their new places
-const STEP = 26; // pixels between documents below the last row
-const MIDDLE = 22; // pixels from the top of a row to the middle of its first line
+const STEP = 26; // pixels between documents of a column that do not stand beside a row
+const MIDDLE = 24; // pixels from the top of a row to the middle of its first line
+const SHOWN_OF_FEED = 10; // documents of a searcher's column, which is short
 const SVG = "http://www.w3.org/2000/svg";
 let moving = 0; // the animation frame that is asked for; 0: nothing moves
 let laidOut = ""; // the size of the list for which all was laid out
 
-/** Draw the columns before the last, empty: `layOut` puts into them the same documents at the ranks of these stages. */
+/** Draw the columns before the list: the searchers' below each other, since they feed one list, and that list.
+ *  Its documents stand beside the rows of their ranks, where `layOut` puts them. */
 function drawColumns(answer) {
   for (const old of document.querySelectorAll("#board > .column")) old.remove();
-  const stages = answer.stages.slice(0, -1);
-  $("board").dataset.columns = stages.length;
-  for (const [place, stage] of stages.entries()) {
-    const beyond = make("p", { class: "beyond", "aria-hidden": "true" }, say("beyond", { n: count(answer.hits.length) }));
-    const head = make("h2", { title: titleOf(stage, answer) }, say(stage), " ", make("span", { class: "quiet" }, timeOf(stage, answer.took_ms)));
-    $("lines").before(make("section", { class: `column column-${place}`, "data-stage": stage, "aria-label": say(stage) }, make("div", { class: "head" }, head), make("ol"), beyond));
+  const head = (stage) => make("div", { class: "head" }, make("h2", {}, ...headOf(stage, answer)));
+  const columns = [];
+  if (answer.feeds.length) {
+    columns.push(make("div", { class: "column feeds" }, ...answer.feeds.map((stage) => {
+      const found = foundBy(stage);
+      const items = found.slice(0, SHOWN_OF_FEED).map((hit) => {
+        shown.items.set(keyOf(stage, hit.id), drawItem(hit, stage));
+        return shown.items.get(keyOf(stage, hit.id));
+      });
+      const more = found.length > items.length && make("p", { class: "quiet others" }, say("others", { n: count(found.length - items.length) }));
+      return make("section", { "data-stage": stage, "aria-label": nameOf(stage) }, head(stage), make("ol", {}, ...items), more);
+    })));
   }
+  if (answer.isRanked) {
+    columns.push(make("section", { class: "column base", "data-stage": answer.base, "aria-label": nameOf(answer.base) }, head(answer.base), make("ol")));
+  }
+  $("board").dataset.columns = columns.length;
+  $("lines").before(...columns);
 }
 
 function drawItem(hit, stage) {
-  const text = hit.title || joined(codePoints(hit.text).slice(...windowOf(hit)).slice(0, 24)); // more than the column has room for
+  const name = shown.names.get(hit.id).item;
+  const text = `${name ? `${name} · ` : ""}${titleOf(hit) || joined(codePoints(hit.text).slice(0, 60))}`; // more than the column has room for
   // Reached by mouse and by screen readers; by keyboard the rows of the list do the same.
-  const button = make("button", { type: "button", tabindex: "-1", title: text, onclick: () => (follow(shown.followed === hit.id ? null : hit.id), reveal(hit.id)) },
-    make("b", {}, count(rankIn(hit, stage))), " ", make("span", { lang: languageOf(hit.text), dir: "auto" }, text));
-  return make("li", { "data-id": hit.id, value: rankIn(hit, stage), class: shown.isWhole && "is-later" }, button);
+  const item = button({ tabindex: "-1", title: text, onclick: () => (follow(shown.followed === hit.id ? null : hit.id), reveal(hit.id)) },
+    make("b", {}, count(rankIn(hit, stage))), " ", make("span", { lang: languageOf(text), dir: "auto" }, text));
+  return make("li", { "data-id": hit.id, value: rankIn(hit, stage), class: shown.isWhole && "is-later" }, item);
 }
 
 function reveal(id) {
@@ -989,7 +1067,8 @@ function layOut(before) {
   moving = 0;
   laidOut = sizeOfList();
   const board = $("board");
-  const rows = visibleRows();
+  const { answer, items } = shown;
+  const rows = [...visibleRows(), ...$("out").lastElementChild.children];
   for (const row of rows) row.style.transform = "";
   const origin = board.getBoundingClientRect();
   const topOf = (node) => node.getBoundingClientRect().top - origin.top;
@@ -999,17 +1078,25 @@ function layOut(before) {
     next = top + ROW;
     return top + MIDDLE;
   });
-  const columns = [...board.querySelectorAll(":scope > .column")].filter((column) => column.offsetParent !== null);
+  const listed = middles.slice(0, rows.length - $("out").lastElementChild.children.length);
   const bottom = $("results").getBoundingClientRect().bottom - origin.top + STEP * 2;
-  const spots = rows.map((row, place) => ({ stage: shown.answer.last, id: row.dataset.id, node: row, y: middles[place] }));
+  const spots = rows.map((row, place) => ({ stage: answer.last, id: row.dataset.id, node: row, y: middles[place] }));
+  const columns = [...board.querySelectorAll(":scope > .column")].filter((column) => column.offsetParent !== null);
   let depth = 0;
-  for (const column of columns) {
-    const { stage } = column.dataset;
-    const [list, found] = [column.querySelector("ol"), foundBy(stage)];
-    const places = placesOf(found.map((hit) => rankIn(hit, stage)), middles, bottom, deepestRank());
-    const above = topOf(list) + STEP / 2;
-    found.forEach(({ id }, i) => spots.push({ stage, id, list, node: shown.items.get(keyOf(stage, id)), top: places[i] - above, y: places[i] }));
-    depth = Math.max(depth, ...places);
+  for (const list of columns.flatMap((column) => [...column.querySelectorAll("ol")])) {
+    const { stage } = list.closest("[data-stage]").dataset;
+    const [found, above] = [foundBy(stage), topOf(list)];
+    if (answer.feeds.includes(stage)) {
+      found.slice(0, SHOWN_OF_FEED).forEach(({ id }, place) => spots.push({ stage, id, list, node: items.get(keyOf(stage, id)), y: above + STEP * (place + 0.5) }));
+      depth = Math.max(depth, above + STEP * (SHOWN_OF_FEED + 1));
+      continue;
+    }
+    let further = bottom - STEP;
+    for (const hit of found) {
+      const y = listed[rankIn(hit, stage) - 1] ?? (further += STEP);
+      spots.push({ stage, id: hit.id, list, node: items.get(keyOf(stage, hit.id)), top: y - above - STEP / 2, y });
+      depth = Math.max(depth, y);
+    }
   }
   shown.top = -origin.top; // of the window, on the board
   shown.spots = spots;
@@ -1017,9 +1104,8 @@ function layOut(before) {
     const was = before?.get(keyOf(spot.stage, spot.id)) ?? spot.y;
     spot.now = spot.from = sideOf(was) === 0 || sideOf(spot.y) === 0 ? was : spot.y; // nobody sees what moves elsewhere
   }
-  findPaths(columns.length ? [...columns, $("answer")] : [], origin);
-  board.style.setProperty("--beyond", depth > bottom - STEP ? `${bottom - STEP * 1.5}px` : "-99rem");
-  board.style.minHeight = depth > bottom - STEP ? `${depth + STEP}px` : "";
+  findPaths(columns, origin);
+  board.style.minHeight = columns.length ? `${depth + STEP}px` : "";
   drawCut();
   drawNodes();
   markFollowed();
@@ -1046,38 +1132,22 @@ function layOutAgain() {
 }
 
 const sizeOfList = () => `${$("board").clientWidth} ${$("results").offsetHeight}`;
-const deepestRank = () => Math.max(...shown.answer.stages.flatMap((stage) => shown.answer.hits.map((hit) => rankIn(hit, stage) ?? 0)));
 
-/** Return the heights of a column's ranks, ascending: beside the row of the same rank; further down, by its logarithm. */
-function placesOf(ranks, middles, bottom, deepest) {
-  const beyond = ranks.filter((rank) => rank > middles.length).length;
-  const room = STEP * Math.max(beyond, 4);
-  const scale = Math.log((deepest + 1) / (middles.length + 1)) || 1;
-  const places = ranks.map((rank) => middles[rank - 1] ?? bottom + (room * Math.log(rank / (middles.length + 1))) / scale);
-  for (let i = 1; i < places.length; i++) {
-    if (ranks[i] > middles.length) places[i] = Math.max(places[i], places[i - 1] + STEP);
-  }
-  return places;
-}
-
-/** Find the lines between neighbouring columns; one that did not find a document is passed by a dotted line. */
+/** Find the lines: from each searcher's column to the list that they feed, never between searchers; and from that list
+ *  to the ranked one, by how a document moved. */
 function findPaths(columns, origin) {
   const byPlace = new Map(shown.spots.map((spot) => [keyOf(spot.stage, spot.id), spot]));
-  const { stages, hits } = shown.answer;
-  const sides = columns.map((column) => column.getBoundingClientRect()).map((box) => [box.left - origin.left, box.right - origin.left]);
+  const { feeds, base, last, isRanked, docs } = shown.answer;
+  const sides = [...columns, $("answer")].map((column) => column.getBoundingClientRect()).map((box) => [box.left - origin.left, box.right - origin.left]);
   shown.paths = [];
   $("lines").replaceChildren();
-  for (const hit of columns.length ? hits : []) {
-    let before = -1;
-    stages.forEach((stage, place) => {
-      const spot = byPlace.get(keyOf(stage, hit.id));
-      if (!spot) return;
-      const { kind } = movement(before >= 0 && rankIn(hit, stages[before]), rankIn(hit, stage));
-      const isSkipping = before >= 0 && place - before > 1;
-      const [from, start] = before >= 0 ? [byPlace.get(keyOf(stages[before], hit.id)), sides[before][1] + 4] : [spot, sides[place][0] - 24];
-      if (before >= 0 || place > 0) shown.paths.push({ id: hit.id, from, to: spot, start, end: sides[place][0] - (stage === stages.at(-1) ? 14 : 4), kind, isSkipping });
-      before = place;
-    });
+  const add = (hit, from, to, place, kind) => {
+    if (from && to) shown.paths.push({ id: hit.id, from, to, start: sides[place][1] + 4, end: sides[place + 1][0] - (place + 2 === sides.length ? 14 : 4), kind });
+  };
+  for (const hit of columns.length ? docs : []) {
+    const middle = byPlace.get(keyOf(base, hit.id));
+    for (const stage of feeds) add(hit, byPlace.get(keyOf(stage, hit.id)), middle, 0, "feed");
+    if (isRanked) add(hit, middle, byPlace.get(keyOf(last, hit.id)), columns.length - 1, isOut(hit) ? "out" : movement(rankIn(hit, base), rankIn(hit, last)));
   }
 }
 
@@ -1095,7 +1165,7 @@ function drawNodes() {
   const lines = paths.filter((path) => !path.node && (isSeen(path.from.y, path.to.y) || isSeen(path.from.now, path.to.now)));
   for (const path of lines) {
     path.node = document.createElementNS(SVG, "path");
-    path.node.setAttribute("class", `${path.kind}${path.isSkipping ? " is-skipping" : ""}`);
+    path.node.setAttribute("class", path.kind);
     path.node.dataset.id = path.id;
   }
   for (const [list, own] of added) list.append(...own.map(({ node }) => node));
@@ -1138,31 +1208,43 @@ function markFollowed(id = shown.followed) {
   for (const node of $("board").querySelectorAll(`[data-id="${CSS.escape(id)}"]`)) node.classList.add("is-followed");
 }
 
-// ---- keys and mouse ---------------------------------------------------------------------------------------------
+// ---- keys and mouse
 
 /** Search while somebody types, but not for letters that an input method has yet to turn into characters. */
 function listenToTyping() {
   const input = $("query");
   let composing = false;
   let typing = 0; // the timer of the pause
-  const typed = () => {
+  let suggestions = null; // the module of them
+  const close = () => suggestions?.closeSuggestions();
+  const choose = (text) => (clearTimeout(typing), close(), searchFor(text));
+  const typed = async () => {
     clearTimeout(typing);
     typing = setTimeout(() => {
       if (input.value === state.q) return;
       state.q = input.value;
       search("typed");
     }, PAUSE);
+    if (index.suggest) suggestions ??= await import("./suggest.js").catch(() => null);
+    suggestions?.suggest(choose);
   };
-  input.addEventListener("compositionstart", () => (composing = true, clearTimeout(typing)));
+  input.addEventListener("compositionstart", () => (composing = true, clearTimeout(typing), close()));
   input.addEventListener("compositionend", () => (composing = false, typed()));
   input.addEventListener("input", (event) => { if (!event.isComposing && !composing) typed(); });
+  input.addEventListener("blur", close);
   input.addEventListener("keydown", (event) => {
     // Enter that chooses a candidate is no order to search; 229 is what Safari sends for it, after the composition.
-    if (event.key === "Enter" && (event.isComposing || event.keyCode === 229)) event.preventDefault();
+    const isCandidate = event.isComposing || event.keyCode === 229;
+    if (isCandidate ? event.key === "Enter" : suggestions?.keyOfSuggestions(event.key)) {
+      event.preventDefault();
+      event.stopPropagation();
+    }
   });
   $("form").addEventListener("submit", (event) => {
     event.preventDefault();
     if (composing) return;
+    clearTimeout(typing);
+    close();
     state.q = input.value;
     search("chosen");
   });
@@ -1177,7 +1259,8 @@ function listenToSettings() {
       if (!use) return void (event.target.checked = true);
       state.use = use === searchers().join() ? DEFAULTS.use : use;
     } else if (name === "fusion") state.fusion = value;
-    else if (name in CHOICES) state[name] = Number(value);
+    else if (event.target === form.group_by) state.group_by = form.group_by.checked ? value : "";
+    else if (name in CHOICES && event.target === form[name]) state[name] = Number(value);
     else return;
     search("chosen");
   });
@@ -1238,11 +1321,8 @@ function moveTab(tab, key) {
 function escape(target) {
   if (!shown) return;
   const row = target.closest("#results > li");
-  const id = row?.dataset.id ?? state.open.at(-1);
-  if (state.open.includes(id)) {
-    toggleWhy(id, false);
-    shown.rows.get(id).querySelector(".ask-why").focus();
-  } else if (shown.followed !== null) {
+  if (state.open) closeWhy(true);
+  else if (shown.followed !== null) {
     follow(null);
     if (row) $("query").focus();
   } else if ($("settings").open) $("settings").open = false;
@@ -1253,7 +1333,7 @@ function escape(target) {
 function listenToMouse() {
   $("results").addEventListener("click", (event) => {
     const row = event.target.closest("#results > li");
-    if (!row || event.target.closest("button, a, .why") || !getSelection().isCollapsed) return;
+    if (!row || event.target.closest("button, a") || !getSelection().isCollapsed) return;
     follow(shown.followed === row.dataset.id ? null : row.dataset.id);
     sendClick(shown.hits.get(row.dataset.id));
   });
@@ -1263,14 +1343,16 @@ function listenToMouse() {
   $("board").addEventListener("pointerleave", () => shown && markFollowed());
 }
 
-// ---- start ------------------------------------------------------------------------------------------------------
+// ---- start
 
-/** Put the index's name, size and examples into the page. */
+/** Put the index's name, size and examples into the page, and whether its ranker seems to be of other documents. */
 function drawIndex() {
   const facts = [index.name, Number.isFinite(index.documents) && say("documents", { n: count(index.documents) })].filter(Boolean);
   $("collection").textContent = facts.join(" · ");
-  $("query").placeholder = index.examples?.length ? say("placeholder", { example: index.examples[0] }) : "";
+  $("query").placeholder = examples().length ? say("placeholder", { example: examples()[0] }) : "";
   $("to-judge").hidden = !index.logging;
+  $("unfamiliar").hidden = !index.unfamiliar;
+  if (index.unfamiliar) $("unfamiliar").textContent = say("unfamiliar", { expected: score(index.unfamiliar.expected), seen: score(index.unfamiliar.seen) });
   const keys = [["/", "key_focus"], ["↑ ↓", "key_move"], ["Enter", "key_why"], ["Esc", "key_close"]];
   $("keys").replaceChildren(...keys.flatMap(([key, does]) => [make("kbd", {}, key), ` ${say(does)} `]));
 }
@@ -1279,7 +1361,7 @@ function drawIndex() {
 function redraw() {
   drawIndex();
   fillForm();
-  if (shown) drawAnswer(shown.answer);
+  if (shown) drawAnswer(shown.answer, shown.query, shown.isFirst);
   else if (!state.q) showWelcome();
 }
 
@@ -1289,7 +1371,11 @@ function start() {
   drawIndex();
   fillQuery();
   fillForm();
-  switchLanguage(redraw);
+  switchLanguage(() => {
+    const isFirst = shown?.isFirst;
+    redraw();
+    if (isFirst && shown.query !== examples()[0]) search("same"); // there is one in this language
+  });
   listenToTyping();
   listenToSettings();
   listenToKeys();
@@ -1304,7 +1390,7 @@ function start() {
   new ResizeObserver(layOutAgain).observe($("answer"));
   // A row that comes near the window gets its true height: the list may then be as high as the observer saw it before.
   $("results").addEventListener("contentvisibilityautostatechange", () => requestAnimationFrame(layOutAgain), true);
-  if (!state.q) $("query").focus();
+  if (!state.q) $("query").focus({ preventScroll: true });
   loadIndex();
   search("back");
 }

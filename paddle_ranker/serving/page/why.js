@@ -1,0 +1,129 @@
+// Why a hit stands where it does: its reasons in sentences, most important first, then its way, its fields, its text.
+// The search page loads this when somebody asks.
+
+import { addWords, codePoints, count, isCalibrated, isOut, joined, languageOf, make, marked, nameOf, numbers, ownTerms, partsOf, percent, rankIn, say, score, searchers, tellWay, titleOf } from "./search.js";
+
+addWords({
+  zh: {
+    why_this: "为什么是第 {n} 位？", why_out: "为什么不在前列？", close: "收起", why_sure: "排序模型认为它有 {percent} 的可能回答了查询。",
+    why_place: "排序模型把它排在第 {to} 位，之前是第 {from} 位。", why_title: "标题里有你的词：{terms}。", why_text: "正文里有你的词：{terms}。",
+    why_corrected: "它有 {terms}，由你的词“{from}”更正而来。", why_synonym: "它有 {terms}，是你的词“{from}”的同义词。",
+    why_words: "它与查询有共同的词。", why_vectors: "它的意思与查询相近。", why_field: "它的 {name} 与查询相近。",
+    why_ranker: "排序模型读了它和查询。", why_match: "与查询最多有连续 {n} 个词相同。", why_recall: "召回时的名次也计入。",
+    why_missing: "{stage}没有找到它。", added: "加 {n}", value: "值 {n}", logit: "logit {n}", at: "第 {places} 字",
+    rank: "{stage}第 {n} 位", path: "经过", fields: "字段", text: "全文",
+  },
+  en: {
+    why_this: "Why is it number {n}?", why_out: "Why is it not among the first?", close: "Close",
+    why_sure: "The ranker is {percent} sure that it answers the query.",
+    why_place: "The ranker put it at {to}; it was at {from} before.",
+    why_title: "It has your word{s} {terms}, in the title.",
+    why_text: "It has your word{s} {terms}, in the text.",
+    why_corrected: "It has {terms}, which your word “{from}” was corrected to.",
+    why_synonym: "It has {terms}, for your word “{from}”: a synonym.",
+    why_words: "It shares words with the query.", why_vectors: "Its meaning is close to the query’s.",
+    why_field: "Its {name} is close to the query.", why_ranker: "The ranker read it with the query.",
+    why_match: "It shares up to {n} words in a row with the query.", why_recall: "Its place before ranking counts, too.",
+    why_missing: "{stage} did not find it.", added: "adds {n}", value: "value {n}", logit: "logit {n}",
+    at: "at character {places}", rank: "{stage}: rank {n}", path: "Its way", fields: "Fields", text: "Text",
+  },
+});
+
+const signed = numbers({ maximumSignificantDigits: 3, signDisplay: "exceptZero" });
+
+/** Return the content of the panel for a hit of an answer; `close` closes it. */
+export function whyOf(hit, answer, close) {
+  const fields = Object.entries({ id: hit.id, ...hit.fields }).flatMap(([name, value]) => [make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, typeof value === "object" ? JSON.stringify(value) : String(value))]);
+  return [
+    make("header", {}, make("h2", { id: "why-title" }, isOut(hit) ? say("why_out") : say("why_this", { n: count(hit.rank) })), make("button", { type: "button", "aria-label": say("close"), title: say("close"), onclick: close }, "×")),
+    make("p", { class: "of", lang: languageOf(titleOf(hit) || hit.text), dir: "auto" }, titleOf(hit) || joined(codePoints(hit.text).slice(0, 90))),
+    make("ul", { class: "reasons" }, ...reasonsOf(hit, answer)),
+    make("h3", {}, say("path")), make("p", { class: "way" }, tellWay(hit)),
+    make("h3", {}, say("fields")), make("dl", {}, ...fields),
+    make("h3", {}, say("text")), make("p", { class: "whole", lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights)),
+  ];
+}
+
+/** Return the parts of a text of the page, in which nodes stand for `{names}`. */
+function sayNodes(name, values) {
+  const places = Object.fromEntries(Object.keys(values).map((key) => [key, `\0${key}\0`]));
+  return say(name, places).split("\0").flatMap((part, place) => (place % 2 ? values[part] : part));
+}
+
+/** Return nodes as a list in words. */
+function enumerate(nodes) {
+  const [between, last] = document.documentElement.lang === "zh" ? ["、", "、"] : [", ", " and "];
+  return nodes.flatMap((node, place) => (place ? [place + 1 < nodes.length ? between : last, node] : [node]));
+}
+
+/** Return the signals of a hit: what the ranker counted first, then what found it, heaviest first; last what added nothing.
+ *  An answer without `signals` has at least its stages' scores, which say what was measured and not what it added. */
+function signalsOf(hit) {
+  const measured = {};
+  for (const stage of searchers()) if (hit.stages?.[stage]) measured[stage] = { value: hit.stages[stage].score, to: "fused" };
+  if (Number.isFinite(hit.logit)) measured.ranker = { value: hit.logit, to: "ranked" };
+  const given = hit.signals && Object.keys(hit.signals).length ? hit.signals : measured;
+  const signals = Object.entries(given).map(([name, signal]) => ({ name, to: "ranked", ...(typeof signal === "number" ? { value: signal } : signal) }));
+  const order = ({ name, to, added }) => (Number.isFinite(added) ? (to === "fused" ? 0 : name === "ranker" ? 2e9 : 1e9) + Math.abs(added) : -1);
+  return signals.sort((a, b) => order(b) - order(a));
+}
+
+/** Draw the reasons: a sentence or two for each signal, what it was worth, and what did not find the hit. */
+function reasonsOf(hit, answer) {
+  const signals = signalsOf(hit);
+  const { feeds } = answer;
+  const most = { fused: 0, ranked: 0 };
+  for (const { to, added } of signals) most[to] = Math.max(most[to] ?? 0, Math.abs(added ?? 0));
+  const drawn = signals.map((signal) => {
+    const { name, to, value, added } = signal;
+    const fill = make("span", { class: added < 0 ? "less" : null });
+    fill.style.width = `${(100 * Math.abs(added ?? 0)) / (most[to] || 1)}%`;
+    const rank = hit.stages?.[name]?.rank;
+    const facts = [rank && say("rank", { stage: nameOf(name), n: count(rank) }), name === "ranker" ? say("logit", { n: score(value) }) : name !== "match" && say("value", { n: score(value) }), Number.isFinite(added) && added !== value && say("added", { n: signed(added) })];
+    return make("li", {}, ...sentencesOf(hit, signal, answer).map((nodes) => make("p", {}, ...nodes)),
+      make("p", { class: "quiet worth" }, Number.isFinite(added) ? make("span", { class: "bar", "aria-hidden": "true" }, fill) : null, facts.filter(Boolean).join(" · ")),
+      name === "words" ? drawTerms(signal.terms) : null);
+  });
+  const missing = feeds.filter((stage) => !rankIn(hit, stage)).map((stage) => make("li", { class: "quiet" }, say("why_missing", { stage: nameOf(stage) })));
+  return [...drawn, ...missing];
+}
+
+/** Return what a signal means, as sentences of nodes. */
+function sentencesOf(hit, { name, value, terms }, answer) {
+  if (name === "ranker") {
+    const [from, to] = [rankIn(hit, answer.base), rankIn(hit, answer.last)];
+    const sure = isCalibrated() && Number.isFinite(hit.probability) && say("why_sure", { percent: percent(hit.probability) });
+    const sentences = [sure, answer.isRanked && from && say("why_place", { from: count(from), to: count(to) })].filter(Boolean);
+    return sentences.length ? sentences.map((one) => [one]) : [[say("why_ranker")]];
+  }
+  if (name === "words") {
+    const own = ownTerms(hit);
+    const inTitle = distinct(titleOf(hit), partsOf(titleOf(hit), own));
+    const inText = distinct(hit.text, hit.highlights ?? []).filter((one) => !inTitle.some((other) => other.toLowerCase() === one.toLowerCase()));
+    const told = (what, found) => sayNodes(what, { s: found.length > 1 ? "s" : "", terms: enumerate(found.slice(0, TERMS).map(markTerm)) });
+    const others = (Array.isArray(terms) ? terms : []).filter((one) => one.for);
+    const kind = ({ for: from }) => ((answer.synonyms ?? []).some((one) => one.from === from) ? "why_synonym" : "why_corrected");
+    const sentences = [inTitle.length && told("why_title", inTitle), inText.length && told("why_text", inText), ...others.map((one) => sayNodes(kind(one), { from: one.for, terms: [markTerm(one.term)] }))].filter(Boolean);
+    return sentences.length ? sentences : [[say("why_words")]];
+  }
+  if (name === "match") return [[say("why_match", { n: value })]];
+  if (["vectors", "recall"].includes(name)) return [[say(`why_${name}`)]];
+  return [[searchers().includes(name) ? say("why_field", { name }) : name]];
+}
+
+const TERMS = 6; // words of a result that are told one by one
+const markTerm = (term) => make("mark", { lang: languageOf(term) }, term);
+/** Return the parts of a text, each once, the longest shared ones first. */
+function distinct(text, parts) {
+  const points = codePoints(text);
+  return [...new Set([...parts].sort((a, b) => (b.level ?? 1) - (a.level ?? 1)).map(({ start, end }) => joined(points.slice(start, end))))].filter(Boolean);
+}
+
+/** Draw the words that were found, what each added and where. */
+function drawTerms(terms) {
+  if (!Array.isArray(terms) || !terms.length) return null;
+  return make("p", { class: "quiet terms" }, ...terms.slice(0, TERMS).flatMap(({ term, added, at }) => {
+    const places = (at ?? []).slice(0, 3).map(([start]) => count(start + 1)).join(document.documentElement.lang === "zh" ? "、" : ", ");
+    return [make("span", {}, markTerm(term), " ", [Number.isFinite(added) && signed(added), places && say("at", { places })].filter(Boolean).join(", ")), " "];
+  }), terms.length > TERMS ? say("others", { n: count(terms.length - TERMS) }) : "");
+}

@@ -92,6 +92,7 @@ for _group, _commands in {
         "index": "build, extend and check an index: documents, their words and their vectors",
         "search": "search an index by words and vectors, and order the results by a ranker",
         "evaluate-recall": "measure the searches of an index, with baselines, intervals and a picture",
+        "report-searches": "report the queries of a search server's log: frequent, without results, without clicks",
     },
     IMPROVE: {
         "calibrate": "calibrate a ranker: make its scores probabilities",

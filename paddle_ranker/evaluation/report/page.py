@@ -18,7 +18,7 @@ from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.storage.atomic import new_file
 
-TEMPLATE = Path(__file__).resolve().with_name("page.html.j2")
+_TEMPLATES = Path(__file__).resolve().parent
 EXAMPLES = 3  # of wins, and of losses, for each system
 TITLES_SHOWN = 5  # of each list
 
@@ -35,14 +35,14 @@ def write_report(path: str, comparison: Comparison, measure: str, data: Mapping[
     by_query = comparison.by_query[comparison.reference]
     listed = measure if measure in by_query else ("ndcg@10" if by_query else None)
     drawn = list(dict.fromkeys([measure, *(name for name in ("auc", "mrr@10") if name in comparison.measures)]))
-    page = _template().render(
+    page = template("page.html.j2").render(
         comparison=comparison,
         reference=next(system for system in comparison.systems if system.name == comparison.reference),
         file=comparison.pairs.source.replace("\\", "/").rpartition("/")[2],
         measure=measure,
         measures=MEASURES,
         best={name: _best_value(comparison, name) for name in comparison.measures},
-        intervals=_picture(intervals_svg(comparison, drawn)),
+        intervals=as_url(intervals_svg(comparison, drawn)),
         listed_measure=listed,
         listed=[_query_by_query(comparison, system, listed) for system in comparison.others] if listed else [],
         titles_shown=TITLES_SHOWN,
@@ -61,13 +61,16 @@ def write_report(path: str, comparison: Comparison, measure: str, data: Mapping[
         stream.write(page)
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """Return a template of this folder; raises `DependencyError` if Jinja2 is missing."""
     try:
-        from jinja2 import Environment, StrictUndefined
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
         raise DependencyError(f"--report needs Jinja2 ({error}): pip install jinja2") from error
-    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    loader = FileSystemLoader(_TEMPLATES)
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    ).get_template(name)
 
 
 def _best_value(comparison: Comparison, measure: str) -> float:
@@ -80,12 +83,12 @@ def _query_by_query(comparison: Comparison, system: System, measure: str) -> dic
     differences = query_differences(comparison, system.name, measure)
     return {
         "system": system,
-        "picture": _picture(queries_svg(comparison, differences, measure)),
+        "picture": as_url(queries_svg(comparison, differences, measure)),
         "wins": [one for one in differences[::-1][:EXAMPLES] if one.outcome == "win"],
         "losses": [one for one in differences[:EXAMPLES] if one.outcome == "loss"],
     }
 
 
-def _picture(svg: str) -> str:
+def as_url(svg: str) -> str:
     """Return an SVG picture as a data URL; as a separate image its element ids cannot clash with another picture's."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode('utf-8')).decode('ascii')}"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BETTER, WORSE, UNKNOWN, PLAIN = BLUE, ORANGE, "#6b7280", "#1f2937"
-_BAND, _GRID = "#f3f4f6", "#d1d5db"
+_BAND, GRID = "#f3f4f6", "#d1d5db"
 _CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei")
 _MOST_BARS = 1000
 _LEAST_WIDTH = 0.01
@@ -43,25 +43,26 @@ _SETTINGS = {
 
 def intervals_svg(comparison: Comparison, measures: Sequence[str]) -> str:
     """Return the picture of values and differences as SVG, with one row of panels per measure."""
-    with _matplotlib():
-        return _svg(_draw_intervals(comparison, measures))
+    with drawing():
+        return svg_of(_draw_intervals(comparison, measures))
 
 
 def queries_svg(comparison: Comparison, differences: Sequence[QueryDifference], measure: str) -> str:
     """Return the picture of one system's differences per query as SVG, wins first."""
-    with _matplotlib():
-        return _svg(_draw_queries(comparison, differences, measure))
+    with drawing():
+        return svg_of(_draw_queries(comparison, differences, measure))
 
 
 def write_plot(path: str, comparison: Comparison, measure: str) -> None:
     """Write the picture of values and differences of one measure, as PNG, SVG or PDF by the extension."""
     kind = path.lower().rpartition(".")[2]
-    with _matplotlib(), new_file(path, "wb") as stream:
+    with drawing(), new_file(path, "wb") as stream:
         _draw_intervals(comparison, [measure]).savefig(stream, format=kind, dpi=150)
 
 
 @contextmanager
-def _matplotlib() -> Iterator[None]:
+def drawing() -> Iterator[None]:
+    """Draw with the reports' settings within the block; raises `DependencyError` if matplotlib is missing."""
     try:
         import matplotlib
     except ImportError as error:
@@ -75,7 +76,8 @@ def _matplotlib() -> Iterator[None]:
         yield
 
 
-def _svg(picture: Figure) -> str:
+def svg_of(picture: Figure) -> str:
+    """Return a picture as an SVG element."""
     stream = io.StringIO()
     picture.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = stream.getvalue()
@@ -126,7 +128,7 @@ def _prepare(panel: Axes, systems: Sequence[str]) -> None:
     panel.set_ylim(len(systems) - 0.5, -0.5)  # the first on top
     panel.tick_params(axis="y", length=0)
     panel.locator_params(axis="x", nbins=6)
-    panel.grid(axis="x", color=_GRID, linewidth=0.6)
+    panel.grid(axis="x", color=GRID, linewidth=0.6)
     panel.set_axisbelow(True)
     for place in range(0, len(systems), 2):
         panel.axhspan(place - 0.5, place + 0.5, color=_BAND, zorder=0, linewidth=0)
@@ -165,7 +167,7 @@ def _draw_queries(comparison: Comparison, differences: Sequence[QueryDifference]
     panel.set_ylabel(f"{MEASURES[measure].title} difference")
     panel.set_xlabel("queries, by difference")
     panel.set_xticks([])
-    panel.grid(axis="y", color=_GRID, linewidth=0.6)
+    panel.grid(axis="y", color=GRID, linewidth=0.6)
     panel.set_axisbelow(True)
     for side in ("top", "right", "bottom"):
         panel.spines[side].set_visible(False)

@@ -1,0 +1,229 @@
+"""Report the queries of a search server's log: the most frequent ones, those without results, those without clicks.
+
+paddle-ranker report-searches log
+paddle-ranker report-searches log --since 2026-11-01 --until 2026-11-30 --report searches.html
+paddle-ranker report-searches log --top 100 --format json
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from tqdm import tqdm
+
+from paddle_ranker.errors import DataError, UsageError, brief, quoted
+from paddle_ranker.options import Options, json_text, main_of, option
+
+if TYPE_CHECKING:
+    from paddle_ranker.serving.core.search_log import SearchLine
+
+# Titles of the report's lists of queries, and the names of the lists.
+LISTS = {
+    "Most frequent queries": "most_frequent",
+    "Queries without results": "queries_without_results",
+    "Queries with results, without clicks": "queries_without_clicks",
+}
+_TYPED, _PAGES, _OTHER_DAYS = "searches while typing", "further pages of searches", "searches of other days"
+_DAY = "%Y-%m-%d"
+
+
+@dataclass(frozen=True)
+class ReportSearchesOptions(Options):
+    log: Path = option(  # noqa: RUF009
+        help="folder of the log, as in search-serve --search_log; files that were moved there count, too",
+        positional=True,
+    )
+    top: int = option(20, help="queries of each list", minimum=1)
+    since: Optional[str] = option(None, help="count searches from this day on, as 2026-11-22, in UTC")
+    until: Optional[str] = option(None, help="count searches up to this day, inclusive, in UTC")
+    format: str = option("text", help="form of what is printed", choices=("text", "json"))
+    report: Optional[str] = option(None, help="write a report that opens offline: one .html file")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("since", "until"):
+            given = getattr(self, name)
+            try:
+                is_day = given is None or datetime.datetime.strptime(given, _DAY).strftime(_DAY) == given
+            except ValueError:
+                is_day = False
+            if not is_day:
+                raise UsageError(f"--{name} {quoted(given)}: expected a day, such as 2026-11-22")
+        if self.since and self.until and self.since > self.until:
+            raise UsageError(f"--since {self.since} is after --until {self.until}: swap them")
+
+
+@dataclass
+class Counted:
+    """Searches that are counted together.
+
+    clicked: searches with a click
+    clicks, ranks: documents that were clicked, each once a search, and the sum of their ranks
+    found: searches with results
+    """
+
+    searches: int = 0
+    found: int = 0
+    clicked: int = 0
+    clicks: int = 0
+    ranks: int = 0
+    spellings: Counter[str] = field(default_factory=Counter)
+
+    def stated(self) -> dict[str, Any]:
+        """Return the counts for JSON; the rate and the mean are None without searches or clicks."""
+        return {
+            "searches": self.searches,
+            "without_results": self.searches - self.found,
+            "click_rate": self.clicked / self.searches if self.searches else None,
+            "clicks": self.clicks,
+            "mean_rank": self.ranks / self.clicks if self.clicks else None,
+        }
+
+
+class _Search(NamedTuple):
+    """A search of the log: its counters, the rank of the first shown document, and the shown ids.
+
+    is_page: whether it is a further page of a search
+    """
+
+    counters: tuple[Counted, ...]
+    first: int
+    ids: tuple[str, ...]
+    is_page: bool
+
+
+class CountedLog:
+    """The searches of a log by query and by day.
+
+    Queries that differ only in case, width and spaces are one. Searches while typing and their clicks are left out. A
+    further page counts no search; its clicks have ranks.
+
+    Attributes: `all`; `queries` and `days`, the counts by folded query and by day; `left_out`, counts of lines.
+    """
+
+    def __init__(self, folder: Path, since: Optional[str] = None, until: Optional[str] = None):
+        from paddle_ranker.serving.core.search_log import LogReader, SearchLine
+
+        self.all, self.queries, self.days = Counted(), dict[str, Counted](), dict[str, Counted]()
+        self.left_out: Counter[str] = Counter()
+        self._since, self._until = since or "", until or "9999-12-31"
+        searches: dict[str, Optional[_Search]] = {}  # None: is left out
+        clicks: dict[tuple[str, str], None] = {}
+        reader = LogReader(folder)
+        for line in tqdm(reader, desc="read", unit="line", disable=None):
+            if isinstance(line, SearchLine):
+                if line.search_id not in searches:  # a file may be there twice
+                    searches[line.search_id] = self._search(line)
+            elif line.event == "click":
+                clicks[line.search_id, line.id] = None
+        clicked = set[str]()
+        for id, document in clicks:
+            if id not in searches:
+                self.left_out["clicks on searches that are not in the log"] += 1
+            elif (search := searches[id]) is None:
+                self.left_out["clicks on searches that are left out"] += 1
+            elif document not in search.ids:
+                self.left_out["clicks on documents that the search did not show"] += 1
+            else:
+                rank = search.first + search.ids.index(document)
+                for counted in search.counters:
+                    counted.clicks, counted.ranks = counted.clicks + 1, counted.ranks + rank
+                    counted.clicked += id not in clicked and not search.is_page
+                clicked.add(id)
+        self.left_out["damaged lines"] = reader.damaged
+
+    def _search(self, line: SearchLine) -> Optional[_Search]:
+        """Count a search, unless it is left out."""
+        from paddle_ranker.lexical.analyser import fold
+
+        day = line.time[: len("2026-11-22")]
+        if not self._since <= day <= self._until:
+            self.left_out[_OTHER_DAYS] += 1
+            return None
+        if line.parameters.get("prefix") is True:
+            self.left_out[_TYPED] += 1
+            return None
+        shown = " ".join(line.query.split())
+        of_query = self.queries.setdefault(fold(shown), Counted())
+        counters = self.all, of_query, self.days.setdefault(day, Counted())
+        is_page = line.first_position > 1
+        if is_page:
+            self.left_out[_PAGES] += 1
+        for counted in counters:
+            counted.searches += not is_page
+            counted.found += bool(line.shown) and not is_page
+        of_query.spellings[shown] += 1
+        return _Search(counters, line.first_position, tuple(one.id for one in line.shown), is_page)
+
+
+def report_of(log: CountedLog, top: int) -> dict[str, Any]:
+    """Return the report as a dict for JSON: all searches, the days, and the first `top` queries of each of `LISTS`."""
+    queries = [one for one in log.queries.values() if one.searches]
+
+    def first(count_of: Callable[[Counted], int]) -> list[dict[str, Any]]:
+        kept = sorted((-count_of(one), one.spellings.most_common(1)[0][0], one) for one in queries if count_of(one))
+        return [{"query": shown, **one.stated()} for _, shown, one in kept[:top]]
+
+    return {
+        "first_day": min(log.days),
+        "last_day": max(log.days),
+        "queries": len(queries),
+        **log.all.stated(),
+        "left_out": {name: count for name, count in log.left_out.items() if count},
+        "days": [{"day": day, **one.stated()} for day, one in sorted(log.days.items())],
+        "most_frequent": first(lambda one: one.searches),
+        "queries_without_results": first(lambda one: one.searches - one.found),
+        "queries_without_clicks": first(lambda one: 0 if one.clicks else one.found),
+    }
+
+
+def run(options: ReportSearchesOptions) -> None:
+    """Read the log, print the report, and write the page."""
+    from paddle_ranker.storage.atomic import check_writable
+
+    if options.report is not None:
+        check_writable(options.report)
+    log = CountedLog(options.log, options.since, options.until)
+    if not log.all.searches:
+        left = "; ".join(f"{name}: {count:,}" for name, count in log.left_out.items() if count)
+        raise DataError(f"{options.log}: has no searches to report (left out: {left or 'nothing'})")
+    report = report_of(log, options.top)
+    if options.format == "json":
+        print(json_text(report, indent=2))
+    else:
+        print("\n".join(_lines(report)))
+    if options.report is not None:
+        from paddle_ranker.evaluation.report.searches import write_searches
+
+        write_searches(options.report, report, LISTS)
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the report as lines of text; a query with control characters is quoted."""
+    days = f"{report['first_day']} to {report['last_day']}"
+    yield f"{days}: {report['searches']:,} searches of {report['queries']:,} queries"
+    rank = f", mean rank of {report['clicks']:,} clicks {report['mean_rank']:.1f}" if report["clicks"] else ""
+    yield f"without results {report['without_results']:,}, click rate {report['click_rate']:.1%}{rank}"
+    left_out = [f"{name}: {count:,}" for name, count in report["left_out"].items()]
+    yield f"left out: {'; '.join(left_out) or 'nothing'}"
+    for title, name in {**LISTS, "Days": "days"}.items():
+        yield from ("", title)
+        yield "  searches  no results  click rate  mean rank" if report[name] else "  none"
+        for one in report[name]:
+            rate = "" if one["click_rate"] is None else f"{one['click_rate']:.1%}"
+            rank = "" if one["mean_rank"] is None else f"{one['mean_rank']:.1f}"
+            shown = one["day"] if name == "days" else one["query"]
+            shown = brief(shown) if shown.isprintable() else quoted(shown)
+            yield f"  {one['searches']:>8,}  {one['without_results']:>10,}  {rate:>10}  {rank:>9}  {shown}"
+
+
+main = main_of(run, ReportSearchesOptions, __doc__)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -18,7 +18,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from typing_extensions import TypedDict
 
-from paddle_ranker.errors import RankerError
 from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.suggestions import LONGEST, Completions, TitleSuggestions, suggested_field
@@ -32,7 +31,7 @@ from paddle_ranker.serving.http.openapi import DescribedRoute
 
 _LOG = logging.getLogger(__name__)
 _FIRST_SECONDS = 1.0  # that a request waits for the first titles
-_LOG_SECONDS = 5.0  # between two looks at the log
+_LOG_SECONDS = 5.0  # between two looks at the log, and after a failure
 _MOST_SEARCHES = 100_000  # that are held: the latest ones with a click, and the latest ones while typing
 _AT_ONCE, _REST = 500, 0.0005  # lines of the log that are looked at, and seconds that other threads get after them
 
@@ -120,7 +119,8 @@ class Suggester:
         """Begin to take up changes; waits only where nothing is there yet, and not for long."""
         served = self._index.ready()
         is_behind = self._version != _version_of(served) or not served.collection.is_current
-        if is_behind or (self._clicked is not None and time.monotonic() >= self._next_look):
+        is_time = time.monotonic() >= self._next_look
+        if (is_behind and (is_time or not self._problem)) or (is_time and self._clicked is not None):
             if self._following is None or self._following.done():
                 self._following = Future()
                 threading.Thread(target=self._follow, args=(self._following,), name="suggest", daemon=True).start()
@@ -128,22 +128,22 @@ class Suggester:
                 await asyncio.wait([asyncio.wrap_future(self._following)], timeout=_FIRST_SECONDS)
 
     def _follow(self, done: Future[None]) -> None:
-        problem, version = "", None
+        problem = ""
         try:
             served = self._index.ready()
             collection = self._index.latest()
             version = served.loaded_at, collection.info.generation
             if version != self._version:
                 self._titles.follow(collection)
+            self._version = version
             if self._clicked is not None and self._clicked.read():
                 self._queries = self._clicked.completions(collection.info.schema.analyser)
-        except (RankerError, OSError) as error:
-            problem = str(error)
-        finally:
-            if problem and problem != self._problem:
-                _LOG.warning("suggestions stay as they were: %s", problem)
-            self._version, self._problem, self._next_look = version, problem, time.monotonic() + _LOG_SECONDS
-            done.set_result(None)
+        except Exception as error:  # such as a damaged segment; it is tried again later
+            problem = f"{type(error).__name__}: {error}"
+        if problem and problem != self._problem:
+            _LOG.warning("suggestions stay as they were: %s", problem)
+        self._problem, self._next_look = problem, time.monotonic() + _LOG_SECONDS
+        done.set_result(None)
 
     def find(self, typed: str, count: int) -> bytes:
         """Return the answer as JSON."""

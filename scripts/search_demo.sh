@@ -4,7 +4,8 @@
 #   bash scripts/search_demo.sh [options of paddle-ranker search-serve]
 #
 # Uses the demo's ranker and tower if they are trained; otherwise trains both for an epoch, in checkpoint/search, where
-# the index is as well. A second run reuses all of it, and serves at once.
+# the index is as well, and a copy of the ranker that is calibrated for it. A second run reuses all of it, and serves at
+# once.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=scripts/demo.sh
@@ -42,7 +43,8 @@ has_ranker() {
 ensure_ranker() {
     has_ranker && return
     train ranker "$FOLDER/ranker" ernie_matching/train_pairwise.py --train_file "$DEMO_DATA/sort/train_pairwise.csv" \
-        --test_file "$DEMO_DATA/sort/dev_pairwise.csv" --loss ranknet_bce --weight_decay 0.01 --warmup_proportion 0.06
+        --test_file "$DEMO_DATA/sort/dev_pairwise.csv" --loss ranknet_bce --weight_decay 0.01 --warmup_proportion 0.06 \
+        --lexical_features true
 }
 
 # Set TOWER to the demo's tower, or train one.
@@ -86,6 +88,21 @@ ensure_ranker_and_index() {
     ensure_index
 }
 
+# Set RANKER to a copy that is calibrated for the index, on queries that neither trained nor chose it; make it unless it
+# is current. If it cannot be made, as for a ranker of a few steps, the ranker stays as it is.
+ensure_calibrated() {
+    local folder="$FOLDER/calibrated"
+    if [ ! -e "$folder" ] || [ "$RANKER/" -nt "$folder" ] || [ "$FOLDER/titles/index.json" -nt "$folder" ]; then
+        say "search demo: calibrating the ranker"
+        rm -rf "$folder" "$folder.part"
+        # The file labels some of a query's answers, so a title without a label may be one.
+        run_single -m paddle_ranker calibrate "$RANKER" "$DEMO_DATA/sort/test_graded.csv" --index "$FOLDER/titles" \
+            --unjudged left_out --cpu_threads "$THREADS" --output "$folder.part" || return 0
+        mv "$folder.part" "$folder"
+    fi
+    RANKER="$folder"
+}
+
 THREADS=0 # threads of each training; 0: one per core
 ensure_environment
 demo=()
@@ -98,7 +115,10 @@ if ! wants_help "$@"; then
     if [ "$own_ranker" = yes ]; then note_if_unfinished "$ROOT/checkpoint/pairwise" train_pairwise; fi
     if [ "$own_index" = yes ]; then note_if_unfinished "$DEMO_TOWER" train_batch_neg; fi
     case "$own_ranker $own_index" in
-        'yes yes') ensure_ranker_and_index ;;
+        'yes yes')
+            ensure_ranker_and_index
+            ensure_calibrated
+            ;;
         'yes no') ensure_ranker ;;
         'no yes') ensure_index ;;
     esac

@@ -16,7 +16,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.export.parity import Parity
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.lexical.head import LexicalHead
-from paddle_ranker.metrics.calibration import Calibration
+from paddle_ranker.metrics.calibration import Calibration, SearchScores
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
 from paddle_ranker.model.exported import ExportedFolder, ExportedRanker
@@ -32,7 +32,8 @@ from tests.tiny import CONFIG, write_tokenizer
 IS_MODERN = not paddle.__version__.startswith("2.")
 WRITES_ONNX = IS_MODERN and importlib.util.find_spec("paddle2onnx") is not None
 WITH_ONNX = {"match levels", "LayerNorm before", "blend", "everything"}  # cases
-CALIBRATION = Calibration("platt", 0.5, -0.25)
+_SEARCHED = SearchScores(50, tuple(map(float, range(10))), (1.5,) * 10)
+CALIBRATION = Calibration("platt", 0.5, -0.25, searched=_SEARCHED)
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"match": False},
     "match levels": {},

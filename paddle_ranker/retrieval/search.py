@@ -284,14 +284,15 @@ class Search:
     def dropped(self) -> dict[int, int]:
         """Return which of the first `top_k` fused candidates ranking moved behind those shown, or cut: places, ranks.
 
-        Their documents are added to `documents`. It is about the first page of a ranked list; for other pages, and
-        for lists that are sorted or grouped by fields, nothing is returned.
+        Their documents are added to `documents`. It is about the first page of a ranked list that is not sorted by
+        fields; otherwise nothing is returned. Documents that grouping hides are left out.
         """
-        if not self.is_ranked or self.offset or self.after is not None or self.sort or self.group_by is not None:
+        if not self.is_ranked or self.offset or self.after is not None or self.sort:
             return {}
-        ranks, shown = {place: rank for rank, place in enumerate(self._unfinished, start=1)}, set(self.shown)
-        fused = sorted(self.fused_rank, key=self.fused_rank.__getitem__)
-        found = {place: ranks[place] for place in fused[: self.top_k] if place not in shown}
+        ended = {place: rank for rank, place in enumerate(self._unfinished, start=1) if self.is_cut(place)}
+        ended.update((place, rank) for rank, place in enumerate(self.order, start=1) if rank > self.top_k)
+        fused = sorted(self.fused_rank, key=self.fused_rank.__getitem__)[: self.top_k]
+        found = {place: ended[place] for place in fused if place in ended}
         self.documents.update(self.collection.documents_of([self.candidates.ids[place] for place in found]))
         return found
 

@@ -57,6 +57,7 @@ def test_every_kind_of_ranker_scores_as_its_network(name: str, exports: Exports)
     parts, exported, parities = exports[name]
     assert set(parities) == {"paddle_inference", *(["onnxruntime"] if exported.onnx else [])}
     assert parities["paddle_inference"].pairs == samples.PAIRS
+    assert exported.info.calibration == parts.info.calibration
     model, encoder = static_model(exported), exported.row_encoder()
     pairs = encoder.encode(QUERIES, TITLES)
     for rows in (np.arange(len(pairs)), np.array([3, 0]), np.array([5])):

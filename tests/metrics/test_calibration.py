@@ -178,6 +178,9 @@ def test_a_calibration_travels_in_the_folder(tmp_path: Path) -> None:
         ({"scale": float("nan")}, "finite"),
         ({"shift": "0"}, "finite number"),
         ({"shift": None}, "finite number"),
+        ({"searched": {"top": 50}}, "has not top, tenth and spread"),
+        ({"searched": {"top": 50, "tenth": [0.5] * 9, "spread": [0.5] * 10}}, "expected numbers"),
+        ({"searched": {"top": 50, "tenth": [0.5] * 10, "spread": ["1"] * 10}}, "expected numbers"),
     ],
 )
 def test_a_damaged_calibration_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -124,7 +124,13 @@ def test_what_ranking_dropped_and_whether_probabilities_are_calibrated(folders: 
             assert hit["stages"]["ranked"]["rank"] == hit["rank"] == ended[id]["rank"] and hit["signals"]
             assert hit["reason"] == ("cut" if is_cut else "moved") and ("snippet" in hit) == ("snippet" in asked)
         assert sum(hit["reason"] == "cut" for hit in dropped.values()) == 2 * ("min_probability" in asked)
-    for more in ({"offset": 8}, {"rank_top": 0}, {"explain": False}, {"sort": ["year"]}, {"group_by": "lang"}):
+    for more in (
+        {"offset": 8},
+        {"rank_top": 0},
+        {"explain": False},
+        {"sort": ["year"]},
+        {"group_by": "lang", "top_k": 2},
+    ):
         assert "dropped" not in site.search("水稻病害研究", **{"top_k": 8, "explain": True, **more}), more
 
 

@@ -32,11 +32,14 @@ from paddle_ranker.training.mining import QUERIES_AT_ONCE, group_judgments, text
 
 if TYPE_CHECKING:
     from paddle_ranker.metrics.calibration import Calibration, Judged
-    from paddle_ranker.metrics.ranking import Floats
+    from paddle_ranker.metrics.ranking import Booleans, Floats
     from paddle_ranker.model.kinds import TrainedRanker
 
 LEAST_QUERIES, LEAST_PAIRS = 10, 10  # pairs of either class
 DEFAULT_METHOD = "platt"
+# Of a query's documents in searches, those that people may look at: a fit to all of them is one to the many irrelevant
+# ones, and the probabilities of the first ten are too low.
+_READ = 20
 
 
 @dataclass(frozen=True)
@@ -139,17 +142,22 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     windows = make_windows(*shape, encoder.members[0].template)
     searches = None if options.index is None else SearchedPairs(options, shortest(encoder) if windows is None else None)
     dev = EvaluationSet(options.dev_file, encoder, options.batch_size, rules=options, windows=windows, found=searches)
-    kept = np.ones(len(dev.labels), bool)
     if searches is not None:
         print(searches.report)
-        kept = kept if options.unjudged != "left_out" else np.array(searches.has_label)
-    asked, labels = [query for query, is_kept in zip(dev.queries, kept) if is_kept], dev.labels[kept]
+    scored = dev.logits(DygraphEngine(parts.network))
+    kept = np.ones(len(scored), bool)
+    if searches is not None:
+        kept = best_of_each(dev.queries, scored, _READ)
+        kept &= np.array(searches.has_label) | (options.unjudged != "left_out")
+    asked, labels, logits = (
+        [query for query, is_kept in zip(dev.queries, kept) if is_kept],
+        dev.labels[kept],
+        scored[kept],
+    )
     relevant, queries = int((labels >= RELEVANT).sum()), len(set(asked))
-    of = dev.report if searches is None else f"{len(asked):,}"
+    of = dev.report if searches is None else f"the best {_READ} of each query: {len(asked):,}"
     print(f"{options.dev_file}: {of} pairs of {queries:,} queries, {relevant:,} relevant")
     _require_enough(options.dev_file, queries, relevant, len(labels) - relevant)
-    scored = dev.logits(DygraphEngine(parts.network))
-    logits = scored[kept]
     report_truncated(encoder, windows)
     method = options.method or DEFAULT_METHOD
     try:
@@ -175,6 +183,20 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     if searches is None:
         return found
     return dataclasses.replace(found, searched=SearchScores.of(dev.queries, found.apply(scored), searches.top))
+
+
+def best_of_each(queries: Sequence[str], logits: Floats, count: int) -> Booleans:
+    """Return which pairs are among the `count` best of their query, `[n] bool`."""
+    import numpy as np
+
+    from paddle_ranker.metrics.ranking import number_queries
+
+    numbers = number_queries(queries)
+    order = np.lexsort((-logits, numbers))
+    firsts = np.searchsorted(numbers[order], numbers[order])  # where each pair's query begins
+    kept = np.zeros(len(order), bool)
+    kept[order[np.arange(len(order)) - firsts < count]] = True
+    return kept
 
 
 class SearchedPairs:

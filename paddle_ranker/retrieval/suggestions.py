@@ -208,8 +208,8 @@ class _Titles:
     def __init__(self, segment: Segment, field: Field):
         if field.name == TEXT:
             numbers: dict[str, int] = {}
-            given = [numbers.setdefault(text, len(numbers)) if text else -1 for text in _texts_of(segment)]
-            self.codes, titles = np.array(given, np.int32), [*numbers]
+            codes = (numbers.setdefault(text, len(numbers)) if text else -1 for text in _texts_of(segment))
+            self.codes, titles = np.fromiter(codes, np.int32, len(segment)), [*numbers]
         else:
             self.codes = segment.codes_of(field.name)
             titles = [str(value) for some in _pausing(segment.each_value(field.name)) for value in some]
@@ -273,13 +273,10 @@ def _length_of(segment: Segment, row: int) -> int:
 
 def _texts_of(segment: Segment) -> Iterator[str]:
     """Yield the text of each document, "" for a long one."""
-    ends = segment.arrays["offsets"].tolist()
     stored = segment.blob("documents.jsonl")
-    for rows in _rested(range(len(segment))):
-        lines = [
-            bytes(stored[ends[row] : ends[row + 1]]) if ends[row + 1] - ends[row] <= _LONG_LINE else b"{}"
-            for row in rows
-        ]
+    for first in _pausing(range(0, len(segment), _AT_ONCE)):
+        ends = segment.arrays["offsets"][first : first + _AT_ONCE + 1].tolist()
+        lines = [bytes(stored[a:b]) if b - a <= _LONG_LINE else b"{}" for a, b in zip(ends, ends[1:])]
         yield from (one.get(TEXT, "") for one in json.loads(b"[%b]" % b",".join(lines)))
 
 

@@ -113,7 +113,7 @@ class Suggester:
         self._queries: Optional[Completions] = None
         self._following: Optional[Future[None]] = None
         self._version: Optional[tuple[float, int]] = None  # of the index that was followed
-        self._next_look, self._problem = 0.0, ""
+        self._began, self._next_look, self._problem = 0.0, 0.0, ""
 
     async def follow(self) -> None:
         """Begin to take up changes; waits only where nothing is there yet, and not for long."""
@@ -122,10 +122,11 @@ class Suggester:
         is_time = time.monotonic() >= self._next_look
         if (is_behind and (is_time or not self._problem)) or (is_time and self._clicked is not None):
             if self._following is None or self._following.done():
-                self._following = Future()
+                self._following, self._began = Future(), time.monotonic()
                 threading.Thread(target=self._follow, args=(self._following,), name="suggest", daemon=True).start()
             if self._version is None:
-                await asyncio.wait([asyncio.wrap_future(self._following)], timeout=_FIRST_SECONDS)
+                left = max(0.0, self._began + _FIRST_SECONDS - time.monotonic())
+                await asyncio.wait([asyncio.wrap_future(self._following)], timeout=left)
 
     def _follow(self, done: Future[None]) -> None:
         problem = ""

@@ -380,8 +380,10 @@ class Search:
     def facets(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
         """Return, by field, how often each value (as JSON) occurs among the documents that `total` counts.
 
-        The filter's own conditions on a field do not count for it: its other values would all be 0. Raises `UsageError`
-        for a field with too many values, and for an index that has no words.
+        The most frequent values come first. Many numbers or dates are counted by ranges in their order, each a
+        condition for a filter: `{"gte": 2000, "lt": 2010}`. The filter's own conditions on a field do not count for
+        it: its other values would all be 0. Raises `UsageError` for a field with too many values, and for an index
+        that has no words.
         """
         refuse_text(names, "names")
         masks = self._word_matches

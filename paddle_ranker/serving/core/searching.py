@@ -179,8 +179,8 @@ class SearchPipeline:
 
     def _note_scores(self, found: SearchOutcome, query: Query) -> None:
         """Note the scores of a search of all documents by all searchers; a thread compares enough of them."""
-        familiarity, is_part = self.familiarity(found.index), query.by or query.where or query.offset or query.after
-        if is_part or not found.logits or not familiarity.wants(query.rank_top):
+        familiarity, page = self.familiarity(found.index), query.offset or query.after
+        if page or query.by or query.where or not found.logits or not familiarity.wants(query.rank_top):
             return
         if familiarity.note(query.text, np.array([*found.logits.values()])):
             asyncio.get_running_loop().run_in_executor(None, familiarity.judge)

@@ -26,10 +26,11 @@ from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, VectorsInfo, read
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.words import WordPart, WordSearcher
-from paddle_ranker.retrieval.work import checked
+from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.storage.untrusted import inside, open_array
 
 _WEIGHTED = 2  # other weights of fields that stay ready to be searched by
+_SORTED = 10  # steps, as `spend` counts them, for each number that is sorted
 _PASSAGES = 4  # times as many are looked for as documents are wanted, at first
 
 
@@ -182,6 +183,7 @@ class Generation:
             counts = part.segment.value_counts(field, mask)
             if counts.any() and (scale := part.segment.scale(field)) is not None:
                 kind, codes, positions = scale
+                spend(_SORTED * len(codes))
                 there = codes[codes < len(counts)]
                 kinds.add(kind)
                 found.append((positions[codes < len(counts)], counts[there]))

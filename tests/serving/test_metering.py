@@ -229,3 +229,6 @@ def test_fields_are_described_once_a_version_and_arranged_once_for_filters(
     for _ in range(3):
         site.search("水稻", where={"kind": "k3"}, fields=[])
     assert arranged[-1:] == ["index-large"] and len(arranged) <= 2
+    counted = seen(monkeypatch, Collection, "facet", thread)
+    site.search("水稻", facets=["year"], top_k=1)  # 120 numbers, in ranges
+    assert counted[-1] == "index-large"

@@ -6,19 +6,24 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from paddle_ranker.options import parse_options
 from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.slot_kinds import serve_options
 from tests.conftest import REPOSITORY, Call, load_script
 
-DOCKERFILE = REPOSITORY / "deploy" / "docker" / "Dockerfile"
-UNIT = REPOSITORY / "deploy" / "systemd" / "paddle-ranker.service"
+DEPLOY = REPOSITORY / "deploy"
+DOCKERFILE, COMPOSE = DEPLOY / "docker" / "Dockerfile", DEPLOY / "docker" / "compose.yml"
+UNIT, DROP_IN = DEPLOY / "systemd" / "paddle-ranker.service", DEPLOY / "systemd" / "search.conf"
 COMMAND = ["-m", "paddle_ranker", "serve"]
 
 pytestmark = pytest.mark.unit
@@ -59,6 +64,53 @@ def test_the_service_starts_the_server_with_options_that_it_has() -> None:
     assert options.host == "127.0.0.1"
     stop_seconds = float(re.findall(r"^TimeoutStopSec=(.*)$", text, re.M)[0])
     assert stop_seconds > options.drain_seconds  # otherwise requests in flight would be cut off
+
+
+def test_the_container_of_the_search_service_can_write_to_its_volume_alone() -> None:
+    (service,) = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"].values()
+    assert service["command"][0] == "search-serve" and service["user"].split(":")[0] in instructions("USER")
+    options: Any = parse_options(serve_options(), service["command"][1:], "search-serve", "")
+    assert (str(options.index), str(options.search_log), options.writable) == ("/data/index", "/data/log", True)
+    assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["volumes"] == ["data:/data"]
+    assert service["ports"] == [f"127.0.0.1:{options.port}:{options.port}"]
+    assert int(service["stop_grace_period"].rstrip("s")) > options.drain_seconds
+    assert "install -d -o 10001 -m 700 /data" in DOCKERFILE.read_text(encoding="utf-8")
+
+
+def checked(tool: str, package: str, *command: object, **environment: str) -> None:
+    """Run a tool's own check of a file; skip where the tool is missing."""
+    if shutil.which(tool) is None:
+        pytest.skip(f"needs {tool} (Debian's package {package})")
+    done = subprocess.run([tool, *map(str, command)], env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0 and not (tool == "systemd-analyze" and done.stderr), done.stdout + done.stderr
+
+
+def test_compose_reads_its_file() -> None:
+    checked("docker-compose", "docker-compose", "-f", COMPOSE, "config", "--quiet", PADDLE_RANKER_API_KEY="a-key")
+
+
+@pytest.mark.parametrize("is_search", [False, True])
+def test_systemd_finds_nothing_wrong(tmp_path: Path, is_search: bool) -> None:
+    folder = tmp_path / UNIT.name
+    (tmp_path / f"{UNIT.name}.d").mkdir()
+    for file, to in ((UNIT, folder), *([(DROP_IN, tmp_path / f"{UNIT.name}.d" / "search.conf")] * is_search)):
+        text = file.read_text(encoding="utf-8").replace("/opt/paddle-ranker/.venv/bin/python", sys.executable)
+        to.write_text(text.replace("file:/opt/paddle-ranker", f"file:{REPOSITORY}"), encoding="utf-8")
+    checked("systemd-analyze", "systemd", "verify", UNIT.name, SYSTEMD_UNIT_PATH=f"{tmp_path}:")
+
+
+def test_nginx_and_caddy_read_their_files(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None or shutil.which("nginx") is None:
+        pytest.skip("needs nginx and openssl (Debian's packages nginx-light, openssl)")
+    key, certificate, main = tmp_path / "key", tmp_path / "certificate", tmp_path / "nginx.conf"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", str(key)]
+    subprocess.run([*command, "-out", str(certificate)], check=True, capture_output=True)
+    text = (DEPLOY / "proxy" / "nginx.conf").read_text(encoding="utf-8")
+    text = text.replace("/etc/ssl/search.example.com.pem", str(certificate))
+    text = text.replace("/etc/ssl/search.example.com.key", str(key))
+    main.write_text(f"pid {tmp_path}/pid; error_log stderr; events {{}}\nhttp {{\n{text}\n}}", encoding="utf-8")
+    checked("nginx", "nginx-light", "-t", "-q", "-p", tmp_path, "-c", main)
+    checked("caddy", "caddy", "validate", "--adapter", "caddyfile", "--config", DEPLOY / "proxy" / "Caddyfile")
 
 
 def start_server(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

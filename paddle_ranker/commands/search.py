@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
-from paddle_ranker.errors import UsageError, brief, listed
+from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
-from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, MilvusOptions
+from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, SYNONYMS, MilvusOptions
 from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
     depth: int = option(DEPTH, help="documents that each searcher finds before fusion; at least --top_k", minimum=1)
     ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
     nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)
+    literal: bool = option(
+        False, help='search words as they are written: no corrections, synonyms, "phrases" and -exclusions'
+    )
+    synonyms: Optional[str] = option(None, help=SYNONYMS)
     ranker: Optional[str] = option(None, help="order the first results with this ranker, a model folder")
     rank_top: int = option(RANK_TOP, help="results that --ranker orders", minimum=1)
     recall_weight: Optional[float] = option(
@@ -76,13 +81,16 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
         """Return how the index is searched."""
         from dataclasses import replace
 
+        from paddle_ranker.retrieval.reading import Synonyms
         from paddle_ranker.retrieval.search import SearchSettings
 
         fusion = parse_fusion(self.fusion, self.weights)
         if self.recall_weight is not None:
             fusion = replace(fusion, recall_weight=self.recall_weight)
         by = tuple(name for name in self.by.split(",") if name)
-        return SearchSettings(by, fusion, self.depth, self.rank_top, self.ef, self.nprobe, self.milvus_uri)
+        synonyms = None if self.synonyms is None else Synonyms(Path(self.synonyms))
+        reading = self.literal, False, synonyms
+        return SearchSettings(by, fusion, self.depth, self.rank_top, self.ef, self.nprobe, *reading, self.milvus_uri)
 
 
 @dataclass(frozen=True)
@@ -201,9 +209,11 @@ def search(options: SearchOptions) -> None:
 
     def lines() -> Iterator[str]:
         for part in chunks(tqdm(queries.items(), desc="search", unit="query", disable=None), _QUERIES):
-            found = searcher.search_many([text for _, text in part], top_k, where, group_by=options.group_by)
-            for (id, query), results in zip(part, found):
-                yield from _lines(options, id, query, results)
+            found = searcher.run([text for _, text in part], top_k, where, group_by=options.group_by)
+            for (id, query), one in zip(part, found):
+                for read in one.words.corrected:
+                    note(f"{quoted(query)}: no document has {quoted(read.given)}; searched {listed(read.to)}")
+                yield from _lines(options, id, query, one.results())
 
     if options.output_file is None:
         for line in lines():

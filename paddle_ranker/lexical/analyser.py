@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 from importlib import import_module
 from itertools import chain
 from operator import add
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, Optional, Union
 from unicodedata import category, decimal, normalize
 
 import numpy as np
@@ -200,6 +200,7 @@ _PARTS, _GROUPS = re.compile(f"({_BODY})({_ENDING})?"), re.compile("[^.]+")
 # .NET #tag COVID-19 node.js snake_case R&D
 _RUNS = re.compile(f"i[im]*|t[tm]*|(?:(?<![w0m.#@$])[.#@$](?=[w0]))?{_PART}(?:[-._/&@+]?{_PART})*")
 _UNITS = re.compile("[it]m*")
+is_spelled = re.compile("w[wm]{0,63}").fullmatch  # whether the classes of a word say that it has a spelling
 _IS_HAN = re.compile("[\u4e00-\u9fd5]*").fullmatch  # what jieba knows words of
 
 
@@ -316,6 +317,13 @@ class Analyser:
         In English texts, or those of the language, stop words are left out, but not beside ideographs or where there is
         nothing else; in English not in capitals.
         """
+        return self.tokens(text)
+
+    def tokens(self, text: str, seen: Optional[set[str]] = None) -> list[str]:
+        """Return the tokens of a text.
+
+        seen: words of letters alone are added to it, as they stand in the folded text
+        """
         found, jieba = list[str](), self.jieba
         there = list(self.runs(self.fold(text)))
         is_english = not self.language and not _ENGLISH.isdisjoint([run.text for run in there]) and _is_english(there)
@@ -328,6 +336,8 @@ class Analyser:
                 found += self._joined(there[place], units) if jieba else map(add, units, units[1:])
             elif run not in stop_words or not _among_words(there, place):
                 found += word_of(run, shape, language).texts
+                if seen is not None and is_spelled(shape):
+                    seen.add(run)
             if pair:
                 found.append(pair)
         if is_english and not text.isupper():

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from hashlib import blake2b
 from typing import NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.lexical.analyser import Analyser
+from paddle_ranker.lexical.spelling import Vocabulary, lines_of, united
 from paddle_ranker.lexical.tokens import Tokenizer
 
 Hashes = NDArray[np.uint64]
@@ -46,6 +49,7 @@ class Postings:
     pairs: `[pairs, 2 * fields] int32`: for each field, how often a token occurs there, and how many tokens the field
         has, 0 where the token does not occur
     lengths: `[documents] int32`, how many tokens each document has; of several fields `[documents, fields]`
+    spellings: `[bytes] uint8`, words as they are written, see `Vocabulary`; none in indexes of earlier versions
     """
 
     terms: Hashes
@@ -54,8 +58,9 @@ class Postings:
     codes: NDArray[np.unsignedinteger]
     pairs: NDArray[np.int32]
     lengths: NDArray[np.int32]
+    spellings: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
 
-    NAMES = ("terms", "starts", "documents", "codes", "pairs", "lengths")
+    NAMES = ("terms", "starts", "documents", "codes", "pairs", "lengths", "spellings")
 
     @classmethod
     def of(cls, texts: Iterable[str], tokenize: Tokenizer) -> Postings:
@@ -63,10 +68,19 @@ class Postings:
         return cls.of_fields([texts], [tokenize])
 
     @classmethod
-    def of_fields(cls, fields: Sequence[Iterable[str]], tokenizers: Sequence[Tokenizer]) -> Postings:
-        """Count the tokens of documents; `fields` has the texts of each field, as many in each."""
+    def of_fields(
+        cls, fields: Sequence[Iterable[str]], tokenizers: Sequence[Tokenizer], literal: Sequence[bool] = ()
+    ) -> Postings:
+        """Count the tokens of documents; `fields` has the texts of each field, as many in each.
+
+        literal: for each field, whether words of queries are never corrected to words of this field
+        """
         numbers: dict[str, int] = {}
-        counted = [_tokens_of(texts, tokenize, numbers) for texts, tokenize in zip(fields, tokenizers)]
+        spellings, counted = set[str](), []
+        for texts, tokenize, is_literal in zip(fields, tokenizers, literal or [False] * len(tokenizers)):
+            if isinstance(tokenize, Analyser) and not is_literal:
+                tokenize = partial(tokenize.tokens, seen=spellings)
+            counted.append(_tokens_of(texts, tokenize, numbers))
         hashes = text_hashes(numbers)
         order = np.argsort(hashes)
         place = np.empty(len(order), np.int64)
@@ -88,16 +102,32 @@ class Postings:
         starts = np.zeros(len(order) + 1, np.int64)
         np.cumsum(np.bincount(keys // count, minlength=len(order)), out=starts[1:])
         lengths = counted[0][1] if len(counted) == 1 else np.stack([length for _, length in counted], axis=1)
-        return cls(hashes[order], starts, documents, small(codes, len(pairs)), pairs, lengths)
+        words = lines_of(spellings)
+        return cls(hashes[order], starts, documents, small(codes, len(pairs)), pairs, lengths, words)
 
     @classmethod
     def read(cls, arrays: dict[str, NDArray[np.generic]]) -> Postings:
         """Return postings of arrays that `arrays` named."""
-        return cls(**{name: arrays[name] for name in cls.NAMES})  # type: ignore[arg-type]
+        return cls(**{name: arrays[name] for name in cls.NAMES if name in arrays})  # type: ignore[arg-type]
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the arrays by name."""
         return {name: getattr(self, name) for name in self.NAMES}
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The words as they are written, to look for those of mistyped ones."""
+        return Vocabulary(self.spellings)
+
+    def counts(self, terms: Hashes, live: Optional[Booleans]) -> NDArray[np.int64]:
+        """Return how many documents, or live ones, hold each of the tokens with the given hashes, `[n]`."""
+        if not len(self.terms):
+            return np.zeros(len(terms), np.int64)
+        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
+        found: NDArray[np.int64] = np.where(self.terms[at] == terms, self.starts[at + 1] - self.starts[at], 0)
+        for place in np.flatnonzero(found) if live is not None else ():
+            found[place] = np.count_nonzero(live[self.documents[self.starts[at[place]] : self.starts[at[place] + 1]]])
+        return found
 
     def of_terms(self, terms: Hashes) -> list[TermPostings]:
         """Return the postings of the tokens with the given hashes; empty for a token that no document holds."""
@@ -154,6 +184,7 @@ class Merging:
             [postings.lengths if mask is None else postings.lengths[mask] for postings, mask in parts]
         )
         self.pairs, self._codes = _united_pairs([postings.pairs for postings, _ in parts], used)
+        self.spellings = united([postings.spellings for postings, _ in parts])
         self.code_type = small(np.zeros(1, np.int64), len(self.pairs)).dtype
 
     def fill(self, documents: NDArray[np.int32], codes: NDArray[np.unsignedinteger]) -> None:

@@ -54,6 +54,7 @@ from paddle_ranker.retrieval.manifest import (
 )
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
+from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, read_words
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
 from paddle_ranker.retrieval.segments import Contents, Segment
 from paddle_ranker.retrieval.vector_search import (
@@ -62,6 +63,7 @@ from paddle_ranker.retrieval.vector_search import (
     how_found,
     index_writers,
 )
+from paddle_ranker.retrieval.words import Asked
 from paddle_ranker.retrieval.work import checked, hold, spend
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
@@ -291,12 +293,13 @@ class Collection:
     def search(
         self,
         by: str,
-        queries: Union[Sequence[str], Vectors],
+        queries: Union[Sequence[Asked], Vectors],
         top_k: int,
         where: Optional[Filter] = None,
         ef: Optional[int] = None,
         nprobe: Optional[int] = None,
         fields: Mapping[str, float] = _AS_BUILT,
+        restricted: Optional[Sequence[Booleans]] = None,
     ) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first, equal scores in the documents' order.
 
@@ -304,19 +307,22 @@ class Collection:
         where: only documents whose fields meet it
         ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
         fields: other weights of some fields, for words
+        restricted: only these documents, as of `holding`
         """
         refuse_text(queries, "queries")
         now = self._now
         if by not in self.searchers:
             raise UsageError(f"{self.folder}: cannot be searched by {quoted(by)}, only by {listed(self.searchers)}")
         allowed = now.allowed(where)
+        if restricted is not None:
+            allowed = [*restricted] if allowed is None else [one & other for one, other in zip(allowed, restricted)]
         if by == WORDS:
             words = now.words_by(fields)
             assert words is not None
             with now.reading():
-                return now.hits([words.search(str(query), top_k, allowed) for query in queries])
+                return now.hits([words.search(query, top_k, allowed) for query in queries])
         if by not in now.info.vector_fields:
-            return now.search_other(by, [str(query) for query in queries], top_k, where)
+            return now.search_other(by, [str(query) for query in queries], top_k, where, restricted)
         info = now.info.vector_fields[by].info
         breadth = check_breadth(info, ef, nprobe)
         vectors = checked_vectors(np.asarray(queries), None, info)
@@ -348,7 +354,31 @@ class Collection:
         """The files that documents have in fields."""
         return ContentFiles(self.folder)
 
-    def word_weights(self, query: str) -> dict[str, float]:
+    def read_words(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
+        """Return a query with what its words may stand for among those of the documents; see `read_words`."""
+        words = self._now.words
+        plain = WordQuery(query.text, query.text)
+        return plain if words is None else read_words(words, query, prefix=prefix, synonyms=synonyms)
+
+    def better_spelled(self, query: WordQuery) -> Optional[str]:
+        """Return a query with frequent words in place of very rare ones that look or sound alike, None without any."""
+        words = self._now.words
+        return None if words is None or words.reader is None else words.reader.better(query)
+
+    def holding(self, query: ParsedQuery) -> Optional[list[Booleans]]:
+        """Return, for each segment, which documents have a query's phrases and nothing that it excludes.
+
+        None for a query without either. A document has a phrase if a searched field has it word for word, whatever the
+        cases, widths and spaces.
+        """
+        return self._now.holding(query) if query.phrases or query.excluded else None
+
+    def words_given(self, query: WordQuery) -> dict[str, str]:
+        """Return what each token of a correction or a synonym stands for, by token."""
+        words = self._now.words
+        return {} if words is None else words.given_of(query)
+
+    def word_weights(self, query: Asked) -> dict[str, float]:
         """Return how much each token of a query counts by words, by token; nothing without words."""
         words = self._now.words
         return {} if words is None else words.weights_of(query)
@@ -367,7 +397,7 @@ class Collection:
         """Return, for each segment, which live documents meet a filter, `[documents] bool`."""
         return self._now.allowed(where) or []
 
-    def matches(self, query: str) -> Optional[list[Booleans]]:
+    def matches(self, query: Asked) -> Optional[list[Booleans]]:
         """Return, for each segment, which documents share a word with a query; None for an index without words."""
         words = self._now.words
         return None if words is None else words.matching(query)
@@ -424,7 +454,7 @@ class Collection:
         return found
 
     def explain_words(
-        self, query: str, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT
+        self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT
     ) -> dict[str, dict[str, float]]:
         """Return, by id, what each token of a query adds to a document's score by words, by token.
 

@@ -16,13 +16,16 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from paddle_ranker.errors import CheckpointError, brief
+from paddle_ranker.lexical.analyser import Analyser, fold
 from paddle_ranker.lexical.postings import text_hashes
+from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.exact import VectorPart, Vectors
 from paddle_ranker.retrieval.facets import Scale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
 from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, VectorsInfo, read_manifest
+from paddle_ranker.retrieval.reading import ParsedQuery, phrase_pattern, required_tokens
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.words import WordPart, WordSearcher
@@ -31,6 +34,7 @@ from paddle_ranker.storage.untrusted import inside, open_array
 
 _WEIGHTED = 2  # other weights of fields that stay ready to be searched by
 _SORTED = 10  # steps, as `spend` counts them, for each number that is sorted
+_READING, _FOLDING = 2000, 3  # steps for a document that is looked at for a phrase, and for each of its bytes
 _PASSAGES = 4  # times as many are looked for as documents are wanted, at first
 
 
@@ -132,15 +136,53 @@ class Generation:
         for part in self.parts:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
-    def search_other(self, name: str, queries: Sequence[str], top_k: int, where: Optional[Filter]) -> list[Hits]:
+    def holding(self, query: ParsedQuery) -> list[Booleans]:
+        """Return, for each part, which documents have all phrases of a query and nothing that it excludes."""
+        masks = [part.mask for part in self.parts]
+        for phrase in query.phrases:
+            masks = [mask & has for mask, has in zip(masks, self._having(phrase, masks))]
+        for name in query.excluded:
+            masks = [mask & ~has for mask, has in zip(masks, self._having(name, masks))]
+        return masks
+
+    def _having(self, phrase: str, masks: Sequence[Booleans]) -> list[Booleans]:
+        """Return, for each part, which of some documents have a phrase in a searched field."""
+        schema, words = self.info.schema, self.info.words
+        tokenizers = schema.tokenizers(words.tokenizer if words is not None else STANDARD)
+        may_have = [mask.copy() for mask in masks]
+        if self.words is not None:
+            tokens = required_tokens(phrase, tokenizers)
+            may_have = [mask & has for mask, has in zip(may_have, self.words.having_all(tokens))]
+        folds = [one.fold if isinstance(one, Analyser) else fold for one in tokenizers]
+        patterns = [phrase_pattern(one(phrase)) for one in folds]
+        for part, mask in zip(self.parts, may_have):
+            rows = np.flatnonzero(mask).tolist()
+            spend(_READING * len(rows) + _FOLDING * part.segment.document_bytes(rows))
+            for row in checked(rows):
+                texts = schema.searched(part.segment.document(row))
+                mask[row] = any(one.search(fold(text)) for one, fold, text in zip(patterns, folds, texts) if text)
+        return may_have
+
+    def search_other(
+        self,
+        name: str,
+        queries: Sequence[str],
+        top_k: int,
+        where: Optional[Filter],
+        restricted: Optional[Sequence[Booleans]] = None,
+    ) -> list[Hits]:
         """Search by an index of `INDEXES`, which is built of all documents when it is first asked."""
         with self._building:
             if name not in self._others:
                 tokenizer = self.info.words.tokenizer if self.info.words else IndexOptions().words
                 self._others[name] = INDEXES[name].build(self.documents(), IndexOptions(tokenizer))
         index, found = self._others[name], []
-        for hits in index.search(queries, top_k if where is None else max(1, len(index))):
+        is_all = where is None and restricted is None
+        for hits in index.search(queries, top_k if is_all else max(1, len(index))):
             kept = [n for n, id in enumerate(hits.ids) if where is None or where.matches(index.document(id).fields)]
+            if restricted is not None:
+                places = self.find(hits.ids)
+                kept = [n for n in kept if restricted[places[hits.ids[n]].part][places[hits.ids[n]].row]]
             found.append(Hits([hits.ids[n] for n in kept[:top_k]], hits.scores[kept[:top_k]]))
         return found
 

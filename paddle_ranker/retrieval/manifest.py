@@ -24,7 +24,7 @@ MANIFEST = "index.json"
 VECTORS = "vectors"  # the name of the vector field of whole documents
 # 1, of indexes without declared fields, and 2, without options of their words and further vector fields, are still
 # written: older versions read these.
-FORMAT = 3
+FORMAT = 4
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
@@ -156,7 +156,11 @@ def write_manifest(folder: Path, info: IndexInfo) -> None:
     """Write index.json in one step; it is on the disk when this returns."""
     with new_file(folder / MANIFEST) as stream:
         facts = {**dataclasses.asdict(info), "count": info.count}
-        if not info.more_vectors:
+        if not any(one.literal for one in info.schema.fields):
+            facts["format"] = min(facts["format"], 3)
+            for one in facts["schema"]["fields"]:
+                del one["literal"]
+        if not info.more_vectors and facts["format"] <= 3:
             del facts["more_vectors"]
             if info.schema == _ONE_TEXT:
                 facts["format"] = 1
@@ -235,7 +239,7 @@ def _parsed(found: Unchecked) -> IndexInfo:
             (field, all(isinstance(text, str) and text for text in (field.name, field.type))),
             (field.type, field.type in CONTENTS),
             (field.weight, type(field.weight) in (int, float) and 0 < field.weight <= _MOST_K1),
-            (field, isinstance(field.title, bool) and isinstance(field.list, bool)),
+            (field, all(isinstance(is_so, bool) for is_so in (field.title, field.list, field.literal))),
             (field.analyser, isinstance(field.analyser, str) and bool(analyser(field.analyser))),
             (field, not field.analyser or (info.words is not None and info.words.tokenizer == STANDARD)),
         ]

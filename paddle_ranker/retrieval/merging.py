@@ -207,14 +207,15 @@ def postings_of(documents: Sequence[Document], schema: Schema, tokenizer: str) -
     """Return the inverted index of the searched fields of documents; `tokenizer` is a name in `TOKENIZERS`."""
     texts = [schema.searched(document) for document in checked(documents)]
     fields = [[one[place] for one in texts] for place in range(len(schema.words))]
-    return Postings.of_fields([checked(field) for field in fields], schema.tokenizers(tokenizer))
+    literal = [one.literal for one in schema.words]
+    return Postings.of_fields([checked(field) for field in fields], schema.tokenizers(tokenizer), literal)
 
 
 def _merge_words(target: Path, parts: Sequence[tuple[Postings, Optional[Booleans]]]) -> None:
     if not parts:
         return
     merging = Merging(parts)
-    for name in ("terms", "starts", "pairs", "lengths"):
+    for name in ("terms", "starts", "pairs", "lengths", "spellings"):
         np.save(target / f"{WORDS}{name}.npy", getattr(merging, name))
     total = int(merging.starts[-1])
     if total:

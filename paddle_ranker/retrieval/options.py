@@ -7,6 +7,10 @@ from typing import Optional
 
 from paddle_ranker.options import Options, option
 
+SYNONYMS = (
+    'a UTF-8 file of synonyms, a line each: "car, automobile" (each also finds the other) or "laptop => notebook '
+    'computer" (what stands left also finds what stands right)'
+)
 DEPTH, RANK_TOP, TOP_K = 100, 50, 10  # of every search, unless it says otherwise; see `search.SearchSettings`
 
 

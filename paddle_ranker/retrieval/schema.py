@@ -41,7 +41,7 @@ _LONG = 40  # mean characters from which texts with several words are searched
 _WORDS_APART = re.compile(r"\s|[\u3040-\u30ff\u3400-\u9fff]")
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
-_OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "list")
+_OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal", "list")
 
 
 class FieldTower(Protocol):
@@ -130,6 +130,7 @@ class Field:
     title: whether it names the document in answers, and stands before each passage that towers and rankers read
     list: whether a document may have several values
     analyser: of a searched field: options of its words, as `lexical.analyser.analyser` takes them
+    literal: of a searched field: its words are found as they are written, mistyped ones are not corrected to them
     """
 
     name: str
@@ -138,6 +139,7 @@ class Field:
     title: bool = False
     list: bool = False
     analyser: str = ""
+    literal: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Field:
@@ -154,6 +156,8 @@ class Field:
                 found = replace(found, weight=float(weight))
             elif option == "title" and found.is_searched:
                 found = replace(found, title=True)
+            elif option == "literal" and found.is_searched:
+                found = replace(found, literal=True)
             elif option == "list" and not found.is_searched:
                 found = replace(found, list=True)
             elif key == "analyser" and value and found.is_searched:
@@ -162,7 +166,7 @@ class Field:
             else:
                 raise UsageError(
                     f"--field {quoted(text)}: {quoted(option)} is no option of a {kind} field; expected "
-                    f"{listed(_OPTIONS[:3] if found.is_searched else _OPTIONS[3:])}"
+                    f"{listed(_OPTIONS[:4] if found.is_searched else _OPTIONS[4:])}"
                 )
         return found
 
@@ -186,7 +190,8 @@ class Field:
     def __str__(self) -> str:
         weight = f":weight={self.weight:g}" if self.weight != 1 else ""
         words = f":analyser={self.analyser}" if self.analyser else ""
-        return f"{self.name}:{self.type}{weight}{':title' * self.title}{':list' * self.list}{words}"
+        flags = f"{':title' * self.title}{':list' * self.list}{':literal' * self.literal}"
+        return f"{self.name}:{self.type}{weight}{flags}{words}"
 
 
 TEXT_FIELD = Field(TEXT, TEXT)

@@ -38,9 +38,11 @@ from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.near_duplicates import CONTENT, SKETCHING, leaders, sketches_of
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
+from paddle_ranker.retrieval.words import Asked
 from paddle_ranker.retrieval.work import hold, metered, spend
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
@@ -61,6 +63,9 @@ class SearchSettings:
     depth: documents that each searcher finds, before fusion; more if more are asked for, or ranked
     rank_top: of the fused list, so many first documents are ordered by the ranker
     ef, nprobe: how much an approximate index looks at; None: as it was built
+    literal: queries are searched as they are written: no corrections, synonyms, phrases and exclusions
+    prefix: the last word of a query is unfinished
+    synonyms: of words in queries
     milvus_uri: the server that an index has its vectors in, as of `Collection.open`
     """
 
@@ -70,6 +75,9 @@ class SearchSettings:
     rank_top: int = RANK_TOP
     ef: Optional[int] = None
     nprobe: Optional[int] = None
+    literal: bool = False
+    prefix: bool = False
+    synonyms: Optional[Synonyms] = None
     milvus_uri: Optional[str] = None
 
 
@@ -123,9 +131,9 @@ class Search:
 
     Args:
         collection: as it is searched; it must not change meanwhile.
-        text: the query.
+        text: the query, or as it was parsed.
         searchers: their names.
-        settings: `depth`, `rank_top` (0: nothing is ranked), `ef`, `nprobe` and the fusion.
+        settings: how it is searched; `rank_top` 0: nothing is ranked.
         top_k, offset: which documents of the last list are wanted.
         after: the `position` of an earlier page, in place of `offset`.
         where: only documents whose fields meet it.
@@ -134,10 +142,11 @@ class Search:
         group_by, group_size: field, and how many candidates of each of its values are shown; None: all. `content`, if
             no field has this name: how many of each group of candidates whose texts are nearly the same.
 
-    Attributes, of stages that are done: `candidates`; `fused`, their scores by place; `order`, places in `candidates`,
-    best first; `fused_rank`, of a place, from 1; `logits`, `probabilities` and `passages` by place; `cut`, how many
-    were below `min_probability`; `shown`, places, and their `documents` by id; `similar`, by the place of the first
-    document of a group of nearly the same texts, the ids of those that are not shown.
+    Attributes: `query`, as it was parsed; `text`, its words. Of stages that are done: `candidates`; `fused`, their
+    scores by place; `order`, places in `candidates`, best first; `fused_rank`, of a place, from 1; `logits`,
+    `probabilities` and `passages` by place; `cut`, how many were below `min_probability`; `shown`, places, and their
+    `documents` by id; `similar`, by the place of the first document of a group of nearly the same texts, the ids of
+    those that are not shown.
 
     A stage says how much work it is (`work.spend`), and may be begun anew.
     """
@@ -145,7 +154,7 @@ class Search:
     def __init__(
         self,
         collection: Collection,
-        text: str,
+        text: Union[str, ParsedQuery],
         searchers: Sequence[str],
         settings: SearchSettings,
         *,
@@ -160,7 +169,10 @@ class Search:
     ):
         for names, what in ((searchers, "searchers"), (sort, "sort")):
             refuse_text(names, what)
-        self.collection, self.text, self.searchers, self.settings = collection, text, tuple(searchers), settings
+        if isinstance(text, str):
+            text = ParsedQuery(text) if settings.literal else parse_query(text)
+        self.query, self.text = text, text.text
+        self.collection, self.searchers, self.settings = collection, tuple(searchers), settings
         self.top_k, self.offset, self.where, self.min_probability = top_k, offset, where, min_probability
         self.after = after
         self.sort, self.group_by, self.group_size = tuple(sort), group_by, group_size
@@ -184,19 +196,39 @@ class Search:
         fields = self.collection.info.vector_fields
         return all(fields[name].info.method == EXACT for name in self.searchers if name in fields)
 
-    def lookup(self, searcher: str, asked: Union[Sequence[str], Vectors]) -> list[Hits]:
-        """Return what a searcher finds for texts, or for their vectors, `[n, size]`; other queries may share the call.
+    @cached_property
+    def words(self) -> WordQuery:
+        """The query as it is searched by words."""
+        if self.settings.literal or WORDS not in self.searchers:
+            return WordQuery(self.text, self.text)
+        return self.collection.read_words(self.query, self.settings.prefix, self.settings.synonyms)
 
-        Of texts, the index's own tower makes the vectors.
+    @cached_property
+    def restricted(self) -> Optional[list[Booleans]]:
+        """Which documents of each segment have the query's phrases, and nothing that it excludes; None: all."""
+        return self.collection.holding(self.query)
+
+    @property
+    def ranked_text(self) -> str:
+        """The query as a ranker reads it: with its corrections."""
+        return self.words.text
+
+    def lookup(self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None) -> list[Hits]:
+        """Return what a searcher finds for queries.
+
+        asked: texts, or vectors of them, `[n, size]`, of other searches with the same settings, too (default: this
+            search's own). Of texts, the index's own tower makes the vectors.
         """
+        if asked is None:
+            asked = [self.words if searcher == WORDS else self.text]
         refuse_text(asked, "asked")
         settings, has_vectors = self.settings, searcher in self.collection.info.vector_fields
         depth = max(settings.depth, self.top_k, settings.rank_top)
         breadth = (settings.ef, settings.nprobe) if has_vectors else (None, None)
         if has_vectors and not isinstance(asked, np.ndarray):
-            asked = self.collection.tower(searcher).query_vectors(asked)
+            asked = self.collection.tower(searcher).query_vectors([str(one) for one in asked])
         fields = self.fusion.fields if searcher == WORDS else {}
-        return self.collection.search(searcher, asked, depth, self.where, *breadth, fields)
+        return self.collection.search(searcher, asked, depth, self.where, *breadth, fields, self.restricted)
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
         """Make one list of the searchers' lists, equal scores by id."""
@@ -235,7 +267,7 @@ class Search:
         """
         refuse_text(documents, "documents")
         schema, spans = self.collection.info.schema, [self._found.get(one.id, (0, len(one.text))) for one in documents]
-        room = sys.maxsize if encoder is None else encoder.room_beside(self.text)
+        room = sys.maxsize if encoder is None else encoder.room_beside(self.ranked_text)
         long = [number for number, (start, end) in enumerate(spans) if end - start > room]
         if encoder is not None and long:
             beside = encoder.token_ends([schema.passage(documents[number], "") for number in long])
@@ -363,12 +395,15 @@ class Search:
     @cached_property
     def _word_weights(self) -> dict[str, float]:
         """How much each token of the query counts by words; needed only if a long text is ranked."""
-        return self.collection.word_weights(self.text)
+        return self.collection.word_weights(self.words)
 
     @cached_property
     def _word_matches(self) -> Optional[list[Booleans]]:
         """Which documents of each segment share a word with the query; None if words are not searched."""
-        return self.collection.matches(self.text) if WORDS in self.searchers else None
+        masks = self.collection.matches(self.words) if WORDS in self.searchers else None
+        if masks is None or self.restricted is None:
+            return masks
+        return [mask & kept for mask, kept in zip(masks, self.restricted)]
 
     def total(self) -> Optional[int]:
         """Return how many documents share a word with the query and meet the filter; None without words."""
@@ -562,10 +597,19 @@ class Searcher:
             Search(now, query, self.searchers, settings, top_k=top_k, where=found, group_by=group_by)
             for query in queries
         ]
-        asked = {name: self._asked(name, queries) for name in self.searchers if searches}
+        texts = [one.text for one in searches]
+        vectors = {name: self._vectors(name, texts) for name in self.searchers if searches and self._is_vector(name)}
 
         def look() -> None:
-            hits = {name: searches[0].lookup(name, own) for name, own in asked.items()}
+            hits: dict[str, list[Hits]] = {}
+            for name in self.searchers if searches else ():
+                asked: Union[Sequence[Asked], Vectors] = vectors.get(name, texts)
+                if name == WORDS:
+                    asked = [one.words for one in searches]
+                if all(one.restricted is None for one in searches):
+                    hits[name] = searches[0].lookup(name, asked)
+                else:
+                    hits[name] = [one.lookup(name, asked[n : n + 1])[0] for n, one in enumerate(searches)]
             for number, one in enumerate(searches):
                 one.fuse({name: found[number] for name, found in hits.items()})
 
@@ -581,7 +625,7 @@ class Searcher:
 
     def _rank(self, ranker: Ranker, searches: Sequence[Search]) -> None:
         texts = metered(lambda: [one.to_rank(ranker.reader) for one in searches])
-        asked = [one.text for one, own in zip(searches, texts) for _ in own]
+        asked = [one.ranked_text for one, own in zip(searches, texts) for _ in own]
         logits = ranker.score(asked, [text for own in texts for text in own], logits=True)
         probabilities, start = sigmoid(logits), 0
         for one, own in zip(searches, texts):
@@ -589,10 +633,11 @@ class Searcher:
             one.rank(logits[rows], probabilities[rows])
             start += len(own)
 
-    def _asked(self, searcher: str, queries: Sequence[str]) -> Union[Sequence[str], Vectors]:
-        """Return what a searcher is asked: queries, or their vectors for a vector field."""
-        if searcher not in self.collection.info.vector_fields:
-            return queries
+    def _is_vector(self, searcher: str) -> bool:
+        return searcher in self.collection.info.vector_fields
+
+    def _vectors(self, searcher: str, queries: Sequence[str]) -> Vectors:
+        """Return the vectors of queries for a vector field, `[n, size]`."""
         if searcher == VECTORS and self._query_vectors is not None:
             return self._query_vectors(queries)
         return self.collection.tower(searcher).query_vectors(queries)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import NamedTuple, Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import refuse_text
-from paddle_ranker.lexical.analyser import Analyser
+from paddle_ranker.lexical.analyser import ENGLISH, Analyser, word_of
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
+from paddle_ranker.lexical.spelling import Vocabulary
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, rarity_of, tokenizer_named, weighed
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
+from paddle_ranker.retrieval.reading import Reader, WordQuery
 from paddle_ranker.retrieval.work import checked, spend
 
 _FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
 _MORE = 8  # most documents that are completed first, times as many as are wanted
 _SLACK = 1e-9  # of a bound, for the rounding of sums
+Asked = Union[str, WordQuery]
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class _Term(NamedTuple):
     postings: for each part, where it occurs
     tables: for each part, what the codes of `postings` add to a score of weight 1
     most: for each part, the most that it adds to a score
+    given: what a correction or a synonym stands for, "" for a token of the query itself
     """
 
     token: str
@@ -52,6 +58,7 @@ class _Term(NamedTuple):
     postings: list[TermPostings]
     tables: list[Floats]
     most: list[float]
+    given: str
 
 
 class _Group:
@@ -141,7 +148,7 @@ class WordSearcher:
         found: Floats = frequencies * (self._k1 + 1.0) / (frequencies + self._k1)
         return found
 
-    def search(self, query: str, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
+    def search(self, query: Asked, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
         """Return the numbers and scores of the best `k` documents that share a token with a query, best first.
 
         allowed: for each part, `[documents] bool`, which documents may be found
@@ -158,11 +165,55 @@ class WordSearcher:
         self._spare.append(scores)
         return best.found()
 
-    def weights_of(self, query: str) -> dict[str, float]:
+    @cached_property
+    def reader(self) -> Optional[Reader]:
+        """Looks up what words of queries may stand for; None if the tokenizers are of earlier versions."""
+        analysers = [one for one in self._tokenizers if isinstance(one, Analyser)]
+        return Reader(self, analysers[0]) if analysers else None
+
+    @property
+    def vocabularies(self) -> list[Vocabulary]:
+        """The words that documents have, part by part; those of removed documents may be there."""
+        return [part.postings.vocabulary for part in self._parts if len(part.postings.spellings)]
+
+    def tokens_of_word(self, word: str) -> list[str]:
+        """Return the tokens that the analysers have for a folded word of letters alone."""
+        shape, analysers = "w" * len(word), [one for one in self._tokenizers if isinstance(one, Analyser)]
+        each = (
+            word_of(one.fold(word) if one.table else word, shape, one.language or ENGLISH).texts for one in analysers
+        )
+        return list(dict.fromkeys(chain.from_iterable(each)))
+
+    def counts(self, tokens: Sequence[str]) -> list[int]:
+        """Return how many live documents have each token."""
+        hashes, counts = text_hashes(tokens), np.zeros(len(tokens), np.int64)
+        for part in checked(self._parts):
+            counts += part.postings.counts(hashes, part.live)
+        found: list[int] = counts.tolist()
+        return found
+
+    def having_all(self, tokens: Sequence[Sequence[str]]) -> list[Booleans]:
+        """Return, for each part, which documents have one of each of several tokens, `[documents] bool`."""
+        masks = [np.ones(len(part.postings.lengths), bool) for part in self._parts]
+        for either in checked(tokens):
+            hashes = text_hashes(either)
+            for mask, part in zip(masks, self._parts):
+                has = np.zeros(len(mask), bool)
+                for documents, _ in part.postings.of_terms(hashes):
+                    spend(len(documents))
+                    has[documents] = True
+                mask &= has
+        return masks
+
+    def weights_of(self, query: Asked) -> dict[str, float]:
         """Return how much each token of a query counts, of those that documents have, by token."""
         return {term.token: term.weight for term in self._terms(query)}
 
-    def matching(self, query: str) -> list[Booleans]:
+    def given_of(self, query: Asked) -> dict[str, str]:
+        """Return what each token that comes from a correction or a synonym stands for."""
+        return {term.token: term.given for term in self._terms(query) if term.given}
+
+    def matching(self, query: Asked) -> list[Booleans]:
         """Return, for each part, which live documents share a token with a query, `[documents] bool`."""
         masks = [np.zeros(len(part.postings.lengths), bool) for part in self._parts]
         for term in checked(self._terms(query)):
@@ -170,7 +221,7 @@ class WordSearcher:
                 mask[postings.documents] = True
         return [mask if part.live is None else mask & part.live for mask, part in zip(masks, self._parts)]
 
-    def explain(self, query: str, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
+    def explain(self, query: Asked, part: int, rows: Sequence[int]) -> list[dict[str, float]]:
         """Return, for some documents of a part, what each token of a query adds to the score, by token."""
         found: list[dict[str, float]] = [{} for _ in rows]
         for term in self._terms(query) if rows else ():
@@ -181,8 +232,14 @@ class WordSearcher:
                     added[term.token] = term.weight * float(term.tables[part][codes[at]])
         return found
 
-    def _terms(self, query: str) -> list[_Term]:
-        counted, found = self._words_of(query), list[tuple[int, _Term]]()
+    def _terms(self, query: Asked) -> list[_Term]:
+        counted, found = self._words_of(query if isinstance(query, str) else query.given), list[tuple[int, _Term]]()
+        given: dict[tuple[Optional[str], ...], str] = {}
+        for extra in () if isinstance(query, str) else query.extras:
+            for word, times in self._words_of(extra.text).items():
+                if word not in counted or word in given:
+                    counted[word] = max(counted.get(word, 0.0), extra.factor * times)
+                    given.setdefault(word, extra.given)
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
         parts = [part.postings.of_terms(hashes) for part in self._parts]
@@ -206,7 +263,7 @@ class WordSearcher:
             if count:
                 weight = times * rarity_of(count, self._size)
                 most = [one * weight * (1.0 + _SLACK) for one in highest]
-                found.append((count, _Term(token, weight, postings, tables, most)))
+                found.append((count, _Term(token, weight, postings, tables, most, given.get(word, ""))))
         return [term for _, term in sorted(found, key=lambda one: one[0])]
 
     def _words_of(self, query: str) -> dict[tuple[Optional[str], ...], float]:

@@ -8,7 +8,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option
-from paddle_ranker.retrieval.options import MilvusOptions
+from paddle_ranker.retrieval.options import SYNONYMS, MilvusOptions
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import LOG_MB
 
@@ -27,6 +27,7 @@ class IndexSlotOptions(Limits, MilvusOptions):
     weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)", joins=",")
     ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
     nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)
+    synonyms: Optional[Path] = option(None, help=SYNONYMS)  # noqa: RUF009
     writable: bool = option(False, help="add, replace and remove documents: POST and DELETE /v1/documents")
     search_log: Optional[Path] = option(  # noqa: RUF009
         None, help="a folder: searches and feedback are logged there, texts included (default: they are not)"
@@ -56,7 +57,7 @@ class IndexSlotOptions(Limits, MilvusOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("writable", "search_log", "examples", "milvus_uri"):
+        for name in ("writable", "search_log", "examples", "synonyms", "milvus_uri"):
             if self.index is None and getattr(self, name):
                 raise UsageError(f"--{name} is about an index: name one with --index")
         if self.highest_label > 1 and self.search_log is None:

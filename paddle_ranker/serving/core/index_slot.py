@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional, TypeVar, cast
 
@@ -15,6 +15,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, read_manifest
+from paddle_ranker.retrieval.reading import Synonyms
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.work import Hold
@@ -45,6 +46,7 @@ class ServedIndex:
     collection: Collection
     fusion: Fusion
     loaded_at: float  # seconds since 1970
+    synonyms: Optional[Synonyms] = None
 
     @property
     def stated(self) -> dict[str, object]:
@@ -109,7 +111,8 @@ class IndexSlot(Slot[ServedIndex]):
                     collection.search(name, collection.tower(name).query_vectors([_PROBE]), 1)
             else:
                 collection.search(name, [_PROBE], 1)  # a tokenizer is loaded now, an index in memory is built
-        return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time())
+        synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
+        return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
         """Check that the tower, if there is one, makes vectors as wide as those of the index."""
@@ -172,7 +175,7 @@ class IndexSlot(Slot[ServedIndex]):
         served = self.ready()
         if not served.collection.is_current:
             await self.run(self._refresh, served.collection, deadline=deadline)
-        return ServedIndex(served.name, served.folder, served.collection.snapshot(), served.fusion, served.loaded_at)
+        return replace(served, collection=served.collection.snapshot())
 
     def _refresh(self, collection: Collection) -> None:
         """Take up what others have changed; where that cannot be read, searches go on with what is open."""

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Callable, Optional, TypeVar, Union
+from typing import Callable, Optional, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.options import DEPTH, TOP_K
+from paddle_ranker.retrieval.reading import ParsedQuery
 from paddle_ranker.retrieval.search import Position, Search, SearchSettings, chosen
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.retrieval.work import Hold
@@ -48,10 +49,11 @@ class Query:
     depth: documents that each searcher finds
     rank_top: so many of the fused list are ordered by the ranker; 0: none
     after, sort, group_by, group_size: as of `Search`
-    is_cut: `text` is only the beginning of the query
+    literal, prefix: as of `SearchSettings`
+    is_cut: `asked` is only the beginning of the query
     """
 
-    text: str
+    asked: ParsedQuery
     by: tuple[str, ...] = ()
     where: Optional[Filter] = None
     fusion: Optional[str] = None
@@ -64,6 +66,8 @@ class Query:
     sort: tuple[str, ...] = ()
     group_by: Optional[str] = None
     group_size: int = 1
+    literal: bool = False
+    prefix: bool = False
     is_cut: bool = False
 
 
@@ -78,7 +82,7 @@ class SearchOutcome(Search):
     def __init__(self, index: ServedIndex, query: Query, searchers: Sequence[str], settings: SearchSettings):
         super().__init__(
             index.collection,
-            query.text,
+            query.asked,
             searchers,
             settings,
             top_k=query.top_k,
@@ -182,7 +186,7 @@ class SearchPipeline:
         familiarity, page = self.familiarity(found.index), query.offset or query.after
         if page or query.by or query.where or not found.logits or not familiarity.wants(query.rank_top):
             return
-        if familiarity.note(query.text, np.array([*found.logits.values()])):
+        if familiarity.note(query.asked.text, np.array([*found.logits.values()])):
             asyncio.get_running_loop().run_in_executor(None, familiarity.judge)
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
@@ -200,8 +204,12 @@ class SearchPipeline:
         began, deadline = time.monotonic(), self.index.deadline(stated)
         self.index.begin()
         try:
-            read = await self._read(query.text, deadline)
-            query = replace(query, text=read.text, rank_top=query.rank_top if self.ranker is not None else 0)
+            read = await self._read(query.asked.text, deadline)
+            query = replace(
+                query,
+                asked=replace(query.asked, text=read.text),
+                rank_top=query.rank_top if self.ranker is not None else 0,
+            )
             found = await self._candidates(query, deadline)
             if query.rank_top and found.order and (query.after is None or query.after.is_ranked):
                 late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
@@ -231,7 +239,7 @@ class SearchPipeline:
         """Ask all searchers at once, and fuse what they find."""
         index = await self.index.current(deadline)
         found = SearchOutcome(index, query, self._chosen(index, query.by), self._settings(index, query))
-        asked: dict[str, Union[Sequence[str], Vectors]] = {name: [query.text] for name in found.searchers}
+        asked: dict[str, Optional[Vectors]] = dict.fromkeys(found.searchers)
         if VECTORS not in asked:
             await self.index.run(_fuse, found, asked, {}, deadline=deadline)
             return found
@@ -239,7 +247,7 @@ class SearchPipeline:
         looking = asyncio.ensure_future(self.index.run(_look, found, asked, deadline=deadline))
         try:
             began = time.monotonic()
-            vectors = await self._vectors(query.text, deadline)
+            vectors = await self._vectors(query.asked.text, deadline)
             found.took["encode"] = _since(began)
             await self.index.run(_fuse, found, {VECTORS: vectors}, await looking, deadline=deadline)
         finally:
@@ -251,7 +259,8 @@ class SearchPipeline:
         options, own = self.index.options, index.fusion
         if query.fusion not in (None, own.method):
             own = Fusion(str(query.fusion), fields=own.fields)
-        return SearchSettings((), own, query.depth, query.rank_top, options.ef, options.nprobe)
+        reading = query.literal, query.prefix, index.synonyms
+        return SearchSettings((), own, query.depth, query.rank_top, options.ef, options.nprobe, *reading)
 
     def _chosen(self, index: ServedIndex, by: Sequence[str]) -> tuple[str, ...]:
         try:
@@ -274,7 +283,7 @@ class SearchPipeline:
         began = time.monotonic()
         try:
             texts = await self.index.run(found.to_rank, self.ranker.reader, deadline=deadline, hold=hold)
-            asked = [found.text] * len(texts)
+            asked = [found.ranked_text] * len(texts)
             cut = [text[:most] for text in texts]
             scores = await self.ranker.score_pairs(asked, cut, deadline=deadline, check_lengths=read.check)
         except Fault as fault:
@@ -292,8 +301,8 @@ def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
     return normalised(vectors) if info.similarity == "cosine" and not info.normalize else vectors
 
 
-def _look(found: SearchOutcome, asked: Mapping[str, Union[Sequence[str], Vectors]]) -> dict[str, Hits]:
-    """Return what some searchers find for one text or vector each."""
+def _look(found: SearchOutcome, asked: Mapping[str, Optional[Vectors]]) -> dict[str, Hits]:
+    """Return what some searchers find, for the query's vector where there is one."""
     hits = {}
     for name, own in asked.items():
         began = time.monotonic()
@@ -309,7 +318,7 @@ def _look(found: SearchOutcome, asked: Mapping[str, Union[Sequence[str], Vectors
     return hits
 
 
-def _fuse(found: SearchOutcome, asked: Mapping[str, Union[Sequence[str], Vectors]], others: Mapping[str, Hits]) -> None:
+def _fuse(found: SearchOutcome, asked: Mapping[str, Optional[Vectors]], others: Mapping[str, Hits]) -> None:
     hits = {**others, **_look(found, asked)}
     began = time.monotonic()
     found.fuse(hits)

@@ -36,6 +36,7 @@ from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
+from paddle_ranker.retrieval.reading import ParsedQuery, parse_query
 from paddle_ranker.retrieval.search import Position
 from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.serving.core.apart import apart
@@ -57,6 +58,7 @@ TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request, which the event loop looks at
 FUSED, RANKED = "fused", "ranked"
+_FEW = 10  # candidates for which another spelling is looked for
 _MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
 _MOST_TERMS = 32  # that a hit is explained by
 _LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
@@ -117,6 +119,10 @@ class SearchRequest(Body):
         None, description="show group_size candidates of each value of this field; content: of nearly the same texts"
     )
     group_size: int = Field(1, ge=1, description="of group_by")
+    literal: bool = Field(
+        False, description="search the words as they are written: no corrections, synonyms, phrases and exclusions"
+    )
+    prefix: bool = Field(False, description="the last word is unfinished: find words that begin with it, too")
     explain: bool = Field(False, description="answer with each hit's signals")
     min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
 
@@ -253,8 +259,12 @@ class SearchRoutes:
                     raise Fault(UNPROCESSABLE, problem, field=field)
             if field != "fields" and len(names) > _MOST_NAMES:
                 raise Fault(TOO_LARGE, f"has {len(names):,} names, at most {_MOST_NAMES} are allowed", field=field)
+        try:
+            parsed = ParsedQuery(text) if asked.literal else parse_query(text)
+        except UsageError as error:
+            raise Fault(UNPROCESSABLE, str(error), field="query") from error
         return Query(
-            text,
+            parsed,
             tuple(asked.by or ()),
             _filter(asked.where, limits),
             asked.fusion,
@@ -267,6 +277,8 @@ class SearchRoutes:
             tuple(asked.sort or ()),
             asked.group_by,
             asked.group_size,
+            asked.literal,
+            asked.prefix,
             is_cut=len(text) < len(asked.query),
         )
 
@@ -326,6 +338,7 @@ class SearchRoutes:
             content["total"] = found.total()
         if asked.facets:
             content["facets"] = _facets(found, asked.facets)
+        content.update(_read_as(asked, found))
         if found.query_read is not None:
             content["query_read"] = found.query_read
         if found.degraded:
@@ -349,6 +362,20 @@ def _facets(found: SearchOutcome, names: list[str]) -> dict[str, list[dict[str, 
     }
 
 
+def _read_as(asked: SearchRequest, found: SearchOutcome) -> dict[str, Any]:
+    """Return how the query was read, where that is not as it is written."""
+    words, content = found.words, dict[str, Any]()
+    if words.corrected:
+        content["corrected"] = [{"from": one.given, "to": one.to, "by": one.by} for one in words.corrected]
+    if words.synonyms:
+        content["synonyms"] = [{"from": one.given, "to": one.to} for one in words.synonyms]
+    content.update({name: own for name in ("phrases", "excluded") if (own := getattr(found.query, name))})
+    may_be_meant = WORDS in found.searchers and not (asked.literal or asked.prefix or asked.offset or asked.cursor)
+    if may_be_meant and len(found.order) <= _FEW and (better := found.collection.better_spelled(words)):
+        content["did_you_mean"] = better
+    return content
+
+
 def _shown(hit: dict[str, Any], text: str) -> Shown:
     ranks = {name: one["rank"] for name, one in hit["stages"].items()}
     return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text))
@@ -367,10 +394,11 @@ def hits_of(asked: SearchRequest, found: SearchOutcome) -> tuple[list[dict[str, 
 def _hits(asked: SearchRequest, found: SearchOutcome, ranks: dict[int, int]) -> list[dict[str, Any]]:
     """Return documents as hits; `ranks`: by place."""
     analyser = found.index.collection.info.schema.analyser
-    shared = SharedWords(found.text, analyser)
+    shared = SharedWords("\n".join([found.text, *(one.text for one in found.words.extras)]), analyser)
     ids = [found.candidates.ids[place] for place in ranks]
     explains = asked.explain and WORDS in found.candidates.searchers
-    terms = found.index.collection.explain_words(found.text, ids, found.fusion.fields) if explains else {}
+    terms = found.index.collection.explain_words(found.words, ids, found.fusion.fields) if explains else {}
+    given = found.index.collection.words_given(found.words) if explains and found.words.extras else {}
     parts = found.fusion.parts(found.candidates) if asked.explain else None
     shares = found.fusion.shares(found.candidates) if asked.explain else None
     hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.index.collection.info.schema
@@ -404,7 +432,7 @@ def _hits(asked: SearchRequest, found: SearchOutcome, ranks: dict[int, int]) -> 
         if parts is not None and shares is not None:
             hit["signals"] = _signals(found, place, parts[place], float(shares[place]))
             if id in terms and WORDS in hit["signals"]:
-                hit["signals"][WORDS]["terms"] = _terms(terms[id], FoldedText(looked_at, analyser))
+                hit["signals"][WORDS]["terms"] = _terms(terms[id], FoldedText(looked_at, analyser), given)
             if place in found.logits:
                 level = max((one.level for one in highlights), default=0)
                 hit["signals"]["match"] = {"value": level, "to": RANKED}
@@ -446,10 +474,12 @@ def _signals(found: SearchOutcome, place: int, parts: Floats, share: float) -> d
     return signals
 
 
-def _terms(added: dict[str, float], folded: FoldedText) -> list[dict[str, Any]]:
+def _terms(added: dict[str, float], folded: FoldedText, given: dict[str, str]) -> list[dict[str, Any]]:
     best = sorted(added.items(), key=lambda one: -one[1])[:_MOST_TERMS]
     return [
-        {"term": term, "added": value, "level": level_of(term), "at": places_of(term, folded)} for term, value in best
+        {"term": term, "added": value, "level": level_of(term), "at": places_of(term, folded)}
+        | ({"for": given[term]} if term in given else {})
+        for term, value in best
     ]
 
 
@@ -607,6 +637,15 @@ class Found(TypedDict):
     query: Annotated[str, Field(description="as much of it as was used")]
     query_read: NotRequired[
         Annotated[int, Field(description="code points of a query that is too long, which were used")]
+    ]
+    corrected: NotRequired[
+        Annotated[list[dict[str, Any]], Field(description="from, to, and by: typing, sound or prefix")]
+    ]
+    synonyms: NotRequired[Annotated[list[dict[str, Any]], Field(description="from, and what was searched, too, to")]]
+    phrases: NotRequired[Annotated[list[str], Field(description="documents have each, word for word")]]
+    excluded: NotRequired[Annotated[list[str], Field(description="documents have none of these")]]
+    did_you_mean: NotRequired[
+        Annotated[str, Field(description="the query with frequent words for those that hardly any document has")]
     ]
     model: Annotated[Optional[str], Field(description="the ranker")]
     index: dict[str, Any]

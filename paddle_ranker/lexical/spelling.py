@@ -1,0 +1,176 @@
+"""Find the words of a collection that a mistyped word may stand for.
+
+vocabulary = Vocabulary(np.frombuffer("docker\nkubernetes\nvim".encode(), np.uint8))
+vocabulary.near("kuberentes")    # ["kubernetes"]
+vocabulary.beginning("kube")     # ["kubernetes"]
+homophones("平")                 # 凭 坪 屏 平 瓶 苹 评 ...
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import OSA
+
+from paddle_ranker.metrics.ranking import Booleans
+
+LEAST_LETTERS, TWO_ERRORS = 4, 8  # letters of a word that may have one error, and two
+_LONGEST = 64
+_BLOCK = 1 << 14  # words that are compared at a time, so that the arrays stay in the processor's cache
+_MANY = 1 << 16  # words
+_NEWLINE = 10
+_ONCE = np.uint64(0xFFFFFFFF00000000)  # bits of letters that a word has; below them, of those it has an odd number of
+
+
+class Vocabulary(Sequence[str]):
+    """Distinct words, in the order of their UTF-8 bytes; safe for threads.
+
+    Args:
+        lines: the words in UTF-8, one a line, `[bytes] uint8`.
+    """
+
+    def __init__(self, lines: NDArray[np.uint8]):
+        self._lines = lines
+        self._ends = np.append(np.flatnonzero(lines == _NEWLINE), len(lines)) if len(lines) else np.empty(0, np.int64)
+        self._starts = np.concatenate([[0], self._ends[:-1] + 1])[: len(self._ends)].astype(np.int64)
+        codes = np.frombuffer(lines.tobytes().decode("utf-8", "replace").encode("utf-32-le"), "<u4")
+        ends = np.append(np.flatnonzero(codes == _NEWLINE), len(codes))[: len(self._ends)]
+        begins = np.concatenate([[0], ends[:-1] + 1])[: len(ends)].astype(np.int64)
+        self._lengths = (ends - begins).astype(np.int16)
+        self._signs = _signs(codes, begins)
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> Vocabulary:
+        """Return the vocabulary of some words."""
+        return cls(lines_of(words))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, place: int) -> str:  # type: ignore[override]  # no slices
+        return self._lines[self._starts[place] : self._ends[place]].tobytes().decode("utf-8", "replace")
+
+    def near(self, word: str, *, unfinished: bool = False) -> list[tuple[str, int]]:
+        """Return the words at the least distance from a word, and that distance: 1, or 2 of a word of 8 letters.
+
+        The distance counts insertions, deletions, substitutions, and transpositions of neighbours (optimal string
+        alignment). A shorter word than 4 letters has none, the word itself is left out. In a large vocabulary, words
+        with another first letter are looked at only if there is none with the same.
+
+        unfinished: the beginnings of longer words are compared with it
+        """
+        most = 0 if len(word) < LEAST_LETTERS or len(word) > _LONGEST else 1 if len(word) < TWO_ERRORS else 2
+        same, everywhere = slice(0, len(self)), slice(0, len(self))
+        if len(self) > _MANY and most:
+            first = word[0].encode()
+            same = slice(self._place_of(first), self._place_of(first + b"\xff"))
+        for errors in range(1, most + 1):
+            if found := self._near(word, errors, same, unfinished):
+                return found
+        return [] if same == everywhere or unfinished or not most else self._near(word, 1, everywhere, False)
+
+    def _near(self, word: str, errors: int, where: slice, unfinished: bool) -> list[tuple[str, int]]:
+        """Return the words, in some places, that differ by so many errors, which is known to be the least."""
+        sign = _signs(np.frombuffer(word.encode("utf-32-le"), "<u4"), np.zeros(1, np.int64))[0]
+        found = list[tuple[str, int]]()
+        for start in range(where.start, where.stop, _BLOCK):
+            part = slice(start, min(start + _BLOCK, where.stop))
+            longer, signs = self._lengths[part] - np.int16(len(word)), self._signs[part]
+            if unfinished:
+                places = np.flatnonzero(longer >= -errors)
+                is_alike = _few(~signs[places] & (sign & _ONCE), errors)
+            else:
+                places = np.flatnonzero(np.abs(longer) <= errors)
+                others = signs[places] ^ sign
+                places, others = (one[_few(others & _ONCE, 2 * errors)] for one in (places, others))
+                is_alike = _few(others & ~_ONCE, 2 * errors)
+            for place in (start + places[is_alike]).tolist():
+                other = self[place]
+                if unfinished:
+                    ends = range(len(word) - errors, len(word) + errors + 1)
+                    distance = min(OSA.distance(word, other[:end], score_cutoff=errors) for end in ends)
+                else:
+                    distance = OSA.distance(word, other, score_cutoff=errors)
+                if distance == errors:
+                    found.append((other, errors))
+        return found
+
+    def beginning(self, prefix: str, most: int) -> list[str]:
+        """Return words that begin with a prefix, the shortest first, at most `most`, of the first thousand."""
+        encoded = prefix.encode("utf-8")
+        first = self._place_of(encoded)
+        after = min(self._place_of(encoded + b"\xff"), first + 1000)
+        places = np.arange(first, after)
+        return [self[place] for place in places[np.argsort(self._lengths[places], kind="stable")][:most].tolist()]
+
+    def _place_of(self, encoded: bytes) -> int:
+        """Return the place of the first word that is not before some bytes."""
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            if self._lines[self._starts[middle] : self._ends[middle]].tobytes() < encoded:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+
+def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:
+    """Return distinct words as a `Vocabulary` takes them."""
+    return np.frombuffer("\n".join(sorted({*words}, key=str.encode)).encode("utf-8"), np.uint8)
+
+
+def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return the words of several vocabularies, `[bytes] uint8`, as one."""
+    own = [part for part in parts if len(part)]
+    if len(own) < 2:
+        return own[0] if own else np.empty(0, np.uint8)
+    return lines_of(word for part in own for word in part.tobytes().decode("utf-8", "replace").split("\n"))
+
+
+def _signs(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return 64 bits for each word: a bit for each letter in it, hashed but for a to z, and one for the letter again.
+
+    An error changes at most two of the bits.
+    """
+    if not len(begins):
+        return np.empty(0, np.uint64)
+    hashed = (codes * np.uint32(0x9E3779B1)) >> np.uint32(27)
+    letters = np.where((codes >= 97) & (codes <= 122), codes - np.uint32(97), hashed)
+    bits = np.where(codes == _NEWLINE, np.uint64(0), np.uint64(1) << letters.astype(np.uint64))
+    once = np.bitwise_or.reduceat(bits, begins)
+    odd = np.bitwise_xor.reduceat(bits, begins)
+    return once << np.uint64(32) | odd
+
+
+def _few(bits: NDArray[np.uint64], most: int) -> Booleans:
+    """Return which numbers have at most so many bits."""
+    for _ in range(most):
+        bits = bits & (bits - (bits > 0))  # without its last bit
+    return bits == 0
+
+
+@lru_cache(maxsize=1)
+def _by_sound() -> tuple[dict[str, frozenset[str]], dict[str, str]]:
+    """Return the sounds of each character without their tones, and the characters of each sound."""
+    from pypinyin import pinyin_dict
+    from pypinyin.contrib.tone_convert import to_normal
+
+    sounds, characters = dict[str, frozenset[str]](), dict[str, list[str]]()
+    for code, said in pinyin_dict.pinyin_dict.items():
+        if 0x4E00 <= code <= 0x9FFF:
+            # The first reading is the usual one; of an unusual one, most who type think of other characters.
+            sound = sys.intern(to_normal(said.split(",")[0]))
+            sounds[chr(code)] = frozenset([sound])
+            characters.setdefault(sound, []).append(chr(code))
+    return sounds, {sound: "".join(own) for sound, own in characters.items()}
+
+
+def homophones(character: str) -> str:
+    """Return the characters that sound as a Chinese character does, whatever their tones, without itself."""
+    sounds, characters = _by_sound()
+    return "".join(characters[sound] for sound in sounds.get(character, ())).replace(character, "")

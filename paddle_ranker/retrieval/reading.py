@@ -1,0 +1,405 @@
+"""Read a query: its phrases and exclusions, its mistyped words, its synonyms.
+
+query = parse_query('kuberentes "rolling update" -helm')
+query.text, query.phrases, query.excluded     # 'kuberentes rolling update', ('rolling update',), ('helm',)
+read_words(words, query).corrected            # (Instead('kuberentes', ('kubernetes',), 'typing'),)
+
+A word that no document has is looked up among those that documents have: with one error, or two from 8 letters on; as
+two words; Chinese characters by their sound. Numbers, names with digits, words of less than 4 letters and words in
+quotes stay as they are. Corrections and synonyms count less than what was typed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from paddle_ranker.errors import DataError, UsageError, quoted
+from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, is_spelled
+from paddle_ranker.lexical.spelling import LEAST_LETTERS, homophones
+from paddle_ranker.lexical.tokens import Tokenizer
+from paddle_ranker.retrieval.work import spend
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.words import WordSearcher
+
+TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
+_FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym
+_MOST_WORDS = 8  # mistyped words of a query that are looked up
+_MOST, _SHARE = 3, 0.05  # corrections of a word; documents of one, as a share of those of the most frequent
+_COMPLETIONS = 8
+_APART = 3  # letters of each of two words that were typed as one
+_RARE, _TIMES = 5, 20  # documents of a word that may be mistyped; times as many of what may be meant
+_LOOKING = 5  # words of a vocabulary that are compared in a step, as `spend` counts them
+_LONGEST, _MOST_SYNONYMS = 8, 1 << 24  # units of a synonym; bytes of their file
+_SYNTAX = re.compile(
+    r'(?<![A-Za-z0-9])"([^"“”]*[^"“”\s][^"“”]*)"|“([^"“”]*[^"“”\s][^"“”]*)”'
+    r'|(?:^|(?<=\s))-(?:"([^"“”]*[^"“”\s][^"“”]*)"|(?![A-Za-z](?!\S))([^\W\d_]\S*))'
+)
+_IS_HAN = re.compile("[\u4e00-\u9fff]+").fullmatch
+_IN_WORD = "[^\\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # letters and digits of scripts with spaces
+_SPELLED = re.compile(r"[^\W\d_]+")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ParsedQuery:
+    """A query without its quotes and minus signs.
+
+    text: its words, those in quotes included
+    phrases: documents have each of them, word for word
+    excluded: documents have none of them
+    """
+
+    text: str
+    phrases: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+
+
+def parse_query(text: str) -> ParsedQuery:
+    """Parse a query: `"a phrase"` or `“一个短语”` must be in a document, a word after a minus sign must not.
+
+    A minus sign within words, before a digit, another sign or a single letter (`ls -l`) means nothing. Raises
+    `UsageError` for a query that says only what must not be there.
+    """
+    if '"' not in text and "“" not in text and "-" not in text:
+        return ParsedQuery(text)
+    phrases, excluded = list[str](), list[str]()
+
+    def read(match: re.Match[str]) -> str:
+        phrase, name = match[1] or match[2], match[3] or match[4]
+        (phrases if phrase else excluded).append((phrase or name).strip())
+        return f" {phrase} " if phrase else " "
+
+    words = _SYNTAX.sub(read, text)
+    if not phrases and not excluded:
+        return ParsedQuery(text)
+    words = " ".join(words.split())
+    if not words:
+        raise UsageError(f"{quoted(text)} says only what must not be there: add what to search for")
+    return ParsedQuery(words, tuple(phrases), tuple(excluded))
+
+
+def phrase_pattern(phrase: str) -> re.Pattern[str]:
+    """Return what finds a folded phrase in folded texts, whole words with any spaces between them."""
+    found = r"\s+".join(map(re.escape, phrase.split()))
+    before = f"(?<!{_IN_WORD})" if re.match(_IN_WORD, phrase) else ""
+    return re.compile(before + found + (f"(?!{_IN_WORD})" if re.match(_IN_WORD, phrase[-1:]) else ""))
+
+
+def required_tokens(phrase: str, tokenizers: Sequence[Tokenizer]) -> list[list[str]]:
+    """Return tokens of which a document with a phrase has one of each: those of its words by each tokenizer.
+
+    Stop words are left out, which may not be indexed.
+    """
+    found = list[list[str]]()
+    for word in phrase.split():
+        if any(word.lower() in (one.stop_words if isinstance(one, Analyser) else STOP_WORDS) for one in tokenizers):
+            continue
+        each = [one(word) for one in dict.fromkeys(tokenizers)]
+        if len({*map(len, each)}) == 1:
+            found += [list(dict.fromkeys(several)) for several in zip(*each)]
+    return found
+
+
+class Instead(NamedTuple):
+    """Words that are searched beside a part of a query.
+
+    given: that part, folded
+    to: the words, the most frequent first
+    by: why: `TYPING`, `SOUND` or `PREFIX`; "" for synonyms
+    """
+
+    given: str
+    to: tuple[str, ...]
+    by: str = ""
+
+
+class Extra(NamedTuple):
+    """Text whose words count as those of the query, times a factor; `given` is what they stand for."""
+
+    text: str
+    factor: float
+    given: str
+
+
+@dataclass(frozen=True)
+class WordQuery:
+    """A query as it is searched by words.
+
+    given: its text
+    text: with the first correction of each mistyped word, which a ranker reads
+    extras: what counts beside the words of `given`
+    corrected, synonyms: what `extras` come from
+    """
+
+    given: str
+    text: str
+    extras: tuple[Extra, ...] = ()
+    corrected: tuple[Instead, ...] = ()
+    synonyms: tuple[Instead, ...] = ()
+
+
+class Synonyms:
+    """Synonyms by what they are for.
+
+    A line of the file says `car, automobile` (each also finds the other) or `laptop, 笔记本 => notebook computer` (what
+    stands left also finds what stands right). Empty lines and those that begin with # say nothing.
+
+    Args:
+        file: is read again when it has changed; if that fails, the synonyms stay and the log says why.
+
+    Raises `DataError` for a line that is none of these.
+    """
+
+    def __init__(self, file: Path):
+        self._file, self._lock = file, threading.Lock()
+        self._stamp = self._stamp_now()
+        self._rules = _read_rules(file)
+        self._folded = dict[Analyser, dict[str, list[str]]]()
+
+    def of(self, analyser: Analyser) -> dict[str, list[str]]:
+        """Return the synonyms by what they are for, folded by an analyser."""
+        try:
+            stamp = self._stamp_now()
+        except OSError:
+            stamp = self._stamp  # the file is being replaced
+        with self._lock:
+            if stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._rules, self._folded = _read_rules(self._file), {}
+                except (DataError, OSError) as error:
+                    _LOG.warning("the synonyms stay as they were: %s", error)
+            if analyser not in self._folded:
+                rules: dict[str, list[str]] = {}
+                for given, to in self._rules:
+                    rules.setdefault(" ".join(analyser.fold(given).split()), []).extend(to)
+                self._folded[analyser] = rules
+            return self._folded[analyser]
+
+    def _stamp_now(self) -> tuple[int, int]:
+        found = os.stat(self._file)
+        return found.st_mtime_ns, found.st_size
+
+
+def _read_rules(file: Path) -> list[tuple[str, list[str]]]:
+    if file.stat().st_size > _MOST_SYNONYMS:
+        raise DataError(f"{file}: is larger than {_MOST_SYNONYMS >> 20} MiB, too large for synonyms; shorten it")
+    rules = []
+    try:
+        lines = file.read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not UTF-8 ({error.reason} at byte {error.start:,}); convert it") from error
+    for number, line in enumerate(lines, start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        left, arrow, right = line.partition("=>")
+        given, to = ([" ".join(one.split()) for one in side.split(",")] for side in (left, right if arrow else left))
+        if not all(given) or not all(to) or "=>" in right or (not arrow and len(given) < 2):
+            raise DataError(f'{file}: line {number:,} is {quoted(line)}, expected "a, b" or "a, b => c"; correct it')
+        rules += [(one, [other for other in to if other != one]) for one in given]
+    return rules
+
+
+def read_words(
+    words: WordSearcher, query: ParsedQuery, *, prefix: bool = False, synonyms: Optional[Synonyms] = None
+) -> WordQuery:
+    """Return a query with what its words may stand for in a collection.
+
+    prefix: the last word is unfinished: words that begin with it are found, too
+    """
+    reader = words.reader
+    if reader is None:
+        return WordQuery(query.text, query.text)
+    return reader.read(query, prefix, synonyms)
+
+
+class Reader:
+    """Looks up words of queries among those of a collection.
+
+    Args:
+        words: has the collection's words.
+        analyser: of the queries; those of other fields read the same words.
+    """
+
+    def __init__(self, words: WordSearcher, analyser: Analyser):
+        self._words, self._analyser = words, analyser
+        self._stop_words = analyser.stop_words | STOP_WORDS
+        self._heard: dict[str, str] = {}  # by character; there are 20,000 of them at most
+
+    def read(self, query: ParsedQuery, prefix: bool, synonyms: Optional[Synonyms]) -> WordQuery:
+        """Return a query with its corrections and synonyms."""
+        folded = self._analyser.fold(query.text)
+        runs = list(self._analyser.runs(folded))
+        quotes = [self._analyser.fold(phrase) for phrase in query.phrases]
+        corrected, extras, text = list[Instead](), list[Extra](), query.text
+        last = runs[-1] if prefix and runs and runs[-1].start + len(runs[-1].text) == len(folded) else None
+        if last is not None and is_spelled(last.shape):
+            if completed := self._completions(last.text):
+                corrected.append(Instead(last.text, completed, PREFIX))
+                extras += [Extra(one, _OF_PREFIX, last.text) for one in completed]
+            elif len(last.text) >= LEAST_LETTERS and not self._counts([last.text])[0]:
+                corrected += self._mistyped([last.text], unfinished=True)
+        spelled = [run.text for run in runs if self._may_be_mistyped(run) and run is not (last if corrected else None)]
+        spelled = [word for word in dict.fromkeys(spelled) if not any(word in quote for quote in quotes)]
+        pairs = [pair for run in runs if _is_chinese(run) for pair in self._analyser.groups(run)]
+        counts = self._counts(spelled) + self._words.counts([pair.text for pair in pairs])
+        unknown = [word for word, count in zip(spelled, counts) if not count]
+        corrected += self._mistyped(unknown[:_MOST_WORDS])
+        unheard = [not count and not any(pair.text in quote for quote in quotes)
+                   for pair, count in zip(pairs, counts[len(spelled) :])]  # fmt: skip
+        corrected += self._misheard(folded, pairs, unheard)
+        for one in corrected:
+            if one.by != PREFIX:
+                text = self._replaced(text, one.given, one.to[0])
+                extras += [Extra(other, _FACTOR ** _errors(one, other), one.given) for other in one.to]
+        found = self._synonyms(runs, folded, synonyms.of(self._analyser)) if synonyms is not None else []
+        extras += [Extra(other, _OF_SYNONYM, one.given) for one in found for other in one.to]
+        return WordQuery(query.text, text, tuple(extras), tuple(corrected), tuple(found))
+
+    def better(self, query: WordQuery) -> Optional[str]:
+        """Return the query with frequent words in place of those that hardly any document has; None: as it is."""
+        folded = self._analyser.fold(query.text)
+        runs, text = list(self._analyser.runs(folded)), query.text
+        spelled = list(dict.fromkeys(run.text for run in runs if self._may_be_mistyped(run)))
+        pairs = [pair for run in runs if _is_chinese(run) for pair in self._analyser.groups(run)]
+        counts = self._counts(spelled) + self._words.counts([pair.text for pair in pairs])
+        rare = {word: count for word, count in zip(spelled, counts) if 0 < count <= _RARE}
+        for one in self._mistyped([*rare][:_MOST_WORDS], _TIMES * max(rare.values(), default=0)):
+            text = self._replaced(text, one.given, one.to[0])
+        own = counts[len(spelled) :]
+        for one in self._misheard(folded, pairs, [count <= _RARE for count in own], _TIMES * max(own, default=0)):
+            text = self._replaced(text, one.given, one.to[0])
+        return None if text == query.text else text
+
+    def _may_be_mistyped(self, run: Run) -> bool:
+        return len(run.text) >= LEAST_LETTERS and bool(is_spelled(run.shape)) and run.text not in self._stop_words
+
+    def _counts(self, words: Sequence[str]) -> list[int]:
+        """Return how many documents have each word: the most of any of its tokens."""
+        tokens = [self._words.tokens_of_word(word) for word in words]
+        counts = dict(zip(chain(*tokens), self._words.counts([*chain(*tokens)])))
+        return [max((counts[token] for token in own), default=0) for own in tokens]
+
+    def _frequent(self, words: Sequence[str], least: int = 1) -> tuple[str, ...]:
+        """Return the words that most documents have, the most frequent first."""
+        counts = sorted(zip(self._counts(words), words), key=lambda one: (-one[0], one[1]))
+        most = counts[0][0] if counts else 0
+        return tuple(word for count, word in counts[:_MOST] if count >= max(least, _SHARE * most))
+
+    def _mistyped(self, words: Sequence[str], least: int = 1, unfinished: bool = False) -> Iterator[Instead]:
+        """Yield the corrections of words that have some, which at least `least` documents have."""
+        for word in words:
+            near = list[tuple[str, int]]()
+            for vocabulary in self._words.vocabularies:
+                spend(len(vocabulary) // _LOOKING)
+                near += vocabulary.near(word, unfinished=unfinished)
+            distance = min((own for _, own in near), default=0)
+            found = self._frequent(list(dict.fromkeys(other for other, own in near if own == distance)), least)
+            if not found and least == 1 and (parts := self._apart(word)):
+                found = (parts,)
+            if found:
+                yield Instead(word, found, TYPING)
+
+    def _apart(self, word: str) -> str:
+        """Return the two words that a word without a space consists of, "" if there are none."""
+        places = range(_APART, len(word) - _APART + 1)
+        counts = self._counts([part for place in places for part in (word[:place], word[place:])])
+        least = {place: min(counts[2 * n : 2 * n + 2]) for n, place in enumerate(places)}
+        best = max(least, key=lambda place: least[place], default=0)
+        return f"{word[:best]} {word[best:]}" if best and least[best] else ""
+
+    def _completions(self, beginning: str) -> tuple[str, ...]:
+        words = [word for one in self._words.vocabularies for word in one.beginning(beginning, 4 * _COMPLETIONS)]
+        others = list(dict.fromkeys(word for word in words if word != beginning))
+        counts = sorted(zip(self._counts(others), others), key=lambda one: (-one[0], one[1]))
+        return tuple(word for count, word in counts[:_COMPLETIONS] if count)
+
+    def _misheard(
+        self, folded: str, pairs: Sequence[Token], unknown: Sequence[bool], least: int = 1
+    ) -> Iterator[Instead]:
+        """Yield corrections of Chinese characters by others of the same sound.
+
+        A character is looked up if no document has any of the pairs (or words) that it stands in; another one must make
+        all of them such that documents have.
+        """
+        around: dict[int, list[int]] = {}
+        for number, pair in enumerate(pairs):
+            for place in range(pair.start, pair.end):
+                around.setdefault(place, []).append(number)
+        wrong = [place for place, own in around.items() if all(unknown[number] for number in own)]
+        tried = {place: self._homophones(folded[place]) for place in wrong[: 2 * _MOST_WORDS]}
+        made = {
+            (place, other, number): _with(pairs[number], place, other)
+            for place, others in tried.items() for other in others for number in around[place]
+        }  # fmt: skip
+        counts = dict(zip(made, self._words.counts([*made.values()])))
+        best = [
+            (len(around[place]), min(counts[place, other, number] for number in around[place]), place, other)
+            for place, others in tried.items() for other in others
+        ]  # fmt: skip
+        done = set[int]()
+        for size, count, place, _ in sorted(best, key=lambda one: (-one[0], -one[1], one[2], one[3])):
+            if count < least or not done.isdisjoint(around[place]):
+                continue
+            done.update(around[place])
+            start, end = pairs[around[place][0]].start, pairs[around[place][-1]].end
+            others = [(own, other) for n, own, at, other in best if (n, at) == (size, place) and own >= _SHARE * count]
+            shown = [other for own, other in sorted(others, key=lambda one: (-one[0], one[1])) if own >= least]
+            part = Token(folded[start:end], start, end)
+            yield Instead(part.text, tuple(_with(part, place, other) for other in shown[:_MOST]), SOUND)
+
+    def _homophones(self, character: str) -> str:
+        """Return the characters that documents have and that sound as a character does."""
+        found = self._heard.get(character)
+        if found is None:
+            others = homophones(character)
+            counts = self._words.counts([*others])
+            found = self._heard[character] = "".join(other for other, count in zip(others, counts) if count)
+        return found
+
+    def _synonyms(self, runs: Sequence[Run], folded: str, rules: dict[str, list[str]]) -> list[Instead]:
+        """Return the synonyms of parts of the query; of parts inside each other, only those of the longest."""
+        ends = [0] * (len(folded) + 1)
+        units = [unit for run in runs for unit in ([run] if run.is_word else run.words())]
+        found = list[Instead]()
+        for first, unit in enumerate(units):
+            for last in range(min(len(units), first + _LONGEST) - 1, first - 1, -1):
+                end = units[last].start + len(units[last].text)
+                part = " ".join(folded[unit.start : end].split())
+                if part in rules and ends[unit.start] < end:
+                    found.append(Instead(part, tuple(dict.fromkeys(rules[part]))))
+                    ends[unit.start : end] = [end] * (end - unit.start)
+                    break
+        return found
+
+    def _replaced(self, text: str, given: str, to: str) -> str:
+        """Return a text with another word in place of a folded one, where it is written so that this can be found."""
+        if _IS_HAN(given):
+            return text.replace(given, to)
+        fold = self._analyser.fold
+        return _SPELLED.sub(lambda match: to if fold(match[0]) == given else match[0], text)
+
+
+def _is_chinese(run: Run) -> bool:
+    return run.kind == "i" and bool(_IS_HAN(run.text))
+
+
+def _with(pair: Token, place: int, other: str) -> str:
+    at = place - pair.start
+    return pair.text[:at] + other + pair.text[at + 1 :]
+
+
+def _errors(one: Instead, other: str) -> int:
+    from rapidfuzz.distance import OSA
+
+    return 1 if one.by == SOUND or " " in other else max(1, min(2, OSA.distance(one.given, other)))

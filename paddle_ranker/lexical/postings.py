@@ -125,8 +125,10 @@ class Postings:
             return np.zeros(len(terms), np.int64)
         at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
         found: NDArray[np.int64] = np.where(self.terms[at] == terms, self.starts[at + 1] - self.starts[at], 0)
-        for place in np.flatnonzero(found) if live is not None else ():
-            found[place] = np.count_nonzero(live[self.documents[self.starts[at[place]] : self.starts[at[place] + 1]]])
+        if live is not None:
+            for place in np.flatnonzero(found).tolist():
+                own = slice(int(self.starts[at[place]]), int(self.starts[at[place] + 1]))
+                found[place] = np.count_nonzero(live[self.documents[own]])
         return found
 
     def of_terms(self, terms: Hashes) -> list[TermPostings]:

@@ -86,8 +86,9 @@ class Vocabulary(Sequence[str]):
             else:
                 places = np.flatnonzero(np.abs(longer) <= errors)
                 others = signs[places] ^ sign
-                places, others = (one[_few(others & _ONCE, 2 * errors)] for one in (places, others))
-                is_alike = _few(others & ~_ONCE, 2 * errors)
+                has_alike = _few(others & _ONCE, 2 * errors)
+                places = places[has_alike]
+                is_alike = _few(others[has_alike] & ~_ONCE, 2 * errors)
             for place in (start + places[is_alike]).tolist():
                 other = self[place]
                 if unfinished:

@@ -54,7 +54,7 @@ from paddle_ranker.retrieval.manifest import (
 )
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
-from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, read_words
+from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
 from paddle_ranker.retrieval.segments import Contents, Segment
 from paddle_ranker.retrieval.vector_search import (
@@ -355,10 +355,11 @@ class Collection:
         return ContentFiles(self.folder)
 
     def read_words(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
-        """Return a query with what its words may stand for among those of the documents; see `read_words`."""
+        """Return a query with what its words may stand for among those of the documents; see `Reader.read`."""
         words = self._now.words
-        plain = WordQuery(query.text, query.text)
-        return plain if words is None else read_words(words, query, prefix=prefix, synonyms=synonyms)
+        if words is None or words.reader is None:
+            return WordQuery(query.text, query.text)
+        return words.reader.read(query, prefix, synonyms)
 
     def better_spelled(self, query: WordQuery) -> Optional[str]:
         """Return a query with frequent words in place of very rare ones that look or sound alike, None without any."""

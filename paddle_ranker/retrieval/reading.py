@@ -2,7 +2,7 @@
 
 query = parse_query('kuberentes "rolling update" -helm')
 query.text, query.phrases, query.excluded     # 'kuberentes rolling update', ('rolling update',), ('helm',)
-read_words(words, query).corrected            # (Instead('kuberentes', ('kubernetes',), 'typing'),)
+collection.read_words(query).corrected        # (Instead('kuberentes', ('kubernetes',), 'typing'),)
 
 A word that no document has is looked up among those that documents have: with one error, or two from 8 letters on; as
 two words; Chinese characters by their sound. Numbers, names with digits, words of less than 4 letters and words in
@@ -19,16 +19,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import NamedTuple, Optional, Protocol
 
 from paddle_ranker.errors import DataError, UsageError, quoted
 from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, is_spelled
-from paddle_ranker.lexical.spelling import LEAST_LETTERS, homophones
+from paddle_ranker.lexical.spelling import LEAST_LETTERS, Vocabulary, homophones
 from paddle_ranker.lexical.tokens import Tokenizer
 from paddle_ranker.retrieval.work import spend
-
-if TYPE_CHECKING:
-    from paddle_ranker.retrieval.words import WordSearcher
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym
@@ -210,17 +207,21 @@ def _read_rules(file: Path) -> list[tuple[str, list[str]]]:
     return rules
 
 
-def read_words(
-    words: WordSearcher, query: ParsedQuery, *, prefix: bool = False, synonyms: Optional[Synonyms] = None
-) -> WordQuery:
-    """Return a query with what its words may stand for in a collection.
+class KnownWords(Protocol):
+    """The words of a collection."""
 
-    prefix: the last word is unfinished: words that begin with it are found, too
-    """
-    reader = words.reader
-    if reader is None:
-        return WordQuery(query.text, query.text)
-    return reader.read(query, prefix, synonyms)
+    @property
+    def vocabularies(self) -> Sequence[Vocabulary]:
+        """The words as they are written, part by part; those of removed documents may be there."""
+        ...
+
+    def tokens_of_word(self, word: str) -> list[str]:
+        """Return the tokens of a folded word of letters alone."""
+        ...
+
+    def counts(self, tokens: Sequence[str]) -> list[int]:
+        """Return how many documents have each token."""
+        ...
 
 
 class Reader:
@@ -231,13 +232,16 @@ class Reader:
         analyser: of the queries; those of other fields read the same words.
     """
 
-    def __init__(self, words: WordSearcher, analyser: Analyser):
+    def __init__(self, words: KnownWords, analyser: Analyser):
         self._words, self._analyser = words, analyser
         self._stop_words = analyser.stop_words | STOP_WORDS
         self._heard: dict[str, str] = {}  # by character; there are 20,000 of them at most
 
-    def read(self, query: ParsedQuery, prefix: bool, synonyms: Optional[Synonyms]) -> WordQuery:
-        """Return a query with its corrections and synonyms."""
+    def read(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
+        """Return a query with its corrections and synonyms.
+
+        prefix: the last word is unfinished: words that begin with it are found, too
+        """
         folded = self._analyser.fold(query.text)
         runs = list(self._analyser.runs(folded))
         quotes = [self._analyser.fold(phrase) for phrase in query.phrases]

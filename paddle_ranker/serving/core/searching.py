@@ -183,7 +183,7 @@ class SearchPipeline:
 
     def _note_scores(self, found: SearchOutcome, query: Query) -> None:
         """Note the scores of a search of all documents by all searchers; a thread compares enough of them."""
-        familiarity, page = self.familiarity(found.index), query.offset or query.after
+        familiarity, page = self.familiarity(found.index), query.offset or query.after or query.prefix
         if page or query.by or query.where or not found.logits or not familiarity.wants(query.rank_top):
             return
         if familiarity.note(query.asked.text, np.array([*found.logits.values()])):

@@ -815,7 +815,7 @@ function fillRow(id) {
   row.append(...[
     make("span", { class: "place", "aria-hidden": "true" }, count(rankIn(hit, shown.stage))),
     make("div", { class: "body" },
-      title || isShort ? make("h3", { class: isShort ? "title text" : "title", id: name, lang: languageOf(title || hit.text), dir: "auto" }, ...linked(isShort ? text() : marked(title, partsOf(title, ownTerms(hit))))) : null,
+      title || isShort ? make("h3", { class: isShort ? "title text" : "title", id: name, lang: languageOf(title || hit.text), dir: "auto" }, ...linked(isShort ? text() : marked(title, partsOf(title)))) : null,
       isShort || title === hit.text ? null : make("p", { class: "text", id: title ? null : name, lang: languageOf(hit.text), dir: "auto" }, ...text()),
       ...Object.values(hit.contents ?? {}).flat().map(drawContent),
       make("p", { class: "fields quiet" }, ...drawFields(hit, title || isShort ? null : address))),
@@ -925,18 +925,24 @@ function nameWhy() {
   for (const button of document.querySelectorAll(".ask-why")) button.setAttribute("aria-expanded", String(button.closest("li").dataset.id === state.open));
 }
 
-export const ownTerms = (hit) => (hit.signals?.words?.terms ?? []).filter((one) => !one.for).map(({ term }) => term);
+const ownTerms = (hit) => (hit.signals?.words?.terms ?? []).filter((one) => !one.for).map(({ term }) => term);
 
-/** Return where words, with their endings, stand in a title, which has no highlights of its own. */
-export function partsOf(text, terms) {
-  if (!text || !terms.length) return [];
-  const any = terms.map(String).filter(Boolean).sort((a, b) => b.length - a.length).map((term) => {
+/** Return a pattern of the words that an answer's hits share with the query: ideographs anywhere, words with endings. */
+function patternOf(hits) {
+  const terms = [...new Set(hits.flatMap(ownTerms).map(String))].filter(Boolean).sort((a, b) => b.length - a.length);
+  const any = terms.map((term) => {
     const plain = term.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
     return /\p{Script=Han}/u.test(term) ? plain : `(?<![\\p{L}\\p{N}])${plain}\\p{L}{0,3}(?![\\p{L}\\p{N}])`;
   });
+  return any.length ? new RegExp(any.join("|"), "giu") : null; // made once for an answer: that takes longest
+}
+
+/** Return where the query's words stand in a title, which has no highlights of its own. */
+export function partsOf(text) {
+  if (shown.pattern === undefined) shown.pattern = patternOf(shown.answer.docs);
   const at = (place) => codePoints(text.slice(0, place)).length;
   const parts = [];
-  for (const { 0: found, index: place } of any.length ? text.matchAll(new RegExp(any.join("|"), "giu")) : []) {
+  for (const { 0: found, index: place } of shown.pattern ? text.matchAll(shown.pattern) : []) {
     const [start, end] = [at(place), at(place + found.length)];
     if (parts.at(-1)?.end === start) parts.at(-1).end = end; // pairs of ideographs side by side are one part
     else parts.push({ start, end, level: 1 });

@@ -1,7 +1,7 @@
 // Why a hit stands where it does: its reasons in sentences, most important first, then its way, its fields, its text.
 // The search page loads this when somebody asks.
 
-import { addWords, codePoints, count, isCalibrated, isOut, joined, languageOf, make, marked, nameOf, numbers, ownTerms, partsOf, percent, rankIn, say, score, searchers, tellWay, titleOf } from "./search.js";
+import { addWords, codePoints, count, isCalibrated, isOut, joined, languageOf, make, marked, nameOf, numbers, partsOf, percent, rankIn, say, score, searchers, tellWay, titleOf } from "./search.js";
 
 addWords({
   zh: {
@@ -97,8 +97,7 @@ function sentencesOf(hit, { name, value, terms }, answer) {
     return sentences.length ? sentences.map((one) => [one]) : [[say("why_ranker")]];
   }
   if (name === "words") {
-    const own = ownTerms(hit);
-    const inTitle = distinct(titleOf(hit), partsOf(titleOf(hit), own));
+    const inTitle = distinct(titleOf(hit), partsOf(titleOf(hit)));
     const inText = distinct(hit.text, hit.highlights ?? []).filter((one) => !inTitle.some((other) => other.toLowerCase() === one.toLowerCase()));
     const told = (what, found) => sayNodes(what, { s: found.length > 1 ? "s" : "", terms: enumerate(found.slice(0, TERMS).map(markTerm)) });
     const others = (Array.isArray(terms) ? terms : []).filter((one) => one.for);

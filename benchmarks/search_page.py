@@ -53,6 +53,7 @@ class SearchPageOptions(Options):
     top_k: int = option(100, help="results to draw", minimum=1, maximum=100)
     picture: Optional[str] = option(None, help="measure nothing, but write a picture of the page: .webp or .png")
     query: str = option("有哪些关于旱作向日葵的文章", help="query of the picture")
+    language: str = option("zh", help="language of the page in the picture", choices=("zh", "en"))
 
 
 def find_chromium() -> Optional[str]:
@@ -94,7 +95,7 @@ def take_picture(browser: Any, options: SearchPageOptions, path: str) -> None:
     taken: list[tuple[float, bytes]] = []
     for _ in range(TRIES):
         with page.expect_response("**/v1/search") as answer:
-            page.goto(f"{options.address}/?q={quote(options.query)}&min=0.5")
+            page.goto(f"{options.address}/?q={quote(options.query)}&lang={options.language}")
         page.wait_for_function("() => performance.getEntriesByName('drawn').length > 0", polling=50)
         page.evaluate("document.activeElement.blur()")
         taken.append((answer.value.json()["took_ms"]["total"], page.screenshot()))

@@ -25,7 +25,7 @@ const WORDS = {
     needs_key: "这台服务器需要密钥。", key: "密钥", again: "重试", again_in: "{n} 秒后可重试。", stale: "下面仍是上一次“{query}”的结果。",
     late_rank: "排序没有按时完成：下面是融合后的顺序。", late: "没有按时完成：{stage}。",
     unranked: "没有经过排序模型：下面是融合后的顺序。", too_long: "查询太长：只用了前 {n} 个字。", unsaved: "没有记下来：{why}", saved: "已记下",
-    unfamiliar: "排序模型可能不是为这些文档训练的：平均得分应为 {expected}，实为 {seen}。",
+    unfamiliar: "排序模型可能不适合这些文档：得分应在 {expected} 左右，实为 {seen}。",
     key_focus: "输入", key_move: "选择", key_why: "为什么", key_close: "关闭",
   },
   en: {
@@ -49,7 +49,7 @@ const WORDS = {
     needs_key: "This server needs a key.", key: "Key", again: "Try again", again_in: "Try again in {n} s.", stale: "Below is still the earlier answer, to “{query}”.",
     late_rank: "Ranking was late: this is the fused order.", late: "Late: {stage}.",
     unranked: "No ranker was asked: this is the fused order.", too_long: "The query is too long: only its first {n} characters were used.", unsaved: "Not saved: {why}", saved: "Saved",
-    unfamiliar: "The ranker may not have been trained for these documents: its mean score should be {expected}, and is {seen}.",
+    unfamiliar: "The ranker may not fit these documents: its scores should be about {expected}, and are {seen}.",
     key_focus: "type", key_move: "choose", key_why: "why", key_close: "close",
   },
 };

@@ -471,7 +471,6 @@ const PATIENCE = 300; // milliseconds before the page shows that it works
 const SETTLED = 2000; // milliseconds after which what was typed is an entry of the history, which stays
 let settling = 0; // the timer of the entry
 let asking = null; // the AbortController of the request that runs
-let takesPrefix = true; // whether the server finds words that are not finished
 let shown = null; // what is drawn: the answer, its question, its nodes
 
 /** Search for what the settings say, and remember it in the address; without a query, for an example. */
@@ -482,12 +481,7 @@ async function search(how) {
   const isFirst = !state.q.trim();
   const query = () => (isFirst ? examples()[0] : state.q);
   // The server is asked first, once its limits are known: what follows is done while it searches.
-  const send = (isTyped) => ask("v1/search", { method: "POST", body: question(query(), isTyped), signal: mine.signal });
-  const answered = indexed.then(() => query() && send(how === "typed")).catch((error) => {
-    if (!takesPrefix || how !== "typed" || !error.message?.startsWith("prefix")) throw error;
-    takesPrefix = false; // a server that knows whole words alone
-    return send();
-  });
+  const answered = indexed.then(() => query() && ask("v1/search", { method: "POST", body: question(query(), how === "typed"), signal: mine.signal }));
   remember(how === "back" ? "same" : how);
   fillForm();
   document.title = isFirst ? say("search") : `${state.q} · ${say("search")}`;
@@ -536,7 +530,7 @@ function question(query, isTyped) {
   const { fusion, recall, rank_top, top_k, literal, group_by } = state;
   const asked = { query, where: filterOf(), explain: true, total: true };
   const counts = { ...(recall !== DEFAULTS.recall && { depth: recall }), ...(top_k !== DEFAULTS.top_k && { top_k }), ...(rank_top && { rank_top }) };
-  const words = { ...(literal && { literal: true }), ...(isTyped && takesPrefix && { prefix: true }), ...(group_by && index.facets && { group_by: "content" }) };
+  const words = { ...(literal && { literal: true }), ...(isTyped && { prefix: true }), ...(group_by && index.facets && { group_by: "content" }) };
   return { ...asked, ...counts, ...words, ...(index.facets?.length && { facets: index.facets }), ...(searchedBy().length < searchers().length && { by: searchedBy() }), ...(fusion && { fusion }) };
 }
 

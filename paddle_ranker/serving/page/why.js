@@ -70,7 +70,7 @@ function signalsOf(hit) {
 
 /** Draw the reasons: a sentence or two for each signal, what it was worth, and what did not find the hit. */
 function reasonsOf(hit, answer) {
-  const signals = signalsOf(hit);
+  const signals = signalsOf(hit).filter(({ name, value, added }) => name !== "match" || value > 1 || added); // one word is told by `words`
   const { feeds } = answer;
   const most = { fused: 0, ranked: 0 };
   for (const { to, added } of signals) most[to] = Math.max(most[to] ?? 0, Math.abs(added ?? 0));

@@ -1,4 +1,4 @@
-"""Measure how well words find what mistyped queries ask for: one random error in each query, with and without corrections.
+"""Measure how well words find what mistyped queries ask for: one random error in each query, corrected or not.
 
     python -m benchmarks.typing_errors --judged ../shared/data/qbqtc/train.tsv
     python -m benchmarks.typing_errors --lines descriptions.txt

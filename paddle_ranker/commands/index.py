@@ -155,7 +155,7 @@ class BuildOptions(CorpusOptions):
         help=lambda: (
             "declare a field, NAME:TYPE with a type of "
             + ", ".join(f"{name} ({kind.what})" for name, kind in CONTENTS.items())
-            + "; of text also :weight=NUMBER, :title and :analyser=NAME+NAME ("
+            + "; of text also :weight=NUMBER, :title, :literal (its words correct no query) and :analyser=NAME+NAME ("
             + f"{', '.join(FOLDS)}, a language), of others :list; several with commas, or --field again "
             "(default: by the values)"
         ),

@@ -100,8 +100,8 @@ class _Search(NamedTuple):
 class CountedLog:
     """The searches of a log by query and by day.
 
-    Queries that differ only in case, width and spaces are one. Searches while typing and their clicks are left out. A
-    further page counts no search; its clicks have ranks.
+    Queries that differ only in case, width and spaces are one. Searches while typing are left out, unless one was
+    clicked: it was finished then. A further page counts no search; its clicks have ranks.
 
     Attributes: `all`; `queries` and `days`, the counts by folded query and by day; `left_out`, counts of lines.
     """
@@ -113,15 +113,22 @@ class CountedLog:
         self.left_out: Counter[str] = Counter()
         self._since, self._until = since or "", until or "9999-12-31"
         searches: dict[str, Optional[_Search]] = {}  # None: is left out
+        typed: dict[str, SearchLine] = {}
         clicks: dict[tuple[str, str], None] = {}
         reader = LogReader(folder)
         for line in tqdm(reader, desc="read", unit="line", disable=None):
             if isinstance(line, SearchLine):
                 if line.search_id not in searches:  # a file may be there twice
-                    searches[line.search_id] = self._search(line)
+                    is_typed = line.parameters.get("prefix") is True
+                    searches[line.search_id] = None if is_typed else self._search(line)
+                    if is_typed:
+                        typed[line.search_id] = line
             elif line.event == "click":
                 clicks[line.search_id, line.id] = None
         clicked = set[str]()
+        for id in {id for id, _ in clicks} & typed.keys():
+            searches[id] = self._search(typed.pop(id))
+        self.left_out[_TYPED] = len(typed)
         for id, document in clicks:
             if id not in searches:
                 self.left_out["clicks on searches that are not in the log"] += 1
@@ -144,9 +151,6 @@ class CountedLog:
         day = line.time[: len("2026-11-22")]
         if not self._since <= day <= self._until:
             self.left_out[_OTHER_DAYS] += 1
-            return None
-        if line.parameters.get("prefix") is True:
-            self.left_out[_TYPED] += 1
             return None
         shown = " ".join(line.query.split())
         of_query = self.queries.setdefault(fold(shown), Counted())

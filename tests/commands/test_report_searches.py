@@ -72,15 +72,15 @@ def test_counts(log: Path, call: Call) -> None:
     phone = {"query": "Apple 手机", **counts(2, 0, 0.5, 3, 3.0)}  # ranks 3 and 1 of s1, 5 of s3
     rice = {"query": "水稻", **counts(2, 1, 0.0, 0, None)}
     other = {"query": "<b>x\x1b</b>", **counts(1, 0, 0.0, 0, None)}
+    short = {"query": "ap", **counts(1, 0, 1.0, 1, 1.0)}  # while typing, and clicked
     assert json.loads(printed) == {
         "first_day": "2026-11-22",
         "last_day": "2026-11-25",
-        "queries": 3,
-        **counts(5, 1, 0.2, 3, 3.0),
+        "queries": 4,
+        **counts(6, 1, pytest.approx(1 / 3), 4, 2.5),
         "left_out": {
-            "searches while typing": 2,
+            "searches while typing": 1,
             "further pages of searches": 1,
-            "clicks on searches that are left out": 1,
             "clicks on documents that the search did not show": 1,
             "clicks on searches that are not in the log": 1,
             "damaged lines": 1,
@@ -88,9 +88,9 @@ def test_counts(log: Path, call: Call) -> None:
         "days": [
             {"day": "2026-11-22", **counts(1, 0, 1.0, 2, 2.0)},
             {"day": "2026-11-23", **counts(2, 1, 0.0, 1, 5.0)},
-            {"day": "2026-11-25", **counts(2, 0, 0.0, 0, None)},
+            {"day": "2026-11-25", **counts(3, 0, pytest.approx(1 / 3), 1, 1.0)},
         ],
-        "most_frequent": [phone, rice, other],
+        "most_frequent": [phone, rice, other, short],
         "queries_without_results": [rice],
         "queries_without_clicks": [other, rice],
     }
@@ -101,7 +101,7 @@ def test_days_and_top(log: Path, call: Call) -> None:
         main, log, "--since", "2026-11-23", "--until", "2026-11-24", "--top", 1, "--format", "json"
     )
     report = json.loads(printed)
-    assert status == 0 and report["left_out"]["searches of other days"] == 5
+    assert status == 0 and report["left_out"]["searches of other days"] == 4
     assert [one["query"] for one in report["most_frequent"]] == ["水稻"]
     assert [one["day"] for one in report["days"]] == ["2026-11-23"] and report["searches"] == 2
 
@@ -109,12 +109,12 @@ def test_days_and_top(log: Path, call: Call) -> None:
 def test_text_and_page(log: Path, call: Call, tmp_path: Path) -> None:
     status, printed, _ = call(main, log, "--report", tmp_path / "searches.html")
     assert status == 0
-    assert "2026-11-22 to 2026-11-25: 5 searches of 3 queries" in printed
-    assert "without results 1, click rate 20.0%, mean rank of 3 clicks 3.0" in printed
-    assert "searches while typing: 2" in printed and "\x1b" not in printed
+    assert "2026-11-22 to 2026-11-25: 6 searches of 4 queries" in printed
+    assert "without results 1, click rate 33.3%, mean rank of 4 clicks 2.5" in printed
+    assert "searches while typing: 1" in printed and "\x1b" not in printed
     assert re.search(r"^ +2 +1 +0\.0% +水稻$", printed, re.M)
     page = (tmp_path / "searches.html").read_text("utf-8")
-    assert "&lt;b&gt;x" in page and "Apple 手机" in page and "searches while typing: 2" in page
+    assert "&lt;b&gt;x" in page and "Apple 手机" in page and "searches while typing: 1" in page
     assert not re.search(r'<script|<link|(src|href)="(?!data:)', page)
     first, second = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
     drawn = ["".join(ElementTree.fromstring(base64.b64decode(one)).itertext()) for one in (first, second)]

@@ -32,6 +32,7 @@ _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one er
 _MOST_WORDS = 8  # mistyped words of a query that are looked up
 _MOST, _SHARE = 3, 0.05  # corrections of a word; documents of one, as a share of those of the most frequent
 _COMPLETIONS = 8
+_BY_FAR = 3  # times as many documents as the next correction's: that of a clear one
 _APART = 3  # letters of each of two words that were typed as one
 _RARE, _TIMES = 5, 20  # documents of a word that may be mistyped; times as many of what may be meant
 _LOOKING = 5  # words of a vocabulary that are compared in a step, as `spend` counts them
@@ -112,11 +113,13 @@ class Instead(NamedTuple):
     given: that part, folded
     to: the words, the most frequent first
     by: why: `TYPING`, `SOUND` or `PREFIX`; "" for synonyms
+    is_clear: whether hardly any other word than the first can be meant
     """
 
     given: str
     to: tuple[str, ...]
     by: str = ""
+    is_clear: bool = True
 
 
 class Extra(NamedTuple):
@@ -132,7 +135,7 @@ class WordQuery:
     """A query as it is searched by words.
 
     given: its text
-    text: with the first correction of each mistyped word, which a ranker reads
+    text: with the corrections that are clear, which a ranker reads
     extras: what counts beside the words of `given`
     corrected, synonyms: what `extras` come from
     """
@@ -264,7 +267,7 @@ class Reader:
         corrected += self._misheard(folded, pairs, unheard)
         for one in corrected:
             if one.by != PREFIX:
-                text = self._replaced(text, one.given, one.to[0])
+                text = self._replaced(text, one.given, one.to[0]) if one.is_clear else text
                 extras += [Extra(other, _FACTOR ** _errors(one, other), one.given) for other in one.to]
         found = self._synonyms(runs, folded, synonyms.of(self._analyser)) if synonyms is not None else []
         extras += [Extra(other, _OF_SYNONYM, one.given) for one in found for other in one.to]
@@ -294,11 +297,12 @@ class Reader:
         counts = dict(zip(chain(*tokens), self._words.counts([*chain(*tokens)])))
         return [max((counts[token] for token in own), default=0) for own in tokens]
 
-    def _frequent(self, words: Sequence[str], least: int = 1) -> tuple[str, ...]:
-        """Return the words that most documents have, the most frequent first."""
+    def _frequent(self, words: Sequence[str], least: int = 1) -> tuple[tuple[str, ...], bool]:
+        """Return the words that most documents have, the most frequent first, and whether the first is by far."""
         counts = sorted(zip(self._counts(words), words), key=lambda one: (-one[0], one[1]))
         most = counts[0][0] if counts else 0
-        return tuple(word for count, word in counts[:_MOST] if count >= max(least, _SHARE * most))
+        found = tuple(word for count, word in counts[:_MOST] if count >= max(least, _SHARE * most))
+        return found, len(found) < 2 or most >= _BY_FAR * counts[1][0]
 
     def _mistyped(self, words: Sequence[str], least: int = 1, unfinished: bool = False) -> Iterator[Instead]:
         """Yield the corrections of words that have some, which at least `least` documents have."""
@@ -308,11 +312,12 @@ class Reader:
                 spend(len(vocabulary) // _LOOKING)
                 near += vocabulary.near(word, unfinished=unfinished)
             distance = min((own for _, own in near), default=0)
-            found = self._frequent(list(dict.fromkeys(other for other, own in near if own == distance)), least)
+            others = list(dict.fromkeys(other for other, own in near if own == distance))
+            found, is_clear = self._frequent(others, least)
             if not found and least == 1 and (parts := self._apart(word)):
                 found = (parts,)
             if found:
-                yield Instead(word, found, TYPING)
+                yield Instead(word, found, TYPING, is_clear)
 
     def _apart(self, word: str) -> str:
         """Return the two words that a word without a space consists of, "" if there are none."""
@@ -360,7 +365,8 @@ class Reader:
             others = [(own, other) for n, own, at, other in best if (n, at) == (size, place) and own >= _SHARE * count]
             shown = [other for own, other in sorted(others, key=lambda one: (-one[0], one[1])) if own >= least]
             part = Token(folded[start:end], start, end)
-            yield Instead(part.text, tuple(_with(part, place, other) for other in shown[:_MOST]), SOUND)
+            is_clear = len(shown) < 2 or count >= _BY_FAR * sorted(own for own, _ in others)[-2]
+            yield Instead(part.text, tuple(_with(part, place, other) for other in shown[:_MOST]), SOUND, is_clear)
 
     def _homophones(self, character: str) -> str:
         """Return the characters that documents have and that sound as a character does."""

@@ -142,7 +142,8 @@ def test_the_first_view_is_an_example_with_three_labels(view: View) -> None:
     drawn(page)
     example = view.say(QUERY, "iPhone price")
     page.locator("#lead", has_text=example).wait_for()
-    assert view.site.asked[-1]["query"] == example and page.input_value("#query") == ""
+    assert view.site.asked[-1]["query"] == example and view.site.asked[-1]["logged"] is False
+    assert page.input_value("#query") == ""
     assert "q=" not in page.url and page.evaluate("history.length") == 2 and view.site.feedback == []
     field = box(page, ".ask")
     assert abs(field[0] + field[2] - view.width) < 4  # centred

@@ -449,6 +449,7 @@ def test_searches_are_logged_with_what_was_shown(written: Site) -> None:
 
 
 def test_the_log_has_of_a_query_what_was_used(written: Site) -> None:
+    assert written.search("水稻", logged=False)["search_id"]
     answer = written.search("水" * 5000, where={"lang": ["x" * 1100]})
     assert answer["query"] == "水" * answer["query_read"] and answer["query_read"] <= 1000
     said = {"search_id": answer["search_id"], "query": answer["query"], "id": "any", "event": "click"}

@@ -58,13 +58,20 @@ TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request, which the event loop looks at
 FUSED, RANKED = "fused", "ranked"
-_FEW = 10  # candidates for which another spelling is looked for
 _MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
 _MOST_TERMS = 32  # that a hit is explained by
 _LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
 _LOOKED_AT, _LOOKING = 400_000, 80  # code points of an answer's texts that are searched for words; steps for each
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # of a field, that are named; that are read to find out whether they are few
-_SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain"}  # what pages of one list may differ in
+_SHOWING = {
+    "cursor",
+    "fields",
+    "snippet",
+    "total",
+    "facets",
+    "explain",
+    "logged",
+}  # what pages of one list may differ in
 _DIGEST_BYTES, _POSITION = 12, TypeAdapter(Position)
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
@@ -123,6 +130,7 @@ class SearchRequest(Body):
         False, description="search the words as they are written: no corrections, synonyms, phrases and exclusions"
     )
     prefix: bool = Field(False, description="the last word is unfinished: find words that begin with it, too")
+    logged: bool = Field(True, description="write the search into the log, if the server keeps one")
     explain: bool = Field(False, description="answer with each hit's signals")
     min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
 
@@ -183,7 +191,7 @@ class SearchRoutes:
             found, (written, line) = await self._pipeline.search(self._query(asked), deadline, told, hold_of(request))
         except Fault as fault:
             raise asked.as_named(fault.settled()) from None
-        if index.log is not None and line is not None:
+        if index.log is not None and line is not None and asked.logged:
             index.log.search(line)
         state["pairs"], state["stages"], state["is_empty"] = len(found.logits), found.took, not found.order
         return answer(request, written, "application/json")
@@ -311,7 +319,7 @@ class SearchRoutes:
         return hashlib.blake2b(to_json(what) + position, digest_size=_DIGEST_BYTES).digest()
 
     def _line(self, asked: SearchRequest, found: SearchOutcome, content: dict[str, Any]) -> SearchLine:
-        given = {**asked.model_dump(exclude={"query"}, exclude_none=True), "offset": found.offset}
+        given = {**asked.model_dump(exclude={"query", "logged"}, exclude_none=True), "offset": found.offset}
         # A long filter would fill the log, as a long query would.
         parameters = {name: value for name, value in given.items() if len(str(value)) <= _LOGGED_CHARACTERS}
         shown = [_shown(hit, found.documents[hit["id"]].text) for hit in content["hits"]]
@@ -371,7 +379,7 @@ def _read_as(asked: SearchRequest, found: SearchOutcome) -> dict[str, Any]:
         content["synonyms"] = [{"from": one.given, "to": one.to} for one in words.synonyms]
     content.update({name: own for name in ("phrases", "excluded") if (own := getattr(found.query, name))})
     may_be_meant = WORDS in found.searchers and not (asked.literal or asked.prefix or asked.offset or asked.cursor)
-    if may_be_meant and len(found.order) <= _FEW and (better := found.collection.better_spelled(words)):
+    if may_be_meant and (better := found.collection.better_spelled(words)):
         content["did_you_mean"] = better
     return content
 

@@ -481,7 +481,7 @@ async function search(how) {
   const isFirst = !state.q.trim();
   const query = () => (isFirst ? examples()[0] : state.q);
   // The server is asked first, once its limits are known: what follows is done while it searches.
-  const answered = indexed.then(() => query() && ask("v1/search", { method: "POST", body: question(query(), how === "typed"), signal: mine.signal }));
+  const answered = indexed.then(() => query() && ask("v1/search", { method: "POST", body: { ...question(query(), how === "typed"), ...(isFirst && { logged: false }) }, signal: mine.signal }));
   remember(how === "back" ? "same" : how);
   fillForm();
   document.title = isFirst ? say("search") : `${state.q} · ${say("search")}`;
@@ -863,7 +863,7 @@ function drawFields(hit, address) {
 }
 
 function drawVerdicts(hit, name) {
-  if (!index.logging || isOut(hit)) return [];
+  if (!index.logging || isOut(hit) || shown.isFirst) return [];
   return ["relevant", "irrelevant"].map((event) =>
     button({ class: `verdict ${event}`, "aria-pressed": String(shown.judged.get(hit.id) === event), "aria-describedby": name, title: say(event), "aria-label": say(event), onclick: () => judge(hit, event) }, event === "relevant" ? "✓" : "✗"));
 }
@@ -885,7 +885,7 @@ const feedbackOn = (hit, event) => ({ search_id: shown.answer.search_id, query: 
 
 /** Tell the log, once for each answer, that somebody opened or followed a hit. What fails here is nobody's concern. */
 function sendClick(hit) {
-  if (shown.clicked.has(hit.id) || isOut(hit)) return;
+  if (shown.clicked.has(hit.id) || isOut(hit) || shown.isFirst) return;
   shown.clicked.add(hit.id);
   sendFeedback(index, feedbackOn(hit, "click")).catch(() => {});
 }

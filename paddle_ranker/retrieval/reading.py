@@ -135,7 +135,7 @@ class WordQuery:
     """A query as it is searched by words.
 
     given: its text
-    text: with the corrections that are clear, which a ranker reads
+    text: with the corrections that are clear, which towers and rankers read
     extras: what counts beside the words of `given`
     corrected, synonyms: what `extras` come from
     """

@@ -209,8 +209,8 @@ class Search:
         return self.collection.holding(self.query)
 
     @property
-    def ranked_text(self) -> str:
-        """The query as a ranker reads it: with its corrections."""
+    def model_text(self) -> str:
+        """The query as towers and rankers read it: with the corrections that are clear."""
         return self.words.text
 
     def lookup(self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None) -> list[Hits]:
@@ -220,7 +220,7 @@ class Search:
             search's own). Of texts, the index's own tower makes the vectors.
         """
         if asked is None:
-            asked = [self.words if searcher == WORDS else self.text]
+            asked = [self.words if searcher == WORDS else self.model_text]
         refuse_text(asked, "asked")
         settings, has_vectors = self.settings, searcher in self.collection.info.vector_fields
         depth = max(settings.depth, self.top_k, settings.rank_top)
@@ -267,7 +267,7 @@ class Search:
         """
         refuse_text(documents, "documents")
         schema, spans = self.collection.info.schema, [self._found.get(one.id, (0, len(one.text))) for one in documents]
-        room = sys.maxsize if encoder is None else encoder.room_beside(self.ranked_text)
+        room = sys.maxsize if encoder is None else encoder.room_beside(self.model_text)
         long = [number for number, (start, end) in enumerate(spans) if end - start > room]
         if encoder is not None and long:
             beside = encoder.token_ends([schema.passage(documents[number], "") for number in long])
@@ -597,7 +597,7 @@ class Searcher:
             Search(now, query, self.searchers, settings, top_k=top_k, where=found, group_by=group_by)
             for query in queries
         ]
-        texts = [one.text for one in searches]
+        texts = metered(lambda: [one.model_text for one in searches])
         vectors = {name: self._vectors(name, texts) for name in self.searchers if searches and self._is_vector(name)}
 
         def look() -> None:
@@ -625,7 +625,7 @@ class Searcher:
 
     def _rank(self, ranker: Ranker, searches: Sequence[Search]) -> None:
         texts = metered(lambda: [one.to_rank(ranker.reader) for one in searches])
-        asked = [one.ranked_text for one, own in zip(searches, texts) for _ in own]
+        asked = [one.model_text for one, own in zip(searches, texts) for _ in own]
         logits = ranker.score(asked, [text for own in texts for text in own], logits=True)
         probabilities, start = sigmoid(logits), 0
         for one, own in zip(searches, texts):

@@ -15,6 +15,7 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.retrieval.collection import WORDS
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import Fusion
@@ -244,10 +245,12 @@ class SearchPipeline:
             await self.index.run(_fuse, found, asked, {}, deadline=deadline)
             return found
         del asked[VECTORS]
+        if WORDS in asked:  # a mistyped word has another vector
+            await self.index.run(lambda: found.words, deadline=deadline)
         looking = asyncio.ensure_future(self.index.run(_look, found, asked, deadline=deadline))
         try:
             began = time.monotonic()
-            vectors = await self._vectors(query.asked.text, deadline)
+            vectors = await self._vectors(found.model_text, deadline)
             found.took["encode"] = _since(began)
             await self.index.run(_fuse, found, {VECTORS: vectors}, await looking, deadline=deadline)
         finally:
@@ -283,7 +286,7 @@ class SearchPipeline:
         began = time.monotonic()
         try:
             texts = await self.index.run(found.to_rank, self.ranker.reader, deadline=deadline, hold=hold)
-            asked = [found.ranked_text] * len(texts)
+            asked = [found.model_text] * len(texts)
             cut = [text[:most] for text in texts]
             scores = await self.ranker.score_pairs(asked, cut, deadline=deadline, check_lengths=read.check)
         except Fault as fault:

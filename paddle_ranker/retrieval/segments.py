@@ -50,6 +50,7 @@ Passages = NDArray[np.int32]  # `[passages, 3]`: row of the document, ascending;
 WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
 _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORDS = "words_"
+SPELLINGS = f"{WORDS}spellings"
 _NO_INDEX: Mapping[str, WriteIndex] = {}
 _ARRANGING = 50  # steps, as `spend` counts them, for each byte of values that are arranged for filters
 _FIRST, _SCALED = 64, 1 << 23  # bytes of a field's values: that tell what the first is; that are arranged for facets

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paddle_ranker.commands.index import main
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.spelling import Vocabulary, homophones, lines_of, united
 from paddle_ranker.retrieval.collection import Collection
@@ -176,6 +177,9 @@ def test_literal_fields_and_older_indexes_correct_nothing(tmp_path: Path) -> Non
     older = Collection.open(tmp_path / "older")
     assert not older.read_words(parse_query("kuberentes")).corrected
     assert Searcher(older, SearchSettings()).search("kubernetes")[0].id == "kube"
+    (tmp_path / "one.jsonl").write_text('{"id": "more", "text": "one more"}\n', "utf-8")
+    assert main(["build", "--corpus", str(tmp_path / "one.jsonl"), "--output", str(tmp_path / "older")]) == 0
+    assert older.refresh() and older.read_words(parse_query("kuberentes")).text == "kubernetes"
 
 
 def test_words_survive_merges_and_removals(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ MODULES = (
     "paddle_ranker.scoring.scorer", "paddle_ranker.serving.clients.base", "paddle_ranker.serving.clients.http",
     "paddle_ranker.serving.clients.search", "paddle_ranker.serving.clients.teacher", "paddle_ranker.training.teachers",
 )  # fmt: skip
-SEVERAL = re.compile(r"(Optional\[|Union\[)?(Sequence|Iterable|Collection)\[(str|Document|DocumentRow)\]")
+SEVERAL = re.compile(r"(Optional\[|Union\[)?(Sequence|Iterable|Collection)\[(str|Asked|Document|DocumentRow)\]")
 # What another door has let in; tokens; what is ignored.
 INNER = {"score_tokens", "text_parts", "notes_on", "ranked", "BlendedPairEncoder.encode", "BM25.fit", "best_titles"}
 INNER |= {"digest_of", "KeptAnswers.__init__"}  # of the identity of answers that are kept

@@ -18,7 +18,7 @@ from importlib import import_module
 from itertools import chain
 from operator import add
 from typing import Any, NamedTuple, Optional, Union
-from unicodedata import category, decimal, normalize
+from unicodedata import category, combining, decimal, normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -341,7 +341,10 @@ class Analyser:
             if pair:
                 found.append(pair)
         if is_english and not text.isupper():
-            found += (capitals.lower() for capitals in _CAPITALS.findall(text))
+            capitals = (
+                one for one in _CAPITALS.finditer(text) if not combining(text[one.end() : one.end() + 1] or " ")
+            )
+            found += (one[0].lower() for one in capitals)
         return found or [run.text for run in there]
 
     @cached_property

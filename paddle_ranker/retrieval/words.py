@@ -186,6 +186,7 @@ class WordSearcher:
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
         """Return how many live documents have each token."""
+        refuse_text(tokens, "tokens")
         hashes, counts = text_hashes(tokens), np.zeros(len(tokens), np.int64)
         for part in checked(self._parts):
             counts += part.postings.counts(hashes, part.live)

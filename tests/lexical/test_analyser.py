@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from paddle_ranker.commands import index, search
@@ -131,6 +131,7 @@ _PATIENTLY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow
 
 
 @_PATIENTLY
+@example("a nurse of the OR\u3099", "")
 @given(_WRITTEN, st.sampled_from(["", "accents", "accents+jieba+french"]))
 def test_folding_is_done_once_and_places_are_those_of_the_text(text: str, options: str) -> None:
     standard = analyser(options)

@@ -541,7 +541,8 @@ const isRank = (rank) => Number.isInteger(rank) && rank > 0;
 function readAnswer(answer) {
   const isHit = (hit) => hit && typeof hit.id === "string" && typeof hit.text === "string" && isRank(hit.rank);
   const dropped = answer.dropped ?? [];
-  if (!Array.isArray(answer.hits) || ![...answer.hits, ...dropped].every(isHit)) throw new Failure("unread");
+  const lists = [answer.hits, dropped, ...["corrected", "synonyms", "phrases", "excluded"].map((name) => answer[name] ?? [])];
+  if (!lists.every(Array.isArray) || ![...answer.hits, ...dropped].every(isHit)) throw new Failure("unread");
   const degraded = answer.degraded ?? [];
   const isRanked = answer.ranked !== false && !degraded.includes("rank");
   const own = new Set(answer.hits.map(({ id }) => id));

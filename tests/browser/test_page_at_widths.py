@@ -111,7 +111,7 @@ def test_searchers_feed_one_list_and_what_ranking_moved_out_stands_below(view: V
     assert box(page, "#out")[1] > box(page, f"{ROW}:last-child")[3] - 1
     titles = page.locator("#out .title")
     assert titles.first.evaluate("node => getComputedStyle(node).textDecorationLine") == "line-through"
-    if view.width == 360:
+    if view.width < 1440:
         assert page.locator("#lines:visible, .column:visible").count() == 0
         page.click("#tab-fused")
         assert {one["id"] for one in out} < set(page.eval_on_selector_all(ROW, "all => all.map(row => row.dataset.id)"))
@@ -148,8 +148,7 @@ def test_the_first_view_is_an_example_with_three_labels(view: View) -> None:
     field = box(page, ".ask")
     assert abs(field[0] + field[2] - view.width) < 4  # centred
     assert page.is_hidden("#facets") and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    if view.width > 360:
-        assert box(page, "#legend")[3] <= box(page, "#board")[1]
+    assert box(page, "#legend")[3] <= box(page, "#board")[1]
     if view.width == 1440:
         labels = page.locator(".about:visible").all_inner_texts()
         assert labels == view.say(

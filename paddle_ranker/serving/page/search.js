@@ -16,7 +16,7 @@ const WORDS = {
     cut: "概率至少", passed: "{percent}：{n} / {total} 条", all: "不限", more_results: "显示更多",
     moved: "从 {from} 到 {to}", stays: "{to} 不变", ends: "最终第 {to} 位", place: "{stage}第 {rank} 位", missing: "{stage}没有找到",
     probability: "概率", relative: "相对得分", why: "为什么", open: "打开原文", relevant: "相关", irrelevant: "不相关",
-    legend_up: "排序后上升", legend_down: "下降", legend_new: "新进入", legend_out: "被排序移出", others: "另有 {n} 条",
+    legend_up: "排序后上升", legend_down: "下降", legend_new: "进入前 {n} 位", legend_out: "移出前 {n} 位", others: "另有 {n} 条",
     out: "被排序移出前 {n} 位", similar: "另有 {n} 篇相近：{ids}",
     nothing: "没有找到与“{query}”有关的文档。", filtered: "筛选条件：{filters}。", one_more: "一个字太短，请再输入一个。",
     did_you_mean: "你要找的是", drop_filters: "去掉筛选条件", use_all: "按语义搜索", shorter: "也可以换一个更短或更常见的说法。", remove: "去掉 {what}",
@@ -40,8 +40,8 @@ const WORDS = {
     cut: "At least", passed: "{percent}: {n} of {total}", all: "no limit", more_results: "Show more",
     moved: "from {from} to {to}", stays: "stays at {to}", ends: "ends at {to}", place: "{stage}: {rank}", missing: "{stage}: not found",
     probability: "Probability", relative: "Relative score", why: "Why", open: "Open", relevant: "Relevant", irrelevant: "Not relevant",
-    legend_up: "raised by ranking", legend_down: "lowered", legend_new: "new", legend_out: "moved out", others: "{n} more",
-    out: "Moved out of the first {n} by ranking", similar: "{n} similar: {ids}",
+    legend_up: "raised by ranking", legend_down: "lowered", legend_new: "entered the first {n}", legend_out: "left the first {n}", others: "{n} more",
+    out: "Left the first {n} by ranking", similar: "{n} similar: {ids}",
     nothing: "Nothing found for “{query}”.", filtered: "Filters: {filters}.", one_more: "One character is too short: type another.",
     did_you_mean: "Did you mean", drop_filters: "Remove the filters", use_all: "Search by meaning", shorter: "Or try a shorter or more common wording.", remove: "Remove {what}",
     corrected: "Nothing has “{from}”: searched “{to}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", excluded: "Without “{n}”.", literal: "Search as written", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
@@ -709,7 +709,7 @@ function drawHead(answer) {
   $("more").hidden = answer.hits.length < state.top_k || state.top_k >= choicesOf("top_k").at(-1);
   $("more").firstElementChild.textContent = say("more_results");
   const moves = answer.isRanked ? ["up", "down", "new", ...(answer.docs.length > answer.hits.length ? ["out"] : [])] : [];
-  $("legend").replaceChildren(...moves.map((kind) => make("span", { class: kind }, make("i", { "aria-hidden": "true" }), say(`legend_${kind}`))));
+  $("legend").replaceChildren(...moves.map((kind) => make("span", { class: kind }, make("i", { "aria-hidden": "true" }), make("span", { class: `mark ${kind}`, "aria-hidden": "true" }, ARROWS[kind]), " ", say(`legend_${kind}`, { n: count(answer.hits.length) }))));
 }
 
 export const isCalibrated = () => shown.answer.calibrated === true;
@@ -976,7 +976,7 @@ const visibleRows = () => foundBy(shown.stage).map(({ id }) => shown.rows.get(id
 
 // ---- stages as tabs, over one list, where there is no room for columns
 
-const narrow = matchMedia("(max-width: 43.99em)");
+const narrow = matchMedia("(max-width: 63.99em)");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 function drawTabs(answer) {

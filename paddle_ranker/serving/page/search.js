@@ -926,7 +926,7 @@ function nameWhy() {
   for (const button of document.querySelectorAll(".ask-why")) button.setAttribute("aria-expanded", String(button.closest("li").dataset.id === state.open));
 }
 
-const ownTerms = (hit) => (hit.signals?.words?.terms ?? []).filter((one) => !one.for).map(({ term }) => term);
+const ownTerms = (hit) => [hit.signals?.words?.terms ?? []].flat().filter((one) => one && !one.for).map(({ term }) => term);
 
 /** Return a pattern of the words that an answer's hits share with the query: ideographs anywhere, words with endings. */
 function patternOf(hits) {

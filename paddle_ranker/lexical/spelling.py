@@ -8,14 +8,19 @@ homophones("平")                 # 凭 坪 屏 平 瓶 苹 评 ...
 
 from __future__ import annotations
 
-import sys
+import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from sys import intern
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import OSA
 
+from paddle_ranker.errors import DependencyError
 from paddle_ranker.metrics.ranking import Booleans
 
 LEAST_LETTERS, TWO_ERRORS = 4, 8  # letters of a word that may have one error, and two
@@ -23,6 +28,7 @@ _LONGEST = 64
 _BLOCK = 1 << 14  # words that are compared at a time, so that the arrays stay in the processor's cache
 _MANY = 1 << 16  # words
 _NEWLINE = 10
+_TONES = dict.fromkeys((0x300, 0x301, 0x304, 0x30C))  # combining marks; that of ü stays
 _ONCE = np.uint64(0xFFFFFFFF00000000)  # bits of letters that a word has; below them, of those it has an odd number of
 
 
@@ -156,17 +162,19 @@ def _few(bits: NDArray[np.uint64], most: int) -> Booleans:
 
 
 @lru_cache(maxsize=1)
-def _by_sound() -> tuple[dict[str, frozenset[str]], dict[str, str]]:
-    """Return the sounds of each character without their tones, and the characters of each sound."""
-    from pypinyin import pinyin_dict
-    from pypinyin.contrib.tone_convert import to_normal
-
-    sounds, characters = dict[str, frozenset[str]](), dict[str, list[str]]()
-    for code, said in pinyin_dict.pinyin_dict.items():
+def _by_sound() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the sound of each character without its tone, and the characters of each sound."""
+    found = find_spec("pypinyin")
+    if found is None or found.origin is None:
+        raise DependencyError("characters of the same sound need pypinyin: pip install pypinyin")
+    # The package itself loads phrases, too, which are not needed: 45 MB and half a second.
+    said_of = json.loads(Path(found.origin).with_name("pinyin_dict.json").read_text("utf-8"))
+    sounds, characters = dict[str, str](), dict[str, list[str]]()
+    for code, said in ((int(code), said) for code, said in said_of.items()):
         if 0x4E00 <= code <= 0x9FFF:
             # The first reading is the usual one; of an unusual one, most who type think of other characters.
-            sound = sys.intern(to_normal(said.split(",")[0]))
-            sounds[chr(code)] = frozenset([sound])
+            sound = intern(normalize("NFD", said.split(",")[0]).translate(_TONES))
+            sounds[chr(code)] = sound
             characters.setdefault(sound, []).append(chr(code))
     return sounds, {sound: "".join(own) for sound, own in characters.items()}
 
@@ -174,4 +182,4 @@ def _by_sound() -> tuple[dict[str, frozenset[str]], dict[str, str]]:
 def homophones(character: str) -> str:
     """Return the characters that sound as a Chinese character does, whatever their tones, without itself."""
     sounds, characters = _by_sound()
-    return "".join(characters[sound] for sound in sounds.get(character, ())).replace(character, "")
+    return characters.get(sounds.get(character, ""), "").replace(character, "")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pypinyin import lazy_pinyin
 
 from paddle_ranker.commands.index import main
 from paddle_ranker.errors import DataError, UsageError
@@ -242,3 +243,11 @@ def test_a_vocabulary_finds_what_a_comparison_of_all_words_finds() -> None:
     assert [*Vocabulary(united([lines_of(["b", "a"]), lines_of([]), lines_of(["c", "a"])]))] == ["a", "b", "c"]
     assert not Vocabulary.of([]).near("word") and not Vocabulary.of([]).beginning("w", 3)
     assert {"苹", "瓶"} <= {*homophones("平")} and "平" not in homophones("平") and homophones("a") == ""
+
+
+def test_sounds_are_those_of_the_library() -> None:
+    said = {chr(code): lazy_pinyin(chr(code), v_to_u=True)[0] for code in range(0x4E00, 0x9FA5, 37)}
+    for character, sound in said.items():
+        alike = homophones(character)
+        assert all(lazy_pinyin(other, v_to_u=True)[0] == sound for other in alike[:5])
+        assert {other for other, own in said.items() if own == sound} <= {*alike, character}

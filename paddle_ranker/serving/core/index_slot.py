@@ -15,7 +15,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, read_manifest
-from paddle_ranker.retrieval.reading import Synonyms
+from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.work import Hold
@@ -32,6 +32,7 @@ from paddle_ranker.serving.core.tower_slot import ServedTower
 R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
 _PROBE = "深度学习 search"  # what the index is asked when it is opened
+_UNKNOWN = "qzxwvkj 靁鱻"  # mistyped words, so that vocabularies and sounds are read by the first search
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class IndexSlot(Slot[ServedIndex]):
                     collection.search(name, collection.tower(name).query_vectors([_PROBE]), 1)
             else:
                 collection.search(name, [_PROBE], 1)  # a tokenizer is loaded now, an index in memory is built
+        collection.read_words(ParsedQuery(_UNKNOWN))
         synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
 

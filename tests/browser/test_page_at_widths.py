@@ -150,14 +150,12 @@ def test_the_first_view_is_an_example_with_three_labels(view: View) -> None:
     assert page.is_hidden("#facets") and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert box(page, "#legend")[3] <= box(page, "#board")[1]
     if view.width == 1440:
-        labels = page.locator(".about:visible").all_inner_texts()
-        assert labels == view.say(
-            "含有查询里的词|意思与查询相近|几路结果合成一份|模型逐篇读过，重新排列",
-            "share words with the query|are close to it in meaning|all lists made one|read by a model and put in order",
-        ).split("|")[-1:] + view.say(
-            "含有查询里的词|意思与查询相近|几路结果合成一份",
-            "share words with the query|are close to it in meaning|all lists made one",
+        assert page.locator(".about:visible").all_inner_texts() == view.say(
+            "模型逐篇读过，重新排列|只看共有的词，结果排第几|只看意思，结果排第几|几路结果合成一份",
+            "read by a model and put in order|the results’ ranks by words|the results’ ranks by meaning"
+            "|all lists made one",
         ).split("|")
+    assert page.locator("#tries [aria-current]").all_inner_texts() == [example]
     tries = page.locator("#tries button").all_inner_texts()
     assert tries == [one for one in INDEX["examples"] if (one == "iPhone price") != view.is_zh]
     page.locator("#tries button").first.click()
@@ -170,7 +168,8 @@ def test_the_first_view_is_an_example_with_three_labels(view: View) -> None:
 def test_why_opens_beside_the_list_and_moves_nothing(view: View) -> None:
     page = view.search()
     places = (
-        "all => all.map(row => row.getBoundingClientRect()).map(({ x, y, right, bottom }) => [x, y, right, bottom])"
+        "all => all.map(row => row.getBoundingClientRect())"
+        ".map(({ x, y, right, height }) => [x, y + scrollY, right, height])"
     )
     before = page.eval_on_selector_all(ROW, places)
     opener = page.locator(".ask-why").nth(1)
@@ -180,8 +179,10 @@ def test_why_opens_beside_the_list_and_moves_nothing(view: View) -> None:
     left, top, right, bottom = box(page, "#why")
     if view.width == 1440:
         assert right <= box(page, "#answer")[0] and top >= 0 and bottom <= HEIGHTS[1440]
+        assert page.locator("#lines").evaluate("node => getComputedStyle(node).visibility") == "hidden"
     else:
         assert (left, right, bottom) == (0, view.width, HEIGHTS[view.width]) and top >= bottom / 2 - 1
+        assert box(page, ROW, 1)[1] >= 0 and box(page, ROW, 1)[3] <= top + 1  # the row is seen above the sheet
     tops = [box(page, f"#why {part}")[1] for part in (".reasons", ".way", "dl", ".whole")]
     assert tops == sorted(tops)
     hit = answer({"query": QUERY, "rank_top": 50}, "")["hits"][1]
@@ -242,8 +243,9 @@ def test_how_a_query_was_read_is_said_with_a_way_back(view: View) -> None:
     ).split("|"):
         assert part in said
     view.site.change = lambda content: content
+    plain = view.say("把符号当作普通字搜索", "Search for the signs as plain words")
     with page.expect_response("**/v1/search"):
-        page.click("#notice button >> nth=0")
+        page.click(f"#notice button:has-text('{plain}')")
     assert view.site.asked[-1]["literal"] is True and "literal=1" in page.url
     page.locator("#notice", has_text=view.say("按原样搜索：没有更正。", "Searched as written, without")).wait_for()
     with page.expect_response("**/v1/search"):

@@ -147,7 +147,8 @@ def test_why_tells_what_each_signal_added_and_a_click_is_logged(open_page: OpenP
     page.locator(".ask-why").first.click()
     hit = site.found()["hits"][0]
     page.wait_for_selector("#why:visible")
-    told = page.locator("#why .reasons .worth").all_inner_texts()
+    page.click("#why summary")
+    told = page.locator("#why .worth").all_inner_texts()
     added = [one for one in hit["signals"].values() if one["to"] == "fused" and "added" in one]
     wanted = [f"{one['added']:+.3g}" for one in sorted(added, key=lambda one: -one["added"])]
     assert f"logit {hit['logit']:.3g}".replace("-", "-") in told[0]

@@ -20,6 +20,7 @@ _FILES = {
     "/page/judge.js": "judge.js",
     "/page/judge.css": "judge.css",
     "/page/why.js": "why.js",
+    "/page/why.css": "why.css",
     "/page/suggest.js": "suggest.js",
     "/page/icon.svg": "icon.svg",
 }

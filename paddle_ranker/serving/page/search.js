@@ -11,16 +11,16 @@ const WORDS = {
     rrf: "倒数排名", weighted: "加权得分", none: "不排序", any: "不限", yes: "是", no: "否", from: "从", to: "到",
     placeholder: "输入查询，例如：{example}", documents: "{n} 篇文档", tries: "试试：", example: "搜索“{query}”的经过",
     welcome: "输入一个查询，看召回找到了什么，排序又把它们放到了哪里。",
-    about_words: "含有查询里的词", about_vectors: "意思与查询相近", about_fused: "几路结果合成一份", about_ranked: "模型逐篇读过，重新排列",
+    about_words: "只看共有的词，结果排第几", about_vectors: "只看意思，结果排第几", about_fused: "几路结果合成一份", about_ranked: "模型逐篇读过，重新排列",
     found: "{total} 篇文档中的前 {n} 条结果，用时 {time}。", matched: "{total} 篇文档含有这些词；显示 {n} 条，用时 {time}。", milliseconds: "{n} 毫秒", working: "正在搜索……",
     cut: "概率至少", passed: "{percent}：{n} / {total} 条", all: "不限", more_results: "显示更多",
-    moved: "从 {from} 到 {to}", stays: "{to} 不变", ends: "最终第 {to} 位", place: "{stage}第 {rank} 位", missing: "{stage}没有找到",
-    probability: "概率", relative: "相对得分", why: "为什么", open: "打开原文", relevant: "相关", irrelevant: "不相关",
+    moved: "从 {from} 到 {to}", stays: "{to} 不变", ends: "最终第 {to} 位", place: "{stage}第 {rank} 位", missing: "{stage}不在前列",
+    probability: "概率", relative: "横条：相关程度，相对于第一条", why: "为什么", open: "打开原文", relevant: "相关", irrelevant: "不相关",
     legend_up: "排序后上升", legend_down: "下降", legend_new: "进入前 {n} 位", legend_out: "移出前 {n} 位", others: "另有 {n} 条",
     out: "被排序移出前 {n} 位", similar: "另有 {n} 篇相近：{ids}",
     nothing: "没有找到与“{query}”有关的文档。", filtered: "筛选条件：{filters}。", one_more: "一个字太短，请再输入一个。",
     did_you_mean: "你要找的是", drop_filters: "去掉筛选条件", use_all: "按语义搜索", shorter: "也可以换一个更短或更常见的说法。", remove: "去掉 {what}",
-    corrected: "没有文档含“{from}”，已搜索“{to}”。", synonyms: "“{from}”也包括“{to}”。", phrases: "只要含有“{n}”的。", excluded: "不含“{n}”。", literal: "按原样搜索", was_literal: "按原样搜索：没有更正。", not_literal: "恢复更正",
+    corrected: "没有文档含“{from}”，已搜索“{to}”。", synonyms: "“{from}”也包括“{to}”。", phrases: "只要含有“{n}”的。", excluded: "不含“{n}”。", literal: "按原样搜索", signs: "把符号当作普通字搜索", was_literal: "按原样搜索：没有更正。", not_literal: "恢复更正",
     gone: "服务器没有回应。", busy: "服务器正忙。", refused: "服务器拒绝了这次请求。", failed: "服务器出错了。", unread: "服务器的回答读不懂。",
     needs_key: "这台服务器需要密钥。", key: "密钥", again: "重试", again_in: "{n} 秒后可重试。", stale: "下面仍是上一次“{query}”的结果。",
     late_rank: "排序没有按时完成：下面是融合后的顺序。", late: "没有按时完成：{stage}。",
@@ -35,16 +35,16 @@ const WORDS = {
     rrf: "reciprocal ranks", weighted: "weighted scores", none: "no ranking", any: "any", yes: "yes", no: "no", from: "from", to: "to",
     placeholder: "Type a query, such as: {example}", documents: "{n} documents", tries: "Try: ", example: "What a search for “{query}” goes through",
     welcome: "Type a query, and see what recall found and where ranking put it.",
-    about_words: "share words with the query", about_vectors: "are close to it in meaning", about_fused: "all lists made one", about_ranked: "read by a model and put in order",
+    about_words: "the results’ ranks by words", about_vectors: "the results’ ranks by meaning", about_fused: "all lists made one", about_ranked: "read by a model and put in order",
     found: "First {n} results among {total} documents, in {time}.", matched: "{total} documents match by words; {n} shown, in {time}.", milliseconds: "{n} ms", working: "Searching…",
     cut: "At least", passed: "{percent}: {n} of {total}", all: "no limit", more_results: "Show more",
-    moved: "from {from} to {to}", stays: "stays at {to}", ends: "ends at {to}", place: "{stage}: {rank}", missing: "{stage}: not found",
-    probability: "Probability", relative: "Relative score", why: "Why", open: "Open", relevant: "Relevant", irrelevant: "Not relevant",
+    moved: "from {from} to {to}", stays: "stays at {to}", ends: "ends at {to}", place: "{stage}: {rank}", missing: "{stage}: not among the first",
+    probability: "Probability", relative: "Bar: relevance, relative to the first", why: "Why", open: "Open", relevant: "Relevant", irrelevant: "Not relevant",
     legend_up: "raised by ranking", legend_down: "lowered", legend_new: "entered the first {n}", legend_out: "left the first {n}", others: "{n} more",
     out: "Left the first {n} by ranking", similar: "{n} similar: {ids}",
     nothing: "Nothing found for “{query}”.", filtered: "Filters: {filters}.", one_more: "One character is too short: type another.",
     did_you_mean: "Did you mean", drop_filters: "Remove the filters", use_all: "Search by meaning", shorter: "Or try a shorter or more common wording.", remove: "Remove {what}",
-    corrected: "Nothing has “{from}”: searched “{to}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", excluded: "Without “{n}”.", literal: "Search as written", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
+    corrected: "Nothing has “{from}”: searched “{to}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", excluded: "Without “{n}”.", literal: "Search as written", signs: "Search for the signs as plain words", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
     gone: "The server does not answer.", busy: "The server is busy.", refused: "The server refused the request.", failed: "The server failed.", unread: "The server’s answer cannot be read.",
     needs_key: "This server needs a key.", key: "Key", again: "Try again", again_in: "Try again in {n} s.", stale: "Below is still the earlier answer, to “{query}”.",
     late_rank: "Ranking was late: this is the fused order.", late: "Late: {stage}.",
@@ -580,10 +580,10 @@ function showWelcome() {
   drawWelcome(say("welcome"));
 }
 
-function drawWelcome(lead) {
+function drawWelcome(...lead) {
   $("welcome").hidden = $("lead").hidden = false;
-  $("lead").textContent = lead;
-  const tries = examples().slice(0, 4).map((query) => button({ lang: languageOf(query), onclick: () => searchFor(query) }, query));
+  $("lead").replaceChildren(...lead);
+  const tries = examples().slice(0, 4).map((query) => button({ lang: languageOf(query), "aria-current": query === shown?.query && "true", onclick: () => searchFor(query) }, query));
   $("tries").replaceChildren(...(tries.length ? [say("tries"), ...tries] : []));
 }
 
@@ -609,7 +609,8 @@ function drawAnswer(answer, query, isFirst) {
   shown.names = namesOf(answer.docs);
   document.body.classList.remove("is-empty");
   document.body.classList.toggle("is-first", isFirst);
-  if (isFirst) drawWelcome(say("example", { query }));
+  const [begin, end] = say("example", { query: "\0" }).split("\0");
+  if (isFirst) drawWelcome(begin, make("b", {}, query), end);
   else $("welcome").hidden = $("lead").hidden = true;
   $("failure").replaceChildren();
   $("notice").replaceChildren(...notices(answer));
@@ -671,7 +672,7 @@ function notices(answer) {
     ...(answer.synonyms ?? []).map((one) => say("synonyms", { ...one, to: one.to.join(", ") })),
     ...["phrases", "excluded"].flatMap((name) => (answer[name] ?? []).map((n) => say(name, { n }))),
   ];
-  if (read.length) told.push([read.join(" "), " ", again("literal", { literal: "1" })]);
+  if (read.length) told.push([read.join(" "), " ", again(answer.phrases || answer.excluded ? "signs" : "literal", { literal: "1" })]);
   if (state.literal) told.push([say("was_literal"), " ", again("not_literal", { literal: "" })]);
   if (answer.did_you_mean && answer.hits.length) told.push([say("did_you_mean"), " ", suggestion(answer)]);
   return told.map((parts) => make("span", {}, ...[parts].flat()));
@@ -706,6 +707,7 @@ const headOf = (stage, answer) => [nameOf(stage), " ", make("span", { class: "qu
 /** Draw what stands around the list: the legend, and the cut where probabilities are calibrated. */
 function drawHead(answer) {
   $("cut").hidden = !(isCalibrated() && answer.isRanked);
+  $("scale").hidden = isCalibrated() || !Number.isFinite(answer.hits[0].probability);
   $("more").hidden = answer.hits.length < state.top_k || state.top_k >= choicesOf("top_k").at(-1);
   $("more").firstElementChild.textContent = say("more_results");
   const moves = answer.isRanked ? ["up", "down", "new", ...(answer.docs.length > answer.hits.length ? ["out"] : [])] : [];
@@ -908,6 +910,8 @@ async function openWhy(hit, isChosen) {
   panel.scrollTop = 0;
   if (!isChosen) return;
   panel.focus({ preventScroll: true });
+  const { top, bottom } = drawn.rows.get(hit.id).getBoundingClientRect();
+  if (narrow.matches) scrollBy(0, Math.min(top, Math.max(0, bottom - panel.getBoundingClientRect().top))); // not under the sheet
   remember("same");
 }
 

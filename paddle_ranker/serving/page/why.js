@@ -10,8 +10,8 @@ addWords({
     why_corrected: "它有 {terms}，由你的词“{from}”更正而来。", why_synonym: "它有 {terms}，是你的词“{from}”的同义词。",
     why_words: "它与查询有共同的词。", why_vectors: "它的意思与查询相近。", why_field: "它的 {name} 与查询相近。",
     why_ranker: "排序模型读了它和查询。", why_match: "与查询最多有连续 {n} 个词相同。", why_recall: "召回时的名次也计入。",
-    why_missing: "{stage}没有找到它。", added: "加 {n}", value: "值 {n}", logit: "logit {n}", at: "第 {places} 字",
-    rank: "{stage}第 {n} 位", path: "经过", fields: "字段", text: "全文",
+    why_missing: "按{stage}没有找到它。", why_behind: "按{stage}，它不在前列。", added: "加 {n}", value: "值 {n}", logit: "logit {n}", at: "第 {places} 字",
+    rank: "{stage}第 {n} 位", path: "经过", numbers: "数值", fields: "字段", text: "全文",
   },
   en: {
     why_this: "Why is it number {n}?", why_out: "Why is it not among the first?", close: "Close",
@@ -24,10 +24,14 @@ addWords({
     why_words: "It shares words with the query.", why_vectors: "Its meaning is close to the query’s.",
     why_field: "Its {name} is close to the query.", why_ranker: "The ranker read it with the query.",
     why_match: "It shares up to {n} words in a row with the query.", why_recall: "Its place before ranking counts, too.",
-    why_missing: "{stage} did not find it.", added: "adds {n}", value: "value {n}", logit: "logit {n}",
+    why_missing: "It was not found by {stage}.", why_behind: "It is not among the first by {stage}.", numbers: "Numbers", added: "adds {n}", value: "value {n}", logit: "logit {n}",
     at: "at character {places}", rank: "{stage}: rank {n}", path: "Its way", fields: "Fields", text: "Text",
   },
 });
+
+const sheet = make("link", { rel: "stylesheet", href: "page/why.css" });
+document.head.append(sheet);
+await new Promise((resolve) => (sheet.onload = sheet.onerror = resolve)); // without it the panel would move the list
 
 const signed = numbers({ maximumSignificantDigits: 3, signDisplay: "exceptZero" });
 
@@ -37,7 +41,7 @@ export function whyOf(hit, answer, close) {
   return [
     make("header", {}, make("h2", { id: "why-title" }, isOut(hit) ? say("why_out") : say("why_this", { n: count(hit.rank) })), make("button", { type: "button", "aria-label": say("close"), title: say("close"), onclick: close }, "×")),
     make("p", { class: "of", lang: languageOf(titleOf(hit) || hit.text), dir: "auto" }, titleOf(hit) || joined(codePoints(hit.text).slice(0, 90))),
-    make("ul", { class: "reasons" }, ...reasonsOf(hit, answer)),
+    ...reasonsOf(hit, answer),
     make("h3", {}, say("path")), make("p", { class: "way" }, tellWay(hit)),
     make("h3", {}, say("fields")), make("dl", {}, ...fields),
     make("h3", {}, say("text")), make("p", { class: "whole", lang: languageOf(hit.text), dir: "auto" }, ...marked(hit.text, hit.highlights)),
@@ -68,24 +72,28 @@ function signalsOf(hit) {
   return signals.sort((a, b) => order(b) - order(a));
 }
 
-/** Draw the reasons: a sentence or two for each signal, what it was worth, and what did not find the hit. */
+/** Draw the reasons: a sentence or two for each signal, and what did not find the hit; then what was measured. */
 function reasonsOf(hit, answer) {
   const signals = signalsOf(hit).filter(({ name, value, added }) => name !== "match" || value > 1 || added); // one word is told by `words`
-  const { feeds } = answer;
   const most = { fused: 0, ranked: 0 };
   for (const { to, added } of signals) most[to] = Math.max(most[to] ?? 0, Math.abs(added ?? 0));
   const drawn = signals.map((signal) => {
-    const { name, to, value, added } = signal;
+    const { to, added } = signal;
     const fill = make("span", { class: added < 0 ? "less" : null });
     fill.style.width = `${(100 * Math.abs(added ?? 0)) / (most[to] || 1)}%`;
     const rank = hit.stages?.[name]?.rank;
-    const facts = [rank && say("rank", { stage: nameOf(name), n: count(rank) }), name === "ranker" ? say("logit", { n: score(value) }) : name !== "match" && say("value", { n: score(value) }), Number.isFinite(added) && added !== value && say("added", { n: signed(added) })];
-    return make("li", {}, ...sentencesOf(hit, signal, answer).map((nodes) => make("p", {}, ...nodes)),
-      make("p", { class: "quiet worth" }, Number.isFinite(added) ? make("span", { class: "bar", "aria-hidden": "true" }, fill) : null, facts.filter(Boolean).join(" · ")),
-      name === "words" ? drawTerms(signal.terms) : null);
+    return make("li", {}, Number.isFinite(added) ? make("span", { class: "bar", "aria-hidden": "true" }, fill) : null, ...sentencesOf(hit, signal, answer).map((nodes) => make("p", {}, ...nodes)));
   });
-  const missing = feeds.filter((stage) => !rankIn(hit, stage)).map((stage) => make("li", { class: "quiet" }, say("why_missing", { stage: nameOf(stage) })));
-  return [...drawn, ...missing];
+  const measured = signals.map(({ name, value, added, terms }) => {
+    const rank = hit.stages?.[name]?.rank;
+    const facts = [rank ? say("rank", { stage: nameOf(name), n: count(rank) }) : name !== "ranker" && name, say(name === "ranker" ? "logit" : "value", { n: score(value) }), Number.isFinite(added) && added !== value && say("added", { n: signed(added) })];
+    return make("div", {}, make("p", { class: "worth" }, facts.filter(Boolean).join(" · ")), name === "words" ? drawTerms(terms) : null);
+  });
+  const missing = answer.feeds.filter((stage) => !rankIn(hit, stage)).map((stage) => {
+    const [name, isWords] = [nameOf(stage), stage === "words" && !hit.highlights?.length];
+    return make("li", { class: "quiet" }, make("p", {}, say(isWords ? "why_missing" : "why_behind", { stage: name === stage ? name : name.toLowerCase() })));
+  });
+  return [make("ul", { class: "reasons" }, ...drawn, ...missing), make("details", {}, make("summary", {}, say("numbers")), ...measured)];
 }
 
 /** Return what a signal means, as sentences of nodes. */
@@ -121,7 +129,7 @@ function distinct(text, parts) {
 /** Draw the words that were found, what each added and where. */
 function drawTerms(terms) {
   if (!Array.isArray(terms) || !terms.length) return null;
-  return make("p", { class: "quiet terms" }, ...terms.slice(0, TERMS).flatMap(({ term, added, at }) => {
+  return make("p", { class: "terms" }, ...terms.slice(0, TERMS).flatMap(({ term, added, at }) => {
     const places = (at ?? []).slice(0, 3).map(([start]) => count(start + 1)).join(document.documentElement.lang === "zh" ? "、" : ", ");
     return [make("span", {}, markTerm(term), " ", [Number.isFinite(added) && signed(added), places && say("at", { places })].filter(Boolean).join(", ")), " "];
   }), terms.length > TERMS ? say("others", { n: count(terms.length - TERMS) }) : "");

@@ -140,19 +140,24 @@ class Generation:
         """Return, for each part, which documents have all phrases of a query and nothing that it excludes."""
         masks = [part.mask for part in self.parts]
         for phrase in query.phrases:
-            masks = [mask & has for mask, has in zip(masks, self._having(phrase, masks))]
+            masks = [mask & has for mask, has in zip(masks, self._having(phrase, masks, True))]
         for name in query.excluded:
-            masks = [mask & ~has for mask, has in zip(masks, self._having(name, masks))]
+            masks = [mask & ~has for mask, has in zip(masks, self._having(name, masks, False))]
         return masks
 
-    def _having(self, phrase: str, masks: Sequence[Booleans]) -> list[Booleans]:
-        """Return, for each part, which of some documents have a phrase in a searched field."""
+    def _having(self, phrase: str, masks: Sequence[Booleans], exactly: bool) -> list[Booleans]:
+        """Return, for each part, which of some documents have a phrase in a searched field.
+
+        exactly: a single word as it is written; else what has the same stem counts, too, and no document is read
+        """
         schema, words = self.info.schema, self.info.words
         tokenizers = schema.tokenizers(words.tokenizer if words is not None else STANDARD)
         may_have = [mask.copy() for mask in masks]
         if self.words is not None:
             tokens = required_tokens(phrase, tokenizers)
             may_have = [mask & has for mask, has in zip(may_have, self.words.having_all(tokens))]
+            if len(tokens) == len(phrase.split()) == 1 and not exactly:
+                return may_have
         folds = [one.fold if isinstance(one, Analyser) else fold for one in tokenizers]
         patterns = [phrase_pattern(one(phrase)) for one in folds]
         for part, mask in zip(self.parts, may_have):

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Optional, Protocol
 
-from paddle_ranker.errors import DataError, UsageError, quoted
+from paddle_ranker.errors import DataError, UsageError, brief, quoted
 from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, is_spelled
 from paddle_ranker.lexical.spelling import LEAST_LETTERS, Vocabulary, homophones
 from paddle_ranker.lexical.tokens import Tokenizer
@@ -29,6 +29,7 @@ from paddle_ranker.retrieval.work import spend
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym
+_MOST_PARTS = 16  # phrases and exclusions of a query: each may read many documents
 _MOST_WORDS = 8  # mistyped words of a query that are looked up
 _MOST, _SHARE = 3, 0.05  # corrections of a word; documents of one, as a share of those of the most frequent
 _COMPLETIONS = 8
@@ -65,7 +66,7 @@ def parse_query(text: str) -> ParsedQuery:
     """Parse a query: `"a phrase"` or `“一个短语”` must be in a document, a word after a minus sign must not.
 
     A minus sign within words, before a digit, another sign or a single letter (`ls -l`) means nothing. Raises
-    `UsageError` for a query that says only what must not be there.
+    `UsageError` for a query that says only what must not be there, and for one with too many of these.
     """
     if '"' not in text and "“" not in text and "-" not in text:
         return ParsedQuery(text)
@@ -77,6 +78,8 @@ def parse_query(text: str) -> ParsedQuery:
         return f" {phrase} " if phrase else " "
 
     words = _SYNTAX.sub(read, text)
+    if len(phrases) + len(excluded) > _MOST_PARTS:
+        raise UsageError(f"{brief(text)} has more than the {_MOST_PARTS} phrases and exclusions that are allowed")
     if not phrases and not excluded:
         return ParsedQuery(text)
     words = " ".join(words.split())
@@ -101,10 +104,15 @@ def required_tokens(phrase: str, tokenizers: Sequence[Tokenizer]) -> list[list[s
     for word in phrase.split():
         if any(word.lower() in (one.stop_words if isinstance(one, Analyser) else STOP_WORDS) for one in tokenizers):
             continue
-        each = [one(word) for one in dict.fromkeys(tokenizers)]
+        each = [_largest(one(word)) for one in dict.fromkeys(tokenizers)]
         if len({*map(len, each)}) == 1:
             found += [list(dict.fromkeys(several)) for several in zip(*each)]
     return found
+
+
+def _largest(tokens: Sequence[str]) -> list[str]:
+    """Return the tokens without those that are part of another one, such as each character of a pair."""
+    return [one for one in tokens if not any(one != other and one in other for other in tokens)]
 
 
 class Instead(NamedTuple):

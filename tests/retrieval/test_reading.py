@@ -69,6 +69,8 @@ def test_a_query_has_phrases_and_exclusions(
 def test_a_query_of_exclusions_alone_is_refused() -> None:
     with pytest.raises(UsageError, match="only what must not be there"):
         parse_query("-car")
+    with pytest.raises(UsageError, match="more than the 16"):
+        parse_query('"many" ' * 17)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +140,8 @@ def test_phrases_and_exclusions_restrict_every_searcher(collection: Collection) 
         ('"rolling updat"', set()),
         ("rolling -docker", {"kube"}),
         ("rolling -dock", {"kube", "dock"}),  # another word
+        ("rolling -deployment", {"dock"}),  # of the same stem
+        ('rolling -"deployment of"', {"kube", "dock"}),
         ("苹果 -手机", {"repair"}),
         ("“苹果手机”", {"phone"}),
         ('-"a rolling update" rolling', {"dock"}),

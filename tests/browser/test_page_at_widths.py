@@ -298,7 +298,7 @@ def test_nothing_is_outside_its_margin(view: View) -> None:
             if (!walker.currentNode.textContent.trim() || !node.checkVisibility() || node.closest('.unseen')) continue;
             range.selectNodeContents(walker.currentNode);
             const box = range.getBoundingClientRect();
-            const clip = node.closest('.column button, .fields, #out h3')?.getBoundingClientRect();
+            const clip = node.closest('.column button, .fields, #facets > div, #out h3')?.getBoundingClientRect();
             const right = Math.min(box.right, clip?.right ?? Infinity);
             if (box.left < margin || right > innerWidth - margin) out.push([node.className, box.left, right]);
           }

@@ -16,7 +16,7 @@ const WORDS = {
     cut: "概率至少", passed: "{percent}：{n} / {total} 条", all: "不限", more_results: "显示更多",
     moved: "从 {from} 到 {to}", stays: "{to} 不变", ends: "最终第 {to} 位", place: "{stage}第 {rank} 位", missing: "{stage}不在前列",
     probability: "概率", relative: "横条：相关程度，相对于第一条", why: "为什么", open: "打开原文", relevant: "相关", irrelevant: "不相关",
-    legend_up: "排序后上升", legend_down: "下降", legend_new: "进入前 {n} 位", legend_out: "移出前 {n} 位", others: "另有 {n} 条",
+    legend_up: "排序后上升", legend_down: "下降", legend_same: "不变", legend_new: "进入前 {n} 位", legend_out: "移出前 {n} 位", others: "另有 {n} 条",
     out: "被排序移出前 {n} 位", similar: "另有 {n} 篇相近：{ids}",
     nothing: "没有找到与“{query}”有关的文档。", filtered: "筛选条件：{filters}。", one_more: "一个字太短，请再输入一个。",
     did_you_mean: "你要找的是", drop_filters: "去掉筛选条件", use_all: "按语义搜索", shorter: "也可以换一个更短或更常见的说法。", remove: "去掉 {what}",
@@ -40,7 +40,7 @@ const WORDS = {
     cut: "At least", passed: "{percent}: {n} of {total}", all: "no limit", more_results: "Show more",
     moved: "from {from} to {to}", stays: "stays at {to}", ends: "ends at {to}", place: "{stage}: {rank}", missing: "{stage}: not among the first",
     probability: "Probability", relative: "Bar: relevance, relative to the first", why: "Why", open: "Open", relevant: "Relevant", irrelevant: "Not relevant",
-    legend_up: "raised by ranking", legend_down: "lowered", legend_new: "entered the first {n}", legend_out: "left the first {n}", others: "{n} more",
+    legend_up: "raised by ranking", legend_down: "lowered", legend_same: "unchanged", legend_new: "entered the first {n}", legend_out: "left the first {n}", others: "{n} more",
     out: "Left the first {n} by ranking", similar: "{n} similar: {ids}",
     nothing: "Nothing found for “{query}”.", filtered: "Filters: {filters}.", one_more: "One character is too short: type another.",
     did_you_mean: "Did you mean", drop_filters: "Remove the filters", use_all: "Search by meaning", shorter: "Or try a shorter or more common wording.", remove: "Remove {what}",
@@ -240,12 +240,17 @@ const SHOWN = 180; // code points of a text in the list; "why" shows the whole t
 
 /** Return the window of a long text to show: its best passage, from shortly before the first highlight there. */
 function windowOf(hit) {
-  const length = codePoints(hit.text).length;
+  const points = codePoints(hit.text);
+  const { length } = points;
   if (length <= SHOWN) return [0, length];
   const { start = 0, end = length } = hit.passage ?? {};
   const first = (hit.highlights ?? []).find((one) => one.start >= start && one.end <= end)?.start ?? start;
   const from = first - start > SHOWN / 2 ? first - SHOWN / 4 : start;
-  return [Math.min(from, length - SHOWN), Math.min(from + SHOWN, length)].map((place) => Math.max(0, Math.round(place)));
+  const wordAt = (place) => { // where a word begins, near enough
+    for (let at = place; at > place - 20 && place < length; at--) if (points[at - 1] === " ") return at;
+    return place;
+  };
+  return [Math.min(from, length - SHOWN), Math.min(from + SHOWN, length)].map((place) => wordAt(Math.max(0, Math.round(place))));
 }
 
 /** Return the language that a text's letters show, for its font and its voice; "": unknown. */
@@ -710,7 +715,7 @@ function drawHead(answer) {
   $("scale").hidden = isCalibrated() || !Number.isFinite(answer.hits[0].probability);
   $("more").hidden = answer.hits.length < state.top_k || state.top_k >= choicesOf("top_k").at(-1);
   $("more").firstElementChild.textContent = say("more_results");
-  const moves = answer.isRanked ? ["up", "down", "new", ...(answer.docs.length > answer.hits.length ? ["out"] : [])] : [];
+  const moves = answer.isRanked ? ["up", "down", "same", "new", ...(answer.docs.length > answer.hits.length ? ["out"] : [])] : [];
   $("legend").replaceChildren(...moves.map((kind) => make("span", { class: kind }, make("i", { "aria-hidden": "true" }), make("span", { class: `mark ${kind}`, "aria-hidden": "true" }, ARROWS[kind]), " ", say(`legend_${kind}`, { n: count(answer.hits.length) }))));
 }
 

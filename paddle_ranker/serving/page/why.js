@@ -11,7 +11,7 @@ addWords({
     why_words: "它与查询有共同的词。", why_vectors: "它的意思与查询相近。", why_field: "它的 {name} 与查询相近。",
     why_ranker: "排序模型读了它和查询。", why_match: "与查询最多有连续 {n} 个词相同。", why_recall: "召回时的名次也计入。",
     why_missing: "按{stage}没有找到它。", why_behind: "按{stage}，它不在前列。", added: "加 {n}", value: "值 {n}", logit: "logit {n}", at: "第 {places} 字",
-    rank: "{stage}第 {n} 位", path: "经过", numbers: "数值", fields: "字段", text: "全文",
+    rank: "{stage}第 {n} 位", path: "名次", numbers: "数值", fields: "字段", text: "全文",
   },
   en: {
     why_this: "Why is it number {n}?", why_out: "Why is it not among the first?", close: "Close",
@@ -25,7 +25,7 @@ addWords({
     why_field: "Its {name} is close to the query.", why_ranker: "The ranker read it with the query.",
     why_match: "It shares up to {n} words in a row with the query.", why_recall: "Its place before ranking counts, too.",
     why_missing: "It was not found by {stage}.", why_behind: "It is not among the first by {stage}.", numbers: "Numbers", added: "adds {n}", value: "value {n}", logit: "logit {n}",
-    at: "at character {places}", rank: "{stage}: rank {n}", path: "Its way", fields: "Fields", text: "Text",
+    at: "at character {places}", rank: "{stage}: rank {n}", path: "Its ranks", fields: "Fields", text: "Text",
   },
 });
 
@@ -37,7 +37,7 @@ const signed = numbers({ maximumSignificantDigits: 3, signDisplay: "exceptZero" 
 
 /** Return the content of the panel for a hit of an answer; `close` closes it. */
 export function whyOf(hit, answer, close) {
-  const fields = Object.entries({ id: hit.id, ...hit.fields }).flatMap(([name, value]) => [make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, typeof value === "object" ? JSON.stringify(value) : String(value))]);
+  const fields = Object.entries({ ...(!Object.values(hit.fields ?? {}).includes(hit.id) && { id: hit.id }), ...hit.fields }).flatMap(([name, value]) => [make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, typeof value === "object" ? JSON.stringify(value) : String(value))]);
   return [
     make("header", {}, make("h2", { id: "why-title" }, isOut(hit) ? say("why_out") : say("why_this", { n: count(hit.rank) })), make("button", { type: "button", "aria-label": say("close"), title: say("close"), onclick: close }, "×")),
     make("p", { class: "of", lang: languageOf(titleOf(hit) || hit.text), dir: "auto" }, titleOf(hit) || joined(codePoints(hit.text).slice(0, 90))),

@@ -371,13 +371,13 @@ class Collection:
         words = self._now.words
         return None if words is None or words.reader is None else words.reader.better(query)
 
-    def holding(self, query: ParsedQuery) -> Optional[list[Booleans]]:
-        """Return, for each segment, which documents have a query's phrases and nothing that it excludes.
+    def holding(self, query: ParsedQuery) -> tuple[Optional[list[Booleans]], list[str]]:
+        """Return, for each segment, which documents have a query's phrases and nothing that it excludes; None: all.
 
-        None for a query without either. A document has a phrase if a searched field has it word for word, whatever the
-        cases, widths and spaces.
+        And the phrases that no document has, or none with those before: they are not required. A document has a phrase
+        if a searched field has it word for word, whatever the cases, widths and spaces.
         """
-        return self._now.holding(query) if query.phrases or query.excluded else None
+        return self._now.holding(query) if query.phrases or query.excluded else (None, [])
 
     def words_given(self, query: WordQuery) -> dict[str, str]:
         """Return what each token of a correction or a synonym stands for, by token."""

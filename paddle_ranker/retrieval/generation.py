@@ -136,14 +136,21 @@ class Generation:
         for part in self.parts:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
-    def holding(self, query: ParsedQuery) -> list[Booleans]:
-        """Return, for each part, which documents have all phrases of a query and nothing that it excludes."""
-        masks = [part.mask for part in self.parts]
+    def holding(self, query: ParsedQuery) -> tuple[list[Booleans], list[str]]:
+        """Return, for each part, which documents have the phrases of a query and nothing that it excludes.
+
+        And the phrases that no document with the ones before has: these are not required.
+        """
+        masks, unfound = [part.mask for part in self.parts], list[str]()
         for phrase in query.phrases:
-            masks = [mask & has for mask, has in zip(masks, self._having(phrase, masks, True))]
+            having = self._having(phrase, masks, True)
+            if any(mask.any() for mask in having):
+                masks = having
+            else:
+                unfound.append(phrase)
         for name in query.excluded:
             masks = [mask & ~has for mask, has in zip(masks, self._having(name, masks, False))]
-        return masks
+        return masks, unfound
 
     def _having(self, phrase: str, masks: Sequence[Booleans], exactly: bool) -> list[Booleans]:
         """Return, for each part, which of some documents have a phrase in a searched field.

@@ -39,8 +39,8 @@ _RARE, _TIMES = 5, 20  # documents of a word that may be mistyped; times as many
 _LOOKING = 5  # words of a vocabulary that are compared in a step, as `spend` counts them
 _LONGEST, _MOST_SYNONYMS = 8, 1 << 24  # units of a synonym; bytes of their file
 _SYNTAX = re.compile(
-    r'(?<![A-Za-z0-9])"([^"“”]*[^"“”\s][^"“”]*)"|“([^"“”]*[^"“”\s][^"“”]*)”'
-    r'|(?:^|(?<=\s))-(?:"([^"“”]*[^"“”\s][^"“”]*)"|(?![A-Za-z](?!\S))([^\W\d_]\S*))'
+    r'(?<![A-Za-z0-9])"([^"]*[^"\s][^"]*)"'
+    r'|(?:^|(?<=\s))-(?:"([^"]*[^"\s][^"]*)"|(?![A-Za-z](?!\S))([^\W\d_]\S*))'
 )
 _IS_HAN = re.compile("[\u4e00-\u9fff]+").fullmatch
 _IN_WORD = "[^\\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # letters and digits of scripts with spaces
@@ -53,7 +53,7 @@ class ParsedQuery:
     """A query without its quotes and minus signs.
 
     text: its words, those in quotes included
-    phrases: documents have each of them, word for word
+    phrases: documents have each of them, word for word, unless no document has it
     excluded: documents have none of them
     """
 
@@ -63,17 +63,17 @@ class ParsedQuery:
 
 
 def parse_query(text: str) -> ParsedQuery:
-    """Parse a query: `"a phrase"` or `“一个短语”` must be in a document, a word after a minus sign must not.
+    """Parse a query: `"a phrase"` must be in a document, a word after a minus sign must not.
 
-    A minus sign within words, before a digit, another sign or a single letter (`ls -l`) means nothing. Raises
+    Other quotes, as in 学历“鄙视链”, are part of the text. A minus sign within words, before a digit, another sign or a single letter (`ls -l`) means nothing. Raises
     `UsageError` for a query that says only what must not be there, and for one with too many of these.
     """
-    if '"' not in text and "“" not in text and "-" not in text:
+    if '"' not in text and "-" not in text:
         return ParsedQuery(text)
     phrases, excluded = list[str](), list[str]()
 
     def read(match: re.Match[str]) -> str:
-        phrase, name = match[1] or match[2], match[3] or match[4]
+        phrase, name = match[1], match[2] or match[3]
         (phrases if phrase else excluded).append((phrase or name).strip())
         return f" {phrase} " if phrase else " "
 
@@ -84,7 +84,9 @@ def parse_query(text: str) -> ParsedQuery:
         return ParsedQuery(text)
     words = " ".join(words.split())
     if not words:
-        raise UsageError(f"{quoted(text)} says only what must not be there: add what to search for")
+        raise UsageError(
+            f"{quoted(text)} says only what must not be there: add what to search for, or search literally"
+        )
     return ParsedQuery(words, tuple(phrases), tuple(excluded))
 
 
@@ -258,7 +260,7 @@ class Reader:
         quotes = [self._analyser.fold(phrase) for phrase in query.phrases]
         corrected, extras, text = list[Instead](), list[Extra](), query.text
         last = runs[-1] if prefix and runs and runs[-1].start + len(runs[-1].text) == len(folded) else None
-        if last is not None and is_spelled(last.shape):
+        if last is not None and is_spelled(last.shape) and len(last.text) > 1:
             if completed := self._completions(last.text):
                 corrected.append(Instead(last.text, completed, PREFIX))
                 extras += [Extra(one, _OF_PREFIX, last.text) for one in completed]
@@ -289,10 +291,11 @@ class Reader:
         pairs = [pair for run in runs if _is_chinese(run) for pair in self._analyser.groups(run)]
         counts = self._counts(spelled) + self._words.counts([pair.text for pair in pairs])
         rare = {word: count for word, count in zip(spelled, counts) if 0 < count <= _RARE}
-        for one in self._mistyped([*rare][:_MOST_WORDS], _TIMES * max(rare.values(), default=0)):
-            text = self._replaced(text, one.given, one.to[0])
-        own = counts[len(spelled) :]
-        for one in self._misheard(folded, pairs, [count <= _RARE for count in own], _TIMES * max(own, default=0)):
+        for word in [*rare][:_MOST_WORDS]:
+            for one in self._mistyped([word], _TIMES * rare[word]):
+                text = self._replaced(text, one.given, one.to[0])
+        is_rare = [count <= _RARE for count in counts[len(spelled) :]]
+        for one in self._misheard(folded, pairs, is_rare, _TIMES * _RARE):
             text = self._replaced(text, one.given, one.to[0])
         return None if text == query.text else text
 

@@ -204,9 +204,18 @@ class Search:
         return self.collection.read_words(self.query, self.settings.prefix, self.settings.synonyms)
 
     @cached_property
+    def _holding(self) -> tuple[Optional[list[Booleans]], list[str]]:
+        return self.collection.holding(self.query)
+
+    @property
     def restricted(self) -> Optional[list[Booleans]]:
         """Which documents of each segment have the query's phrases, and nothing that it excludes; None: all."""
-        return self.collection.holding(self.query)
+        return self._holding[0]
+
+    @property
+    def unfound(self) -> list[str]:
+        """The query's phrases that no document has: they are not required."""
+        return self._holding[1]
 
     @property
     def model_text(self) -> str:

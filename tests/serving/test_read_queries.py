@@ -34,6 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ("kub", {}, {}, None),
         ("laptop", {}, {"synonyms": [{"from": "laptop", "to": ["notebook computer"]}]}, "book"),
         ('"rolling update"', {}, {"phrases": ["rolling update"]}, "kube"),
+        ('"rolling updates"', {}, {"unfound": ["rolling updates"]}, "dock"),
         ("rolling -kubernetes", {}, {"excluded": ["kubernetes"]}, "dock"),
         ("doker", {}, {"did_you_mean": "docker"}, "typo"),
         ("doker", {"literal": True}, {}, "typo"),
@@ -43,7 +44,7 @@ def test_an_answer_says_how_the_query_was_read(
     site: Site, query: str, asked: dict[str, Any], said: dict[str, Any], first: str
 ) -> None:
     found = site.search(query, total=True, **asked)
-    names = ("corrected", "synonyms", "phrases", "excluded", "did_you_mean")
+    names = ("corrected", "synonyms", "phrases", "unfound", "excluded", "did_you_mean")
     assert {name: found[name] for name in names if name in found} == said
     assert [hit["id"] for hit in found["hits"]][:1] == ([first] if first else []) and found["query"] == query
     assert (found["total"] > 0) is bool(first)

@@ -377,8 +377,11 @@ def _read_as(asked: SearchRequest, found: SearchOutcome) -> dict[str, Any]:
         content["corrected"] = [{"from": one.given, "to": one.to, "by": one.by} for one in words.corrected]
     if words.synonyms:
         content["synonyms"] = [{"from": one.given, "to": one.to} for one in words.synonyms]
-    content.update({name: own for name in ("phrases", "excluded") if (own := getattr(found.query, name))})
-    may_be_meant = WORDS in found.searchers and not (asked.literal or asked.prefix or asked.offset or asked.cursor)
+    phrases = [one for one in found.query.phrases if one not in found.unfound]
+    read = {"phrases": phrases, "unfound": found.unfound, "excluded": found.query.excluded}
+    content.update({name: own for name, own in read.items() if own})
+    is_plain = not (asked.literal or asked.prefix or found.query.phrases or found.query.excluded)
+    may_be_meant = WORDS in found.searchers and is_plain and not asked.offset and not asked.cursor
     if may_be_meant and (better := found.collection.better_spelled(words)):
         content["did_you_mean"] = better
     return content
@@ -651,6 +654,9 @@ class Found(TypedDict):
     ]
     synonyms: NotRequired[Annotated[list[dict[str, Any]], Field(description="from, and what was searched, too, to")]]
     phrases: NotRequired[Annotated[list[str], Field(description="documents have each, word for word")]]
+    unfound: NotRequired[
+        Annotated[list[str], Field(description="phrases that no document has: their words alone were searched")]
+    ]
     excluded: NotRequired[Annotated[list[str], Field(description="documents have none of these")]]
     did_you_mean: NotRequired[
         Annotated[str, Field(description="the query with frequent words for those that hardly any document has")]

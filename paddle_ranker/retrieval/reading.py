@@ -65,8 +65,9 @@ class ParsedQuery:
 def parse_query(text: str) -> ParsedQuery:
     """Parse a query: `"a phrase"` must be in a document, a word after a minus sign must not.
 
-    Other quotes, as in 学历“鄙视链”, are part of the text. A minus sign within words, before a digit, another sign or a single letter (`ls -l`) means nothing. Raises
-    `UsageError` for a query that says only what must not be there, and for one with too many of these.
+    Other quotes, as in 学历“鄙视链”, are text. A minus sign within words, before a digit, another sign or a single
+    letter (`ls -l`) means nothing. Raises `UsageError` for a query that says only what must not be there, and for one
+    with too many of these.
     """
     if '"' not in text and "-" not in text:
         return ParsedQuery(text)

@@ -25,6 +25,7 @@ READ = {
     "corrected": [{"from": "pinguo", "to": ["苹果"], "by": "sound"}],
     "synonyms": [{"from": "手机", "to": ["电话"]}],
     "phrases": ["价格"],
+    "unfound": ["新旧"],
     "excluded": ["二手"],
     "did_you_mean": "深度学习",
 }
@@ -237,8 +238,10 @@ def test_how_a_query_was_read_is_said_with_a_way_back(view: View) -> None:
     page = view.search()
     said = page.inner_text("#notice")
     for part in view.say(
-        "没有文档含“pinguo”，已搜索“苹果”。|“手机”也包括“电话”。|只要含有“价格”的。|不含“二手”。|你要找的是 深度学习",
-        "Nothing has “pinguo”: searched “苹果”.|“手机” includes “电话”.|Only with “价格”.|Without “二手”."
+        "没有文档含“pinguo”，已搜索“苹果”。|“手机”也包括“电话”。|只要含有“价格”的。|没有文档含有整句“新旧”。"
+        "|不含“二手”。|你要找的是 深度学习",
+        "Nothing has “pinguo”: searched “苹果”.|“手机” includes “电话”.|Only with “价格”.|Nothing has all of “新旧”."
+        "|Without “二手”."
         "|Did you mean 深度学习",
     ).split("|"):
         assert part in said

@@ -34,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ("kub", {}, {}, None),
         ("laptop", {}, {"synonyms": [{"from": "laptop", "to": ["notebook computer"]}]}, "book"),
         ('"rolling update"', {}, {"phrases": ["rolling update"]}, "kube"),
-        ('"rolling updates"', {}, {"unfound": ["rolling updates"]}, "dock"),
+        ('"rolling updates"', {}, {"unfound": ["rolling updates"]}, "kube"),
         ("rolling -kubernetes", {}, {"excluded": ["kubernetes"]}, "dock"),
         ("doker", {}, {"did_you_mean": "docker"}, "typo"),
         ("doker", {"literal": True}, {}, "typo"),

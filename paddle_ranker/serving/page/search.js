@@ -20,7 +20,7 @@ const WORDS = {
     out: "被排序移出前 {n} 位", similar: "另有 {n} 篇相近：{ids}",
     nothing: "没有找到与“{query}”有关的文档。", filtered: "筛选条件：{filters}。", one_more: "一个字太短，请再输入一个。",
     did_you_mean: "你要找的是", drop_filters: "去掉筛选条件", use_all: "按语义搜索", shorter: "也可以换一个更短或更常见的说法。", remove: "去掉 {what}",
-    corrected: "没有文档含“{from}”，已搜索“{to}”。", synonyms: "“{from}”也包括“{to}”。", phrases: "只要含有“{n}”的。", excluded: "不含“{n}”。", literal: "按原样搜索", signs: "把符号当作普通字搜索", was_literal: "按原样搜索：没有更正。", not_literal: "恢复更正",
+    corrected: "没有文档含“{from}”，已搜索“{to}”。", synonyms: "“{from}”也包括“{to}”。", phrases: "只要含有“{n}”的。", unfound: "没有文档含有整句“{n}”。", excluded: "不含“{n}”。", literal: "按原样搜索", signs: "把符号当作普通字搜索", was_literal: "按原样搜索：没有更正。", not_literal: "恢复更正",
     gone: "服务器没有回应。", busy: "服务器正忙。", refused: "服务器拒绝了这次请求。", failed: "服务器出错了。", unread: "服务器的回答读不懂。",
     needs_key: "这台服务器需要密钥。", key: "密钥", again: "重试", again_in: "{n} 秒后可重试。", stale: "下面仍是上一次“{query}”的结果。",
     late_rank: "排序没有按时完成：下面是融合后的顺序。", late: "没有按时完成：{stage}。",
@@ -44,7 +44,7 @@ const WORDS = {
     out: "Left the first {n} by ranking", similar: "{n} similar: {ids}",
     nothing: "Nothing found for “{query}”.", filtered: "Filters: {filters}.", one_more: "One character is too short: type another.",
     did_you_mean: "Did you mean", drop_filters: "Remove the filters", use_all: "Search by meaning", shorter: "Or try a shorter or more common wording.", remove: "Remove {what}",
-    corrected: "Nothing has “{from}”: searched “{to}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", excluded: "Without “{n}”.", literal: "Search as written", signs: "Search for the signs as plain words", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
+    corrected: "Nothing has “{from}”: searched “{to}”.", synonyms: "“{from}” includes “{to}”.", phrases: "Only with “{n}”.", unfound: "Nothing has all of “{n}”.", excluded: "Without “{n}”.", literal: "Search as written", signs: "Search for the signs as plain words", was_literal: "Searched as written, without corrections.", not_literal: "Search as usual",
     gone: "The server does not answer.", busy: "The server is busy.", refused: "The server refused the request.", failed: "The server failed.", unread: "The server’s answer cannot be read.",
     needs_key: "This server needs a key.", key: "Key", again: "Try again", again_in: "Try again in {n} s.", stale: "Below is still the earlier answer, to “{query}”.",
     late_rank: "Ranking was late: this is the fused order.", late: "Late: {stage}.",
@@ -546,7 +546,7 @@ const isRank = (rank) => Number.isInteger(rank) && rank > 0;
 function readAnswer(answer) {
   const isHit = (hit) => hit && typeof hit.id === "string" && typeof hit.text === "string" && isRank(hit.rank);
   const dropped = answer.dropped ?? [];
-  const lists = [answer.hits, dropped, ...["corrected", "synonyms", "phrases", "excluded"].map((name) => answer[name] ?? [])];
+  const lists = [answer.hits, dropped, ...["corrected", "synonyms", "phrases", "unfound", "excluded"].map((name) => answer[name] ?? [])];
   if (!lists.every(Array.isArray) || ![...answer.hits, ...dropped].every(isHit)) throw new Failure("unread");
   const degraded = answer.degraded ?? [];
   const isRanked = answer.ranked !== false && !degraded.includes("rank");
@@ -675,7 +675,7 @@ function notices(answer) {
   const read = [
     ...(answer.corrected ?? []).filter(({ by }) => by !== "prefix").map((one) => say("corrected", { ...one, to: one.to.join(", ") })),
     ...(answer.synonyms ?? []).map((one) => say("synonyms", { ...one, to: one.to.join(", ") })),
-    ...["phrases", "excluded"].flatMap((name) => (answer[name] ?? []).map((n) => say(name, { n }))),
+    ...["phrases", "unfound", "excluded"].flatMap((name) => (answer[name] ?? []).map((n) => say(name, { n }))),
   ];
   if (read.length) told.push([read.join(" "), " ", again(answer.phrases || answer.excluded ? "signs" : "literal", { literal: "1" })]);
   if (state.literal) told.push([say("was_literal"), " ", again("not_literal", { literal: "" })]);

@@ -72,6 +72,8 @@ class SearchingOptions(ScoringOptions, MilvusOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.literal and self.synonyms is not None:
+            raise UsageError("--literal searches words as they are written, without --synonyms: leave one out")
         for field in given_of(self, _RANKED) if self.ranker is None else ():
             raise UsageError(
                 f"{shown_name(field)} is about how a ranker scores or orders: add --ranker, or leave it out"

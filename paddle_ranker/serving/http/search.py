@@ -127,7 +127,8 @@ class SearchRequest(Body):
     )
     group_size: int = Field(1, ge=1, description="of group_by")
     literal: bool = Field(
-        False, description="search the words as they are written: no corrections, synonyms, phrases and exclusions"
+        False,
+        description="search words as they are written: no corrections, completions, synonyms, phrases, exclusions",
     )
     prefix: bool = Field(False, description="the last word is unfinished: find words that begin with it, too")
     logged: bool = Field(True, description="write the search into the log, if the server keeps one")

@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +42,7 @@ from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.words import Asked
-from paddle_ranker.retrieval.work import hold, metered, spend
+from paddle_ranker.retrieval.work import hold, metered, once, spend
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
@@ -196,14 +195,14 @@ class Search:
         fields = self.collection.info.vector_fields
         return all(fields[name].info.method == EXACT for name in self.searchers if name in fields)
 
-    @cached_property
+    @once
     def words(self) -> WordQuery:
         """The query as it is searched by words."""
         if self.settings.literal or WORDS not in self.searchers:
             return WordQuery(self.text, self.text)
         return self.collection.read_words(self.query, self.settings.prefix, self.settings.synonyms)
 
-    @cached_property
+    @once
     def _holding(self) -> tuple[Optional[list[Booleans]], list[str]]:
         return self.collection.holding(self.query)
 
@@ -401,12 +400,12 @@ class Search:
         there.sort(key=lambda place: keys[place] or (), reverse=descending)
         return [*there, *(place for place in order if keys[place] is None)]
 
-    @cached_property
+    @once
     def _word_weights(self) -> dict[str, float]:
         """How much each token of the query counts by words; needed only if a long text is ranked."""
         return self.collection.word_weights(self.words)
 
-    @cached_property
+    @once
     def _word_matches(self) -> Optional[list[Booleans]]:
         """Which documents of each segment share a word with the query; None if words are not searched."""
         masks = self.collection.matches(self.words) if WORDS in self.searchers else None

@@ -178,10 +178,9 @@ class WordSearcher:
 
     def tokens_of_word(self, word: str) -> list[str]:
         """Return the tokens that the analysers have for a folded word of letters alone."""
-        shape, analysers = "w" * len(word), [one for one in self._tokenizers if isinstance(one, Analyser)]
-        each = (
-            word_of(one.fold(word) if one.table else word, shape, one.language or ENGLISH).texts for one in analysers
-        )
+        analysers = [one for one in self._tokenizers if isinstance(one, Analyser)]
+        folded = [(one.fold(word) if one.table else word, one.language or ENGLISH) for one in analysers]
+        each = (word_of(own, "w" * len(own), language).texts for own, language in folded)
         return list(dict.fromkeys(chain.from_iterable(each)))
 
     def counts(self, tokens: Sequence[str]) -> list[int]:

@@ -14,16 +14,35 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Optional, TypeVar
+from typing import Generic, Optional, TypeVar
 
 from paddle_ranker.runtime import usable_cores
 
 R = TypeVar("R")
+S = TypeVar("S")
 T = TypeVar("T")
 Hold = Callable[[int], None]  # counts bytes of memory, or raises where there is no room for them
 LARGE = 500_000  # steps of a stage that is small: about 5 milliseconds
 LARGE_AT_ONCE = max(1, usable_cores() // 2)
 _TURNS = threading.BoundedSemaphore(LARGE_AT_ONCE)
+
+
+class once(Generic[S, T]):  # reads as a decorator
+    """Property that is computed when it is first asked for.
+
+    Before Python 3.12 `functools.cached_property` has one lock for all objects: a search would wait for another's.
+    """
+
+    def __init__(self, compute: Callable[[S], T]):
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: S, owner: Optional[type] = None) -> T:
+        value = self._compute(instance)
+        instance.__dict__[self._name] = value  # is found before this object from now on
+        return value
 
 
 class Abandoned(Exception):

@@ -2,7 +2,10 @@
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import pytest
@@ -11,12 +14,13 @@ from pypinyin import lazy_pinyin
 from paddle_ranker.commands.index import main
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.spelling import Vocabulary, homophones, lines_of, united
+from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.reading import Synonyms, parse_query
+from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, parse_query
 from paddle_ranker.retrieval.schema import Schema, infer
-from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
 
 pytestmark = pytest.mark.unit
 
@@ -263,3 +267,21 @@ def test_sounds_are_those_of_the_library() -> None:
         alike = homophones(character)
         assert all(lazy_pinyin(other, v_to_u=True)[0] == sound for other in alike[:5])
         assert {other for other, own in said.items() if own == sound} <= {*alike, character}
+
+
+def test_a_search_that_reads_many_documents_keeps_no_other_waiting(collection: Collection) -> None:
+    reached, done = threading.Event(), threading.Event()
+
+    class Slow(Collection):
+        def holding(self, query: ParsedQuery) -> tuple[Optional[list[Booleans]], list[str]]:
+            reached.set()
+            assert done.wait(20)
+            return None, []
+
+    slow = Slow(collection.folder, collection._generation, None)
+    one, other = (Search(own, "rolling", ["words"], SearchSettings()) for own in (slow, collection))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: one.restricted)
+        assert reached.wait(20)
+        assert other.restricted is None and not waiting.done()
+        done.set()

@@ -40,6 +40,7 @@ NOT_RUN = {
     "paddle_ranker doctor": "imports every package there is; tests/commands/test_doctor.py does, too",
     "paddle-ranker judgments": "needs the log of many searches: tests/commands/test_judgments.py makes one",
     "paddle-ranker report-searches": "needs a log, too: tests/commands/test_report_searches.py makes one",
+    "held_out.tsv --index": "needs judged queries of an index: tests/commands/test_calibrate.py makes both",
     "judgments/dev": "is made of the log of many searches",
     "datasets/download.py": "needs a network; tests/data downloads from a server of its own",
     "datasets/make_real.py": "needs a network, or a package; tests/data makes a package of its own",

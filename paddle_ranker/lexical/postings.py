@@ -121,24 +121,25 @@ class Postings:
 
     def counts(self, terms: Hashes, live: Optional[Booleans]) -> NDArray[np.int64]:
         """Return how many documents, or live ones, hold each of the tokens with the given hashes, `[n]`."""
-        if not len(self.terms):
-            return np.zeros(len(terms), np.int64)
-        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
-        found: NDArray[np.int64] = np.where(self.terms[at] == terms, self.starts[at + 1] - self.starts[at], 0)
+        starts, ends = self._ranges(terms)
+        found: NDArray[np.int64] = ends - starts
         if live is not None:
             for place in np.flatnonzero(found).tolist():
-                own = slice(int(self.starts[at[place]]), int(self.starts[at[place] + 1]))
-                found[place] = np.count_nonzero(live[self.documents[own]])
+                found[place] = np.count_nonzero(live[self.documents[int(starts[place]) : int(ends[place])]])
         return found
 
     def of_terms(self, terms: Hashes) -> list[TermPostings]:
         """Return the postings of the tokens with the given hashes; empty for a token that no document holds."""
-        if not len(self.terms):
-            return [TermPostings(self.documents, self.codes)] * len(terms)
-        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
-        ends = np.where(self.terms[at] == terms, self.starts[at + 1], self.starts[at])
-        parts = map(slice, self.starts[at].tolist(), ends.tolist())
+        starts, ends = self._ranges(terms)
+        parts = map(slice, starts.tolist(), ends.tolist())
         return [TermPostings(self.documents[part], self.codes[part]) for part in parts]
+
+    def _ranges(self, terms: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where the postings of each token begin and end, `[n]` each; the same place for an unknown token."""
+        if not len(self.terms):
+            return np.zeros(len(terms), np.int64), np.zeros(len(terms), np.int64)
+        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
+        return self.starts[at], np.where(self.terms[at] == terms, self.starts[at + 1], self.starts[at])
 
 
 def _tokens_of(

@@ -9,11 +9,12 @@ homophones("平")                 # 凭 坪 屏 平 瓶 苹 评 ...
 from __future__ import annotations
 
 import json
+import sys
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from sys import intern
 from unicodedata import normalize
 
 import numpy as np
@@ -26,7 +27,7 @@ from paddle_ranker.metrics.ranking import Booleans
 LEAST_LETTERS, TWO_ERRORS = 4, 8  # letters of a word that may have one error, and two
 _LONGEST = 64
 _BLOCK = 1 << 14  # words that are compared at a time, so that the arrays stay in the processor's cache
-_MANY = 1 << 16  # words
+_MANY, _LOOKED_AT = 1 << 16, 1000  # words of a large vocabulary; of those that begin so, the first ones
 _NEWLINE = 10
 _TONES = dict.fromkeys((0x300, 0x301, 0x304, 0x30C))  # combining marks; that of ü stays
 _ONCE = np.uint64(0xFFFFFFFF00000000)  # bits of letters that a word has; below them, of those it has an odd number of
@@ -70,10 +71,8 @@ class Vocabulary(Sequence[str]):
         unfinished: the beginnings of longer words are compared with it
         """
         most = 0 if len(word) < LEAST_LETTERS or len(word) > _LONGEST else 1 if len(word) < TWO_ERRORS else 2
-        same, everywhere = slice(0, len(self)), slice(0, len(self))
-        if len(self) > _MANY and most:
-            first = word[0].encode()
-            same = slice(self._place_of(first), self._place_of(first + b"\xff"))
+        everywhere = slice(0, len(self))
+        same = self._beginning(word[0]) if len(self) > _MANY and most else everywhere
         for errors in range(1, most + 1):
             if found := self._near(word, errors, same, unfinished):
                 return found
@@ -108,22 +107,13 @@ class Vocabulary(Sequence[str]):
 
     def beginning(self, prefix: str, most: int) -> list[str]:
         """Return words that begin with a prefix, the shortest first, at most `most`, of the first thousand."""
-        encoded = prefix.encode("utf-8")
-        first = self._place_of(encoded)
-        after = min(self._place_of(encoded + b"\xff"), first + 1000)
-        places = np.arange(first, after)
+        found = self._beginning(prefix)
+        places = np.arange(found.start, min(found.stop, found.start + _LOOKED_AT))
         return [self[place] for place in places[np.argsort(self._lengths[places], kind="stable")][:most].tolist()]
 
-    def _place_of(self, encoded: bytes) -> int:
-        """Return the place of the first word that is not before some bytes."""
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            if self._lines[self._starts[middle] : self._ends[middle]].tobytes() < encoded:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+    def _beginning(self, prefix: str) -> slice:
+        """Return the places of the words that begin with a prefix: UTF-8 is in the order of code points."""
+        return slice(bisect_left(self, prefix), bisect_left(self, prefix + chr(sys.maxunicode)))
 
 
 def lines_of(words: Iterable[str]) -> NDArray[np.uint8]:
@@ -173,7 +163,7 @@ def _by_sound() -> tuple[dict[str, str], dict[str, str]]:
     for code, said in ((int(code), said) for code, said in said_of.items()):
         if 0x4E00 <= code <= 0x9FFF:
             # The first reading is the usual one; of an unusual one, most who type think of other characters.
-            sound = intern(normalize("NFD", said.split(",")[0]).translate(_TONES))
+            sound = sys.intern(normalize("NFD", said.split(",")[0]).translate(_TONES))
             sounds[chr(code)] = sound
             characters.setdefault(sound, []).append(chr(code))
     return sounds, {sound: "".join(own) for sound, own in characters.items()}

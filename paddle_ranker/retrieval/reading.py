@@ -21,6 +21,8 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Optional, Protocol
 
+from rapidfuzz.distance import OSA
+
 from paddle_ranker.errors import DataError, UsageError, brief, quoted
 from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, is_spelled
 from paddle_ranker.lexical.spelling import LEAST_LETTERS, Vocabulary, homophones
@@ -62,14 +64,16 @@ class ParsedQuery:
     excluded: tuple[str, ...] = ()
 
 
-def parse_query(text: str) -> ParsedQuery:
+def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
     """Parse a query: `"a phrase"` must be in a document, a word after a minus sign must not.
 
     Other quotes, as in 学历“鄙视链”, are text. A minus sign within words, before a digit, another sign or a single
     letter (`ls -l`) means nothing. Raises `UsageError` for a query that says only what must not be there, and for one
     with too many of these.
+
+    literal: the text is taken as it is written
     """
-    if '"' not in text and "-" not in text:
+    if literal or ('"' not in text and "-" not in text):
         return ParsedQuery(text)
     phrases, excluded = list[str](), list[str]()
 
@@ -92,7 +96,7 @@ def parse_query(text: str) -> ParsedQuery:
 
 
 def phrase_pattern(phrase: str) -> re.Pattern[str]:
-    """Return what finds a folded phrase in folded texts, whole words with any spaces between them."""
+    """Compile a folded phrase to a pattern of folded texts: whole words, with any spaces between them."""
     found = r"\s+".join(map(re.escape, phrase.split()))
     before = f"(?<!{_IN_WORD})" if re.match(_IN_WORD, phrase) else ""
     return re.compile(before + found + (f"(?!{_IN_WORD})" if re.match(_IN_WORD, phrase[-1:]) else ""))
@@ -256,8 +260,7 @@ class Reader:
 
         prefix: the last word is unfinished: words that begin with it are found, too
         """
-        folded = self._analyser.fold(query.text)
-        runs = list(self._analyser.runs(folded))
+        folded, runs = self._runs(query.text)
         quotes = [self._analyser.fold(phrase) for phrase in query.phrases]
         corrected, extras, text = list[Instead](), list[Extra](), query.text
         last = runs[-1] if prefix and runs and runs[-1].start + len(runs[-1].text) == len(folded) else None
@@ -267,15 +270,11 @@ class Reader:
                 extras += [Extra(one, _OF_PREFIX, last.text) for one in completed]
             elif len(last.text) >= LEAST_LETTERS and not self._counts([last.text])[0]:
                 corrected += self._mistyped([last.text], unfinished=True)
-        spelled = [run.text for run in runs if self._may_be_mistyped(run) and run is not (last if corrected else None)]
-        spelled = [word for word in dict.fromkeys(spelled) if not any(word in quote for quote in quotes)]
-        pairs = [pair for run in runs if _is_chinese(run) for pair in self._analyser.groups(run)]
-        counts = self._counts(spelled) + self._words.counts([pair.text for pair in pairs])
-        unknown = [word for word, count in zip(spelled, counts) if not count]
+        words, pairs = self._counted([run for run in runs if not corrected or run is not last])
+        unknown = [word for word, count in words.items() if not count and not any(word in quote for quote in quotes)]
         corrected += self._mistyped(unknown[:_MOST_WORDS])
-        unheard = [not count and not any(pair.text in quote for quote in quotes)
-                   for pair, count in zip(pairs, counts[len(spelled) :])]  # fmt: skip
-        corrected += self._misheard(folded, pairs, unheard)
+        unheard = [not count and not any(pair.text in quote for quote in quotes) for pair, count in pairs]
+        corrected += self._misheard(folded, [pair for pair, _ in pairs], unheard)
         for one in corrected:
             if one.by != PREFIX:
                 text = self._replaced(text, one.given, one.to[0]) if one.is_clear else text
@@ -286,19 +285,28 @@ class Reader:
 
     def better(self, query: WordQuery) -> Optional[str]:
         """Return the query with frequent words in place of those that hardly any document has; None: as it is."""
-        folded = self._analyser.fold(query.text)
-        runs, text = list(self._analyser.runs(folded)), query.text
-        spelled = list(dict.fromkeys(run.text for run in runs if self._may_be_mistyped(run)))
-        pairs = [pair for run in runs if _is_chinese(run) for pair in self._analyser.groups(run)]
-        counts = self._counts(spelled) + self._words.counts([pair.text for pair in pairs])
-        rare = {word: count for word, count in zip(spelled, counts) if 0 < count <= _RARE}
-        for word in [*rare][:_MOST_WORDS]:
-            for one in self._mistyped([word], _TIMES * rare[word]):
+        folded, runs = self._runs(query.text)
+        words, pairs = self._counted(runs)
+        text, rare = query.text, [(word, count) for word, count in words.items() if 0 < count <= _RARE]
+        for word, count in rare[:_MOST_WORDS]:
+            for one in self._mistyped([word], _TIMES * count):
                 text = self._replaced(text, one.given, one.to[0])
-        is_rare = [count <= _RARE for count in counts[len(spelled) :]]
-        for one in self._misheard(folded, pairs, is_rare, _TIMES * _RARE):
+        is_rare = [count <= _RARE for _, count in pairs]
+        for one in self._misheard(folded, [pair for pair, _ in pairs], is_rare, _TIMES * _RARE):
             text = self._replaced(text, one.given, one.to[0])
         return None if text == query.text else text
+
+    def _runs(self, text: str) -> tuple[str, list[Run]]:
+        """Fold a text; return it, and its runs."""
+        folded = self._analyser.fold(text)
+        return folded, list(self._analyser.runs(folded))
+
+    def _counted(self, runs: Sequence[Run]) -> tuple[dict[str, int], list[tuple[Token, int]]]:
+        """Count the documents that have the words, and the pairs of Chinese characters, that may be mistyped."""
+        spelled = list(dict.fromkeys(run.text for run in runs if self._may_be_mistyped(run)))
+        pairs = [pair for run in runs if _is_chinese(run) for pair in self._analyser.groups(run)]
+        counts = self._words.counts([pair.text for pair in pairs])
+        return dict(zip(spelled, self._counts(spelled))), list(zip(pairs, counts))
 
     def _may_be_mistyped(self, run: Run) -> bool:
         return len(run.text) >= LEAST_LETTERS and bool(is_spelled(run.shape)) and run.text not in self._stop_words
@@ -309,9 +317,13 @@ class Reader:
         counts = dict(zip(chain(*tokens), self._words.counts([*chain(*tokens)])))
         return [max((counts[token] for token in own), default=0) for own in tokens]
 
+    def _by_count(self, words: Sequence[str]) -> list[tuple[int, str]]:
+        """Return words with the number of documents that have them, the most frequent first."""
+        return sorted(zip(self._counts(words), words), key=_most_first)
+
     def _frequent(self, words: Sequence[str], least: int = 1) -> tuple[tuple[str, ...], bool]:
         """Return the words that most documents have, the most frequent first, and whether the first is by far."""
-        counts = sorted(zip(self._counts(words), words), key=lambda one: (-one[0], one[1]))
+        counts = self._by_count(words)
         most = counts[0][0] if counts else 0
         found = tuple(word for count, word in counts[:_MOST] if count >= max(least, _SHARE * most))
         return found, len(found) < 2 or most >= _BY_FAR * counts[1][0]
@@ -342,8 +354,7 @@ class Reader:
     def _completions(self, beginning: str) -> tuple[str, ...]:
         words = [word for one in self._words.vocabularies for word in one.beginning(beginning, 4 * _COMPLETIONS)]
         others = list(dict.fromkeys(word for word in words if word != beginning))
-        counts = sorted(zip(self._counts(others), others), key=lambda one: (-one[0], one[1]))
-        return tuple(word for count, word in counts[:_COMPLETIONS] if count)
+        return tuple(word for count, word in self._by_count(others)[:_COMPLETIONS] if count)
 
     def _misheard(
         self, folded: str, pairs: Sequence[Token], unknown: Sequence[bool], least: int = 1
@@ -369,16 +380,18 @@ class Reader:
             for place, others in tried.items() for other in others
         ]  # fmt: skip
         done = set[int]()
-        for size, count, place, _ in sorted(best, key=lambda one: (-one[0], -one[1], one[2], one[3])):
+        for _, count, place, _ in sorted(best, key=lambda one: (-one[0], -one[1], one[2], one[3])):
             if count < least or not done.isdisjoint(around[place]):
                 continue
             done.update(around[place])
             start, end = pairs[around[place][0]].start, pairs[around[place][-1]].end
-            others = [(own, other) for n, own, at, other in best if (n, at) == (size, place) and own >= _SHARE * count]
-            shown = [other for own, other in sorted(others, key=lambda one: (-one[0], one[1])) if own >= least]
+            frequent = max(least, _SHARE * count)
+            others = sorted(
+                ((own, other) for _, own, at, other in best if at == place and own >= frequent), key=_most_first
+            )
             part = Token(folded[start:end], start, end)
-            is_clear = len(shown) < 2 or count >= _BY_FAR * sorted(own for own, _ in others)[-2]
-            yield Instead(part.text, tuple(_with(part, place, other) for other in shown[:_MOST]), SOUND, is_clear)
+            is_clear = len(others) < 2 or count >= _BY_FAR * others[1][0]
+            yield Instead(part.text, tuple(_with(part, place, other) for _, other in others[:_MOST]), SOUND, is_clear)
 
     def _homophones(self, character: str) -> str:
         """Return the characters that documents have and that sound as a character does."""
@@ -421,7 +434,9 @@ def _with(pair: Token, place: int, other: str) -> str:
     return pair.text[:at] + other + pair.text[at + 1 :]
 
 
-def _errors(one: Instead, other: str) -> int:
-    from rapidfuzz.distance import OSA
+def _most_first(one: tuple[int, str]) -> tuple[int, str]:
+    return -one[0], one[1]
 
+
+def _errors(one: Instead, other: str) -> int:
     return 1 if one.by == SOUND or " " in other else max(1, min(2, OSA.distance(one.given, other)))

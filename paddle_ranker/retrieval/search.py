@@ -169,7 +169,7 @@ class Search:
         for names, what in ((searchers, "searchers"), (sort, "sort")):
             refuse_text(names, what)
         if isinstance(text, str):
-            text = ParsedQuery(text) if settings.literal else parse_query(text)
+            text = parse_query(text, literal=settings.literal)
         self.query, self.text = text, text.text
         self.collection, self.searchers, self.settings = collection, tuple(searchers), settings
         self.top_k, self.offset, self.where, self.min_probability = top_k, offset, where, min_probability

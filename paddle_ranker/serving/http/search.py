@@ -36,7 +36,7 @@ from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
-from paddle_ranker.retrieval.reading import ParsedQuery, parse_query
+from paddle_ranker.retrieval.reading import parse_query
 from paddle_ranker.retrieval.search import Position
 from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.serving.core.apart import apart
@@ -269,7 +269,7 @@ class SearchRoutes:
             if field != "fields" and len(names) > _MOST_NAMES:
                 raise Fault(TOO_LARGE, f"has {len(names):,} names, at most {_MOST_NAMES} are allowed", field=field)
         try:
-            parsed = ParsedQuery(text) if asked.literal else parse_query(text)
+            parsed = parse_query(text, literal=asked.literal)
         except UsageError as error:
             raise Fault(UNPROCESSABLE, str(error), field="query") from error
         return Query(

@@ -380,7 +380,7 @@ class Collection:
         return self._now.holding(query) if query.phrases or query.excluded else (None, [])
 
     def words_given(self, query: WordQuery) -> dict[str, str]:
-        """Return what each token of a correction or a synonym stands for, by token."""
+        """Map each token of a correction or a synonym to the part of the query that it stands for."""
         words = self._now.words
         return {} if words is None else words.given_of(query)
 

@@ -16,7 +16,7 @@ from paddle_ranker.retrieval.work import spend
 
 CONTENT = "content"  # the name in `group_by`, of an index without a field of that name
 RESEMBLANCE = 0.8  # from which on two texts are nearly the same
-CHARACTERS = 2000  # of a text that are compared
+CHARACTERS = 2000  # Texts are compared by their beginnings of this length.
 _SHINGLE, _BINS, _LANES = 5, 256, 8
 _EMPTY = np.uint16(0xFFFF)
 _WORDS = re.compile(r"\w+")

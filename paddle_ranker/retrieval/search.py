@@ -222,7 +222,7 @@ class Search:
         return self.words.text
 
     def lookup(self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None) -> list[Hits]:
-        """Return what a searcher finds for queries.
+        """Ask a searcher for documents; return its hits for each query.
 
         asked: texts, or vectors of them, `[n, size]`, of other searches with the same settings, too (default: this
             search's own). Of texts, the index's own tower makes the vectors.

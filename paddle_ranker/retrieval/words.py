@@ -210,7 +210,7 @@ class WordSearcher:
         return {term.token: term.weight for term in self._terms(query)}
 
     def given_of(self, query: Asked) -> dict[str, str]:
-        """Return what each token that comes from a correction or a synonym stands for."""
+        """Map each token of a correction or a synonym to the part of the query that it stands for."""
         return {term.token: term.given for term in self._terms(query) if term.given}
 
     def matching(self, query: Asked) -> list[Booleans]:

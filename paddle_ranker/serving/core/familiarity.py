@@ -9,7 +9,7 @@ from typing import Optional
 from paddle_ranker.metrics.calibration import ListScores, SearchScores
 from paddle_ranker.metrics.ranking import Floats
 
-SEARCHES = 100  # of different queries, that are compared
+SEARCHES = 100  # Compare once so many different queries were searched for.
 _MEASURES = {"tenth": "tenth best logit of a list", "spread": "standard deviation of a list's logits"}
 _LOG = logging.getLogger(__name__)
 

@@ -305,7 +305,7 @@ def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
 
 
 def _look(found: SearchOutcome, asked: Mapping[str, Optional[Vectors]]) -> dict[str, Hits]:
-    """Return what some searchers find, for the query's vector where there is one."""
+    """Ask some searchers for documents; `asked` has the query's vector for those that need it."""
     hits = {}
     for name, own in asked.items():
         began = time.monotonic()

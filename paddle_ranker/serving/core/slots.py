@@ -122,7 +122,7 @@ class Slot(ABC, Generic[M]):
         return self.model
 
     def gauges(self) -> dict[str, float]:
-        """Return what the metrics show of the model or index now, by names of `metrics.GAUGES`."""
+        """Return the current gauges of the model or index, by names of `metrics.GAUGES`."""
         return {}
 
     def deadline(self, stated: Optional[float]) -> float:

@@ -28,6 +28,7 @@ from paddle_ranker.serving.http.exchange import (
     read_body,
     refuse_other_sites,
     refuse_parameters,
+    refuse_repeated,
 )
 from paddle_ranker.serving.http.openapi import DescribedRoute
 
@@ -139,8 +140,7 @@ class DocumentRoutes:
         """Answer `GET /v1/documents?after=ID&limit=100`."""
         refuse_parameters(request, "after", "limit")
         for name in ("after", "limit"):
-            if len(request.query_params.getlist(name)) > 1:
-                raise Fault(UNPROCESSABLE, "stands several times in the address, expected once", field=name)
+            refuse_repeated(name, len(request.query_params.getlist(name)))
         after, limit = request.query_params.get("after"), request.query_params.get("limit", str(_LISTED))
         if not limit.isdecimal() or not 1 <= int(limit[:9]) <= self._index.options.documents:
             problem = f"is {quoted(limit)}, expected a number from 1 to {self._index.options.documents:,}"

@@ -36,6 +36,12 @@ def refuse_parameters(request: Request, *known: str) -> None:
             raise Fault(UNPROCESSABLE, f"is no parameter of {request.url.path}, {choice}", field=brief(name))
 
 
+def refuse_repeated(name: str, times: int) -> None:
+    """Raise `Fault` for a parameter that stands more than once in the address."""
+    if times > 1:
+        raise Fault(UNPROCESSABLE, f"stands {times} times in the address, expected once", field=name)
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """Read a request's body, decompressed, of at most `limit` bytes.
 

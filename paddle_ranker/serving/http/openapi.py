@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Any, Optional
 
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -91,6 +91,19 @@ class _Handler:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._handler(Request(scope, receive))
         await response(scope, receive, send)
+
+
+def address_parameters(model: type[BaseModel], required: str, shown: str = "") -> list[dict[str, Any]]:
+    """Describe the fields of a model as parameters of an address; `required`: one of them, named `shown` there."""
+    return [
+        {
+            "name": shown or name if name == required else name,
+            "in": "query",
+            "required": name == required,
+            "schema": schema,
+        }
+        for name, schema in model.model_json_schema()["properties"].items()
+    ]
 
 
 class DescribedRoute(Route):

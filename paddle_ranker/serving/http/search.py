@@ -49,8 +49,15 @@ from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, 
 from paddle_ranker.serving.core.searching import Query, SearchOutcome, SearchPipeline
 from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.contents import Content, contents_of
-from paddle_ranker.serving.http.exchange import answer, deadline_of, hold_of, read_body, refuse_parameters
-from paddle_ranker.serving.http.openapi import DescribedRoute
+from paddle_ranker.serving.http.exchange import (
+    answer,
+    deadline_of,
+    hold_of,
+    read_body,
+    refuse_parameters,
+    refuse_repeated,
+)
+from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 from paddle_ranker.serving.http.suggest import is_suggesting
 from paddle_ranker.storage.untrusted import Unchecked
 
@@ -63,15 +70,8 @@ _MOST_TERMS = 32  # that a hit is explained by
 _LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
 _LOOKED_AT, _LOOKING = 400_000, 80  # code points of an answer's texts that are searched for words; steps for each
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # of a field, that are named; that are read to find out whether they are few
-_SHOWING = {
-    "cursor",
-    "fields",
-    "snippet",
-    "total",
-    "facets",
-    "explain",
-    "logged",
-}  # what pages of one list may differ in
+# Pages of one list may differ in these parameters.
+_SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
 _DIGEST_BYTES, _POSITION = 12, TypeAdapter(Position)
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
@@ -224,7 +224,6 @@ class SearchRoutes:
             **await self._fields_of(served, deadline),
             "writable": index.options.writable,
             "logging": index.log is not None,
-            "suggest": is_suggesting(served.collection, index.options),
             "examples": list(index.options.examples),
             "limits": {**{name: getattr(index.options, name) for name in LIMITS}, "pairs": index.limits.pairs},
         }
@@ -233,8 +232,11 @@ class SearchRoutes:
     async def _fields_of(self, served: ServedIndex, deadline: float) -> dict[str, Any]:
         version = served.folder, served.loaded_at, served.collection.info.generation
         if self._fields[0] != version:
-            self._fields = version, await self._pipeline.index.run(_fields, served.collection, deadline=deadline)
+            self._fields = version, await self._pipeline.index.run(self._facts, served.collection, deadline=deadline)
         return self._fields[1]
+
+    def _facts(self, collection: Collection) -> dict[str, Any]:
+        return {**_fields(collection), "suggest": is_suggesting(collection, self._pipeline.index.options)}
 
     def _query(self, asked: SearchRequest) -> Query:
         limits, options = self._pipeline.index.limits, self._pipeline.index.options
@@ -521,10 +523,8 @@ def _of_address(given: QueryParams) -> SearchRequest:
     for name, own in several.items():
         if name in ("by", "use", "fields", "facets", "sort"):
             values[name] = [one for value in own for one in value.split(",") if one]
-        elif len(own) > 1:
-            problem = f"stands {len(own)} times in the address, expected once"
-            raise Fault(UNPROCESSABLE, problem, field="q" if name == "query" else name)
         else:
+            refuse_repeated("q" if name == "query" else name, len(own))
             values[name] = own[0]
     for name in {"where", "filter"} & values.keys():
         try:
@@ -696,10 +696,8 @@ class Index(TypedDict):
     calibrated: NotRequired[Annotated[bool, Field(description="whether probabilities come from a calibrated ranker")]]
     unfamiliar: NotRequired[
         Annotated[
-            dict[str, float],
-            Field(
-                description="median probability of the best document, expected and seen, where the ranker knows no such"
-            ),
+            dict[str, Any],
+            Field(description="measure of the lists' logits, its median expected and seen, if these differ"),
         ]
     ]
     fields: Annotated[
@@ -717,10 +715,7 @@ class Index(TypedDict):
 def routes(pipeline: SearchPipeline, *, keep_texts: bool = False) -> list[BaseRoute]:
     """Return the routes; see `SearchRoutes`."""
     handlers = SearchRoutes(pipeline, keep_texts=keep_texts)
-    parameters = [
-        {"name": "q" if name == "query" else name, "in": "query", "required": name == "query", "schema": schema}
-        for name, schema in SearchRequest.model_json_schema()["properties"].items()
-    ]
+    parameters = address_parameters(SearchRequest, "query", "q")
     summary, gives, what = "Search the index", [Found], "Documents, best first"
     return [
         DescribedRoute("POST", "/v1/search", handlers.search, summary, [SearchRequest], gives, what),

@@ -26,8 +26,8 @@ from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.search_log import LogReader, SearchLine
 from paddle_ranker.serving.core.validation import Body, refusal
-from paddle_ranker.serving.http.exchange import answer, deadline_of, refuse_parameters
-from paddle_ranker.serving.http.openapi import DescribedRoute
+from paddle_ranker.serving.http.exchange import answer, deadline_of, refuse_parameters, refuse_repeated
+from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 
 _LOG = logging.getLogger(__name__)
 _FIRST_SECONDS = 1.0  # that a request waits for the first titles
@@ -188,9 +188,7 @@ class SuggestRoutes:
         refuse_parameters(request, *SuggestRequest.model_fields)
         given = request.query_params
         for name in {*given}:
-            if len(given.getlist(name)) > 1:
-                problem = f"stands {len(given.getlist(name))} times in the address, expected once"
-                raise Fault(UNPROCESSABLE, problem, field=name)
+            refuse_repeated(name, len(given.getlist(name)))
         try:
             asked = SuggestRequest.model_validate(dict(given), strict=False)
         except ValidationError as error:
@@ -208,10 +206,6 @@ def routes(index: IndexSlot, *, keep_texts: bool = False) -> list[BaseRoute]:
 
     keep_texts: put what was typed into the request's state, for the log of requests
     """
-    parameters = [
-        {"name": name, "in": "query", "required": name == "q", "schema": schema}
-        for name, schema in SuggestRequest.model_json_schema()["properties"].items()
-    ]
     return [
         DescribedRoute(
             "GET",
@@ -220,6 +214,6 @@ def routes(index: IndexSlot, *, keep_texts: bool = False) -> list[BaseRoute]:
             "Suggest while typing",
             gives=[Suggestions],
             what="Queries that had clicks, then titles",
-            parameters=parameters,
+            parameters=address_parameters(SuggestRequest, "q"),
         )
     ]

@@ -12,8 +12,13 @@ import sys
 from contextlib import suppress
 from typing import Any, cast
 
-# Switches of ONNX Runtime from 1.29 on, of several libraries (https://consoledonottrack.com), and of Hugging Face's.
-_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+# Switches of ONNX Runtime (from 1.29 on), several libraries (https://consoledonottrack.com), Hugging Face's, and Ray.
+_TELEMETRY = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 # Caches that are read in the user's HOME even if it is read-only: variable, folder, required content of the folder.
 _CACHES = (("PADDLE_RANKER_CACHE", ".cache/paddle_ranker", ""), ("PPNLP_HOME", ".paddlenlp", "packages"))
 

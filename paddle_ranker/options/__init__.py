@@ -25,6 +25,7 @@ from paddle_ranker.options.declare import TAB as TAB
 from paddle_ranker.options.declare import DeviceOptions as DeviceOptions
 from paddle_ranker.options.declare import LabelOptions as LabelOptions
 from paddle_ranker.options.declare import Options as Options
+from paddle_ranker.options.declare import RayOptions as RayOptions
 from paddle_ranker.options.declare import RowOptions as RowOptions
 from paddle_ranker.options.declare import ThreadOptions as ThreadOptions
 from paddle_ranker.options.declare import given_of as given_of

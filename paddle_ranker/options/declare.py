@@ -250,6 +250,30 @@ class RowOptions(Options):
 
 
 @dataclass(frozen=True)
+class RayOptions(Options):
+    """Options of every command that can share its work among the machines of a cluster."""
+
+    ray: Optional[str] = option(
+        None,
+        help="share the work on a cluster of Ray: local, of this machine and for this command; auto or HOST:PORT, "
+        "one that runs",
+        shared=True,
+    )
+    actors: Optional[int] = option(
+        None,
+        help="with --ray: processes that share the work, each with --cpu_threads threads (default: as many as there "
+        "are cores for)",
+        minimum=1,
+        shared=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.actors is not None and self.ray is None:
+            raise UsageError(f"--actors {self.actors}: is about a cluster; add --ray, or leave it out")
+
+
+@dataclass(frozen=True)
 class LabelOptions(RowOptions):
     """Options of every command that reads labels."""
 

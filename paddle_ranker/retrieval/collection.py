@@ -38,7 +38,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added, Addition, Cutter, Unfinished, VectorsOf, checked_vectors
 from paddle_ranker.retrieval.contents import ContentFiles
 from paddle_ranker.retrieval.exact import Vectors
-from paddle_ranker.retrieval.facets import FEW_VALUES, Scale, ranges_of
+from paddle_ranker.retrieval.facets import FieldScale, Wanted, facets_of
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Part, Place, open_generation
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits
@@ -63,7 +63,7 @@ from paddle_ranker.retrieval.vector_search import (
     how_found,
     index_writers,
 )
-from paddle_ranker.retrieval.words import Asked
+from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals
 from paddle_ranker.retrieval.work import checked, hold, spend
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
@@ -72,7 +72,7 @@ WORDS = "words"
 _DEFAULTS = LoadOptions()
 _READING = 1000  # steps, as `spend` counts them, for a document beside its bytes
 _HELD = 3  # times the bytes of documents, while they are read and answered with
-_FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
+FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
 _LOCK, _WAIT_SECONDS = "writer.lock", 0.01
 
@@ -160,6 +160,11 @@ class Collection:
     def searchers(self) -> tuple[str, ...]:
         """The names that `search` takes."""
         return (*([WORDS] if self.info.words is not None else []), *self.info.vector_fields, *self.info.others)
+
+    @property
+    def shards(self) -> Optional[Mapping[str, int]]:
+        """How many shards elsewhere are searched, and how many failed: None, for a folder has none."""
+        return None
 
     @property
     def fields(self) -> list[str]:
@@ -299,7 +304,7 @@ class Collection:
         ef: Optional[int] = None,
         nprobe: Optional[int] = None,
         fields: Mapping[str, float] = _AS_BUILT,
-        restricted: Optional[Sequence[Booleans]] = None,
+        restricted: Optional[ParsedQuery] = None,
     ) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first, equal scores in the documents' order.
 
@@ -307,22 +312,22 @@ class Collection:
         where: only documents whose fields meet it
         ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
         fields: other weights of some fields, for words
-        restricted: only these documents, as of `holding`
+        restricted: only documents with its phrases and nothing that it excludes, as of `holding`
         """
         refuse_text(queries, "queries")
         now = self._now
         if by not in self.searchers:
             raise UsageError(f"{self.folder}: cannot be searched by {quoted(by)}, only by {listed(self.searchers)}")
-        allowed = now.allowed(where)
-        if restricted is not None:
-            allowed = [*restricted] if allowed is None else [one & other for one, other in zip(allowed, restricted)]
+        allowed, kept = now.allowed(where), None if restricted is None else now.kept(restricted)
+        if kept is not None:
+            allowed = kept if allowed is None else [one & other for one, other in zip(allowed, kept)]
         if by == WORDS:
-            words = now.words_by(fields)
+            words = now.words_by(fields, _totals_of(queries))
             assert words is not None
             with now.reading():
                 return now.hits([words.search(query, top_k, allowed) for query in queries])
         if by not in now.info.vector_fields:
-            return now.search_other(by, [str(query) for query in queries], top_k, where, restricted)
+            return now.search_other(by, [str(query) for query in queries], top_k, where, kept)
         info = now.info.vector_fields[by].info
         breadth = check_breadth(info, ef, nprobe)
         vectors = checked_vectors(np.asarray(queries), None, info)
@@ -371,13 +376,13 @@ class Collection:
         words = self._now.words
         return None if words is None or words.reader is None else words.reader.better(query)
 
-    def holding(self, query: ParsedQuery) -> tuple[Optional[list[Booleans]], list[str]]:
-        """Return, for each segment, which documents have a query's phrases and nothing that it excludes; None: all.
+    def holding(self, query: ParsedQuery) -> Optional[ParsedQuery]:
+        """Return a query with those of its phrases that documents must have; None: it restricts nothing.
 
-        And the phrases that no document has, or none with those before: they are not required. A document has a phrase
-        if a searched field has it word for word, whatever the cases, widths and spaces.
+        A phrase that no document has, or none with those before, is not required. A document has a phrase if a searched
+        field has it word for word, whatever the cases, widths and spaces.
         """
-        return self._now.holding(query) if query.phrases or query.excluded else (None, [])
+        return restricting(query, self._now.found_phrases(query.phrases) if query.phrases else ())
 
     def words_given(self, query: WordQuery) -> dict[str, str]:
         """Map each token of a correction or a synonym to the part of the query that it stands for."""
@@ -399,47 +404,26 @@ class Collection:
             for id in ids
         ]
 
-    def allowed(self, where: Filter) -> list[Booleans]:
-        """Return, for each segment, which live documents meet a filter, `[documents] bool`."""
-        return self._now.allowed(where) or []
+    def matching(self, query: Asked, restricted: Optional[ParsedQuery] = None) -> Optional[Matches]:
+        """Return the documents that share a word with a query; None for an index without words.
 
-    def matches(self, query: Asked) -> Optional[list[Booleans]]:
-        """Return, for each segment, which documents share a word with a query; None for an index without words."""
-        words = self._now.words
-        return None if words is None else words.matching(query)
-
-    def facet(self, field: str, masks: Sequence[Booleans], where: Optional[Filter]) -> dict[str, int]:
-        """Count the values of a field among some documents that meet a filter; of lists each item.
-
-        Returns counts by value as JSON, the most frequent first. Numbers, and dates, of which there are many values,
-        are counted by ranges in their order, each a condition that `Filter.of` takes.
-
-        masks: as of `matches`. Raises `UsageError` for a field with too many values.
+        restricted: as of `search`
         """
-        now, counts = self._now, Counter[str]()
-        kept = [mask & own for mask, own in zip(masks, now.allowed(where) or masks)]
-        scaled, is_large = now.scaled(field, kept), any(one.segment.bytes_of(field) > _FACET_BYTES for one in now.parts)
-        if scaled is not None and (is_large or len(scaled.positions) > FEW_VALUES):
-            return {json.dumps(one.condition): one.count for one in ranges_of(*scaled)}
-        if is_large:
-            raise UsageError(f"{quoted(field)} has too many values to count")
-        for part, mask in zip(now.parts, kept):
-            spend(20 * part.segment.bytes_of(field))
-            for value, count in zip(part.segment.values_of(field), part.segment.value_counts(field, mask).tolist()):
-                items = value if isinstance(value, list) else [value]
-                counts.update(dict.fromkeys((json.dumps(one, ensure_ascii=False) for one in items), count))
-        found = ((value, count) for value, count in counts.items() if count)
-        return dict(sorted(found, key=lambda one: (-one[1], one[0])))
+        now = self._now
+        if now.words is None:
+            return None
+        masks, kept = now.words.matching(query), None if restricted is None else now.kept(restricted)
+        return Matches(now, masks if kept is None else [mask & own for mask, own in zip(masks, kept)])
 
-    def scale(self, field: str) -> Optional[Scale]:
-        """Return the numbers or dates that all live documents' values of a field are, with counts; None for others.
+    def scale(self, field: str) -> FieldScale:
+        """Return the numbers or dates that live documents have in a field.
 
         Values of more than a megabyte in a segment are not looked at.
         """
         now = self._now
-        if any(part.segment.bytes_of(field) > _FACET_BYTES for part in now.parts):
-            return None
-        return now.scaled(field, [part.mask for part in now.parts])
+        is_large = any(part.segment.bytes_of(field) > FACET_BYTES for part in now.parts)
+        masks = [part.mask for part in now.parts]
+        return FieldScale(None, is_large=True) if is_large else now.scaled(field, masks, FACET_BYTES)
 
     def after(self, id: Optional[str], count: int) -> list[Document]:
         """Return the documents after that of an id (None: the first ones), in their order.
@@ -468,7 +452,7 @@ class Collection:
         """
         refuse_text(ids, "ids")
         now, found = self._now, dict[str, dict[str, float]]()
-        words, places = now.words_by(fields), now.find(ids)
+        words, places = now.words_by(fields, _totals_of([query])), now.find(ids)
         for part in sorted({place.part for place in places.values()}):
             own = [id for id, place in places.items() if place.part == part]
             rows = [places[id].row for id in own]
@@ -747,6 +731,61 @@ class Collection:
         for path in self.folder.glob("segment-*"):
             if path.name not in named:
                 _delete(path)
+
+
+class Matches:
+    """Documents of a generation that share a word with a query.
+
+    Args:
+        now: the generation.
+        masks: for each of its segments, which documents these are, `[documents] bool`.
+    """
+
+    def __init__(self, now: Generation, masks: list[Booleans]):
+        self._now, self._masks = now, masks
+
+    def count(self, where: Optional[Filter]) -> int:
+        """Return how many of the documents meet a filter."""
+        return sum(int(np.count_nonzero(mask)) for mask in self._meeting(where))
+
+    def facets(self, wanted: Wanted) -> dict[str, dict[str, int]]:
+        """Count the values of fields among the documents that meet each field's filter; of lists each item.
+
+        Returns counts by value as JSON, the most frequent first. Numbers, and dates, of which there are many values,
+        are counted by ranges in their order, each a condition that `Filter.of` takes. Raises `UsageError` for a field
+        with too many values.
+        """
+        return facets_of(wanted, lambda: [self.scales(wanted)], lambda others: [self.values(others)])
+
+    def scales(self, wanted: Wanted) -> dict[str, FieldScale]:
+        """Return the numbers or dates that the documents have in fields; see `facets`."""
+        return {name: self._now.scaled(name, self._meeting(where), FACET_BYTES) for name, where in wanted.items()}
+
+    def values(self, wanted: Wanted) -> dict[str, Counter[str]]:
+        """Count the values of fields; see `facets`."""
+        found = dict[str, Counter[str]]()
+        for name, where in wanted.items():
+            counts = found[name] = Counter[str]()
+            for part, mask in zip(self._now.parts, self._meeting(where)):
+                spend(20 * part.segment.bytes_of(name))
+                for value, count in zip(part.segment.values_of(name), part.segment.value_counts(name, mask).tolist()):
+                    items = value if isinstance(value, list) else [value]
+                    counts.update(dict.fromkeys((json.dumps(one, ensure_ascii=False) for one in items), count))
+        return found
+
+    def _meeting(self, where: Optional[Filter]) -> list[Booleans]:
+        return [mask & own for mask, own in zip(self._masks, self._now.allowed(where) or self._masks)]
+
+
+def restricting(query: ParsedQuery, found: Sequence[str]) -> Optional[ParsedQuery]:
+    """Return what a query restricts a search to, given those of its phrases that documents have; None: to nothing."""
+    return ParsedQuery("", tuple(found), query.excluded) if found or query.excluded else None
+
+
+def _totals_of(queries: Union[Sequence[Asked], Vectors]) -> Optional[Totals]:
+    """Return the totals that queries are to be scored with; None: those of the collection itself."""
+    first = queries[0] if len(queries) else None
+    return first.totals if isinstance(first, CountedQuery) else None
 
 
 def _address_of(info: IndexInfo) -> Optional[str]:

@@ -5,18 +5,22 @@ ranges_of("number", [1994, 2003, 2011, ...])  # 1990 to 2000, 2000 to 2010, ...
 
 from __future__ import annotations
 
+import json
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import count
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.metrics.ranking import Floats, Integers
+from paddle_ranker.retrieval.filters import Filter
 
 NUMBERS, DATES = "number", "date"
 MOST_RANGES, FEW_VALUES = 10, 12  # of up to so many numbers or dates each is counted by itself
@@ -26,6 +30,7 @@ _SKEWED = 0.6  # share of the values in one range of equal width above which wid
 _DAYS, _MONTHS, _YEARS = (1, 2, 5, 10), (1, 3, 6), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 Bound = Union[int, float, str]
 Positions = Union[Floats, Integers]
+Wanted = Mapping[str, Optional[Filter]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,64 @@ class Scale(NamedTuple):
         if self.kind == NUMBERS:
             return _number(low), _number(high)
         return _date(_EPOCH + low // _DAY).isoformat(), _date(_EPOCH + high // _DAY).isoformat()
+
+
+class FieldScale(NamedTuple):
+    """Numbers or dates that documents have in a field.
+
+    scale: None if there are none
+    has_others: there are other values, or both
+    is_large: there are too many values to look at all
+    """
+
+    scale: Optional[Scale]
+    has_others: bool = False
+    is_large: bool = False
+
+    @classmethod
+    def united(cls, several: Sequence[FieldScale], is_large: bool = False) -> FieldScale:
+        """Return those of the documents of several places."""
+        scales = [one.scale for one in several if one.scale is not None]
+        is_large = is_large or any(one.is_large for one in several)
+        has_others = any(one.has_others for one in several) or len({one.kind for one in scales}) > 1
+        if has_others or not scales:
+            return cls(None, has_others, is_large)
+        positions, places = np.unique(np.concatenate([one.positions for one in scales]), return_inverse=True)
+        counts = np.bincount(places, np.concatenate([one.counts for one in scales])).astype(np.int64)
+        is_there = counts > 0
+        scale = Scale(scales[0].kind, positions[is_there], counts[is_there]) if is_there.any() else None
+        return cls(scale, False, is_large)
+
+    @property
+    def ranges(self) -> Optional[dict[str, int]]:
+        """Counts of ranges, by condition, where there are many numbers or dates; else None: values are counted."""
+        if self.scale is None or not (self.is_large or len(self.scale.positions) > FEW_VALUES):
+            return None
+        return {json.dumps(one.condition): one.count for one in ranges_of(*self.scale)}
+
+
+def facets_of(
+    wanted: Wanted,
+    scales: Callable[[], Sequence[Mapping[str, FieldScale]]],
+    values: Callable[[Wanted], Sequence[Mapping[str, Counter[str]]]],
+) -> dict[str, dict[str, int]]:
+    """Return counts of ranges or of values, by field, the most frequent values first; see `Matches.facets`.
+
+    wanted: fields, each with a filter that documents must meet to count for it
+    scales, values: return the fields' numbers and dates, and the counts of their values, of each place
+    """
+    each, found = scales(), dict[str, dict[str, int]]()
+    of_fields = {name: FieldScale.united([one[name] for one in each]) for name in wanted}
+    others = {name: where for name, where in wanted.items() if of_fields[name].ranges is None}
+    for name in others:
+        if of_fields[name].is_large:
+            raise UsageError(f"{quoted(name)} has too many values to count")
+    counted = values(others) if others else ()
+    for name in wanted:
+        counts = sum((one[name] for one in counted if name in one), Counter[str]())  # leaves out what never occurs
+        ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+        found[name] = of_fields[name].ranges or dict(ordered)
+    return found
 
 
 def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:

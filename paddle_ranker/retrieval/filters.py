@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -213,9 +214,13 @@ def _is_written_null(value: Value) -> bool:
 
 @dataclass(frozen=True)
 class Filter:
-    """Conditions on the fields of a document, all of which must hold."""
+    """Conditions on the fields of a document, all of which must hold.
+
+    is_checked: the collection has the fields, and values that can be compared so, if not in the part that is searched
+    """
 
     conditions: tuple[Condition, ...]
+    is_checked: bool = dataclass_field(default=False, compare=False)
 
     @classmethod
     def parse(cls, conditions: Iterable[str]) -> Filter:

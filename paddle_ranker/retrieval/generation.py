@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -21,18 +21,19 @@ from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.exact import VectorPart, Vectors
-from paddle_ranker.retrieval.facets import Scale
+from paddle_ranker.retrieval.facets import FieldScale, Scale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
 from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, VectorsInfo, read_manifest
 from paddle_ranker.retrieval.reading import ParsedQuery, phrase_pattern, required_tokens
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
-from paddle_ranker.retrieval.words import WordPart, WordSearcher
+from paddle_ranker.retrieval.words import Totals, WordPart, WordSearcher
 from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.storage.untrusted import inside, open_array
 
-_WEIGHTED = 2  # other weights of fields that stay ready to be searched by
+_WEIGHTED = 2  # other weights of fields, or totals, that stay ready to be searched by
+_KEPT = 8  # queries' phrases and exclusions, of which it is known which documents have them
 _SORTED = 10  # steps, as `spend` counts them, for each number that is sorted
 _READING, _FOLDING = 2000, 3  # steps for a document that is looked at for a phrase, and for each of its bytes
 _PASSAGES = 4  # times as many are looked for as documents are wanted, at first
@@ -91,27 +92,31 @@ class Generation:
         self._firsts = np.array([part.first for part in self.parts], np.int64)
         self._others: dict[str, Index] = {}
         self._building = threading.Lock()
-        self._weighted: dict[tuple[float, ...], WordSearcher] = {}  # by the fields' weights, the schema's first
+        self._weighted: dict[tuple[object, ...], WordSearcher] = {}  # by weights and totals, its own as built first
+        self.kept = lru_cache(maxsize=_KEPT)(self._kept)
         self.words = self.words_by({})
         self.vectors = {name: self._vector_parts(name, one.info) for name, one in info.vector_fields.items()}
 
-    def words_by(self, fields: Mapping[str, float]) -> Optional[WordSearcher]:
+    def words_by(self, fields: Mapping[str, float], totals: Optional[Totals] = None) -> Optional[WordSearcher]:
         """Return what searches words, by other weights of some fields; None for an index without words.
+
+        totals: of a collection that this is a part of
 
         Raises `UsageError` for a field that is not searched.
         """
         words, schema, parts = self.info.words, self.info.schema, []
         weights = schema.weights_by(fields)
-        if words is None or weights in self._weighted:
-            return self._weighted.get(weights)
+        key = (*weights, totals)
+        if words is None or key in self._weighted:
+            return self._weighted.get(key)
         for part in self.parts:
             if part.segment.postings is None:
                 raise CheckpointError(f"{part.segment.folder}: has no words, as index.json says; copy the index again")
             parts.append(WordPart(part.segment.postings, part.live, part.first))
-        found = WordSearcher(parts, schema.tokenizers(words.tokenizer), words.k1, words.b, weights)
+        found = WordSearcher(parts, schema.tokenizers(words.tokenizer), words.k1, words.b, weights, totals)
         if len(self._weighted) > _WEIGHTED:
             self._weighted.pop(list(self._weighted)[1], None)
-        return self._weighted.setdefault(weights, found)
+        return self._weighted.setdefault(key, found)
 
     def _vector_parts(self, name: str, info: VectorsInfo) -> list[IndexedPart]:
         found, first = list[IndexedPart](), 0
@@ -136,21 +141,29 @@ class Generation:
         for part in self.parts:
             yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
 
-    def holding(self, query: ParsedQuery) -> tuple[list[Booleans], list[str]]:
-        """Return, for each part, which documents have the phrases of a query and nothing that it excludes.
+    def found_phrases(self, phrases: Sequence[str], *, required: bool = False) -> list[str]:
+        """Return the phrases that documents with the ones before have, too.
 
-        And the phrases that no document with the ones before has: these are not required.
+        required: a phrase that none of them has counts among the ones before
         """
-        masks, unfound = [part.mask for part in self.parts], list[str]()
-        for phrase in query.phrases:
+        masks, found = [part.mask for part in self.parts], list[str]()
+        for phrase in phrases:
             having = self._having(phrase, masks, True)
             if any(mask.any() for mask in having):
-                masks = having
-            else:
-                unfound.append(phrase)
+                found.append(phrase)
+            elif not required:
+                continue
+            masks = having
+        return found
+
+    def _kept(self, query: ParsedQuery) -> list[Booleans]:
+        """Return, for each part, which documents have all phrases of a query and nothing that it excludes."""
+        masks = [part.mask for part in self.parts]
+        for phrase in query.phrases:
+            masks = self._having(phrase, masks, True)
         for name in query.excluded:
             masks = [mask & ~has for mask, has in zip(masks, self._having(name, masks, False))]
-        return masks, unfound
+        return masks
 
     def _having(self, phrase: str, masks: Sequence[Booleans], exactly: bool) -> list[Booleans]:
         """Return, for each part, which of some documents have a phrase in a searched field.
@@ -218,36 +231,35 @@ class Generation:
         """
         if where is None:
             return None
-        for one in checked(where.conditions):
-            kinds = [part.segment.kinds_of(one.field) for part in self.parts]
-            one.require_possible(self.fields, frozenset().union(*kinds))
+        for one in () if where.is_checked else checked(where.conditions):
+            one.require_possible(self.fields, self.kinds_of(one.field))
         return [
             meet if part.live is None else meet & part.live
             for part in self.parts
             for meet in [part.segment.matching(where)]
         ]
 
-    def scaled(self, field: str, masks: Sequence[Booleans]) -> Optional[Scale]:
-        """Return the numbers or dates that all of some documents' values of a field are, with counts; None for others.
+    def kinds_of(self, field: str) -> frozenset[str]:
+        """Return the kinds of a field's values."""
+        return frozenset[str]().union(*(part.segment.kinds_of(field) for part in self.parts))
+
+    def scaled(self, field: str, masks: Sequence[Booleans], most: int) -> FieldScale:
+        """Return the numbers or dates that some documents have in a field.
 
         masks: for each part, which documents count
+        most: bytes of a field's values in a segment, above which they are many
         """
-        kinds, found = set[str](), []
+        found = list[FieldScale]()
         for part, mask in zip(self.parts, masks):
             counts = part.segment.value_counts(field, mask)
             if counts.any() and (scale := part.segment.scale(field)) is not None:
                 kind, codes, positions = scale
                 spend(_SORTED * len(codes))
                 there = codes[codes < len(counts)]
-                kinds.add(kind)
-                found.append((positions[codes < len(counts)], counts[there]))
-            elif counts.any():
-                return None
-        if len(kinds) != 1:
-            return None
-        positions, places = np.unique(np.concatenate([at for at, _ in found]), return_inverse=True)
-        counts = np.bincount(places, weights=np.concatenate([own for _, own in found])).astype(np.int64)
-        return Scale(kinds.pop(), positions[counts > 0], counts[counts > 0]) if counts.any() else None
+                found.append(FieldScale(Scale(kind, positions[codes < len(counts)], counts[there])))
+            else:
+                found.append(FieldScale(None, has_others=bool(counts.any())))
+        return FieldScale.united(found, any(part.segment.bytes_of(field) > most for part in self.parts))
 
     def search_vectors(
         self,

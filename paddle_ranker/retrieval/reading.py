@@ -25,7 +25,7 @@ from rapidfuzz.distance import OSA
 
 from paddle_ranker.errors import DataError, UsageError, brief, quoted
 from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, is_spelled
-from paddle_ranker.lexical.spelling import LEAST_LETTERS, Vocabulary, homophones
+from paddle_ranker.lexical.spelling import LEAST_LETTERS, homophones
 from paddle_ranker.lexical.tokens import Tokenizer
 from paddle_ranker.retrieval.work import spend
 
@@ -225,11 +225,21 @@ def _read_rules(file: Path) -> list[tuple[str, list[str]]]:
     return rules
 
 
+class Spellings(Protocol):
+    """Words as they are written; see `Vocabulary`."""
+
+    def __len__(self) -> int: ...
+
+    def near(self, word: str, *, unfinished: bool = False) -> list[tuple[str, int]]: ...
+
+    def beginning(self, prefix: str, most: int) -> list[str]: ...
+
+
 class KnownWords(Protocol):
     """The words of a collection."""
 
     @property
-    def vocabularies(self) -> Sequence[Vocabulary]:
+    def vocabularies(self) -> Sequence[Spellings]:
         """The words as they are written, part by part; those of removed documents may be there."""
         ...
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Optional, Union
+from typing import Generic, NamedTuple, Optional, Union
 
 import numpy as np
+from typing_extensions import TypeVar
 
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -27,7 +28,7 @@ from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
 from paddle_ranker.lexical.passages import Span, best_span, characters_for
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.metrics.ranking import Booleans, Floats
+from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import WORDS, Collection
@@ -38,6 +39,7 @@ from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.near_duplicates import CONTENT, SKETCHING, leaders, sketches_of
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
+from paddle_ranker.retrieval.searchable import Matching, Searchable
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
@@ -47,6 +49,7 @@ from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
 Where = Union[None, str, Iterable[str], Filter]
+C = TypeVar("C", bound=Searchable, default=Collection)
 QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
 _READ_AT_ONCE = 32  # documents that are held while a ranker's texts are made
@@ -152,7 +155,7 @@ class Search:
 
     def __init__(
         self,
-        collection: Collection,
+        collection: Searchable,
         text: Union[str, ParsedQuery],
         searchers: Sequence[str],
         settings: SearchSettings,
@@ -203,18 +206,15 @@ class Search:
         return self.collection.read_words(self.query, self.settings.prefix, self.settings.synonyms)
 
     @once
-    def _holding(self) -> tuple[Optional[list[Booleans]], list[str]]:
+    def restricted(self) -> Optional[ParsedQuery]:
+        """The query's phrases that documents must have, and what they must not have; None: nothing of both."""
         return self.collection.holding(self.query)
-
-    @property
-    def restricted(self) -> Optional[list[Booleans]]:
-        """Which documents of each segment have the query's phrases, and nothing that it excludes; None: all."""
-        return self._holding[0]
 
     @property
     def unfound(self) -> list[str]:
         """The query's phrases that no document has: they are not required."""
-        return self._holding[1]
+        found = () if self.restricted is None else self.restricted.phrases
+        return [phrase for phrase in self.query.phrases if phrase not in found]
 
     @property
     def model_text(self) -> str:
@@ -406,19 +406,13 @@ class Search:
         return self.collection.word_weights(self.words)
 
     @once
-    def _word_matches(self) -> Optional[list[Booleans]]:
-        """Which documents of each segment share a word with the query; None if words are not searched."""
-        masks = self.collection.matches(self.words) if WORDS in self.searchers else None
-        if masks is None or self.restricted is None:
-            return masks
-        return [mask & kept for mask, kept in zip(masks, self.restricted)]
+    def _word_matches(self) -> Optional[Matching]:
+        """The documents that share a word with the query; None if words are not searched."""
+        return self.collection.matching(self.words, self.restricted) if WORDS in self.searchers else None
 
     def total(self) -> Optional[int]:
         """Return how many documents share a word with the query and meet the filter; None without words."""
-        masks = self._word_matches
-        if masks is not None and self.where is not None:
-            masks = [mask & allowed for mask, allowed in zip(masks, self.collection.allowed(self.where))]
-        return None if masks is None else sum(int(np.count_nonzero(mask)) for mask in masks)
+        return None if self._word_matches is None else self._word_matches.count(self.where)
 
     def facets(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
         """Return, by field, how often each value (as JSON) occurs among the documents that `total` counts.
@@ -429,14 +423,13 @@ class Search:
         that has no words.
         """
         refuse_text(names, "names")
-        masks = self._word_matches
-        if masks is None:
+        if self._word_matches is None:
             raise UsageError("facets count documents that share a word with the query, and words are not searched")
-        found = {}
+        wanted = dict[str, Optional[Filter]]()
         for name in names:
             others = [one for one in self.where.conditions if one.field != name] if self.where else []
-            found[name] = self.collection.facet(name, masks, Filter(tuple(others)) if others else None)
-        return found
+            wanted[name] = Filter(tuple(others)) if others else None
+        return self._word_matches.facets(wanted)
 
     def result(self, place: int) -> Result:
         """Return a candidate that is shown as a result."""
@@ -461,11 +454,11 @@ class Search:
         return [self.result(place) for place in self.shown]
 
 
-class Searcher:
+class Searcher(Generic[C]):
     """Searches an index, and adds to it; any number of threads may search at once.
 
     Args:
-        collection: the open index.
+        collection: the open index, or a `RemoteCollection` of shards elsewhere.
         settings: how it is searched.
         query_vectors: returns the vectors of queries, `[n, size]`, for `vectors` (default: by the index's own tower).
         ranker: orders the first results; None: they stay in the fusion's order.
@@ -475,7 +468,7 @@ class Searcher:
 
     def __init__(
         self,
-        collection: Collection,
+        collection: C,
         settings: SearchSettings,
         query_vectors: Optional[QueryVectors] = None,
         ranker: Optional[Ranker] = None,
@@ -502,7 +495,7 @@ class Searcher:
         options: LoadOptions = _DEFAULTS,
         batch_size: int = 32,
         write: bool = False,
-    ) -> Searcher:
+    ) -> Searcher[Collection]:
         """Open an index folder with the tower in it.
 
         Args:
@@ -526,9 +519,9 @@ class Searcher:
                 collection.tower(name, options, batch_size)
         if ranker is not None and not isinstance(ranker, Ranker):
             ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
-        return cls(collection, settings, None, ranker)
+        return Searcher(collection, settings, None, ranker)
 
-    def __enter__(self) -> Searcher:
+    def __enter__(self) -> Searcher[C]:
         return self
 
     def __exit__(
@@ -651,7 +644,7 @@ class Searcher:
         return self.collection.tower(searcher).query_vectors(queries)
 
 
-def chosen(collection: Collection, by: Sequence[str], there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
+def chosen(collection: Searchable, by: Sequence[str], there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:
     """Return the searchers that are asked for, or all; raises `UsageError` for one that is not there.
 
     there: the names that may be asked for, in their order (default: all of the collection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -25,7 +25,7 @@ from paddle_ranker.retrieval.work import checked, spend
 _FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
 _MORE = 8  # most documents that are completed first, times as many as are wanted
 _SLACK = 1e-9  # of a bound, for the rounding of sums
-Asked = Union[str, WordQuery]
+Word = tuple[Optional[str], ...]  # the tokens that the tokenizers have for a word of a query, None for none
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,41 @@ class WordPart:
     postings: Postings
     live: Optional[Booleans]
     first: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Numbers of a collection by which BM25 weighs words.
+
+    documents: live ones
+    lengths: tokens of each searched field
+    """
+
+    documents: int
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, several: Sequence[Totals]) -> Totals:
+        """Return the totals of several collections together."""
+        return cls(sum(one.documents for one in several), tuple(map(sum, zip(*(one.lengths for one in several)))))
+
+
+@dataclass(frozen=True)
+class CountedQuery:
+    """A query of a collection that lives in several places, with the numbers of all of it.
+
+    counts: live documents that have each word of the query, see `WordSearcher.words_in`
+    """
+
+    query: Union[str, WordQuery]
+    totals: Totals
+    counts: Mapping[Word, int]
+
+    def __str__(self) -> str:
+        return str(self.query)
+
+
+Asked = Union[str, WordQuery, CountedQuery]
 
 
 class _Term(NamedTuple):
@@ -105,6 +140,10 @@ class WordSearcher:
             their order: a word of the query then is the token that each field has for it.
         k1, b: BM25's saturation and weight of length.
         weights: of the fields, in their order in `Postings`.
+        totals: of all documents, if there are others than those of `parts` (default: of these); queries are then given
+            as `CountedQuery`.
+
+    Attributes: `totals`.
 
     Values are taken in mode "clip", which checks no place, as all are there: that takes a third of `values[places]`.
     """
@@ -116,15 +155,13 @@ class WordSearcher:
         k1: float = K1,
         b: float = B,
         weights: Sequence[float] = (1.0,),
+        totals: Optional[Totals] = None,
     ):
         of_fields = [tokenize] * len(weights) if callable(tokenize) else list(tokenize)
         self._parts, self._tokenizers, self._k1 = parts, list(dict.fromkeys(of_fields)), k1
-        self._size, total = 0, np.zeros(len(weights), np.int64)
-        for part in parts:
-            lengths = part.postings.lengths if part.live is None else part.postings.lengths[part.live]
-            self._size += len(lengths)
-            total += lengths.reshape(len(lengths), -1).sum(axis=0, dtype=np.int64)
-        averages = np.where(total > 0, total / max(1, self._size), 1.0)
+        self.totals = _totals_of(parts, len(weights)) if totals is None else totals
+        total = np.array(self.totals.lengths, np.int64)
+        averages = np.where(total > 0, total / max(1, self.totals.documents), 1.0)
         self._tables = [self._saturated(_frequencies(part.postings, averages, b, weights)) for part in parts]
         # Of each tokenizer, in the fields that it is for; by tokenizer and part.
         self._frequencies = [
@@ -192,6 +229,16 @@ class WordSearcher:
         found: list[int] = counts.tolist()
         return found
 
+    def counts_of(self, words: Sequence[Word]) -> list[int]:
+        """Return how many live documents have each word of queries."""
+        counts = dict(zip(words, self.counts([next(filter(None, word)) for word in words])))
+        for word in checked([one for one in counts if len({*one}) > 1]):
+            counts[word] = 0
+            for number, part in enumerate(self._parts):
+                found = [part.postings.of_terms(text_hashes([own]))[0] if own else None for own in word]
+                counts[word] += _live(part, self._joined(found, number)[0])
+        return [counts[word] for word in words]
+
     def having_all(self, tokens: Sequence[Sequence[str]]) -> list[Booleans]:
         """Return, for each part, which documents have one of each of several tokens, `[documents] bool`."""
         masks = [np.ones(len(part.postings.lengths), bool) for part in self._parts]
@@ -232,14 +279,19 @@ class WordSearcher:
                     added[term.token] = term.weight * float(term.tables[part][codes[at]])
         return found
 
-    def _terms(self, query: Asked) -> list[_Term]:
-        counted, found = self._words_of(query if isinstance(query, str) else query.given), list[tuple[int, _Term]]()
-        given: dict[tuple[Optional[str], ...], str] = {}
+    def words_in(self, query: Asked) -> tuple[dict[Word, float], dict[Word, str]]:
+        """Return how much each word of a query counts, and what those of corrections and synonyms stand for."""
+        query = query.query if isinstance(query, CountedQuery) else query
+        counted, given = self._words_of(query if isinstance(query, str) else query.given), dict[Word, str]()
         for extra in () if isinstance(query, str) else query.extras:
             for word, times in self._words_of(extra.text).items():
                 if word not in counted or word in given:
                     counted[word] = max(counted.get(word, 0.0), extra.factor * times)
                     given.setdefault(word, extra.given)
+        return counted, given
+
+    def _terms(self, query: Asked) -> list[_Term]:
+        (counted, given), found = self.words_in(query), list[tuple[int, _Term]]()
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
         parts = [part.postings.of_terms(hashes) for part in self._parts]
@@ -256,18 +308,18 @@ class WordSearcher:
                           for number, part in enumerate(parts)]  # fmt: skip
                 postings, tables = [one for one, _ in joined], [table for _, table in joined]
                 highest = [float(table.max(initial=0.0)) for table in tables]
-            count = sum(
-                len(one.documents) if part.live is None else int(np.count_nonzero(part.live[one.documents]))
-                for part, one in zip(self._parts, postings)
-            )
+            if isinstance(query, CountedQuery):
+                count = query.counts[word]
+            else:
+                count = sum(map(_live, self._parts, postings))
             if count:
-                weight = times * rarity_of(count, self._size)
+                weight = times * rarity_of(count, self.totals.documents)
                 most = [one * weight * (1.0 + _SLACK) for one in highest]
                 found.append((count, _Term(token, weight, postings, tables, most, given.get(word, ""))))
         return [term for _, term in sorted(found, key=lambda one: one[0])]
 
-    def _words_of(self, query: str) -> dict[tuple[Optional[str], ...], float]:
-        """Return how much each word of a query counts: the tokens that the tokenizers have for it, None for none."""
+    def _words_of(self, query: str) -> dict[Word, float]:
+        """Return how much each word of a text counts."""
         if len(self._tokenizers) == 1:
             return {(token,): weight for token, weight in query_weights(self._tokenizers[0], query).items()}
         each = [list(weighed(tokenize, query)) for tokenize in self._tokenizers]
@@ -275,7 +327,7 @@ class WordSearcher:
         if len({one.jieba for one in analysers}) > 1:  # pairs and jieba's words are not of the same characters
             apart = frozenset().union(*(one.groups_of(query) for one in analysers))
         rows = [[one for one in own if one[0] not in apart] for own in each]
-        words: dict[tuple[Optional[str], ...], float] = {}
+        words: dict[Word, float] = {}
         for several in zip(*rows) if len({*map(len, rows)}) == 1 else ():
             word = tuple(token for token, _ in several)
             words[word] = words.get(word, 0.0) + max(weight for _, weight in several)
@@ -354,10 +406,27 @@ class WordSearcher:
         return groups
 
 
+def _totals_of(parts: Sequence[WordPart], fields: int) -> Totals:
+    count, total = 0, np.zeros(fields, np.int64)
+    for part in parts:
+        lengths = part.postings.lengths if part.live is None else part.postings.lengths[part.live]
+        count += len(lengths)
+        total += lengths.reshape(len(lengths), -1).sum(axis=0, dtype=np.int64)
+    return Totals(count, tuple(total.tolist()))
+
+
+def _live(part: WordPart, postings: TermPostings) -> int:
+    """Return how many of the documents are live."""
+    documents = postings.documents
+    return len(documents) if part.live is None else int(np.count_nonzero(part.live[documents]))
+
+
 def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequence[float]) -> Floats:
     """Return the weighted frequency of each of `postings.pairs`: divided by the fields' lengths, and added."""
-    counts, lengths = postings.pairs[:, ::2].astype(np.float64), postings.pairs[:, 1::2].astype(np.float64)
-    found: Floats = counts / (1.0 - b + b * lengths / averages) @ np.asarray(weights, float)
+    found = np.zeros(len(postings.pairs))
+    for field, weight in enumerate(weights):  # a matrix product would add them in an order that depends on the part
+        counts, lengths = postings.pairs[:, 2 * field : 2 * field + 2].astype(np.float64).T
+        found += weight * (counts / (1.0 - b + b * lengths / averages[field]))
     return found
 
 

@@ -14,7 +14,6 @@ from pypinyin import lazy_pinyin
 from paddle_ranker.commands.index import main
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.spelling import Vocabulary, homophones, lines_of, united
-from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
@@ -273,10 +272,10 @@ def test_a_search_that_reads_many_documents_keeps_no_other_waiting(collection: C
     reached, done = threading.Event(), threading.Event()
 
     class Slow(Collection):
-        def holding(self, query: ParsedQuery) -> tuple[Optional[list[Booleans]], list[str]]:
+        def holding(self, query: ParsedQuery) -> Optional[ParsedQuery]:
             reached.set()
             assert done.wait(20)
-            return None, []
+            return None
 
     slow = Slow(collection.folder, collection._generation, None)
     one, other = (Search(own, "rolling", ["words"], SearchSettings()) for own in (slow, collection))

@@ -560,7 +560,7 @@ def _fields(collection: Collection) -> dict[str, Any]:
             found[name]["list"] = True
         if kind == "string" and are_all and 1 < len(items) <= _MOST_VALUES:
             found[name]["values"] = sorted(items.values())
-        scale = None if name in texts else collection.scale(name)
+        scale = None if name in texts else collection.scale(name).scale
         if scale is not None:
             found[name]["min"], found[name]["max"] = scale.ends
             if scale.kind == DATES or kind == "string":

@@ -1,0 +1,110 @@
+"""The interface of a collection that `Search` and `Searcher` search, wherever its documents are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Optional, Protocol, Union
+
+from paddle_ranker.retrieval.adding import Added
+from paddle_ranker.retrieval.exact import Vectors
+from paddle_ranker.retrieval.facets import FieldScale, Wanted
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.manifest import IndexInfo
+from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
+from paddle_ranker.retrieval.schema import FieldTower
+from paddle_ranker.retrieval.words import Asked
+
+
+class Matching(Protocol):
+    """Documents that share a word with a query; see `Matches`."""
+
+    def count(self, where: Optional[Filter]) -> int: ...
+
+    def facets(self, wanted: Wanted) -> dict[str, dict[str, int]]: ...
+
+
+class Searchable(Protocol):
+    """A collection that can be searched: an index folder, several, or shards elsewhere; see `Collection`.
+
+    shards: how many shards there are and how many failed, by `total` and `failed`; None without shards elsewhere
+    """
+
+    @property
+    def info(self) -> IndexInfo: ...
+
+    @property
+    def searchers(self) -> tuple[str, ...]: ...
+
+    @property
+    def fields(self) -> list[str]: ...
+
+    @property
+    def shards(self) -> Optional[Mapping[str, int]]: ...
+
+    @property
+    def is_current(self) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+    def snapshot(self) -> Searchable: ...
+
+    def refresh(self) -> bool: ...
+
+    def require_address(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def add(self, documents: Iterable[Document]) -> Added: ...
+
+    def remove(self, ids: Iterable[str]) -> int: ...
+
+    def tower(self, field: str) -> FieldTower: ...
+
+    def search(
+        self,
+        by: str,
+        queries: Union[Sequence[Asked], Vectors],
+        top_k: int,
+        where: Optional[Filter] = None,
+        ef: Optional[int] = None,
+        nprobe: Optional[int] = None,
+        fields: Mapping[str, float] = ...,
+        restricted: Optional[ParsedQuery] = None,
+    ) -> list[Hits]: ...
+
+    def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str: ...
+
+    def read_words(
+        self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None
+    ) -> WordQuery: ...
+
+    def better_spelled(self, query: WordQuery) -> Optional[str]: ...
+
+    def words_given(self, query: WordQuery) -> dict[str, str]: ...
+
+    def word_weights(self, query: Asked) -> dict[str, float]: ...
+
+    def holding(self, query: ParsedQuery) -> Optional[ParsedQuery]: ...
+
+    def matching(self, query: Asked, restricted: Optional[ParsedQuery] = None) -> Optional[Matching]: ...
+
+    def explain_words(
+        self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = ...
+    ) -> dict[str, dict[str, float]]: ...
+
+    def count(self, where: Filter) -> int: ...
+
+    def scale(self, field: str) -> FieldScale: ...
+
+    def field_values(self, most: int) -> dict[str, tuple[list[object], bool]]: ...
+
+    def values(self, field: str, ids: Sequence[str]) -> list[object]: ...
+
+    def missing(self, ids: Iterable[str]) -> list[str]: ...
+
+    def documents_of(self, ids: Sequence[str]) -> dict[str, Document]: ...
+
+    def each(self, ids: Sequence[str]) -> Iterator[tuple[str, Document]]: ...
+
+    def after(self, id: Optional[str], count: int) -> list[Document]: ...

@@ -45,11 +45,11 @@ LARGE, TIMES = (
 )  # documents of the larger index that is measured, and how many times as many as the smaller has
 _LEAST = 400  # documents
 _SECONDS = 8.0  # that each model is measured for, at most
-_QUERIES, _QUERY_CHARACTERS = 100, 12
+_QUERIES, _QUERY_CHARACTERS, _SEARCHED = 100, 12, 4  # how many, how long, how often
 _BUSY = 0.6  # share of the cores that is planned to be busy
 _IN_MEMORY = 0.8  # share of a machine's memory that indexes may take
 _ROUND_MS, _ROUNDS = 2.0, 3  # of a search over shards: words' statistics, lists, documents
-_SHAPE = {"num_hidden_layers": 4, "hidden_size": 312, "num_attention_heads": 12}  # of ERNIE 3.0 nano
+_LAYERS, _WIDTH, _HEADS = 4, 312, 12  # of ERNIE 3.0 nano
 _GB = 1e9
 
 
@@ -209,12 +209,12 @@ def measure(options: PlanOptions, folder: Path, large: int = LARGE) -> Costs:
     made, asked = None, None
     if tower is not None:
         load_faiss()
-        vector_ms, read = _each_ms(tower.vectors, texts)
+        vector_ms, read = _each_ms(tower.vectors, [schema.passage(one) for one in documents])
         query_ms, _ = _each_ms(tower.query_vectors, queries, at_once=1)
         made, asked = normalised(np.concatenate(read)), normalised(tower.query_vectors(queries))
     if ranker is not None:
         titles = [schema.passage(one) for one in documents[: options.rank_top]]
-        rank_ms, _ = _each_ms(lambda some: [ranker.score(some * len(titles), titles)], queries, at_once=1)
+        rank_ms, _ = _each_ms(lambda some: ranker.score(some * len(titles), titles), queries, at_once=1)
         rank_ms *= options.rank_top / len(titles)
     draw = np.random.default_rng(0)
 
@@ -226,14 +226,13 @@ def measure(options: PlanOptions, folder: Path, large: int = LARGE) -> Costs:
         found: Vectors = normalised(made[first] + made[second] * draw.random((count, 1), np.float32))
         return found
 
-    sizes, store_ms = [], 0.0
-    for count in (len(documents) // TIMES, len(documents)):
-        one, store_ms = _index(
-            folder / f"index-{count}", options, schema, documents[:count], like(count), queries, asked
-        )
-        sizes.append(one)
+    def index(count: int) -> tuple[Sizes, float]:
+        built = folder / f"index-{count}"
+        return _index(built, options, schema, documents[:count], like(count), queries, asked)
+
+    (few, _), (many, store_ms) = index(len(documents) // TIMES), index(len(documents))
     process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Costs(*sizes, store_ms, vector_ms, query_ms, rank_ms, process, options.method)
+    return Costs(few, many, store_ms, vector_ms, query_ms, rank_ms, process, options.method)
 
 
 def _documents(options: PlanOptions, count: int) -> tuple[list[Document], Schema]:
@@ -268,7 +267,13 @@ def _random_encoder(folder: Path, texts: Sequence[str]) -> str:
     from paddle_ranker.commands.starter import StarterOptions, make_starter
 
     (folder / "texts.txt").write_text("".join(f"{' '.join(text.split())}\n" for text in texts), encoding="utf-8")
-    made = StarterOptions(corpus=str(folder / "texts.txt"), output_dir=str(folder / "encoder"), **_SHAPE)
+    made = StarterOptions(
+        corpus=str(folder / "texts.txt"),
+        output_dir=str(folder / "encoder"),
+        num_hidden_layers=_LAYERS,
+        hidden_size=_WIDTH,
+        num_attention_heads=_HEADS,
+    )
     return str(make_starter(made))
 
 
@@ -280,7 +285,9 @@ def _random_ranker(encoder: Path) -> str:
     from paddle_ranker.model.network import RankerNetwork
 
     pairs, folder = PairEncoder.from_folder(encoder, 128), encoder.parent / "ranker"
-    network = RankerNetwork(read_config(encoder), None)
+    config = read_config(encoder)
+    assert config is not None  # the starter has written one
+    network = RankerNetwork(config, None)
     network.eval()
     folder.mkdir()
     save_ranker(folder, network, pairs, RankerInfo(kind="pairwise", max_seq_length=128, match_embeddings=False))
@@ -288,7 +295,7 @@ def _random_ranker(encoder: Path) -> str:
 
 
 def _each_ms(
-    compute: Callable[[list[str]], Sequence[object]], texts: Sequence[str], at_once: int = 64
+    compute: Callable[[list[str]], object], texts: Sequence[str], at_once: int = 64
 ) -> tuple[float, list[Vectors]]:
     """Return the processor milliseconds of each text, some at once for some seconds, and the results."""
     compute([*texts[:at_once]])  # compiles, and warms caches
@@ -318,7 +325,7 @@ def _index(
     info = IndexInfo(WordsInfo("standard"), None, schema=schema)
     if vectors is not None:
         info = replace(info, vectors=VectorsInfo(options.method, vectors.shape[1]))
-    waiting = iter([] if vectors is None else vectors)
+    waiting = iter(() if vectors is None else [*vectors])
     with Collection.create(folder, info) as collection:
         began = time.process_time()
         collection.add(documents, lambda texts: np.stack([*islice(waiting, len(texts))]))
@@ -333,12 +340,14 @@ def _index(
 
 
 def _search_ms(collection: Collection, by: str, queries: Sequence[Sequence[str]] | Sequence[Vectors]) -> float:
-    for query in queries[:5]:
-        collection.search(by, query, DEPTH)
-    began = time.process_time()
-    for query in queries:
-        collection.search(by, query, DEPTH)
-    return 1e3 * (time.process_time() - began) / len(queries)
+    """Return the processor milliseconds of a query, the least of some rounds."""
+    spent = []
+    for _ in range(_SEARCHED):
+        began = time.process_time()
+        for query in queries:
+            collection.search(by, query, DEPTH)
+        spent.append(time.process_time() - began)
+    return 1e3 * min(spent) / len(queries)
 
 
 def _assumptions(options: PlanOptions) -> Iterator[str]:
@@ -372,12 +381,14 @@ def _text(costs: Costs, plan: Plan, options: PlanOptions, seconds: float) -> Ite
     yield f"  machines   {plan.machines:,} of {machine}; {plan.cores:,} cores for searches"
     yield f"  memory     {plan.memory_gb:,.0f} GB; disk {plan.disk_gb:,.0f} GB"
     yield f"  a search   {plan.latency_ms:.3g} ms, where nothing waits"
-    yield (
-        f"  building   {plan.vector_core_hours:,.3g} core hours for vectors, {plan.build_core_hours:,.3g} in all; "
-        f"{plan.build_hours:,.3g} hours on these machines"
-    )
+    vectors, both, hours = map(_short, (plan.vector_core_hours, plan.build_core_hours, plan.build_hours))
+    yield f"  building   {vectors} core hours for vectors, {both} in all; {hours} hours on these machines"
     yield "assumed, so that this is an extrapolation:"
     yield from (f"  - {one}" for one in _assumptions(options))
+
+
+def _short(value: float) -> str:
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def plan(options: PlanOptions) -> None:

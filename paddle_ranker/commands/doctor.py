@@ -73,7 +73,7 @@ OPTIONAL = (
     Package("paddle-serving-app", "import paddle_serving_app", "Paddle Serving", "==0.9.0", (3, 9)),
     Package("onnxruntime", "import onnxruntime", "the engine onnx, which starts without Paddle"),
     Package("openvino", "import openvino", "the engine openvino, which starts without Paddle"),
-    Package("ray", "import ray", "clusters of machines", "==2.60.*"),
+    Package("ray", "import ray", "clusters of machines", "[data,serve]==2.60.*"),
     Package("visualdl", "import visualdl", "curves of a training run"),
     Package("pytest", "import pytest", "the tests"),
 )

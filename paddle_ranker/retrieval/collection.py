@@ -52,6 +52,7 @@ from paddle_ranker.retrieval.manifest import (
     read_manifest,
     write_manifest,
 )
+from paddle_ranker.retrieval.manifest import WORDS as WORDS
 from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
@@ -68,7 +69,6 @@ from paddle_ranker.retrieval.work import checked, hold, spend
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
-WORDS = "words"
 _DEFAULTS = LoadOptions()
 _READING = 1000  # steps, as `spend` counts them, for a document beside its bytes
 _HELD = 3  # times the bytes of documents, while they are read and answered with
@@ -153,13 +153,18 @@ class Collection:
         return found
 
     @property
+    def generation(self) -> Generation:
+        """What is searched now, and never changes."""
+        return self._now
+
+    @property
     def info(self) -> IndexInfo:
         return self._generation.info
 
     @property
     def searchers(self) -> tuple[str, ...]:
         """The names that `search` takes."""
-        return (*([WORDS] if self.info.words is not None else []), *self.info.vector_fields, *self.info.others)
+        return self.info.searchers
 
     @property
     def shards(self) -> Optional[Mapping[str, int]]:
@@ -461,10 +466,7 @@ class Collection:
 
     def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
         """Return how a searcher finds documents, for people: `BM25`, `exact`, `faiss hnsw_sq8, ef 100`."""
-        if by not in self.info.vector_fields:
-            return "BM25" if by == WORDS else INDEXES[by].what
-        info = self.info.vector_fields[by].info
-        return how_found(info, check_breadth(info, ef, nprobe))
+        return how_searched(self.info, by, ef, nprobe)
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
@@ -775,6 +777,14 @@ class Matches:
 
     def _meeting(self, where: Optional[Filter]) -> list[Booleans]:
         return [mask & own for mask, own in zip(self._masks, self._now.allowed(where) or self._masks)]
+
+
+def how_searched(info: IndexInfo, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
+    """Return how a searcher finds documents, for people: `BM25`, `exact`, `faiss hnsw_sq8, ef 100`."""
+    if by not in info.vector_fields:
+        return "BM25" if by == WORDS else INDEXES[by].what
+    vectors = info.vector_fields[by].info
+    return how_found(vectors, check_breadth(vectors, ef, nprobe))
 
 
 def restricting(query: ParsedQuery, found: Sequence[str]) -> Optional[ParsedQuery]:

@@ -21,6 +21,7 @@ from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"
+WORDS = "words"  # the name of the searcher by words
 VECTORS = "vectors"  # the name of the vector field of whole documents
 # 1, of indexes without declared fields, and 2, without options of their words and further vector fields, are still
 # written: older versions read these.
@@ -131,6 +132,11 @@ class IndexInfo:
         """All vector fields by name."""
         own = () if self.vectors is None else (VectorField(VECTORS, self.vectors, self.tower),)
         return {one.name: one for one in (*own, *self.more_vectors)}
+
+    @property
+    def searchers(self) -> tuple[str, ...]:
+        """The names by which documents are searched."""
+        return (*([WORDS] if self.words is not None else []), *self.vector_fields, *self.others)
 
     @property
     def count(self) -> int:

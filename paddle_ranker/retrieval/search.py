@@ -39,7 +39,7 @@ from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.near_duplicates import CONTENT, SKETCHING, leaders, sketches_of
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
-from paddle_ranker.retrieval.searchable import Matching, Searchable
+from paddle_ranker.retrieval.searchable import Anew, Matching, Searchable
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
@@ -591,11 +591,25 @@ class Searcher(Generic[C]):
         rank_top = self.settings.rank_top if self.ranker is not None else 0
         settings, now = replace(self.settings, fusion=fused, rank_top=rank_top), self.collection.snapshot()
         fused.weights_of(self.searchers)
+        while True:
+            try:
+                return self._run(now, queries, settings, top_k, filter_of(where), group_by)
+            except Anew as error:
+                now = error.collection
+
+    def _run(
+        self,
+        now: Searchable,
+        queries: Sequence[str],
+        settings: SearchSettings,
+        top_k: int,
+        where: Optional[Filter],
+        group_by: Optional[str],
+    ) -> list[Search]:
         if group_by is not None and group_by not in (there := [*now.fields, CONTENT]):
             raise UsageError(f"group_by: {quoted(group_by)} is no field of these documents, which have {listed(there)}")
-        found = filter_of(where)
         searches = [
-            Search(now, query, self.searchers, settings, top_k=top_k, where=found, group_by=group_by)
+            Search(now, query, self.searchers, settings, top_k=top_k, where=where, group_by=group_by)
             for query in queries
         ]
         texts = metered(lambda: [one.model_text for one in searches])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Optional, Protocol, Union
 
+from paddle_ranker.errors import RankerError
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.facets import FieldScale, Wanted
@@ -14,6 +15,17 @@ from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.words import Asked
+
+
+class Anew(RankerError):
+    """A search must be begun anew: a shard no longer has, or tells, the documents that it began with.
+
+    Attribute: `collection`, a new snapshot to search in.
+    """
+
+    def __init__(self, collection: Searchable):
+        super().__init__("the shards of this search have changed: search again")
+        self.collection = collection
 
 
 class Matching(Protocol):
@@ -106,5 +118,3 @@ class Searchable(Protocol):
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]: ...
 
     def each(self, ids: Sequence[str]) -> Iterator[tuple[str, Document]]: ...
-
-    def after(self, id: Optional[str], count: int) -> list[Document]: ...

@@ -19,7 +19,7 @@ from paddle_ranker.lexical.spelling import Vocabulary
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, rarity_of, tokenizer_named, weighed
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
-from paddle_ranker.retrieval.reading import Reader, WordQuery
+from paddle_ranker.retrieval.reading import KnownWords, Reader, WordQuery
 from paddle_ranker.retrieval.work import checked, spend
 
 _FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
@@ -205,8 +205,12 @@ class WordSearcher:
     @cached_property
     def reader(self) -> Optional[Reader]:
         """Looks up what words of queries may stand for; None if the tokenizers are of earlier versions."""
+        return self.reader_of(self)
+
+    def reader_of(self, words: KnownWords) -> Optional[Reader]:
+        """Return what looks up words of queries among others."""
         analysers = [one for one in self._tokenizers if isinstance(one, Analyser)]
-        return Reader(self, analysers[0]) if analysers else None
+        return Reader(words, analysers[0]) if analysers else None
 
     @property
     def vocabularies(self) -> list[Vocabulary]:

@@ -1,0 +1,726 @@
+"""Shards of an index that other processes or machines hold, searched as if all were in one folder.
+
+service = ShardService("index-1")  # beside the folder of a shard
+calls = [lambda name, *args: pool.submit(service.call, name, *args), ...]  # here: a transport for each shard
+with Searcher(RemoteCollection(calls), SearchSettings()) as searcher:
+    searcher.search("query")
+
+Scores, ties, totals and facets are those of `Shards` of the same folders in the same order, to the last digit: a search
+first adds up the shards' totals and document frequencies, then each shard scores its documents by these numbers. Only
+the shards that have a document are asked for it. A document must be in one shard only.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, Optional, Protocol, Union
+
+import numpy as np
+
+from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text
+from paddle_ranker.retrieval.adding import Added
+from paddle_ranker.retrieval.collection import Collection, Matches, how_searched, restricting
+from paddle_ranker.retrieval.exact import Vectors
+from paddle_ranker.retrieval.facets import FieldScale, Wanted, facets_of
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.manifest import MILVUS, WORDS, IndexInfo
+from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
+from paddle_ranker.retrieval.schema import FieldTower
+from paddle_ranker.retrieval.searchable import Anew
+from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals, Word, WordSearcher
+from paddle_ranker.retrieval.work import check
+from paddle_ranker.storage.untrusted import Unchecked
+
+_KEPT_SECONDS = 60.0  # that a shard keeps what a search sees, after the search's last call
+_WRITE_SECONDS = 10.0  # that a shard waits for another process which writes to its folder
+_LOOK_SECONDS = 0.1  # between two looks whether a search is still waited for
+_MOST_ANEW = 3  # times that a search is begun anew because shards have changed meanwhile
+_OF_WRITES = 20  # times as long a shard has for adding documents as for other calls
+_MOST_MERGED = 2
+_AT_ONCE = 256  # documents that are fetched at a time
+_MATCHES = 8  # queries whose matching documents a shard keeps for totals and facets
+_NO_FIELDS: Mapping[str, float] = {}
+
+
+class Call(Protocol):
+    """Transport to a shard: calls `ShardService.call` there."""
+
+    def __call__(self, name: str, *args: Unchecked) -> Future[Unchecked]: ...
+
+
+class ShardError(RankerError):
+    """A shard failed, or does not answer."""
+
+
+class Facts(NamedTuple):
+    """A version of a shard: its `index.json`, the names of its documents' fields, BM25's totals if it has words."""
+
+    info: IndexInfo
+    fields: list[str]
+    totals: Optional[Totals]
+
+
+class Answer(NamedTuple):
+    """Answer of a shard.
+
+    version: generation that was asked
+    facts: of this version, None if the caller knows them
+    """
+
+    version: int
+    facts: Optional[Facts]
+    result: Unchecked
+
+
+class Refused(NamedTuple):
+    """Error that a call raised because of what was asked, not because the shard failed."""
+
+    error: RankerError
+
+
+class _Gone(UsageError):
+    """A shard no longer has the generation that a search sees."""
+
+
+class _Seen:
+    """Generation of a shard that searches see; `used` is the time of the last call."""
+
+    def __init__(self, collection: Collection):
+        self.collection, self.used = collection, time.monotonic()
+        self.matching = lru_cache(maxsize=_MATCHES)(collection.matching)
+
+    @property
+    def facts(self) -> Facts:
+        now = self.collection.generation
+        return Facts(now.info, now.fields, None if now.words is None else now.words.totals)
+
+    @property
+    def words(self) -> WordSearcher:
+        words = self.collection.generation.words
+        assert words is not None  # nothing of words is asked without them
+        return words
+
+    def matches(self, query: Asked, restricted: Optional[ParsedQuery]) -> Matches:
+        """Return the documents that share a word with a query."""
+        found = self.matching(query, restricted)
+        assert found is not None
+        return found
+
+
+def _near(seen: _Seen, word: str, unfinished: bool) -> list[tuple[str, int]]:
+    return [one for own in seen.words.vocabularies for one in own.near(word, unfinished=unfinished)]
+
+
+def _beginning(seen: _Seen, prefix: str, most: int) -> list[str]:
+    return [one for own in seen.words.vocabularies for one in own.beginning(prefix, most)]
+
+
+_READS: dict[str, Callable[..., Unchecked]] = {  # type: ignore[explicit-any]  # any function
+    "facts": lambda seen: None,
+    "counts": lambda seen, words: seen.words.counts_of(words),
+    "near": _near,
+    "beginning": _beginning,
+    "kinds": lambda seen, fields: {name: seen.collection.generation.kinds_of(name) for name in fields},
+    "phrases": lambda seen, phrases: seen.collection.generation.found_phrases(phrases, required=True),
+    "search": lambda seen, *args: seen.collection.search(*args),
+    "matches": lambda seen, query, restricted, where: seen.matches(query, restricted).count(where),
+    "scales": lambda seen, query, restricted, wanted: seen.matches(query, restricted).scales(wanted),
+    "facet_values": lambda seen, query, restricted, wanted: seen.matches(query, restricted).values(wanted),
+    "explain_words": lambda seen, *args: seen.collection.explain_words(*args),
+    "documents_of": lambda seen, ids: seen.collection.documents_of(ids),
+    "values": lambda seen, field, ids: seen.collection.values(field, ids),
+    "missing": lambda seen, ids: seen.collection.missing(ids),
+    "count": lambda seen, where: seen.collection.count(where),
+    "scale": lambda seen, field: seen.collection.scale(field),
+    "field_values": lambda seen, most: seen.collection.field_values(most),
+    "query_vectors": lambda seen, field, queries: seen.collection.tower(field).query_vectors(queries),
+}
+_WRITES: dict[str, Callable[[Collection, Unchecked], Unchecked]] = {
+    "add": lambda collection, documents: collection.add(documents),
+    "remove": lambda collection, ids: collection.remove(ids),
+}
+
+
+class ShardService:
+    """A shard's folder, open where it is; a `RemoteCollection` asks it.
+
+    Any number of threads may call it. It takes up what others add to the folder, and adds documents itself.
+
+    Raises `CheckpointError` for a folder that is no index, `UsageError` for one that cannot be a shard.
+    """
+
+    def __init__(self, folder: Union[str, Path]):
+        self._collection, self._lock = Collection.open(folder), threading.Lock()
+        self._seen: dict[int, _Seen] = {}  # by generation
+        _require_shard(self._collection.info, str(folder))
+
+    def call(self, name: str, *args: Unchecked) -> Union[Answer, Refused]:
+        """Answer a call of a `RemoteCollection`: a name of a fixed table, the version and what the caller knows of it.
+
+        Only errors of the shard are raised; one about what was asked is an answer.
+        """
+        version, known, *given = args
+        try:
+            if name in _WRITES:
+                with self._collection.writing(time.monotonic() + _WRITE_SECONDS):
+                    result = _WRITES[name](self._collection, *given)
+                seen = self._at(None)
+            elif name in _READS:
+                seen = self._at(version)
+                result = _READS[name](seen, *given)
+            else:
+                raise UsageError(f"shards have no {brief(name)}; use the same version of paddle_ranker everywhere")
+        except (UsageError, DataError) as error:
+            return Refused(error)
+        version = seen.collection.info.generation
+        return Answer(version, None if version == known else seen.facts, result)
+
+    def close(self) -> None:
+        """Close the folder."""
+        self._collection.close()
+
+    def _at(self, version: Optional[int]) -> _Seen:
+        """Return what is searched: a generation that is still kept, or what the folder holds now."""
+        with self._lock:
+            if version not in self._seen:
+                if not self._collection.is_current:
+                    self._collection.refresh()
+                now = self._collection.snapshot()
+                version = now.info.generation if version is None else version
+                self._seen.setdefault(now.info.generation, _Seen(now))
+            if version not in self._seen:
+                raise _Gone(f"{self._collection.folder}: generation {version} is no longer kept; search again")
+            clock, latest = time.monotonic(), self._collection.info.generation
+            self._seen[version].used = clock
+            for old in [n for n, one in self._seen.items() if n != latest and clock - one.used > _KEPT_SECONDS]:
+                del self._seen[old]
+            return self._seen[version]
+
+
+def _require_shard(info: IndexInfo, name: str) -> None:
+    if any(one.info.method == MILVUS for one in info.vector_fields.values()):
+        raise UsageError(f"{name}: has its vectors in Milvus, which searches one index at a time")
+    if info.others:
+        raise UsageError(f"{name}: is searched by {listed(info.others)}, which needs all documents in one folder")
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """Facts of all shards together; `kinds` of fields' values are added when they are asked for."""
+
+    info: IndexInfo
+    fields: list[str]
+    totals: Optional[Totals]
+    words: Optional[WordSearcher]
+    kinds: dict[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, several: Mapping[int, Facts]) -> _Merged:
+        """Merge facts by shard; raises `UsageError` for shards that were not built alike."""
+        infos = {number: one.info for number, one in several.items()}
+        first, *_ = infos
+        for number, info in infos.items():
+            if not info.same_kind(infos[first]):
+                raise UsageError(
+                    f"shard {number + 1} was built otherwise than shard {first + 1}, as index info shows; build it "
+                    "with the same tower, words and fields"
+                )
+        info = replace(
+            infos[first],
+            segments=tuple(segment for one in infos.values() for segment in one.segments),
+            generation=sum(one.generation for one in infos.values()),
+        )
+        fields = sorted({name for one in several.values() for name in one.fields})
+        totals = Totals.of([one.totals for one in several.values() if one.totals is not None])
+        words = info.words
+        if words is None:
+            return cls(info, fields, None, None, {})
+        tokenizers = info.schema.tokenizers(words.tokenizer)
+        return cls(
+            info, fields, totals, WordSearcher([], tokenizers, words.k1, words.b, info.schema.weights, totals), {}
+        )
+
+
+class RemoteCollection:
+    """Shards elsewhere as one collection, for `Search` and `Searcher`; see `Collection` for its methods.
+
+    Args:
+        calls: a transport to each shard, in the order of their documents.
+        partial: answer from the other shards if some fail; `shards` says how many. Else raises `ShardError`.
+        timeout: seconds that a shard has for each call.
+
+    The next search asks a shard that has failed again. All calls of a snapshot see one generation of each shard.
+    """
+
+    def __init__(self, calls: Sequence[Call], *, partial: bool = False, timeout: float = 30.0):
+        if not calls:
+            raise UsageError("shards: give a call for at least one")
+        self._calls, self._partial, self._timeout = list(calls), partial, timeout
+        self._latest: dict[int, tuple[int, Facts]] = {}  # by shard, its latest version; snapshots share these two
+        self._merging: dict[object, _Merged] = {}
+        self._writing = threading.Lock()
+        self._turn = itertools.count()
+        self._pinned: Optional[dict[int, tuple[int, Facts]]] = None  # of a snapshot: what it sees
+        self._is_snapshot, self._begun_anew = False, 0
+        self._lost: set[int] = set()  # shards that failed
+        self._pinning = threading.Lock()
+        self._counts: dict[Word, int] = {}  # of words, live documents in all shards
+        self._owners: dict[str, int] = {}  # the shard of a document that was found, by id
+        self._round("facts", dict.fromkeys(range(len(self._calls)), ()))
+
+    @property
+    def _all(self) -> _Merged:
+        """Facts of what is searched; of a snapshot that has seen nothing yet, the latest ones."""
+        found = dict(sorted((self._latest if self._pinned is None else self._pinned).items()))
+        key = tuple((number, version) for number, (version, _) in found.items())
+        merged = self._merging.get(key)
+        if merged is None:
+            merged = self._merging[key] = _Merged.of({number: facts for number, (_, facts) in found.items()})
+            for old in [*self._merging][:-_MOST_MERGED]:
+                self._merging.pop(old, None)
+        return merged
+
+    @property
+    def _now(self) -> RemoteCollection:
+        """A snapshot, for what takes several rounds."""
+        return self if self._is_snapshot else self.snapshot()
+
+    @property
+    def info(self) -> IndexInfo:
+        return self._all.info
+
+    @property
+    def searchers(self) -> tuple[str, ...]:
+        return self.info.searchers
+
+    @property
+    def fields(self) -> list[str]:
+        if self._pinned is None:
+            self._ask("facts")
+        return self._all.fields
+
+    @property
+    def shards(self) -> Mapping[str, int]:
+        return {"total": len(self._calls), "failed": len(self._lost)}
+
+    @property
+    def is_current(self) -> bool:
+        """Whether a new snapshot sees what was added: it always does."""
+        return True
+
+    def refresh(self) -> bool:
+        """Look for what was added; return whether there was anything."""
+        before = self.info.generation
+        self._ask("facts")
+        return self.info.generation > before
+
+    def __len__(self) -> int:
+        return self.info.count
+
+    def snapshot(self) -> RemoteCollection:
+        """Return the collection for one search: all its calls see the generations that the first one finds."""
+        found = copy.copy(self)
+        found._is_snapshot, found._pinned, found._lost = True, None, set()
+        found._pinning, found._counts, found._owners = threading.Lock(), {}, {}
+        return found
+
+    def require_address(self) -> None:
+        """Do nothing: no shard has its vectors in Milvus."""
+
+    def close(self) -> None:
+        """Do nothing: the transports belong to who made them."""
+
+    def tower(self, field: str) -> FieldTower:
+        """Return the tower of a vector field, which runs where a shard is: each call asks another one."""
+        return _RemoteTower(self, field)
+
+    def search(
+        self,
+        by: str,
+        queries: Union[Sequence[Asked], Vectors],
+        top_k: int,
+        where: Optional[Filter] = None,
+        ef: Optional[int] = None,
+        nprobe: Optional[int] = None,
+        fields: Mapping[str, float] = _NO_FIELDS,
+        restricted: Optional[ParsedQuery] = None,
+    ) -> list[Hits]:
+        """Search each shard, and merge: equal scores in the order of the shards, then of their documents."""
+        refuse_text(queries, "queries")
+        now = self._now
+        if by == WORDS:
+            queries = now._counted([one for one in queries if not isinstance(one, np.ndarray)])
+        where = now._checked(where)
+        found = now._ask("search", by, queries, top_k, where, ef, nprobe, dict(fields), restricted)
+        now._owners.update((id, number) for number, each in found.items() for hits in each for id in hits.ids)
+        return [_best([each[place] for each in found.values()], top_k) for place in range(len(queries))]
+
+    def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
+        return how_searched(self.info, by, ef, nprobe)
+
+    def read_words(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
+        now, words = self._now, self._all.words
+        wanted = None if words is None else _Wanted(words)
+        reader = None if words is None or wanted is None else words.reader_of(wanted)
+        if words is None or wanted is None or reader is None:
+            return WordQuery(query.text, query.text)
+        reader.read(query)
+        now._count([*((token,) for token in wanted.tokens), *words.words_in(query.text)[0]])  # in one round
+        reader = words.reader_of(_KnownWords(now, words))
+        assert reader is not None
+        return reader.read(query, prefix, synonyms)
+
+    def better_spelled(self, query: WordQuery) -> Optional[str]:
+        now, words = self._now, self._all.words
+        reader = None if words is None else words.reader_of(_KnownWords(now, words))
+        return None if reader is None else reader.better(query)
+
+    def words_given(self, query: WordQuery) -> dict[str, str]:
+        now = self._now
+        (counted,), words = now._counted([query]), now._all.words
+        return {} if words is None else words.given_of(counted)
+
+    def word_weights(self, query: Asked) -> dict[str, float]:
+        now = self._now
+        (counted,), words = now._counted([query]), now._all.words
+        return {} if words is None else words.weights_of(counted)
+
+    def holding(self, query: ParsedQuery) -> Optional[ParsedQuery]:
+        now, found, left = self._now, list[str](), list(query.phrases)
+        while left:
+            asked = [*found, *left]
+            most = max(map(len, now._ask("phrases", asked).values()))  # each shard has those up to one of them
+            found, left = asked[:most], asked[most + 1 :]
+        return restricting(query, found)
+
+    def matching(self, query: Asked, restricted: Optional[ParsedQuery] = None) -> Optional[RemoteMatches]:
+        return None if self._all.words is None else RemoteMatches(self._now, query, restricted)
+
+    def explain_words(
+        self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _NO_FIELDS
+    ) -> dict[str, dict[str, float]]:
+        refuse_text(ids, "ids")
+        now = self._now
+        (counted,) = now._counted([query])
+        found = now._ask_owners(ids, lambda own: ("explain_words", counted, own, dict(fields)))
+        return {id: added for each, _ in found for id, added in each.items()}
+
+    def count(self, where: Filter) -> int:
+        now = self._now
+        return sum(now._ask("count", now._checked(where)).values())
+
+    def scale(self, field: str) -> FieldScale:
+        return FieldScale.united([*self._ask("scale", field).values()])
+
+    def field_values(self, most: int) -> dict[str, tuple[list[object], bool]]:
+        each, found = self._ask("field_values", most).values(), dict[str, tuple[list[object], bool]]()
+        for name in sorted({name for own in each for name in own}):
+            some = [own[name] for own in each if name in own]
+            distinct = {repr(value): value for values, _ in some for value in values}
+            found[name] = list(distinct.values()), all(are_all for _, are_all in some)
+        return found
+
+    def values(self, field: str, ids: Sequence[str]) -> list[object]:
+        refuse_text(ids, "ids")
+        found = dict[str, object]()
+        for each, own in self._now._ask_owners(ids, lambda own: ("values", field, own)):
+            found.update((id, value) for id, value in zip(own, each) if value is not None)
+        return [found.get(id) for id in ids]
+
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        asked = list(dict.fromkeys(ids))
+        each = [set(own) for own in self._ask("missing", asked).values()]
+        return [id for id in asked if all(id in own for own in each)]
+
+    def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
+        refuse_text(ids, "ids")
+        found = self._now._ask_owners(ids, lambda own: ("documents_of", own))
+        there = {id: document for each, _ in found for id, document in each.items()}
+        return {id: there[id] for id in ids if id in there}
+
+    def each(self, ids: Sequence[str]) -> Iterator[tuple[str, Document]]:
+        refuse_text(ids, "ids")
+        now = self._now
+        for start in range(0, len(ids), _AT_ONCE):
+            yield from now.documents_of(ids[start : start + _AT_ONCE]).items()
+
+    def add(self, documents: Iterable[Document]) -> Added:
+        """Add documents, or replace those of the same id where they are; new ones go to the smallest shard.
+
+        Every shard must answer. If one fails, `ShardError` names it, and what others have added stays: add again.
+        """
+        refuse_text(documents, "documents")
+        added = Added(0, 0, 0)
+        with self._writing:
+            documents = iter(documents)
+            while some := list(itertools.islice(documents, _AT_ONCE)):
+                each = self._write("missing", [one.id for one in some])
+                places = {id: number for number, own in each.items() for id in {one.id for one in some} - {*own}}
+                sizes = {number: facts.info.count for number, (_, facts) in self._latest.items()}
+                shares: dict[int, list[Document]] = {}
+                for one in some:
+                    if one.id not in places:
+                        places[one.id] = min(sizes, key=lambda number: (sizes[number], number))
+                        sizes[places[one.id]] += 1
+                    shares.setdefault(places[one.id], []).append(one)
+                done = self._round("add", {number: (own,) for number, own in shares.items()}, apart=True)
+                added = Added(*map(sum, zip(added, *done.values())))
+        return added
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove the documents of these ids and return how many there were; every shard must answer."""
+        refuse_text(ids, "ids")
+        with self._writing:
+            return sum(self._write("remove", list(ids)).values())
+
+    def _write(self, name: str, *args: Unchecked) -> dict[int, Unchecked]:
+        return self._round(name, dict.fromkeys(range(len(self._calls)), args), apart=True)
+
+    def _checked(self, where: Optional[Filter]) -> Optional[Filter]:
+        """Return a filter that no shard checks by its own documents; raises `FilterError` as a folder would."""
+        if where is None or where.is_checked:
+            return where
+        fields = list(dict.fromkeys(one.field for one in where.conditions))
+        if self._pinned is None or any(name not in self._all.kinds for name in fields):
+            each = self._ask("kinds", fields)
+            kinds = {name: frozenset[str]().union(*(own[name] for own in each.values())) for name in fields}
+            self._all.kinds.update(kinds)
+        for one in where.conditions:
+            one.require_possible(self._all.fields, self._all.kinds[one.field])
+        return replace(where, is_checked=True)
+
+    def _counted(self, queries: Sequence[Asked]) -> list[Asked]:
+        """Return queries with the totals and document frequencies of all shards."""
+        words = self._all.words
+        if words is None:
+            return [*queries]
+        plain = [one.query if isinstance(one, CountedQuery) else one for one in queries]
+        each = [[*words.words_in(one)[0]] for one in plain]
+        self._count([word for own in each for word in own])
+        totals = self._all.totals
+        assert totals is not None
+        return [
+            CountedQuery(one, totals, {word: self._counts[_plain(word)] for word in own})
+            for one, own in zip(plain, each)
+        ]
+
+    def _count(self, words: Iterable[Word]) -> None:
+        """Count the documents of all shards that have words, of those that are not counted yet."""
+        missing = list(dict.fromkeys(one for one in map(_plain, words) if one not in self._counts))
+        if missing or self._pinned is None:
+            each = self._ask("counts", missing).values()
+            self._counts.update(zip(missing, map(sum, zip(*each))))
+
+    def _ask_owners(
+        self, ids: Sequence[str], call: Callable[[list[str]], tuple[Unchecked, ...]]
+    ) -> list[tuple[Unchecked, list[str]]]:
+        """Ask each shard about those of its documents that are known to be there, and about unknown ones."""
+        shares: dict[int, list[str]] = {}
+        for id in dict.fromkeys(ids):
+            for number in [self._owners[id]] if id in self._owners else self._alive:
+                shares.setdefault(number, []).append(id)
+        calls = {number: call(own) for number, own in shares.items()}
+        if not calls:
+            return []
+        (name, *_), *_ = calls.values()
+        found = self._each(name, {number: tuple(given) for number, (_, *given) in calls.items()})
+        return [(result, shares[number]) for number, result in found.items()]
+
+    @property
+    def _alive(self) -> list[int]:
+        lost = self._lost if self._is_snapshot else ()
+        return [number for number in range(len(self._calls)) if number not in lost]
+
+    def _ask(self, name: str, *args: Unchecked) -> dict[int, Unchecked]:
+        """Ask every shard the same; return the answers by shard, in their order."""
+        return self._each(name, dict.fromkeys(self._alive, args))
+
+    def _each(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> dict[int, Unchecked]:
+        if not self._is_snapshot or self._pinned is not None:
+            return self._round(name, args)
+        with self._pinning:  # the first call decides what a search sees
+            return self._round(name, {number: args[number] for number in args if number not in self._lost})
+
+    def _round(self, name: str, args: Mapping[int, tuple[Unchecked, ...]], apart: bool = False) -> dict[int, Unchecked]:
+        """Call shards at once; raises `ShardError` for those that fail, or `Anew` if a search can go on without them.
+
+        apart: the calls are no part of a search; all must answer
+        """
+        pinned = self._pinned
+        futures, failed, answers = dict[int, Future[Unchecked]](), dict[int, Exception](), dict[int, Answer]()
+        known = {number: (pinned or self._latest).get(number) for number in args}
+        for number, given in args.items():
+            have = known[number]
+            known_version = None if have is None else have[0]
+            try:
+                futures[number] = self._calls[number](name, known_version if pinned else None, known_version, *given)
+            except Exception as error:
+                failed[number] = error
+        self._wait([*futures.values()], self._timeout * (_OF_WRITES if name in _WRITES else 1))
+        refused = list[RankerError]()
+        for number, future in futures.items():
+            if not future.done():
+                future.cancel()
+                failed[number] = TimeoutError("no answer in time")
+                continue
+            try:
+                answer = future.result()
+            except Exception as error:
+                failed[number] = error
+                continue
+            if isinstance(answer, Refused):
+                refused.append(answer.error)
+            else:
+                answers[number] = answer
+        gone = [one for one in refused if isinstance(one, _Gone)]
+        if gone and self._begun_anew < _MOST_ANEW:
+            raise Anew(self._anew(()))
+        if refused:
+            raise refused[0]
+        for number, (version, facts, _) in answers.items():
+            have = known[number]
+            if facts is not None and version >= self._latest.get(number, (version, facts))[0]:
+                self._latest[number] = version, facts
+        if failed:
+            self._fail(failed, apart or not answers)
+        if self._is_snapshot and pinned is None and not apart:
+            self._pinned = {n: (one.version, one.facts or self._latest[n][1]) for n, one in answers.items()}
+        return {number: one.result for number, one in answers.items()}
+
+    def _wait(self, futures: Sequence[Future[Unchecked]], seconds: float) -> None:
+        """Wait for calls; raises `Abandoned` once nobody waits for the search."""
+        left, until = set(futures), time.monotonic() + seconds
+        while left and (rest := until - time.monotonic()) > 0:
+            check()
+            left = wait(left, min(rest, _LOOK_SECONDS)).not_done
+
+    def _fail(self, failed: Mapping[int, Exception], is_needed: bool) -> None:
+        """Note shards that failed, or raise what `_round` says."""
+        if is_needed or not self._partial:
+            (number, error), total = min(failed.items(), key=lambda one: one[0]), len(self._calls)
+            said = (str(error).strip().splitlines() or [""])[-1]
+            others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            raise ShardError(
+                f"shard {number + 1} of {total}{others} failed: {type(error).__name__}: {brief(said)}; see its log and "
+                "start it again, or search with partial=True"
+            ) from error
+        if self._pinned is not None:
+            raise Anew(self._anew(failed))
+        self._lost = {*failed} if not self._is_snapshot else self._lost | {*failed}
+
+    def _anew(self, failed: Iterable[int]) -> RemoteCollection:
+        found = self.snapshot()
+        found._lost, found._begun_anew = self._lost | {*failed}, self._begun_anew + 1
+        return found
+
+    def _any(self, name: str, *args: Unchecked) -> Unchecked:
+        """Ask one shard, each time another; if it fails, the next one."""
+        total = len(self._calls)
+        start = next(self._turn) % total
+        for number in range(start, start + total):
+            try:
+                return self._round(name, {number % total: args}, apart=True)[number % total]
+            except ShardError:
+                if number == start + total - 1:
+                    raise
+        return None
+
+
+class RemoteMatches:
+    """Documents of a snapshot that share a word with a query; see `Matches`."""
+
+    def __init__(self, now: RemoteCollection, query: Asked, restricted: Optional[ParsedQuery]):
+        self._now, self._of = now, (query.query if isinstance(query, CountedQuery) else query, restricted)
+
+    def count(self, where: Optional[Filter]) -> int:
+        return sum(self._now._ask("matches", *self._of, self._now._checked(where)).values())
+
+    def facets(self, wanted: Wanted) -> dict[str, dict[str, int]]:
+        def scales() -> list[Mapping[str, FieldScale]]:
+            return [*self._now._ask("scales", *self._of, checked).values()]
+
+        def values(others: Wanted) -> list[Mapping[str, Counter[str]]]:
+            return [*self._now._ask("facet_values", *self._of, dict(others)).values()]
+
+        checked = {name: self._now._checked(where) for name, where in wanted.items()}
+        return facets_of(checked, scales, values)
+
+
+class _RemoteTower:
+    """Tower of a field that runs where the shards are."""
+
+    def __init__(self, collection: RemoteCollection, field: str):
+        self._collection, self._field = collection, field
+
+    def vectors(self, values: Sequence[Unchecked]) -> Vectors:
+        raise UsageError("documents get their vectors where their shard is: add them there")
+
+    def query_vectors(self, queries: Sequence[str]) -> Vectors:
+        found: Vectors = self._collection._any("query_vectors", self._field, list(queries))
+        return found
+
+
+class _Wanted:
+    """Notes the tokens whose counts a query needs, so that they are asked for in one round; see `KnownWords`."""
+
+    vocabularies = ()
+
+    def __init__(self, words: WordSearcher):
+        self.tokens_of_word, self.tokens = words.tokens_of_word, list[str]()
+
+    def counts(self, tokens: Sequence[str]) -> list[int]:
+        self.tokens += tokens
+        return [1] * len(tokens)
+
+
+class _KnownWords:
+    """Words of all shards; see `KnownWords`."""
+
+    def __init__(self, now: RemoteCollection, words: WordSearcher):
+        self._now, self.tokens_of_word, self.vocabularies = now, words.tokens_of_word, [_Vocabularies(now)]
+
+    def counts(self, tokens: Sequence[str]) -> list[int]:
+        self._now._count((token,) for token in tokens)
+        return [self._now._counts[token,] for token in tokens]
+
+
+class _Vocabularies:
+    """Words of all shards as they are written; see `Spellings`."""
+
+    def __init__(self, now: RemoteCollection):
+        self._now = now
+
+    def __len__(self) -> int:
+        return 0  # what looking them up costs is spent by the shards
+
+    def near(self, word: str, *, unfinished: bool = False) -> list[tuple[str, int]]:
+        return [one for own in self._now._ask("near", word, unfinished).values() for one in own]
+
+    def beginning(self, prefix: str, most: int) -> list[str]:
+        return [one for own in self._now._ask("beginning", prefix, most).values() for one in own]
+
+
+def _plain(word: Word) -> Word:
+    """Return a word under which its documents are counted: one token, whatever field has it, is one word."""
+    return word[:1] if len({*word}) == 1 else word
+
+
+def _best(several: Sequence[Hits], k: int) -> Hits:
+    """Return the best hits of several shards, equal scores in their order."""
+    scores = np.concatenate([one.scores for one in several])
+    order = np.argsort(-scores, kind="stable")[:k]
+    ids = [id for one in several for id in one.ids]
+    spans = [span for one in several for span in one.passages or [None] * len(one.ids)]
+    has_passages = any(one.passages is not None for one in several)
+    places = order.tolist()
+    return Hits([ids[n] for n in places], scores[order], [spans[n] for n in places] if has_passages else None)

@@ -8,7 +8,7 @@ paddle-ranker search --index index --input queries.tsv --output run.trec --top_k
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -27,7 +27,7 @@ from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.collection import Collection
     from paddle_ranker.retrieval.filters import Filter
-    from paddle_ranker.retrieval.search import Result, Searcher, SearchSettings
+    from paddle_ranker.retrieval.search import Result, Search, Searcher, SearchSettings
     from paddle_ranker.scoring.ranker import Ranker
 
 FORMATS = ("text", "json", "trec")
@@ -215,7 +215,7 @@ def search(options: SearchOptions) -> None:
             for (id, query), one in zip(part, found):
                 for read in one.words.corrected:
                     note(f"{quoted(query)}: no document has {quoted(read.given)}; searched {listed(read.to)}")
-                yield from _lines(options, id, query, one.results())
+                yield from _lines(options, id, query, one)
 
     if options.output_file is None:
         for line in lines():
@@ -225,16 +225,18 @@ def search(options: SearchOptions) -> None:
         stream.writelines(f"{line}\n".encode() for line in lines())
 
 
-def _lines(options: SearchOptions, id: str, query: str, results: Sequence[Result]) -> Iterator[str]:
+def _lines(options: SearchOptions, id: str, query: str, found: Search) -> Iterator[str]:
     from paddle_ranker.data.trec import checked_id, in_order, run_lines
 
+    results = found.results()
     if options.form == "trec":
         ids = [result.id for result in results]
         scores = in_order(ids) if options.ranker else {result.id: result.score for result in results}
         run = {checked_id(options.index, one): score for one, score in scores.items()}
         yield from (line.rstrip("\n") for line in run_lines({checked_id("the queries", id): run}, "paddle_ranker"))
     elif options.form == "json":
-        yield json_text({"id": id, "query": query, "results": [_as_json(result) for result in results]})
+        shards = {} if found.shards is None else {"shards": dict(found.shards)}
+        yield json_text({"id": id, "query": query, **shards, "results": [_as_json(result) for result in results]})
     else:
         if options.input_file is not None:
             yield f"\n{query}"

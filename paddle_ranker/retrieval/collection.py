@@ -341,6 +341,20 @@ class Collection:
                 return now.hits(self._milvus().search(now, vectors, top_k, allowed))
             return now.search_vectors(by, vectors, top_k, allowed, breadth)
 
+    def begin_search(
+        self,
+        by: str,
+        queries: Union[Sequence[Asked], Vectors],
+        top_k: int,
+        where: Optional[Filter] = None,
+        ef: Optional[int] = None,
+        nprobe: Optional[int] = None,
+        fields: Mapping[str, float] = _AS_BUILT,
+        restricted: Optional[ParsedQuery] = None,
+    ) -> Callable[[], list[Hits]]:
+        """Return a function that searches as `search` does."""
+        return partial(self.search, by, queries, top_k, where, ef, nprobe, fields, restricted)
+
     def tower(self, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> FieldTower:
         """Return the index's copy of the tower of a vector field, which is opened when it is first needed.
 

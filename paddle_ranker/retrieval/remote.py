@@ -48,6 +48,7 @@ _MOST_ANEW = 3  # times that a search is begun anew because shards have changed 
 _OF_WRITES = 20  # times as long a shard has for adding documents as for other calls
 _MOST_MERGED = 2
 _AT_ONCE = 256  # documents that are fetched at a time
+_HELD = 1 << 22  # code points of documents that a search keeps, as it shows those that it has ranked
 _MATCHES = 8  # queries whose matching documents a shard keeps for totals and facets
 _NO_FIELDS: Mapping[str, float] = {}
 
@@ -259,7 +260,8 @@ class RemoteCollection:
         partial: answer from the other shards if some fail; `shards` says how many. Else raises `ShardError`.
         timeout: seconds that a shard has for each call.
 
-    The next search asks a shard that has failed again. All calls of a snapshot see one generation of each shard.
+    Raises `UsageError` for shards that were not built alike. The next search asks a shard that has failed again. All
+    calls of a snapshot see one generation of each shard.
     """
 
     def __init__(self, calls: Sequence[Call], *, partial: bool = False, timeout: float = 30.0):
@@ -276,7 +278,9 @@ class RemoteCollection:
         self._pinning = threading.Lock()
         self._counts: dict[Word, int] = {}  # of words, live documents in all shards
         self._owners: dict[str, int] = {}  # the shard of a document that was found, by id
-        self._round("facts", dict.fromkeys(range(len(self._calls)), ()))
+        self._documents, self._held = dict[str, Document](), 0  # that were fetched, and the code points of their texts
+        self._send("facts", dict.fromkeys(range(len(self._calls)), ()))()
+        self.searchers = self.info.searchers
 
     @property
     def _all(self) -> _Merged:
@@ -298,10 +302,6 @@ class RemoteCollection:
     @property
     def info(self) -> IndexInfo:
         return self._all.info
-
-    @property
-    def searchers(self) -> tuple[str, ...]:
-        return self.info.searchers
 
     @property
     def fields(self) -> list[str]:
@@ -331,7 +331,7 @@ class RemoteCollection:
         """Return the collection for one search: all its calls see the generations that the first one finds."""
         found = copy.copy(self)
         found._is_snapshot, found._pinned, found._lost = True, None, set()
-        found._pinning, found._counts, found._owners = threading.Lock(), {}, {}
+        found._pinning, found._counts, found._owners, found._documents = threading.Lock(), {}, {}, {}
         return found
 
     def require_address(self) -> None:
@@ -344,7 +344,7 @@ class RemoteCollection:
         """Return the tower of a vector field, which runs where a shard is: each call asks another one."""
         return _RemoteTower(self, field)
 
-    def search(
+    def begin_search(
         self,
         by: str,
         queries: Union[Sequence[Asked], Vectors],
@@ -354,16 +354,22 @@ class RemoteCollection:
         nprobe: Optional[int] = None,
         fields: Mapping[str, float] = _NO_FIELDS,
         restricted: Optional[ParsedQuery] = None,
-    ) -> list[Hits]:
-        """Search each shard, and merge: equal scores in the order of the shards, then of their documents."""
+    ) -> Callable[[], list[Hits]]:
+        """Begin to search each shard; return a function that merges: equal scores in the order of the shards."""
         refuse_text(queries, "queries")
         now = self._now
         if by == WORDS:
             queries = now._counted([one for one in queries if not isinstance(one, np.ndarray)])
         where = now._checked(where)
-        found = now._ask("search", by, queries, top_k, where, ef, nprobe, dict(fields), restricted)
-        now._owners.update((id, number) for number, each in found.items() for hits in each for id in hits.ids)
-        return [_best([each[place] for each in found.values()], top_k) for place in range(len(queries))]
+        given = by, queries, top_k, where, ef, nprobe, dict(fields), restricted
+        received = now._begin("search", dict.fromkeys(now._alive, given))
+
+        def merged() -> list[Hits]:
+            found = received()
+            now._owners.update((id, number) for number, each in found.items() for hits in each for id in hits.ids)
+            return [_best([each[place] for each in found.values()], top_k) for place in range(len(queries))]
+
+        return merged
 
     def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
         return how_searched(self.info, by, ef, nprobe)
@@ -444,8 +450,14 @@ class RemoteCollection:
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         refuse_text(ids, "ids")
-        found = self._now._ask_owners(ids, lambda own: ("documents_of", own))
-        there = {id: document for each, _ in found for id, document in each.items()}
+        now = self._now
+        there = {id: now._documents[id] for id in ids if id in now._documents}
+        found = now._ask_owners([id for id in ids if id not in there], lambda own: ("documents_of", own))
+        for id, document in (one for each, _ in found for one in each.items()):
+            there[id] = document
+            now._held += len(document.text)
+            if now._held <= _HELD:
+                now._documents[id] = document
         return {id: there[id] for id in ids if id in there}
 
     def each(self, ids: Sequence[str]) -> Iterator[tuple[str, Document]]:
@@ -473,7 +485,7 @@ class RemoteCollection:
                         places[one.id] = min(sizes, key=lambda number: (sizes[number], number))
                         sizes[places[one.id]] += 1
                     shares.setdefault(places[one.id], []).append(one)
-                done = self._round("add", {number: (own,) for number, own in shares.items()}, apart=True)
+                done = self._send("add", {number: (own,) for number, own in shares.items()}, apart=True)()
                 added = Added(*map(sum, zip(added, *done.values())))
         return added
 
@@ -484,7 +496,7 @@ class RemoteCollection:
             return sum(self._write("remove", list(ids)).values())
 
     def _write(self, name: str, *args: Unchecked) -> dict[int, Unchecked]:
-        return self._round(name, dict.fromkeys(range(len(self._calls)), args), apart=True)
+        return self._send(name, dict.fromkeys(range(len(self._calls)), args), apart=True)()
 
     def _checked(self, where: Optional[Filter]) -> Optional[Filter]:
         """Return a filter that no shard checks by its own documents; raises `FilterError` as a folder would."""
@@ -546,56 +558,66 @@ class RemoteCollection:
         return self._each(name, dict.fromkeys(self._alive, args))
 
     def _each(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> dict[int, Unchecked]:
-        if not self._is_snapshot or self._pinned is not None:
-            return self._round(name, args)
-        with self._pinning:  # the first call decides what a search sees
-            return self._round(name, {number: args[number] for number in args if number not in self._lost})
+        return self._begin(name, args)()
 
-    def _round(self, name: str, args: Mapping[int, tuple[Unchecked, ...]], apart: bool = False) -> dict[int, Unchecked]:
-        """Call shards at once; raises `ShardError` for those that fail, or `Anew` if a search can go on without them.
+    def _begin(self, name: str, args: Mapping[int, tuple[Unchecked, ...]]) -> Callable[[], dict[int, Unchecked]]:
+        """Call shards at once; return a function that waits for their answers, by shard."""
+        if not self._is_snapshot or self._pinned is not None:
+            return self._send(name, args)
+        with self._pinning:  # the first answers decide what a search sees
+            found = self._send(name, {number: args[number] for number in args if number not in self._lost})()
+        return lambda: found
+
+    def _send(
+        self, name: str, args: Mapping[int, tuple[Unchecked, ...]], apart: bool = False
+    ) -> Callable[[], dict[int, Unchecked]]:
+        """Call shards at once; return a function that waits for their answers.
+
+        It raises `ShardError` for shards that fail, or `Anew` if a search can go on without them.
 
         apart: the calls are no part of a search; all must answer
         """
-        pinned = self._pinned
-        futures, failed, answers = dict[int, Future[Unchecked]](), dict[int, Exception](), dict[int, Answer]()
+        pinned, futures, failed = self._pinned, dict[int, Future[Unchecked]](), dict[int, Exception]()
         known = {number: (pinned or self._latest).get(number) for number in args}
         for number, given in args.items():
-            have = known[number]
-            known_version = None if have is None else have[0]
+            version = None if (have := known[number]) is None else have[0]
             try:
-                futures[number] = self._calls[number](name, known_version if pinned else None, known_version, *given)
+                futures[number] = self._calls[number](name, version if pinned else None, version, *given)
             except Exception as error:
                 failed[number] = error
-        self._wait([*futures.values()], self._timeout * (_OF_WRITES if name in _WRITES else 1))
-        refused = list[RankerError]()
-        for number, future in futures.items():
-            if not future.done():
-                future.cancel()
-                failed[number] = TimeoutError("no answer in time")
-                continue
-            try:
-                answer = future.result()
-            except Exception as error:
-                failed[number] = error
-                continue
-            if isinstance(answer, Refused):
-                refused.append(answer.error)
-            else:
-                answers[number] = answer
-        gone = [one for one in refused if isinstance(one, _Gone)]
-        if gone and self._begun_anew < _MOST_ANEW:
-            raise Anew(self._anew(()))
-        if refused:
-            raise refused[0]
-        for number, (version, facts, _) in answers.items():
-            have = known[number]
-            if facts is not None and version >= self._latest.get(number, (version, facts))[0]:
-                self._latest[number] = version, facts
-        if failed:
-            self._fail(failed, apart or not answers)
-        if self._is_snapshot and pinned is None and not apart:
-            self._pinned = {n: (one.version, one.facts or self._latest[n][1]) for n, one in answers.items()}
-        return {number: one.result for number, one in answers.items()}
+
+        def receive() -> dict[int, Unchecked]:
+            answers, refused = dict[int, Answer](), list[RankerError]()
+            self._wait([*futures.values()], self._timeout * (_OF_WRITES if name in _WRITES else 1))
+            for number, future in futures.items():
+                try:
+                    answer = future.result(timeout=0)
+                except Exception as error:
+                    future.cancel()
+                    failed[number] = error
+                    continue
+                if isinstance(answer, Refused):
+                    refused.append(answer.error)
+                else:
+                    answers[number] = answer
+            if any(isinstance(one, _Gone) for one in refused) and self._begun_anew < _MOST_ANEW:
+                raise Anew(self._anew(()))
+            if refused:
+                raise refused[0]
+            seen = dict[int, tuple[int, Facts]]()
+            for number, (version, facts, _) in answers.items():
+                have = known[number] if facts is None else (version, facts)
+                assert have is not None
+                seen[number] = have
+                if version >= self._latest.get(number, have)[0]:
+                    self._latest[number] = have
+            if failed:
+                self._fail(failed, apart or not answers)
+            if self._is_snapshot and pinned is None and not apart:
+                self._pinned = seen
+            return {number: one.result for number, one in answers.items()}
+
+        return receive
 
     def _wait(self, futures: Sequence[Future[Unchecked]], seconds: float) -> None:
         """Wait for calls; raises `Abandoned` once nobody waits for the search."""
@@ -605,10 +627,10 @@ class RemoteCollection:
             left = wait(left, min(rest, _LOOK_SECONDS)).not_done
 
     def _fail(self, failed: Mapping[int, Exception], is_needed: bool) -> None:
-        """Note shards that failed, or raise what `_round` says."""
+        """Note shards that failed, or raise what `_send` says."""
         if is_needed or not self._partial:
             (number, error), total = min(failed.items(), key=lambda one: one[0]), len(self._calls)
-            said = (str(error).strip().splitlines() or [""])[-1]
+            said = (str(error).strip().splitlines() or ["no answer in time"])[-1]
             others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise ShardError(
                 f"shard {number + 1} of {total}{others} failed: {type(error).__name__}: {brief(said)}; see its log and "
@@ -629,7 +651,7 @@ class RemoteCollection:
         start = next(self._turn) % total
         for number in range(start, start + total):
             try:
-                return self._round(name, {number % total: args}, apart=True)[number % total]
+                return self._send(name, {number % total: args}, apart=True)()[number % total]
             except ShardError:
                 if number == start + total - 1:
                     raise

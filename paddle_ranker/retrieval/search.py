@@ -193,6 +193,11 @@ class Search:
         return bool(self.logits)
 
     @property
+    def shards(self) -> Optional[Mapping[str, int]]:
+        """How many shards elsewhere were searched, and how many of them failed; None without any."""
+        return self.collection.shards
+
+    @property
     def is_exact(self) -> bool:
         """Whether every vector was compared, if vectors were searched."""
         fields = self.collection.info.vector_fields
@@ -222,7 +227,13 @@ class Search:
         return self.words.text
 
     def lookup(self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None) -> list[Hits]:
-        """Ask a searcher for documents; return its hits for each query.
+        """Ask a searcher for documents; return its hits for each query. The arguments are those of `begin_lookup`."""
+        return self.begin_lookup(searcher, asked)()
+
+    def begin_lookup(
+        self, searcher: str, asked: Union[Sequence[Asked], Vectors, None] = None
+    ) -> Callable[[], list[Hits]]:
+        """Ask a searcher for documents; return a function that waits for its hits for each query.
 
         asked: texts, or vectors of them, `[n, size]`, of other searches with the same settings, too (default: this
             search's own). Of texts, the index's own tower makes the vectors.
@@ -236,7 +247,7 @@ class Search:
         if has_vectors and not isinstance(asked, np.ndarray):
             asked = self.collection.tower(searcher).query_vectors([str(one) for one in asked])
         fields = self.fusion.fields if searcher == WORDS else {}
-        return self.collection.search(searcher, asked, depth, self.where, *breadth, fields, self.restricted)
+        return self.collection.begin_search(searcher, asked, depth, self.where, *breadth, fields, self.restricted)
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
         """Make one list of the searchers' lists, equal scores by id."""
@@ -616,15 +627,16 @@ class Searcher(Generic[C]):
         vectors = {name: self._vectors(name, texts) for name in self.searchers if searches and self._is_vector(name)}
 
         def look() -> None:
-            hits: dict[str, list[Hits]] = {}
+            begun: dict[str, list[Callable[[], list[Hits]]]] = {}
             for name in self.searchers if searches else ():
                 asked: Union[Sequence[Asked], Vectors] = vectors.get(name, texts)
                 if name == WORDS:
                     asked = [one.words for one in searches]
                 if all(one.restricted is None for one in searches):
-                    hits[name] = searches[0].lookup(name, asked)
+                    begun[name] = [searches[0].begin_lookup(name, asked)]
                 else:
-                    hits[name] = [one.lookup(name, asked[n : n + 1])[0] for n, one in enumerate(searches)]
+                    begun[name] = [one.begin_lookup(name, asked[n : n + 1]) for n, one in enumerate(searches)]
+            hits = {name: [hits for own in each for hits in own()] for name, each in begun.items()}
             for number, one in enumerate(searches):
                 one.fuse({name: found[number] for name, found in hits.items()})
 

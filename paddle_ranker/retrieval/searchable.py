@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Optional, Protocol, Union
 
 from paddle_ranker.errors import RankerError
@@ -73,7 +73,7 @@ class Searchable(Protocol):
 
     def tower(self, field: str) -> FieldTower: ...
 
-    def search(
+    def begin_search(
         self,
         by: str,
         queries: Union[Sequence[Asked], Vectors],
@@ -83,7 +83,7 @@ class Searchable(Protocol):
         nprobe: Optional[int] = None,
         fields: Mapping[str, float] = ...,
         restricted: Optional[ParsedQuery] = None,
-    ) -> list[Hits]: ...
+    ) -> Callable[[], list[Hits]]: ...
 
     def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str: ...
 

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+from multiprocessing.managers import BaseManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
+from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.remote import Call, RemoteCollection, ShardService
+from paddle_ranker.retrieval.reading import ParsedQuery
+from paddle_ranker.retrieval.remote import Call, RemoteCollection, ShardError, ShardService
 from paddle_ranker.retrieval.schema import Field, Schema
-from paddle_ranker.retrieval.search import Search, SearchSettings, filter_of
+from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings, filter_of
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.scoring.ranker import Ranker
 
 pytestmark = pytest.mark.unit
 SIZE, COUNT = 8, 90
@@ -43,7 +54,7 @@ def vectors_of(texts: Sequence[str]) -> Vectors:
 
 def document(number: int) -> Document:
     draw = np.random.default_rng(number % 31)  # the texts, and so the scores, of some are equal
-    text = "。".join(" ".join(draw.choice(WORDS, 6)) for _ in range(1 + number % 4))
+    text = "。".join(" ".join(draw.choice(WORDS, 6)) for _ in range(1 + number % 4)) + " dokcer" * (number == 70)
     fields: dict[str, object] = {
         "title": " ".join(draw.choice(WORDS, 3)),
         "kind": "abc"[number % 3],
@@ -131,9 +142,10 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"where": "kind in a,b"},
     ),
     ("kuberentes deploymnt", {}, {"top_k": 3}),
-    ("水到病害", {}, {}),
+    ("水稻 护里", {}, {}),
+    ("dokcer", {}, {}),
     ("dock", {"prefix": True}, {}),
-    ('"rolling updates" docker -kubernetes', {}, {}),
+    ('"docker" 水稻 病害 -kubernetes', {}, {}),
     ('"docker docker docker docker" "老年人" "no such" updates', {}, {"where": "year>=2000 and rare=x"}),
     ("老年人 docker", {"literal": True}, {"sort": ("-year", "kind")}),
     ("老年人 docker", {}, {"group_by": "kind", "group_size": 2}),
@@ -143,18 +155,233 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("query", "settings", "given"), CASES)
+@pytest.mark.parametrize(("query", "how", "asked"), CASES)
 @pytest.mark.parametrize("rank_top", [0, 7])
 def test_shards_elsewhere_answer_as_shards_here(
-    folders: list[Path], pool: Executor, query: str, settings: dict[str, Any], given: dict[str, Any], rank_top: int
+    folders: list[Path], pool: Executor, query: str, how: dict[str, Any], asked: dict[str, Any], rank_top: int
 ) -> None:
     here, elsewhere = Shards(folders), remote(pool, folders)
-    how = SearchSettings(depth=20, rank_top=rank_top, **settings)
-    given = {**given, "where": filter_of(given.get("where"))}
-    whole, parts = (searched(one, query, how, **given) for one in (here, elsewhere))
+    options, asked = (
+        SearchSettings(depth=20, rank_top=rank_top, **how),
+        {**asked, "where": filter_of(asked.get("where"))},
+    )
+    whole, parts = (searched(one, query, options, **asked) for one in (here, elsewhere))
     assert said(parts) == said(whole)
     page = whole.position()
-    if page is not None and "offset" not in given:
-        assert said(searched(elsewhere, query, how, after=page, **given)) == said(
-            searched(here, query, how, after=page, **given)
+    if page is not None and "offset" not in asked:
+        next_whole, next_parts = (searched(one, query, options, after=page, **asked) for one in (here, elsewhere))
+        assert said(next_parts) == said(next_whole)
+
+
+class Failing:
+    """Transport that fails once, at its n-th call (-1: never); `names` has what was asked."""
+
+    def __init__(self, call: Call, at: int = -1, hangs: bool = False):
+        self._call, self._at, self._hangs, self.names = call, at, hangs, list[str]()
+
+    def __call__(self, name: str, *args: Any) -> Future[Any]:
+        self.names.append(name)
+        if len(self.names) - 1 != self._at:
+            return self._call(name, *args)
+        if self._hangs:
+            return Future()
+        raise ConnectionError("the machine is gone")
+
+
+SETTINGS = SearchSettings(depth=20, rank_top=7)
+QUERY = '"docker" 水稻 病害 -kubernetes'
+
+
+def searcher_of(collection: Searchable) -> Searcher[Any]:
+    return Searcher(collection, SETTINGS, vectors_of, cast(Ranker, StubRanker()))
+
+
+@pytest.mark.parametrize(("at", "hangs"), [*((at, False) for at in range(1, 6)), (2, True)])
+def test_a_shard_that_fails_is_an_error_or_left_out(folders: list[Path], pool: Executor, at: int, hangs: bool) -> None:
+    calls: list[Call] = [through(pool, ShardService(folder)) for folder in folders]
+
+    def opened(is_partial: bool) -> Searcher[Any]:
+        failing = Failing(calls[1], at, hangs)
+        return searcher_of(RemoteCollection([calls[0], failing, *calls[2:]], partial=is_partial, timeout=0.3))
+
+    with pytest.raises(ShardError, match=r"shard 2 of 4 failed: \w+Error: (the machine is gone|no answer)"):
+        opened(False).run([QUERY])
+    one, rest, whole = opened(True), Shards([folders[0], *folders[2:]]), Shards(folders)
+    for expected, failed in ((rest, 1), (whole, 0)):
+        (search,) = one.run([QUERY])
+        assert search.results() == searcher_of(expected).run([QUERY])[0].results()
+        assert search.shards == {"total": 4, "failed": failed}
+    broken: list[Call] = [Failing(call, 1) for call in calls]
+    with pytest.raises(ShardError, match="and 3 more"):
+        searcher_of(RemoteCollection(broken, partial=True)).run([QUERY])
+
+
+def test_a_search_takes_few_rounds(folders: list[Path], pool: Executor) -> None:
+    calls = [Failing(through(pool, ShardService(folder))) for folder in folders]
+    searcher = searcher_of(RemoteCollection(calls))
+    for query, names in (
+        ("水稻 docker", ["counts", "search", "search", "documents_of"]),  # both searches at once
+        (QUERY, ["counts", "phrases", "search", "search", "documents_of"]),
+    ):
+        for call in calls:
+            call.names.clear()
+        searcher.run([query], 7, where="year>=1990")
+        assert [name for name in calls[1].names if name != "kinds"] == names  # the latter once for each version
+
+
+def test_what_is_asked_wrongly_is_said_as_by_a_folder(folders: list[Path], pool: Executor) -> None:
+    elsewhere = remote(pool, folders)
+    searcher = searcher_of(elsewhere)
+    for where, match in (("size=3", "no field of these documents"), ("year=many", "cannot compare")):
+        with pytest.raises(FilterError, match=match):
+            searcher.run(["水稻"], where=where)
+    with pytest.raises(UsageError, match="no tower"):
+        elsewhere.tower("vectors").query_vectors(["水稻"])
+    with pytest.raises(UsageError, match="no drop"):
+        elsewhere._ask("drop")
+    with pytest.raises(UsageError, match="at least one"):
+        RemoteCollection([])
+    assert elsewhere.missing(["d00", "none", "d07"]) == ["none", "d07"]
+    here = Shards(folders)
+    assert elsewhere.count(Filter.parse(["rare=x"])) == here.count(Filter.parse(["rare=x"])) > 0
+    found, wanted = elsewhere.field_values(1 << 14), here.field_values(1 << 14)
+    assert {name: ({*map(str, values)}, are_all) for name, (values, are_all) in found.items()} == {
+        name: ({*map(str, values)}, are_all) for name, (values, are_all) in wanted.items()
+    }
+    for field in ("year", "kind"):
+        one, other = elsewhere.scale(field).scale, here.scale(field).scale
+        assert (one is None) == (other is None) == (field == "kind")
+        assert one is None or other is None or one.ends == other.ends
+
+
+def test_shards_of_other_kinds_are_refused(folders: list[Path], pool: Executor, tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "other", IndexInfo(WordsInfo("bigram"), None)) as collection:
+        collection.add([Document("x", "水稻")])
+    Collection.create(tmp_path / "random", IndexInfo(WordsInfo("bigram"), None, others=("random",))).close()
+    with pytest.raises(UsageError, match="shard 2 was built otherwise than shard 1"):
+        remote(pool, [folders[0], tmp_path / "other"])
+    with pytest.raises(UsageError, match="needs all documents in one folder"):
+        ShardService(tmp_path / "random")
+
+
+def words_only(folder: Path, documents: Sequence[Document]) -> Path:
+    with Collection.create(folder, replace(INFO, vectors=None, schema=replace(SCHEMA, passage_tokens=0))) as collection:
+        collection.add(documents)
+    return folder
+
+
+def test_documents_are_added_where_they_are_or_to_the_smallest_shard(tmp_path: Path, pool: Executor) -> None:
+    documents = [document(number) for number in range(COUNT)]
+    folders = [words_only(tmp_path / "0", documents[:20]), words_only(tmp_path / "1", documents[20:30])]
+    elsewhere = remote(pool, folders)
+    before = elsewhere.snapshot()
+    with Searcher(elsewhere, SearchSettings()) as searcher:
+        assert before.read_words(ParsedQuery("老年人")) and len(before) == 30
+        added = searcher.add([replace(documents[3], text="老年人"), documents[4], *documents[40:60]])
+        assert (added.new, added.replaced, added.unchanged) == (20, 1, 1)
+        sizes = [len(Collection.open(folder)) for folder in folders]
+        assert sizes == [25, 25] and len(searcher.collection) == 50 and len(before) == 30
+        assert Collection.open(folders[0]).document(documents[3].id).text == "老年人"
+        assert searcher.remove([documents[3].id, documents[41].id, "none"]) == 2
+        with Collection.open(folders[1], write=True) as other:
+            other.add([Document("new", "老年人 unheard", {"later": 1})])
+        assert searcher.search("unheard", group_by="later", where="later=1")[0].id == "new"
+        (found,) = searcher.run(["老年人 docker"], 100)
+        assert found.results() == Searcher(Shards(folders), SearchSettings()).search("老年人 docker", 100)
+        assert found.total() == len(found.results()) < len(before) + 20
+        with pytest.raises(DataError, match="its text is empty"):
+            searcher.add([Document("empty", "")])
+
+
+def test_a_search_sees_one_generation_of_each_shard(tmp_path: Path, pool: Executor) -> None:
+    documents = [document(number) for number in range(COUNT)]
+    folders = [words_only(tmp_path / "0", documents[:20]), words_only(tmp_path / "1", documents[20:40])]
+    searcher, errors = Searcher(remote(pool, folders), SearchSettings(depth=200)), list[Exception]()
+
+    def change() -> None:
+        try:
+            for number in range(12):
+                searcher.add(documents[40 + 4 * number :][:4])
+                searcher.remove([documents[number].id])
+        except Exception as error:
+            errors.append(error)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    sizes = set[int]()
+    while changing.is_alive():
+        (found,) = searcher.run(["老年人 docker 水稻 rolling"], 200)
+        assert found.total() == len(found.results()) == len(found.order)
+        sizes.add(len(found.order))
+    changing.join()
+    assert not errors and len(sizes) > 1
+
+
+def test_a_search_begins_anew_when_its_generation_is_gone(
+    tmp_path: Path, pool: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddle_ranker.retrieval.remote._KEPT_SECONDS", -1.0)
+    service, is_new = ShardService(words_only(tmp_path / "0", [document(1)])), [True]
+
+    def call(name: str, *args: Any) -> Future[Any]:
+        if name == "search" and is_new and is_new.pop():
+            service.call("add", None, None, [Document("new", "老年人")])
+        return pool.submit(service.call, name, *args)
+
+    assert "new" in [one.id for one in Searcher(RemoteCollection([call]), SearchSettings()).search("老年人")]
+
+
+def test_shards_are_processes_and_one_is_killed(folders: list[Path], pool: Executor) -> None:
+    managers = [BaseManager(ctx=multiprocessing.get_context("spawn")) for _ in folders[:2]]
+    BaseManager.register("ShardService", ShardService)
+    try:
+        for manager in managers:
+            manager.start()
+        calls: list[Call] = [
+            through(
+                pool,
+                manager.ShardService(str(folder)),  # type: ignore[attr-defined]
+            )
+            for manager, folder in zip(managers, folders)
+        ]
+        one = searcher_of(RemoteCollection(calls, partial=True))
+        for expected, failed in ((folders[:2], 0), (folders[:1], 1)):
+            (search,) = one.run([QUERY])
+            assert search.results() == searcher_of(Shards(expected)).run([QUERY])[0].results()
+            assert search.shards == {"total": 2, "failed": failed}
+            managers[1]._process.kill()  # type: ignore[attr-defined]
+            managers[1]._process.join()  # type: ignore[attr-defined]
+    finally:
+        for manager in managers:
+            manager.shutdown()
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=5), min_size=1, max_size=24),
+    cuts=st.lists(st.integers(0, 24), max_size=4),
+    removed=st.sets(st.integers(0, 23), max_size=5),
+    query=st.lists(st.sampled_from([*WORDS, "dokcer", "水到"]), min_size=1, max_size=4),
+)
+def test_any_corpus_in_any_shards(
+    pool: Executor, texts: list[list[str]], cuts: list[int], removed: set[int], query: list[str]
+) -> None:
+    documents = [
+        Document(str(number), " ".join(own), {"title": own[0], "kind": own[-1], "year": len(own)})
+        for number, own in enumerate(texts)
+    ]
+    ends = sorted(min(cut, len(documents)) for cut in cuts)
+    with tempfile.TemporaryDirectory() as root:
+        folders = []
+        for number, (start, end) in enumerate(zip([0, *ends], [*ends, len(documents)])):
+            folders.append(words_only(Path(root) / str(number), documents[start:end]))
+            with Collection.open(folders[-1], write=True) as collection:
+                collection.remove(map(str, removed))
+        one = words_only(Path(root) / "one", documents)
+        with Collection.open(one, write=True) as collection:
+            collection.remove(map(str, removed))
+        each: list[Searchable] = [Shards(folders), Collection.open(one), remote(pool, folders)]
+        here, whole, elsewhere = (
+            said(searched(one, " ".join(query), SearchSettings(depth=9), where=None)) for one in each
         )
+        assert elsewhere == here == whole

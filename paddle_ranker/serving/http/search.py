@@ -350,6 +350,8 @@ class SearchRoutes:
         if asked.facets:
             content["facets"] = _facets(found, asked.facets)
         content.update(_read_as(asked, found))
+        if found.shards is not None:
+            content["shards"] = dict(found.shards)
         if found.query_read is not None:
             content["query_read"] = found.query_read
         if found.degraded:
@@ -678,6 +680,9 @@ class Found(TypedDict):
         Annotated[list[Dropped], Field(description="with explain: of the first top_k fused, those no longer shown")]
     ]
     degraded: NotRequired[Annotated[list[str], Field(description="stages that would be late")]]
+    shards: NotRequired[
+        Annotated[dict[str, int], Field(description="of an index in shards: total, and failed, which were left out")]
+    ]
     took_ms: dict[str, float]
     search_id: str
 

@@ -6,24 +6,29 @@ paddle-ranker encode --model tower --input texts.tsv --output vectors.npy --dtyp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.records import DocumentRow, Line, RecordFile
+from paddle_ranker.errors import UsageError
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import main_of, option
+from paddle_ranker.options import RayOptions, main_of, option
 from paddle_ranker.scoring.options import TowerOptions
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.encoding import EncodePlan
 
 
 @dataclass(frozen=True)
-class EncodeOptions(TowerOptions):
+class EncodeOptions(TowerOptions, RayOptions):
     params_path: str = option(
         help="tower: a folder of a tower (exported or not) or of any encoder, or a name", name="model", leads=True
     )
@@ -38,7 +43,12 @@ class EncodeOptions(TowerOptions):
         help="encode the texts as queries: with the prompt of queries, and with their tower if it is a separate one",
     )
     processes: int = option(1, help="number of processes that share the work and the threads", minimum=1)
-    resume: bool = option(False, help="resume an interrupted run")
+    resume: bool = option(False, help="resume an interrupted run (with --ray: always)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ray is not None and self.processes > 1:
+            raise UsageError(f"--processes {self.processes}: with --ray, --actors says how many share the work")
 
     def look_up(self) -> None:
         """Find the tower."""
@@ -47,7 +57,7 @@ class EncodeOptions(TowerOptions):
 
 def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = DocumentRow) -> Path:
     """Encode the file's rows, of the given kind, and write the vectors; return the file's path."""
-    if options.processes == 1:
+    if options.processes == 1 and options.ray is None:
         runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.model.pretrained import resolve_model
     from paddle_ranker.options import note
@@ -68,6 +78,8 @@ def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = Docume
         },
     }  # fmt: skip
     plan = EncodePlan(source, how, options.batch_size, options.queries, options.processes)
+    if options.ray is not None:
+        return _encode_by_actors(options, plan, kind, identity)
     with closing(VectorFile(options.output_file, options.dtype, identity, options.resume)) as file:
         if file.is_done:
             return file.path
@@ -84,6 +96,24 @@ def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = Docume
         note(f"{options.input_file}: {rows.report()}")
     if encoding.cut:
         note(f"{encoding.cut:,} texts were cut to {encoding.length} tokens")
+    return file.path
+
+
+def _encode_by_actors(
+    options: EncodeOptions, plan: EncodePlan, kind: type[Union[DocumentRow, Line]], identity: Mapping[str, object]
+) -> Path:
+    """Encode the rows by actors of a cluster, in parts beside the file, and put these together."""
+    from paddle_ranker.retrieval.vector_files import VectorFile
+    from paddle_ranker.scale.offline import RowSource, encode
+    from paddle_ranker.scale.parts import Parts
+
+    parts = Parts(Path(f"{options.output_file}.parts"), identity)
+    source = RowSource(options.input_file, kind, options, ("text",), in_texts=True)
+    with closing(VectorFile(options.output_file, options.dtype, identity)) as file:
+        for vectors in encode(plan, source, parts, options, options.device):
+            file.append(vectors)
+        file.finish()
+    shutil.rmtree(parts.folder)
     return file.path
 
 

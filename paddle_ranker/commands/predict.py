@@ -12,7 +12,7 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.registry import run_for_kind
-from paddle_ranker.options import json_text, run_command
+from paddle_ranker.options import run_command
 from paddle_ranker.scoring.options import PrintingOptions
 
 
@@ -22,11 +22,18 @@ def predict(
     """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order.
 
     With `options.topk`, print the best titles of each query instead, queries in the order of their first occurrence.
-    `names` are the keys of the query and the title in each line.
+    `names` are the keys of the query and the title in each line. With `options.ray`, actors of a cluster write these
+    lines into a folder.
     """
+    if options.ray is not None:
+        from paddle_ranker.scale.offline import predict as predict_by_actors
+
+        done = predict_by_actors(options, expected_kind, names)
+        print(f"{options.output_file}: {sum(one.rows for one in done):,} pairs in {len(done):,} parts")
+        return
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.by_query import rank_by_query
-    from paddle_ranker.scoring.files import predict_pairs, shown_pair
+    from paddle_ranker.scoring.files import predict_pairs, printed_pair
 
     if options.topk is None:
         pairs = predict_pairs(options, expected_kind)
@@ -34,9 +41,8 @@ def predict(
     else:
         ranked = rank_by_query(options, options.topk, expected_kind)
         scored = ((query, t.title, t.probability, t.recall_score) for query, titles in ranked for t in titles)
-    for query, title, probability, recall_score in scored:
-        shown = shown_pair(query, title, probability, recall_score, names)
-        print(json_text(shown) if options.format == "json" else shown)
+    for one in scored:
+        print(printed_pair(*one, names, options.format))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

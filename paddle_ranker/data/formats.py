@@ -221,6 +221,21 @@ def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
             yield from found.read(path, stream)
 
 
+def line_count(path: str) -> Optional[int]:
+    """Return about how many rows a file has, without interpreting them; None for a packed file.
+
+    Text is read once; its header and rows of several lines count, too.
+    """
+    with _open(path) as stream:
+        if not isinstance(stream.raw, io.FileIO):
+            return None
+        if _recognise(path, stream).is_text:
+            return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+    from pyarrow import parquet
+
+    return int(parquet.read_metadata(path).num_rows)
+
+
 def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
     """Yield (number, line) of a text file, plain or in gzip, without interpreting the lines.
 

@@ -14,7 +14,7 @@ from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.options import note
+from paddle_ranker.options import json_text, note
 from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import Scorer, chunks
@@ -101,6 +101,8 @@ def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pa
 class CutOff:
     """Filter of probabilities below `minimum` (None: it keeps all); counts those that it drops."""
 
+    SEEN, LEFT_OUT = "seen", "left out"  # names of the counts, where several filters are added up
+
     def __init__(self, minimum: Optional[float]):
         self.minimum = minimum
         self.seen = self.left_out = 0
@@ -112,28 +114,36 @@ class CutOff:
         return is_kept
 
     def report(self) -> None:
-        if self.left_out:
-            note(f"{self.left_out:,} of {self.seen:,} pairs are below --min_probability {self.minimum:g} and left out")
+        self.note(self.minimum, self.seen, self.left_out)
+
+    @staticmethod
+    def note(minimum: Optional[float], seen: int, left_out: int) -> None:
+        """Note how many of the pairs were left out, if any were."""
+        if left_out:
+            note(f"{left_out:,} of {seen:,} pairs are below --min_probability {minimum:g} and left out")
 
 
 def report_truncated(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> None:
-    """Note how many pairs were longer than the ranker's maximum length, and whether they were truncated or windowed.
+    """Note how many pairs were longer than the ranker's maximum length, and whether they were truncated or windowed."""
+    for what, count in truncations(pair_encoder, windows).items():
+        if count:
+            note(f"{count:,} {what}")
+
+
+def truncations(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> dict[str, int]:
+    """Return how many pairs were longer than the ranker's maximum length so far, by what was done with them.
 
     The members of a blend may differ in length.
     """
-    cut: dict[int, int] = {}
+    found: dict[str, int] = {}
     for member in pair_encoder.members:
-        cut[member.max_seq_length] = max(member.truncated, cut.get(member.max_seq_length, 0))
-    lines = [f"{count:,} pairs were cut to {length} tokens" for length, count in cut.items() if count]
-    length = pair_encoder.max_seq_length
-    if windows is not None and windows.windowed:
-        lines.append(
-            f"{windows.windowed:,} pairs were scored in windows of {length} tokens that share {windows.overlap}"
-        )
-    if windows is not None and windows.cut:
-        lines.append(f"{windows.cut:,} queries were cut to leave room for titles")
-    for line in lines:
-        note(line)
+        what = f"pairs were cut to {member.max_seq_length} tokens"
+        found[what] = max(member.truncated, found.get(what, 0))
+    if windows is not None:
+        length = pair_encoder.max_seq_length
+        found[f"pairs were scored in windows of {length} tokens that share {windows.overlap}"] = windows.windowed
+        found["queries were cut to leave room for titles"] = windows.cut
+    return found
 
 
 def shown_probability(probability: float) -> float:
@@ -151,3 +161,11 @@ def shown_pair(
     """Return the dict that prediction prints for a pair: its texts under `names`, any `recall_score`, `pred_prob`."""
     recalled = {} if recall_score is None else {"recall_score": recall_score}
     return {names[0]: query, names[1]: title, **recalled, "pred_prob": shown_probability(probability)}
+
+
+def printed_pair(
+    query: str, title: str, probability: float, recall_score: Optional[float], names: tuple[str, str], form: str
+) -> str:
+    """Return the line that prediction prints for a pair, in the format dict or json."""
+    shown = shown_pair(query, title, probability, recall_score, names)
+    return json_text(shown) if form == "json" else str(shown)

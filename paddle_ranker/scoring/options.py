@@ -9,7 +9,7 @@ from paddle_ranker.encoding.options import WINDOWS, TokenizerOptions, WindowOpti
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import HeadOptions, LoadOptions
 from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
-from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, redeclare
+from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, given_of, option, redeclare
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines
 
@@ -150,9 +150,12 @@ class RankingOptions(PredictOptions):
 
 
 @dataclass(frozen=True)
-class PrintingOptions(RankingOptions):
+class PrintingOptions(RankingOptions, RayOptions):
     """Options of commands that print a line for each scored pair."""
 
+    output_file: Optional[str] = option(
+        None, help="with --ray: folder for the lines, in parts; a killed run goes on there", name="output"
+    )
     topk: Optional[int] = option(
         None,
         help="print at most this many titles of each query, best first (default: every pair, in the order of the file)",
@@ -165,3 +168,14 @@ class PrintingOptions(RankingOptions):
         super().__post_init__()
         if self.cascade is not None and self.topk is None:
             raise UsageError("--cascade ranks the titles of each query: add --topk 10")
+        if self.ray is None and self.output_file is not None:
+            raise UsageError(
+                f"--output {self.output_file}: is for --ray; without it, write `> FILE` behind the command"
+            )
+        if self.ray is not None:
+            if self.output_file is None:
+                raise UsageError(f"--ray {self.ray}: the lines go into a folder; name it with --output")
+            if self.input_file == "-":
+                raise UsageError("--input -: actors cannot read this process's input; name files")
+            if self.cascade is not None or given_of(self, ["topk"]):
+                raise UsageError("--topk and --cascade hold all titles of a query: leave them out, or leave out --ray")

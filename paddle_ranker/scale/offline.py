@@ -1,0 +1,207 @@
+"""Scores, vectors and negatives of files of any size, by actors of a Ray cluster: what `--ray` of their commands does.
+
+Pipelines of Ray Data use models by these classes:
+
+    actors = {"compute": ActorPoolStrategy(size=2), "num_cpus": 1}
+    dataset.map_batches(ScorePairs, fn_constructor_args=("checkpoint/best",), **actors)
+    dataset.map_batches(EncodeTexts, fn_constructor_args=("checkpoint/tower",), **actors)
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+
+from paddle_ranker import runtime
+from paddle_ranker.data.formats import line_count
+from paddle_ranker.data.records import Pair, Record, RecordFile
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.options import RayOptions, RowOptions, note
+from paddle_ranker.options.files import paths_of
+from paddle_ranker.scale.parts import Done, Parts, Source, Work, run
+from paddle_ranker.scoring.options import PrintingOptions
+from paddle_ranker.storage.digest import content_digest
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.encoding import EncodePlan
+    from paddle_ranker.retrieval.vectors import Vectors
+
+if TYPE_CHECKING:
+    pass
+
+
+class RowSource(Source):
+    """The rows of files in parts of so many as one machine holds at once: their results are equal to the last digit.
+
+    Args:
+        path, kind, rules: as of `RecordFile`.
+        fields: of the records that are kept.
+        in_texts: whether a part ends where `text_parts` ends it, else where `chunks` does.
+    """
+
+    def __init__(self, path: str, kind: type[Record], rules: RowOptions, fields: Sequence[str], in_texts: bool = False):
+        self._rows, self._fields, self._in_texts = RecordFile(path, kind, rules), tuple(fields), in_texts
+
+    def parts(self) -> Iterator[Sequence[object]]:
+        from paddle_ranker.retrieval.vectors import text_parts
+        from paddle_ranker.scoring.scorer import chunks
+
+        if self._in_texts:
+            yield from text_parts(getattr(row, self._fields[0]) for row in self._rows)
+            return
+        yield from chunks([getattr(row, name) for name in self._fields] for row in self._rows)
+
+    def report(self) -> str:
+        return f"{self._rows.path}: {self._rows.report()}" if self._rows.skipped else ""
+
+    def count(self) -> Optional[int]:
+        counts = [line_count(path) for path in paths_of(self._rows.path)]
+        return None if None in counts else sum(count for count in counts if count)
+
+
+class _ScoreParts(Work):
+    """The lines that `predict` prints for pairs."""
+
+    extension, unit = ".txt", "pair"
+
+    def __init__(self, options: PrintingOptions, expected_kind: Optional[str], names: tuple[str, str]):
+        self._options, self._expected_kind, self._names = options, expected_kind, names
+        self.extension = ".jsonl" if options.format == "json" else ".txt"
+
+    def open(self) -> None:
+        from paddle_ranker.scoring.files import scorer_for
+        from paddle_ranker.scoring.loading import open_ranker
+
+        self._parts = open_ranker(self._options.params_path, self._options.load_options(self._expected_kind))
+        self._scorer = scorer_for(self._parts, self._options)
+
+    def compute(self, rows: Sequence[Any]) -> tuple[bytes, int, Mapping[str, int]]:
+        from paddle_ranker.scoring.files import CutOff, printed_pair, truncations
+
+        before = Counter(truncations(self._parts.row_encoder, self._scorer.windows))
+        scores = self._scorer.score([row[0] for row in rows], [row[1] for row in rows]).tolist()
+        counts = Counter(truncations(self._parts.row_encoder, self._scorer.windows)) - before
+        cut = CutOff(self._options.min_probability)
+        lines = [
+            printed_pair(query, title, score, recall, self._names, self._options.format)
+            for (query, title, recall), score in zip(rows, scores)
+            if cut.keeps(score)
+        ]
+        counts.update({CutOff.SEEN: cut.seen, CutOff.LEFT_OUT: cut.left_out})
+        return "".join(f"{line}\n" for line in lines).encode(), len(lines), counts
+
+
+def predict(options: PrintingOptions, expected_kind: Optional[str], names: tuple[str, str]) -> list[Done]:
+    """Write the lines that `predict` prints into the parts of a folder; together they are the same bytes."""
+    from paddle_ranker.scoring.files import CutOff
+
+    assert options.ray is not None and options.output_file is not None
+    model = resolve_model(options.params_path)
+    same = ("min_probability", "format", "batch_size", "max_seq_length", "engine", "precision", "windows",
+            "window_overlap", "window_top_k", "skip_bad_rows", "separator", "header")  # fmt: skip
+    identity = {
+        "the model": content_digest(model.parent if model.is_file() else model),
+        "the pairs": content_digest(options.input_file),
+        **{f"--{name}": getattr(options, name) for name in same},
+    }
+    source = RowSource(options.input_file, Pair, options, ("query", "title", "recall_score"))
+    done = run(
+        source,
+        _ScoreParts(options, expected_kind, names),
+        Parts(Path(options.output_file), identity),
+        options.ray,
+        actors=options.actors,
+        threads=options.cpu_threads or 1,
+        device=options.device,
+    )
+    counts = sum((Counter(one.counts) for one in done), Counter[str]())
+    CutOff.note(options.min_probability, counts.pop(CutOff.SEEN, 0), counts.pop(CutOff.LEFT_OUT, 0))
+    for what, count in counts.items():
+        note(f"{count:,} {what}")
+    return done
+
+
+class _EncodeParts(Work):
+    """Vectors of texts, as `.npy`."""
+
+    extension, unit = ".npy", "text"
+
+    def __init__(self, plan: EncodePlan):
+        self._plan = plan
+
+    def open(self) -> None:
+        from paddle_ranker.retrieval.vectors import Tower
+
+        self._tower = Tower.open(self._plan.source, self._plan.options, self._plan.batch_size)
+
+    def compute(self, rows: Sequence[Any]) -> tuple[bytes, int, Mapping[str, int]]:
+        tower, before, stream = self._tower, self._tower.cut, io.BytesIO()
+        vectors = tower.query_vectors(rows) if self._plan.queries else tower.vectors(rows)
+        np.save(stream, vectors, allow_pickle=False)
+        cut = {f"texts were cut to {tower.encoder.tokens.max_seq_length} tokens": tower.cut - before}
+        return stream.getvalue(), len(vectors), {what: count for what, count in cut.items() if count}
+
+
+def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOptions, device: str) -> Iterator[Vectors]:
+    """Yield the vectors of texts part by part, in order, when actors have made all of them; note what was cut."""
+    assert options.ray is not None
+    threads = plan.options.threads or 1
+    work = _EncodeParts(replace(plan, options=replace(plan.options, threads=threads)))
+    done = run(source, work, parts, options.ray, actors=options.actors, threads=threads, device=device, label="encode")
+    for one in done:
+        yield np.load(parts.folder / one.name, allow_pickle=False)
+    _note_counts(done)
+
+
+def _note_counts(done: Sequence[Done]) -> None:
+    for what, count in sum((Counter(one.counts) for one in done), Counter[str]()).items():
+        note(f"{count:,} {what}")
+
+
+class ScorePairs:
+    """Adds a column `probability` to batches of pairs, for `map_batches` of Ray Data.
+
+    Args:
+        model: a ranker, as `Ranker.load` takes it, on every machine.
+        query, title: names of the columns with the texts.
+        threads: of the engine.
+        how: further arguments of `Ranker.load`.
+    """
+
+    def __init__(self, model: str, query: str = "query", title: str = "title", threads: int = 1, **how: Any):
+        runtime.prepare(threads)
+        from paddle_ranker.scoring.ranker import Ranker
+
+        self._ranker, self._columns = Ranker.load(model, threads=threads, **how), (query, title)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        queries, titles = ([*map(str, batch[name])] for name in self._columns)
+        return {**batch, "probability": self._ranker.score(queries, titles)}
+
+
+class EncodeTexts:
+    """Adds a column `vector` to batches of texts, for `map_batches` of Ray Data.
+
+    Args:
+        tower: as `Tower.open` takes it, on every machine.
+        text: name of the column with the texts.
+        queries: whether they are queries.
+        threads: of the engine.
+    """
+
+    def __init__(self, tower: str, text: str = "text", queries: bool = False, threads: int = 1):
+        runtime.prepare(threads)
+        from paddle_ranker.retrieval.vectors import Tower
+
+        self._tower, self._text, self._queries = Tower.open(tower, LoadOptions(threads=threads)), text, queries
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        make = self._tower.query_vectors if self._queries else self._tower.vectors
+        return {**batch, "vector": make([*map(str, batch[self._text])])}

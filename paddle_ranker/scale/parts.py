@@ -1,0 +1,330 @@
+"""Work on files of any size by actors of a Ray cluster: read in parts, computed by actors, written part by part.
+
+Ray Data streams: one task reads the files, in order; actors that hold a model compute a part each; memory does not grow
+with the files. Each part becomes a file of the output folder, written aside and renamed, with its facts beside it: when
+an actor, a node or the command is killed, nothing is computed again that is there whole. A manifest says that all is.
+
+    run(source, work, Parts(Path("scored"), identity), "local", actors=2)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from tqdm import tqdm
+
+from paddle_ranker import runtime
+from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, listed
+from paddle_ranker.scale.cluster import connected, require_ray
+from paddle_ranker.storage.atomic import make_folder, new_file, remove_unfinished
+from paddle_ranker.storage.untrusted import read_json
+
+MANIFEST, _BEGUN = "manifest.json", "begun.json"
+_END = -1  # number of the row that tells what the reader has seen
+
+
+@dataclass(frozen=True)
+class Done:
+    """A part that is written.
+
+    rows, bytes, sha256: of its file
+    counts: what is reported of all parts together, by name
+    """
+
+    number: int
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+    counts: Mapping[str, int]
+
+
+class Parts:
+    """The parts of an output, one file each in a folder.
+
+    Args:
+        folder: made if it is missing; holds the parts of one work alone.
+        identity: what the parts are made of, JSON-ready; the parts of another work are refused.
+
+    Attributes: `manifest`, of a finished work.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, object]):
+        self.folder, self.identity = make_folder(folder), dict(identity)
+
+    def begin(self) -> dict[int, Done]:
+        """Return the parts that are there whole, by number; raises `RankerError` for those of another work."""
+        remove_unfinished(self.folder)
+        for name in (MANIFEST, _BEGUN):
+            if (self.folder / name).exists():
+                other = read_json(self.folder / name)
+                if not isinstance(other, dict) or other.get("made_of") != self.identity:
+                    made_of = dict(other.get("made_of", {})) if isinstance(other, dict) else {}
+                    changed = [key for key, value in self.identity.items() if made_of.get(key) != value]
+                    raise RankerError(
+                        f"{self.folder}: holds parts of other work, by {listed(changed)}; name another folder, or "
+                        "delete it"
+                    )
+        if self.manifest is None and not (self.folder / _BEGUN).exists():
+            if any(self.folder.iterdir()):
+                raise RankerError(f"{self.folder}: has other files; name a new folder")
+            self._write(_BEGUN, {"made_of": self.identity})
+        return {one.number: one for one in self._there() if self._is_whole(one)}
+
+    @property
+    def manifest(self) -> Optional[list[Done]]:
+        """The parts of a finished work, in order; None if it is not finished."""
+        path = self.folder / MANIFEST
+        if not path.exists():
+            return None
+        return [Done(**one) for one in read_json(path)["parts"]]
+
+    def require_shared(self) -> None:
+        """Raise `RankerError` on a machine that does not see the folder as the command has made it."""
+        if not (self.folder / _BEGUN).exists():
+            raise RankerError(
+                f"{self.folder}: {socket.gethostname()} sees no such work there; name an --output on a file system "
+                "that all machines share"
+            )
+
+    def read(self, number: int) -> Optional[Done]:
+        """Return a part if it is there whole."""
+        path = self._facts(number)
+        found = Done(**read_json(path)) if path.exists() else None
+        return found if found is not None and self._is_whole(found) else None
+
+    def write(self, number: int, extension: str, content: bytes, rows: int, counts: Mapping[str, int]) -> Done:
+        """Write a part; it is on the disk when this returns."""
+        sha256, name = hashlib.sha256(content).hexdigest(), f"part-{number:06}{extension}"
+        done = Done(number, name, rows, len(content), sha256, dict(counts))
+        with new_file(self.folder / done.name, "wb") as stream:
+            stream.write(content)
+        with new_file(self._facts(number)) as stream:
+            json.dump(asdict(done), stream)
+        return done
+
+    def finish(self, count: int) -> list[Done]:
+        """Write the manifest of so many parts, and delete what it replaces; return the parts in order."""
+        parts = sorted(self._there(), key=lambda one: one.number)
+        if [one.number for one in parts] != [*range(count)] or not all(map(self._is_whole, parts)):
+            raise CheckpointError(f"{self.folder}: a part is missing; run the command again")
+        self._write(MANIFEST, {"made_of": self.identity, "parts": [*map(asdict, parts)]})
+        for one in parts:
+            self._facts(one.number).unlink(missing_ok=True)
+        (self.folder / _BEGUN).unlink(missing_ok=True)
+        return parts
+
+    def _there(self) -> Iterator[Done]:
+        finished = self.manifest
+        yield from (
+            finished
+            if finished is not None
+            else (Done(**read_json(path)) for path in self.folder.glob("part-*.facts.json"))
+        )
+
+    def _is_whole(self, done: Done) -> bool:
+        path = self.folder / done.name
+        return path.is_file() and path.stat().st_size == done.bytes
+
+    def _facts(self, number: int) -> Path:
+        return self.folder / f"part-{number:06}.facts.json"
+
+    def _write(self, name: str, value: object) -> None:
+        with new_file(self.folder / name) as stream:
+            json.dump(value, stream, ensure_ascii=False, indent=1)
+
+
+class Source(ABC):
+    """Rows of files, divided into parts."""
+
+    @abstractmethod
+    def parts(self) -> Iterator[Sequence[object]]:
+        """Yield the rows of each part, JSON-ready."""
+
+    def report(self) -> str:
+        """Return what there is to say when all parts are read."""
+        return ""
+
+    def count(self) -> Optional[int]:
+        """Return about how many rows there are, if that is known without reading them."""
+        return None
+
+
+class Work(ABC):
+    """What actors compute; it is sent to them, and `open` is called there.
+
+    extension: of a part's file
+    unit: what its rows are called
+    """
+
+    extension, unit = "", "row"
+
+    @abstractmethod
+    def open(self) -> None:
+        """Load the models."""
+
+    @abstractmethod
+    def compute(self, rows: Sequence[Any]) -> tuple[bytes, int, Mapping[str, int]]:
+        """Return what a part's file holds, how many rows that is, and counts to report."""
+
+
+class _Actor:
+    """The callable of `map_batches`: computes the parts that are not there, and returns their facts."""
+
+    def __init__(self, work: Work, parts: Parts, threads: int):
+        self._work, self._parts, self._threads, self._is_open = work, parts, threads, False
+
+    def __call__(self, batch: Any) -> Any:
+        import pyarrow
+
+        (number,), (rows,) = batch["number"].to_pylist(), batch["rows"].to_pylist()
+        answer = {"number": number, "facts": rows}
+        if number != _END:
+            answer["facts"] = json.dumps(_told(self._part, number, json.loads(rows)))
+        return pyarrow.Table.from_pylist([answer])
+
+    def _part(self, number: int, rows: Sequence[Any]) -> dict[str, Any]:
+        if not self._is_open:
+            runtime.prepare_command(self._threads)
+            self._parts.require_shared()
+            self._work.open()
+            self._is_open = True
+        done = self._parts.read(number)  # of an actor that died before it could say so
+        if done is None:
+            content, count, counts = self._work.compute(rows)
+            done = self._parts.write(number, self._work.extension, content, count, counts)
+        return {"rows": len(rows)}
+
+
+def _told(work: Any, *arguments: object) -> dict[str, Any]:
+    """Call a function of another process; return its dict with what it wrote to standard error, and its error."""
+    notes, found = io.StringIO(), dict[str, Any]()
+    with redirect_stderr(notes), redirect_stdout(io.StringIO()):
+        try:
+            found = work(*arguments)
+        except RankerError as error:
+            found = {"error": str(error), "kind": type(error).__name__}
+    return {**found, "notes": notes.getvalue()}
+
+
+def _read(source: Source, finished: frozenset[int]) -> Iterator[Any]:
+    """Yield a table of one row for each part that is not there, and at last for what the reader has to say."""
+    import pyarrow
+
+    def table(number: int, rows: str) -> Any:
+        return pyarrow.table({"number": [number], "rows": pyarrow.array([rows], pyarrow.large_string())})
+
+    waiting = iter(source.parts())
+    number, told = 0, dict[str, Any]()
+    while "error" not in told:
+        told = _told(lambda: {"part": next(waiting, None)})
+        if told.get("part") is None:
+            break
+        if number not in finished:
+            yield table(number, json.dumps(told["part"]))
+        number += 1
+    yield table(_END, json.dumps({**told, "parts": number, "report": "" if "error" in told else source.report()}))
+
+
+def run(
+    source: Source,
+    work: Work,
+    parts: Parts,
+    address: str,
+    *,
+    actors: Optional[int] = None,
+    threads: int = 1,
+    device: str = "cpu",
+    label: str = "score",
+) -> list[Done]:
+    """Compute the parts that are missing on a cluster, and return all of them in order.
+
+    Args:
+        address: as of `connected`.
+        actors: how many; None: as many as there are cores for, or GPUs.
+        threads: of each actor.
+        device: `gpu`: each actor gets one.
+
+    Raises `RankerError` as source and work do, and for an output folder of another work.
+    """
+    from paddle_ranker.options import note, note_once
+
+    finished = parts.begin()
+    if (there := parts.manifest) is not None:
+        note(f"{parts.folder}: is done already")
+        return there
+    if finished:
+        note(f"{parts.folder}: going on, {len(finished):,} parts are there")
+    count = 0
+    with connected(address), tqdm(desc=label, unit=work.unit, total=source.count(), disable=None) as progress:
+        progress.update(sum(one.rows for one in finished.values()))
+        for row in _dataset(source, work, parts, frozenset(finished), actors, threads, device).iter_rows():
+            facts = json.loads(row["facts"])
+            for line in filter(None, facts["notes"].split("\n")):
+                note_once(line)
+            if "error" in facts:
+                kinds = {one.__name__: one for one in (DataError, UsageError, CheckpointError)}
+                raise kinds.get(facts["kind"], RankerError)(facts["error"])
+            if row["number"] == _END:
+                count = facts["parts"]
+                if facts["report"]:
+                    note(facts["report"])
+            else:
+                progress.update(facts["rows"])
+    return parts.finish(count)
+
+
+def _dataset(
+    source: Source,
+    work: Work,
+    parts: Parts,
+    finished: frozenset[int],
+    actors: Optional[int],
+    threads: int,
+    device: str,
+) -> Any:
+    ray = require_ray()
+    import ray.data as data
+    from ray.data.block import BlockMetadata
+
+    class Files(data.Datasource):
+        """The files, read by one task, which no actor waits for: it takes no core."""
+
+        def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[Any]:
+            unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+            return [data.ReadTask(lambda: _read(source, finished), unknown)]
+
+        def estimate_inmemory_data_size(self) -> Optional[int]:
+            return None
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = data.DataContext.get_current()
+    context.target_max_block_size = 1  # a block for each part, so that any actor that is free takes the next
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    resources = ray.cluster_resources()
+    is_gpu = device.startswith("gpu")
+    if actors is None:
+        actors = int(resources.get("GPU", 0)) if is_gpu else int(resources["CPU"]) // threads
+        if actors < 1:
+            what = "GPU" if is_gpu else f"machine with {threads:,} cores"
+            raise UsageError(f"--ray: the cluster has no {what}")
+    return data.read_datasource(Files(), override_num_blocks=1, num_cpus=0).map_batches(
+        _Actor,
+        fn_constructor_args=(work, parts, threads),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=data.ActorPoolStrategy(size=actors),
+        num_cpus=threads,
+        num_gpus=1 if is_gpu else None,
+    )

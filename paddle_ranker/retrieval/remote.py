@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, Optional, Protocol, Union
 
@@ -36,13 +36,14 @@ from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import MILVUS, WORDS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
-from paddle_ranker.retrieval.searchable import Anew
+from paddle_ranker.retrieval.searchable import Anew, ShardError
 from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals, Word, WordSearcher
-from paddle_ranker.retrieval.work import check
+from paddle_ranker.retrieval.work import check, metered
 from paddle_ranker.storage.untrusted import Unchecked
 
 _KEPT_SECONDS = 60.0  # that a shard keeps what a search sees, after the search's last call
 _WRITE_SECONDS = 10.0  # that a shard waits for another process which writes to its folder
+_CURRENT_SECONDS = 1.0  # that the facts of the shards are not asked for again, but by searches
 _LOOK_SECONDS = 0.1  # between two looks whether a search is still waited for
 _MOST_ANEW = 3  # times that a search is begun anew because shards have changed meanwhile
 _OF_WRITES = 20  # times as long a shard has for adding documents as for other calls
@@ -57,10 +58,6 @@ class Call(Protocol):
     """Transport to a shard: calls `ShardService.call` there."""
 
     def __call__(self, name: str, *args: Unchecked) -> Future[Unchecked]: ...
-
-
-class ShardError(RankerError):
-    """A shard failed, or does not answer."""
 
 
 class Facts(NamedTuple):
@@ -178,7 +175,7 @@ class ShardService:
                 seen = self._at(None)
             elif name in _READS:
                 seen = self._at(version)
-                result = _READS[name](seen, *given)
+                result = metered(partial(_READS[name], seen, *given))
             else:
                 raise UsageError(f"shards have no {brief(name)}; use the same version of paddle_ranker everywhere")
         except (UsageError, DataError) as error:
@@ -268,7 +265,8 @@ class RemoteCollection:
         if not calls:
             raise UsageError("shards: give a call for at least one")
         self._calls, self._partial, self._timeout = list(calls), partial, timeout
-        self._latest: dict[int, tuple[int, Facts]] = {}  # by shard, its latest version; snapshots share these two
+        self._latest: dict[int, tuple[int, Facts]] = {}  # by shard, its latest version; snapshots share these three
+        self._facts_at = [0.0]  # when they answered last
         self._merging: dict[object, _Merged] = {}
         self._writing = threading.Lock()
         self._turn = itertools.count()
@@ -305,7 +303,7 @@ class RemoteCollection:
 
     @property
     def fields(self) -> list[str]:
-        if self._pinned is None:
+        if self._is_snapshot and self._pinned is None:
             self._ask("facts")
         return self._all.fields
 
@@ -315,8 +313,8 @@ class RemoteCollection:
 
     @property
     def is_current(self) -> bool:
-        """Whether a new snapshot sees what was added: it always does."""
-        return True
+        """Whether the shards were asked just now; a search always finds what was added before it."""
+        return time.monotonic() < self._facts_at[0] + _CURRENT_SECONDS
 
     def refresh(self) -> bool:
         """Look for what was added; return whether there was anything."""
@@ -611,8 +609,9 @@ class RemoteCollection:
                 seen[number] = have
                 if version >= self._latest.get(number, have)[0]:
                     self._latest[number] = have
+            self._facts_at[0] = time.monotonic()
             if failed:
-                self._fail(failed, apart or not answers)
+                self._fail(failed, apart)
             if self._is_snapshot and pinned is None and not apart:
                 self._pinned = seen
             return {number: one.result for number, one in answers.items()}
@@ -628,7 +627,8 @@ class RemoteCollection:
 
     def _fail(self, failed: Mapping[int, Exception], is_needed: bool) -> None:
         """Note shards that failed, or raise what `_send` says."""
-        if is_needed or not self._partial:
+        lost = {*failed, *(self._lost if self._is_snapshot else ())}
+        if is_needed or not self._partial or len(lost) == len(self._calls):
             (number, error), total = min(failed.items(), key=lambda one: one[0]), len(self._calls)
             said = (str(error).strip().splitlines() or ["no answer in time"])[-1]
             others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -638,7 +638,7 @@ class RemoteCollection:
             ) from error
         if self._pinned is not None:
             raise Anew(self._anew(failed))
-        self._lost = {*failed} if not self._is_snapshot else self._lost | {*failed}
+        self._lost = lost
 
     def _anew(self, failed: Iterable[int]) -> RemoteCollection:
         found = self.snapshot()

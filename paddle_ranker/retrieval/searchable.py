@@ -17,6 +17,10 @@ from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.words import Asked
 
 
+class ShardError(RankerError):
+    """A shard failed, or does not answer."""
+
+
 class Anew(RankerError):
     """A search must be begun anew: a shard no longer has, or tells, the documents that it began with.
 

@@ -25,10 +25,10 @@ from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.reading import ParsedQuery
-from paddle_ranker.retrieval.remote import Call, RemoteCollection, ShardError, ShardService
+from paddle_ranker.retrieval.remote import Call, RemoteCollection, ShardService
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings, filter_of
-from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.searchable import Searchable, ShardError
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.scoring.ranker import Ranker
 

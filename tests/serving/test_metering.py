@@ -15,7 +15,7 @@ import pytest
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval import adding
 from paddle_ranker.retrieval import work as metering
-from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.collection import Collection, Matches
 from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
@@ -229,6 +229,6 @@ def test_fields_are_described_once_a_version_and_arranged_once_for_filters(
     for _ in range(3):
         site.search("水稻", where={"kind": "k3"}, fields=[])
     assert arranged[-1:] == ["index-large"] and len(arranged) <= 2
-    counted = seen(monkeypatch, Collection, "facet", thread)
+    counted = seen(monkeypatch, Matches, "facets", thread)
     site.search("水稻", facets=["year"], top_k=1)  # 120 numbers, in ranges
     assert counted[-1] == "index-large"

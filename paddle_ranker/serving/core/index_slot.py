@@ -17,12 +17,13 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, read_manifest
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
+from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.faults import OVERLOADED, Fault
+from paddle_ranker.serving.core.faults import OVERLOADED, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.search_log import SearchLog
 from paddle_ranker.serving.core.slots import Served, Slot
@@ -44,7 +45,7 @@ class ServedIndex:
 
     name: str
     folder: Path
-    collection: Collection
+    collection: Searchable
     fusion: Fusion
     loaded_at: float  # seconds since 1970
     synonyms: Optional[Synonyms] = None
@@ -109,9 +110,9 @@ class IndexSlot(Slot[ServedIndex]):
         for name in collection.searchers:
             if name in collection.info.vector_fields:
                 if name != VECTORS:  # whose tower has a slot
-                    collection.search(name, collection.tower(name).query_vectors([_PROBE]), 1)
+                    collection.begin_search(name, collection.tower(name).query_vectors([_PROBE]), 1)()
             else:
-                collection.search(name, [_PROBE], 1)  # a tokenizer is loaded now, an index in memory is built
+                collection.begin_search(name, [_PROBE], 1)()  # a tokenizer is loaded now, an index in memory is built
         collection.read_words(ParsedQuery(_UNKNOWN))
         synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
@@ -148,7 +149,7 @@ class IndexSlot(Slot[ServedIndex]):
         found: dict[str, float] = {}
         if self.model is not None:
             collection, info = self.model.collection, self.model.collection.info
-            if not collection.is_current:
+            if isinstance(collection, Collection) and not collection.is_current:
                 with suppress(RankerError, OSError):
                     info = read_manifest(collection.folder)
             found |= {"search_documents": info.count, "search_segments": len(info.segments)}
@@ -165,7 +166,15 @@ class IndexSlot(Slot[ServedIndex]):
         """Return the documents with these ids, by id; ids of no document are left out. Call it in a thread."""
         return self.latest().documents_of(ids)
 
-    def latest(self) -> Collection:
+    @property
+    def own(self) -> Collection:
+        """The index, to be changed. Raises `Fault(UNAVAILABLE)` where its documents are in shards elsewhere."""
+        collection = self.ready().collection
+        if not isinstance(collection, Collection):
+            raise Fault(UNAVAILABLE, "the documents are in shards elsewhere, which this server only searches")
+        return collection
+
+    def latest(self) -> Searchable:
         """Return the index with all that was confirmed before this call. Call it in a thread."""
         collection = self.ready().collection
         if not collection.is_current:
@@ -179,7 +188,7 @@ class IndexSlot(Slot[ServedIndex]):
             await self.run(self._refresh, served.collection, deadline=deadline)
         return replace(served, collection=served.collection.snapshot())
 
-    def _refresh(self, collection: Collection) -> None:
+    def _refresh(self, collection: Searchable) -> None:
         """Take up what others have changed; where that cannot be read, searches go on with what is open."""
         try:
             collection.refresh()

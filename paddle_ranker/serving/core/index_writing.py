@@ -115,7 +115,7 @@ class IndexWriter:
 
         self._begin()
         try:
-            collection = self._index.ready().collection
+            collection = self._index.own
             with _faults():
                 prepared = await self._preparing.run(1, deadline, lambda _: prepare(collection), hold)
         finally:
@@ -139,7 +139,7 @@ class IndexWriter:
             self._waiting -= 1
 
     def _do(self, work: Callable[[Collection], R], deadline: float, caller: Caller) -> R:
-        collection = self._index.ready().collection
+        collection = self._index.own
 
         def write(_: Caller) -> R:
             with collection.writing(deadline):
@@ -175,7 +175,7 @@ class IndexWriter:
 
     def _merge(self) -> None:
         self._merge_waits = False
-        collection = self._index.ready().collection
+        collection = self._index.own
         try:
             with collection.writing(time.monotonic() + _MERGE_SECONDS):
                 collection.merge()

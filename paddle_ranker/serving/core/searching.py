@@ -24,6 +24,7 @@ from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.options import DEPTH, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery
 from paddle_ranker.retrieval.search import Position, Search, SearchSettings, chosen
+from paddle_ranker.retrieval.searchable import Anew, ShardError
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.serving.core.familiarity import Familiarity
@@ -211,20 +212,23 @@ class SearchPipeline:
                 asked=replace(query.asked, text=read.text),
                 rank_top=query.rank_top if self.ranker is not None else 0,
             )
-            found = await self._candidates(query, deadline)
-            if query.rank_top and found.order and (query.after is None or query.after.is_ranked):
-                late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
-                await self._rank(found, late, read, hold)
-
-            def finish() -> R:
-                found.finish()
-                found.query_read = read.characters() if read.is_cut or query.is_cut else None
-                found.took["total"] = _since(began)
-                return told(found)
-
-            finished = await self.index.run(finish, deadline=deadline, hold=hold)
-            self._note_scores(found, query)
-            return found, finished
+            index = await self.index.current(deadline)
+            while True:
+                try:
+                    found = await self._candidates(index, query, deadline)
+                    if query.rank_top and found.order and (query.after is None or query.after.is_ranked):
+                        late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
+                        await self._rank(found, late, read, hold)
+                    finished = await self.index.run(
+                        _finish, found, query, read, began, told, deadline=deadline, hold=hold
+                    )
+                    self._note_scores(found, query)
+                    return found, finished
+                except Anew as error:
+                    index = replace(index, collection=error.collection)
+        except ShardError as error:
+            _LOG.warning("%s", error)
+            raise Fault(UNAVAILABLE, "a shard of the index fails; see the server's log", retry_after=1.0) from error
         finally:
             self.index.end()
 
@@ -236,9 +240,8 @@ class SearchPipeline:
             return _Read(text)
         return await self.index.run(_Read.of, text, encoders, deadline=deadline)
 
-    async def _candidates(self, query: Query, deadline: float) -> SearchOutcome:
+    async def _candidates(self, index: ServedIndex, query: Query, deadline: float) -> SearchOutcome:
         """Ask all searchers at once, and fuse what they find."""
-        index = await self.index.current(deadline)
         found = SearchOutcome(index, query, self._chosen(index, query.by), self._settings(index, query))
         asked: dict[str, Optional[Vectors]] = dict.fromkeys(found.searchers)
         if VECTORS not in asked:
@@ -304,6 +307,13 @@ def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
     return normalised(vectors) if info.similarity == "cosine" and not info.normalize else vectors
 
 
+def _finish(found: SearchOutcome, query: Query, read: _Read, began: float, told: Callable[[SearchOutcome], R]) -> R:
+    found.finish()
+    found.query_read = read.characters() if read.is_cut or query.is_cut else None
+    found.took["total"] = _since(began)
+    return told(found)
+
+
 def _look(found: SearchOutcome, asked: Mapping[str, Optional[Vectors]]) -> dict[str, Hits]:
     """Ask some searchers for documents; `asked` has the query's vector for those that need it."""
     hits = {}
@@ -313,6 +323,8 @@ def _look(found: SearchOutcome, asked: Mapping[str, Optional[Vectors]]) -> dict[
             (hits[name],) = found.lookup(name, own)
         except FilterError as error:
             raise Fault(UNPROCESSABLE, str(error), field="where") from error
+        except (Anew, ShardError):
+            raise
         except RankerError as error:  # of Milvus, which does not answer
             _LOG.warning("%s cannot be searched: %s", name, error)
             problem = f"{name} cannot be searched now; see the server's log"

@@ -56,7 +56,7 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
         refuse_parameters(request)
         deadline, name = index.deadline(deadline_of(request)), request.path_params["name"]
         request.scope["state"]["protocol"] = "contents"
-        found = await index.run(_file_of, index.ready().collection, name, deadline=deadline)
+        found = await index.run(_file_of, index.own, name, deadline=deadline)
         if found is None:
             raise Fault(NO_DOCUMENT, f"there is no content {quoted(name)}", field="name")
         return FileResponse(found[0], media_type=found[1], headers=_HEADERS)

@@ -149,7 +149,7 @@ class DocumentRoutes:
         served = await self._index.current(deadline)
         try:
             documents = await self._index.run(
-                served.collection.after, after, int(limit), deadline=deadline, hold=hold_of(request)
+                self._index.own.snapshot().after, after, int(limit), deadline=deadline, hold=hold_of(request)
             )
         except KeyError:
             raise Fault(NO_DOCUMENT, f"there is no document {quoted(str(after))}", field="after") from None

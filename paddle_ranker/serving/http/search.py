@@ -30,7 +30,7 @@ from paddle_ranker.errors import UsageError, listed, quoted
 from paddle_ranker.lexical.highlights import FoldedText, SharedWords, level_of, places_of
 from paddle_ranker.lexical.highlights import Highlight as SharedPart
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.retrieval.collection import WORDS, Collection
+from paddle_ranker.retrieval.collection import WORDS
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import FUSIONS
@@ -38,6 +38,7 @@ from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import parse_query
 from paddle_ranker.retrieval.search import Position
+from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
@@ -235,7 +236,7 @@ class SearchRoutes:
             self._fields = version, await self._pipeline.index.run(self._facts, served.collection, deadline=deadline)
         return self._fields[1]
 
-    def _facts(self, collection: Collection) -> dict[str, Any]:
+    def _facts(self, collection: Searchable) -> dict[str, Any]:
         return {**_fields(collection), "suggest": is_suggesting(collection, self._pipeline.index.options)}
 
     def _query(self, asked: SearchRequest) -> Query:
@@ -409,15 +410,15 @@ def hits_of(asked: SearchRequest, found: SearchOutcome) -> tuple[list[dict[str, 
 
 def _hits(asked: SearchRequest, found: SearchOutcome, ranks: dict[int, int]) -> list[dict[str, Any]]:
     """Return documents as hits; `ranks`: by place."""
-    analyser = found.index.collection.info.schema.analyser
+    analyser = found.collection.info.schema.analyser
     shared = SharedWords("\n".join([found.text, *(one.text for one in found.words.extras)]), analyser)
     ids = [found.candidates.ids[place] for place in ranks]
     explains = asked.explain and WORDS in found.candidates.searchers
-    terms = found.index.collection.explain_words(found.words, ids, found.fusion.fields) if explains else {}
-    given = found.index.collection.words_given(found.words) if explains and found.words.extras else {}
+    terms = found.collection.explain_words(found.words, ids, found.fusion.fields) if explains else {}
+    given = found.collection.words_given(found.words) if explains and found.words.extras else {}
     parts = found.fusion.parts(found.candidates) if asked.explain else None
     shares = found.fusion.shares(found.candidates) if asked.explain else None
-    hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.index.collection.info.schema
+    hits, names, schema = [], None if asked.fields is None else set(asked.fields), found.collection.info.schema
     has_text = TEXT in names if names is not None else asked.snippet is None
     is_looked_at = asked.explain or has_text or asked.snippet is not None
     most = _LOOKED_AT // max(1, len(ids)) if is_looked_at else 0  # code points of each text
@@ -542,7 +543,7 @@ def _of_address(given: QueryParams) -> SearchRequest:
     return asked
 
 
-def _fields(collection: Collection) -> dict[str, Any]:
+def _fields(collection: Searchable) -> dict[str, Any]:
     """Return `fields`, what filters can ask for, and `facets`, the names of those whose values are worth counting.
 
     These have few values, or numbers or dates; texts and ids are left out.

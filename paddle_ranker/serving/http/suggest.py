@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 
 from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.suggestions import LONGEST, Completions, TitleSuggestions, suggested_field
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
@@ -134,7 +135,7 @@ class Suggester:
             served = self._index.ready()
             collection = self._index.latest()
             version = served.loaded_at, collection.info.generation
-            if version != self._version:
+            if version != self._version and isinstance(collection, Collection):
                 self._titles.follow(collection)
             self._version = version
             if self._clicked is not None and self._clicked.read():
@@ -159,9 +160,10 @@ def _version_of(served: ServedIndex) -> tuple[float, int]:
     return served.loaded_at, served.collection.info.generation
 
 
-def is_suggesting(collection: Collection, options: IndexSlotOptions) -> bool:
+def is_suggesting(collection: Searchable, options: IndexSlotOptions) -> bool:
     """Return whether a server has titles to suggest, or may have queries."""
-    return suggested_field(collection) is not None or bool(options.search_log and options.suggest_after)
+    has_titles = isinstance(collection, Collection) and suggested_field(collection) is not None
+    return has_titles or bool(options.search_log and options.suggest_after)
 
 
 class SuggestRoutes:

@@ -55,6 +55,7 @@ from paddle_ranker.retrieval.manifest import (
 from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, Field, Schema, infer, table
+from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, check_breadth, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
@@ -360,7 +361,7 @@ def _there(options: BuildOptions) -> Optional[Collection]:
 
     What another build has left that added nothing, as it failed, goes if it was to be built otherwise.
     """
-    if not (Path(options.index) / MANIFEST).exists():
+    if not any((Path(options.index) / name).exists() for name in (MANIFEST, SHARDS)):
         return None
     collection = _open(options)
     try:
@@ -371,7 +372,7 @@ def _there(options: BuildOptions) -> Optional[Collection]:
         with collection:
             if collection.info.generation:
                 raise
-            Unfinished(collection.folder, collection.info.schema).forget()
+            Unfinished(collection.folders, collection.info.schema).forget()
             (collection.folder / MANIFEST).unlink()
             return None
     return collection
@@ -416,7 +417,7 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
 def _open(options: Union[BuildOptions, AddOptions, RemoveOptions]) -> Collection:
     """Open an index for writing; a server that writes to it, too, is done in a moment."""
     uri = options.milvus_uri if is_address(options.milvus_uri) else None
-    opened = Collection.open(options.index, write=True, until=time.monotonic() + _PATIENCE, milvus_uri=uri)
+    opened = open_index(options.index, write=True, until=time.monotonic() + _PATIENCE, milvus_uri=uri)
     opened.require_address()
     return opened
 
@@ -496,8 +497,10 @@ def remove(options: RemoveOptions) -> None:
 
 def info(options: FolderOptions) -> None:
     """Print what an index folder holds."""
-    found = Collection.open(options.index).info
-    print(f"{options.index}: {found.count:,} documents in {len(found.segments):,} segments, generation "
+    collection = open_index(options.index)
+    found = collection.info
+    shards = "" if collection.folders == [collection.folder] else f" of {len(collection.folders):,} shards"
+    print(f"{options.index}: {found.count:,} documents in {len(found.segments):,} segments{shards}, generation "
           f"{found.generation:,}")  # fmt: skip
     if found.words is not None:
         language = f" ({found.words.language})" if found.words.language else ""
@@ -508,7 +511,7 @@ def info(options: FolderOptions) -> None:
     for name, one in found.vector_fields.items():
         print(f"{name}: {how_found(one.info)}; {one.info.size:,} components, {one.info.dtype}")
         if one.tower is not None:
-            print(f"tower: {options.index / one.tower.folder}, digest {one.tower.digest}")
+            print(f"tower: {collection.folders[0] / one.tower.folder}, digest {one.tower.digest}")
     if found.schema.passage_tokens:
         repeated = f", of which {found.schema.passage_overlap} repeated" if found.schema.passage_overlap else ""
         print(f"passages: of at most {found.schema.passage_tokens} tokens{repeated}")
@@ -516,13 +519,14 @@ def info(options: FolderOptions) -> None:
 
 def check(options: CheckOptions) -> None:
     """Verify an index's files; time its searches, and measure their recall against exact ones."""
-    with Collection.open(options.index, milvus_uri=options.milvus_uri) as collection:
+    with open_index(options.index, milvus_uri=options.milvus_uri) as collection:
         collection.require_address()
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
         files, size = collection.verify()
         for field in collection.info.vector_fields.values():
-            if field.tower is not None and not (tower := collection.folder / field.tower.folder).is_dir():
-                raise CheckpointError(f"{tower}: is missing; copy the index again")
+            for folder in collection.folders:
+                if field.tower is not None and not (tower := folder / field.tower.folder).is_dir():
+                    raise CheckpointError(f"{tower}: is missing; copy the index again")
         print(f"{options.index}: whole; {len(collection):,} documents, {files:,} files, {size / 1e6:,.1f} MB")
         texts, vectors = _queries(collection, options)
         more = {one.name for one in collection.info.more_vectors}  # their recall is not measured

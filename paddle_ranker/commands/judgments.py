@@ -215,14 +215,14 @@ def judgments_of(log: JoinedLog, options: JudgmentsOptions) -> list[Judgment]:
 def judgments(options: JudgmentsOptions) -> None:
     """Read the log, write the folder, and print the counts of used and skipped lines."""
     from paddle_ranker.data.trec import can_hold
-    from paddle_ranker.retrieval.collection import Collection
+    from paddle_ranker.retrieval.shards import open_index
     from paddle_ranker.storage.atomic import make_folder, new_folder
 
     output = Path(options.output_dir)
     if output.exists():
         raise DataError(f"{output}: is there already; name another folder")
     make_folder(output.parent)
-    with Collection.open(options.index) as collection:
+    with open_index(options.index) as collection:
         log = JoinedLog(Path(options.log), partial(_digests, collection))
         found = judgments_of(log, options)
         texts = {id: doc.text for id, doc in collection.documents_of(sorted({one.id for one in found})).items()}

@@ -179,7 +179,8 @@ def how_searched(searcher: Searcher) -> str:
     lists = f", {settings.depth:,} of each by {settings.fusion.method}" if len(parts) > 1 else ""
     method = f"{lists} with k = {RRF_K}" if lists and settings.fusion.method == "rrf" else lists
     ranked = f"; the ranker orders the first {settings.rank_top:,}" if searcher.ranker else ""
-    folders = listed(map(str, collection.folders))
+    is_one = collection.folder not in collection.folders
+    folders = listed(map(str, [collection.folder] if is_one else collection.folders))
     return f"{folders}: {len(collection):,} documents by {' and '.join(parts)}{method}{ranked}"
 
 

@@ -169,7 +169,7 @@ _FOLDERS = {
         f"{_SCORE}; to train or to export, give the folder that it was exported from",
     ),
     "index": FolderKind(
-        _has("index.json"),
+        lambda folder: _has("index.json")(folder) or _has("shards.json")(folder),
         "a search index",
         "search, evaluate-recall, search-serve and mine take it as --index FOLDER; its tower is a folder in it",
     ),

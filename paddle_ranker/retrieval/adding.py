@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple, Optional, Protocol, Union
 
 import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.passages import Span, cut, estimated_ends
-from paddle_ranker.lexical.postings import text_hashes
+from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.retrieval.contents import ContentFiles
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
@@ -63,83 +63,30 @@ class Added(NamedTuple):
     absent: int = 0  # documents that were there before, and were not given
 
 
-class Addition:
-    """Writes new segments of documents into an index folder; they count once a new manifest names them.
+class Written(Protocol):
+    """Documents that are written, or are to be: by their texts and ids; see `Segment`."""
 
-    new_segment: returns the folder of a new segment
-    vectors_of: returns the vectors of texts, `[n, size]`
-    cutter: divides texts into passages
-    files: the files of the index folder
-    tower: returns the tower of a vector field beside `vectors`
-    unfinished: what an addition before this one has written and not finished; vectors are taken from there. None:
-        nothing is written, only `prepare` is called
-    prepared: what `prepare` returned for the documents
+    def rows_of_texts(self, texts: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
 
-    Attributes, of what was written: `segments`; `replaced`, the places of documents that are to be removed; `next_id`.
+    def rows_of_ids(self, ids: Sequence[str], hashes: Hashes) -> Iterable[tuple[int, int]]: ...
+
+
+class Naming:
+    """Gives ids to rows that have none; `next_id` is the next number, `repeated` counts rows without one that are left.
+
+    written: documents that were named before, beside those of `now`; whoever writes them adds to it
     """
 
-    def __init__(
-        self,
-        new_segment: Callable[[], Path],
-        now: Generation,
-        vectors_of: VectorsOf,
-        cutter: Cutter,
-        files: ContentFiles,
-        tower: Callable[[str], FieldTower],
-        unfinished: Optional[Unfinished] = None,
-        prepared: Optional[Contents] = None,
-    ):
-        self._new_segment, self._now, self._info, self._vectors_of = new_segment, now, now.info, vectors_of
-        self._cutter, self._files, self._tower = cutter, files, tower
-        self._unfinished, self._prepared = unfinished, prepared
-        self.segments: list[SegmentInfo] = []
-        self.replaced: list[Place] = []
-        self.next_id = self._info.next_id
-        self._written: list[Segment] = []
-        self._unchanged = self._repeated = 0
-        self._at_once = _FIRST_PIECE
-        self._given = [~part.mask for part in now.parts]  # rows that a document was given for, or that are removed
-        self._fields = set(now.fields)
+    def __init__(self, now: Generation, written: Sequence[Written]):
+        self._now, self._schema, self._written = now, now.info.schema, written
+        self.next_id, self.repeated = now.info.next_id, 0
 
-    def prepare(self, documents: Sequence[Document]) -> Contents:
-        """Return words and vectors of those documents that would be written."""
-        for document in documents:
-            check_document(document.id, document.text)
-        kept = [self._files.keep(document, self._info.schema) for document in documents]
-        return self._contents(self._changed(kept))
+    def documents(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
+        """Return rows as documents, without those that have no id and repeat the text of an earlier row.
 
-    def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
-        """Write segments of documents."""
-        chunks = _chunks(self._files.keep(row, self._info.schema) for row in rows)
-        first, second = next(chunks, []), next(chunks, [])
-        are_many = bool(second)  # then their segments are merged into one, and that one alone gets an index of vectors
-        for chunk in chain([first, second] if are_many else [first], chunks):
-            changed = self._changed(self._with_ids(chunk))
-            if changed:
-                self._write(changed, {} if are_many else index_writers(self._info))
-                if are_many and self._info.vectors is not None and self._unfinished is not None:
-                    self._unfinished.keep(self._written[-1])
-        added = sum(map(len, self._written))
-        if are_many and self._written:
-            folder = self._new_segment()
-            sources: list[Source] = [(segment, None) for segment in self._written]
-            merge_segments(folder, sources, index_writers(self._info))
-            if self._info.vectors is None:  # else they are kept until this addition counts
-                for segment in self._written:
-                    shutil.rmtree(segment.folder)
-            self._written = [Segment(folder, self._info.schema)]
-        self.segments = [SegmentInfo(one.name, len(one)) for one in self._written]
-        absent = sum(int(np.count_nonzero(~given)) for given in self._given)
-        return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._repeated, absent)
-
-    @property
-    def absent(self) -> list[Place]:
-        """The places of the documents that were there before, and were not given."""
-        return [Place(part, row) for part, given in enumerate(self._given) for row in np.flatnonzero(~given).tolist()]
-
-    def _with_ids(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
-        """Return rows as documents, without those that have no id and repeat the text of an earlier row."""
-        named = [(row, self._info.schema.identity(Document(row.id or "", row.text, row.fields))) for row in chunk]
+        Raises `DataError` for an id that was given before.
+        """
+        named = [(row, self._schema.identity(Document(row.id or "", row.text, row.fields))) for row in chunk]
         texts = list(dict.fromkeys(text for row, text in named if row.id is None))
         hashes, documents = text_hashes(texts), []
         ids = {row.id for row in chunk if row.id is not None}
@@ -149,7 +96,7 @@ class Addition:
         numbers = iter(self._free_numbers(len({*texts} - {*known} - given), ids))
         for row, text in named:
             if row.id is None and text in given:
-                self._repeated += 1
+                self.repeated += 1
                 continue
             given.add(text)
             same = known.get(text) if row.id is None else None
@@ -157,6 +104,13 @@ class Addition:
                 documents.append(Document(same.id, row.text, row.fields or same.fields))
             else:
                 documents.append(Document(row.id or next(numbers), row.text, row.fields))
+        times = Counter(document.id for document in documents)
+        again = [id for id, count in times.items() if count > 1]
+        asked = [*times]
+        hashes = text_hashes(asked)
+        again += [asked[place] for one in self._written for place, _ in one.rows_of_ids(asked, hashes)]
+        if again:
+            raise DataError(f"document {quoted(again[0])}: there are two of this id; give each its own")
         return documents
 
     def _free_numbers(self, count: int, others: Container[str]) -> list[str]:
@@ -172,15 +126,110 @@ class Addition:
             self.next_id = int(found[-1]) + 1 if len(found) == count else self.next_id + count
         return found
 
+
+class Addition:
+    """Writes new segments of documents into index folders; they count once a new manifest names them.
+
+    folders: of the index; a document stays in the one that has its id, new ones go to the smallest
+    new_segment: returns the folder of a new segment in one of these
+    vectors_of: returns the vectors of texts, `[n, size]`
+    cutter: divides texts into passages
+    files: the files of the index folder
+    tower: returns the tower of a vector field beside `vectors`
+    unfinished: what an addition before this one has written and not finished; vectors are taken from there. None:
+        nothing is written, only `prepare` is called
+    prepared: what `prepare` returned for the documents
+
+    Attributes, of what was written: `segments`; `replaced`, the places of documents that are to be removed; `next_id`.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        new_segment: Callable[[Path], Path],
+        now: Generation,
+        vectors_of: VectorsOf,
+        cutter: Cutter,
+        files: ContentFiles,
+        tower: Callable[[str], FieldTower],
+        unfinished: Optional[Unfinished] = None,
+        prepared: Sequence[Contents] = (),
+    ):
+        self._folders, self._sizes = folders, dict.fromkeys(folders, 0)
+        for part in now.parts:
+            self._sizes[part.segment.folder.parent] += int(np.count_nonzero(part.mask))
+        self._new_segment, self._now, self._info, self._vectors_of = new_segment, now, now.info, vectors_of
+        self._cutter, self._files, self._tower = cutter, files, tower
+        self._unfinished, self._prepared = unfinished, prepared
+        self.segments: list[SegmentInfo] = []
+        self.replaced: list[Place] = []
+        self._written: list[Segment] = []
+        self._naming = Naming(now, self._written)
+        self._unchanged = 0
+        self._at_once = _FIRST_PIECE
+        self._given = [~part.mask for part in now.parts]  # rows that a document was given for, or that are removed
+        self._fields = set(now.fields)
+
+    @property
+    def next_id(self) -> int:
+        """The next number that a document without an id gets."""
+        return self._naming.next_id
+
+    def prepare(self, documents: Sequence[Document]) -> list[Contents]:
+        """Return words and vectors of those documents that would be written, by folder."""
+        for document in documents:
+            check_document(document.id, document.text)
+        kept = [self._files.keep(document, self._info.schema) for document in documents]
+        return [self._contents(own) for own in self._by_folder(self._changed(kept)).values()]
+
+    def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
+        """Write segments of documents."""
+        chunks = _chunks(self._files.keep(row, self._info.schema) for row in rows)
+        first, second = next(chunks, []), next(chunks, [])
+        are_many = bool(second)  # then a folder's are merged into one, and that one alone gets an index of vectors
+        for chunk in chain([first, second] if are_many else [first], chunks):
+            for folder, changed in self._by_folder(self._changed(self._naming.documents(chunk))).items():
+                self._write(folder, changed, {} if are_many else index_writers(self._info))
+                if are_many and self._info.vectors is not None and self._unfinished is not None:
+                    self._unfinished.keep(self._written[-1])
+        added = sum(map(len, self._written))
+        if are_many:
+            self._written = [merged for folder in self._folders for merged in self._merged(folder)]
+        self.segments = [SegmentInfo(one.name, len(one)) for one in self._written]
+        absent = sum(int(np.count_nonzero(~given)) for given in self._given)
+        return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._naming.repeated, absent)
+
+    def _merged(self, folder: Path) -> Iterator[Segment]:
+        """Yield the new segments of a folder as one; yield nothing if it has none."""
+        own = [segment for segment in self._written if segment.folder.parent == folder]
+        if own:
+            target, sources = self._new_segment(folder), list[Source]((segment, None) for segment in own)
+            merge_segments(target, sources, index_writers(self._info))
+            if self._info.vectors is None:  # else they are kept until this addition counts
+                for segment in own:
+                    shutil.rmtree(segment.folder)
+            yield Segment(target, self._info.schema)
+
+    def _by_folder(self, documents: Sequence[Document]) -> dict[Path, list[Document]]:
+        """Group documents by the folder that has their ids; new ones go to the smallest."""
+        if len(self._folders) == 1:
+            return {self._folders[0]: list(documents)} if documents else {}
+        there, smallest = self._now.find([one.id for one in documents]), min(self._folders, key=self._sizes.__getitem__)
+        found = dict[Path, list[Document]]()
+        for one in documents:
+            place = there.get(one.id)
+            folder = smallest if place is None else self._now.parts[place.part].segment.folder.parent
+            found.setdefault(folder, []).append(one)
+        return found
+
+    @property
+    def absent(self) -> list[Place]:
+        """The places of the documents that were there before, and were not given."""
+        return [Place(part, row) for part, given in enumerate(self._given) for row in np.flatnonzero(~given).tolist()]
+
     def _changed(self, chunk: Sequence[Document]) -> list[Document]:
         """Return the documents as they are to be stored, without those that are there already."""
-        ids = [document.id for document in chunk]
-        hashes, times = text_hashes(ids), Counter(ids)
-        again = [id for id in ids if times[id] > 1]
-        again += [ids[place] for segment in self._written for place, _ in segment.rows_of_ids(ids, hashes)]
-        if again:
-            raise DataError(f"document {quoted(again[0])}: there are two of this id; give each its own")
-        there, changed = self._now.find(ids), []
+        there, changed = self._now.find([document.id for document in chunk]), []
         for document in chunk:
             place = there.get(document.id)
             if place is not None:
@@ -195,12 +244,12 @@ class Addition:
                 changed.append(Document(document.id, document.text, document.fields, old.version + 1))
         return changed
 
-    def _write(self, chunk: Sequence[Document], write_index: Mapping[str, WriteIndex]) -> None:
-        prepared = self._prepared
-        contents = prepared if prepared is not None and prepared.documents == chunk else self._contents(chunk)
-        folder = self._new_segment()
-        write_segment(folder, contents, write_index, self._info.schema)
-        self._written.append(Segment(folder, self._info.schema))
+    def _write(self, folder: Path, chunk: Sequence[Document], write_index: Mapping[str, WriteIndex]) -> None:
+        contents = next((one for one in self._prepared if one.documents == chunk), None) or self._contents(chunk)
+        segment = self._new_segment(folder)
+        write_segment(segment, contents, write_index, self._info.schema)
+        self._written.append(Segment(segment, self._info.schema))
+        self._sizes[folder] += len(chunk)
 
     def _contents(self, chunk: Sequence[Document]) -> Contents:
         self._check_fields(chunk)
@@ -296,7 +345,7 @@ class Addition:
             self._at_once = max(1, min(int(count * _PIECE_SECONDS / max(now - began, 1e-3)), AT_ONCE))
             if self._unfinished is not None and now - kept_at >= _KEPT_SECONDS and start < len(missing):
                 done = missing[unkept:start]
-                folder = self._new_segment()
+                folder = self._new_segment(self._folders[0])
                 vectors = np.concatenate([found[firsts[number] : firsts[number + 1]] for number in done])
                 cut_to = passages_of([spans[number] for number in done])
                 stored = StoredVectors.of(vectors, self._info.vectors.dtype)
@@ -367,26 +416,30 @@ def _copied(vectors: Vectors, spans: Spans, segment: Segment, row: int, field: s
 class Unfinished:
     """The segments of additions that were not finished: a killed one's vectors need not be computed again.
 
-    Their names are in `unfinished.json` of the index folder.
+    Their names are in `unfinished.json` of their index folder.
     """
 
-    def __init__(self, index: Path, schema: Schema):
-        self._file = index / "unfinished.json"
+    def __init__(self, folders: Sequence[Path], schema: Schema):
+        self._files = [folder / "unfinished.json" for folder in folders]
         self.segments: list[Segment] = []
-        if os.path.lexists(self._file):
-            try:
-                named = read_json(inside(index, self._file.name))
-                if not isinstance(named, list) or not all(map(is_segment, named)):
-                    raise ValueError("it names what is no segment")
-            except ValueError as error:
-                raise CheckpointError(f"{self._file}: damaged ({brief(str(error))}); delete it") from error
-            self.segments = [Segment(index / name, schema) for name in dict.fromkeys(named) if (index / name).is_dir()]
+        for index, file in zip(folders, self._files):
+            if os.path.lexists(file):
+                try:
+                    named = read_json(inside(index, file.name))
+                    if not isinstance(named, list) or not all(map(is_segment, named)):
+                        raise ValueError("it names what is no segment")
+                except ValueError as error:
+                    raise CheckpointError(f"{file}: damaged ({brief(str(error))}); delete it") from error
+                self.segments += [
+                    Segment(index / name, schema) for name in dict.fromkeys(named) if (index / name).is_dir()
+                ]
 
     def keep(self, segment: Segment) -> None:
         """Keep a segment until `forget`, though no manifest names it."""
         self.segments.append(segment)
-        with new_file(self._file) as stream:
-            json.dump([one.name for one in self.segments], stream)
+        index = segment.folder.parent
+        with new_file(index / "unfinished.json") as stream:
+            json.dump([one.name for one in self.segments if one.folder.parent == index], stream)
 
     def fill(self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int]) -> list[int]:
         """Set the vectors, of `spans` of all texts, of missing texts that are here; return which are still missing."""
@@ -401,7 +454,8 @@ class Unfinished:
 
     def forget(self) -> None:
         """Delete them: all that they held counts, or is not wanted."""
-        self._file.unlink(missing_ok=True)
+        for file in self._files:
+            file.unlink(missing_ok=True)
         for segment in self.segments:
             shutil.rmtree(segment.folder, ignore_errors=True)
         self.segments = []

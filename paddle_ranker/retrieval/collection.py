@@ -21,12 +21,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import IO, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 
@@ -75,20 +75,21 @@ _HELD = 3  # times the bytes of documents, while they are read and answered with
 FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
 _LOCK, _WAIT_SECONDS = "writer.lock", 0.01
+Lock = ExitStack  # of the folders of an index
 
 
 class Collection:
     """An index folder that is open.
 
-    Attributes: `folder`; `folders`, several of `Shards`; `info`, what its index.json says; `searchers`, the names that
-    it can be searched by; `tower_folder`, its own copy of the tower, None where there are no vectors or they were made
-    elsewhere.
+    Attributes: `folder`; `folders`, those with segments, several of `Shards`; `info`, what its index.json says;
+    `searchers`, the names that it can be searched by; `tower_folder`, its own copy of the tower, None where there are
+    no vectors or they were made elsewhere.
 
     Searches may run in any number of threads, also while another thread adds, removes or refreshes.
     """
 
-    def __init__(self, folder: Path, generation: Generation, lock: Optional[IO[str]]):
-        self.folder, self.folders = folder, [folder]
+    def __init__(self, folder: Path, generation: Generation, lock: Optional[Lock], folders: Sequence[Path] = ()):
+        self.folder, self.folders = folder, list(folders) or [folder]
         self._generation = generation  # replaced whole; see `_now`
         self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
         self._numbers = itertools.count(1)  # of new segments
@@ -109,7 +110,7 @@ class Collection:
     def create(cls, folder: Union[str, Path], info: IndexInfo) -> Collection:
         """Make an empty index folder and open it for writing; raises `RankerError` if there is one already."""
         folder = Path(folder)
-        lock = _take_lock(folder)
+        lock = take_lock([folder])
         if (folder / MANIFEST).exists():
             lock.close()
             raise RankerError(f"{folder}: is an index already; add to it, or name another folder")
@@ -131,7 +132,7 @@ class Collection:
         uri = _address_of(read_manifest(folder))  # before a lock is put into a folder that is none
         if milvus_uri is not None and milvus_uri != uri:
             raise UsageError(f"--milvus_uri {milvus_uri}: the vectors of {folder} are not there; leave it out")
-        lock = _take_lock(folder, until) if write else None
+        lock = take_lock([folder], until) if write else None
         try:
             opened = cls(folder, open_generation(folder, {}), lock)
             opened._trusted_uri = milvus_uri
@@ -200,7 +201,7 @@ class Collection:
     @property
     def tower_folder(self) -> Optional[Path]:
         tower = self.info.tower
-        return None if tower is None else self.folder / tower.folder
+        return None if tower is None else self.folders[0] / tower.folder
 
     def __len__(self) -> int:
         return self.info.count
@@ -248,21 +249,38 @@ class Collection:
             self._lock.close()
             self._lock = None
 
+    def read_info(self) -> IndexInfo:
+        """Return what index.json says now."""
+        return read_manifest(self.folder)
+
+    def _write_info(self, info: IndexInfo) -> None:
+        """Replace index.json."""
+        write_manifest(self.folder, info)
+
+    def _open_generation(self) -> Generation:
+        """Open what index.json says now."""
+        return open_generation(self.folder, self._generation.segments())
+
+    def _stamp_now(self) -> tuple[int, ...]:
+        """Return what differs once index.json is replaced; that of each folder."""
+        found = [os.stat(folder / MANIFEST) for folder in self.folders]
+        return tuple(number for one in found for number in (one.st_ino, one.st_mtime_ns, one.st_size))
+
     @property
     def is_current(self) -> bool:
         """Whether this is what index.json says now, or that is gone; costs a look at the file's dates."""
         try:
-            return stamp_of(self.folder) == self._stamp
+            return self._stamp_now() == self._stamp
         except FileNotFoundError:
             return True
 
     def refresh(self) -> bool:
         """Take up what others have added and removed, not another index; return whether there was anything."""
         with self._one_writer:
-            stamp, info = stamp_of(self.folder), read_manifest(self.folder)  # what is written later is a change
+            stamp, info = self._stamp_now(), self.read_info()  # what is written later is a change
             is_new = info.generation > self.info.generation and info.same_kind(self.info)
             if is_new:
-                self._generation = open_generation(self.folder, self._generation.segments())
+                self._generation = self._open_generation()
             self._stamp = stamp
             return is_new
 
@@ -281,11 +299,11 @@ class Collection:
         """
         with self._taking:
             if self._lock is None:
-                read_manifest(self.folder)  # before a lock is put into a folder that is none
-                self._lock = _take_lock(self.folder, until)
+                self.read_info()  # before a lock is put into a folder that is none
+                self._lock = take_lock(self.folders, until)
                 try:
                     self.refresh()
-                    if read_manifest(self.folder) != self.info:
+                    if self.read_info() != self.info:
                         raise RankerError(f"{self.folder}: another index is there now; open it before it is changed")
                     self._begin_writing()
                 except BaseException:
@@ -370,13 +388,13 @@ class Collection:
                 kind = TEXT if field == VECTORS else self.info.schema.field(field).type
                 open_tower = CONTENTS[kind].open_tower
                 assert open_tower is not None  # as the manifest was checked
-                self._towers[field] = open_tower(self.folder / copied.folder, options, batch_size)
+                self._towers[field] = open_tower(self.folders[0] / copied.folder, options, batch_size)
             return self._towers[field]
 
     @property
     def files(self) -> ContentFiles:
-        """The files that documents have in fields."""
-        return ContentFiles(self.folder)
+        """The files that documents of any folder have in fields."""
+        return ContentFiles(*self.folders)
 
     @property
     def has_spellings(self) -> bool:
@@ -564,7 +582,7 @@ class Collection:
         vectors_of: Optional[VectorsOf] = None,
         *,
         merge: bool = True,
-        prepared: Optional[Contents] = None,
+        prepared: Sequence[Contents] = (),
     ) -> Added:
         """Add documents, or replace those of the same id; durable when it returns, and nothing is added if it raises.
 
@@ -578,7 +596,7 @@ class Collection:
         refuse_text(documents, "documents")
         return self._add(documents, vectors_of, merge, prepared=prepared)
 
-    def prepare(self, documents: Sequence[Document], vectors_of: Optional[VectorsOf] = None) -> Contents:
+    def prepare(self, documents: Sequence[Document], vectors_of: Optional[VectorsOf] = None) -> list[Contents]:
         """Work out words and vectors of documents, for `add`; others may write meanwhile."""
         refuse_text(documents, "documents")
         return self._addition(vectors_of).prepare(documents)
@@ -587,11 +605,11 @@ class Collection:
         self,
         vectors_of: Optional[VectorsOf],
         unfinished: Optional[Unfinished] = None,
-        prepared: Optional[Contents] = None,
+        prepared: Sequence[Contents] = (),
     ) -> Addition:
         vectors_of = vectors_of or (lambda texts: self.tower(VECTORS).vectors(texts))
         given = vectors_of, self._cutter, self.files, self.tower, unfinished, prepared
-        return Addition(self._new_segment, self._now, *given)
+        return Addition(self.folders, self._new_segment, self._now, *given)
 
     def add_rows(
         self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None, *, sync: bool = False
@@ -610,10 +628,10 @@ class Collection:
         vectors_of: Optional[VectorsOf],
         merge: bool,
         sync: bool = False,
-        prepared: Optional[Contents] = None,
+        prepared: Sequence[Contents] = (),
     ) -> Added:
         with self._one_thread_writing():
-            unfinished = Unfinished(self.folder, self.info.schema)
+            unfinished = Unfinished(self.folders, self.info.schema)
             addition = self._addition(vectors_of, unfinished, prepared)
             added = addition.run(rows)
             removed = [*addition.replaced, *(addition.absent if sync else ())]
@@ -634,12 +652,17 @@ class Collection:
             now = self._now
             if most is None and now.info.schema.files:
                 self.files.forget_all_but(self._file_names())
-        sizes = [one.live for one in now.info.segments]
+        for folder in self.folders:
+            self._merge([part for part in now.parts if part.segment.folder.parent == folder], most)
+
+    def _merge(self, own: Sequence[Part], most: Optional[int]) -> None:
+        """Merge the segments of a folder."""
+        sizes = [int(np.count_nonzero(part.mask)) for part in own]
         first = first_to_merge(sizes)
         if first is None or (most is not None and sum(sizes[first:]) > most):
             return
-        old, merged = now.parts[first:], self._new_segment()
-        merge_segments(merged, [(part.segment, part.live) for part in old], index_writers(now.info))
+        old, merged = own[first:], self._new_segment(own[0].segment.folder.parent)
+        merge_segments(merged, [(part.segment, part.live) for part in old], index_writers(self.info))
         with self._one_thread_writing():
             # What was removed meanwhile is removed from the merged one; a segment before these may have gone, too.
             masks = {part.segment.name: part.mask for part in self._now.parts}
@@ -647,7 +670,7 @@ class Collection:
                 raise RankerError(f"{self.folder}: a segment went while it was merged; merge again")
             live = np.concatenate([masks[part.segment.name][part.mask] for part in old])
             segments, first = list(self.info.segments), list(masks).index(old[0].segment.name)
-            segments[first : first + len(old)] = [self._segment_info(merged.name, live)]
+            segments[first : first + len(old)] = [self._segment_info(merged, live)]
             self._commit(segments)
 
     def replace_words(self, words: WordsInfo) -> None:
@@ -655,7 +678,7 @@ class Collection:
         with self._one_thread_writing():
             now, segments = self._now, []
             for part in now.parts:
-                folder = self._new_segment()
+                folder = self._new_segment(part.segment.folder.parent)
                 merge_segments(
                     folder, [(part.segment, part.live)], index_writers(now.info), (words.tokenizer, now.info.schema)
                 )
@@ -677,9 +700,9 @@ class Collection:
         folder, schema = self.tower_folder, self.info.schema
         return Cutter(schema, text_encoder(folder) if folder is not None and schema.passage_tokens else None)
 
-    def _new_segment(self) -> Path:
+    def _new_segment(self, folder: Path) -> Path:
         """Return the folder of a new segment, whose name no segment of another index has."""
-        return self.folder / f"segment-{next(self._numbers):08d}-{secrets.token_hex(4)}"
+        return folder / f"segment-{next(self._numbers):08d}-{secrets.token_hex(4)}"
 
     @contextmanager
     def _one_thread_writing(self) -> Iterator[None]:
@@ -697,7 +720,7 @@ class Collection:
         for number in sorted({place.part for place in removed}):
             live = now.parts[number].mask.copy()
             live[[place.row for place in removed if place.part == number]] = False
-            segments[number] = self._segment_info(segments[number].name, live)
+            segments[number] = self._segment_info(now.parts[number].segment.folder, live)
         change_milvus = None
         if self.has_milvus:
             opened = [Segment(self.folder / one.name, self.info.schema) for one in added]
@@ -717,34 +740,39 @@ class Collection:
         words: how words are searched from now on, if otherwise
         """
         before = self.info if words is None else replace(self.info, words=words)
-        write = partial(write_manifest, self.folder, before.next([one for one in segments if one.live], next_id))
+        write = partial(self._write_info, before.next([one for one in segments if one.live], next_id))
         try:
             if change_milvus is None:
                 write()
             else:
                 change_milvus(write)
         finally:  # Milvus may fail behind the change, which counts all the same
-            self._generation = open_generation(self.folder, self._generation.segments())
-            self._stamp = stamp_of(self.folder)
+            self._generation = self._open_generation()
+            self._stamp = self._stamp_now()
         for name in before.files() - self.info.files():
-            _delete(self.folder / name)
+            for folder in self.folders:
+                _delete(folder / name)
 
-    def _segment_info(self, name: str, live: Booleans) -> SegmentInfo:
+    def _segment_info(self, segment: Path, live: Booleans) -> SegmentInfo:
         """Return what index.json says of a segment; write which of its rows are removed, if there are any."""
         removed = np.flatnonzero(~live)
         if not len(removed):
-            return SegmentInfo(name, len(live))
-        file = f"{name}.deleted-{self.info.generation + 1}.npy"
-        with new_file(self.folder / file, "wb") as stream:
+            return SegmentInfo(segment.name, len(live))
+        before = next((one.deleted or "" for one in self.info.segments if one.name == segment.name), "")
+        number = 1 + max(self.info.generation, int(before.partition(".deleted-")[2].partition(".")[0] or 0))
+        file = segment.with_name(f"{segment.name}.deleted-{number}.npy")
+        with new_file(file, "wb") as stream:
             np.save(stream, removed)
-        return SegmentInfo(name, len(live), file, len(removed))
+        return SegmentInfo(segment.name, len(live), file.name, len(removed))
 
     def _begin_writing(self) -> None:
         """Delete what a killed writer has left."""
-        self._numbers = itertools.count(1 + max(map(_number_of, self.folder.glob("segment-*")), default=0))
-        remove_unfinished(self.folder)
-        named = self.info.files() | {segment.name for segment in Unfinished(self.folder, self.info.schema).segments}
-        for path in self.folder.glob("segment-*"):
+        found = [path for folder in self.folders for path in folder.glob("segment-*")]
+        self._numbers = itertools.count(1 + max(map(_number_of, found), default=0))
+        named = self.info.files() | {segment.name for segment in Unfinished(self.folders, self.info.schema).segments}
+        for folder in self.folders:
+            remove_unfinished(folder)
+        for path in found:
             if path.name not in named:
                 _delete(path)
 
@@ -823,21 +851,19 @@ def _number_of(path: Path) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def stamp_of(folder: Path) -> tuple[int, ...]:
-    """Return what differs once index.json is replaced."""
-    found = os.stat(folder / MANIFEST)
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _take_lock(folder: Path, until: float = 0.0) -> IO[str]:
-    """Return the lock of writers; `until`: time on `time.monotonic()`'s clock up to which it is waited for."""
-    while True:
-        try:
-            return locked(folder / _LOCK, wait=False)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                raise RankerError(f"{folder}: another process is writing to it; wait for its end") from None
-        time.sleep(_WAIT_SECONDS)
+def take_lock(folders: Sequence[Path], until: float = 0.0) -> Lock:
+    """Return the locks of writers; `until`: time on `time.monotonic()`'s clock up to which they are waited for."""
+    with ExitStack() as held:
+        for folder in folders:
+            while True:
+                try:
+                    held.enter_context(locked(folder / _LOCK, wait=False))
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= until:
+                        raise RankerError(f"{folder}: another process is writing to it; wait for its end") from None
+                time.sleep(_WAIT_SECONDS)
+        return held.pop_all()
 
 
 def _delete(path: Path) -> None:

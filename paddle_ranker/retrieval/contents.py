@@ -93,10 +93,11 @@ class ContentFiles:
     def forget_all_but(self, names: Iterable[str]) -> None:
         """Delete the files of other names."""
         kept = {*names}
-        if (self._index / "contents").is_dir():
-            for path in inside(self._index, "contents").iterdir():
-                if path.name not in kept:
-                    path.unlink()
+        for index in (self._index, *self._others):
+            if (index / "contents").is_dir():
+                for path in inside(index, "contents").iterdir():
+                    if path.name not in kept:
+                        path.unlink()
 
 
 def bytes_of(url: str) -> bytes:

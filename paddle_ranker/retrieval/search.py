@@ -40,7 +40,7 @@ from paddle_ranker.retrieval.near_duplicates import CONTENT, SKETCHING, leaders,
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
 from paddle_ranker.retrieval.searchable import Anew, Matching, Searchable
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import Shards, open_index
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.words import Asked
@@ -520,7 +520,7 @@ class Searcher(Generic[C]):
         """
         settings = settings or SearchSettings()
         if isinstance(folder, (str, Path)):
-            collection = Collection.open(folder, milvus_uri=settings.milvus_uri, write=write)
+            collection = open_index(folder, milvus_uri=settings.milvus_uri, write=write)
         elif write or settings.milvus_uri is not None:
             raise UsageError("shards are open for reading, and none is in Milvus: write to one folder at a time")
         else:

@@ -5,76 +5,175 @@ with Searcher.open(["index-2023", "index-2024"]) as searcher:
 
 Scores, ties, totals and facets are those of one folder to which the documents of all were added in the folders' order:
 document frequencies, mean lengths and the best vectors are those of all segments together.
+
+`paddle-ranker index build --shards N` makes a folder of shards: `shards.json` names the index folders in it. It is
+opened, searched and written to as any index is, by `open_index`.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 
-from paddle_ranker.errors import CheckpointError, UsageError, listed, refuse_text
-from paddle_ranker.retrieval.collection import Collection, stamp_of
-from paddle_ranker.retrieval.contents import ContentFiles
+from paddle_ranker.errors import CheckpointError, UsageError, brief, listed, refuse_text
+from paddle_ranker.retrieval.collection import Collection, Lock, take_lock
 from paddle_ranker.retrieval.generation import Generation
-from paddle_ranker.retrieval.manifest import MILVUS, IndexInfo, read_manifest
+from paddle_ranker.retrieval.manifest import MANIFEST, MILVUS, IndexInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.storage.atomic import new_file, new_folder, sync
+from paddle_ranker.storage.untrusted import inside, read_json
+
+SHARDS = "shards.json"
+FORMAT = 1
+_PENDING = "pending"  # folder with the next manifests of several shards, which count at once
+_NAME = re.compile(r"shard-\d{4,}", re.ASCII)
+
+
+def open_index(
+    folder: Union[str, Path], *, write: bool = False, until: float = 0.0, milvus_uri: Optional[str] = None
+) -> Collection:
+    """Open an index folder, or a folder of shards; see `Collection.open`."""
+    folder = Path(folder)
+    folders = shard_folders(folder)
+    if folders == [folder]:
+        return Collection.open(folder, write=write, until=until, milvus_uri=milvus_uri)
+    if milvus_uri is not None:
+        raise UsageError(f"--milvus_uri {milvus_uri}: no vectors of {folder} are in Milvus; leave it out")
+    lock = take_lock(folders, until) if write else None
+    try:
+        return Shards(folders, folder, lock)
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+
+
+def shard_folders(folder: Union[str, Path]) -> list[Path]:
+    """Return the index folders in a folder of shards, in their documents' order; of another folder, that itself.
+
+    Raises `CheckpointError` for a damaged or newer `shards.json`.
+    """
+    folder = Path(folder)
+    try:
+        found = read_json(inside(folder, SHARDS))
+        if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
+            raise CheckpointError(
+                f"{folder}: shards of format {found['format']}, newer than this version reads ({FORMAT})"
+            )
+        names = found["shards"]
+        if not names or len({*names}) < len(names) or not all(map(_NAME.fullmatch, names)):
+            raise ValueError("it names what are no shards")
+        return [inside(folder, name) for name in names]
+    except (FileNotFoundError, NotADirectoryError):
+        return [folder]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / SHARDS}: damaged ({brief(str(error))}); copy the index again") from error
+
+
+def shard_name(number: int) -> str:
+    """Return the name of the n-th shard's folder."""
+    return f"shard-{number:04d}"
+
+
+def write_shards(folder: Path, names: Sequence[str]) -> None:
+    """Write `shards.json`, which makes a folder of shards."""
+    with new_file(folder / SHARDS) as stream:
+        json.dump({"format": FORMAT, "shards": list(names)}, stream, indent=1)
+    sync(folder)
 
 
 class Shards(Collection):
-    """Index folders that are open for reading as one collection; documents are added to each folder by itself.
+    """Index folders that are open as one collection.
+
+    folder: folder of shards that they are in, which may be written to; None: they are read, and documents are added to
+        each by itself
+    lock: of the writer
 
     Raises `UsageError` for folders that were not built alike (analyser, schema, tower, kind of vectors) or have their
     vectors in Milvus, and for a document in two folders.
     """
 
-    def __init__(self, folders: Sequence[Union[str, Path]]):
+    def __init__(self, folders: Sequence[Union[str, Path]], folder: Optional[Path] = None, lock: Optional[Lock] = None):
         refuse_text(folders, "folders")
-        paths = [Path(folder) for folder in folders]
+        paths = [Path(one) for one in folders]
         if not paths:
             raise UsageError("shards: name at least one index folder")
-        super().__init__(paths[0], _open(paths, {}), None)
-        self.folders = paths
+        self._root = folder
+        super().__init__(folder or paths[0], _open(paths, {}, folder), lock, paths)
+        if folder is None:
+            self._refuse_repeated()
+
+    def _refuse_repeated(self) -> None:
         hashes = [part.segment.arrays["id_hashes"].astype(np.int64) for part in self._generation.parts]
         live = [keys[part.mask[rows]] for part, (keys, rows) in zip(self._generation.parts, hashes)]
         twice = sum(map(len, live)) - len(np.unique(np.concatenate([*live, np.empty(0, np.int64)])))
         if twice:
             raise UsageError(
-                f"{listed(map(str, folders))}: {twice:,} documents are in two of these; remove them from one"
+                f"{listed(map(str, self.folders))}: {twice:,} documents are in two of these; remove them from one"
             )
 
-    @property
-    def is_current(self) -> bool:
-        """Whether this is what all manifests say now, or one is gone."""
-        try:
-            return self._stamps() == self._stamp
-        except FileNotFoundError:
-            return True
+    def read_info(self) -> IndexInfo:
+        """Return what all manifests say now."""
+        return _together(_manifests(self.folders, self._root))
 
-    @property
-    def files(self) -> ContentFiles:
-        """The files that documents of any folder have in fields."""
-        return ContentFiles(*self.folders)
+    def _open_generation(self) -> Generation:
+        return _open(self.folders, self._generation.segments(), self._root)
 
-    def refresh(self) -> bool:
-        """Take up what others have added and removed; return whether there was anything."""
-        with self._one_writer:
-            stamp, before = self._stamps(), self.info.generation
-            if sum(one.generation for one in _manifests(self.folders)) > before:
-                self._generation = _open(self.folders, self._generation.segments())
-            self._stamp = stamp
-            return self.info.generation > before
+    def _begin_writing(self) -> None:
+        if self._root is None:
+            raise UsageError("shards are open for reading: write to one folder at a time")
+        self._finish()
+        super()._begin_writing()
 
-    def _stamps(self) -> tuple[int, ...]:
-        return tuple(number for folder in self.folders for number in stamp_of(folder))
+    def _write_info(self, info: IndexInfo) -> None:
+        """Replace the manifests of the shards that change, in one step."""
+        assert self._root is not None
+        owners, changed = {one.name: one.folder.parent for one in self._generation.segments().values()}, {}
+        for one in info.segments:
+            if one.name not in owners:
+                owners[one.name] = next(folder for folder in self.folders if (folder / one.name).is_dir())
+        for folder, old in zip(self.folders, _manifests(self.folders)):
+            own = [one for one in info.segments if owners[one.name] == folder]
+            new = replace(old, segments=tuple(own), words=info.words)
+            if new != old:
+                changed[folder] = new.next(own, info.next_id)
+        if len(changed) > 1:
+            with new_folder(self._root / _PENDING, replace=True) as pending:
+                for folder, new in changed.items():
+                    (pending / folder.name).mkdir()
+                    write_manifest(pending / folder.name, new)
+        for folder, new in changed.items():
+            write_manifest(folder, new)
+        shutil.rmtree(self._root / _PENDING, ignore_errors=True)
+
+    def _finish(self) -> None:
+        """Finish what a killed writer has begun."""
+        assert self._root is not None
+        if (self._root / _PENDING).is_dir():
+            for folder, info in zip(folders := shard_folders(self._root), _manifests(folders, self._root)):
+                write_manifest(folder, info)
+            shutil.rmtree(self._root / _PENDING)
 
 
-def _manifests(folders: Sequence[Path]) -> list[IndexInfo]:
-    """Return what each folder's index.json says; raises `UsageError` for folders that cannot be shards."""
-    infos = [read_manifest(folder) for folder in folders]
+def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[IndexInfo]:
+    """Return what each folder's index.json says, of one time; raises `UsageError` for folders that cannot be shards.
+
+    root: the folder of shards, where several may be about to change
+    """
+    while True:
+        pending = [root / _PENDING / folder.name if root is not None else folder for folder in folders]
+        nexts = [_pending_info(one) for one in pending]
+        infos = [read_manifest(folder) for folder in folders]
+        if root is None or infos == [read_manifest(folder) for folder in folders]:
+            break
+    infos = [new if new is not None and new.generation > old.generation else old for new, old in zip(nexts, infos)]
     if infos[0].vectors is not None and infos[0].vectors.method == MILVUS:
         raise UsageError(f"{folders[0]}: has its vectors in Milvus, which searches one index at a time")
     for folder, info in zip(folders, infos):
@@ -86,21 +185,37 @@ def _manifests(folders: Sequence[Path]) -> list[IndexInfo]:
     return infos
 
 
-def _open(folders: Sequence[Path], opened: dict[str, Segment]) -> Generation:
+def _pending_info(folder: Path) -> Optional[IndexInfo]:
+    try:
+        return read_manifest(folder)
+    except CheckpointError:
+        if (folder / MANIFEST).exists():
+            raise
+        return None
+
+
+def _together(infos: Sequence[IndexInfo]) -> IndexInfo:
+    return replace(
+        infos[0],
+        segments=tuple(one for info in infos for one in info.segments),
+        generation=sum(info.generation for info in infos),
+        next_id=max(info.next_id for info in infos),
+    )
+
+
+def _open(folders: Sequence[Path], opened: dict[str, Segment], root: Optional[Path]) -> Generation:
     """Open what the manifests name; they may be replaced, and files deleted, meanwhile."""
     while True:
-        infos = _manifests(folders)
+        infos = _manifests(folders, root)
         named = [(folder, one) for folder, info in zip(folders, infos) for one in info.segments]
         if len({one.name for _, one in named}) < len(named):
             raise UsageError(f"{listed(map(str, folders))}: are copies of one index, or were; build each anew")
-        together = replace(
-            infos[0], segments=tuple(one for _, one in named), generation=sum(info.generation for info in infos)
-        )
+        together = _together(infos)
         try:
             segments = {
                 one.name: opened.get(one.name) or Segment(folder / one.name, together.schema) for folder, one in named
             }
             return Generation(folders[0], together, segments)
         except FileNotFoundError as error:
-            if _manifests(folders) == infos:
+            if _manifests(folders, root) == infos:
                 raise CheckpointError(f"{error.filename}: is missing; copy the index again") from error

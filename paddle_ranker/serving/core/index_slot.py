@@ -14,10 +14,11 @@ from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo, read_manifest
+from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.runtime import usable_cores
@@ -101,7 +102,7 @@ class IndexSlot(Slot[ServedIndex]):
         """
         assert self.folder is not None
         options = self.options
-        collection = Collection.open(self.folder, milvus_uri=options.milvus_uri)
+        collection = open_index(self.folder, milvus_uri=options.milvus_uri)
         collection.require_address()
         fusion = parse_fusion(options.fusion, options.weights)
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
@@ -151,7 +152,7 @@ class IndexSlot(Slot[ServedIndex]):
             collection, info = self.model.collection, self.model.collection.info
             if isinstance(collection, Collection) and not collection.is_current:
                 with suppress(RankerError, OSError):
-                    info = read_manifest(collection.folder)
+                    info = collection.read_info()
             found |= {"search_documents": info.count, "search_segments": len(info.segments)}
         if self.log is not None:
             found |= {"search_log_bytes": self.log.size(), "search_log_lost_lines": self.log.lost}

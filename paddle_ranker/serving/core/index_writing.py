@@ -107,7 +107,7 @@ class IndexWriter:
         """Add documents. What takes long, their words and vectors, is worked out first, while others may write."""
         vectors_of = partial(self._vectors, asyncio.get_running_loop(), deadline)
 
-        def prepare(collection: Collection) -> Contents:
+        def prepare(collection: Collection) -> list[Contents]:
             return collection.prepare(made(collection), vectors_of)
 
         def add(collection: Collection) -> Added:

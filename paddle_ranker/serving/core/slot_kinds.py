@@ -105,17 +105,19 @@ def with_tower_of_index(config: ServeConfig) -> ServeConfig:
     Raises `UsageError` if another tower is given, `CheckpointError` for a folder that is no index.
     """
     from paddle_ranker.retrieval.manifest import read_manifest
+    from paddle_ranker.retrieval.shards import shard_folders
 
     index = SLOTS[INDEX].folder(config)
     if index is None:
         return config
-    own = read_manifest(index).tower
+    first = shard_folders(index)[0]
+    own = read_manifest(first).tower
     given = SLOTS[TOWER].folder(config)
     if own is None:
         return config
     if given is not None:
         raise UsageError(f"--{SLOTS[TOWER].option} {given}: {index} has its own; leave it out")
-    return dataclasses.replace(config, **{SLOTS[TOWER].option: index / own.folder})  # type: ignore[arg-type]
+    return dataclasses.replace(config, **{SLOTS[TOWER].option: first / own.folder})  # type: ignore[arg-type]
 
 
 def config_for(folder: Path, **options: object) -> ServeConfig:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 import threading
 import time
 from collections import Counter
@@ -38,7 +39,7 @@ from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import Anew, ShardError
 from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals, Word, WordSearcher
-from paddle_ranker.retrieval.work import check, metered
+from paddle_ranker.retrieval.work import check, hold, metered
 from paddle_ranker.storage.untrusted import Unchecked
 
 _KEPT_SECONDS = 60.0  # that a shard keeps what a search sees, after the search's last call
@@ -47,7 +48,7 @@ _CURRENT_SECONDS = 1.0  # that the facts of the shards are not asked for again, 
 _LOOK_SECONDS = 0.1  # between two looks whether a search is still waited for
 _MOST_ANEW = 3  # times that a search is begun anew because shards have changed meanwhile
 _OF_WRITES = 20  # times as long a shard has for adding documents as for other calls
-_MOST_MERGED = 2
+_MOST_MERGED = 2  # versions of all shards, whose facts are kept together
 _AT_ONCE = 256  # documents that are fetched at a time
 _HELD = 1 << 22  # code points of documents that a search keeps, as it shows those that it has ranked
 _MATCHES = 8  # queries whose matching documents a shard keeps for totals and facets
@@ -453,6 +454,7 @@ class RemoteCollection:
         found = now._ask_owners([id for id in ids if id not in there], lambda own: ("documents_of", own))
         for id, document in (one for each, _ in found for one in each.items()):
             there[id] = document
+            hold(sys.getsizeof(document.text))
             now._held += len(document.text)
             if now._held <= _HELD:
                 now._documents[id] = document
@@ -607,9 +609,9 @@ class RemoteCollection:
                 have = known[number] if facts is None else (version, facts)
                 assert have is not None
                 seen[number] = have
-                if version >= self._latest.get(number, have)[0]:
-                    self._latest[number] = have
-            self._facts_at[0] = time.monotonic()
+            if pinned is None:
+                self._latest.update(seen)
+                self._facts_at[0] = time.monotonic()
             if failed:
                 self._fail(failed, apart)
             if self._is_snapshot and pinned is None and not apart:

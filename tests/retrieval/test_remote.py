@@ -174,13 +174,14 @@ def test_shards_elsewhere_answer_as_shards_here(
 
 
 class Failing:
-    """Transport that fails once, at its n-th call (-1: never); `names` has what was asked."""
+    """Transport that fails once, at its n-th call (-1: never); `names`: its calls, `ids`: of documents asked for."""
 
     def __init__(self, call: Call, at: int = -1, hangs: bool = False):
-        self._call, self._at, self._hangs, self.names = call, at, hangs, list[str]()
+        self._call, self._at, self._hangs, self.names, self.ids = call, at, hangs, list[str](), list[str]()
 
     def __call__(self, name: str, *args: Any) -> Future[Any]:
         self.names.append(name)
+        self.ids += args[-1] if name == "documents_of" else []
         if len(self.names) - 1 != self._at:
             return self._call(name, *args)
         if self._hangs:
@@ -202,7 +203,9 @@ def test_a_shard_that_fails_is_an_error_or_left_out(folders: list[Path], pool: E
 
     def opened(is_partial: bool) -> Searcher[Any]:
         failing = Failing(calls[1], at, hangs)
-        return searcher_of(RemoteCollection([calls[0], failing, *calls[2:]], partial=is_partial, timeout=0.3))
+        return searcher_of(
+            RemoteCollection([calls[0], failing, *calls[2:]], partial=is_partial, timeout=1.5 if hangs else 30)
+        )
 
     with pytest.raises(ShardError, match=r"shard 2 of 4 failed: \w+Error: (the machine is gone|no answer)"):
         opened(False).run([QUERY])
@@ -211,6 +214,10 @@ def test_a_shard_that_fails_is_an_error_or_left_out(folders: list[Path], pool: E
         (search,) = one.run([QUERY])
         assert search.results() == searcher_of(expected).run([QUERY])[0].results()
         assert search.shards == {"total": 4, "failed": failed}
+    twice: list[Call] = [calls[0], Failing(calls[1], 3), calls[2], Failing(calls[3], 6)]
+    (search,) = searcher_of(RemoteCollection(twice, partial=True)).run([QUERY])
+    assert search.results() == searcher_of(Shards([folders[0], folders[2]])).run([QUERY])[0].results()
+    assert search.shards == {"total": 4, "failed": 2}
     broken: list[Call] = [Failing(call, 1) for call in calls]
     with pytest.raises(ShardError, match="and 3 more"):
         searcher_of(RemoteCollection(broken, partial=True)).run([QUERY])
@@ -225,7 +232,9 @@ def test_a_search_takes_few_rounds(folders: list[Path], pool: Executor) -> None:
     ):
         for call in calls:
             call.names.clear()
-        searcher.run([query], 7, where="year>=1990")
+            call.ids.clear()
+        (found,) = searcher.run([query], 7, where="year>=1990")
+        assert sorted(id for call in calls for id in call.ids) == sorted(one.id for one in found.results())
         assert [name for name in calls[1].names if name != "kinds"] == names  # the latter once for each version
 
 
@@ -252,6 +261,21 @@ def test_what_is_asked_wrongly_is_said_as_by_a_folder(folders: list[Path], pool:
         one, other = elsewhere.scale(field).scale, here.scale(field).scale
         assert (one is None) == (other is None) == (field == "kind")
         assert one is None or other is None or one.ends == other.ends
+
+
+def test_shards_without_words_are_searched_by_vectors(tmp_path: Path, pool: Executor) -> None:
+    folders, documents = [tmp_path / "0", tmp_path / "1"], [document(number) for number in range(40)]
+    for folder, share in zip(folders, (documents[:15], documents[15:])):
+        with Collection.create(folder, replace(INFO, words=None, schema=Schema(passage_tokens=20))) as collection:
+            collection.add(share, vectors_of)
+    here, elsewhere = (
+        Searcher(Shards(folders), SETTINGS, vectors_of),
+        Searcher(remote(pool, folders), SETTINGS, vectors_of),
+    )
+    for group_by in ("kind", "content", None):
+        assert elsewhere.search("水稻", 9, "year>1995", group_by=group_by) == here.search(
+            "水稻", 9, "year>1995", None, group_by
+        )
 
 
 def test_shards_of_other_kinds_are_refused(folders: list[Path], pool: Executor, tmp_path: Path) -> None:
@@ -356,7 +380,7 @@ def test_shards_are_processes_and_one_is_killed(folders: list[Path], pool: Execu
             manager.shutdown()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=5), min_size=1, max_size=24),
     cuts=st.lists(st.integers(0, 24), max_size=4),

@@ -1,27 +1,37 @@
 """Train one model in several processes: each process gets a share of every batch, and the gradients are summed.
 
-`python -m paddle.distributed.launch` starts the processes and numbers them in environment variables. A step equals the
-step of a single process on the whole batch: each share's gradient is weighted by its part of the batch.
+`python -m paddle.distributed.launch` starts the processes, on one machine or several, and numbers them in environment
+variables. A step equals the step of a single process on the whole batch: each share's gradient is weighted by its part
+of the batch.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import selectors
 import socket
+import struct
+import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
-from paddle.base import core
 
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import RankerError, brief
 from paddle_ranker.options import note
 
 _PORT_SECONDS = 120.0  # twice as long as the system keeps the port of a closed connection
+_JOIN_SECONDS = 300.0  # between the first process and the last one; a cold shared disk takes minutes for Paddle
+_NOTE_SECONDS = 15.0
+_GREETING = struct.Struct("!16sI")  # these processes' own word, rank
+_WORD = b"paddle-ranker 01"
+_STUCK_SECONDS = 3.0  # gloo raises an error well before; NCCL waits for a lost process for ever
 BUCKET = 1 << 24  # maximum number of values summed at once: 64 MB of float32 in addition to the gradients
 
 
@@ -33,9 +43,8 @@ class ProcessGroup:
         self.rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
         self._waits = 0
         if self.size > 1:
-            if self.is_first:
-                _wait_for_port(os.environ.get("PADDLE_MASTER", ""))
-            with _naming_the_cause():
+            self._peers = _Peers(self.rank, self.size)
+            with self._together():
                 paddle.distributed.init_parallel_env()
 
     @property
@@ -47,23 +56,37 @@ class ProcessGroup:
         """Wait until every process has called this method, however long that takes.
 
         The other methods fail if a process is 30 s behind, which is gloo's timeout; Paddle does not change it. So call
-        `wait` wherever one process may spend that long on work that the others skip. The processes meet through the
-        TCP store by which they found each other; a call costs about 0.1 s.
+        `wait` wherever one process may spend that long on work that the others skip.
         """
         if self.size == 1:
             return
         self._waits += 1
-        with _naming_the_cause():
-            store, place = core.create_or_get_global_tcp_store(), f"wait {self._waits}"
-            here = store.add(place, 1)
-            while here < self.size:
-                time.sleep(0.01)
-                here = store.add(place, 0)
+        with self._together():
+            if self.is_first:
+                self._peers.receive(self._waits)
+                self._peers.send()
+            else:
+                self._peers.send()
+                self._peers.receive(self._waits)
+
+    def require_equal(self, values: Mapping[str, object]) -> None:
+        """Check that values such as options are equal in all processes; raise `RankerError` in each if some differ."""
+        if self.size == 1:
+            return
+        for facts in ({"the names of options and files": list(values)}, values):  # sums need arrays of one length
+            own = np.array([zlib.crc32(str(value).encode()) for value in facts.values()], "float64")
+            differing = [name for name, equal in zip(facts, self.sum(own) == self.size * own) if not equal]
+            if differing:
+                here = ", ".join(f"{name} (here {brief(str(facts[name]))})" for name in differing[:4])
+                raise RankerError(
+                    f"the processes of this training differ in {here}: give every node the same options and the same "
+                    "files, on a shared file system or as copies in the same places"
+                )
 
     def broadcast(self, network: nn.Layer) -> None:
         """Copy the first process's parameters to every process."""
         if self.size > 1:
-            with _naming_the_cause():
+            with self._together():
                 for tensor in network.state_dict().values():
                     paddle.distributed.broadcast(tensor, src=0)
 
@@ -76,7 +99,8 @@ class ProcessGroup:
         for bucket in _buckets([p for p in network.parameters() if not p.stop_gradient]):
             gradients = [p.grad if p.grad is not None else paddle.zeros_like(p) for p in bucket]
             total = paddle.concat([gradient.reshape([-1]) for gradient in gradients])
-            _all_reduce(total)
+            with self._together():
+                paddle.distributed.all_reduce(total)
             for parameter, piece in zip(bucket, paddle.split(total, [g.size for g in gradients])):
                 parameter.grad = piece.reshape(parameter.shape)
 
@@ -85,43 +109,214 @@ class ProcessGroup:
         if self.size == 1:
             return values
         total = paddle.to_tensor(values)
-        _all_reduce(total)
-        summed: np.ndarray = total.numpy()
+        with self._together():
+            paddle.distributed.all_reduce(total)
+            summed: np.ndarray = total.numpy()
         return summed
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds in any process."""
         return bool(self.sum(np.array([float(flag)]))[0])
 
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Do in the block what needs the other processes: if one of them is gone, raise `RankerError`."""
+        try:
+            with self._peers.needed():
+                yield
+        except (RuntimeError, ValueError, OSError) as error:  # gloo, NCCL and `_Peers` raise these if a process is gone
+            cause = self._peers.lost(within=1.0) or str(error).splitlines()[-1].strip()
+            raise RankerError(_broken(cause)) from error
 
-def _wait_for_port(place: str) -> None:
-    """Wait until no other program uses the port of `place` (host:port), where the processes meet.
+
+def _broken(cause: str) -> str:
+    return (
+        f"the connection to the other processes of this training broke ({cause}): one of them has ended or does not "
+        "answer, and its own error is in its log (log/workerlog.<number>, on its node); --resume goes on from the last "
+        "checkpoint"
+    )
+
+
+class _Peers:
+    """Connections between the first process and each of the others, by which they wait, and see at once who has ended.
+
+    Paddle alone waits for a lost process for minutes while the processes find each other, and with NCCL for ever. The
+    connections are made on the port of Paddle's own store, which the first process opens afterwards.
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
+        place = os.environ.get("PADDLE_MASTER") or os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]
+        host, _, port = place.rpartition(":")
+        self._links = _accept(int(port), size) if rank == 0 else {0: _connect(host, int(port), rank)}
+        self._received = dict.fromkeys(self._links, 0)
+        self._names = {peer: f"process {peer} on {link.getpeername()[0]}" for peer, link in self._links.items()}
+        self._lost: list[str] = []
+        self._needed_since = 0.0  # 0: this process works by itself
+        self._changed = threading.Condition()
+        for link in self._links.values():
+            _notice_silence(link)
+        _let_gloo_use(next(iter(self._links.values())).getsockname()[0])
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def send(self) -> None:
+        """Send every peer one byte."""
+        for link in self._links.values():
+            link.sendall(b".")
+
+    def receive(self, count: int) -> None:
+        """Wait until every peer has sent `count` bytes in all; raise `ConnectionError` if one of them is gone."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._lost) or min(self._received.values()) >= count)
+            if min(self._received.values()) < count:
+                raise ConnectionError(self._lost[0])
+
+    def lost(self, within: float) -> str:
+        """Return which process is gone, "" if none is; wait for the news at most `within` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._lost), within)
+            return self._lost[0] if self._lost else ""
+
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        """Mark the block as one that cannot end without the others: if it hangs after a loss, the process exits."""
+        self._needed_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._needed_since = 0.0
+
+    def _watch(self) -> None:
+        selector, lost_at = selectors.DefaultSelector(), 0.0
+        for peer, link in self._links.items():
+            selector.register(link, selectors.EVENT_READ, peer)
+        while True:
+            for key, _ in selector.select(0.2 if lost_at else None):
+                data = b""
+                with suppress(OSError):
+                    data = self._links[key.data].recv(1024)
+                with self._changed:
+                    self._received[key.data] += len(data)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                        self._lost.append(f"{self._names[key.data]} has ended")
+                        lost_at = lost_at or time.monotonic()
+                    self._changed.notify_all()
+            since = self._needed_since
+            if lost_at and since and time.monotonic() - max(since, lost_at) > _STUCK_SECONDS:
+                print(f"error: {_broken(self._lost[0])}", file=sys.stderr, flush=True)
+                os._exit(1)
+
+
+def _accept(port: int, size: int) -> dict[int, socket.socket]:
+    """Return the connections of all other processes by rank. Raises `RankerError` if one does not come, or leaves."""
+    links: dict[int, socket.socket] = {}
+    with _listen(port) as listener:
+        began, is_noted = time.monotonic(), False
+        listener.settimeout(0.5)
+        while len(links) < size - 1:
+            with suppress(OSError):  # the timeout, or a visitor who says nothing
+                link, _ = listener.accept()
+                link.settimeout(5.0)
+                word, rank = _GREETING.unpack(link.recv(_GREETING.size).ljust(_GREETING.size))
+                if word == _WORD and 0 < rank < size:
+                    link.setblocking(False)
+                    links[rank] = link
+            for rank, link in links.items():
+                if _has_ended(link):
+                    raise RankerError(_broken(f"process {rank} on {link.getpeername()[0]} has ended"))
+            missing = ", ".join(str(rank) for rank in range(1, size) if rank not in links)
+            if missing and time.monotonic() - began > _NOTE_SECONDS and not is_noted:
+                note(f"waiting for processes {missing} of this training, which have not started yet")
+                is_noted = True
+            if missing and time.monotonic() - began > _JOIN_SECONDS:
+                raise RankerError(_broken(f"processes {missing} did not start within {_JOIN_SECONDS:.0f} s"))
+    for link in links.values():
+        link.setblocking(True)
+        link.sendall(_WORD)
+    return links
+
+
+def _connect(host: str, port: int, rank: int) -> socket.socket:
+    """Return the connection to the first process once all are there."""
+    end = time.monotonic() + _PORT_SECONDS + _JOIN_SECONDS
+    while True:
+        try:
+            link = socket.create_connection((host, port), timeout=5.0)
+            break
+        except OSError as error:  # the first process listens only after it has loaded Paddle
+            if time.monotonic() > end:
+                raise RankerError(_broken(f"process 0 does not listen on {host}:{port}: {error}")) from error
+            time.sleep(0.05)
+    with suppress(OSError):
+        link.settimeout(end - time.monotonic())
+        link.sendall(_GREETING.pack(_WORD, rank))
+        if link.recv(len(_WORD)) == _WORD:
+            link.setblocking(True)
+            return link
+    raise RankerError(_broken(f"process 0 on {host} has ended"))
+
+
+def _has_ended(link: socket.socket) -> bool:
+    try:
+        return not link.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _notice_silence(link: socket.socket) -> None:
+    """Let a connection break within 20 s if the other machine has lost its power or its network."""
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("KEEPIDLE", 5), ("KEEPINTVL", 5), ("KEEPCNT", 3), ("USER_TIMEOUT", 20_000)):
+        if hasattr(socket, f"TCP_{name}"):  # Linux has all of them
+            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"), value)
+
+
+def _let_gloo_use(address: str) -> None:
+    """Name the network interface of an own address to gloo.
+
+    By itself gloo takes the address of the host's name, which Debian maps to 127.0.1.1; no other machine reaches that.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ or not sys.platform.startswith("linux"):
+        return
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # an interface without an IPv4 address
+                answer = fcntl.ioctl(asked.fileno(), 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
+                if socket.inet_ntoa(answer[20:24]) == address:
+                    os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def _listen(port: int) -> socket.socket:
+    """Listen on the port where the processes meet; wait if another program uses it.
 
     The launcher found it free, but that was seconds ago, and the system may give this port to any program's connection.
     Raises `RankerError` if the port does not become free.
     """
-    port, end = place.rpartition(":")[2], time.monotonic() + _PORT_SECONDS
-    is_noted = False
-    while port.isdecimal() and not _is_free(int(port)):
-        if time.monotonic() >= end:
-            raise RankerError(
-                f"port {port}, where the processes of this training meet, was free when the launcher chose it, and now "
-                "another program uses it: start the training once more, with PORT_RANGE=20000:32000 before the line"
-            )
+    end, is_noted = time.monotonic() + _PORT_SECONDS, False
+    while True:
+        try:
+            # Both this socket and Paddle's on the same port afterwards may be bound beside connections to that port.
+            listener = socket.socket()
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("", port))
+            listener.listen(1024)
+            return listener
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= end:
+                raise RankerError(
+                    f"port {port}, where the processes of this training meet, was free when the launcher chose it, and "
+                    f"now cannot be used ({error.strerror}), often since another program uses it: start the training "
+                    "once more, with PORT_RANGE=20000:32000 before the line"
+                ) from error
         if not is_noted:
             note(f"port {port}, where the processes of this training meet, is in use: waiting until it is free")
             is_noted = True
         time.sleep(0.05)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # Paddle sets it as well
-        try:
-            tried.bind(("", port))
-        except OSError as error:
-            return error.errno != errno.EADDRINUSE  # Paddle reports any other error
-    return True
 
 
 def _buckets(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
@@ -133,20 +328,3 @@ def _buckets(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
         bucket.append(parameter)
     if bucket:
         yield bucket
-
-
-def _all_reduce(tensor: Tensor) -> None:
-    with _naming_the_cause():
-        paddle.distributed.all_reduce(tensor)
-
-
-@contextmanager
-def _naming_the_cause() -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, ValueError, OSError) as error:  # gloo, NCCL and the store raise these if a process is gone
-        raise RankerError(
-            f"the connection to the other processes of this training broke ({str(error).splitlines()[-1].strip()}): "
-            "one of them has ended or does not answer, and its own error is in its log (log/workerlog.<number>); "
-            "--resume goes on from the last checkpoint"
-        ) from error

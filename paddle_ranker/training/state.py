@@ -182,7 +182,7 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
 
 def check_identity(state: SavedState, identity: Mapping[str, object]) -> list[str]:
     """Return phrases that describe how the saved run's identity (options, data, ...) differs from `identity`."""
-    flat, saved = _flatten(identity), _flatten(state.identity)
+    flat, saved = flatten(identity), flatten(state.identity)
     return [
         f"{name} was {brief(str(saved.get(name)))}, is {brief(str(flat.get(name)))}"
         for name in sorted(set(flat) | set(saved))
@@ -201,11 +201,12 @@ def refuse_differences(state: SavedState, differences: Sequence[str]) -> None:
         )
 
 
-def _flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested values by the names of all levels."""
     flat: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{name} "))
+            flat.update(flatten(value, f"{prefix}{name} "))
         else:
             flat[f"{prefix}{name}"] = value
     return flat

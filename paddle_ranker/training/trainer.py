@@ -26,7 +26,7 @@ from paddle_ranker.training.checkpoints import RunFolder
 from paddle_ranker.training.log import Clock
 from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.precision import Precision
-from paddle_ranker.training.state import Progress, SavedState, check_identity, refuse_differences, write_state
+from paddle_ranker.training.state import Progress, SavedState, check_identity, flatten, refuse_differences, write_state
 from paddle_ranker.training.task import FitResult, Task
 from paddle_ranker.training.whole_batch import WholeBatchExamples, backward
 
@@ -126,6 +126,11 @@ class _Trainer:
         if grouped and packing > 1:
             self.identity["packing"] = packing
         self.done = Progress()
+        processes.wait()  # until all are here, after minutes of encoding perhaps
+        processes.require_equal({"the step to resume": resumed.progress.step if resumed else 0})
+        processes.require_equal(
+            {**flatten(self.identity), "eval_step": options.eval_step, "save_step": options.save_step}
+        )
         if resumed:
             if not options.force_resume:
                 refuse_differences(resumed, check_identity(resumed, self.identity))

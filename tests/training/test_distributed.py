@@ -1,4 +1,4 @@
-"""Several processes that train one model on one machine, started by the launcher."""
+"""Several processes that train one model, on one machine or on two, started by the launcher."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -27,8 +28,9 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.training.curve import METRICS_FILE, read_metrics
 from tests.conftest import REPOSITORY, commands_here
+from tests.nodes import Node, two_nodes
 from tests.robustness.kill_resume import differences
-from tests.started import SECONDS, run_script, until
+from tests.started import SECONDS, free_ports, run_script, until
 from tests.tiny import HAN, write_encoder, write_ranker
 from tests.training_runs import typed_training
 
@@ -64,16 +66,28 @@ def training(save_dir: Path, *more: object, **changes: object) -> list[str]:
 
 
 class Launched:
-    """A training in two processes; their output is in `<logs>/workerlog.<number>`, the first's also in `output`."""
+    """A training in two processes; their output is in `<logs>/workerlog.<number>`, the first's also in `output`.
 
-    def __init__(self, data: Path, logs: Path, script: Path, *arguments: object):
+    before: words before the launcher's line
+    launch: its options
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        logs: Path,
+        script: Path,
+        *arguments: object,
+        before: Sequence[object] = (),
+        launch: Sequence[object] = ("--nproc_per_node", 2),
+    ):
         self.logs, self._output = logs, logs.with_suffix(".txt")
         # The launcher crashes if this variable is empty, as it is where no GPU may be used.
         environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-        launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", 2, "--log_dir", logs, script]
+        line = [*before, sys.executable, "-m", "paddle.distributed.launch", *launch, "--log_dir", logs, script]
         with self._output.open("wb") as stream:
             self.launcher = subprocess.Popen(
-                [*map(str, [*launch, *arguments])], cwd=data, env=environment, stdout=stream, stderr=subprocess.STDOUT
+                [*map(str, [*line, *arguments])], cwd=data, env=environment, stdout=stream, stderr=subprocess.STDOUT
             )
 
     @property
@@ -233,6 +247,65 @@ def test_killing_the_first_process_ends_all(data: Path, tmp_path: Path) -> None:
     kill_one(data, tmp_path, tmp_path / "checkpoint", rank=0)
 
 
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[tuple[Node, Node]]:
+    """Two machines, as far as network, names and mounts go: 10.0.0.1 is `node0`, 10.0.0.2 is `node1`."""
+    with two_nodes() as pair:
+        yield pair
+
+
+def launched_on(
+    nodes: tuple[Node, Node], data: Path, logs: Path, *arguments: object, **second: object
+) -> list[Launched]:
+    """Start a training in one process on each node; the second node's options may be others."""
+    logs.mkdir()
+    changed = [part for name, value in second.items() for part in (f"--{name}", value)]
+    return [
+        Launched(
+            data, logs / str(rank), ALTERED, *arguments, *(changed if rank else ()), before=node.before(data),
+            launch=["--nnodes", 2, "--rank", rank, "--master", f"{nodes[0].address}:29500", "--host", node.address],
+        )
+        for rank, node in enumerate(nodes)
+    ]  # fmt: skip
+
+
+@server
+@pytest.mark.parametrize(
+    ("lost", "how"),
+    [(1, "killed"), pytest.param(0, "killed", marks=pytest.mark.slow), pytest.param(1, "cut", marks=pytest.mark.slow)],
+)
+def test_a_lost_node_ends_all_and_two_go_on(
+    nodes: tuple[Node, Node], data: Path, tmp_path: Path, together: tuple[Path, Launched], lost: int, how: str
+) -> None:
+    held, save_dir = f"held:4:{tmp_path / 'go'}:ernie_matching.train_pairwise", tmp_path / "checkpoint"
+    both = launched_on(nodes, data, tmp_path / "log", held, *training(save_dir))
+    try:
+        until(lambda: "global step 4," in both[0].log(0) or both[0].launcher.poll() is not None)
+        if how == "cut":
+            nodes[0].run("ip link set between down")
+        else:
+            both[lost].end()
+        (tmp_path / "go").touch()
+        assert both[1 - lost].wait(60 if how == "cut" else 15) == 1
+    finally:
+        for launched in both:
+            launched.end()
+        nodes[0].run("ip link set between up")
+    assert re.search(BROKEN, both[1 - lost].log(0)), both[1 - lost].output
+    assert f"(process {lost} on {nodes[lost].address} has ended)" in both[1 - lost].log(0)
+
+    again = "held:0::ernie_matching.train_pairwise", *training(save_dir, "--resume")
+    if (lost, how) == (1, "killed"):  # the second node lacks the checkpoints
+        both = launched_on(nodes, data, tmp_path / "log2", *again, save_dir=tmp_path / "other")
+        assert [launched.wait() for launched in both] == [1, 1]
+        here = [re.findall(r"differ in the step to resume \(here (\d+)\)", launched.log(0)) for launched in both]
+        assert sorted(here) == [["0"], ["3"]], both[0].log(0) + both[1].log(0)
+    both = launched_on(nodes, data, tmp_path / "log3", *again)
+    assert [launched.wait() for launched in both] == [0, 0], both[0].output + both[1].output
+    assert re.search(r"^resume after step \d+, from ", both[0].log(0), re.M)
+    assert differences(together[0], save_dir) == []
+
+
 @server
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_the_same_step(data: Path, tmp_path: Path) -> None:
@@ -323,6 +396,7 @@ def test_a_port_that_a_connection_has_been_given_meanwhile_is_waited_for(
         port = ours.getsockname()[1]
         monkeypatch.setenv("PADDLE_MASTER", f"127.0.0.1:{port}")
         monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # a variable that would be set for all later tests
         monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
         begun: list[bool] = []
         monkeypatch.setattr("paddle.distributed.init_parallel_env", lambda: begun.append(True))
@@ -336,8 +410,34 @@ def test_a_port_that_a_connection_has_been_given_meanwhile_is_waited_for(
         listener.accept()[0].close()  # the end that closes first keeps the port for a minute
         ours.recv(1)
         ours.close()
+        monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
+        ProcessGroup()
         starting.join(SECONDS)
-        assert begun == [True]
+        assert begun == [True, True]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("work", ["wait()", "sum(np.ones(1))"])
+def test_a_process_that_ends_is_seen_by_those_who_wait_for_it(work: str) -> None:
+    # Without Paddle's own connections, which with NCCL hang when a process is gone, as this `all_reduce` does.
+    code = """
+import os, sys, time
+import numpy as np
+import paddle
+paddle.distributed.init_parallel_env = lambda: None
+paddle.distributed.all_reduce = lambda tensor: time.sleep(1000)
+from paddle_ranker.distributed import ProcessGroup
+group = ProcessGroup()
+group.wait()
+if group.rank == 1:
+    os.kill(os.getpid(), 9)
+group."""
+    shared = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_MASTER": f"127.0.0.1:{free_ports(1)[0]}"}
+    line = [sys.executable, "-c", code + work]
+    ranks = [{**os.environ, **shared, "PADDLE_TRAINER_ID": str(rank)} for rank in (0, 1)]
+    first, second = (subprocess.Popen(line, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE) for env in ranks)
+    assert b"training broke (process 1 on 127.0.0.1 has ended)" in first.communicate(timeout=SECONDS)[1]
+    assert first.returncode == 1 and second.wait() == -signal.SIGKILL
 
 
 class _Share(ProcessGroup):

@@ -116,6 +116,8 @@ class _FirstOfTwo(ProcessGroup):
 
     broadcast = sum_gradients
 
+    def require_equal(self, values: Any) -> None: ...
+
     def wait(self) -> None: ...
 
 

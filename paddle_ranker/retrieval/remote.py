@@ -42,7 +42,8 @@ from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals, Word, Wor
 from paddle_ranker.retrieval.work import check, hold, metered
 from paddle_ranker.storage.untrusted import Unchecked
 
-_KEPT_SECONDS = 60.0  # that a shard keeps what a search sees, after the search's last call
+_KEPT_SECONDS = 30.0  # that a shard keeps what a search sees, after the search's last call
+_MOST_KEPT = 32  # generations that a shard keeps for searches, beside the latest
 _WRITE_SECONDS = 10.0  # that a shard waits for another process which writes to its folder
 _CURRENT_SECONDS = 1.0  # that the facts of the shards are not asked for again, but by searches
 _LOOK_SECONDS = 0.1  # between two looks whether a search is still waited for
@@ -201,8 +202,10 @@ class ShardService:
                 raise _Gone(f"{self._collection.folder}: generation {version} is no longer kept; search again")
             clock, latest = time.monotonic(), self._collection.info.generation
             self._seen[version].used = clock
-            for old in [n for n, one in self._seen.items() if n != latest and clock - one.used > _KEPT_SECONDS]:
-                del self._seen[old]
+            others = sorted(self._seen.keys() - {latest, version}, key=lambda one: self._seen[one].used)
+            for place, old in enumerate(others, start=1):
+                if clock - self._seen[old].used > _KEPT_SECONDS or place <= len(others) - _MOST_KEPT:
+                    del self._seen[old]
             return self._seen[version]
 
 

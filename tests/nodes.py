@@ -58,7 +58,11 @@ def two_nodes() -> Iterator[tuple[Node, Node]]:
             first.run(f"ip link add between type veth peer name between netns {nodes[1].keeper}")
             for each in nodes:
                 # Debian maps a host's own name to an address that no other host reaches.
-                lines = "127.0.0.1 localhost", f"127.0.1.1 {each.name}", *(f"{n.address} {n.name}" for n in nodes)
+                lines = (
+                    "127.0.0.1 localhost",
+                    f"127.0.1.1 {each.name}",
+                    *(f"{n.address} train-{i}.train" for i, n in enumerate(nodes)),
+                )
                 hosts = Path(folder, each.name)
                 hosts.write_text("\n".join([*lines, ""]), encoding="ascii")
                 each.run(f"mount --bind {hosts} /etc/hosts; hostname {each.name}; ip link set lo up")

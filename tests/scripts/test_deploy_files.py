@@ -99,6 +99,26 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path, is_search: bool) -> None:
     checked("systemd-analyze", "systemd", "verify", UNIT.name, SYSTEMD_UNIT_PATH=f"{tmp_path}:")
 
 
+@pytest.mark.parametrize("path", sorted((DEPLOY / "kubernetes").glob("*.yaml")), ids=lambda path: path.name)
+def test_kubernetes_takes_its_objects(path: Path) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+        if "ray.io/" not in document["apiVersion"]:  # the schemas are those of Kubernetes itself
+            kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_job_of_a_training_is_one_thing() -> None:
+    service, job, policy = yaml.safe_load_all((DEPLOY / "kubernetes" / "train.yaml").read_text(encoding="utf-8"))
+    spec, name = job["spec"], job["metadata"]["name"]
+    (container,) = spec["template"]["spec"]["containers"]
+    assert service["spec"]["selector"] == policy["spec"]["podSelector"]["matchLabels"]
+    assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": name}
+    assert spec["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+    assert f"{name}-0.{service['metadata']['name']} " in container["command"][-2]
+    nodes = next(one["value"] for one in container["env"] if one["name"] == "NODES")
+    assert spec["completions"] == spec["parallelism"] == int(nodes)
+
+
 def test_nginx_and_caddy_read_their_files(tmp_path: Path) -> None:
     if shutil.which("openssl") is None or shutil.which("nginx") is None:
         pytest.skip("needs nginx and openssl (Debian's packages nginx-light, openssl)")

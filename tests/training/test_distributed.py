@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from ernie_matching import train_pairwise
 from paddle_ranker import Ranker, distributed
@@ -267,6 +270,68 @@ def launched_on(
         )
         for rank, node in enumerate(nodes)
     ]  # fmt: skip
+
+
+def lines_of_page(nodes: tuple[Node, Node], folder: Path) -> list[list[str]]:
+    page = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    python (.* --nnodes .*) ernie_matching/train_pairwise.py …$", page, re.M)
+    return [
+        [*node.before(folder), sys.executable, *line.split(), "--log_dir", f"log/{node.name}", str(SCRIPT)]
+        for node, line in zip(nodes, lines)
+    ]
+
+
+def line_of_slurm(nodes: tuple[Node, Node], folder: Path) -> list[list[str]]:
+    # Slurm's commands: what a task is run with, and the names of the job's nodes.
+    runs = [f"SLURM_NODEID={rank} {shlex.join(node.before(folder))}" for rank, node in enumerate(nodes)]
+    commands = {
+        "scontrol": "echo node0; echo node1",
+        "srun": f"""nodes='0 1'
+while [[ $1 == --* ]]; do
+    case $1 in --nodelist) nodes=${{2#node}}; shift 2;; *=*) shift;; *) shift 2;; esac
+done
+task0() {{ {runs[0]} "$@"; }}
+task1() {{ {runs[1]} "$@"; }}
+for node in $nodes; do task$node "$@" & tasks+=($!); done
+for task in ${{tasks[*]}}; do wait $task || exit 1; done""",
+    }
+    for name, text in commands.items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
+        (folder / name).chmod(0o700)
+    job = "SLURM_JOB_NODELIST=node[0-1]", "SLURM_JOB_ID=7", "SLURM_NNODES=2", f"PYTHON={sys.executable}"
+    script = REPOSITORY / "deploy" / "slurm" / "train.sbatch"
+    return [["env", f"PATH={folder}:{os.environ['PATH']}", *job, "bash", str(script), str(SCRIPT)]]
+
+
+def lines_of_kubernetes(nodes: tuple[Node, Node], folder: Path) -> list[list[str]]:
+    documents = yaml.safe_load_all((REPOSITORY / "deploy/kubernetes/train.yaml").read_text(encoding="utf-8"))
+    (job,) = [document for document in documents if document["kind"] == "Job"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert f"/{SCRIPT.relative_to(REPOSITORY)}" in container["args"][0] and container["args"][-1] == "--resume"
+    given = {one["name"]: one.get("value") for one in container["env"]}
+    lines = []
+    for rank, node in enumerate(nodes):
+        values = {**given, "PYTHON": sys.executable, "OWN_ADDRESS": node.address, "JOB_COMPLETION_INDEX": rank}
+        command = [part.replace("/tmp/log", f"log/{node.name}") for part in container["command"]]
+        lines.append(
+            [*node.before(folder), "env", *(f"{name}={values[name]}" for name in values), *command, str(SCRIPT)]
+        )
+    return lines
+
+
+@server
+@pytest.mark.parametrize("lines", [lines_of_page, line_of_slurm, lines_of_kubernetes])
+def test_two_nodes_are_one_with_two_processes(
+    nodes: tuple[Node, Node], data: Path, tmp_path: Path, together: tuple[Path, Launched], lines: Any
+) -> None:
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    started = [
+        subprocess.Popen([*line, *training(tmp_path / "checkpoint")], cwd=tmp_path, env=environment)
+        for line in lines(nodes, tmp_path)
+    ]
+    assert [process.wait(SECONDS) for process in started] == [0] * len(started)
+    assert differences(together[0], tmp_path / "checkpoint") == []
 
 
 @server

@@ -6,9 +6,13 @@ paddle-ranker mine --queries mine.tsv --corpus titles.tsv --tower checkpoint/bes
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
@@ -16,23 +20,28 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_judgements
-from paddle_ranker.data.records import LabeledPair, Record, RecordFile, open_as_one_of, write_records
+from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, open_as_one_of, write_records
 from paddle_ranker.encoding.options import WINDOWS
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.model.kinds import text_encoder
-from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
+from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
+from paddle_ranker.scale.offline import identity_of, total
+from paddle_ranker.scale.parts import Parts, Source, Work
+from paddle_ranker.scale.parts import run as run_parts
 from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
+from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.streams import output_free_for
 from paddle_ranker.training.mining import (
     JUDGED_KINDS,
+    QUERIES_AT_ONCE,
     TITLE_KINDS,
     Choice,
     Judge,
@@ -40,6 +49,8 @@ from paddle_ranker.training.mining import (
     distinct_titles,
     group_judgments,
     judged_pairs,
+    report_of,
+    require_negatives,
     text_key,
     whole,
 )
@@ -49,13 +60,15 @@ if TYPE_CHECKING:
     from paddle_ranker.retrieval.search import Search, Searcher
 
 RERANKED = 100
+_PART = 8 * QUERIES_AT_ONCE  # queries of an actor's part
+_OF_RANKER = " of ranker: "  # between a ranker's number and a count, among the counts of a part
 WORDS = "jieba"
 SCORE_RATIO = 0.95  # the best of those that NV-Retriever (2024) compares
 _METHODS = "; ".join(f"{name}, {kind.what}" for name, kind in INDEXES.items())
 
 
 @dataclass(frozen=True)
-class MineOptions(LabelOptions, ScoringOptions, MilvusOptions):
+class MineOptions(LabelOptions, ScoringOptions, MilvusOptions, RayOptions):
     queries: str = option(
         help="what is known: labelled pairs (query, title, label), triples, or pairs of a query and its answer; with "
         "--index also a BEIR folder",
@@ -223,48 +236,148 @@ def run(options: MineOptions) -> None:
 
 def _run(options: MineOptions) -> None:
     check_writable(options.output_file)
-    searcher = None if options.index is None else _searcher(options)
-    if searcher is not None and os.path.isdir(options.queries):
-        pairs, what = _beir_pairs(options, searcher), f"its split {options.split}"
-        queries = group_judgments(pairs)
-    else:
-        source = open_as_one_of(options.queries, JUDGED_KINDS, options)
-        queries = group_judgments(judged_pairs(source))
-        what = f"{source.report()} {source.kind.role}"
-        if lacking := source.beside("query", "title", "neg_title", "label"):
-            note(
-                f"note: {options.output_file}: will lack {lacking} of {options.queries}, as mined negatives have none; "
-                "paddle-ranker distill gives every row a teacher's score"
-            )
+    mining = _Mining(options)
+    queries = mining.queries
     positives = sum(len(judged.positives(options.positive_label)) for judged in queries)
-    print(f"{options.queries}: {what}; {len(queries):,} queries, {positives:,} positives")
+    print(f"{options.queries}: {mining.read}; {len(queries):,} queries, {positives:,} positives", flush=True)
     if not positives:
         raise DataError(
             f"{options.queries}: not one title has a label of {options.positive_label:g} or more: there is nothing to "
             "mine negatives of"
         )
-    teachers = Teachers(options.ranker, options) if options.ranker else None
-    judge: Optional[Judge] = teachers
-    index: Index
-    reads = whole
-    if searcher is not None:
-        encoder = teachers.reader if teachers is not None else _tower_reader(searcher)
-        index = SearchedIndex(searcher, [pair.title for judged in queries for pair in judged.pairs], encoder)
-        reads = index.reads
-        print(f"{options.index}: {len(index):,} texts", flush=True)
+    if options.ray is not None:
+        rows, counts, truncations = _mine_by_actors(options, len(queries))
     else:
-        index = _indexed(options, source)
-        if judge is None and isinstance(index, TowerIndex):
-            judge = index
-    miner = Miner(index, options.choice, judge, options.queries, reads)
-    with tqdm(desc="mine", unit="query", total=len(queries), disable=None) as progress:
-        rows = write_records(options.output_file, miner.mine(queries, progress))
+        mining.open()
+        with tqdm(desc="mine", unit="query", total=len(queries), disable=None) as progress:
+            rows = write_records(options.output_file, mining.miner.mine(queries, progress))
+        counts, truncations = mining.miner.counts, mining.truncations()
     what = "triples" if options.format == "triples" else "pairs"
-    print(f"wrote {rows:,} {what} to {options.output_file}: {miner.counts['negatives']:,} negatives of "
-          f"{miner.counts['queries']:,} queries")  # fmt: skip
-    print(f"left out or not found: {miner.report()}")
-    if teachers is not None:
-        teachers.report()
+    print(f"wrote {rows:,} {what} to {options.output_file}: {counts['negatives']:,} negatives of "
+          f"{counts['queries']:,} queries")  # fmt: skip
+    print(f"left out or not found: {report_of(counts)}")
+    for of_ranker in truncations:
+        note_counts(of_ranker)
+
+
+class _Mining:
+    """The judged queries of the files, and once it is open the miner of their negatives.
+
+    Attributes: `queries`; `read`, how much of the files that is.
+    """
+
+    miner: Miner
+
+    def __init__(self, options: MineOptions):
+        self._options = options
+        is_beir = os.path.isdir(options.queries)
+        self._searcher = _searcher(options) if options.index and (is_beir or options.ray is None) else None
+        self._source: Optional[RecordFile[Record]] = None
+        if self._searcher is not None and is_beir:
+            pairs, self.read = _beir_pairs(options, self._searcher), f"its split {options.split}"
+            self.queries = group_judgments(pairs)
+            return
+        source = self._source = open_as_one_of(options.queries, JUDGED_KINDS, options)
+        self.queries = group_judgments(judged_pairs(source))
+        self.read = f"{source.report()} {source.kind.role}"
+        if lacking := source.beside("query", "title", "neg_title", "label"):
+            note(
+                f"note: {options.output_file}: will lack {lacking} of {options.queries}, as mined negatives have none; "
+                "paddle-ranker distill gives every row a teacher's score"
+            )
+
+    def open(self) -> None:
+        """Open the ranker, and the index or the corpus."""
+        options = self._options
+        self._teachers = teachers = Teachers(options.ranker, options) if options.ranker else None
+        judge: Optional[Judge] = teachers
+        index: Index
+        reads = whole
+        if options.index is not None:
+            searcher = self._searcher or _searcher(options)
+            encoder = teachers.reader if teachers is not None else _tower_reader(searcher)
+            index = SearchedIndex(searcher, [pair.title for judged in self.queries for pair in judged.pairs], encoder)
+            reads = index.reads
+            print(f"{options.index}: {len(index):,} texts", flush=True)
+        else:
+            assert self._source is not None
+            index = _indexed(options, self._source)
+            if judge is None and isinstance(index, TowerIndex):
+                judge = index
+        self.miner = Miner(index, options.choice, judge, options.queries, reads)
+
+    def truncations(self) -> list[dict[str, int]]:
+        """Return for each ranker how many pairs were truncated so far, by what was done with them."""
+        return self._teachers.truncations() if self._teachers is not None else []
+
+
+class _QueryNumbers(Source):
+    """Numbers of queries, in parts of whole blocks that are searched together."""
+
+    def __init__(self, queries: int):
+        self._queries = queries
+
+    def parts(self) -> Iterator[Sequence[object]]:
+        every = range(self._queries)
+        return ([*every[start : start + _PART]] for start in range(0, self._queries, _PART))
+
+    def count(self) -> int:
+        return self._queries
+
+
+class _MineParts(Work):
+    """Negatives of queries, one JSON array for each record; each actor reads the files, and holds the index."""
+
+    extension, unit = ".jsonl", "query"
+
+    def __init__(self, options: MineOptions):
+        self._options = options
+
+    def open(self) -> None:
+        self._mining = _Mining(self._options)
+        self._mining.open()
+
+    def compute(self, rows: Sequence[int]) -> tuple[bytes, int, Mapping[str, int]]:
+        mining = self._mining
+        mining.miner.counts.clear()
+        before = mining.truncations()
+        found = [json.dumps(astuple(one)) for one in mining.miner.mine_part(mining.queries[rows[0] : rows[-1] + 1])]
+        counts = dict(mining.miner.counts)
+        for number, (now, earlier) in enumerate(zip(mining.truncations(), before)):
+            counts.update({f"{number}{_OF_RANKER}{what}": count - earlier.get(what, 0) for what, count in now.items()})
+        return "".join(f"{line}\n" for line in found).encode(), len(found), counts
+
+
+def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[str], list[dict[str, int]]]:
+    """Mine by actors of a cluster, in parts beside the output; return rows, and counts as of one miner."""
+    rankers = options.ranker.split(os.pathsep) if options.ranker else []
+    contents = {"queries": options.queries, "corpus": options.corpus, "tower": options.tower}
+    index = Path(options.index) / "index.json" if options.index else None  # it names segments that never change
+    made_of = {
+        **identity_of(options, {**contents, "index": index if index and index.is_file() else options.index}),
+        "--ranker": [content_digest(one) for one in rankers],
+    }
+    parts = Parts(Path(f"{options.output_file}.parts"), made_of)
+    threads = options.cpu_threads or 1
+    work = _MineParts(replace(options, cpu_threads=threads))
+    assert options.ray is not None
+    done = run_parts(
+        _QueryNumbers(queries), work, parts, options.ray,
+        actors=options.actors, threads=threads, device=options.device, label="mine",
+    )  # fmt: skip
+    counts, truncations = Counter[str](), [dict[str, int]() for _ in rankers]
+    for name, count in total(done).items():
+        number, is_of_ranker, what = name.partition(_OF_RANKER)
+        if is_of_ranker:
+            truncations[int(number)][what] = count
+        else:
+            counts[name] = count
+    require_negatives(options.queries, counts)
+    kind = LabeledPair if options.format == "pairs" else Triple
+    lines = (line for one in done for line in (parts.folder / one.name).read_bytes().splitlines())
+    rows = write_records(options.output_file, (kind(*json.loads(line)) for line in lines))
+    shutil.rmtree(parts.folder)
+    return rows, counts, truncations
 
 
 def _searcher(options: MineOptions) -> Searcher:

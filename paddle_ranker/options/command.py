@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from typing import Any, Callable, Optional, TextIO, Union, cast
 
@@ -188,6 +188,13 @@ def note(text: str) -> None:
         except OSError:
             # At its exit, Python would try to write the rest again, and make the exit status 120.
             sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def note_counts(counts: Mapping[str, int]) -> None:
+    """Note each count that is not 0, followed by its name, as in `3 pairs were cut to 64 tokens`."""
+    for name, count in counts.items():
+        if count:
+            note(f"{count:,} {name}")
 
 
 @functools.cache

@@ -10,11 +10,13 @@ Pipelines of Ray Data use models by these classes:
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
@@ -23,7 +25,8 @@ from paddle_ranker.data.formats import line_count
 from paddle_ranker.data.records import Pair, Record, RecordFile
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.options import RayOptions, RowOptions, note
+from paddle_ranker.options import RayOptions, RowOptions, note, note_counts
+from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.scale.parts import Done, Parts, Source, Work, run
 from paddle_ranker.scoring.options import PrintingOptions
@@ -32,9 +35,6 @@ from paddle_ranker.storage.digest import content_digest
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.encoding import EncodePlan
     from paddle_ranker.retrieval.vectors import Vectors
-
-if TYPE_CHECKING:
-    pass
 
 
 class RowSource(Source):
@@ -67,13 +67,13 @@ class RowSource(Source):
 
 
 class _ScoreParts(Work):
-    """The lines that `predict` prints for pairs."""
+    """The lines that `predict` prints for pairs; with `topk`, all that ranking by query needs, as JSON."""
 
     extension, unit = ".txt", "pair"
 
     def __init__(self, options: PrintingOptions, expected_kind: Optional[str], names: tuple[str, str]):
         self._options, self._expected_kind, self._names = options, expected_kind, names
-        self.extension = ".jsonl" if options.format == "json" else ".txt"
+        self.extension = ".jsonl" if options.format == "json" or options.topk is not None else ".txt"
 
     def open(self) -> None:
         from paddle_ranker.scoring.files import scorer_for
@@ -88,6 +88,9 @@ class _ScoreParts(Work):
         before = Counter(truncations(self._parts.row_encoder, self._scorer.windows))
         scores = self._scorer.score([row[0] for row in rows], [row[1] for row in rows]).tolist()
         counts = Counter(truncations(self._parts.row_encoder, self._scorer.windows)) - before
+        if self._options.topk is not None:
+            lines = [json.dumps([*row, score]) for row, score in zip(rows, scores)]
+            return "".join(f"{line}\n" for line in lines).encode(), len(lines), counts
         cut = CutOff(self._options.min_probability)
         lines = [
             printed_pair(query, title, score, recall, self._names, self._options.format)
@@ -104,28 +107,82 @@ def predict(options: PrintingOptions, expected_kind: Optional[str], names: tuple
 
     assert options.ray is not None and options.output_file is not None
     model = resolve_model(options.params_path)
-    same = ("min_probability", "format", "batch_size", "max_seq_length", "engine", "precision", "windows",
-            "window_overlap", "window_top_k", "skip_bad_rows", "separator", "header")  # fmt: skip
-    identity = {
-        "the model": content_digest(model.parent if model.is_file() else model),
-        "the pairs": content_digest(options.input_file),
-        **{f"--{name}": getattr(options, name) for name in same},
+    made_of: dict[str, Union[str, Path, None]] = {
+        "params_path": model.parent if model.is_file() else model,
+        "input_file": options.input_file,
     }
+    parts = Parts(Path(options.output_file), identity_of(options, made_of))
+    ranked = None if options.topk is None else parts
+    if ranked is not None:
+        ranked.begin()
+        if ranked.manifest is not None:
+            note(f"{ranked.folder}: is done already")
+            return ranked.manifest
+        parts = Parts(Path(f"{options.output_file}.scored"), parts.identity)
     source = RowSource(options.input_file, Pair, options, ("query", "title", "recall_score"))
     done = run(
         source,
         _ScoreParts(options, expected_kind, names),
-        Parts(Path(options.output_file), identity),
+        parts,
         options.ray,
         actors=options.actors,
         threads=options.cpu_threads or 1,
         device=options.device,
     )
-    counts = sum((Counter(one.counts) for one in done), Counter[str]())
-    CutOff.note(options.min_probability, counts.pop(CutOff.SEEN, 0), counts.pop(CutOff.LEFT_OUT, 0))
-    for what, count in counts.items():
-        note(f"{count:,} {what}")
-    return done
+    counts = total(done)
+    seen, left_out = counts.pop(CutOff.SEEN, 0), counts.pop(CutOff.LEFT_OUT, 0)
+    note_counts(counts)
+    CutOff.note(options.min_probability, seen, left_out)
+    if ranked is None:
+        return done
+    ranked.write(0, ".jsonl" if options.format == "json" else ".txt", *_ranked_lines(options, parts, done, names), {})
+    shutil.rmtree(parts.folder)
+    return ranked.finish(1)
+
+
+def _ranked_lines(
+    options: PrintingOptions, parts: Parts, done: Sequence[Done], names: tuple[str, str]
+) -> tuple[bytes, int]:
+    """Return the lines that `predict --topk` prints, and how many they are."""
+    from paddle_ranker.scoring.by_query import best_by_query
+    from paddle_ranker.scoring.files import CutOff, printed_pair
+
+    def scored() -> Iterator[tuple[Pair, float]]:
+        for one in done:
+            for line in (parts.folder / one.name).read_bytes().splitlines():
+                *row, probability = json.loads(line)
+                yield Pair(*row), probability
+
+    assert options.topk is not None
+    lines = [
+        printed_pair(query, one.title, one.probability, one.recall_score, names, options.format)
+        for query, titles in best_by_query(scored(), options.topk, CutOff(options.min_probability))
+        for one in titles
+    ]
+    return "".join(f"{line}\n" for line in lines).encode(), len(lines)
+
+
+def identity_of(options: RayOptions, contents: Mapping[str, Union[str, Path, None]]) -> dict[str, object]:
+    """Return all that decides the results of a command: the digests of what it reads, and its other options.
+
+    contents: by the name of the option, the path that it stands for
+    """
+    without_effect = ("ray", "actors", "debug", "resume", "output_file")
+    return {
+        shown_name(field): content_digest(contents[field.name] or "")
+        if contents.get(field.name)
+        else getattr(options, field.name)
+        for field in fields_of(type(options))
+        if field.name not in without_effect
+    }
+
+
+def total(done: Sequence[Done]) -> Counter[str]:
+    """Return the sums of the parts' counts, in the order in which one process would have met them."""
+    counts = Counter[str]()
+    for one in done:
+        counts.update(one.counts)
+    return counts
 
 
 class _EncodeParts(Work):
@@ -157,12 +214,7 @@ def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOption
     done = run(source, work, parts, options.ray, actors=options.actors, threads=threads, device=device, label="encode")
     for one in done:
         yield np.load(parts.folder / one.name, allow_pickle=False)
-    _note_counts(done)
-
-
-def _note_counts(done: Sequence[Done]) -> None:
-    for what, count in sum((Counter(one.counts) for one in done), Counter[str]()).items():
-        note(f"{count:,} {what}")
+    note_counts(total(done))
 
 
 class ScorePairs:

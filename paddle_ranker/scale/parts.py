@@ -13,10 +13,12 @@ import hashlib
 import io
 import json
 import logging
+import os
 import socket
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -25,6 +27,9 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, listed
+from paddle_ranker.options import AUTO_DEVICE
+from paddle_ranker.registry import VARIABLE, load_named_plugins
+from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import connected, require_ray
 from paddle_ranker.storage.atomic import make_folder, new_file, remove_unfinished
 from paddle_ranker.storage.untrusted import read_json
@@ -60,7 +65,7 @@ class Parts:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, object]):
-        self.folder, self.identity = make_folder(folder), dict(identity)
+        self.folder, self.identity = make_folder(folder.absolute()), dict(json.loads(json.dumps(identity)))
 
     def begin(self) -> dict[int, Done]:
         """Return the parts that are there whole, by number; raises `RankerError` for those of another work."""
@@ -178,11 +183,30 @@ class Work(ABC):
         """Return what a part's file holds, how many rows that is, and counts to report."""
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Folder and plugins of the command, which its processes on all machines share."""
+
+    folder: str
+    plugins: str
+
+    @classmethod
+    def here(cls) -> _Place:
+        return cls(os.getcwd(), os.environ.get(VARIABLE, ""))
+
+    def enter(self) -> None:
+        with suppress(OSError):  # relative paths are then not found, which names them
+            os.chdir(self.folder)
+        os.environ[VARIABLE] = self.plugins
+        load_named_plugins()
+
+
 class _Actor:
     """The callable of `map_batches`: computes the parts that are not there, and returns their facts."""
 
-    def __init__(self, work: Work, parts: Parts, threads: int):
+    def __init__(self, work: Work, parts: Parts, threads: int, place: _Place):
         self._work, self._parts, self._threads, self._is_open = work, parts, threads, False
+        self._place = place
 
     def __call__(self, batch: Any) -> Any:
         import pyarrow
@@ -195,6 +219,7 @@ class _Actor:
 
     def _part(self, number: int, rows: Sequence[Any]) -> dict[str, Any]:
         if not self._is_open:
+            self._place.enter()
             runtime.prepare_command(self._threads)
             self._parts.require_shared()
             self._work.open()
@@ -212,28 +237,35 @@ def _told(work: Any, *arguments: object) -> dict[str, Any]:
     with redirect_stderr(notes), redirect_stdout(io.StringIO()):
         try:
             found = work(*arguments)
-        except RankerError as error:
+        except (RankerError, OSError) as error:
             found = {"error": str(error), "kind": type(error).__name__}
     return {**found, "notes": notes.getvalue()}
 
 
-def _read(source: Source, finished: frozenset[int]) -> Iterator[Any]:
+def _read(source: Source, finished: frozenset[int], place: _Place) -> Iterator[Any]:
     """Yield a table of one row for each part that is not there, and at last for what the reader has to say."""
     import pyarrow
 
     def table(number: int, rows: str) -> Any:
         return pyarrow.table({"number": [number], "rows": pyarrow.array([rows], pyarrow.large_string())})
 
-    waiting = iter(source.parts())
-    number, told = 0, dict[str, Any]()
-    while "error" not in told:
-        told = _told(lambda: {"part": next(waiting, None)})
+    waiting, number, notes = iter(source.parts()), 0, ""
+
+    def following() -> dict[str, Any]:
+        if not number:
+            place.enter()
+        return {"part": next(waiting, None)}
+
+    while True:
+        told = _told(following)
+        notes += told.pop("notes")
         if told.get("part") is None:
             break
         if number not in finished:
             yield table(number, json.dumps(told["part"]))
         number += 1
-    yield table(_END, json.dumps({**told, "parts": number, "report": "" if "error" in told else source.report()}))
+    report = "" if "error" in told else source.report()
+    yield table(_END, json.dumps({**told, "parts": number, "notes": notes, "report": report}))
 
 
 def run(
@@ -253,12 +285,14 @@ def run(
         address: as of `connected`.
         actors: how many; None: as many as there are cores for, or GPUs.
         threads: of each actor.
-        device: `gpu`: each actor gets one.
+        device: `gpu`: each actor gets one; `auto`: if the cluster has any; `cpu`.
 
     Raises `RankerError` as source and work do, and for an output folder of another work.
     """
     from paddle_ranker.options import note, note_once
 
+    if device.partition(":")[0] not in ("cpu", "gpu", AUTO_DEVICE) or ":" in device:
+        raise UsageError(f"--device {device}: with --ray it is cpu, gpu or auto, and Ray chooses which one")
     finished = parts.begin()
     if (there := parts.manifest) is not None:
         note(f"{parts.folder}: is done already")
@@ -266,7 +300,9 @@ def run(
     if finished:
         note(f"{parts.folder}: going on, {len(finished):,} parts are there")
     count = 0
-    with connected(address), tqdm(desc=label, unit=work.unit, total=source.count(), disable=None) as progress:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its C++ side warns of what Ray Data does itself
+    cores = max(usable_cores(), (actors or 1) * threads)  # a local cluster that has too few would wait for ever
+    with connected(address, cores), tqdm(desc=label, unit=work.unit, total=source.count(), disable=None) as progress:
         progress.update(sum(one.rows for one in finished.values()))
         for row in _dataset(source, work, parts, frozenset(finished), actors, threads, device).iter_rows():
             facts = json.loads(row["facts"])
@@ -297,23 +333,26 @@ def _dataset(
     import ray.data as data
     from ray.data.block import BlockMetadata
 
+    place = _Place.here()
+
     class Files(data.Datasource):
         """The files, read by one task, which no actor waits for: it takes no core."""
 
         def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[Any]:
             unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-            return [data.ReadTask(lambda: _read(source, finished), unknown)]
+            return [data.ReadTask(lambda: _read(source, finished, place), unknown)]
 
         def estimate_inmemory_data_size(self) -> Optional[int]:
             return None
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # of a file with few parts
     context = data.DataContext.get_current()
     context.target_max_block_size = 1  # a block for each part, so that any actor that is free takes the next
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     resources = ray.cluster_resources()
-    is_gpu = device.startswith("gpu")
+    is_gpu = device == "gpu" or (device == AUTO_DEVICE and resources.get("GPU", 0) >= 1)
     if actors is None:
         actors = int(resources.get("GPU", 0)) if is_gpu else int(resources["CPU"]) // threads
         if actors < 1:
@@ -321,7 +360,7 @@ def _dataset(
             raise UsageError(f"--ray: the cluster has no {what}")
     return data.read_datasource(Files(), override_num_blocks=1, num_cpus=0).map_batches(
         _Actor,
-        fn_constructor_args=(work, parts, threads),
+        fn_constructor_args=(work, parts, threads, place),
         batch_size=1,
         batch_format="pyarrow",
         compute=data.ActorPoolStrategy(size=actors),

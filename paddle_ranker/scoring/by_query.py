@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Optional, TypeVar
 
 import numpy as np
 
+from paddle_ranker.data.records import Pair
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities
 from paddle_ranker.scoring.files import CutOff, report_truncated, score_pairs, scorer_for
@@ -33,9 +34,15 @@ def rank_by_query(
         yield from _cascade_by_query(options, top_k, expected_kind)
         return
     parts = open_ranker(options.params_path, options.load_options(expected_kind))
+    yield from best_by_query(score_pairs(parts, options), top_k, CutOff(options.min_probability))
+
+
+def best_by_query(
+    scored: Iterable[tuple[Pair, float]], top_k: int, cut: CutOff
+) -> Iterator[tuple[str, list[RankedTitle]]]:
+    """Yield every query of scored pairs with its best titles, as `rank_by_query` does."""
     best: dict[str, list[RankedTitle]] = {}
-    cut = CutOff(options.min_probability)
-    for index, (pair, probability) in enumerate(score_pairs(parts, options)):
+    for index, (pair, probability) in enumerate(scored):
         titles = best.setdefault(pair.query, [])
         if not cut.keeps(probability):
             continue

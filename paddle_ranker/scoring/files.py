@@ -14,7 +14,7 @@ from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.options import json_text, note
+from paddle_ranker.options import json_text, note, note_counts
 from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import Scorer, chunks
@@ -125,9 +125,7 @@ class CutOff:
 
 def report_truncated(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> None:
     """Note how many pairs were longer than the ranker's maximum length, and whether they were truncated or windowed."""
-    for what, count in truncations(pair_encoder, windows).items():
-        if count:
-            note(f"{count:,} {what}")
+    note_counts(truncations(pair_encoder, windows))
 
 
 def truncations(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> dict[str, int]:

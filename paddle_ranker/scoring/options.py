@@ -9,7 +9,7 @@ from paddle_ranker.encoding.options import WINDOWS, TokenizerOptions, WindowOpti
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import HeadOptions, LoadOptions
 from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
-from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, given_of, option, redeclare
+from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, option, redeclare
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines
 
@@ -177,5 +177,5 @@ class PrintingOptions(RankingOptions, RayOptions):
                 raise UsageError(f"--ray {self.ray}: the lines go into a folder; name it with --output")
             if self.input_file == "-":
                 raise UsageError("--input -: actors cannot read this process's input; name files")
-            if self.cascade is not None or given_of(self, ["topk"]):
-                raise UsageError("--topk and --cascade hold all titles of a query: leave them out, or leave out --ray")
+            if self.cascade is not None:
+                raise UsageError("--cascade holds all titles of a query: leave it out, or leave out --ray")

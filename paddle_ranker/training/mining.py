@@ -187,7 +187,7 @@ def whole(query: str, titles: Sequence[str]) -> Sequence[str]:
 
 
 class Miner:
-    """Miner of negatives for the judged queries of the file `source`; `counts` holds statistics for `report`.
+    """Miner of negatives for the judged queries of the file `source`; `counts` holds statistics for `report_of`.
 
     reads: returns what a ranker reads of each title for a query
     """
@@ -209,6 +209,11 @@ class Miner:
 
         Raises `DataError` at the end if not a single negative was found.
         """
+        yield from self.mine_part(queries, progress)
+        require_negatives(self._source, self.counts)
+
+    def mine_part(self, queries: Sequence[JudgedQuery], progress: Optional[tqdm[None]] = None) -> Iterator[Record]:
+        """Yield what `mine` does of some of the queries, of which none may have a negative."""
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = queries[start : start + QUERIES_AT_ONCE]
             # Retrieve enough that `candidates` remain after the known answers and the query itself are removed.
@@ -223,8 +228,6 @@ class Miner:
                 yield from self._of_query(judged, relevant, ranked)
             if progress is not None:
                 progress.update(len(part))
-        if not self.counts["negatives"]:
-            raise DataError(f"{self._source}: not one negative was found ({self.report()})")
 
     def _ranked(
         self, part: Sequence[JudgedQuery], positives: list[list[LabeledPair]], candidates: list[list[str]]
@@ -273,10 +276,17 @@ class Miner:
                 written.add(key)
                 self.counts["negatives"] += 1
 
-    def report(self) -> str:
-        """Return how many candidates were dropped for which reason, and how many queries lack something."""
-        shown = [f"{name}: {count:,}" for name, count in self.counts.items() if count and name not in _REPORTED_APART]
-        return "; ".join(shown) or "nothing left out"
+
+def report_of(counts: Counter[str]) -> str:
+    """Return how many candidates were dropped for which reason, and how many queries lack something."""
+    shown = [f"{name}: {count:,}" for name, count in counts.items() if count and name not in _REPORTED_APART]
+    return "; ".join(shown) or "nothing left out"
+
+
+def require_negatives(source: str, counts: Counter[str]) -> None:
+    """Raise `DataError` if not a single negative was found for the queries of a file."""
+    if not counts["negatives"]:
+        raise DataError(f"{source}: not one negative was found ({report_of(counts)})")
 
 
 _REPORTED_APART = {"queries", "negatives"}

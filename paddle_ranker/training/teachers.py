@@ -16,6 +16,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.options import note_counts
 from paddle_ranker.scoring.options import ScoringOptions
 
 
@@ -78,10 +79,14 @@ class Teachers:
 
     def report(self) -> None:
         """Print for each ranker how many pairs were truncated, if any."""
-        from paddle_ranker.scoring.files import report_truncated
+        for counts in self.truncations():
+            note_counts(counts)
 
-        for scorer in self._rankers:
-            report_truncated(scorer.row_encoder, scorer.windows)
+    def truncations(self) -> list[dict[str, int]]:
+        """Return for each ranker how many pairs were truncated so far, by what was done with them."""
+        from paddle_ranker.scoring.files import truncations
+
+        return [truncations(scorer.row_encoder, scorer.windows) for scorer in self._rankers]
 
 
 class Scoring:

@@ -1,0 +1,190 @@
+"""Files scored, encoded and mined by actors of a cluster: the bytes of one machine, whatever is killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddle_ranker.__main__ import main
+from paddle_ranker.data.records import Pair, read_records, write_records
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.storage.untrusted import Unchecked
+from tests.tiny import HAN, write_index, write_ranker, write_tower
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.parity
+PAIRS = 9000  # two parts
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A ranker, a tower and the same pairs in all formats, in a cluster of two cores that all tests use."""
+    from paddle_ranker.scale.cluster import connected
+
+    folder = tmp_path_factory.mktemp("offline")
+    write_ranker(folder / "ranker")
+    write_tower(folder / "tower")
+    draw = random.Random(1)
+    lines = [["".join(draw.choices(HAN, k=draw.randint(2, 40))) for _ in range(2)] for _ in range(PAIRS)]
+    pairs = [Pair(query[:4], title) for query, title in lines]
+    write_records(folder / "pairs.parquet", pairs)
+    for name in ("a.tsv", "a.tsv.gz"):
+        write_records(folder / name, pairs[:5000])
+    write_records(folder / "b.jsonl", pairs[5000:])
+    (folder / "bad.tsv").write_text((folder / "a.tsv").read_text(encoding="utf-8") + "one column\n", encoding="utf-8")
+    (folder / "texts.txt").write_text("".join(f"{pair.title}\n" for pair in pairs), encoding="utf-8")
+    documents = (Document(str(number), pair.title) for number, pair in enumerate(pairs[:1000]))
+    write_index(folder / "index", folder / "tower", documents)
+    write_records(folder / "known.tsv", [Pair(pair.title[:3], pair.title) for pair in pairs[:300]])
+    with connected("local", cores=2):
+        yield folder
+
+
+@pytest.fixture
+def call(folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that runs a command in the folder and returns its output, its errors and its status."""
+    monkeypatch.chdir(folder)
+
+    def run(*arguments: str) -> tuple[str, str, int]:
+        capfd.readouterr()
+        status = main([*arguments, "--cpu_threads", "1"])
+        return (*capfd.readouterr(), status)
+
+    return run
+
+
+def joined(folder: Path) -> bytes:
+    return b"".join((folder / one["name"]).read_bytes() for one in manifest(folder)["parts"])
+
+
+def manifest(folder: Path) -> dict[str, Unchecked]:
+    found: dict[str, Unchecked] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--input pairs.parquet --windows max --max_seq_length 16",
+        "--input a.tsv.gz b.jsonl --topk 2 --format json",
+        "--input bad.tsv b.jsonl --skip_bad_rows --min_probability 0.5 --batch_size 7",
+    ],
+)
+def test_parts_of_predict_are_what_one_machine_prints(call: Any, options: str, tmp_path: Path) -> None:
+    predict = ["predict", "--model", "ranker", *options.split()]
+    printed, notes, status = call(*predict)
+    assert status == 0 and printed
+    _, actors_notes, status = call(*predict, "--ray", "local", "--output", str(tmp_path / "out"))
+    assert status == 0
+    assert joined(tmp_path / "out").decode() == printed
+    for note in ("skipped", "were cut", "windows", "min_probability"):
+        assert [line for line in notes.splitlines() if note in line] == [
+            line for line in actors_notes.splitlines() if note in line
+        ]
+
+
+def test_vectors_of_actors_are_the_bytes_of_one_machine(call: Any, tmp_path: Path) -> None:
+    encode = ["encode", "--model", "tower", "--input", "texts.txt", "--dtype", "int8"]
+    assert call(*encode, "--output", str(tmp_path / "one.npy"))[2] == 0
+    assert call(*encode, "--output", str(tmp_path / "many.npy"), "--ray", "local", "--actors", "2")[2] == 0
+    for suffix in (".npy", ".scales.npy"):
+        assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"many{suffix}").read_bytes()
+    assert not (tmp_path / "many.npy.parts").exists()
+
+
+@pytest.mark.parametrize(
+    "options", ["--corpus texts.txt --words bigram --ranker ranker", "--index index --format pairs"]
+)
+def test_negatives_of_actors_are_those_of_one_machine(call: Any, options: str, tmp_path: Path) -> None:
+    mine = ["mine", "--queries", "known.tsv", "--rank_to", "8", *options.split()]
+    outputs = [str(tmp_path / "one.tsv"), str(tmp_path / "many.tsv")]
+    printed, _, status = call(*mine, "--output", outputs[0])
+    assert status == 0
+    by_actors, _, status = call(*mine, "--output", outputs[1], "--ray", "local", "--actors", "2")
+    assert status == 0
+    assert Path(outputs[0]).read_bytes() == Path(outputs[1]).read_bytes()
+    assert by_actors.splitlines()[-1] == printed.splitlines()[-1]  # candidates left out, by reason
+
+
+@pytest.mark.parametrize(
+    "options, fragment, status",
+    [
+        ("--input bad.tsv", "bad.tsv, line 5002", 1),
+        ("--input nowhere.tsv", "nowhere.tsv: no such file", 1),
+        ("--input a.tsv --device gpu:1", "Ray chooses which", 2),
+        ("--input a.tsv --topk 2 --cascade ranker:3", "--cascade", 2),
+    ],
+)
+def test_what_cannot_be_done_is_refused(call: Any, options: str, fragment: str, status: int, tmp_path: Path) -> None:
+    output = ("--ray", "local", "--output", str(tmp_path / "out"))
+    _, errors, found = call("predict", "--model", "ranker", *options.split(), *output)
+    assert fragment in errors and found == status
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_an_output_folder_holds_one_work(call: Any, tmp_path: Path) -> None:
+    predict = ["predict", "--model", "ranker", "--ray", "local", "--input", "a.tsv", "--output", str(tmp_path / "out")]
+    assert call(*predict)[2] == 0
+    before = manifest(tmp_path / "out")
+    assert "done already" in call(*predict)[1]
+    for changed in ("--input b.jsonl", "--input a.tsv --max_seq_length 9", "--input a.tsv --positive_label 1"):
+        _, errors, status = call(*predict[:5], *changed.split(), *predict[7:])
+        assert status == 1 and "other work" in errors and changed.split()[-2] in errors
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").touch()
+    assert "other files" in call(*predict[:-1], str(tmp_path / "notes"))[1]
+    assert manifest(tmp_path / "out") == before
+
+
+def test_a_killed_actor_loses_nothing_and_repeats_nothing(call: Any, folder: Path, tmp_path: Path) -> None:
+    write_records(
+        tmp_path / "long.tsv", [pair for pair in read_records(folder / "pairs.parquet", Pair) for _ in range(6)]
+    )
+    predict = ["predict", "--model", "ranker", "--input", str(tmp_path / "long.tsv")]
+    printed, _, _ = call(*predict)
+    output, finished, killed = tmp_path / "out", dict[str, int](), list[int]()
+
+    def kill() -> None:
+        while len(finished) < 2:
+            time.sleep(0.02)
+            for facts in output.glob("part-*.facts.json"):
+                name = f"{facts.name[:11]}.txt"
+                finished[name] = (output / name).stat().st_ino
+        for process in actors():
+            os.kill(process, signal.SIGKILL)
+            killed.append(process)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    assert call(*predict, "--ray", "local", "--output", str(output))[2] == 0
+    killer.join()
+    assert killed and joined(output).decode() == printed
+    # A part that is written again is a new file.
+    assert {name: (output / name).stat().st_ino for name in finished} == finished
+
+
+def actors() -> list[int]:
+    """Return the actors that descend from this process: other clusters on this machine are left alone."""
+    parents, names = dict[int, int](), dict[int, str]()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            process = int(entry.name)
+            parents[process] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            names[process] = (entry / "cmdline").read_bytes().decode(errors="replace")
+
+    def is_ours(process: int) -> bool:
+        while process in parents and process != os.getpid():
+            process = parents[process]
+        return process == os.getpid()
+
+    return [process for process, name in names.items() if name.startswith("ray::MapWorker") and is_ours(process)]

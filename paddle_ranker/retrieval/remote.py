@@ -261,8 +261,9 @@ class RemoteCollection:
         partial: answer from the other shards if some fail; `shards` says how many. Else raises `ShardError`.
         timeout: seconds that a shard has for each call.
 
-    Raises `UsageError` for shards that were not built alike. The next search asks a shard that has failed again. All
-    calls of a snapshot see one generation of each shard.
+    Raises `UsageError` for shards that were not built alike. A shard that has failed is asked again by the next search;
+    with `partial` one that did not answer, after `timeout` seconds. All calls of a snapshot see one generation of each
+    shard.
     """
 
     def __init__(self, calls: Sequence[Call], *, partial: bool = False, timeout: float = 30.0):
@@ -277,6 +278,7 @@ class RemoteCollection:
         self._pinned: Optional[dict[int, tuple[int, Facts]]] = None  # of a snapshot: what it sees
         self._is_snapshot, self._begun_anew = False, 0
         self._lost: set[int] = set()  # shards that failed
+        self._rest_until: dict[int, float] = {}  # by shard that did not answer; snapshots share it
         self._pinning = threading.Lock()
         self._counts: dict[Word, int] = {}  # of words, live documents in all shards
         self._owners: dict[str, int] = {}  # the shard of a document that was found, by id
@@ -332,7 +334,7 @@ class RemoteCollection:
     def snapshot(self) -> RemoteCollection:
         """Return the collection for one search: all its calls see the generations that the first one finds."""
         found = copy.copy(self)
-        found._is_snapshot, found._pinned, found._lost = True, None, set()
+        found._is_snapshot, found._pinned, found._lost = True, None, self._resting()
         found._pinning, found._counts, found._owners, found._documents = threading.Lock(), {}, {}, {}
         return found
 
@@ -553,8 +555,14 @@ class RemoteCollection:
 
     @property
     def _alive(self) -> list[int]:
-        lost = self._lost if self._is_snapshot else ()
+        lost = self._lost if self._is_snapshot else self._resting()
         return [number for number in range(len(self._calls)) if number not in lost]
+
+    def _resting(self) -> set[int]:
+        """Return the shards that did not answer in time, and are not asked for as long again: few searches wait."""
+        now = time.monotonic()
+        found = {number for number, until in self._rest_until.items() if until > now}
+        return found if self._partial and len(found) < len(self._calls) else set()
 
     def _ask(self, name: str, *args: Unchecked) -> dict[int, Unchecked]:
         """Ask every shard the same; return the answers by shard, in their order."""
@@ -593,6 +601,8 @@ class RemoteCollection:
             answers, refused = dict[int, Answer](), list[RankerError]()
             self._wait([*futures.values()], self._timeout * (_OF_WRITES if name in _WRITES else 1))
             for number, future in futures.items():
+                if not future.done():
+                    self._rest_until[number] = time.monotonic() + self._timeout
                 try:
                     answer = future.result(timeout=0)
                 except Exception as error:

@@ -95,15 +95,20 @@ class IndexSlot(Slot[ServedIndex]):
             self.log.close()
         return super().switch(model)
 
+    def open(self) -> Searchable:
+        """Open the index."""
+        assert self.folder is not None
+        collection = open_index(self.folder, milvus_uri=self.options.milvus_uri)
+        collection.require_address()
+        return collection
+
     def load(self, observer: Optional[BatchObserver] = None) -> ServedIndex:
         """Open the index and search it once.
 
         Raises `CheckpointError` for another or a damaged folder, `UsageError` for options that it does not take.
         """
         assert self.folder is not None
-        options = self.options
-        collection = open_index(self.folder, milvus_uri=options.milvus_uri)
-        collection.require_address()
+        options, collection = self.options, self.open()
         fusion = parse_fusion(options.fusion, options.weights)
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
         fusion.weights_of(collection.searchers)

@@ -120,6 +120,27 @@ def with_tower_of_index(config: ServeConfig) -> ServeConfig:
     return dataclasses.replace(config, **{SLOTS[TOWER].option: first / own.folder})  # type: ignore[arg-type]
 
 
+def with_found_models(config: ServeConfig) -> ServeConfig:
+    """Return the configuration with each model's folder in its slot; models that are named are fetched.
+
+    Raises `UsageError` for a folder that is not there.
+    """
+    from paddle_ranker.model.pretrained import find_model, resolve_model
+
+    if config.folder is not None:
+        config = dataclasses.replace(config, folder=find_model(config.folder))
+    config = with_tower_of_index(with_folder_in_slot(config))
+    for kind in served_by(config).values():
+        given = kind.folder(config)
+        folder = None if given is None else find_model(given)
+        if folder is None or (folder == given and folder.exists()):
+            continue
+        if not folder.exists() and not kind.takes_encoders:
+            raise UsageError(f"--{kind.option} {folder}: there is no such folder; train or export a model first")
+        config = dataclasses.replace(config, **{kind.option: resolve_model(str(folder))})  # type: ignore[arg-type]
+    return config
+
+
 def config_for(folder: Path, **options: object) -> ServeConfig:
     """Return the configuration of a server of the model in a folder, in the slot that accepts it."""
     SLOTS.load_plugins()

@@ -1,0 +1,244 @@
+"""A server's models on Ray Serve: rankers, towers and indexes in replicas; each shard of an index apart.
+
+Serve's proxy takes the connections. A replica has the server's own application, with the routes, limits, answers and
+queue of `paddle-ranker serve`. It is ready when its models are loaded, and ends when its requests are answered.
+
+    serve.run(application({"model": "checkpoint/best", "replicas": "1:4"}))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddle_ranker import runtime
+from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.options import Options, option, options_from
+from paddle_ranker.options.declare import fields_of, shown_name
+from paddle_ranker.registry import load_named_plugins
+from paddle_ranker.scale.cluster import require_ray
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
+from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_found_models
+
+_CALLS = 8  # that a replica makes to each shard at once
+_SHARD_SECONDS = 30.0  # that a shard has for a call
+_AT_ONCE = 256  # requests that a replica has; those that wait for its engine share batches
+_WANTED = 16  # requests for each replica, at which Serve starts none and ends none
+_OF_SERVER = ("workers", "more_ports", "http_port")  # options of the work that replicas and Serve's proxy do
+
+
+@dataclass(frozen=True)
+class ReplicaOptions(Options):
+    """What a deployment is told beside the options of the server."""
+
+    replicas: str = option("1", help="replicas of the models: a number, or MIN:MAX, by how many requests there are")
+    shards: tuple[str, ...] = option(
+        (),
+        several=True,
+        help="in place of --index: index folders that were built alike, each searched by replicas of its own",
+    )
+    shard_replicas: str = option("1", help="replicas of each shard, as --replicas")
+    partial: bool = option(False, help="answer without a shard that is down, and say so (default: refuse)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("replicas", "shard_replicas"):
+            least, most = bounds_of(getattr(self, name), name)
+            if not 1 <= least <= most:
+                raise UsageError(f"--{name} {getattr(self, name)}: expected 1 or more, and MIN:MAX in this order")
+        for name in ("shard_replicas", "partial"):
+            if not self.shards and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UsageError(f"--{name}: is about --shards; add these, or leave it out")
+
+
+def bounds_of(text: str, name: str) -> tuple[int, int]:
+    """Return the least and the most replicas of `2` or `1:4`; raises `UsageError` for other texts."""
+    least, _, most = text.partition(":")
+    if not least.isdecimal() or not (most or least).isdecimal():
+        raise UsageError(f"--{name} {quoted(text)}: expected a number, or MIN:MAX as in 1:4")
+    return int(least), int(most or least)
+
+
+def deploy_options(*more: type[Options]) -> type[Any]:
+    """Return the class of the options of a deployment: those of `serve`, and those of replicas."""
+    load_named_plugins()
+    SLOTS.load_plugins()
+    return dataclasses.make_dataclass("DeployOptions", [], bases=(*more, ReplicaOptions, serve_options()), frozen=True)
+
+
+def arguments_of(options: Any) -> dict[str, object]:
+    """Return the options of a deployment that were given, JSON-ready, as `application` takes them; paths are absolute.
+
+    Raises `UsageError` for options that a deployment cannot honour.
+    """
+    for name in _OF_SERVER:
+        field = next(one for one in fields_of(type(options)) if one.name == name)
+        if getattr(options, name) != field.default:
+            raise UsageError(
+                f"{shown_name(field)}: replicas are --replicas, and Serve's proxy has one port; leave it out"
+            )
+    if options.shards and (SLOTS[INDEX].folder(options) is not None or options.writable):
+        raise UsageError(
+            "--shards: are in place of --index, and documents are added where a shard's folder is: leave out --index "
+            "and --writable"
+        )
+    found: dict[str, object] = {}
+    known = {one.name: one for one in fields_of(deploy_options())}
+    for name, field in known.items():
+        value = getattr(options, name)
+        if value == field.default or name in ("debug", "port", "api_key"):
+            continue
+        if isinstance(value, Path) or name == "shards":
+            paths = [value] if isinstance(value, Path) else [*value]
+            texts = [os.path.abspath(path) if os.path.exists(path) else str(path) for path in paths]
+            found[name] = texts[0] if isinstance(value, Path) else texts
+        else:
+            found[name] = [*value] if isinstance(value, tuple) else value
+    if options.api_key is not None:
+        found["needs_key"] = True
+    return found
+
+
+def application(args: Mapping[str, object]) -> Any:
+    """Return a Serve application, for `serve.run` or as `import_path` of a configuration.
+
+    Args:
+        args: options of `paddle-ranker deploy ray` by name, as `arguments_of` returns them.
+    """
+    require_ray()
+    from ray import serve
+
+    options = options_from(deploy_options(), **{name: value for name, value in args.items() if name != "needs_key"})
+    shards = [
+        serve.deployment(_Shard)
+        .options(name=f"shard-{number}", max_ongoing_requests=_AT_ONCE, **_scaled(options.shard_replicas))
+        .bind(folder)
+        for number, folder in enumerate(options.shards)
+    ]
+    threads = (options.cpu_threads or 1) * options.streams
+    actor: dict[str, object] = {"num_cpus": threads, **({"num_gpus": 1} if options.device.startswith("gpu") else {})}
+    return (
+        serve.deployment(serve.ingress()(_Replica))
+        .options(
+            name="server",
+            max_ongoing_requests=_AT_ONCE,
+            graceful_shutdown_timeout_s=options.drain_seconds,
+            ray_actor_options=actor,
+            **_scaled(options.replicas),
+        )
+        .bind(dict(args), *shards)
+    )
+
+
+def _scaled(replicas: str) -> dict[str, object]:
+    least, most = bounds_of(replicas, "replicas")
+    if least == most:
+        return {"num_replicas": least}
+    scaling = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": _WANTED}
+    return {"autoscaling_config": scaling}
+
+
+def config_of(options: Any) -> ServeConfig:
+    """Return the configuration of a replica's server; raises `UsageError` if there is nothing to serve."""
+    if options.shards:
+        options = dataclasses.replace(options, index=Path(options.shards[0]))  # for its tower, and the routes
+    return with_found_models(dataclasses.replace(options, cpu_threads=options.cpu_threads or 1))
+
+
+class _Replica:
+    """A replica: the models of a server, and its application."""
+
+    async def __init__(self, args: Mapping[str, object], *shards: Any):  # type: ignore[misc]  # as Serve allows
+        needs_key = args.get("needs_key")
+        if needs_key and API_KEY_VARIABLE not in os.environ:
+            raise UsageError(
+                f"{socket.gethostname()}: {API_KEY_VARIABLE} is not set; set it where Ray is started, as it is where "
+                "this is deployed"
+            )
+        options = options_from(deploy_options(), **{name: one for name, one in args.items() if name != "needs_key"})
+        config = config_of(options)
+        runtime.prepare_command(config.cpu_threads)
+        from paddle_ranker.serving.core.budget import ByteBudget
+        from paddle_ranker.serving.core.logs import JsonLog
+        from paddle_ranker.serving.core.metrics import Metrics
+        from paddle_ranker.serving.core.reload import Reloadable, Reloader
+        from paddle_ranker.serving.core.slots import Slots
+        from paddle_ranker.serving.process.worker import make_app
+
+        log, metrics = JsonLog(with_texts=config.log_texts), Metrics()
+        slots = {name: kind.make(config) for name, kind in served_by(config).items()}
+        if shards:
+            slots[INDEX] = _sharded_slot(config, shards, options.partial)
+        self._reloader = Reloader(
+            [Reloadable(slot, metrics.batches(name) if slot.has_queue else None) for name, slot in slots.items()],
+            metrics,
+            log,
+        )
+        await self._reloader.load()
+        self._app = make_app(
+            Slots(slots),
+            config,
+            metrics,
+            log=log if config.log_requests else None,
+            budget=ByteBudget(config.limits.buffered),
+        )
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._app
+
+    async def __del__(self) -> None:
+        await self._reloader.close(1.0)
+
+
+class _Shard:
+    """A shard's folder; see `ShardService`."""
+
+    def __init__(self, folder: str):
+        from paddle_ranker.retrieval.remote import ShardService
+
+        self._service = ShardService(folder)
+        self._threads = ThreadPoolExecutor(max(2, runtime.usable_cores()), thread_name_prefix="shard")
+
+    async def call(self, name: str, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._service.call, name, *args)
+
+    def process_id(self) -> int:
+        """Return the process of this replica."""
+        return os.getpid()
+
+
+class _Transport:
+    """Calls of a shard's deployment, see `retrieval.remote.Call`; Serve's own errors are the shard's."""
+
+    def __init__(self, shard: Any):
+        self._shard, self._threads = shard, ThreadPoolExecutor(_CALLS, thread_name_prefix="call")
+
+    def __call__(self, name: str, *args: Any) -> Future[Any]:
+        return self._threads.submit(self._answer, name, *args)
+
+    def _answer(self, name: str, *args: Any) -> Any:
+        return self._shard.call.remote(name, *args).result(timeout_s=_SHARD_SECONDS)
+
+
+def _sharded_slot(config: ServeConfig, shards: Sequence[Any], partial: bool) -> Any:
+    from paddle_ranker.retrieval.remote import RemoteCollection
+    from paddle_ranker.retrieval.searchable import Searchable
+    from paddle_ranker.serving.core.index_slot import IndexSlot
+
+    class ShardedSlot(IndexSlot):
+        """A slot of an index whose shards are deployments."""
+
+        def open(self) -> Searchable:
+            return RemoteCollection([_Transport(one) for one in shards], partial=partial, timeout=_SHARD_SECONDS)
+
+    assert isinstance(config, IndexSlotOptions)
+    return ShardedSlot(config, config)

@@ -23,6 +23,7 @@ from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.options import Options, option, options_from
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.registry import load_named_plugins
+from paddle_ranker.retrieval.shards import shard_folders
 from paddle_ranker.scale.cluster import require_ray
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
@@ -44,7 +45,8 @@ class ReplicaOptions(Options):
     shards: tuple[str, ...] = option(
         (),
         several=True,
-        help="in place of --index: index folders that were built alike, each searched by replicas of its own",
+        help="in place of --index: an index in shards, or index folders that were built alike; each shard is searched by "
+        "replicas of its own",
     )
     shard_replicas: str = option("1", help="replicas of each shard, as --replicas")
     partial: bool = option(False, help="answer without a shard that is down, and say so (default: refuse)")
@@ -121,8 +123,8 @@ def application(args: Mapping[str, object]) -> Any:
     shards = [
         serve.deployment(_Shard)
         .options(name=f"shard-{number}", max_ongoing_requests=_AT_ONCE, **_scaled(options.shard_replicas))
-        .bind(folder)
-        for number, folder in enumerate(options.shards)
+        .bind(str(folder))
+        for number, folder in enumerate(one for given in options.shards for one in shard_folders(given))
     ]
     threads = (options.cpu_threads or 1) * options.streams
     actor: dict[str, object] = {"num_cpus": threads, **({"num_gpus": 1} if options.device.startswith("gpu") else {})}

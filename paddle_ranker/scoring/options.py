@@ -154,7 +154,7 @@ class PrintingOptions(RankingOptions, RayOptions):
     """Options of commands that print a line for each scored pair."""
 
     output_file: Optional[str] = option(
-        None, help="with --ray: folder for the lines, in parts; a killed run goes on there", name="output"
+        None, help="with --ray: folder to write the lines to, in parts; a killed run goes on there", name="output"
     )
     topk: Optional[int] = option(
         None,

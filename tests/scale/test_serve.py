@@ -15,9 +15,8 @@ import requests
 import yaml  # type: ignore[import-untyped]
 
 from paddle_ranker.commands import deploy
-from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.shards import shard_name, write_shards
 from paddle_ranker.scale.cluster import connected
 from paddle_ranker.scale.serve import application
 from paddle_ranker.serving.core.metrics import Metrics
@@ -66,8 +65,11 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     write_ranker(base / "ranker")
     write_ranker(base / "other", seed=2)
     write_index(base / "index", tower, DOCUMENTS)
-    for number, share in enumerate((DOCUMENTS[:5], DOCUMENTS[5:20], DOCUMENTS[20:])):
-        write_index(base / f"shard{number}", tower, share)
+    names = [shard_name(number) for number in range(3)]
+    (base / "shards").mkdir()
+    for name, share in zip(names, (DOCUMENTS[:5], DOCUMENTS[5:20], DOCUMENTS[20:])):
+        write_index(base / "shards" / name, tower, share)
+    write_shards(base / "shards", names)
     with connected("local", 16):  # of which most wait
         yield Deployed(base)
         from ray import serve
@@ -103,13 +105,12 @@ def test_a_replica_answers_as_the_plain_server(deployed: Deployed) -> None:
     close_slots(here.slots)
 
 
-def test_shards_answer_as_one_index_and_say_which_failed(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_answer_as_one_index_and_say_which_failed(deployed: Deployed) -> None:
     from ray import serve
 
-    folders = [deployed.folder / f"shard{number}" for number in range(3)]
-    deployed.deploy("--shards", *folders, "--model", deployed.folder / "ranker", "--partial", "true")
-    monkeypatch.setattr(Collection, "open", lambda *_, **__: Shards(folders))
-    here = Site(index=folders[0], model=deployed.folder / "ranker")
+    index = deployed.folder / "shards"
+    deployed.deploy("--shards", index, "--model", deployed.folder / "ranker", "--partial", "true")
+    here = Site(index=index, model=deployed.folder / "ranker")
     for path, body in ASKED:
         status, found = plain(deployed.post(path, body))
         if "hits" in found:
@@ -186,6 +187,6 @@ def test_a_configuration_deploys_the_same(deployed: Deployed, tmp_path: Path, ca
 def test_what_cannot_be_deployed_is_refused(
     deployed: Deployed, call: Call, line: list[object], status: int, problem: str
 ) -> None:
-    named = {"RANKER": deployed.folder / "ranker", "SHARD": deployed.folder / "shard0"}
+    named = {"RANKER": deployed.folder / "ranker", "SHARD": deployed.folder / "shards"}
     found, _, said = call(deploy.main, "ray", "--port", deployed.port, *(named.get(str(one), one) for one in line))
     assert (found, problem in said) == (status, True), said

@@ -31,7 +31,7 @@ from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_found_models
 
 _CALLS = 8  # that a replica makes to each shard at once
-_SHARD_SECONDS = 30.0  # that a shard has for a call
+_SHARD_SECONDS, _START_SECONDS = 5.0, 120.0  # that a shard has for a call, and to start
 _AT_ONCE = 256  # requests that a replica has; those that wait for its engine share batches
 _WANTED = 16  # requests for each replica, at which Serve starts none and ends none
 _OF_SERVER = ("workers", "more_ports", "http_port")  # options of the work that replicas and Serve's proxy do
@@ -45,8 +45,8 @@ class ReplicaOptions(Options):
     shards: tuple[str, ...] = option(
         (),
         several=True,
-        help="in place of --index: an index in shards, or index folders that were built alike; each shard is searched by "
-        "replicas of its own",
+        help="in place of --index: an index in shards, or index folders that were built alike; each shard is searched "
+        "by replicas of its own",
     )
     shard_replicas: str = option("1", help="replicas of each shard, as --replicas")
     partial: bool = option(False, help="answer without a shard that is down, and say so (default: refuse)")
@@ -240,6 +240,8 @@ def _sharded_slot(config: ServeConfig, shards: Sequence[Any], partial: bool) -> 
         """A slot of an index whose shards are deployments."""
 
         def open(self) -> Searchable:
+            for one in shards:
+                one.process_id.remote().result(timeout_s=_START_SECONDS)
             return RemoteCollection([_Transport(one) for one in shards], partial=partial, timeout=_SHARD_SECONDS)
 
     assert isinstance(config, IndexSlotOptions)

@@ -226,10 +226,12 @@ def _accept(port: int, size: int) -> dict[int, socket.socket]:
                     raise RankerError(_broken(f"process {rank} on {link.getpeername()[0]} has ended"))
             missing = ", ".join(str(rank) for rank in range(1, size) if rank not in links)
             if missing and time.monotonic() - began > _NOTE_SECONDS and not is_noted:
-                note(f"waiting for processes {missing} of this training, which have not started yet")
+                note(
+                    f"these processes of the training have not started yet, see their output on their nodes: {missing}"
+                )
                 is_noted = True
             if missing and time.monotonic() - began > _JOIN_SECONDS:
-                raise RankerError(_broken(f"processes {missing} did not start within {_JOIN_SECONDS:.0f} s"))
+                raise RankerError(_broken(f"not started within {_JOIN_SECONDS:.0f} s: {missing}"))
     for link in links.values():
         link.setblocking(True)
         link.sendall(_WORD)

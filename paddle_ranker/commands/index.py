@@ -2,6 +2,7 @@
 
 paddle-ranker index build --corpus texts.tsv --output index
 paddle-ranker index build --corpus texts.tsv --output index --tower checkpoint/tower
+paddle-ranker index build --corpus texts.tsv --output index --tower checkpoint/tower --shards 8 --ray local
 paddle-ranker index add index --corpus more.jsonl
 paddle-ranker index remove index 17 18
 paddle-ranker index info index
@@ -32,10 +33,12 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_y
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import LANGUAGES, OLDER, STANDARD, TOKENIZERS, detect_language
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, run_command
+from paddle_ranker.model.pretrained import find_model, resolve_model
+from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, note, option, run_command
 from paddle_ranker.options.command import reader_may_leave
+from paddle_ranker.options.files import paths_of
 from paddle_ranker.options.parser import build_parser
+from paddle_ranker.retrieval import sharded
 from paddle_ranker.retrieval.adding import MOST_FIELDS, Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.contents import with_paths
@@ -72,6 +75,7 @@ _OF_METHOD = {"structure": FAISS, "hnsw_m": FAISS, "hnsw_ef": FAISS, "uri": MILV
 _LOOKED_AT = 10_000  # texts that decide on the language
 _CHECKED_BYTES, _CHECKED_VALUES = 10_000, 20  # fields with more values, or longer ones, give no filters
 _CHECKED_FILTERS = 10
+_WITHOUT_EFFECT = ("index", "ray", "actors", "cpu_threads", "device", "sync")  # on what a new index holds
 _PATIENCE = 10.0  # seconds that another process may still write to an index
 
 
@@ -96,7 +100,7 @@ class CorpusOptions(BatchOptions, RowOptions, DeviceOptions):
 
 
 @dataclass(frozen=True)
-class BuildOptions(CorpusOptions):
+class BuildOptions(CorpusOptions, RayOptions):
     """Options of `index build`."""
 
     index: str = option(help="folder to make; one that is there gets what it lacks", name="output")
@@ -181,6 +185,9 @@ class BuildOptions(CorpusOptions):
         f"index folder (default: {_MILVUS_FILE})",
     )
 
+    shards: Optional[int] = option(
+        None, help="make so many index folders, each of a part of the corpus, which are searched as one", minimum=1
+    )
     sync: bool = option(False, help="remove the documents of the index that --corpus has no more")
 
     @property
@@ -216,8 +223,24 @@ class BuildOptions(CorpusOptions):
         """The fields of `--field`."""
         return tuple(Field.parse(one) for one in self.field.split(",") if one)
 
+    @property
+    def identity(self) -> dict[str, object]:
+        """What the shards of a build depend on: options, files and towers."""
+        left_out = {*_WITHOUT_EFFECT, "tower", "field_tower"}
+        files = [os.stat(path) for path in paths_of(self.documents_file)]
+        towers = {"tower": self.tower, **self.field_towers} if self.tower else self.field_towers
+        return {
+            **{name: str(value) for name, value in vars(self).items() if name not in left_out},
+            "files": [[one.st_size, one.st_mtime_ns] for one in files],
+            "towers": {name: content_digest(resolve_model(folder)) for name, folder in towers.items() if folder},
+        }
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ray is not None and self.shards is None:
+            raise UsageError(f"--ray {self.ray}: builds shards at once; add --shards, or leave it out")
+        if self.shards is not None and self.method == MILVUS:
+            raise UsageError(f"--shards {self.shards}: Milvus has shards of its own; leave one of both out")
         Schema(self.declared, passage_tokens=self.passage_tokens, passage_overlap=self.passage_overlap)
         if self.words not in (None, STANDARD) and any(one.analyser for one in self.declared):
             raise UsageError(f"--field with analyser=: is about --words {STANDARD}, not {self.words}; leave one out")
@@ -295,26 +318,16 @@ class CheckOptions(FolderOptions, DeviceOptions, MilvusOptions):
 
 def build(options: BuildOptions) -> None:
     """Make an index folder of a corpus, or add to it what it lacks; print what it holds."""
-    from paddle_ranker.retrieval.towers import copy_field_tower, copy_tower, open_towers
+    from paddle_ranker.retrieval.towers import open_towers
 
     collection = _there(options)
+    if collection is None and options.shards is not None:
+        _build_shards(options, options.shards)
+        return
     if collection is None:
-        _LIBRARIES.get(options.method, lambda: None)()
-        words, tower, vectors, more = _words(options), None, None, list[VectorField]()
-        if options.tower is not None or options.field_tower:
-            runtime.prepare_command(options.cpu_threads)
-        if options.tower is not None:
-            copied = copy_tower(options.tower, Path(options.index))
-            tower = copied.copy
-            vectors = options.vectors(copied.size)
-        schema = _schema(options)
-        for name, folder in options.field_towers.items():
-            copied = copy_field_tower(schema.field(name), folder, Path(options.index))
-            how = options.vectors(copied.size)
-            how = replace(how, method=EXACT, uri=None, collection=None) if how.method == MILVUS else how
-            more.append(VectorField(name, how, copied.copy))
-        info = IndexInfo(words, vectors, tower, options.searchers, schema=schema, more_vectors=tuple(more))
-        collection = Collection.create(options.index, info)
+        collection = Collection.create(options.index, _new_info(options, Path(options.index))[0])
+    if options.ray is not None:
+        note(f"--ray: is about a new index; {options.index} is there, and is added to here")
     with collection:
         old = collection.info.words
         if options.words == STANDARD and old is not None and old.tokenizer in OLDER:
@@ -327,8 +340,68 @@ def build(options: BuildOptions) -> None:
         _add(collection, options, open_towers(collection, options.load_options(), options.batch_size), options.sync)
 
 
-def _schema(options: BuildOptions) -> Schema:
-    """Return the fields of the corpus, as they are declared or as all its values are, and print them."""
+def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
+    """Copy the towers into the folder of a new index; return what it is to say, and how many rows the corpus has."""
+    from paddle_ranker.retrieval.towers import copy_field_tower, copy_tower
+
+    _LIBRARIES.get(options.method, lambda: None)()
+    words, tower, vectors, more = _words(options), None, None, list[VectorField]()
+    if options.tower is not None or options.field_tower:
+        runtime.prepare_command(options.cpu_threads)
+    if options.tower is not None:
+        copied = copy_tower(options.tower, index)
+        tower = copied.copy
+        vectors = options.vectors(copied.size)
+    schema, count = _schema(options)
+    for name, folder in options.field_towers.items():
+        copied = copy_field_tower(schema.field(name), folder, index)
+        how = options.vectors(copied.size)
+        how = replace(how, method=EXACT, uri=None, collection=None) if how.method == MILVUS else how
+        more.append(VectorField(name, how, copied.copy))
+    return IndexInfo(words, vectors, tower, options.searchers, schema=schema, more_vectors=tuple(more)), count
+
+
+def _build_shards(options: BuildOptions, count: int) -> None:
+    """Make a folder of shards of a corpus, or go on with it; print what it holds."""
+    folder, identity = Path(options.index), options.identity
+    with sharded.building(folder):
+        cut = sharded.cut_before(folder, identity)
+        if cut is not None:
+            note(f"{folder}: going on with the shards that are begun there")
+        else:
+            with sharded.new_cut(folder) as target:
+                info, total = _new_info(options, target)
+                rows = RecordFile(options.documents_file, DocumentRow, options, joins_title=not info.schema.fields)
+                with tqdm(desc="cut", unit="document", total=total, disable=None) as progress:
+                    counted = _counted(rows, progress)
+                    cut = sharded.cut(target, info, counted, total, count, identity, rows.report)
+        info = sharded.begin_shards(folder, count)
+        load = options.load_options()
+        work = sharded.ShardWork(folder, _contents(options), load, options.batch_size)
+        most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
+        with tqdm(desc="index", unit="document", total=most, disable=None) as progress:
+            if options.ray is not None:
+                from paddle_ranker.scale.indexing import build_shards
+
+                build_shards(work, count, options, options.cpu_threads, progress)
+            else:
+                if info.vector_fields:
+                    runtime.prepare_command(options.cpu_threads)
+                for number in range(count):
+                    work.build(number, progress.update)
+        sharded.finish(folder, count)
+    print(f"{options.corpus}: {cut.report}; {_counts(Added(cut.documents, 0, 0, cut.repeated))}")
+    collection = open_index(folder)
+    print(f"{folder}: {len(collection):,} documents in {count:,} shards, searched by {listed(collection.searchers)}")
+
+
+def _contents(options: CorpusOptions) -> Path:
+    """Return the folder from which on documents of the corpus name their files."""
+    return Path(options.documents_file.split(",")[0]).parent
+
+
+def _schema(options: BuildOptions) -> tuple[Schema, int]:
+    """Return the fields of the corpus, declared or by all its values, and how many rows it has; print the fields."""
     rows = RecordFile(options.documents_file, DocumentRow, options, joins_title=False)
     examples: dict[str, object] = {}
 
@@ -347,7 +420,7 @@ def _schema(options: BuildOptions) -> Schema:
     )
     if schema.fields:
         print("fields (--field declares them otherwise):", *table(schema, examples), sep="\n")
-    return schema
+    return schema, rows.kept
 
 
 def _print_if_older(info: IndexInfo, folder: Union[str, Path]) -> None:
@@ -361,8 +434,13 @@ def _there(options: BuildOptions) -> Optional[Collection]:
 
     What another build has left that added nothing, as it failed, goes if it was to be built otherwise.
     """
-    if not any((Path(options.index) / name).exists() for name in (MANIFEST, SHARDS)):
+    folder = Path(options.index)
+    if not any((folder / name).exists() for name in (MANIFEST, SHARDS)):
+        if options.shards is None and sharded.is_begun(folder):
+            raise RankerError(f"{folder}: a build of shards was begun there; add --shards, or name another folder")
         return None
+    if (folder / SHARDS).exists():
+        sharded.forget(folder)
     collection = _open(options)
     try:
         _require_same(collection, options)
@@ -399,6 +477,9 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     given_fields, own_fields = {str(one) for one in options.declared}, {str(one) for one in info.schema.fields}
     if not given_fields <= own_fields:
         differences["field"] = (",".join(sorted(given_fields)), ",".join(sorted(own_fields)) or "none")
+    if options.shards is not None:
+        is_one = collection.folders == [collection.folder]
+        differences["shards"] = (str(options.shards), "none" if is_one else str(len(collection.folders)))
     for name in ("template", "passage_tokens", "passage_overlap"):
         if given := getattr(options, name):
             differences[name] = (str(given), str(getattr(info.schema, name) or "none"))
@@ -457,8 +538,7 @@ def _add(
         encode = vectors_of
         if vectors_of is not None:
             encode = partial(_encoded, vectors_of, bars.enter_context(tqdm(desc="vectors", unit="text", disable=None)))
-        folder = Path(options.documents_file.split(",")[0]).parent
-        counted = with_paths(_counted(rows, progress), collection.info.schema, folder)
+        counted = with_paths(_counted(rows, progress), collection.info.schema, _contents(options))
         added = collection.add_rows(counted, encode, sync=bool(sync))
     collection.merge(None)
     print(f"{options.corpus}: {rows.report()}; {_counts(added)}")

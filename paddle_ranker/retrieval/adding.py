@@ -184,7 +184,7 @@ class Addition:
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents."""
-        chunks = _chunks(self._files.keep(row, self._info.schema) for row in rows)
+        chunks = chunks_of(self._files.keep(row, self._info.schema) for row in rows)
         first, second = next(chunks, []), next(chunks, [])
         are_many = bool(second)  # then a folder's are merged into one, and that one alone gets an index of vectors
         for chunk in chain([first, second] if are_many else [first], chunks):
@@ -461,7 +461,7 @@ class Unfinished:
         self.segments = []
 
 
-def _chunks(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:
+def chunks_of(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:
     """Yield documents that can be stored, as many at a time as a new segment gets."""
     chunk: list[Union[Document, DocumentRow]] = []
     characters = 0

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from paddle_ranker.errors import RankerError, UsageError, brief
-from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.options import Options, main_of, note, option
+from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import LOCAL, connected
-from paddle_ranker.scale.serve import application, arguments_of, config_of, deploy_options
+from paddle_ranker.scale.serve import application, arguments_of, config_of, cores_of, deploy_options
 from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.storage.atomic import check_writable, new_file
 
@@ -47,8 +48,13 @@ def deploy(options: Any) -> None:
     if options.write is not None:
         _write(options, arguments)
         return
-    with connected(options.ray):
+    wanted = cores_of(options)
+    with connected(options.ray, max(wanted, usable_cores())):
+        import ray
         from ray import serve
+
+        if (there := int(ray.cluster_resources().get("CPU", 0))) < wanted:
+            note(f"note: the replicas ask for {wanted:,} cores, and the cluster has {there:,}: some wait for machines")
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         try:

@@ -12,8 +12,10 @@ import asyncio
 import dataclasses
 import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,19 +128,32 @@ def application(args: Mapping[str, object]) -> Any:
         .bind(str(folder))
         for number, folder in enumerate(one for given in options.shards for one in shard_folders(given))
     ]
-    threads = (options.cpu_threads or 1) * options.streams
+    threads = threads_of(options)
     actor: dict[str, object] = {"num_cpus": threads, **({"num_gpus": 1} if options.device.startswith("gpu") else {})}
     return (
         serve.deployment(serve.ingress()(_Replica))
         .options(
             name="server",
             max_ongoing_requests=_AT_ONCE,
+            max_queued_requests=options.limits.connections,
             graceful_shutdown_timeout_s=options.drain_seconds,
             ray_actor_options=actor,
             **_scaled(options.replicas),
         )
         .bind(dict(args), *shards)
     )
+
+
+def threads_of(options: Any) -> int:
+    """Return how many cores a replica asks Ray for."""
+    return int((options.cpu_threads or 1) * options.streams)
+
+
+def cores_of(options: Any) -> int:
+    """Return how many cores the fewest replicas ask Ray for, those of shards one each."""
+    shards = sum(len(shard_folders(given)) for given in options.shards)
+    least, each = bounds_of(options.replicas, "replicas")[0], bounds_of(options.shard_replicas, "shard_replicas")[0]
+    return least * threads_of(options) + each * shards
 
 
 def _scaled(replicas: str) -> dict[str, object]:
@@ -170,13 +185,19 @@ class _Replica:
         config = config_of(options)
         runtime.prepare_command(config.cpu_threads)
         from paddle_ranker.serving.core.budget import ByteBudget
-        from paddle_ranker.serving.core.logs import JsonLog
+        from paddle_ranker.serving.core.logs import JsonLog, routed_logging
         from paddle_ranker.serving.core.metrics import Metrics
         from paddle_ranker.serving.core.reload import Reloadable, Reloader
         from paddle_ranker.serving.core.slots import Slots
-        from paddle_ranker.serving.process.worker import make_app
+        from paddle_ranker.serving.http.admin import Controls
+        from paddle_ranker.serving.process.worker import SWITCH_SECONDS, make_app, return_freed_memory
 
         log, metrics = JsonLog(with_texts=config.log_texts), Metrics()
+        self._left = ExitStack()  # when the replica ends
+        self._left.callback(log.close)
+        self._left.enter_context(routed_logging(log))
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self._left.callback(asyncio.ensure_future(return_freed_memory()).cancel)
         slots = {name: kind.make(config) for name, kind in served_by(config).items()}
         if shards:
             slots[INDEX] = _sharded_slot(config, shards, options.partial)
@@ -186,19 +207,33 @@ class _Replica:
             log,
         )
         await self._reloader.load()
+        self._slots = Slots(slots)
         self._app = make_app(
-            Slots(slots),
+            self._slots,
             config,
             metrics,
             log=log if config.log_requests else None,
+            controls=Controls(reload=_refuse_reload, protocols=["http"]),
             budget=ByteBudget(config.limits.buffered),
         )
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._app
 
+    def check_health(self) -> None:
+        """Raise `Fault` where a model is not loaded; Serve then replaces the replica."""
+        for slot in self._slots.values():
+            slot.ready()
+
     async def __del__(self) -> None:
         await self._reloader.close(1.0)
+        self._left.close()
+
+
+async def _refuse_reload() -> dict[str, object]:
+    from paddle_ranker.serving.core.faults import UNAVAILABLE, Fault
+
+    raise Fault(UNAVAILABLE, "one replica alone would reload its models; deploy again, which replaces all replicas")
 
 
 class _Shard:
@@ -217,6 +252,10 @@ class _Shard:
         """Return the process of this replica."""
         return os.getpid()
 
+    def check_health(self) -> None:
+        """Raise the error of a folder that cannot be read; Serve then replaces the replica."""
+        self._service.call("facts", None, None)
+
 
 class _Transport:
     """Calls of a shard's deployment, see `retrieval.remote.Call`; Serve's own errors are the shard's."""
@@ -228,7 +267,12 @@ class _Transport:
         return self._threads.submit(self._answer, name, *args)
 
     def _answer(self, name: str, *args: Any) -> Any:
-        return self._shard.call.remote(name, *args).result(timeout_s=_SHARD_SECONDS)
+        answer = self._shard.call.remote(name, *args)
+        try:
+            return answer.result(timeout_s=_SHARD_SECONDS)
+        except TimeoutError:
+            answer.cancel()  # nobody waits for it
+            raise
 
 
 def _sharded_slot(config: ServeConfig, shards: Sequence[Any], partial: bool) -> Any:

@@ -415,7 +415,7 @@ def test_freed_memory_goes_back_to_the_system_again_and_again_in_a_thread(monkey
     monkeypatch.setattr(worker, "trim_memory", lambda: threads.append(threading.current_thread()))
 
     async def returned() -> None:
-        returning = asyncio.ensure_future(worker._return_freed_memory())
+        returning = asyncio.ensure_future(worker.return_freed_memory())
         await until_in_loop(lambda: len(threads) > 1)
         returning.cancel()
 

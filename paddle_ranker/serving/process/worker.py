@@ -99,7 +99,7 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise Fault(NOT_FOUND, f"{scope['method']} {quoted(scope['path'])} is nothing here; see /docs")
 
 
-async def _return_freed_memory() -> None:
+async def return_freed_memory() -> None:
     """Return freed memory to the system regularly.
 
     Large requests and images leave free gaps in the heap of each thread that worked on them. These would stay in the
@@ -110,7 +110,7 @@ async def _return_freed_memory() -> None:
         await asyncio.get_running_loop().run_in_executor(None, trim_memory)
 
 
-_SWITCH_SECONDS = (
+SWITCH_SECONDS = (
     0.0005  # after which a thread in Python lets another one go on; else ten busy ones keep the loop waiting
 )
 
@@ -166,7 +166,7 @@ class Worker:
 
     async def _serve(self) -> None:
         config = self._config
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._stop = asyncio.Event()
         self._handle_signals()
         self._connections = Connections(config.limits.connections, ByteBudget(config.limits.buffered))
@@ -180,7 +180,7 @@ class Worker:
         app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
         models = models_of(self._slots, config)
         context = ServerContext(config, self._connections, models, self._slots, self._metrics, app, log)
-        watching = [asyncio.ensure_future(_return_freed_memory())]
+        watching = [asyncio.ensure_future(return_freed_memory())]
         if config.workers > 1:
             watching.append(asyncio.ensure_future(self._keep_gauges()))
         try:

@@ -119,6 +119,20 @@ def test_the_job_of_a_training_is_one_thing() -> None:
     assert spec["completions"] == spec["parallelism"] == int(nodes)
 
 
+def test_the_service_of_ray_is_a_configuration_of_serve() -> None:
+    pytest.importorskip("ray")
+    from ray.serve.schema import ServeDeploySchema
+
+    from paddle_ranker.options import options_from
+    from paddle_ranker.scale.serve import application, deploy_options
+
+    service = yaml.safe_load((DEPLOY / "kubernetes" / "rayservice.yaml").read_text(encoding="utf-8"))["spec"]
+    (one,) = ServeDeploySchema(**yaml.safe_load(service["serveConfigV2"])).applications
+    assert one.import_path == f"{application.__module__}:{application.__name__}"
+    assert options_from(deploy_options(), **{name: one.args[name] for name in one.args if name != "needs_key"})
+    assert f"ray=={service['rayClusterConfig']['rayVersion']} " in (REPOSITORY / "requirements/modern.txt").read_text()
+
+
 def test_nginx_and_caddy_read_their_files(tmp_path: Path) -> None:
     if shutil.which("openssl") is None or shutil.which("nginx") is None:
         pytest.skip("needs nginx and openssl (Debian's packages nginx-light, openssl)")

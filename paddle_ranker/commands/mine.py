@@ -28,7 +28,7 @@ from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.model.kinds import text_encoder
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option
 from paddle_ranker.options.declare import shown_name
-from paddle_ranker.options.files import paths_of
+from paddle_ranker.options.files import join_files, paths_of
 from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
@@ -352,9 +352,10 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
     """Mine by actors of a cluster, in parts beside the output; return rows, and counts as of one miner."""
     rankers = options.ranker.split(os.pathsep) if options.ranker else []
     contents = {"queries": options.queries, "corpus": options.corpus, "tower": options.tower}
-    index = Path(options.index) / "index.json" if options.index else None  # it names segments that never change
+    # These files, one for each shard, name segments that never change.
+    indexes = sorted(map(str, Path(options.index).rglob("index.json"))) if options.index else []
     made_of = {
-        **identity_of(options, {**contents, "index": index if index and index.is_file() else options.index}),
+        **identity_of(options, {**contents, "index": join_files(indexes) if indexes else options.index}),
         "--ranker": [content_digest(one) for one in rankers],
     }
     parts = Parts(Path(f"{options.output_file}.parts"), made_of)

@@ -347,7 +347,7 @@ def _dataset(
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # of a file with few parts
-    context = data.DataContext.get_current()
+    context = data.DataContext.get_current().copy()  # the caller's own pipelines keep theirs
     context.target_max_block_size = 1  # a block for each part, so that any actor that is free takes the next
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -358,12 +358,13 @@ def _dataset(
         if actors < 1:
             what = "GPU" if is_gpu else f"machine with {threads:,} cores"
             raise UsageError(f"--ray: the cluster has no {what}")
-    return data.read_datasource(Files(), override_num_blocks=1, num_cpus=0).map_batches(
-        _Actor,
-        fn_constructor_args=(work, parts, threads, place),
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=data.ActorPoolStrategy(size=actors),
-        num_cpus=threads,
-        num_gpus=1 if is_gpu else None,
-    )
+    with data.DataContext.current(context):
+        return data.read_datasource(Files(), override_num_blocks=1, num_cpus=0).map_batches(
+            _Actor,
+            fn_constructor_args=(work, parts, threads, place),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=data.ActorPoolStrategy(size=actors),
+            num_cpus=threads,
+            num_gpus=1 if is_gpu else None,
+        )

@@ -43,7 +43,10 @@ class ProcessGroup:
         self.rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
         self._waits = 0
         if self.size > 1:
-            self._peers = _Peers(self.rank, self.size)
+            try:
+                self._peers = _Peers(self.rank, self.size)
+            except OSError as error:  # a process ended just when all had come
+                raise RankerError(_broken(str(error))) from error
             with self._together():
                 paddle.distributed.init_parallel_env()
 

@@ -4,6 +4,7 @@ paddle-ranker index build --corpus texts.tsv --output index
 paddle-ranker index build --corpus texts.tsv --output index --tower checkpoint/tower
 paddle-ranker index build --corpus texts.tsv --output index --tower checkpoint/tower --shards 8 --ray local
 paddle-ranker index add index --corpus more.jsonl
+paddle-ranker index shard index --output sharded --shards 8
 paddle-ranker index remove index 17 18
 paddle-ranker index info index
 paddle-ranker index check index
@@ -303,6 +304,14 @@ class FolderOptions(Options):
 
 
 @dataclass(frozen=True)
+class ShardOptions(FolderOptions):
+    """Options of `index shard`."""
+
+    output_dir: str = option(help="folder to make", name="output")
+    shards: int = option(help="how many index folders to make in it", minimum=1)
+
+
+@dataclass(frozen=True)
 class CheckOptions(FolderOptions, DeviceOptions, MilvusOptions):
     """Options of `index check`."""
 
@@ -565,6 +574,16 @@ def _counted(rows: Iterable[DocumentRow], progress: Any) -> Iterator[DocumentRow
         yield row
 
 
+def shard(options: ShardOptions) -> None:
+    """Copy an index into a new folder of shards; no vector is computed again."""
+    output = Path(options.output_dir)
+    if output.exists():
+        raise RankerError(f"{output}: is there already; name another folder")
+    with open_index(options.index) as collection:
+        sharded.recut(collection, output, options.shards)
+        print(f"{output}: {len(collection):,} documents in {options.shards:,} shards")
+
+
 def remove(options: RemoveOptions) -> None:
     """Remove documents from an index."""
     with _open(options) as collection:
@@ -690,6 +709,7 @@ class _Action(NamedTuple):
 ACTIONS = {
     "build": _Action(build, BuildOptions),
     "add": _Action(add, AddOptions),
+    "shard": _Action(shard, ShardOptions),
     "remove": _Action(remove, RemoveOptions),
     "info": _Action(info, FolderOptions),
     "check": _Action(check, CheckOptions),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.model.load_options import LoadOptions
@@ -28,8 +29,10 @@ from paddle_ranker.retrieval.collection import Collection, take_lock
 from paddle_ranker.retrieval.contents import with_paths
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.generation import Generation
-from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.merging import Source, merge_segments
 from paddle_ranker.retrieval.shards import shard_name, write_shards
+from paddle_ranker.retrieval.vector_search import index_writers
 from paddle_ranker.storage.atomic import make_folder, new_file, new_folder, remove_unfinished
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
@@ -244,6 +247,43 @@ def finish(folder: Path, count: int) -> None:
     """Make the shards an index, and delete the parts."""
     write_shards(folder, [shard_name(number) for number in range(count)])
     forget(folder)
+
+
+def recut(collection: Collection, output: Path, shards: int) -> None:
+    """Copy the documents of an index into a new folder of shards, with their words and vectors.
+
+    Raises `UsageError` for vectors in Milvus.
+    """
+    now = collection.generation
+    if collection.has_milvus:
+        raise UsageError(f"{collection.folder}: has its vectors in Milvus, which has shards of its own")
+    total, before = now.info.count, np.cumsum([0, *(int(np.count_nonzero(part.mask)) for part in now.parts)])
+    make_folder(output.parent)
+    with new_folder(output) as target:
+        for number in range(shards):
+            first, last = (place * total // shards for place in (number, number + 1))
+            sources: list[Source] = []
+            for part, start in zip(now.parts, before.tolist()):
+                rows = np.flatnonzero(part.mask)[max(first - start, 0) : max(last - start, 0)]
+                if len(rows):
+                    mask = np.zeros(len(part.segment), bool)
+                    mask[rows] = True
+                    sources.append((part.segment, mask))
+            shard = target / shard_name(number)
+            shard.mkdir()
+            for one in now.info.vector_fields.values():
+                if one.tower is not None:
+                    tower = one.tower.folder
+                    shutil.copytree(collection.folders[0] / tower, shard / tower, copy_function=_link)
+            for folder in collection.folders:
+                if (folder / "contents").is_dir():
+                    shutil.copytree(folder / "contents", shard / "contents", copy_function=_link, dirs_exist_ok=True)
+            segments = []
+            if sources:
+                segments = [SegmentInfo(f"segment-{1:08d}-{secrets.token_hex(4)}", last - first)]
+                merge_segments(shard / segments[0].name, sources, index_writers(now.info))
+            write_manifest(shard, replace(now.info, segments=tuple(segments), generation=len(segments)))
+        write_shards(target, [shard_name(number) for number in range(shards)])
 
 
 def _link(source: str, target: str) -> None:

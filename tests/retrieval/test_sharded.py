@@ -275,6 +275,25 @@ def test_commands_take_a_folder_of_shards(folders: tuple[Path, Path], capsys: py
     assert found[0] == found[1] and '"id"' in found[0]
 
 
+def test_an_index_is_cut_into_shards_without_computing_vectors(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in folders:
+        with open_index(folder, write=True) as index:
+            index.remove(["d00", "d14", "d59"])
+    for number, source in enumerate(folders):
+        cut = tmp_path / f"cut{number}"
+        assert "57 documents in 4 shards" in run(capsys, "shard", source, "--output", cut, "--shards", 4)
+        assert [len(Collection.open(one)) for one in shard_folders(cut)] == [14, 14, 14, 15]
+        assert "whole; 57 documents" in run(capsys, "check", cut)
+        assert scored(cut) == scored(source)
+        documents = [one.id for one in open_index(cut).documents()]
+        assert documents == [one.id for one in open_index(source).documents()]
+        assert "is there already" in run(capsys, "shard", source, "--output", cut, "--shards", 4, status=1)
+    several = Searcher.open([tmp_path / "cut0"], SearchSettings(("words",)))
+    assert len(several.collection.folders) == 4 and several.search("水稻")
+
+
 class Site(Application):
     def __init__(self, **options: Any):
         self.config, self.slots = opened_slots(**options)

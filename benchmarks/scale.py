@@ -1,13 +1,14 @@
 """Score a file by actors of a Ray cluster: beside plain processes, with growing files, and with SIGKILL meanwhile.
 
-python -m benchmarks.scale --measure throughput [--pairs 40000]
+python -m benchmarks.scale --measure throughput --pairs 65536
 python -m benchmarks.scale --measure memory --pairs 1000000,10000000
 python -m benchmarks.scale --measure kills [--times 10]
 
 throughput: two actors of one thread each against two processes that score half the pairs each, with a random ranker in
-the shape of ERNIE 3.0 nano. memory: the peak of the command, of the reader and of an actor, with a tiny ranker. kills:
-on a cluster of three nodes on this machine, an actor, a node or the command is killed after a random number of parts.
-The lines must be those of one machine, and no finished part may be written again.
+the shape of ERNIE 3.0 nano; give a multiple of 16,384, which are two parts. memory: the peak private memory of the
+command, of the reader and of an actor, with a tiny ranker. kills: on a cluster of three nodes on this machine, an actor
+or node or the command is killed after a random number of parts. The lines must be those of one machine, and no finished
+part may be written again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness.report import format_table
-from benchmarks.harness.servers import memory_mb
 from benchmarks.inputs import parse_numbers
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.untrusted import Unchecked
@@ -95,7 +95,7 @@ def throughput(folder: Path, pairs: int) -> str:
 
 
 def memory(folder: Path, numbers: Sequence[int]) -> str:
-    """Return a table of the largest resident memory of each process that scores a file."""
+    """Return a table of the most private memory of each process that scores a file: Ray's object store is shared."""
     write_ranker(folder / "ranker", **TINY)
     rows = []
     for pairs in numbers:
@@ -109,7 +109,7 @@ def memory(folder: Path, numbers: Sequence[int]) -> str:
                 role = "command" if process == running.pid else role
                 if role:
                     with suppress(OSError, IndexError, ValueError):
-                        peaks[role] = max(peaks[role], memory_mb(process))
+                        peaks[role] = max(peaks[role], private_mb(process))
             time.sleep(0.5)
         if running.returncode:
             raise SystemExit("the command has failed")
@@ -213,6 +213,12 @@ def command(folder: Path, source: Path, *more: str) -> list[str]:
     """Return the command line that scores a file with the folder's ranker, on one thread."""
     line = [sys.executable, "-m", "paddle_ranker", "predict", "--model", str(folder / "ranker"), "--input", str(source)]
     return [*line, "--cpu_threads", "1", *more]
+
+
+def private_mb(process: int) -> float:
+    """Return the resident memory in MiB that a process shares with no other."""
+    resident, shared = map(int, Path(f"/proc/{process}/statm").read_text().split()[1:3])
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def write_pairs(path: Path, count: int) -> Path:

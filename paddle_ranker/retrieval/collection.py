@@ -371,6 +371,7 @@ class Collection:
         restricted: Optional[ParsedQuery] = None,
     ) -> Callable[[], list[Hits]]:
         """Return a function that searches as `search` does."""
+        refuse_text(queries, "queries")
         return partial(self.search, by, queries, top_k, where, ef, nprobe, fields, restricted)
 
     def tower(self, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> FieldTower:
@@ -831,6 +832,7 @@ def how_searched(info: IndexInfo, by: str, ef: Optional[int] = None, nprobe: Opt
 
 def restricting(query: ParsedQuery, found: Sequence[str]) -> Optional[ParsedQuery]:
     """Return what a query restricts a search to, given those of its phrases that documents have; None: to nothing."""
+    refuse_text(found, "found")
     return ParsedQuery("", tuple(found), query.excluded) if found or query.excluded else None
 
 

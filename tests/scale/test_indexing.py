@@ -73,8 +73,9 @@ def test_an_error_of_a_shard_is_that_of_one_process(folder: Path, capsys: pytest
     said = list[str]()
     for ray in ([], ["--ray", "local"]):
         assert main([*line(folder, "refused"), "--field", "kind:number", *ray]) == 1
-        said.append(capsys.readouterr().err.splitlines()[-1])
-    assert said[0] == said[1] and "kind" in said[0]
+        said.append(capsys.readouterr().err.splitlines()[-1].partition("document ")[2])
+    # Of several shards, any may be the first to find such a document.
+    assert said[0].partition(":")[2] == said[1].partition(":")[2] and "kind is" in said[0]
 
 
 @pytest.mark.slow

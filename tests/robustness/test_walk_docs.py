@@ -49,6 +49,7 @@ NOT_RUN = {
     "datasets/manpages": "is made of that package",
     "--budget_minutes": "takes as many minutes; tests/pretraining runs a short one",
     '--gpus "0,1,2,3"': "needs four GPUs",
+    "deploy ray": "serves until Ctrl-C, or needs a cluster: tests/scale/test_serve.py deploys",
     "--nproc_per_node": "tests/training/test_distributed.py starts several processes",
 }
 # What only the modern stack has: it writes ONNX files.

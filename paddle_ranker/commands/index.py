@@ -226,7 +226,7 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     @property
     def identity(self) -> dict[str, object]:
-        """What the shards of a build depend on: options, files and towers."""
+        """The options, files and towers on which the shards of a build depend."""
         left_out = {*_WITHOUT_EFFECT, "tower", "field_tower"}
         files = [os.stat(path) for path in paths_of(self.documents_file)]
         towers = {"tower": self.tower, **self.field_towers} if self.tower else self.field_towers

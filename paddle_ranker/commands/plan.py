@@ -78,7 +78,7 @@ class PlanOptions(RowOptions):
 
 
 class Sizes(NamedTuple):
-    """What an index of some documents takes, and a search of it.
+    """Bytes of an index of some documents, and times of its searches.
 
     disk, memory: bytes of all files, and of those that searches read
     words_ms, vectors_ms: processor time of a query
@@ -93,7 +93,7 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured, in processor time of one core.
+    """Measured costs, in processor time of one core.
 
     small, large: two indexes
     store_ms, vector_ms: of a document: its words and the index of its vector; the vector
@@ -111,7 +111,7 @@ class Costs:
     method: str
 
     def search_ms(self, documents: float) -> float:
-        """Return what a search of so many documents takes: words and exact vectors in proportion, graphs by log."""
+        """Return how long a search of so many documents takes: words and exact vectors in proportion, graphs by log."""
         few, many = self.small, self.large
         share = (documents - few.documents) / (many.documents - few.documents)
         words = few.words_ms + share * max(0.0, many.words_ms - few.words_ms)

@@ -22,7 +22,7 @@ from typing import Any
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError, quoted
-from paddle_ranker.options import Options, option, options_from
+from paddle_ranker.options import Options, given_of, option, options_from
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.retrieval.shards import shard_folders
@@ -36,6 +36,7 @@ _CALLS = 8  # that a replica makes to each shard at once
 _SHARD_SECONDS, _START_SECONDS = 5.0, 120.0  # that a shard has for a call, and to start
 _AT_ONCE = 256  # requests that a replica has; those that wait for its engine share batches
 _WANTED = 16  # requests for each replica, at which Serve starts none and ends none
+_NEEDS_KEY = "needs_key"  # whether replicas must find a key in their environment
 _OF_SERVER = ("workers", "more_ports", "http_port")  # options of the work that replicas and Serve's proxy do
 
 
@@ -59,9 +60,8 @@ class ReplicaOptions(Options):
             least, most = bounds_of(getattr(self, name), name)
             if not 1 <= least <= most:
                 raise UsageError(f"--{name} {getattr(self, name)}: expected 1 or more, and MIN:MAX in this order")
-        for name in ("shard_replicas", "partial"):
-            if not self.shards and getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise UsageError(f"--{name}: is about --shards; add these, or leave it out")
+        for field in () if self.shards else given_of(self, ("shard_replicas", "partial")):
+            raise UsageError(f"{shown_name(field)}: is about --shards; add these, or leave it out")
 
 
 def bounds_of(text: str, name: str) -> tuple[int, int]:
@@ -84,23 +84,17 @@ def arguments_of(options: Any) -> dict[str, object]:
 
     Raises `UsageError` for options that a deployment cannot honour.
     """
-    for name in _OF_SERVER:
-        field = next(one for one in fields_of(type(options)) if one.name == name)
-        if getattr(options, name) != field.default:
-            raise UsageError(
-                f"{shown_name(field)}: replicas are --replicas, and Serve's proxy has one port; leave it out"
-            )
+    for field in given_of(options, _OF_SERVER):
+        raise UsageError(f"{shown_name(field)}: replicas are --replicas, and Serve's proxy has one port; leave it out")
     if options.shards and (SLOTS[INDEX].folder(options) is not None or options.writable):
         raise UsageError(
             "--shards: are in place of --index, and documents are added where a shard's folder is: leave out --index "
             "and --writable"
         )
     found: dict[str, object] = {}
-    known = {one.name: one for one in fields_of(deploy_options())}
-    for name, field in known.items():
-        value = getattr(options, name)
-        if value == field.default or name in ("debug", "port", "api_key"):
-            continue
+    names = {field.name for field in fields_of(deploy_options())} - {"debug", "port", "api_key"}
+    for field in given_of(options, sorted(names)):
+        name, value = field.name, getattr(options, field.name)
         if isinstance(value, Path) or name == "shards":
             paths = [value] if isinstance(value, Path) else [*value]
             texts = [os.path.abspath(path) if os.path.exists(path) else str(path) for path in paths]
@@ -108,8 +102,12 @@ def arguments_of(options: Any) -> dict[str, object]:
         else:
             found[name] = [*value] if isinstance(value, tuple) else value
     if options.api_key is not None:
-        found["needs_key"] = True
+        found[_NEEDS_KEY] = True
     return found
+
+
+def _options_of(args: Mapping[str, object]) -> Any:
+    return options_from(deploy_options(), **{name: value for name, value in args.items() if name != _NEEDS_KEY})
 
 
 def application(args: Mapping[str, object]) -> Any:
@@ -121,7 +119,7 @@ def application(args: Mapping[str, object]) -> Any:
     require_ray()
     from ray import serve
 
-    options = options_from(deploy_options(), **{name: value for name, value in args.items() if name != "needs_key"})
+    options = _options_of(args)
     shards = [
         serve.deployment(_Shard)
         .options(name=f"shard-{number}", max_ongoing_requests=_AT_ONCE, **_scaled(options.shard_replicas))
@@ -175,22 +173,21 @@ class _Replica:
     """A replica: the models of a server, and its application."""
 
     async def __init__(self, args: Mapping[str, object], *shards: Any):  # type: ignore[misc]  # as Serve allows
-        needs_key = args.get("needs_key")
-        if needs_key and API_KEY_VARIABLE not in os.environ:
+        if args.get(_NEEDS_KEY) and API_KEY_VARIABLE not in os.environ:
             raise UsageError(
                 f"{socket.gethostname()}: {API_KEY_VARIABLE} is not set; set it where Ray is started, as it is where "
                 "this is deployed"
             )
-        options = options_from(deploy_options(), **{name: one for name, one in args.items() if name != "needs_key"})
+        options = _options_of(args)
         config = config_of(options)
         runtime.prepare_command(config.cpu_threads)
         from paddle_ranker.serving.core.budget import ByteBudget
         from paddle_ranker.serving.core.logs import JsonLog, routed_logging
         from paddle_ranker.serving.core.metrics import Metrics
-        from paddle_ranker.serving.core.reload import Reloadable, Reloader
+        from paddle_ranker.serving.core.reload import Reloader
         from paddle_ranker.serving.core.slots import Slots
         from paddle_ranker.serving.http.admin import Controls
-        from paddle_ranker.serving.process.worker import SWITCH_SECONDS, make_app, return_freed_memory
+        from paddle_ranker.serving.process.worker import SWITCH_SECONDS, make_app, reloadable, return_freed_memory
 
         log, metrics = JsonLog(with_texts=config.log_texts), Metrics()
         self._left = ExitStack()  # when the replica ends
@@ -201,11 +198,7 @@ class _Replica:
         slots = {name: kind.make(config) for name, kind in served_by(config).items()}
         if shards:
             slots[INDEX] = _sharded_slot(config, shards, options.partial)
-        self._reloader = Reloader(
-            [Reloadable(slot, metrics.batches(name) if slot.has_queue else None) for name, slot in slots.items()],
-            metrics,
-            log,
-        )
+        self._reloader = Reloader(reloadable(slots, metrics), metrics, log)
         await self._reloader.load()
         self._slots = Slots(slots)
         self._app = make_app(

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Callable, Optional
@@ -31,7 +31,7 @@ from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from paddle_ranker.serving.core.scores import Models
 from paddle_ranker.serving.core.slot_kinds import SLOTS, served_by
-from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.core.slots import Served, Slot, Slots
 from paddle_ranker.serving.core.tower_options import TOWER
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls, note_gauges
@@ -79,6 +79,11 @@ def make_app(
         log=log if config.log_requests else None,
         budget=budget,
     )
+
+
+def reloadable(slots: Mapping[str, Slot[Served]], metrics: Metrics) -> list[Reloadable]:
+    """Return the slots by name as a `Reloader` takes them, with the metrics of their batches."""
+    return [Reloadable(slot, metrics.batches(name) if slot.has_queue else None) for name, slot in slots.items()]
 
 
 def models_of(slots: Slots, config: ServeConfig) -> Models:
@@ -142,12 +147,9 @@ class Worker:
         self._metrics = Metrics()
         self._kinds = served_by(config)
         self._slots = Slots({name: kind.make(config) for name, kind in self._kinds.items()})
-        reloadable = [
-            Reloadable(slot, self._metrics.batches(name) if slot.has_queue else None)
-            for name, slot in self._slots.items()
-        ]
         # What an engine imports may take the signals' handlers.
-        self._reloader = Reloader(reloadable, self._metrics, self._log, self._handle_signals)
+        several = reloadable(self._slots, self._metrics)
+        self._reloader = Reloader(several, self._metrics, self._log, self._handle_signals)
         self._acceptors: list[Acceptor] = []
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
 

@@ -49,16 +49,16 @@ from tests.robustness.soak_traffic import (
 )
 from tests.tiny import write_exported, write_tower
 
-CONNECTIONS, QUEUE_PAIRS, PAIRS, DEADLINE_SECONDS = 1200, 2000, 100, 30  # the server's limits
+CONNECTIONS, QUEUE_PAIRS, PAIRS, DEADLINE_SECONDS = 1200, 600, 100, 30  # the server's limits
 _ATTACK_EVERY, _RELOAD_EVERY = 0.2, 45.0  # seconds between two attacks, and between two reloads
 _EXPECTED = (200, 400, 413, 422, 429, 503)  # statuses that may answer an attack
 _CAPACITY_SECONDS, _CAPACITY_CLIENTS = 2.0, 8
 _SHARE = 0.5  # of the capacity found, below the limits
 _BELOW, _ABOVE = (1, 10), (50, 50)  # titles a request
-_FLOOD = 128  # clients: with 50 titles each, three times what may wait
+_FLOOD = 128  # clients: with 50 titles each, ten times what may wait
 # Of the default model: the network takes longer than reading and writing do, so that what is too much waits for it, in
 # the queue, and not before the event loop, where nothing is refused.
-_SLOW = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
+_SLOW = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 8, "num_attention_heads": 4,
          "initializer_range": 0.1, "max_seq_length": 64}  # fmt: skip
 _SAMPLES = 600
 _PATIENCE = 60.0  # seconds, for an answer to an attack

@@ -31,74 +31,60 @@ _BATCH_SQUARES = 1 << 20  # most values of a `[batch, length, length]` matrix
 _CONSTANT = 1e-6  # a feature with a smaller deviation counts as constant
 
 
-class LexicalHead(nn.Layer):
-    """Layer that computes the lexical features' contribution to a pair's logit.
+class FeatureHead(nn.Layer):
+    """Layer that adds a weighted sum of a pair's features to its logit; subclasses define `features`.
 
-    A new head contributes nothing, because its weights are zero. `learn` sets its tables and the weights with which the
-    training starts.
+    A new head contributes nothing, because its weights are zero. `learn_heads` sets its tables and the weights with
+    which the training starts.
 
     Args:
-        vocab_size: number of tokens in the model's vocabulary.
-        never_match: ids of the special tokens, padding and [UNK].
-        spelling: the spelling of each token, used to compare tokens; None compares them by id.
+        count: number of features.
+        squares: `of_pairs` computes batches of at most so many values of a `[batch, length, length]` matrix.
     """
 
-    def __init__(self, vocab_size: int, never_match: Sequence[int], spelling: Optional[Spelling] = None):
+    def __init__(self, count: int, squares: int):
         super().__init__()
-        self.never_match = sorted(never_match)
-        self.speller = None if spelling is None else Speller(vocab_size, spelling)
-        count = len(GRAPH_FEATURES)
-        self.register_buffer("idf", paddle.zeros([vocab_size]))
-        self.register_buffer("average_length", paddle.ones([1]))
+        self.count, self._squares = count, squares
         self.register_buffer("mean", paddle.zeros([count]))
         self.register_buffer("deviation", paddle.ones([count]))
         self.weight = self.create_parameter([count], default_initializer=nn.initializer.Constant(0.0))
 
+    def features(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the features without standardisation, `[batch, count]` float32."""
+        raise NotImplementedError
+
+    def learn_tables(self, pairs: EncodedPairs) -> None:
+        """Learn what features are computed from, if anything, from the training pairs."""
+
+    @property
+    def has_learned(self) -> bool:
+        """Return True if means and deviations have been learned or loaded."""
+        return bool((self.mean != 0).any())
+
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the features' part of the logits, `[batch]` float32, for ids and types `[batch, length]` int64."""
+        return self.weighed(self.features(input_ids, token_type_ids))
+
+    def weighed(self, features: Tensor) -> Tensor:
+        """Return the part of the logits, `[batch]` float32, that features `[batch, count]` make."""
         # A matrix product would be computed in half precision by mixed precision.
-        return (self.standardised(input_ids, token_type_ids) * self.weight).sum(axis=1)
+        return ((features - self.mean) / self.deviation * self.weight).sum(axis=1)
 
     def standardised(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the features, scaled to mean 0 and deviation 1 over the training pairs, `[batch, 18]` float32."""
+        """Return the features, scaled to mean 0 and deviation 1 over the training pairs, `[batch, count]` float32."""
         return (self.features(input_ids, token_type_ids) - self.mean) / self.deviation
 
-    def features(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the features without standardisation, `[batch, 18]` float32."""
-        tokens = compared(self.speller, input_ids, token_type_ids)
-        return lexical_features(tokens, self.idf, self.average_length, self.never_match)
-
-    def learn(self, pairs: EncodedPairs, labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> None:
-        """Learn frequencies from the distinct titles of the training pairs, and the features' means and deviations.
-
-        Titles count as they are in the pairs, truncated to the ranker's length. With `labels_of`, which returns the
-        labels `[n]` of the pairs at indices `[n]`, the weights become those of a logistic regression; they stay zero
-        if all labels are of one class. Raises `DataError` without pairs.
-        """
-        text_ids = None if self.speller is None else self.speller.ids
-        idf, average_length = count_titles(pairs, self.idf.shape[0], self.never_match, text_ids)
-        self.idf.set_value(idf)
-        self.average_length.set_value(np.array([average_length], dtype=np.float32))
-        # A fixed seed, so that every process draws the same sample.
-        draw = np.random.default_rng(0).choice(len(pairs), min(SAMPLE, len(pairs)), replace=False)
-        sample = np.sort(draw).astype(np.int64)
-        features = self.of_pairs(pairs, sample).astype(np.float64)
+    def scale(self, features: np.ndarray) -> np.ndarray:
+        """Set mean and deviation to those of `features`, `[n, count]`; return the standardised features."""
         mean, deviation = features.mean(axis=0), features.std(axis=0)
         deviation = np.where(deviation > _CONSTANT, deviation, 1.0)
         self.mean.set_value(mean.astype(np.float32))
         self.deviation.set_value(deviation.astype(np.float32))
-        labels = np.zeros(0) if labels_of is None else labels_of(sample)
-        if len(np.unique(labels >= RELEVANT)) == 2:
-            self.weight.set_value(fit_logistic((features - mean) / deviation, labels).weights.astype(np.float32))
-
-    @property
-    def has_learned(self) -> bool:
-        """Return True if the frequencies have been learned or loaded."""
-        return bool((self.idf > 0).any())
+        return np.asarray((features - mean) / deviation)
 
     def of_pairs(self, pairs: EncodedPairs, indices: np.ndarray, *, standardise: bool = False) -> np.ndarray:
-        """Return the features of the pairs at `indices` [n], in that order, `[n, 18]` float32."""
-        features = np.empty((len(indices), len(GRAPH_FEATURES)), dtype=np.float32)
+        """Return the features of the pairs at `indices` [n], in that order, `[n, count]` float32."""
+        features = np.empty((len(indices), self.count), dtype=np.float32)
         lengths = pairs.lengths_of(indices)
         order = np.argsort(lengths, kind="stable")
         compute = self.standardised if standardise else self.features
@@ -108,12 +94,74 @@ class LexicalHead(nn.Layer):
                 # Pairs are sorted, so a batch's last pair is its longest. Twice that length allows a quarter of the
                 # pairs.
                 longest = lengths[order[start : start + _CHUNK]]
-                fits = np.arange(1, len(longest) + 1) * longest.astype(np.int64) ** 2 <= _BATCH_SQUARES
+                fits = np.arange(1, len(longest) + 1) * longest.astype(np.int64) ** 2 <= self._squares
                 rows = order[start : start + max(1, int(fits.sum()))]
                 batch = pairs.pad(indices[rows]).values()
                 features[rows] = compute(*(paddle.to_tensor(array) for array in batch)).numpy()
                 start += len(rows)
         return features
+
+
+def learn_heads(
+    heads: Sequence[FeatureHead],
+    pairs: EncodedPairs,
+    labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None,
+) -> None:
+    """Learn the tables of new heads from the training pairs, and their features' means and deviations.
+
+    With `labels_of`, which returns the labels `[n]` of the pairs at indices `[n]`, the weights become those of one
+    logistic regression on all features; they stay zero if all labels are of one class. Raises `DataError` without
+    pairs.
+    """
+    for head in heads:
+        head.learn_tables(pairs)
+    # A fixed seed, so that every process draws the same sample.
+    draw = np.random.default_rng(0).choice(len(pairs), min(SAMPLE, len(pairs)), replace=False)
+    sample = np.sort(draw).astype(np.int64)
+    inputs = [head.scale(head.of_pairs(pairs, sample).astype(np.float64)) for head in heads]
+    labels = np.zeros(0) if labels_of is None else labels_of(sample)
+    if len(np.unique(labels >= RELEVANT)) == 2:
+        weights = fit_logistic(np.concatenate(inputs, axis=1), labels).weights.astype(np.float32)
+        for head, own in zip(heads, np.split(weights, np.cumsum([head.count for head in heads])[:-1])):
+            head.weight.set_value(own)
+
+
+class LexicalHead(FeatureHead):
+    """Layer that computes the lexical features' contribution to a pair's logit.
+
+    Args:
+        vocab_size: number of tokens in the model's vocabulary.
+        never_match: ids of the special tokens, padding and [UNK].
+        spelling: the spelling of each token, used to compare tokens; None compares them by id.
+    """
+
+    def __init__(self, vocab_size: int, never_match: Sequence[int], spelling: Optional[Spelling] = None):
+        super().__init__(len(GRAPH_FEATURES), _BATCH_SQUARES)
+        self.never_match = sorted(never_match)
+        self.speller = None if spelling is None else Speller(vocab_size, spelling)
+        self.register_buffer("idf", paddle.zeros([vocab_size]))
+        self.register_buffer("average_length", paddle.ones([1]))
+
+    def features(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the features without standardisation, `[batch, 18]` float32."""
+        tokens = compared(self.speller, input_ids, token_type_ids)
+        return lexical_features(tokens, self.idf, self.average_length, self.never_match)
+
+    def learn_tables(self, pairs: EncodedPairs) -> None:
+        """Learn frequencies from the distinct titles of the pairs, as they are in the pairs, truncated."""
+        text_ids = None if self.speller is None else self.speller.ids
+        idf, average_length = count_titles(pairs, self.idf.shape[0], self.never_match, text_ids)
+        self.idf.set_value(idf)
+        self.average_length.set_value(np.array([average_length], dtype=np.float32))
+
+    def learn(self, pairs: EncodedPairs, labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> None:
+        """Learn this head alone, see `learn_heads`."""
+        learn_heads([self], pairs, labels_of)
+
+    @property
+    def has_learned(self) -> bool:
+        """Return True if the frequencies have been learned or loaded."""
+        return bool((self.idf > 0).any())
 
 
 def count_titles(

@@ -7,6 +7,7 @@
 | `vocab.txt`, `tokenizer_config.json`, `special_tokens_map.json` | the tokenizer |
 | `ranker.json` | the kind of ranker, its length, its training and the results |
 | `README.md` | the model card: the same facts for people |
+| `similarity` | the tower of a ranker that adds the cosine of both texts |
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads, load_parameters
 from paddle_ranker.model.opened import RANKER_SIGNATURE, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal, require_parameters
+from paddle_ranker.model.similarity import START, SimilarityHead, load_similarity, save_similarity
+from paddle_ranker.model.tower_network import load_tower
 
 DEFAULTS = LoadOptions()
 PUBLISHED_MAX_SEQ_LENGTH = 128  # for checkpoints that state no length
-_MATCH, _LEXICAL = "match_embeddings.weight", "lexical.idf"
+_MATCH, _LEXICAL, _SIMILARITY = "match_embeddings.weight", "lexical.idf", "similarity_head.weight"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ def save_ranker(folder: Path, network: RankerNetwork, row_encoder: PairEncoder, 
     """Write a ranker into an existing folder; call it inside `atomic.new_folder`."""
     save_arrays(network.own_state(), folder / PARAMETERS_FILE)
     write_encoder(folder, network, row_encoder)
+    if isinstance(network.similarity_head, SimilarityHead):
+        save_similarity(folder, network.similarity_head)
     info.write(folder, network.config)
 
 
@@ -76,8 +82,10 @@ def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> Ra
     info = _described(checkpoint, stated, options, checkpoint.stated_length)
     if stated is None and "head.weight" not in checkpoint.arrays:
         raise headless_refusal(checkpoint.file.parent)
-    with_match, with_lexical = _MATCH in checkpoint.arrays, _LEXICAL in checkpoint.arrays
-    info = dataclasses.replace(info, match_embeddings=with_match, lexical_features=with_lexical)
+    with_match, with_lexical, with_similarity = (name in checkpoint.arrays for name in (_MATCH, _LEXICAL, _SIMILARITY))
+    info = dataclasses.replace(
+        info, match_embeddings=with_match, lexical_features=with_lexical, similarity=with_similarity
+    )
     return _assembled(checkpoint, info, options.tokenizer)
 
 
@@ -88,11 +96,14 @@ class Fresh:
     kind: the kind of ranker to train
     match_embeddings: whether to add match embeddings; if False, the checkpoint must not have any
     lexical_features: whether to add lexical features; those of the checkpoint stay in any case
+    similarity: a tower's or encoder's folder, whose cosine of both texts is added; "start": the checkpoint's encoder;
+        None: nothing is added, and what the checkpoint has stays
     """
 
     kind: str
     match_embeddings: bool = True
     lexical_features: bool = False
+    similarity: Optional[str] = None
 
 
 def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = DEFAULTS) -> RankerModel:
@@ -112,10 +123,31 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
         kind=fresh.kind,
         match_embeddings=has_match_embeddings(checkpoint, fresh.match_embeddings),
         lexical_features=fresh.lexical_features or _LEXICAL in checkpoint.arrays,
+        similarity=fresh.similarity is not None or _SIMILARITY in checkpoint.arrays,
         calibration=None,
     )
-    model = _assembled(checkpoint, started, options.tokenizer, allow_new=True)
+    tower = None
+    if fresh.similarity is not None:
+        tower = _similarity_tower(fresh.similarity, source, checkpoint)
+    model = _assembled(checkpoint, started, options.tokenizer, allow_new=True, tower=tower)
     return dataclasses.replace(model, dropped_calibration=info.calibration is not None)
+
+
+def _similarity_tower(wanted: str, source: Path, checkpoint: Checkpoint) -> Path:
+    """Return the folder of the tower for a new similarity.
+
+    Raises `CheckpointError` if the checkpoint has a similarity already, or `START` names a ranker.
+    """
+    if _SIMILARITY in checkpoint.arrays:
+        raise CheckpointError(f"{source}: has a similarity of both texts, which stays: leave out --similarity {wanted}")
+    if wanted != START:
+        return find_model(wanted)
+    if "head.weight" in checkpoint.arrays:
+        raise CheckpointError(
+            f"--similarity {START}: {source} is a ranker, whose encoder no longer makes vectors of single texts: name "
+            "a tower, or the encoder that the ranker was trained from"
+        )
+    return source
 
 
 def _stated(source: Path) -> Optional[RankerInfo]:
@@ -150,10 +182,13 @@ def _described(
     return dataclasses.replace(info, max_seq_length=options.max_seq_length or info.max_seq_length)
 
 
-def _assembled(checkpoint: Checkpoint, info: RankerInfo, tokenizer: str, allow_new: bool = False) -> RankerModel:
+def _assembled(
+    checkpoint: Checkpoint, info: RankerInfo, tokenizer: str, allow_new: bool = False, tower: Optional[Path] = None
+) -> RankerModel:
     """Create a ranker from a checkpoint, with the parts that `info` states.
 
     allow_new: for training: initialise parts that the checkpoint lacks, and share no memory with it
+    tower: folder of the tower of a new similarity; None: that in the checkpoint's folder
     """
     with_match, with_lexical = info.match_embeddings, info.lexical_features
     try:
@@ -165,10 +200,15 @@ def _assembled(checkpoint: Checkpoint, info: RankerInfo, tokenizer: str, allow_n
     lexical = LexicalHead(checkpoint.config.vocab_size, never_match, spelling) if with_lexical else None
     encoder, new_parts = encoder_of(checkpoint, need_pooler=not (allow_new or info.pooling), share=not allow_new)
     new_parts = [] if info.pooling else new_parts  # the pooler is unused
+    similarity = None
+    if info.similarity and tower is not None:
+        similarity = SimilarityHead(load_tower(tower, LoadOptions(tokenizer=tokenizer)), pair_encoder)
+    elif info.similarity:
+        similarity = load_similarity(checkpoint.file.parent, pair_encoder)
     compares = (never_match, spelling) if with_match else (None, None)
     network = RankerNetwork(
         checkpoint.config, compares[0], lexical, encoder=encoder, spelling=compares[1], pooling=info.pooling,
-        steps=info.steps,
+        steps=info.steps, similarity=similarity,
     )  # fmt: skip
     try:
         new_parts = sorted([*new_parts, *load_heads(network, checkpoint.arrays, allow_new=allow_new)])
@@ -198,7 +238,7 @@ def with_lexical_features(model: RankerModel) -> RankerNetwork:
     compares = None if old.never_match is None else spelling
     network = RankerNetwork(
         old.config, old.never_match, lexical, encoder=old.encoder, spelling=compares, pooling=model.info.pooling,
-        steps=model.info.steps,
+        steps=model.info.steps, similarity=old.similarity_head,
     )  # fmt: skip
     load_parameters(network, {name: value.numpy() for name, value in old.state_dict().items()}, allow_new=True)
     return network

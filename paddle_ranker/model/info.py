@@ -17,7 +17,8 @@ from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_versioned
 
-FORMAT_VERSION = 2  # for rankers with a prompt or pooling, which older toolkits would ignore; otherwise 1
+# 3 for rankers with a similarity, 2 for those with a prompt or pooling, which older toolkits would ignore; otherwise 1.
+FORMAT_VERSION = 3
 INFO_FILE = "ranker.json"
 BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.model.blend`
 
@@ -43,6 +44,7 @@ class RankerInfo:
     calibration: Optional[Calibration] = None  # probability = sigmoid(logit) without one
     format_version: int = FORMAT_VERSION
     lexical_features: bool = False
+    similarity: bool = False
     blend: Optional[BlendFacts] = None
     export: Optional[ExportFacts] = None  # of a static model: `paddle_ranker.model.exported`
     query_prompt: str = ""  # precedes every query
@@ -79,7 +81,7 @@ class RankerInfo:
 
     def to_json(self) -> str:
         """Return the text of `ranker.json` in the current format."""
-        version = FORMAT_VERSION if self.query_prompt or self.pooling else 1
+        version = 3 if self.similarity else 2 if self.query_prompt or self.pooling else 1
         values = dataclasses.asdict(dataclasses.replace(self, format_version=version))
         return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
 
@@ -135,7 +137,8 @@ def model_card(info: RankerInfo, config: EncoderConfig) -> str:
         "",
         f"Scores how well a title answers a query. {config.num_hidden_layers} layers, {config.hidden_size} wide, "
         f"{config.vocab_size:,} word pieces, pairs of up to {info.max_seq_length} tokens"
-        f"{', exact-match embeddings' if info.match_embeddings else ''}.",
+        f"{', exact-match embeddings' if info.match_embeddings else ''}"
+        f"{', the cosine of both texts by a frozen encoder' if info.similarity else ''}.",
         "",
         "```python",
         "from paddle_ranker import Ranker",

@@ -14,7 +14,7 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.tokenizers.base import Spelling
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.comparison import Speller
-from paddle_ranker.lexical.head import LexicalHead
+from paddle_ranker.lexical.head import FeatureHead, LexicalHead
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout
@@ -23,6 +23,7 @@ from paddle_ranker.model.match import LEVELS, levels_of_pair
 from paddle_ranker.model.parameters import set_parameters
 
 APART = ("position_tower.",)  # prefixes of parameters that only a training has; a ranker's folder lacks them
+SIMILARITY_TOWER = "similarity_head.tower."  # prefix of parameters that a ranker's folder has in a subfolder
 
 
 def _same(x: Tensor) -> Tensor:
@@ -50,9 +51,13 @@ class RankerNetwork(nn.Layer):
         spelling: spelling of tokens, by which match levels compare them; None: compare ids.
         pooling: "first", "mean" or "max"; "": the encoder's own pooling.
         steps: layers from the pooled vector to the logit, as in `RankerInfo`; (): a linear layer.
+        similarity: head that adds the cosine of both texts to the logit; None: no such head.
 
-    A training may set `position_tower`, whose output it adds to the logits.
+    A training may set `position_tower`, whose output it adds to the logits. `loaded_before` has the prefixes of
+    parameters that a resumed training need not load.
     """
+
+    loaded_before = (SIMILARITY_TOWER,)
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class RankerNetwork(nn.Layer):
         spelling: Optional[Spelling] = None,
         pooling: str = "",
         steps: Sequence[tuple[str, int]] = (),
+        similarity: Optional[FeatureHead] = None,
     ):
         super().__init__()
         self.config, self.pooling = config, pooling
@@ -88,13 +94,13 @@ class RankerNetwork(nn.Layer):
             1,
             weight_attr=paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, config.initializer_range)),
         )
-        self.lexical = lexical
+        self.lexical, self.similarity_head = lexical, similarity
         self.position_tower: Optional[nn.Layer] = None
 
     def own_state(self) -> dict[str, Tensor]:
         """Return the parameters that a ranker's folder holds, by name: all but those of `APART`."""
         # With `pooling`, the encoder's pooler is unused and may be random; it must not look trained.
-        apart = (*APART, f"{ENCODER}pooler.") if self.pooling else APART
+        apart = (*APART, SIMILARITY_TOWER, *((f"{ENCODER}pooler.",) if self.pooling else ()))
         return {name: value for name, value in self.state_dict().items() if not name.startswith(apart)}
 
     @property
@@ -116,7 +122,9 @@ class RankerNetwork(nn.Layer):
             pooled = _ACTIVATIONS[kind](layer(pooled))
         # Mixed precision gives a half-precision product; losses and scores need float32.
         logit = _ACTIVATIONS[self.kinds[-1]](self.head(self.dropout(pooled))).squeeze(-1).astype("float32")
-        return logit if self.lexical is None else logit + self.lexical(input_ids, token_type_ids)
+        for head in (self.lexical, self.similarity_head):
+            logit = logit if head is None else logit + head(input_ids, token_type_ids)
+        return logit
 
 
 class ScoringNetwork(nn.Layer):
@@ -154,7 +162,7 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
     for name, array in arrays.items():
         if name.startswith(prefix) and name[len(prefix) :].startswith(("embeddings.", "encoder.", "pooler.")):
             named[f"encoder.{name[len(prefix) :]}"] = array
-        elif name.startswith(("match_embeddings.", "lexical.", "steps.")):
+        elif name.startswith(("match_embeddings.", "lexical.", "similarity_head.", "steps.")):
             named[name] = array
     for head in _HEADS:
         if f"{head}.weight" in arrays:
@@ -176,14 +184,15 @@ def has_two_class_head(arrays: dict[str, Array]) -> bool:
     return any(f"{head}.weight" in arrays and arrays[f"{head}.weight"].shape[1:] == (2,) for head in _HEADS)
 
 
-_MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "encoder.pooler.")
+_MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "similarity_head.", "encoder.pooler.")
 
 
 def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
     """Copy arrays, named as by `name_parameters`, into `network`; return the names of the parts that they lack.
 
-    With `allow_new` (training), the head, the match embeddings, the lexical features and the pooler may be missing and
-    keep their initial values. Otherwise no parameter may be missing, since a random head gives random scores.
+    With `allow_new` (training), the head, the match embeddings, the lexical features, the similarity and the pooler may
+    be missing and keep their initial values. Otherwise no parameter may be missing, since a random head gives random
+    scores.
 
     Raises `CheckpointError`, naming the tensors, if one is missing, is not in the network, or has another shape.
     """
@@ -194,8 +203,9 @@ def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_ne
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
     """Load parameters as `load_parameters` does, except those of the encoder."""
     heads = {name: array for name, array in named.items() if not name.startswith(ENCODER)}
-    missing = set_parameters(network, heads, may_lack=(ENCODER, *(_MAY_BE_NEW if allow_new else ())))
-    return parts_of(name for name in missing if not name.startswith(ENCODER))
+    apart = (ENCODER, SIMILARITY_TOWER)  # loaded already
+    missing = set_parameters(network, heads, may_lack=(*apart, *(_MAY_BE_NEW if allow_new else ())))
+    return parts_of(name for name in missing if not name.startswith(apart))
 
 
 def parts_of(parameters: Iterable[str]) -> list[str]:

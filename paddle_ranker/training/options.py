@@ -116,7 +116,9 @@ class RankerTrainingOptions(TokenizerOptions, HeadOptions, LabelOptions, Trainin
     LISTWISE: ClassVar[bool] = True
 
     # Options newer than some runs that may be resumed; they are not compared while they have these values.
-    _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {"separator": TAB, "fractional_labels": False, "positive_label": None}
+    _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {
+        "separator": TAB, "fractional_labels": False, "positive_label": None, "similarity": None,
+    }  # fmt: skip
 
     loss: str = option("bce", help=loss_help)
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
@@ -143,6 +145,11 @@ class RankerTrainingOptions(TokenizerOptions, HeadOptions, LabelOptions, Trainin
         False,
         help="add lexical features such as BM25 to the head, computed inside the model; a checkpoint keeps those that "
         "it has",
+    )
+    similarity: Optional[str] = option(
+        None,
+        help="add the cosine of both texts to the head, by this tower or encoder, frozen as it is; start: by the "
+        "encoder that the training starts from; a checkpoint keeps the one that it has",
     )
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import Optional
 
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
+from paddle_ranker.lexical.head import learn_heads
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import Scored
 from paddle_ranker.model.folder import Fresh, RankerModel, save_ranker, start_ranker
@@ -37,7 +38,12 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
         source, name = resolve_model(options.model_name_or_path), None
     model = start_ranker(
         source,
-        Fresh(kind, match_embeddings=options.match_embeddings, lexical_features=options.lexical_features),
+        Fresh(
+            kind,
+            match_embeddings=options.match_embeddings,
+            lexical_features=options.lexical_features,
+            similarity=None if run.resumed else options.similarity,
+        ),
         LoadOptions(
             model_name=name,
             max_seq_length=options.max_seq_length,
@@ -56,7 +62,8 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
 def _part_factors(model: RankerModel, options: RankerTrainingOptions) -> dict[str, float]:
     factors = dict.fromkeys(model.new_parts, options.new_parts_factor)
     if "head" in factors:
-        factors.pop("lexical", None)  # a logistic regression sets its first weights
+        for part in ("lexical", "similarity_head"):
+            factors.pop(part, None)  # a logistic regression sets its first weights
     if model.folded_head:
         factors["head"] = FOLDED_HEAD_FACTOR
     if options.head_learning_rate is not None:
@@ -98,10 +105,9 @@ def train_ranker(
     if run.processes.is_first:
         warn_of_same_data(options, *files)
         report_truncated(model.row_encoder)
-    lexical = model.network.lexical
-    if lexical is not None and not lexical.has_learned:
-        new_head = "head" in model.new_parts
-        lexical.learn(examples.pairs, examples.pair_labels if new_head else None)
+    new_heads = [one for one in (model.network.lexical, model.network.similarity_head) if one and not one.has_learned]
+    if new_heads:
+        learn_heads(new_heads, examples.pairs, examples.pair_labels if "head" in model.new_parts else None)
     engine = DygraphEngine(model.network)
 
     def save(folder: Path, results: dict[str, float]) -> None:
@@ -110,6 +116,7 @@ def train_ranker(
             max_seq_length=model.info.max_seq_length,
             match_embeddings=model.info.match_embeddings,
             lexical_features=model.info.lexical_features,
+            similarity=model.info.similarity,
             **run.describe(facts, results),
         )
         save_ranker(folder, model.network, model.row_encoder, info)

@@ -82,7 +82,8 @@ class SavedState:
         apart = self.folder / APART_FILE
         try:
             arrays = load_arrays(self.model / PARAMETERS_FILE)
-            set_parameters(network, {**arrays, **_read_arrays(apart)} if apart.exists() else arrays)
+            arrays = {**arrays, **_read_arrays(apart)} if apart.exists() else arrays
+            set_parameters(network, arrays, may_lack=getattr(network, "loaded_before", ()))
         except CheckpointError as error:
             raise CheckpointError(
                 f"{self.model}: belongs to another network ({error}); start anew without --resume"

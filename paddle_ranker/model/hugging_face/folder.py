@@ -379,11 +379,13 @@ def parameters_to_write(
     ):
         if is_so:
             raise CheckpointError(f"has {problem}, which transformers' encoders do not have: it cannot be written")
-    if any(name.startswith("lexical.") for name in named):
-        raise CheckpointError(
-            "has lexical features at its head, which transformers has no place for: train without them "
-            "(--lexical_features false, from a checkpoint that has none) to take it there"
-        )
+    for prefix, what, option in (("lexical.", "lexical features", "--lexical_features false"),
+                                 ("similarity_head.", "the similarity of both texts", "no --similarity")):  # fmt: skip
+        if any(name.startswith(prefix) for name in named):
+            raise CheckpointError(
+                f"has {what} at its head, which transformers has no place for: train without ({option}, from a "
+                "checkpoint that has none) to take it there"
+            )
     if _MATCH in named and named[_MATCH].any() and not drop_match_embeddings:
         raise CheckpointError(
             "has trained match embeddings, which transformers' encoders do not have: use --drop_match_embeddings true "

@@ -1,4 +1,4 @@
-"""The cosine of a pair's two texts as a feature of the head: against a tower's own vectors, saved, exported, trained."""
+"""The cosines of a pair's two texts as features of the head: against a tower's own, saved, exported, trained."""
 
 from __future__ import annotations
 

@@ -58,6 +58,7 @@ _MAX_SEQ_LENGTH, _BATCH_SIZE = 64, 32  # longest pair in tokens; pairs per batch
 _SMALL_FILE = 400  # number of rows for the training's last evaluation; the measures use all rows
 
 _WHOLE_QUERIES = ["--loss", "ranknet_bce", "--batch_size", "38"]
+_LEXICAL, _SIMILARITY = ["--lexical_features", "true"], ["--similarity", "start"]
 _PEERS_RECIPE = ["--new_parts_factor", "1", "--match_embeddings", "false"]
 # Options of train_ce.py for each system; `_ours` adds the shared options.
 OURS = {
@@ -66,7 +67,11 @@ OURS = {
     "match": ["--epochs", "1"],
     "match_lexical": ["--epochs", "1", "--lexical_features", "true"],
     "match_ranknet": ["--epochs", "1", *_WHOLE_QUERIES],
-    "match_ranknet_lexical": ["--epochs", "1", *_WHOLE_QUERIES, "--lexical_features", "true"],
+    "match_ranknet_lexical": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL],
+    "similarity": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, *_SIMILARITY],
+    "similarity_2_epochs": ["--epochs", "2", *_WHOLE_QUERIES, *_LEXICAL, *_SIMILARITY],
+    "similarity_slow": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, *_SIMILARITY, "--layer_lr_decay", "0.7"],
+    "similarity_plain": [*_PEERS_RECIPE, "--epochs", "2", *_LEXICAL, *_SIMILARITY],
 }
 # The stages of the peer's training, (data, epochs) each; "train" is the fold's training data.
 PEERS = {

@@ -311,6 +311,20 @@ class Encoder(nn.Layer):
         hidden = self._through(self.encoder.layers, hidden, mask)
         return self.encoder.norm(hidden) if self.config.normalize_before else hidden
 
+    def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
+        """Return the hidden states before the first layer and behind each, `[batch, length, hidden]` each."""
+        hidden, mask = self._embed(input_ids, token_type_ids, None)
+        return self._states_of(self.encoder.layers, hidden, mask)
+
+    def _states_of(self, layers: Iterable[nn.Layer], hidden: Tensor, *context: Tensor) -> list[Tensor]:
+        found = [hidden]
+        for layer in layers:
+            hidden = layer(hidden, *context)
+            found.append(hidden)
+        if self.config.normalize_before:
+            found[-1] = self.encoder.norm(hidden)
+        return found
+
     def at(
         self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor, documents: Optional[Tensor] = None
     ) -> Tensor:

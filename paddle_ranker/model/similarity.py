@@ -1,9 +1,10 @@
-"""Similarity of a pair's two texts as a feature of a ranker's head: logit = head(pooled) + weight * cosine.
+"""Similarity of a pair's two texts as features of a ranker's head: logit = head(pooled) + weights * cosines.
 
-A tower, frozen in the state in which the training found it, makes a vector of each text alone. Fine-tuning a
-cross-encoder on little data forgets much of what the sentence encoder knew, and the cosine brings it back. Everything
-is computed from a pair's ids, so that an exported graph keeps its two inputs. A ranker's folder holds the tower in the
-subfolder `similarity`, a whole tower that also makes vectors for an index.
+A tower, frozen in the state in which the training found it, encodes each text alone. Fine-tuning a cross-encoder on
+little data forgets much of what the sentence encoder knew, and the cosines bring it back: of the two vectors, of the
+means of several layers' states, of the first tokens, and of each token with the nearest one of the other text.
+Everything is computed from a pair's ids, so that an exported graph keeps its two inputs. A ranker's folder holds the
+tower in the subfolder `similarity`, a whole tower that also makes vectors for an index.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from paddle import Tensor
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import FeatureHead
+from paddle_ranker.model.encoder import pool_states
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower_network import TowerModel, load_tower, save_tower
 
 SIMILARITY_FOLDER = "similarity"  # subfolder of the tower
 START = "start"  # as a tower's name: the encoder that the training starts from
 _BATCH_SQUARES = 1 << 17
+_FAR = 1 << 14  # more than any place in a pair
 _PROBES = ("Ab c1.2 Ünï", "北京大学，2024年", "ＡＢ　ｃ\tx", "new York's co-op")
 
 
@@ -35,6 +38,13 @@ class _Alone(NamedTuple):
     after: tuple[int, ...]
     skipped_before: int
     skipped_after: int
+
+
+class _Text(NamedTuple):
+    """One text of each pair, as it is encoded alone: ids, `[batch, length]` int64; 1 for its own tokens, float32."""
+
+    ids: Tensor
+    own: Tensor
 
 
 class SimilarityHead(FeatureHead):
@@ -48,7 +58,8 @@ class SimilarityHead(FeatureHead):
     """
 
     def __init__(self, tower: TowerModel, pairs: PairEncoder):
-        super().__init__(1, _BATCH_SQUARES)
+        self._depths = depths_of(tower.network.config.num_hidden_layers)
+        super().__init__(len(feature_names(tower.network.config.num_hidden_layers)), _BATCH_SQUARES)
         _require_same_tokens(tower, pairs)
         self.model, self.tower = tower, tower.network
         for parameter in self.tower.parameters():
@@ -61,51 +72,114 @@ class SimilarityHead(FeatureHead):
         self._pad_id = pairs.pad_id
 
     def features(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the cosine of each pair's texts, `[batch, 1]` float32."""
-        is_token = (input_ids != self._pad_id).astype("int64")
-        in_title = is_token * token_type_ids
-        queries = self.vectors(self._text(input_ids, is_token - in_title, self._query))
-        return self.cosines(queries, self.vectors(self._text(input_ids, in_title, self._title)))
-
-    def vectors(self, ids: Tensor) -> Tensor:
-        """Return the vectors of texts that are encoded alone, `[batch, size]` float32, for ids `[batch, length]`."""
+        """Return the features of each pair, `[batch, count]` float32, in the order of `feature_names`."""
         if self.tower.training:
             self.tower.eval()
-        return F.normalize(self.tower(ids, paddle.zeros_like(ids)), axis=-1)
+        is_token = (input_ids != self._pad_id).astype("int64")
+        in_title = is_token * token_type_ids
+        query = self._text(input_ids, is_token - in_title, self._query)
+        title = self._text(input_ids, in_title, self._title)
+        of_query, of_title = self._states(query.ids), self._states(title.ids)
+        pairs = list(zip(of_query, of_title))
+        found = [_cosine(self._vectors(of_query[-1], query.ids), self._vectors(of_title[-1], title.ids))]
+        found += [self._cosine_of_means(pairs[depth], query.ids, title.ids) for depth in self._depths]
+        found += [_cosine(of_query[-1][:, 0], of_title[-1][:, 0])]
+        found += _best_matches(of_query[-1], query.own, of_title[-1], title.own)
+        middle = self._depths[1]
+        found += _best_matches(of_query[middle], query.own, of_title[middle], title.own)
+        return paddle.stack(found, axis=1)
 
-    def cosines(self, queries: Tensor, titles: Tensor) -> Tensor:
-        """Return the features of query and title vectors, `[batch, 1]` float32; the vectors are `[batch, size]`."""
-        return (queries * titles).sum(axis=1, keepdim=True).astype("float32")
+    def _states(self, ids: Tensor) -> list[Tensor]:
+        return [states.astype("float32") for states in self.tower.encoder.states(ids, paddle.zeros_like(ids))]
 
-    def _text(self, input_ids: Tensor, inside: Tensor, alone: _Alone) -> Tensor:
-        """Return one text of each pair as it is encoded alone, `[batch, longest]` int64, padded.
+    def _vectors(self, states: Tensor, ids: Tensor) -> Tensor:
+        return self.tower.of_states(states, ids, paddle.zeros_like(ids))
+
+    def _cosine_of_means(self, states: tuple[Tensor, Tensor], query: Tensor, title: Tensor) -> Tensor:
+        first = pool_states(states[0], query != self._pad_id, "mean")
+        return _cosine(first, pool_states(states[1], title != self._pad_id, "mean"))
+
+    def _text(self, input_ids: Tensor, inside: Tensor, alone: _Alone) -> _Text:
+        """Return one text of each pair as it is encoded alone, padded to the longest of the batch.
 
         Args:
             inside: `[batch, length]` int64, 1 for the tokens of that text and its special tokens.
         """
         # Whole numbers are added as tensors: with Python's, an ONNX file computes in floats, which bf16 rounds.
-        one = paddle.full([1], 1, "int64")
+        one, pad = paddle.full([1], 1, "int64"), paddle.full([1], self._pad_id, "int64")
         places = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - one
-        first = (inside * (paddle.full([1], 1 << 20, "int64") - places)).max(axis=1, keepdim=True)
-        start = paddle.full([1], (1 << 20) + alone.skipped_before, "int64") - first
-        count = inside.sum(axis=1, keepdim=True)
-        count = count - paddle.full([1], alone.skipped_before + alone.skipped_after, "int64")
+        first = (inside * (paddle.full([1], _FAR, "int64") - places)).max(axis=1, keepdim=True)
+        start = paddle.full([1], _FAR + alone.skipped_before, "int64") - first
+        skipped = paddle.full([1], alone.skipped_before + alone.skipped_after, "int64")
+        count = inside.sum(axis=1, keepdim=True) - skipped
         shown = (places < count).astype("int64")
         ones = paddle.ones_like(places)
         rows = (ones[:, :1].cumsum(axis=0) - ones[:, :1]) * ones.sum(axis=1, keepdim=True)
         found = paddle.gather(input_ids.reshape([-1]), (rows + (places + start) * shown).reshape([-1]))
-        pad = paddle.full([1], self._pad_id, "int64")
         text = found.reshape(paddle.shape(places)) * shown + pad * (one - shown)
-        head = [paddle.full_like(text[:, :1], token) for token in alone.before]
-        tail = paddle.zeros_like(text[:, :1])
-        whole = paddle.concat([*head, text, *([tail + pad] * len(alone.after))], axis=1)
+        whole = paddle.concat([*_columns(text, alone.before), text, *_columns(text, alone.after)], axis=1)
         places = paddle.cumsum(paddle.ones_like(whole), axis=1) - one
-        end = count + paddle.full([1], len(alone.before), "int64")
-        for number, token in enumerate(alone.after):
+        begin = paddle.full([1], len(alone.before), "int64")
+        end = count + begin
+        is_inside = (places < end + paddle.full([1], len(alone.after), "int64")).astype("int64")
+        for number in range(len(alone.after)):
             here = (places == end + paddle.full([1], number, "int64")).astype("int64")
-            whole = whole * (one - here) + paddle.full([1], token, "int64") * here
-        longest = end.max().reshape([1]) + paddle.full([1], len(alone.after), "int64")
-        return paddle.slice(whole, [1], [paddle.zeros([1], "int64")], [longest])
+            whole = whole * (one - here) + paddle.full([1], alone.after[number], "int64") * here
+        whole = whole * is_inside + pad * (one - is_inside)
+        own = (places >= begin).astype("float32") * (places < end).astype("float32")
+        longest = [end.max().reshape([1]) + paddle.full([1], len(alone.after), "int64")]
+        none = [paddle.zeros([1], "int64")]
+        return _Text(paddle.slice(whole, [1], none, longest), paddle.slice(own, [1], none, longest))
+
+
+def depths_of(layers: int) -> list[int]:
+    """Return the numbers of the layers, from 0 before the first, whose mean states are compared: about each quarter."""
+    return sorted({round(layers * quarter / 4) for quarter in range(4)})
+
+
+def feature_names(layers: int) -> list[str]:
+    """Return the names of the features of a tower with so many layers."""
+    depths = depths_of(layers)
+    matches = ("query_mean", "query_least", "title_mean")  # of each token's best cosine with a token of the other text
+    return [
+        "cosine",
+        *(f"mean_{depth}" for depth in depths),
+        "first_token",
+        *(f"{name}_{depth}" for depth in (layers, depths[1]) for name in matches),
+    ]
+
+
+def _columns(text: Tensor, ids: tuple[int, ...]) -> list[Tensor]:
+    """Return a column of each id, `[batch, 1]` int64."""
+    return [paddle.full_like(text[:, :1], one) for one in ids]
+
+
+def _cosine(queries: Tensor, titles: Tensor) -> Tensor:
+    """Return the cosines of vectors, `[batch]` float32, for `[batch, size]` each."""
+    queries, titles = F.normalize(queries.astype("float32"), axis=-1), F.normalize(titles.astype("float32"), axis=-1)
+    return (queries * titles).sum(axis=1)
+
+
+def _best_matches(query: Tensor, in_query: Tensor, title: Tensor, in_title: Tensor) -> list[Tensor]:
+    """Return three features, `[batch]` each, of the cosines between the tokens of both texts (ColBERT's MaxSim).
+
+    They are the mean and the minimum over query tokens of the best cosine with a title token, and the mean over title
+    tokens of that with a query token; 0 if a text has no tokens.
+
+    Args:
+        query, title: states, `[batch, length, size]` float32.
+        in_query, in_title: `[batch, length]` float32, 1 for the texts' own tokens.
+    """
+    cosines = paddle.matmul(F.normalize(query, axis=-1), F.normalize(title, axis=-1), transpose_y=True)
+    of_query = (cosines + (in_title.unsqueeze(1) - 1.0) * _FAR).max(axis=2)
+    of_title = (cosines + (in_query.unsqueeze(2) - 1.0) * _FAR).max(axis=1)
+    count_query, count_title = in_query.sum(axis=1), in_title.sum(axis=1)
+    either = (count_query * count_title > 0.5).astype("float32")
+    return [
+        either * (of_query * in_query).sum(axis=1) / count_query.clip(min=1.0),
+        either * (of_query + (1.0 - in_query) * _FAR).min(axis=1),
+        either * (of_title * in_title).sum(axis=1) / count_title.clip(min=1.0),
+    ]
 
 
 def load_similarity(folder: Path, pairs: PairEncoder) -> SimilarityHead:

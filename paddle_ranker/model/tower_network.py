@@ -98,6 +98,17 @@ class TowerNetwork(nn.Layer):
         else:
             states = self.encoder(input_ids, token_type_ids)
             pooled = pool_states(states, input_ids != self.config.pad_token_id, pooling)
+        return self._projected(pooled, input_ids, token_type_ids)
+
+    def of_states(self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return what `forward` does, from the encoder's last states, `[batch, length, hidden]`."""
+        if self.pooling == "pooler":
+            pooled = self.encoder.pool(states, input_ids)
+        else:
+            pooled = pool_states(states, input_ids != self.config.pad_token_id, self.pooling)
+        return self._projected(pooled, input_ids, token_type_ids)
+
+    def _projected(self, pooled: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         if self.output_layer is not None:
             pooled = self.output_layer(pooled)
             pooled = paddle.tanh(pooled) if self.output_tanh else pooled

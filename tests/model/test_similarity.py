@@ -19,7 +19,7 @@ from paddle_ranker.model.folder import load_single
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays
-from paddle_ranker.model.similarity import SimilarityHead
+from paddle_ranker.model.similarity import SimilarityHead, depths_of, feature_names
 from paddle_ranker.model.tower_network import load_tower
 from paddle_ranker.retrieval.vectors import Tower
 from tests.conftest import commands_here
@@ -28,21 +28,44 @@ from tests.tiny import QUERIES, TITLES, draw_words, write_encoder, write_ranker,
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
 
 
-def cosines(tower: Path, queries: list[str], titles: list[str]) -> np.ndarray:
+def expected(tower: Path, query: str, title: str) -> list[float]:
+    """Compute the features of a pair from both texts alone, by NumPy."""
     opened = Tower.open(tower, LoadOptions(threads=1))
-    first, second = opened.query_vectors(queries), opened.vectors(titles)
-    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return np.asarray((first * second).sum(axis=1) / norms)
+    vectors = [opened.query_vectors([query])[0], opened.vectors([title])[0]]
+    model, states, own = load_tower(tower, LoadOptions()), [], []
+    texts = ((model.row_encoder.encode_queries([query]), query, model.info.query_prompt),
+             (model.row_encoder.encode([title]), title, model.info.text_prompt))  # fmt: skip
+    for rows, text, prompt in texts:
+        ids = paddle.to_tensor(rows[0].astype(np.int64)[None])
+        hidden, mask = model.network.encoder._embed(ids, paddle.zeros_like(ids), None)
+        found = [hidden]
+        for layer in model.network.encoder.encoder.layers:
+            found.append(layer(found[-1], mask))
+        states.append([one.numpy()[0] for one in found])
+        first = 1 + model.row_encoder.tokens.count_tokens(prompt)
+        own.append(slice(first, first + model.row_encoder.tokens.count_tokens(text)))
+
+    def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.asarray(one @ other.T / np.linalg.norm(one, axis=-1)[..., None] / np.linalg.norm(other, axis=-1))
+
+    pairs = [vectors, *([of[depth].mean(axis=0) for of in states] for depth in depths_of(2))]
+    values = [float(cosine(one[None], other[None])[0, 0]) for one, other in (*pairs, [of[-1][0] for of in states])]
+    for depth in (2, 1):
+        near = cosine(*(of[depth][place] for of, place in zip(states, own)))
+        values += [near.max(axis=1).mean(), near.max(axis=1).min(), near.max(axis=0).mean()] if near.size else [0.0] * 3
+    return values
 
 
 @pytest.mark.parametrize("changes", [{}, {"pooling": "first"}, {"normalize": False, "query_prompt": ""}], ids=str)
-def test_the_feature_is_the_towers_own_cosine(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_the_features_are_the_towers_own_cosines(tmp_path: Path, changes: dict[str, Any]) -> None:
     tower = write_tower(tmp_path / "tower", **changes)
     encoder = PairEncoder.from_folder(tower, 40)
     head = SimilarityHead(load_tower(tower, LoadOptions()), encoder)
     queries, titles = ["深", *QUERIES], ["", *(title[:20] for title in TITLES)]
     found = head.of_pairs(encoder.encode(queries, titles), np.arange(len(queries)))
-    np.testing.assert_allclose(found[:, 0], cosines(tower, queries, titles), atol=1e-5)
+    wanted = [expected(tower, query, title) for query, title in zip(queries, titles)]
+    assert len(wanted[0]) == len(feature_names(2)) == 11
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,11 @@ class DebertaEncoder(Encoder):
         hidden, context = self._after_first(input_ids, token_type_ids, extra)
         return self._through(self.encoder.layers[1:], hidden, *context)
 
+    def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
+        """Return the hidden states behind each layer, `[batch, length, hidden]` each; those of the first one twice."""
+        hidden, context = self._after_first(input_ids, token_type_ids, None)
+        return [hidden, *self._states_of(self.encoder.layers[1:], hidden, *context)]
+
     def _after_first(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:

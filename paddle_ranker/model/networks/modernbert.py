@@ -39,6 +39,12 @@ class ModernBertEncoder(Encoder):
         hidden, context = self._begin(input_ids, token_type_ids, extra)
         return self.encoder.norm(self._through(self.encoder.layers, hidden, *context))
 
+    def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
+        """Return the hidden states before the first layer and behind each, `[batch, length, hidden]` each."""
+        hidden, context = self._begin(input_ids, token_type_ids, None)
+        found = self._states_of(self.encoder.layers, hidden, *context)
+        return [*found[:-1], self.encoder.norm(found[-1])]
+
     def _begin(
         self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -72,6 +72,10 @@ OURS = {
     "similarity_2_epochs": ["--epochs", "2", *_WHOLE_QUERIES, *_LEXICAL, *_SIMILARITY],
     "similarity_slow": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, *_SIMILARITY, "--layer_lr_decay", "0.7"],
     "similarity_plain": [*_PEERS_RECIPE, "--epochs", "2", *_LEXICAL, *_SIMILARITY],
+    **{
+        f"stored_{layers}": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, "--stored_titles", layers]
+        for layers in ("2", "3")
+    },
 }
 # The stages of the peer's training, (data, epochs) each; "train" is the fold's training data.
 PEERS = {

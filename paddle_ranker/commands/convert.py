@@ -241,6 +241,11 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
             f"{source}: pools the states of all tokens ({info.pooling}), which transformers' classifiers do not: it "
             "cannot be written"
         )
+    if info is not None and info.stored_titles:
+        raise CheckpointError(
+            f"{source}: its encoder is split (--stored_titles {info.stored_titles}), which transformers' encoders are "
+            "not: it cannot be written"
+        )
     if config is None:
         raise CheckpointError(f"{source}: has no config.json, which says how its parameters are put together")
     try:

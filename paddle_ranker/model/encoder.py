@@ -4,6 +4,9 @@
 unchanged. It adds an extra input embedding (match levels), pre-LayerNorm, and an exact shortcut. A ranker reads the
 first token's output only, so the last layer computes queries, projections and feed-forward for that token alone.
 Outside training it computes no keys and values either (`Attention.for_one`).
+
+An encoder can be split (`Encoder.split`): its lower layers see each text of a pair alone, so that the titles' states
+can be stored (PreTTR: MacAvaney et al., 2020).
 """
 
 from __future__ import annotations
@@ -74,13 +77,10 @@ class Embeddings(nn.Layer):
         self.layer_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob, masks)
         self.config = config
+        self.each_alone = False  # whether the positions of a title are those of a text alone
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
-        # cumsum, unlike arange(length), exports with a dynamic length. The constant is an integer tensor, since ONNX
-        # would compute with a Python number in floats, which bf16 rounds.
-        before_first = paddle.full([1], 1 - self.config.first_position, "int64")
-        positions = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - before_first
-        hidden = self.word_embeddings(input_ids) + self.position_embeddings(positions)
+        hidden = self.word_embeddings(input_ids) + self.position_embeddings(self._positions(input_ids, token_type_ids))
         if self.config.type_vocab_size == 1:  # in RoBERTa, both texts have the same type
             hidden = hidden + self.token_type_embeddings.weight[0]
         elif self.config.type_vocab_size > 1:
@@ -90,6 +90,18 @@ class Embeddings(nn.Layer):
         if extra is not None:
             hidden = hidden + extra
         return self.dropout(self.layer_norm(hidden))
+
+    def _positions(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        # cumsum, unlike arange(length), exports with a dynamic length. The constants are integer tensors, since ONNX
+        # would compute with a Python number in floats, which bf16 rounds.
+        before_first = paddle.full([1], 1 - self.config.first_position, "int64")
+        if not self.each_alone:
+            return paddle.cumsum(paddle.ones_like(input_ids), axis=1) - before_first
+        # A title begins at the second position, as if [CLS] were before it.
+        first = paddle.full([1], self.config.first_position, "int64")
+        in_query = paddle.ones_like(token_type_ids) - token_type_ids
+        of_title = token_type_ids * (paddle.cumsum(token_type_ids, axis=1) + first)
+        return of_title + in_query * (paddle.cumsum(in_query, axis=1) - before_first)
 
 
 class Attention(nn.Layer):
@@ -249,6 +261,7 @@ class Encoder(nn.Layer):
         self.encoder = self._make_layers()
         self.pooler = self._make_pooler()
         self.gradient_checkpointing = False  # recompute activations in the backward pass instead of keeping them
+        self.lower = 0  # number of layers that see each text of a pair alone
         self._initialise()
 
     def _make_embeddings(self) -> nn.Layer:
@@ -300,16 +313,67 @@ class Encoder(nn.Layer):
         self.masks.restart()
         return hidden
 
+    def split(self, layers: int) -> None:
+        """Let the lowest `layers` layers see each text of a pair alone, and the others both; 0: all see both.
+
+        Raises `CheckpointError` if there are not more layers, or the family's attention depends on places in a pair.
+        """
+        own = ("_embed", "forward", "pooled")
+        if layers and any(getattr(type(self), name) is not getattr(Encoder, name) for name in own):
+            raise CheckpointError(
+                f"--stored_titles is not done for encoders of the family {self.config.model_type}; choose one with "
+                "absolute positions, such as BERT or ERNIE"
+            )
+        most = self.config.num_hidden_layers - 1
+        if layers > most:
+            raise CheckpointError(
+                f"--stored_titles {layers}: the encoder has {most + 1} layers, and the last sees both texts; choose "
+                f"{f'1 to {most}' if most else 'an encoder with more'}"
+            )
+        self.lower = layers
+        self.embeddings.each_alone = layers > 0
+
+    def apart(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the states after the lower layers of a split encoder, `[batch, length, hidden]`.
+
+        A token's state depends on the tokens of its own text alone, so a row may also hold one text: a query with type
+        0, or a title with type 1.
+        """
+        hidden, mask = self._embed(input_ids, token_type_ids, None)
+        mask = mask + _apart(token_type_ids, token_type_ids).astype(mask.dtype)
+        return self._through(self.encoder.layers[: self.lower], hidden, mask)
+
+    def above(
+        self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor], *, pools: bool
+    ) -> Tensor:
+        """Return what `pooled` returns, or without `pools` what `forward` returns, from the states of `apart`.
+
+        The other arguments are as in `forward`; a split encoder adds `extra` here.
+        """
+        hidden, mask = states if extra is None else states + extra, self._mask(input_ids + 0 * token_type_ids)
+        layers = self.encoder.layers[self.lower :]
+        return self._pooled_after(layers, hidden, mask) if pools else self._after(layers, hidden, mask)
+
+    def _after(self, layers: nn.LayerList, hidden: Tensor, mask: Tensor) -> Tensor:
+        hidden = self._through(layers, hidden, mask)
+        return self.encoder.norm(hidden) if self.config.normalize_before else hidden
+
+    def _pooled_after(self, layers: nn.LayerList, hidden: Tensor, mask: Tensor) -> Tensor:
+        hidden = self._through(layers[:-1], hidden, mask)
+        first = layers[-1](hidden, mask, first_token_only=True)[:, 0]
+        return self.pooler(self.encoder.norm(first) if self.config.normalize_before else first)
+
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the hidden states of all tokens, `[batch, length, hidden]`.
 
         Args:
             input_ids, token_type_ids: `[batch, length]` int64; positions that hold `pad_token_id` are masked.
-            extra: `[batch, length, hidden]`, added to the input embeddings.
+            extra: `[batch, length, hidden]`, added to the input embeddings; in a split encoder, after the lower layers.
         """
-        hidden, mask = self._embed(input_ids, token_type_ids, extra)
-        hidden = self._through(self.encoder.layers, hidden, mask)
-        return self.encoder.norm(hidden) if self.config.normalize_before else hidden
+        if self.lower:
+            states = self.apart(input_ids, token_type_ids)
+            return self.above(states, input_ids, token_type_ids, extra, pools=False)
+        return self._after(self.encoder.layers, *self._embed(input_ids, token_type_ids, extra))
 
     def states(self, input_ids: Tensor, token_type_ids: Tensor) -> list[Tensor]:
         """Return the hidden states before the first layer and behind each, `[batch, length, hidden]` each."""
@@ -354,10 +418,10 @@ class Encoder(nn.Layer):
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
-        hidden, mask = self._embed(input_ids, token_type_ids, extra)
-        hidden = self._through(self.encoder.layers[:-1], hidden, mask)
-        first = self.encoder.layers[-1](hidden, mask, first_token_only=True)[:, 0]
-        return self.pooler(self.encoder.norm(first) if self.config.normalize_before else first)
+        if self.lower:
+            states = self.apart(input_ids, token_type_ids)
+            return self.above(states, input_ids, token_type_ids, extra, pools=True)
+        return self._pooled_after(self.encoder.layers, *self._embed(input_ids, token_type_ids, extra))
 
 
 class DistilBertEncoder(Encoder):

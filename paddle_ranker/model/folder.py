@@ -98,12 +98,14 @@ class Fresh:
     lexical_features: whether to add lexical features; those of the checkpoint stay in any case
     similarity: a tower's or encoder's folder, whose cosine of both texts is added; "start": the checkpoint's encoder;
         None: nothing is added, and what the checkpoint has stays
+    stored_titles: number of lower layers that see each text alone; 0: the checkpoint's number
     """
 
     kind: str
     match_embeddings: bool = True
     lexical_features: bool = False
     similarity: Optional[str] = None
+    stored_titles: int = 0
 
 
 def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = DEFAULTS) -> RankerModel:
@@ -124,8 +126,14 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
         match_embeddings=has_match_embeddings(checkpoint, fresh.match_embeddings),
         lexical_features=fresh.lexical_features or _LEXICAL in checkpoint.arrays,
         similarity=fresh.similarity is not None or _SIMILARITY in checkpoint.arrays,
+        stored_titles=fresh.stored_titles or info.stored_titles,
         calibration=None,
     )
+    if started.similarity and started.stored_titles:
+        raise CheckpointError(
+            f"{source}: --stored_titles {started.stored_titles} and a similarity of both texts (--similarity) do not "
+            "go together: the similarity is not stored; leave one out"
+        )
     tower = None
     if fresh.similarity is not None:
         tower = _similarity_tower(fresh.similarity, source, checkpoint)
@@ -211,6 +219,7 @@ def _assembled(
         steps=info.steps, similarity=similarity,
     )  # fmt: skip
     try:
+        encoder.split(info.stored_titles)
         new_parts = sorted([*new_parts, *load_heads(network, checkpoint.arrays, allow_new=allow_new)])
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint.file}: {error}") from error

@@ -118,6 +118,7 @@ class RankerTrainingOptions(TokenizerOptions, HeadOptions, LabelOptions, Trainin
     # Options newer than some runs that may be resumed; they are not compared while they have these values.
     _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {
         "separator": TAB, "fractional_labels": False, "positive_label": None, "similarity": None,
+        "stored_titles": 0,
     }  # fmt: skip
 
     loss: str = option("bce", help=loss_help)
@@ -150,6 +151,12 @@ class RankerTrainingOptions(TokenizerOptions, HeadOptions, LabelOptions, Trainin
         None,
         help="add the cosine of both texts to the head, by this tower or encoder, frozen as it is; start: by the "
         "encoder that the training starts from; a checkpoint keeps the one that it has",
+    )
+    stored_titles: int = option(
+        0,
+        help="split the encoder: this many lower layers see query and title each alone, so that `paddle-ranker store` "
+        "can compute titles once; 0: as the checkpoint",
+        minimum=0,
     )
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
             match_embeddings=options.match_embeddings,
             lexical_features=options.lexical_features,
             similarity=None if run.resumed else options.similarity,
+            stored_titles=options.stored_titles,
         ),
         LoadOptions(
             model_name=name,
@@ -117,6 +118,7 @@ def train_ranker(
             match_embeddings=model.info.match_embeddings,
             lexical_features=model.info.lexical_features,
             similarity=model.info.similarity,
+            stored_titles=model.info.stored_titles,
             **run.describe(facts, results),
         )
         save_ranker(folder, model.network, model.row_encoder, info)

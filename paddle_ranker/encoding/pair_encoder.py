@@ -217,18 +217,43 @@ class PairEncoder:
         """Encode texts as `[CLS] text [SEP]`, truncated to `max_seq_length`; `truncated` counts truncated texts."""
         refuse_text(texts, "texts")
         template = self.template
-        budget = self.max_seq_length - template.text_tokens
-        flat, text_lengths = self._tokenizer.encode(texts, None if template.keeps_end else budget + 1)
+        return self._alone(texts, template.text_before, template.text_after, self.max_seq_length, check)
+
+    def encode_queries(self, queries: Sequence[str]) -> EncodedTexts:
+        """Encode queries as they begin pairs, `[CLS] query [SEP]`, each cut to what the longest in a pair may have."""
+        refuse_text(queries, "queries")
+        template, most = self.template, self.max_seq_length - len(self.template.after) - 1
+        texts = [self.query_prompt + query for query in queries] if self.query_prompt else queries
+        return self._alone(texts, template.before, template.between, most)
+
+    def encode_titles(self, titles: Sequence[str]) -> EncodedTexts:
+        """Encode titles as they end pairs, `title [SEP]`, each cut to what the longest in a pair may have."""
+        refuse_text(titles, "titles")
+        template = self.template
+        most = self.max_seq_length - len(template.before) - len(template.between) - 1
+        return self._alone(titles, (), template.after, most)
+
+    def _alone(
+        self,
+        texts: Sequence[str],
+        before: tuple[int, ...],
+        after: tuple[int, ...],
+        most: int,
+        check: Optional[LengthCheck] = None,
+    ) -> EncodedTexts:
+        """Encode texts between special tokens, truncated to `most` tokens with these."""
+        special, keeps_end = len(before) + len(after), self.template.keeps_end
+        flat, text_lengths = self._tokenizer.encode(texts, None if keeps_end else most - special + 1)
         if check is not None:
-            check(text_lengths + template.text_tokens, self.max_seq_length)
-        kept = np.minimum(text_lengths, budget)
+            check(text_lengths + special, most)
+        kept = np.minimum(text_lengths, most - special)
         self._count_truncated(kept < text_lengths)
-        offsets = offsets_of(kept + template.text_tokens)
+        offsets = offsets_of(kept + special)
         ids = np.empty(offsets[-1], dtype=np.int32)
-        _put(ids, offsets[:-1], template.text_before)
-        _put(ids, offsets[1:] - len(template.text_after), template.text_after)
-        source = offsets_of(text_lengths)[:-1] + (text_lengths - kept if template.keeps_end else 0)
-        ids[ragged_positions(offsets[:-1] + len(template.text_before), kept)] = flat[ragged_positions(source, kept)]
+        _put(ids, offsets[:-1], before)
+        _put(ids, offsets[1:] - len(after), after)
+        source = offsets_of(text_lengths)[:-1] + (text_lengths - kept if keeps_end else 0)
+        ids[ragged_positions(offsets[:-1] + len(before), kept)] = flat[ragged_positions(source, kept)]
         return EncodedTexts(ids, offsets, self.pad_id)
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:

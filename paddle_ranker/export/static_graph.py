@@ -9,6 +9,7 @@ and with Paddle Inference from the written files; if the scores differ, it leave
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Optional, cast
@@ -17,6 +18,7 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.encoding.tokenizers.folder import TOKENIZER_FILES
 from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs, rounding_of
@@ -29,6 +31,7 @@ from paddle_ranker.model.opened import (
     KindEncoder,
     KindInfo,
     ModelKind,
+    Part,
     Signature,
     TrainedModel,
     with_export,
@@ -60,7 +63,7 @@ def export_model(
     Raises `RankerError` if that difference is too large, or `output` holds files that are not an earlier export.
     """
     if onnx:
-        from paddle_ranker.export.onnx import require_onnx, write_onnx
+        from paddle_ranker.export.onnx import require_onnx
 
         require_onnx()
     kind = cast(ModelKind[KindInfo, KindEncoder], KINDS[model.info.kind])
@@ -75,18 +78,16 @@ def export_model(
             names = signature.input_names
             samples = kind.sample_inputs(model.row_encoder, model.info)
             batches = [{name: batch[name] for name in names} for batch in samples]
-            expected = network_outputs(kind.static_network(model), batches, signature)
-            # A second network is needed: once Paddle has made a network static, it computes with its graph.
-            write_static_model(kind.static_network(model), temporary / prefix, signature)
+            whole = Part("", signature, lambda: kind.static_network(model))
+            expected, parities = _write_graph(whole, temporary / prefix, batches, onnx)
+            found = batches
+            for part in kind.parts(model):
+                outputs, _ = _write_graph(part, temporary / f"{prefix}.{part.name}", found, onnx)
+                found = [{**batch, **arrays} for batch, arrays in zip(found, outputs)]
             kind.write_descriptions(temporary, model)
-            program, target = program_file(temporary, prefix), temporary / f"{prefix}.onnx"
-            static = StaticModel(program, temporary / f"{prefix}.pdiparams", signature)
-            rounding = cache(lambda: rounding_of(kind.static_network(model), batches, expected, signature))
-            parity = compare(expected, batches, static.run, signature, "the static model", rounding)
-            parities = {"paddle_inference": parity}
-            if onnx:
-                parities["onnxruntime"] = write_onnx(program, target, signature, batches, expected, rounding)
             facts = _facts(temporary, prefix, signature, parities)
+            if getattr(model.info, "stored_titles", 0):
+                facts["ranker"] = model.network.lower_digest()
             if signature == RANKER_SIGNATURE:
                 facts["checks"] = checks_of(batches, expected, model.network.configs[0].pad_token_id)
             kind.write_info(temporary, with_export(model.info, facts))
@@ -94,6 +95,27 @@ def export_model(
         if was_training:
             model.network.train()
     return ExportedFolder.open(output, prefix), parities
+
+
+def _write_graph(
+    part: Part, target: Path, batches: Sequence[Arrays], onnx: bool
+) -> tuple[list[Arrays], dict[str, Parity]]:
+    """Write a model or a part as `<target>.*`; return the network's outputs, and what the graph's differ by."""
+    signature = part.signature
+    inputs = [{name: batch[name] for name in signature.input_names} for batch in batches]
+    expected = network_outputs(part.make(), inputs, signature)
+    # A second network is needed: once Paddle has made a network static, it computes with its graph.
+    write_static_model(part.make(), target, signature)
+    program = program_file(target.parent, target.name)
+    static = StaticModel(program, target.with_name(f"{target.name}.pdiparams"), signature)
+    rounding = cache(lambda: rounding_of(part.make(), inputs, expected, signature))
+    parities = {"paddle_inference": compare(expected, inputs, static.run, signature, "the static model", rounding)}
+    if onnx:
+        from paddle_ranker.export.onnx import write_onnx
+
+        written = write_onnx(program, target.with_name(f"{target.name}.onnx"), signature, inputs, expected, rounding)
+        parities["onnxruntime"] = written
+    return expected, parities
 
 
 def write_static_model(network: nn.Layer, target: Path, signature: Signature = RANKER_SIGNATURE) -> None:

@@ -15,7 +15,7 @@ The prefix is `inference.predict` for a pairwise ranker or a blend, and `inferen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Optional, cast
 
@@ -35,6 +35,7 @@ from paddle_ranker.model.opened import (
     ModelKind,
     RowEncoder,
     Signature,
+    with_export,
 )
 from paddle_ranker.model.recognised import STATIC_PARAMETERS, recognise, refusal
 from paddle_ranker.model.recognised import is_exported as is_exported
@@ -107,6 +108,17 @@ class Exported(Generic[InfoT, EncoderT]):
         for config in exported.configs:
             config.require_fits(numbers)
         return exported
+
+    def part(self, name: str, signature: Signature) -> Exported[InfoT, EncoderT]:
+        """Return layers that were exported alone (`ModelKind.parts`); raises `CheckpointError` without them."""
+        prefix, export = f"{self.prefix}.{name}", self.info.export
+        if export is None or f"{prefix}{STATIC_PARAMETERS}" not in export["files"]:
+            raise CheckpointError(
+                f"{self.folder}: there is no {prefix} in it; export the ranker again: {EXPORT} FOLDER"
+            )
+        facts = export.copy()
+        facts["outputs"] = list(signature.output_names)
+        return replace(self, prefix=prefix, signature=signature, info=with_export(self.info, facts))
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -24,10 +24,12 @@ from paddle_ranker.model.opened import (
     AnyKind,
     ModelInfo,
     ModelKind,
+    Part,
     RowEncoder,
     Signature,
     TrainedModel,
     add_kind,
+    split_signatures,
 )
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.pretrained import find_model
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from paddle import nn
 
 _DEFAULTS = LoadOptions()
+LOWER, UPPER = "lower", "upper"  # parts of a split ranker
 EXPORT = "paddle-ranker export --model RANKER --output"
 
 
@@ -144,6 +147,16 @@ class RankerKind(_ScoresPairs[PairEncoder]):
         from paddle_ranker.model.folder import load_single
 
         return load_single(source, options)
+
+    def parts(self, model: TrainedModel[RankerInfo, PairEncoder]) -> tuple[Part, ...]:
+        """Return the lower and the upper layers of a split ranker."""
+        if not model.info.stored_titles:
+            return ()
+        from paddle_ranker.model.network import LowerLayers, UpperLayers
+
+        lower, upper = split_signatures(model.network.config.hidden_size)
+        network = model.network
+        return Part(LOWER, lower, lambda: LowerLayers(network)), Part(UPPER, upper, lambda: UpperLayers(network))
 
     def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, PairEncoder]) -> None:
         """Write the encoder's configuration and the tokenizer."""

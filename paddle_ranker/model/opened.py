@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, Optional, Protocol, TypedDict, TypeVar, Union, cast
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Optional, Protocol, TypedDict, TypeVar, Union, cast
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.metrics.calibration import Calibration
@@ -80,6 +80,23 @@ RANKER_SIGNATURE = Signature(
 )
 
 
+STATES = "states"  # what the lower layers of a split ranker return, and the upper layers take
+
+
+def split_signatures(width: int) -> tuple[Signature, Signature]:
+    """Return the signatures of the lower and of the upper layers of a split ranker `width` wide."""
+    states = ArraySpec(STATES, "float32", (None, None, width), may_round=True)
+    return Signature(TOKENS, (states,), (STATES,)), Signature((states, *TOKENS), RANKER_SIGNATURE.outputs[1:], (LOGIT,))
+
+
+class Part(NamedTuple):
+    """Layers of a model that are also exported alone, into files `PREFIX.NAME.*`; `make` creates them."""
+
+    name: str
+    signature: Signature
+    make: Callable[[], nn.Layer]
+
+
 class Check(TypedDict):
     """Tokenized pair and its probability at the export, to check later that a folder's files belong together."""
 
@@ -99,6 +116,7 @@ class ExportFacts(TypedDict, total=False):
     files: a dict from file name to size in bytes
     checks: some pairs and their probabilities
     int8: measures of the int8 file; None without that file
+    ranker: of a split ranker, the digest of what titles' states depend on (`RankerNetwork.lower_digest`)
     aliases: a dict from the name of an input or output to its name for clients of Paddle Serving
     """
 
@@ -111,6 +129,7 @@ class ExportFacts(TypedDict, total=False):
     files: dict[str, int]
     checks: list[Check]
     int8: Optional[dict[str, object]]
+    ranker: str
     aliases: dict[str, str]
 
 
@@ -235,6 +254,10 @@ class ModelKind(ABC, Generic[KindInfo, KindEncoder]):
     def static_network(self, model: TrainedModel[KindInfo, KindEncoder]) -> nn.Layer:
         """Return the layer to export; it takes and returns the arrays of the signature, in their order."""
         return model.network
+
+    def parts(self, model: TrainedModel[KindInfo, KindEncoder]) -> tuple[Part, ...]:
+        """Return the layers to export alone as well; each takes the model's inputs and outputs of those before it."""
+        return ()
 
     @abstractmethod
     def sample_inputs(self, encoder: KindEncoder, info: KindInfo) -> Iterator[Arrays]:

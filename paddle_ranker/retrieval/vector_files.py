@@ -18,11 +18,9 @@ import numpy as np
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
+from paddle_ranker.storage.arrays import HEADER, npy_header
 from paddle_ranker.storage.atomic import make_folder, naming_the_file, new_file
 from paddle_ranker.storage.untrusted import read_json
-
-_MAGIC = b"\x93NUMPY\x01\x00"  # of the `.npy` format 1.0
-_HEADER = 128  # bytes before the numbers; the length that NumPy's own header has for these shapes
 
 
 def scales_path(path: Union[str, Path]) -> Path:
@@ -85,7 +83,7 @@ class VectorFile:
             return
         self._streams = [part.open("r+b" if self.rows else "w+b") for part in self._parts]
         for stream, width in zip(self._streams, self._widths):
-            stream.truncate(_HEADER + self.rows * width)
+            stream.truncate(HEADER + self.rows * width)
             stream.seek(0, os.SEEK_END)
 
     def append(self, vectors: Vectors) -> None:
@@ -99,7 +97,7 @@ class VectorFile:
         with naming_the_file(self.path):
             for stream, array in zip(self._streams, arrays):
                 if not self.rows:
-                    stream.write(b"\0" * _HEADER)
+                    stream.write(b"\0" * HEADER)
                 stream.write(np.ascontiguousarray(array).data)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -116,7 +114,7 @@ class VectorFile:
         shapes = [(self.rows, self._size), (self.rows,)]
         for stream, kind, shape in zip(self._streams, kinds, shapes):
             stream.seek(0)
-            stream.write(_header(kind, shape))
+            stream.write(npy_header(kind, shape))
             stream.flush()
             os.fsync(stream.fileno())
             stream.close()
@@ -160,14 +158,7 @@ class VectorFile:
         self._set_widths()
         for part, width in zip(self._parts, self._widths):
             held = part.stat().st_size if part.exists() else 0
-            if not self.is_done and held < _HEADER + rows * width:
+            if not self.is_done and held < HEADER + rows * width:
                 raise RankerError(
                     f"{part}: has {held:,} bytes, fewer than the {rows:,} rows that were written; {again}"
                 )
-
-
-def _header(kind: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
-    """Return the header of a `.npy` file (its format 1.0), filled up to `_HEADER` bytes."""
-    text = f"{{'descr': {kind.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
-    length = _HEADER - len(_MAGIC) - 2
-    return _MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1).encode("latin1") + b"\n"

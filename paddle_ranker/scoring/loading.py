@@ -83,13 +83,12 @@ def open_model(
     folder = path = model_path(source)
     if folder.suffix in (".pdmodel", ".pdiparams", ".json", ".onnx") and folder.is_file():
         folder = folder.parent  # a file of an exported folder also names the folder
-    exported = is_exported(folder)
-    if not exported and options.engine not in (None, DYGRAPH):
+    if not is_exported(folder) and options.engine not in (None, DYGRAPH):
         raise CheckpointError(
             f"{source}: has not been exported, which --engine {options.engine} needs; export it first: "
             f"paddle-ranker export --model {source} --output OUTPUT, and give that folder"
         )
-    if not exported or (options.engine in (None, DYGRAPH) and (folder / PARAMETERS_FILE).is_file()):
+    if runs_network(folder, options):
         return _load_trained(path, options, kind)
     if options.positive_label is not None:
         raise UsageError(f"--positive_label: {folder} was exported with one logit: leave it out, or export it again")
@@ -97,6 +96,12 @@ def open_model(
     require_kind(folder, opened.info.kind, options.expected_kind)
     encoder = opened.row_encoder(options)
     return ScoringModel(opened.info, encoder, opened.signature, open_engine(opened, options))
+
+
+def runs_network(folder: Path, options: LoadOptions) -> bool:
+    """Return whether a folder is opened as a trained model, in dygraph, and not as an exported one."""
+    is_trained = options.engine in (None, DYGRAPH) and (folder / PARAMETERS_FILE).is_file()
+    return is_trained or not is_exported(folder)
 
 
 def _load_trained(source: Path, options: LoadOptions, kind: Optional[AnyKind]) -> ScoringModel[ModelInfo, RowEncoder]:

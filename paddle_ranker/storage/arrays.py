@@ -1,13 +1,17 @@
-"""Arrays in memory-mapped files, read a few values at a time without keeping the file in memory."""
+"""Arrays in files: memory-mapped and read a few values at a time, or written part by part."""
 
 from __future__ import annotations
 
 import os
 import weakref
+from pathlib import Path
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
+_MAGIC = b"\x93NUMPY\x01\x00"  # of the `.npy` format 1.0
+HEADER = 128  # bytes of `npy_header`; NumPy's own header has this length for small shapes, too
 _GAP = 16  # maximum unneeded values to read along, which saves a system call
 
 
@@ -46,3 +50,38 @@ def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
     shifts = np.repeat(ends - counts - firsts, np.diff(np.append(starts, len(places))))
     gathered: np.ndarray = values[places + shifts].reshape(indices.shape)
     return gathered
+
+
+def npy_header(kind: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
+    """Return the header of a `.npy` file (its format 1.0), filled up to `HEADER` bytes."""
+    text = f"{{'descr': {kind.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    length = HEADER - len(_MAGIC) - 2
+    return _MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1).encode("latin1") + b"\n"
+
+
+class ArrayFile:
+    """A `.npy` file that is written part by part.
+
+    Args:
+        path: the file.
+        dtype: the type of its values.
+        row: the shape of each row; (): the file holds single values.
+    """
+
+    def __init__(self, path: Path, dtype: str, row: tuple[int, ...] = ()):
+        self.path, self.kind, self.row, self.rows = path, np.dtype(dtype), row, 0
+        self._stream = path.open("wb")
+        self._stream.write(b"\0" * HEADER)
+
+    def append(self, array: NDArray[np.generic]) -> None:
+        """Write rows `[n, *row]`."""
+        if array.shape[1:] != self.row or array.dtype != self.kind:
+            raise ValueError(f"{self.path}: {array.dtype} {list(array.shape)} after rows of {self.kind} {self.row}")
+        self._stream.write(np.ascontiguousarray(array).data)
+        self.rows += len(array)
+
+    def finish(self) -> None:
+        """Write the header, and close the file."""
+        self._stream.seek(0)
+        self._stream.write(npy_header(self.kind, (self.rows, *self.row)))
+        self._stream.close()

@@ -10,7 +10,7 @@ import numpy as np
 from paddle_ranker.encoding.columns import Array, Arrays
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.opened import ArraySpec, Signature
+from paddle_ranker.model.opened import STATES, ArraySpec, Signature
 
 _TYPES = 2  # token types of a ranker; a blend's second member has the next two, and so on
 _IDS, _TYPE_IDS = "input_ids", "token_type_ids"
@@ -26,7 +26,9 @@ class InputLimits:
     def __init__(self, signature: Signature, configs: Sequence[EncoderConfig]):
         self.signature = signature
         self._vocabulary = np.array([config.vocab_size for config in configs], np.int64)
-        self._longest = sum(config.longest_pair for config in configs)
+        # The upper layers of a split ranker read no positions: each text was as long as a pair may be.
+        texts = 2 if STATES in signature.input_names else 1
+        self._longest = texts * sum(config.longest_pair for config in configs)
 
     def smallest(self) -> Arrays:
         """Return a small batch that any graph with these inputs takes; for a blend it holds tokens for each member."""

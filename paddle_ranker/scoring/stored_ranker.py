@@ -1,0 +1,241 @@
+"""Rank stored titles: the titles' states are known, so a query costs its own lower layers and the upper ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Optional, Union, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.data.records import Pair, RecordFile
+from paddle_ranker.encoding.batching import scoring_batches
+from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.errors import CheckpointError, UsageError, quoted, refuse_text
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.kinds import LOWER, UPPER
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.opened import STATES, split_signatures
+from paddle_ranker.options import note
+from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.engines.opening import open_engine
+from paddle_ranker.scoring.engines.registry import AUTO
+from paddle_ranker.scoring.files import STANDARD_INPUT, report_truncated
+from paddle_ranker.scoring.loading import model_path, open_ranker, require_ranker, runs_network
+from paddle_ranker.scoring.options import PredictOptions
+from paddle_ranker.scoring.ranker import RankedTitle, best_titles, require_cut
+from paddle_ranker.scoring.scorer import BatchRunner, Scorer, chunks
+from paddle_ranker.scoring.stored import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
+from paddle_ranker.scoring.texts import list_texts, require_text
+
+_DEFAULTS = LoadOptions()
+_PAIRS_AT_ONCE = 512  # pairs whose states are in memory
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedParts:
+    """What `SplitRanker` runs: the engines of the lower and of the upper layers, and what belongs to them."""
+
+    info: RankerInfo
+    encoder: PairEncoder
+    states_info: StatesInfo
+    lower: Engine
+    upper: Engine
+
+
+class SplitRanker:
+    """A ranker whose encoder is split (trained with `--stored_titles`), opened for stored titles.
+
+        ranker = SplitRanker.open("checkpoint/best")
+        titles = ranker.title_states(["a title", "another"])
+        ranker.logits(ranker.query_states(["a query"]), titles)
+
+    The logits are those of the whole ranker, except for pairs above its maximum length: here each text is cut alone, to
+    what it may have beside the shortest other text.
+
+    Attributes: `info`; `encoder`, of pairs; `states_info`, what stored states say of the ranker.
+    """
+
+    def __init__(self, parts: OpenedParts, batch_size: int = 32):
+        self.info, self.encoder, self.states_info = parts.info, parts.encoder, parts.states_info
+        self._lower = BatchRunner(parts.lower, self.encoder.max_seq_length, batch_size)
+        self._upper = Scorer(parts.upper, self.encoder, batch_size, calibration=self.info.calibration)
+
+    @classmethod
+    def open(cls, source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> SplitRanker:
+        """Open a trained or an exported ranker, in the engine that the options name.
+
+        Raises `CheckpointError` as `open_ranker` does, and for a ranker whose encoder is not split.
+        """
+        folder = model_path(source)
+        require_ranker(folder)
+        return cls((_of_network if runs_network(folder, options) else _of_export)(folder, options), batch_size)
+
+    def query_states(self, queries: Sequence[str]) -> TextStates:
+        """Return the states of queries, each alone."""
+        refuse_text(queries, "queries")
+        return self._states(self.encoder.encode_queries(queries), is_title=False)
+
+    def title_states(self, titles: Sequence[str]) -> TextStates:
+        """Return the states of titles, each alone."""
+        refuse_text(titles, "titles")
+        return self._states(self.encoder.encode_titles(titles), is_title=True)
+
+    def logits(self, queries: TextStates, titles: TextStates, query_of: Optional[NDArray[np.int64]] = None) -> Floats:
+        """Return the logits of pairs, `[titles]` float64, calibrated if the ranker is.
+
+        Args:
+            query_of: the number of each title's query, `[titles]`; None: all titles belong to the first query.
+        """
+        of = np.zeros(len(titles), np.int64) if query_of is None else query_of
+        return self._upper.logits(StoredPairs(queries, titles, of, self.encoder.pad_id))
+
+    def _states(self, texts: EncodedTexts, is_title: bool) -> TextStates:
+        states = np.empty((len(texts.ids), self.states_info.width), np.float32)
+        for rows in scoring_batches(texts.lengths, self._lower.max_tokens, self._lower.max_rows):
+            arrays = texts.pad(rows)
+            is_token = np.arange(arrays["input_ids"].shape[1]) < texts.lengths_of(rows)[:, None]
+            if is_title:
+                arrays["token_type_ids"] = is_token.astype(np.int64)
+            places = np.concatenate([np.arange(texts.offsets[row], texts.offsets[row + 1]) for row in rows.tolist()])
+            states[places] = self._lower.engine.run(arrays)[STATES][is_token]
+        return TextStates(states, texts.ids, texts.offsets)
+
+
+def _of_network(folder: Path, options: LoadOptions) -> OpenedParts:
+    from paddle_ranker.model.network import LowerLayers, RankerNetwork, UpperLayers
+    from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+
+    opened = open_ranker(folder, options)
+    _require_split(folder, opened.info)
+    network = cast(RankerNetwork, cast(DygraphEngine, opened.engine).network)
+    width = network.config.hidden_size
+    lower, upper = split_signatures(width)
+    return OpenedParts(
+        opened.info,
+        cast(PairEncoder, opened.row_encoder),
+        StatesInfo(network.lower_digest(), opened.info.stored_titles, width),
+        DygraphEngine(LowerLayers(network), lower),
+        DygraphEngine(UpperLayers(network), upper),
+    )
+
+
+def _of_export(folder: Path, options: LoadOptions) -> OpenedParts:
+    if options.engine == AUTO:
+        raise UsageError("--engine auto times whole rankers: for stored titles, name an engine")
+    exported = ExportedFolder.open(folder)
+    info = cast(RankerInfo, exported.info)
+    _require_split(folder, info)
+    width = exported.config.hidden_size
+    lower, upper = (
+        open_engine(exported.part(name, signature), options)
+        for name, signature in zip((LOWER, UPPER), split_signatures(width))
+    )
+    assert info.export is not None
+    states = StatesInfo(info.export["ranker"], info.stored_titles, width)
+    return OpenedParts(info, cast(PairEncoder, exported.row_encoder(options)), states, lower, upper)
+
+
+def _require_split(folder: Path, info: RankerInfo) -> None:
+    if not info.stored_titles:
+        raise CheckpointError(
+            f"{folder}: its encoder is not split, so its titles cannot be stored; train it with --stored_titles 2, "
+            f"which may start from it: --init_from_ckpt {folder}"
+        )
+
+
+class StoredRanker:
+    """Ranker of stored titles, for use from Python.
+
+        ranker = StoredRanker.open("checkpoint/best", "states")
+        ranker.rank("query", ["id 7", "id 9"], top_k=10)
+
+    Attributes: `ranker`, a `SplitRanker`; `titles`, the `TitleStates`.
+    """
+
+    def __init__(self, ranker: SplitRanker, titles: TitleStates):
+        titles.require_ranker(ranker.states_info)
+        self.ranker, self.titles = ranker, titles
+
+    @classmethod
+    def open(  # type: ignore[explicit-any]  # each field of `LoadOptions` has its own type
+        cls, source: Union[str, Path], store: Union[str, Path], *, batch_size: int = 32, **how: Any
+    ) -> StoredRanker:
+        """Open a ranker and the folder that `paddle-ranker store` made with it.
+
+        Args:
+            how: fields of `LoadOptions`, such as engine, precision and threads.
+
+        Raises `CheckpointError` if the ranker's encoder is not split, or another ranker made the folder.
+        """
+        return cls(SplitRanker.open(source, LoadOptions(**how), batch_size), TitleStates.open(store))
+
+    def score(self, query: str, rows: NDArray[np.int64], *, logits: bool = False) -> Floats:
+        """Return the probabilities of the titles at `rows` `[n]` of the store, or with `logits` their logits."""
+        queries = self.ranker.query_states([require_text(query, "query")])
+        parts = [rows[start : start + _PAIRS_AT_ONCE] for start in range(0, len(rows), _PAIRS_AT_ONCE)]
+        found = np.concatenate([np.zeros(0), *(self.ranker.logits(queries, self.titles.take(part)) for part in parts)])
+        return found if logits else sigmoid(found)
+
+    def rank(
+        self,
+        query: str,
+        ids: Optional[Iterable[str]] = None,
+        top_k: Optional[int] = None,
+        *,
+        min_probability: Optional[float] = None,
+        logits: bool = False,
+    ) -> list[RankedTitle]:
+        """Return stored titles by descending probability, as `Ranker.rank` does; `title` is a title's id.
+
+        Args:
+            ids: the titles to rank; None: all.
+
+        Raises `DataError` for an id that the store lacks.
+        """
+        require_cut(top_k, min_probability)
+        given = self.titles.ids if ids is None else list_texts(ids, "ids")
+        found = self.score(query, self.titles.rows_of(given), logits=True)
+        probabilities = sigmoid(found)
+        order = np.argsort(-probabilities, kind="stable")
+        shown = found[order] if logits else None
+        return best_titles(given, order, probabilities[order], top_k, min_probability, shown)
+
+
+def score_stored_pairs(
+    options: PredictOptions, store: str, expected_kind: Optional[str] = None
+) -> Iterator[tuple[Pair, float]]:
+    """Yield each pair of the input file with its probability, from the states of the folder `store`.
+
+    A title is found by its tokens. The states of titles that are not there are computed; their number is noted.
+    """
+    ranker = SplitRanker.open(options.params_path, options.load_options(expected_kind), options.batch_size)
+    titles = StoredRanker(ranker, TitleStates.open(store)).titles
+    path = STANDARD_INPUT if options.input_file == "-" else options.input_file
+    source, absent, seen = RecordFile(path, Pair, options), 0, 0
+    for part in chunks(source, _PAIRS_AT_ONCE):
+        queries = list(dict.fromkeys(pair.query for pair in part))
+        number = {query: place for place, query in enumerate(queries)}
+        rows = titles.rows_with(ranker.encoder.encode_titles([pair.title for pair in part]))
+        others = np.flatnonzero(rows < 0)
+        states = titles.take(rows[rows >= 0])
+        if len(others):
+            computed = ranker.title_states([part[place].title for place in others.tolist()])
+            back = np.empty(len(part), np.int64)
+            back[np.concatenate([np.flatnonzero(rows >= 0), others])] = np.arange(len(part))
+            states = taken(joined(states, computed), back)
+        of = np.array([number[pair.query] for pair in part], np.int64)
+        found = sigmoid(ranker.logits(ranker.query_states(queries), states, of))
+        yield from zip(part, found.tolist())
+        absent, seen = absent + len(others), seen + len(part)
+    if source.skipped:
+        note(f"{options.input_file}: {source.report()}")
+    if absent:
+        note(f"{absent:,} of {seen:,} titles are not in {quoted(store)}: their states were computed")
+    report_truncated(ranker.encoder)

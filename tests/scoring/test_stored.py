@@ -1,0 +1,154 @@
+"""Rankers whose encoder is split: whole scoring, stored titles, their files, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_ranker import Ranker
+from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.export.static_graph import export_model
+from paddle_ranker.model.encoders import unfilled
+from paddle_ranker.model.families import config_from
+from paddle_ranker.model.folder import Fresh, start_ranker
+from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.scoring.stored import TitleStates, new_states
+from paddle_ranker.scoring.stored_ranker import SplitRanker, StoredRanker
+from tests.tiny import change_json, write_encoder, write_ranker
+
+pytestmark = pytest.mark.unit
+
+QUERIES = ["深度学习", "农业水稻病害"]
+TITLES = ["深度学习神经网络", "语言文化", "水稻病害诊断研究", "a b c", "深", "农业经济增长教育法律"]
+
+
+def split_ranker(folder: Path, layers: int = 2, **changes: Any) -> Path:
+    write_ranker(folder, num_hidden_layers=3, **changes)
+    change_json(folder / "ranker.json", stored_titles=layers, format_version=3)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("layers", "changes"),
+    [
+        (1, {}),
+        (2, {}),
+        (2, {"normalize_before": True}),
+        (2, {"match": False}),
+        (1, {"type_vocab_size": 1, "model_type": "xlm-roberta"}),
+    ],
+)
+def test_stored_titles_score_as_whole_pairs(tmp_path: Path, layers: int, changes: dict[str, Any]) -> None:
+    folder = split_ranker(tmp_path / "ranker", layers, **changes)
+    ranker, whole = SplitRanker.open(folder), Ranker.load(folder)
+    queries, titles = ranker.query_states(QUERIES), ranker.title_states(TITLES)
+    of = np.array([0, 0, 1, 1, 0, 1])
+    expected = whole.score([QUERIES[number] for number in of], TITLES, logits=True)
+    np.testing.assert_allclose(ranker.logits(queries, titles, of), expected, atol=1e-5, rtol=1e-5)
+    assert np.ptp(expected) > 0.01
+    # the upper layers see both texts, the lower ones do not
+    other = ranker.logits(queries, titles, 1 - of)
+    assert np.abs(other - expected).min() > 1e-4
+
+
+@pytest.mark.parametrize(("dtype", "error", "most"), [("float32", 1e-5, 68), ("float16", 2e-2, 36), ("int8", 0.2, 24)])
+def test_a_store_gives_the_scores_back(tmp_path: Path, dtype: str, error: float, most: float) -> None:
+    folder = split_ranker(tmp_path / "ranker")
+    ranker, whole = SplitRanker.open(folder), Ranker.load(folder)
+    ids = [f"标题 {number}" for number in range(len(TITLES))]
+    with new_states(tmp_path / "states", dataclasses.replace(ranker.states_info, dtype=dtype)) as writer:
+        writer.append(ranker.title_states(TITLES[:4]), ids[:4])
+        writer.append(ranker.title_states(TITLES[4:]), ids[4:])
+    stored = StoredRanker.open(folder, tmp_path / "states")
+    assert stored.titles.ids == ids
+    tokens = stored.titles.info.tokens
+    assert (tmp_path / "states" / "states.npy").stat().st_size == 128 + tokens * 16 * np.dtype(dtype).itemsize
+    expected = whole.score([QUERIES[0]] * 3, [TITLES[row] for row in (5, 0, 2)], logits=True)
+    ranked = stored.rank(QUERIES[0], [ids[row] for row in (5, 0, 2)], logits=True)
+    found = [one.logit for one in sorted(ranked, key=lambda one: one.index)]
+    np.testing.assert_allclose(np.array(found, np.float64), expected, atol=error, rtol=error)
+    assert [one.title for one in ranked] == [ids[(5, 0, 2)[one.index]] for one in ranked]
+    assert len(stored.rank(QUERIES[1], top_k=2)) == 2
+    # titles are found by their tokens, too
+    rows = stored.titles.rows_with(ranker.encoder.encode_titles([TITLES[3], "老年人", TITLES[0]]))
+    assert rows.tolist() == [3, -1, 0]
+    with pytest.raises(DataError, match="no title 'x'"):
+        stored.rank(QUERIES[0], ["x"])
+
+
+def test_a_store_of_another_ranker_or_with_damage_is_refused(tmp_path: Path) -> None:
+    folder = split_ranker(tmp_path / "ranker")
+    ranker = SplitRanker.open(folder)
+    states = tmp_path / "states"
+    with new_states(states, ranker.states_info) as writer:
+        writer.append(ranker.title_states(TITLES))
+    TitleStates.open(states).check()
+    for other in (split_ranker(tmp_path / "other", seed=2), split_ranker(tmp_path / "lower", 1)):
+        with pytest.raises(CheckpointError, match="another ranker made these states"):
+            StoredRanker.open(other, states)
+    with pytest.raises(CheckpointError, match=r"not split.*--stored_titles 2"):
+        StoredRanker.open(write_ranker(tmp_path / "plain"), states)
+    whole = (states / "states.npy").read_bytes()
+    (states / "states.npy").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=r"states\.npy: damaged"):
+        TitleStates.open(states).check()
+    (states / "states.npy").write_bytes(whole[:-1])
+    with pytest.raises(CheckpointError, match=r"states\.npy: is missing or cut short"):
+        TitleStates.open(states)
+    (states / "states.npy").write_bytes(whole)
+    values = json.loads((states / "states.json").read_text())
+    for change, message in (
+        ({"files": {**values["files"], "../x": [1, ""]}}, "expected the name of a file"),
+        ({"tokens": "many"}, "damaged"),
+        ({"format_version": 9}, "newer"),
+    ):
+        change_json(states / "states.json", **{**values, **change})
+        with pytest.raises(CheckpointError, match=message):
+            TitleStates.open(states)
+
+
+def test_a_training_splits_an_encoder_or_refuses(tmp_path: Path) -> None:
+    plain = write_encoder(tmp_path / "plain", num_hidden_layers=3)
+    model = start_ranker(plain, Fresh("pairwise", stored_titles=2), LoadOptions(max_seq_length=32))
+    assert (model.info.stored_titles, model.network.encoder.lower) == (2, 2)
+    # a split checkpoint stays split, unless the option names another number
+    split = split_ranker(tmp_path / "split", 1)
+    assert [start_ranker(split, Fresh("pairwise", stored_titles=k)).network.encoder.lower for k in (0, 2)] == [1, 2]
+    with pytest.raises(CheckpointError, match=r"has 3 layers.*choose 1 to 2"):
+        start_ranker(plain, Fresh("pairwise", stored_titles=3))
+    with pytest.raises(CheckpointError, match=r"stored_titles 2 and a similarity.*do not go together"):
+        start_ranker(plain, Fresh("pairwise", similarity="start", stored_titles=2))
+    small = {"vocab_size": 97, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+    for family in ("mpnet", "deberta-v2", "modernbert"):
+        network = unfilled(config_from({**small, "model_type": family}))
+        network.split(0)
+        with pytest.raises(CheckpointError, match=f"not done for encoders of the family {family}"):
+            network.split(1)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("engine", ["inference", "onnx", "openvino"])
+def test_an_export_ranks_stored_titles_in_every_engine(exported: Path, engine: str) -> None:
+    ranker = SplitRanker.open(exported / "ranker")
+    other = SplitRanker.open(exported / "exported", LoadOptions(engine=engine))
+    assert other.states_info == ranker.states_info
+    titles = other.title_states(TITLES)
+    np.testing.assert_allclose(titles.states, ranker.title_states(TITLES).states, atol=1e-4)
+    whole = Ranker.load(exported / "exported", engine=engine)
+    expected = whole.score([QUERIES[0]] * len(TITLES), TITLES, logits=True)
+    np.testing.assert_allclose(other.logits(other.query_states(QUERIES[:1]), titles), expected, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stored")
+    model = load_ranker(split_ranker(folder / "ranker"))
+    export_model(model, folder / "exported", onnx=not paddle.__version__.startswith("2."))
+    return folder

@@ -1,7 +1,7 @@
-"""Average a ranker with the linear lexical model, or with another ranker, into one model folder.
+"""Average a ranker with others, with towers' cosines, BM25 and the linear lexical model, in one model folder.
 
 paddle-ranker blend checkpoint/best dev.tsv blended --train mine.tsv
-paddle-ranker blend checkpoint/best dev.tsv blended --with other/best
+paddle-ranker blend checkpoint/best dev.tsv blended --with other/best tower bm25
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.encoding.options import TokenizerOptions
@@ -25,9 +25,14 @@ from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
+    from paddle_ranker.data.records import LabeledPair
+    from paddle_ranker.metrics.calibration import Calibration, Judged
     from paddle_ranker.metrics.logistic import LinearModel
+    from paddle_ranker.metrics.ranking import Floats
     from paddle_ranker.model.folder import RankerModel
-    from paddle_ranker.training.blend import Average, Learned, Measured
+    from paddle_ranker.training.blend import Average, Measured
+
+LINEAR, _BM25 = "linear model", "bm25"
 
 
 @dataclass(frozen=True)
@@ -39,71 +44,84 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
     target: str = option(positional=True, help="folder to make; it must not exist")
     train_file: Optional[str] = option(
         None,
-        help="training data of the linear lexical model: labelled pairs or triples; not DEV_FILE (required without "
-        "--with)",
+        help="add the linear lexical model, learned from these labelled pairs or triples; not DEV_FILE",
         name="train",
         files=True,
         either=True,
     )
-    other: Optional[str] = option(
-        None,
-        help="another ranker to average with, in place of the linear lexical model: a model folder",
+    other: tuple[str, ...] = option(
+        (),
+        help=f"models to average with: folders of rankers, folders of towers for their cosine, or {_BM25}",
         name="with",
+        several=True,
         either=True,
     )
     folds: int = option(5, help="folds of queries; each is measured with weights learned from the others", minimum=2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.train_file is None) == (self.other is None):
+        if self.train_file is None and not self.other:
             raise UsageError(
-                "say what to average with: --train FILE for the linear lexical model learned from it, or "
-                "--with RANKER for another ranker"
+                "say what to average with: --with RANKER for other rankers, towers or bm25, --train FILE for the "
+                "linear lexical model learned from it, or both"
             )
+        models = [self.ranker, *self.other]
+        twice = next((model for model in models if models.count(model) > 1), None)
+        if twice is not None:
+            raise UsageError(f"{twice}: is given twice, and a member counts once: leave one out")
 
     def look_up(self) -> None:
-        """Find the rankers."""
-        for ranker in filter(None, (self.ranker, self.other)):
-            find_model(ranker)
+        """Find the models."""
+        for model in self.folders:
+            find_model(model)
+
+    @property
+    def folders(self) -> list[str]:
+        """The members that have a folder."""
+        return [self.ranker, *(model for model in self.other if model != _BM25)]
+
+
+@dataclass(frozen=True)
+class Members:
+    """What is blended: models with folders, and linear models of the first one's lexical features, by name."""
+
+    models: list[RankerModel]
+    linear: dict[str, LinearModel]
 
 
 def blend(options: BlendOptions) -> list[str]:
-    """Learn the weights, write the folder, and return lines: the measures, the weights, and whether to use the blend.
+    """Learn the weights, write the folder, and return lines: the measures, the weights, and what each member is worth.
 
-    Raises `CheckpointError` for a ranker that cannot be read, `DataError` for files that are of no use for
-    learning, and `RankerError` if the target exists already.
+    Raises `CheckpointError` for a model that cannot be read, `DataError` for files that are of no use for learning,
+    and `RankerError` if the target exists already.
     """
     import numpy as np
 
     from paddle_ranker.data.records import LabeledPair, RecordFile
     from paddle_ranker.evaluation.pairs import require_both_classes
-    from paddle_ranker.training.blend import learn_average, learn_linear, logits_of, training_pairs
+    from paddle_ranker.training.blend import calibrated, learn_average, lexical_logits, logits_of
 
     target = Path(options.target)
     if target.exists() or target.is_symlink():
         raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")
     runtime.select_device(options.device)
-    parts = _member(options.ranker, options)
+    models = [_ranker(options.ranker, options), *(_member(source, options) for source in options.folders[1:])]
     source = RecordFile(options.dev_file, LabeledPair, options)
     dev = list(source)
     queries, labels = [pair.query for pair in dev], np.array([pair.label for pair in dev], dtype=np.float64)
     require_both_classes(options.dev_file, labels, "a blend")
-    if options.train_file is not None:
-        if content_digest(options.train_file) == content_digest(options.dev_file):
-            raise DataError(
-                f"{options.train_file}: has the same content as {options.dev_file}, and a linear model looks better "
-                "than it is on its training data: give another --train"
-            )
-        learned = learn_linear(parts, training_pairs(options.train_file, options))
-        added: Union[Learned, RankerModel] = learned
-        parts, names, second = learned.parts, ["ranker", "linear model"], learned.logits(dev)
-    else:
-        assert options.other is not None
-        added = other = _member(options.other, options)
-        names, second = ["ranker", "other ranker"], logits_of(other, dev, options.batch_size)
-    members = np.stack([logits_of(parts, dev, options.batch_size), second], axis=1)
-    average = learn_average(members, labels, queries, options.folds)
-    _write(options, parts, added, average, names)
+    members = _with_linear(options, models)
+    first = logits_of(members.models[0], dev, options.batch_size)
+    others = [logits_of(model, dev, options.batch_size) for model in members.models[1:]]
+    linear = [lexical_logits(members.models[0], model, dev) for model in members.linear.values()]
+    names = [*options.folders, *members.linear]
+    average = learn_average(np.stack([first, *others, *linear], axis=1), labels, queries, options.folds)
+    try:
+        judged, why_not = calibrated(average, labels, queries, options.folds), ""
+    except DataError as error:
+        judged, why_not = None, str(error)
+    fitted = None if judged is None else _calibration(options, judged, queries, labels, models)
+    _write(options, members, average, names, fitted)
     count = len(set(queries))
     return [
         f"{options.dev_file}: {source.report()} pairs of {count:,} queries",
@@ -111,12 +129,13 @@ def blend(options: BlendOptions) -> list[str]:
         f"(95% over draws of {count:,} queries. The blend is cross-validated: each query is scored with weights of the "
         f"other queries, in {options.folds} parts)",
         *_weights_in_words(target, names, average.weights),
+        f"calibrated on these queries: probability = {fitted}" if fitted else f"note: not calibrated: {why_not}",
         average.says(count),
         _advice(options, names, average),
     ]
 
 
-def _member(source: str, options: BlendOptions) -> RankerModel:
+def _ranker(source: str, options: BlendOptions) -> RankerModel:
     from paddle_ranker.errors import CheckpointError
     from paddle_ranker.model.folder import RankerModel
     from paddle_ranker.model.kinds import load_ranker
@@ -127,22 +146,76 @@ def _member(source: str, options: BlendOptions) -> RankerModel:
     return model
 
 
+def _member(source: str, options: BlendOptions) -> RankerModel:
+    from paddle_ranker.model.blend import member_of_tower
+    from paddle_ranker.model.kinds import stated_kind
+    from paddle_ranker.model.tower import KIND as TOWER
+    from paddle_ranker.model.tower_network import load_tower
+
+    folder = find_model(source)
+    if stated_kind(folder) in (TOWER, None):  # None: an encoder without a head
+        return member_of_tower(load_tower(folder, LoadOptions(tokenizer=options.tokenizer)), folder)
+    return _ranker(source, options)
+
+
+def _with_linear(options: BlendOptions, models: list[RankerModel]) -> Members:
+    """Add the linear models, for which the first ranker gets lexical features; raises `DataError` as they do."""
+    from paddle_ranker.training.blend import bm25, learn_linear, training_pairs, with_features
+
+    train: list[LabeledPair] = []
+    linear: dict[str, LinearModel] = {}
+    if options.train_file is not None:
+        if content_digest(options.train_file) == content_digest(options.dev_file):
+            raise DataError(
+                f"{options.train_file}: has the same content as {options.dev_file}, and a linear model looks better "
+                "than it is on its training data: give another --train"
+            )
+        train = training_pairs(options.train_file, options)
+    if _BM25 in options.other or options.train_file is not None:
+        models = [with_features(models[0], train), *models[1:]]
+    if _BM25 in options.other:
+        linear[_BM25] = bm25()
+    if options.train_file is not None:
+        linear[LINEAR] = learn_linear(models[0], train)
+    return Members(models, linear)
+
+
+def _calibration(
+    options: BlendOptions, judged: Judged, queries: Sequence[str], labels: Floats, models: Sequence[RankerModel]
+) -> Calibration:
+    """Return the blend's calibration, with the data of its fit."""
+    from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder
+    from paddle_ranker.metrics.ranking import RELEVANT
+    from paddle_ranker.scoring.files import scored_with
+
+    encoders = [model.row_encoder for model in models]
+    encoder = encoders[0] if len(encoders) == 1 else BlendedPairEncoder(encoders)
+
+    fitted_on = {
+        "file": base_names(options.dev_file),
+        "digest": content_digest(options.dev_file),
+        "pairs": len(labels),
+        "queries": len(set(queries)),
+        "relevant": int((labels >= RELEVANT).sum()),
+        "scored": scored_with(encoder, None),
+    }
+    figures = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
+    return dataclasses.replace(judged.calibration, fitted_on=fitted_on, figures={**figures, "folds": options.folds})
+
+
 def _write(
-    options: BlendOptions,
-    parts: RankerModel,
-    added: Union[Learned, RankerModel],
-    average: Average,
-    names: Sequence[str],
+    options: BlendOptions, members: Members, average: Average, names: Sequence[str], calibration: Optional[Calibration]
 ) -> None:
-    """Write the folder: one network with the linear model in it, or both rankers."""
+    """Write the folder: one network if the first ranker is the only model beside linear ones, or all models."""
+    from paddle_ranker.metrics.logistic import LinearModel
     from paddle_ranker.model.blend import save_blend
-    from paddle_ranker.model.folder import RankerModel, save_ranker
+    from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
     from paddle_ranker.training.blend import add_linear
 
-    target, weights = Path(options.target), average.weights
+    target, weights, count = Path(options.target), average.weights, len(members.models)
     facts: dict[str, Any] = {
-        "with": options.other or "linear lexical model",
+        "with": list(names[1:]),
         "train_file": options.train_file,
         "dev_file": options.dev_file,
         "weights": weights.weights.tolist(),
@@ -150,23 +223,30 @@ def _write(
         "pull_to_equal": average.pull if math.isfinite(average.pull) else "equal",
         "equal_weights": _values(average.equal),
         "alone": {name: _values(measured) for name, measured in zip(names, average.alone)},
+        "without": {name: _values(measured) for name, measured in zip(names, average.without)},
     }
-    measured = f"cross-validated over the queries of {base_names(options.dev_file)}"
-    results = {**_values(average.blend), "measured": measured}
+    results = {
+        **_values(average.blend),
+        "measured": f"cross-validated over the queries of {base_names(options.dev_file)}",
+    }
+    first, own, bias = members.models[0], weights.weights[:count].copy(), weights.bias
+    if members.linear:
+        add_linear(
+            first, own[0], list(zip(weights.weights[count:], members.linear.values())), bias if count == 1 else 0.0
+        )
+        own[0] = 1.0
+        # The old calibration fits other logits.
+        first = dataclasses.replace(
+            first, info=dataclasses.replace(first.info, lexical_features=True, calibration=None)
+        )
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary:
-        if isinstance(added, RankerModel):
-            save_blend(temporary, [parts, added], weights, facts, results)
+        if count > 1:
+            save_blend(temporary, [first, *members.models[1:]], LinearModel(own, bias), facts, results, calibration)
             return
-        add_linear(parts, weights, added.linear)
-        info = dataclasses.replace(
-            parts.info,
-            lexical_features=True,
-            calibration=None,  # The old one fits other logits, and those of a blend come from a logistic regression.
-            training={**parts.info.training, "blend": facts},
-            results=results,
-        )
-        save_ranker(temporary, parts.network, parts.row_encoder, info)
+        training = {**first.info.training, "blend": facts}
+        info = dataclasses.replace(first.info, calibration=calibration, training=training, results=results)
+        save_ranker(temporary, first.network, first.row_encoder, info)
 
 
 def _values(measured: Measured) -> dict[str, float]:
@@ -174,39 +254,48 @@ def _values(measured: Measured) -> dict[str, float]:
 
 
 def _table(names: Sequence[str], average: Average) -> list[str]:
-    """Return a line for each member, for equal weights and for the blend: measures, and by how much the blend leads."""
-    measured = dict(zip([*names, "equal weights", "blend"], [*average.alone, average.equal, average.blend]))
-    ahead = dict(zip([*names, "equal weights"], [*average.ahead, average.better]))
-    rows = [["", *average.blend, *(f"blend ahead, {measure}" for measure in average.blend)]]
-    for name, found in measured.items():
-        differences = [f"{gap:+.4f}" for gap in ahead.get(name, {}).values()]
-        rows.append([name, *(f"{value:.4f}" for value in found.values()), *differences])
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    """Return a line for each member, for equal weights, the blend, and the blend without each member.
+
+    A line has measures, and by how much the blend leads.
+    """
+    rows = [*zip(names, average.alone, average.ahead), ("equal weights", average.equal, average.better)]
+    rows.append(("blend", average.blend, {}))
+    if len(names) > 2:
+        rows += zip([f"without {name}" for name in names], average.without, average.worth)
+    table = [["", *average.blend, *(f"blend ahead, {measure}" for measure in average.blend)]]
+    for name, found, ahead in rows:
+        differences = [f"{gap:+.4f}" for gap in ahead.values()]
+        table.append([name, *(f"{value:.4f}" for value in found.values()), *differences])
+    widths = [max(map(len, column)) for column in zip_longest(*table, fillvalue="")]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
 
 
 def _advice(options: BlendOptions, names: Sequence[str], average: Average) -> str:
-    """Return a line of advice: the blend, or the member that it is not ahead of, if that member has a folder."""
-    rivals, folders = average.rivals(), (options.ranker, options.other)
-    if not rivals:
-        return "advice: the blend, which is ahead of either alone on these queries"
-    number = next((number for number in rivals if folders[number]), rivals[0])
-    gaps = ", ".join(f"{measure} {gap:+.4f}" for measure, gap in average.ahead[number].items())
-    unsure = f"that the blend is better than the {names[number]} alone is not established ({gaps})"
-    if folders[number]:
-        return f"advice: {folders[number]} alone: {unsure}"
-    return f"advice: the blend, as no folder holds the {names[number]} alone: {unsure}"
+    """Return a line of advice: the blend, or what to leave out of it, a member whose worth is not established."""
+    idle = average.idle()
+    if not idle:
+        return "advice: the blend: each member makes it better on these queries"
+    least = idle[0]
+    gaps = ", ".join(f"{measure} {gap:+.4f}" for measure, gap in average.worth[least].items())
+    if len(names) > 2:
+        more = f" (nor is that of {', '.join(names[number] for number in idle[1:])}, as long as it is there)"
+        return (
+            f"advice: blend again without {names[least]}: its worth is not established ({gaps})"
+            f"{more if len(idle) > 1 else ''}"
+        )
+    rest = names[1 - least]
+    unsure = f"that the blend is better than {rest} alone is not established ({gaps})"
+    if rest in options.folders:
+        return f"advice: {rest} alone: {unsure}"
+    return f"advice: the blend, as no folder holds the {rest} alone: {unsure}"
 
 
 def _weights_in_words(target: Path, names: Sequence[str], weights: LinearModel) -> list[str]:
-    first, then = weights.weights.tolist()
+    terms = " ".join(f"{weight:+.4g} * {name}" for name, weight in zip(names, weights.weights))
+    unused = [name for name, weight in zip(names, weights.weights) if weight == 0]
     return [
-        f"{target}: {first:.4g} * {names[0]} {then:+.4g} * {names[1]} {weights.bias:+.4g}",
-        *(
-            f"note: {name} counts below zero here: it adds nothing that helps"
-            for name, weight in zip(names, (first, then))
-            if weight < 0
-        ),
+        f"{target}: {terms.lstrip('+')} {weights.bias:+.4g}",
+        *(f"note: {name} has no weight: the others are better without it" for name in unused),
     ]
 
 

@@ -96,7 +96,7 @@ for _group, _commands in {
     },
     IMPROVE: {
         "calibrate": "calibrate a ranker: make its scores probabilities",
-        "blend": "average a ranker with the linear lexical model, or with another ranker",
+        "blend": "average rankers, towers' cosines, BM25 and the linear lexical model in one folder",
         "cascade": "measure a small ranker before a large one: its cost in quality, its gain in speed",
     },
     SERVE: {

@@ -1,28 +1,31 @@
 """Learn how to average the logits of rankers: a logistic regression on labelled pairs, measured on unseen queries.
 
 A few dozen labelled queries are too few to learn free weights: a logistic regression on them finds 1.15 and 0.07 where
-equal weights are better on other queries. So differences between the weights have a separate penalty, the pull towards
-equal weights. Cross-validation over queries chooses the strongest pull whose loss is within one standard error
-of the lowest (Breiman et al. 1984, Classification and Regression Trees).
+equal weights are better on other queries. So the members' logits are standardised, no weight is negative, and
+differences between the weights have a separate penalty, the pull towards equal weights. The weights stay equal unless
+a test over queries establishes that a weaker pull is better on queries that it was not fitted to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, Optional
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.metrics.choosing import choose
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries, standardised
 
 SEED = 1000
 Rows = NDArray[np.bool_]  # a mask of rows, [n]
 PENALTY = 0.01  # factor of half the squared weight of a standardised input, added to the mean cross-entropy
 EQUAL = float("inf")
-PULLS = (PENALTY, 0.03, 0.1, 0.3, 1.0, 3.0, EQUAL)  # from almost free weights to equal weights
+PULLS = (EQUAL, 3.0, 1.0, 0.3, 0.1, 0.03, PENALTY)  # from equal weights to almost free weights
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,7 @@ def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> Li
     scikit-learn.
     """
     inputs, relevant = np.asarray(inputs, np.float64), relevant_of(labels)
-    mean, deviation = inputs.mean(axis=0), inputs.std(axis=0)
-    deviation = np.where(deviation > 1e-6, deviation, 1.0)
+    mean, deviation = _spread(inputs)
     found, bias = regress((inputs - mean) / deviation, relevant, penalty)
     weights = found / deviation
     return LinearModel(weights, float(bias - weights @ mean))
@@ -120,70 +122,93 @@ def folds_of(count: int, folds: int) -> NDArray[np.int64]:
 def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
     """Fit a logistic regression to the members' logits, `[n, k]`, with weights that are pulled towards equality.
 
-    The logits are centred, divided by their mean standard deviation, and transformed by a Helmert matrix into a sum
-    and k - 1 contrasts. The sum's weight has the penalty of `fit_logistic`, the contrasts' weights have the penalty
-    `pull`; with EQUAL all weights are the same. Raises `DataError` and `DependencyError` as `fit_logistic` does.
+    The weights are those of standardised logits during the fit, and at least 0. It minimises the mean cross-entropy,
+    plus half of PENALTY times the squared weights, plus half of `pull - PENALTY` times their squared deviations from
+    their mean; with EQUAL, all weights are the same. The returned weights are for logits that are not standardised.
+    Raises `DataError` as `fit_logistic` does.
     """
     relevant = relevant_of(labels)
-    from scipy.linalg import helmert
+    from scipy.optimize import minimize
 
-    mean, deviation = members.mean(axis=0), max(float(members.std(axis=0).mean()), 1e-6)
-    turn = helmert(members.shape[1], full=True)
-    scale = np.append(1.0, np.full(members.shape[1] - 1, np.sqrt(PENALTY / pull)))  # the same as a penalty of `pull`
-    turned, bias = regress((members - mean) / deviation @ turn.T * scale, relevant, PENALTY)
-    weights = (turned * scale) @ turn / deviation
-    return LinearModel(weights, float(bias - weights @ mean))
+    count = members.shape[1]
+    mean, deviation = _spread(members)
+    turn = np.ones((count, 1)) if pull == EQUAL else np.eye(count)
+    inputs = (members - mean) / deviation @ turn
+    penalty = PENALTY * np.eye(count)
+    if pull != EQUAL:
+        penalty += (pull - PENALTY) * (np.eye(count) - 1.0 / count)
+    penalty = turn.T @ penalty @ turn
+
+    def loss(found: Floats) -> tuple[float, Floats]:
+        weights, logits = found[:-1], inputs @ found[:-1] + found[-1]
+        wrong = sigmoid(logits) - relevant
+        slope = np.append(inputs.T @ wrong / len(wrong) + penalty @ weights, wrong.mean())
+        entropy = np.logaddexp(0.0, logits) - relevant * logits
+        return float(entropy.mean() + weights @ penalty @ weights / 2), slope
+
+    size = turn.shape[1]
+    start = np.append(np.full(size, 1.0 / count), 0.0)
+    bounds = [(0.0, None)] * size + [(None, None)]
+    options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    weights = turn @ found[:-1] / deviation
+    return LinearModel(weights, float(found[-1] - weights @ mean))
+
+
+def _spread(members: Floats) -> tuple[Floats, Floats]:
+    """Return each column's mean and standard deviation, `[k]`; 1 in place of the deviation of a constant."""
+    deviation = members.std(axis=0)
+    return members.mean(axis=0), np.where(deviation > 1e-6, deviation, 1.0)
+
+
+def equal_average(members: Floats) -> Floats:
+    """Return the mean of the members' standardised logits, `[n] float64`."""
+    mean, deviation = _spread(members)
+    found: Floats = ((members - mean) / deviation).mean(axis=1)
+    return found
 
 
 def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> float:
-    """Return the strongest of `PULLS` whose loss on held-out queries is `about_least`.
+    """Return EQUAL, unless weaker pulls are better beyond chance on held-out queries; see `choose`.
 
     The loss is the cross-entropy summed over a query's pairs. Returns EQUAL if the queries are too few to be divided
     into folds.
     """
+    if members.shape[1] == 1:
+        return EQUAL
     numbers = number_queries(queries)
     count = int(numbers.max()) + 1
     relevant = (labels >= RELEVANT).astype(np.float64)
     try:
-        found = [_out_of_fold(members, labels, queries, folds, pull) for pull in PULLS]
+        found = [
+            out_of_fold(members, labels, queries, folds, partial(_fit_rows, members, labels, pull)) for pull in PULLS
+        ]
     except DataError:
         return EQUAL
     losses = np.array([add_by_query(numbers, np.logaddexp(0.0, logits) - relevant * logits, count) for logits in found])
-    return max(pull for pull, is_good in zip(PULLS, about_least(losses)) if is_good)
+    return PULLS[choose(losses, np.arange(len(PULLS), dtype=np.float64))]
 
 
-def about_least(losses: Floats) -> Rows:
-    """Return a mask of the rows of `losses` that are within one standard error of the least mean loss, `[n] bool`.
+def _fit_rows(members: Floats, labels: Floats, pull: float, rows: Rows) -> LinearModel:
+    return fit_average(members[rows], labels[rows], pull)
 
-    `losses` are `[n, queries]`; the standard error is that of the difference from the least, over queries. With a
-    single query, all rows count.
+
+def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> tuple[Floats, Floats]:
+    """Return each pair's score and logit by an average whose weights were fitted to the other folds, `[n]` float64.
+
+    Each fold gets its pull towards equal weights from the queries outside the fold. For the scores, each fold's model
+    is `standardised` over all pairs: models that order all pairs alike give all pairs the same scores. Raises
+    `DataError` as `out_of_fold` does.
     """
-    count = losses.shape[1]
-    if count < 2:
-        return np.ones(len(losses), bool)
-    differences = losses - losses[losses.sum(axis=1).argmin()]
-    found: Rows = differences.mean(axis=1) <= differences.std(axis=1, ddof=1) / np.sqrt(count)
-    return found
-
-
-def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Floats:
-    """Return each pair's score by an average whose weights were fitted to the other folds, `[n]` float64.
-
-    Each fold gets its pull towards equal weights from the queries outside the fold. Each fold's model is `standardised`
-    over all pairs: models that order all pairs alike give all pairs the same scores. Raises `DataError` as
-    `out_of_fold` does.
-    """
+    known: dict[bytes, LinearModel] = {}
 
     def learn(rows: Rows) -> LinearModel:
-        kept = [query for query, is_own in zip(queries, rows) if is_own]
-        pull = choose_pull(members[rows], labels[rows], kept, folds)
-        return fit_average(members[rows], labels[rows], pull)
+        key = rows.tobytes()
+        if key not in known:
+            kept = [query for query, is_own in zip(queries, rows) if is_own]
+            pull = choose_pull(members[rows], labels[rows], kept, folds)
+            known[key] = _fit_rows(members, labels, pull, rows)
+        return known[key]
 
-    return out_of_fold(members, labels, queries, folds, learn, standardise=True)
-
-
-def _out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int, pull: float) -> Floats:
-    def learn(rows: Rows) -> LinearModel:
-        return fit_average(members[rows], labels[rows], pull)
-
-    return out_of_fold(members, labels, queries, folds, learn)
+    scores = out_of_fold(members, labels, queries, folds, learn, standardise=True)
+    return scores, out_of_fold(members, labels, queries, folds, learn)

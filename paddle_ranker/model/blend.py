@@ -1,28 +1,77 @@
 """Blends of rankers: logit = weights[0] * logit[0] + weights[1] * logit[1] + ... + bias.
 
 A blend's folder holds a folder for each member (`member_1`, `member_2`, ...), and a `ranker.json` of the kind `blend`
-with the weights. Each member has its own tokenizer. Code that scores treats a blend as a ranker. Its batches hold the
+with the weights. Each member has its own tokenizer. A member is a ranker, or a tower whose cosine of both texts is its
+logit. Code that scores treats a blend as a ranker. Its batches hold the
 members' ids side by side: token types 0 and 1 mark the first member's ids, 2 and 3 the second's, and so on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 import paddle
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import TYPES
 from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.families import make_pair_encoder, require_config
 from paddle_ranker.model.folder import RankerModel, load_single, save_ranker, write_encoder
 from paddle_ranker.model.info import BLEND, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.opened import RANKER_SIGNATURE, TrainedModel
+from paddle_ranker.model.similarity import SimilarityHead, load_similarity
+from paddle_ranker.model.tower_network import TowerModel
+
+COSINE = "cosine"  # the kind of a member that is a tower, whose folder is a subfolder of the member's
+
+
+class CosineNetwork(RankerNetwork):
+    """Network whose logit is the cosine of a pair's two texts by a tower."""
+
+    similarity_head: SimilarityHead
+
+    def __init__(self, head: SimilarityHead):
+        nn.Layer.__init__(self)  # without an encoder of pairs: the tower has its own
+        self.config, self.pooling, self.similarity_head = head.tower.config, "", head
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the cosines, `[batch]` float32; ids and token types are `[batch, length]` int64."""
+        return self.similarity_head.cosine(input_ids, token_type_ids)
+
+
+def member_of_tower(tower: TowerModel, source: Path) -> RankerModel:
+    """Return a tower as a member: a ranker by the cosine of both texts, each encoded with its prompt.
+
+    Raises `CheckpointError` if queries have a separate tower.
+    """
+    if tower.info.towers == 2:
+        raise CheckpointError(f"{source}: has a separate tower for queries, and a member of a blend has one for both")
+    tokens = tower.row_encoder.tokens
+    prompts = (tower.row_encoder.query_prompt, tower.row_encoder.text_prompt)
+    length = tower.info.max_seq_length - max(map(tokens.count_tokens, prompts))
+    pairs = copy(tokens)
+    pairs.max_seq_length = length
+    info = RankerInfo(COSINE, length, match_embeddings=False, similarity=True)
+    return RankerModel(info, pairs, RANKER_SIGNATURE, CosineNetwork(SimilarityHead(tower, pairs)))
+
+
+def _load_member(folder: Path, options: LoadOptions) -> RankerModel:
+    info = RankerInfo.read(folder)
+    if info is None or info.kind != COSINE:
+        return load_single(folder, options)
+    length = options.max_seq_length or info.max_seq_length
+    pairs = make_pair_encoder(folder, require_config(folder), length, options.tokenizer)
+    return RankerModel(info, pairs, RANKER_SIGNATURE, CosineNetwork(load_similarity(folder, pairs)))
 
 
 class BlendedNetwork(RankerNetwork):
@@ -66,6 +115,7 @@ def save_blend(
     weights: LinearModel,
     facts: dict[str, object],
     results: dict[str, object],
+    calibration: Optional[Calibration] = None,
 ) -> None:
     """Write a blend and its members into an existing folder; call it inside `atomic.new_folder`."""
     names = [f"member_{number}" for number in range(1, len(members) + 1)]
@@ -77,6 +127,8 @@ def save_blend(
         max_seq_length=max(member.info.max_seq_length for member in members),
         match_embeddings=any(member.info.match_embeddings for member in members),
         lexical_features=any(member.info.lexical_features for member in members),
+        similarity=any(member.info.similarity for member in members),
+        calibration=calibration,
         training=facts,
         results=results,
         blend={"members": names, "weights": weights.weights.tolist(), "bias": weights.bias},
@@ -92,7 +144,7 @@ def load_blend(folder: Path, options: LoadOptions) -> BlendModel:
     options = LoadOptions(
         max_seq_length=options.max_seq_length, tokenizer=options.tokenizer, positive_label=options.positive_label
     )
-    members = [load_single(folder / name, options) for name in names]
+    members = [_load_member(folder / name, options) for name in names]
     network = BlendedNetwork([member.network for member in members], weights, bias)
     encoder = BlendedPairEncoder([member.row_encoder for member in members])
     return BlendModel(info, encoder, RANKER_SIGNATURE, network, tuple(members))

@@ -73,12 +73,7 @@ class SimilarityHead(FeatureHead):
 
     def features(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the features of each pair, `[batch, count]` float32, in the order of `feature_names`."""
-        if self.tower.training:
-            self.tower.eval()
-        is_token = (input_ids != self._pad_id).astype("int64")
-        in_title = is_token * token_type_ids
-        query = self._text(input_ids, is_token - in_title, self._query)
-        title = self._text(input_ids, in_title, self._title)
+        query, title = self._texts(input_ids, token_type_ids)
         of_query, of_title = self._states(query.ids), self._states(title.ids)
         pairs = list(zip(of_query, of_title))
         found = [_cosine(self._vectors(of_query[-1], query.ids), self._vectors(of_title[-1], title.ids))]
@@ -88,6 +83,19 @@ class SimilarityHead(FeatureHead):
         middle = self._depths[1]
         found += _best_matches(of_query[middle], query.own, of_title[middle], title.own)
         return paddle.stack(found, axis=1)
+
+    def cosine(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the cosine of the two texts' vectors alone, the first feature, `[batch]` float32."""
+        query, title = (text.ids for text in self._texts(input_ids, token_type_ids))
+        return _cosine(*(self.tower(ids, paddle.zeros_like(ids)) for ids in (query, title)))
+
+    def _texts(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[_Text, _Text]:
+        if self.tower.training:
+            self.tower.eval()
+        is_token = (input_ids != self._pad_id).astype("int64")
+        in_title = is_token * token_type_ids
+        query = self._text(input_ids, is_token - in_title, self._query)
+        return query, self._text(input_ids, in_title, self._title)
 
     def _states(self, ids: Tensor) -> list[Tensor]:
         return [states.astype("float32") for states in self.tower.encoder.states(ids, paddle.zeros_like(ids))]

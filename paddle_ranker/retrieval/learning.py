@@ -14,12 +14,11 @@ from math import comb
 import numpy as np
 
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.logistic import LinearModel, about_least, fit_logistic, folds_of, out_of_fold, relevant_of
+from paddle_ranker.metrics.choosing import choose
+from paddle_ranker.metrics.logistic import LinearModel, fit_logistic, folds_of, out_of_fold, relevant_of
 from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
 
-_CHANCE, _FLIPS, _FLIPS_AT_ONCE = 0.02, 25, 40  # how often noise may pass for better weights; draws of it
-_TINY = 1e-12
 _FACTORS = np.array([1.0, 0.125, 0.25, 0.5, 2.0, 4.0, 8.0])  # of a field's weight, that are tried
 _SWEEPS = 2  # over all fields, while their weights change
 _MOST_TRIED, _MOST_STEPS = 100, 20  # sets of weights; parts of 1 that a weight is a number of
@@ -180,36 +179,9 @@ def _simplex(count: int) -> Floats:
     return np.concatenate([np.full((1, count), 1.0 / count), parts / steps])
 
 
-def _beats_equal(losses: Floats) -> bool:
-    """Return whether some weights are better than equal ones, the first that were tried, beyond chance.
-
-    A sign-flip test of the largest t statistic: it counts how many weights were tried (Westfall and Young 1993).
-    """
-    gains = (losses[0] - losses[1:]).T
-    count = len(gains)
-    if count < 2:
-        return False
-
-    def largest(signs: Floats) -> Floats:
-        means = signs @ gains / count
-        errors = np.sqrt(np.maximum(np.square(gains).mean(axis=0) - np.square(means), _TINY) / (count - 1))
-        found: Floats = (means / errors).max(axis=1)
-        return found
-
-    random, chance = np.random.default_rng(0), 0
-    seen = largest(np.ones((1, count)))[0]
-    for _ in range(_FLIPS):
-        chance += int((largest(random.integers(0, 2, (_FLIPS_AT_ONCE, count)) * 2.0 - 1) >= seen).sum())
-    return chance + 1 <= _CHANCE * (_FLIPS * _FLIPS_AT_ONCE + 1)
-
-
 def _chosen(tried: Floats, losses: Floats) -> Floats:
-    """Return those weights nearest to equal ones whose loss is about the least of all that were tried, `[inputs]`."""
-    if not _beats_equal(losses):
-        equal: Floats = tried[0]
-        return equal
-    distance = np.square(tried - tried[0]).sum(axis=1)
-    found: Floats = tried[np.where(about_least(losses), distance, np.inf).argmin()]
+    """Return those weights nearest to equal ones, the first that were tried, by `choose`, `[inputs]`."""
+    found: Floats = tried[choose(losses, np.square(tried - tried[0]).sum(axis=1))]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Learn a blend: a weighted average of a ranker's logits with those of a linear lexical model or another ranker."""
+"""Learn a blend: a weighted average of the logits of rankers, towers' cosines and linear models of lexical features."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import numpy as np
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.lexical.graph import GRAPH_FEATURES
+from paddle_ranker.metrics.calibration import Judged, fit_and_judge
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.logistic import (
     EQUAL,
     LinearModel,
     average_out_of_fold,
     choose_pull,
+    equal_average,
     fit_average,
     fit_logistic,
 )
@@ -28,19 +31,23 @@ from paddle_ranker.options import RowOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 
+BM25 = "bm25"  # as a member: BM25 of the tokens, as the lexical features of a ranker have it
 Measured = dict[str, Interval]  # measures by name, with intervals over draws of queries
 
 
 @dataclass(frozen=True)
 class Average:
-    """The weights of two members, and the measures of the members, of equal weights and of learned weights.
+    """The weights of members, and the measures of the members, of equal weights and of learned weights.
 
     pull: the strength of the regularisation towards equal weights; EQUAL: the weights are equal
     alone: the measures of each member
-    equal: the measures of the members' mean logit
+    equal: the measures of the mean of the members' standardised logits
     blend: the measures of learned weights, each query scored with weights that never saw it
     ahead: for each member, by how much `blend` is ahead of it
     better: by how much `blend` is ahead of `equal`
+    without: for each member, the measures of the blend of the others, cross-validated too
+    worth: for each member, by how much `blend` is ahead of that
+    logits: `[n] float64`, by weights of other folds of queries, not yet calibrated
     """
 
     weights: LinearModel
@@ -50,6 +57,9 @@ class Average:
     blend: Measured
     ahead: list[Measured]
     better: Measured
+    without: list[Measured]
+    worth: list[Measured]
+    logits: Floats
 
     def says(self, queries: int) -> str:
         """Return one line that compares learned with equal weights."""
@@ -61,14 +71,14 @@ class Average:
             return f"learned weights are better than equal ones: {difference}"
         return f"note: that learned weights are better than equal ones is not established: {difference}"
 
-    def rivals(self) -> list[int]:
-        """Return the numbers of the members that the blend is not ahead of, the better one by the first measure first.
+    def idle(self) -> list[int]:
+        """Return the numbers of the members whose worth is not established, the least by the first measure first.
 
-        The blend is ahead of a member if one of the differences is established to be above 0, and none to be below.
+        A member's worth is established if one of the differences is above 0, and none below, beyond chance.
         """
         first = next(iter(self.blend))
-        found = [number for number, differences in enumerate(self.ahead) if not _is_ahead(differences)]
-        return sorted(found, key=lambda number: -self.alone[number][first].estimate)
+        found = [number for number, differences in enumerate(self.worth) if not _is_ahead(differences)]
+        return sorted(found, key=lambda number: self.worth[number][first].estimate)
 
 
 def _is_ahead(differences: Measured) -> bool:
@@ -77,14 +87,19 @@ def _is_ahead(differences: Measured) -> bool:
 
 
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
-    """Learn the weights that average the members' logits, `[n, 2]`, from labels `[n]`.
+    """Learn the weights that average the members' logits, `[n, k]`, from labels `[n]`.
 
-    The weights are regularised towards equal weights; raises `DataError` as `paddle_ranker.metrics.logistic` does.
+    The weights are equal ones of standardised logits, unless others are established to be better; raises `DataError`
+    as `paddle_ranker.metrics.logistic` does.
     """
-    equal = members.mean(axis=1)
-    blend = average_out_of_fold(members, labels, queries, folds)
+    equal = equal_average(members)
+    blend, logits = average_out_of_fold(members, labels, queries, folds)
     measures = [name for name in HEADLINES if MEASURES[name].applies(Scored(queries, labels, equal))]
     measure = partial(ranking_intervals, queries, labels, measures=measures)
+    rests = [np.delete(members, number, axis=1) for number in range(members.shape[1])]
+    others = [
+        rest[:, 0] if rest.shape[1] == 1 else average_out_of_fold(rest, labels, queries, folds)[0] for rest in rests
+    ]
     pull = choose_pull(members, labels, queries, folds)
     return Average(
         fit_average(members, labels, pull),
@@ -94,43 +109,72 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
         blend=measure(blend),
         ahead=[measure(blend, member) for member in members.T],
         better=measure(blend, equal),
+        without=[measure(other) for other in others],
+        worth=[measure(blend, other) for other in others],
+        logits=logits,
     )
 
 
-def add_linear(parts: RankerModel, weights: LinearModel, linear: LinearModel) -> None:
-    """Change the network in place so that it returns exactly weights[0] * logit + weights[1] * linear logit + bias."""
-    network, (own, added) = parts.network, weights.weights
-    assert network.lexical is not None
+def calibrated(average: Average, labels: Floats, queries: Sequence[str], folds: int) -> Judged:
+    """Return the calibration of the blend's logits, fitted to logits by weights of other queries.
+
+    Raises `DataError` if none can be fitted.
+    """
+    return fit_and_judge("platt", queries, labels, average.logits, folds)
+
+
+def add_linear(parts: RankerModel, own: float, added: Sequence[tuple[float, LinearModel]], bias: float) -> None:
+    """Change the network in place so that it returns own * logit + the sum of weight * linear logit + bias.
+
+    The linear models are of the network's standardised lexical features. Raises `CheckpointError` unless the ranker's
+    own logit is linear in its head.
+    """
+    network = parts.network
     if network.kinds[-1] != "linear":
         raise CheckpointError(f"its logit is a {network.kinds[-1]}, to which no linear model can be added exactly")
-    bias = own * network.head.bias.numpy().astype("float64") + added * linear.bias + weights.bias
-    lexical = own * network.lexical.weight.numpy().astype("float64") + added * linear.weights
-    network.head.weight.set_value((own * network.head.weight.numpy().astype("float64")).astype("float32"))
-    network.head.bias.set_value(bias.astype("float32"))
-    network.lexical.weight.set_value(lexical.astype("float32"))
+    for parameter in (network.head.weight, network.head.bias):
+        parameter.set_value((own * parameter.numpy().astype("float64")).astype("float32"))
+    for head in (network.lexical, network.similarity_head):
+        if head is not None:
+            head.weight.set_value((own * head.weight.numpy().astype("float64")).astype("float32"))
+    bias += sum(weight * linear.bias for weight, linear in added)
+    network.head.bias.set_value((network.head.bias.numpy() + bias).astype("float32"))
+    if network.lexical is not None and added:
+        lexical = sum(weight * linear.weights for weight, linear in added)
+        network.lexical.weight.set_value((network.lexical.weight.numpy() + lexical).astype("float32"))
 
 
-@dataclass(frozen=True)
-class Learned:
-    """A ranker with lexical features at its head, and a linear model of these features."""
-
-    parts: RankerModel
-    linear: LinearModel
-
-    def logits(self, pairs: Sequence[LabeledPair]) -> Floats:
-        """Return the linear model's logits, `[n]` float64."""
-        return self.linear.logits(_features(self.parts, pairs))
+def lexical_logits(parts: RankerModel, linear: LinearModel, pairs: Sequence[LabeledPair]) -> Floats:
+    """Return the logits of a linear model of a ranker's lexical features, `[n]` float64."""
+    return linear.logits(_features(parts, pairs))
 
 
-def learn_linear(parts: RankerModel, train: Sequence[LabeledPair]) -> Learned:
-    """Add lexical features to a ranker that has none, and learn a linear model of the features."""
+def with_features(parts: RankerModel, train: Sequence[LabeledPair]) -> RankerModel:
+    """Return the ranker with lexical features that have learned; raises `DataError` if `train` must tell and is empty.
+
+    A ranker that has lexical features keeps its tables.
+    """
     network = with_lexical_features(parts)
     assert network.lexical is not None
     if not network.lexical.has_learned:
+        if not train:
+            raise DataError(
+                f"{BM25} needs the frequencies of words, and the ranker has no lexical features: give --train, or a "
+                "ranker trained with --lexical_features true"
+            )
         network.lexical.learn(_encode(parts, train))
-    parts = dataclasses.replace(parts, network=network)
+    return dataclasses.replace(parts, network=network)
+
+
+def learn_linear(parts: RankerModel, train: Sequence[LabeledPair]) -> LinearModel:
+    """Learn a linear model of a ranker's lexical features."""
     labels = np.array([pair.label for pair in train], dtype=np.float64)
-    return Learned(parts, fit_logistic(_features(parts, train), labels))
+    return fit_logistic(_features(parts, train), labels)
+
+
+def bm25() -> LinearModel:
+    """Return the linear model that is BM25 alone, standardised."""
+    return LinearModel(np.array([float(name == "bm25_tokens") for name in GRAPH_FEATURES]), 0.0)
 
 
 def _encode(parts: RankerModel, pairs: Sequence[LabeledPair]) -> EncodedPairs:

@@ -50,7 +50,8 @@ TEACHER = "--teacher_url http://127.0.0.1:9/rerank"
 IS_FRACTION = "fractions.csv, line 1: the label 0.93 is a fraction"
 BAD: list[tuple[str, int, str]] = [
     ("blend pairwise dev.csv made", 2, "what to average with"),
-    ("blend pairwise dev.csv made --with cross --train triples.csv", 2, "what to average with"),
+    ("blend pairwise dev.csv made --with cross cross", 2, "given twice"),
+    ("blend pairwise dev.csv made --with bm25", 1, "bm25 needs"),
     ("blend pairwise dev.csv made --train copy.csv", 1, "looks better than it is"),
     ("blend pairwise dev.csv cross --train triples.csv", 1, "is there already"),
     ("blend pairwise fractions.csv made --with cross", 1, IS_FRACTION),

@@ -1,0 +1,61 @@
+"""Choose between alternatives by their losses, with a preference that only an established improvement overrules."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paddle_ranker.metrics.ranking import Booleans, Floats
+
+_CHANCE, _FLIPS, _FLIPS_AT_ONCE = 0.02, 25, 40  # how often noise may pass for an improvement; draws of signs
+_TINY = 1e-12
+
+
+def choose(losses: Floats, distance: Floats) -> int:
+    """Return the number of the alternative to use: the first, unless others are better beyond chance (`beats_first`).
+
+    Otherwise it is the one with the least distance, `[n]`, of those whose loss is `about_least`.
+
+    Args:
+        losses: `[n, queries]`, of the preferred alternative first.
+    """
+    if not beats_first(losses):
+        return 0
+    return int(np.where(about_least(losses), distance, np.inf).argmin())
+
+
+def about_least(losses: Floats) -> Booleans:
+    """Return a mask of the rows of `losses` that are within one standard error of the least mean loss, `[n] bool`.
+
+    `losses` are `[n, queries]`; the standard error is that of the difference from the least, over queries. With a
+    single query, all rows count (Breiman et al. 1984, Classification and Regression Trees).
+    """
+    count = losses.shape[1]
+    if count < 2:
+        return np.ones(len(losses), bool)
+    differences = losses - losses[losses.sum(axis=1).argmin()]
+    found: Booleans = differences.mean(axis=1) <= differences.std(axis=1, ddof=1) / np.sqrt(count)
+    return found
+
+
+def beats_first(losses: Floats) -> bool:
+    """Return whether some alternatives are better than the first, beyond chance; `losses` are `[n, queries]`.
+
+    A sign-flip test of the largest t statistic: it counts how many alternatives there are (Westfall and Young 1993). At
+    most one in fifty sets of queries that tell nothing would make some alternative look so much better.
+    """
+    gains = (losses[0] - losses[1:]).T
+    count = len(gains)
+    if count < 2:
+        return False
+
+    def largest(signs: Floats) -> Floats:
+        means = signs @ gains / count
+        errors = np.sqrt(np.maximum(np.square(gains).mean(axis=0) - np.square(means), _TINY) / (count - 1))
+        found: Floats = (means / errors).max(axis=1)
+        return found
+
+    random, chance = np.random.default_rng(0), 0
+    seen = largest(np.ones((1, count)))[0]
+    for _ in range(_FLIPS):
+        chance += int((largest(random.integers(0, 2, (_FLIPS_AT_ONCE, count)) * 2.0 - 1) >= seen).sum())
+    return chance + 1 <= _CHANCE * (_FLIPS * _FLIPS_AT_ONCE + 1)

@@ -50,9 +50,19 @@ from paddle_ranker.options import main_of, option
 
 NOTHING = "nothing"  # value of --model for random parameters
 LINEAR = "linear_on_ids"
+# A logistic regression on lexical features and the cosines of the untuned encoder, and the cosine of the vectors alone.
+SIMILAR, COSINE = "linear_with_similarity", "cosine"
 # Rows that equal the named system with --model nothing: with any --model they learn word pieces from the texts.
 FROM_NOTHING = {"linear_on_own_pieces": LINEAR, "small": "match_ranknet_lexical"}
-BLENDED = {"ranker_and_linear": ("match", LINEAR), "all_and_small": ("match_ranknet_lexical", "small")}
+BLENDED = {
+    "ranker_and_linear": ("match", LINEAR),
+    "all_and_small": ("match_ranknet_lexical", "small"),
+    "peer_and_cosine": ("peer_2_epochs", COSINE),
+    "peer_and_linear": ("peer_2_epochs", SIMILAR),
+    "all_and_cosine": ("match_ranknet_lexical", COSINE),
+    "similarity_and_linear": ("similarity", SIMILAR),
+    "similarity_and_peer": ("similarity", "peer_2_epochs"),
+}
 _WORKER = Path(__file__).resolve().parent / "peers" / "sentence_transformers_worker.py"
 _MAX_SEQ_LENGTH, _BATCH_SIZE = 64, 32  # longest pair in tokens; pairs per batch, unless a system sets its own
 _SMALL_FILE = 400  # number of rows for the training's last evaluation; the measures use all rows
@@ -82,7 +92,7 @@ PEERS = {
     "peer_2_epochs": [("train", 2)],
     "peer_after_kuake": [("kuake", 1), ("train", 1)],
 }
-SYSTEMS = (*LEXICAL, LINEAR, *PEERS, *OURS, *FROM_NOTHING, *BLENDED)
+SYSTEMS = (*LEXICAL, LINEAR, SIMILAR, COSINE, *PEERS, *OURS, *FROM_NOTHING, *BLENDED)
 
 
 @dataclass(frozen=True)
@@ -143,8 +153,8 @@ class Systems:
             return dataclasses.replace(Systems(options, self.work).run(FROM_NOTHING[name], seeds), name=name)
         if name in LEXICAL:
             return self.harness.baseline(name)
-        if name == LINEAR:
-            return self.harness.run(name, [0], self._facts(name), self._linear)  # it uses no random numbers
+        if name in (LINEAR, SIMILAR, COSINE):  # they use no random numbers
+            return self.harness.run(name, [0], self._facts(name), partial(self._linear, name))
         train = partial(self._peer if name in PEERS else self._ours, name)
         return self.harness.run(name, seeds, self._facts(name), train)
 
@@ -164,21 +174,36 @@ class Systems:
         how: Any = OURS.get(name) or PEERS.get(name)
         return {**values, "system": name, "how": how, "model": self.options.model_name}
 
-    def _linear(self, split: Split, seed: int) -> Run:
-        """Fit the linear model on the 18 lexical features of token ids, as `blend` fits it, and score the split."""
+    def _linear(self, name: str, split: Split, seed: int) -> Run:
+        """Fit the linear model on the features of a ranker's head, and score the split; `COSINE` is one feature."""
         from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
-        from paddle_ranker.lexical.head import LexicalHead
+        from paddle_ranker.lexical.head import FeatureHead, LexicalHead, learn_heads
         from paddle_ranker.metrics.logistic import fit_logistic
+        from paddle_ranker.model.load_options import LoadOptions
+        from paddle_ranker.model.similarity import SimilarityHead
+        from paddle_ranker.model.tower_network import load_tower
 
+        if name != LINEAR and self.options.model == NOTHING:
+            raise UsageError(f"--model {NOTHING}: {name} needs a pretrained encoder; name its folder")
         with tempfile.TemporaryDirectory(dir=self.work) as temporary:
             folder = Path(temporary)
             write_records(folder / "train.jsonl", split.pairs)
-            pair_encoder = PairEncoder.from_folder(self._start(folder, seed), _MAX_SEQ_LENGTH)
+            start = self._start(folder, seed)
+            pair_encoder = PairEncoder.from_folder(start, _MAX_SEQ_LENGTH)
+            heads: list[FeatureHead] = []
+            if name != COSINE:
+                heads.append(LexicalHead(pair_encoder.vocab_size, never_match_ids(pair_encoder)))
+            if name != LINEAR:
+                heads.append(SimilarityHead(load_tower(start, LoadOptions()), pair_encoder))
         began = time.perf_counter()
         learn, score = (pair_encoder.encode(*texts_of(pairs)) for pairs in (split.pairs, self.harness.of(split)))
-        head = LexicalHead(pair_encoder.vocab_size, never_match_ids(pair_encoder))
-        head.learn(learn)
-        inputs, measured = (head.of_pairs(pairs, np.arange(len(pairs)), standardise=True) for pairs in (learn, score))
+        learn_heads(heads, learn)
+        inputs, measured = (
+            np.concatenate([one.of_pairs(pairs, np.arange(len(pairs)), standardise=True) for one in heads], axis=1)
+            for pairs in (learn, score)
+        )
+        if name == COSINE:
+            return measured[:, 0].astype(np.float64), time.perf_counter() - began
         linear = fit_logistic(inputs, np.array([pair.label for pair in split.pairs]))
         return linear.logits(measured), time.perf_counter() - began
 

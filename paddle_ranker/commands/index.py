@@ -64,6 +64,7 @@ from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, check_breadth, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import BatchOptions, engine_help
+from paddle_ranker.scoring.stored import TYPES as STATES_TYPES
 from paddle_ranker.storage.digest import content_digest
 
 _NO_WORDS, AUTO = "none", "auto"
@@ -109,6 +110,14 @@ class BuildOptions(CorpusOptions, RayOptions):
         None,
         help="makes the vectors, and is copied into the index: a folder of a tower or of any encoder, or a name "
         "(default: words alone)",
+    )
+    store_states: Optional[str] = option(
+        None,
+        help="store what the lower layers of this ranker compute for each document (trained with --stored_titles); it "
+        "is copied into the index, and a search with it as --ranker computes the upper layers alone",
+    )
+    states_dtype: Optional[str] = option(
+        None, help=f"what stored states are stored as (default: {STATES_TYPES[0]})", choices=STATES_TYPES
     )
     field_tower: str = option(
         "",
@@ -227,9 +236,9 @@ class BuildOptions(CorpusOptions, RayOptions):
     @property
     def identity(self) -> dict[str, object]:
         """The options, files and towers on which the shards of a build depend."""
-        left_out = {*_WITHOUT_EFFECT, "tower", "field_tower"}
+        left_out = {*_WITHOUT_EFFECT, "tower", "field_tower", "store_states"}
         files = [os.stat(path) for path in paths_of(self.documents_file)]
-        towers = {"tower": self.tower, **self.field_towers} if self.tower else self.field_towers
+        towers = {"tower": self.tower, "store_states": self.store_states, **self.field_towers}
         return {
             **{name: str(value) for name, value in vars(self).items() if name not in left_out},
             "files": [[one.st_size, one.st_mtime_ns] for one in files],
@@ -242,6 +251,13 @@ class BuildOptions(CorpusOptions, RayOptions):
             raise UsageError(f"--ray {self.ray}: builds shards at once; add --shards, or leave it out")
         if self.shards is not None and self.method == MILVUS:
             raise UsageError(f"--shards {self.shards}: Milvus has shards of its own; leave one of both out")
+        if self.states_dtype is not None and self.store_states is None:
+            raise UsageError(f"--states_dtype {self.states_dtype}: is about --store_states; add that, or leave it out")
+        if self.store_states is not None and self.passage_tokens:
+            raise UsageError(
+                f"--store_states and --passage_tokens {self.passage_tokens}: states are those of whole documents; "
+                "leave one of both out"
+            )
         Schema(self.declared, passage_tokens=self.passage_tokens, passage_overlap=self.passage_overlap)
         if self.words not in (None, STANDARD) and any(one.analyser for one in self.declared):
             raise UsageError(f"--field with analyser=: is about --words {STANDARD}, not {self.words}; leave one out")
@@ -276,8 +292,9 @@ class BuildOptions(CorpusOptions, RayOptions):
 
     def look_up(self) -> None:
         """Find the tower."""
-        if self.tower is not None:
-            find_model(self.tower)
+        for model in (self.tower, self.store_states):
+            if model is not None:
+                find_model(model)
 
 
 @dataclass(frozen=True)
@@ -346,16 +363,30 @@ def build(options: BuildOptions) -> None:
             collection.replace_words(old)
             print(f"{options.index}: words: now with spellings, by which mistyped ones are found")
         _print_if_older(collection.info, options.index)
+        if options.store_states is not None and collection.info.states is None:
+            _store_states(collection, options)
         _add(collection, options, open_towers(collection, options.load_options(), options.batch_size), options.sync)
+
+
+def _store_states(collection: Collection, options: BuildOptions) -> None:
+    """Store the states of the documents of an index that has none."""
+    from paddle_ranker.retrieval.states import copy_ranker
+
+    runtime.prepare_command(options.cpu_threads)
+    for folder in collection.folders:
+        states = copy_ranker(options.store_states or "", folder, options.states_dtype or STATES_TYPES[0])
+    collection.store_states(states, replace(options.load_options(), engine=None), options.batch_size)
+    print(f"{options.index}: stored the states of {len(collection):,} documents")
 
 
 def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
     """Copy the towers into the folder of a new index; return what it is to say, and how many rows the corpus has."""
+    from paddle_ranker.retrieval.states import copy_ranker
     from paddle_ranker.retrieval.towers import copy_field_tower, copy_tower
 
     _LIBRARIES.get(options.method, lambda: None)()
     words, tower, vectors, more = _words(options), None, None, list[VectorField]()
-    if options.tower is not None or options.field_tower:
+    if options.tower is not None or options.field_tower or options.store_states is not None:
         runtime.prepare_command(options.cpu_threads)
     if options.tower is not None:
         copied = copy_tower(options.tower, index)
@@ -367,7 +398,11 @@ def _new_info(options: BuildOptions, index: Path) -> tuple[IndexInfo, int]:
         how = options.vectors(copied.size)
         how = replace(how, method=EXACT, uri=None, collection=None) if how.method == MILVUS else how
         more.append(VectorField(name, how, copied.copy))
-    return IndexInfo(words, vectors, tower, options.searchers, schema=schema, more_vectors=tuple(more)), count
+    states = None
+    if options.store_states is not None:
+        states = copy_ranker(options.store_states, index, options.states_dtype or STATES_TYPES[0])
+    info = IndexInfo(words, vectors, tower, options.searchers, schema=schema, more_vectors=tuple(more), states=states)
+    return info, count
 
 
 def _build_shards(options: BuildOptions, count: int) -> None:
@@ -394,7 +429,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
 
                 build_shards(work, count, options, options.cpu_threads, progress)
             else:
-                if info.vector_fields:
+                if info.models:
                     runtime.prepare_command(options.cpu_threads)
                 for number in range(count):
                     work.build(number, progress.update)
@@ -495,6 +530,12 @@ def _require_same(collection: Collection, options: BuildOptions) -> None:
     given_towers = {name: content_digest(Path(folder)) for name, folder in options.field_towers.items()}
     own_towers = {one.name: one.tower.digest for one in info.more_vectors if one.tower is not None}
     differences["field_tower"] = (str(given_towers or own_towers), str(own_towers))
+    if options.store_states is not None and info.states is not None:
+        from paddle_ranker.scoring.stored_ranker import SplitRanker
+
+        own_states = info.states.ranker, info.states.dtype
+        made_by = SplitRanker.open(options.store_states).states_info.ranker
+        differences["store_states"] = (str((made_by, options.states_dtype or own_states[1])), str(own_states))
     for name, (given, own) in differences.items():
         if given != own:
             raise RankerError(
@@ -531,7 +572,7 @@ def add(options: AddOptions) -> None:
 
     with _open(options) as collection:
         require_tower(collection, options.tower)
-        if collection.info.vector_fields:
+        if collection.info.models:
             runtime.prepare_command(options.cpu_threads)
         _add(collection, options, open_towers(collection, options.load_options(), options.batch_size))
 
@@ -611,6 +652,11 @@ def info(options: FolderOptions) -> None:
         print(f"{name}: {how_found(one.info)}; {one.info.size:,} components, {one.info.dtype}")
         if one.tower is not None:
             print(f"tower: {collection.folders[0] / one.tower.folder}, digest {one.tower.digest}")
+    if found.states is not None:
+        stored = [part.segment.states.info for part in collection.parts if part.segment.states is not None]
+        size = sum(one.bytes_per_title * one.titles for one in stored) / max(1, sum(one.titles for one in stored))
+        ranker = collection.folders[0] / found.states.folder
+        print(f"states: {found.states.dtype}, {size:,.0f} bytes a document, by {ranker}, digest {found.states.ranker}")
     if found.schema.passage_tokens:
         repeated = f", of which {found.schema.passage_overlap} repeated" if found.schema.passage_overlap else ""
         print(f"passages: of at most {found.schema.passage_tokens} tokens{repeated}")
@@ -622,10 +668,10 @@ def check(options: CheckOptions) -> None:
         collection.require_address()
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
         files, size = collection.verify()
-        for field in collection.info.vector_fields.values():
+        for name in collection.info.models:
             for folder in collection.folders:
-                if field.tower is not None and not (tower := folder / field.tower.folder).is_dir():
-                    raise CheckpointError(f"{tower}: is missing; copy the index again")
+                if not (model := folder / name).is_dir():
+                    raise CheckpointError(f"{model}: is missing; copy the index again")
         print(f"{options.index}: whole; {len(collection):,} documents, {files:,} files, {size / 1e6:,.1f} MB")
         texts, vectors = _queries(collection, options)
         more = {one.name for one in collection.info.more_vectors}  # their recall is not measured

@@ -33,6 +33,7 @@ from paddle_ranker.retrieval.segments import (
     Passages,
     Segment,
     WriteIndex,
+    WriteStates,
     alike,
     check_document,
     write_segment,
@@ -139,6 +140,7 @@ class Addition:
     unfinished: what an addition before this one has written and not finished; vectors are taken from there. None:
         nothing is written, only `prepare` is called
     prepared: what `prepare` returned for the documents
+    write_states: writes the states of documents, if the index has them
 
     Attributes, of what was written: `segments`; `replaced`, the places of documents that are to be removed; `next_id`.
     """
@@ -154,13 +156,14 @@ class Addition:
         tower: Callable[[str], FieldTower],
         unfinished: Optional[Unfinished] = None,
         prepared: Sequence[Contents] = (),
+        write_states: Optional[WriteStates] = None,
     ):
         self._folders, self._sizes = folders, dict.fromkeys(folders, 0)
         for part in now.parts:
             self._sizes[part.segment.folder.parent] += int(np.count_nonzero(part.mask))
         self._new_segment, self._now, self._info, self._vectors_of = new_segment, now, now.info, vectors_of
         self._cutter, self._files, self._tower = cutter, files, tower
-        self._unfinished, self._prepared = unfinished, prepared
+        self._unfinished, self._prepared, self._write_states = unfinished, prepared, write_states
         self.segments: list[SegmentInfo] = []
         self.replaced: list[Place] = []
         self._written: list[Segment] = []
@@ -268,6 +271,7 @@ class Addition:
             chunk,
             vectors,
             None if words is None else postings_of(chunk, self._info.schema, words.tokenizer),
+            self._write_states,
         )
 
     def _check_fields(self, chunk: Sequence[Document]) -> None:

@@ -23,10 +23,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
@@ -46,6 +46,7 @@ from paddle_ranker.retrieval.manifest import (
     MANIFEST,
     VECTORS,
     IndexInfo,
+    RankerStates,
     SegmentInfo,
     WordsInfo,
     is_address,
@@ -66,7 +67,11 @@ from paddle_ranker.retrieval.vector_search import (
 )
 from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals
 from paddle_ranker.retrieval.work import checked, hold, spend
+from paddle_ranker.scoring.stored import TextStates, joined
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
+
+if TYPE_CHECKING:
+    from paddle_ranker.scoring.stored_ranker import SplitRanker
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
 _DEFAULTS = LoadOptions()
@@ -94,6 +99,7 @@ class Collection:
         self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
         self._numbers = itertools.count(1)  # of new segments
         self._towers: dict[str, FieldTower] = {}  # by vector field, once they are needed; snapshots share them
+        self._split_rankers: list[SplitRanker] = []  # one, once it is needed; snapshots share it
         self._opening = threading.Lock()
         self._connected: list[MilvusSearch] = []  # one, once it is needed; snapshots share it
         self._connecting = threading.Lock()
@@ -392,6 +398,40 @@ class Collection:
                 self._towers[field] = open_tower(self.folders[0] / copied.folder, options, batch_size)
             return self._towers[field]
 
+    def states_ranker(self, options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> SplitRanker:
+        """Return the index's copy of the ranker that makes the states, which is opened when it is first needed."""
+        from paddle_ranker.scoring.stored_ranker import SplitRanker
+
+        assert self.info.states is not None
+        with self._opening:
+            if not self._split_rankers:
+                folder = self.folders[0] / self.info.states.folder
+                self._split_rankers.append(SplitRanker.open(folder, options, batch_size))
+            return self._split_rankers[0]
+
+    def _write_states(self, target: Path, documents: Iterable[Document]) -> None:
+        from paddle_ranker.retrieval.states import write_states
+
+        assert self.info.states is not None
+        write_states(target, documents, self.info.schema, self.states_ranker(), self.info.states.dtype)
+
+    def states_of(self, ids: Sequence[str], most: int) -> tuple[list[int], Optional[TextStates]]:
+        """Return which of some documents have stored states of at most `most` tokens, and the states.
+
+        The documents are places in `ids`; the states are in the order of the places.
+        """
+        refuse_text(ids, "ids")
+        now, found, parts = self._now, list[int](), list[TextStates]()
+        places = now.find(ids)
+        for number, part in enumerate(now.parts):
+            own = [(n, places[id].row) for n, id in enumerate(ids) if id in places and places[id].part == number]
+            if part.segment.states is not None and own:
+                lengths = part.segment.states.lengths_of([row for _, row in own])
+                fitting = [one for one, length in zip(own, lengths.tolist()) if 0 < length <= most]
+                found += [one for one, _ in fitting]
+                parts.append(part.segment.states.take([row for _, row in fitting]))
+        return found, reduce(joined, parts) if parts else None
+
     @property
     def files(self) -> ContentFiles:
         """The files that documents of any folder have in fields."""
@@ -609,7 +649,8 @@ class Collection:
         prepared: Sequence[Contents] = (),
     ) -> Addition:
         vectors_of = vectors_of or (lambda texts: self.tower(VECTORS).vectors(texts))
-        given = vectors_of, self._cutter, self.files, self.tower, unfinished, prepared
+        write_states = None if self.info.states is None else self._write_states
+        given = vectors_of, self._cutter, self.files, self.tower, unfinished, prepared, write_states
         return Addition(self.folders, self._new_segment, self._now, *given)
 
     def add_rows(
@@ -686,6 +727,29 @@ class Collection:
                 segments.append(SegmentInfo(folder.name, int(np.count_nonzero(part.mask))))
             self._commit(segments, words=words)
 
+    def store_states(self, states: RankerStates, options: LoadOptions, batch_size: int) -> None:
+        """Store the states of all documents; words and vectors stay as they are.
+
+        states: name the copy of the ranker that is in each folder already
+        options, batch_size: how it is opened
+        """
+        from paddle_ranker.retrieval.states import write_states
+        from paddle_ranker.scoring.stored_ranker import SplitRanker
+
+        ranker = SplitRanker.open(self.folders[0] / states.folder, options, batch_size)
+        self._split_rankers = [ranker]
+        with self._one_thread_writing():
+            now, segments = self._now, []
+            for part in now.parts:
+                folder, source = self._new_segment(part.segment.folder.parent), (part.segment, part.live)
+
+                def write(target: Path, documents: Iterable[Document]) -> None:
+                    write_states(target, documents, now.info.schema, ranker, states.dtype)
+
+                merge_segments(folder, [source], index_writers(now.info), write_states=write)
+                segments.append(SegmentInfo(folder.name, int(np.count_nonzero(part.mask))))
+            self._commit(segments, states=states)
+
     def remove(self, ids: Iterable[str]) -> int:
         """Remove the documents of these ids and return how many there were; durable when it returns."""
         refuse_text(ids, "ids")
@@ -734,13 +798,14 @@ class Collection:
         next_id: int = 0,
         change_milvus: Optional[Callable[[Callable[[], None]], None]] = None,
         words: Optional[WordsInfo] = None,
+        states: Optional[RankerStates] = None,
     ) -> None:
         """Make a new generation of the segments that have documents: durable when this returns, the others are deleted.
 
         change_milvus: changes Milvus as well, and calls its argument to write index.json
-        words: how words are searched from now on, if otherwise
+        words, states: how words are searched and which states are stored from now on, if otherwise
         """
-        before = self.info if words is None else replace(self.info, words=words)
+        before = replace(self.info, words=words or self.info.words, states=states or self.info.states)
         write = partial(self._write_info, before.next([one for one in segments if one.live], next_id))
         try:
             if change_milvus is None:

@@ -24,7 +24,7 @@ from paddle_ranker.retrieval.exact import VectorPart, Vectors
 from paddle_ranker.retrieval.facets import FieldScale, Scale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
-from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, VectorsInfo, read_manifest
+from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, VectorsInfo, read_manifest
 from paddle_ranker.retrieval.reading import ParsedQuery, phrase_pattern, required_tokens
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
@@ -80,6 +80,7 @@ class Generation:
             with segment.reading():
                 if one.count != len(segment):
                     raise ValueError(f"{len(segment):,} documents, not {one.count:,}")
+                _require_states(info.states, segment)
                 if one.deleted is not None:
                     removed: Integers = open_array(inside(segment.folder.parent, one.deleted), sys.maxsize)  # type: ignore[assignment]
                     live = np.ones(len(segment), bool)
@@ -363,6 +364,18 @@ class Generation:
     def at(self, place: Place) -> Document:
         """Return the document in a place."""
         return self.parts[place.part].segment.document(place.row)
+
+
+def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:
+    """Raise `ValueError` unless a segment has the stored states that `index.json` states."""
+    found = None if segment.states is None else segment.states.info
+    if wanted is None or found is None:
+        if wanted is not None:
+            raise ValueError("it has no stored states, as index.json says")
+        return
+    facts = found.ranker, found.layers, found.width, found.dtype, found.titles
+    if facts != (wanted.ranker, wanted.layers, wanted.width, wanted.dtype, len(segment)):
+        raise ValueError("its stored states are not those that index.json states")
 
 
 def open_generation(folder: Path, opened: dict[str, Segment]) -> Generation:

@@ -17,15 +17,16 @@ from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.retrieval.exact import TYPES
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, Field, Schema
+from paddle_ranker.scoring.stored import TYPES as STATES_TYPES
 from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
 
 MANIFEST = "index.json"
 WORDS = "words"  # the name of the searcher by words
 VECTORS = "vectors"  # the name of the vector field of whole documents
-# 1, of indexes without declared fields, and 2, without options of their words and further vector fields, are still
-# written: older versions read these.
-FORMAT = 4
+# 1, of indexes without declared fields, 2, without options of their words and further vector fields, and 3 and 4,
+# without stored states, are still written: older versions read these.
+FORMAT = 5
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
@@ -88,6 +89,20 @@ class VectorField:
 
 
 @dataclass(frozen=True)
+class RankerStates:
+    """Stored states of documents: the folder in the index with the copy of the ranker, and what made them.
+
+    ranker, layers, width, dtype: as of `scoring.stored.StatesInfo`
+    """
+
+    folder: str
+    ranker: str
+    layers: int
+    width: int
+    dtype: str
+
+
+@dataclass(frozen=True)
 class SegmentInfo:
     """A segment's folder and how many documents it has; the file with the removed rows, and how many those are."""
 
@@ -111,6 +126,7 @@ class IndexInfo:
     words, vectors: how words, and vectors of whole documents, are searched; None where the index has none
     tower: makes these vectors; None where it has none
     more_vectors: further vector fields
+    states: of documents, which a ranker of stored titles reads; None where the index has none
     others: names in `INDEXES` of further indexes that it is searched by, which are built in memory when needed
     next_id: the next document without an id gets this number as its id
     schema: the declared fields, and how towers and rankers read a document
@@ -125,6 +141,7 @@ class IndexInfo:
     next_id: int = 1
     schema: Schema = _ONE_TEXT
     more_vectors: tuple[VectorField, ...] = ()
+    states: Optional[RankerStates] = None
     format: int = FORMAT
 
     @cached_property
@@ -132,6 +149,12 @@ class IndexInfo:
         """All vector fields by name."""
         own = () if self.vectors is None else (VectorField(VECTORS, self.vectors, self.tower),)
         return {one.name: one for one in (*own, *self.more_vectors)}
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the folders with copies of models."""
+        towers = [one.tower.folder for one in self.vector_fields.values() if one.tower is not None]
+        return [*towers, *([] if self.states is None else [self.states.folder])]
 
     @property
     def searchers(self) -> tuple[str, ...]:
@@ -162,7 +185,10 @@ def write_manifest(folder: Path, info: IndexInfo) -> None:
     """Write index.json in one step; it is on the disk when this returns."""
     with new_file(folder / MANIFEST) as stream:
         facts = {**dataclasses.asdict(info), "count": info.count}
-        if not any(one.literal for one in info.schema.fields):
+        if info.states is None:
+            facts["format"] = min(facts["format"], 4)
+            del facts["states"]
+        if info.states is None and not any(one.literal for one in info.schema.fields):
             facts["format"] = min(facts["format"], 3)
             for one in facts["schema"]["fields"]:
                 del one["literal"]
@@ -212,6 +238,7 @@ def _parsed(found: Unchecked) -> IndexInfo:
         _optional(values["vectors"], VectorsInfo),
         _optional(values["tower"], TowerCopy),
     )
+    values["states"] = _optional(values["states"], RankerStates)
     values["more_vectors"] = tuple(
         VectorField(one["name"], VectorsInfo(**_object(one["info"], VectorsInfo)), _optional(one["tower"], TowerCopy))
         for one in (_object(each, VectorField) for each in _list(values, "more_vectors"))
@@ -279,6 +306,11 @@ def _parsed(found: Unchecked) -> IndexInfo:
     for tower in (info.tower, *(each.tower for each in more)):
         if tower is not None:
             rules += [(tower.folder, _is_plain(tower.folder)), (tower.digest, isinstance(tower.digest, str))]
+    if (states := info.states) is not None:
+        rules += [
+            (states, _is_plain(states.folder) and isinstance(states.ranker, str) and states.dtype in STATES_TYPES),
+            (states, all(_is_count(one) and one > 0 for one in (states.layers, states.width))),
+        ]
     rules += [(count, count == info.count)]  # last: the segments' numbers are checked by now
     for value, is_right in rules:
         if not is_right:

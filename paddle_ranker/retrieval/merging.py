@@ -16,11 +16,13 @@ from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.faiss_index import FILE
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.segments import WORDS, Segment, WriteIndex, file_prefix, seal
+from paddle_ranker.retrieval.segments import STATES, WORDS, Segment, WriteIndex, WriteStates, file_prefix, seal
 from paddle_ranker.retrieval.work import checked
+from paddle_ranker.scoring.stored import StatesWriter
 from paddle_ranker.storage.atomic import new_folder
 
 _AT_ONCE = 1 << 14  # documents that are copied at a time
+_STATES_AT_ONCE = 256  # documents whose states are
 MOST_SEGMENTS, MERGE_RATIO = 8, 2  # more segments are merged; a larger one than so many times those after it stays
 _NO_INDEX: Mapping[str, WriteIndex] = {}
 Source = tuple[Segment, Optional[Booleans]]  # which of a segment's documents are kept, None for all
@@ -41,11 +43,13 @@ def merge_segments(
     sources: Sequence[Source],
     write_index: Mapping[str, WriteIndex] = _NO_INDEX,
     words: Optional[tuple[str, Schema]] = None,
+    write_states: Optional[WriteStates] = None,
 ) -> None:
     """Write a new segment of the documents of several, in their order.
 
     write_index: as for `write_segment`
     words: tokenizer and schema by which the words are made anew; None: they are merged
+    write_states: makes the states of the documents anew; None: they are merged
     """
     with new_folder(folder) as target:
         count = sum(_kept(*source) for source in sources)
@@ -57,6 +61,7 @@ def merge_segments(
         for field in sources[0][0].vectors:
             _merge_vectors(target, field, sources, write_index.get(field))
         _merge_words(target, _word_parts(sources, words))
+        _merge_states(target / STATES, sources, write_states)
         seal(target, count, fields)
 
 
@@ -89,6 +94,25 @@ def _merge_vectors(target: Path, field: str, sources: Sequence[Source], write_in
     if write_index is not None:
         stored = StoredVectors(arrays["vectors"], arrays.get("scales"))  # type: ignore[arg-type]
         write_index(target / f"{prefix}{FILE}", stored, first.folder / f"{prefix}{FILE}" if mask is None else None)
+
+
+def _merge_states(target: Path, sources: Sequence[Source], write_states: Optional[WriteStates]) -> None:
+    stored = [segment.states for segment, _ in sources if segment.states is not None]
+    if write_states is not None:
+        target.mkdir()
+        write_states(target, (one.document(row) for one, rows in _rows(sources) for row in rows.tolist()))
+    elif len(stored) == len(sources):
+        target.mkdir()
+        writer = StatesWriter(target, stored[0].info)
+        for segment, rows in _rows(sources):
+            assert segment.states is not None
+            for start in range(0, len(rows), _STATES_AT_ONCE):
+                writer.append(segment.states.take(rows[start : start + _STATES_AT_ONCE]))
+        writer.finish()
+
+
+def _rows(sources: Sequence[Source]) -> Iterator[tuple[Segment, Integers]]:
+    return ((source[0], rows) for source in sources for rows in _blocks(source))
 
 
 def _merge_passages(file: Path, field: str, sources: Sequence[Source]) -> int:

@@ -41,6 +41,7 @@ from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
 from paddle_ranker.retrieval.searchable import Anew, Matching, Searchable
 from paddle_ranker.retrieval.shards import Shards, open_index
+from paddle_ranker.retrieval.stored_scores import stored_scorer
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.words import Asked
@@ -144,11 +145,11 @@ class Search:
         group_by, group_size: field, and how many candidates of each of its values are shown; None: all. `content`, if
             no field has this name: how many of each group of candidates whose texts are nearly the same.
 
-    Attributes: `query`, as it was parsed; `text`, its words. Of stages that are done: `candidates`; `fused`, their
-    scores by place; `order`, places in `candidates`, best first; `fused_rank`, of a place, from 1; `logits`,
-    `probabilities` and `passages` by place; `cut`, how many were below `min_probability`; `shown`, places, and their
-    `documents` by id; `similar`, by the place of the first document of a group of nearly the same texts, the ids of
-    those that are not shown.
+    Attributes: `query`, as it was parsed; `text`, its words. Of stages that are done: `candidates`; `whole`, ids of
+    documents that `to_rank` read whole, by the number of the text; `fused`, the candidates' scores by place; `order`,
+    places in `candidates`, best first; `fused_rank`, of a place, from 1; `logits`, `probabilities` and `passages` by
+    place; `cut`, how many were below `min_probability`; `shown`, places, and their `documents` by id; `similar`, by the
+    place of the first document of a group of nearly the same texts, the ids of those that are not shown.
 
     A stage says how much work it is (`work.spend`), and may be begun anew.
     """
@@ -182,6 +183,7 @@ class Search:
         self.logits: dict[int, float] = {}
         self.probabilities: dict[int, float] = {}
         self.passages: dict[int, tuple[int, int]] = {}
+        self.whole: dict[int, str] = {}
         self._scored_as: list[int] = []  # of a document that is ranked: which of the texts is its own
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
@@ -264,16 +266,18 @@ class Search:
 
         Few documents are held at a time.
         """
-        top, texts = self.order[: self.settings.rank_top], dict[int, str]()
+        top, texts, whole = self.order[: self.settings.rank_top], dict[int, str](), list[int]()
         places = {self.candidates.ids[place]: place for place in top}
         documents = self.collection.each([*places])
         while some := dict(islice(documents, _READ_AT_ONCE)):
             for id, (span, text) in zip(some, self.read([*some.values()], encoder)):
                 self.passages[places[id]], texts[places[id]] = span, text
+                whole += [places[id]] if span == (0, len(some[id].text)) else []
         hold(sum(map(sys.getsizeof, texts.values())))
         # Equal texts have one logit: computed in two batches, it would differ in its last digits, and so would ties.
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts[place] for place in top))}
         self._scored_as = [numbers[texts[place]] for place in top]
+        self.whole = {numbers[texts[place]]: self.candidates.ids[place] for place in whole}
         return list(numbers)
 
     def read(self, documents: Sequence[Document], encoder: Optional[PairEncoder] = None) -> list[tuple[Span, str]]:
@@ -488,6 +492,7 @@ class Searcher(Generic[C]):
             require_count(getattr(settings, name), name)
         self.collection, self.settings, self.ranker = collection, settings, ranker
         self._query_vectors = query_vectors
+        self._stored = None if ranker is None else stored_scorer(collection, ranker)
         self.searchers = chosen(collection, settings.by)
         fields = [one for name, one in collection.info.vector_fields.items() if name in self.searchers]
         check_breadth(fields[0].info if fields else None, settings.ef, settings.nprobe)
@@ -652,8 +657,13 @@ class Searcher(Generic[C]):
 
     def _rank(self, ranker: Ranker, searches: Sequence[Search]) -> None:
         texts = metered(lambda: [one.to_rank(ranker.reader) for one in searches])
-        asked = [one.model_text for one, own in zip(searches, texts) for _ in own]
-        logits = ranker.score(asked, [text for own in texts for text in own], logits=True)
+        if self._stored is not None:
+            each = zip(searches, texts)
+            found = [self._stored.logits(one.collection, one.model_text, own, one.whole) for one, own in each]
+            logits = np.concatenate([np.empty(0), *found])
+        else:
+            asked = [one.model_text for one, own in zip(searches, texts) for _ in own]
+            logits = ranker.score(asked, [text for own in texts for text in own], logits=True)
         probabilities, start = sigmoid(logits), 0
         for one, own in zip(searches, texts):
             rows = slice(start, start + len(own))

@@ -10,6 +10,7 @@ A segment's folder holds
     passages.npy                    `[passages, 3] int32`, if vectors are those of passages: row, start, end
     FIELD.vectors.npy, ...          the same of another vector field, in which documents may have none or several
     words_*.npy                     the inverted index: `Postings`
+    states/                         stored states of the documents as a ranker reads them, if there are: `TitleStates`
     segment.json                    how many documents there are, and the size and the sum of each file
 """
 
@@ -20,7 +21,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from mmap import ACCESS_READ, mmap
@@ -42,12 +43,15 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.work import spend
+from paddle_ranker.scoring.stored import TitleStates
 from paddle_ranker.storage.atomic import new_folder
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
 
 INFO = "segment.json"
 Passages = NDArray[np.int32]  # `[passages, 3]`: row of the document, ascending; start and end, both 0: all its text
 WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
+WriteStates = Callable[[Path, Iterable[Document]], None]  # of documents, into an empty folder
+STATES = "states"
 _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORDS = "words_"
 SPELLINGS = f"{WORDS}spellings"
@@ -94,6 +98,7 @@ class Contents(NamedTuple):
     documents: Sequence[Document]
     vectors: Mapping[str, FieldVectors]
     postings: Optional[Postings]
+    write_states: Optional[WriteStates] = None
 
 
 class Segment:
@@ -105,6 +110,7 @@ class Segment:
         arrays: arrays in the segment's files, by name.
         vectors: vectors by field.
         postings: inverted index, None without words.
+        states: of the documents, None without any.
         matching(where): which documents meet a filter, `[n] bool`.
     """
 
@@ -131,6 +137,11 @@ class Segment:
             self.vectors = {name: self._vectors_of(file_prefix(name)) for name in self._vector_fields()}
             words = {n[len(WORDS) :]: array for n, array in self.arrays.items() if n.startswith(WORDS)}
             self.postings = Postings.read(words) if words else None
+        self.states: Optional[TitleStates] = None
+        if (folder / STATES).is_dir():
+            self.states = TitleStates.open(inside(folder, STATES))
+            for array in self.states.arrays:
+                self._held(array)
         self.matching = lru_cache(maxsize=16)(self._matching)
         self._values = lru_cache(maxsize=64)(self._arranged_values)
 
@@ -301,7 +312,12 @@ class Segment:
         ):
             if rows not in (0, wanted):
                 raise CheckpointError(f"{self.folder}: {rows:,} {name} of {wanted:,}; build it anew")
-        return len(self._sums), size
+        files = len(self._sums)
+        if self.states is not None:
+            self.states.check()
+            for states_size, _ in self.states.info.files.values():
+                files, size = files + 1, size + states_size
+        return files, size
 
     def blob(self, name: str) -> NDArray[np.uint8]:
         """Return the bytes of `documents.jsonl`, `ids.bin` or `fields.jsonl`."""
@@ -450,12 +466,15 @@ def write_segment(
             arrays.update({WORDS + name: array for name, array in contents.postings.arrays().items()})
         for name, array in arrays.items():
             np.save(target / f"{name}.npy", array)
+        if contents.write_states is not None:
+            (target / STATES).mkdir()
+            contents.write_states(target / STATES, documents)
         seal(target, len(documents), names)
 
 
 def seal(target: Path, count: int, fields: Sequence[str]) -> None:
     """Write `segment.json`, with the sizes and sums of all files that are there."""
-    paths = sorted(target.iterdir())
+    paths = sorted(path for path in target.iterdir() if path.is_file())
     sizes, sums = {path.name: path.stat().st_size for path in paths}, {path.name: checksum(path) for path in paths}
     (target / INFO).write_bytes(_json({"count": count, "fields": list(fields), "bytes": sizes, "crc32": sums}))
 

@@ -236,9 +236,8 @@ def begin_shards(folder: Path, count: int) -> IndexInfo:
         shard = _shard_of(folder, number)
         if not (shard / MANIFEST).exists():
             with new_folder(shard) as target:
-                for one in info.vector_fields.values():
-                    if one.tower is not None:
-                        shutil.copytree(empty / one.tower.folder, target / one.tower.folder, copy_function=_link)
+                for name in info.models:
+                    shutil.copytree(empty / name, target / name, copy_function=_link)
                 write_manifest(target, info)
     return info
 
@@ -271,10 +270,8 @@ def recut(collection: Collection, output: Path, shards: int) -> None:
                     sources.append((part.segment, mask))
             shard = target / shard_name(number)
             shard.mkdir()
-            for one in now.info.vector_fields.values():
-                if one.tower is not None:
-                    tower = one.tower.folder
-                    shutil.copytree(collection.folders[0] / tower, shard / tower, copy_function=_link)
+            for name in now.info.models:
+                shutil.copytree(collection.folders[0] / name, shard / name, copy_function=_link)
             for folder in collection.folders:
                 if (folder / "contents").is_dir():
                     shutil.copytree(folder / "contents", shard / "contents", copy_function=_link, dirs_exist_ok=True)

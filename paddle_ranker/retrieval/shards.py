@@ -141,7 +141,7 @@ class Shards(Collection):
                 owners[one.name] = next(folder for folder in self.folders if (folder / one.name).is_dir())
         for folder, old in zip(self.folders, _manifests(self.folders)):
             own = [one for one in info.segments if owners[one.name] == folder]
-            new = replace(old, segments=tuple(own), words=info.words)
+            new = replace(old, segments=tuple(own), words=info.words, states=info.states)
             if new != old:
                 changed[folder] = new.next(own, info.next_id)
         if len(changed) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
@@ -95,7 +96,12 @@ def require_tower(collection: Collection, tower: Optional[str]) -> None:
 
 
 def open_towers(collection: Collection, options: LoadOptions, batch_size: int) -> Optional[VectorsOf]:
-    """Open the index's own towers; return what makes vectors of whole documents, None without their tower."""
+    """Open the index's own towers, and the ranker that makes its stored states.
+
+    Return what makes vectors of whole documents, None without their tower.
+    """
+    if collection.info.states is not None:
+        collection.states_ranker(replace(options, engine=None), batch_size)
     towers = {
         name: collection.tower(name, options, batch_size)
         for name, one in collection.info.vector_fields.items()

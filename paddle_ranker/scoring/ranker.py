@@ -59,6 +59,7 @@ class Ranker:
         for name, value, least in (("window_overlap", window_overlap, 0), ("window_top_k", window_top_k, 1)):
             if value is not None:
                 require_count(value, name, least)
+        self.loaded, self.batch_size = loaded, batch_size
         self.info: RankerInfo = loaded.info
         self.row_encoder = loaded.row_encoder
         template = loaded.row_encoder.members[0].template

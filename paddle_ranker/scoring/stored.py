@@ -304,6 +304,18 @@ class TitleStates:
     def __len__(self) -> int:
         return self.info.titles
 
+    @property
+    def arrays(self) -> list[Array]:
+        """The arrays in the files, memory-mapped where these are large."""
+        scales = [] if self._scales is None else [self._scales]
+        return [self._states, self._tokens, self._offsets, *scales]
+
+    def lengths_of(self, rows: Indices) -> NDArray[np.int64]:
+        """Return the token count of each title at `rows` [n], [n] int64."""
+        chosen = np.asarray(rows, np.int64)
+        lengths: NDArray[np.int64] = self._offsets[chosen + 1] - self._offsets[chosen]
+        return lengths
+
     @cached_property
     def ids(self) -> list[str]:
         """The titles' ids, in order; empty if they have none."""

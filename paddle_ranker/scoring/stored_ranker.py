@@ -25,11 +25,11 @@ from paddle_ranker.model.opened import STATES, split_signatures
 from paddle_ranker.options import note
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine
-from paddle_ranker.scoring.engines.registry import AUTO
+from paddle_ranker.scoring.engines.registry import AUTO, DYGRAPH
 from paddle_ranker.scoring.files import STANDARD_INPUT, report_truncated
-from paddle_ranker.scoring.loading import model_path, open_ranker, require_ranker, runs_network
+from paddle_ranker.scoring.loading import ScoringRanker, model_path, open_ranker, require_ranker, runs_network
 from paddle_ranker.scoring.options import PredictOptions
-from paddle_ranker.scoring.ranker import RankedTitle, best_titles, require_cut
+from paddle_ranker.scoring.ranker import RankedTitle, Ranker, best_titles, require_cut
 from paddle_ranker.scoring.scorer import BatchRunner, Scorer, chunks
 from paddle_ranker.scoring.stored import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
 from paddle_ranker.scoring.texts import list_texts, require_text
@@ -75,7 +75,19 @@ class SplitRanker:
         """
         folder = model_path(source)
         require_ranker(folder)
-        return cls((_of_network if runs_network(folder, options) else _of_export)(folder, options), batch_size)
+        if runs_network(folder, options):
+            opened = open_ranker(folder, options)
+            _require_split(folder, opened.info)
+            return cls(_of_network(opened), batch_size)
+        return cls(_of_export(folder, options), batch_size)
+
+    @classmethod
+    def of(cls, ranker: Ranker) -> Optional[SplitRanker]:
+        """Return the parts of an open ranker; None if it was exported, or its encoder is not split."""
+        opened = ranker.loaded
+        if not opened.info.stored_titles or opened.engine.name != DYGRAPH:
+            return None
+        return cls(_of_network(opened), ranker.batch_size)
 
     def query_states(self, queries: Sequence[str]) -> TextStates:
         """Return the states of queries, each alone."""
@@ -108,12 +120,10 @@ class SplitRanker:
         return TextStates(states, texts.ids, texts.offsets)
 
 
-def _of_network(folder: Path, options: LoadOptions) -> OpenedParts:
+def _of_network(opened: ScoringRanker) -> OpenedParts:
     from paddle_ranker.model.network import LowerLayers, RankerNetwork, UpperLayers
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
-    opened = open_ranker(folder, options)
-    _require_split(folder, opened.info)
     network = cast(RankerNetwork, cast(DygraphEngine, opened.engine).network)
     width = network.config.hidden_size
     lower, upper = split_signatures(width)

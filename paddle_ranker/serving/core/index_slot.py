@@ -109,6 +109,8 @@ class IndexSlot(Slot[ServedIndex]):
         """
         assert self.folder is not None
         options, collection = self.options, self.open()
+        if collection.info.states is not None:
+            _LOG.warning("the index's stored states are not used: a server's ranker reads the texts")
         fusion = parse_fusion(options.fusion, options.weights)
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
         fusion.weights_of(collection.searchers)

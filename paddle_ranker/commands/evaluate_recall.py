@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
     from paddle_ranker.evaluation.retrieval import Judged, Searched
     from paddle_ranker.metrics.ranking import Floats
+    from paddle_ranker.retrieval.fusion import Signal
     from paddle_ranker.retrieval.search import Searcher
 
 LEARNED, LEARNED_RANKED, LEARNED_FIELDS = "learned weights", "ranker + learned recall weight", "learned field weights"
+_MOST_SIGNALS, _LOG = 5, ":log"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class EvaluateRecallOptions(SearchingOptions):
         help="learn the weights of searchers and fields from these judgements, and write them to this file, for "
         "--fusion",
     )
+    signals: tuple[str, ...] = option(
+        (),
+        help="what --learn_weights tries beside the ranker's logit and the fused score: searchers, for their scores, "
+        "and fields with numbers; FIELD:log takes log(1 + number)",
+        several=True,
+    )
     folds: int = option(5, help="parts of the queries; each is measured with weights of the others", minimum=2)
     plot: Optional[str] = option(None, help="write a picture of recall against k: .png, .svg or .pdf")
     runs_folder: Optional[str] = option(None, help="write each system's run to this folder, as TREC writes them")
@@ -78,6 +86,10 @@ class EvaluateRecallOptions(SearchingOptions):
         for name, needed in (("split", "beir"), ("folds", "learn_weights")):
             if given_of(self, [name]) and getattr(self, needed) is None:
                 raise UsageError(f"--{name} is about --{needed}: add that, or leave it out")
+        if self.signals and (self.learn_weights is None or self.ranker is None):
+            raise UsageError("--signals are weighed beside a ranker's logit: add --learn_weights and --ranker")
+        if len(set(self.signals)) != len(self.signals) or len(self.signals) > _MOST_SIGNALS:
+            raise UsageError(f"--signals: give each once, and at most {_MOST_SIGNALS}, since all their sets are tried")
         if self.plot is not None and not self.plot.lower().endswith(PICTURES):
             raise UsageError(f"--plot {self.plot}: a picture's name ends in {', '.join(PICTURES)}")
 
@@ -106,11 +118,13 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     if options.write_beir is not None:
         documents = ((one.id, one.text, one.fields) for one in searcher.collection.documents())
         write_beir(Path(options.write_beir), documents, judged.queries, {"test": judged.qrels})
-    searched = search_judged(searcher, judged, options.top_k)
+    signals = _signals(options, searcher)
+    of_numbers = {name: one for name, one in signals.items() if one.is_field}
+    searched = search_judged(searcher, judged, options.top_k, fields=of_numbers)
     runs, said, nothing_learned = dict(searched.runs), [], None
     if options.learn_weights is not None:
         try:
-            said = _learn(options, searcher, judged, searched, runs)
+            said = _learn(options, searcher, judged, searched, runs, signals)
         except DataError as error:  # what was searched for is shown all the same
             nothing_learned = error
     _add_others(options, searcher, judged, runs, peers)
@@ -194,8 +208,37 @@ def _has_fields(searcher: Searcher) -> bool:
     return "words" in searcher.searchers and len(searcher.collection.info.schema.words) > 1
 
 
+def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Signal]:
+    """Return the signals of --signals without weights; raises `DataError` for a field that has not only numbers."""
+    import numpy as np
+
+    from paddle_ranker.retrieval.fusion import Signal, numbers_of
+
+    found = {}
+    for given in options.signals:
+        name, log = given.removesuffix(_LOG), given.endswith(_LOG)
+        if name in searcher.searchers and not log:
+            found[name] = Signal(0.0)
+            continue
+        values = [value for one in searcher.collection.documents() if (value := one.fields.get(name)) is not None]
+        numbers = numbers_of(values)
+        if not values or np.isnan(numbers).any() or (log and numbers.min() < 0):
+            has = "no document has it" if not values else "some values are below 0" if log else "it has other values"
+            raise DataError(
+                f"--signals {given}: is neither a searcher ({', '.join(searcher.searchers)}) nor a field with numbers: "
+                f"{has}"
+            )
+        found[name] = Signal.of_values(numbers, log)
+    return found
+
+
 def _learn(
-    options: EvaluateRecallOptions, searcher: Searcher, judged: Judged, searched: Searched, runs: dict[str, Scores]
+    options: EvaluateRecallOptions,
+    searcher: Searcher,
+    judged: Judged,
+    searched: Searched,
+    runs: dict[str, Scores],
+    signals: dict[str, Signal],
 ) -> list[str]:
     """Learn the weights, add the runs by weights of other queries, write the file; return lines that say so."""
     from paddle_ranker.evaluation.retrieval import held_out_runs, search_judged
@@ -205,14 +248,17 @@ def _learn(
     assert options.learn_weights is not None
     names, fusion, lines = searcher.searchers, searcher.settings.fusion, list[str]()
     method, weights, recall_weight, facts = fusion.method, {}, 0.0, {"queries": len(judged.queries)}
+    of_numbers = {name: one for name, one in signals.items() if one.is_field}
+    columns = {name: number for number, name in enumerate((*names, *of_numbers), start=2) if name in signals}
     given = searcher.collection.info.schema.weights_by(fusion.fields)
+    counting: dict[str, Signal] = {}
     by_fields, others = given, [given] * len(judged.queries)  # the weights of fields; for a query, of other folds
     if _has_fields(searcher):
         by_fields, others = _learn_fields(options, searcher, judged, runs, lines)
     # What is learned beside the fields' weights is learned from searches by them, for a query by other folds' weights.
     of_fields = {
         own: searched if own == given else search_judged(
-            searcher, judged, options.top_k, replace(fusion, fields=_named(searcher, own))
+            searcher, judged, options.top_k, replace(fusion, fields=_named(searcher, own)), of_numbers
         )
         for own in dict.fromkeys([by_fields, *others] if len(names) > 1 or searched.ranked else [])
     }  # fmt: skip
@@ -227,17 +273,31 @@ def _learn(
         lines.append(f"learned weights: {shown}{' (equal: the queries do not tell better ones)' if is_equal else ''}")
     if searched.ranked:
         # The weight is of the share by the fusion that is written beside it.
-        of_recall = {
-            own: learn_recall_weight(found.ranked, options.folds, found.lists if weights else ())
-            for own, found in of_fields.items()
-        }
-        held_out = {query: of_recall[own].held_out.get(query, {}) for query, own in of_query.items()}
-        runs[LEARNED_RANKED] = held_out_runs(held_out, fused, options.top_k)
-        recall_weight = of_recall[by_fields].weights["recall"]
+
+        def learned_without(left_out: str) -> tuple[Mapping[str, float], Scores]:
+            """Return the weights of logit, recall and signals but one, and the run by weights of other queries."""
+            tried = {name: column for name, column in columns.items() if name != left_out}
+            found = {
+                own: learn_recall_weight(
+                    one.ranked, options.folds, one.lists if weights else (), tried, recall=left_out != "recall"
+                )
+                for own, one in of_fields.items()
+            }
+            held_out = {query: found[own].held_out.get(query, {}) for query, own in of_query.items()}
+            return found[by_fields].weights, held_out_runs(held_out, fused, options.top_k)
+
+        last, runs[LEARNED_RANKED] = learned_without("")
+        recall_weight = last["recall"]
+        counting = {name: replace(one, weight=last[name]) for name, one in signals.items() if last[name]}
         lines.append(f"learned recall weight: {recall_weight:.3f} beside the ranker's logit")
+        if signals:
+            shown = ", ".join(f"{name} {one.weight:+.3f}" for name, one in counting.items()) or "none"
+            lines.append(f"learned signals: {shown} (the others' worth is not established)")
+            for name in ("recall", *counting):
+                runs[f"{LEARNED_RANKED}, without {name}"] = learned_without(name)[1]
     is_built = by_fields == searcher.collection.info.schema.weights
     fields = {} if is_built else _named(searcher, by_fields)
-    Fusion(method, weights, recall_weight, fields).write(options.learn_weights, facts)
+    Fusion(method, weights, recall_weight, fields, counting).write(options.learn_weights, facts)
     return [*lines, f"{options.learn_weights}: for --fusion; measured above with weights of other queries"]
 
 

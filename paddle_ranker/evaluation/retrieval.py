@@ -27,7 +27,7 @@ from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 from paddle_ranker.options import RowOptions
 from paddle_ranker.retrieval.collection import WORDS, Collection
-from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion
+from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, numbers_of
 from paddle_ranker.retrieval.learning import JudgedList, rank_loss
 from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.retrieval.vectors import Tower, nearest
@@ -205,8 +205,8 @@ class Searched:
 
     runs: by system name: the fusion, each searcher alone, the other fusions, and what the ranker makes of the first
     lists: each query's fused candidates and the searchers' normalised scores of them
-    ranked: each query's candidates that the ranker scored: its logit, the share of the fused score, and the searchers'
-        normalised scores
+    ranked: each query's candidates that the ranker scored: its logit, the share of the fused score, the searchers'
+        normalised scores, and the standardised numbers of fields
     """
 
     runs: dict[str, Scores]
@@ -232,12 +232,19 @@ def rank_losses(run: Scores, judged: Judged, top_k: int) -> Floats:
     return np.array(losses)
 
 
-def search_judged(searcher: Searcher, judged: Judged, top_k: int, fusion: Optional[Fusion] = None) -> Searched:
+def search_judged(
+    searcher: Searcher,
+    judged: Judged,
+    top_k: int,
+    fusion: Optional[Fusion] = None,
+    fields: Optional[Mapping[str, Signal]] = None,
+) -> Searched:
     """Search for all judged queries; each run has up to `top_k` documents of a query.
 
     Beside a fusion by equal weights stand the other ones of `FUSIONS`: which is best depends on the collection.
 
     fusion: in place of the searcher's
+    fields: signals whose numbers `ranked` has, by the field's name
     """
     fusion, names = fusion or searcher.settings.fusion, searcher.searchers
     first, others, measured = names[0], dict[str, Fusion](), top_k
@@ -267,9 +274,14 @@ def search_judged(searcher: Searcher, judged: Judged, top_k: int, fusion: Option
         for (query, _), search in zip(part, searches):
             one = search.candidates
             found.runs[f"{first}{RANKED}"][query] = in_order(one.ids[place] for place in search.shown)
-            signals = np.column_stack([fusion.shares(one), one.normalised])
+            numbers = [
+                signal.standardised(numbers_of(searcher.collection.values(name, one.ids)))
+                for name, signal in (fields or {}).items()
+            ]
+            signals = np.column_stack([fusion.shares(one), one.normalised, *numbers])
             scored = [place for place in search.order[: len(search.logits)] if judged.is_result(query, one.ids[place])]
-            inputs = np.array([[search.logits[place], *signals[place]] for place in scored]).reshape(-1, 2 + len(names))
+            inputs = np.array([[search.logits[place], *signals[place]] for place in scored])
+            inputs = inputs.reshape(-1, 1 + signals.shape[1])
             labels = np.array([judged.label(query, one.ids[place]) for place in scored], np.float64)
             found.ranked.append(JudgedList(query, [one.ids[place] for place in scored], inputs, labels))
     return replace(found, runs={name: judged.results(run, measured) for name, run in found.runs.items()})

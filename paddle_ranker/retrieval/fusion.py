@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Union
 
 import numpy as np
 
-from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
+from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted, refuse_text
 from paddle_ranker.metrics.ranking import Floats, Integers
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.indexes import Hits
@@ -25,7 +25,7 @@ from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
 
 RRF_K = 60  # the constant of Cormack et al. (2009)
-FORMAT = 2  # 1, of files without weights of fields, is still written: older versions read these
+FORMAT = 3  # 1 without weights of fields and signals, 2 without signals: older versions read these
 
 
 @dataclass(frozen=True)
@@ -113,26 +113,68 @@ FUSIONS.add("weighted", FusionKind(weighted_scores, 1.0, "sum of the scores, eac
 
 
 @dataclass(frozen=True)
+class Signal:
+    """How much a signal counts in the last stage: weight * (value - mean) / deviation, and 0 without a value.
+
+    is_field: whether the values are a field's numbers; else they are a searcher's normalised scores
+    log: whether log(1 + value) takes the value's place
+    """
+
+    weight: float
+    is_field: bool = False
+    log: bool = False
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    @classmethod
+    def of_values(cls, values: Floats, log: bool) -> Signal:
+        """Return a field's signal of weight 0, with mean and deviation of its `numbers_of`."""
+        found = values[np.isfinite(values)]
+        scaled = np.log1p(found) if log else found
+        deviation = float(scaled.std())
+        return cls(0.0, True, log, float(scaled.mean()), deviation if deviation > 0 else 1.0)
+
+    def standardised(self, values: Floats) -> Floats:
+        """Return (value - mean) / deviation, 0 for NaN, of any shape; a logarithm is of values of at least 0."""
+        scaled = np.log1p(np.maximum(values, 0.0)) if self.log else values
+        return np.nan_to_num((scaled - self.mean) / self.deviation, nan=0.0)
+
+
+def numbers_of(values: Sequence[object]) -> Floats:
+    """Return a field's values as numbers, `[n] float64`, NaN for what is none."""
+    refuse_text(values, "values")
+    return np.array(
+        [float(one) if isinstance(one, (int, float)) and not isinstance(one, bool) else np.nan for one in values],
+        np.float64,
+    )
+
+
+@dataclass(frozen=True)
 class Fusion:
-    """How lists are fused, and what the fused score counts beside a ranker's logit.
+    """How lists are fused, and what the fused score and other signals count beside a ranker's logit.
 
     method: a name of `FUSIONS`
     weights: by searcher; 1 for one that is not named
     recall_weight: the last stage orders by `logit + recall_weight * share`, where the share is 1 for a document that
         all searchers have first; 0: by the logit alone
     fields: weights of searched fields, by name, in place of the schema's
+    signals: what the last stage adds besides, by the name of a searcher or of a field with numbers
     """
 
     method: str = "rrf"
     weights: Mapping[str, float] = field(default_factory=dict)
     recall_weight: float = 0.0
     fields: Mapping[str, float] = field(default_factory=dict)
+    signals: Mapping[str, Signal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         FUSIONS[self.method]
         values = [*self.weights.values(), self.recall_weight]
+        values += [value for one in self.signals.values() for value in (one.weight, one.mean, one.deviation)]
         if not all(map(math.isfinite, values)):
             raise UsageError(f"weights {quoted(dict(self.weights))}: give finite numbers")
+        if not all(one.deviation > 0 for one in self.signals.values()):
+            raise UsageError(f"signals {listed([*self.signals])}: deviations must be above 0")
         if not all(0 < weight <= MOST_WEIGHT for weight in self.fields.values()):
             raise UsageError(f"weights of fields {quoted(dict(self.fields))}: give numbers above 0")
 
@@ -168,6 +210,22 @@ class Fusion:
         highest = FUSIONS[self.method].first * float(np.abs(weights).sum())
         return self.scores(candidates) / highest
 
+    def added(
+        self, candidates: Candidates, places: Sequence[int], values: Callable[[str, Sequence[str]], Sequence[object]]
+    ) -> dict[str, Floats]:
+        """Return what each signal adds to the logits of the candidates at `places`, `[places]` each, by name.
+
+        values: returns a field's values of documents by their ids
+        """
+        found, normalised = {}, candidates.normalised
+        for name, signal in self.signals.items():
+            if signal.is_field:
+                numbers = numbers_of(values(name, [candidates.ids[place] for place in places]))
+            else:
+                numbers = normalised[places, candidates.searchers.index(name)]
+            found[name] = signal.weight * signal.standardised(numbers)
+        return found
+
     def weights_of(self, searchers: Sequence[str]) -> Floats:
         """Return the weights of searchers, `[searchers]`.
 
@@ -185,7 +243,9 @@ class Fusion:
         """Write the fusion as JSON; `learned` says how its weights were found."""
         facts: dict[str, object] = {"format": 1, "method": self.method, "weights": dict(self.weights)}
         if self.fields:
-            facts.update(format=FORMAT, fields=dict(self.fields))
+            facts.update(format=2, fields=dict(self.fields))
+        if self.signals:
+            facts.update(format=FORMAT, signals={name: asdict(one) for name, one in self.signals.items()})
         with new_file(path) as stream:
             json.dump({**facts, "recall_weight": self.recall_weight, "learned": learned}, stream, indent=2)
             stream.write("\n")
@@ -195,11 +255,16 @@ class Fusion:
         """Read a file that `write` wrote; raises `DataError` for any other."""
         try:
             facts = read_json(Path(path))
-            if not isinstance(facts, dict) or facts.get("format") not in (1, FORMAT):
+            if not isinstance(facts, dict) or facts.get("format") not in (1, 2, FORMAT):
                 raise ValueError(f"no fusion of format {FORMAT}")
             weights, fields = ({str(name): float(value) for name, value in facts.get(key, {}).items()}
                                for key in ("weights", "fields"))  # fmt: skip
-            return cls(str(facts["method"]), weights, float(facts["recall_weight"]), fields)
+            signals = {
+                str(name): Signal(float(one["weight"]), bool(one["is_field"]), bool(one["log"]), float(one["mean"]),
+                                  float(one["deviation"]))
+                for name, one in facts.get("signals", {}).items()
+            }  # fmt: skip
+            return cls(str(facts["method"]), weights, float(facts["recall_weight"]), fields, signals)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise DataError(
                 f"{path}: not a file of learned weights ({brief(str(error))}): make one with evaluate-recall "

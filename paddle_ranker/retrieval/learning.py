@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
+from typing import Optional
 
 import numpy as np
 
@@ -119,38 +120,78 @@ def rank_loss(ranks: Sequence[int]) -> float:
     return float(np.log(ranks).mean()) if ranks else 0.0
 
 
-def learn_recall_weight(lists: Sequence[JudgedList], folds: int = 5, fused: Sequence[JudgedList] = ()) -> Learned:
-    """Learn how much the fused score's share counts beside the ranker's logit.
+def learn_recall_weight(
+    lists: Sequence[JudgedList],
+    folds: int = 5,
+    fused: Sequence[JudgedList] = (),
+    signals: Optional[Mapping[str, int]] = None,
+    *,
+    recall: bool = True,
+) -> Learned:
+    """Learn how much the fused score's share and further signals count beside the ranker's logit, whose weight is 1.
 
-    The weights are those of `logit + recall_weight * share`: the logit's is 1. Raises `DataError` as `learn_weights`
-    does, and if the logit counts against relevance.
+    Of all sets of signals, the smallest counts whose loss on other folds is about the least one, and none counts unless
+    some set is better beyond chance; the loss is that of `learn_weights`. Raises `DataError` as `learn_weights` does,
+    and if the logit counts against relevance.
 
     Args:
-        lists: `inputs` are the logit, the share and, with `fused`, the searchers' normalised scores.
+        lists: `inputs` are the logit, the share and, with `fused`, the searchers' normalised scores; then others.
         fused: what `learn_weights` learns from, for shares by learned weights in place of those in `inputs`; a held-out
             query's score is by shares and weights that never saw it.
+        signals: the columns of `inputs` that are tried, by name.
+        recall: whether the share may count.
     """
     inputs, labels, queries = _joined(lists)
-    trial = _losses(fused) if fused else None
+    trial, tried_signals = _losses(fused) if fused else None, signals or {}
 
-    def learn(rows: Booleans) -> tuple[LinearModel, Floats]:
-        """Return the model of logit and share, and what makes these of the inputs, `[inputs, 2]`."""
-        pair = np.eye(inputs.shape[1], 2)
+    def learn(rows: Booleans) -> tuple[LinearModel, Floats, tuple[str, ...]]:
+        """Return the model of logit, share and signals, what makes these of the inputs, and the signals' names."""
+        turn, known = np.eye(inputs.shape[1], 2), {query for query, is_known in zip(queries, rows) if is_known}
         if trial is not None:
             tried, losses = trial
-            known = {query for query, is_known in zip(queries, rows) if is_known}
-            pair[:, 1] = [0.0, 0.0, *_chosen(tried, losses[:, [one.query in known for one in fused]])]
-        return fit_logistic(inputs[rows] @ pair, labels[rows]), pair
+            share = _chosen(tried, losses[:, [one.query in known for one in fused]])
+            turn[:, 1] = 0.0
+            turn[2 : 2 + len(share), 1] = share
+        turn[:, 1] *= recall
+        names = _chosen_signals([one for one in lists if one.query in known], turn, tried_signals, folds)
+        turn = _with_columns(turn, [tried_signals[name] for name in names])
+        return fit_logistic(inputs[rows] @ turn, labels[rows]), turn, names
 
     def model_of(rows: Booleans) -> LinearModel:
-        model, pair = learn(rows)
-        return LinearModel(pair @ model.weights, model.bias)
+        model, turn, _ = learn(rows)
+        return LinearModel(turn @ model.weights, model.bias)
 
     held_out = out_of_fold(inputs, labels, queries, folds, model_of)
-    of_logit, of_share = learn(np.ones(len(labels), bool))[0].weights.tolist()
+    model, _, names = learn(np.ones(len(labels), bool))
+    of_logit, *others = model.weights.tolist()
     if of_logit <= 0:
         raise DataError("the ranker's logits do not tell relevant candidates from others")
-    return Learned({"logit": 1.0, "recall": of_share / of_logit}, _by_query(lists, held_out))
+    weights = dict.fromkeys(tried_signals, 0.0)
+    weights.update((name, weight / of_logit) for name, weight in zip(("recall", *names), others))
+    return Learned({"logit": 1.0, **weights}, _by_query(lists, held_out))
+
+
+def _chosen_signals(
+    lists: Sequence[JudgedList], turn: Floats, signals: Mapping[str, int], folds: int
+) -> tuple[str, ...]:
+    """Return the names of the signals that count beside the columns that `turn` makes; see `learn_recall_weight`."""
+    if not signals:
+        return ()
+    inputs, labels, queries = _joined(lists)
+    sets = [names for size in range(len(signals) + 1) for names in combinations(signals, size)]
+    losses = np.zeros((len(sets), len(lists)))
+    for number, names in enumerate(sets):
+        columns = inputs @ _with_columns(turn, [signals[name] for name in names])
+        scores, start = out_of_fold(columns, labels, queries, folds), 0
+        for place, one in enumerate(lists):
+            losses[number, place] = _loss(one.labels, scores[start : start + len(one.ids), None])[0]
+            start += len(one.ids)
+    return sets[choose(losses, np.array([len(names) for names in sets], np.float64))]
+
+
+def _with_columns(turn: Floats, columns: Sequence[int]) -> Floats:
+    found: Floats = np.concatenate([turn, np.eye(len(turn))[:, columns]], axis=1)
+    return found
 
 
 def _losses(lists: Sequence[JudgedList]) -> tuple[Floats, Floats]:
@@ -163,12 +204,18 @@ def _losses(lists: Sequence[JudgedList]) -> tuple[Floats, Floats]:
     tried = _simplex(inputs.shape[1])
     losses = np.zeros((len(tried), len(lists)))
     for place, one in enumerate(lists):
-        scores = one.inputs @ tried.T
-        relevant = scores[one.labels >= RELEVANT]
-        if len(relevant):
-            above = np.stack([(scores > own).sum(axis=0) + (scores == own).sum(axis=0) / 2 for own in relevant])
-            losses[:, place] = np.log(above + 0.5).mean(axis=0)
+        losses[:, place] = _loss(one.labels, one.inputs @ tried.T)
     return tried, losses
+
+
+def _loss(labels: Floats, scores: Floats) -> Floats:
+    """Return the mean logarithm of relevant candidates' ranks, `[tried]`, by scores `[candidates, tried]`; or 0."""
+    relevant = scores[labels >= RELEVANT]
+    if not len(relevant):
+        return np.zeros(scores.shape[1])
+    above = np.stack([(scores > own).sum(axis=0) + (scores == own).sum(axis=0) / 2 for own in relevant])
+    found: Floats = np.log(above + 0.5).mean(axis=0)
+    return found
 
 
 def _simplex(count: int) -> Floats:

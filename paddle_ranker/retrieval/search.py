@@ -181,6 +181,7 @@ class Search:
         self.sort, self.group_by, self.group_size = tuple(sort), group_by, group_size
         self.fusion = fitting(settings.fusion, searchers)
         self.logits: dict[int, float] = {}
+        self.added: dict[str, dict[int, float]] = {}  # to the logit of each document that is ranked, by signal
         self.probabilities: dict[int, float] = {}
         self.passages: dict[int, tuple[int, int]] = {}
         self.whole: dict[int, str] = {}
@@ -306,12 +307,14 @@ class Search:
         return [(span, schema.passage(one, one.text[slice(*span)])) for span, one in zip(spans, documents)]
 
     def rank(self, logits: Floats, probabilities: Floats) -> None:
-        """Order the texts of `to_rank` by `logit + recall_weight * share`, equal ones by id."""
+        """Order the texts of `to_rank` by `logit + recall_weight * share` and the signals, equal ones by id."""
         logits, probabilities = logits[self._scored_as], probabilities[self._scored_as]
         top = self.order[: len(logits)]
         weight = self.fusion.recall_weight
         shares = self.fusion.shares(self.candidates)[top] if weight else np.zeros(len(top))
-        order = by_score(logits + weight * shares, [self.candidates.ids[place] for place in top])
+        added = self.fusion.added(self.candidates, top, self.collection.values)
+        self.added = {name: dict(zip(top, values.tolist())) for name, values in added.items()}
+        order = by_score(logits + weight * shares + sum(added.values()), [self.candidates.ids[place] for place in top])
         self.order[: len(top)] = [top[number] for number in order]
         self.logits = dict(zip(top, logits.tolist()))
         self.probabilities = dict(zip(top, probabilities.tolist()))
@@ -705,10 +708,12 @@ def _sort_key(value: object) -> Optional[tuple[int, Union[float, int, str]]]:
 
 
 def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
-    """Return a fusion without the weights of other searchers, and with none if they would all be 0."""
+    """Return a fusion without the weights and signals of other searchers; without weights if they would all be 0."""
     refuse_text(searchers, "searchers")
+    signals = {name: one for name, one in fusion.signals.items() if one.is_field or name in searchers}
     weights = {name: weight for name, weight in fusion.weights.items() if name in searchers}
-    return replace(fusion, weights=weights if any(weights.get(name, 1.0) for name in searchers) else {})
+    weights = weights if any(weights.get(name, 1.0) for name in searchers) else {}
+    return replace(fusion, weights=weights, signals=signals)
 
 
 def filter_of(where: Where) -> Optional[Filter]:

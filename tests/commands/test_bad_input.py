@@ -138,6 +138,7 @@ BAD: list[tuple[str, int, str]] = [
     (f"{RECALL} --test dev.csv --folds 3", 2, "--folds is about --learn_weights"),
     (f"{RECALL} --test pairs.csv", 1, "line 1: the collection has no document 'a'"),
     (f"{RECALL} --test dev.csv --plot x.txt", 2, "a picture's name ends in"),
+    (f"{RECALL} --test dev.csv --signals clicks", 2, "add --learn_weights and --ranker"),
     (f"{RECALL} --test dev.csv --learn_weights made.json", 1, "has one searcher"),
     (f"{RECALL} --test dev.csv --runs nothing.trec", 1, "nothing.trec: no such file"),
     (f"{SERVING} --model_filename inference.pdmodel", 1, "there is no inference.pdiparams in it"),

@@ -378,6 +378,54 @@ def of_half(call: Call, folder: Path, half: str, *more: object) -> tuple[dict[st
     return {name: one["measures"]["ndcg@10"]["value"] for name, one in found.items()}, text
 
 
+def test_signals_that_help_join_the_last_stage(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clicks make answers, the year does not; a document without clicks counts as one with the mean."""
+    write_ranker(tmp_path / "ranker")
+
+    def score(_: Ranker, queries: Sequence[str], titles: Sequence[str], logits: bool = False) -> np.ndarray:
+        return np.array([float(sum(map(ord, title)) % 7) for title in titles])
+
+    monkeypatch.setattr(Ranker, "score", score)
+    random = np.random.default_rng(0)
+    clicks, years = random.lognormal(3, 2, COUNT).round(), random.integers(2000, 2020, COUNT).tolist()
+    texts = [f"{text_of(n)}{('研究', '教育', '管理')[n % 3]}" for n in range(COUNT)]
+    documents = [Document(f"d{n}", texts[n], {"clicks": clicks[n], "year": years[n]}) for n in range(COUNT)]
+    documents[7] = replace(documents[7], fields={})
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
+        collection.add(documents)
+    qrels, queries = [], ""
+    for query in range(40):
+        judged = random.choice(COUNT, 30, replace=False)
+        merit = np.array([sum(map(ord, texts[n])) % 7 for n in judged]) + 2.0 * np.log1p(clicks[judged])
+        qrels += [f"q{query} 0 d{n} {int(own > np.sort(merit)[-6])}" for n, own in zip(judged, merit)]
+        queries += f"q{query}\t{'水稻病害诊断老人护理'[query % 9]}，研究，教育，管理\n"
+    (tmp_path / "qrels").write_text("\n".join(qrels) + "\n", encoding="utf-8")
+    (tmp_path / "queries.tsv").write_text(queries, encoding="utf-8")
+    ask = ["--index", tmp_path / "index", "--qrels", tmp_path / "qrels", "--queries", tmp_path / "queries.tsv"]
+    ask += ["--resamples", 100, "--baselines", "false", "--ranker", tmp_path / "ranker", "--device", "cpu"]
+    learn = [*ask, "--learn_weights", tmp_path / "w.json", "--signals"]
+    status, out, err = call(evaluate_recall.main, *learn, "clicks:log", "year", "words", "--format", "json")
+    assert status == 0, err
+    found = {name: one["measures"]["ndcg@10"]["value"] for name, one in json.loads(out)["systems"].items()}
+    name = "ranker + learned recall weight"
+    assert found[name] > found[f"{name}, without clicks"] + 0.05 and f"{name}, without recall" in found
+    fusion = Fusion.read(tmp_path / "w.json")
+    signal, there = fusion.signals["clicks"], np.log1p(np.delete(clicks, 7))
+    assert len(fusion.signals) == 1 and signal.weight > 0
+    assert (signal.mean, signal.deviation) == pytest.approx((there.mean(), there.std()))
+    searcher = Searcher.open(tmp_path / "index", SearchSettings(fusion=fusion), ranker=tmp_path / "ranker")
+    (one,) = searcher.run(["研究，教育，管理"], 10)
+    added = signal.weight * (np.log1p(clicks) - there.mean()) / there.std()
+    added[7] = 0.0
+    ids, shares = one.candidates.ids, fusion.recall_weight * fusion.shares(one.candidates)
+    expected = {place: one.logits[place] + shares[place] + added[int(ids[place][1:])] for place in one.logits}
+    ordered = sorted(expected, key=lambda place: (-expected[place], ids[place]))
+    assert len(ordered) == 50 and one.shown == ordered[:10]
+    for wrong in ("nothing", "words:log"):
+        status, _, err = call(evaluate_recall.main, *learn, wrong)
+        assert status == 1 and "no document has it" in err
+
+
 def test_weights_of_fields_are_learned_where_titles_matter(tmp_path: Path, call: Call) -> None:
     folder, weights = write_fields(tmp_path, True)
     found, text = of_half(call, tmp_path, "learn", "--learn_weights", weights)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.retrieval.fusion import Candidates, Fusion, parse_fusion
+from paddle_ranker.retrieval.fusion import Candidates, Fusion, Signal, parse_fusion
 from paddle_ranker.retrieval.indexes import Hits
 
 pytestmark = pytest.mark.unit
@@ -93,6 +94,11 @@ def test_weights_are_written_and_read(tmp_path: Path) -> None:
     fusion.write(path, {"queries": 69})
     assert Fusion.read(path) == parse_fusion(str(path)) == fusion
     assert json.loads(path.read_text(encoding="utf-8"))["learned"] == {"queries": 69}
+    more = Fusion(signals={"words": Signal(0.5), "clicks": Signal(-0.2, True, True, 2.0, 1.5)})
+    more.write(path, {})
+    assert Fusion.read(path) == more
+    added = more.added(Candidates.of({"words": hits(a=9.0, b=5.0)}), [1, 0], lambda name, ids: [None, math.e**5 - 1])
+    assert {name: values.tolist() for name, values in added.items()} == {"words": [0.0, 0.5], "clicks": [0.0, -0.4]}
     assert parse_fusion("weighted", "words=1, vectors=2") == Fusion("weighted", {"words": 1.0, "vectors": 2.0})
     with pytest.raises(UsageError, match="has weights of its own"):
         parse_fusion(str(path), "words=1")

@@ -82,6 +82,23 @@ def test_neither_share_nor_weight_has_seen_a_held_out_query() -> None:
     assert before != learn_recall_weight(ranked, 2).held_out["q7"]
 
 
+def test_signals_count_where_the_labels_follow_them_alone() -> None:
+    lists = lists_of(60, (2.0, 1.0), noise=0.3)
+    random = np.random.default_rng(9)
+    planted, chance = [], []
+    for one in lists:
+        more, noise = random.random((2, 20, 1))
+        labels = (one.inputs @ [2.0, 1.0] + more[:, 0] > 2.3).astype(float)
+        planted.append(JudgedList(one.query, one.ids, np.hstack([one.inputs, more, noise]), labels))
+        chance.append(JudgedList(one.query, one.ids, np.hstack([one.inputs, more, noise]), one.labels))
+    found = learn_recall_weight(planted, 2, signals={"more": 2, "noise": 3}).weights
+    assert found["more"] == pytest.approx(0.5, rel=0.3) and found["noise"] == 0.0
+    assert learn_recall_weight(planted, 2, signals={"more": 2}, recall=False).weights["recall"] == 0.0
+    none = learn_recall_weight(chance, 2, signals={"more": 2, "noise": 3})
+    assert none.weights["more"] == none.weights["noise"] == 0.0
+    assert none.held_out == learn_recall_weight(chance, 2).held_out
+
+
 def test_noise_keeps_equal_weights_in_nineteen_of_twenty_trials() -> None:
     for queries, inputs in ((20, 2), (40, 3)):
         unequal = 0

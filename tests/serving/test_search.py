@@ -31,6 +31,7 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval import work
 from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.fusion import Fusion, Signal
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
@@ -483,6 +484,21 @@ def test_explanations_add_up(site: Site) -> None:
     assert [hit["text"][one["start"] : one["end"]] for one in hit["highlights"]] == ["水稻病害"] * len(
         hit["highlights"]
     )
+
+
+def test_signals_of_the_last_stage_are_explained(folders: dict[str, Path], tmp_path: Path) -> None:
+    signals = {"words": Signal(2.0), "year": Signal(-0.5, True, False, 2000.0, 4.0), "no field": Signal(1.0, True)}
+    Fusion("rrf", recall_weight=1.5, signals=signals).write(tmp_path / "weights.json", {})
+    site = Site(**folders, fusion=str(tmp_path / "weights.json"))
+    hits = site.search("水稻病害研究", top_k=5, rank_top=5, explain=True)["hits"]
+    totals = []
+    for hit in hits:
+        year, added = hit["fields"].get("year"), {name: one.get("added") for name, one in hit["signals"].items()}
+        assert added["year"] == pytest.approx(0.0 if year is None else (year - 2000) * -0.125)
+        assert added["words_ranked"] == 2 * hit["signals"]["words_ranked"]["value"] and added["no field"] == 0.0
+        totals.append(sum(added[name] for name in ("ranker", "recall", "words_ranked", "year")))
+    assert len(totals) == 5 and totals == sorted(totals, reverse=True) and len({*totals}) > 1
+    site.close()
 
 
 def test_a_query_that_is_too_long_is_cut_where_the_ranker_cuts_it(site: Site, folders: dict[str, Path]) -> None:

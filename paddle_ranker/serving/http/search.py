@@ -488,6 +488,10 @@ def _signals(found: SearchOutcome, place: int, parts: Floats, share: float) -> d
         signals["ranker"] = {"value": logit, "added": logit, "to": RANKED}
         if weight:
             signals["recall"] = {"value": share, "added": weight * share, "to": RANKED}
+        for name, added in found.added.items():
+            signal, own = found.fusion.signals[name], added[place]
+            key = name if signal.is_field else f"{name}_{RANKED}"  # a searcher adds to the fused score, too
+            signals[key] = {"value": own / signal.weight if signal.weight else 0.0, "added": own, "to": RANKED}
     return signals
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from paddle_ranker.data.beir import write_beir
 from tests.export_cases import write_case
-from tests.tiny import write_encoder, write_ranker
+from tests.tiny import change_json, write_encoder, write_ranker
 
 SUBJECTS = ("深度学习", "水稻病害", "老年人护理", "经济增长", "语言文化", "神经网络", "农业教育", "法律研究")
 QUERIES = tuple(f"{one}{way}" for one in SUBJECTS for way in ("研究", "综述", "诊断", "差异"))
@@ -144,6 +144,8 @@ def name_rankers(folder: Path, python: str, environment: dict[str, str]) -> None
     for name in ("LARGE", "SMALL", "large", "small", "checkpoint_ce/model_1"):
         write_case(folder / name, kind="cross_encoder")
     (folder / "checkpoint_ce" / "best").symlink_to("model_1")
+    write_ranker(folder / "SPLIT_RANKER", num_hidden_layers=3)
+    change_json(folder / "SPLIT_RANKER" / "ranker.json", stored_titles=2, format_version=3)
     write_ranker(folder / "plain", match=False, kind="cross_encoder")  # transformers know no match embeddings
     command = [python, "-m", "paddle_ranker", "convert", "plain", "HF_FOLDER", "--to", "hf"]
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)

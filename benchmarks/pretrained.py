@@ -59,6 +59,7 @@ BLENDED = {
     "all_and_small": ("match_ranknet_lexical", "small"),
     "peer_and_cosine": ("peer_2_epochs", COSINE),
     "peer_and_linear": ("peer_2_epochs", SIMILAR),
+    "peer_graded_and_linear": ("peer_graded", SIMILAR),
     "all_and_cosine": ("match_ranknet_lexical", COSINE),
     "similarity_and_linear": ("similarity", SIMILAR),
     "similarity_and_peer": ("similarity", "peer_2_epochs"),
@@ -90,8 +91,12 @@ OURS = {
 # The stages of the peer's training, (data, epochs) each; "train" is the fold's training data.
 PEERS = {
     "peer_2_epochs": [("train", 2)],
+    "peer_4_epochs": [("train", 4)],
+    "peer_graded": [("train", 2)],
+    "peer_lambda": [("train", 2)],
     "peer_after_kuake": [("kuake", 1), ("train", 1)],
 }
+PEER_LOSSES = {"peer_graded": "graded", "peer_lambda": "lambda"}  # see the worker; of the others, "binary"
 SYSTEMS = (*LEXICAL, LINEAR, SIMILAR, COSINE, *PEERS, *OURS, *FROM_NOTHING, *BLENDED)
 
 
@@ -220,7 +225,12 @@ class Systems:
             work = {
                 "model": str(Path(options.model).resolve()),
                 "stages": [
-                    {"pairs": str(folder / f"{data}.jsonl"), "epochs": epochs, "learning_rate": options.rates[0]}
+                    {
+                        "pairs": str(folder / f"{data}.jsonl"),
+                        "epochs": epochs,
+                        "learning_rate": options.rates[0],
+                        "loss": PEER_LOSSES.get(name, "binary"),
+                    }
                     for data, epochs in PEERS[name]
                 ],
                 "score": str(folder / "score.jsonl"),

@@ -36,6 +36,7 @@ from benchmarks.harness.runs import (
     System,
     converted_encoder,
     file_digest,
+    resembling,
     score_file,
     texts_of,
     train_cross_encoder,
@@ -137,6 +138,15 @@ class PretrainedOptions(FoldRunOptions):
     systems: str = option(
         "bm25_words,features,peer_2_epochs,plain_2_epochs,match_ranknet_lexical",
         help=f"comma-separated: {', '.join(SYSTEMS)}",
+    )
+    queries: str = option(
+        "all",
+        help="queries that are measured; unrelated: those that share no title and few characters with a query that "
+        "the run was trained on",
+        choices=("all", "unrelated"),
+    )
+    draw: int = option(
+        0, help="queries in a bootstrap draw, to see what a test of so few queries could say; 0: all", minimum=0
     )
     reference: Optional[str] = option(None, help="system with which the others are compared (default: the last)")
 
@@ -300,8 +310,15 @@ def run(options: PretrainedOptions) -> None:
         rows = Systems(options, Path(work))
         systems = [rows.run(name, seeds) for name in names]
     queries, labels = rows.harness.queries, rows.harness.labels
+    if options.queries == "unrelated":
+        related = set().union(*(resembling(rows.harness.of(split), split.pairs) for split in rows.harness.splits))
+        kept = np.array([query not in related for query in queries])
+        queries, labels = [query for query in queries if query not in related], labels[kept]
+        systems = [
+            dataclasses.replace(system, runs=tuple(scores[kept] for scores in system.runs)) for system in systems
+        ]
     head = f"{options.data}, {options.protocol}: {len(queries):,} pairs of {len(set(queries)):,} queries"
-    print_comparison(options, queries, labels, systems, options.reference or names[-1], head)
+    print_comparison(options, queries, labels, systems, options.reference or names[-1], head, draw=options.draw or None)
 
 
 main = main_of(run, PretrainedOptions, (__doc__ or "").split("\n")[0], prog="benchmarks.pretrained")

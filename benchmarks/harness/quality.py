@@ -40,8 +40,12 @@ def compare(
     *,
     measures: Sequence[str] = ("auc", "ndcg@10"),
     resamples: int = 2000,
+    draw: Optional[int] = None,
 ) -> dict[str, dict[str, Measure]]:
-    """Return a dict keyed by system, then by measure, of values with 95% intervals and differences to `reference`."""
+    """Return a dict keyed by system, then by measure, of values with 95% intervals and differences to `reference`.
+
+    `draw`: number of queries per bootstrap draw (default: all).
+    """
     statistics = {
         system.name: [_statistics(Scored(queries, labels, scores), measures) for scores in system.runs]
         for system in systems
@@ -55,11 +59,11 @@ def compare(
             mean = mean_statistic([run[measure] for run in runs])
             other = mean_statistic([run[measure] for run in statistics[reference]])
             measured[name][measure] = Measure(
-                interval=bootstrap_interval(mean, count, resamples=resamples),
+                interval=bootstrap_interval(mean, count, resamples=resamples, draw=draw),
                 runs=tuple(float(run[measure](everything)[0]) for run in runs),
                 difference=None
                 if name == reference
-                else bootstrap_interval(difference(other, mean), count, resamples=resamples),
+                else bootstrap_interval(difference(other, mean), count, resamples=resamples, draw=draw),
             )
     return measured
 
@@ -108,9 +112,11 @@ def print_comparison(
     head: str,
     *,
     measures: Sequence[str] = ("auc", "ndcg@10"),
+    draw: Optional[int] = None,
 ) -> dict[str, dict[str, Measure]]:
     """Print `head`, the seeds and intervals used, and the table of the systems; return the measures."""
-    measured = compare(queries, labels, systems, reference, measures=measures, resamples=options.resamples)
-    print(f"\n{head}; means over seeds {options.seeds}, 95% bootstrap intervals over queries\n")
+    measured = compare(queries, labels, systems, reference, measures=measures, resamples=options.resamples, draw=draw)
+    drawn = f"draws of {draw} queries" if draw else "queries"
+    print(f"\n{head}; means over seeds {options.seeds}, 95% bootstrap intervals over {drawn}\n")
     print(measures_table(systems, measured, reference))
     return measured

@@ -111,6 +111,24 @@ def make_splits(
     ]
 
 
+def resembling(measured: Sequence[LabeledPair], learned: Sequence[LabeledPair]) -> set[str]:
+    """Return the measured queries that share a title, or 30% of their characters' bigrams, with a learned query.
+
+    The share is that of the union (Jaccard), regardless of case.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    names, others = (list(dict.fromkeys(pair.query for pair in pairs)) for pairs in (measured, learned))
+    counter = CountVectorizer(analyzer="char", ngram_range=(2, 2), binary=True)
+    bigrams = counter.fit_transform([*names, *others])
+    sizes = bigrams.sum(axis=1).A1
+    common = (bigrams[: len(names)] @ bigrams[len(names) :].T).tocoo()
+    union = sizes[common.row] + sizes[len(names) + common.col] - common.data
+    titles = {pair.title for pair in learned}
+    near = {names[row] for row in common.row[common.data >= 0.3 * union]}
+    return near | {pair.query for pair in measured if pair.title in titles}
+
+
 def texts_of(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
     """Return the pairs' queries and titles."""
     return [pair.query for pair in pairs], [pair.title for pair in pairs]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, Optional
 
 import numpy as np
 
@@ -45,15 +45,25 @@ class Interval:
 
 
 def bootstrap_interval(
-    statistic: Statistic, queries: int, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 1000
+    statistic: Statistic,
+    queries: int,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 1000,
+    draw: Optional[int] = None,
 ) -> Interval:
     """Return the percentile interval (Efron 1979) of `statistic` over draws of `queries` queries with replacement.
 
     Draws whose statistic is NaN (such as an AUC of one class) are ignored. The same seed draws the same queries, so
     several measures can be compared on the same draws. Raises `DataError` for fewer than 2 queries.
+
+    draw: number of queries per draw (default: `queries`); fewer give the range of what so small a test would find
     """
     statistics = {"": statistic}
-    return bootstrap_intervals(statistics, queries, confidence=confidence, resamples=resamples, seed=seed)[""]
+    return bootstrap_intervals(statistics, queries, confidence=confidence, resamples=resamples, seed=seed, draw=draw)[
+        ""
+    ]
 
 
 def bootstrap_intervals(
@@ -63,6 +73,7 @@ def bootstrap_intervals(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 1000,
+    draw: Optional[int] = None,
 ) -> dict[str, Interval]:
     """Return a dict of the intervals of several statistics over the same draws; see `bootstrap_interval`."""
     if queries < 2:
@@ -72,7 +83,7 @@ def bootstrap_intervals(
     chunk = max(1, CELLS_AT_ONCE // queries)
     values: dict[str, list[Floats]] = {name: [] for name in statistics}
     for done in range(0, resamples, chunk):
-        drawn = generator.multinomial(queries, shares, size=min(chunk, resamples - done)).astype(np.float64)
+        drawn = generator.multinomial(draw or queries, shares, size=min(chunk, resamples - done)).astype(np.float64)
         for name, statistic in statistics.items():
             values[name].append(statistic(drawn))
     tail = 50.0 * (1.0 - confidence)

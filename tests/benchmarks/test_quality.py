@@ -13,7 +13,7 @@ import pytest
 from benchmarks import demo, qbqtc
 from benchmarks.harness.quality import Measure, compare, measures_table
 from benchmarks.harness.report import Goal, format_table
-from benchmarks.harness.runs import Run, RunStore, System, grouped_folds, make_splits
+from benchmarks.harness.runs import Run, RunStore, System, grouped_folds, make_splits, resembling
 from benchmarks.inputs import ROOT, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
 from ernie_matching.train_pairwise import TrainPairwiseOptions
@@ -62,6 +62,15 @@ def test_splits(tiny_data: Path) -> None:
         held_out = {train[row].query for row in split.rows}
         assert len(held_out) == 3
         assert not held_out & {triple.query for triple in split.triples_for(2, seed=1)}
+
+
+@unit
+def test_queries_that_resemble_learned_ones() -> None:
+    learned = [LabeledPair(query, title, 1) for query, title in (("heart failure", "A"), ("knee", "B"))]
+    asked = [("Heart failures", "C"), ("heart", "D"), ("hea", "E"), ("elbow", "B"), ("x", "F"), ("elbow", "G")]
+    measured = [LabeledPair(query, title, 0) for query, title in asked]
+    # "heart" has 4 of the 12 bigrams of "heart failure", "hea" has 2; "elbow" shares the title B.
+    assert resembling(measured, learned) == {"Heart failures", "heart", "elbow"}
 
 
 @unit

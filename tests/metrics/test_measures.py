@@ -311,6 +311,8 @@ def test_the_interval_of_a_mean_is_scipys() -> None:
     theirs = bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, random_state=1).confidence_interval
     assert ours.estimate == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02 * values.std())
+    few = statistics.bootstrap_interval(statistics.mean_of(values), 60, resamples=20_000, draw=15)
+    assert few.high - few.low == pytest.approx(2 * (ours.high - ours.low), rel=0.05)  # a quarter of the queries
 
 
 def test_an_interval_is_reproducible_and_widens_with_confidence() -> None:

@@ -62,6 +62,9 @@ BLENDED = {
     "peer_and_linear": ("peer_2_epochs", SIMILAR),
     "peer_graded_and_linear": ("peer_graded", SIMILAR),
     "all_and_cosine": ("match_ranknet_lexical", COSINE),
+    "all_and_linear": ("match_ranknet_lexical", SIMILAR),
+    "peer_and_words": ("peer_2_epochs", LINEAR),
+    "all_and_words": ("match_ranknet_lexical", LINEAR),
     "similarity_and_linear": ("similarity", SIMILAR),
     "similarity_and_peer": ("similarity", "peer_2_epochs"),
 }

@@ -33,10 +33,13 @@ def predict(
         return
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.by_query import rank_by_query
-    from paddle_ranker.scoring.files import predict_pairs, printed_pair
+    from paddle_ranker.scoring.files import above, predict_pairs, printed_pair
+    from paddle_ranker.scoring.stored_ranker import score_stored_pairs
 
     if options.topk is None:
         pairs = predict_pairs(options, expected_kind)
+        if options.store is not None:
+            pairs = above(options.min_probability, score_stored_pairs(options, options.store, expected_kind))
         scored = ((pair.query, pair.title, probability, pair.recall_score) for pair, probability in pairs)
     else:
         ranked = rank_by_query(options, options.topk, expected_kind)

@@ -17,6 +17,7 @@ from paddle_ranker.scoring.loading import open_ranker
 from paddle_ranker.scoring.options import RankingOptions, ScoringOptions
 from paddle_ranker.scoring.ranker import RankedTitle
 from paddle_ranker.scoring.scorer import CHUNK, chunks
+from paddle_ranker.scoring.stored_ranker import score_stored_pairs
 
 OptionsT = TypeVar("OptionsT", bound=ScoringOptions)
 
@@ -28,13 +29,17 @@ def rank_by_query(
 
     Titles below `options.min_probability` are omitted, so a query may have no titles. The rows of a query need not be
     adjacent, so all queries are held in memory until the file is read, with at most 2 * `top_k` + 64 titles each.
-    With `options.cascade` a small ranker scores all titles, and this ranker only the best titles of each query.
+    With `options.store`, the states of stored titles are read. With `options.cascade` a small ranker scores all titles,
+    and this ranker only the best titles of each query.
     """
     if options.cascade is not None:
         yield from _cascade_by_query(options, top_k, expected_kind)
         return
-    parts = open_ranker(options.params_path, options.load_options(expected_kind))
-    yield from best_by_query(score_pairs(parts, options), top_k, CutOff(options.min_probability))
+    if options.store is not None:
+        scored = score_stored_pairs(options, options.store, expected_kind)
+    else:
+        scored = score_pairs(open_ranker(options.params_path, options.load_options(expected_kind)), options)
+    yield from best_by_query(scored, top_k, CutOff(options.min_probability))
 
 
 def best_by_query(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Optional
 
 import numpy as np
@@ -70,8 +70,13 @@ def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) 
 
 def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Score the pairs as `predict_pairs` does, with a ranker that is already loaded."""
-    cut = CutOff(options.min_probability)
-    for pair, probability in score_pairs(parts, options):
+    yield from above(options.min_probability, score_pairs(parts, options))
+
+
+def above(minimum: Optional[float], scored: Iterable[tuple[Pair, float]]) -> Iterator[tuple[Pair, float]]:
+    """Yield the scored pairs that have at least the probability `minimum`; note the number of the others at the end."""
+    cut = CutOff(minimum)
+    for pair, probability in scored:
         if cut.keeps(probability):
             yield pair, probability
     cut.report()

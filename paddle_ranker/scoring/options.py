@@ -9,7 +9,8 @@ from paddle_ranker.encoding.options import WINDOWS, TokenizerOptions, WindowOpti
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import HeadOptions, LoadOptions
 from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
-from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, option, redeclare
+from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, given_of, option, redeclare
+from paddle_ranker.options.declare import shown_name
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines
 
@@ -147,6 +148,18 @@ class RankingOptions(PredictOptions):
     """Options of commands that rank the titles of each query."""
 
     cascade: Optional[str] = option(None, help=CASCADE_HELP)
+    store: Optional[str] = option(
+        None,
+        help="folder that `paddle-ranker store` made with this ranker: stored titles are not computed again, and other "
+        "titles as ever",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in given_of(self, ("cascade", *WINDOWS)) if self.store is not None else ():
+            raise UsageError(
+                f"--store {self.store}: leave out {shown_name(field)}, which reads whole pairs, or --store"
+            )
 
 
 @dataclass(frozen=True)
@@ -179,3 +192,5 @@ class PrintingOptions(RankingOptions, RayOptions):
                 raise UsageError("--input -: actors cannot read this process's input; name files")
             if self.cascade is not None:
                 raise UsageError("--cascade holds all titles of a query: leave it out, or leave out --ray")
+            if self.store is not None:
+                raise UsageError(f"--store {self.store}: actors score whole pairs: leave it out, or leave out --ray")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import paddle
 import pytest
 
 from paddle_ranker import Ranker
+from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.encoders import unfilled
@@ -131,6 +133,42 @@ def test_a_training_splits_an_encoder_or_refuses(tmp_path: Path) -> None:
         network.split(0)
         with pytest.raises(CheckpointError, match=f"not done for encoders of the family {family}"):
             network.split(1)
+
+
+def test_the_commands_store_titles_and_rank_by_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ranker, states = split_ranker(tmp_path / "ranker"), tmp_path / "states"
+    rows = "".join(f"{number}\t{title}\n" for number, title in enumerate(TITLES[:5]))
+    (tmp_path / "titles.tsv").write_text(f"id\ttitle\n{rows}", encoding="utf-8")
+    (tmp_path / "pairs.tsv").write_text("".join(f"{q}\t{t}\n" for q in QUERIES for t in TITLES), encoding="utf-8")
+    asked = ["store", str(ranker), str(tmp_path / "titles.tsv"), "--output", str(states), "--device", "cpu"]
+    assert main([*asked, "--dtype", "float32"]) == 0
+    info = TitleStates.open(states).info
+    assert f"{states}: 5 titles, {info.tokens} tokens, float32, {info.bytes_per_title:,.0f} bytes per title" in (
+        capsys.readouterr().out
+    )
+    assert TitleStates.open(states).ids == ["0", "1", "2", "3", "4"]
+    scoring = ["--model", str(ranker), "--input", str(tmp_path / "pairs.tsv"), "--device", "cpu"]
+    for command in (["predict", "--format", "json"], ["predict", "--topk", "3"], ["rank", "--format", "jsonl"]):
+        printed = {}
+        for store in ([], ["--store", str(states)]):
+            assert main([*command, *scoring, *store]) == 0
+            printed[bool(store)], notes = capsys.readouterr()
+        assert "2 of 12 titles are not in" in notes
+        numbers = re.compile(r"0\.\d+")
+        assert numbers.sub("", printed[True]) == numbers.sub("", printed[False])
+        found, expected = (np.array(numbers.findall(printed[kind]), float) for kind in (True, False))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    for more in (["--windows", "max"], ["--cascade", f"{ranker}:2", "--topk", "2"]):
+        assert main(["predict", *scoring, "--store", str(states), *more]) == 2
+        assert f"leave out {more[0]}" in capsys.readouterr().err
+    assert main(asked) != 0 and "is there already" in capsys.readouterr().err
+    for text, message in (
+        (f"id\ttitle\n{rows}0\ta\n", "'0' occurs twice"),
+        ('{"title": "a"}\n{"id": 1, "title": "b"}\n', "no id"),
+    ):
+        (tmp_path / "titles.tsv").write_text(text, encoding="utf-8")
+        assert main([*asked[:4], str(tmp_path / "other"), *asked[5:]]) != 0
+        assert message in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 @pytest.mark.parity

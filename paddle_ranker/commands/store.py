@@ -1,0 +1,97 @@
+"""Store titles for a ranker that was trained with --stored_titles: its lower layers compute each title once.
+
+paddle-ranker store checkpoint/best titles.tsv --output states
+paddle-ranker rank --model checkpoint/best --input pairs.tsv --store states
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from tqdm import tqdm
+
+from paddle_ranker import runtime
+from paddle_ranker.data.records import RecordFile, TitleRow
+from paddle_ranker.encoding.options import WINDOWS
+from paddle_ranker.errors import DataError, RankerError, UsageError, quoted
+from paddle_ranker.model.pretrained import find_model
+from paddle_ranker.options import given_of, main_of, note, option
+from paddle_ranker.options.declare import shown_name
+from paddle_ranker.scoring.options import ScoringOptions
+
+_AT_ONCE = 512  # titles whose states are in memory
+
+
+@dataclass(frozen=True)
+class StoreOptions(ScoringOptions):
+    ranker: str = option(positional=True, help="the ranker: its folder, or that of its export")
+    titles_file: str = option(
+        positional=True, files=True, help="titles: one per line, or columns or JSON with title and id"
+    )
+    output: str = option(help="new folder to write")
+    dtype: str = option(
+        "float16", help="type of the stored numbers; int8 takes half the space", choices=("float16", "int8", "float32")
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in given_of(self, WINDOWS):
+            raise UsageError(f"{shown_name(field)}: titles are stored as long as a pair may be: leave it out")
+
+    def look_up(self) -> None:
+        """Find the ranker."""
+        find_model(self.ranker)
+
+
+def store(options: StoreOptions) -> None:
+    """Write the folder, and print its size by title."""
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.scoring.files import report_truncated
+    from paddle_ranker.scoring.scorer import chunks
+    from paddle_ranker.scoring.stored import TitleStates, new_states
+    from paddle_ranker.scoring.stored_ranker import SplitRanker
+
+    folder = Path(options.output)
+    if folder.exists() or folder.is_symlink():
+        raise RankerError(f"{folder}: is there already; choose another --output, or remove it")
+    ranker = SplitRanker.open(options.ranker, options.load_options(), options.batch_size)
+    rows = RecordFile(options.titles_file, TitleRow, options)
+    made_by, ids = dataclasses.replace(ranker.states_info, dtype=options.dtype), _Ids(options.titles_file)
+    with new_states(folder, made_by) as writer, tqdm(desc="store", unit="title", disable=None) as progress:
+        for part in chunks(rows, _AT_ONCE):
+            writer.append(ranker.title_states([row.title for row in part]), ids.of(part))
+            progress.update(len(part))
+    if rows.skipped:
+        note(f"{options.titles_file}: {rows.report()}")
+    report_truncated(ranker.encoder)
+    info = TitleStates.open(folder).info
+    print(
+        f"{folder}: {info.titles:,} titles, {info.tokens:,} tokens, {options.dtype}, "
+        f"{info.bytes_per_title:,.0f} bytes per title"
+    )
+
+
+class _Ids:
+    """Check of a file's ids: either all rows have one, or none has, and no id occurs twice."""
+
+    def __init__(self, file: str):
+        self._file, self._seen, self._lacks = file, set[str](), False
+
+    def of(self, rows: Sequence[TitleRow]) -> Optional[list[str]]:
+        """Return the ids of the next rows, None if no row has one; raises `DataError`."""
+        found = [row.id for row in rows if row.id is not None]
+        self._lacks = self._lacks or len(found) < len(rows)
+        for one in found:
+            if one in self._seen:
+                raise DataError(f"{self._file}: the id {quoted(one)} occurs twice; keep one title of each id")
+            self._seen.add(one)
+        if self._lacks and self._seen:
+            raise DataError(f"{self._file}: some titles have no id; give each an id, or none")
+        return found or None
+
+
+main = main_of(store, StoreOptions, __doc__)

@@ -47,8 +47,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     # "tiny" is for trying the command.
     "tiny": {**_ERNIE_3, "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 96},
     "nano": {**_ERNIE_3, "num_hidden_layers": 4, "hidden_size": 312, "intermediate_size": 1248},
+    "m3e-small": {**_ERNIE_3, "num_hidden_layers": 4, "hidden_size": 512, "num_attention_heads": 8,
+                  "intermediate_size": 2048},
     "medium": {**_ERNIE_3, "num_hidden_layers": 6, "hidden_size": 768, "intermediate_size": 3072},
-}
+}  # fmt: skip
 ALL_SHAPES = {**SHAPES, **FAMILY_SHAPES}
 MAX_SEQ_LENGTH = 128
 TRAINED_VOCABULARY = 12_000

@@ -74,14 +74,14 @@ def measure(options: StoredOptions, shape: str, folder: Path) -> None:
         [
             name,
             f"{statistics.median(found) * 1000:.1f}",
-            f"{ratios[name].value:.2f} [{ratios[name].low:.2f}, {ratios[name].high:.2f}]",
+            f"{ratios[name].estimate:.2f} [{ratios[name].low:.2f}, {ratios[name].high:.2f}]",
         ]
         for name, found in seconds.items()
     ]
     print(f"\n{shape}: {options.titles} titles for each of {options.queries} queries, one thread")
     print(format_table([f"against {whole}", "ms", "times as fast"], rows_shown))
     for layers in parse_numbers(options.layers, "layers"):
-        best = max(found.value for name, found in ratios.items() if name.startswith(f"K = {layers}, fp32"))
+        best = max(found.estimate for name, found in ratios.items() if name.startswith(f"K = {layers}, fp32"))
         print(Goal(f"{shape}, K = {layers}, fp32: times as fast", best, GOAL), flush=True)
 
 

@@ -99,4 +99,4 @@ def test_a_ratio_is_the_first_system_s_speed_over_the_row_s(capsys: pytest.Captu
 
 def test_an_unknown_shape_is_named(capsys: pytest.CaptureFixture) -> None:
     assert training.main(["--shapes", "huge"]) == 2
-    assert "--shapes huge: choose from tiny, nano, medium" in capsys.readouterr().err
+    assert "--shapes huge: choose from tiny, nano" in capsys.readouterr().err

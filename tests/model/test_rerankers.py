@@ -122,7 +122,8 @@ def test_unknown_keys_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_older_and_damaged_info(tmp_path: Path) -> None:
     info = RankerInfo("cross_encoder", 8, False, query_prompt="a", pooling="mean", steps=(("gelu", 3), ("linear", 1)))
     (tmp_path / "ranker.json").write_text(info.to_json(), encoding="utf-8")
-    assert RankerInfo.read(tmp_path) == info
+    read = RankerInfo.read(tmp_path)
+    assert read is not None and read.steps == info.steps and read.to_json() == info.to_json()
     change_json(tmp_path / "ranker.json", steps=3)
     with pytest.raises(CheckpointError, match="incomplete"):
         RankerInfo.read(tmp_path)

@@ -83,7 +83,7 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
 
 @dataclass(frozen=True)
 class Members:
-    """What is blended: models with folders, and linear models of the first one's lexical features, by name."""
+    """Members of a blend: models with folders, and linear models of the first one's lexical features, by name."""
 
     models: list[RankerModel]
     linear: dict[str, LinearModel]

@@ -40,7 +40,7 @@ _PAIRS_AT_ONCE = 512  # pairs whose states are in memory
 
 @dataclasses.dataclass(frozen=True)
 class OpenedParts:
-    """What `SplitRanker` runs: the engines of the lower and of the upper layers, and what belongs to them."""
+    """Opened parts of a split ranker: the engines of the lower and of the upper layers, and what belongs to them."""
 
     info: RankerInfo
     encoder: PairEncoder

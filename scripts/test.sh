@@ -45,12 +45,13 @@ tests() {
 }
 
 # Print the options that run test files in parallel, one process per core, at most four; `-n 0` after them disables it.
-# The files come in the order of tests/conftest.py, not by their number of tests.
+# The files come in the order of tests/conftest.py, not by their number of tests. Where a test ends its process, all end
+# and name it: xdist 3.8 waits without end for a process that takes the place of another one by files.
 side_by_side() {
     local cores
     cores="$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)"
     if [ "$cores" -gt 1 ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
-        echo "-n $((cores < 4 ? cores : 4)) --dist loadfile --no-loadscope-reorder"
+        echo "-n $((cores < 4 ? cores : 4)) --dist loadfile --no-loadscope-reorder --max-worker-restart 0"
     fi
 }
 

@@ -244,6 +244,27 @@ def test_auto_says_what_it_chose(folders: tuple[Path, Path], capsys: pytest.Capt
     assert ranker.score(["深度"], ["学习"]).shape == (1,)
 
 
+SIGNALLED_AFTER_TWO = """
+import os, signal, sys
+from paddle_ranker import Ranker
+
+rankers = [Ranker.load(sys.argv[1], engine=sys.argv[2], threads=1) for _ in range(2)]
+del rankers[0]
+del rankers[0]
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@parity
+@pytest.mark.parametrize("engine", RUNNABLE)
+def test_signals_are_handled_after_engines_were_freed(folders: tuple[Path, Path], engine: str) -> None:
+    loaded(folders[1], engine)  # or skipped
+    assert run_python(SIGNALLED_AFTER_TWO, folders[1], engine) == "interrupted\n"
+
+
 class _Slow:
     precision = "fp32"
 

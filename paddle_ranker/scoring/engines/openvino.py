@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 from paddle_ranker.scoring.engines.precisions import onnx_file
 
 if TYPE_CHECKING:
-    from openvino import InferRequest
+    from openvino import Core, InferRequest
 
 HINTS = ("latency", "throughput")
 
@@ -54,7 +55,7 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            self._model = openvino.Core().compile_model(str(path), "CPU", settings)
+            self._model = _core().compile_model(str(path), "CPU", settings)
         except RuntimeError as error:
             raise CheckpointError(
                 f"{path}: OpenVINO {openvino.__version__} cannot load it ({' '.join(str(error).split())[:200]}); type "
@@ -80,6 +81,18 @@ class OpenVinoEngine:
             return self.limits.typed(
                 {name: np.array(request.get_output_tensor(place).data) for name, place in self._read.items()}
             )
+
+
+@cache
+def _core() -> Core:
+    """Return the process's only core.
+
+    A core of OpenVINO 2026 has a stack for signal handlers that it unmaps when it is freed. If two cores are freed in
+    the order they were made, the thread keeps one of the unmapped stacks, and its next signal ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _name(names: set[str], known: Sequence[str]) -> str:

@@ -67,7 +67,7 @@ from paddle_ranker.retrieval.vector_search import (
 )
 from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals
 from paddle_ranker.retrieval.work import checked, hold, spend
-from paddle_ranker.scoring.stored import TextStates, joined
+from paddle_ranker.scoring.stored import TextStates, TitleStates, joined
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
 _DEFAULTS = LoadOptions()
 _READING = 1000  # steps, as `spend` counts them, for a document beside its bytes
+_STATES_A_STEP = 20  # numbers of stored states that are read in a step
 _HELD = 3  # times the bytes of documents, while they are read and answered with
 FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
@@ -421,16 +422,23 @@ class Collection:
         The documents are places in `ids`; the states are in the order of the places.
         """
         refuse_text(ids, "ids")
-        now, found, parts = self._now, list[int](), list[TextStates]()
+        now, found, rows, tokens = self._now, list[int](), list[tuple[TitleStates, list[int]]](), 0
         places = now.find(ids)
         for number, part in enumerate(now.parts):
             own = [(n, places[id].row) for n, id in enumerate(ids) if id in places and places[id].part == number]
             if part.segment.states is not None and own:
-                lengths = part.segment.states.lengths_of([row for _, row in own])
-                fitting = [one for one, length in zip(own, lengths.tolist()) if 0 < length <= most]
-                found += [one for one, _ in fitting]
-                parts.append(part.segment.states.take([row for _, row in fitting]))
-        return found, reduce(joined, parts) if parts else None
+                lengths = part.segment.states.lengths_of([row for _, row in own]).tolist()
+                fitting = [one for one, length in zip(own, lengths) if 0 < length <= most]
+                found += [place for place, _ in fitting]
+                rows.append((part.segment.states, [row for _, row in fitting]))
+                tokens += sum(length for length in lengths if length <= most)
+        if not found:
+            return [], None
+        numbers = tokens * rows[0][0].info.width
+        spend(numbers // _STATES_A_STEP)
+        hold(numbers * np.dtype(np.float32).itemsize)
+        with now.reading():
+            return found, reduce(joined, (states.take(own) for states, own in rows))
 
     @property
     def files(self) -> ContentFiles:

@@ -3,17 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
-from paddle_ranker.errors import refuse_text
+from paddle_ranker.errors import CheckpointError, RankerError, refuse_text
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.options import note
 from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.manifest import RankerStates
 from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.work import metered
+from paddle_ranker.scoring.loading import ScoringRanker
 from paddle_ranker.scoring.ranker import Ranker
-from paddle_ranker.scoring.stored_ranker import SplitRanker
+from paddle_ranker.scoring.stored import StatesInfo, StoredPairs
+from paddle_ranker.scoring.stored_ranker import SplitRanker, states_info_of
+
+
+class StoredCandidates(NamedTuple):
+    """Candidates of a search whose states are stored: `rows`, their numbers `[n]` among its texts, and their pairs."""
+
+    rows: NDArray[np.int64]
+    pairs: StoredPairs
+
+
+def split_for(states: RankerStates, opened: ScoringRanker, batch_size: int) -> SplitRanker:
+    """Return the parts of the open ranker that made an index's states.
+
+    Raises `RankerError` for another ranker, or if its parts cannot be opened.
+    """
+    made_by = states_info_of(opened)
+    if not made(states, made_by):
+        raise CheckpointError(f"another ranker made them ({states.ranker}; this one is {made_by.ranker})")
+    return SplitRanker.of(opened, batch_size)
+
+
+def made(states: RankerStates, ranker: StatesInfo) -> bool:
+    """Return whether a ranker made an index's states."""
+    return (states.ranker, states.layers, states.width) == (ranker.ranker, ranker.layers, ranker.width)
+
+
+def stored_candidates(
+    split: SplitRanker, now: Searchable, query: str, whole: Mapping[int, str]
+) -> Optional[StoredCandidates]:
+    """Read the stored states of a search's candidates; None if no candidate has any that fit beside the query.
+
+    Args:
+        now: the snapshot that is searched.
+        whole: of texts that are a whole document, by their numbers, its id.
+    """
+    if not isinstance(now, Collection) or not whole:
+        return None
+    encoded, numbers = split.encoder.encode_queries([query]), np.array([*whole], np.int64)
+    places, states = now.states_of([*whole.values()], split.encoder.max_seq_length - int(encoded.lengths[0]))
+    return StoredCandidates(numbers[places], split.pairs(encoded, states)) if places and states is not None else None
 
 
 class StoredScorer:
@@ -23,20 +67,12 @@ class StoredScorer:
         self._ranker, self._split = ranker, split
 
     def logits(self, now: Searchable, query: str, texts: Sequence[str], whole: Mapping[int, str]) -> Floats:
-        """Return the logits of the texts of candidates, `[n]` float64.
-
-        now: the snapshot that is searched
-        whole: of texts that are a whole document, by their numbers, its id
-        """
+        """Return the logits of the texts of candidates, `[n]` float64; `now` and `whole` as of `stored_candidates`."""
         refuse_text(texts, "texts")
-        found, is_left, numbers = np.empty(len(texts)), np.ones(len(texts), bool), [*whole]
-        if isinstance(now, Collection) and numbers:
-            states_of_query = self._split.query_states([query])
-            room = self._split.encoder.max_seq_length - len(states_of_query.tokens)
-            places, states = now.states_of([*whole.values()], room)
-            if states is not None and places:
-                rows = [numbers[place] for place in places]
-                found[rows], is_left[rows] = self._split.logits(states_of_query, states), False
+        found, is_left = np.empty(len(texts)), np.ones(len(texts), bool)
+        stored = metered(lambda: stored_candidates(self._split, now, query, whole))
+        if stored is not None:
+            found[stored.rows], is_left[stored.rows] = self._split.logits_of(stored.pairs), False
         left = np.flatnonzero(is_left).tolist()
         read = [texts[number] for number in left]
         found[left] = self._ranker.score([query] * len(left), read, logits=True)
@@ -44,19 +80,14 @@ class StoredScorer:
 
 
 def stored_scorer(collection: Searchable, ranker: Ranker) -> Optional[StoredScorer]:
-    """Return the scorer by an index's stored states; None without states, or, with a note, if the ranker has others."""
+    """Return the scorer by an index's stored states; None without states, or, with a note, if they cannot be used."""
     states = collection.info.states
     if states is None:
         return None
-    split, why = SplitRanker.of(ranker), ""
-    if not isinstance(collection, Collection):
-        why = "they are on other machines"
-    elif split is None:
-        is_split = ranker.info.stored_titles
-        why = f"the ranker runs in {ranker.loaded.engine.name}" if is_split else "the ranker's encoder is not split"
-    elif (split.states_info.ranker, split.states_info.layers) != (states.ranker, states.layers):
-        why = f"another ranker made them ({states.ranker}; this one is {split.states_info.ranker})"
-    if not why and split is not None:
-        return StoredScorer(ranker, split)
-    note(f"the index's stored states are not used, texts are read instead: {why}")
-    return None
+    try:
+        if not isinstance(collection, Collection):
+            raise CheckpointError("they are on other machines")
+        return StoredScorer(ranker, split_for(states, ranker.loaded, ranker.batch_size))
+    except RankerError as error:
+        note(f"the index's stored states are not used, texts are read instead: {error}")
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional, Union, cast
 
@@ -27,9 +27,13 @@ _DEFAULTS = LoadOptions()
 
 @dataclass(frozen=True)
 class ScoringModel(Model[InfoT, EncoderT]):
-    """A model with the engine that computes its outputs."""
+    """A model with the engine that computes its outputs.
+
+    exported: of an exported model, its folder, and options that open its parts in that engine; None: a trained model
+    """
 
     engine: Engine
+    exported: Optional[tuple[ExportedFolder, LoadOptions]] = None
 
 
 ScoringRanker = ScoringModel[RankerInfo, PairRowEncoder]
@@ -95,7 +99,9 @@ def open_model(
     opened = ExportedFolder.open(folder)
     require_kind(folder, opened.info.kind, options.expected_kind)
     encoder = opened.row_encoder(options)
-    return ScoringModel(opened.info, encoder, opened.signature, open_engine(opened, options))
+    engine = open_engine(opened, options)
+    exported = opened, replace(options, engine=engine.name)
+    return ScoringModel(opened.info, encoder, opened.signature, engine, exported)
 
 
 def runs_network(folder: Path, options: LoadOptions) -> bool:

@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Optional, Union
 
@@ -94,10 +94,11 @@ class TextStates:
 class StoredPairs(Columns):
     """Pairs of queries and titles whose states are known: the input of a split ranker's upper layers.
 
-    Row i is the pair of query `query_of[i]` and title `i`.
+    Row i is the pair of query `query_of[i]` and title `i`. Queries may come encoded: `SplitRanker.compute` then runs
+    the lower layers on those of a batch.
     """
 
-    queries: TextStates
+    queries: Union[TextStates, EncodedTexts]
     titles: TextStates
     query_of: NDArray[np.int64]
     pad_id: int = 0
@@ -119,18 +120,21 @@ class StoredPairs(Columns):
 
     @classmethod
     def concat(cls, parts: Sequence[StoredPairs]) -> StoredPairs:
-        """Raise `ValueError`: a query's pairs are scored together already."""
-        raise ValueError("pairs of stored titles are not joined")
-
-    def can_join(self, other: Columns) -> bool:
-        """Return whether `other` is this object."""
-        return self is other
+        """Join pairs, in order; raises `ValueError` for queries that are not encoded texts."""
+        queries = [part.queries for part in parts if isinstance(part.queries, EncodedTexts)]
+        if len(queries) < len(parts):
+            raise ValueError("pairs whose queries have states are not joined")
+        firsts = np.cumsum([0, *map(len, queries)])
+        titles = reduce(joined, (part.titles for part in parts))
+        of = np.concatenate([part.query_of + first for part, first in zip(parts, firsts.tolist())])
+        return cls(EncodedTexts.concat(queries), titles, of, parts[0].pad_id)
 
     def pad(self, indices: Indices) -> Arrays:
         """Return `states`, `[batch, length, width]`, `input_ids` and `token_type_ids`, `[batch, length]`.
 
         The tokens stand where they stand in a whole pair.
         """
+        assert isinstance(self.queries, TextStates)
         rows = np.asarray(indices, np.int64)
         sides = (self.queries, self.query_of[rows]), (self.titles, rows)
         starts = [side.offsets[of] for side, of in sides]

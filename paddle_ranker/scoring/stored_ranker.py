@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional, Union, cast
+from typing import TYPE_CHECKING, Any, Optional, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.encoding.columns import Arrays, EncodedTexts
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, quoted, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
@@ -25,14 +25,17 @@ from paddle_ranker.model.opened import STATES, split_signatures
 from paddle_ranker.options import note
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine
-from paddle_ranker.scoring.engines.registry import AUTO, DYGRAPH
+from paddle_ranker.scoring.engines.registry import AUTO
 from paddle_ranker.scoring.files import STANDARD_INPUT, report_truncated
 from paddle_ranker.scoring.loading import ScoringRanker, model_path, open_ranker, require_ranker, runs_network
 from paddle_ranker.scoring.options import PredictOptions
-from paddle_ranker.scoring.ranker import RankedTitle, Ranker, best_titles, require_cut
+from paddle_ranker.scoring.ranker import RankedTitle, best_titles, require_cut
 from paddle_ranker.scoring.scorer import BatchRunner, Scorer, chunks
 from paddle_ranker.scoring.stored import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
 from paddle_ranker.scoring.texts import list_texts, require_text
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.network import RankerNetwork
 
 _DEFAULTS = LoadOptions()
 _PAIRS_AT_ONCE = 512  # pairs whose states are in memory
@@ -79,15 +82,21 @@ class SplitRanker:
             opened = open_ranker(folder, options)
             _require_split(folder, opened.info)
             return cls(_of_network(opened), batch_size)
-        return cls(_of_export(folder, options), batch_size)
+        if options.engine == AUTO:
+            raise UsageError("--engine auto times whole rankers: for stored titles, name an engine")
+        exported = ExportedFolder.open(folder)
+        _require_split(folder, cast(RankerInfo, exported.info))
+        return cls(_of_export(exported, options, cast(PairEncoder, exported.row_encoder(options))), batch_size)
 
     @classmethod
-    def of(cls, ranker: Ranker) -> Optional[SplitRanker]:
-        """Return the parts of an open ranker; None if it was exported, or its encoder is not split."""
-        opened = ranker.loaded
-        if not opened.info.stored_titles or opened.engine.name != DYGRAPH:
-            return None
-        return cls(_of_network(opened), ranker.batch_size)
+    def of(cls, opened: ScoringRanker, batch_size: int = 32) -> SplitRanker:
+        """Return the parts of an open ranker, in its engine; those of an exported one are opened.
+
+        Raises `CheckpointError` for an exported one without parts; `states_info_of` says whether the encoder is split.
+        """
+        if opened.exported is None:
+            return cls(_of_network(opened), batch_size)
+        return cls(_of_export(*opened.exported, cast(PairEncoder, opened.row_encoder)), batch_size)
 
     def query_states(self, queries: Sequence[str]) -> TextStates:
         """Return the states of queries, each alone."""
@@ -108,6 +117,23 @@ class SplitRanker:
         of = np.zeros(len(titles), np.int64) if query_of is None else query_of
         return self._upper.logits(StoredPairs(queries, titles, of, self.encoder.pad_id))
 
+    def pairs(self, query: EncodedTexts, titles: TextStates) -> StoredPairs:
+        """Return the pairs of one encoded query and titles, for `logits_of` and `compute`."""
+        return StoredPairs(query, titles, np.zeros(len(titles), np.int64), self.encoder.pad_id)
+
+    def logits_of(self, pairs: StoredPairs) -> Floats:
+        """Return the logits of pairs whose queries are encoded, as `logits` does."""
+        return self._upper.logits(self._with_states(pairs))
+
+    def compute(self, pairs: StoredPairs, rows: NDArray[np.int64]) -> Arrays:
+        """Return the outputs for the pairs at `rows` `[batch]`, whose queries are encoded, computed as one batch."""
+        return self._upper.compute(self._with_states(pairs.take(rows)), np.arange(len(rows)))
+
+    def _with_states(self, pairs: StoredPairs) -> StoredPairs:
+        assert isinstance(pairs.queries, EncodedTexts)
+        used, of = np.unique(pairs.query_of, return_inverse=True)
+        return dataclasses.replace(pairs, queries=self._states(pairs.queries.take(used), is_title=False), query_of=of)
+
     def _states(self, texts: EncodedTexts, is_title: bool) -> TextStates:
         states = np.empty((len(texts.ids), self.states_info.width), np.float32)
         for rows in scoring_batches(texts.lengths, self._lower.max_tokens, self._lower.max_rows):
@@ -120,36 +146,51 @@ class SplitRanker:
         return TextStates(states, texts.ids, texts.offsets)
 
 
-def _of_network(opened: ScoringRanker) -> OpenedParts:
-    from paddle_ranker.model.network import LowerLayers, RankerNetwork, UpperLayers
+def states_info_of(opened: ScoringRanker) -> StatesInfo:
+    """Return what stored states say of the open ranker that made them; raises `CheckpointError` if it is not split."""
+    if not opened.info.stored_titles:
+        raise CheckpointError("the ranker's encoder is not split")
+    if opened.exported is not None:
+        return _info_of_export(opened.exported[0])
+    network = _network(opened)
+    return StatesInfo(network.lower_digest(), opened.info.stored_titles, network.config.hidden_size)
+
+
+def _network(opened: ScoringRanker) -> RankerNetwork:
+    from paddle_ranker.model.network import RankerNetwork
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
-    network = cast(RankerNetwork, cast(DygraphEngine, opened.engine).network)
-    width = network.config.hidden_size
-    lower, upper = split_signatures(width)
+    return cast(RankerNetwork, cast(DygraphEngine, opened.engine).network)
+
+
+def _of_network(opened: ScoringRanker) -> OpenedParts:
+    from paddle_ranker.model.network import LowerLayers, UpperLayers
+    from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+
+    network, info = _network(opened), states_info_of(opened)
+    lower, upper = split_signatures(info.width)
     return OpenedParts(
         opened.info,
         cast(PairEncoder, opened.row_encoder),
-        StatesInfo(network.lower_digest(), opened.info.stored_titles, width),
+        info,
         DygraphEngine(LowerLayers(network), lower),
         DygraphEngine(UpperLayers(network), upper),
     )
 
 
-def _of_export(folder: Path, options: LoadOptions) -> OpenedParts:
-    if options.engine == AUTO:
-        raise UsageError("--engine auto times whole rankers: for stored titles, name an engine")
-    exported = ExportedFolder.open(folder)
+def _info_of_export(exported: ExportedFolder) -> StatesInfo:
     info = cast(RankerInfo, exported.info)
-    _require_split(folder, info)
-    width = exported.config.hidden_size
+    assert info.export is not None
+    return StatesInfo(info.export.get("ranker", ""), info.stored_titles, exported.config.hidden_size)
+
+
+def _of_export(exported: ExportedFolder, options: LoadOptions, encoder: PairEncoder) -> OpenedParts:
+    info = _info_of_export(exported)
     lower, upper = (
         open_engine(exported.part(name, signature), options)
-        for name, signature in zip((LOWER, UPPER), split_signatures(width))
+        for name, signature in zip((LOWER, UPPER), split_signatures(info.width))
     )
-    assert info.export is not None
-    states = StatesInfo(info.export["ranker"], info.stored_titles, width)
-    return OpenedParts(info, cast(PairEncoder, exported.row_encoder(options)), states, lower, upper)
+    return OpenedParts(cast(RankerInfo, exported.info), encoder, info, lower, upper)
 
 
 def _require_split(folder: Path, info: RankerInfo) -> None:

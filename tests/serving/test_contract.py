@@ -7,6 +7,7 @@ same order, with the same scores, equal ones by id.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -21,8 +22,11 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.retriever import Retriever
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Result, Searcher
+from paddle_ranker.retrieval.states import copy_ranker
 from paddle_ranker.retrieval.towers import copy_tower
+from paddle_ranker.storage.untrusted import read_json
 from tests.conftest import Call
+from tests.scoring.test_stored import split_ranker
 from tests.serving.test_search import Site
 from tests.tiny import write_ranker, write_tower
 
@@ -45,20 +49,35 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.mktemp("contract")
+def write_index(base: Path, ranker: Optional[Path] = None) -> Path:
+    """Write an index; one with the states of a split ranker has no passages."""
     copied = copy_tower(write_tower(base / "tower"), base / "index")
-    info = IndexInfo(WordsInfo("standard"), VectorsInfo("exact", copied.size), copied.copy, schema=SCHEMA)
-    with Collection.create(base / "index", info) as collection:
+    states = None if ranker is None else copy_ranker(ranker, base / "index", "float16")
+    schema = SCHEMA if ranker is None else replace(SCHEMA, passage_tokens=0)
+    info = IndexInfo(WordsInfo("standard"), VectorsInfo("exact", copied.size), copied.copy, schema=schema)
+    with Collection.create(base / "index", replace(info, states=states)) as collection:
         collection.add(DOCUMENTS[:50])
         collection.add(DOCUMENTS[50:], merge=False)
     return base / "index"
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["fused", "ranked"])
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_index(tmp_path_factory.mktemp("contract"))
+
+
+@pytest.fixture(scope="module", params=["fused", "ranked", "ranked by states"])
 def ranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Optional[Path]:
-    return write_ranker(tmp_path_factory.mktemp("ranker") / "ranker") if request.param else None
+    folder = tmp_path_factory.mktemp("ranker") / "ranker"
+    if request.param == "ranked by states":
+        return split_ranker(folder)
+    return write_ranker(folder) if request.param == "ranked" else None
+
+
+@pytest.fixture(scope="module")
+def index(plain: Path, ranker: Optional[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    is_split = ranker is not None and read_json(ranker / "ranker.json")["stored_titles"]
+    return write_index(tmp_path_factory.mktemp("states"), ranker) if is_split else plain
 
 
 def found(index: Path, ranker: Optional[Path]) -> dict[str, list[Result]]:
@@ -147,11 +166,11 @@ def test_the_server(index: Path, ranker: Optional[Path], wanted: dict[str, list[
 
 
 @pytest.mark.parametrize("id", QUERIES)
-def test_mine(index: Path, id: str, tmp_path: Path, call: Call) -> None:
-    results = found(index, None)[id]  # a ranker of mine judges candidates
+def test_mine(plain: Path, id: str, tmp_path: Path, call: Call) -> None:
+    results = found(plain, None)[id]  # a ranker of mine judges candidates
     (tmp_path / "judged.tsv").write_text(f"{QUERIES[id]}\t{results[0].text}\t1\n", encoding="utf-8")
     status, _, err = call(
-        mine.main, "--queries", tmp_path / "judged.tsv", "--index", index, "--output", tmp_path / "mined.tsv",
+        mine.main, "--queries", tmp_path / "judged.tsv", "--index", plain, "--output", tmp_path / "mined.tsv",
         "--sample", "top", "--rank_to", "50", "--negatives", "50",
     )  # fmt: skip
     assert status == 0, err

@@ -305,22 +305,20 @@ class Batcher:
         left = (1 if smaller else _ROUND) * self.runner.max_tokens
         self._small_first = bool(smaller) or not self._small_first
         small_first, taken = self._small_first, list[Piece]()
-        self._pieces = deque(
-            sorted(self._pieces, key=lambda piece: piece.job.size if small_first else piece.job.arrived)
-        )
-        while self._pieces and left > 0 and (not smaller or self._pieces[0].job.size < smaller):
-            piece = self._pieces[0]
-            if self._is_wanted(piece.job, now):
-                if taken and not taken[0].columns.can_join(piece.columns):
-                    break
+        pieces = sorted(self._pieces, key=lambda piece: piece.job.size if small_first else piece.job.arrived)
+        for piece in pieces:
+            if left <= 0 or (smaller and piece.job.size >= smaller):
+                break
+            if not self._is_wanted(piece.job, now):
+                count, piece.count = piece.count, 0
+            elif taken and not taken[0].columns.can_join(piece.columns):
+                continue  # until it is the first, in another round
+            else:
                 taken.append(piece.split(left))
                 left -= taken[-1].tokens
                 count = taken[-1].count
-            else:
-                count, piece.count = piece.count, 0
             self._encoded_rows -= count
-            if not piece.count:
-                self._pieces.popleft()
+        self._pieces = deque(piece for piece in pieces if piece.count)
         return batches_of(taken, self.runner.max_tokens, self.runner.max_rows) if taken else []
 
     def _begin(self, batch: Batch) -> bool:

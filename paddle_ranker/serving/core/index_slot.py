@@ -19,6 +19,7 @@ from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shards import open_index
+from paddle_ranker.retrieval.stored_scores import made
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.runtime import usable_cores
@@ -26,6 +27,7 @@ from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
+from paddle_ranker.serving.core.ranker_slot import ServedRanker
 from paddle_ranker.serving.core.search_log import SearchLog
 from paddle_ranker.serving.core.slots import Served, Slot
 from paddle_ranker.serving.core.stoppable import StoppableWork
@@ -55,6 +57,17 @@ class ServedIndex:
     def stated(self) -> dict[str, object]:
         """What answers say of it: name, version and documents."""
         return {"name": self.name, "version": self.collection.info.generation, "documents": len(self.collection)}
+
+    def states_unused(self, ranker: ServedRanker) -> Optional[str]:
+        """Return why a ranker does not use the index's stored states; None if it does, or if there are none."""
+        states = self.collection.info.states
+        if states is None:
+            return None
+        if not isinstance(self.collection, Collection):
+            return "they are on other machines"
+        if ranker.split is None:
+            return ranker.why_whole
+        return None if made(states, ranker.split.states_info) else "another ranker made them; reload the models"
 
     @property
     def queued_rows(self) -> int:
@@ -109,8 +122,6 @@ class IndexSlot(Slot[ServedIndex]):
         """
         assert self.folder is not None
         options, collection = self.options, self.open()
-        if collection.info.states is not None:
-            _LOG.warning("the index's stored states are not used: a server's ranker reads the texts")
         fusion = parse_fusion(options.fusion, options.weights)
         check_breadth(collection.info.vectors, options.ef, options.nprobe)
         fusion.weights_of(collection.searchers)
@@ -126,8 +137,12 @@ class IndexSlot(Slot[ServedIndex]):
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
-        """Check that the tower, if there is one, makes vectors as wide as those of the index."""
-        vectors = cast(ServedIndex, model).collection.info.vectors
+        """Check that a tower makes vectors as wide as those of the index; log if a ranker does not use its states."""
+        index = cast(ServedIndex, model)
+        for other in others:
+            if isinstance(other, ServedRanker) and (reason := index.states_unused(other)) is not None:
+                _LOG.warning("the index's stored states are not used, texts are read instead: %s", reason)
+        vectors = index.collection.info.vectors
         for tower in others:
             if vectors is not None and isinstance(tower, ServedTower) and tower.model.info.size != vectors.size:
                 raise CheckpointError(
@@ -198,9 +213,12 @@ class IndexSlot(Slot[ServedIndex]):
 
     def _refresh(self, collection: Searchable) -> None:
         """Take up what others have changed; where that cannot be read, searches go on with what is open."""
+        had_states = collection.info.states is not None
         try:
             collection.refresh()
             problem = ""
+            if collection.info.states is not None and not had_states:
+                _LOG.warning("the index has stored states now: reload the models to use them")
         except (RankerError, OSError) as error:
             problem = str(error)
         if problem and problem != self._problem:

@@ -14,6 +14,8 @@ import numpy as np
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.collection import WORDS
 from paddle_ranker.retrieval.exact import Vectors
@@ -25,6 +27,7 @@ from paddle_ranker.retrieval.options import DEPTH, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery
 from paddle_ranker.retrieval.search import Position, Search, SearchSettings, chosen
 from paddle_ranker.retrieval.searchable import Anew, ShardError
+from paddle_ranker.retrieval.stored_scores import StoredCandidates, stored_candidates
 from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.serving.core.familiarity import Familiarity
@@ -173,6 +176,13 @@ class SearchPipeline:
         """Return whether the ranker's probabilities are calibrated; JSON-ready, nothing without a ranker."""
         return {} if self.ranker is None else {"calibrated": self.ranker.info.calibration is not None}
 
+    def states_facts(self, index: ServedIndex) -> dict[str, object]:
+        """Return whether the ranker uses the index's stored states; JSON-ready, nothing without states or ranker."""
+        if self.ranker is None or index.collection.info.states is None:
+            return {}
+        reason = index.states_unused(self.ranker.ready())
+        return {"states": {"used": reason is None, **({} if reason is None else {"reason": reason})}}
+
     def familiarity(self, index: ServedIndex) -> Familiarity:
         """Return whether the ranker knows the likes of an index, anew once either is reloaded."""
         served = None if self.ranker is None else self.ranker.ready()
@@ -285,21 +295,54 @@ class SearchPipeline:
         The next page of a ranked list is ranked, too, or refused.
         """
         assert self.ranker is not None
-        most = self.ranker.limits.characters  # of an index that was built elsewhere; a ranker reads far less
         began = time.monotonic()
         try:
             texts = await self.index.run(found.to_rank, self.ranker.reader, deadline=deadline, hold=hold)
-            asked = [found.model_text] * len(texts)
-            cut = [text[:most] for text in texts]
-            scores = await self.ranker.score_pairs(asked, cut, deadline=deadline, check_lengths=read.check)
+            logits = await self._logits(self.ranker, found, texts, deadline, read, hold)
         except Fault as fault:
             if fault.kind not in (TIMED_OUT, OVERLOADED) or not self.index.options.degrade or found.after is not None:
                 raise
             fault.settled()
             found.degraded.append(RANK)
             return
-        found.rank(scores.logits, scores.probabilities)
+        found.rank(logits, sigmoid(logits))
         found.took[RANK] = _since(began)
+
+    async def _logits(
+        self,
+        ranker: RankerSlot,
+        found: SearchOutcome,
+        texts: Sequence[str],
+        deadline: float,
+        read: _Read,
+        hold: Optional[Hold],
+    ) -> Floats:
+        """Return the logits of the texts of `to_rank`, `[n]` float64, by stored states where the ranker made them."""
+        served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less
+        stored: Optional[StoredCandidates] = None
+        if found.collection.info.states is not None and found.index.states_unused(served) is None:
+            whole = {number: id for number, id in found.whole.items() if len(texts[number]) <= most}
+            arguments = served.split, found.collection, found.model_text, whole
+            stored = await self.index.run(stored_candidates, *arguments, deadline=deadline, hold=hold)
+            stored = stored if served is ranker.ready() else None  # else the models were reloaded meanwhile
+        left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored.rows)
+        scoring = []
+        if stored is not None:
+            scoring.append((stored.rows, asyncio.ensure_future(ranker.score_stored(stored.pairs, deadline=deadline))))
+        if len(left):
+            cut = [texts[number][:most] for number in left.tolist()]
+            asked = [found.model_text] * len(cut)
+            by_text = ranker.score_pairs(asked, cut, deadline=deadline, check_lengths=read.check)
+            scoring.append((left, asyncio.ensure_future(by_text)))
+        logits, tasks = np.empty(len(texts)), [task for _, task in scoring]
+        try:
+            for rows, task in scoring:
+                logits[rows] = (await task).logits
+        finally:  # if one is refused, the other one leaves the queue
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return logits
 
 
 def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:

@@ -222,6 +222,7 @@ class SearchRoutes:
             "ranker": None if ranker is None else ranker.name,
             **self._pipeline.ranker_facts(),
             **({} if unfamiliar is None else {"unfamiliar": unfamiliar}),
+            **self._pipeline.states_facts(served),
             **await self._fields_of(served, deadline),
             "writable": index.options.writable,
             "logging": index.log is not None,
@@ -708,6 +709,12 @@ class Index(TypedDict):
         Annotated[
             dict[str, Any],
             Field(description="measure of the lists' logits, its median expected and seen, if these differ"),
+        ]
+    ]
+    states: NotRequired[
+        Annotated[
+            dict[str, Any],
+            Field(description="of an index with stored states: whether the ranker uses them, and the reason if not"),
         ]
     ]
     fields: Annotated[

@@ -147,6 +147,8 @@ def test_evaluate_recall(
 def test_the_server(index: Path, ranker: Optional[Path], wanted: dict[str, list[Result]]) -> None:
     site = Site(index=index, **({} if ranker is None else {"model": ranker}))
     try:
+        by_states = {"used": True} if "states" in str(index) else None
+        assert site.ask("GET", "/v1/index").json().get("states") == by_states
         for id, query in QUERIES.items():
             answer = site.search(query, top_k=TOP_K)
             assert [hit["id"] for hit in site.search(query)["hits"]] == [one.id for one in wanted[id][:10]]

@@ -35,13 +35,14 @@ from benchmarks.harness.runs import (
     Split,
     System,
     converted_encoder,
+    data_file,
     file_digest,
     resembling,
     score_file,
     texts_of,
     train_cross_encoder,
 )
-from benchmarks.inputs import ROOT, chosen, real_data_file
+from benchmarks.inputs import ROOT, chosen
 from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError, UsageError
@@ -112,7 +113,9 @@ class FoldRunOptions(QualityOptions):
         help="folder of an encoder, from transformers (benchmarks.convert_real fetches m3e-small) or from "
         f"pretraining, or {NOTHING}: 2 layers, 128 wide, random, with word pieces of the texts learned from"
     )
-    data: str = option("qbqtc", help="data to learn from and to measure on", choices=tuple(FILES))
+    data: str = option(
+        "qbqtc", help=f"data to learn from and to measure on: {', '.join(FILES)}, or a file of labelled pairs"
+    )
     protocol: str = option(
         "cv",
         help="cv: every query of the training file, by a run that has not seen it; dev: qbqtc/dev.tsv, once",
@@ -233,8 +236,8 @@ class Systems:
             folder = Path(temporary)
             write_records(folder / "train.jsonl", split.pairs)
             write_records(folder / "score.jsonl", self.harness.of(split))
-            kuake = real_data_file(options.data_dir, FILES["kuake"])
-            write_records(folder / "kuake.jsonl", read_records(kuake, LabeledPair))
+            if any(data == "kuake" for data, _ in PEERS[name]):
+                write_records(folder / "kuake.jsonl", read_records(data_file(options.data_dir, "kuake"), LabeledPair))
             work = {
                 "model": str(Path(options.model).resolve()),
                 "stages": [

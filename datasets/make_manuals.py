@@ -6,6 +6,7 @@ paddle-ranker evaluate-recall --index index --beir manuals --ranker RANKER
 
 Queries are sentences that are taken out of the pages: the first sentence of what a page says about an option, where
 more follows, and a page's description. Each page's queries are in one split; pages of one name are in the same.
+`pairs.jsonl` has each query with the opening of its page (label 1), and of nine other pages that words find (0).
 The packages are fetched by `apt-get download`; groff (Debian: groff-base) reads the pages.
 """
 
@@ -24,11 +25,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from make_real import Page, parse_page, split_pages, without
+from make_real import OTHERS, Page, parse_page, split_pages, without
 
 from paddle_ranker.data.beir import write_beir
+from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
+from paddle_ranker.retrieval.words import WordSearcher
 
 _PACKAGES = (
     "apt bash btrfs-progs coreutils cron cryptsetup-bin curl diffutils dpkg e2fsprogs findutils gawk git-man gpg grep "
@@ -37,6 +40,7 @@ _PACKAGES = (
 )
 _PATH = re.compile(r"\./usr/share/man/man[14-8]/([^/]+)\.(\w+)\.gz")
 _OPTION = re.compile(r"(?m)^ *-{1,2}[A-Za-z0-9][^\n]{0,80}\n +([A-Z][^\n]{20,}?\.) +[A-Z][^\n]{60,}$")
+_OPENING = re.compile(r"(?:^|\n)DESCRIPTION\n+([^\n]+)")
 _WORDS, _MOST = (6, 24), 4  # words of a query; queries of a page
 
 
@@ -82,6 +86,19 @@ def candidates(page: Page) -> list[str]:
     return [text.rstrip(".") for text in texts if _WORDS[0] - 2 * (text is texts[0]) <= len(text.split()) <= _WORDS[1]]
 
 
+def labelled_pairs(texts: dict[str, str], queries: dict[str, str], right: dict[str, str]) -> Iterator[LabeledPair]:
+    """Yield the queries with their pages and others; `right` has each query's page, by their ids."""
+    words, ids = WordSearcher.of_texts(texts.values(), "stem"), [*texts]
+    opening = {
+        id: (found[1] if (found := _OPENING.search(text)) else text.partition("\n")[0]) for id, text in texts.items()
+    }
+    for id, query in queries.items():
+        yield LabeledPair(query, opening[right[id]], 1.0)
+        best = [opening[ids[number]] for number in words.search(query, OTHERS + 1)[0].tolist()]
+        others = [text for text in best if text != opening[right[id]]]
+        yield from (LabeledPair(query, text, 0.0) for text in others[:OTHERS])
+
+
 def run(options: ManualsOptions) -> None:
     """Write the collection."""
     with tempfile.TemporaryDirectory() as folder:
@@ -99,6 +116,9 @@ def run(options: ManualsOptions) -> None:
             qrels[splits[page.id]][name] = {page.id: 1}
         documents.append((page.id, text, {"title": page.name, "section": page.section}))
     write_beir(Path(options.output), documents, queries, qrels)
+    right = {query: page for labels in qrels.values() for query, pages in labels.items() for page in pages}
+    pairs = labelled_pairs({id: text for id, text, _ in documents}, queries, right)
+    write_records(Path(options.output) / "pairs.jsonl", pairs)
     counts = ", ".join(f"{len(labels):,} in {split}" for split, labels in qrels.items())
     characters = sorted(len(text) for _, text, _ in documents)
     print(f"{options.output}: {len(documents):,} pages, half of them longer than {characters[len(documents) // 2]:,} "

@@ -90,19 +90,24 @@ def grouped_folds(queries: Sequence[str], folds: int) -> Iterator[tuple[Integers
     yield from GroupKFold(n_splits=folds).split(np.zeros(len(queries)), groups=list(queries))
 
 
+def data_file(data_dir: Optional[str], data: str) -> Path:
+    """Return the file of labelled pairs of a known data set, or the one at the path `data`."""
+    return real_data_file(data_dir, FILES[data]) if data in FILES else Path(data)
+
+
 def make_splits(
     data_dir: Optional[str], train_on: str, protocol: str, folds: int
 ) -> tuple[list[LabeledPair], list[Split]]:
     """Return the measured pairs, and the splits that together score each measured pair once.
 
-    `protocol`: "dev" measures on qbqtc/dev.tsv, "cv" on the training file (see `FILES`).
+    `protocol`: "dev" measures on qbqtc/dev.tsv, "cv" on the training file (see `data_file`).
     """
-    if protocol == "dev" and train_on == "kuake":
+    if protocol == "dev" and train_on != "qbqtc":
         raise UsageError(f"--protocol dev: {train_on} has no dev file; take cv")
-    file = FILES[train_on]
-    measured = read_records(real_data_file(data_dir, "qbqtc/dev.tsv" if protocol == "dev" else file), LabeledPair)
+    file = data_file(data_dir, train_on)
+    measured = read_records(real_data_file(data_dir, "qbqtc/dev.tsv") if protocol == "dev" else file, LabeledPair)
     if protocol == "dev":
-        train = read_records(real_data_file(data_dir, file), LabeledPair)
+        train = read_records(file, LabeledPair)
         return measured, [Split("train", train, np.arange(len(measured)))]
     parts = grouped_folds([pair.query for pair in measured], folds)
     return measured, [
@@ -180,9 +185,11 @@ class Harness:
         self.queries = [pair.query for pair in self.measured]
         self.labels = np.array([pair.label for pair in self.measured])
         self.store = RunStore(scores_dir or options.scores_dir)
-        root = real_data_file(options.data_dir, FILES[train_on]).parent.parent
-        used = dict.fromkeys([FILES[train_on], FILES["qbqtc"], "qbqtc/dev.tsv"])
-        self.digests = [file_digest(root / name) for name in used if (root / name).is_file()]
+        used = [data_file(options.data_dir, train_on)]
+        if train_on in FILES:
+            root = used[0].parent.parent
+            used = [*dict.fromkeys([*used, root / FILES["qbqtc"], root / "qbqtc/dev.tsv"])]
+        self.digests = [file_digest(path) for path in used if path.is_file()]
 
     def run(
         self, name: str, seeds: Sequence[int], facts: Mapping[str, Any], train: Callable[[Split, int], Run]

@@ -68,6 +68,15 @@ def test_what_is_from_nothing_does_not_hang_on_the_model(tiny_data: Path, tmp_pa
     assert np.abs(own.runs[0] - on_ids.runs[0]).max() > 1e-3
 
 
+@unit
+def test_a_file_is_measured_as_a_known_data_set(tiny_data: Path, tmp_path: Path) -> None:
+    known, named = (
+        Systems(pretrained.PretrainedOptions(model=NOTHING, data_dir=str(tiny_data), data=data, folds=2), tmp_path)
+        for data in ("qbqtc", str(tiny_data / "qbqtc" / "train.tsv"))
+    )
+    np.testing.assert_array_equal(known.run(LINEAR, [1]).runs[0], named.run(LINEAR, [1]).runs[0])
+
+
 @slow
 def test_the_ablation_pairs_every_change(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [f"--model={NOTHING}", f"--data_dir={tiny_data}", "--folds=2", "--max_steps=2", "--resamples=50",

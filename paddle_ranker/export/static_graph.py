@@ -36,6 +36,7 @@ from paddle_ranker.model.opened import (
     TrainedModel,
     with_export,
 )
+from paddle_ranker.model.split import lower_digest, similarity_sizes
 from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
@@ -87,7 +88,8 @@ def export_model(
             kind.write_descriptions(temporary, model)
             facts = _facts(temporary, prefix, signature, parities)
             if getattr(model.info, "stored_titles", 0):
-                facts["ranker"] = model.network.lower_digest()
+                facts["ranker"] = lower_digest(model.network, model.row_encoder)
+                facts["similarity"] = similarity_sizes(model.network)
             if signature == RANKER_SIGNATURE:
                 facts["checks"] = checks_of(batches, expected, model.network.configs[0].pad_token_id)
             kind.write_info(temporary, with_export(model.info, facts))

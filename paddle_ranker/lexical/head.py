@@ -63,8 +63,12 @@ class FeatureHead(nn.Layer):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the features' part of the logits, `[batch]` float32, for ids and types `[batch, length]` int64."""
+        return self.of_features(self.features(input_ids, token_type_ids))
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """Return the part of the logits, `[batch]` float32, that comes from features `[batch, count]`."""
         # A matrix product would be computed in half precision by mixed precision.
-        return (self.standardised(input_ids, token_type_ids) * self.weight).sum(axis=1)
+        return ((features - self.mean) / self.deviation * self.weight).sum(axis=1)
 
     def standardised(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the features, scaled to mean 0 and deviation 1 over the training pairs, `[batch, count]` float32."""

@@ -129,11 +129,6 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
         stored_titles=fresh.stored_titles or info.stored_titles,
         calibration=None,
     )
-    if started.similarity and started.stored_titles:
-        raise CheckpointError(
-            f"{source}: --stored_titles {started.stored_titles} and a similarity of both texts (--similarity) do not "
-            "go together: the similarity is not stored; leave one out"
-        )
     tower = None
     if fresh.similarity is not None:
         tower = _similarity_tower(fresh.similarity, source, checkpoint)

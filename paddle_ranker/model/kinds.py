@@ -152,10 +152,10 @@ class RankerKind(_ScoresPairs[PairEncoder]):
         """Return the lower and the upper layers of a split ranker."""
         if not model.info.stored_titles:
             return ()
-        from paddle_ranker.model.network import LowerLayers, UpperLayers
+        from paddle_ranker.model.split import LowerLayers, UpperLayers, similarity_sizes
 
-        lower, upper = split_signatures(model.network.config.hidden_size)
         network = model.network
+        lower, upper = split_signatures(network.config.hidden_size, *similarity_sizes(network))
         return Part(LOWER, lower, lambda: LowerLayers(network)), Part(UPPER, upper, lambda: UpperLayers(network))
 
     def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, PairEncoder]) -> None:

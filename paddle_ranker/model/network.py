@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Optional
 
@@ -104,16 +103,6 @@ class RankerNetwork(nn.Layer):
         apart = (*APART, SIMILARITY_TOWER, *((f"{ENCODER}pooler.",) if self.pooling else ()))
         return {name: value for name, value in self.state_dict().items() if not name.startswith(apart)}
 
-    def lower_digest(self) -> str:
-        """Return a digest of what the states of a split encoder's lower layers depend on, 16 hexadecimal digits."""
-        found, lower = hashlib.sha256(f"{self.config}".encode()), tuple(map(str, range(self.encoder.lower)))
-        for name, value in sorted(self.encoder.state_dict().items()):
-            below = name.removeprefix("encoder.layers.")
-            if name.startswith("embeddings.") or (below != name and below.partition(".")[0] in lower):
-                found.update(name.encode())
-                found.update(np.ascontiguousarray(value.numpy()).data)
-        return found.hexdigest()[:16]
-
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:
         """The encoder's configuration, in a tuple; for a blend, those of its members' encoders."""
@@ -125,18 +114,25 @@ class RankerNetwork(nn.Layer):
         encode = self.encoder if self.pooling else self.encoder.pooled
         return self._logits(encode(input_ids, token_type_ids, extra), input_ids, token_type_ids)
 
-    def above(self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the logits from the states after the lower layers of a split encoder, see `Encoder.apart`."""
+    def above(
+        self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor, similarity: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return the logits from the states after the lower layers of a split encoder, see `Encoder.apart`.
+
+        similarity: what the similarity adds to the logits, `[batch]`; None: it is computed
+        """
         extra = self._match_levels(input_ids, token_type_ids)
         outputs = self.encoder.above(states, input_ids, token_type_ids, extra, pools=not self.pooling)
-        return self._logits(outputs, input_ids, token_type_ids)
+        return self._logits(outputs, input_ids, token_type_ids, similarity)
 
     def _match_levels(self, input_ids: Tensor, token_type_ids: Tensor) -> Optional[Tensor]:
         if self.never_match is None:
             return None
         return self.match_embeddings(levels_of_pair(self.speller, input_ids, token_type_ids, self.never_match))
 
-    def _logits(self, outputs: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+    def _logits(
+        self, outputs: Tensor, input_ids: Tensor, token_type_ids: Tensor, similarity: Optional[Tensor] = None
+    ) -> Tensor:
         pooled = outputs
         if self.pooling:
             pooled = pool_states(outputs, input_ids != self.config.pad_token_id, self.pooling)
@@ -144,8 +140,10 @@ class RankerNetwork(nn.Layer):
             pooled = _ACTIVATIONS[kind](layer(pooled))
         # Mixed precision gives a half-precision product; losses and scores need float32.
         logit = _ACTIVATIONS[self.kinds[-1]](self.head(self.dropout(pooled))).squeeze(-1).astype("float32")
-        for head in (self.lexical, self.similarity_head):
-            logit = logit if head is None else logit + head(input_ids, token_type_ids)
+        if self.lexical is not None:
+            logit = logit + self.lexical(input_ids, token_type_ids)
+        if self.similarity_head is not None:
+            logit = logit + (self.similarity_head(input_ids, token_type_ids) if similarity is None else similarity)
         return logit
 
 
@@ -161,30 +159,6 @@ class ScoringNetwork(nn.Layer):
         """Return the probabilities and the logits, `[batch, 1]` float32 each, of `[batch, length]` int64 inputs."""
         logit = self.network(input_ids, token_type_ids).unsqueeze(-1)
         return F.sigmoid(logit * self.scale + self.shift), logit
-
-
-class LowerLayers(nn.Layer):
-    """Lower layers of a ranker whose encoder is split: the states of queries and titles, each text alone."""
-
-    def __init__(self, network: RankerNetwork):
-        super().__init__()
-        self.network, self.configs = network, network.configs
-
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the states, `[batch, length, hidden]` float32, of `[batch, length]` int64 inputs."""
-        return self.network.encoder.apart(input_ids, token_type_ids)
-
-
-class UpperLayers(nn.Layer):
-    """Upper layers of a ranker whose encoder is split: logits of pairs from the states of both texts."""
-
-    def __init__(self, network: RankerNetwork):
-        super().__init__()
-        self.network, self.configs = network, network.configs
-
-    def forward(self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the logits, `[batch, 1]` float32, before calibration."""
-        return self.network.above(states, input_ids, token_type_ids).unsqueeze(-1)
 
 
 ENCODER = "encoder."  # before the names of the encoder's parameters

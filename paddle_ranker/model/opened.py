@@ -81,12 +81,21 @@ RANKER_SIGNATURE = Signature(
 
 
 STATES = "states"  # what the lower layers of a split ranker return, and the upper layers take
+SIDES = ("query", "title")  # before the names of a similarity's arrays, which pass from lower to upper layers, too
 
 
-def split_signatures(width: int) -> tuple[Signature, Signature]:
-    """Return the signatures of the lower and of the upper layers of a split ranker `width` wide."""
+def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature, Signature]:
+    """Return the signatures of the lower and of the upper layers of a split ranker `width` wide.
+
+    vectors, matches: sizes of a text's vectors and of a token's matches; 0 without a similarity
+    """
     states = ArraySpec(STATES, "float32", (None, None, width), may_round=True)
-    return Signature(TOKENS, (states,), (STATES,)), Signature((states, *TOKENS), RANKER_SIGNATURE.outputs[1:], (LOGIT,))
+    outputs = [states]
+    for side in SIDES if vectors else ():
+        outputs.append(ArraySpec(f"{side}_vectors", "float32", (None, vectors), may_round=True))
+        outputs.append(ArraySpec(f"{side}_matches", "float32", (None, None, matches), may_round=True))
+    lower = Signature(TOKENS, tuple(outputs), tuple(one.name for one in outputs))
+    return lower, Signature((states, *TOKENS, *outputs[1:]), RANKER_SIGNATURE.outputs[1:], (LOGIT,))
 
 
 class Part(NamedTuple):
@@ -116,7 +125,8 @@ class ExportFacts(TypedDict, total=False):
     files: a dict from file name to size in bytes
     checks: some pairs and their probabilities
     int8: measures of the int8 file; None without that file
-    ranker: of a split ranker, the digest of what titles' states depend on (`RankerNetwork.lower_digest`)
+    ranker: of a split ranker, the digest of what titles' states depend on (`model.split.lower_digest`)
+    similarity: of a split ranker, the sizes of its similarity's arrays (`model.split.similarity_sizes`)
     aliases: a dict from the name of an input or output to its name for clients of Paddle Serving
     """
 
@@ -130,6 +140,7 @@ class ExportFacts(TypedDict, total=False):
     checks: list[Check]
     int8: Optional[dict[str, object]]
     ranker: str
+    similarity: tuple[int, int]
     aliases: dict[str, str]
 
 

@@ -47,6 +47,18 @@ class _Text(NamedTuple):
     own: Tensor
 
 
+class Side(NamedTuple):
+    """One text of each pair, as the other is compared with it; all vectors have length 1.
+
+    vectors: the tower's vector, the mean states of several layers and the first token's last state, one after another,
+        `[batch, size]` float32
+    matches: the states of its own tokens after two layers, `[batch, tokens, 2 * hidden]` float32; 0 for other tokens
+    """
+
+    vectors: Tensor
+    matches: Tensor
+
+
 class SimilarityHead(FeatureHead):
     """Layer that computes the contribution of query's and title's similarity to a pair's logit.
 
@@ -73,21 +85,35 @@ class SimilarityHead(FeatureHead):
 
     def features(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the features of each pair, `[batch, count]` float32, in the order of `feature_names`."""
-        query, title = self._texts(input_ids, token_type_ids)
-        of_query, of_title = self._states(query.ids), self._states(title.ids)
-        pairs = list(zip(of_query, of_title))
-        found = [_cosine(self._vectors(of_query[-1], query.ids), self._vectors(of_title[-1], title.ids))]
-        found += [self._cosine_of_means(pairs[depth], query.ids, title.ids) for depth in self._depths]
-        found += [_cosine(of_query[-1][:, 0], of_title[-1][:, 0])]
-        found += _best_matches(of_query[-1], query.own, of_title[-1], title.own)
-        middle = self._depths[1]
-        found += _best_matches(of_query[middle], query.own, of_title[middle], title.own)
+        return self.compare(*self.sides(input_ids, token_type_ids))
+
+    def sides(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Side, Side]:
+        """Return the query and the title of each pair, each as it is compared; a row may also hold one text alone."""
+        texts, before = self._texts(input_ids, token_type_ids), (len(self._query.before), len(self._title.before))
+        query, title = (self._side(text, skipped) for text, skipped in zip(texts, before))
+        return query, title
+
+    def compare(self, query: Side, title: Side) -> Tensor:
+        """Return the features of each pair, `[batch, count]` float32, in the order of `feature_names`."""
+        products, hidden = query.vectors * title.vectors, self.tower.config.hidden_size
+        places = range(self.sizes[0] - (len(self._depths) + 1) * hidden, self.sizes[0], hidden)
+        found = [products[:, : places[0]].sum(axis=1)]
+        found += [products[:, place : place + hidden].sum(axis=1) for place in places]
+        found += _best_matches(query.matches[:, :, :hidden], title.matches[:, :, :hidden])
+        found += _best_matches(query.matches[:, :, hidden:], title.matches[:, :, hidden:])
         return paddle.stack(found, axis=1)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Sizes of a text's vectors, one after another, and of a token's matches."""
+        hidden = self.tower.config.hidden_size
+        return self.model.info.size + (len(self._depths) + 1) * hidden, 2 * hidden
 
     def cosine(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the cosine of the two texts' vectors alone, the first feature, `[batch]` float32."""
         query, title = (text.ids for text in self._texts(input_ids, token_type_ids))
-        return _cosine(*(self.tower(ids, paddle.zeros_like(ids)) for ids in (query, title)))
+        vectors = (_normalised(self.tower(ids, paddle.zeros_like(ids))) for ids in (query, title))
+        return paddle.multiply(*vectors).sum(axis=1)
 
     def _texts(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[_Text, _Text]:
         if self.tower.training:
@@ -100,12 +126,14 @@ class SimilarityHead(FeatureHead):
     def _states(self, ids: Tensor) -> list[Tensor]:
         return [states.astype("float32") for states in self.tower.encoder.states(ids, paddle.zeros_like(ids))]
 
-    def _vectors(self, states: Tensor, ids: Tensor) -> Tensor:
-        return self.tower.of_states(states, ids, paddle.zeros_like(ids))
-
-    def _cosine_of_means(self, states: tuple[Tensor, Tensor], query: Tensor, title: Tensor) -> Tensor:
-        first = pool_states(states[0], query != self._pad_id, "mean")
-        return _cosine(first, pool_states(states[1], title != self._pad_id, "mean"))
+    def _side(self, text: _Text, before: int) -> Side:
+        states, is_token = self._states(text.ids), text.ids != self._pad_id
+        vectors = [self.tower.of_states(states[-1], text.ids, paddle.zeros_like(text.ids))]
+        vectors += [pool_states(states[depth], is_token, "mean") for depth in self._depths]
+        vectors += [states[-1][:, 0]]
+        own = text.own[:, before:].unsqueeze(2)
+        matches = [_normalised(states[depth][:, before:]) * own for depth in (-1, self._depths[1])]
+        return Side(paddle.concat([_normalised(one) for one in vectors], axis=1), paddle.concat(matches, axis=2))
 
     def _text(self, input_ids: Tensor, inside: Tensor, alone: _Alone) -> _Text:
         """Return one text of each pair as it is encoded alone, padded to the longest of the batch.
@@ -120,6 +148,7 @@ class SimilarityHead(FeatureHead):
         start = paddle.full([1], _FAR + alone.skipped_before, "int64") - first
         skipped = paddle.full([1], alone.skipped_before + alone.skipped_after, "int64")
         count = inside.sum(axis=1, keepdim=True) - skipped
+        count = count * (count > 0).astype("int64")  # a row of one text alone lacks the other's special tokens
         shown = (places < count).astype("int64")
         ones = paddle.ones_like(places)
         rows = (ones[:, :1].cumsum(axis=0) - ones[:, :1]) * ones.sum(axis=1, keepdim=True)
@@ -162,23 +191,22 @@ def _columns(text: Tensor, ids: tuple[int, ...]) -> list[Tensor]:
     return [paddle.full_like(text[:, :1], one) for one in ids]
 
 
-def _cosine(queries: Tensor, titles: Tensor) -> Tensor:
-    """Return the cosines of vectors, `[batch]` float32, for `[batch, size]` each."""
-    queries, titles = F.normalize(queries.astype("float32"), axis=-1), F.normalize(titles.astype("float32"), axis=-1)
-    return (queries * titles).sum(axis=1)
+def _normalised(vectors: Tensor) -> Tensor:
+    return F.normalize(vectors.astype("float32"), axis=-1)
 
 
-def _best_matches(query: Tensor, in_query: Tensor, title: Tensor, in_title: Tensor) -> list[Tensor]:
+def _best_matches(query: Tensor, title: Tensor) -> list[Tensor]:
     """Return three features, `[batch]` each, of the cosines between the tokens of both texts (ColBERT's MaxSim).
 
     They are the mean and the minimum over query tokens of the best cosine with a title token, and the mean over title
     tokens of that with a query token; 0 if a text has no tokens.
 
     Args:
-        query, title: states, `[batch, length, size]` float32.
-        in_query, in_title: `[batch, length]` float32, 1 for the texts' own tokens.
+        query, title: states of length 1, or 0 for other tokens than the text's own, `[batch, length, size]` float32.
     """
-    cosines = paddle.matmul(F.normalize(query, axis=-1), F.normalize(title, axis=-1), transpose_y=True)
+    # Half is far from both: stored states are rounded.
+    in_query, in_title = (((one * one).sum(axis=2) > 0.5).astype("float32") for one in (query, title))
+    cosines = paddle.matmul(query, title, transpose_y=True)
     of_query = (cosines + (in_title.unsqueeze(1) - 1.0) * _FAR).max(axis=2)
     of_title = (cosines + (in_query.unsqueeze(2) - 1.0) * _FAR).max(axis=1)
     count_query, count_title = in_query.sum(axis=1), in_title.sum(axis=1)

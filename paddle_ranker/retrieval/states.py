@@ -14,6 +14,7 @@ from typing import Union
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import offsets_of
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import RankerStates
 from paddle_ranker.retrieval.schema import Schema
@@ -51,7 +52,7 @@ def write_states(target: Path, documents: Iterable[Document], schema: Schema, ra
         texts = [schema.passage(one, one.text) for one in part]
         fits = ranker.encoder.encode_titles(texts).lengths < most
         states = ranker.title_states([text for text, is_read in zip(texts, fits.tolist()) if is_read])
-        lengths = np.zeros(len(texts), np.int64)
-        lengths[fits] = np.diff(states.offsets)
-        writer.append(dataclasses.replace(states, offsets=np.concatenate([[0], np.cumsum(lengths)])))
+        lengths, vectors = np.zeros(len(texts), np.int64), np.zeros((len(texts), states.vectors.shape[1]), np.float32)
+        lengths[fits], vectors[fits] = np.diff(states.offsets), states.vectors
+        writer.append(dataclasses.replace(states, offsets=offsets_of(lengths), vectors=vectors))
     writer.finish()

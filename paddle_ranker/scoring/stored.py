@@ -4,7 +4,8 @@
 | --- | --- |
 | `states.json` | the ranker that made them, counts, and each file's size and digest |
 | `states.npy` | states, `[tokens, width]` float32, float16 or int8, memory-mapped |
-| `scales.npy` | of int8: a factor per token, `[tokens]` float32 |
+| `vectors.npy`, `matches.npy` | of a ranker with a similarity: as of `TextStates`, of the states' type |
+| `NAME_scales.npy` | of int8: a factor per row of `NAME.npy`, float32 |
 | `tokens.npy` | token ids, `[tokens]` int32 |
 | `offsets.npy` | each title's first token, and the end, `[titles + 1]` int64 |
 | `ids.npy`, `id_ends.npy` | the titles' ids, one after another in UTF-8, and their ends in bytes, if they have ids |
@@ -34,6 +35,7 @@ from paddle_ranker.encoding.columns import (
     ragged_positions,
 )
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, brief, quoted, refuse_text
+from paddle_ranker.model.opened import SIDES, STATES
 from paddle_ranker.storage.arrays import ArrayFile
 from paddle_ranker.storage.atomic import new_file, new_folder
 from paddle_ranker.storage.digest import content_digest
@@ -42,6 +44,7 @@ from paddle_ranker.storage.untrusted import check_file, inside, open_array, read
 FORMAT_VERSION = 1
 INFO_FILE = "states.json"
 TYPES = ("float16", "int8", "float32")
+_NUMBERS = ("states", "vectors", "matches")  # arrays of the store's type
 _MOST_INT8 = 127
 _MAPPED_FROM = 1 << 20  # bytes; smaller files are read at once
 
@@ -53,6 +56,7 @@ class StatesInfo:
     ranker: digest of the parameters that the states depend on
     layers: number of lower layers
     width: numbers per state
+    vectors, matches: of a ranker with a similarity, numbers per title and per token
     dtype: float16, int8 or float32
     titles, tokens: their counts
     files: a dict from file name to its size in bytes and its digest
@@ -61,11 +65,19 @@ class StatesInfo:
     ranker: str
     layers: int
     width: int
+    vectors: int = 0
+    matches: int = 0
     dtype: str = "float16"
     titles: int = 0
     tokens: int = 0
     files: dict[str, tuple[int, str]] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """A dict from the name of each array of numbers to the numbers in a row."""
+        sizes = {"states": self.width, "vectors": self.vectors, "matches": self.matches}
+        return {name: size for name, size in sizes.items() if size}
 
     @property
     def bytes_per_title(self) -> float:
@@ -80,11 +92,15 @@ class TextStates:
     states: `[tokens, width]` float32
     tokens: token ids, `[tokens]` int32
     offsets: `[texts + 1]` int64
+    vectors: `[texts, size]` float32, as of `model.similarity.Side`; size 0 without a similarity
+    matches: `[tokens, size]` float32, as of `model.similarity.Side`; size 0 without a similarity
     """
 
     states: NDArray[np.float32]
     tokens: NDArray[np.int32]
     offsets: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    matches: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -132,7 +148,8 @@ class StoredPairs(Columns):
     def pad(self, indices: Indices) -> Arrays:
         """Return `states`, `[batch, length, width]`, `input_ids` and `token_type_ids`, `[batch, length]`.
 
-        The tokens stand where they stand in a whole pair.
+        The tokens stand where they stand in a whole pair. With a similarity, there are the vectors and the matches of
+        both texts, too, each text alone.
         """
         assert isinstance(self.queries, TextStates)
         rows = np.asarray(indices, np.int64)
@@ -147,7 +164,14 @@ class StoredPairs(Columns):
         for (side, _), begin, length, mask in zip(sides, starts, lengths, (in_query, in_title)):
             source = ragged_positions(begin, length)
             states[mask], ids[mask] = side.states[source], side.tokens[source]
-        return {"states": states, "input_ids": ids, "token_type_ids": in_title.astype(np.int64)}
+        arrays: Arrays = {STATES: states, "input_ids": ids, "token_type_ids": in_title.astype(np.int64)}
+        for name, (side, of), begin, length in zip(SIDES, sides, starts, lengths):
+            if side.vectors.shape[1]:
+                arrays[f"{name}_vectors"] = side.vectors[of]
+                is_token = np.arange(length.max(initial=0)) < length[:, None]
+                arrays[f"{name}_matches"] = matches = np.zeros((*is_token.shape, side.matches.shape[1]), np.float32)
+                matches[is_token] = side.matches[ragged_positions(begin, length)]
+        return arrays
 
 
 def taken(texts: TextStates, rows: NDArray[np.int64]) -> TextStates:
@@ -155,14 +179,19 @@ def taken(texts: TextStates, rows: NDArray[np.int64]) -> TextStates:
     starts = texts.offsets[rows]
     lengths = texts.offsets[rows + 1] - starts
     source = ragged_positions(starts, lengths)
-    return TextStates(texts.states[source], texts.tokens[source], offsets_of(lengths))
+    return TextStates(
+        texts.states[source], texts.tokens[source], offsets_of(lengths), texts.vectors[rows], texts.matches[source]
+    )
 
 
 def joined(one: TextStates, other: TextStates) -> TextStates:
     """Return the texts of both, in order."""
     offsets = np.concatenate([one.offsets, one.offsets[-1] + other.offsets[1:]])
-    states, tokens = np.concatenate([one.states, other.states]), np.concatenate([one.tokens, other.tokens])
-    return TextStates(states, tokens, offsets)
+    tokens, (states, vectors, matches) = (
+        np.concatenate([one.tokens, other.tokens]),
+        (np.concatenate([getattr(texts, name) for texts in (one, other)]) for name in _NUMBERS),
+    )
+    return TextStates(states, tokens, offsets, vectors, matches)
 
 
 class StatesWriter:
@@ -179,7 +208,10 @@ class StatesWriter:
         self._folder, self._info = folder, ranker
         self._files: dict[str, ArrayFile] = {}
         self._tokens, self._id_bytes = 0, 0
-        self._write("states", np.zeros((0, ranker.width), ranker.dtype))
+        for name, size in ranker.sizes.items():
+            self._write(name, np.zeros((0, size), ranker.dtype))
+            if ranker.dtype == "int8":
+                self._write(f"{name}_scales", np.zeros(0, np.float32))
         self._write("tokens", np.zeros(0, np.int32))
         self._write("offsets", np.zeros(1, np.int64))
 
@@ -188,13 +220,14 @@ class StatesWriter:
 
         Raises `DataError` for states that float16 cannot hold.
         """
-        values: Array = titles.states
-        if self._info.dtype == "int8":
-            values, scales = quantized(values)
-            self._write("scales", scales)
-        elif self._info.dtype == "float16" and np.abs(values).max(initial=0.0) > np.finfo(np.float16).max:
-            raise DataError("a state is beyond the range of float16: store the titles as int8 or float32")
-        self._write("states", values.astype(self._info.dtype))
+        for name in self._info.sizes:
+            values: Array = getattr(titles, name)
+            if self._info.dtype == "int8":
+                values, scales = quantized(values)
+                self._write(f"{name}_scales", scales)
+            elif self._info.dtype == "float16" and np.abs(values).max(initial=0.0) > np.finfo(np.float16).max:
+                raise DataError("a state is beyond the range of float16: store the titles as int8 or float32")
+            self._write(name, values.astype(self._info.dtype))
         self._write("tokens", titles.tokens)
         self._write("offsets", titles.offsets[1:] + self._tokens)
         self._tokens += len(titles.tokens)
@@ -253,14 +286,18 @@ class TitleStates:
 
     def __init__(self, folder: Path, info: StatesInfo):
         self.folder, self.info = folder, info
-        self._states, self._tokens, self._offsets = (self._array(name) for name in ("states", "tokens", "offsets"))
-        self._scales = self._array("scales") if info.dtype == "int8" else None
-        shapes = self._states.shape, self._tokens.shape, self._offsets.shape
-        sound = shapes == ((info.tokens, info.width), (info.tokens,), (info.titles + 1,))
-        sound = sound and (self._states.dtype.name, self._tokens.dtype.name) == (info.dtype, "int32")
-        sound = sound and self._offsets[0] == 0 and self._offsets[-1] == info.tokens
-        if not sound or (np.diff(self._offsets) < 0).any():
+        rows = {"states": info.tokens, "vectors": info.titles, "matches": info.tokens}
+        expected: dict[str, tuple[tuple[int, ...], str]] = {
+            "tokens": ((info.tokens,), "int32"), "offsets": ((info.titles + 1,), "int64"),
+            **{name: ((rows[name], size), info.dtype) for name, size in info.sizes.items()},
+            **{f"{name}_scales": ((rows[name],), "float32") for name in info.sizes if info.dtype == "int8"},
+        }  # fmt: skip
+        self._arrays = {name: self._array(name) for name in expected if f"{name}.npy" in info.files}
+        sound = expected == {name: (array.shape, array.dtype.name) for name, array in self._arrays.items()}
+        offsets = self._arrays["offsets"] if sound else np.zeros(1, np.int64)
+        if not sound or offsets[0] != 0 or offsets[-1] != info.tokens or (np.diff(offsets) < 0).any():
             raise CheckpointError(f"{folder}: damaged (its files are not of one store); store the titles again")
+        self._tokens, self._offsets = self._arrays["tokens"], offsets
 
     @classmethod
     def open(cls, folder: Union[str, Path]) -> TitleStates:
@@ -280,7 +317,7 @@ class TitleStates:
             files = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
             known = {one.name for one in dataclasses.fields(StatesInfo)}
             info = StatesInfo(**{name: value for name, value in {**values, "files": files}.items() if name in known})
-            counts = info.layers, info.width, info.titles, info.tokens
+            counts = info.layers, info.width, info.vectors, info.matches, info.titles, info.tokens
             if info.dtype not in TYPES or not all(type(one) is int and one >= 0 for one in counts):
                 raise ValueError(f"dtype {quoted(info.dtype)}, counts {brief(str(counts))}")
         except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -311,8 +348,7 @@ class TitleStates:
     @property
     def arrays(self) -> list[Array]:
         """The arrays in the files, memory-mapped where these are large."""
-        scales = [] if self._scales is None else [self._scales]
-        return [self._states, self._tokens, self._offsets, *scales]
+        return [*self._arrays.values()]
 
     def lengths_of(self, rows: Indices) -> NDArray[np.int64]:
         """Return the token count of each title at `rows` [n], [n] int64."""
@@ -368,10 +404,16 @@ class TitleStates:
         starts = self._offsets[chosen]
         lengths = self._offsets[chosen + 1] - starts
         source = ragged_positions(starts, lengths)
-        states = self._states[source].astype(np.float32)
-        if self._scales is not None:
-            states *= self._scales[source][:, None]
-        return TextStates(states, self._tokens[source], offsets_of(lengths))
+        states, vectors, matches = (self._numbers(name, chosen if name == "vectors" else source) for name in _NUMBERS)
+        return TextStates(states, self._tokens[source], offsets_of(lengths), vectors, matches)
+
+    def _numbers(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        if name not in self.info.sizes:
+            return np.zeros((len(rows), 0), np.float32)
+        found = self._arrays[name][rows].astype(np.float32)
+        if self.info.dtype == "int8":
+            found *= self._arrays[f"{name}_scales"][rows][:, None]
+        return found
 
     def tokens_of(self, row: int) -> NDArray[np.int32]:
         """Return the token ids of one title, [length] int32."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.columns import Arrays, EncodedTexts
+from paddle_ranker.encoding.columns import Arrays, EncodedTexts, ragged_positions
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, quoted, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
@@ -21,7 +21,7 @@ from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import LOWER, UPPER
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import STATES, split_signatures
+from paddle_ranker.model.opened import SIDES, STATES, split_signatures
 from paddle_ranker.options import note
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine
@@ -135,15 +135,23 @@ class SplitRanker:
         return dataclasses.replace(pairs, queries=self._states(pairs.queries.take(used), is_title=False), query_of=of)
 
     def _states(self, texts: EncodedTexts, is_title: bool) -> TextStates:
-        states = np.empty((len(texts.ids), self.states_info.width), np.float32)
+        info, template = self.states_info, self.encoder.template
+        states = np.empty((len(texts.ids), info.width), np.float32)
+        vectors = np.empty((len(texts), info.vectors), np.float32)
+        matches = np.zeros((len(texts.ids), info.matches), np.float32)
+        before, after = ((), template.after) if is_title else (template.before, template.between)
         for rows in scoring_batches(texts.lengths, self._lower.max_tokens, self._lower.max_rows):
-            arrays = texts.pad(rows)
-            is_token = np.arange(arrays["input_ids"].shape[1]) < texts.lengths_of(rows)[:, None]
+            arrays, starts, lengths = texts.pad(rows), texts.offsets[rows], texts.lengths_of(rows)
+            is_token = np.arange(arrays["input_ids"].shape[1]) < lengths[:, None]
             if is_title:
                 arrays["token_type_ids"] = is_token.astype(np.int64)
-            places = np.concatenate([np.arange(texts.offsets[row], texts.offsets[row + 1]) for row in rows.tolist()])
-            states[places] = self._lower.engine.run(arrays)[STATES][is_token]
-        return TextStates(states, texts.ids, texts.offsets)
+            outputs = self._lower.engine.run(arrays)
+            states[ragged_positions(starts, lengths)] = outputs[STATES][is_token]
+            if info.vectors:
+                vectors[rows] = outputs[f"{SIDES[is_title]}_vectors"]
+                found, own = outputs[f"{SIDES[is_title]}_matches"], lengths - len(before) - len(after)
+                matches[ragged_positions(starts + len(before), own)] = found[np.arange(found.shape[1]) < own[:, None]]
+        return TextStates(states, texts.ids, texts.offsets, vectors, matches)
 
 
 def states_info_of(opened: ScoringRanker) -> StatesInfo:
@@ -152,8 +160,11 @@ def states_info_of(opened: ScoringRanker) -> StatesInfo:
         raise CheckpointError("the ranker's encoder is not split")
     if opened.exported is not None:
         return _info_of_export(opened.exported[0])
+    from paddle_ranker.model.split import lower_digest, similarity_sizes
+
     network = _network(opened)
-    return StatesInfo(network.lower_digest(), opened.info.stored_titles, network.config.hidden_size)
+    digest, sizes = lower_digest(network, opened.row_encoder), similarity_sizes(network)
+    return StatesInfo(digest, opened.info.stored_titles, network.config.hidden_size, *sizes)
 
 
 def _network(opened: ScoringRanker) -> RankerNetwork:
@@ -164,11 +175,11 @@ def _network(opened: ScoringRanker) -> RankerNetwork:
 
 
 def _of_network(opened: ScoringRanker) -> OpenedParts:
-    from paddle_ranker.model.network import LowerLayers, UpperLayers
+    from paddle_ranker.model.split import LowerLayers, UpperLayers
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
     network, info = _network(opened), states_info_of(opened)
-    lower, upper = split_signatures(info.width)
+    lower, upper = split_signatures(info.width, info.vectors, info.matches)
     return OpenedParts(
         opened.info,
         cast(PairEncoder, opened.row_encoder),
@@ -181,14 +192,15 @@ def _of_network(opened: ScoringRanker) -> OpenedParts:
 def _info_of_export(exported: ExportedFolder) -> StatesInfo:
     info = cast(RankerInfo, exported.info)
     assert info.export is not None
-    return StatesInfo(info.export.get("ranker", ""), info.stored_titles, exported.config.hidden_size)
+    digest, sizes = info.export.get("ranker", ""), info.export.get("similarity", (0, 0))
+    return StatesInfo(digest, info.stored_titles, exported.config.hidden_size, *sizes)
 
 
 def _of_export(exported: ExportedFolder, options: LoadOptions, encoder: PairEncoder) -> OpenedParts:
     info = _info_of_export(exported)
     lower, upper = (
         open_engine(exported.part(name, signature), options)
-        for name, signature in zip((LOWER, UPPER), split_signatures(info.width))
+        for name, signature in zip((LOWER, UPPER), split_signatures(info.width, info.vectors, info.matches))
     )
     return OpenedParts(cast(RankerInfo, exported.info), encoder, info, lower, upper)
 

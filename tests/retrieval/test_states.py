@@ -29,7 +29,7 @@ LONG = "d5"  # the ranker reads a part of it
 @pytest.fixture(autouse=True)
 def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    split_ranker(Path("ranker"))
+    split_ranker(Path("ranker"), similarity={})
     write_corpus("texts.jsonl", TEXTS)
 
 

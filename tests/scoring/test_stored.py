@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -17,23 +17,33 @@ from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.encoders import unfilled
 from paddle_ranker.model.families import config_from
-from paddle_ranker.model.folder import Fresh, start_ranker
+from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.similarity import SimilarityHead
 from paddle_ranker.scoring.stored import TitleStates, new_states
 from paddle_ranker.scoring.stored_ranker import SplitRanker, StoredRanker
 from tests.export_cases import WRITES_ONNX
-from tests.tiny import change_json, write_encoder, write_ranker
+from tests.tiny import change_json, write_encoder, write_ranker, write_tower
 
 pytestmark = pytest.mark.unit
 
 QUERIES = ["深度学习", "农业水稻病害"]
 TITLES = ["深度学习神经网络", "语言文化", "水稻病害诊断研究", "a b c", "深", "农业经济增长教育法律"]
+SHORT, EDGES = "深", ["", "水稻病害" * 20]  # the longest title is cut alone as beside the shortest query
 
 
-def split_ranker(folder: Path, layers: int = 2, **changes: Any) -> Path:
+def split_ranker(folder: Path, layers: int = 2, similarity: Optional[dict[str, Any]] = None, **changes: Any) -> Path:
+    """Write a split ranker; with `similarity`, the changes of its tower."""
     write_ranker(folder, num_hidden_layers=3, **changes)
     change_json(folder / "ranker.json", stored_titles=layers, format_version=3)
+    if similarity is not None:
+        tower = write_tower(folder.with_name(f"tower of {folder.name}"), **similarity)
+        model = start_ranker(folder, Fresh("pairwise", changes.get("match", True), similarity=str(tower)))
+        head, random = model.network.similarity_head, np.random.default_rng(0)
+        assert head is not None
+        head.weight.set_value(random.normal(size=head.count).astype(np.float32))
+        save_ranker(folder, model.network, model.row_encoder, model.info)
     return folder
 
 
@@ -45,24 +55,30 @@ def split_ranker(folder: Path, layers: int = 2, **changes: Any) -> Path:
         (2, {"normalize_before": True}),
         (2, {"match": False}),
         (1, {"type_vocab_size": 1, "model_type": "xlm-roberta"}),
+        (2, {"similarity": {}}),
+        (1, {"similarity": {"pooling": "first", "query_prompt": ""}}),
     ],
 )
 def test_stored_titles_score_as_whole_pairs(tmp_path: Path, layers: int, changes: dict[str, Any]) -> None:
     folder = split_ranker(tmp_path / "ranker", layers, **changes)
     ranker, whole = SplitRanker.open(folder), Ranker.load(folder)
-    queries, titles = ranker.query_states(QUERIES), ranker.title_states(TITLES)
-    of = np.array([0, 0, 1, 1, 0, 1])
-    expected = whole.score([QUERIES[number] for number in of], TITLES, logits=True)
+    asked, read = [*QUERIES, SHORT], [*TITLES, *EDGES]
+    queries, titles = ranker.query_states(asked), ranker.title_states(read)
+    of = np.array([0, 0, 1, 1, 0, 1, 2, 2])
+    expected = whole.score([asked[number] for number in of], read, logits=True)
     np.testing.assert_allclose(ranker.logits(queries, titles, of), expected, atol=1e-5, rtol=1e-5)
     assert np.ptp(expected) > 0.01
     # the upper layers see both texts, the lower ones do not
-    other = ranker.logits(queries, titles, 1 - of)
+    other = ranker.logits(queries, titles, (of + 1) % 3)
     assert np.abs(other - expected).min() > 1e-4
 
 
-@pytest.mark.parametrize(("dtype", "error", "most"), [("float32", 1e-5, 68), ("float16", 2e-2, 36), ("int8", 0.2, 24)])
-def test_a_store_gives_the_scores_back(tmp_path: Path, dtype: str, error: float, most: float) -> None:
-    folder = split_ranker(tmp_path / "ranker")
+@pytest.mark.parametrize("similarity", [None, {}])
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-5), ("float16", 2e-2), ("int8", 0.2)])
+def test_a_store_gives_the_scores_back(
+    tmp_path: Path, dtype: str, error: float, similarity: Optional[dict[str, Any]]
+) -> None:
+    folder = split_ranker(tmp_path / "ranker", similarity=similarity)
     ranker, whole = SplitRanker.open(folder), Ranker.load(folder)
     ids = [f"标题 {number}" for number in range(len(TITLES))]
     with new_states(tmp_path / "states", dataclasses.replace(ranker.states_info, dtype=dtype)) as writer:
@@ -71,7 +87,9 @@ def test_a_store_gives_the_scores_back(tmp_path: Path, dtype: str, error: float,
     stored = StoredRanker.open(folder, tmp_path / "states")
     assert stored.titles.ids == ids
     tokens = stored.titles.info.tokens
-    assert (tmp_path / "states" / "states.npy").stat().st_size == 128 + tokens * 16 * np.dtype(dtype).itemsize
+    numbers = {"states": 16 * tokens} if similarity is None else {"states": 16 * tokens, "matches": 2 * 16 * tokens}
+    for name, count in numbers.items():
+        assert (tmp_path / "states" / f"{name}.npy").stat().st_size == 128 + count * np.dtype(dtype).itemsize
     expected = whole.score([QUERIES[0]] * 3, [TITLES[row] for row in (5, 0, 2)], logits=True)
     ranked = stored.rank(QUERIES[0], [ids[row] for row in (5, 0, 2)], logits=True)
     found = [one.logit for one in sorted(ranked, key=lambda one: one.index)]
@@ -125,8 +143,9 @@ def test_a_training_splits_an_encoder_or_refuses(tmp_path: Path) -> None:
     assert [start_ranker(split, Fresh("pairwise", stored_titles=k)).network.encoder.lower for k in (0, 2)] == [1, 2]
     with pytest.raises(CheckpointError, match=r"has 3 layers.*choose 1 to 2"):
         start_ranker(plain, Fresh("pairwise", stored_titles=3))
-    with pytest.raises(CheckpointError, match=r"stored_titles 2 and a similarity.*do not go together"):
-        start_ranker(plain, Fresh("pairwise", similarity="start", stored_titles=2))
+    both = start_ranker(plain, Fresh("pairwise", similarity="start", stored_titles=2))
+    head = both.network.similarity_head
+    assert isinstance(head, SimilarityHead) and (both.network.encoder.lower, head.tower.encoder.lower) == (2, 0)
     small = {"vocab_size": 97, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
     for family in ("mpnet", "deberta-v2", "modernbert"):
         network = unfilled(config_from({**small, "model_type": family}))
@@ -179,16 +198,18 @@ def test_an_export_ranks_stored_titles_in_every_engine(exported: Path, engine: s
     ranker = SplitRanker.open(exported / "ranker")
     other = SplitRanker.open(exported / "exported", LoadOptions(engine=engine))
     assert other.states_info == ranker.states_info
-    titles = other.title_states(TITLES)
-    np.testing.assert_allclose(titles.states, ranker.title_states(TITLES).states, atol=1e-4)
+    read = [*TITLES, *EDGES]
+    titles, expected_states = other.title_states(read), ranker.title_states(read)
+    for name in ("states", "vectors", "matches"):
+        np.testing.assert_allclose(getattr(titles, name), getattr(expected_states, name), atol=1e-5, err_msg=name)
     whole = Ranker.load(exported / "exported", engine=engine)
-    expected = whole.score([QUERIES[0]] * len(TITLES), TITLES, logits=True)
-    np.testing.assert_allclose(other.logits(other.query_states(QUERIES[:1]), titles), expected, atol=1e-4)
+    expected = whole.score([SHORT] * len(read), read, logits=True)
+    np.testing.assert_allclose(other.logits(other.query_states([SHORT]), titles), expected, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=[None, {}], ids=["plain", "similarity"])
+def exported(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path_factory.mktemp("stored")
-    model = load_ranker(split_ranker(folder / "ranker"))
+    model = load_ranker(split_ranker(folder / "ranker", similarity=request.param))
     export_model(model, folder / "exported", onnx=WRITES_ONNX)
     return folder

@@ -1,0 +1,118 @@
+"""Split rankers: the lower layers, which see each text alone, and the upper layers, as networks of their own.
+
+A ranker with a similarity also compares both texts by a tower. The lower layers then return each text as it is compared
+(`Side`), and the upper layers take both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.network import RankerNetwork
+from paddle_ranker.model.opened import RowEncoder
+from paddle_ranker.model.similarity import Side, SimilarityHead
+from paddle_ranker.storage.digest import content_digest
+
+
+class LowerLayers(nn.Layer):
+    """Lower layers of a ranker whose encoder is split: the states of queries and titles, each text alone."""
+
+    def __init__(self, network: RankerNetwork):
+        super().__init__()
+        self.network, self.configs = network, network.configs
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Union[Tensor, tuple[Tensor, ...]]:
+        """Return the states, `[batch, length, hidden]` float32, of `[batch, length]` int64 inputs.
+
+        With a similarity, return the vectors and matches of the query and of the title, too, see `Side`; matches are as
+        long as the ids.
+        """
+        states, head = self.network.encoder.apart(input_ids, token_type_ids), _similarity(self.network)
+        if head is None:
+            return states
+        query, title = head.sides(input_ids, token_type_ids)
+        matches, of_title = _as_long(query.matches, input_ids), _as_long(title.matches, input_ids)
+        return states, query.vectors, matches, title.vectors, of_title
+
+
+class UpperLayers(nn.Layer):
+    """Upper layers of a ranker whose encoder is split: logits of pairs from the states of both texts."""
+
+    def __init__(self, network: RankerNetwork):
+        super().__init__()
+        self.network, self.configs = network, network.configs
+
+    def forward(
+        self,
+        states: Tensor,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        query_vectors: Optional[Tensor] = None,
+        query_matches: Optional[Tensor] = None,
+        title_vectors: Optional[Tensor] = None,
+        title_matches: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Return the logits, `[batch, 1]` float32, before calibration; with a similarity, all arguments are needed."""
+        head, similarity = _similarity(self.network), None
+        if head is not None:
+            query, title = Side(query_vectors, query_matches), Side(title_vectors, title_matches)
+            similarity = head.of_features(head.compare(query, title))
+        return self.network.above(states, input_ids, token_type_ids, similarity).unsqueeze(-1)
+
+
+def _as_long(matches: Tensor, input_ids: Tensor) -> Tensor:
+    """Return matches, `[batch, tokens, size]`, cut or filled up with zeros to the length of the ids."""
+    ones = paddle.ones_like(input_ids)
+    zeros = (ones - ones).astype("float32").unsqueeze(2) * matches[:, :1]
+    whole, length = paddle.concat([matches, zeros], axis=1), ones[:1].sum().reshape([1])
+    return paddle.slice(whole, [1], [paddle.zeros([1], "int64")], [length])
+
+
+def similarity_sizes(network: RankerNetwork) -> tuple[int, int]:
+    """Return the sizes of a text's vectors and of a token's matches, see `SimilarityHead.sizes`; 0 without one."""
+    head = _similarity(network)
+    return (0, 0) if head is None else head.sizes
+
+
+def lower_digest(network: RankerNetwork, encoder: RowEncoder) -> str:
+    """Return a digest of what stored titles depend on, 16 hexadecimal digits.
+
+    That is: the tokenizer, the lower layers, and the tower of a similarity.
+    """
+    found, below = hashlib.sha256(), ("embeddings.", *(f"encoder.layers.{n}." for n in range(network.encoder.lower)))
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.save(folder)
+        found.update(content_digest(Path(folder)).encode())
+    found.update(_settings(network.config).encode())
+    state = {name: value for name, value in network.encoder.state_dict().items() if name.startswith(below)}
+    head = _similarity(network)
+    if head is not None:
+        info = head.model.info
+        made = info.size, info.pooling, info.output_tanh, info.cut_from, info.text_prompt
+        found.update(f"{_settings(head.tower.config)}{made}".encode())
+        state.update({f"tower.{name}": value for name, value in head.tower.own_state().items()})
+    for name, value in sorted(state.items()):
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(value.numpy()).data)
+    return found.hexdigest()[:16]
+
+
+def _settings(config: EncoderConfig) -> str:
+    """Return the settings that differ from their defaults, so that a new setting changes no digest."""
+    values = ((field.name, getattr(config, field.name), field.default) for field in dataclasses.fields(config))
+    return f"{type(config).__name__}{[(name, value) for name, value, default in values if value != default]}"
+
+
+def _similarity(network: RankerNetwork) -> Optional[SimilarityHead]:
+    head = network.similarity_head
+    assert head is None or isinstance(head, SimilarityHead)
+    return head

@@ -26,7 +26,7 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import no_texts
-from paddle_ranker.serving.core.self_check import TOLERANCES
+from paddle_ranker.serving.core.self_check import tolerance_of
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.serving.core.stoppable import StoppableWork
 
@@ -70,7 +70,7 @@ def _check(model: Entailment, folder: Path) -> None:
     if not (np.isfinite(together).all() and np.isfinite(alone).all()):
         raise CheckpointError(f"{folder}: the model gives probabilities that are not numbers; export it again")
     gap = float(np.abs(softmax(together[: len(alone)], axis=1) - softmax(alone, axis=1)).max())
-    tolerance = TOLERANCES[model.precision]
+    tolerance = tolerance_of(model.precision)
     if gap > tolerance:
         raise CheckpointError(
             f"{folder}: a pair's probabilities differ by {gap:.2g} between the pair alone and in a batch (allowed: "

@@ -47,6 +47,8 @@ class ProcessGroup:
                 self._peers = _Peers(self.rank, self.size)
             except OSError as error:  # a process ended just when all had come
                 raise RankerError(_broken(str(error))) from error
+            if paddle.device.get_device() == "cpu":  # a GPU build would take NCCL, which sums nothing on a CPU
+                os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
             with self._together():
                 paddle.distributed.init_parallel_env()
 

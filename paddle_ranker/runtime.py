@@ -27,6 +27,7 @@ from paddle_ranker.options import AUTO_DEVICE, note
 
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
 MATH_CHOICE = "PADDLE_RANKER_MATH"
+TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"  # read by cuBLAS and cuDNN: 0 turns TF32 off, 1 on
 DEVICES = ("cpu", "gpu", "xpu", "npu")
 
 # Processor flags that each MKL code path needs; without them the path ends in an illegal instruction.
@@ -141,6 +142,8 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     # Paddle's C++ side logs each step of start-up; errors still show.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("GLOG_v", "0")
+    # From Ampere on, GPUs would compute fp32 products in TF32, with errors of about 1e-3.
+    os.environ.setdefault(TF32_VARIABLE, "0")
     warnings.filterwarnings("ignore", message="(No ccache found|Setuptools is replacing distutils)")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(paddle|paddlenlp|huggingface_hub|datasets)\b")
@@ -183,6 +186,11 @@ def thread_count(threads: int) -> int:
         raise UsageError(f"{threads} threads: give 1 or more, or 0 for one per core")
     decided = os.environ.get("MKL_NUM_THREADS", "")
     return threads or (int(decided) if decided.isdigit() and int(decided) else usable_cores())
+
+
+def uses_tf32() -> bool:
+    """Return whether the user asks for TF32 in place of fp32, on GPUs that have it."""
+    return os.environ.get(TF32_VARIABLE) == "1"
 
 
 def available_devices() -> list[str]:

@@ -92,14 +92,23 @@ left, right = (random.integers(-8, 9, shape).astype("float32") for shape in ((25
 # Sums of small whole numbers are exact in single precision, whatever the order of summation.
 found = paddle.matmul(paddle.to_tensor(left), paddle.to_tensor(right)).numpy()
 assert (found == left.astype("int64") @ right.astype("int64")).all()
+from paddle_ranker.serving.core.self_check import tolerance_of
+print(os.environ["NVIDIA_TF32_OVERRIDE"], tolerance_of("fp32"))
 print("value", path.value, "environment", os.environ.get("MKL_DEBUG_CPU_TYPE"))
 """
 
 
-@pytest.mark.parametrize("choice", ["auto", "off"])
-def test_products_are_right_on_the_path_taken(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MKL_DEBUG_CPU_TYPE", raising=False)
-    shown = run_python(PRODUCT, PADDLE_RANKER_MATH=choice, PYTHONWARNINGS="ignore")
+@pytest.mark.parametrize(
+    ("choice", "tf32", "precision"),
+    [("auto", {}, ["0", "1e-05"]), ("off", {"NVIDIA_TF32_OVERRIDE": "1"}, ["1", "0.002"])],
+)
+def test_products_are_right_on_the_path_taken(
+    choice: str, tf32: dict[str, str], precision: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("MKL_DEBUG_CPU_TYPE", "NVIDIA_TF32_OVERRIDE"):
+        monkeypatch.delenv(variable, raising=False)
+    shown = run_python(PRODUCT, PADDLE_RANKER_MATH=choice, PYTHONWARNINGS="ignore", **tf32)
+    assert shown.split()[-6:-4] == precision
     expected = choose_math_path({"PADDLE_RANKER_MATH": choice}, loaded={}).value
     assert shown.split()[-4:] == ["value", str(expected), "environment", str(expected)]
     assert "OMP_NUM_THREADS" not in shown

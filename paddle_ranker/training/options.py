@@ -70,7 +70,7 @@ class TrainingOptions(DeviceOptions):
     use_amp: bool = option(False, help="mixed precision")
     amp_dtype: str = option(
         "auto",
-        help="half-precision type of --use_amp; auto: bfloat16 on a CPU, else float16",
+        help="half-precision type of --use_amp; auto: bfloat16 on a CPU and on GPUs that have it, else float16",
         choices=("auto", "float16", "bfloat16"),
     )
     scale_loss: float = option(

@@ -24,7 +24,7 @@ class Precision:
     Args:
         network: the network to train.
         use_amp: use mixed precision.
-        dtype: `float16`, `bfloat16`, or `auto`: float16 on a device that has it, bfloat16 on a CPU.
+        dtype: `float16`, `bfloat16`, or `auto`: bfloat16 on a CPU and on a device that has it, else float16.
         scale_loss: the first loss scale; halved at every overflow, doubled after `GOOD_STEPS` steps without one.
 
     Attributes: `scale`, the loss scale; `skipped`, the number of steps skipped because their gradients overflowed.
@@ -32,7 +32,8 @@ class Precision:
 
     def __init__(self, network: nn.Layer, *, use_amp: bool, dtype: str = "auto", scale_loss: float = 32768.0):
         on_cpu = paddle.device.get_device() == "cpu"
-        self.dtype = ("bfloat16" if on_cpu else "float16") if dtype == "auto" else dtype
+        has_bfloat16 = on_cpu or paddle.amp.is_bfloat16_supported()
+        self.dtype = ("bfloat16" if has_bfloat16 else "float16") if dtype == "auto" else dtype
         self.use_amp = use_amp
         self.scale = scale_loss if use_amp else 1.0
         self.skipped = 0

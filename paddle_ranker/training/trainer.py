@@ -370,9 +370,11 @@ class _Trainer:
         records = sorted(int(index) + 1 for part in batch for index in part)
         rows = ", ".join(map(str, records[:8])) + (", ..." if len(records) > 8 else "")
         last_good = f" {self.folder.last_good};" if self.folder else ""
+        is_half = self.options.use_amp and self.precision.dtype == "float16"
+        half = "--amp_dtype bfloat16, whose range is that of float32, " if is_half else ""
         return (
-            f"the {what} is {value} at step {self.done.step + 1} (training records {rows});{last_good} "
-            "try a lower --learning_rate, or --warmup_proportion 0.1"
+            f"the {what} is {value} at step {self.done.step + 1} (training records {rows});{last_good} try "
+            f"{half}a lower --learning_rate, or --warmup_proportion 0.1"
         )
 
 

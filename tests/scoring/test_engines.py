@@ -209,6 +209,23 @@ def test_a_folder_and_an_engine_that_do_not_fit(folders: tuple[Path, Path]) -> N
             Ranker.load(folder, **options)
     with pytest.raises(UsageError, match="--tensorrt needs --device gpu, not cpu"):
         open_engine(ExportedFolder.open(exported), LoadOptions(tensorrt=True))
+    if IS_MODERN:
+        with pytest.raises(UsageError, match=r"--tensorrt: .* is of Paddle 3"):
+            open_engine(ExportedFolder.open(exported), LoadOptions(tensorrt=True, device="gpu"))
+
+
+@parity
+def test_onnx_runtime_without_the_gpu_that_was_asked_for_is_an_error(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if not IS_MODERN:
+        pytest.skip("needs an ONNX file, which Paddle 3 writes")
+    cuda = "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])  # its package is the CPU build
+    with pytest.warns(UserWarning, match=cuda), pytest.raises(RankerError, match="cannot use the GPU"):
+        Ranker.load(folders[1], engine="onnx", device="gpu")
+    assert capfd.readouterr().out == ""
 
 
 @parity
@@ -313,6 +330,7 @@ def test_each_engine_finds_a_device_of_its_own(
         ("inference", "cpu", "fp64", ZEN, "choose from fp32, bf16, fp16, int8"),
         ("inference", "cpu", "int8", ZEN, r"supported here: fp32, bf16 \(int8 needs --engine onnx or openvino\)"),
         ("inference", "xpu:1", "fp16", ZEN, r"on xpu; supported here: fp32 \(fp16 needs --device gpu\)"),
+        ("onnx", "gpu", "int8", ZEN, r"on gpu; supported here: fp32 \(int8 needs --device cpu\)"),
         ("onnx", "xpu", "fp32", ZEN, "--device xpu: the engine onnx runs on cpu, gpu; type --device cpu"),
         # For an engine that does not state devices and precisions.
         ("plain", "cpu", "bf16", ZEN, "the engine plain does not compute in it on cpu; supported here: fp32 "),

@@ -90,7 +90,10 @@ def test_the_launcher_s_line(tmp_path: Path) -> None:
         ("--model m --port 8600 --thread 5 --ir_optim True", {"port": 8600, "threads": 5}),
         ("--model=m -port=1 -num_threads=2 --thread 9", {"port": 1, "threads": 2}),
         ("--model m --gpu_id 0 --thread 5", {"gpu": 0, "threads": 5}),
-        ("--model m --gpu_ids 2,3", {"gpu": 2}),
+        (
+            "--model m --gpu_ids 2,3",
+            {"gpu": 2, "notes": ("--gpu_ids 2,3: this server uses 2 alone; start one for each GPU",)},
+        ),
         ("--model m --gpu_ids -1", {"gpu": None}),
         ("--model m --ir_optim --precision BF16", {"precision": "bf16"}),
         ("--enable_prometheus --model m", {"prometheus_port": 19393}),

@@ -46,6 +46,13 @@ def test_a_products_inputs_outputs_and_gradients_are_rounded() -> None:
     assert network(x).item() == 1.0 + 2.0**-9
 
 
+def test_a_gpu_takes_bfloat16_where_it_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    for has_bfloat16, dtype in ((True, "bfloat16"), (False, "float16")):
+        monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda answer=has_bfloat16: answer)
+        assert Precision(make_network(), use_amp=True).dtype == dtype
+
+
 def test_mixed_precision_is_near_single_precision_and_not_it() -> None:
     network = make_network(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     network.train()

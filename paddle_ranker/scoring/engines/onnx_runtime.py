@@ -8,7 +8,7 @@ from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError, DependencyError, RankerError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.runtime import thread_count
+from paddle_ranker.runtime import thread_count, uses_tf32
 from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 from paddle_ranker.scoring.engines.precisions import onnx_file
@@ -25,7 +25,7 @@ class OnnxRuntimeEngine:
             onnxruntime-gpu.
 
     Raises `DependencyError` without ONNX Runtime, `CheckpointError` if the file is missing or damaged, `RankerError`
-    for a gpu that this ONNX Runtime does not support.
+    for a gpu that this ONNX Runtime does not support or cannot use here.
     """
 
     name = "onnx"
@@ -42,10 +42,11 @@ class OnnxRuntimeEngine:
         if kind == "gpu":
             if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
                 raise RankerError(
-                    f"--device {device}: this ONNX Runtime has no support for it: pip install onnxruntime-gpu, or "
-                    "type --device cpu"
+                    f"--device {device}: this ONNX Runtime has no support for it: pip uninstall onnxruntime, then pip "
+                    "install onnxruntime-gpu, or type --device cpu"
                 )
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(number or 0)}))
+            cuda = {"device_id": int(number or 0), "use_tf32": int(uses_tf32())}
+            providers.insert(0, ("CUDAExecutionProvider", cuda))
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = thread_count(threads)
         settings.inter_op_num_threads = 1
@@ -54,11 +55,17 @@ class OnnxRuntimeEngine:
         # Waiting threads would otherwise spin on the core that tokenizes the next batch's texts.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
+            # With its fallback it would print to standard output, and go on without the GPU.
+            self._session = onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
         except Exception as error:  # its exceptions have no common base class
             raise CheckpointError(
                 f"{path}: ONNX Runtime cannot load it ({' '.join(str(error).split())[:200]}); export the ranker again"
             ) from error
+        if kind == "gpu" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise RankerError(
+                f"--device {device}: ONNX Runtime {onnxruntime.__version__} cannot use the GPU; it needs the "
+                "versions of CUDA and cuDNN that it was built for; or type --device cpu"
+            )
         outputs = [output.name for output in self._session.get_outputs()]
         inputs = [given.name for given in self._session.get_inputs()]
         check_names(path, inputs, len(outputs), folder.signature, len(folder.outputs))

@@ -36,7 +36,7 @@ class PaddleInferenceEngine:
         options: device and precision are among those that `ENGINES` lists for this engine; TensorRT needs a GPU.
 
     Raises `DependencyError` without Paddle, `CheckpointError` for a graph that this Paddle cannot load, `UsageError`
-    for TensorRT without a GPU, `RankerError` for a device that this machine lacks.
+    for TensorRT without a GPU or with a graph of Paddle 3, `RankerError` for a device that this machine lacks.
     """
 
     name = "inference"
@@ -46,6 +46,11 @@ class PaddleInferenceEngine:
         kind = device.partition(":")[0]
         if tensorrt and kind != "gpu":
             raise UsageError(f"--tensorrt needs --device gpu, not {device}")
+        if tensorrt and folder.program.suffix == ".json":
+            raise UsageError(
+                f"--tensorrt: Paddle Inference compiles graphs of Paddle 2 (.pdmodel), and {folder.program} is of "
+                "Paddle 3: leave it out, or export with the complete stack (bash scripts/setup.sh complete)"
+            )
         self._paddle = _import_paddle(folder)
         select_device(device)
         self._inference = importlib.import_module("paddle.inference")

@@ -137,7 +137,8 @@ ENGINES.add(
         _class("onnx_runtime", "OnnxRuntimeEngine"),
         "ONNX Runtime",
         package="onnxruntime",
-        precisions={"cpu": ("fp32", "int8"), "gpu": ("fp32", "int8")},
+        # CUDA has no kernels for the int8 file: its operations would run on the CPU.
+        precisions={"cpu": ("fp32", "int8"), "gpu": ("fp32",)},
         find_device=_onnx_device,
     ),
 )

@@ -26,7 +26,7 @@ from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.jobs import Check, Job
 from paddle_ranker.serving.core.scores import Scores
-from paddle_ranker.serving.core.self_check import TOLERANCES, TokenInputs, check_matrices, check_rows, warm_up
+from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, tolerance_of, warm_up
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
     longest = scorer.encode([_TITLES[-1] * 12], [_TITLES[-1] * 12])
     warm_up(scorer, longest, scorer.encode(_QUERIES[:1], _TITLES[:1]))
     scorer.row_encoder.truncated = truncated  # no pair of a user's was cut
-    tolerance = TOLERANCES[model.engine.precision]
+    tolerance = tolerance_of(model.engine.precision)
     noted_in_fp32 = (model.info.export or {}).get("checks", [])
     checks = noted_in_fp32 if model.engine.precision == "fp32" else []
     for number, noted in enumerate(checks):

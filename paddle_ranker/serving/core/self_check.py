@@ -10,13 +10,20 @@ import numpy as np
 from paddle_ranker.encoding.batching import rows_within
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
 from paddle_ranker.errors import CheckpointError, DataError, InputError
+from paddle_ranker.runtime import uses_tf32
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.faults import INVALID, Fault
 
 # Allowed differences in a probability or in a number of a vector: between a row alone and in a batch and, in fp32, from
 # the value noted at export. The other precisions round in sums whose order depends on a batch's shape.
-TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2}
+_TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2}
+_TF32 = 2e-3  # TF32 has as many bits as fp16
+
+
+def tolerance_of(precision: str) -> float:
+    """Return the difference that is allowed in a precision; TF32, where it is asked for, takes the place of fp32."""
+    return _TF32 if precision == "fp32" and uses_tf32() else _TOLERANCES[precision]
 
 
 def check_rows(runner: BatchRunner, rows: Columns, read: Callable[[Arrays], Array], folder: Path, value: str) -> None:
@@ -31,7 +38,7 @@ def check_rows(runner: BatchRunner, rows: Columns, read: Callable[[Arrays], Arra
         raise CheckpointError(f"{folder}: the model gives values that are not numbers; export it again")
     together, alone = read(found[0]), np.concatenate([read(outputs) for outputs in found[1:]])
     gap = float((np.abs(together - alone) / np.maximum(1.0, np.abs(alone))).max())
-    tolerance = TOLERANCES[runner.engine.precision]
+    tolerance = tolerance_of(runner.engine.precision)
     if gap > tolerance:
         raise CheckpointError(
             f"{folder}: a {value} differs by {gap:.2g} between it alone and in a batch (allowed: {tolerance:g}); run "

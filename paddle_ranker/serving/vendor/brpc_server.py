@@ -106,6 +106,9 @@ def read_launch(arguments: Sequence[str]) -> Launch:
         if given != harmless and not (harmless == "false" and given in _FALSE):
             notes.append(f"-{name} {given}: this server has none, and does without")
     engine = _engine(flags)
+    gpus = _gpus(flags, engine)
+    if gpus[1:]:
+        notes.append(f"--gpu_ids {','.join(map(str, gpus))}: this server uses {gpus[0]} alone; start one for each GPU")
     threads = _number(flags, "num_threads", _number(flags, "thread", THREADS, 1), 1)
     return Launch(
         model=Path(engine.model_dir),
@@ -113,7 +116,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
         # How many batches of its own queue the C++ server computes at once; without, one a request.
         threads=_number(flags, "runtime_thread_num", engine.runtime_thread_num, 0) or threads,
         precision=flags.get("precision", ["fp32"])[-1].lower(),
-        gpu=_gpu(flags, engine),
+        gpu=next((number for number in gpus[:1] if number >= 0), None),
         batch_size=_number(flags, "batch_infer_size", engine.batch_infer_size or BATCH_SIZE, 1),
         request_bytes=_request_bytes(flags),
         prometheus_port=_number(flags, "prometheus_port", PROMETHEUS_PORT, 1, 65535)
@@ -208,12 +211,11 @@ def _read(path: Path, message: Any) -> Any:
         raise CheckpointError(f"{path}: is not what the launcher writes ({error})") from error
 
 
-def _gpu(flags: dict[str, list[str]], engine: Any) -> Optional[int]:
+def _gpus(flags: dict[str, list[str]], engine: Any) -> list[int]:
     given = [number for value in flags.get("gpu_ids", flags.get("gpu_id", [])) for number in value.split(",") if number]
     if any(not number.lstrip("-").isdigit() for number in given):
         raise UsageError(f"--gpu_ids {' '.join(given)}: give numbers of GPUs")
-    numbers = [int(number) for number in given] or (list(engine.gpu_ids) if engine.use_gpu else [])
-    return numbers[0] if numbers and numbers[0] >= 0 else None
+    return [int(number) for number in given] or (list(engine.gpu_ids) if engine.use_gpu else [])
 
 
 def serve_config(launch: Launch) -> ServeConfig:

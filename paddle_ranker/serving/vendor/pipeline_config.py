@@ -222,11 +222,12 @@ def _device(local: dict[str, Any], has_gpu: bool) -> tuple[str, tuple[str, ...]]
     if kind in (GPU, TENSORRT) and not has_gpu:
         local["device_type"], local["devices"] = CPU, ""
         return "cpu", (f"device_type {kind} is asked for, and Paddle finds no GPU here: using the CPU",)
-    number = devices.split(",")[0] or "0"
+    number, _, others = (devices or "0").partition(",")
     if kind == CPU:
         local["devices"] = ""
         return "cpu", ()
-    return f"{'xpu' if kind == XPU else 'gpu'}:{number}", ()
+    notes = (f"devices {devices}: this server uses {number} alone; start one for each",) if others else ()
+    return f"{'xpu' if kind == XPU else 'gpu'}:{number}", notes
 
 
 def _paths(values: Mapping[str, Any], before: str = "") -> Iterator[str]:

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Optional
 
@@ -27,6 +28,7 @@ from paddle_ranker.options import AUTO_DEVICE, note
 
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
 MATH_CHOICE = "PADDLE_RANKER_MATH"
+PROCESS_VARIABLE = "PADDLE_RANKER_PROCESS"  # number of this process among several that share a model's work
 TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"  # read by cuBLAS and cuDNN: 0 turns TF32 off, 1 on
 DEVICES = ("cpu", "gpu", "xpu", "npu")
 
@@ -188,6 +190,23 @@ def thread_count(threads: int) -> int:
     return threads or (int(decided) if decided.isdigit() and int(decided) else usable_cores())
 
 
+def cuda_devices() -> int:
+    """Return how many NVIDIA GPUs a process started here would see; no library is asked."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([*takewhile(lambda one: one not in ("", "-1", "NoDevFiles"), visible.split(","))])
+    # /dev/dxg is a GPU under Windows.
+    return len([*Path("/dev").glob("nvidia[0-9]*")]) or int(Path("/dev/dxg").exists())
+
+
+def own_gpu(device: str) -> str:
+    """Return `gpu` with a number, in turn for each of several processes that share a model's work; else `device`."""
+    number = os.environ.get(PROCESS_VARIABLE)
+    if device != "gpu" or number is None or cuda_devices() < 2:
+        return device
+    return f"gpu:{int(number) % cuda_devices()}"
+
+
 def uses_tf32() -> bool:
     """Return whether the user asks for TF32 in place of fp32, on GPUs that have it."""
     return os.environ.get(TF32_VARIABLE) == "1"
@@ -252,6 +271,7 @@ def select_device(name: str) -> str:
         found = find_device()
         found.report()
         name = found.name
+    name = own_gpu(name)
     kind, colon, number = name.partition(":")
     if kind not in DEVICES or (colon and not number.isdigit()) or (kind == "cpu" and colon):
         names = ", ".join((*DEVICES, AUTO_DEVICE))

@@ -114,6 +114,27 @@ def test_products_are_right_on_the_path_taken(
     assert "OMP_NUM_THREADS" not in shown
 
 
+@pytest.mark.parametrize(
+    ("device", "visible", "number", "own"),
+    [
+        ("gpu", "0,1", "3", "gpu:1"),
+        ("gpu", "4,7,-1,2", "3", "gpu:1"),  # CUDA leaves out what follows an unknown one
+        ("gpu", "0", "3", "gpu"),
+        ("gpu", "", "3", "gpu"),
+        ("gpu", "0,1", None, "gpu"),
+        ("gpu:0", "0,1", "3", "gpu:0"),
+        ("cpu", "0,1", "3", "cpu"),
+    ],
+)
+def test_processes_take_gpus_in_turn(
+    device: str, visible: str, number: str | None, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if number is not None:
+        monkeypatch.setenv(runtime.PROCESS_VARIABLE, number)
+    assert runtime.own_gpu(device) == own
+
+
 def test_unknown_and_absent_devices_say_what_is_there() -> None:
     with pytest.raises(UsageError, match="--device tpu: choose from cpu, gpu, xpu, npu"):
         runtime.select_device("tpu")

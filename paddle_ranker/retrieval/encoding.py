@@ -14,7 +14,7 @@ from typing import Union
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.vectors import Tower, Vectors, text_parts
-from paddle_ranker.runtime import prepare, usable_cores
+from paddle_ranker.runtime import PROCESS_VARIABLE, prepare, usable_cores
 from paddle_ranker.storage.untrusted import Unchecked
 
 Connection = Unchecked  # of multiprocessing
@@ -105,6 +105,7 @@ def _work(connection: Connection, plan: EncodePlan, number: int) -> None:
     """Answer lists of texts with their vectors until the other side is closed, or its process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the first process ends this one
     os.environ["PADDLE_TRAINER_ID"] = str(number)  # the first one alone prints notes
+    os.environ[PROCESS_VARIABLE] = str(number)
     answer: Union[str, tuple[Vectors, int, int]]
     try:
         prepare(plan.options.threads)

@@ -315,7 +315,7 @@ def test_each_engine_finds_a_device_of_its_own(
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
-    monkeypatch.setattr(registry, "has_cuda_device", lambda: gpu)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0" if gpu else "-1")
     found = {name: kind.find_device for name, kind in registry.ENGINES.items()}
     assert found["onnx"] is not None and found["onnx"]().name == expected
     assert found["openvino"] is not None and found["openvino"]().name == "cpu"

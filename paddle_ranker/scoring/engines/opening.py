@@ -16,6 +16,7 @@ from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import AUTO_DEVICE, note
+from paddle_ranker.runtime import own_gpu
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.precisions import require_offered
 from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
@@ -37,6 +38,7 @@ def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
         found = find_device()
         found.report()
         options = replace(options, device=found.name)
+    options = replace(options, device=own_gpu(options.device))
     require_offered(name, options.device, options.precision)
     engine = ENGINES[name].open(folder, options)
     # The graph in a folder for Paddle Serving returns the probability only.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.registry import Registry
-from paddle_ranker.runtime import FoundDevice, find_device
+from paddle_ranker.runtime import FoundDevice, cuda_devices, find_device
 
 if TYPE_CHECKING:
     from paddle_ranker.model.exported import ExportedFolder
@@ -81,14 +79,6 @@ def _class(module: str, name: str) -> Open:
     return opened
 
 
-def has_cuda_device() -> bool:
-    """Return whether a process started here would see an NVIDIA GPU; no library is asked."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and (not visible or visible.startswith("-1") or visible == "NoDevFiles"):
-        return False
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # /dev/dxg is a GPU under Windows
-
-
 def _paddle_device() -> FoundDevice:
     try:
         return find_device()
@@ -103,7 +93,7 @@ def _onnx_device() -> FoundDevice:
         return FoundDevice("cpu", "there is no ONNX Runtime here")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return FoundDevice("cpu", "this ONNX Runtime is the CPU build")
-    if not has_cuda_device():
+    if not cuda_devices():
         return FoundDevice("cpu", "no GPU here")
     return FoundDevice("gpu", "the first that there is; --device names another")
 

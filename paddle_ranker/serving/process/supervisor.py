@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Callable, NoReturn, Union
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.runtime import PROCESS_VARIABLE
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE
 from paddle_ranker.storage.temporary import TemporaryFolder
@@ -147,6 +148,7 @@ class _Supervisor:
         try:
             pid = os.fork()
             if pid == 0:
+                os.environ[PROCESS_VARIABLE] = str([*map(id, self._slots)].index(id(slot)))
                 self._run_worker(first, before)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -282,10 +282,11 @@ class Collection:
             return True
 
     def refresh(self) -> bool:
-        """Take up what others have added and removed, not another index; return whether there was anything."""
+        """Take up what others have added and removed, also first states, not another index; return whether they did."""
         with self._one_writer:
             stamp, info = self._stamp_now(), self.read_info()  # what is written later is a change
-            is_new = info.generation > self.info.generation and info.same_kind(self.info)
+            own = self.info if self.info.states is not None else replace(self.info, states=info.states)
+            is_new = info.generation > self.info.generation and info.same_kind(own)
             if is_new:
                 self._generation = self._open_generation()
             self._stamp = stamp
@@ -409,6 +410,10 @@ class Collection:
                 folder = self.folders[0] / self.info.states.folder
                 self._split_rankers.append(SplitRanker.open(folder, options, batch_size))
             return self._split_rankers[0]
+
+    def lend_states_ranker(self, ranker: SplitRanker) -> None:
+        """Make the states of new documents by an open ranker in place of the index's own copy of it."""
+        self._split_rankers[:] = [ranker]
 
     def _write_states(self, target: Path, documents: Iterable[Document]) -> None:
         from paddle_ranker.retrieval.states import write_states

@@ -18,6 +18,7 @@ from paddle_ranker.encoding.columns import offsets_of
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import RankerStates
 from paddle_ranker.retrieval.schema import Schema
+from paddle_ranker.retrieval.work import checked
 from paddle_ranker.scoring.loading import model_path
 from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.scoring.stored import StatesWriter
@@ -25,7 +26,7 @@ from paddle_ranker.scoring.stored_ranker import SplitRanker
 from paddle_ranker.storage.atomic import make_folder, new_folder
 
 RANKER = "ranker"
-_AT_ONCE = 256  # documents whose states are in memory
+_AT_ONCE = 64  # documents whose states are in memory
 
 
 def copy_ranker(source: Union[str, Path], index: Path, dtype: str) -> RankerStates:
@@ -48,7 +49,7 @@ def write_states(target: Path, documents: Iterable[Document], schema: Schema, ra
         ranker.encoder.template,
     )
     most = ranker.encoder.max_seq_length - len(template.before) - len(template.between) - 1
-    for part in chunks(documents, _AT_ONCE):
+    for part in checked(chunks(documents, _AT_ONCE)):
         texts = [schema.passage(one, one.text) for one in part]
         fits = ranker.encoder.encode_titles(texts).lengths < most
         states = ranker.title_states([text for text, is_read in zip(texts, fits.tolist()) if is_read])

@@ -121,5 +121,6 @@ def _load_trained(source: Path, options: LoadOptions, kind: Optional[AnyKind]) -
     kind = kind or kind_of(source.parent if source.is_file() else source)
     model = kind.load(source, options)
     network, outputs = kind.scoring_network(model)
+    network.eval()  # the engine would otherwise switch it for each batch, and dropout on beside another thread's
     engine = DygraphEngine(network, model.signature, outputs)
     return ScoringModel(model.info, model.row_encoder, model.signature, engine)

@@ -179,14 +179,11 @@ def _of_network(opened: ScoringRanker) -> OpenedParts:
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
     network, info = _network(opened), states_info_of(opened)
-    lower, upper = split_signatures(info.width, info.vectors, info.matches)
-    return OpenedParts(
-        opened.info,
-        cast(PairEncoder, opened.row_encoder),
-        info,
-        DygraphEngine(LowerLayers(network), lower),
-        DygraphEngine(UpperLayers(network), upper),
-    )
+    parts = LowerLayers(network), UpperLayers(network)
+    for part in parts:
+        part.eval()
+    lower, upper = map(DygraphEngine, parts, split_signatures(info.width, info.vectors, info.matches))
+    return OpenedParts(opened.info, cast(PairEncoder, opened.row_encoder), info, lower, upper)
 
 
 def _info_of_export(exported: ExportedFolder) -> StatesInfo:

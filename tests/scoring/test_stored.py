@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.similarity import SimilarityHead
+from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.stored import TitleStates, new_states
 from paddle_ranker.scoring.stored_ranker import SplitRanker, StoredRanker
 from tests.export_cases import WRITES_ONNX
@@ -68,6 +69,8 @@ def test_stored_titles_score_as_whole_pairs(tmp_path: Path, layers: int, changes
     expected = whole.score([asked[number] for number in of], read, logits=True)
     np.testing.assert_allclose(ranker.logits(queries, titles, of), expected, atol=1e-5, rtol=1e-5)
     assert np.ptp(expected) > 0.01
+    opened = cast(DygraphEngine, whole.loaded.engine).network  # parts of it, too, leave no dropout on between batches
+    assert SplitRanker.of(whole.loaded).title_states(TITLES) and not any(one.training for one in opened.sublayers())
     # the upper layers see both texts, the lower ones do not
     other = ranker.logits(queries, titles, (of + 1) % 3)
     assert np.abs(other - expected).min() > 1e-4

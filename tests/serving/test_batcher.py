@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle_ranker.encoding.columns import Arrays, Columns, EncodedTexts
+from paddle_ranker.encoding.columns import Arrays, Columns, EncodedTexts, GivenArrays
 from paddle_ranker.errors import DataError
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher
@@ -74,6 +74,20 @@ def test_jobs_that_wait_together_are_computed_together(queue: Queue) -> None:
     assert [job.result() for job in jobs] == [expected(queue.scorer, ["a"], [t]) for t in ("b", "c", "d", "e", "f")]
     busy.result()
     assert [len(batch) for batch in queue.engine.batches] == [1, 5]
+
+
+def test_jobs_share_batches_with_those_of_their_kind(queue: Queue) -> None:
+    batcher, finished = queue.open(), list[Job]()
+    busy = queue.hold(batcher)
+    arrays = queue.scorer.encode(["a"], ["b"]).pad([0])
+    for number in range(6):
+        columns = queue.scorer.encode(["a"], ["b"]) if number % 2 else GivenArrays(arrays)
+        batcher.submit(Job(1, finished.extend, columns=columns))
+    queue.release(batcher)
+    busy.result()
+    until(lambda: len(finished) == 6)
+    assert sorted(len(batch) for batch in queue.engine.batches) == [1, 1, 1, 1, 3]
+    assert len({job.outputs["logit"].item() for job in finished}) == 1
 
 
 def test_a_large_job_is_split_into_batches_of_similar_length_and_put_together_in_its_order(queue: Queue) -> None:

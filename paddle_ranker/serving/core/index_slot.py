@@ -97,6 +97,7 @@ class IndexSlot(Slot[ServedIndex]):
     def __init__(self, config: ServeConfig, options: IndexSlotOptions):
         super().__init__(config.limits, "index", options.index)
         self.options = options
+        self._lends = config.precision == "fp32" and config.max_seq_length is None  # it makes states as its copy does
         self.work = StoppableWork(max(2, usable_cores()), name="index", what="the index was searched")
         self._under_way = 0
         self._problem = ""  # that was logged last, of what others have changed
@@ -137,11 +138,16 @@ class IndexSlot(Slot[ServedIndex]):
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
-        """Check that a tower makes vectors as wide as those of the index; log if a ranker does not use its states."""
+        """Check that a tower makes vectors as wide as those of the index.
+
+        A ranker that made its states is lent to it, for new documents; it is logged if another ranker did.
+        """
         index = cast(ServedIndex, model)
         for other in others:
             if isinstance(other, ServedRanker) and (reason := index.states_unused(other)) is not None:
                 _LOG.warning("the index's stored states are not used, texts are read instead: %s", reason)
+            elif isinstance(other, ServedRanker) and other.split is not None and self._lends:
+                cast(Collection, index.collection).lend_states_ranker(other.split)
         vectors = index.collection.info.vectors
         for tower in others:
             if vectors is not None and isinstance(tower, ServedTower) and tower.model.info.size != vectors.size:

@@ -439,7 +439,7 @@ class Collection:
                 tokens += sum(length for length in lengths if length <= most)
         if not found:
             return [], None
-        numbers = tokens * rows[0][0].info.width
+        numbers = tokens * (rows[0][0].info.width + rows[0][0].info.matches)
         spend(numbers // _STATES_A_STEP)
         hold(numbers * np.dtype(np.float32).itemsize)
         with now.reading():

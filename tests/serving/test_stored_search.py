@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -136,7 +137,9 @@ def test_a_reload_takes_up_another_ranker_and_new_states(
         if ranker is not None:
             shutil.rmtree(model)
             shutil.copytree(models / ranker, model)
+        previous = weakref.ref(site.slots.of("ranker", RankerSlot).ready())
         site.loop.run_until_complete(loader.reload())
+        assert previous() is None  # nothing holds the old model
         return site.ask("GET", "/v1/index").json().get("states")
 
     assert read.texts() and state() is None and not told()

@@ -186,7 +186,7 @@ class SearchPipeline:
     def familiarity(self, index: ServedIndex) -> Familiarity:
         """Return whether the ranker knows the likes of an index, anew once either is reloaded."""
         served = None if self.ranker is None else self.ranker.ready()
-        compared = (served, index.folder, index.loaded_at)
+        compared = (served and served.loaded_at, index.folder, index.loaded_at)  # holds no model that is unloaded
         if served is not None and compared != self._compared:
             calibration = served.model.info.calibration
             expected = None if calibration is None else calibration.searched

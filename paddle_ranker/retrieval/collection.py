@@ -58,6 +58,7 @@ from paddle_ranker.retrieval.merging import first_to_merge, merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
+from paddle_ranker.retrieval.searchable import Asking
 from paddle_ranker.retrieval.segments import SPELLINGS, Contents, Segment
 from paddle_ranker.retrieval.vector_search import (
     MILVUS,
@@ -367,20 +368,9 @@ class Collection:
                 return now.hits(self._milvus().search(now, vectors, top_k, allowed))
             return now.search_vectors(by, vectors, top_k, allowed, breadth)
 
-    def begin_search(
-        self,
-        by: str,
-        queries: Union[Sequence[Asked], Vectors],
-        top_k: int,
-        where: Optional[Filter] = None,
-        ef: Optional[int] = None,
-        nprobe: Optional[int] = None,
-        fields: Mapping[str, float] = _AS_BUILT,
-        restricted: Optional[ParsedQuery] = None,
-    ) -> Callable[[], list[Hits]]:
+    def begin_search(self, asked: Asking) -> Callable[[], list[Hits]]:
         """Return a function that searches as `search` does."""
-        refuse_text(queries, "queries")
-        return partial(self.search, by, queries, top_k, where, ef, nprobe, fields, restricted)
+        return partial(self.search, *asked)
 
     def tower(self, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> FieldTower:
         """Return the index's copy of the tower of a vector field, which is opened when it is first needed.

@@ -37,7 +37,7 @@ from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import MILVUS, WORDS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
-from paddle_ranker.retrieval.searchable import Anew, ShardError
+from paddle_ranker.retrieval.searchable import Anew, Asking, ShardError
 from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals, Word, WordSearcher
 from paddle_ranker.retrieval.work import check, hold, metered
 from paddle_ranker.storage.untrusted import Unchecked
@@ -348,30 +348,19 @@ class RemoteCollection:
         """Return the tower of a vector field, which runs where a shard is: each call asks another one."""
         return _RemoteTower(self, field)
 
-    def begin_search(
-        self,
-        by: str,
-        queries: Union[Sequence[Asked], Vectors],
-        top_k: int,
-        where: Optional[Filter] = None,
-        ef: Optional[int] = None,
-        nprobe: Optional[int] = None,
-        fields: Mapping[str, float] = _NO_FIELDS,
-        restricted: Optional[ParsedQuery] = None,
-    ) -> Callable[[], list[Hits]]:
+    def begin_search(self, asked: Asking) -> Callable[[], list[Hits]]:
         """Begin to search each shard; return a function that merges: equal scores in the order of the shards."""
-        refuse_text(queries, "queries")
-        now = self._now
-        if by == WORDS:
+        refuse_text(asked.queries, "queries")
+        now, queries = self._now, asked.queries
+        if asked.by == WORDS:
             queries = now._counted([one for one in queries if not isinstance(one, np.ndarray)])
-        where = now._checked(where)
-        given = by, queries, top_k, where, ef, nprobe, dict(fields), restricted
-        received = now._begin("search", dict.fromkeys(now._alive, given))
+        given = asked._replace(queries=queries, where=now._checked(asked.where), fields=dict(asked.fields))
+        received = now._begin("search", dict.fromkeys(now._alive, tuple(given)))
 
         def merged() -> list[Hits]:
             found = received()
             now._owners.update((id, number) for number, each in found.items() for hits in each for id in hits.ids)
-            return [_best([each[place] for each in found.values()], top_k) for place in range(len(queries))]
+            return [_best([each[place] for each in found.values()], asked.top_k) for place in range(len(queries))]
 
         return merged
 

@@ -39,7 +39,7 @@ from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.near_duplicates import CONTENT, SKETCHING, leaders, sketches_of
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
-from paddle_ranker.retrieval.searchable import Anew, Matching, Searchable
+from paddle_ranker.retrieval.searchable import Anew, Asking, Matching, Searchable
 from paddle_ranker.retrieval.shards import Shards, open_index
 from paddle_ranker.retrieval.stored_scores import stored_scorer
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
@@ -250,7 +250,8 @@ class Search:
         if has_vectors and not isinstance(asked, np.ndarray):
             asked = self.collection.tower(searcher).query_vectors([str(one) for one in asked])
         fields = self.fusion.fields if searcher == WORDS else {}
-        return self.collection.begin_search(searcher, asked, depth, self.where, *breadth, fields, self.restricted)
+        asking = Asking(searcher, asked, depth, self.where, *breadth, fields, self.restricted)
+        return self.collection.begin_search(asking)
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
         """Make one list of the searchers' lists, equal scores by id."""

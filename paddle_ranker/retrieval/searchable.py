@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Optional, Protocol, Union
+from types import MappingProxyType
+from typing import NamedTuple, Optional, Protocol, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.retrieval.adding import Added
@@ -30,6 +31,19 @@ class Anew(RankerError):
     def __init__(self, collection: Searchable):
         super().__init__("the shards of this search have changed: search again")
         self.collection = collection
+
+
+class Asking(NamedTuple):
+    """What a collection is asked for, the parameters of `Collection.search`."""
+
+    by: str
+    queries: Union[Sequence[Asked], Vectors]
+    top_k: int
+    where: Optional[Filter] = None
+    ef: Optional[int] = None
+    nprobe: Optional[int] = None
+    fields: Mapping[str, float] = MappingProxyType({})
+    restricted: Optional[ParsedQuery] = None
 
 
 class Matching(Protocol):
@@ -77,17 +91,7 @@ class Searchable(Protocol):
 
     def tower(self, field: str) -> FieldTower: ...
 
-    def begin_search(
-        self,
-        by: str,
-        queries: Union[Sequence[Asked], Vectors],
-        top_k: int,
-        where: Optional[Filter] = None,
-        ef: Optional[int] = None,
-        nprobe: Optional[int] = None,
-        fields: Mapping[str, float] = ...,
-        restricted: Optional[ParsedQuery] = None,
-    ) -> Callable[[], list[Hits]]: ...
+    def begin_search(self, asked: Asking) -> Callable[[], list[Hits]]: ...
 
     def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str: ...
 

@@ -17,7 +17,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.searchable import Asking, Searchable
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.stored_scores import made
 from paddle_ranker.retrieval.vector_search import check_breadth
@@ -130,9 +130,9 @@ class IndexSlot(Slot[ServedIndex]):
         for name in collection.searchers:
             if name in collection.info.vector_fields:
                 if name != VECTORS:  # whose tower has a slot
-                    collection.begin_search(name, collection.tower(name).query_vectors([_PROBE]), 1)()
+                    collection.begin_search(Asking(name, collection.tower(name).query_vectors([_PROBE]), 1))()
             else:
-                collection.begin_search(name, [_PROBE], 1)()  # a tokenizer is loaded now, an index in memory is built
+                collection.begin_search(Asking(name, [_PROBE], 1))()  # loads a tokenizer, builds an index in memory
         collection.read_words(ParsedQuery(_UNKNOWN))
         synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)

@@ -112,6 +112,11 @@ class DependencyError(RankerError):
     """An optional package is missing; the message holds the line that installs it."""
 
 
+PADDLE_IS_MISSING = (
+    "needs Paddle: pip install 'paddle-ranker[cpu]', or on a GPU the build for its CUDA version (docs/setup.md)"
+)
+
+
 def in_checkout(line: str) -> str:
     """Return advice that names a file of a checkout; in an installed wheel, which lacks that file, it says so."""
     is_checkout = (Path(__file__).resolve().parents[1] / "scripts" / "setup.sh").is_file()

@@ -6,7 +6,7 @@
 #   run_python FILE ...   run a training command, on all devices if there are several
 #   run_single FILE ...   run any other command, in one process
 #
-# PADDLE_RANKER_STACK    modern (default) or complete
+# PADDLE_RANKER_STACK    modern (default), gpu or complete
 # PADDLE_RANKER_PYTHON   your own interpreter, which is used directly: nothing is set up
 # PADDLE_RANKER_NPROC    number of training processes (default: one per visible GPU, or 1)
 
@@ -26,15 +26,19 @@ complain() { printf '%s\n' "$*" >&2; }
 environment_folder() {
     case "$1" in
         modern) say "$ROOT/.venv" ;;
+        gpu) say "$ROOT/.venv-gpu" ;;
         complete) say "$ROOT/.venv-complete" ;;
-        *) complain "error: unknown stack '$1': choose modern or complete"; return 2 ;;
+        *) complain "error: unknown stack '$1': choose modern, gpu or complete"; return 2 ;;
     esac
 }
+
+# Print the address of Paddle's own package index for the CUDA version that the stack gpu is for.
+cuda_index() { say "https://www.paddlepaddle.org.cn/packages/stable/${PADDLE_RANKER_CUDA:-cu126}/"; }
 
 # Print the stack's lock files, one per line, relative to ROOT, in the order of installation.
 lock_files() {
     case "$1" in
-        modern) say requirements/modern.txt ;;
+        modern | gpu) say requirements/modern.txt ;;
         complete) say requirements/complete.txt; say requirements/complete-serving.txt ;;
     esac
 }
@@ -62,6 +66,7 @@ fingerprint() {
     # The project's packages are part of the stamp: an editable installation only knows those present when it was made.
     (cd "$ROOT" && { { lock_files "$1"; aside_lock_file "$1"; } | while read -r lock; do cat "$lock"; done
         cat pyproject.toml setup.py
+        if [ "$1" = gpu ]; then cat requirements/modern-gpu.in; cuda_index; fi
         echo */__init__.py; } | digest)
 }
 
@@ -109,8 +114,8 @@ has_option() {
 usable_gpus() {
     local gpus
     gpus="$(visible_gpus)"
-    if [ "$gpus" != 0 ] && ! "$PYTHON" -c 'import importlib.metadata as m; m.version("paddlepaddle-gpu")' 2>/dev/null; then
-        complain "a GPU is here, but the CPU build of Paddle is installed (docs/setup.md says how to change that): using the CPU"
+    if [ "$gpus" != 0 ] && ! "$PYTHON" -c 'import paddle; raise SystemExit(not paddle.is_compiled_with_cuda())' 2>/dev/null; then
+        complain "a GPU is here, but Paddle's CPU build: using the CPU (PADDLE_RANKER_STACK=gpu sets up the build for GPUs)"
         gpus=0
     fi
     say "$gpus"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Make the environment of a stack: .venv (modern, the default) or .venv-complete (complete).
+# Make the environment of a stack: .venv (modern, the default), .venv-gpu (gpu) or .venv-complete (complete).
 #
 #   bash scripts/setup.sh [modern|complete]
+#   PADDLE_RANKER_CUDA=cu126 bash scripts/setup.sh gpu   the modern stack with Paddle for that CUDA version
 #   bash scripts/setup.sh browser             the modern stack, and Chromium and Playwright for the tests of the search page
 #
 # Exactly the packages of the lock files in requirements/, checked by their hashes, and this project itself (editable).
@@ -23,7 +24,7 @@ fail() {
 }
 
 usage() {
-    say 'usage: setup.sh [modern|complete|browser]   (default: modern; see requirements/ for what is in each;' \
+    say 'usage: setup.sh [modern|gpu|complete|browser]   (default: modern; see requirements/ for what is in each;' \
         'browser: modern, Chromium and Playwright)'
 }
 
@@ -206,6 +207,24 @@ install_locked() {
     for lock in "$@"; do install --require-hashes -r "$ROOT/$lock"; done
 }
 
+# Install the locked packages without the CPU build of Paddle, whose files the other build would share.
+install_without_paddle() {
+    awk '/^[A-Za-z0-9]/{ keep = !/^paddlepaddle==/ } keep' "$ROOT/$1" >"$FOLDER/without-paddle.txt"
+    install --require-hashes -r "$FOLDER/without-paddle.txt"
+}
+
+# Install Paddle for CUDA, with NVIDIA's libraries, from Paddle's own index, which has no hashes to lock.
+install_cuda_paddle() {
+    local index
+    index="$(cuda_index)"
+    if [ "$INSTALLER" = uv ]; then
+        uv pip install --python "$FOLDER/bin/python" --default-index "$index" -r "$ROOT/requirements/modern-gpu.in"
+    else
+        "$FOLDER/bin/python" -m pip install --no-input --disable-pip-version-check --progress-bar off --index-url "$index" \
+            -r "$ROOT/requirements/modern-gpu.in"
+    fi
+}
+
 # Unpack the wheel that contains OpenSSL 1.0 to a place where only paddle_ranker.serving.vendor.native_client looks for
 # it. The manylinux2014 build contains it, so that platform is requested.
 unpack_aside() {
@@ -273,9 +292,9 @@ main() {
     case "$STACK" in
         -h | --help) usage; exit 0 ;;
         browser) if [ $# = 1 ]; then set_up_browser; exit; fi ;;
-        modern) VERSIONS='3.11 3.12 3.10' ;;
+        modern | gpu) VERSIONS='3.11 3.12 3.10' ;;
         complete) VERSIONS='3.9' ;;
-        *) complain "setup: error: unknown stack '$STACK': choose modern, complete or browser"; exit 2 ;;
+        *) complain "setup: error: unknown stack '$STACK': choose modern, gpu, complete or browser"; exit 2 ;;
     esac
     if [ $# -gt 1 ]; then complain "setup: error: one stack at a time; found: $*"; exit 2; fi
     FOLDER="$(environment_folder "$STACK")"
@@ -311,8 +330,13 @@ main() {
     fi
     # shellcheck disable=SC2086
     step 'install pip and the build tools' install_builders ${locks%%$'\n'*}
-    # shellcheck disable=SC2086
-    step "install $count packages, about 1 GB" install_locked $locks
+    if [ "$STACK" = gpu ]; then
+        step "install $((count - 1)) packages, about 1 GB" install_without_paddle "$locks"
+        step "install Paddle for CUDA, some GB, from $(cuda_index)" install_cuda_paddle
+    else
+        # shellcheck disable=SC2086
+        step "install $count packages, about 1 GB" install_locked $locks
+    fi
     aside="$(aside_lock_file "$STACK")"
     if [ -n "$aside" ] && [ "$(uname -m)" = x86_64 ]; then
         say "setup: Paddle Serving's native client needs OpenSSL 1.0, which has had no security fixes since 2019. It goes" \

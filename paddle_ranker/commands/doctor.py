@@ -26,7 +26,7 @@ from typing import NamedTuple, Optional
 
 from paddle_ranker.errors import UsageError, in_checkout
 from paddle_ranker.options import Options, json_text, main_of, option
-from paddle_ranker.runtime import choose_math_path, processor_fields, read_cpuinfo, usable_cores
+from paddle_ranker.runtime import TF32_VARIABLE, choose_math_path, processor_fields, read_cpuinfo, usable_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON, IMPORT_SECONDS = sys.version_info[:2], 180
@@ -40,7 +40,8 @@ from paddle_ranker.runtime import available_devices
 core, cuda = paddle.base.core, paddle.version.cuda()
 onednn = getattr(core, "is_compiled_with_onednn", None) or core.is_compiled_with_mkldnn
 build = "CPU build" if cuda in ("False", False, None) else f"CUDA {cuda} build"
-print(json.dumps({"devices": f"{', '.join(available_devices())} ({build})", "onednn": bool(onednn())}))
+devices = f"{', '.join(available_devices())} ({build})"
+print(json.dumps({"devices": devices, "onednn": bool(onednn()), "is_cpu_build": build == "CPU build"}))
 """
 
 
@@ -145,6 +146,45 @@ def _version(name: str) -> str:
     return ""
 
 
+def _builds(probed: Finding) -> Finding:
+    """Return the finding about Paddle, or that both of its builds are installed, over each other's files."""
+    versions = {}
+    for name in ("paddlepaddle", "paddlepaddle-gpu"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    if len(versions) < 2:
+        return probed
+    both = " and ".join(f"{name} {version}" for name, version in versions.items())
+    python = shlex.quote(sys.executable)
+    remedy = f"{python} -m pip uninstall -y {' '.join(versions)}, then install the one that you need (docs/setup.md)"
+    return probed._replace(status="broken", detail=f"{both} are both installed, and share files", remedy=remedy)
+
+
+def _gpus(facts: dict[str, object]) -> list[Finding]:
+    """Return what the NVIDIA driver says of the GPUs here, and whether Paddle's build suits them; [] without a GPU."""
+    line = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(line, capture_output=True, text=True, timeout=IMPORT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    gpus = [[field.strip() for field in row.split(",")] for row in found.stdout.splitlines() if row.count(",") == 2]
+    if found.returncode or not gpus:
+        return []
+    said = "; ".join(f"{name}, driver {driver}, compute capability {capability}" for name, driver, capability in gpus)
+    gpu = Finding("machine", "GPUs", "ok", said)
+    if facts.get("is_cpu_build"):
+        gpu = gpu._replace(
+            status="off",
+            detail=f"{said}: this Paddle is the CPU build",
+            remedy=in_checkout("bash scripts/setup.sh gpu"),
+        )
+    elif _version("paddlepaddle").startswith("2.") and any(float(capability) >= 9 for _, _, capability in gpus):
+        gpu = gpu._replace(status="off", detail=f"{said}: Paddle 2 of CUDA 11 knows no compute capability 9")
+    tf32 = os.environ.get(TF32_VARIABLE) == "1"
+    why = f"{TF32_VARIABLE}=1" if tf32 else f"fp32 is fp32; {TF32_VARIABLE}=1 turns it on"
+    return [gpu, Finding("fast paths", "TF32", "on" if tf32 else "off", why)]
+
+
 def _memory() -> str:
     try:
         sizes = dict(re.findall(r"(?m)^(\w+): +(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii")))
@@ -168,6 +208,7 @@ def examine() -> list[Finding]:
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         probed = list(pool.map(probe_package, [*ESSENTIAL, *OPTIONAL]))
     facts = json.loads(probed[0][1] or "{}")  # Paddle's
+    gpus = _gpus(facts)
     cpuinfo = read_cpuinfo()
     processor = processor_fields(cpuinfo)
     model = processor.get("model name") or platform.processor() or platform.machine()
@@ -183,16 +224,18 @@ def examine() -> list[Finding]:
     return [
         Finding("packages", "python", "ok" if suits else "broken", own, remedy, True),
         Finding("packages", "stack", "ok", stack),
-        *(finding for finding, _ in probed if finding.essential),
+        *(_builds(one) if one.name == "paddlepaddle" else one for one, _ in probed if one.essential),
         Finding("machine", "system", "ok", platform.platform()),
         Finding("machine", "processor", "ok", model),
         Finding("machine", "cores", "ok", f"{usable_cores()} of {os.cpu_count()} usable by this process"),
         Finding("machine", "memory", "ok", _memory()),
         Finding("machine", "devices", "ok" if facts else "missing", facts.get("devices", "unknown without Paddle")),
+        *gpus[:1],
         _math_library(cpuinfo),
         Finding("fast paths", "fast tokenizer", "on", "built in"),
         Finding("fast paths", "oneDNN", *onednn),
         Finding("fast paths", "bf16", "on" if bf16 else "off", ", ".join(bf16) or "not in this processor"),
+        *gpus[1:],
         *(finding for finding, _ in probed if not finding.essential),
     ]
 

@@ -13,7 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from typing import Any, Callable, Optional, TextIO, Union, cast
 
-from paddle_ranker.errors import RankerError, error_on_its_way, is_full, one_line, shortened
+from paddle_ranker.errors import (
+    PADDLE_IS_MISSING,
+    DependencyError,
+    RankerError,
+    error_on_its_way,
+    is_full,
+    one_line,
+    shortened,
+)
 from paddle_ranker.interrupts import STATUS, Interrupted, Interrupts, interrupt_line, is_first_process, resume_line
 from paddle_ranker.libraries import ensure_home
 from paddle_ranker.options.declare import require_inputs
@@ -97,6 +105,8 @@ def main_of(
 
 
 def _report(prog: str, error: Exception) -> int:
+    if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] == "paddle":
+        error = DependencyError(PADDLE_IS_MISSING)
     print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
     return error.exit_status if isinstance(error, RankerError) else 1
 

@@ -294,3 +294,12 @@ def test_help_shows_what_is_required_one_way_or_another(
 def test_help_of_all_imports_no_paddle() -> None:
     code = "import sys; from paddle_ranker.__main__ import main; main(['--help']); assert 'paddle' not in sys.modules"
     assert "train-ce" in run_python(code)
+
+
+def test_without_paddle_a_command_says_how_to_install_it(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("深度学习\n", encoding="utf-8")
+    code = (
+        "import os, sys; os.dup2(1, 2); sys.modules['paddle'] = None; from paddle_ranker.__main__ import main; main()"
+    )
+    said = run_python(code, "starter", "--corpus", tmp_path / "texts.txt", "--output", tmp_path / "starter")
+    assert "error: needs Paddle: pip install 'paddle-ranker[cpu]'" in said

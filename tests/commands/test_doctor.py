@@ -62,6 +62,32 @@ def test_report_where_nothing_is_installed(tmp_path: Path) -> None:
     assert (path["status"], path["remedy"]) == ("broken", "unset PADDLE_RANKER_MATH")
 
 
+SMI = """#!/bin/sh
+echo "NVIDIA A10, 550.54, 8.6"
+echo "NVIDIA H100 80GB HBM3, 550.54, 9.0"
+"""
+
+
+def test_gpus_beside_the_cpu_build_and_two_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._gpus({"is_cpu_build": True}) == []
+    (tmp_path / "nvidia-smi").write_text(SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    gpus, tf32 = doctor._gpus({"is_cpu_build": True})
+    assert gpus.status == "off" and "H100 80GB HBM3, driver 550.54, compute capability 9.0" in gpus.detail
+    assert gpus.remedy == "bash scripts/setup.sh gpu" and (tf32.name, tf32.status) == ("TF32", "off")
+    monkeypatch.setattr(doctor, "_version", lambda name: "3.3.1")
+    assert doctor._gpus({"is_cpu_build": False})[0].status == "ok"
+    monkeypatch.setattr(doctor, "_version", lambda name: "2.6.2")
+    assert "knows no compute capability 9" in doctor._gpus({"is_cpu_build": False})[0].detail
+
+    probed = doctor.Finding("packages", "paddlepaddle", "ok", "3.3.1", "", True)
+    assert doctor._builds(probed) == probed
+    monkeypatch.setattr(metadata, "version", lambda name: {"paddlepaddle": "3.3.1", "paddlepaddle-gpu": "3.3.1"}[name])
+    both = doctor._builds(probed)
+    assert both.status == "broken" and both.essential and "uninstall -y paddlepaddle paddlepaddle-gpu" in both.remedy
+
+
 @pytest.mark.parametrize(
     ("code", "detail"),
     [

@@ -91,7 +91,7 @@ def checkout(tmp_path: Path) -> Checkout:
 @pytest.mark.parametrize(
     ("arguments", "status", "fragment"),
     [
-        (["moden"], 2, "unknown stack 'moden': choose modern, complete or browser"),
+        (["moden"], 2, "unknown stack 'moden': choose modern, gpu, complete or browser"),
         (["modern", "complete"], 2, ""),
         (["complete"], 1, "pyenv install 3.9"),
     ],
@@ -157,6 +157,21 @@ def test_the_complete_stack_gets_openssl_aside_and_says_what_it_is(checkout: Che
     with (checkout.root / "requirements" / "complete-native.txt").open("a", encoding="utf-8") as lock:
         lock.write("# changed\n")
     assert "up to date" in checkout.setup("complete").stdout
+
+
+def test_the_stack_for_gpus_has_one_build_of_paddle(checkout: Checkout) -> None:
+    script(checkout.tools / "uv", UV.replace('echo "$1 $2"', 'echo "$@"'))
+    script(checkout.tools / "python3.11", PYTHON.format(version="3.11"))
+    folder = checkout.root / ".venv-gpu"
+    for number, cuda in enumerate(("cu126", "cu129"), 1):
+        done = checkout.setup("gpu", **({} if cuda == "cu126" else {"PADDLE_RANKER_CUDA": cuda}))
+        assert done.returncode == 0, done.stdout + done.stderr
+        calls = checkout.calls.read_text(encoding="utf-8").splitlines()
+        (install, *_) = [call for call in calls[::-1] if "modern-gpu.in" in call]
+        assert f"/stable/{cuda}/" in install
+        assert sum("modern-gpu.in" in call for call in calls) == number
+    names = [line.split("==")[0] for line in (folder / "without-paddle.txt").read_text().splitlines() if "==" in line]
+    assert "paddlepaddle" not in names and {"numpy", "paddlenlp"} <= {*names}
 
 
 def test_the_first_python_that_works_is_taken(checkout: Checkout) -> None:

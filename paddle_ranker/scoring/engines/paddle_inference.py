@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
+from paddle_ranker.errors import PADDLE_IS_MISSING, CheckpointError, DependencyError, UsageError
 from paddle_ranker.model.exported import ExportedFolder, require_readable
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import select_device, thread_count
@@ -155,7 +155,7 @@ def _import_paddle(folder: ExportedFolder) -> ModuleType:
     try:
         paddle: ModuleType = importlib.import_module("paddle")
     except ImportError as error:
-        raise DependencyError(f"the engine inference needs Paddle ({error}): pip install paddlepaddle") from error
+        raise DependencyError(f"the engine inference {PADDLE_IS_MISSING}") from error
     require_readable(folder.program, paddle.__version__)
     return paddle
 

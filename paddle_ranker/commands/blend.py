@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -20,7 +21,7 @@ from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import DeviceOptions, LabelOptions, main_of, option
-from paddle_ranker.options.files import base_names
+from paddle_ranker.options.files import base_names, paths_of
 from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 
@@ -66,9 +67,10 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
                 "linear lexical model learned from it, or both"
             )
         models = [self.ranker, *self.other]
-        twice = next((model for model in models if models.count(model) > 1), None)
-        if twice is not None:
-            raise UsageError(f"{twice}: is given twice, and a member counts once: leave one out")
+        paths = [os.path.realpath(model) for model in models]  # best may be a link, or have a slash at its end
+        twice = [model for place, model in enumerate(models) if paths[place] in paths[:place]]
+        if twice:
+            raise UsageError(f"{twice[0]}: is given twice, and a member counts once: leave one out")
 
     def look_up(self) -> None:
         """Find the models."""
@@ -165,11 +167,13 @@ def _with_linear(options: BlendOptions, models: list[RankerModel]) -> Members:
     train: list[LabeledPair] = []
     linear: dict[str, LinearModel] = {}
     if options.train_file is not None:
-        if content_digest(options.train_file) == content_digest(options.dev_file):
-            raise DataError(
-                f"{options.train_file}: has the same content as {options.dev_file}, and a linear model looks better "
-                "than it is on its training data: give another --train"
-            )
+        dev = {content_digest(path): path for path in paths_of(options.dev_file)}
+        for path in paths_of(options.train_file):
+            if same := dev.get(content_digest(path)):
+                raise DataError(
+                    f"{path}: has the same content as {same}, and a linear model looks better than it is on its "
+                    "training data: give another --train"
+                )
         train = training_pairs(options.train_file, options)
     if _BM25 in options.other or options.train_file is not None:
         models = [with_features(models[0], train), *models[1:]]

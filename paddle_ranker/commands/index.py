@@ -372,6 +372,8 @@ def _store_states(collection: Collection, options: BuildOptions) -> None:
     """Store the states of the documents of an index that has none."""
     from paddle_ranker.retrieval.states import copy_ranker
 
+    if collection.info.schema.passage_tokens:
+        raise UsageError(f"--store_states: {options.index} has passages, and states are those of whole documents")
     runtime.prepare_command(options.cpu_threads)
     for folder in collection.folders:
         states = copy_ranker(options.store_states or "", folder, options.states_dtype or STATES_TYPES[0])

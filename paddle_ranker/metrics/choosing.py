@@ -45,7 +45,7 @@ def beats_first(losses: Floats) -> bool:
     """
     gains = (losses[0] - losses[1:]).T
     count = len(gains)
-    if count < 2:
+    if count < 2 or len(losses) < 2:
         return False
 
     def largest(signs: Floats) -> Floats:

@@ -20,6 +20,7 @@ from paddle_ranker.commands.blend import BlendOptions, blend, main
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.metrics.auc import roc_auc
+from paddle_ranker.metrics.choosing import choose
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.logistic import (
     EQUAL,
@@ -35,6 +36,7 @@ from paddle_ranker.metrics.logistic import (
 from paddle_ranker.model.folder import Fresh, load_single, start_ranker
 from paddle_ranker.model.kinds import TrainedRanker, load_ranker
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options.files import join_files
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
@@ -130,6 +132,7 @@ def overfitted(seed: int, queries: int = 69, titles: int = 19) -> tuple[np.ndarr
 
 
 def test_few_queries_keep_equal_weights_and_many_leave_them() -> None:
+    assert choose(np.ones((1, 5)), np.zeros(1)) == 0  # there is no other
     """A free fit to 69 queries, of which the weak member knows 3, is worse on other queries; ours is not."""
     plain: list[float] = []
     chosen: list[float] = []
@@ -283,6 +286,17 @@ def test_with_the_linear_model_it_is_one_network(files: Path, tmp_path: Path, ca
     again = tmp_path / "again"
     blend(options(files, again, ranker=str(target), train_file=str(files / "train.tsv"), folds=2))  # onto its own
     assert load_ranker(again).info.lexical_features
+
+
+def test_a_member_counts_once_and_a_linear_model_is_not_judged_on_its_data(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "best").symlink_to(files / "one")
+    for same in (str(files / "one"), f"{files / 'one'}/", str(tmp_path / "best")):
+        with pytest.raises(UsageError, match="is given twice"):
+            options(files, tmp_path / "blend", other=(str(files / "two"), same))
+    shutil.copy(files / "dev.tsv", tmp_path / "copy.tsv")
+    train = join_files([str(files / "train.tsv"), str(tmp_path / "copy.tsv")])
+    with pytest.raises(DataError, match=r"copy\.tsv: has the same content as .*dev\.tsv"):
+        blend(options(files, tmp_path / "blend", train_file=train))
 
 
 def test_triples_teach_the_linear_model_too(files: Path, tmp_path: Path) -> None:

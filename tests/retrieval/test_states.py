@@ -19,7 +19,7 @@ from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.scoring.loading import open_ranker
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from tests.scoring.test_stored import split_ranker
-from tests.tiny import write_ranker
+from tests.tiny import write_ranker, write_tower
 
 pytestmark = pytest.mark.unit
 TEXTS = ["水稻病害诊断研究", "水稻", "农业水稻病害", "病害 a b c", "水稻病害", "水稻病害" * 20, "水稻经济 " * 4]
@@ -104,6 +104,10 @@ def test_an_index_gets_states_later_and_those_of_one_ranker(capsys: pytest.Captu
         capsys.readouterr()
         assert build("index", *more) != 0
         assert message in capsys.readouterr().err
+    write_tower(Path("tower"))
+    assert build("passages", "--tower", "tower", "--passage_tokens", "9") == 0
+    assert build("passages", "--tower", "tower", "--store_states", "ranker") != 0
+    assert "has passages" in capsys.readouterr().err
     assert build("new", "--store_states", "whole") != 0
     assert "not split" in capsys.readouterr().err
     for ranker, why in (("other", "another ranker made them"), ("whole", "is not split")):

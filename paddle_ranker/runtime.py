@@ -12,6 +12,7 @@ import gc
 import os
 import platform
 import random
+import subprocess
 import sys
 import threading
 import warnings
@@ -205,6 +206,15 @@ def own_gpu(device: str) -> str:
     if device != "gpu" or number is None or cuda_devices() < 2:
         return device
     return f"gpu:{int(number) % cuda_devices()}"
+
+
+def finds_gpu() -> bool:
+    """Return whether Paddle finds a GPU; a process of its own asks, since CUDA does not survive a fork of this one."""
+    code = "from paddle_ranker.runtime import available_devices; raise SystemExit('gpu' not in available_devices())"
+    line = [sys.executable, "-W", "ignore", "-c", code]
+    path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    return cuda_devices() > 0 and subprocess.run(line, env=environment, capture_output=True).returncode == 0
 
 
 def uses_tf32() -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import os
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +134,22 @@ def test_processes_take_gpus_in_turn(
     if number is not None:
         monkeypatch.setenv(runtime.PROCESS_VARIABLE, number)
     assert runtime.own_gpu(device) == own
+
+
+@pytest.mark.parametrize("visible", ["0", "-1"])
+def test_a_gpu_is_looked_for_in_another_process(visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    run = runtime.subprocess.run
+
+    def recorded(line: list[str], **options: Any) -> Any:
+        asked.append(line)
+        return run(line, **options)
+
+    monkeypatch.setattr(runtime, "available_devices", lambda: ["cpu", "gpu"])  # of this process
+    monkeypatch.setattr(runtime.subprocess, "run", recorded)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert not runtime.finds_gpu()  # the Paddle of the tests is the CPU build
+    assert len(asked) == (visible == "0")
 
 
 def test_unknown_and_absent_devices_say_what_is_there() -> None:

@@ -155,10 +155,10 @@ def test_what_the_server_is_started_with(monkeypatch: pytest.MonkeyPatch, capsys
     config = serve_config(Launch(Path("m"), threads=2))
     assert (config.host, config.streams, config.cpu_threads, config.device) == ("127.0.0.1", 2, 2, "cpu")
 
-    monkeypatch.setattr(runtime, "available_devices", lambda: ["cpu"])
+    monkeypatch.setattr(runtime, "finds_gpu", lambda: False)
     assert serve_config(Launch(Path("m"), gpu=0)).device == "cpu"
     assert "GPU 0 is asked for, and Paddle finds none here: using the CPU" in capsys.readouterr().err
-    monkeypatch.setattr(runtime, "available_devices", lambda: ["cpu", "gpu"])
+    monkeypatch.setattr(runtime, "finds_gpu", lambda: True)
     assert serve_config(Launch(Path("m"), gpu=1)).device == "gpu:1"
 
 

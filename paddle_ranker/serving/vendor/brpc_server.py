@@ -223,7 +223,7 @@ def serve_config(launch: Launch) -> ServeConfig:
     device = "cpu"
     if launch.gpu is not None:
         runtime.prepare()
-        if "gpu" in runtime.available_devices():
+        if runtime.finds_gpu():
             device = f"gpu:{launch.gpu}"
         else:
             _note(f"GPU {launch.gpu} is asked for, and Paddle finds none here: using the CPU")

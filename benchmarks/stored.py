@@ -1,6 +1,6 @@
 """Time the ranking of stored titles by a split ranker, next to the same ranker without a split, in turns on a CPU.
 
-python -m benchmarks.stored [--shapes nano,m3e-small] [--layers 2,3] [--engines inference,onnx,openvino]
+python -m benchmarks.stored [--shapes nano,m3e-small] [--layers 2,3] [--engines onnx,openvino] [--similarity true]
 
 Each query ranks --titles titles, from texts to probabilities. Weights are random, with match embeddings. One process
 and one thread compute all systems, one after another for each query. The ratios are those to the fastest engine that
@@ -40,6 +40,7 @@ class StoredOptions(PeerOptions):
     engines: str = option("onnx,openvino", help=f"engines, comma-separated, from {', '.join(exported_engines())}")
     titles: int = option(100, help="titles that each query ranks", minimum=1)
     queries: int = option(10, help="timed queries", minimum=2)
+    similarity: bool = option(False, help="rankers with --similarity, by a tower of the same shape")
 
 
 def run(options: StoredOptions) -> None:
@@ -100,7 +101,8 @@ def make_systems(options: StoredOptions, folder: Path, titles: list[str]) -> Ite
     ]
     for layers in (0, *parse_numbers(options.layers, "layers")):
         trained, exported, states = (folder / f"{name}_{layers}" for name in ("trained", "exported", "states"))
-        model = start_ranker(folder / "ranker", Fresh("pairwise", stored_titles=layers))
+        tower = str(folder / "ranker") if options.similarity else None
+        model = start_ranker(folder / "ranker", Fresh("pairwise", similarity=tower, stored_titles=layers))
         model.network.eval()
         save_ranker(trained, model.network, model.row_encoder, model.info)
         export_model(load_ranker(trained), exported, onnx=True)

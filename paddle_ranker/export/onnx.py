@@ -120,8 +120,8 @@ def _name_arrays(model: Any, signature: Signature) -> None:
         output.name = names[output.name]
     specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
     for value in (*graph.input, *graph.output):
-        shape = specs[value.name].shape
-        for dimension, size, name in zip(value.type.tensor_type.shape.dim, shape, ("batch", "length")):
+        spec = specs[value.name]
+        for dimension, size, name in zip(value.type.tensor_type.shape.dim, spec.shape, ("batch", spec.length)):
             if size is None:
                 dimension.dim_param = name
 

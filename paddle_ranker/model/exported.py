@@ -228,6 +228,7 @@ def _checked_export(folder: Path, kind: AnyKind, info: Optional[ModelInfo]) -> O
         signature = kind.signature(info)
         outputs = signature.output_names
         sound = sound and tuple(export["inputs"]) == signature.input_names
+        sound = sound and [type(size) for size in export.get("similarity", (0, 0))] == [int, int]
         if not sound or tuple(export["outputs"]) not in (outputs, outputs[:1]):
             raise ValueError("names do not fit")
     except (KeyError, TypeError, ValueError, AttributeError) as error:

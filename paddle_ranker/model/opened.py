@@ -33,6 +33,7 @@ class ArraySpec:
     tolerance: maximum difference between an exported model's output and the network's: absolute for values up to 1,
         relative above (float32 has no more digits). An error of 4e-5 in a logit is at most 1e-5 in its probability.
     may_round: whether an exported model may exceed the tolerance where the network's float32 result is inexact, too
+    length: name of a variable second dimension, which is equal in arrays of one name
     """
 
     name: str
@@ -40,6 +41,7 @@ class ArraySpec:
     shape: tuple[Optional[int], ...]
     tolerance: float = 4e-5
     may_round: bool = False
+    length: str = "length"
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def split_signatures(width: int, vectors: int, matches: int) -> tuple[Signature,
     outputs = [states]
     for side in SIDES if vectors else ():
         outputs.append(ArraySpec(f"{side}_vectors", "float32", (None, vectors), may_round=True))
-        outputs.append(ArraySpec(f"{side}_matches", "float32", (None, None, matches), may_round=True))
+        length = f"{side}_length"  # ONNX Runtime may share memory between dimensions of one name
+        outputs.append(ArraySpec(f"{side}_matches", "float32", (None, None, matches), may_round=True, length=length))
     lower = Signature(TOKENS, tuple(outputs), tuple(one.name for one in outputs))
     return lower, Signature((states, *TOKENS, *outputs[1:]), RANKER_SIGNATURE.outputs[1:], (LOGIT,))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Optional
+from collections.abc import Callable, Iterable, Iterator
+from typing import Optional, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -14,12 +14,14 @@ from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.options import json_text, note, note_counts
 from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
-from paddle_ranker.scoring.scorer import Scorer, chunks
+from paddle_ranker.scoring.scorer import CHUNK, Scorer, chunks
 from paddle_ranker.storage.prefetch import prefetch
 
+T = TypeVar("T")
 STANDARD_INPUT = "/dev/stdin"  # sys.stdin would block the end of the process if a thread still reads it
 
 
@@ -85,22 +87,36 @@ def above(minimum: Optional[float], scored: Iterable[tuple[Pair, float]]) -> Ite
 def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Yield each pair of the input file with its probability; note skipped rows and truncated pairs at the end."""
     scorer = scorer_for(parts, options)
+
+    def encode(part: list[Pair]) -> Columns:
+        return scorer.encode([pair.query for pair in part], [pair.title for pair in part])
+
+    yield from score_file(options, encode, scorer.logits)
+    report_truncated(parts.row_encoder, scorer.windows)
+
+
+def score_file(
+    options: FileOptions, encode: Callable[[list[Pair]], T], logits: Callable[[T], Floats], size: int = CHUNK
+) -> Iterator[tuple[Pair, float]]:
+    """Yield each pair of the input file with its probability, from the logits of `size` pairs at a time.
+
+    A second thread reads and encodes the next pairs meanwhile. Skipped rows are noted at the end.
+    """
     path = STANDARD_INPUT if options.input_file == "-" else options.input_file
     source = RecordFile(path, Pair, options)
 
-    def encoded() -> Iterator[tuple[list[Pair], Columns]]:
-        for part in chunks(source):
-            yield part, scorer.encode([pair.query for pair in part], [pair.title for pair in part])
+    def encoded() -> Iterator[tuple[list[Pair], T]]:
+        for part in chunks(source, size):
+            yield part, encode(part)
 
-    # The engine releases Python's lock while it computes, so the next pairs are read and tokenized meanwhile.
+    # The engine releases Python's lock while it computes.
     with prefetch(encoded()) as waiting, tqdm(desc="score", unit="pair", disable=None) as progress:
         for part, pairs in waiting:
-            probabilities = sigmoid(scorer.logits(pairs))
+            probabilities = sigmoid(logits(pairs))
             progress.update(len(part))
             yield from zip(part, probabilities.tolist())
     if source.skipped:
         note(f"{options.input_file}: {source.report()}")
-    report_truncated(parts.row_encoder, scorer.windows)
 
 
 class CutOff:

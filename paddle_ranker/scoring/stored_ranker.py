@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.data.records import Pair, RecordFile
+from paddle_ranker.data.records import Pair
 from paddle_ranker.encoding.batching import scoring_batches
 from paddle_ranker.encoding.columns import Arrays, EncodedTexts, ragged_positions
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -26,11 +26,11 @@ from paddle_ranker.options import note
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine
 from paddle_ranker.scoring.engines.registry import AUTO
-from paddle_ranker.scoring.files import STANDARD_INPUT, report_truncated
+from paddle_ranker.scoring.files import report_truncated, score_file
 from paddle_ranker.scoring.loading import ScoringRanker, model_path, open_ranker, require_ranker, runs_network
 from paddle_ranker.scoring.options import PredictOptions
 from paddle_ranker.scoring.ranker import RankedTitle, best_titles, require_cut
-from paddle_ranker.scoring.scorer import BatchRunner, Scorer, chunks
+from paddle_ranker.scoring.scorer import BatchRunner, Scorer
 from paddle_ranker.scoring.stored import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
 from paddle_ranker.scoring.texts import list_texts, require_text
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _DEFAULTS = LoadOptions()
 _PAIRS_AT_ONCE = 512  # pairs whose states are in memory
+_Encoded = tuple[EncodedTexts, NDArray[np.int64], EncodedTexts]  # queries, the number of each title's query, titles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +102,12 @@ class SplitRanker:
     def query_states(self, queries: Sequence[str]) -> TextStates:
         """Return the states of queries, each alone."""
         refuse_text(queries, "queries")
-        return self._states(self.encoder.encode_queries(queries), is_title=False)
+        return self.states_of(self.encoder.encode_queries(queries), is_title=False)
 
     def title_states(self, titles: Sequence[str]) -> TextStates:
         """Return the states of titles, each alone."""
         refuse_text(titles, "titles")
-        return self._states(self.encoder.encode_titles(titles), is_title=True)
+        return self.states_of(self.encoder.encode_titles(titles), is_title=True)
 
     def logits(self, queries: TextStates, titles: TextStates, query_of: Optional[NDArray[np.int64]] = None) -> Floats:
         """Return the logits of pairs, `[titles]` float64, calibrated if the ranker is.
@@ -132,9 +133,10 @@ class SplitRanker:
     def _with_states(self, pairs: StoredPairs) -> StoredPairs:
         assert isinstance(pairs.queries, EncodedTexts)
         used, of = np.unique(pairs.query_of, return_inverse=True)
-        return dataclasses.replace(pairs, queries=self._states(pairs.queries.take(used), is_title=False), query_of=of)
+        return dataclasses.replace(pairs, queries=self.states_of(pairs.queries.take(used), is_title=False), query_of=of)
 
-    def _states(self, texts: EncodedTexts, is_title: bool) -> TextStates:
+    def states_of(self, texts: EncodedTexts, *, is_title: bool) -> TextStates:
+        """Return the states of encoded titles or queries, each alone."""
         info, template = self.states_info, self.encoder.template
         states = np.empty((len(texts.ids), info.width), np.float32)
         vectors = np.empty((len(texts), info.vectors), np.float32)
@@ -276,26 +278,28 @@ def score_stored_pairs(
     A title is found by its tokens. The states of titles that are not there are computed; their number is noted.
     """
     ranker = SplitRanker.open(options.params_path, options.load_options(expected_kind), options.batch_size)
-    titles = StoredRanker(ranker, TitleStates.open(store)).titles
-    path = STANDARD_INPUT if options.input_file == "-" else options.input_file
-    source, absent, seen = RecordFile(path, Pair, options), 0, 0
-    for part in chunks(source, _PAIRS_AT_ONCE):
+    titles, encoder = StoredRanker(ranker, TitleStates.open(store)).titles, ranker.encoder
+    absent, seen = 0, 0
+
+    def encode(part: list[Pair]) -> _Encoded:
         queries = list(dict.fromkeys(pair.query for pair in part))
         number = {query: place for place, query in enumerate(queries)}
-        rows = titles.rows_with(ranker.encoder.encode_titles([pair.title for pair in part]))
-        others = np.flatnonzero(rows < 0)
-        states = titles.take(rows[rows >= 0])
-        if len(others):
-            computed = ranker.title_states([part[place].title for place in others.tolist()])
-            back = np.empty(len(part), np.int64)
-            back[np.concatenate([np.flatnonzero(rows >= 0), others])] = np.arange(len(part))
-            states = taken(joined(states, computed), back)
         of = np.array([number[pair.query] for pair in part], np.int64)
-        found = sigmoid(ranker.logits(ranker.query_states(queries), states, of))
-        yield from zip(part, found.tolist())
-        absent, seen = absent + len(others), seen + len(part)
-    if source.skipped:
-        note(f"{options.input_file}: {source.report()}")
+        return encoder.encode_queries(queries), of, encoder.encode_titles([pair.title for pair in part])
+
+    def logits(part: _Encoded) -> Floats:
+        nonlocal absent, seen
+        queries, of, texts = part
+        rows = titles.rows_with(texts)
+        there, others = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+        states = titles.take(rows[there])
+        if len(others):
+            states = joined(states, ranker.states_of(texts.take(others), is_title=True))
+            states = taken(states, np.argsort(np.concatenate([there, others])))
+        absent, seen = absent + len(others), seen + len(rows)
+        return ranker.logits_of(StoredPairs(queries, states, of, encoder.pad_id))
+
+    yield from score_file(options, encode, logits, _PAIRS_AT_ONCE)
+    report_truncated(encoder)
     if absent:
         note(f"{absent:,} of {seen:,} titles are not in {quoted(store)}: their states were computed")
-    report_truncated(ranker.encoder)

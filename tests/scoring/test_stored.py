@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any, Optional, cast
 
@@ -17,12 +18,13 @@ from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.encoders import unfilled
 from paddle_ranker.model.families import config_from
-from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
+from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.similarity import SimilarityHead
+from paddle_ranker.model.split import lower_digest
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-from paddle_ranker.scoring.stored import TitleStates, new_states
+from paddle_ranker.scoring.stored import TitleStates, new_states, taken
 from paddle_ranker.scoring.stored_ranker import SplitRanker, StoredRanker
 from tests.export_cases import WRITES_ONNX
 from tests.tiny import change_json, write_encoder, write_ranker, write_tower
@@ -107,13 +109,23 @@ def test_a_store_gives_the_scores_back(
 
 
 def test_a_store_of_another_ranker_or_with_damage_is_refused(tmp_path: Path) -> None:
-    folder = split_ranker(tmp_path / "ranker")
+    folder = split_ranker(tmp_path / "ranker", similarity={})
     ranker = SplitRanker.open(folder)
     states = tmp_path / "states"
     with new_states(states, ranker.states_info) as writer:
         writer.append(ranker.title_states(TITLES))
     TitleStates.open(states).check()
-    for other in (split_ranker(tmp_path / "other", seed=2), split_ranker(tmp_path / "lower", 1)):
+    shutil.copytree(folder, tmp_path / "words")
+    for vocabulary in (tmp_path / "words").rglob("vocab.txt"):
+        *lines, one, another = vocabulary.read_text(encoding="utf-8").split()
+        vocabulary.write_text("\n".join([*lines, another, one]) + "\n", encoding="utf-8")
+    for other in (
+        split_ranker(tmp_path / "other", seed=2, similarity={}),
+        split_ranker(tmp_path / "lower", 1, similarity={}),
+        split_ranker(tmp_path / "tower", similarity={"seed": 2}),
+        split_ranker(tmp_path / "prompt", similarity={"text_prompt": "b "}),
+        tmp_path / "words",
+    ):
         with pytest.raises(CheckpointError, match="another ranker made these states"):
             StoredRanker.open(other, states)
     with pytest.raises(CheckpointError, match=r"not split.*--stored_titles 2"):
@@ -135,6 +147,15 @@ def test_a_store_of_another_ranker_or_with_damage_is_refused(tmp_path: Path) -> 
         change_json(states / "states.json", **{**values, **change})
         with pytest.raises(CheckpointError, match=message):
             TitleStates.open(states)
+
+
+def test_a_setting_with_its_default_changes_no_digest(tmp_path: Path) -> None:
+    model = load_single(split_ranker(tmp_path / "ranker"))
+    config, before = model.network.config, lower_digest(model.network, model.row_encoder)
+    new = dataclasses.make_dataclass("EncoderConfig", [("new", int, 7)], bases=(type(config),), frozen=True)
+    for changed, is_same in ((new(**dataclasses.asdict(config)), True), (new(97, new=8), False)):
+        model.network.config = changed
+        assert (lower_digest(model.network, model.row_encoder) == before) == is_same
 
 
 def test_a_training_splits_an_encoder_or_refuses(tmp_path: Path) -> None:
@@ -206,8 +227,10 @@ def test_an_export_ranks_stored_titles_in_every_engine(exported: Path, engine: s
     for name in ("states", "vectors", "matches"):
         np.testing.assert_allclose(getattr(titles, name), getattr(expected_states, name), atol=1e-5, err_msg=name)
     whole = Ranker.load(exported / "exported", engine=engine)
-    expected = whole.score([SHORT] * len(read), read, logits=True)
-    np.testing.assert_allclose(other.logits(other.query_states([SHORT]), titles), expected, atol=1e-5)
+    for query, rows in ((SHORT, range(len(read))), (QUERIES[1] * 3, [4, 4, 1])):  # shorter and longer than the titles
+        chosen = taken(titles, np.array(rows))
+        expected = whole.score([query] * len(rows), [read[row] for row in rows], logits=True)
+        np.testing.assert_allclose(other.logits(other.query_states([query]), chosen), expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module", params=[None, {}], ids=["plain", "similarity"])

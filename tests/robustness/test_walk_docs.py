@@ -34,7 +34,6 @@ NOT_RUN = {
     "bash scripts/": "trains for minutes, or sets up an environment: tests/scripts runs the scripts",
     "pip ": "replaces an environment's package: tests/scripts/test_wheel.py installs in one of its own",
     "newest/bin/": "needs a package index: the newest versions of all packages",
-    ".venv/bin/python -m pip": "replaces the environment's Paddle",
     "benchmarks.": "measures for minutes or hours; tests/benchmarks runs short ones",
     "tests.robustness.": "attacks for minutes; short ones are tests",
     "paddle_ranker doctor": "imports every package there is; tests/commands/test_doctor.py does, too",

@@ -150,17 +150,17 @@ option_value() {
 run_single() { "$PYTHON" -u "$@"; }
 
 run_python() {
-    local processes="${PADDLE_RANKER_NPROC:-}" device
+    local processes="${PADDLE_RANKER_NPROC:-}" device gpus=0
     case "$processes" in
         *[!0-9]* | 0) complain "error: PADDLE_RANKER_NPROC=$processes: give a number of processes, 1 or more"; return 2 ;;
     esac
     device="$(option_value --device "$@")"
-    if [ -z "$processes" ]; then
-        case "$device" in
-            '' | auto | gpu) processes="$(usable_gpus)" ;;
-            *) processes=1 ;;
-        esac
+    case "$device" in '' | auto | gpu) gpus="$(usable_gpus)" ;; esac
+    if [ "$gpus" -gt 0 ] && [ "${processes:-1}" -gt "$gpus" ]; then # the launcher would end in an IndexError
+        complain "error: PADDLE_RANKER_NPROC=$processes: there are $gpus GPUs, one for each process: give $gpus or less"
+        return 2
     fi
+    : "${processes:=$gpus}"
     if [ "$processes" -gt 1 ]; then
         # --gpus and --devices are left out: the launcher then uses every visible GPU. Without a GPU both options would
         # crash it; without them it joins CPU processes by gloo.

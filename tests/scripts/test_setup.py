@@ -275,6 +275,7 @@ LAUNCH = "-u -m paddle.distributed.launch --nproc_per_node"
         ("--device cpu", {"CUDA_VISIBLE_DEVICES": "0,1"}, "-u train.py --device cpu"),
         ("--device=cpu", {"CUDA_VISIBLE_DEVICES": "0,1"}, "-u train.py --device=cpu"),
         ("", {"CUDA_VISIBLE_DEVICES": "0,1", "PADDLE_RANKER_NPROC": "1"}, "-u train.py"),
+        ("", {"CUDA_VISIBLE_DEVICES": "0,1", "PADDLE_RANKER_NPROC": "3"}, "there are 2 GPUs"),
         ("", {"PADDLE_RANKER_NPROC": "two"}, "PADDLE_RANKER_NPROC=two"),
         ("", {"PADDLE_RANKER_PYTHON": os.devnull}, "does not run"),
     ],

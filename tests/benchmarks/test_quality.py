@@ -186,7 +186,7 @@ def test_a_script_that_fails_is_an_error(tmp_path: Path) -> None:
 @unit
 def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert qbqtc.main([f"--data_dir={tmp_path}", "--systems=features"]) == 1
-    assert f"{tmp_path}/qbqtc/dev.tsv: not there" in capsys.readouterr().err
+    assert f"{tmp_path}/qbqtc/train.tsv: not there" in capsys.readouterr().err
 
 
 @slow

@@ -141,7 +141,7 @@ def test_rows_come_in_order_over_several_chunks(
     random, words = draw_words()
     target = tmp_path / "scores.jsonl"
     texts = [(str(random.choice(words)), "".join(random.choice(words, 3))) for _ in range(300)]
-    monkeypatch.setattr(scoring, "chunks", lambda items: chunks(items, 32))
+    monkeypatch.setattr(scoring, "chunks", lambda items, size: chunks(items, 32))
     rows = write_rows(tmp_path / "rows.tsv", texts)
     assert predict("pairwise", rows, "--format", "jsonl", "--output_file", target)[0] == 0
     found = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]

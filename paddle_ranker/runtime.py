@@ -208,13 +208,17 @@ def own_gpu(device: str) -> str:
     return f"gpu:{int(number) % cuda_devices()}"
 
 
+def own_environment() -> dict[str, str]:
+    """Return the environment for another Python that is to import this package, wherever it lies."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 def finds_gpu() -> bool:
     """Return whether Paddle finds a GPU; a process of its own asks, since CUDA does not survive a fork of this one."""
     code = "from paddle_ranker.runtime import available_devices; raise SystemExit('gpu' not in available_devices())"
     line = [sys.executable, "-W", "ignore", "-c", code]
-    path = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path}
-    return cuda_devices() > 0 and subprocess.run(line, env=environment, capture_output=True).returncode == 0
+    return cuda_devices() > 0 and subprocess.run(line, env=own_environment(), capture_output=True).returncode == 0
 
 
 def uses_tf32() -> bool:

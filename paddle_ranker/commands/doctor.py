@@ -26,9 +26,16 @@ from typing import NamedTuple, Optional
 
 from paddle_ranker.errors import UsageError, in_checkout
 from paddle_ranker.options import Options, json_text, main_of, option
-from paddle_ranker.runtime import TF32_VARIABLE, choose_math_path, processor_fields, read_cpuinfo, usable_cores
+from paddle_ranker.runtime import (
+    TF32_VARIABLE,
+    choose_math_path,
+    own_environment,
+    processor_fields,
+    read_cpuinfo,
+    usable_cores,
+    uses_tf32,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
 PYTHON, IMPORT_SECONDS = sys.version_info[:2], 180
 STACKS = {"modern": ("3.3.1", "3.0.0b4"), "complete": ("2.6.2", "2.8.1")}  # Paddle and PaddleNLP: requirements/*.in
 STACK = STACKS["complete" if PYTHON < (3, 10) else "modern"]
@@ -103,11 +110,10 @@ def probe_package(package: Package) -> tuple[Finding, str]:
     """Import a package in a separate process; return the finding and the last line that the code printed."""
     version = _version(package.name)
     essential, status, said = package in ESSENTIAL, "broken", ""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.getenv("PYTHONPATH")]))
     # This package comes first: it turns off telemetry that others would send when they are imported.
     line = [sys.executable, "-W", "ignore", "-c", f"import paddle_ranker\n{package.code}"]
     try:
-        done = subprocess.run(line, capture_output=True, timeout=IMPORT_SECONDS, env={**os.environ, "PYTHONPATH": path})
+        done = subprocess.run(line, capture_output=True, timeout=IMPORT_SECONDS, env=own_environment())
         printed = (done.stderr if done.returncode else done.stdout).decode(errors="replace").strip()
         last_line = printed.rpartition("\n")[2]
         if done.returncode == 0:
@@ -161,7 +167,7 @@ def _builds(probed: Finding) -> Finding:
 
 
 def _gpus(facts: dict[str, object]) -> list[Finding]:
-    """Return what the NVIDIA driver says of the GPUs here, and whether Paddle's build suits them; [] without a GPU."""
+    """Return the findings about the GPUs that the NVIDIA driver names, and about TF32; none without a GPU."""
     line = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
     try:
         found = subprocess.run(line, capture_output=True, text=True, timeout=IMPORT_SECONDS)
@@ -180,9 +186,8 @@ def _gpus(facts: dict[str, object]) -> list[Finding]:
         )
     elif _version("paddlepaddle").startswith("2.") and any(float(capability) >= 9 for _, _, capability in gpus):
         gpu = gpu._replace(status="off", detail=f"{said}: Paddle 2 of CUDA 11 knows no compute capability 9")
-    tf32 = os.environ.get(TF32_VARIABLE) == "1"
-    why = f"{TF32_VARIABLE}=1" if tf32 else f"fp32 is fp32; {TF32_VARIABLE}=1 turns it on"
-    return [gpu, Finding("fast paths", "TF32", "on" if tf32 else "off", why)]
+    why = f"{TF32_VARIABLE}=1" if uses_tf32() else f"fp32 is fp32; {TF32_VARIABLE}=1 turns it on"
+    return [gpu, Finding("fast paths", "TF32", "on" if uses_tf32() else "off", why)]
 
 
 def _memory() -> str:

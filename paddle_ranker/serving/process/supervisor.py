@@ -34,8 +34,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass
 class _Slot:
-    """A worker: its process, or the time at which its next process starts."""
+    """A worker: its number, from 0, and its process, or the time at which its next process starts."""
 
+    number: int
     pid: int = 0
     started: float = 0.0
     due: float = 0.0
@@ -62,7 +63,7 @@ def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: C
 class _Supervisor:
     def __init__(self, config: ServeConfig, sockets: Sequence[socket.socket], announce: Callable[[], None]):
         self._config, self._sockets, self._announce = config, sockets, announce
-        self._slots = [_Slot() for _ in range(config.workers)]
+        self._slots = [_Slot(number) for number in range(config.workers)]
         self._ready: set[int] = set()  # pids
         self._announced = False
         self._stopping = 0  # signals to stop that have come
@@ -148,7 +149,7 @@ class _Supervisor:
         try:
             pid = os.fork()
             if pid == 0:
-                os.environ[PROCESS_VARIABLE] = str([*map(id, self._slots)].index(id(slot)))
+                os.environ[PROCESS_VARIABLE] = str(slot.number)
                 self._run_worker(first, before)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

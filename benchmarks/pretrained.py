@@ -89,7 +89,8 @@ OURS = {
     "similarity_slow": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, *_SIMILARITY, "--layer_lr_decay", "0.7"],
     "similarity_plain": [*_PEERS_RECIPE, "--epochs", "2", *_LEXICAL, *_SIMILARITY],
     **{
-        f"stored_{layers}": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, "--stored_titles", layers]
+        f"{name}_{layers}": ["--epochs", "1", *_WHOLE_QUERIES, *_LEXICAL, *more, "--stored_titles", layers]
+        for name, more in (("stored", []), ("similarity_stored", _SIMILARITY))
         for layers in ("2", "3")
     },
 }

@@ -99,6 +99,7 @@ class Fresh:
     similarity: a tower's or encoder's folder, whose cosine of both texts is added; "start": the checkpoint's encoder;
         None: nothing is added, and what the checkpoint has stays
     stored_titles: number of lower layers that see each text alone; 0: the checkpoint's number
+    stored_width: numbers of their states; 0: as the checkpoint, or else the encoder's width
     """
 
     kind: str
@@ -106,6 +107,7 @@ class Fresh:
     lexical_features: bool = False
     similarity: Optional[str] = None
     stored_titles: int = 0
+    stored_width: int = 0
 
 
 def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = DEFAULTS) -> RankerModel:
@@ -127,6 +129,7 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
         lexical_features=fresh.lexical_features or _LEXICAL in checkpoint.arrays,
         similarity=fresh.similarity is not None or _SIMILARITY in checkpoint.arrays,
         stored_titles=fresh.stored_titles or info.stored_titles,
+        stored_width=_states_width(source, fresh, info, checkpoint.config.hidden_size),
         calibration=None,
     )
     tower = None
@@ -134,6 +137,16 @@ def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = 
         tower = _similarity_tower(fresh.similarity, source, checkpoint)
     model = _assembled(checkpoint, started, options.tokenizer, allow_new=True, tower=tower)
     return dataclasses.replace(model, dropped_calibration=info.calibration is not None)
+
+
+def _states_width(source: Path, fresh: Fresh, info: RankerInfo, size: int) -> int:
+    """Return `stored_width` of what is trained; raises `CheckpointError` if the checkpoint cannot get the fresh one."""
+    width, stated = fresh.stored_width, info.stored_width
+    if width and not (fresh.stored_titles or info.stored_titles):
+        raise CheckpointError(f"--stored_width {width}: the encoder is not split; give --stored_titles, too")
+    if width >= size or stated not in (0, width or stated):
+        raise CheckpointError(f"--stored_width {width}: a state of {source} has {stated or size} numbers; leave it out")
+    return width or stated
 
 
 def _similarity_tower(wanted: str, source: Path, checkpoint: Checkpoint) -> Path:
@@ -211,7 +224,7 @@ def _assembled(
     compares = (never_match, spelling) if with_match else (None, None)
     network = RankerNetwork(
         checkpoint.config, compares[0], lexical, encoder=encoder, spelling=compares[1], pooling=info.pooling,
-        steps=info.steps, similarity=similarity,
+        steps=info.steps, similarity=similarity, stored_width=info.stored_width,
     )  # fmt: skip
     try:
         encoder.split(info.stored_titles)
@@ -242,7 +255,7 @@ def with_lexical_features(model: RankerModel) -> RankerNetwork:
     compares = None if old.never_match is None else spelling
     network = RankerNetwork(
         old.config, old.never_match, lexical, encoder=old.encoder, spelling=compares, pooling=model.info.pooling,
-        steps=model.info.steps, similarity=old.similarity_head,
+        steps=model.info.steps, similarity=old.similarity_head, stored_width=model.info.stored_width,
     )  # fmt: skip
     load_parameters(network, {name: value.numpy() for name, value in old.state_dict().items()}, allow_new=True)
     return network

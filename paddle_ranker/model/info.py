@@ -17,8 +17,8 @@ from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_versioned
 
-# 3 with a similarity or a split encoder; 2 with a prompt or pooling, which older toolkits would ignore; otherwise 1.
-FORMAT_VERSION = 3
+# 4 with narrow states; 3 with a similarity or a split encoder; 2 with a prompt or pooling, which older toolkits would ignore; otherwise 1.
+FORMAT_VERSION = 4
 INFO_FILE = "ranker.json"
 BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.model.blend`
 
@@ -53,6 +53,7 @@ class RankerInfo:
     # linear layer; the last is the head.
     steps: tuple[tuple[str, int], ...] = ()
     stored_titles: int = 0  # number of the encoder's lower layers that see each text alone; 0: it is not split
+    stored_width: int = 0  # numbers per state of these layers; 0: the encoder's width
 
     @classmethod
     def read(cls, folder: Path) -> Optional[RankerInfo]:
@@ -75,14 +76,22 @@ class RankerInfo:
         except CheckpointError as error:
             raise CheckpointError(f"{path}: damaged ({error})") from error
         for name, kind in (("kind", str), ("max_seq_length", int), ("training", dict), ("results", dict),
-                           ("query_prompt", str), ("stored_titles", int)):  # fmt: skip
+                           ("query_prompt", str), ("stored_titles", int), ("stored_width", int)):  # fmt: skip
             if not isinstance(getattr(info, name), kind):
                 raise CheckpointError(f"{path}: damaged ({name} is {quoted(getattr(info, name))})")
         return info
 
     def to_json(self) -> str:
         """Return the text of `ranker.json` in the current format."""
-        version = 3 if self.similarity or self.stored_titles else 2 if self.query_prompt or self.pooling else 1
+        version = (
+            4
+            if self.stored_width
+            else 3
+            if self.similarity or self.stored_titles
+            else 2
+            if self.query_prompt or self.pooling
+            else 1
+        )
         values = dataclasses.asdict(dataclasses.replace(self, format_version=version))
         return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
 

@@ -155,7 +155,7 @@ class RankerKind(_ScoresPairs[PairEncoder]):
         from paddle_ranker.model.split import LowerLayers, UpperLayers, similarity_sizes
 
         network = model.network
-        lower, upper = split_signatures(network.config.hidden_size, *similarity_sizes(network))
+        lower, upper = split_signatures(network.states_width, *similarity_sizes(network))
         return Part(LOWER, lower, lambda: LowerLayers(network)), Part(UPPER, upper, lambda: UpperLayers(network))
 
     def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, PairEncoder]) -> None:

@@ -8,6 +8,7 @@ from typing import Optional
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+from numpy.typing import NDArray
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import Array
@@ -39,6 +40,25 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class Narrow(nn.Layer):
+    """Linear layers that make a stored state of a split ranker narrow, and wide again (PreTTR's compression)."""
+
+    def __init__(self, size: int, width: int):
+        super().__init__()
+        self.width = width
+        self.down, self.up = nn.Linear(size, width), nn.Linear(width, size)
+
+    @paddle.no_grad()
+    def fit(self, states: NDArray[np.float32]) -> None:
+        """Start as the projection on the principal components of states, `[n, size]`."""
+        mean = states.mean(axis=0, dtype=np.float64)
+        _, axes = np.linalg.eigh(np.cov(states, rowvar=False))
+        kept = axes[:, -self.width :]
+        for layer, weight, bias in ((self.down, kept, -mean @ kept), (self.up, kept.T, mean)):
+            layer.weight.set_value(weight.astype(np.float32))
+            layer.bias.set_value(bias.astype(np.float32))
+
+
 class RankerNetwork(nn.Layer):
     """Network that scores pairs: one logit per pair, probability = sigmoid(logit).
 
@@ -52,6 +72,7 @@ class RankerNetwork(nn.Layer):
         pooling: "first", "mean" or "max"; "": the encoder's own pooling.
         steps: layers from the pooled vector to the logit, as in `RankerInfo`; (): a linear layer.
         similarity: head that adds the cosine of both texts to the logit; None: no such head.
+        stored_width: numbers of a split encoder's state between the lower and the upper layers; 0: all.
 
     A training may set `position_tower`, whose output it adds to the logits. `loaded_before` has the prefixes of
     parameters that a resumed training need not load.
@@ -70,6 +91,7 @@ class RankerNetwork(nn.Layer):
         pooling: str = "",
         steps: Sequence[tuple[str, int]] = (),
         similarity: Optional[FeatureHead] = None,
+        stored_width: int = 0,
     ):
         super().__init__()
         self.config, self.pooling = config, pooling
@@ -82,6 +104,7 @@ class RankerNetwork(nn.Layer):
             self.match_embeddings = nn.Embedding(
                 LEVELS, config.hidden_size, weight_attr=paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
             )
+        self.narrow = Narrow(config.hidden_size, stored_width) if stored_width else None
         self.dropout = Dropout(config.hidden_dropout_prob, self.encoder.masks)
         width = config.hidden_size
         self.steps = nn.LayerList()
@@ -110,18 +133,31 @@ class RankerNetwork(nn.Layer):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits, `[batch]` float32; ids and token types are `[batch, length]` int64."""
+        if self.narrow is not None:
+            return self.above(self.apart(input_ids, token_type_ids), input_ids, token_type_ids)
         extra = self._match_levels(input_ids, token_type_ids)
         encode = self.encoder if self.pooling else self.encoder.pooled
         return self._logits(encode(input_ids, token_type_ids, extra), input_ids, token_type_ids)
 
+    @property
+    def states_width(self) -> int:
+        """Numbers of a state that `apart` returns."""
+        return self.config.hidden_size if self.narrow is None else self.narrow.width
+
+    def apart(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the states after the lower layers of a split encoder, `[batch, length, states_width]`."""
+        states = self.encoder.apart(input_ids, token_type_ids)
+        return states if self.narrow is None else self.narrow.down(states)
+
     def above(
         self, states: Tensor, input_ids: Tensor, token_type_ids: Tensor, similarity: Optional[Tensor] = None
     ) -> Tensor:
-        """Return the logits from the states after the lower layers of a split encoder, see `Encoder.apart`.
+        """Return the logits from the states that `apart` returns.
 
         similarity: what the similarity adds to the logits, `[batch]`; None: it is computed
         """
         extra = self._match_levels(input_ids, token_type_ids)
+        states = states if self.narrow is None else self.narrow.up(states)
         outputs = self.encoder.above(states, input_ids, token_type_ids, extra, pools=not self.pooling)
         return self._logits(outputs, input_ids, token_type_ids, similarity)
 
@@ -182,7 +218,7 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
     for name, array in arrays.items():
         if name.startswith(prefix) and name[len(prefix) :].startswith(("embeddings.", "encoder.", "pooler.")):
             named[f"encoder.{name[len(prefix) :]}"] = array
-        elif name.startswith(("match_embeddings.", "lexical.", "similarity_head.", "steps.")):
+        elif name.startswith(("match_embeddings.", "lexical.", "similarity_head.", "steps.", "narrow.")):
             named[name] = array
     for head in _HEADS:
         if f"{head}.weight" in arrays:
@@ -204,14 +240,14 @@ def has_two_class_head(arrays: dict[str, Array]) -> bool:
     return any(f"{head}.weight" in arrays and arrays[f"{head}.weight"].shape[1:] == (2,) for head in _HEADS)
 
 
-_MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "similarity_head.", "encoder.pooler.")
+_MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "similarity_head.", "encoder.pooler.", "narrow.")
 
 
 def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
     """Copy arrays, named as by `name_parameters`, into `network`; return the names of the parts that they lack.
 
-    With `allow_new` (training), the head, the match embeddings, the lexical features, the similarity and the pooler may
-    be missing and keep their initial values. Otherwise no parameter may be missing, since a random head gives random
+    With `allow_new` (training), the head, the match embeddings, the lexical features, the similarity, the layers that
+    make states narrow and the pooler may be missing and keep their initial values. Otherwise no parameter may be missing, since a random head gives random
     scores.
 
     Raises `CheckpointError`, naming the tensors, if one is missing, is not in the network, or has another shape.

@@ -16,11 +16,14 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from paddle_ranker.encoding.columns import Array, EncodedPairs
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.opened import RowEncoder
 from paddle_ranker.model.similarity import Side, SimilarityHead
 from paddle_ranker.storage.digest import content_digest
+
+_BATCH = 32
 
 
 class LowerLayers(nn.Layer):
@@ -31,12 +34,12 @@ class LowerLayers(nn.Layer):
         self.network, self.configs = network, network.configs
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Union[Tensor, tuple[Tensor, ...]]:
-        """Return the states, `[batch, length, hidden]` float32, of `[batch, length]` int64 inputs.
+        """Return the states, `[batch, length, width]` float32, of `[batch, length]` int64 inputs.
 
         With a similarity, return the vectors and matches of the query and of the title, too, see `Side`; matches are as
         long as the ids.
         """
-        states, head = self.network.encoder.apart(input_ids, token_type_ids), _similarity(self.network)
+        states, head = self.network.apart(input_ids, token_type_ids), _similarity(self.network)
         if head is None:
             return states
         query, title = head.sides(input_ids, token_type_ids)
@@ -77,6 +80,21 @@ def _as_long(matches: Tensor, input_ids: Tensor) -> Tensor:
     return paddle.slice(whole, [1], [paddle.zeros([1], "int64")], [length])
 
 
+@paddle.no_grad()
+def lower_states(network: RankerNetwork, pairs: EncodedPairs, most: int) -> Array:
+    """Return the states after the lower layers of all tokens of up to `most` pairs, `[tokens, hidden]` float32."""
+    rows = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(np.int64))
+    was_training, found = network.training, []
+    network.eval()
+    for start in range(0, len(rows), _BATCH):
+        batch = pairs.pad(rows[start : start + _BATCH])
+        states = network.encoder.apart(*map(paddle.to_tensor, batch.values())).numpy()
+        found.append(states[batch["input_ids"] != network.config.pad_token_id])
+    if was_training:
+        network.train()
+    return np.concatenate(found)
+
+
 def similarity_sizes(network: RankerNetwork) -> tuple[int, int]:
     """Return the sizes of a text's vectors and of a token's matches, see `SimilarityHead.sizes`; 0 without one."""
     head = _similarity(network)
@@ -86,7 +104,7 @@ def similarity_sizes(network: RankerNetwork) -> tuple[int, int]:
 def lower_digest(network: RankerNetwork, encoder: RowEncoder) -> str:
     """Return a digest of what stored titles depend on, 16 hexadecimal digits.
 
-    That is: the tokenizer, the lower layers, and the tower of a similarity.
+    That is: the tokenizer, the lower layers, the layer that makes their states narrow, and the tower of a similarity.
     """
     found, below = hashlib.sha256(), ("embeddings.", *(f"encoder.layers.{n}." for n in range(network.encoder.lower)))
     with tempfile.TemporaryDirectory() as folder:
@@ -94,6 +112,8 @@ def lower_digest(network: RankerNetwork, encoder: RowEncoder) -> str:
         found.update(content_digest(Path(folder)).encode())
     found.update(_settings(network.config).encode())
     state = {name: value for name, value in network.encoder.state_dict().items() if name.startswith(below)}
+    if network.narrow is not None:
+        state.update({f"narrow.{name}": value for name, value in network.narrow.down.state_dict().items()})
     head = _similarity(network)
     if head is not None:
         info = head.model.info

@@ -166,7 +166,7 @@ def states_info_of(opened: ScoringRanker) -> StatesInfo:
 
     network = _network(opened)
     digest, sizes = lower_digest(network, opened.row_encoder), similarity_sizes(network)
-    return StatesInfo(digest, opened.info.stored_titles, network.config.hidden_size, *sizes)
+    return StatesInfo(digest, opened.info.stored_titles, network.states_width, *sizes)
 
 
 def _network(opened: ScoringRanker) -> RankerNetwork:
@@ -192,7 +192,7 @@ def _info_of_export(exported: ExportedFolder) -> StatesInfo:
     info = cast(RankerInfo, exported.info)
     assert info.export is not None
     digest, sizes = info.export.get("ranker", ""), info.export.get("similarity", (0, 0))
-    return StatesInfo(digest, info.stored_titles, exported.config.hidden_size, *sizes)
+    return StatesInfo(digest, info.stored_titles, info.stored_width or exported.config.hidden_size, *sizes)
 
 
 def _of_export(exported: ExportedFolder, options: LoadOptions, encoder: PairEncoder) -> OpenedParts:

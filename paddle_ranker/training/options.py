@@ -118,7 +118,7 @@ class RankerTrainingOptions(TokenizerOptions, HeadOptions, LabelOptions, Trainin
     # Options newer than some runs that may be resumed; they are not compared while they have these values.
     _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {
         "separator": TAB, "fractional_labels": False, "positive_label": None, "similarity": None,
-        "stored_titles": 0,
+        "stored_titles": 0, "stored_width": 0,
     }  # fmt: skip
 
     loss: str = option("bce", help=loss_help)
@@ -157,6 +157,9 @@ class RankerTrainingOptions(TokenizerOptions, HeadOptions, LabelOptions, Trainin
         help="split the encoder: this many lower layers see query and title each alone, so that `paddle-ranker store` "
         "can compute titles once; 0: as the checkpoint",
         minimum=0,
+    )
+    stored_width: int = option(
+        0, help="numbers per state of --stored_titles, learned; 0: as the checkpoint, or the encoder's width", minimum=0
     )
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import APART
 from paddle_ranker.model.pretrained import find_model, resolve_model
+from paddle_ranker.model.split import lower_states
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.files import report_truncated
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
@@ -24,6 +25,8 @@ from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.run import Start, start_run
 from paddle_ranker.training.task import FitResult, OnEvaluation, Task
 
+_NARROW = ("narrow.down", "narrow.up")
+_SAMPLE = 1000  # pairs whose states give the first weights of these
 FOLDED_HEAD_FACTOR = 2.0  # the head's two opposite rows became one, which moves half as far in a step
 
 
@@ -44,6 +47,7 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
             lexical_features=options.lexical_features,
             similarity=None if run.resumed else options.similarity,
             stored_titles=options.stored_titles,
+            stored_width=options.stored_width,
         ),
         LoadOptions(
             model_name=name,
@@ -62,6 +66,8 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerMod
 
 def _part_factors(model: RankerModel, options: RankerTrainingOptions) -> dict[str, float]:
     factors = dict.fromkeys(model.new_parts, options.new_parts_factor)
+    for part in _NARROW:
+        factors.pop(part, None)  # principal components are their first weights
     if "head" in factors:
         for part in ("lexical", "similarity_head"):
             factors.pop(part, None)  # a logistic regression sets its first weights
@@ -109,6 +115,8 @@ def train_ranker(
     new_heads = [one for one in (model.network.lexical, model.network.similarity_head) if one and not one.has_learned]
     if new_heads:
         learn_heads(new_heads, examples.pairs, examples.pair_labels if "head" in model.new_parts else None)
+    if model.network.narrow is not None and _NARROW[0] in model.new_parts:
+        model.network.narrow.fit(lower_states(model.network, examples.pairs, _SAMPLE))
     engine = DygraphEngine(model.network)
 
     def save(folder: Path, results: dict[str, float]) -> None:
@@ -119,6 +127,7 @@ def train_ranker(
             lexical_features=model.info.lexical_features,
             similarity=model.info.similarity,
             stored_titles=model.info.stored_titles,
+            stored_width=model.info.stored_width,
             **run.describe(facts, results),
         )
         save_ranker(folder, model.network, model.row_encoder, info)

@@ -77,7 +77,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [f"{word}\t{title}\t{label}\n" for word in words for title, label in ((f"论{word}", 1), ("研究文化", 0))]
     (folder / "pairs.tsv").write_text("".join(pairs), encoding="utf-8")
     with commands_here():
-        train(options(folder, "run", stored_titles=1))
+        train(options(folder, "run", stored_titles=1, stored_width=9))
     return folder
 
 
@@ -96,7 +96,7 @@ def test_training_leaves_the_tower_as_it_was(run: Path) -> None:
     head = ranker.network.similarity_head
     assert (
         ranker.info.similarity
-        and ranker.info.stored_titles == 1
+        and (ranker.info.stored_titles, ranker.info.stored_width) == (1, 9)
         and head is not None
         and abs(head.weight.numpy()).max() > 0.01
     )
@@ -108,8 +108,8 @@ def test_training_leaves_the_tower_as_it_was(run: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(run: Path) -> None:
-    train(options(run, "stopped", stored_titles=1, max_minutes=1e-9))
-    train(options(run, "stopped", stored_titles=1, resume=True))
+    train(options(run, "stopped", stored_titles=1, stored_width=9, max_minutes=1e-9))
+    train(options(run, "stopped", stored_titles=1, stored_width=9, resume=True))
     whole, again = (load_arrays(run / name / "last" / "model_state.pdparams") for name in ("run", "stopped"))
     assert whole.keys() == again.keys()
     for name, array in whole.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Optional, cast
 
 import numpy as np
+import paddle
 import pytest
 
 from paddle_ranker import Ranker
@@ -21,6 +22,7 @@ from paddle_ranker.model.families import config_from
 from paddle_ranker.model.folder import Fresh, load_single, save_ranker, start_ranker
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.network import Narrow
 from paddle_ranker.model.similarity import SimilarityHead
 from paddle_ranker.model.split import lower_digest
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -36,16 +38,19 @@ TITLES = ["深度学习神经网络", "语言文化", "水稻病害诊断研究"
 SHORT, EDGES = "深", ["", "水稻病害" * 20]  # the longest title is cut alone as beside the shortest query
 
 
-def split_ranker(folder: Path, layers: int = 2, similarity: Optional[dict[str, Any]] = None, **changes: Any) -> Path:
+def split_ranker(
+    folder: Path, layers: int = 2, similarity: Optional[dict[str, Any]] = None, width: int = 0, **changes: Any
+) -> Path:
     """Write a split ranker; with `similarity`, the changes of its tower."""
     write_ranker(folder, num_hidden_layers=3, **changes)
     change_json(folder / "ranker.json", stored_titles=layers, format_version=3)
-    if similarity is not None:
-        tower = write_tower(folder.with_name(f"tower of {folder.name}"), **similarity)
-        model = start_ranker(folder, Fresh("pairwise", changes.get("match", True), similarity=str(tower)))
+    if similarity is not None or width:
+        tower = None if similarity is None else write_tower(folder.with_name(f"tower of {folder.name}"), **similarity)
+        fresh = Fresh("pairwise", changes.get("match", True), similarity=tower and str(tower), stored_width=width)
+        model = start_ranker(folder, fresh)
         head, random = model.network.similarity_head, np.random.default_rng(0)
-        assert head is not None
-        head.weight.set_value(random.normal(size=head.count).astype(np.float32))
+        if head is not None:
+            head.weight.set_value(random.normal(size=head.count).astype(np.float32))
         save_ranker(folder, model.network, model.row_encoder, model.info)
     return folder
 
@@ -60,6 +65,7 @@ def split_ranker(folder: Path, layers: int = 2, similarity: Optional[dict[str, A
         (1, {"type_vocab_size": 1, "model_type": "xlm-roberta"}),
         (2, {"similarity": {}}),
         (1, {"similarity": {"pooling": "first", "query_prompt": ""}}),
+        (1, {"width": 9, "similarity": {}}),
     ],
 )
 def test_stored_titles_score_as_whole_pairs(tmp_path: Path, layers: int, changes: dict[str, Any]) -> None:
@@ -78,12 +84,12 @@ def test_stored_titles_score_as_whole_pairs(tmp_path: Path, layers: int, changes
     assert np.abs(other - expected).min() > 1e-4
 
 
-@pytest.mark.parametrize("similarity", [None, {}])
+@pytest.mark.parametrize(("similarity", "width"), [(None, 16), ({}, 16), (None, 5)])
 @pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-5), ("float16", 2e-2), ("int8", 0.2)])
 def test_a_store_gives_the_scores_back(
-    tmp_path: Path, dtype: str, error: float, similarity: Optional[dict[str, Any]]
+    tmp_path: Path, dtype: str, error: float, similarity: Optional[dict[str, Any]], width: int
 ) -> None:
-    folder = split_ranker(tmp_path / "ranker", similarity=similarity)
+    folder = split_ranker(tmp_path / "ranker", similarity=similarity, width=width % 16)
     ranker, whole = SplitRanker.open(folder), Ranker.load(folder)
     ids = [f"标题 {number}" for number in range(len(TITLES))]
     with new_states(tmp_path / "states", dataclasses.replace(ranker.states_info, dtype=dtype)) as writer:
@@ -92,7 +98,7 @@ def test_a_store_gives_the_scores_back(
     stored = StoredRanker.open(folder, tmp_path / "states")
     assert stored.titles.ids == ids
     tokens = stored.titles.info.tokens
-    numbers = {"states": 16 * tokens} if similarity is None else {"states": 16 * tokens, "matches": 2 * 16 * tokens}
+    numbers = {"states": width * tokens, **({} if similarity is None else {"matches": 2 * 16 * tokens})}
     for name, count in numbers.items():
         assert (tmp_path / "states" / f"{name}.npy").stat().st_size == 128 + count * np.dtype(dtype).itemsize
     expected = whole.score([QUERIES[0]] * 3, [TITLES[row] for row in (5, 0, 2)], logits=True)
@@ -124,6 +130,7 @@ def test_a_store_of_another_ranker_or_with_damage_is_refused(tmp_path: Path) -> 
         split_ranker(tmp_path / "lower", 1, similarity={}),
         split_ranker(tmp_path / "tower", similarity={"seed": 2}),
         split_ranker(tmp_path / "prompt", similarity={"text_prompt": "b "}),
+        split_ranker(tmp_path / "narrow", similarity={}, width=9),
         tmp_path / "words",
     ):
         with pytest.raises(CheckpointError, match="another ranker made these states"):
@@ -167,6 +174,15 @@ def test_a_training_splits_an_encoder_or_refuses(tmp_path: Path) -> None:
     assert [start_ranker(split, Fresh("pairwise", stored_titles=k)).network.encoder.lower for k in (0, 2)] == [1, 2]
     with pytest.raises(CheckpointError, match=r"has 3 layers.*choose 1 to 2"):
         start_ranker(plain, Fresh("pairwise", stored_titles=3))
+    narrow = split_ranker(tmp_path / "narrow", 1, width=5)
+    assert load_single(narrow).info.stored_width == start_ranker(narrow, Fresh("pairwise")).network.states_width == 5
+    for source, fresh, message in (
+        (plain, Fresh("pairwise", stored_width=5), "give --stored_titles"),
+        (plain, Fresh("pairwise", stored_titles=1, stored_width=16), "has 16 numbers"),
+        (narrow, Fresh("pairwise", stored_width=6), "has 5 numbers"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            start_ranker(source, fresh)
     both = start_ranker(plain, Fresh("pairwise", similarity="start", stored_titles=2))
     head = both.network.similarity_head
     assert isinstance(head, SimilarityHead) and (both.network.encoder.lower, head.tower.encoder.lower) == (2, 0)
@@ -176,6 +192,20 @@ def test_a_training_splits_an_encoder_or_refuses(tmp_path: Path) -> None:
         network.split(0)
         with pytest.raises(CheckpointError, match=f"not done for encoders of the family {family}"):
             network.split(1)
+
+
+def test_a_narrow_state_starts_as_its_principal_components() -> None:
+    random = np.random.default_rng(1)
+    states = (random.normal(size=(50, 4)) @ random.normal(size=(4, 16)) + random.normal(size=16)).astype(np.float32)
+    narrow = Narrow(16, 4)
+    narrow.fit(states)
+    found = narrow.up(narrow.down(paddle.to_tensor(states))).numpy()
+    np.testing.assert_allclose(found, states, atol=1e-4)
+    narrow = Narrow(16, 2)
+    narrow.fit(states)
+    left = states - narrow.up(narrow.down(paddle.to_tensor(states))).numpy()
+    lost = np.linalg.svd(states - states.mean(axis=0), compute_uv=False)[2:]
+    np.testing.assert_allclose((left**2).sum(), (lost**2).sum(), rtol=1e-3)  # the least that two numbers can lose
 
 
 def test_the_commands_store_titles_and_rank_by_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,9 +263,9 @@ def test_an_export_ranks_stored_titles_in_every_engine(exported: Path, engine: s
         np.testing.assert_allclose(other.logits(other.query_states([query]), chosen), expected, atol=1e-5)
 
 
-@pytest.fixture(scope="module", params=[None, {}], ids=["plain", "similarity"])
+@pytest.fixture(scope="module", params=[{}, {"similarity": {}}, {"width": 5}], ids=["plain", "similarity", "narrow"])
 def exported(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path_factory.mktemp("stored")
-    model = load_ranker(split_ranker(folder / "ranker", similarity=request.param))
+    model = load_ranker(split_ranker(folder / "ranker", **request.param))
     export_model(model, folder / "exported", onnx=WRITES_ONNX)
     return folder

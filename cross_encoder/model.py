@@ -9,6 +9,7 @@ from paddle import Tensor, nn
 from paddle_ranker.metrics.ranking import RELEVANT, Integers
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.examples import RankingExamples
+from paddle_ranker.training.task import Means
 
 # Maximum learning rate of a position tower, whose numbers range over some 3 whatever the network's rate is.
 TOWER_RATE = 0.05
@@ -34,10 +35,10 @@ class PositionTower(nn.Layer):
 class LabeledExamples(RankingExamples):
     """Training examples from labelled pairs."""
 
-    def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, Means]:
         """Return the mean loss of the pairs at `indices`, and their `accuracy`, the share classified correctly."""
         logits = self.logits(network, indices)
-        right = (logits.numpy() > 0) == (self.pair_labels(indices) >= RELEVANT)
+        right = (logits.detach() > 0) == paddle.to_tensor(self.pair_labels(indices) >= RELEVANT)
         if self._data.positions is not None:
             logits = logits + network.position_tower(gather(self._data.positions, indices))
-        return self.loss_of(logits, indices), {"accuracy": float(right.mean())}
+        return self.loss_of(logits, indices), {"accuracy": right.astype("float32").mean()}

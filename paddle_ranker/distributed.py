@@ -101,13 +101,17 @@ class ProcessGroup:
             return
         # Gradients are summed in buckets: each all-reduce costs 1 to 2 ms, independent of its size, and a small model
         # has 70 parameters.
-        for bucket in _buckets([p for p in network.parameters() if not p.stop_gradient]):
+        for bucket in buckets([p for p in network.parameters() if not p.stop_gradient]):
             gradients = [p.grad if p.grad is not None else paddle.zeros_like(p) for p in bucket]
             total = paddle.concat([gradient.reshape([-1]) for gradient in gradients])
             with self._together():
                 paddle.distributed.all_reduce(total)
             for parameter, piece in zip(bucket, paddle.split(total, [g.size for g in gradients])):
-                parameter.grad = piece.reshape(parameter.shape)
+                whole = piece.reshape(parameter.shape)
+                if parameter.grad is None:
+                    parameter.grad = whole
+                else:  # the attribute's setter would wait for the device
+                    paddle.assign(whole, output=parameter.grad)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Return the sum of an array over the processes, in its dtype (float32 or float64)."""
@@ -326,12 +330,13 @@ def _listen(port: int) -> socket.socket:
         time.sleep(0.05)
 
 
-def _buckets(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+def buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield the tensors in lists of at most `BUCKET` values, or of one tensor, in order."""
     bucket: list[Tensor] = []
-    for parameter in parameters:
-        if bucket and sum(p.size for p in bucket) + parameter.size > BUCKET:
+    for tensor in tensors:
+        if bucket and sum(one.size for one in bucket) + tensor.size > BUCKET:
             yield bucket
             bucket = []
-        bucket.append(parameter)
+        bucket.append(tensor)
     if bucket:
         yield bucket

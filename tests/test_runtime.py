@@ -239,7 +239,7 @@ if sys.argv[1] == "command":
 else:
     runtime.choose_math_path()
 import numpy as np, paddle
-from paddle_ranker.training.trainer import gradient_norm, gradients_of, make_optimizer, scale_gradients
+from paddle_ranker.training.trainer import gradients_of, make_optimizer, scale_gradients, squared_norm
 from tests.tiny import make_network
 network = make_network()
 network.train()
@@ -251,9 +251,9 @@ for step in range(6):
     ids = paddle.to_tensor(random.randint(5, 60, (16, 40)))
     network(ids, paddle.to_tensor((np.arange(40) > 12).astype("int64")[None].repeat(16, 0))).square().mean().backward()
     gradients = gradients_of(network)
-    scale_gradients(gradients, 1.0 / gradient_norm(gradients))
+    scale_gradients(gradients, float(squared_norm(gradients)) ** -0.5)
     optimizer.step()
-    optimizer.clear_grad()
+    optimizer.clear_grad(set_to_zero=False)
 print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in network.parameters())).hexdigest())
 """
 

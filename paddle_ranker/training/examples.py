@@ -16,6 +16,7 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.ranking import Integers, Numbers
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.losses.expression import RankingLoss
+from paddle_ranker.training.task import Means
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn
@@ -90,7 +91,7 @@ class RankingExamples(ABC):
         return labels
 
     @abstractmethod
-    def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, Means]:
         """Return the mean loss of the examples `indices`, and a dict of further means for the progress line."""
 
     def logits(self, network: nn.Layer, rows: Integers) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Optional, Protocol
+from typing import TYPE_CHECKING, Callable, Optional, Protocol, Union
 
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.metrics.ranking import Integers
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Called in the first process after each evaluation with the step and the measures; returning True ends the training.
 OnEvaluation = Callable[[int, dict[str, float]], Optional[bool]]
+
+Means = Mapping[str, Union[float, "Tensor"]]  # further means beside a loss, by name; a tensor is read after the step
 
 
 class Examples(Protocol):
@@ -37,7 +39,7 @@ class Examples(Protocol):
         """Return the weight of the mean loss of the examples `indices` in a batch: usually their number."""
         ...
 
-    def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, Means]:
         """Return the mean loss of the examples `indices`, and a dict of further means for the progress line."""
         ...
 

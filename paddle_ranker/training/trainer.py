@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from enum import Enum, auto
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Union
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 from tqdm import tqdm
 
-from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.distributed import ProcessGroup, buckets
 from paddle_ranker.encoding.batching import PACKING, BatchPlan, count_batches, mean_fill, training_batches
 from paddle_ranker.errors import RankerError, is_interrupt
 from paddle_ranker.interrupts import Interrupted, StopRequest
@@ -27,7 +27,7 @@ from paddle_ranker.training.log import Clock
 from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.state import Progress, SavedState, check_identity, flatten, refuse_differences, write_state
-from paddle_ranker.training.task import FitResult, Task
+from paddle_ranker.training.task import FitResult, Means, Task
 from paddle_ranker.training.whole_batch import WholeBatchExamples, backward
 
 # Maximum number of means beside the loss. It is fixed, since a process whose part of a batch is empty does not know how
@@ -86,6 +86,23 @@ class _AfterStep(NamedTuple):
     save: bool
     scheduled: bool  # the checkpoint to save is a scheduled one
     stop: Optional[_Stop]  # None: go on
+
+
+class _Gradients(NamedTuple):
+    """Gradients of a step, and the square of their norm, which may still be computed."""
+
+    all: list[Tensor]
+    square: Optional[Tensor]  # None: there are no gradients
+
+    @classmethod
+    def of(cls, network: nn.Layer) -> _Gradients:
+        """Return a network's gradients after a backward pass."""
+        found = gradients_of(network)
+        return cls(found, squared_norm(found) if found else None)
+
+    def norm(self) -> float:
+        """Return the Euclidean norm of all gradients as one vector; wait for it."""
+        return 0.0 if self.square is None else math.sqrt(float(self.square))
 
 
 class _Trainer:
@@ -154,8 +171,8 @@ class _Trainer:
         examples_before = done.examples
         self.task.network.train()
         for epoch, number, batch in self._batches():
-            means = self._backward(batch)
-            rates = self._update(batch, means["loss"])
+            means, gradients = self._backward(batch)
+            rates = self._update(batch, means["loss"], gradients)
             done.step += 1
             done.epoch = epoch
             done.batches = number
@@ -200,21 +217,24 @@ class _Trainer:
                 yield epoch, number, batch
             skip = 0
 
-    def _backward(self, batch: list[Integers]) -> dict[str, float]:
-        """Compute the gradients of the batch's mean loss, times the loss scale; return the loss and further means.
+    def _backward(self, batch: list[Integers]) -> tuple[dict[str, float], _Gradients]:
+        """Compute the gradients of the batch's mean loss, times the loss scale.
+
+        Return the loss and further means by name, and the gradients. The values are read when everything has been
+        computed: a GPU would wait for the host after each part otherwise.
 
         Each process computes its parts of the batch one after another. The gradients of all parts are summed, and so
         are the means; the same sum tells whether any process got a signal, so that all stop after the same step.
         """
         examples, network = self.task.examples, self.task.network
-        names = ["loss"]
+        names, found = ["loss"], list[tuple[float, Tensor, Means]]()
         sums = np.zeros(2 + MOST_MEANS)  # how many processes had a signal; the loss; further means
 
-        def add(share: float, loss: float, means: Mapping[str, float]) -> None:
+        def add(share: float, loss: Union[float, Tensor], means: Means) -> None:
             if len(means) > MOST_MEANS:
                 raise ValueError(f"{len(means)} means beside the loss ({', '.join(means)}): at most {MOST_MEANS} fit")
             names[1:] = means
-            sums[1 : 1 + len(names)] += share * np.array([loss, *means.values()])
+            sums[1 : 1 + len(names)] += share * np.array([float(value) for value in (loss, *means.values())])
 
         if isinstance(examples, WholeBatchExamples):
             found = backward(examples, network, batch, self.processes, self.precision, self._seed)
@@ -230,19 +250,22 @@ class _Trainer:
                     loss, means = examples.loss(network, part)
                 share = examples.weight(part) / whole
                 (loss * (share * self.precision.scale)).backward()
-                add(share, float(loss), means)
+                found.append((share, loss.detach(), means))
         self.processes.sum_gradients(network)
+        gradients = _Gradients.of(network)
+        for share, loss, means in found:
+            add(share, loss, means)
         sums[0] = self._stop_request.asked
         sums = self.processes.sum(sums)
         self._signal_in_any_process = bool(sums[0])
-        return dict(zip(names, sums[1:].tolist()))
+        return dict(zip(names, sums[1:].tolist())), gradients
 
     def _seed(self, place: int) -> None:
         """Seed dropout for a part of the next step, independent of earlier draws and of the process."""
         sequence = np.random.SeedSequence([self.options.seed, self.done.step + 1, place])
         paddle.seed(int(sequence.generate_state(1)[0]))
 
-    def _update(self, batch: list[Integers], loss: float) -> dict[str, float]:
+    def _update(self, batch: list[Integers], loss: float, gradients: _Gradients) -> dict[str, float]:
         """Make the optimizer's step with the gradients; return its learning rate, gradient norm and loss scale.
 
         The step is skipped if gradients overflow in mixed precision. Raises `RankerError` if the loss is not finite, or
@@ -250,17 +273,16 @@ class _Trainer:
         """
         if not math.isfinite(loss):
             raise RankerError(self._not_finite("loss", loss, batch))
-        gradients = gradients_of(self.task.network)
         scale, most = self.precision.scale, self.options.max_grad_norm
-        norm = gradient_norm(gradients) / scale
+        norm = gradients.norm() / scale
         if self.precision.update(norm):
-            scale_gradients(gradients, (min(1.0, most / norm) if most and norm else 1.0) / scale)
+            scale_gradients(gradients.all, (min(1.0, most / norm) if most and norm else 1.0) / scale)
             self.optimizer.step()
         elif self.precision.diverged:
             raise RankerError(self._not_finite("gradient's norm", norm, batch))
         learning_rate = self.schedule.get_lr()
         self.schedule.step()
-        self.optimizer.clear_grad()
+        self.optimizer.clear_grad(set_to_zero=False)  # zeros would be written, and added to
         return {"learning_rate": learning_rate, "gradient_norm": norm, "loss_scale": scale}
 
     def _after_step(self) -> _AfterStep:
@@ -465,14 +487,17 @@ def gradients_of(network: nn.Layer) -> list[Tensor]:
 
 
 @paddle.no_grad()
-def gradient_norm(gradients: Sequence[Tensor]) -> float:
-    """Return the Euclidean norm of all gradients as one vector.
+def squared_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the square of the Euclidean norm of all gradients as one vector, `[1]`.
 
     Paddle's optimizer would clip each parameter group by its own norm. The product of a row and a column is some forty
-    times as fast as `paddle.linalg.norm` on a CPU.
+    times as fast as `paddle.linalg.norm` on a CPU. On a GPU each operation has a cost of its own, so that many
+    gradients are joined.
     """
-    squares = [paddle.matmul(g.reshape([1, -1]), g.reshape([-1, 1])).reshape([1]) for g in gradients]
-    return math.sqrt(float(paddle.add_n(squares))) if squares else 0.0
+    vectors = [gradient.reshape([-1]) for gradient in gradients]
+    if paddle.device.get_device() != "cpu":
+        vectors = [paddle.concat(bucket) for bucket in buckets(vectors)]
+    return paddle.add_n([paddle.matmul(one.unsqueeze(0), one.unsqueeze(1)).reshape([1]) for one in vectors])
 
 
 @paddle.no_grad()

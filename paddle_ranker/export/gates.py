@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Optional, Protocol, runtime_checkable
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.encoding.options import TokenizerOptions
-from paddle_ranker.options import LabelOptions, ThreadOptions, option
+from paddle_ranker.options import LabelOptions, ThreadOptions, option, redeclare
 from paddle_ranker.options.files import base_names
 from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class QuantizeOptions(BatchOptions, TokenizerOptions, LabelOptions, ThreadOptions):
     """Options of the command `quantize`."""
 
+    batch_size: int = redeclare(BatchOptions, "batch_size", 32)
     model_dir: str = option(
         help="folder of an exported ranker; the int8 file is written into it", name="model", leads=True
     )

@@ -17,7 +17,8 @@ from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_versioned
 
-# 4 with narrow states; 3 with a similarity or a split encoder; 2 with a prompt or pooling, which older toolkits would ignore; otherwise 1.
+# 4 with narrow states; 3 with a similarity or a split encoder; 2 with a prompt or pooling; otherwise 1. Older ones
+# would ignore these.
 FORMAT_VERSION = 4
 INFO_FILE = "ranker.json"
 BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.model.blend`

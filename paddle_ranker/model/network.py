@@ -247,8 +247,8 @@ def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_ne
     """Copy arrays, named as by `name_parameters`, into `network`; return the names of the parts that they lack.
 
     With `allow_new` (training), the head, the match embeddings, the lexical features, the similarity, the layers that
-    make states narrow and the pooler may be missing and keep their initial values. Otherwise no parameter may be missing, since a random head gives random
-    scores.
+    make states narrow and the pooler may be missing and keep their initial values. Otherwise no parameter may be
+    missing, since a random head gives random scores.
 
     Raises `CheckpointError`, naming the tensors, if one is missing, is not in the network, or has another shape.
     """

@@ -372,7 +372,7 @@ class Collection:
         """Return a function that searches as `search` does."""
         return partial(self.search, *asked)
 
-    def tower(self, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> FieldTower:
+    def tower(self, field: str, options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> FieldTower:
         """Return the index's copy of the tower of a vector field, which is opened when it is first needed.
 
         Raises `UsageError` if there is none.
@@ -390,7 +390,7 @@ class Collection:
                 self._towers[field] = open_tower(self.folders[0] / copied.folder, options, batch_size)
             return self._towers[field]
 
-    def states_ranker(self, options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> SplitRanker:
+    def states_ranker(self, options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> SplitRanker:
         """Return the index's copy of the ranker that makes the states, which is opened when it is first needed."""
         from paddle_ranker.scoring.stored_ranker import SplitRanker
 

@@ -33,7 +33,7 @@ class EncodePlan:
 
     source: str
     options: LoadOptions
-    batch_size: int = 32
+    batch_size: int = 256
     queries: bool = False
     processes: int = 1
 

@@ -513,7 +513,7 @@ class Searcher(Generic[C]):
         *,
         ranker: Union[str, Path, Ranker, None] = None,
         options: LoadOptions = _DEFAULTS,
-        batch_size: int = 32,
+        batch_size: int = 256,
         write: bool = False,
     ) -> Searcher[Collection]:
         """Open an index folder with the tower in it.

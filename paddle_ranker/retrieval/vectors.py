@@ -49,7 +49,7 @@ class Tower:
         self,
         engine: Engine,
         encoder: TextEncoder,
-        batch_size: int = 32,
+        batch_size: int = 256,
         queries: Optional[Tower] = None,
         scaled: bool = False,
     ):
@@ -62,7 +62,7 @@ class Tower:
         cls,
         source: Union[str, Path],
         options: LoadOptions = _DEFAULTS,
-        batch_size: int = 32,
+        batch_size: int = 256,
         *,
         for_search: bool = False,
     ) -> Tower:
@@ -154,7 +154,7 @@ def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
         yield part
 
 
-def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> Tower:
+def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> Tower:
     """Open a tower whose vectors are compared by products: 1 long, unless it is one whose vectors' lengths matter."""
     path = resolve_model(str(source))
     info = KINDS[KIND].read_info(path.parent if path.is_file() else path)

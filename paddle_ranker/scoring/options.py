@@ -31,7 +31,9 @@ def engine_help() -> str:
 class BatchOptions(Options):
     """Options of every command that scores pairs in batches."""
 
-    batch_size: int = option(32, help="pairs or texts of maximum length per batch", minimum=1, shared=True)
+    batch_size: int = option(
+        256, help="most pairs or texts of maximum length per batch; a CPU takes fewer", minimum=1, shared=True
+    )
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Ranker:
     def __init__(
         self,
         loaded: ScoringRanker,
-        batch_size: int = 32,
+        batch_size: int = 256,
         *,
         windows: str = "none",
         window_overlap: Optional[int] = None,
@@ -83,7 +83,7 @@ class Ranker:
         cls,
         source: Union[str, Path],
         *,
-        batch_size: int = 32,
+        batch_size: int = 256,
         windows: str = "none",
         window_overlap: Optional[int] = None,
         window_top_k: Optional[int] = None,

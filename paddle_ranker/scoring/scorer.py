@@ -19,6 +19,7 @@ from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.opened import LOGIT
 from paddle_ranker.scoring.engines.base import Engine
 
+_SHORT = 4  # tokens of a row; a batch of shorter ones has no more rows
 CHUNK = 8192  # pairs held at once when a file is streamed; enough to sort by length well
 
 T = TypeVar("T")
@@ -37,11 +38,11 @@ class BatchRunner:
     Attributes: `max_tokens` and `max_rows`, the size of the largest batch in padded tokens and in rows.
     """
 
-    def __init__(self, engine: Engine, max_seq_length: int, batch_size: int = 32):
+    def __init__(self, engine: Engine, max_seq_length: int, batch_size: int = 256):
         self.engine = engine
         most = most_tokens(batch_size, max_seq_length)
         self.max_tokens = min(most, getattr(engine, "batch_tokens", most))
-        self.max_rows = 4 * batch_size
+        self.max_rows = max(1, min(4 * batch_size, self.max_tokens // _SHORT))
 
     def run(self, columns: Columns, share: int = 0, shares: int = 1) -> Arrays:
         """Return a dict from output name to the engine's outputs for all rows, `[n, ...]`, in the rows' order.
@@ -82,7 +83,7 @@ class Scorer(BatchRunner):
         self,
         engine: Engine,
         row_encoder: PairRowEncoder,
-        batch_size: int = 32,
+        batch_size: int = 256,
         *,
         calibration: Optional[Calibration] = None,
         windows: Optional[Windows] = None,

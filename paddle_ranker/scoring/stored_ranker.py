@@ -66,13 +66,13 @@ class SplitRanker:
     Attributes: `info`; `encoder`, of pairs; `states_info`, what stored states say of the ranker.
     """
 
-    def __init__(self, parts: OpenedParts, batch_size: int = 32):
+    def __init__(self, parts: OpenedParts, batch_size: int = 256):
         self.info, self.encoder, self.states_info = parts.info, parts.encoder, parts.states_info
         self._lower = BatchRunner(parts.lower, self.encoder.max_seq_length, batch_size)
         self._upper = Scorer(parts.upper, self.encoder, batch_size, calibration=self.info.calibration)
 
     @classmethod
-    def open(cls, source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> SplitRanker:
+    def open(cls, source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> SplitRanker:
         """Open a trained or an exported ranker, in the engine that the options name.
 
         Raises `CheckpointError` as `open_ranker` does, and for a ranker whose encoder is not split.
@@ -90,7 +90,7 @@ class SplitRanker:
         return cls(_of_export(exported, options, cast(PairEncoder, exported.row_encoder(options))), batch_size)
 
     @classmethod
-    def of(cls, opened: ScoringRanker, batch_size: int = 32) -> SplitRanker:
+    def of(cls, opened: ScoringRanker, batch_size: int = 256) -> SplitRanker:
         """Return the parts of an open ranker, in its engine; those of an exported one are opened.
 
         Raises `CheckpointError` for an exported one without parts; `states_info_of` says whether the encoder is split.
@@ -227,7 +227,7 @@ class StoredRanker:
 
     @classmethod
     def open(  # type: ignore[explicit-any]  # each field of `LoadOptions` has its own type
-        cls, source: Union[str, Path], store: Union[str, Path], *, batch_size: int = 32, **how: Any
+        cls, source: Union[str, Path], store: Union[str, Path], *, batch_size: int = 256, **how: Any
     ) -> StoredRanker:
         """Open a ranker and the folder that `paddle-ranker store` made with it.
 

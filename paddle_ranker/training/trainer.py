@@ -227,7 +227,7 @@ class _Trainer:
         are the means; the same sum tells whether any process got a signal, so that all stop after the same step.
         """
         examples, network = self.task.examples, self.task.network
-        names, found = ["loss"], list[tuple[float, Tensor, Means]]()
+        names, losses = ["loss"], list[tuple[float, Tensor, Means]]()
         sums = np.zeros(2 + MOST_MEANS)  # how many processes had a signal; the loss; further means
 
         def add(share: float, loss: Union[float, Tensor], means: Means) -> None:
@@ -250,10 +250,10 @@ class _Trainer:
                     loss, means = examples.loss(network, part)
                 share = examples.weight(part) / whole
                 (loss * (share * self.precision.scale)).backward()
-                found.append((share, loss.detach(), means))
+                losses.append((share, loss.detach(), means))
         self.processes.sum_gradients(network)
         gradients = _Gradients.of(network)
-        for share, loss, means in found:
+        for share, loss, means in losses:
             add(share, loss, means)
         sums[0] = self._stop_request.asked
         sums = self.processes.sum(sums)

@@ -24,7 +24,7 @@ from paddle_ranker.errors import CheckpointError, DataError, DependencyError, Ra
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import RANKER_SIGNATURE
-from paddle_ranker.scoring.engines import registry
+from paddle_ranker.scoring.engines import paddle_inference, registry
 from paddle_ranker.scoring.engines.base import Pool
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
@@ -212,6 +212,27 @@ def test_a_folder_and_an_engine_that_do_not_fit(folders: tuple[Path, Path]) -> N
     if IS_MODERN:
         with pytest.raises(UsageError, match=r"--tensorrt: .* is of Paddle 3"):
             open_engine(ExportedFolder.open(exported), LoadOptions(tensorrt=True, device="gpu"))
+
+
+@unit
+def test_tensorrt_computes_no_more_rows_at_once_than_it_was_compiled_for(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, rows = open_engine(ExportedFolder.open(folders[1]), LoadOptions(engine="inference")), []
+    batch = {"input_ids": np.arange(35).reshape(7, 5) + 1, "token_type_ids": np.zeros((7, 5), np.int64)}
+    expected, compute = engine.run(batch), paddle_inference._run
+
+    def counted(predictor: Any, arrays: Any, read: Any) -> Any:
+        rows.append(len(arrays["input_ids"]))
+        return compute(predictor, arrays, read)
+
+    monkeypatch.setattr(paddle_inference, "_run", counted)
+    monkeypatch.setattr(paddle_inference, "_TENSORRT_ROWS", 3)
+    monkeypatch.setattr(engine, "_tensorrt", True)
+    found = engine.run(batch)
+    assert rows == [3, 3, 1]
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=1e-6)
 
 
 @parity

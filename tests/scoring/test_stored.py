@@ -46,7 +46,9 @@ def split_ranker(
     change_json(folder / "ranker.json", stored_titles=layers, format_version=3)
     if similarity is not None or width:
         tower = None if similarity is None else write_tower(folder.with_name(f"tower of {folder.name}"), **similarity)
-        fresh = Fresh("pairwise", changes.get("match", True), similarity=tower and str(tower), stored_width=width)
+        fresh = Fresh(
+            "pairwise", changes.get("match", True), similarity=None if tower is None else str(tower), stored_width=width
+        )
         model = start_ranker(folder, fresh)
         head, random = model.network.similarity_head, np.random.default_rng(0)
         if head is not None:

@@ -10,6 +10,8 @@ from paddle import nn
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
+from paddle_ranker.runtime import thread_count
+from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS
 from paddle_ranker.scoring.engines.inputs import InputLimits
 
 
@@ -33,6 +35,8 @@ class DygraphEngine:
         self.limits = InputLimits(signature, network.configs)
         self._inputs = signature.input_names
         self._outputs = tuple(outputs or signature.read)
+        if paddle.device.get_device() == "cpu":
+            self.batch_tokens = CPU_BATCH_TOKENS * thread_count(0)
 
     def run(self, arrays: Arrays) -> Arrays:
         """Return a dict from output name to array."""

@@ -20,6 +20,7 @@ from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 if TYPE_CHECKING:
     from paddle.inference import Config, PrecisionType, Predictor
 
+_TENSORRT_ROWS = 256  # most rows that it compiles a graph for
 _GPU_MEMORY_MB = 256  # the process's initial share; it grows as needed
 # Operations that Paddle 2.6 can compute in bfloat16. By default it takes every operation that it offers; a graph that
 # compares ids would then need kernels that do not exist.
@@ -73,10 +74,17 @@ class PaddleInferenceEngine:
     def run(self, arrays: Arrays) -> Arrays:
         """Return a dict from name to array of the outputs in `signature.read`."""
         checked = self.limits.check(arrays)
-        if not self.limits.rows(checked):
+        rows = self.limits.rows(checked)
+        if not rows:
             return self.limits.empty()
         with self._predictors.lend() as predictor:
-            return self.limits.typed(_run(predictor, checked, self._read))
+            found = [_run(predictor, part, self._read) for part in self._parts(checked, rows)]
+        return self.limits.typed({name: np.concatenate([part[name] for part in found]) for name in found[0]})
+
+    def _parts(self, arrays: Arrays, rows: int) -> list[Arrays]:
+        """Return a batch in parts of as many rows as the engine takes."""
+        step = _TENSORRT_ROWS if self._tensorrt else rows
+        return [{name: array[at : at + step] for name, array in arrays.items()} for at in range(0, rows, step)]
 
     def _load(self, folder: ExportedFolder) -> Predictor:
         """Return a predictor that has computed a test batch."""
@@ -130,12 +138,12 @@ class PaddleInferenceEngine:
         return config
 
     def _enable_tensorrt(self, config: Config, precision: PrecisionType) -> None:
-        config.enable_tensorrt_engine(1 << 30, 256, 3, precision, False, False)
+        config.enable_tensorrt_engine(1 << 30, _TENSORRT_ROWS, 3, precision, False, False)
         longest = self._folder.config.longest_pair if self._folder.configs else 1
         ranges = [
             {spec.name: [rows, *(length if size is None else size for size in spec.shape[1:])] for spec in inputs}
             for inputs in [self._folder.signature.inputs]
-            for rows, length in ((1, 5), (256, longest), (32, min(64, longest)))
+            for rows, length in ((1, 5), (_TENSORRT_ROWS, longest), (32, min(64, longest)))
         ]
         config.set_trt_dynamic_shape_info(*ranges)
 

@@ -18,7 +18,7 @@ from paddle_ranker.retrieval.work import metered
 from paddle_ranker.scoring.loading import ScoringRanker
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.stored import StatesInfo, StoredPairs
-from paddle_ranker.scoring.stored_ranker import SplitRanker, states_info_of
+from paddle_ranker.scoring.stored_ranker import SplitRanker
 
 
 class StoredCandidates(NamedTuple):
@@ -33,10 +33,10 @@ def split_for(states: RankerStates, opened: ScoringRanker, batch_size: int) -> S
 
     Raises `RankerError` for another ranker, or if its parts cannot be opened.
     """
-    made_by = states_info_of(opened)
-    if not made(states, made_by):
-        raise CheckpointError(f"another ranker made them ({states.ranker}; this one is {made_by.ranker})")
-    return SplitRanker.of(opened, batch_size)
+    split = SplitRanker.of(opened, batch_size)
+    if not made(states, split.states_info):
+        raise CheckpointError(f"another ranker made them ({states.ranker}; this one is {split.states_info.ranker})")
+    return split
 
 
 def made(states: RankerStates, ranker: StatesInfo) -> bool:

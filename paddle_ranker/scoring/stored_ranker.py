@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union, cast
+from typing import Any, Optional, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,6 @@ from paddle_ranker.scoring.ranker import RankedTitle, best_titles, require_cut
 from paddle_ranker.scoring.scorer import BatchRunner, Scorer
 from paddle_ranker.scoring.stored import StatesInfo, StoredPairs, TextStates, TitleStates, joined, taken
 from paddle_ranker.scoring.texts import list_texts, require_text
-
-if TYPE_CHECKING:
-    from paddle_ranker.model.network import RankerNetwork
 
 _DEFAULTS = LoadOptions()
 _PAIRS_AT_ONCE = 512  # pairs whose states are in memory
@@ -93,8 +90,10 @@ class SplitRanker:
     def of(cls, opened: ScoringRanker, batch_size: int = 256) -> SplitRanker:
         """Return the parts of an open ranker, in its engine; those of an exported one are opened.
 
-        Raises `CheckpointError` for an exported one without parts; `states_info_of` says whether the encoder is split.
+        Raises `CheckpointError` if its encoder is not split, or it was exported without parts.
         """
+        if not opened.info.stored_titles:
+            raise CheckpointError("the ranker's encoder is not split")
         if opened.exported is None:
             return cls(_of_network(opened), batch_size)
         return cls(_of_export(*opened.exported, cast(PairEncoder, opened.row_encoder)), batch_size)
@@ -156,31 +155,14 @@ class SplitRanker:
         return TextStates(states, texts.ids, texts.offsets, vectors, matches)
 
 
-def states_info_of(opened: ScoringRanker) -> StatesInfo:
-    """Return what stored states say of the open ranker that made them; raises `CheckpointError` if it is not split."""
-    if not opened.info.stored_titles:
-        raise CheckpointError("the ranker's encoder is not split")
-    if opened.exported is not None:
-        return _info_of_export(opened.exported[0])
-    from paddle_ranker.model.split import lower_digest, similarity_sizes
-
-    network = _network(opened)
-    digest, sizes = lower_digest(network, opened.row_encoder), similarity_sizes(network)
-    return StatesInfo(digest, opened.info.stored_titles, network.states_width, *sizes)
-
-
-def _network(opened: ScoringRanker) -> RankerNetwork:
-    from paddle_ranker.model.network import RankerNetwork
-    from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-
-    return cast(RankerNetwork, cast(DygraphEngine, opened.engine).network)
-
-
 def _of_network(opened: ScoringRanker) -> OpenedParts:
-    from paddle_ranker.model.split import LowerLayers, UpperLayers
+    from paddle_ranker.model.network import RankerNetwork
+    from paddle_ranker.model.split import LowerLayers, UpperLayers, lower_digest, similarity_sizes
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
-    network, info = _network(opened), states_info_of(opened)
+    network = cast(RankerNetwork, cast(DygraphEngine, opened.engine).network)
+    digest, sizes = lower_digest(network, opened.row_encoder), similarity_sizes(network)
+    info = StatesInfo(digest, opened.info.stored_titles, network.states_width, *sizes)
     parts = LowerLayers(network), UpperLayers(network)
     for part in parts:
         part.eval()

@@ -26,6 +26,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import RANKER_SIGNATURE
 from paddle_ranker.scoring.engines import paddle_inference, registry
 from paddle_ranker.scoring.engines.base import Pool
+from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_bf16, require_offered
@@ -34,7 +35,7 @@ from tests.conftest import run_python
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports
 from tests.started import SECONDS
-from tests.tiny import CONFIG, PAIRS
+from tests.tiny import CONFIG, PAIRS, make_network
 
 parity, unit = pytest.mark.parity, pytest.mark.unit
 ASKED = [*PAIRS, ("深度", "")]  # with an empty title
@@ -395,3 +396,14 @@ def test_a_pool_makes_no_more_than_are_in_use() -> None:
         for end in [threads.submit(use) for _ in range(4)]:
             end.result()
     assert len(made) == 4
+
+
+@unit
+def test_a_network_computes_on_its_gpu_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:1")
+    engine = DygraphEngine(make_network())
+    monkeypatch.setattr(paddle.device, "set_device", chosen.append)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(engine.run, {"input_ids": np.ones((1, 5), int), "token_type_ids": np.zeros((1, 5), int)}).result()
+    assert chosen == ["gpu:1"] and not hasattr(engine, "batch_tokens")

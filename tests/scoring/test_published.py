@@ -134,7 +134,7 @@ def test_the_folded_head_trains_the_encoder_as_two_classes_do(two_classes: TwoCl
     expected = paddle.nn.functional.cross_entropy(logits, paddle.to_tensor(LABELS.astype("int64")))
     expected.backward()
     assert float(loss) == pytest.approx(float(expected), abs=1e-5)
-    assert figures["accuracy"] == pytest.approx((logits.numpy().argmax(1) == LABELS).mean())
+    assert float(figures["accuracy"]) == pytest.approx((logits.numpy().argmax(1) == LABELS).mean())
 
     theirs = dict(model.named_parameters())
     ours = {name: p for name, p in parts.network.named_parameters() if name.startswith("encoder.")}

@@ -35,11 +35,14 @@ class DygraphEngine:
         self.limits = InputLimits(signature, network.configs)
         self._inputs = signature.input_names
         self._outputs = tuple(outputs or signature.read)
-        if paddle.device.get_device() == "cpu":
+        self._device = paddle.device.get_device()
+        if self._device == "cpu":
             self.batch_tokens = CPU_BATCH_TOKENS * thread_count(0)
 
     def run(self, arrays: Arrays) -> Arrays:
         """Return a dict from output name to array."""
+        if self._device != "cpu":
+            paddle.device.set_device(self._device)  # CUDA begins each thread with the first GPU
         training = self.network.training
         self.network.eval()
         try:

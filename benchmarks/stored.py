@@ -24,11 +24,13 @@ from benchmarks.harness.rankers import SHAPES, prepare_ranker
 from benchmarks.harness.report import Goal, format_table, ratio
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers
 from paddle_ranker import runtime
+from paddle_ranker.data.records import write_records
 from paddle_ranker.options import main_of, option
 from paddle_ranker.scoring.engines.precisions import has_bf16
-from paddle_ranker.scoring.engines.registry import exported_engines
+from paddle_ranker.scoring.engines.registry import exported_engines, int8_engines
 
 SEED = 1
+_FEW = 200  # pairs to quantize on
 GOAL = 3.0  # times as fast as whole pairs in fp32
 Ranking = Callable[[str, NDArray[np.int64]], object]
 
@@ -56,7 +58,8 @@ def measure(options: StoredOptions, shape: str, folder: Path) -> None:
     graded = prepare_ranker(options, shape, SEED, folder).graded
     titles = list(dict.fromkeys(pair.title for pair in graded))[: 4 * options.titles]
     queries = list(dict.fromkeys(pair.query for pair in graded))[: options.queries + 1]
-    systems = dict(make_systems(options, folder, titles))
+    write_records(folder / "some.jsonl", graded[:_FEW])
+    systems = dict(make_systems(options, folder, titles, folder / "some.jsonl"))
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     random = np.random.default_rng(SEED)
     for number, query in enumerate(queries):
@@ -86,9 +89,11 @@ def measure(options: StoredOptions, shape: str, folder: Path) -> None:
         print(Goal(f"{shape}, K = {layers}, fp32: times as fast", best, GOAL), flush=True)
 
 
-def make_systems(options: StoredOptions, folder: Path, titles: list[str]) -> Iterator[tuple[str, Ranking]]:
+def make_systems(options: StoredOptions, folder: Path, titles: list[str], some: Path) -> Iterator[tuple[str, Ranking]]:
     """Export the ranker without a split and with each, store the titles, and yield the systems."""
     from paddle_ranker import Ranker
+    from paddle_ranker.export.gates import QuantizeOptions
+    from paddle_ranker.export.quantize import quantize_folder
     from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
     from paddle_ranker.model.kinds import load_ranker
@@ -99,6 +104,7 @@ def make_systems(options: StoredOptions, folder: Path, titles: list[str]) -> Ite
     ways = [(engine, "fp32") for engine in engines] + [
         (engine, "bf16") for engine in engines if engine != "onnx" and has_bf16()
     ]
+    ways += [(engine, "int8") for engine in engines if engine in int8_engines()]
     for layers in (0, *parse_numbers(options.layers, "layers")):
         trained, exported, states = (folder / f"{name}_{layers}" for name in ("trained", "exported", "states"))
         tower = str(folder / "ranker") if options.similarity else None
@@ -106,6 +112,12 @@ def make_systems(options: StoredOptions, folder: Path, titles: list[str]) -> Ite
         model.network.eval()
         save_ranker(trained, model.network, model.row_encoder, model.info)
         export_model(load_ranker(trained), exported, onnx=True)
+        few = str(some)
+        quantize_folder(
+            QuantizeOptions(
+                model_dir=str(exported), calibration_file=few, eval_file=few, max_loss=1.0, seconds=0.1, cpu_threads=1
+            )
+        )
         if layers:
             split = SplitRanker.open(trained)
             with new_states(states, split.states_info) as writer:

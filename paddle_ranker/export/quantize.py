@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Optional, cast
+from typing import Callable, NamedTuple, Optional, cast
 
 import numpy as np
 
@@ -33,23 +33,25 @@ from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.evaluation.recall import RecallSet
 from paddle_ranker.export.gates import Gate, Gated, Quality, QuantizeOptions, file_facts
 from paddle_ranker.export.onnx_data import data_file, move_onnx, onnx_files, save_onnx
-from paddle_ranker.export.quantizer import Product, Quantizer, require_packages
+from paddle_ranker.export.quantizer import NothingToQuantizeError, Product, Quantizer, require_packages
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals, recall_at
 from paddle_ranker.metrics.ranking import RELEVANT, Floats
 from paddle_ranker.model.exported import Exported, ExportedFolder, ExportedRanker
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import TowerKind
+from paddle_ranker.model.kinds import UPPER, TowerKind
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import RANKER_SIGNATURE, AnyKind, ExportFacts, Signature, with_export
 from paddle_ranker.model.recognised import refusal
 from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo
+from paddle_ranker.options import note
 from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
 from paddle_ranker.scoring.engines.registry import exported_engines, int8_engines, is_installed
+from paddle_ranker.scoring.stored_ranker import UPPER_PRODUCTS, parts_of
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
 
 _RECALL, _CUT = "recall@10", 10  # the measure of towers
@@ -228,18 +230,82 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
             return [row for engine in opened for row in gate.judge(fp32, engine)]
 
         left_out, quality = _quantize(quantizer, batches, written, judge, full_range=bits == 8, limit=options.max_loss)
+        files, upper = [written], _quantize_upper(folder, trial, batches, gate, bits == 8, options)
+        if upper:
+            files, quality = [*files, upper.path], [*quality, *upper.quality]
         speed = measure_speed(folder, trial, batches, options)
         facts: dict[str, object] = {
             "weight_bits": bits,
             "products": len(quantizer.products),
             "left_out": [product.weight for product in left_out],
+            **({} if upper is None else {UPPER_PRODUCTS: upper.products}),
             **gate.facts,
             "max_loss": options.max_loss,
             "quality": [asdict(row) for row in quality],
             "speed": [asdict(row) for row in speed],
         }
-        path = store(folder, written, facts)
+        path = store(folder, [path for path in files if path.is_file()], facts)
     return Quantized(path, gate, len(quantizer.products), left_out, quality, speed)
+
+
+class _Upper(NamedTuple):
+    """Upper layers of a split ranker in integers; `path` is not there if `products`, those in integers, are 0."""
+
+    path: Path
+    products: int
+    quality: list[Quality]
+
+
+class _Joined:
+    """Engine of a split ranker: the lower layers, then the upper ones, as for stored titles."""
+
+    def __init__(self, lower: Engine, upper: Engine, whole: Engine):
+        self._lower, self._upper = lower, upper
+        self.name, self.precision, self.limits = f"{upper.name}, stored titles", upper.precision, whole.limits
+
+    def run(self, arrays: Arrays) -> Arrays:
+        """Return the logits."""
+        return self._upper.run({**arrays, **self._lower.run(arrays)})
+
+
+def _quantize_upper(
+    folder: ExportedFolder,
+    trial: ExportedFolder,
+    batches: Sequence[Arrays],
+    gate: Gate,
+    full_range: bool,
+    options: QuantizeOptions,
+) -> Optional[_Upper]:
+    """Quantize the upper layers of a split ranker into the trial's folder, by the same gate; None for other models."""
+    if not getattr(folder.info, "stored_titles", 0):
+        return None
+    lower, upper = parts_of(folder)
+    if lower.onnx is None or upper.onnx is None:
+        note(
+            f"{folder.folder}: stored titles are not ranked in int8: {upper.prefix}.onnx is missing; export with --onnx"
+        )
+        return None
+    whole, below = (
+        open_engine(one, LoadOptions(engine="onnx", threads=options.cpu_threads)) for one in (folder, lower)
+    )
+    inputs = [{**batch, **below.run(batch)} for batch in batches]
+    inputs = [{name: batch[name] for name in upper.signature.input_names} for batch in inputs]
+    path = trial.folder / f"{upper.prefix}.int8.onnx"
+    quantizer = Quantizer(upper.onnx, trial.folder)
+
+    def judge() -> list[Quality]:
+        own = dataclasses.replace(upper, folder=trial.folder)
+        opened = [
+            open_engine(own, LoadOptions(engine=name, precision="int8", threads=options.cpu_threads))
+            for name in filter(is_installed, int8_engines())
+        ]
+        return [row for engine in opened for row in gate.judge(whole, _Joined(below, engine, whole))]
+
+    try:
+        left_out, quality = _quantize(quantizer, inputs, path, judge, full_range=full_range, limit=options.max_loss)
+    except NothingToQuantizeError:
+        return _Upper(path, 0, [])
+    return _Upper(path, len(quantizer.products) - len(left_out), quality)
 
 
 def _quantize(
@@ -377,12 +443,20 @@ def measure_speed(
     return [Speed(engine.name, engine.precision, pairs / taken) for engine, taken in zip(opened, seconds)]
 
 
-def store(folder: ExportedFolder, written: Path, int8: dict[str, object]) -> Path:
-    """Move the file into the folder and record it in the info file; if killed in between, the folder still opens."""
-    target = folder.folder / f"{folder.prefix}.int8.onnx"
-    folder = _with_facts(folder, forget=[target, data_file(target)])
-    _with_facts(folder, move_onnx(written, target), int8=int8)
-    return target
+def store(folder: ExportedFolder, written: Sequence[Path], int8: dict[str, object]) -> Path:
+    """Move files into the folder and record them in the info file; if killed in between, the folder still opens.
+
+    Returns the path of the first.
+    """
+    earlier = [folder.folder / f"{folder.prefix}{part}.int8.onnx" for part in ("", f".{UPPER}")]
+    earlier += map(data_file, earlier[:])
+    folder = _with_facts(folder, forget=earlier)
+    for path in earlier:
+        path.unlink(missing_ok=True)
+    targets = [folder.folder / path.name for path in written]
+    moved = [path for source, target in zip(written, targets) for path in move_onnx(source, target)]
+    _with_facts(folder, moved, int8=int8)
+    return targets[0]
 
 
 def _facts_of(folder: ExportedFolder) -> ExportFacts:

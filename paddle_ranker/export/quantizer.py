@@ -22,6 +22,10 @@ _FULL, _REDUCED = 127, 64  # largest absolute weight in 8 and in 7 bits
 _SAMPLE = 2048  # rows of an activation on which a product's error is estimated
 
 
+class NothingToQuantizeError(CheckpointError):
+    """All products of a graph are of one token a pair."""
+
+
 @dataclass(frozen=True)
 class Product:
     """A product of activations and a weight matrix: the names of its node and operands, and the weight's shape."""
@@ -98,7 +102,7 @@ class Quantizer:
     def calibrate(self, batches: Iterable[Arrays]) -> Calibrated:
         """Run the graph on calibration rows; return the ranges and samples of the activations that products multiply.
 
-        Raises `CheckpointError` if every product is of one token a pair.
+        Raises `NothingToQuantizeError` if every product is of one token a pair.
         """
         import onnx
         import onnxruntime
@@ -126,7 +130,7 @@ class Quantizer:
                 found.samples[name] = np.concatenate([kept, some])
         self.products = [product for product in self.products if product.activation not in of_one_token]
         if not self.products:
-            raise CheckpointError(
+            raise NothingToQuantizeError(
                 f"{self.source}: all its products of weights are of one token a pair, as with a single layer: integers "
                 "would gain nothing; score with --precision bf16"
             )

@@ -35,6 +35,7 @@ from paddle_ranker.scoring.stored import StatesInfo, StoredPairs, TextStates, Ti
 from paddle_ranker.scoring.texts import list_texts, require_text
 
 _DEFAULTS = LoadOptions()
+UPPER_PRODUCTS = "upper_products"  # of int8 facts: number of products in integers of the upper layers
 _PAIRS_AT_ONCE = 512  # pairs whose states are in memory
 _Encoded = tuple[EncodedTexts, NDArray[np.int64], EncodedTexts]  # queries, the number of each title's query, titles
 
@@ -177,13 +178,24 @@ def _info_of_export(exported: ExportedFolder) -> StatesInfo:
     return StatesInfo(digest, info.stored_titles, info.stored_width or exported.config.hidden_size, *sizes)
 
 
-def _of_export(exported: ExportedFolder, options: LoadOptions, encoder: PairEncoder) -> OpenedParts:
+def parts_of(exported: ExportedFolder) -> tuple[ExportedFolder, ExportedFolder]:
+    """Return the lower and the upper layers of an exported split ranker; raises `CheckpointError` without them."""
     info = _info_of_export(exported)
-    lower, upper = (
-        open_engine(exported.part(name, signature), options)
-        for name, signature in zip((LOWER, UPPER), split_signatures(info.width, info.vectors, info.matches))
-    )
-    return OpenedParts(cast(RankerInfo, exported.info), encoder, info, lower, upper)
+    lower, upper = split_signatures(info.width, info.vectors, info.matches)
+    return exported.part(LOWER, lower), exported.part(UPPER, upper)
+
+
+def _of_export(exported: ExportedFolder, options: LoadOptions, encoder: PairEncoder) -> OpenedParts:
+    plain, upper_options = options, options
+    if (
+        options.precision == "int8"
+    ):  # a query's few tokens are computed in fp32, and so is what integers do not speed up
+        plain = dataclasses.replace(options, precision="fp32")
+        int8 = (cast(RankerInfo, exported.info).export or {}).get("int8") or {}
+        upper_options = plain if int8.get(UPPER_PRODUCTS) == 0 else options
+    info, (lower, upper) = _info_of_export(exported), parts_of(exported)
+    opened = open_engine(lower, plain), open_engine(upper, upper_options)
+    return OpenedParts(cast(RankerInfo, exported.info), encoder, info, *opened)
 
 
 def _require_split(folder: Path, info: RankerInfo) -> None:

@@ -19,14 +19,18 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export import onnx_data
 from paddle_ranker.export import quantize as quantized
 from paddle_ranker.export.quantizer import Calibrated, Quantizer, activation_scale, quantize_weight
+from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.model.exported import INPUTS, ExportedFolder
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.engines import precisions
 from paddle_ranker.scoring.engines.precisions import has_int8
+from paddle_ranker.scoring.stored_ranker import SplitRanker
 from tests.conftest import Call
-from tests.tiny import HAN, draw_words, write_ranker
+from tests.tiny import HAN, change_json, draw_words, write_ranker
 
 unit, parity = pytest.mark.unit, pytest.mark.parity
 VNNI = "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f avx512_vnni"
@@ -154,9 +158,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs Paddle 3, which writes ONNX files")
     for package in ("onnx", "onnxruntime", "paddle2onnx"):
         pytest.importorskip(package, reason=f"needs {package}: pip install 'paddle2onnx>=2.0' onnx onnxruntime")
-    from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.kinds import load_ranker
-
     folder = tmp_path_factory.mktemp("quantize")
     export_model(load_ranker(write_ranker(folder / "ranker")), folder / "exported", onnx=True)
     return folder / "exported"
@@ -301,3 +302,26 @@ def test_what_int8_cannot_do_is_said(folder: Path, dev: Path, monkeypatch: pytes
     failed(call(main, *rank, "--engine", "onnx"), 1, "--weight_bits 7")
     failed(command(call, folder, dev, "--eval_file", dev.with_name("nothing.tsv")), 1, "nothing.tsv")
     failed(command(call, folder.parent, dev), 1, "there is no static model in it")
+
+
+@parity
+@pytest.mark.parametrize(("layers", "products"), [(1, 6), (2, 0)])  # the last layer computes one token a pair
+def test_stored_titles_are_ranked_in_int8(dev: Path, tmp_path: Path, call: Call, layers: int, products: int) -> None:
+    ranker = write_ranker(tmp_path / "ranker", num_hidden_layers=3)
+    change_json(ranker / "ranker.json", stored_titles=layers, format_version=3)
+    folder = tmp_path / "exported"
+    export_model(load_ranker(ranker), folder, onnx=True)
+    how = LoadOptions(engine="onnx", precision="int8")
+    with pytest.raises(CheckpointError, match=r"predict\.upper\.int8\.onnx in it; make it with"):
+        SplitRanker.open(folder, how)
+    status, printed, error = command(call, folder, dev, "--max_loss", 1)
+    assert (status, facts_of(folder)["upper_products"]) == (0, products), error
+    assert ("(onnx, stored titles)" in printed) == (products > 0)
+    pairs = read_records(dev, LabeledPair)[:40]
+    queries, titles = ([getattr(pair, name) for pair in pairs] for name in ("query", "title"))
+    whole = Ranker.load(folder, engine="onnx").score(queries, titles, logits=True)
+    split = SplitRanker.open(folder, how)
+    found = split.logits(split.query_states(queries), split.title_states(titles), np.arange(len(pairs)))
+    moved = np.sqrt(np.mean((found - whole) ** 2)) / np.std(whole)
+    assert moved < 0.2 and (moved > 1e-4) == (products > 0)
+    assert split.states_info == SplitRanker.open(folder, LoadOptions(engine="onnx")).states_info

@@ -187,9 +187,8 @@ def parts_of(exported: ExportedFolder) -> tuple[ExportedFolder, ExportedFolder]:
 
 def _of_export(exported: ExportedFolder, options: LoadOptions, encoder: PairEncoder) -> OpenedParts:
     plain, upper_options = options, options
-    if (
-        options.precision == "int8"
-    ):  # a query's few tokens are computed in fp32, and so is what integers do not speed up
+    if options.precision == "int8":
+        # A query's few tokens are computed in fp32, and so are upper layers that integers do not speed up.
         plain = dataclasses.replace(options, precision="fp32")
         int8 = (cast(RankerInfo, exported.info).export or {}).get("int8") or {}
         upper_options = plain if int8.get(UPPER_PRODUCTS) == 0 else options

@@ -76,7 +76,7 @@ class PipelineConfig:
             streams=min(MOST_STREAMS, self.op.get("concurrency", 1)),
             workers=self.values["worker_num"] if self.values.get("build_dag_each_worker") else 1,
             # The vendor's batch_size joins requests, so 1 says nothing of how many pairs are computed at once.
-            batch_size=max(ServeConfig.batch_size, self.op.get("batch_size", 1)),
+            batch_size=self.op["batch_size"] if self.op.get("batch_size", 1) > 1 else ServeConfig.batch_size,
             max_wait_us=int(wait * 1000) if wait > 0 else 0,
             deadline_seconds=timeout / 1000 if timeout > 0 else ServeConfig.deadline_seconds,
             api_key=api_key,

@@ -100,7 +100,7 @@ def test_loss_and_accuracy_are_those_of_the_logits(data: EncodedExamples) -> Non
     logits = logits_of(network, data, indices)
     expected = classification_metrics(data.labels[indices], logits)
     assert float(loss) == pytest.approx(expected["cross_entropy"], abs=1e-5)
-    assert figures == {"accuracy": pytest.approx(expected["accuracy"])}
+    assert {name: float(value) for name, value in figures.items()} == {"accuracy": pytest.approx(expected["accuracy"])}
 
 
 @pytest.mark.parametrize("text", ["bce", "ranknet_bce", "mse+0.5*lambda", "softmax"])
@@ -114,8 +114,8 @@ def test_parts_of_a_batch_add_up_to_it(data: EncodedExamples, text: str) -> None
     assert float(whole) == pytest.approx(
         sum(float(x) * w for (x, _), w in zip(losses, weights)) / sum(weights), abs=1e-5
     )
-    mean = sum(f["accuracy"] * w for (_, f), w in zip(losses, weights)) / sum(weights)
-    assert figures["accuracy"] == pytest.approx(mean)
+    mean = sum(float(f["accuracy"]) * w for (_, f), w in zip(losses, weights)) / sum(weights)
+    assert float(figures["accuracy"]) == pytest.approx(mean)
 
 
 def test_rank_net_adds_to_the_loss(data: EncodedExamples) -> None:

@@ -223,14 +223,10 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
         fp32 = open_engine(folder, LoadOptions(engine="onnx", threads=options.cpu_threads))
 
         def judge() -> list[Quality]:
-            opened = [
-                open_engine(trial, LoadOptions(engine=name, precision="int8", threads=options.cpu_threads))
-                for name in filter(is_installed, int8_engines())
-            ]
-            return [row for engine in opened for row in gate.judge(fp32, engine)]
+            return [row for engine in _in_int8(trial, options) for row in gate.judge(fp32, engine)]
 
         left_out, quality = _quantize(quantizer, batches, written, judge, full_range=bits == 8, limit=options.max_loss)
-        files, upper = [written], _quantize_upper(folder, trial, batches, gate, bits == 8, options)
+        files, upper = [written], _quantize_upper(folder, trial, fp32, batches, gate, bits == 8, options)
         if upper:
             files, quality = [*files, upper.path], [*quality, *upper.quality]
         speed = measure_speed(folder, trial, batches, options)
@@ -246,6 +242,14 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
         }
         path = store(folder, [path for path in files if path.is_file()], facts)
     return Quantized(path, gate, len(quantizer.products), left_out, quality, speed)
+
+
+def _in_int8(folder: ExportedFolder, options: QuantizeOptions) -> list[Engine]:
+    """Open a folder's int8 file in every engine that is installed and runs it."""
+    return [
+        open_engine(folder, LoadOptions(engine=name, precision="int8", threads=options.cpu_threads))
+        for name in filter(is_installed, int8_engines())
+    ]
 
 
 class _Upper(NamedTuple):
@@ -271,6 +275,7 @@ class _Joined:
 def _quantize_upper(
     folder: ExportedFolder,
     trial: ExportedFolder,
+    fp32: Engine,
     batches: Sequence[Arrays],
     gate: Gate,
     full_range: bool,
@@ -285,9 +290,7 @@ def _quantize_upper(
             f"{folder.folder}: stored titles are not ranked in int8: {upper.prefix}.onnx is missing; export with --onnx"
         )
         return None
-    whole, below = (
-        open_engine(one, LoadOptions(engine="onnx", threads=options.cpu_threads)) for one in (folder, lower)
-    )
+    below = open_engine(lower, LoadOptions(engine="onnx", threads=options.cpu_threads))
     inputs = [{**batch, **below.run(batch)} for batch in batches]
     inputs = [{name: batch[name] for name in upper.signature.input_names} for batch in inputs]
     path = trial.folder / f"{upper.prefix}.int8.onnx"
@@ -295,11 +298,8 @@ def _quantize_upper(
 
     def judge() -> list[Quality]:
         own = dataclasses.replace(upper, folder=trial.folder)
-        opened = [
-            open_engine(own, LoadOptions(engine=name, precision="int8", threads=options.cpu_threads))
-            for name in filter(is_installed, int8_engines())
-        ]
-        return [row for engine in opened for row in gate.judge(whole, _Joined(below, engine, whole))]
+        joined = [_Joined(below, engine, fp32) for engine in _in_int8(own, options)]
+        return [row for engine in joined for row in gate.judge(fp32, engine)]
 
     try:
         left_out, quality = _quantize(quantizer, inputs, path, judge, full_range=full_range, limit=options.max_loss)

@@ -35,7 +35,7 @@ from paddle_ranker.scoring.stored import StatesInfo, StoredPairs, TextStates, Ti
 from paddle_ranker.scoring.texts import list_texts, require_text
 
 _DEFAULTS = LoadOptions()
-UPPER_PRODUCTS = "upper_products"  # of int8 facts: number of products in integers of the upper layers
+UPPER_PRODUCTS = "upper_products"  # in the facts of int8: how many products of the upper layers are in integers
 _PAIRS_AT_ONCE = 512  # pairs whose states are in memory
 _Encoded = tuple[EncodedTexts, NDArray[np.int64], EncodedTexts]  # queries, the number of each title's query, titles
 

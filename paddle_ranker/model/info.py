@@ -84,15 +84,8 @@ class RankerInfo:
 
     def to_json(self) -> str:
         """Return the text of `ranker.json` in the current format."""
-        version = (
-            4
-            if self.stored_width
-            else 3
-            if self.similarity or self.stored_titles
-            else 2
-            if self.query_prompt or self.pooling
-            else 1
-        )
+        needed = {4: self.stored_width, 3: self.similarity or self.stored_titles, 2: self.query_prompt or self.pooling}
+        version = next((number for number, is_needed in needed.items() if is_needed), 1)
         values = dataclasses.asdict(dataclasses.replace(self, format_version=version))
         return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
 

@@ -22,6 +22,7 @@ from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, quoted
+from paddle_ranker.model.attention import attend
 from paddle_ranker.model.config import ElectraConfig, EncoderConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 
@@ -129,12 +130,8 @@ class Attention(nn.Layer):
             hidden: `[batch, length, size]`, the input of keys and values.
             mask: added to the products of queries and keys, `[batch, 1 or heads, 1 or queries, length]`.
         """
-        q = self._split(self.q_proj(query) * (self.head_size**-0.5))
-        k, v = self._split(self.k_proj(hidden)), self._split(self.v_proj(hidden))
-        products = paddle.matmul(q, k, transpose_y=True)
-        weights = self.dropout(F.softmax(products + mask.astype(products.dtype)))
-        attended = paddle.matmul(weights, v).transpose([0, 2, 1, 3])
-        return self.out_proj(attended.reshape([0, 0, self.heads * self.head_size]))
+        q, k, v = self.q_proj(query), self.k_proj(hidden), self.v_proj(hidden)
+        return self.out_proj(attend(q, k, v, mask, self.heads, self.dropout))
 
     def for_one(self, query: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
         """Compute `forward` for one query per sequence, `[batch, 1, size]`, at a fraction of the cost.
@@ -153,10 +150,6 @@ class Attention(nn.Layer):
         # Add the bias before joining the heads: after that, oneDNN's bf16 passes add it to the wrong shape.
         attended = paddle.matmul(summed, values).transpose([1, 0, 2]) + self.v_proj.bias.reshape(heads)
         return self.out_proj(attended.reshape([-1, 1, size]))
-
-    def _split(self, states: Tensor) -> Tensor:
-        """Reshape `[batch, length, size]` into `[batch, heads, length, head_size]`."""
-        return states.reshape([0, 0, self.heads, self.head_size]).transpose([0, 2, 1, 3])
 
 
 class EncoderLayer(nn.Layer):

@@ -10,6 +10,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.columns import Array
+from paddle_ranker.model.attention import attend
 from paddle_ranker.model.config import EncoderConfig, ModernBertConfig
 from paddle_ranker.model.dropout import Dropout, Masks
 from paddle_ranker.model.encoder import MASKED, Encoder, activation_named
@@ -88,13 +89,13 @@ def _table(config: ModernBertConfig, theta: float) -> Array:
 
 
 def _angles(table: Tensor, places: Tensor) -> Tensor:
-    """Look up the cosines and sines, `[2, 1, 1, length, size]`, of positions, `[length]`."""
+    """Look up the cosines and sines, `[2, 1, length, 1, size]`, of positions, `[length]`."""
     parts = paddle.split(paddle.gather(table, places), 2, axis=-1)
-    return paddle.stack([paddle.concat([part, part], axis=-1) for part in parts]).unsqueeze([1, 2])
+    return paddle.stack([paddle.concat([part, part], axis=-1) for part in parts]).unsqueeze([1, 3])
 
 
 def _rotated(states: Tensor, angles: Tensor) -> Tensor:
-    """Rotate states, `[batch, heads, length, size]`, by the angles of their positions."""
+    """Rotate states, `[batch, length, heads, size]`, by the angles of their positions."""
     half = states.shape[-1] // 2
     turned = paddle.concat([-states[..., half:], states[..., :half]], axis=-1)
     return states * angles[0].astype(states.dtype) + turned * angles[1].astype(states.dtype)
@@ -145,16 +146,14 @@ class _Attention(nn.Layer):
 
     def forward(self, hidden: Tensor, mask: Tensor, angles: Tensor, first_token_only: bool = False) -> Tensor:
         """Return the attended values, `[batch, length, size]`; with `first_token_only`, `[batch, 1, size]`."""
-        parts = self.qkv_proj(hidden).reshape([0, 0, 3 * self.heads, self.head_size]).transpose([0, 2, 1, 3])
-        q, k, v = paddle.split(parts, 3, axis=1)
+        parts = self.qkv_proj(hidden).reshape([0, 0, 3 * self.heads, self.head_size])
+        q, k, v = paddle.split(parts, 3, axis=2)
         if first_token_only:
-            q, mask = q[:, :, :1], mask[:, :, :1]  # at position 0, its rotation is the identity
+            q, mask = q[:, :1], mask[:, :, :1]  # at position 0, its rotation is the identity
         else:
             q = _rotated(q, angles)
-        q, k = q * (self.head_size**-0.5), _rotated(k, angles)
-        weights = self.dropout(F.softmax(paddle.matmul(q, k, transpose_y=True) + mask.astype(q.dtype)))
-        attended = paddle.matmul(weights, v).transpose([0, 2, 1, 3])
-        return self.out_proj(attended.reshape([0, 0, self.heads * self.head_size]))
+        q, k, v = (states.reshape([0, 0, self.heads * self.head_size]) for states in (q, _rotated(k, angles), v))
+        return self.out_proj(attend(q, k, v, mask, self.heads, self.dropout))
 
 
 class _Layer(nn.Layer):

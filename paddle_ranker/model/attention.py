@@ -1,0 +1,110 @@
+"""Scaled dot-product attention (Vaswani et al., 2017), by a fused kernel where a GPU has one.
+
+In half precision on NVIDIA GPUs since Ampere, FlashAttention (Dao, 2023) never writes the matrix of weights, which
+mixed precision otherwise writes in half precision, in fp32 for the softmax, and keeps for the backward pass. Paddle 2.6
+adds a projection's bias in fp32, so that it reaches the kernel in networks without biases alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Callable
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from paddle_ranker.encoding.columns import Array
+from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.options import note
+
+_HALF = (paddle.float16, paddle.bfloat16)
+_LARGEST_HEAD = 128  # the backward pass of larger heads exists for A100 and H100 alone
+_TOLERANCE = 0.03  # above the error of bfloat16, below that of padding attended to
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: Dropout) -> Tensor:
+    """Return the attended values, `[batch, queries, width]`.
+
+    Args:
+        q: queries, `[batch, queries, width]`; their products with keys are divided by the root of a head's size.
+        k, v: keys and values, `[batch, length, width]`.
+        mask: added to the products, `[1 or batch, 1 or heads, 1 or queries, length]`.
+        heads: number of heads, a divisor of `width`.
+        dropout: dropout of the weights.
+    """
+    compute = _fused if _has_kernel(q, heads, mask) else _formula
+    return compute(q, k, v, mask, heads, dropout)
+
+
+def _formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: Dropout) -> Tensor:
+    width = q.shape[-1]
+    shape = [0, 0, heads, width // heads]
+    q = q * (width // heads) ** -0.5  # before the reshape: Paddle Inference on a CPU fuses it with the projection
+    q, k, v = (states.reshape(shape).transpose([0, 2, 1, 3]) for states in (q, k, v))
+    products = paddle.matmul(q, k, transpose_y=True)
+    weights = dropout(F.softmax(products + mask.astype(products.dtype)))
+    return paddle.matmul(weights, v).transpose([0, 2, 1, 3]).reshape([0, 0, width])
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, heads: int, dropout: Dropout) -> Tensor:
+    width = q.shape[-1]
+    mask = mask.astype(q.dtype).expand([q.shape[0], mask.shape[1], q.shape[1], k.shape[1]])
+    split = (states.reshape([0, 0, heads, width // heads]) for states in (q, k, v))
+    found = F.scaled_dot_product_attention(*split, mask, dropout.probability, training=dropout.training)
+    return found.reshape([0, 0, width])
+
+
+def _has_kernel(q: Tensor, heads: int, mask: Tensor) -> bool:
+    if not paddle.in_dynamic_mode() or q.dtype not in _HALF or not _is_on_gpu(q):
+        return False
+    # The kernel returns no gradient of the mask, which MPNet's biases need.
+    size = q.shape[-1] // heads
+    return mask.stop_gradient and size % 8 == 0 and size <= _LARGEST_HEAD and _is_right(q.dtype, size)
+
+
+def _is_on_gpu(states: Tensor) -> bool:
+    return bool(states.place.is_gpu_place() and paddle.device.cuda.get_device_capability() >= (8, 0))
+
+
+@functools.cache
+def _is_right(dtype: paddle.dtype, size: int) -> bool:
+    """Return whether the kernel's values and gradients are the formula's on a small batch with padding.
+
+    Builds of Paddle differ in their kernels. One that fails or computes something else is named once and not used.
+    """
+    rng = np.random.default_rng(0)
+
+    def random(length: int) -> Tensor:
+        return paddle.to_tensor(rng.standard_normal([2, length, 2 * size], "float32")).astype(dtype)
+
+    differences = []
+    try:
+        with paddle.amp.auto_cast(False), paddle.enable_grad():
+            for queries in (130, 20, 1):  # more than a block of the kernel, fewer than keys, and a way of its own
+                values = [random(queries), random(130), random(130), random(queries)]
+                hidden = rng.random([2, 1, queries, 130]) < np.array([0.0, 0.5]).reshape([2, 1, 1, 1])
+                mask = paddle.to_tensor(np.where(hidden, np.float32(-1e4), np.float32(0)))
+                found = _with_gradients(_fused, values, mask)
+                expected = _with_gradients(_formula, [states.astype("float32") for states in values], mask)
+                differences += [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, expected)]
+    except (RuntimeError, ValueError, OSError) as error:
+        note(f"attention without a fused kernel: Paddle's fails here ({str(error).strip().splitlines()[-1]})")
+        return False
+    largest = float(np.max(differences))
+    if not largest <= _TOLERANCE:  # NaN is not, either
+        note(f"attention without a fused kernel: Paddle's differs from the formula by {largest:.2g} of its values")
+        return False
+    return True
+
+
+def _with_gradients(
+    compute: Callable[[Tensor, Tensor, Tensor, Tensor, int, Dropout], Tensor], values: list[Tensor], mask: Tensor
+) -> list[Array]:
+    """Return the output and the gradients of queries, keys and values, for `values`, which end with a gradient."""
+    q, k, v, gradient = (states.detach() for states in values)
+    for states in (q, k, v):
+        states.stop_gradient = False
+    output = compute(q, k, v, mask, 2, Dropout(0.0, Masks()))
+    return [found.astype("float32").numpy() for found in (output, *paddle.grad(output, [q, k, v], gradient))]

@@ -6,7 +6,7 @@
 #   run_python FILE ...   run a training command, on all devices if there are several
 #   run_single FILE ...   run any other command, in one process
 #
-# PADDLE_RANKER_STACK    modern (default), gpu or complete
+# PADDLE_RANKER_STACK    modern (default), gpu, complete or complete-gpu
 # PADDLE_RANKER_PYTHON   your own interpreter, which is used directly: nothing is set up
 # PADDLE_RANKER_NPROC    number of training processes (default: one per visible GPU, or 1)
 
@@ -26,9 +26,8 @@ complain() { printf '%s\n' "$*" >&2; }
 environment_folder() {
     case "$1" in
         modern) say "$ROOT/.venv" ;;
-        gpu) say "$ROOT/.venv-gpu" ;;
-        complete) say "$ROOT/.venv-complete" ;;
-        *) complain "error: unknown stack '$1': choose modern, gpu or complete"; return 2 ;;
+        gpu | complete | complete-gpu) say "$ROOT/.venv-$1" ;;
+        *) complain "error: unknown stack '$1': choose modern, gpu, complete or complete-gpu"; return 2 ;;
     esac
 }
 
@@ -40,6 +39,7 @@ lock_files() {
     case "$1" in
         modern | gpu) say requirements/modern.txt ;;
         complete) say requirements/complete.txt; say requirements/complete-serving.txt ;;
+        complete-gpu) lock_files complete; say requirements/complete-gpu.txt ;;
     esac
 }
 
@@ -47,7 +47,7 @@ lock_files() {
 browser_lock_file() { say requirements/browser.txt; }
 
 # Print the lock file of the packages that the stack's environment holds without installing them, if any.
-aside_lock_file() { if [ "$1" = complete ]; then say requirements/complete-native.txt; fi; }
+aside_lock_file() { case "$1" in complete | complete-gpu) say requirements/complete-native.txt ;; esac; }
 
 digest() {
     if command -v sha256sum >/dev/null 2>&1; then sha256sum
@@ -56,17 +56,18 @@ digest() {
     fi
 }
 
-# Print the stamp of a finished set-up of the stack: its folder, its Python, and the packages to install.
+# Print the stamp of a finished set-up of the stack: what a new one of it is made for (folder, package index of CUDA), its
+# Python, and the packages to install.
 # Python itself is not started, so that a command on a ready environment begins at once.
 fingerprint() {
     local folder
     folder="$(environment_folder "$1")" || return
-    say "$ROOT"
+    say "$ROOT$(if [ "$1" = gpu ]; then say " $(cuda_index)"; fi)"
     grep -E '^(home|version|version_info) *=' "$folder/pyvenv.cfg" 2>/dev/null || say "no Python"
     # The project's packages are part of the stamp: an editable installation only knows those present when it was made.
     (cd "$ROOT" && { { lock_files "$1"; aside_lock_file "$1"; } | while read -r lock; do cat "$lock"; done
         cat pyproject.toml setup.py
-        if [ "$1" = gpu ]; then cat requirements/modern-gpu.in; cuda_index; fi
+        if [ "$1" = gpu ]; then cat requirements/modern-gpu.in; fi
         echo */__init__.py; } | digest)
 }
 
@@ -162,10 +163,15 @@ run_python() {
     fi
     : "${processes:=$gpus}"
     if [ "$processes" -gt 1 ]; then
-        # --gpus and --devices are left out: the launcher then uses every visible GPU. Without a GPU both options would
-        # crash it; without them it joins CPU processes by gloo.
-        # Without a visible GPU, the variable is unset too: an empty value crashes the launcher.
-        if [ -z "${CUDA_VISIBLE_DEVICES-unset}" ]; then unset CUDA_VISIBLE_DEVICES; fi
+        # --gpus and --devices are left out: the launcher then uses every visible GPU, and without a GPU both would crash
+        # it. Whatever the training's --device, it gives each process one of the machine's GPUs, and crashes if they are
+        # too few. So without GPUs it gets an entry for each process, which names none.
+        case "$gpus,$device" in
+            0, | 0,auto | 0,gpu | 0,cpu)
+                local -x CUDA_VISIBLE_DEVICES=-1
+                local process
+                for ((process = 1; process < processes; process++)); do CUDA_VISIBLE_DEVICES+=,-1; done ;;
+        esac
         # The launcher takes --train, even in the command's arguments, for the beginning of two of its own options.
         local argument arguments=()
         for argument in "$@"; do

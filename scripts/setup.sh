@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Make the environment of a stack: .venv (modern, the default), .venv-gpu (gpu) or .venv-complete (complete).
+# Make the environment of a stack: .venv (modern, the default), or .venv-STACK.
 #
 #   bash scripts/setup.sh [modern|complete]
 #   PADDLE_RANKER_CUDA=cu126 bash scripts/setup.sh gpu   the modern stack with Paddle for that CUDA version
+#   bash scripts/setup.sh complete-gpu        the complete stack with Paddle for CUDA 11
 #   bash scripts/setup.sh browser             the modern stack, and Chromium and Playwright for the tests of the search page
 #
 # Exactly the packages of the lock files in requirements/, checked by their hashes, and this project itself (editable).
@@ -24,7 +25,7 @@ fail() {
 }
 
 usage() {
-    say 'usage: setup.sh [modern|gpu|complete|browser]   (default: modern; see requirements/ for what is in each;' \
+    say 'usage: setup.sh [modern|gpu|complete|complete-gpu|browser]   (default: modern; see requirements/ for what is in each;' \
         'browser: modern, Chromium and Playwright)'
 }
 
@@ -202,15 +203,29 @@ install_builders() {
     install --require-hashes -r "$FOLDER/builders.txt"
 }
 
-install_locked() {
-    local lock
-    for lock in "$@"; do install --require-hashes -r "$ROOT/$lock"; done
+# Print the packages whose builds for GPUs the environment has, or is to have, each with a space after it.
+gpu_builds() {
+    local name folder
+    case "$STACK" in gpu | complete-gpu) printf 'paddlepaddle ' ;; esac
+    for name in paddlepaddle onnxruntime; do
+        for folder in "$FOLDER"/lib/python*/site-packages/"${name}_gpu"-*.dist-info; do
+            if [ -d "$folder" ]; then printf '%s ' "$name"; fi
+        done
+    done
 }
 
-# Install the locked packages without the CPU build of Paddle, whose files the other build would share.
-install_without_paddle() {
-    awk '/^[A-Za-z0-9]/{ keep = !/^paddlepaddle==/ } keep' "$ROOT/$1" >"$FOLDER/without-paddle.txt"
-    install --require-hashes -r "$FOLDER/without-paddle.txt"
+# Print a lock file without the packages whose builds for GPUs take their place: both builds have the same files.
+locked() {
+    awk -v others=" $(gpu_builds)" '/^[A-Za-z0-9]/{ split($1, part, "=="); keep = !index(others, " " part[1] " ") } keep' \
+        "$ROOT/$1"
+}
+
+install_locked() {
+    local lock
+    for lock in "$@"; do
+        locked "$lock" >"$FOLDER/locked.txt"
+        install --require-hashes -r "$FOLDER/locked.txt"
+    done
 }
 
 # Install Paddle for CUDA, with NVIDIA's libraries, from Paddle's own index, which has no hashes to lock.
@@ -242,8 +257,12 @@ unpack_aside() {
 install_project() { install --editable "$ROOT"; }
 
 check_imports() {
-    # Also compiles the modules that every command imports, so that the first command does not wait for it.
-    "$FOLDER/bin/python" -W ignore -c 'import paddle, paddlenlp.transformers'
+    # Also compiles the modules that every command imports, so that the first command does not wait for it. The build for
+    # GPUs needs a library of the driver, which a container only gets when it runs.
+    "$FOLDER/bin/python" -W ignore -c 'try:
+    import paddle, paddlenlp.transformers
+except ImportError as error:
+    if "libcuda.so" not in str(error): raise'
 }
 
 # Print the path of the browser for the tests, or nothing.
@@ -293,8 +312,8 @@ main() {
         -h | --help) usage; exit 0 ;;
         browser) if [ $# = 1 ]; then set_up_browser; exit; fi ;;
         modern | gpu) VERSIONS='3.11 3.12 3.10' ;;
-        complete) VERSIONS='3.9' ;;
-        *) complain "setup: error: unknown stack '$STACK': choose modern, gpu, complete or browser"; exit 2 ;;
+        complete | complete-gpu) VERSIONS='3.9' ;;
+        *) complain "setup: error: unknown stack '$STACK': choose modern, gpu, complete, complete-gpu or browser"; exit 2 ;;
     esac
     if [ $# -gt 1 ]; then complain "setup: error: one stack at a time; found: $*"; exit 2; fi
     FOLDER="$(environment_folder "$STACK")"
@@ -319,8 +338,9 @@ main() {
     local stamp="$FOLDER/.set-up-finished" locks count aside
     # Unquoted on purpose below: the names have no spaces and are relative to ROOT.
     locks="$(lock_files "$STACK")"
-    count="$(cd "$ROOT" && cat $locks | grep -cE '^[A-Za-z0-9].*==')"
-    if [ -f "$stamp" ] && [ "$(sed -n 1p "$stamp")" = "$ROOT" ] && "$FOLDER/bin/python" -m pip --version >/dev/null 2>&1; then
+    count="$(for lock in $locks; do locked "$lock"; done | grep -cE '^[A-Za-z0-9].*==')"
+    if [ -f "$stamp" ] && [ "$(sed -n 1p "$stamp")" = "$(fingerprint "$STACK" | sed -n 1p)" ] &&
+        "$FOLDER/bin/python" -m pip --version >/dev/null 2>&1; then
         say "setup: bringing $FOLDER up to date with $INSTALLER"
         rm -f "$stamp"
     else
@@ -330,12 +350,10 @@ main() {
     fi
     # shellcheck disable=SC2086
     step 'install pip and the build tools' install_builders ${locks%%$'\n'*}
+    # shellcheck disable=SC2086
+    step "install $count packages, about 1 GB" install_locked $locks
     if [ "$STACK" = gpu ]; then
-        step "install $((count - 1)) packages, about 1 GB" install_without_paddle "$locks"
         step "install Paddle for CUDA, some GB, from $(cuda_index)" install_cuda_paddle
-    else
-        # shellcheck disable=SC2086
-        step "install $count packages, about 1 GB" install_locked $locks
     fi
     aside="$(aside_lock_file "$STACK")"
     if [ -n "$aside" ] && [ "$(uname -m)" = x86_64 ]; then

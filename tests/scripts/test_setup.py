@@ -91,7 +91,7 @@ def checkout(tmp_path: Path) -> Checkout:
 @pytest.mark.parametrize(
     ("arguments", "status", "fragment"),
     [
-        (["moden"], 2, "unknown stack 'moden': choose modern, gpu, complete or browser"),
+        (["moden"], 2, "unknown stack 'moden': choose modern, gpu, complete, complete-gpu or browser"),
         (["modern", "complete"], 2, ""),
         (["complete"], 1, "pyenv install 3.9"),
     ],
@@ -159,19 +159,63 @@ def test_the_complete_stack_gets_openssl_aside_and_says_what_it_is(checkout: Che
     assert "up to date" in checkout.setup("complete").stdout
 
 
-def test_the_stack_for_gpus_has_one_build_of_paddle(checkout: Checkout) -> None:
+# A uv that also writes the packages of every file that it installs.
+LISTING_UV = (
+    UV.replace('echo "$1 $2"', 'echo "$@"')
+    + """
+for file; do :; done
+[ ! -f "$file" ] || grep == "$file" >>"$UV_CALLS"
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("stack", "version", "found", "left_out", "put_in"),
+    [
+        ("modern", "3.11", (), (), ("paddlepaddle", "onnxruntime")),
+        ("gpu", "3.11", (), ("paddlepaddle",), ("onnxruntime", "paddlenlp")),
+        ("complete", "3.9", (), ("paddlepaddle-gpu",), ("paddlepaddle", "onnxruntime")),
+        ("complete-gpu", "3.9", (), ("paddlepaddle",), ("paddlepaddle-gpu", "onnxruntime", "paddle-serving-server")),
+        # Those that the user has put in the place of the CPU builds stay there.
+        ("gpu", "3.11", ("onnxruntime_gpu-1.23.2", "paddlepaddle_gpu-3.3.1"), ("paddlepaddle", "onnxruntime"), ()),
+        ("complete", "3.9", ("paddlepaddle_gpu-2.6.2",), ("paddlepaddle",), ("onnxruntime",)),
+    ],
+)
+def test_no_cpu_build_comes_over_a_build_for_gpus(
+    checkout: Checkout,
+    stack: str,
+    version: str,
+    found: tuple[str, ...],
+    left_out: tuple[str, ...],
+    put_in: tuple[str, ...],
+) -> None:
+    script(checkout.tools / "uv", LISTING_UV)
+    script(checkout.tools / f"python{version}", PYTHON.format(version=version))
+    done = checkout.setup(stack)
+    if found:
+        for name in found:
+            folder = ".venv" if stack == "modern" else f".venv-{stack}"
+            (checkout.root / folder / f"lib/python{version}/site-packages/{name}.dist-info").mkdir(parents=True)
+        checkout.calls.unlink()
+        with (checkout.root / "pyproject.toml").open("a", encoding="utf-8") as file:
+            file.write("# changed\n")
+        done = checkout.setup(stack)
+        assert "up to date" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = checkout.calls.read_text(encoding="utf-8").splitlines()
+    names = {call.split("==")[0] for call in calls if "==" in call}
+    assert {*put_in, "numpy"} <= names and not names & {*left_out}
+
+
+def test_another_version_of_cuda_makes_a_new_environment(checkout: Checkout) -> None:
+    """One version of Paddle has a build for each: pip would find the other one and leave it."""
     script(checkout.tools / "uv", UV.replace('echo "$1 $2"', 'echo "$@"'))
     script(checkout.tools / "python3.11", PYTHON.format(version="3.11"))
-    folder = checkout.root / ".venv-gpu"
-    for number, cuda in enumerate(("cu126", "cu129"), 1):
+    for cuda in ("cu126", "cu129"):
         done = checkout.setup("gpu", **({} if cuda == "cu126" else {"PADDLE_RANKER_CUDA": cuda}))
-        assert done.returncode == 0, done.stdout + done.stderr
-        calls = checkout.calls.read_text(encoding="utf-8").splitlines()
-        (install, *_) = [call for call in calls[::-1] if "modern-gpu.in" in call]
+        assert done.returncode == 0 and "make the environment" in done.stdout, done.stdout + done.stderr
+        (*_, install) = (call for call in checkout.calls.read_text().splitlines() if "modern-gpu.in" in call)
         assert f"/stable/{cuda}/" in install
-        assert sum("modern-gpu.in" in call for call in calls) == number
-    names = [line.split("==")[0] for line in (folder / "without-paddle.txt").read_text().splitlines() if "==" in line]
-    assert "paddlepaddle" not in names and {"numpy", "paddlenlp"} <= {*names}
 
 
 def test_the_first_python_that_works_is_taken(checkout: Checkout) -> None:
@@ -251,13 +295,14 @@ def test_an_interrupted_run_is_made_good(checkout: Checkout) -> None:
 
 def run_python(checkout: Checkout, arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `run_python` of common.sh with a Python that prints its arguments and the launcher's ports."""
-    own = '#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\necho "$PORT_RANGE" >&2\nexit 7\n'
+    own = '#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\necho "$PORT_RANGE" "$CUDA_VISIBLE_DEVICES" >&2\nexit 7\n'
     python = script(checkout.root.parent / "own python", own)
     code = f". '{checkout.root}/scripts/common.sh'; ensure_environment || exit; run_python train.py {arguments}"
     return checkout.run("bash", "-c", code, **{"PADDLE_RANKER_PYTHON": str(python), **environment})
 
 
 LAUNCH = "-u -m paddle.distributed.launch --nproc_per_node"
+ONE_GPU = {"CUDA_VISIBLE_DEVICES": "0", "PADDLE_RANKER_NPROC": "3"}
 
 
 @pytest.mark.parametrize(
@@ -276,6 +321,11 @@ LAUNCH = "-u -m paddle.distributed.launch --nproc_per_node"
         ("--device=cpu", {"CUDA_VISIBLE_DEVICES": "0,1"}, "-u train.py --device=cpu"),
         ("", {"CUDA_VISIBLE_DEVICES": "0,1", "PADDLE_RANKER_NPROC": "1"}, "-u train.py"),
         ("", {"CUDA_VISIBLE_DEVICES": "0,1", "PADDLE_RANKER_NPROC": "3"}, "there are 2 GPUs"),
+        ("--device cpu", ONE_GPU, f"{LAUNCH} 3 train.py --device cpu"),
+        ("--device=cpu", ONE_GPU, f"{LAUNCH} 3 train.py --device=cpu"),
+        ("", {**ONE_GPU, "CUDA_VISIBLE_DEVICES": ""}, f"{LAUNCH} 3 train.py"),
+        ("--device gpu", {**ONE_GPU, "CUDA_VISIBLE_DEVICES": "-1"}, f"{LAUNCH} 3 train.py --device gpu"),
+        ("--device xpu", ONE_GPU, f"{LAUNCH} 3 train.py --device xpu"),
         ("", {"PADDLE_RANKER_NPROC": "two"}, "PADDLE_RANKER_NPROC=two"),
         ("", {"PADDLE_RANKER_PYTHON": os.devnull}, "does not run"),
     ],
@@ -286,7 +336,10 @@ def test_launch_line(checkout: Checkout, arguments: str, environment: dict[str, 
         assert (done.returncode, done.stdout) == (2, "") and expected in done.stderr
         return
     assert (done.stdout.strip(), done.returncode) == (expected, 7), done.stderr
-    assert done.stderr.strip() == ("20000:32000" if expected.startswith(LAUNCH) else "")
+    visible, processes = environment.get("CUDA_VISIBLE_DEVICES", ""), environment.get("PADDLE_RANKER_NPROC")
+    if expected.startswith(LAUNCH) and processes and "xpu" not in arguments:  # the launcher wants an entry for each
+        visible = ",".join(["-1"] * int(processes))
+    assert done.stderr.split() == ["20000:32000"] * expected.startswith(LAUNCH) + [visible] * bool(visible)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +390,14 @@ def test_a_shell_that_searches_for_folders_and_a_python_beside_it_do_not_matter(
 
 
 def test_locks_name_exact_versions_and_hashes_and_no_address() -> None:
-    names = {"browser.txt", "complete-native.txt", "complete-serving.txt", "complete.txt", "modern.txt"}
+    names = {
+        "browser.txt",
+        "complete-gpu.txt",
+        "complete-native.txt",
+        "complete-serving.txt",
+        "complete.txt",
+        "modern.txt",
+    }
     locks = [*(REPOSITORY / "requirements").glob("*.txt")]
     assert {lock.name for lock in locks} == names
     for lock in locks:

@@ -290,6 +290,9 @@ def select_device(name: str) -> str:
     if kind not in DEVICES or (colon and not number.isdigit()) or (kind == "cpu" and colon):
         names = ", ".join((*DEVICES, AUTO_DEVICE))
         raise UsageError(f"--device {name}: choose from {names}, or one with its number, as in gpu:0")
+    if kind == "cpu":  # GPUs are not counted: CUDA would start, and not survive a fork of this process
+        paddle.device.set_device(kind)
+        return kind
     here = available_devices()
     remedy = f"available here: {', '.join(here)}; type --device {here[-1]}"
     if kind not in here:

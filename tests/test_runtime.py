@@ -152,6 +152,18 @@ def test_a_gpu_is_looked_for_in_another_process(visible: str, monkeypatch: pytes
     assert len(asked) == (visible == "0")
 
 
+def test_the_cpu_is_chosen_without_starting_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    import paddle
+
+    counted: list[int] = []
+    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: counted.append(1) or 0)
+    assert (runtime.select_device("cpu"), counted) == ("cpu", [])
+    with pytest.raises(RankerError, match="no gpu here"):
+        runtime.select_device("gpu")
+    assert counted == [1]
+
+
 def test_unknown_and_absent_devices_say_what_is_there() -> None:
     with pytest.raises(UsageError, match="--device tpu: choose from cpu, gpu, xpu, npu"):
         runtime.select_device("tpu")

@@ -117,6 +117,8 @@ def pipeline(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         assert ask_pipeline(http, [PAIRS[0]]).get("err_no") == 0
         [line] = [line for line in server.output.splitlines() if line.startswith("serving ")]
         assert str(made.server) in line and f":{rpc} (" in line.replace(" and", " (") and f":{http} (" in line
+        if HAS_PADDLE_SERVING:  # CUDA, which Paddle starts, would not survive the fork of those that compute
+            assert "libpaddle" not in Path(f"/proc/{server.process.pid}/maps").read_text(encoding="utf-8")
         yield rpc, http
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from paddle_serving_server import pipeline as vendor
 from paddle_serving_server.web_service import Op, WebService
 
-from paddle_ranker import runtime
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
@@ -162,8 +161,11 @@ def check_model(config: PipelineConfig) -> ExportedFolder:
 
 
 def run(config: PipelineConfig) -> None:
-    """Serve until SIGINT or SIGTERM comes; the processes that the vendor starts end with this one."""
-    runtime.select_device("cpu")  # only for this process, which computes nothing: takes SIGTERM back from Paddle
+    """Serve until SIGINT or SIGTERM comes; the processes that the vendor starts end with this one.
+
+    This process does not import Paddle, which starts CUDA: the vendor's processes are forked, and CUDA does not survive
+    a fork.
+    """
     os.register_at_fork(after_in_child=_end_with_the_parent)
     service = ModelService(config)
     service.prepare()

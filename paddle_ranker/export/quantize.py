@@ -69,7 +69,7 @@ class RankingGate:
     rows, outputs, draws = "pair", "logits", "queries"
 
     def __init__(self, folder: ExportedFolder, options: QuantizeOptions):
-        how = LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer)
+        how = LoadOptions(device="cpu", max_seq_length=options.max_seq_length, tokenizer=options.tokenizer)
         encoder = cast(ExportedRanker, folder).row_encoder(how)
         self._dev = EvaluationSet(options.eval_file, encoder, options.batch_size, rules=options)
         pairs = read_calibration(options, encoder)
@@ -101,7 +101,7 @@ class TowerGate:
     rows, outputs, draws = "text", "vectors", "queries"
 
     def __init__(self, folder: ExportedFolder, options: QuantizeOptions):
-        how = LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer)
+        how = LoadOptions(device="cpu", max_seq_length=options.max_seq_length, tokenizer=options.tokenizer)
         self._encoder = cast(Exported[TowerInfo, TextEncoder], folder).row_encoder(how)
         self._batch_size = options.batch_size
         self._queries: Optional[Tower] = None
@@ -220,7 +220,7 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     with _beside(folder) as trial:
         quantizer = Quantizer(folder.onnx, trial.folder)
         written = trial.folder / f"{folder.prefix}.int8.onnx"
-        fp32 = open_engine(folder, LoadOptions(engine="onnx", threads=options.cpu_threads))
+        fp32 = _open_on_cpu(folder, options)
 
         def judge() -> list[Quality]:
             return [row for engine in _in_int8(trial, options) for row in gate.judge(fp32, engine)]
@@ -244,12 +244,17 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     return Quantized(path, gate, len(quantizer.products), left_out, quality, speed)
 
 
+def _open_on_cpu(
+    folder: ExportedFolder, options: QuantizeOptions, engine: str = "onnx", precision: str = "fp32"
+) -> Engine:
+    """Open an engine on the CPU, where alone engines compute in int8."""
+    how = LoadOptions(engine=engine, device="cpu", precision=precision, threads=options.cpu_threads)
+    return open_engine(folder, how)
+
+
 def _in_int8(folder: ExportedFolder, options: QuantizeOptions) -> list[Engine]:
     """Open a folder's int8 file in every engine that is installed and runs it."""
-    return [
-        open_engine(folder, LoadOptions(engine=name, precision="int8", threads=options.cpu_threads))
-        for name in filter(is_installed, int8_engines())
-    ]
+    return [_open_on_cpu(folder, options, name, "int8") for name in filter(is_installed, int8_engines())]
 
 
 class _Upper(NamedTuple):
@@ -290,7 +295,7 @@ def _quantize_upper(
             f"{folder.folder}: stored titles are not ranked in int8: {upper.prefix}.onnx is missing; export with --onnx"
         )
         return None
-    below = open_engine(lower, LoadOptions(engine="onnx", threads=options.cpu_threads))
+    below = _open_on_cpu(lower, options)
     inputs = [{**batch, **below.run(batch)} for batch in batches]
     inputs = [{name: batch[name] for name in upper.signature.input_names} for batch in inputs]
     path = trial.folder / f"{upper.prefix}.int8.onnx"
@@ -433,9 +438,7 @@ def measure_speed(
         for precision in _PRECISIONS:
             source = trial if precision == "int8" else folder
             try:
-                opened.append(
-                    open_engine(source, LoadOptions(engine=name, precision=precision, threads=options.cpu_threads))
-                )
+                opened.append(_open_on_cpu(source, options, name, precision))
             except RankerError:
                 continue  # the engine or the processor lacks this precision
     seconds = time_engines(opened, batches, options.seconds)

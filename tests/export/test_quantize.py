@@ -13,6 +13,7 @@ import pytest
 from scipy.special import logit
 
 from paddle_ranker import Ranker
+from paddle_ranker import runtime
 from paddle_ranker.__main__ import main
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import CheckpointError
@@ -302,6 +303,23 @@ def test_what_int8_cannot_do_is_said(folder: Path, dev: Path, monkeypatch: pytes
     failed(call(main, *rank, "--engine", "onnx"), 1, "--weight_bits 7")
     failed(command(call, folder, dev, "--eval_file", dev.with_name("nothing.tsv")), 1, "nothing.tsv")
     failed(command(call, folder.parent, dev), 1, "there is no static model in it")
+
+
+@parity
+def test_int8_runs_on_the_cpu_beside_a_gpu(
+    folder: Path, dev: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    runtime._report_device.cache_clear()
+    status, _, errors = command(call, folder, dev, "--max_loss", 1)
+    assert status == 0, errors
+    rank = ["rank", "--params_path", folder, "--input_file", dev, "--precision", "int8"]
+    for engine in ("onnx", "auto"):
+        status, _, errors = call(main, *rank, "--engine", engine)
+        assert status == 0 and ("device: cpu (the engine does not compute int8 on gpu)" in errors) == (engine == "onnx")
+    status, _, errors = call(main, *rank, "--engine", "onnx", "--device", "gpu")
+    assert status == 2 and "int8 needs --device cpu" in errors
 
 
 @parity

@@ -33,9 +33,8 @@ def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
     name = options.engine or DEFAULT
     if options.tensorrt and name != "inference":
         raise UsageError(f"--tensorrt belongs to --engine inference, not {name}")
-    find_device = ENGINES[name].find_device
-    if options.device == AUTO_DEVICE and find_device is not None:
-        found = find_device()
+    found = ENGINES[name].device_for(options.precision) if options.device == AUTO_DEVICE else None
+    if found is not None:
         found.report()
         options = replace(options, device=found.name)
     options = replace(options, device=own_gpu(options.device))

@@ -40,6 +40,14 @@ class EngineKind:
     precisions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"cpu": ("fp32",)})
     find_device: Optional[Callable[[], FoundDevice]] = lambda: FoundDevice("cpu", "the engine runs there")
 
+    def device_for(self, precision: str) -> Optional[FoundDevice]:
+        """Return the device for `--device auto`: the CPU if the found GPU lacks the precision; None: `auto` stays."""
+        found = None if self.find_device is None else self.find_device()
+        offered = [device for device, precisions in self.precisions.items() if precision in precisions]
+        if found is None or found.name in offered or "cpu" not in offered:
+            return found
+        return FoundDevice("cpu", f"the engine does not compute {precision} on {found.name}")
+
 
 ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
 DYGRAPH, AUTO = "dygraph", "auto"  # the engine of trained models; the engine that chooses among the others

@@ -145,8 +145,7 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     # Paddle's C++ side logs each step of start-up; errors still show.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("GLOG_v", "0")
-    # From Ampere on, GPUs would compute fp32 products in TF32, with errors of about 1e-3.
-    os.environ.setdefault(TF32_VARIABLE, "0")
+    _turn_off_tf32()
     warnings.filterwarnings("ignore", message="(No ccache found|Setuptools is replacing distutils)")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(paddle|paddlenlp|huggingface_hub|datasets)\b")
@@ -221,6 +220,11 @@ def finds_gpu() -> bool:
     return cuda_devices() > 0 and subprocess.run(line, env=own_environment(), capture_output=True).returncode == 0
 
 
+def _turn_off_tf32() -> None:
+    """Compute fp32 in fp32, unless the user says otherwise: TF32, the default from Ampere on, errs by about 1e-3."""
+    os.environ.setdefault(TF32_VARIABLE, "0")
+
+
 def uses_tf32() -> bool:
     """Return whether the user asks for TF32 in place of fp32, on GPUs that have it."""
     return os.environ.get(TF32_VARIABLE) == "1"
@@ -281,6 +285,7 @@ def select_device(name: str) -> str:
     import paddle
 
     take_back_signals()
+    _turn_off_tf32()  # of programs that import Paddle without `prepare`: no product has been computed yet
     if name == AUTO_DEVICE:
         found = find_device()
         found.report()

@@ -155,10 +155,11 @@ def test_a_gpu_is_looked_for_in_another_process(visible: str, monkeypatch: pytes
 def test_the_cpu_is_chosen_without_starting_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     import paddle
 
-    counted: list[int] = []
+    counted = list[int]()
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
-    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: counted.append(1) or 0)
-    assert (runtime.select_device("cpu"), counted) == ("cpu", [])
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: len(counted.__iadd__([1])) - 1)
+    assert (runtime.select_device("cpu"), counted, os.environ["NVIDIA_TF32_OVERRIDE"]) == ("cpu", [], "0")
     with pytest.raises(RankerError, match="no gpu here"):
         runtime.select_device("gpu")
     assert counted == [1]

@@ -10,6 +10,7 @@ from typing import Any, Optional, Union, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker import runtime
 from paddle_ranker.data.records import Pair
 from paddle_ranker.encoding.batching import scoring_batches
 from paddle_ranker.encoding.columns import Arrays, EncodedTexts, ragged_positions
@@ -75,6 +76,7 @@ class SplitRanker:
 
         Raises `CheckpointError` as `open_ranker` does, and for a ranker whose encoder is not split.
         """
+        runtime.prepare(threads=0)  # a command has done so, a program need not
         folder = model_path(source)
         require_ranker(folder)
         if runs_network(folder, options):

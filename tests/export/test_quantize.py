@@ -12,8 +12,7 @@ import paddle
 import pytest
 from scipy.special import logit
 
-from paddle_ranker import Ranker
-from paddle_ranker import runtime
+from paddle_ranker import Ranker, runtime
 from paddle_ranker.__main__ import main
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import CheckpointError

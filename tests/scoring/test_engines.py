@@ -245,9 +245,28 @@ def test_onnx_runtime_without_the_gpu_that_was_asked_for_is_an_error(
         pytest.skip("needs an ONNX file, which Paddle 3 writes")
     cuda = "CUDAExecutionProvider"
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])  # its package is the CPU build
-    with pytest.warns(UserWarning, match=cuda), pytest.raises(RankerError, match="cannot use the GPU"):
+    with pytest.warns(UserWarning, match=cuda), pytest.raises(RankerError, match="cannot use the GPU; it needs"):
         Ranker.load(folders[1], engine="onnx", device="gpu")
-    assert capfd.readouterr().out == ""
+    session, asked = onnxruntime.InferenceSession, list[str]()
+
+    class Session(session):  # type: ignore[misc, valid-type]
+        """As of ONNX Runtime 1.19: it always falls back, when it is made and later when it runs."""
+
+        def __init__(self, path: str, *_: Any, providers: list[Any], **__: Any):
+            if "raises" in asked:
+                raise RuntimeError("CUDA failure 35")
+            print("EP Error when using", providers)
+            super().__init__(path, providers=["CPUExecutionProvider"])
+
+        def disable_fallback(self) -> None:
+            asked.append("fallback")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    for device, message in (("gpu", "cannot use the GPU; it needs"), ("gpu:0", "GPU .CUDA failure 35.; it needs")):
+        with pytest.raises(RankerError, match=message):
+            Ranker.load(folders[1], engine="onnx", device=device)
+        asked.append("raises")
+    assert "fallback" in asked and capfd.readouterr().out == ""
 
 
 @parity

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import Union
 
 from paddle_ranker.encoding.columns import Arrays
@@ -55,17 +57,18 @@ class OnnxRuntimeEngine:
         # Waiting threads would otherwise spin on the core that tokenizes the next batch's texts.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            # With its fallback it would print to standard output, and go on without the GPU.
-            self._session = onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+            # Its fallback, which older versions do not leave out, prints, and goes on without the GPU.
+            with redirect_stdout(sys.stderr):
+                session = onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+            session.disable_fallback()
         except Exception as error:  # its exceptions have no common base class
-            raise CheckpointError(
-                f"{path}: ONNX Runtime cannot load it ({' '.join(str(error).split())[:200]}); export the ranker again"
-            ) from error
-        if kind == "gpu" and "CUDAExecutionProvider" not in self._session.get_providers():
-            raise RankerError(
-                f"--device {device}: ONNX Runtime {onnxruntime.__version__} cannot use the GPU; it needs the "
-                "versions of CUDA and cuDNN that it was built for; or type --device cpu"
-            )
+            reason = " ".join(str(error).split())[:200]
+            if kind == "gpu":
+                raise _cannot_use(device, onnxruntime.__version__, f" ({reason})") from error
+            raise CheckpointError(f"{path}: ONNX Runtime cannot load it ({reason}); export the ranker again") from error
+        if kind == "gpu" and "CUDAExecutionProvider" not in session.get_providers():
+            raise _cannot_use(device, onnxruntime.__version__)
+        self._session = session
         outputs = [output.name for output in self._session.get_outputs()]
         inputs = [given.name for given in self._session.get_inputs()]
         check_names(path, inputs, len(outputs), folder.signature, len(folder.outputs))
@@ -82,3 +85,10 @@ class OnnxRuntimeEngine:
             return self.limits.empty()
         found = self._session.run(list(self._outputs.values()), checked)
         return self.limits.typed(dict(zip(self._outputs, found)))
+
+
+def _cannot_use(device: str, version: str, reason: str = "") -> RankerError:
+    return RankerError(
+        f"--device {device}: ONNX Runtime {version} cannot use the GPU{reason}; it needs the versions of CUDA and "
+        "cuDNN that it was built for; or type --device cpu"
+    )

@@ -112,8 +112,10 @@ class DependencyError(RankerError):
     """An optional package is missing; the message holds the line that installs it."""
 
 
+PADDLE_INDEX = "https://www.paddlepaddle.org.cn/packages/stable/"  # PyPI's builds for GPUs end with Paddle 2.6.2
 PADDLE_IS_MISSING = (
-    "needs Paddle: pip install 'paddle-ranker[cpu]', or on a GPU the build for its CUDA version (docs/setup.md)"
+    "needs Paddle: pip install 'paddle-ranker[cpu]', or for GPUs (another CUDA version: docs/setup.md) "
+    f"pip install 'paddle-ranker[gpu]' --extra-index-url {PADDLE_INDEX}cu126/"
 )
 
 

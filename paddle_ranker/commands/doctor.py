@@ -16,6 +16,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from paddle_ranker.errors import UsageError, in_checkout
+from paddle_ranker.errors import PADDLE_INDEX, UsageError, in_checkout
 from paddle_ranker.options import Options, json_text, main_of, option
 from paddle_ranker.runtime import (
     TF32_VARIABLE,
@@ -41,14 +42,24 @@ STACKS = {"modern": ("3.3.1", "3.0.0b4"), "complete": ("2.6.2", "2.8.1")}  # Pad
 STACK = STACKS["complete" if PYTHON < (3, 10) else "modern"]
 # paddlenlp does not pin these dependencies, although it uses parts that their later releases dropped.
 PADDLENLP_NEEDS = ("aistudio-sdk==0.2.6", "huggingface-hub<1", "setuptools<80", "numpy==1.26.4")
+# The table in docs/setup.md: GPUs by their least compute capability, and the CUDA versions of Paddle's builds with code
+# for them, best first. Paddle 2.6 is built for CUDA 11.
+CUDA_BUILDS = (
+    (0.0, "up to Turing", ("cu126", "cu118")),
+    (8.0, "Ampere, Ada", ("cu126", "cu118", "cu129")),
+    (9.0, "Hopper", ("cu126", "cu129")),
+    (10.0, "Blackwell", ("cu129", "cu130")),
+)
+BF16_CAPABILITY = 8.0
+TWO_BUILDS = ("paddlepaddle", "onnxruntime")  # NAME, and NAME-gpu, whose files are partly the same
 _PADDLE = """
 import json, paddle
 from paddle_ranker.runtime import available_devices
 core, cuda = paddle.base.core, paddle.version.cuda()
 onednn = getattr(core, "is_compiled_with_onednn", None) or core.is_compiled_with_mkldnn
-build = "CPU build" if cuda in ("False", False, None) else f"CUDA {cuda} build"
-devices = f"{', '.join(available_devices())} ({build})"
-print(json.dumps({"devices": devices, "onednn": bool(onednn()), "is_cpu_build": build == "CPU build"}))
+cuda = "" if cuda in ("False", False, None) else cuda
+devices = f"{', '.join(available_devices())} ({f'CUDA {cuda}' if cuda else 'CPU'} build)"
+print(json.dumps({"devices": devices, "onednn": bool(onednn()), "cuda": cuda}))
 """
 
 
@@ -85,6 +96,23 @@ OPTIONAL = (
     Package("visualdl", "import visualdl", "curves of a training run"),
     Package("pytest", "import pytest", "the tests"),
 )
+
+
+class Gpu(NamedTuple):
+    """A GPU that NVIDIA's driver names."""
+
+    name: str
+    driver: str
+    capability: Optional[float]
+
+    @property
+    def builds(self) -> tuple[str, ...]:
+        """CUDA versions of Paddle's builds for this GPU, the one to advise first; all if its capability is unknown."""
+        least = CUDA_BUILDS[0][0] if self.capability is None else self.capability
+        return next(builds for capability, _, builds in reversed(CUDA_BUILDS) if capability <= least)
+
+    def __str__(self) -> str:
+        return f"{self.name}, driver {self.driver}, compute capability {self.capability or 'unknown'}"
 
 
 class Finding(NamedTuple):
@@ -130,64 +158,99 @@ def probe_package(package: Package) -> tuple[Finding, str]:
     except subprocess.TimeoutExpired:
         detail = f"{version} importing it took over {IMPORT_SECONDS} s"
     group, remedy = "packages" if essential else "optional packages", "" if status == "ok" else install_line(package)
+    if "libcuda.so" in detail:
+        remedy = "install NVIDIA's driver; docker run needs --gpus all"
     return Finding(group, package.name, status, detail.strip(), remedy, essential), said
 
 
 def install_line(package: Package) -> str:
-    """Return the line that installs `package` for this Python."""
+    """Return the line that installs `package` for this Python, in the build that is installed or suits the machine."""
     if package.purpose == "Paddle Serving" or package.newest_python < PYTHON:
         return in_checkout("bash scripts/setup.sh complete")
     # Without --no-deps, pip would install pinned dependencies that conflict with other packages.
     without = "--no-deps " if package.name == "fast-tokenizer-python" else ""
     needed = shlex.join([package.name + package.pin, *(PADDLENLP_NEEDS if package.name == "paddlenlp" else ())])
+    if package.name in TWO_BUILDS:
+        versions, gpus = _builds(package.name), find_gpus()[0]
+        if f"{package.name}-gpu" in versions or (gpus and not versions):
+            needed = f"{package.name}-gpu{package.pin}"
+            if package.name == "paddlepaddle" and PYTHON >= (3, 10):
+                needed += f" --index-url {PADDLE_INDEX}{cuda_for(gpus)}/"
     python = shlex.quote(sys.executable)
     # An environment of uv's has no pip, which paddlenlp itself imports as well.
     return f"{'' if util.find_spec('pip') else f'{python} -m ensurepip && '}{python} -m pip install {without}{needed}"
 
 
-def _version(name: str) -> str:
+def _builds(name: str) -> dict[str, str]:
+    """Return the installed distributions of a package, `name` and `name-gpu`, and their versions."""
+    versions = {}
     for found in (name, f"{name}-gpu"):
         with suppress(metadata.PackageNotFoundError):
-            return metadata.version(found)
-    return ""
+            versions[found] = metadata.version(found)
+    return versions
 
 
-def _builds(probed: Finding) -> Finding:
-    """Return the finding about Paddle, or that both of its builds are installed, over each other's files."""
-    versions = {}
-    for name in ("paddlepaddle", "paddlepaddle-gpu"):
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    if len(versions) < 2:
-        return probed
-    both = " and ".join(f"{name} {version}" for name, version in versions.items())
-    python = shlex.quote(sys.executable)
-    remedy = f"{python} -m pip uninstall -y {' '.join(versions)}, then install the one that you need (docs/setup.md)"
-    return probed._replace(status="broken", detail=f"{both} are both installed, and share files", remedy=remedy)
+def _version(name: str) -> str:
+    return next(iter(_builds(name).values()), "")
 
 
-def _gpus(facts: dict[str, object]) -> list[Finding]:
-    """Return the findings about the GPUs that the NVIDIA driver names, and about TF32; none without a GPU."""
-    line = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(line, capture_output=True, text=True, timeout=IMPORT_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    gpus = [[field.strip() for field in row.split(",")] for row in found.stdout.splitlines() if row.count(",") == 2]
-    if found.returncode or not gpus:
-        return []
-    said = "; ".join(f"{name}, driver {driver}, compute capability {capability}" for name, driver, capability in gpus)
+def find_gpus() -> tuple[list[Gpu], str]:
+    """Return the GPUs that `nvidia-smi` names, and its error if there is one; neither where it is not installed."""
+    said = ""
+    for fields in ("name,driver_version,compute_cap", "name,driver_version"):  # old drivers do not know the last one
+        line = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+        try:
+            done = subprocess.run(line, capture_output=True, text=True, timeout=IMPORT_SECONDS)
+        except (OSError, subprocess.TimeoutExpired):
+            return [], said
+        if done.returncode == 0:
+            rows = [[*map(str.strip, row.split(",")), ""] for row in done.stdout.splitlines() if "," in row]
+            return [Gpu(name, driver, _capability(number)) for name, driver, number, *_ in rows], ""
+        said = (done.stdout + done.stderr).strip().rpartition("\n")[2]
+    return [], said
+
+
+def _capability(text: str) -> Optional[float]:
+    return float(text) if re.fullmatch(r"\d+\.\d+", text) else None  # "[N/A]" where the driver does not say
+
+
+def cuda_for(gpus: Sequence[Gpu]) -> str:
+    """Return the CUDA version of the build of Paddle with code for most of `gpus`."""
+    votes = [build for gpu in gpus for build in gpu.builds]
+    return max(votes, key=votes.count, default="cu126")
+
+
+def _gpus(gpus: Sequence[Gpu], problem: str, cuda: object) -> list[Finding]:
+    """Return the findings about GPUs and about TF32, for a Paddle built for the version `cuda` ("": for CPUs)."""
+    if not gpus:
+        return [Finding("machine", "GPUs", "off", f"nvidia-smi: {problem[:200]}")] if problem else []
+    said = "; ".join(map(str, gpus))
+    # CUDA 11's builds know the same GPUs.
+    build = "cu118" if str(cuda).startswith("11.") else f"cu{str(cuda).replace('.', '')}"
+    others = [gpu.name for gpu in gpus if any(build in row[2] for row in CUDA_BUILDS) and build not in gpu.builds]
     gpu = Finding("machine", "GPUs", "ok", said)
-    if facts.get("is_cpu_build"):
-        gpu = gpu._replace(
-            status="off",
-            detail=f"{said}: this Paddle is the CPU build",
-            remedy=in_checkout("bash scripts/setup.sh gpu"),
-        )
-    elif _version("paddlepaddle").startswith("2.") and any(float(capability) >= 9 for _, _, capability in gpus):
-        gpu = gpu._replace(status="off", detail=f"{said}: Paddle 2 of CUDA 11 knows no compute capability 9")
+    if cuda == "" or others:
+        why = "is the CPU build" if cuda == "" else f"for CUDA {cuda} has no code for {', '.join(others)}"
+        wanted = cuda_for(gpus)
+        setup = f"{'' if wanted == 'cu126' else f'PADDLE_RANKER_CUDA={wanted} '}bash scripts/setup.sh gpu"
+        gpu = gpu._replace(status="off", detail=f"{said}: this Paddle {why}", remedy=in_checkout(setup))
     why = f"{TF32_VARIABLE}=1" if uses_tf32() else f"fp32 is fp32; {TF32_VARIABLE}=1 turns it on"
     return [gpu, Finding("fast paths", "TF32", "on" if uses_tf32() else "off", why)]
+
+
+def _one_build(probed: Finding, gpus: Sequence[Gpu]) -> Finding:
+    """Return the finding about a package, or that its builds are both installed, or that a GPU would need the other."""
+    versions = _builds(probed.name) if probed.name in TWO_BUILDS else {}
+    python = shlex.quote(sys.executable)
+    remove = f"{python} -m pip uninstall -y {' '.join(versions)}, then install "
+    if len(versions) == 2:
+        both = " and ".join(f"{name} {version}" for name, version in versions.items())
+        detail = f"{both} are both installed, and share files"
+        return probed._replace(status="broken", detail=detail, remedy=f"{remove}the one that you need (docs/setup.md)")
+    if probed.status == "ok" and gpus and "onnxruntime" in versions:
+        detail = f"{probed.detail} is the CPU build: the engine onnx takes no --device gpu"
+        return probed._replace(status="off", detail=detail, remedy=f"{remove}onnxruntime-gpu")
+    return probed
 
 
 def _memory() -> str:
@@ -213,11 +276,13 @@ def examine() -> list[Finding]:
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         probed = list(pool.map(probe_package, [*ESSENTIAL, *OPTIONAL]))
     facts = json.loads(probed[0][1] or "{}")  # Paddle's
-    gpus = _gpus(facts)
+    gpus, problem = find_gpus()
+    about_gpus = _gpus(gpus, problem, facts.get("cuda"))
     cpuinfo = read_cpuinfo()
     processor = processor_fields(cpuinfo)
     model = processor.get("model name") or platform.processor() or platform.machine()
     bf16 = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in processor.get("flags", "").split()]
+    bf16 += dict.fromkeys(gpu.name for gpu in gpus if (gpu.capability or 0) >= BF16_CAPABILITY)
     known = "; ".join(f"{name}: paddlepaddle {one}, paddlenlp {two}" for name, (one, two) in STACKS.items())
     names = {f"{one} {two}": name for name, (one, two) in STACKS.items()}
     names.update({f"{one} ": name for name, (one, _) in STACKS.items()})
@@ -229,19 +294,24 @@ def examine() -> list[Finding]:
     return [
         Finding("packages", "python", "ok" if suits else "broken", own, remedy, True),
         Finding("packages", "stack", "ok", stack),
-        *(_builds(one) if one.name == "paddlepaddle" else one for one, _ in probed if one.essential),
+        *(_one_build(one, gpus) for one, _ in probed if one.essential),
         Finding("machine", "system", "ok", platform.platform()),
         Finding("machine", "processor", "ok", model),
         Finding("machine", "cores", "ok", f"{usable_cores()} of {os.cpu_count()} usable by this process"),
         Finding("machine", "memory", "ok", _memory()),
         Finding("machine", "devices", "ok" if facts else "missing", facts.get("devices", "unknown without Paddle")),
-        *gpus[:1],
+        *about_gpus[:1],
         _math_library(cpuinfo),
         Finding("fast paths", "fast tokenizer", "on", "built in"),
         Finding("fast paths", "oneDNN", *onednn),
-        Finding("fast paths", "bf16", "on" if bf16 else "off", ", ".join(bf16) or "not in this processor"),
-        *gpus[1:],
-        *(finding for finding, _ in probed if not finding.essential),
+        Finding(
+            "fast paths",
+            "bf16",
+            "on" if bf16 else "off",
+            ", ".join(bf16) or f"not in this processor{' or GPU' if gpus else ''}",
+        ),
+        *about_gpus[1:],
+        *(_one_build(one, gpus) for one, _ in probed if not one.essential),
     ]
 
 

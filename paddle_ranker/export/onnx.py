@@ -25,7 +25,7 @@ from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
 OPSET = 17  # the first with LayerNormalization as one node
 # It runs in a separate process, since paddle2onnx aborts the process at an operator that it does not know.
 _TRANSLATE = f"import sys, paddle2onnx; paddle2onnx.export(*sys.argv[1:4], opset_version={OPSET}, optimize_tool='None')"
-_INSTALL = "python -m pip install 'paddle2onnx>=2.0' onnx onnxruntime"
+_INSTALL = "python -m pip install -U"
 
 
 def require_onnx() -> None:
@@ -40,7 +40,7 @@ def require_onnx() -> None:
         import onnxruntime  # noqa: F401
         import paddle2onnx  # noqa: F401
     except ImportError as error:
-        raise DependencyError(f"--onnx: needs the package {error.name}; install it with: {_INSTALL}") from error
+        raise DependencyError(f"--onnx needs the package {error.name}: {_INSTALL} {error.name}") from error
 
 
 def write_onnx(
@@ -74,7 +74,7 @@ def write_onnx(
             said = [line for line in (done.stdout + done.stderr).splitlines() if "Error" in line or "ERROR" in line]
             raise RankerError(
                 f"paddle2onnx could not translate {program.name} ({said[0] if said else f'status {done.returncode}'}); "
-                f"update it ({_INSTALL}), or export without --onnx"
+                f"update it ({_INSTALL} paddle2onnx), or export without --onnx"
             )
         model = onnx.load(str(written))
         _name_arrays(model, signature)

@@ -16,7 +16,6 @@ from paddle_ranker.scoring.engines.inputs import InputLimits
 if TYPE_CHECKING:
     import onnx
 
-INSTALL = "python -m pip install onnx onnxruntime"
 _LEVELS = 255  # the highest value of uint8
 _FULL, _REDUCED = 127, 64  # largest absolute weight in 8 and in 7 bits
 _SAMPLE = 2048  # rows of an activation on which a product's error is estimated
@@ -55,7 +54,8 @@ def require_packages() -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise DependencyError(f"quantizing needs the package {error.name}; install it with: {INSTALL}") from error
+        line = f"python -m pip install {error.name}"
+        raise DependencyError(f"quantizing needs the package {error.name}; install it with: {line}") from error
 
 
 class Quantizer:

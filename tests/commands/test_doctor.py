@@ -10,6 +10,7 @@ import sys
 import venv
 from importlib import metadata
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -62,30 +63,141 @@ def test_report_where_nothing_is_installed(tmp_path: Path) -> None:
     assert (path["status"], path["remedy"]) == ("broken", "unset PADDLE_RANKER_MATH")
 
 
-SMI = """#!/bin/sh
-echo "NVIDIA A10, 550.54, 8.6"
-echo "NVIDIA H100 80GB HBM3, 550.54, 9.0"
+A10, H100, B200, T4 = (
+    "NVIDIA A10, 550.54, 8.6",
+    "NVIDIA H100 80GB HBM3, 550.54, 9.0",
+    "B200, 580.1, 10.0",
+    "T4, 550.54, 7.5",
+)
+
+
+def put_nvidia_smi(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *rows: str, known: str = "*", error: str = ""
+) -> None:
+    """Put an nvidia-smi first on PATH: it prints `rows` if the query is like `known`, else `error`, and fails."""
+    text = "\n".join(rows)
+    script = f"""#!/bin/sh
+case "$1" in {known}) [ -n "{text}" ] && echo "{text}" && exit 0 ;; esac
+echo "{error}"; exit 2
 """
+    (folder / "nvidia-smi").write_text(script)
+    (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
 
-def test_gpus_beside_the_cpu_build_and_two_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor._gpus({"is_cpu_build": True}) == []
-    (tmp_path / "nvidia-smi").write_text(SMI)
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    gpus, tf32 = doctor._gpus({"is_cpu_build": True})
-    assert gpus.status == "off" and "H100 80GB HBM3, driver 550.54, compute capability 9.0" in gpus.detail
-    assert gpus.remedy == "bash scripts/setup.sh gpu" and (tf32.name, tf32.status) == ("TF32", "off")
-    monkeypatch.setattr(doctor, "_version", lambda name: "3.3.1")
-    assert doctor._gpus({"is_cpu_build": False})[0].status == "ok"
-    monkeypatch.setattr(doctor, "_version", lambda name: "2.6.2")
-    assert "knows no compute capability 9" in doctor._gpus({"is_cpu_build": False})[0].detail
+@pytest.mark.parametrize(
+    ("rows", "cuda", "status", "fragment", "remedy"),
+    [
+        (
+            [A10, H100],
+            "",
+            "off",
+            "H100 80GB HBM3, driver 550.54, compute capability 9.0: this Paddle is the CPU",
+            "bash",
+        ),
+        ([A10, H100], "12.6", "ok", "NVIDIA A10, driver", ""),
+        (
+            [A10, H100],
+            "11.8",
+            "off",
+            "for CUDA 11.8 has no code for NVIDIA H100 80GB HBM3",
+            "bash scripts/setup.sh gpu",
+        ),
+        ([A10, T4], "11.2", "ok", "", ""),
+        ([H100], "12.0", "ok", "", ""),  # none of the index's builds: nothing is known about it
+        ([B200], "12.6", "off", "no code for B200", "PADDLE_RANKER_CUDA=cu129 bash scripts/setup.sh gpu"),
+        ([B200], "12.9", "ok", "", ""),
+        ([B200], "", "off", "is the CPU build", "PADDLE_RANKER_CUDA=cu129 bash"),
+        ([A10, B200], "13.0", "off", "no code for NVIDIA A10", "PADDLE_RANKER_CUDA=cu129"),
+        (["vGPU, 550.54, [N/A]"], "12.6", "ok", "compute capability unknown", ""),
+        (["vGPU, 550.54, [N/A]"], "", "off", "is the CPU build", "bash scripts/setup.sh gpu"),
+        ([H100], None, "ok", "", ""),  # Paddle cannot be imported, which is a finding of its own
+    ],
+)
+def test_gpus_and_the_build_of_paddle(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: list[str],
+    cuda: Optional[str],
+    status: str,
+    fragment: str,
+    remedy: str,
+) -> None:
+    put_nvidia_smi(tmp_path, monkeypatch, *rows)
+    gpus, tf32 = doctor._gpus(*doctor.find_gpus(), cuda)
+    assert (gpus.status, tf32.name, tf32.status) == (status, "TF32", "off")
+    assert fragment in gpus.detail and gpus.remedy.startswith(remedy) and bool(gpus.remedy) == bool(remedy)
 
-    probed = doctor.Finding("packages", "paddlepaddle", "ok", "3.3.1", "", True)
-    assert doctor._builds(probed) == probed
-    monkeypatch.setattr(metadata, "version", lambda name: {"paddlepaddle": "3.3.1", "paddlepaddle-gpu": "3.3.1"}[name])
-    both = doctor._builds(probed)
-    assert both.status == "broken" and both.essential and "uninstall -y paddlepaddle paddlepaddle-gpu" in both.remedy
+
+def test_old_drivers_and_those_that_answer_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.find_gpus() == ([], "") and doctor._gpus([], "", "") == []
+    monkeypatch.undo()
+    rejected = 'Field \\"compute_cap\\" is not a valid field to query.'
+    put_nvidia_smi(tmp_path, monkeypatch, "Tesla K80, 450.80.02", known="*driver_version", error=rejected)
+    (gpu,), _ = doctor.find_gpus()
+    assert (gpu.name, gpu.driver, gpu.capability) == ("Tesla K80", "450.80.02", None)
+    put_nvidia_smi(tmp_path, monkeypatch, error="NVIDIA-SMI has failed because the driver is not running.")
+    (finding,) = doctor._gpus(*doctor.find_gpus(), "")
+    assert finding.status == "off" and "driver is not running" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "installed", "gpus", "error", "status", "fragment"),
+    [
+        ("paddlepaddle", ["paddlepaddle"], [], "", "ok", ""),
+        ("paddlepaddle", ["paddlepaddle-gpu"], [A10], "", "ok", ""),
+        ("paddlepaddle", ["paddlepaddle", "paddlepaddle-gpu"], [], "", "broken", "-y paddlepaddle paddlepaddle-gpu,"),
+        ("onnxruntime", ["onnxruntime", "onnxruntime-gpu"], [], "", "broken", "-y onnxruntime onnxruntime-gpu,"),
+        ("onnxruntime", ["onnxruntime"], [], "", "ok", ""),
+        ("onnxruntime", ["onnxruntime"], [A10], "", "off", "-y onnxruntime, then install onnxruntime-gpu"),
+        ("onnxruntime", ["onnxruntime-gpu"], [A10], "", "ok", ""),
+        # An import that fails: the remedy names the build that is installed, or else that for the machine.
+        ("paddlepaddle", ["paddlepaddle-gpu"], [], "x", "broken", "pip install paddlepaddle-gpu=={paddle}{cu126}"),
+        ("paddlepaddle", ["paddlepaddle-gpu"], [B200], "x", "broken", "pip install paddlepaddle-gpu=={paddle}{cu129}"),
+        ("paddlepaddle", ["paddlepaddle-gpu"], [], "libcuda.so.1: cannot open", "broken", "install NVIDIA's driver"),
+        ("paddlepaddle", ["paddlepaddle"], [A10], "x", "broken", "pip install paddlepaddle=={paddle}"),
+        ("paddlepaddle", [], [], "x", "missing", "pip install paddlepaddle=={paddle}"),
+        ("paddlepaddle", [], [A10], "x", "missing", "pip install paddlepaddle-gpu=={paddle}{cu126}"),
+        ("onnxruntime", ["onnxruntime-gpu"], [], "x", "broken", "pip install onnxruntime-gpu"),
+    ],
+)  # fmt: skip
+def test_the_remedy_is_for_the_build_that_is_installed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    installed: list[str],
+    gpus: list[str],
+    error: str,
+    status: str,
+    fragment: str,
+) -> None:
+    versions = dict.fromkeys(installed, "3.3.1")
+
+    def version(of: str) -> str:
+        if of in versions:
+            return versions[of]
+        raise metadata.PackageNotFoundError(of)
+
+    monkeypatch.setattr(metadata, "version", version)
+    put_nvidia_smi(tmp_path, monkeypatch, *gpus)
+    (package,) = (one for one in (*doctor.ESSENTIAL, *doctor.OPTIONAL) if one.name == name)
+    code = f"raise ImportError({error!r})" if error else "pass"
+    monkeypatch.setattr(doctor, "ESSENTIAL", ())
+    finding = doctor._one_build(probe_package(package._replace(code=code))[0], doctor.find_gpus()[0])
+    index = " --index-url https://www.paddlepaddle.org.cn/packages/stable/{}/" * (sys.version_info >= (3, 10))
+    expected = fragment.format(paddle=doctor.STACK[0], cu126=index.format("cu126"), cu129=index.format("cu129"))
+    assert (finding.status, finding.name) == (status, name)
+    assert expected in finding.remedy and bool(expected) == bool(finding.remedy)
+
+
+def test_the_page_s_table_is_the_doctor_s() -> None:
+    page = (REPOSITORY / "docs" / "setup.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in row.split("|")] for row in page.splitlines() if "`cu1" in row and row.count("|") == 5
+    ]
+    builds = [(row[1].partition(" (")[0], set(re.findall("`(cu[0-9]+)`", row[2])), row[3] == "CUDA 11") for row in rows]
+    assert builds == [(name, set(known), "cu118" in known) for _, name, known in doctor.CUDA_BUILDS]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""Time scoring on a CPU: this toolkit's engines, the published code, PyTorch, ONNX Runtime and OpenVINO, in turns.
+"""Time scoring: this toolkit's engines, the published code, PyTorch, ONNX Runtime and OpenVINO, in turns.
 
 python -m benchmarks.inference [--shapes nano,medium] [--threads 1,2] [--peer_python PYTHON]
+python -m benchmarks.inference --device gpu --shapes medium --pairs 4096 --batch_size 256
 
 All systems have the same weights and score the same pairs; their probabilities are compared first. Every system runs
 in a separate process. The systems take turns in rounds, so that a busy moment of the machine affects all of them, and
@@ -15,16 +16,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
+import paddle
 
 from benchmarks.harness.rankers import ALL_SHAPES, FAMILY_SHAPES, export_peers, export_ranker, prepare_ranker
 from benchmarks.harness.report import Goal, Speeds, format_table, median_and_range, ratio
 from benchmarks.harness.workers import Worker, Workers, leave_out, missing_packages
-from benchmarks.inputs import PeerOptions, chosen, parse_numbers
+from benchmarks.inputs import DEVICES, PeerOptions, chosen, parse_numbers
 from benchmarks.peers.inference_work import InferenceWork, Pairs, load_inference_work, save_inference_work
 from benchmarks.training import PUBLISHED_LENGTH, SEED
 from paddle_ranker import runtime
@@ -35,7 +36,7 @@ from paddle_ranker.scoring.engines.precisions import has_bf16
 
 TOLERANCE = 1e-5
 PADDED_PAIRS = 32  # one batch
-FASTER_THAN_BASELINES = {"fp32": 1.15, "bf16": 1.0, "int8": 1.0}
+FASTER_THAN_BASELINES = {"fp32": 1.15, "bf16": 1.0, "fp16": 1.0, "int8": 1.0}
 FASTER_THAN_PUBLISHED = {"fp32": 25.0, "bf16": 40.0}
 PUBLISHED_GOAL_SHAPE = "nano"
 
@@ -71,6 +72,13 @@ class System:
         return self.name.startswith(("published", "sentence_transformers"))
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that it runs on."""
+        if self.precision == "fp16":
+            return ("gpu",)
+        return ("cpu",) if self.precision == "int8" or "openvino" in self.name else DEVICES
+
+    @property
     def needs_onnx(self) -> bool:
         """Return True if it is a system of this toolkit that reads the exported ONNX file."""
         return self.name.startswith(("ours_onnx", "ours_openvino"))
@@ -85,6 +93,7 @@ SYSTEMS = [
     System("ours_onnx", "ours: ONNX Runtime", packages=_ORT),
     System("ours_openvino", "ours: OpenVINO", packages=_OV),
     System("ours_inference_bf16", "ours: Paddle Inference bf16", "bf16", _PADDLE, exact=False),
+    System("ours_inference_fp16", "ours: Paddle Inference fp16", "fp16", _PADDLE, exact=False),
     System("ours_openvino_bf16", "ours: OpenVINO bf16", "bf16", _OV, exact=False),
     System("ours_onnx_int8", "ours: ONNX Runtime int8", "int8", _ORT, exact=False),
     System("ours_openvino_int8", "ours: OpenVINO int8", "int8", _OV, exact=False),
@@ -96,6 +105,7 @@ SYSTEMS = [
     System("onnxruntime", "transformers' ONNX in ONNX Runtime", packages=_ORT, peer=True, baseline=True),
     System("openvino", "transformers' ONNX in OpenVINO", packages=_OV, peer=True, baseline=True),
     System("torch_bf16", "transformers bf16, eager", "bf16", _TORCH, exact=False, peer=True, baseline=True),
+    System("torch_fp16", "transformers fp16, eager", "fp16", _TORCH, exact=False, peer=True, baseline=True),
     System("torch_compiled_bf16", "transformers bf16, compiled and frozen", "bf16", _TORCH, exact=False, peer=True,
            baseline=True),
     System("sentence_transformers_bf16", "sentence-transformers bf16, from texts", "bf16", _ST, exact=False, peer=True,
@@ -112,6 +122,7 @@ EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")  # packages f
 class InferenceBenchmarkOptions(PeerOptions):
     shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(ALL_SHAPES)}")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
+    device: str = option("cpu", help="device of every system", choices=DEVICES)
     threads: str = option("1", help="threads of every system, comma-separated, one table each")
     pairs: int = option(256, help="pairs a round", minimum=1)
     rounds: int = option(5, help="timed rounds", minimum=2)
@@ -132,7 +143,7 @@ class Measured(Speeds):
 
 @dataclass
 class Run:
-    """The results for a shape and a number of threads, shown in one table."""
+    """The results for a shape and a number of threads (or the GPU), shown in one table."""
 
     shape: str
     threads: int
@@ -161,7 +172,7 @@ def run(options: InferenceBenchmarkOptions) -> None:
 def available(options: InferenceBenchmarkOptions) -> list[System]:
     """Return the chosen systems that can run here; print each ignored system with the package that it lacks."""
     names = chosen("systems", options.systems, [system.name for system in SYSTEMS])
-    wanted = [system for system in SYSTEMS if system.name in names]
+    wanted = [system for system in SYSTEMS if system.name in names and options.device in system.devices]
     needed = sorted({package for system in wanted for package in system.packages} | set(EXPORT_PACKAGES))
     missing = {peer: missing_packages(python, needed) for peer, python in
                ((True, options.peer_python), (False, sys.executable))}  # fmt: skip
@@ -170,9 +181,9 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
         # Making the peers' ONNX files needs more packages than running them.
         from_file = system.peer and system.name.startswith(("onnxruntime", "openvino"))
         found = set(system.packages + (EXPORT_PACKAGES if from_file else ())) & missing[system.peer]
-        if system.needs_onnx and metadata.version("paddlepaddle").startswith("2."):
+        if system.needs_onnx and paddle.__version__.startswith("2."):
             found.add("Paddle 3, which writes ONNX files")
-        if system.precision == "bf16" and not has_bf16():
+        if system.precision == "bf16" and options.device == "cpu" and not has_bf16():
             found.add("a processor with bfloat16")
         return sorted(found)
 
@@ -190,7 +201,7 @@ def prepare(options: InferenceBenchmarkOptions, shape: str, folder: Path, system
     queries, titles = [graded[row].query for row in order], [graded[row].title for row in order]
     encoded = encoder.encode(queries, titles)
     work = InferenceWork(
-        found.config, encoder.pad_id, PUBLISHED_LENGTH, options.batch_size, PUBLISHED_LENGTH, threads=1
+        found.config, encoder.pad_id, PUBLISHED_LENGTH, options.batch_size, PUBLISHED_LENGTH, 1, options.device
     )
     save_inference_work(folder, work, Pairs(queries, titles, encoded))
     export_ranker(folder, encoded, onnx=any(system.needs_onnx for system in systems))

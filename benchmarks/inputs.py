@@ -13,6 +13,7 @@ from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, option
 
 ROOT = Path(__file__).resolve().parent.parent
+DEVICES = ("cpu", "gpu")
 DEMO_FILE = ROOT / "datasets" / "sort" / "dev_pairwise.csv"
 
 

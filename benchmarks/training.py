@@ -1,6 +1,7 @@
 """Time pairwise training in triples per second: this toolkit, and the same loop in PyTorch.
 
 python -m benchmarks.training [--shapes nano,medium] [--threads 1] [--rounds 3] [--steps 4] [--systems ours,torch]
+python -m benchmarks.training --device gpu --shapes medium --batch_size 128 --steps 40
 
 Every system trains on the same triples in a separate process. The systems take turns in rounds, so that a busy moment
 affects all of them. A round is one pass over a few batches that represent a whole window of training batches.
@@ -21,7 +22,7 @@ from pathlib import Path
 from benchmarks.harness.rankers import SHAPES
 from benchmarks.harness.report import Speeds, print_speeds
 from benchmarks.harness.workers import Worker, Workers, require_some
-from benchmarks.inputs import GradedPairsOptions, chosen, graded_pairs_and_vocabulary
+from benchmarks.inputs import DEVICES, GradedPairsOptions, chosen, graded_pairs_and_vocabulary
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import main_of, option
 
@@ -35,10 +36,12 @@ class System:
 
     name: str
     title: str
+    on_gpu_alone: bool = False
 
 
 SYSTEMS = [
     System("ours", "this toolkit: train_pairwise.py"),
+    System("ours_bf16", "this toolkit, --use_amp", on_gpu_alone=True),  # a CPU would only simulate it
     System("torch", "PyTorch fp32, dynamic padding"),
     System("torch_fused", "PyTorch fp32, AdamW(fused=True)"),
     System("torch_bf16", "PyTorch bf16 autocast"),
@@ -49,6 +52,7 @@ SYSTEMS = [
 class TrainingBenchmarkOptions(GradedPairsOptions):
     shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
+    device: str = option("cpu", help="device of every system", choices=DEVICES)
     threads: int = option(1, help="threads of every system", minimum=1)
     rounds: int = option(3, help="timed rounds", minimum=1)
     steps: int = option(4, help="batches a round", minimum=1)
@@ -59,7 +63,7 @@ def run(options: TrainingBenchmarkOptions) -> None:
     """Print a table for each shape."""
     shapes = chosen("shapes", options.shapes, list(SHAPES))
     names = chosen("systems", options.systems, [system.name for system in SYSTEMS])
-    systems = [system for system in SYSTEMS if system.name in names]
+    systems = [s for s in SYSTEMS if s.name in names and (options.device == "gpu" or not s.on_gpu_alone)]
     if find_spec("torch") is None and any(system.name.startswith("torch") for system in systems):
         print(f"PyTorch is not installed, so its rows are left out; to have them: {TORCH_INSTALL}")
         systems = [system for system in systems if not system.name.startswith("torch")]
@@ -67,7 +71,9 @@ def run(options: TrainingBenchmarkOptions) -> None:
     for shape in shapes:
         with tempfile.TemporaryDirectory() as folder:
             work = prepare(options, shape, Path(folder))
-            print(f"{shape}: {work}, threads: {options.threads}, rounds: {options.rounds}", flush=True)
+            print(
+                f"{shape}: {work}, {options.device}, threads: {options.threads}, rounds: {options.rounds}", flush=True
+            )
             speeds = measure(systems, options, Path(folder))
             print_speeds(speeds, "triples", width=40, digits=1)
 
@@ -103,6 +109,7 @@ def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
         batch_size=options.batch_size,
         threads=options.threads,
         seed=SEED,
+        device=options.device,
     )
     save_work(folder, work, chosen)
     tokens = (positives.lengths[rows].mean() + negatives.lengths[rows].mean()) / 2

@@ -8,6 +8,7 @@ of the batch.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import selectors
 import socket
@@ -35,11 +36,16 @@ _STUCK_SECONDS = 3.0  # gloo raises an error well before; NCCL waits for a lost 
 BUCKET = 1 << 24  # maximum number of values summed at once: 64 MB of float32 in addition to the gradients
 
 
+def launched() -> int:
+    """Return the number of processes that the launcher started; 1 without it."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+
+
 class ProcessGroup:
     """The processes of this training; a single process if the launcher started no others."""
 
     def __init__(self) -> None:
-        self.size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+        self.size = launched()
         self.rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
         self._waits = 0
         if self.size > 1:
@@ -49,7 +55,7 @@ class ProcessGroup:
                 raise RankerError(_broken(str(error))) from error
             if paddle.device.get_device() == "cpu":  # a GPU build would take NCCL, which sums nothing on a CPU
                 os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
-            with self._together():
+            with self.together():
                 paddle.distributed.init_parallel_env()
 
     @property
@@ -66,7 +72,7 @@ class ProcessGroup:
         if self.size == 1:
             return
         self._waits += 1
-        with self._together():
+        with self.together():
             if self.is_first:
                 self._peers.receive(self._waits)
                 self._peers.send()
@@ -91,7 +97,7 @@ class ProcessGroup:
     def broadcast(self, network: nn.Layer) -> None:
         """Copy the first process's parameters to every process."""
         if self.size > 1:
-            with self._together():
+            with self.together():
                 for tensor in network.state_dict().values():
                     paddle.distributed.broadcast(tensor, src=0)
 
@@ -104,9 +110,9 @@ class ProcessGroup:
         for bucket in buckets([p for p in network.parameters() if not p.stop_gradient]):
             gradients = [p.grad if p.grad is not None else paddle.zeros_like(p) for p in bucket]
             total = paddle.concat([gradient.reshape([-1]) for gradient in gradients])
-            with self._together():
+            with self.together():
                 paddle.distributed.all_reduce(total)
-            for parameter, piece in zip(bucket, paddle.split(total, [g.size for g in gradients])):
+            for parameter, piece in zip(bucket, paddle.split(total, [math.prod(g.shape) for g in gradients])):
                 whole = piece.reshape(parameter.shape)
                 if parameter.grad is None:
                     parameter.grad = whole
@@ -117,19 +123,34 @@ class ProcessGroup:
         """Return the sum of an array over the processes, in its dtype (float32 or float64)."""
         if self.size == 1:
             return values
-        total = paddle.to_tensor(values)
-        with self._together():
-            paddle.distributed.all_reduce(total)
-            summed: np.ndarray = total.numpy()
-        return summed
+        flat = values.reshape(-1)
+        summed = np.empty_like(flat)
+        for start in range(0, len(flat), BUCKET):  # a GPU's memory is the training's
+            total = paddle.to_tensor(flat[start : start + BUCKET])
+            with self.together():
+                paddle.distributed.all_reduce(total)
+                summed[start : start + BUCKET] = total.numpy()
+        return summed.reshape(values.shape)
+
+    def sum_tensor(self, tensor: Tensor) -> None:
+        """Replace a tensor, on its device, by its sum over the processes."""
+        if self.size > 1:
+            with self.together():
+                paddle.distributed.all_reduce(tensor)
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds in any process."""
         return bool(self.sum(np.array([float(flag)]))[0])
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Do in the block what needs the other processes: if one of them is gone, raise `RankerError`."""
+    def together(self) -> Iterator[None]:
+        """Do in the block what needs the other processes: if one of them is gone, raise `RankerError`.
+
+        On a GPU a sum is only queued, so whatever waits for it first belongs in such a block.
+        """
+        if self.size == 1:
+            yield
+            return
         try:
             with self._peers.needed():
                 yield
@@ -332,11 +353,13 @@ def _listen(port: int) -> socket.socket:
 
 def buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
     """Yield the tensors in lists of at most `BUCKET` values, or of one tensor, in order."""
-    bucket: list[Tensor] = []
+    bucket, held = list[Tensor](), 0
     for tensor in tensors:
-        if bucket and sum(one.size for one in bucket) + tensor.size > BUCKET:
+        size = math.prod(tensor.shape)  # `Tensor.size` takes ten times as long, in every step
+        if bucket and held + size > BUCKET:
             yield bucket
-            bucket = []
+            bucket, held = [], 0
         bucket.append(tensor)
+        held += size
     if bucket:
         yield bucket

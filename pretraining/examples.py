@@ -160,13 +160,14 @@ _MOST_BY_PADDLE = 64.0  # maximum value of Paddle's cross-entropy; the gradient 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Return -log softmax(logits)[label] of each token, `[n]`, from logits `[n, vocabulary]` and labels `[n]`."""
     losses = F.cross_entropy(logits, labels, reduction="none")
-    # The fused kernel nearly always suffices, and takes a quarter of the time.
-    if float(losses.max()) < _MOST_BY_PADDLE:
+    is_right = losses.detach() < _MOST_BY_PADDLE
+    # The fused kernel nearly always suffices, and takes a quarter of the time. On a GPU, asking takes longer.
+    if paddle.device.get_device() == "cpu" and bool(is_right.all()):
         return losses
     with paddle.no_grad():
         label_logits = paddle.take_along_axis(logits, labels.unsqueeze(1), axis=1).squeeze(1)
         missing = paddle.logsumexp(logits, axis=1) - label_logits - losses
-    return losses + missing
+    return losses + paddle.where(is_right, paddle.zeros_like(missing), missing)
 
 
 class HeldOut:

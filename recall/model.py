@@ -16,6 +16,7 @@ from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.model.tower_network import TowerNetwork
 from paddle_ranker.training.losses.expression import RankingLoss
+from paddle_ranker.training.task import Means
 from recall.data import TextPairs
 from recall.loss import IN_BATCH_ALONE, MOST_SCALE, TowerLoss
 
@@ -130,7 +131,7 @@ class InBatchExamples:
 
     def whole_losses(
         self, network: nn.Layer, outputs: Tensor, parts: Sequence[Integers]
-    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    ) -> Iterator[tuple[Tensor, Means]]:
         """Yield the loss of a batch, block by block of queries: the sum of all terms at all lengths of the vectors.
 
         Also yields the block's share of the accuracy (how often a query's title is ahead of all negatives) and of a
@@ -147,14 +148,14 @@ class InBatchExamples:
                 cut = F.normalize(outputs[:, :size], axis=-1) if network.normalize else outputs[:, :size]
                 loss = loss + factor * self._loss_of(batch, rows, negative, cut, scale)[0]
             share = len(batch.own[rows]) / len(batch.own)
-            learned = {} if network.learned_scale is None else {"scale": share * float(scale)}
+            learned = {} if network.learned_scale is None else {"scale": share * network.learned_scale().detach()}
             yield loss, {"accuracy": accuracy, **learned}
         self.batches += 1
         self.without_negatives += not has_negatives
 
     def _loss_of(
         self, batch: _Batch, rows: slice, negative: Booleans, outputs: Tensor, scale: Tensor
-    ) -> tuple[Tensor, float]:
+    ) -> tuple[Tensor, Tensor]:
         """Return the share of a block of queries in the loss of vectors of one length, and in the accuracy.
 
         in_batch is the mean cross-entropy of each query's title among all titles of the batch, with
@@ -168,7 +169,7 @@ class InBatchExamples:
         own = paddle.gather(flat, paddle.to_tensor(np.arange(count) * width + batch.own[rows]))
         own = own - scale * self.settings.margin
         others = logits + paddle.to_tensor(np.where(negative, 0.0, _NEVER).astype(np.float32))
-        accuracy = float((own > others.max(axis=1)).astype("float32").sum()) / len(batch.own)
+        accuracy = (own > others.max(axis=1)).astype("float32").sum() / len(batch.own)
         terms = self.settings.terms
         losses = []
         if terms.in_batch:
@@ -182,7 +183,7 @@ class InBatchExamples:
             losses.append(len(row) / batch.listed * self._of_lists(logits_of_lists, labels, row, teacher))
         return paddle.add_n(losses), accuracy
 
-    def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, Means]:
         """Return the loss of a batch of one part."""
         shares = list(self.whole_losses(network, self.outputs(network, indices), [indices]))
         means = {name: sum(means[name] for _, means in shares) for name in shares[0][1]}

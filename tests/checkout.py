@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from importlib.metadata import version
 from pathlib import Path
+
+import paddle
 
 from tests.conftest import REPOSITORY
 
-IS_MODERN = not version("paddlepaddle").startswith("2.")
+IS_MODERN = not paddle.__version__.startswith("2.")
 MADE_HERE = (
     ".git", ".venv*", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "*.egg-info", "build", "checkpoint",
     "output", "output_ce", "serving_server*", "serving_client*", ".demo.json",

@@ -27,26 +27,32 @@ def inputs_of(folder: Path) -> Callable[[np.ndarray, np.ndarray], dict[str, np.n
     return inputs
 
 
-def open_graph(system: str, folder: Path, threads: int) -> Forward:
+def open_graph(system: str, folder: Path, threads: int, device: str = "cpu") -> Forward:
     """Return a function from `[batch, length]` int64 ids and token types to the output; the next call may overwrite it.
 
     Args:
         system: `onnxruntime`, `onnxruntime_int8`, `openvino` or `openvino_bf16`.
         folder: the folder that `export_graphs` wrote.
+        device: cpu, or gpu for ONNX Runtime.
     """
     if system.startswith("onnxruntime"):
-        return _onnx_runtime(folder / (ONNX_INT8_FILE if system.endswith("int8") else ONNX_FILE), threads)
+        return _onnx_runtime(folder / (ONNX_INT8_FILE if system.endswith("int8") else ONNX_FILE), threads, device)
     return _openvino(folder / ONNX_FILE, threads, "bf16" if system.endswith("bf16") else "f32")
 
 
-def _onnx_runtime(file: Path, threads: int) -> Forward:
+def _onnx_runtime(file: Path, threads: int, device: str) -> Forward:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Busy-waiting threads would take processor time from the other systems of this benchmark.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device == "gpu":
+        providers = [("CUDAExecutionProvider", {"use_tf32": 0})]
+    session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+    if device == "gpu" and "CUDAExecutionProvider" not in session.get_providers():
+        raise RuntimeError("ONNX Runtime has no GPU here: install onnxruntime-gpu in place of onnxruntime")
     inputs = inputs_of(file.parent)
     return lambda input_ids, token_type_ids: session.run(None, inputs(input_ids, token_type_ids))[0]
 

@@ -27,6 +27,7 @@ class InferenceWork:
     batch_size: int  # for systems that form batches of a fixed number of pairs
     padded_length: int  # for the published code
     threads: int
+    device: str = "cpu"  # or gpu
 
 
 @dataclass(frozen=True)

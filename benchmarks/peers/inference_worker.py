@@ -46,7 +46,7 @@ def _open(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syste
         return open_system(folder, work, pairs)
     if system.startswith(("torch", "sentence_transformers")):
         return _torch(system, folder, work, pairs)
-    return BatchedSystem(open_graph(system, folder, work.threads), pairs, work)
+    return BatchedSystem(open_graph(system, folder, work.threads, work.device), pairs, work)
 
 
 def _ours(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
@@ -61,7 +61,7 @@ def _ours(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syste
 
     _, engine, *precision = system.split("_")
     exported = open_exported_ranker(folder / "exported")
-    how = LoadOptions(engine=engine, device="cpu", precision=(precision or ["fp32"])[0], threads=work.threads)
+    how = LoadOptions(engine=engine, device=work.device, precision=(precision or ["fp32"])[0], threads=work.threads)
     scorer = Scorer(open_engine(exported, how), exported.row_encoder(LoadOptions(max_seq_length=work.max_seq_length)))
     return _OwnScorer(scorer, pairs)
 
@@ -76,21 +76,27 @@ class _OwnScorer:
 
 
 def _torch(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
-    """Return a system `torch...` or `sentence_transformers...`, compiled or in bf16 if its name says so."""
+    """Return a system `torch...` or `sentence_transformers...`, compiled or in half precision if its name says so."""
     import torch
 
     torch.set_num_threads(work.threads)
-    precision = torch.bfloat16 if system.endswith("_bf16") else torch.float32
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    precision = types.get(system.rpartition("_")[2], torch.float32)
     if system.startswith("sentence_transformers"):
         return _CrossEncoder(folder / "hf", pairs, work, precision)
-    return BatchedSystem(_transformers(folder, precision, "compiled" in system), pairs, work)
+    return BatchedSystem(_transformers(folder, precision, "compiled" in system, _cuda(work)), pairs, work)
 
 
-def _transformers(folder: Path, precision: Any, compiled: bool) -> Forward:
+def _cuda(work: InferenceWork) -> str:
+    """Return PyTorch's name of the device."""
+    return "cuda" if work.device == "gpu" else work.device
+
+
+def _transformers(folder: Path, precision: Any, compiled: bool, device: str) -> Forward:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "hf", dtype=precision).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "hf", dtype=precision).eval().to(device)
     inputs = inputs_of(folder)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -102,10 +108,11 @@ def _transformers(folder: Path, precision: Any, compiled: bool) -> Forward:
         run = torch.compile(model, dynamic=True)
 
     def forward(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        tensors = {name: torch.from_numpy(array) for name, array in inputs(input_ids, token_type_ids).items()}
+        found = inputs(input_ids, token_type_ids)
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in found.items()}
         with torch.no_grad():
             output = run(**tensors)
-        logits: np.ndarray = output.logits.float().numpy()
+        logits: np.ndarray = output.logits.float().cpu().numpy()
         return logits
 
     return forward
@@ -118,7 +125,7 @@ class _CrossEncoder:
         from sentence_transformers import CrossEncoder
 
         self._model = CrossEncoder(
-            str(folder), max_length=work.max_seq_length, device="cpu", model_kwargs={"dtype": precision}
+            str(folder), max_length=work.max_seq_length, device=_cuda(work), model_kwargs={"dtype": precision}
         )
         self._pairs, self._batch_size = pairs, work.batch_size
 

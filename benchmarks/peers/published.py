@@ -35,7 +35,7 @@ class PublishedRanker(nn.Layer):
 
 def open_system(folder: Path, work: InferenceWork, pairs: Pairs) -> System:
     """Return the published ranker with the parameters of `ranker` in `folder`."""
-    paddle.set_device("cpu")
+    paddle.set_device(work.device)
     network = PublishedRanker(work.shape)
     network.set_state_dict(_published_names(load_arrays(folder / "ranker" / PARAMETERS_FILE)))
     network.eval()

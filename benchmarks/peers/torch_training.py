@@ -50,7 +50,7 @@ class TorchRanker(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits, `[batch]`, for `[batch, length]` int64 ids and token types."""
-        positions = torch.arange(input_ids.shape[1])
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         hidden = self.words(input_ids) + self.positions(positions) + self.types(token_type_ids)
         if self.tasks is not None:
             hidden = hidden + self.tasks.weight[0]
@@ -69,7 +69,8 @@ def train(
     """Train until `pace` ends the training; `fused_optimizer` sets an option of AdamW that is off by default."""
     torch.set_num_threads(work.threads)
     torch.manual_seed(work.seed)
-    network = TorchRanker(work.shape)
+    device = "cuda" if work.device == "gpu" else "cpu"
+    network = TorchRanker(work.shape).to(device)
     network.train()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=work.learning_rate, weight_decay=0.0, fused=fused_optimizer or None
@@ -78,8 +79,8 @@ def train(
     for indices in batches_forever(work, triples):
         pace.tick(len(indices))
         ids, types = pairs.pad(np.concatenate([indices, indices + len(triples.lengths)])).values()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            logits = network(torch.from_numpy(ids), torch.from_numpy(types))
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+            logits = network(torch.from_numpy(ids).to(device), torch.from_numpy(types).to(device))
         positive, negative = logits.float().chunk(2)
         loss = torch.relu(MARGIN - (positive - negative)).mean()
         loss.backward()

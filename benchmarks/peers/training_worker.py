@@ -30,15 +30,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         bf16, fused = system == "torch_bf16", system == "torch_fused"
         torch_training.train(work, triples, pace, bf16=bf16, fused_optimizer=fused)
     else:
-        train(work, triples, pace)
+        train(work, triples, pace, bf16=system == "ours_bf16")
     return 0
 
 
-def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace) -> None:
+def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, bf16: bool = False) -> None:
     """Run this toolkit's trainer as `train_pairwise.py` does, until `pace` ends the training."""
     from paddle_ranker import runtime
 
     runtime.prepare_command(threads=0)  # as the training commands do; MKL_NUM_THREADS, if set, stays
+    runtime.select_device(work.device)
     from ernie_matching.data import join_triples
     from ernie_matching.model import PairwiseExamples
     from paddle_ranker.distributed import ProcessGroup
@@ -70,7 +71,9 @@ def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace) -> None:
             eval_step=FOREVER,
             save_step=FOREVER,
             seed=work.seed,
-            device="cpu",
+            device=work.device,
+            use_amp=bf16,
+            amp_dtype="bfloat16",
         )
         task = Task(network, examples, dict, lambda path, results: None, "auc", part_factors=factors)
         fit(task, options, ProcessGroup())

@@ -43,6 +43,7 @@ class TrainingWork:
     seed: int
     learning_rate: float = 5e-5
     max_grad_norm: float = 1.0
+    device: str = "cpu"  # or gpu
 
 
 class BenchmarkExamples:

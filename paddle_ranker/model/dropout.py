@@ -33,6 +33,13 @@ class Masks:
         if _on_cpu():
             self._bits = np.random.SFC64(int(paddle.randint(0, 2**31 - 1, [1])))
 
+    @staticmethod
+    def draw() -> int:
+        """Draw a seed from Paddle's random state, on a GPU without waiting for it."""
+        if _on_cpu():
+            return int(paddle.randint(0, 2**30, [1]))
+        return int(paddle.framework.core.default_cpu_generator().random() % 2**30)
+
     def apply(self, hidden: Tensor, probability: float) -> Tensor:
         """Set values to 0 with `probability`, and divide the others by 1 - `probability`."""
         if not _on_cpu():

@@ -298,7 +298,7 @@ class Encoder(nn.Layer):
 
         # Paddle restores the random state of dropout on some devices only. A layer that seeds itself draws the same
         # masks in both passes on every device.
-        seed = int(paddle.randint(0, 2**30, [1]))
+        seed = self.masks.draw()
         for number, layer in enumerate(layers):
             seeded = _Seeded(layer, seed + number, self.masks)
             hidden = recompute(seeded, hidden, *context, preserve_rng_state=False)

@@ -85,7 +85,10 @@ class SimilarityHead(FeatureHead):
 
     def features(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the features of each pair, `[batch, count]` float32, in the order of `feature_names`."""
-        return self.compare(*self.sides(input_ids, token_type_ids))
+        if not paddle.in_dynamic_mode():
+            return self.compare(*self.sides(input_ids, token_type_ids))
+        with paddle.amp.auto_cast(False):  # mixed precision would train on other features than evaluation has
+            return self.compare(*self.sides(input_ids, token_type_ids))
 
     def sides(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Side, Side]:
         """Return the query and the title of each pair, each as it is compared; a row may also hold one text alone."""
@@ -165,6 +168,9 @@ class SimilarityHead(FeatureHead):
         whole = whole * is_inside + pad * (one - is_inside)
         own = (places >= begin).astype("float32") * (places < end).astype("float32")
         longest = [end.max().reshape([1]) + paddle.full([1], len(alone.after), "int64")]
+        if paddle.in_dynamic_mode():  # `paddle.slice` would read both bounds of both slices from the device
+            count = int(longest[0])
+            return _Text(whole[:, :count], own[:, :count])
         none = [paddle.zeros([1], "int64")]
         return _Text(paddle.slice(whole, [1], none, longest), paddle.slice(own, [1], none, longest))
 

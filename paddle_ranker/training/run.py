@@ -19,7 +19,7 @@ from typing import Generic, Optional, TypedDict, TypeVar, Union
 import paddle
 
 from paddle_ranker import __version__, runtime
-from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.distributed import ProcessGroup, launched
 from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.training.checkpoints import require_free
@@ -104,8 +104,14 @@ class Start(Generic[ModelT]):
 def start_run(options: TrainingOptions) -> Run:
     """Select the device, join the other processes, seed everything, and with `options.resume` find the run to resume.
 
-    Raises `RankerError` if `save_dir` cannot be written to, or another training writes into it.
+    Raises `RankerError` if `save_dir` cannot be written to, or another training writes into it, and `UsageError` for
+    the number of a device if there are several processes.
     """
+    if ":" in options.device and launched() > 1:
+        raise UsageError(
+            f"--device {options.device}: each of {launched()} processes takes a GPU of its own; name the GPUs by the "
+            f"launcher's --gpus, and type --device {options.device.partition(':')[0]}"
+        )
     device = runtime.select_device(options.device)
     processes = ProcessGroup()
     runtime.set_seed(options.seed)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from enum import Enum, auto
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 import paddle
@@ -230,7 +230,7 @@ class _Trainer:
         names, losses = ["loss"], list[tuple[float, Tensor, Means]]()
         sums = np.zeros(2 + MOST_MEANS)  # how many processes had a signal; the loss; further means
 
-        def add(share: float, loss: Union[float, Tensor], means: Means) -> None:
+        def add(share: float, loss: Tensor, means: Means) -> None:
             if len(means) > MOST_MEANS:
                 raise ValueError(f"{len(means)} means beside the loss ({', '.join(means)}): at most {MOST_MEANS} fit")
             names[1:] = means
@@ -238,7 +238,7 @@ class _Trainer:
 
         if isinstance(examples, WholeBatchExamples):
             found = backward(examples, network, batch, self.processes, self.precision, self._seed)
-            add(1.0 / self.processes.size, *found)
+            losses.append((1.0 / self.processes.size, *found))
         else:
             whole = sum(examples.weight(part) for part in batch if len(part))
             for place in range(self.processes.rank, len(batch), self.processes.size):
@@ -253,8 +253,9 @@ class _Trainer:
                 losses.append((share, loss.detach(), means))
         self.processes.sum_gradients(network)
         gradients = _Gradients.of(network)
-        for share, loss, means in losses:
-            add(share, loss, means)
+        with self.processes.together():
+            for share, loss, means in losses:
+                add(share, loss, means)
         sums[0] = self._stop_request.asked
         sums = self.processes.sum(sums)
         self._signal_in_any_process = bool(sums[0])
@@ -496,7 +497,7 @@ def squared_norm(gradients: Sequence[Tensor]) -> Tensor:
     """
     vectors = [gradient.reshape([-1]) for gradient in gradients]
     if paddle.device.get_device() != "cpu":
-        vectors = [paddle.concat(bucket) for bucket in buckets(vectors)]
+        return paddle.add_n([paddle.concat(bucket).square().sum().reshape([1]) for bucket in buckets(vectors)])
     return paddle.add_n([paddle.matmul(one.unsqueeze(0), one.unsqueeze(1)).reshape([1]) for one in vectors])
 
 

@@ -23,7 +23,7 @@ from paddle import Tensor, nn
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.training.precision import Precision
-from paddle_ranker.training.task import Examples
+from paddle_ranker.training.task import Examples, Means
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ class WholeBatchExamples(Examples, Protocol):
 
     def whole_losses(
         self, network: nn.Layer, outputs: Tensor, parts: Sequence[Integers]
-    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    ) -> Iterator[tuple[Tensor, Means]]:
         """Yield summands of the mean loss of a batch, and of a dict of further means for the progress line.
 
         Each summand's gradient is taken before the next one is computed, so that the memory of one suffices.
@@ -55,7 +55,7 @@ def backward(
     processes: ProcessGroup,
     precision: Precision,
     seed: Callable[[int], None],
-) -> tuple[float, dict[str, float]]:
+) -> tuple[Tensor, Means]:
     """Compute a batch's loss, and add its gradients, times the loss scale, to this process's parameters.
 
     The sum of the gradients over the processes is the gradient of the batch.
@@ -83,21 +83,28 @@ def backward(
         paddle.autograd.backward([whole], [leaf.grad])
         return found_loss
 
-    ends = np.cumsum([examples.rows_each * len(part) for part in batch])
+    rows = [examples.rows_each * len(part) for part in batch]
+    ends = np.cumsum(rows)
     with paddle.no_grad():
-        found = {place: outputs(place).numpy() for place in local}
+        found = {place: outputs(place).detach() for place in local}
     # The first process always has a part.
     width = int(processes.sum(np.array([float(found[0].shape[1]) if processes.is_first else 0.0]))[0])
-    gathered = np.zeros((int(ends[-1]), width), np.float32)
-    for place, array in found.items():
-        gathered[ends[place] - len(array) : ends[place]] = array
-    leaf = paddle.to_tensor(processes.sum(gathered), stop_gradient=False)
+    leaf = paddle.concat(
+        [
+            found[place] if place in found else paddle.zeros([rows[place], width])
+            for place in range(len(batch))
+            if rows[place]
+        ]
+    )
+    del found
+    processes.sum_tensor(leaf)
+    leaf.stop_gradient = False
     found_loss = _loss_on(examples, network, leaf, parts, precision)
     for parameter in network.parameters():  # each process has the whole gradient of the loss's own parameters
         if parameter.grad is not None and processes.size > 1:
-            parameter.grad = parameter.grad / processes.size
+            paddle.assign(parameter.grad / processes.size, output=parameter.grad)
     for place in local:
-        start = int(ends[place]) - len(found[place])
+        start = int(ends[place]) - rows[place]
         paddle.autograd.backward([outputs(place)], [leaf.grad[start : int(ends[place])]])
     return found_loss
 
@@ -108,14 +115,14 @@ def _loss_on(
     leaf: Tensor,
     parts: Sequence[Integers],
     precision: Precision,
-) -> tuple[float, dict[str, float]]:
+) -> tuple[Tensor, Means]:
     """Compute a batch's loss of the outputs in `leaf`, and add its gradients to them and to the loss's own parameters.
 
     Returns the loss and a dict of further means.
     """
-    total, means = 0.0, dict[str, float]()
-    for loss, shares in examples.whole_losses(network, leaf, parts):
+    losses, all_means = list[Tensor](), list[Means]()
+    for loss, means in examples.whole_losses(network, leaf, parts):
         (loss * precision.scale).backward()
-        total += float(loss)
-        means.update({name: means.get(name, 0.0) + value for name, value in shares.items()})
-    return total, means
+        losses.append(loss.detach())
+        all_means.append(means)
+    return paddle.add_n(losses), {name: sum(means[name] for means in all_means) for name in all_means[0]}

@@ -205,7 +205,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path, pooling:
     model = tower(tmp_path / "e", pooling=pooling)
     examples = InBatchExamples(encode_pairs(PAIRS, model.row_encoder, "pairs"), LossSettings(5.0, 0.1))
     found = [gradients(model, examples, parts) for parts in ([range(13)], [range(5), range(5, 9), range(9, 13)])]
-    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+    assert float(found[0][0]) == pytest.approx(float(found[1][0]), abs=1e-5)
     assert found[0][1].keys() == found[1][1].keys()
     for name, gradient in found[0][1].items():
         np.testing.assert_allclose(found[1][1][name], gradient, atol=2e-6, err_msg=name)
@@ -253,7 +253,7 @@ def test_the_gradient_of_a_block_of_queries_at_a_time_is_that_of_all(
         found += [gradients(model, examples, parts) for parts in ([range(3)], [range(2), range(2, 3)])]
     assert len(blocks) == 2 * (1 + 1 + 3 + 3)  # each at two lengths
     for loss, gradient in found[1:]:
-        assert loss == pytest.approx(found[0][0], abs=1e-5) and "learned_scale.log" in gradient
+        assert float(loss) == pytest.approx(float(found[0][0]), abs=1e-5) and "learned_scale.log" in gradient
         for name, wanted in found[0][1].items():
             np.testing.assert_allclose(gradient[name], wanted, atol=5e-6, err_msg=name)
 

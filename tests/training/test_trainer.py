@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,10 @@ class _FirstOfTwo(ProcessGroup):
     def require_equal(self, values: Any) -> None: ...
 
     def wait(self) -> None: ...
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        yield
 
 
 def test_means_and_signals_are_summed_side_by_side(

@@ -45,6 +45,18 @@ def test_the_container_copies_what_the_set_up_reads() -> None:
     assert packages <= set(copied) and {"requirements", "scripts", "pyproject.toml"} <= set(copied)
 
 
+@pytest.mark.parametrize("stack", ["modern", "gpu"])
+def test_the_container_has_either_stack_at_one_path(tmp_path: Path, stack: str) -> None:
+    assert instructions("ARG")[0] == "STACK=modern"
+    (line,) = (line for line in instructions("RUN") if "setup.sh" in line)
+    (tmp_path / "scripts").mkdir()
+    setup = f'. "{REPOSITORY}/scripts/common.sh"; folder="$(environment_folder "$1")" && mkdir "${{folder##*/}}"'
+    (tmp_path / "scripts" / "setup.sh").write_text(setup)
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, env={**os.environ, "STACK": stack}, check=True)
+    (command,) = instructions("ENTRYPOINT")
+    assert "/.venv/bin/python" in command and (tmp_path / ".venv").resolve().is_dir()
+
+
 def test_the_container_serves_as_somebody_without_privileges() -> None:
     assert instructions("USER") == ["10001"] and "--uid 10001" in DOCKERFILE.read_text(encoding="utf-8")
     words = [
@@ -99,16 +111,24 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path, is_search: bool) -> None:
     checked("systemd-analyze", "systemd", "verify", UNIT.name, SYSTEMD_UNIT_PATH=f"{tmp_path}:")
 
 
+def objects(name: str, on_gpus: bool) -> list[Any]:
+    """Return the objects of a file for Kubernetes, with its lines for GPUs if `on_gpus`."""
+    text = (DEPLOY / "kubernetes" / name).read_text(encoding="utf-8")
+    assert "# nvidia.com/gpu: " in text
+    return [*yaml.safe_load_all(re.sub("# (nvidia.com/gpu: |device: gpu)", r"\1", text) if on_gpus else text)]
+
+
+@pytest.mark.parametrize("on_gpus", [False, True])
 @pytest.mark.parametrize("path", sorted((DEPLOY / "kubernetes").glob("*.yaml")), ids=lambda path: path.name)
-def test_kubernetes_takes_its_objects(path: Path) -> None:
+def test_kubernetes_takes_its_objects(path: Path, on_gpus: bool) -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
-    for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+    for document in objects(path.name, on_gpus):
         if "ray.io/" not in document["apiVersion"]:  # the schemas are those of Kubernetes itself
             kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_the_job_of_a_training_is_one_thing() -> None:
-    service, job, policy = yaml.safe_load_all((DEPLOY / "kubernetes" / "train.yaml").read_text(encoding="utf-8"))
+    service, job, policy = objects("train.yaml", on_gpus=True)
     spec, name = job["spec"], job["metadata"]["name"]
     (container,) = spec["template"]["spec"]["containers"]
     assert service["spec"]["selector"] == policy["spec"]["podSelector"]["matchLabels"]
@@ -117,19 +137,26 @@ def test_the_job_of_a_training_is_one_thing() -> None:
     assert f"{name}-0.{service['metadata']['name']} " in container["command"][-2]
     nodes = next(one["value"] for one in container["env"] if one["name"] == "NODES")
     assert spec["completions"] == spec["parallelism"] == int(nodes)
+    (memory,) = (mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == "/dev/shm")
+    (volume,) = (one for one in spec["template"]["spec"]["volumes"] if one["name"] == memory)
+    assert volume["emptyDir"]["medium"] == "Memory" and container["resources"]["limits"]["nvidia.com/gpu"] == 4
 
 
-def test_the_service_of_ray_is_a_configuration_of_serve() -> None:
+@pytest.mark.parametrize("on_gpus", [False, True])
+def test_the_service_of_ray_is_a_configuration_of_serve(on_gpus: bool) -> None:
     pytest.importorskip("ray")
     from ray.serve.schema import ServeDeploySchema
 
     from paddle_ranker.options import options_from
     from paddle_ranker.scale.serve import application, deploy_options
 
-    service = yaml.safe_load((DEPLOY / "kubernetes" / "rayservice.yaml").read_text(encoding="utf-8"))["spec"]
+    service = objects("rayservice.yaml", on_gpus)[0]["spec"]
     (one,) = ServeDeploySchema(**yaml.safe_load(service["serveConfigV2"])).applications
     assert one.import_path == f"{application.__module__}:{application.__name__}"
-    assert options_from(deploy_options(), **{name: one.args[name] for name in one.args if name != "needs_key"})
+    options = options_from(deploy_options(), **{name: one.args[name] for name in one.args if name != "needs_key"})
+    (group,) = service["rayClusterConfig"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    assert (options.device == "gpu") == ("nvidia.com/gpu" in container["resources"]["limits"]) == on_gpus
     assert f"ray=={service['rayClusterConfig']['rayVersion']} " in (REPOSITORY / "requirements/modern.txt").read_text()
 
 

@@ -110,7 +110,7 @@ def _encode_by_actors(
     parts = Parts(Path(f"{options.output_file}.parts"), identity)
     source = RowSource(options.input_file, kind, options, ("text",), in_texts=True)
     with closing(VectorFile(options.output_file, options.dtype, identity)) as file:
-        for vectors in encode(plan, source, parts, options, options.device):
+        for vectors in encode(plan, source, parts, options):
             file.append(vectors)
         file.finish()
     shutil.rmtree(parts.folder)

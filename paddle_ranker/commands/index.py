@@ -422,7 +422,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     counted = _counted(rows, progress)
                     cut = sharded.cut(target, info, counted, total, count, identity, rows.report)
         info = sharded.begin_shards(folder, count)
-        load = options.load_options()
+        load = options.load_options() if info.models else LoadOptions(device="cpu")
         work = sharded.ShardWork(folder, _contents(options), load, options.batch_size)
         most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
         with tqdm(desc="index", unit="document", total=most, disable=None) as progress:

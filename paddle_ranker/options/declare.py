@@ -249,6 +249,12 @@ class RowOptions(Options):
             raise UsageError(f"--separator {quoted(self.separator)}: give tab, or one character, as in --separator ,")
 
 
+def require_ray_device(device: str) -> None:
+    """Raise `UsageError` for a device that a process of a Ray cluster cannot be given."""
+    if device not in ("cpu", "gpu", AUTO_DEVICE):
+        raise UsageError(f"--device {device}: with --ray it is cpu, gpu or auto, and Ray chooses which one")
+
+
 @dataclass(frozen=True)
 class RayOptions(Options):
     """Options of every command that can share its work among the machines of a cluster."""
@@ -262,7 +268,7 @@ class RayOptions(Options):
     actors: Optional[int] = option(
         None,
         help="with --ray: processes that share the work, each with --cpu_threads threads (default: as many as there "
-        "are cores for)",
+        "are cores or GPUs for)",
         minimum=1,
         shared=True,
     )
@@ -271,6 +277,8 @@ class RayOptions(Options):
         super().__post_init__()
         if self.actors is not None and self.ray is None:
             raise UsageError(f"--actors {self.actors}: is about a cluster; add --ray, or leave it out")
+        if self.ray is not None:
+            require_ray_device(getattr(self, "device", AUTO_DEVICE))
 
 
 @dataclass(frozen=True)

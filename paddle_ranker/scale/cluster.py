@@ -7,14 +7,18 @@ with connected("local"):
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from paddle_ranker.errors import DependencyError, RankerError, brief, quoted
 from paddle_ranker.libraries import switch_off_telemetry
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options import AUTO_DEVICE, require_ray_device
 from paddle_ranker.runtime import usable_cores
+from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, DYGRAPH, ENGINES, EngineKind, exported_engines
 
 LOCAL = "local"
 _ANSWER_SECONDS = 5.0
@@ -54,6 +58,42 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def gpus_for(load: LoadOptions) -> int:
+    """Return how many GPUs a process with a model asks Ray for: 0 or 1.
+
+    With `auto`, it is 1 if the cluster has GPUs now, and the engine would compute on one. A task on a machine with a
+    GPU finds that out: the packages and the GPUs of this machine say nothing of the others.
+
+    Raises `UsageError` for a device with a number, or of another kind.
+    """
+    require_ray_device(load.device)
+    if load.device != AUTO_DEVICE:
+        return int(load.device == "gpu")
+    ray = require_ray()
+    if not ray.is_initialized():
+        ray.init()
+    if ray.cluster_resources().get("GPU", 0) < 1:
+        return 0
+    names = exported_engines() if load.engine == AUTO else [load.engine or DEFAULT]
+    kinds = [ENGINES[DEFAULT if name == DYGRAPH else name] for name in names]  # both choose as Paddle does
+    return int(ray.get(ray.remote(num_cpus=0, num_gpus=1)(_use_gpu).remote(kinds, load.precision)))
+
+
+def _use_gpu(kinds: Sequence[EngineKind], precision: str) -> bool:
+    """Return whether one of the engines would compute on a GPU of this process."""
+    found = [kind.device_for(precision) for kind in kinds]
+    return any(one is None or one.name != "cpu" for one in found)
+
+
+def hide_other_gpus() -> None:
+    """Hide GPUs from a process of the cluster that has not asked for one; call it before Paddle is imported.
+
+    Ray leaves all of them visible, and each such process would take the first.
+    """
+    if not require_ray().get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 
 def require_ray():  # type: ignore[no-untyped-def]  # a module

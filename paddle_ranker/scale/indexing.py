@@ -10,7 +10,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import RayOptions
 from paddle_ranker.retrieval.sharded import ShardWork, count_done, is_begun
-from paddle_ranker.scale.cluster import connected, require_ray
+from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.storage.untrusted import Unchecked
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def build_shards(work: ShardWork, count: int, options: RayOptions, threads: int,
     work = replace(work, load=replace(work.load, threads=threads))
     ray = require_ray()
     with connected(options.ray):
-        gpus = 1 if work.load.device.startswith("gpu") else 0
-        build = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=_MOST_DEATHS)(_build)
+        build = ray.remote(num_cpus=threads, num_gpus=gpus_for(work.load), max_retries=_MOST_DEATHS)(_build)
         waiting, under_way = [*range(count)], list[Unchecked]()
         while waiting or under_way:
             while waiting and len(under_way) < (options.actors or count):
@@ -54,5 +53,6 @@ def _build(work: ShardWork, number: int, threads: int) -> None:
             f"{work.folder}: {socket.gethostname()} sees no such build there; name an --output on a file system that "
             "all machines share"
         )
+    hide_other_gpus()
     runtime.prepare_command(threads)
     work.build_counted(number)

@@ -127,7 +127,7 @@ def predict(options: PrintingOptions, expected_kind: Optional[str], names: tuple
         options.ray,
         actors=options.actors,
         threads=options.cpu_threads or 1,
-        device=options.device,
+        load=options.load_options(expected_kind),
     )
     counts = total(done)
     seen, left_out = counts.pop(CutOff.SEEN, 0), counts.pop(CutOff.LEFT_OUT, 0)
@@ -206,12 +206,14 @@ class _EncodeParts(Work):
         return stream.getvalue(), len(vectors), {what: count for what, count in cut.items() if count}
 
 
-def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOptions, device: str) -> Iterator[Vectors]:
+def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOptions) -> Iterator[Vectors]:
     """Yield the vectors of texts part by part, in order, when actors have made all of them; note what was cut."""
     assert options.ray is not None
     threads = plan.options.threads or 1
     work = _EncodeParts(replace(plan, options=replace(plan.options, threads=threads)))
-    done = run(source, work, parts, options.ray, actors=options.actors, threads=threads, device=device, label="encode")
+    done = run(
+        source, work, parts, options.ray, actors=options.actors, threads=threads, load=plan.options, label="encode"
+    )
     for one in done:
         yield np.load(parts.folder / one.name, allow_pickle=False)
     note_counts(total(done))

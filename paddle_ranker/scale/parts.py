@@ -27,13 +27,14 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, listed
-from paddle_ranker.options import AUTO_DEVICE
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import VARIABLE, load_named_plugins
 from paddle_ranker.runtime import usable_cores
-from paddle_ranker.scale.cluster import connected, require_ray
+from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.storage.atomic import make_folder, new_file, remove_unfinished
 from paddle_ranker.storage.untrusted import read_json
 
+_ON_CPU = LoadOptions(device="cpu")
 MANIFEST, _BEGUN = "manifest.json", "begun.json"
 _END = -1  # number of the row that tells what the reader has seen
 
@@ -220,6 +221,7 @@ class _Actor:
     def _part(self, number: int, rows: Sequence[Any]) -> dict[str, Any]:
         if not self._is_open:
             self._place.enter()
+            hide_other_gpus()
             runtime.prepare_command(self._threads)
             self._parts.require_shared()
             self._work.open()
@@ -276,7 +278,7 @@ def run(
     *,
     actors: Optional[int] = None,
     threads: int = 1,
-    device: str = "cpu",
+    load: LoadOptions = _ON_CPU,
     label: str = "score",
 ) -> list[Done]:
     """Compute the parts that are missing on a cluster, and return all of them in order.
@@ -285,14 +287,12 @@ def run(
         address: as of `connected`.
         actors: how many; None: as many as there are cores for, or GPUs.
         threads: of each actor.
-        device: `gpu`: each actor gets one; `auto`: if the cluster has any; `cpu`.
+        load: of the models: see `gpus_for`.
 
     Raises `RankerError` as source and work do, and for an output folder of another work.
     """
     from paddle_ranker.options import note, note_once
 
-    if device.partition(":")[0] not in ("cpu", "gpu", AUTO_DEVICE) or ":" in device:
-        raise UsageError(f"--device {device}: with --ray it is cpu, gpu or auto, and Ray chooses which one")
     finished = parts.begin()
     if (there := parts.manifest) is not None:
         note(f"{parts.folder}: is done already")
@@ -304,7 +304,7 @@ def run(
     cores = max(usable_cores(), (actors or 1) * threads)  # a local cluster that has too few would wait for ever
     with connected(address, cores), tqdm(desc=label, unit=work.unit, total=source.count(), disable=None) as progress:
         progress.update(sum(one.rows for one in finished.values()))
-        for row in _dataset(source, work, parts, frozenset(finished), actors, threads, device).iter_rows():
+        for row in _dataset(source, work, parts, frozenset(finished), actors, threads, load).iter_rows():
             facts = json.loads(row["facts"])
             for line in filter(None, facts["notes"].split("\n")):
                 note_once(line)
@@ -327,7 +327,7 @@ def _dataset(
     finished: frozenset[int],
     actors: Optional[int],
     threads: int,
-    device: str,
+    load: LoadOptions,
 ) -> Any:
     ray = require_ray()
     import ray.data as data
@@ -352,11 +352,11 @@ def _dataset(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     resources = ray.cluster_resources()
-    is_gpu = device == "gpu" or (device == AUTO_DEVICE and resources.get("GPU", 0) >= 1)
+    gpus = gpus_for(load)
     if actors is None:
-        actors = int(resources.get("GPU", 0)) if is_gpu else int(resources["CPU"]) // threads
+        actors = int(resources.get("GPU", 0)) if gpus else int(resources["CPU"]) // threads
         if actors < 1:
-            what = "GPU" if is_gpu else f"machine with {threads:,} cores"
+            what = "GPU" if gpus else f"machine with {threads:,} cores"
             raise UsageError(f"--ray: the cluster has no {what}")
     with data.DataContext.current(context):
         return data.read_datasource(Files(), override_num_blocks=1, num_cpus=0).map_batches(
@@ -366,5 +366,5 @@ def _dataset(
             batch_format="pyarrow",
             compute=data.ActorPoolStrategy(size=actors),
             num_cpus=threads,
-            num_gpus=1 if is_gpu else None,
+            num_gpus=gpus or None,
         )

@@ -22,11 +22,11 @@ from typing import Any
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError, quoted
-from paddle_ranker.options import Options, given_of, option, options_from
+from paddle_ranker.options import Options, given_of, option, options_from, require_ray_device
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.retrieval.shards import shard_folders
-from paddle_ranker.scale.cluster import require_ray
+from paddle_ranker.scale.cluster import gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.index_options import INDEX, IndexSlotOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
@@ -84,6 +84,7 @@ def arguments_of(options: Any) -> dict[str, object]:
 
     Raises `UsageError` for options that a deployment cannot honour.
     """
+    require_ray_device(options.device)
     for field in given_of(options, _OF_SERVER):
         raise UsageError(f"{shown_name(field)}: replicas are --replicas, and Serve's proxy has one port; leave it out")
     if options.shards and (SLOTS[INDEX].folder(options) is not None or options.writable):
@@ -127,7 +128,7 @@ def application(args: Mapping[str, object]) -> Any:
         for number, folder in enumerate(one for given in options.shards for one in shard_folders(given))
     ]
     threads = threads_of(options)
-    actor: dict[str, object] = {"num_cpus": threads, **({"num_gpus": 1} if options.device.startswith("gpu") else {})}
+    actor = {"num_cpus": threads, "num_gpus": gpus_for(config_of(options).load_options())}
     return (
         serve.deployment(serve.ingress()(_Replica))
         .options(
@@ -180,6 +181,7 @@ class _Replica:
             )
         options = _options_of(args)
         config = config_of(options)
+        hide_other_gpus()
         runtime.prepare_command(config.cpu_threads)
         from paddle_ranker.serving.core.budget import ByteBudget
         from paddle_ranker.serving.core.logs import JsonLog, routed_logging

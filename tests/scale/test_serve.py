@@ -177,6 +177,7 @@ def test_a_configuration_deploys_the_same(deployed: Deployed, tmp_path: Path, ca
     [
         ([], 2, "nothing to serve"),
         (["--model", "RANKER", "--workers", 2], 2, "--workers"),
+        (["--model", "RANKER", "--device", "gpu:1"], 2, "Ray chooses which"),
         (["--model", "RANKER", "--replicas", "3:1"], 2, "MIN:MAX"),
         (["--model", "RANKER", "--partial", "true"], 2, "--shards"),
         (["--shards", "SHARD", "--index", "SHARD"], 2, "in place of --index"),

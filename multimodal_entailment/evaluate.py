@@ -32,12 +32,10 @@ def evaluate(options: EvaluateEntailmentOptions) -> None:
     """Print the measures with 95% bootstrap intervals over pairs, and the confusion matrix."""
     runtime.prepare_command(options.cpu_threads)
     from multimodal_entailment.entailment_scorer import Entailment
-    from multimodal_entailment.measures import evaluate_predictions
-    from multimodal_entailment.start import labels_of
+    from multimodal_entailment.measures import evaluate_predictions, labels_of
 
     if options.confusion_plot is not None:
         check_writable(options.confusion_plot)
-    runtime.select_device(options.device)
     model = Entailment.load(
         options.model, options.load_options(), batch_size=options.batch_size, workers=options.image_workers
     )

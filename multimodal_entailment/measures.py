@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Callable, Optional
@@ -17,6 +18,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from multimodal_entailment.data import PostPair
 from multimodal_entailment.info import LABELS
 from paddle_ranker.metrics.auc import auc_of
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals
@@ -125,6 +127,11 @@ def class_statistics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str,
         statistics[f"{name} f1"] = of_counts(partial(_f1, number=number))
         statistics[f"{name} auc"] = aucs[number]
     return statistics
+
+
+def labels_of(pairs: Sequence[PostPair]) -> np.ndarray:
+    """Return the labels of labelled pairs, `[n] int64`."""
+    return np.array([pair.label for pair in pairs], np.int64)
 
 
 def _share(counts: Floats, number: int, axis: int, undefined: float) -> Floats:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.exported import is_exported
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import AUTO_DEVICE, DEVICE_HELP, ThreadOptions, option, redeclare
+from paddle_ranker.options import DeviceOptions, ThreadOptions, option, redeclare
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.training.options import TrainingOptions
 
@@ -127,7 +125,7 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
 
 
 @dataclass(frozen=True)
-class ModelOptions(ThreadOptions):
+class ModelOptions(DeviceOptions):
     """Options of the commands that run a trained model."""
 
     model: str = option(help="folder of a model, trained or exported", leads=True)
@@ -135,16 +133,14 @@ class ModelOptions(ThreadOptions):
     skip_bad_rows: bool = option(False, help="skip malformed rows, treat broken images as missing, and count both")
     batch_size: int = option(32, help="pairs per batch", minimum=1)
     image_workers: int = option(0, help="number of threads that decode images; 0: one per core", minimum=0)
-    device: str = option(AUTO_DEVICE, help=f"{DEVICE_HELP}; an exported model runs on the CPU")
     engine: Optional[str] = redeclare(ScoringOptions, "engine")
     precision: str = redeclare(
         ScoringOptions, "precision", help="precision of the matrix products; other than fp32 needs an exported model"
     )
 
     def load_options(self) -> LoadOptions:
-        """Return the options that open the model; an exported model runs on the CPU."""
-        device = "cpu" if is_exported(Path(self.model)) else self.device
-        return LoadOptions(engine=self.engine, device=device, precision=self.precision, threads=self.cpu_threads)
+        """Return the options that open the model."""
+        return LoadOptions(engine=self.engine, device=self.device, precision=self.precision, threads=self.cpu_threads)
 
 
 @dataclass(frozen=True)

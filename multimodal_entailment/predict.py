@@ -37,7 +37,6 @@ def predict(options: PredictEntailmentOptions) -> None:
 
     if options.output_file is not None:
         check_writable(options.output_file)
-    runtime.select_device(options.device)
     model = Entailment.load(
         options.model, options.load_options(), batch_size=options.batch_size, workers=options.image_workers
     )

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from multimodal_entailment.data import PostPair, Split, class_counts, images_of, read_posts, split_posts
 from multimodal_entailment.examples import Posts
 from multimodal_entailment.folder import EntailmentModel, load_entailment
@@ -127,11 +125,6 @@ def describe_data(split: Split) -> str:
             counts = ", ".join(f"{label} {count:,}" for label, count in class_counts(pairs).items())
             lines.append(f"{name}: {len(pairs):,} pairs of posts: {counts}")
     return "\n".join(lines)
-
-
-def labels_of(pairs: Sequence[PostPair]) -> np.ndarray:
-    """Return the labels of labelled pairs, `[n] int64`."""
-    return np.array([pair.label for pair in pairs], np.int64)
 
 
 def make_posts(pairs: Sequence[PostPair], model: EntailmentModel, options: TrainEntailmentOptions) -> Posts:

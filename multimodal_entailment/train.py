@@ -28,7 +28,8 @@ def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation]
     from multimodal_entailment.examples import ClassLoss, HeldOut, PostExamples, class_weights
     from multimodal_entailment.folder import save_entailment
     from multimodal_entailment.info import LABELS
-    from multimodal_entailment.start import describe_data, labels_of, make_posts, open_data, start_entailment
+    from multimodal_entailment.measures import labels_of
+    from multimodal_entailment.start import describe_data, make_posts, open_data, start_entailment
     from paddle_ranker.scoring.files import report_truncated
     from paddle_ranker.training.task import Task
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
@@ -156,5 +157,8 @@ def _words(error: Exception) -> str:
         return f"{error.filename or 'a file'}: larger than files may be here (ulimit -f); raise that limit"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    if isinstance(error, MemoryError):  # Paddle names the amount and the GPU
+        found = re.search(r"Cannot allocate [\w.]+ memory on GPU \d+", str(error))
+        return f"the memory does not suffice{f' ({found[0]})' if found else ''}: give a lower --batch_size"
     summary = brief(" ".join(str(error).split()), 300)
     return f"unexpected {type(error).__name__}: {summary}; run again with --debug for the traceback"

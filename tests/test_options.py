@@ -237,6 +237,13 @@ def test_the_help_begins_with_what_is_required_shows_defaults_and_ends_with_exam
     assert "(default: )" not in text
 
 
+OF_PADDLE = (
+    "\n\n----\nC++ Traceback (most recent call last):\n0   paddle::memory::Alloc\n----\nError Message Summary:\n----\n"
+    "ResourceExhaustedError: \n\nOut of memory error on GPU 0. Cannot allocate 3.1GB memory on GPU 0, 7.2GB memory has "
+    "been allocated and available memory is only 0.8GB.\n"
+)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
@@ -245,6 +252,8 @@ def test_the_help_begins_with_what_is_required_shows_defaults_and_ends_with_exam
         (KeyboardInterrupt(), 130, "sample: interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 1, "no space left on the disk of /x"),
         (OSError(errno.EACCES, "Permission denied", "/x"), 1, "sample: error: Permission denied: /x"),
+        (MemoryError(), 1, "sample: error: the memory does not suffice: give a lower --batch_size"),
+        (MemoryError(OF_PADDLE), 1, "suffice (Cannot allocate 3.1GB memory on GPU 0): give a lower --batch_size"),
         (ZeroDivisionError("oops"), 1, "unexpected ZeroDivisionError: oops; run again with --debug"),
     ],
 )

@@ -31,6 +31,7 @@ from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_bf16, require_offered
 from paddle_ranker.scoring.engines.registry import EngineKind, exported_engines
+from paddle_ranker.scoring.scorer import BatchRunner
 from tests.conftest import run_python
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports
@@ -425,4 +426,5 @@ def test_a_network_computes_on_its_gpu_in_every_thread(monkeypatch: pytest.Monke
     monkeypatch.setattr(paddle.device, "set_device", chosen.append)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(engine.run, {"input_ids": np.ones((1, 5), int), "token_type_ids": np.zeros((1, 5), int)}).result()
-    assert chosen == ["gpu:1"] and not hasattr(engine, "batch_tokens")
+    assert chosen == ["gpu:1"]
+    assert BatchRunner(engine, 128).max_tokens == 256 * 128 and BatchRunner(engine, 512).max_tokens == 64 * 512

@@ -10,8 +10,7 @@ from paddle import nn
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
-from paddle_ranker.runtime import thread_count
-from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS
+from paddle_ranker.scoring.engines.base import fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits
 
 
@@ -36,8 +35,7 @@ class DygraphEngine:
         self._inputs = signature.input_names
         self._outputs = tuple(outputs or signature.read)
         self._device = paddle.device.get_device()
-        if self._device == "cpu":
-            self.batch_tokens = CPU_BATCH_TOKENS * thread_count(0)
+        self.batch_tokens = fastest_tokens(self._device, 0)
 
     def run(self, arrays: Arrays) -> Arrays:
         """Return a dict from output name to array."""

@@ -11,7 +11,7 @@ from paddle_ranker.errors import CheckpointError, DependencyError, RankerError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import thread_count, uses_tf32
-from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS
+from paddle_ranker.scoring.engines.base import fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 from paddle_ranker.scoring.engines.precisions import onnx_file
 
@@ -74,8 +74,7 @@ class OnnxRuntimeEngine:
         check_names(path, inputs, len(outputs), folder.signature, len(folder.outputs))
         self._outputs = {name: outputs[place] for name, place in folder.read.items()}
         self.precision = precision
-        if kind == "cpu":
-            self.batch_tokens = CPU_BATCH_TOKENS * thread_count(threads)
+        self.batch_tokens = fastest_tokens(kind, threads)
         self.limits = InputLimits(folder.signature, folder.configs)
 
     def run(self, arrays: Arrays) -> Arrays:

@@ -13,7 +13,7 @@ from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import thread_count
-from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS, Pool
+from paddle_ranker.scoring.engines.base import Pool, fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 from paddle_ranker.scoring.engines.precisions import onnx_file
 
@@ -66,7 +66,7 @@ class OpenVinoEngine:
         check_names(path, known, len(self._model.outputs), folder.signature, len(folder.outputs))
         self._read = folder.read
         self.precision = precision
-        self.batch_tokens = CPU_BATCH_TOKENS * thread_count(threads)
+        self.batch_tokens = fastest_tokens("cpu", threads)
         self.limits = InputLimits(folder.signature, folder.configs)
         self._requests: Pool[InferRequest] = Pool(self._model.create_infer_request)
 

@@ -14,7 +14,7 @@ from paddle_ranker.errors import PADDLE_IS_MISSING, CheckpointError, DependencyE
 from paddle_ranker.model.exported import ExportedFolder, require_readable
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import select_device, thread_count
-from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS, Pool
+from paddle_ranker.scoring.engines.base import Pool, fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ class PaddleInferenceEngine:
         self._read = folder.read
         self._folder = folder
         self._device, self._threads, self._tensorrt = device, thread_count(options.threads), tensorrt
-        if kind == "cpu":
-            self.batch_tokens = CPU_BATCH_TOKENS * self._threads
+        self.batch_tokens = fastest_tokens(kind, options.threads)
         predictor = self._load(folder)
         self._predictors: Pool[Predictor]
         if folder.program.suffix == ".json":

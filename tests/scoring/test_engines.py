@@ -229,7 +229,7 @@ def test_tensorrt_computes_no_more_rows_at_once_than_it_was_compiled_for(
         return compute(predictor, arrays, read)
 
     monkeypatch.setattr(paddle_inference, "_run", counted)
-    monkeypatch.setattr(paddle_inference, "_TENSORRT_ROWS", 3)
+    monkeypatch.setattr(paddle_inference, "TENSORRT_ROWS", 3)
     monkeypatch.setattr(engine, "_tensorrt", True)
     found = engine.run(batch)
     assert rows == [3, 3, 1]

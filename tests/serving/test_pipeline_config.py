@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -105,6 +106,34 @@ def test_a_gpu_that_is_not_here_is_the_cpu_with_a_word(tmp_path: Path) -> None:
     assert config.device == "cpu" and "Paddle finds no GPU here" in config.notes[0]
     local = config.op["local_service_conf"]
     assert (local["device_type"], local["devices"]) == (0, "")  # for Paddle Serving's own predictor
+
+
+@pytest.mark.parametrize(
+    ("kind", "devices", "precision", "given", "unused", "refused"),
+    [
+        (1, "", "fp32", (1, "0"), "", False),
+        (1, 0, "bf16", (1, "0"), "", True),
+        (1, "1", "fp16", (1, "1"), "", True),
+        (-1, "0,1", "fp32", (1, "0,1"), "devices but the first", False),
+        (2, "", "fp16", (2, "0"), "device_type 2", False),
+        (2, "", "int8", (2, "0"), "device_type 2", True),
+        (4, "", "fp32", (4, "0"), "", False),
+        (0, "0", "bf16", (0, ""), "", False),
+        (0, "", "fp16", (0, ""), "", True),
+    ],
+)
+def test_devices_and_precisions_of_either_server(
+    tmp_path: Path, kind: int, devices: Any, precision: str, given: tuple[int, str], unused: str, refused: bool
+) -> None:
+    values = {"device_type": kind, "devices": devices, "precision": precision}
+    path = write(tmp_path, {f"op.ernie.local_service_conf.{name}": value for name, value in values.items()})
+    config = read_pipeline_config(path, has_gpu=True)
+    local = config.op["local_service_conf"]
+    assert (local["device_type"], local["devices"]) == given and config.notes == ()
+    found = [name for name in config.of_no_meaning() if "local_service_conf" in name]
+    assert len(found) == bool(unused) and unused in "".join(found)
+    with pytest.raises(CheckpointError, match=f"precision {precision}") if refused else contextlib.nullcontext():
+        config.require_vendors_precision()
 
 
 def test_the_model_lies_beside_the_file_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

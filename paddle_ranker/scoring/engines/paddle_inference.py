@@ -20,7 +20,7 @@ from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 if TYPE_CHECKING:
     from paddle.inference import Config, PrecisionType, Predictor
 
-_TENSORRT_ROWS = 256  # most rows that it compiles a graph for
+TENSORRT_ROWS = 256  # most rows that it compiles a graph for
 _GPU_MEMORY_MB = 256  # the process's initial share; it grows as needed
 # Operations that Paddle 2.6 can compute in bfloat16. By default it takes every operation that it offers; a graph that
 # compares ids would then need kernels that do not exist.
@@ -84,7 +84,7 @@ class PaddleInferenceEngine:
 
     def _parts(self, arrays: Arrays, rows: int) -> list[Arrays]:
         """Return a batch in parts of as many rows as the engine takes."""
-        step = _TENSORRT_ROWS if self._tensorrt else rows
+        step = TENSORRT_ROWS if self._tensorrt else rows
         return [{name: array[at : at + step] for name, array in arrays.items()} for at in range(0, rows, step)]
 
     def _load(self, folder: ExportedFolder) -> Predictor:
@@ -139,14 +139,18 @@ class PaddleInferenceEngine:
         return config
 
     def _enable_tensorrt(self, config: Config, precision: PrecisionType) -> None:
-        config.enable_tensorrt_engine(1 << 30, _TENSORRT_ROWS, 3, precision, False, False)
-        longest = self._folder.config.longest_pair if self._folder.configs else 1
-        ranges = [
-            {spec.name: [rows, *(length if size is None else size for size in spec.shape[1:])] for spec in inputs}
-            for inputs in [self._folder.signature.inputs]
-            for rows, length in ((1, 5), (_TENSORRT_ROWS, longest), (32, min(64, longest)))
-        ]
-        config.set_trt_dynamic_shape_info(*ranges)
+        config.enable_tensorrt_engine(1 << 30, TENSORRT_ROWS, 3, precision, False, False)
+        config.set_trt_dynamic_shape_info(*tensorrt_shapes(self._folder))
+
+
+def tensorrt_shapes(folder: ExportedFolder) -> list[dict[str, list[int]]]:
+    """Return the smallest, the largest and the usual shapes for which TensorRT compiles a graph, by input."""
+    longest = folder.config.longest_pair if folder.configs else 1
+    return [
+        {spec.name: [rows, *(length if size is None else size for size in spec.shape[1:])] for spec in inputs}
+        for inputs in [folder.signature.inputs]
+        for rows, length in ((1, 5), (TENSORRT_ROWS, longest), (32, min(64, longest)))
+    ]
 
 
 def _run(predictor: Predictor, arrays: Arrays, read: Mapping[str, int]) -> Arrays:

@@ -17,6 +17,8 @@ from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
 from paddle_ranker.serving.core.slot_kinds import config_for
 
 CPU, GPU, TENSORRT, XPU = 0, 1, 2, 4  # device_type; -1: as `devices` says
+# Precisions of Paddle Serving's predictor on each; asked for another one, it computes in fp32 and does not say so.
+_VENDORS_PRECISIONS = {CPU: ("fp32", "bf16"), GPU: ("fp32",), TENSORRT: ("fp32", "fp16"), XPU: ("fp32",)}
 _PORTS = ("rpc_port", "http_port")
 # The values that this project's server follows, too; of all other values it says that they have no meaning there.
 _FOLLOWED = (
@@ -36,7 +38,7 @@ class PipelineConfig:
     """A pipeline with one op, the ranker.
 
     values: the file's values for the vendor's server, with the model's folder as an absolute path, the requested ports,
-        and the CPU if there is no GPU
+        the CPU if there is no GPU, and the device's number if there is none
     service: name of the op and of the service
     model: folder of the model
     device: cpu, gpu:0, ...
@@ -99,12 +101,30 @@ class PipelineConfig:
                 f"fetch_list: the model returns {own}, not {', '.join(unknown)}; change that in the configuration"
             )
 
+    def require_vendors_precision(self) -> None:
+        """Raise `CheckpointError` for a precision in which the vendor's server would not compute."""
+        local = self.op["local_service_conf"]
+        offered = _VENDORS_PRECISIONS[local["device_type"]]
+        if local["precision"] not in offered:
+            raise CheckpointError(
+                f"precision {local['precision']}: with device_type {local['device_type']} Paddle Serving's pipeline "
+                f"computes in {' or '.join(offered)}; change that in the configuration, or type paddle-ranker serve"
+            )
+
     def of_no_meaning(self) -> list[str]:
-        """Return the names of values that this project's server does not follow, such as `dag.tracer.interval_s`."""
+        """Return the values that this project's server does not follow, by name, such as `dag.tracer.interval_s`."""
         followed = set(_FOLLOWED) | {name for name in _ALWAYS if _at(self.values, name, self.service)}
         if self.values.get("build_dag_each_worker"):
             followed |= {"worker_num", "build_dag_each_worker"}
-        return [name for name in _paths(self.values) if name.replace(f"op.{self.service}.", "op.*.", 1) not in followed]
+        unused = [
+            name for name in _paths(self.values) if name.replace(f"op.{self.service}.", "op.*.", 1) not in followed
+        ]
+        local, path = self.op["local_service_conf"], f"op.{self.service}.local_service_conf"
+        if local["device_type"] == TENSORRT:
+            unused.append(f"{path}.device_type 2 (the GPU computes without TensorRT)")
+        if "," in local["devices"]:
+            unused.append(f"{path}.devices but the first (start a server for each)")
+        return unused
 
 
 def read_pipeline_config(
@@ -213,8 +233,8 @@ def _model_folder(path: Path, local: dict[str, Any], given: Optional[Path]) -> P
 
 
 def _device(local: dict[str, Any], has_gpu: bool) -> tuple[str, tuple[str, ...]]:
-    kind, devices = local["device_type"], str(local.get("devices") or "")
-    local["devices"] = devices
+    kind, given = local["device_type"], local.get("devices")
+    devices = "" if given is None else str(given).replace(" ", "")
     if kind == -1:
         kind = GPU if devices else CPU
     if kind not in (CPU, GPU, TENSORRT, XPU):
@@ -222,12 +242,10 @@ def _device(local: dict[str, Any], has_gpu: bool) -> tuple[str, tuple[str, ...]]
     if kind in (GPU, TENSORRT) and not has_gpu:
         local["device_type"], local["devices"] = CPU, ""
         return "cpu", (f"device_type {kind} is asked for, and Paddle finds no GPU here: using the CPU",)
-    number, _, others = (devices or "0").partition(",")
+    local["device_type"], local["devices"] = kind, "" if kind == CPU else devices or "0"
     if kind == CPU:
-        local["devices"] = ""
         return "cpu", ()
-    notes = (f"devices {devices}: this server uses {number} alone; start one for each",) if others else ()
-    return f"{'xpu' if kind == XPU else 'gpu'}:{number}", notes
+    return f"{'xpu' if kind == XPU else 'gpu'}:{local['devices'].partition(',')[0]}", ()
 
 
 def _paths(values: Mapping[str, Any], before: str = "") -> Iterator[str]:

@@ -23,12 +23,13 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, ExportedFolder, exporting_again
 from paddle_ranker.model.tower import KIND as TOWER
 from paddle_ranker.model.tower import TextEncoder
+from paddle_ranker.scoring.engines.paddle_inference import TENSORRT_ROWS, tensorrt_shapes
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.messages import messages
 from paddle_ranker.serving.paddle.pipeline import PipelineNames, error_number, read_pairs, read_texts
 from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS
-from paddle_ranker.serving.vendor.pipeline_config import PipelineConfig
+from paddle_ranker.serving.vendor.pipeline_config import TENSORRT, PipelineConfig
 
 _DIE_WITH_THE_PARENT = 1  # PR_SET_PDEATHSIG
 _REQUEST = "request"
@@ -67,9 +68,15 @@ class ModelOp(Op):
     """
 
     def __init__(self, config: PipelineConfig, **arguments: Any):
+        self._config, self._limits = config, Limits()
         super().__init__(name=config.service, **arguments)
-        self._config = config
-        self._limits = Limits()
+
+    def set_dynamic_shape_info(self) -> None:
+        """Name the shapes for which TensorRT compiles the graph, where it is asked for; the vendor calls this."""
+        if self._config.op["local_service_conf"]["device_type"] == TENSORRT:
+            names = "min_input_shape", "max_input_shape", "opt_input_shape"
+            self.dynamic_shape_info = dict(zip(names, tensorrt_shapes(ExportedFolder.open(self._config.model))))
+            self._limits = Limits(pairs=max(1, TENSORRT_ROWS // self._config.op["batch_size"]))
 
     def init_op(self) -> None:
         """Load the tokenizer; called in the process that computes."""
@@ -164,8 +171,9 @@ def run(config: PipelineConfig) -> None:
     """Serve until SIGINT or SIGTERM comes; the processes that the vendor starts end with this one.
 
     This process does not import Paddle, which starts CUDA: the vendor's processes are forked, and CUDA does not survive
-    a fork.
+    a fork. Raises `CheckpointError` for a precision or a model that the vendor's server does not compute.
     """
+    config.require_vendors_precision()
     os.register_at_fork(after_in_child=_end_with_the_parent)
     service = ModelService(config)
     service.prepare()

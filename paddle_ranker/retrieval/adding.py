@@ -48,7 +48,7 @@ VectorsOf = Callable[[Sequence[str]], Vectors]
 MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
 _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, and for how long those after them
 _AT_EDGES = 4  # tokens, at most, that a passage has more than the same part of its text, as in byte-level BPE
-_VALUES_AT_ONCE = 64  # of a vector field beside `vectors`, such as files, whose vectors are made at once
+_VALUES_AT_ONCE, _FILES_AT_ONCE = 256, 64  # of a vector field beside `vectors`, whose vectors are made at once
 _KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
 _READING, _ENCODING = 50, 10_000  # steps, as `spend` counts them, for a character's words; for a passage's vector
@@ -304,8 +304,9 @@ class Addition:
                 missing += [(row, number) for number in range(len(values[row]))]
         spend(_ENCODING * len(missing))
         are_files = any(one.name == field.name for one in self._info.schema.files)
-        for start in range(0, len(missing), _VALUES_AT_ONCE):
-            some = missing[start : start + _VALUES_AT_ONCE]
+        at_once = _FILES_AT_ONCE if are_files else _VALUES_AT_ONCE
+        for start in range(0, len(missing), at_once):
+            some = missing[start : start + at_once]
             given = [self._files.read(values[row][n]) if are_files else values[row][n] for row, n in some]
             made = self._tower(field.name).vectors(given)
             found[[firsts[row] + n for row, n in some]] = checked_vectors(

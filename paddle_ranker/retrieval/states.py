@@ -26,7 +26,7 @@ from paddle_ranker.scoring.stored_ranker import SplitRanker
 from paddle_ranker.storage.atomic import make_folder, new_folder
 
 RANKER = "ranker"
-_AT_ONCE = 64  # documents whose states are in memory
+_AT_ONCE = 256  # documents whose states are in memory
 
 
 def copy_ranker(source: Union[str, Path], index: Path, dtype: str) -> RankerStates:

@@ -81,7 +81,7 @@ def test_the_launcher_s_line(tmp_path: Path) -> None:
     assert launch.prometheus_port == 19393 and launch.notes == ("-request_cache_size 100: this server has none, and "
                                                                 "does without",)  # fmt: skip
     busy = read_launch(LINE.format(write_workdir(tmp_path / "busy", gpu=1, streams=3)).split())
-    assert (busy.gpu, busy.threads, busy.batch_size) == (1, 3, 32)
+    assert (busy.gpu, busy.threads, busy.batch_size) == (1, 3, 256)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,7 @@ def test_the_launcher_s_line(tmp_path: Path) -> None:
         ("--model m --ir_optim --precision BF16", {"precision": "bf16"}),
         ("--enable_prometheus --model m", {"prometheus_port": 19393}),
         ("--model m --batch_infer_size 8 --runtime_thread_num 2", {"batch_size": 8, "threads": 2}),
+        ("--model m --batch_infer_size 32", {"batch_size": 256}),  # the launcher's own
         ("--model m --use_mkl --max_body_size 5", {"request_bytes": 5}),
         ("--model m --max_body_size 536870912", {"request_bytes": 16 * 1024 * 1024}),  # the launcher's own
         ("--model m --max_body_size 1073741824", {"request_bytes": 1024**3}),

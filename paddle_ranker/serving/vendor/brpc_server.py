@@ -50,7 +50,7 @@ Serve a ranker or a tower in the place of Paddle Serving's C++ server, with its 
 What else the launcher has is taken, and noted where it has no meaning here. paddle-ranker serve has more."""
 _LOOK_SECONDS = 0.2  # between two looks at who started this process
 
-PORT, THREADS, PROMETHEUS_PORT, RELOAD_SECONDS, BATCH_SIZE = 9393, 4, 19393, 10, 32  # the launcher's own defaults
+PORT, THREADS, PROMETHEUS_PORT, RELOAD_SECONDS = 9393, 4, 19393, 10  # the launcher's own defaults
 # By name: whether the flag is a switch, whose value may be left out.
 KNOWN = {
     **dict.fromkeys(("port", "num_threads", "thread", "precision", "max_body_size", "prometheus_port"), False),
@@ -64,7 +64,7 @@ KNOWN = {
 }
 # That ask for something this server has not, unless they have this value.
 _WITHOUT = {"max_concurrency": "0", "request_cache_size": "0", "use_calib": "false", "use_trt": "false"}
-_LAUNCHERS_BODY = 512 * 1024 * 1024  # the launcher always passes it, unless the user gives another number
+_LAUNCHERS_BODY, _LAUNCHERS_BATCH = 512 * 1024 * 1024, 32  # it always passes them, unless the user gives other numbers
 _TRUE, _FALSE = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
 
@@ -75,7 +75,8 @@ class Launch:
     model: folder of the model
     threads: number of batches that may be computed at once
     gpu: number of the requested GPU; None: the CPU
-    request_bytes: limit of a request's body; the launcher's default of 512 MiB does not count
+    batch_size, request_bytes: pairs that are computed at once, and limit of a request's body; the launcher's defaults,
+        32 and 512 MiB, do not count
     prometheus_port: a further port for metrics; None: none
     reload_file: the model is reloaded whenever this file's time changes, which is checked every `reload_seconds`
     notes: messages to the user about requests that this server cannot meet
@@ -86,7 +87,7 @@ class Launch:
     threads: int = THREADS
     precision: str = "fp32"
     gpu: Optional[int] = None
-    batch_size: int = BATCH_SIZE
+    batch_size: int = ServeConfig.batch_size
     request_bytes: int = Limits().request_bytes
     prometheus_port: Optional[int] = None
     reload_file: Optional[Path] = None
@@ -110,6 +111,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
     if gpus[1:]:
         notes.append(f"--gpu_ids {','.join(map(str, gpus))}: this server uses {gpus[0]} alone; start one for each GPU")
     threads = _number(flags, "num_threads", _number(flags, "thread", THREADS, 1), 1)
+    batch_infer_size = _number(flags, "batch_infer_size", engine.batch_infer_size or _LAUNCHERS_BATCH, 1)
     return Launch(
         model=Path(engine.model_dir),
         port=_number(flags, "port", PORT, 0, 65535),
@@ -117,8 +119,10 @@ def read_launch(arguments: Sequence[str]) -> Launch:
         threads=_number(flags, "runtime_thread_num", engine.runtime_thread_num, 0) or threads,
         precision=flags.get("precision", ["fp32"])[-1].lower(),
         gpu=next((number for number in gpus[:1] if number >= 0), None),
-        batch_size=_number(flags, "batch_infer_size", engine.batch_infer_size or BATCH_SIZE, 1),
-        request_bytes=_request_bytes(flags),
+        batch_size=_unless(_LAUNCHERS_BATCH, batch_infer_size, Launch.batch_size),
+        request_bytes=_unless(
+            _LAUNCHERS_BODY, _number(flags, "max_body_size", _LAUNCHERS_BODY, 1), Launch.request_bytes
+        ),
         prometheus_port=_number(flags, "prometheus_port", PROMETHEUS_PORT, 1, 65535)
         if _is_on(flags, "enable_prometheus")
         else None,
@@ -175,10 +179,9 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
     return int(value)
 
 
-def _request_bytes(flags: dict[str, list[str]]) -> int:
-    """Return the limit of a request's bytes: the server's default, unless the user gave another number."""
-    given = _number(flags, "max_body_size", _LAUNCHERS_BODY, 1)
-    return Launch.request_bytes if given == _LAUNCHERS_BODY else given
+def _unless(launchers: int, given: int, default: int) -> int:
+    """Return the server's default for what the launcher passes by itself, and else the user's number."""
+    return default if given == launchers else given
 
 
 def _engine(flags: dict[str, list[str]]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 import numpy as np
 
@@ -26,19 +26,27 @@ def tolerance_of(precision: str) -> float:
     return _TF32 if precision == "fp32" and uses_tf32() else _TOLERANCES[precision]
 
 
-def check_rows(runner: BatchRunner, rows: Columns, read: Callable[[Arrays], Array], folder: Path, value: str) -> None:
+def check_rows(
+    runner: BatchRunner,
+    rows: Columns,
+    read: Callable[[Arrays], Array],
+    folder: Path,
+    value: str,
+    tolerance: Optional[float] = None,
+) -> None:
     """Raise `CheckpointError` if outputs are not numbers, or a row's differ between the row alone and in a batch.
 
     Args:
         read: returns the values to compare, `[n, ...]`, from the engine's outputs.
         value: name of a row's values in messages: "pair's probability".
+        tolerance: difference that is allowed; None: that of the engine's precision.
     """
+    tolerance = tolerance_of(runner.engine.precision) if tolerance is None else tolerance
     found = [runner.run(rows), *(runner.run(rows.take([row])) for row in range(len(rows)))]
     if not all(np.isfinite(array).all() for outputs in found for array in outputs.values()):
         raise CheckpointError(f"{folder}: the model gives values that are not numbers; export it again")
     together, alone = read(found[0]), np.concatenate([read(outputs) for outputs in found[1:]])
     gap = float((np.abs(together - alone) / np.maximum(1.0, np.abs(alone))).max())
-    tolerance = tolerance_of(runner.engine.precision)
     if gap > tolerance:
         raise CheckpointError(
             f"{folder}: a {value} differs by {gap:.2g} between it alone and in a batch (allowed: {tolerance:g}); run "

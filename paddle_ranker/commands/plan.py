@@ -256,11 +256,11 @@ def _models(options: PlanOptions, folder: Path, texts: Sequence[str]) -> tuple[O
     if None in (options.tower, options.ranker):
         encoder = _random_encoder(folder, texts)
     if options.tower != NONE:
-        load = LoadOptions(threads=1, pooling=None if options.tower else "mean")
+        load = LoadOptions(device="cpu", threads=1, pooling=None if options.tower else "mean")
         tower = Tower.open(options.tower or encoder, load, for_search=True)
     if options.ranker == NONE:
         return tower, None
-    return tower, Ranker.load(options.ranker or _random_ranker(Path(encoder)), threads=1)
+    return tower, Ranker.load(options.ranker or _random_ranker(Path(encoder)), device="cpu", threads=1)
 
 
 def _random_encoder(folder: Path, texts: Sequence[str]) -> str:

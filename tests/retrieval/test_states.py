@@ -105,6 +105,9 @@ def test_an_index_gets_states_later_and_those_of_one_ranker(capsys: pytest.Captu
         assert build("index", *more) != 0
         assert message in capsys.readouterr().err
     write_tower(Path("tower"))
+    with pytest.MonkeyPatch.context() as patch:  # of all models, none chooses a device of its own
+        patch.setattr("paddle_ranker.runtime.find_device", lambda: pytest.fail("--device cpu was given"))
+        assert build("cpu", "--tower", "tower", "--store_states", "ranker", "--device", "cpu") == 0
     assert build("passages", "--tower", "tower", "--passage_tokens", "9") == 0
     assert build("passages", "--tower", "tower", "--store_states", "ranker") != 0
     assert "has passages" in capsys.readouterr().err

@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 
 import paddle
+import pytest
 
 from tests.conftest import REPOSITORY
 
 IS_MODERN = not paddle.__version__.startswith("2.")
+# For what takes long and does the same on both stacks.
+ONCE = pytest.mark.skipif(not IS_MODERN, reason="nothing in it depends on the stack: the modern one runs it")
 MADE_HERE = (
     ".git", ".venv*", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "*.egg-info", "build", "checkpoint",
     "output", "output_ce", "serving_server*", "serving_client*", ".demo.json",

@@ -11,6 +11,7 @@ import pytest
 from paddle_ranker.commands import plan
 from paddle_ranker.commands.plan import Costs, PlanOptions, Sizes, measure, plan_of
 from paddle_ranker.errors import UsageError
+from tests.checkout import ONCE
 from tests.conftest import Call
 from tests.tiny import write_encoder
 
@@ -53,6 +54,7 @@ def test_a_latency_that_models_alone_exceed_is_refused() -> None:
         plan_of(COSTS, asked(1e6, 1, 12))
 
 
+@ONCE
 def test_extrapolation_is_what_four_times_as_many_texts_cost(tmp_path: Path, same_process: None) -> None:
     write_encoder(tmp_path / "tower")
     options = replace(asked(1e6, 1, 100), tower=str(tmp_path / "tower"), ranker="none")

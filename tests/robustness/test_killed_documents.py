@@ -33,6 +33,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.towers import copy_tower
+from tests.checkout import ONCE
 from tests.started import SECONDS, until
 from tests.tiny import write_tower
 
@@ -157,6 +158,7 @@ def send_on(writer: Writer, port: int) -> None:
         pass
 
 
+@ONCE
 @pytest.mark.slow
 def test_what_is_confirmed_survives_kill_9_twenty_times_of_twenty(tmp_path: Path) -> None:
     folder = tmp_path / "index"

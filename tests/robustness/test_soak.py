@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.serving_client import OK, Answer
+from tests.checkout import ONCE
 from tests.robustness import soak
 from tests.robustness.soak_traffic import SOAKED, VECTORS, WRONG, Question, Tally
 
@@ -44,6 +45,7 @@ def test_every_answer_of_a_soak_is_checked() -> None:
     assert len(tally.failures()) == 2 and len(tally.failures(busy=True)) == 1
 
 
+@ONCE
 @slow
 @server
 def test_a_short_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

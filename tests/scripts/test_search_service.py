@@ -23,6 +23,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
+from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 from tests.live_service import LiveService
 from tests.robustness.test_proxy import Proxy, free_ports
@@ -148,6 +149,7 @@ def nginx(folder: Path, port: int) -> Iterator[int]:
     proxy.stop()
 
 
+@ONCE
 @pytest.mark.parametrize("proxy", [nginx, caddy])
 def test_everybody_may_search_through_a_proxy_and_only_the_key_may_write(tmp_path: Path, proxy: Any) -> None:
     if shutil.which(proxy.__name__) is None:

@@ -30,7 +30,7 @@ from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.training.curve import METRICS_FILE, read_metrics
-from tests.checkout import IS_MODERN
+from tests.checkout import IS_MODERN, ONCE
 from tests.conftest import REPOSITORY, commands_here
 from tests.nodes import Node, two_nodes
 from tests.robustness.kill_resume import differences
@@ -429,6 +429,7 @@ def test_more_processes_than_examples(data: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "checkpoint").glob("model_*"))
 
 
+@ONCE
 @server
 @pytest.mark.slow
 def test_the_others_wait_for_a_slow_disk(data: Path, tmp_path: Path) -> None:

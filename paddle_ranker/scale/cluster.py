@@ -64,7 +64,8 @@ def gpus_for(load: LoadOptions) -> int:
     """Return how many GPUs a process with a model asks Ray for: 0 or 1.
 
     With `auto`, it is 1 if the cluster has GPUs now, and the engine would compute on one. A task on a machine with a
-    GPU finds that out: the packages and the GPUs of this machine say nothing of the others.
+    GPU finds that out: the packages and the GPUs of this machine say nothing of the others. It asks for no GPU of its
+    own, since all may be in use, by an earlier version of a service, say.
 
     Raises `UsageError` for a device with a number, or of another kind.
     """
@@ -74,15 +75,22 @@ def gpus_for(load: LoadOptions) -> int:
     ray = require_ray()
     if not ray.is_initialized():
         ray.init()
-    if ray.cluster_resources().get("GPU", 0) < 1:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    machines = [one["NodeID"] for one in ray.nodes() if one["Alive"] and one["Resources"].get("GPU", 0) >= 1]
+    if not machines:
         return 0
     names = exported_engines() if load.engine == AUTO else [load.engine or DEFAULT]
     kinds = [ENGINES[DEFAULT if name == DYGRAPH else name] for name in names]  # both choose as Paddle does
-    return int(ray.get(ray.remote(num_cpus=0, num_gpus=1)(_use_gpu).remote(kinds, load.precision)))
+    there = NodeAffinitySchedulingStrategy(machines[0], soft=True)
+    ask = ray.remote(num_cpus=0, max_calls=1, scheduling_strategy=there)(_use_gpu)  # its process ends, with Paddle
+    return int(ray.get(ask.remote(kinds, load.precision)))
 
 
 def _use_gpu(kinds: Sequence[EngineKind], precision: str) -> bool:
-    """Return whether one of the engines would compute on a GPU of this process."""
+    """Return whether one of the engines would compute on a GPU of this machine."""
+    if not os.environ.get("CUDA_VISIBLE_DEVICES", "0"):  # older versions of Ray hide them from who asks for none
+        del os.environ["CUDA_VISIBLE_DEVICES"]
     found = [kind.device_for(precision) for kind in kinds]
     return any(one is None or one.name != "cpu" for one in found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -44,7 +45,10 @@ def test_a_process_asks_for_the_gpu_that_its_engine_would_use(
     monkeypatch.setitem(ENGINES._items, "cuda", kind)
     if engine == "auto":
         monkeypatch.setitem(ENGINES._items, "cuda", ENGINES["onnx"])
+    busy = ray.remote(num_cpus=0, num_gpus=1)(threading.Event).remote()
+    ray.get(busy.is_set.remote())
     assert gpus_for(LoadOptions(engine=engine, device=device, precision=precision)) == gpus
+    ray.kill(busy)
     with pytest.raises(UsageError, match="Ray chooses which"):
         gpus_for(LoadOptions(engine=engine, device="gpu:1"))
 

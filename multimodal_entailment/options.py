@@ -131,7 +131,7 @@ class ModelOptions(DeviceOptions):
     model: str = option(help="folder of a model, trained or exported", leads=True)
     image_folder: Optional[str] = option(None, help="folder of relative image paths (default: the file's folder)")
     skip_bad_rows: bool = option(False, help="skip malformed rows, treat broken images as missing, and count both")
-    batch_size: int = option(32, help="pairs per batch", minimum=1)
+    batch_size: int = option(256, help="most pairs per batch; a model with images takes at most 32", minimum=1)
     image_workers: int = option(0, help="number of threads that decode images; 0: one per core", minimum=0)
     engine: Optional[str] = redeclare(ScoringOptions, "engine")
     precision: str = redeclare(

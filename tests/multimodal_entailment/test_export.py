@@ -82,6 +82,7 @@ def test_a_model_saved_and_exported_predicts_the_same(case: Case, tmp_path: Path
     pairs = read_posts(write_data(tmp_path / "data", 20))
     theirs, ours = Entailment.load(moved), Entailment.load(folder, batch_size=3)
     assert (theirs.engine, ours.engine) == ("paddle_inference", "dygraph")
+    assert (theirs.max_rows, ours.max_rows) == (256 if name == "texts" else 32, 3)
     probabilities = ours.predict_posts(pairs)
     np.testing.assert_allclose(theirs.predict_posts(pairs), probabilities, atol=1e-5)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)

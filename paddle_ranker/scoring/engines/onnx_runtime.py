@@ -59,6 +59,8 @@ class OnnxRuntimeEngine:
         try:
             # Its fallback, which older versions do not leave out, prints, and goes on without the GPU.
             with redirect_stdout(sys.stderr):
+                if kind == "gpu":  # the CUDA of NVIDIA's packages, which Paddle for GPUs installs, too
+                    getattr(onnxruntime, "preload_dlls", lambda: None)()
                 session = onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
             session.disable_fallback()
         except Exception as error:  # its exceptions have no common base class

@@ -200,7 +200,13 @@ def cuda_devices() -> int:
 
 
 def own_gpu(device: str) -> str:
-    """Return `gpu` with a number, in turn for each of several processes that share a model's work; else `device`."""
+    """Return `gpu` with a number, in turn for each of several processes that share a model's work; else `device`.
+
+    Processes of `paddle.distributed.launch` have the GPUs that it names.
+    """
+    launched = os.environ.get("FLAGS_selected_gpus", "").partition(",")[0]  # noqa: SIM112  # Paddle's name
+    if device == "gpu" and launched.isdigit():
+        return f"gpu:{launched}"
     number = os.environ.get(PROCESS_VARIABLE)
     if device != "gpu" or number is None or cuda_devices() < 2:
         return device

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Optional
 
+import numpy as np
+
+from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.training.run import Run
 from paddle_ranker.training.teachers import Teacher, Teachers
@@ -14,8 +18,8 @@ from recall.options import TaughtTowerOptions
 def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: Run) -> TextPairs:
     """Return the pairs, with the teacher's logits added wherever they are missing.
 
-    With several training processes, the first one requests the scores from a URL, and the others read them from its
-    cache.
+    With several training processes, each computes a share of the scores; those of a URL are requested by the first one,
+    and the others read them from its cache.
 
     Args:
         options: the options that name the teacher, if any.
@@ -24,7 +28,7 @@ def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: Run) -> Tex
     """
     if options.teacher is not None:
         own = ScoringOptions(device=options.device, cpu_threads=options.cpu_threads)
-        return _taught(pairs, Teachers(options.teacher, own))
+        return _taught(pairs, Teachers(options.teacher, own), run.processes)
     if options.teacher_url is None:
         return pairs
     from paddle_ranker.serving.clients.teacher import HttpTeacher
@@ -38,9 +42,16 @@ def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: Run) -> Tex
     return taught
 
 
-def _taught(pairs: TextPairs, teacher: Teacher) -> TextPairs:
+def _taught(pairs: TextPairs, teacher: Teacher, processes: Optional[ProcessGroup] = None) -> TextPairs:
     queries, titles = pairs.listed()
     lacking = [pair for pair in zip(queries.tolist(), titles.tolist()) if pair not in pairs.teacher]
-    logits = teacher.logits([pairs.texts[0][q] for q, _ in lacking], [pairs.texts[1][t] for _, t in lacking])
+    own = slice(None) if processes is None else slice(processes.rank, None, processes.size)
+    logits = np.zeros(len(lacking))
+    logits[own] = teacher.logits(
+        [pairs.texts[0][query] for query, _ in lacking[own]], [pairs.texts[1][title] for _, title in lacking[own]]
+    )
+    if processes is not None:
+        processes.wait()  # shares may take minutes more or less
+        logits = processes.sum(logits)
     teacher.report()
     return replace(pairs, teacher={**pairs.teacher, **dict(zip(lacking, logits.tolist()))})

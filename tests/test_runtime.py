@@ -136,6 +136,11 @@ def test_processes_take_gpus_in_turn(
     assert runtime.own_gpu(device) == own
 
 
+def test_a_launched_process_has_the_gpu_that_the_launcher_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAGS_selected_gpus", "2")
+    assert [runtime.own_gpu(device) for device in ("gpu", "gpu:0", "cpu")] == ["gpu:2", "gpu:0", "cpu"]
+
+
 @pytest.mark.parametrize("visible", ["0", "-1"])
 def test_a_gpu_is_looked_for_in_another_process(visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []

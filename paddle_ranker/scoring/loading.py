@@ -111,16 +111,28 @@ def runs_network(folder: Path, options: LoadOptions) -> bool:
 
 
 def _load_trained(source: Path, options: LoadOptions, kind: Optional[AnyKind]) -> ScoringModel[ModelInfo, RowEncoder]:
-    if options.precision != "fp32" or options.tensorrt:
-        option = "--tensorrt" if options.tensorrt else f"--precision {options.precision}"
-        raise UsageError(f"{option} needs an exported ranker (paddle-ranker export); a trained one runs in fp32")
     from paddle_ranker.runtime import select_device
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
-    select_device(options.device)
+    _require_of_network(options, select_device(options.device))
     kind = kind or kind_of(source.parent if source.is_file() else source)
     model = kind.load(source, options)
     network, outputs = kind.scoring_network(model)
     network.eval()  # the engine would otherwise switch it for each batch, and dropout on beside another thread's
-    engine = DygraphEngine(network, model.signature, outputs)
+    engine = DygraphEngine(network, model.signature, outputs, options.precision)
     return ScoringModel(model.info, model.row_encoder, model.signature, engine)
+
+
+def _require_of_network(options: LoadOptions, device: str) -> None:
+    """Raise `UsageError` for settings that a network on a device does not have."""
+    option = "--tensorrt" if options.tensorrt else f"--precision {options.precision}"
+    is_half, on_gpu = options.precision in ("bf16", "fp16"), device.startswith("gpu")
+    if options.tensorrt or (options.precision != "fp32" and not (is_half and on_gpu)):
+        raise UsageError(
+            f"{option} needs an exported ranker (paddle-ranker export); a trained one runs in fp32, and on GPUs in "
+            "bf16 and fp16"
+        )
+    import paddle
+
+    if options.precision == "bf16" and not paddle.amp.is_bfloat16_supported():
+        raise UsageError(f"--precision bf16: {device} does not multiply bfloat16; type --precision fp16")

@@ -57,7 +57,9 @@ class ScoringOptions(RankerOptions):
 
     engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
     precision: str = option(
-        "fp32", help="precision of the matrix products; other than fp32 needs an exported ranker", choices=PRECISIONS
+        "fp32",
+        help="precision of the matrix products; other than fp32 needs an exported ranker, or a GPU",
+        choices=PRECISIONS,
     )
     tensorrt: bool = option(False, help="compile an exported ranker with TensorRT, in Paddle Inference on a GPU")
 

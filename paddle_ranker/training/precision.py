@@ -13,6 +13,8 @@ from typing import Callable, Optional
 import paddle
 from paddle import Tensor, nn
 
+from paddle_ranker.options import note
+
 GOOD_STEPS = 2000  # steps without an overflow after which the scale doubles
 SMALLEST_SCALE = 2.0**-14  # below, gradients that are still not finite have diverged
 LARGEST_SCALE = 2.0**40  # some 30 halvings above the range of half precision: a larger scale would only skip steps
@@ -86,12 +88,17 @@ class Precision:
 
     def state(self) -> dict[str, float]:
         """Return the state to save, for `restore`."""
-        return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped}
+        is_float16 = float(self.dtype == "float16")
+        return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped, "float16": is_float16}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Restore the result of `state`."""
-        self.scale, self._good_steps = float(state["scale"]), int(state["good_steps"])
+        """Restore the result of `state`; the loss scale of another half-precision type begins anew."""
         self.skipped = int(state.get("skipped", 0))  # older states lack it
+        was_float16 = bool(state.get("float16", self.dtype == "float16"))
+        if self.use_amp and was_float16 != (self.dtype == "float16"):
+            note(f"the run continues in {self.dtype}, the type that this device has, and with the first loss scale")
+            return
+        self.scale, self._good_steps = float(state["scale"]), int(state["good_steps"])
 
     def _round(self, tensor: Tensor) -> Tensor:
         # Casting to half precision and back also rounds the gradient in the backward pass.

@@ -121,7 +121,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
 
 @server
 def test_two_processes_are_one_with_their_batches_together(data: Path, tmp_path: Path) -> None:
-    options = {**OPTIONS, "micro_batch": 8}  # one part each: sums of more parts round in another order
+    teacher = {"loss": "in_batch+0.1*margin_mse", "teacher": write_ranker(tmp_path / "ranker")}  # each scores a share
+    options = {**OPTIONS, **teacher, "micro_batch": 8}  # one part each: sums of more parts round in another order
     typed = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     launched = Launched(data, tmp_path / "log", SCRIPT, *typed, "--save_dir", tmp_path / "two")
     assert launched.wait() == 0, launched.output + launched.log(1)

@@ -24,7 +24,7 @@ from paddle_ranker.errors import CheckpointError, DataError, DependencyError, Ra
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import RANKER_SIGNATURE
-from paddle_ranker.scoring.engines import paddle_inference, registry
+from paddle_ranker.scoring.engines import dygraph, paddle_inference, registry
 from paddle_ranker.scoring.engines.base import Pool
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.engines.inputs import InputLimits
@@ -36,7 +36,7 @@ from tests.conftest import run_python
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports
 from tests.started import SECONDS
-from tests.tiny import CONFIG, PAIRS, make_network
+from tests.tiny import CONFIG, PAIRS, make_network, write_ranker
 
 parity, unit = pytest.mark.parity, pytest.mark.unit
 ASKED = [*PAIRS, ("深度", "")]  # with an empty title
@@ -422,10 +422,43 @@ def test_a_pool_makes_no_more_than_are_in_use() -> None:
 @unit
 def test_a_network_computes_on_its_gpu_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: list[str] = []
-    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:1")
+    monkeypatch.setattr(dygraph, "_device_of", lambda network: "gpu:1")
     engine = DygraphEngine(make_network())
     monkeypatch.setattr(paddle.device, "set_device", chosen.append)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(engine.run, {"input_ids": np.ones((1, 5), int), "token_type_ids": np.zeros((1, 5), int)}).result()
     assert chosen == ["gpu:1"]
+    monkeypatch.undo()
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:1")  # chosen for another model meanwhile
+    monkeypatch.setattr(paddle.device, "set_device", chosen.append)
+    DygraphEngine(make_network()).run({"input_ids": np.ones((1, 5), int), "token_type_ids": np.zeros((1, 5), int)})
+    assert chosen == ["gpu:1", "cpu"]
     assert BatchRunner(engine, 128).max_tokens == 256 * 128 and BatchRunner(engine, 512).max_tokens == 64 * 512
+
+
+@unit
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
+def test_a_trained_ranker_in_half_precision_on_a_gpu(
+    precision: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU stands in for the GPU, where Paddle leaves mixed precision off."""
+    folder, found = write_ranker(tmp_path / "ranker"), []
+    auto_cast = paddle.amp.auto_cast
+
+    def noted(*given: Any, **settings: Any) -> Any:
+        found.append(settings)
+        return auto_cast(False)
+
+    monkeypatch.setattr("paddle_ranker.runtime.select_device", lambda name: "gpu:0")
+    monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: True)
+    monkeypatch.setattr(paddle.amp, "auto_cast", noted)
+    ranker = Ranker.load(folder, precision=precision)
+    assert len(ranker.score(["深度学习"], ["深度学习综述"])) == 1
+    assert found == [{"level": "O1", "dtype": dtype}]
+    monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: False)
+    if precision == "bf16":
+        with pytest.raises(UsageError, match="gpu:0 does not multiply bfloat16; type --precision fp16"):
+            Ranker.load(folder, precision=precision)
+    for refused in ({"precision": "int8"}, {"tensorrt": True}):
+        with pytest.raises(UsageError, match="a trained one runs in fp32, and on GPUs in bf16 and fp16"):
+            Ranker.load(folder, **refused)

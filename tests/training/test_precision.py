@@ -79,6 +79,14 @@ def test_the_scale_halves_at_an_overflow_and_doubles_after_good_steps(monkeypatc
     assert off.scale == 1.0 and not off.update(math.nan) and off.diverged and off.report == ""
 
 
+def test_another_half_precision_type_begins_with_the_first_scale(capsys: pytest.CaptureFixture[str]) -> None:
+    grown = Precision(make_network(), use_amp=True, dtype="bfloat16", scale_loss=2.0**30)
+    grown.update(math.inf)
+    other = Precision(make_network(), use_amp=True, dtype="float16", scale_loss=8.0)
+    other.restore(grown.state())
+    assert (other.scale, other.skipped) == (8.0, 1) and "continues in float16" in capsys.readouterr().err
+
+
 def test_a_scale_that_overflows_costs_steps_and_not_the_training(tmp_path: Any, examples: Any) -> None:
     settings: Any = {"use_amp": True, "amp_dtype": "float16", "epochs": 8}
     untouched = parameters(make_network())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Optional
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.encoding.columns import Array, Arrays
 from paddle_ranker.model.opened import RANKER_SIGNATURE, Signature
 from paddle_ranker.scoring.engines.base import fastest_tokens
 from paddle_ranker.scoring.engines.inputs import InputLimits
+
+_TYPES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 class DygraphEngine:
@@ -22,32 +25,58 @@ class DygraphEngine:
             configurations of its encoders.
         signature: names the network's inputs.
         outputs: names of the tensors that the network returns, in their order; default: `signature.read`.
+        precision: of matrix products: fp32, and on GPUs bf16 or fp16.
     """
 
     name = "dygraph"
-    precision = "fp32"
 
     def __init__(
-        self, network: nn.Layer, signature: Signature = RANKER_SIGNATURE, outputs: Optional[Sequence[str]] = None
+        self,
+        network: nn.Layer,
+        signature: Signature = RANKER_SIGNATURE,
+        outputs: Optional[Sequence[str]] = None,
+        precision: str = "fp32",
     ):
         self.network = network
         self.limits = InputLimits(signature, network.configs)
         self._inputs = signature.input_names
         self._outputs = tuple(outputs or signature.read)
-        self._device = paddle.device.get_device()
+        self.precision = precision
+        self._device = _device_of(network)
         self.batch_tokens = fastest_tokens(self._device, 0)
 
     def run(self, arrays: Arrays) -> Arrays:
         """Return a dict from output name to array."""
-        if self._device != "cpu":
+        if self._device != "cpu" or paddle.device.get_device() != "cpu":
             paddle.device.set_device(self._device)  # CUDA begins each thread with the first GPU
         training = self.network.training
         self.network.eval()
         try:
-            with paddle.no_grad():
+            with paddle.no_grad(), self._products():
                 found = self.network(*(paddle.to_tensor(arrays[name]) for name in self._inputs))
         finally:
             if training:
                 self.network.train()
         tensors = found if isinstance(found, (tuple, list)) else (found,)
-        return {name: tensor.numpy() for name, tensor in zip(self._outputs, tensors)}
+        return {name: _read(tensor) for name, tensor in zip(self._outputs, tensors)}
+
+    def _products(self) -> AbstractContextManager[None]:
+        """Return the context in which matrix products have the engine's precision."""
+        if self.precision == "fp32":
+            return nullcontext()
+        context: AbstractContextManager[None] = paddle.amp.auto_cast(True, level="O1", dtype=_TYPES[self.precision])
+        return context
+
+
+def _device_of(network: nn.Layer) -> str:
+    """Return the device of a network's parameters: another model's may be Paddle's current one by now."""
+    place = next((parameter.place for parameter in network.parameters()), None)
+    if place is None or not (place.is_gpu_place() or place.is_cpu_place()):
+        return str(paddle.device.get_device())
+    return f"gpu:{place.gpu_device_id()}" if place.is_gpu_place() else "cpu"
+
+
+def _read(tensor: Tensor) -> Array:
+    is_half = tensor.dtype in (paddle.float16, paddle.bfloat16)  # NumPy has no bfloat16
+    array: Array = (tensor.astype("float32") if is_half else tensor).numpy()
+    return array

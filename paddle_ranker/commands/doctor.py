@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
+from importlib.machinery import PathFinder
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -178,7 +179,9 @@ def install_line(package: Package) -> str:
                 needed += f" --index-url {PADDLE_INDEX}{cuda_for(gpus)}/"
     python = shlex.quote(sys.executable)
     # An environment of uv's has no pip, which paddlenlp itself imports as well.
-    return f"{'' if util.find_spec('pip') else f'{python} -m ensurepip && '}{python} -m pip install {without}{needed}"
+    # `importlib.util.find_spec` would start a hook of setuptools, after which this process cannot import Paddle.
+    pip = "" if PathFinder.find_spec("pip") else f"{python} -m ensurepip && "
+    return f"{pip}{python} -m pip install {without}{needed}"
 
 
 def _builds(name: str) -> dict[str, str]:

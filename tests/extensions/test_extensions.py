@@ -65,9 +65,8 @@ def extensions() -> Iterator[None]:
 
 def run(*arguments: str, plugins: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run Python with plugins, named in the environment as a user would do."""
-    # The launcher crashes if CUDA_VISIBLE_DEVICES is empty, as it is where no GPU may be used.
     environment = {
-        **{name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"},
+        **os.environ,
         "PADDLE_RANKER_PLUGINS": ",".join(f"tests.extensions.{name}" for name in plugins.split()),
         "PYTHONPATH": str(REPOSITORY),
     }

@@ -59,4 +59,5 @@ def test_a_process_sees_no_gpu_but_its_own(gpus: int, seen: str, cluster: None) 
         hide_other_gpus()
         return os.environ["CUDA_VISIBLE_DEVICES"]
 
-    assert ray.get(ray.remote(num_gpus=gpus)(visible).remote()) == seen
+    machine = {"env_vars": {"CUDA_VISIBLE_DEVICES": "0"}}
+    assert ray.get(ray.remote(num_gpus=gpus, runtime_env=machine)(visible).remote()) == seen

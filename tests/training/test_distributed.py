@@ -86,12 +86,10 @@ class Launched:
         launch: Sequence[object] = ("--nproc_per_node", 2),
     ):
         self.logs, self._output = logs, logs.with_suffix(".txt")
-        # The launcher crashes if this variable is empty, as it is where no GPU may be used.
-        environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         line = [*before, sys.executable, "-m", "paddle.distributed.launch", *launch, "--log_dir", logs, script]
         with self._output.open("wb") as stream:
             self.launcher = subprocess.Popen(
-                [*map(str, [*line, *arguments])], cwd=data, env=environment, stdout=stream, stderr=subprocess.STDOUT
+                [*map(str, [*line, *arguments])], cwd=data, stdout=stream, stderr=subprocess.STDOUT
             )
 
     @property
@@ -326,10 +324,8 @@ def test_two_nodes_are_one_with_two_processes(
     nodes: tuple[Node, Node], data: Path, tmp_path: Path, together: tuple[Path, Launched], lines: Any
 ) -> None:
     shutil.copytree(data, tmp_path, dirs_exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     started = [
-        subprocess.Popen([*line, *training(tmp_path / "checkpoint")], cwd=tmp_path, env=environment)
-        for line in lines(nodes, tmp_path)
+        subprocess.Popen([*line, *training(tmp_path / "checkpoint")], cwd=tmp_path) for line in lines(nodes, tmp_path)
     ]
     assert [process.wait(SECONDS) for process in started] == [0] * len(started)
     assert differences(together[0], tmp_path / "checkpoint") == []

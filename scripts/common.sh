@@ -111,13 +111,24 @@ has_option() {
     return 1
 }
 
-# Print the number of GPUs that a command started here can use: 0 with the CPU build of Paddle.
+# Print the number of GPUs that a command started here can use, as Paddle counts them: 0 with its CPU build.
 usable_gpus() {
-    local gpus
+    local gpus found code='import paddle
+print(paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else "cpu")'
     gpus="$(visible_gpus)"
-    if [ "$gpus" != 0 ] && ! "$PYTHON" -c 'import paddle; raise SystemExit(not paddle.is_compiled_with_cuda())' 2>/dev/null; then
-        complain "a GPU is here, but Paddle's CPU build: using the CPU (PADDLE_RANKER_STACK=gpu sets up the build for GPUs)"
-        gpus=0
+    if [ "$gpus" != 0 ]; then
+        found="$("$PYTHON" -W ignore -c "$code" 2>/dev/null | tail -n 1)"
+        case "$found" in
+            cpu)
+                complain "a GPU is here, but Paddle's CPU build: using the CPU (PADDLE_RANKER_STACK=gpu sets up the build for GPUs)"
+                found=0 ;;
+            '' | 0 | *[!0-9]*)
+                complain "GPUs here: $gpus, but Paddle finds none: using the CPU (is the driver too old for this build? '$PYTHON' -m paddle_ranker doctor)"
+                found=0 ;;
+            "$gpus") ;;
+            *) complain "GPUs here: $gpus, but Paddle finds $found: using $found" ;;
+        esac
+        gpus="$found"
     fi
     say "$gpus"
 }

@@ -5,8 +5,9 @@
 #
 # No argument: the modern stack, tests marked unit, parity, server or browser, in that order; those of the browser need
 #              what `bash scripts/setup.sh browser` installs, and are skipped without it.
-# --all        both stacks, and the slow tests and those on real data as well
-# --lint       lint and types only
+# --all        the stacks modern and complete, and the slow tests and those on real data as well
+# --lint       lint and types only, which the stacks modern and gpu have
+# PADDLE_RANKER_STACK=gpu, or another stack: that one alone, with --all too
 # Further arguments go to pytest: `bash scripts/test.sh -k auc -x`; a path or -m of your own replaces the choice above.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -uo pipefail
@@ -62,12 +63,17 @@ test_stack() {
         FAILED+=("$stack: set-up")
         return
     fi
-    if [ "$stack" = modern ]; then
+    if [ "$stack" = modern ] || [ "$stack" = gpu ]; then
         check 'ruff check' "$PYTHON" -m ruff check .
         check 'ruff format' "$PYTHON" -m ruff format --check .
         check 'mypy' "$PYTHON" -m mypy
     fi
-    if [ "$LINT_ONLY" = yes ]; then return; fi
+    if [ "$LINT_ONLY" = yes ]; then
+        case "$stack" in
+            complete*) FAILED+=("--lint: the stack $stack has neither ruff nor mypy; unset PADDLE_RANKER_STACK") ;;
+        esac
+        return
+    fi
     if [ "$OWN_CHOICE" = yes ]; then
         check "$stack: pytest" tests "$stack" 'your choice' "$@"
         return
@@ -89,7 +95,7 @@ for argument in "$@"; do
     case "$argument" in
         --all) ALL=yes ;;
         --lint) LINT_ONLY=yes ;;
-        -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *)
             case "$argument" in -m | -m?* | *.py | *::* | tests/*) OWN_CHOICE=yes ;; esac
             ARGUMENTS+=("$argument")
@@ -100,8 +106,9 @@ done
 cd "$ROOT" || exit 1
 # Small products gain nothing from threads, which wait for each other if every core is busy.
 export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
-test_stack modern ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
-if [ "$ALL" = yes ] && [ "$LINT_ONLY" = no ]; then
+STACK="${PADDLE_RANKER_STACK:-}"
+test_stack "${STACK:-modern}" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
+if [ "$ALL" = yes ] && [ "$LINT_ONLY" = no ] && [ -z "$STACK" ]; then
     test_stack complete ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 fi
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 TOOLS = (
     "awk", "bash", "cat", "chmod", "cmp", "cut", "dirname", "env", "flock", "grep", "head", "id", "kill", "ln", "mkdir",
-    "mktemp", "mv", "rm", "sed", "sh", "sha256sum", "sleep", "tail", "touch", "uname", "wc",
+    "mktemp", "mv", "rm", "sed", "sh", "sha256sum", "sleep", "tail", "tee", "touch", "uname", "wc",
 )  # fmt: skip
 
 
@@ -295,7 +296,9 @@ def test_an_interrupted_run_is_made_good(checkout: Checkout) -> None:
 
 def run_python(checkout: Checkout, arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `run_python` of common.sh with a Python that prints its arguments and the launcher's ports."""
-    own = '#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\necho "$PORT_RANGE" "$CUDA_VISIBLE_DEVICES" >&2\nexit 7\n'
+    own = '#!/bin/sh\n[ "$1" = -c ] && exit 0\n'
+    own += '[ "$1" = -W ] && { IFS=,; set -- $CUDA_VISIBLE_DEVICES; echo $#; exit; }\n'  # Paddle finds all GPUs
+    own += 'echo "$@"\necho "$PORT_RANGE" "$CUDA_VISIBLE_DEVICES" >&2\nexit 7\n'
     python = script(checkout.root.parent / "own python", own)
     code = f". '{checkout.root}/scripts/common.sh'; ensure_environment || exit; run_python train.py {arguments}"
     return checkout.run("bash", "-c", code, **{"PADDLE_RANKER_PYTHON": str(python), **environment})
@@ -340,6 +343,49 @@ def test_launch_line(checkout: Checkout, arguments: str, environment: dict[str, 
     if expected.startswith(LAUNCH) and processes and "xpu" not in arguments:  # the launcher wants an entry for each
         visible = ",".join(["-1"] * int(processes))
     assert done.stderr.split() == ["20000:32000"] * expected.startswith(LAUNCH) + [visible] * bool(visible)
+
+
+@pytest.mark.parametrize(
+    ("prints", "gpus", "fragment"),
+    [
+        ("3", "3", ""),
+        ("2", "2", "GPUs here: 3, but Paddle finds 2"),
+        ("0", "0", "Paddle finds none: using the CPU"),  # the driver is too old
+        ("", "0", "Paddle finds none: using the CPU"),  # the import fails
+        ("cpu", "0", "Paddle's CPU build: using the CPU"),
+    ],
+)
+def test_gpus_are_those_that_paddle_finds(checkout: Checkout, prints: str, gpus: str, fragment: str) -> None:
+    python = script(checkout.root.parent / "own python", f"#!/bin/sh\necho a warning\necho {prints}\n")
+    code = f". '{checkout.root}/scripts/common.sh'; PYTHON='{python}'; usable_gpus"
+    done = checkout.run("bash", "-c", code, CUDA_VISIBLE_DEVICES="0,1,2")
+    assert done.stdout.strip() == gpus and fragment in done.stderr and bool(fragment) == bool(done.stderr)
+
+
+LINT = ["ruff check", "ruff format", "mypy"]
+
+
+@pytest.mark.parametrize(
+    ("stack", "arguments", "status", "checks"),
+    [
+        ("", "", 0, [*LINT, "modern: unit"]),
+        ("gpu", "", 0, [*LINT, "gpu: unit"]),
+        ("", "--all -x", 0, [*LINT, "modern: unit", "modern: slow", "complete: unit", "complete: slow"]),
+        ("gpu", "--all", 0, [*LINT, "gpu: unit", "gpu: slow"]),
+        ("complete-gpu", "--all", 0, ["complete-gpu: unit", "complete-gpu: slow"]),
+        ("complete", "--lint", 1, []),
+        ("nvidia", "", 1, []),
+    ],
+)  # fmt: skip
+def test_the_tests_run_on_the_stack_that_is_named(
+    checkout: Checkout, stack: str, arguments: str, status: int, checks: list[str]
+) -> None:
+    (checkout.tools / "getconf").symlink_to(shutil.which("true") or "")
+    own = {} if stack == "nvidia" else {"PADDLE_RANKER_PYTHON": shutil.which("true") or ""}
+    line = ["bash", str(checkout.root / "scripts/test.sh"), *arguments.split()]
+    done = checkout.run(*line, PADDLE_RANKER_STACK=stack, **own)
+    found = re.findall("^test: (.*?)(?: tests|, parity.*| and real.*)?: passed in", done.stdout, re.M)
+    assert (done.returncode, found) == (status, checks), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

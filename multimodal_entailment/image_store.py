@@ -23,6 +23,7 @@ import PIL
 from tqdm import tqdm
 
 from multimodal_entailment.images import ImageError, ImageLimits, load_image, read_image
+from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder, remove_unfinished
 
@@ -46,8 +47,7 @@ class ImageStore:
         size: pixels per side.
         workers: number of threads that read and decode (Pillow releases the GIL); None: one per core.
         cache_dir: the folder of the files, for later runs as well (default: in the user's cache). The files' names
-        depend
-            on the content of the images, the size, and the encoder's parameters.
+            depend on the content of the images, the size, the encoder's parameters, and TF32.
         encoder: a frozen encoder, whose features are stored instead of pixels.
         limits: the largest image that is decoded.
         skip_bad: treat a bad image as missing, and note it in `bad`; if False, it is an error.
@@ -147,7 +147,7 @@ class ImageStore:
         kind = "pixels" if encoder is None else "features"
         key = [_FORMAT, order, self.size, PIL.__version__, self._limits.max_bytes, self._limits.max_pixels]
         if encoder is not None:
-            key.append(encoder.digest())
+            key += [encoder.digest(), *(["tf32"] * runtime.uses_tf32())]
         target = folder / f"{kind}_{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}"
         with made_once(target) as missing:
             if missing:

@@ -42,7 +42,6 @@ def serve(options: WebServiceOptions) -> int:
         model=None if options.model_dir is None else Path(options.model_dir),
         rpc_port=options.rpc_port,
         http_port=options.http_port,
-        has_gpu=runtime.finds_gpu(),
     )
     for note in config.notes:
         warn(note)

@@ -358,7 +358,7 @@ def _assumptions(options: PlanOptions) -> Iterator[str]:
         grows = "with the logarithm of" if options.method == FAISS else "in proportion to"
         yield f"searches by vectors take time {grows} a shard's texts; sums of two vectors stand for the others'"
     if tower or ranker:
-        yield f"models use all {options.machine_cores:,} cores of a machine for one query without loss"
+        yield f"models use all {options.machine_cores:,} cores of a machine for one query without loss, and no GPU"
     yield f"a call of all shards takes {_ROUND_MS:g} ms, a search {_ROUNDS} of them; {_BUSY:.0%} of the cores are busy"
     yield "the files that searches read stay in memory, texts on the disk; merging needs as much disk again for a while"
 

@@ -158,7 +158,9 @@ def test_features_are_those_of_the_encoder(folder: Path, encoder: Any, monkeypat
         np.testing.assert_allclose(features[row], expected, atol=1e-5)
 
 
-def test_other_parameters_are_another_cache(folder: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_parameters_and_tf32_are_another_cache(
+    folder: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoded = counted(monkeypatch)
     paths: list[Any] = [str(folder / "0.png")]
     first = ImageStore(paths, 32, cache_dir=folder / "cache", encoder=encoder).take(np.array([0]))[0]
@@ -168,3 +170,6 @@ def test_other_parameters_are_another_cache(folder: Path, encoder: Any, monkeypa
     parameter.set_value(parameter * 1.5 + 0.1)
     second = ImageStore(paths, 32, cache_dir=folder / "cache", encoder=encoder).take(np.array([0]))[0]
     assert len(decoded) == 2 and np.abs(first - second).max() > 1e-3
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    ImageStore(paths, 32, cache_dir=folder / "cache", encoder=encoder)
+    assert len(decoded) == 3

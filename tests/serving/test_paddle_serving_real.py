@@ -247,7 +247,7 @@ def test_the_pipeline_gives_tensorrt_the_shapes_of_its_batches(made: Made, tmp_p
 
     published = (REPOSITORY / "deploy/python/config_nlp.yml").read_text(encoding="utf-8")
     (tmp_path / "config.yml").write_text(published.replace("device_type: 0", "device_type: 2"), encoding="utf-8")
-    config = read_pipeline_config(tmp_path / "config.yml", model=made.server, has_gpu=True)
+    config = read_pipeline_config(tmp_path / "config.yml", model=made.server, finds_gpu=lambda: True)
     op, local = ModelOp(config), config.op["local_service_conf"]
     how = {name: local[name] for name in ("model_config", "device_type", "devices")}
     shapes = LocalServiceHandler(**how, dynamic_shape_info=op.dynamic_shape_info).dynamic_shape_info

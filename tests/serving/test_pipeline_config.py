@@ -73,7 +73,7 @@ def test_what_is_typed_wins(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_values_have_their_effect(tmp_path: Path, changes: dict[str, Any], expected: dict[str, Any]) -> None:
-    served = read_pipeline_config(write(tmp_path, changes), has_gpu=True).serve_config("127.0.0.1", None)
+    served = read_pipeline_config(write(tmp_path, changes), finds_gpu=lambda: True).serve_config("127.0.0.1", None)
     assert {name: getattr(served, name) for name in expected} == expected
 
 
@@ -102,7 +102,7 @@ def test_what_is_fetched_is_what_the_model_returns(tmp_path: Path, alias: str) -
 
 def test_a_gpu_that_is_not_here_is_the_cpu_with_a_word(tmp_path: Path) -> None:
     path = write(tmp_path, {"op.ernie.local_service_conf.device_type": 1, "op.ernie.local_service_conf.devices": "0"})
-    config = read_pipeline_config(path, has_gpu=False)
+    config = read_pipeline_config(path, finds_gpu=lambda: False)
     assert config.device == "cpu" and "Paddle finds no GPU here" in config.notes[0]
     local = config.op["local_service_conf"]
     assert (local["device_type"], local["devices"]) == (0, "")  # for Paddle Serving's own predictor
@@ -127,9 +127,11 @@ def test_devices_and_precisions_of_either_server(
 ) -> None:
     values = {"device_type": kind, "devices": devices, "precision": precision}
     path = write(tmp_path, {f"op.ernie.local_service_conf.{name}": value for name, value in values.items()})
-    config = read_pipeline_config(path, has_gpu=True)
+    asked = list[int]()
+    config = read_pipeline_config(path, finds_gpu=lambda: len(asked.__iadd__([kind])) > 0)
     local = config.op["local_service_conf"]
     assert (local["device_type"], local["devices"]) == given and config.notes == ()
+    assert bool(asked) == (given[0] in (1, 2))  # asking starts a process
     found = [name for name in config.of_no_meaning() if "local_service_conf" in name]
     assert len(found) == bool(unused) and unused in "".join(found)
     with pytest.raises(CheckpointError, match=f"precision {precision}") if refused else contextlib.nullcontext():

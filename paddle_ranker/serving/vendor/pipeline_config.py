@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError, in_checkout, quoted
 from paddle_ranker.export.serving_files import fetched_alias
 from paddle_ranker.model.exported import INPUTS
@@ -133,12 +134,12 @@ def read_pipeline_config(
     model: Optional[Path] = None,
     rpc_port: Optional[int] = None,
     http_port: Optional[int] = None,
-    has_gpu: bool = False,
+    finds_gpu: Callable[[], bool] = runtime.finds_gpu,
 ) -> PipelineConfig:
     """Read a configuration file; `model`, `rpc_port` and `http_port`, if given, replace the file's values.
 
     Args:
-        has_gpu: whether Paddle finds a GPU.
+        finds_gpu: returns whether Paddle finds a GPU; called if the configuration asks for one.
 
     Raises `UsageError` if there is no such file, `CheckpointError`, which names the value, if it is no configuration.
     """
@@ -175,7 +176,7 @@ def read_pipeline_config(
     _check(local, path, "fetch_list", list, None)
     folder = _model_folder(path, local, model)
     local["model_config"] = str(folder)
-    device, notes = _device(local, has_gpu)
+    device, notes = _device(local, finds_gpu)
     return PipelineConfig(values, service, folder, device, notes)
 
 
@@ -232,14 +233,14 @@ def _model_folder(path: Path, local: dict[str, Any], given: Optional[Path]) -> P
     return here if not beside.exists() and here.exists() else beside
 
 
-def _device(local: dict[str, Any], has_gpu: bool) -> tuple[str, tuple[str, ...]]:
+def _device(local: dict[str, Any], finds_gpu: Callable[[], bool]) -> tuple[str, tuple[str, ...]]:
     kind, given = local["device_type"], local.get("devices")
     devices = "" if given is None else str(given).replace(" ", "")
     if kind == -1:
         kind = GPU if devices else CPU
     if kind not in (CPU, GPU, TENSORRT, XPU):
         raise CheckpointError(f"device_type {kind}: choose 0 (CPU), 1 (GPU), 2 (TensorRT) or 4 (XPU)")
-    if kind in (GPU, TENSORRT) and not has_gpu:
+    if kind in (GPU, TENSORRT) and not finds_gpu():
         local["device_type"], local["devices"] = CPU, ""
         return "cpu", (f"device_type {kind} is asked for, and Paddle finds no GPU here: using the CPU",)
     local["device_type"], local["devices"] = kind, "" if kind == CPU else devices or "0"

@@ -188,6 +188,9 @@ def test_a_configuration_deploys_the_same(deployed: Deployed, tmp_path: Path, ca
 def test_what_cannot_be_deployed_is_refused(
     deployed: Deployed, call: Call, line: list[object], status: int, problem: str
 ) -> None:
+    from ray import serve
+
+    serve.start(http_options={"port": deployed.port})  # it may run already; the row "listens" needs it
     named = {"RANKER": deployed.folder / "ranker", "SHARD": deployed.folder / "shards"}
     found, _, said = call(deploy.main, "ray", "--port", deployed.port, *(named.get(str(one), one) for one in line))
     assert (found, problem in said) == (status, True), said

@@ -265,7 +265,8 @@ def launched_on(
     return [
         Launched(
             data, logs / str(rank), ALTERED, *arguments, *(changed if rank else ()), before=node.before(data),
-            launch=["--nnodes", 2, "--rank", rank, "--master", f"{nodes[0].address}:29500", "--host", node.address],
+            launch=["--nnodes", 2, "--rank", rank, "--master", f"{nodes[0].address}:29500", "--host", node.address,
+                    "--nproc_per_node", 1],
         )
         for rank, node in enumerate(nodes)
     ]  # fmt: skip

@@ -106,9 +106,14 @@ done
 cd "$ROOT" || exit 1
 # Small products gain nothing from threads, which wait for each other if every core is busy.
 export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
-STACK="${PADDLE_RANKER_STACK:-}"
+STACK="${PADDLE_RANKER_STACK:-}" BOTH=no
+if [ "$ALL" = yes ] && [ "$LINT_ONLY" = no ] && [ -z "$STACK" ]; then BOTH=yes; fi
+if [ "$BOTH" = yes ] && [ -z "${PADDLE_RANKER_PYTHON:-}" ]; then
+    # Beside the first stack's set-up and tests; `test_stack` waits for it, or repeats it and shows what fails.
+    bash scripts/setup.sh complete >/dev/null 2>&1 &
+fi
 test_stack "${STACK:-modern}" ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
-if [ "$ALL" = yes ] && [ "$LINT_ONLY" = no ] && [ -z "$STACK" ]; then
+if [ "$BOTH" = yes ]; then
     test_stack complete ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 fi
 

@@ -17,7 +17,7 @@ import pytest
 
 from paddle_ranker.commands import doctor
 from paddle_ranker.commands.doctor import Package, probe_package
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, run_python
 from tests.lookups import Lookups
 from tests.lookups import lookups as lookups
 
@@ -223,3 +223,10 @@ def test_the_doctors_versions_are_those_of_the_requirements() -> None:
         assert f"paddlenlp=={paddlenlp}" in lines
         for needed in doctor.PADDLENLP_NEEDS:
             assert needed in lines
+
+
+def test_paddle_is_imported_after_an_install_line() -> None:
+    """Looking for pip must not start the hook of setuptools, with which Paddle's import fails."""
+    run_python(
+        "from paddle_ranker.commands.doctor import ESSENTIAL, install_line\ninstall_line(ESSENTIAL[0])\nimport paddle"
+    )

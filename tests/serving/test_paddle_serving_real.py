@@ -74,6 +74,7 @@ def environment(folder: Path) -> dict[str, str]:
         "PADDLE_RANKER_CACHE": str(folder.parent / "cache"),
         "SERVING_HOME": str(folder),  # where Paddle Serving writes who runs
         "PYTHONPATH": str(REPOSITORY),
+        "CUDA_VISIBLE_DEVICES": "-1,0",  # the launcher looks for --gpu_id's 0 there, CUDA at nothing after -1
     }
 
 

@@ -135,7 +135,9 @@ class ModelOptions(DeviceOptions):
     image_workers: int = option(0, help="number of threads that decode images; 0: one per core", minimum=0)
     engine: Optional[str] = redeclare(ScoringOptions, "engine")
     precision: str = redeclare(
-        ScoringOptions, "precision", help="precision of the matrix products; other than fp32 needs an exported model"
+        ScoringOptions,
+        "precision",
+        help="precision of the matrix products; other than fp32 needs an exported model, or a GPU",
     )
 
     def load_options(self) -> LoadOptions:

@@ -22,7 +22,9 @@ class PostLimits(Limits):
     )
     entailment_engine: Optional[str] = option(None, help="engine of this model; see --engine", choices=ENGINES)
     entailment_precision: str = option(
-        "fp32", help="precision of its matrix products; other than fp32 needs an exported model", choices=PRECISIONS
+        "fp32",
+        help="precision of its matrix products; other than fp32 needs an exported model, or a GPU",
+        choices=PRECISIONS,
     )
     posts: int = option(64, help="maximum number of pairs of posts per request", minimum=1, shared=True)
     queue_posts: int = option(

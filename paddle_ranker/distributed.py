@@ -110,8 +110,7 @@ class ProcessGroup:
         for bucket in buckets([p for p in network.parameters() if not p.stop_gradient]):
             gradients = [p.grad if p.grad is not None else paddle.zeros_like(p) for p in bucket]
             total = paddle.concat([gradient.reshape([-1]) for gradient in gradients])
-            with self.together():
-                paddle.distributed.all_reduce(total)
+            self.sum_tensor(total)
             for parameter, piece in zip(bucket, paddle.split(total, [math.prod(g.shape) for g in gradients])):
                 whole = piece.reshape(parameter.shape)
                 if parameter.grad is None:

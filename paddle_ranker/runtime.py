@@ -291,7 +291,7 @@ def select_device(name: str) -> str:
     import paddle
 
     take_back_signals()
-    _turn_off_tf32()  # of programs that import Paddle without `prepare`: no product has been computed yet
+    _turn_off_tf32()  # a program may import Paddle without `prepare`, and has computed no product yet
     if name == AUTO_DEVICE:
         found = find_device()
         found.report()

@@ -33,7 +33,7 @@ from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, listed, quoted
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import LANGUAGES, OLDER, STANDARD, TOKENIZERS, detect_language
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, note, option, run_command
 from paddle_ranker.options.command import reader_may_leave
@@ -422,7 +422,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
                     counted = _counted(rows, progress)
                     cut = sharded.cut(target, info, counted, total, count, identity, rows.report)
         info = sharded.begin_shards(folder, count)
-        load = options.load_options() if info.models else LoadOptions(device="cpu")
+        load = options.load_options() if info.models else ON_CPU
         work = sharded.ShardWork(folder, _contents(options), load, options.batch_size)
         most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
         with tqdm(desc="index", unit="document", total=most, disable=None) as progress:

@@ -26,7 +26,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.model.kinds import text_encoder
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import ON_CPU
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import join_files, paths_of
@@ -367,7 +367,7 @@ def _mine_by_actors(options: MineOptions, queries: int) -> tuple[int, Counter[st
     done = run_parts(
         _QueryNumbers(queries), work, parts, options.ray,
         actors=options.actors, threads=threads, label="mine",
-        load=options.load_options() if has_model else LoadOptions(device="cpu"),
+        load=options.load_options() if has_model else ON_CPU,
     )  # fmt: skip
     counts, truncations = Counter[str](), [dict[str, int]() for _ in rankers]
     for name, count in total(done).items():

@@ -65,7 +65,13 @@ def _has_kernel(q: Tensor, heads: int, mask: Tensor) -> bool:
 
 
 def _is_on_gpu(states: Tensor) -> bool:
-    return bool(states.place.is_gpu_place() and paddle.device.cuda.get_device_capability() >= (8, 0))
+    return bool(states.place.is_gpu_place()) and _capability() >= (8, 0)
+
+
+@functools.cache
+def _capability() -> tuple[int, int]:
+    major, minor = paddle.device.cuda.get_device_capability()
+    return major, minor
 
 
 @functools.cache

@@ -71,3 +71,6 @@ class LoadOptions:
             fits = isinstance(value, known) and isinstance(value, bool) == (kind == "bool")
             if not fits and (value is not None or kind == stated):
                 raise UsageError(f"{field.name} {quoted(value)}: expected {words}")
+
+
+ON_CPU = LoadOptions(device="cpu")

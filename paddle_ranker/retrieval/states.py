@@ -15,7 +15,7 @@ from typing import Union
 import numpy as np
 
 from paddle_ranker.encoding.columns import offsets_of
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import ON_CPU
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import RankerStates
 from paddle_ranker.retrieval.schema import Schema
@@ -33,7 +33,7 @@ _AT_ONCE = 256  # documents whose states are in memory
 def copy_ranker(source: Union[str, Path], index: Path, dtype: str) -> RankerStates:
     """Copy a split ranker into an index folder; raises `CheckpointError` for a ranker whose encoder is not split."""
     folder = model_path(source)
-    states = SplitRanker.open(folder, LoadOptions(device="cpu")).states_info
+    states = SplitRanker.open(folder, ON_CPU).states_info
     make_folder(index)
     with new_folder(index / RANKER, replace=True) as target:
         shutil.copytree(folder if folder.is_dir() else folder.parent, target, dirs_exist_ok=True)

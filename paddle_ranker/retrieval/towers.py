@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional, Union
 
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.kinds import KINDS
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import KIND, TowerInfo
@@ -21,7 +21,6 @@ from paddle_ranker.storage.atomic import make_folder, new_folder
 from paddle_ranker.storage.digest import content_digest
 
 TOWER = "tower"
-_TO_LOOK = LoadOptions(device="cpu")  # for one text, whatever device computes all of them later
 
 
 class Copied(NamedTuple):
@@ -44,7 +43,7 @@ def copy_tower(source: Union[str, Path], index: Path, name: str = TOWER) -> Copi
 
     folder = _folder_of(source)
     stated = _stated_by(folder)
-    load = _TO_LOOK if stated is None else replace(_TO_LOOK, pooling=stated.pooling, normalize=stated.normalize)
+    load = ON_CPU if stated is None else replace(ON_CPU, pooling=stated.pooling, normalize=stated.normalize)
     size = Tower.open(folder, load).vectors(["."]).shape[1]
     make_folder(index)
     with new_folder(index / name, replace=True) as target:
@@ -62,7 +61,7 @@ def copy_field_tower(field: Field, source: Union[str, Path], index: Path) -> Cop
     folder = f"{TOWER}-{field.name}"
     if kind.is_searched:
         return copy_tower(source, index, folder)
-    size = kind.open_tower(Path(source), _TO_LOOK, 1).query_vectors(["."]).shape[1]
+    size = kind.open_tower(Path(source), ON_CPU, 1).query_vectors(["."]).shape[1]
     make_folder(index)
     with new_folder(index / folder, replace=True) as target:
         shutil.copytree(source, target, dirs_exist_ok=True)
@@ -80,7 +79,7 @@ def _stated_by(folder: Path) -> Optional[TowerInfo]:
     """Return what the copy of an encoder must state, since it has another name; None for a tower, which states it."""
     from paddle_ranker.model.tower_network import read_tower
 
-    return read_tower(folder, _TO_LOOK)[1] if KINDS[KIND].read_info(folder) is None else None
+    return read_tower(folder, ON_CPU)[1] if KINDS[KIND].read_info(folder) is None else None
 
 
 def require_tower(collection: Collection, tower: Optional[str]) -> None:

@@ -27,14 +27,13 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, listed
-from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.registry import VARIABLE, load_named_plugins
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
 from paddle_ranker.storage.atomic import make_folder, new_file, remove_unfinished
 from paddle_ranker.storage.untrusted import read_json
 
-_ON_CPU = LoadOptions(device="cpu")
 MANIFEST, _BEGUN = "manifest.json", "begun.json"
 _END = -1  # number of the row that tells what the reader has seen
 
@@ -278,7 +277,7 @@ def run(
     *,
     actors: Optional[int] = None,
     threads: int = 1,
-    load: LoadOptions = _ON_CPU,
+    load: LoadOptions = ON_CPU,
     label: str = "score",
 ) -> list[Done]:
     """Compute the parts that are missing on a cluster, and return all of them in order.

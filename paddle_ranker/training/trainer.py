@@ -230,12 +230,6 @@ class _Trainer:
         names, losses = ["loss"], list[tuple[float, Tensor, Means]]()
         sums = np.zeros(2 + MOST_MEANS)  # how many processes had a signal; the loss; further means
 
-        def add(share: float, loss: Tensor, means: Means) -> None:
-            if len(means) > MOST_MEANS:
-                raise ValueError(f"{len(means)} means beside the loss ({', '.join(means)}): at most {MOST_MEANS} fit")
-            names[1:] = means
-            sums[1 : 1 + len(names)] += share * np.array([float(value) for value in (loss, *means.values())])
-
         if isinstance(examples, WholeBatchExamples):
             found = backward(examples, network, batch, self.processes, self.precision, self._seed)
             losses.append((1.0 / self.processes.size, *found))
@@ -255,7 +249,12 @@ class _Trainer:
         gradients = _Gradients.of(network)
         with self.processes.together():
             for share, loss, means in losses:
-                add(share, loss, means)
+                if len(means) > MOST_MEANS:
+                    raise ValueError(
+                        f"{len(means)} means beside the loss ({', '.join(means)}): at most {MOST_MEANS} fit"
+                    )
+                names[1:] = means
+                sums[1 : 1 + len(names)] += share * np.array([float(value) for value in (loss, *means.values())])
         sums[0] = self._stop_request.asked
         sums = self.processes.sum(sums)
         self._signal_in_any_process = bool(sums[0])

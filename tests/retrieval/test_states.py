@@ -105,7 +105,7 @@ def test_an_index_gets_states_later_and_those_of_one_ranker(capsys: pytest.Captu
         assert build("index", *more) != 0
         assert message in capsys.readouterr().err
     write_tower(Path("tower"))
-    with pytest.MonkeyPatch.context() as patch:  # of all models, none chooses a device of its own
+    with pytest.MonkeyPatch.context() as patch:  # no model that is opened chooses its own device
         patch.setattr("paddle_ranker.runtime.find_device", lambda: pytest.fail("--device cpu was given"))
         assert build("cpu", "--tower", "tower", "--store_states", "ranker", "--device", "cpu") == 0
     assert build("passages", "--tower", "tower", "--passage_tokens", "9") == 0

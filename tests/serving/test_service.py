@@ -250,7 +250,7 @@ def test_a_ranker_whose_scores_are_not_those_of_its_export_is_not_served(tmp_pat
     assert model.batcher.close(SECONDS)
     info = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))
     info["export"]["checks"][0]["probability"] += 1e-4
-    for logit, is_served in ((1e-5, False), (2e-4, True)):  # what the export says of this ranker's rounding
+    for logit, is_served in ((1e-5, False), (2e-4, True)):  # the rounding that the export recorded
         info["export"]["parity"]["paddle_inference"]["logit"] = logit
         (folder / "ranker.json").write_text(json.dumps(info), encoding="utf-8")
         with contextlib.nullcontext() if is_served else pytest.raises(CheckpointError, match="noted at its export"):

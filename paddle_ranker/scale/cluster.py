@@ -83,9 +83,8 @@ def gpus_for(load: LoadOptions) -> int:
     names = exported_engines() if load.engine == AUTO else [load.engine or DEFAULT]
     kinds = [ENGINES[DEFAULT if name == DYGRAPH else name] for name in names]  # both choose as Paddle does
     there = NodeAffinitySchedulingStrategy(machines[0], soft=True)
-    ask = ray.remote(num_cpus=0, max_calls=1, scheduling_strategy=there)(
-        _use_gpu
-    )  # `max_calls`: the process, which has loaded Paddle, ends
+    # `max_calls`: the process, which has loaded Paddle, ends.
+    ask = ray.remote(num_cpus=0, max_calls=1, scheduling_strategy=there)(_use_gpu)
     return int(ray.get(ask.remote(kinds, load.precision)))
 
 

@@ -11,6 +11,7 @@ are removed. Whoever has the folder open keeps what it named then, until `refres
 from __future__ import annotations
 
 import copy
+import heapq
 import itertools
 import json
 import os
@@ -32,6 +33,7 @@ import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import RankerError, UsageError, brief, listed, quoted, refuse_text
+from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.model.kinds import text_encoder
 from paddle_ranker.model.load_options import LoadOptions
@@ -507,22 +509,19 @@ class Collection:
         return FieldScale(None, is_large=True) if is_large else now.scaled(field, masks, FACET_BYTES)
 
     def after(self, id: Optional[str], count: int) -> list[Document]:
-        """Return the documents after that of an id (None: the first ones), in their order.
+        """Return the documents after an id (None: the first ones) in an order that no change moves.
 
-        Raises `KeyError` for an id that no document has.
+        It is that of the ids' hashes, equal ones by id. So whoever goes on after the last id of a page sees each
+        document that stays exactly once, also if that id was removed, and whatever segments and shards it moves to.
         """
-        now = self._now
-        place = Place(0, -1) if id is None else now.find([id])[id]
-        found: list[Document] = []
-        for number in range(place.part, len(now.parts)):
-            part = now.parts[number]
-            first = place.row + 1 if number == place.part else 0
-            rows = (first + np.flatnonzero(part.mask[first:])[: count - len(found)]).tolist()
-            size = part.segment.document_bytes(rows)
-            spend(len(part.segment) + _READING * len(rows) + size)
-            hold(_HELD * size)
-            found += [part.segment.document(row) for row in rows]
-        return found
+        now, key = self._now, None if id is None else (int(text_hashes([id])[0]), id)
+        each = [part.segment.by_hash(key, part.live, count) for part in now.parts]
+        numbered = ([(*one, number) for one in own] for number, own in enumerate(each))
+        places = [Place(number, row) for _, _, row, number in itertools.islice(heapq.merge(*numbered), count)]
+        size = sum(now.parts[place.part].segment.document_bytes([place.row]) for place in places)
+        spend(_READING * len(places) + size)
+        hold(_HELD * size)
+        return [now.at(place) for place in checked(places)]
 
     def explain_words(
         self, query: Asked, ids: Sequence[str], fields: Mapping[str, float] = _AS_BUILT

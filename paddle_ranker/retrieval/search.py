@@ -26,7 +26,7 @@ from paddle_ranker.data.labels import number_of
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
 from paddle_ranker.lexical.passages import Span, best_span, characters_for
-from paddle_ranker.lexical.postings import text_hashes
+from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.load_options import LoadOptions
@@ -54,7 +54,7 @@ C = TypeVar("C", bound=Searchable, default=Collection)
 QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
 _READ_AT_ONCE = 32  # documents that are held while a ranker's texts are made
-_ANCHORS = 8  # documents by which the end of a page is found again
+_MOST_SHOWN = 1 << 13  # documents that a cursor names beside those of the list
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,33 @@ class Result:
 
 
 class Position(NamedTuple):
-    """End of a page of documents, by which the next page is found, also in an index that has changed meanwhile.
+    """What the pages of a list have shown, by which the next page is found, also in an index that has changed.
+
+    The next page is the best of the list that no page has shown. So each document is shown once, however often others
+    are added, replaced and removed between pages, and whatever that does to scores.
 
     is_ranked: whether the ranker ordered the first documents of the list
-    end: documents of the list up to here
-    last: hashes of the ids of the last of them, see `text_hashes`
+    shown: 8 bytes for each document: the hash of its id, see `text_hashes`
     """
 
     is_ranked: bool
-    end: int
-    last: tuple[int, ...]
+    shown: bytes
+
+    def packed(self) -> bytes:
+        """Return this as bytes for `unpacked`."""
+        return bytes([self.is_ranked]) + self.shown
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Position:
+        """Return the position of packed bytes; raises `ValueError` for others."""
+        if len(packed) % 8 != 1 or packed[0] > 1:
+            raise ValueError("no position in a list")
+        return cls(bool(packed[0]), packed[1:])
+
+    @property
+    def hashes(self) -> Hashes:
+        """The hashes of the documents that were shown, `[n] uint64`."""
+        return np.frombuffer(self.shown, "<u8")
 
 
 class Search:
@@ -138,7 +155,7 @@ class Search:
         searchers: their names.
         settings: how it is searched; `rank_top` 0: nothing is ranked.
         top_k, offset: which documents of the last list are wanted.
-        after: the `position` of an earlier page, in place of `offset`.
+        after: the `position` of the page before, in place of `offset`.
         where: only documents whose fields meet it.
         min_probability: of documents that are ranked; those below are left out.
         sort: fields by which the candidates are shown, `-year` for the highest first; none: by score.
@@ -190,6 +207,7 @@ class Search:
         self.similar: dict[int, list[str]] = {}
         self.cut = 0
         self._unfinished: list[int] = []  # the order before `finish`, which may be called again
+        self._begins = 0  # place in `order` of the first document that is shown
 
     @property
     def is_ranked(self) -> bool:
@@ -328,11 +346,17 @@ class Search:
         cut = len(self._unfinished) - len(order)
         for name in reversed(self.sort):
             order = self._sorted(order, name.removeprefix("-"), name.startswith("-"))
+        before = set[int]()
+        if self.after is not None:  # what was shown leads, so that it is what a group shows
+            is_shown = np.isin(self._hashes(order), self.after.hashes)
+            before = {place for place, is_so in zip(order, is_shown.tolist()) if is_so}
+            order = [*filter(before.__contains__, order), *(place for place in order if place not in before)]
         if self.group_by is not None:
             order = self._grouped(order, self.group_by)
+        self._begins = self.offset
         if self.after is not None:
-            self.offset = self._offset_after(self.after, order)
-        shown = order[self.offset : self.offset + self.top_k]
+            self._begins, self.offset = sum(place in before for place in order), len(self.after.hashes)
+        shown = order[self._begins : self._begins + self.top_k]
         self.documents = self.collection.documents_of([ids[place] for place in shown])
         self.cut, self.order, self.shown = cut, order, shown
 
@@ -356,22 +380,18 @@ class Search:
         return found
 
     def position(self) -> Optional[Position]:
-        """Return where the shown documents end; None if no more follow."""
-        end = self.offset + len(self.shown)
-        if not self.shown or end >= len(self.order):
+        """Return what was shown up to here; None if no more follow."""
+        if not self.shown or self._begins + len(self.shown) >= len(self.order):
             return None
-        return Position(self.is_ranked, end, tuple(self._hashes(self.order)[max(0, end - _ANCHORS) : end]))
+        if self.after is None:
+            return Position(self.is_ranked, self._hashes(self.order[: self._begins + len(self.shown)]).tobytes())
+        before = self.after.hashes
+        if len(before) > _MOST_SHOWN:
+            before = before[np.isin(before, self._hashes(self._unfinished))]
+        return Position(self.is_ranked, before.tobytes() + self._hashes(self.shown).tobytes())
 
-    def _offset_after(self, page: Position, order: Sequence[int]) -> int:
-        """Return the offset behind the last document of a page that is still in the list."""
-        # Scores would not do: those by words change with every document that is added.
-        there = {hashed: number for number, hashed in enumerate(self._hashes(order), start=1)}
-        still = (there[hashed] for hashed in reversed(page.last) if hashed in there)
-        return next(still, max(0, page.end - len(page.last)))
-
-    def _hashes(self, places: Sequence[int]) -> list[int]:
-        hashes: list[int] = text_hashes([self.candidates.ids[place] for place in places]).tolist()
-        return hashes
+    def _hashes(self, places: Sequence[int]) -> Hashes:
+        return text_hashes([self.candidates.ids[place] for place in places])
 
     def _values(self, field: str, places: Sequence[int]) -> list[object]:
         return self.collection.values(field, [self.candidates.ids[place] for place in places])

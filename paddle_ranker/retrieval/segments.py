@@ -56,6 +56,7 @@ _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORDS = "words_"
 SPELLINGS = f"{WORDS}spellings"
 _NO_INDEX: Mapping[str, WriteIndex] = {}
+_LOOKED_AT = 64  # rows, of which those that are live are found at a time
 _ARRANGING = 50  # steps, as `spend` counts them, for each byte of values that are arranged for filters
 _FIRST, _SCALED = 64, 1 << 23  # bytes of a field's values: that tell what the first is; that are arranged for facets
 _ONE_TEXT = Schema()
@@ -267,6 +268,28 @@ class Segment:
     def rows_of_hashes(self, hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         """Yield (place in `hashes`, row) of the documents whose ids have these hashes."""
         return self._hashed("id_hashes", hashes)
+
+    def by_hash(
+        self, after: Optional[tuple[int, str]], live: Optional[Booleans], count: int
+    ) -> list[tuple[int, str, int]]:
+        """Return hash, id and row of the first `count` live documents behind a hash and id, in the order of these.
+
+        after: None: from the first one
+        live: which rows are live, `[documents] bool`; None means all of them
+        """
+        (hashes, rows), found = self.arrays["id_hashes"], list[tuple[int, str, int]]()
+        start = 0 if after is None else int(np.searchsorted(hashes, np.uint64(after[0])))
+        while start < len(hashes) and len(found) < count:
+            last = min(start + max(count, _LOOKED_AT), len(hashes)) - 1
+            end = int(np.searchsorted(hashes, hashes[last], "right"))  # equal hashes are ordered together
+            spend(end - start)
+            own = rows[start:end].astype(np.int64)
+            kept = np.arange(len(own)) if live is None else np.flatnonzero(live[own])
+            own = own[kept]
+            some = sorted(zip(hashes[start:end][kept].tolist(), self.ids(own), own.tolist()))
+            found += [one for one in some if after is None or one[:2] > after]
+            start = end
+        return found[:count]
 
     def hashes_of_rows(self) -> NDArray[np.uint64]:
         """Return the hash of each document's id, `[n]`."""

@@ -210,9 +210,10 @@ def test_documents_are_listed_page_by_page(site: Site) -> None:
         if len(page) < 7:
             break
         after = f"&after={page[-1]['id']}"
-    assert [Document(one["id"], one["text"], one["fields"]) for one in listed] == DOCUMENTS
+    found = [Document(one["id"], one["text"], one["fields"]) for one in listed]
+    assert sorted(found, key=lambda one: one.id) == sorted(DOCUMENTS, key=lambda one: one.id)
     for where, status in (
-        ("after=none", 404),
+        ("after=none", 200),
         ("limit=0", 422),
         ("limit=x", 422),
         ("limit=1&limit=2", 422),

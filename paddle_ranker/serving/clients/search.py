@@ -54,7 +54,7 @@ class SearchClient(Client):
         return self._ask("PATCH", "/v1/documents", {"documents": [{"id": id, **values}]})
 
     def documents(self, after: Optional[str] = None, limit: int = 100) -> Iterator[Document]:
-        """Yield all documents in the order of the index, or those after an id; `limit`: fetched at once."""
+        """Yield all documents in the order of the listing, or those after an id; `limit`: fetched at once."""
         while True:
             where = f"?limit={limit}" + ("" if after is None else f"&after={quote(after, safe='')}")
             found = self._ask("GET", f"/v1/documents{where}")["documents"]

@@ -147,12 +147,9 @@ class DocumentRoutes:
             raise Fault(UNPROCESSABLE, problem, field="limit")
         deadline = self._deadline(request)
         served = await self._index.current(deadline)
-        try:
-            documents = await self._index.run(
-                self._index.own.snapshot().after, after, int(limit), deadline=deadline, hold=hold_of(request)
-            )
-        except KeyError:
-            raise Fault(NO_DOCUMENT, f"there is no document {quoted(str(after))}", field="after") from None
+        documents = await self._index.run(
+            self._index.own.snapshot().after, after, int(limit), deadline=deadline, hold=hold_of(request)
+        )
         content = {"documents": [_content(one) for one in documents], "index": served.stated}
         return answer(request, await apart(MUCH_BYTES + 1, to_json, content), "application/json")
 
@@ -300,8 +297,7 @@ def routes(index: IndexSlot, writer: IndexWriter) -> list[BaseRoute]:
             handlers.list,
             "List documents",
             gives=[Listed],
-            what="In the order of the index",
-            also=[NO_DOCUMENT],
+            what="In an order that changes between pages do not move: each document that stays comes once",
             parameters=[
                 {"name": "after", "in": "query", "schema": {"type": "string"}},
                 {"name": "limit", "in": "query", "schema": {"type": "integer"}},

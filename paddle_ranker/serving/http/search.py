@@ -73,7 +73,7 @@ _LOOKED_AT, _LOOKING = 400_000, 80  # code points of an answer's texts that are 
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # of a field, that are named; that are read to find out whether they are few
 # Pages of one list may differ in these parameters.
 _SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
-_DIGEST_BYTES, _POSITION = 12, TypeAdapter(Position)
+_DIGEST_BYTES = 12
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
@@ -305,7 +305,7 @@ class SearchRoutes:
             said = base64.urlsafe_b64decode(asked.cursor.encode())
             if said[:_DIGEST_BYTES] != self._digest(asked, said[_DIGEST_BYTES:]):
                 raise ValueError("the digest differs")
-            return _POSITION.validate_json(said[_DIGEST_BYTES:])
+            return Position.unpacked(said[_DIGEST_BYTES:])
         except ValueError as error:
             problem = "is not of an answer to this search: repeat that request, or begin anew with an empty one"
             raise Fault(UNPROCESSABLE, problem, field="cursor") from error
@@ -314,7 +314,7 @@ class SearchRoutes:
         position = found.position()
         if position is None:
             return None
-        written = to_json(position)
+        written = position.packed()
         return base64.urlsafe_b64encode(self._digest(asked, written) + written).decode()
 
     def _digest(self, asked: SearchRequest, position: bytes) -> bytes:

@@ -5,7 +5,7 @@ paddle-ranker index build --corpus packages.jsonl --output packages
 python datasets/make_packages.py --output packages.jsonl --index packages --check 500
 python datasets/make_packages.py --output packages.jsonl --index packages --check 400 --groups 50
 
-`apt-get -o Acquire::Languages=en update` first, where apt is set to do without the long descriptions.
+`apt-get -o Acquire::Languages=en update` first: it fetches the list of packages and their long descriptions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def packages() -> Iterator[dict[str, Any]]:
     """Yield the available packages, each name once."""
     if shutil.which("apt-cache") is None:
         raise RankerError("apt-cache: not found; run this on Debian or Ubuntu, after apt-get update")
-    command = ["apt-cache", "search", "--full", "--names-only", "."]
+    # Where apt is set to do without translations, its cache leaves out the long descriptions, too.
+    command = ["apt-cache", "-o", "Acquire::Languages=en", "search", "--full", "--names-only", "."]
     listed = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     seen = set()
     for block in listed.split("\n\n"):

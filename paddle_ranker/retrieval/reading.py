@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -23,23 +24,25 @@ from typing import NamedTuple, Optional, Protocol
 
 from rapidfuzz.distance import OSA
 
-from paddle_ranker.errors import DataError, UsageError, brief, quoted
-from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, is_spelled
+from paddle_ranker.errors import CheckpointError, DataError, UsageError, brief, quoted
+from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, fold, is_spelled
 from paddle_ranker.lexical.spelling import LEAST_LETTERS, homophones
 from paddle_ranker.lexical.tokens import Tokenizer
 from paddle_ranker.retrieval.work import spend
+from paddle_ranker.storage.untrusted import read_file
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym
 _MOST_PARTS = 16  # phrases and exclusions of a query: each may read many documents
-_MOST_WORDS = 8  # mistyped words of a query that are looked up
+_MOST_WORDS = 8  # mistyped words of a query that are looked up, and parts that have synonyms
 _MOST, _SHARE = 3, 0.05  # corrections of a word; documents of one, as a share of those of the most frequent
 _COMPLETIONS = 8
 _BY_FAR = 3  # times as many documents as the next correction's: that of a clear one
 _APART = 3  # letters of each of two words that were typed as one
 _RARE, _TIMES = 5, 20  # documents of a word that may be mistyped; times as many of what may be meant
 _LOOKING = 5  # words of a vocabulary that are compared in a step, as `spend` counts them
-_LONGEST, _MOST_SYNONYMS = 8, 1 << 24  # units of a synonym; bytes of their file
+_LONGEST, _MOST_SYNONYMS = 8, 1 << 20  # units of a synonym; bytes of their file
+_MOST_TERMS, _LOOK_SECONDS = 32, 1.0  # synonyms of a word, and words of a line; between two looks at the file
 _SYNTAX = re.compile(
     r'(?<![A-Za-z0-9])"([^"]*[^"\s][^"]*)"'
     r'|(?:^|(?<=\s))-(?:"([^"]*[^"\s][^"]*)"|(?![A-Za-z](?!\S))([^\W\d_]\S*))'
@@ -168,51 +171,67 @@ class Synonyms:
     A line of the file says `car, automobile` (each also finds the other) or `laptop, 笔记本 => notebook computer` (what
     stands left also finds what stands right). Empty lines and those that begin with # say nothing.
 
-    Args:
-        file: is read again when it has changed; if that fails, the synonyms stay and the log says why.
+    A search uses the rules that are loaded and never waits for the file: a thread looks at it, at most once a second
+    while searches ask, and reads it again if it has changed. If that fails, the rules stay and the log says why.
 
-    Raises `DataError` for a line that is none of these.
+    Args:
+        file: a regular file of at most 1 MiB.
+
+    Raises `DataError` for a line that is none of these, and for another file.
     """
 
     def __init__(self, file: Path):
-        self._file, self._lock = file, threading.Lock()
-        self._stamp = self._stamp_now()
-        self._rules = _read_rules(file)
+        self._file, self._looking = file, threading.Lock()
+        self._stamp: tuple[int, ...] = ()
+        self._next_look = 0.0
+        self._rules: list[tuple[str, list[str]]] = []
         self._folded = dict[Analyser, dict[str, list[str]]]()
+        self.reload()
 
     def of(self, analyser: Analyser) -> dict[str, list[str]]:
         """Return the synonyms by what they are for, folded by an analyser."""
-        try:
-            stamp = self._stamp_now()
-        except OSError:
-            stamp = self._stamp  # the file is being replaced
-        with self._lock:
-            if stamp != self._stamp:
-                self._stamp = stamp
-                try:
-                    self._rules, self._folded = _read_rules(self._file), {}
-                except (DataError, OSError) as error:
-                    _LOG.warning("the synonyms stay as they were: %s", error)
-            if analyser not in self._folded:
-                rules: dict[str, list[str]] = {}
-                for given, to in self._rules:
-                    rules.setdefault(" ".join(analyser.fold(given).split()), []).extend(to)
-                self._folded[analyser] = rules
-            return self._folded[analyser]
+        if time.monotonic() >= self._next_look and self._looking.acquire(blocking=False):
+            threading.Thread(target=self._look, name="synonyms", daemon=True).start()
+        folded, rules = self._folded, self._rules
+        if analyser not in folded:
+            folded[analyser] = _folded_rules(rules, analyser)
+        return folded[analyser]
 
-    def _stamp_now(self) -> tuple[int, int]:
+    def reload(self) -> bool:
+        """Read the file if it has changed; return whether it had.
+
+        Raises `DataError` for a file that says no synonyms, and `OSError` for one that is not there.
+        """
         found = os.stat(self._file)
-        return found.st_mtime_ns, found.st_size
+        stamp = found.st_ino, found.st_mtime_ns, found.st_size
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp  # a file that is wrong is read once
+        rules = _read_rules(self._file)
+        folded = {analyser: _folded_rules(rules, analyser) for analyser in [*self._folded]}
+        self._rules, self._folded = rules, folded
+        return True
+
+    def _look(self) -> None:
+        try:
+            self.reload()
+        except (DataError, OSError) as error:
+            _LOG.warning("the synonyms stay as they were: %s", error)
+        finally:
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+            self._looking.release()
 
 
 def _read_rules(file: Path) -> list[tuple[str, list[str]]]:
-    if file.stat().st_size > _MOST_SYNONYMS:
-        raise DataError(f"{file}: is larger than {_MOST_SYNONYMS >> 20} MiB, too large for synonyms; shorten it")
-    rules = []
     try:
-        lines = file.read_text("utf-8-sig").split("\n")
+        lines = read_file(file, _MOST_SYNONYMS).decode("utf-8-sig").split("\n")
+    except CheckpointError:
+        raise DataError(
+            f"{file}: is no regular file of at most {_MOST_SYNONYMS >> 20} MiB, as synonyms are read from; give another"
+        ) from None
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: is not UTF-8 ({error.reason} at byte {error.start:,}); convert it") from error
+    rules: dict[str, list[str]] = {}
     for number, line in enumerate(lines, start=1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -221,8 +240,23 @@ def _read_rules(file: Path) -> list[tuple[str, list[str]]]:
         given, to = ([" ".join(one.split()) for one in side.split(",")] for side in (left, right if arrow else left))
         if not all(given) or not all(to) or "=>" in right or (not arrow and len(given) < 2):
             raise DataError(f'{file}: line {number:,} is {quoted(line)}, expected "a, b" or "a, b => c"; correct it')
-        rules += [(one, [other for other in to if other != one]) for one in given]
-    return rules
+        if max(len(given), len(to)) > _MOST_TERMS:
+            raise DataError(f"{file}: line {number:,} has more than {_MOST_TERMS} words beside each other; divide it")
+        for one in given:
+            own = rules.setdefault(" ".join(fold(one).split()), [])
+            own += [other for other in to if other != one and other not in own]
+            if len(own) > _MOST_TERMS:
+                raise DataError(
+                    f"{file}: line {number:,} gives {quoted(one)} more than {_MOST_TERMS} synonyms; leave some out"
+                )
+    return [*rules.items()]
+
+
+def _folded_rules(rules: Sequence[tuple[str, list[str]]], analyser: Analyser) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for given, to in rules:
+        found.setdefault(" ".join(analyser.fold(given).split()), []).extend(to)
+    return found
 
 
 class Spellings(Protocol):
@@ -413,11 +447,13 @@ class Reader:
         return found
 
     def _synonyms(self, runs: Sequence[Run], folded: str, rules: dict[str, list[str]]) -> list[Instead]:
-        """Return the synonyms of parts of the query; of parts inside each other, only those of the longest."""
+        """Return the synonyms of the first parts of the query that have some, of parts inside each other the longest."""
         ends = [0] * (len(folded) + 1)
         units = [unit for run in runs for unit in ([run] if run.is_word else run.words())]
         found = list[Instead]()
-        for first, unit in enumerate(units):
+        for first, unit in enumerate(units if rules else ()):
+            if len(found) == _MOST_WORDS:
+                break
             for last in range(min(len(units), first + _LONGEST) - 1, first - 1, -1):
                 end = units[last].start + len(units[last].text)
                 part = " ".join(folded[unit.start : end].split())

@@ -5,6 +5,8 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, current_thread
+from time import sleep
 from typing import Optional
 
 import numpy as np
@@ -13,7 +15,9 @@ from pypinyin import lazy_pinyin
 
 from paddle_ranker.commands.index import main
 from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.spelling import Vocabulary, homophones, lines_of, united
+from paddle_ranker.retrieval import reading
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
@@ -221,14 +225,43 @@ def test_synonyms_are_read_anew(tmp_path: Path, collection: Collection) -> None:
     assert not searcher.run(["computer"])[0].words.synonyms  # not the other way
     file.write_text("laptop => dragon\n", "utf-8")
     os.utime(file, ns=(1, 1))
+    assert synonyms.reload() and not synonyms.reload()
     assert searcher.search("laptop")[0].id == "train"
-    file.write_text("laptop\n", "utf-8")
-    os.utime(file, ns=(2, 2))
-    assert searcher.search("laptop")[0].id == "train"  # what was right stays
-    for line in ("alone", "a => ", " => b", "a => b => c", "a,, b"):
+    many = ", ".join(map(str, range(33)))
+    for line in ("alone", "a => ", " => b", "a => b => c", "a,, b", f"a => {many}", many, "\0\n" * 600_000):
         file.write_text(f"{line}\n", "utf-8")
-        with pytest.raises(DataError, match="line 1"):
+        with pytest.raises(DataError, match="line 1|1 MiB"):
             Synonyms(file)
+        with pytest.raises(DataError, match="line 1|1 MiB"):
+            synonyms.reload()
+        assert searcher.search("laptop")[0].id == "train"  # what was right stays
+    file.write_text("".join(f"a => {n}\n" for n in range(33)), "utf-8")
+    with pytest.raises(DataError, match="line 33 gives 'a' more than 32 synonyms"):
+        Synonyms(file)
+
+
+def test_no_search_waits_for_the_synonyms(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, pipe, go_on, reads = tmp_path / "synonyms.txt", tmp_path / "pipe", Event(), list[str]()
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="regular file"):
+        Synonyms(pipe)
+    file.write_text("laptop => dragon\n", "utf-8")
+    monkeypatch.setattr(reading, "_LOOK_SECONDS", 0.0)
+    searcher = Searcher(collection, SearchSettings(synonyms=(synonyms := Synonyms(file))))
+    monkeypatch.setattr(Synonyms, "reload", lambda self: reads.append(current_thread().name) or go_on.wait(60))
+    for _ in range(3):
+        assert searcher.search("laptop")[0].id == "train"  # while a thread waits for the file
+    assert reads == ["synonyms"] and not go_on.is_set()
+    monkeypatch.undo()
+    go_on.set()
+    file.unlink()
+    pipe.rename(file)
+    while "regular file" not in caplog.text:  # a pipe that nobody writes to, in place of the file
+        synonyms.of(analyser(""))
+        sleep(0.01)
+    assert searcher.search("laptop")[0].id == "train"
 
 
 def test_a_vocabulary_finds_what_a_comparison_of_all_words_finds() -> None:

@@ -133,8 +133,8 @@ class IndexSlot(Slot[ServedIndex]):
                     collection.begin_search(Asking(name, collection.tower(name).query_vectors([_PROBE]), 1))()
             else:
                 collection.begin_search(Asking(name, [_PROBE], 1))()  # loads a tokenizer, builds an index in memory
-        collection.read_words(ParsedQuery(_UNKNOWN))
         synonyms = None if options.synonyms is None else Synonyms(options.synonyms)
+        collection.read_words(ParsedQuery(_UNKNOWN), synonyms=synonyms)
         return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time(), synonyms)
 
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:

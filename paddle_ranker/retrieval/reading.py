@@ -447,7 +447,7 @@ class Reader:
         return found
 
     def _synonyms(self, runs: Sequence[Run], folded: str, rules: dict[str, list[str]]) -> list[Instead]:
-        """Return the synonyms of the first parts of the query that have some, of parts inside each other the longest."""
+        """Return the synonyms of the first parts of the query that have some; of nested parts those of the longest."""
         ends = [0] * (len(folded) + 1)
         units = [unit for run in runs for unit in ([run] if run.is_word else run.words())]
         found = list[Instead]()

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.lexical.analyser import analyser, word_starts
+from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.schema import TEXT, Field
@@ -51,10 +52,11 @@ class Suggestion(NamedTuple):
 
 
 class Completions:
-    """Texts that are found by the beginnings of their words: sorted arrays of 6 bytes per word, beside the texts.
+    """Texts that are found by the beginnings of their words: sorted arrays of 10 bytes per word, beside the texts.
 
-    All entries, beginnings of words, are sorted by the text from there on, so those that continue a typed text are a
-    range. The best ones of a range are in the blocks with the smallest minima.
+    Texts that are alike once folded are one, which shows the best of them. All entries, beginnings of words, are sorted
+    by the text from there on, so those that continue a typed text are a range. The best ones of a range are in the
+    blocks with the smallest minima.
 
     Args:
         texts: distinct texts; those of more than `LONGEST` characters are never found.
@@ -83,28 +85,36 @@ class Completions:
         is_inside = np.concatenate([part.is_inside for part in parts])
         lengths = np.concatenate([part.lengths for part in parts])
         self._weights = np.asarray(lengths if weights is None else weights, np.int32)
+        self._first = _first_alike(np.concatenate([part.hashes for part in parts]))
         del parts
+        is_first = self._first[owners] == owners
+        owners, offsets, is_inside = owners[is_first], offsets[is_first], is_inside[is_first]
         order = _sorted_suffixes(self._folded, self._starts[owners] + offsets)
         owners, self._offsets, is_inside = owners[order], offsets[order], is_inside[order]
         del order, offsets
         alphabetical, firsts = np.zeros(len(texts), np.int64), owners[self._offsets == 0]
         alphabetical[firsts] = np.arange(len(firsts))
-        self._order = np.lexsort((alphabetical, self._weights)).astype(np.int32)  # numbers of the texts, best first
-        ranks = np.empty(len(texts), np.int32)
-        ranks[self._order] = np.arange(len(texts), dtype=np.int32)
-        # Entries of the same text have the same rank. An entry inside a text comes after all those at beginnings.
-        behind = np.int32(self._count if starts_first else 0)
-        self._entries = np.full(-(-len(owners) // _BLOCK) * _BLOCK, _NEVER, np.int32)
-        self._entries[: len(owners)] = ranks[owners] + behind * is_inside
-        self._priorities, self._minima = self._entries, _minima(self._entries)
+        self._order = np.lexsort((alphabetical[self._first], self._weights)).astype(np.int32)  # texts, best first
+        # Of each entry the first of the texts that are alike; an entry inside a text comes after all at beginnings.
+        self._entries = owners
+        self._behind = is_inside * np.int32(self._count if starts_first else 0)
+        self._prioritise(np.zeros(len(texts), bool))
 
     def without(self, texts: Booleans) -> Completions:
         """Return completions that share these arrays and do not find the texts of a mask, `[texts] bool`."""
         found = copy.copy(self)
-        found._priorities = self._entries.copy()
-        found._priorities[: len(self)][texts[self._order][self._entries[: len(self)] % self._count]] = _NEVER
-        found._minima = _minima(found._priorities)
+        found._prioritise(texts)
         return found
+
+    def _prioritise(self, hidden: Booleans) -> None:
+        """Set the priority of each entry: the rank of the best text there that is not hidden."""
+        ranks = np.full(len(hidden), _NEVER, np.int32)
+        shown = np.flatnonzero(~hidden[self._order]).astype(np.int32)
+        np.minimum.at(ranks, self._first[self._order[shown]], shown)
+        self._priorities = np.full(-(-len(self) // _BLOCK) * _BLOCK, _NEVER, np.int32)
+        found = ranks[self._entries]
+        self._priorities[: len(self)] = np.where(found < _NEVER, found + self._behind, _NEVER)
+        self._minima = _minima(self._priorities)
 
     def __len__(self) -> int:
         """Return the number of entries."""
@@ -138,8 +148,7 @@ class Completions:
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
-            number = self._order[self._entries[middle] % self._count]
-            start = int(self._starts[number]) + int(self._offsets[middle])
+            start = int(self._starts[self._entries[middle]]) + int(self._offsets[middle])
             if self._folded[start : start + len(asked)] < asked:
                 low = middle + 1
             else:
@@ -167,9 +176,9 @@ class Completions:
 class _Part:
     """Some texts as they are shown and folded, with a newline behind each folded one, and their entries.
 
-    Attributes: `lengths`, of the texts in characters; `shown`, `folded` and the sizes of the texts there in bytes;
-    `counts`, the number of entries of each text; `offsets`, bytes of a folded text before each entry; `is_inside`,
-    whether the entry is after the first word.
+    Attributes: `lengths`, of the texts in characters; `hashes`, of the folded texts; `shown`, `folded` and the sizes of
+    the texts there in bytes; `counts`, the number of entries of each text; `offsets`, bytes of a folded text before
+    each entry; `is_inside`, whether the entry is after the first word.
     """
 
     def __init__(self, texts: Sequence[str], fold: Callable[[str], str]):
@@ -183,6 +192,7 @@ class _Part:
         self.shown_sizes = np.array([len(_bytes(text)) for text in given], np.int64)
         places = np.cumsum(1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF))
         self.folded_sizes = np.diff(places[ends], prepend=0)
+        self.hashes = text_hashes(str(self.folded, "utf-8", "replace").split("\n")[:-1])
         is_start = word_starts(folded)
         words = np.flatnonzero(is_start)
         first = begins.copy()
@@ -301,6 +311,13 @@ def _bytes(text: str) -> bytes:
 
 def _cumulated(sizes: Sequence[Integers]) -> Integers:
     return np.cumsum(np.concatenate([[0], *sizes]), dtype=np.int64)
+
+
+def _first_alike(hashes: Hashes) -> NDArray[np.int32]:
+    """Return, for each text, the number of the first one with the same hash, `[texts]`."""
+    _, firsts, groups = np.unique(hashes, return_index=True, return_inverse=True)
+    found: NDArray[np.int32] = firsts.astype(np.int32)[groups.ravel()]
+    return found
 
 
 def _minima(priorities: NDArray[np.int32]) -> NDArray[np.int32]:

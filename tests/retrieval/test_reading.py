@@ -230,9 +230,9 @@ def test_synonyms_are_read_anew(tmp_path: Path, collection: Collection) -> None:
     many = ", ".join(map(str, range(33)))
     for line in ("alone", "a => ", " => b", "a => b => c", "a,, b", f"a => {many}", many, "\0\n" * 600_000):
         file.write_text(f"{line}\n", "utf-8")
-        with pytest.raises(DataError, match="line 1|1 MiB"):
+        with pytest.raises(DataError, match=r"line 1|1 MiB"):
             Synonyms(file)
-        with pytest.raises(DataError, match="line 1|1 MiB"):
+        with pytest.raises(DataError, match=r"line 1|1 MiB"):
             synonyms.reload()
         assert searcher.search("laptop")[0].id == "train"  # what was right stays
     file.write_text("".join(f"a => {n}\n" for n in range(33)), "utf-8")
@@ -250,7 +250,12 @@ def test_no_search_waits_for_the_synonyms(
     file.write_text("laptop => dragon\n", "utf-8")
     monkeypatch.setattr(reading, "_LOOK_SECONDS", 0.0)
     searcher = Searcher(collection, SearchSettings(synonyms=(synonyms := Synonyms(file))))
-    monkeypatch.setattr(Synonyms, "reload", lambda self: reads.append(current_thread().name) or go_on.wait(60))
+
+    def waiting(self: Synonyms) -> bool:
+        reads.append(current_thread().name)
+        return go_on.wait(60)
+
+    monkeypatch.setattr(Synonyms, "reload", waiting)
     for _ in range(3):
         assert searcher.search("laptop")[0].id == "train"  # while a thread waits for the file
     assert reads == ["synonyms"] and not go_on.is_set()

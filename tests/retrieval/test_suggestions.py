@@ -52,6 +52,24 @@ def test_what_continues_a_text(typed: str, expected: list[str]) -> None:
     assert [one.text for one in Completions(TITLES, standard.fold).find(typed, 8)] == expected
 
 
+def test_texts_alike_but_for_case_are_one_however_many_there_are() -> None:
+    def found(kept: Completions, typed: str = "ab") -> list[str]:
+        return [one.text for one in kept.find(typed, 8)]
+
+    titles = [
+        "".join(char.upper() if n >> bit & 1 else char for bit, char in enumerate("ab cd ef")) for n in range(256)
+    ]
+    titles = [*dict.fromkeys(titles), "ab cd"]
+    kept = Completions(titles, standard.fold, [*range(len(titles), 0, -1)])
+    assert len(kept) == 3 + 2 and found(kept) == ["ab cd", "AB CD EF"] and found(kept, "ef") == ["AB CD EF"]
+    shown, hidden = found(kept, "ab cd e"), np.zeros(len(titles), bool)
+    for number in reversed(range(len(titles) - 1)):  # each time the best is removed, the next is shown
+        assert shown == [titles[number]]
+        hidden[number] = True
+        shown = found(kept.without(hidden), "ab cd e")
+    assert shown == [] and found(kept.without(hidden)) == ["ab cd"]
+
+
 def test_the_best_of_many_are_those_of_a_look_at_every_title(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suggestions, "_BLOCK", 16)
     draw = random.Random(5)

@@ -110,7 +110,7 @@ def test_requests_get_what_is_there_while_more_is_built(site: Site, monkeypatch:
         follow(self, collection)
 
     monkeypatch.setattr(TitleSuggestions, "follow", held)
-    monkeypatch.setattr(suggest, "_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(suggest, "_WAIT_SECONDS", 0.0)
     assert texts(site, "水") == [] and entered.wait(SECONDS)
     gate.set()
     until(lambda: texts(site, "水") == ["水稻病害"])
@@ -119,6 +119,13 @@ def test_requests_get_what_is_there_while_more_is_built(site: Site, monkeypatch:
     assert texts(site, "水") == ["水稻病害"]
     gate.set()
     until(lambda: texts(site, "水") == [])
+
+
+def test_a_changed_title_is_suggested_at_once(site: Site) -> None:
+    for n in range(20):
+        title = f"水稻病害 {n}"
+        changed = site.ask("PATCH", "/v1/documents", {"documents": [{"id": "d3", "fields": {"title": title}}]})
+        assert changed.status_code == 200 and texts(site, "水") == [title]
 
 
 def test_a_failure_is_logged_once_and_tried_again(

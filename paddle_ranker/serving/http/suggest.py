@@ -31,7 +31,7 @@ from paddle_ranker.serving.http.exchange import answer, deadline_of, refuse_para
 from paddle_ranker.serving.http.openapi import DescribedRoute, address_parameters
 
 _LOG = logging.getLogger(__name__)
-_FIRST_SECONDS = 1.0  # that a request waits for the first titles
+_WAIT_SECONDS = 1.0  # that a request waits for titles that are not taken up yet
 _LOG_SECONDS = 5.0  # between two looks at the log, and after a failure
 _MOST_SEARCHES = 100_000  # that are held: the latest ones with a click, and the latest ones while typing
 _AT_ONCE, _REST = 500, 0.0005  # lines of the log that are looked at, and seconds that other threads get after them
@@ -101,7 +101,9 @@ class ClickedQueries:
 
 
 class Suggester:
-    """The suggestions of a server; they follow the index and the log in a thread, while requests get what is there.
+    """The suggestions of a server; they follow the index and the log in a thread.
+
+    A request waits for changes of the index, at most a second; then it gets what is there.
 
     Args:
         index: slot of the index, and its log.
@@ -114,20 +116,25 @@ class Suggester:
         self._queries: Optional[Completions] = None
         self._following: Optional[Future[None]] = None
         self._version: Optional[tuple[float, int]] = None  # of the index that was followed
-        self._began, self._next_look, self._problem = 0.0, 0.0, ""
+        self._next_look, self._problem = 0.0, ""
 
     async def follow(self) -> None:
-        """Begin to take up changes; waits only where nothing is there yet, and not for long."""
-        served = self._index.ready()
-        is_behind = self._version != _version_of(served) or not served.collection.is_current
-        is_time = time.monotonic() >= self._next_look
-        if (is_behind and (is_time or not self._problem)) or (is_time and self._clicked is not None):
-            if self._following is None or self._following.done():
-                self._following, self._began = Future(), time.monotonic()
+        """Take up changes; wait for those of the index, but not for long."""
+        until = time.monotonic() + _WAIT_SECONDS
+        while True:
+            served = self._index.ready()
+            is_behind = self._version != _version_of(served) or not served.collection.is_current
+            is_time = time.monotonic() >= self._next_look
+            is_wanted = (is_behind and (is_time or not self._problem)) or (is_time and self._clicked is not None)
+            if is_wanted and (self._following is None or self._following.done()):
+                self._following = Future()
                 threading.Thread(target=self._follow, args=(self._following,), name="suggest", daemon=True).start()
-            if self._version is None:
-                left = max(0.0, self._began + _FIRST_SECONDS - time.monotonic())
-                await asyncio.wait([asyncio.wrap_future(self._following)], timeout=left)
+            left = until - time.monotonic()
+            if not is_behind or self._following is None or self._following.done() or left <= 0:
+                break
+            await asyncio.wait([asyncio.wrap_future(self._following)], timeout=left)
+            if not isinstance(served.collection, Collection):
+                break  # of shards elsewhere no titles are known
 
     def _follow(self, done: Future[None]) -> None:
         problem = ""

@@ -23,12 +23,11 @@ from paddle_ranker.lexical.comparison import Speller, compared
 from paddle_ranker.lexical.frequencies import count_texts
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, lexical_features
 from paddle_ranker.metrics.logistic import fit_logistic
-from paddle_ranker.metrics.ranking import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT, standardise
 
 SAMPLE = 20_000  # number of training pairs on which means and deviations are measured
 _CHUNK = 4096
 _BATCH_SQUARES = 1 << 20  # most values of a `[batch, length, length]` matrix
-_CONSTANT = 1e-6  # a feature with a smaller deviation counts as constant
 
 
 class FeatureHead(nn.Layer):
@@ -76,11 +75,10 @@ class FeatureHead(nn.Layer):
 
     def scale(self, features: np.ndarray) -> np.ndarray:
         """Set mean and deviation to those of `features`, `[n, count]`; return the standardised features."""
-        mean, deviation = features.mean(axis=0), features.std(axis=0)
-        deviation = np.where(deviation > _CONSTANT, deviation, 1.0)
-        self.mean.set_value(mean.astype(np.float32))
-        self.deviation.set_value(deviation.astype(np.float32))
-        return np.asarray((features - mean) / deviation)
+        found = standardise(features, np.float32)
+        self.mean.set_value(found.mean.astype(np.float32))
+        self.deviation.set_value(found.deviation.astype(np.float32))
+        return found.values
 
     def of_pairs(self, pairs: EncodedPairs, indices: np.ndarray, *, standardise: bool = False) -> np.ndarray:
         """Return the features of the pairs at `indices` [n], in that order, `[n, count]` float32."""

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from paddle_ranker.errors import DataError, DependencyError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.choosing import choose
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries, standardised
+from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries, standardise, standardised
 
 SEED = 1000
 Rows = NDArray[np.bool_]  # a mask of rows, [n]
@@ -50,8 +50,8 @@ def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> Li
     scikit-learn.
     """
     inputs, relevant = np.asarray(inputs, np.float64), relevant_of(labels)
-    mean, deviation = _spread(inputs)
-    found, bias = regress((inputs - mean) / deviation, relevant, penalty)
+    standard, mean, deviation = standardise(inputs, np.float32)
+    found, bias = regress(standard, relevant, penalty)
     weights = found / deviation
     return LinearModel(weights, float(bias - weights @ mean))
 
@@ -131,9 +131,9 @@ def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
     from scipy.optimize import minimize
 
     count = members.shape[1]
-    mean, deviation = _spread(members)
+    standard, mean, deviation = standardise(members, np.float32)
     turn = np.ones((count, 1)) if pull == EQUAL else np.eye(count)
-    inputs = (members - mean) / deviation @ turn
+    inputs = standard @ turn
     penalty = PENALTY * np.eye(count)
     if pull != EQUAL:
         penalty += (pull - PENALTY) * (np.eye(count) - 1.0 / count)
@@ -155,16 +155,9 @@ def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
     return LinearModel(weights, float(found[-1] - weights @ mean))
 
 
-def _spread(members: Floats) -> tuple[Floats, Floats]:
-    """Return each column's mean and standard deviation, `[k]`; 1 in place of the deviation of a constant."""
-    deviation = members.std(axis=0)
-    return members.mean(axis=0), np.where(deviation > 1e-6, deviation, 1.0)
-
-
 def equal_average(members: Floats) -> Floats:
     """Return the mean of the members' standardised logits, `[n] float64`."""
-    mean, deviation = _spread(members)
-    found: Floats = ((members - mean) / deviation).mean(axis=1)
+    found: Floats = standardise(members, np.float32).values.mean(axis=1)
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ from paddle_ranker.errors import DataError
 
 RELEVANT = 1.0
 NOT_RETURNED = -np.inf  # the score of a judged document that a system did not return
+_MOVED = 1e-5  # most that the rounding of a value may move its standardised value
 UNRANKED = np.iinfo(np.int64).max // 2  # the position of such a document
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -136,15 +137,38 @@ def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Option
     return np.lexsort((ties, -scores, ~returned, numbers))
 
 
+class Standardised(NamedTuple):
+    """Columns of mean 0 and deviation 1, `[n, k]`, and each column's `mean` and `deviation` before, `[k]`.
+
+    A constant is 0, and its deviation is 1.
+    """
+
+    values: Floats
+    mean: Floats
+    deviation: Floats
+
+
+def standardise(values: Floats, dtype: type[np.floating[Any]]) -> Standardised:
+    """Standardise the columns of `values`, `[n, k]` or `[n]`, which were computed in `dtype`.
+
+    A column is a constant if `dtype` does not resolve its deviation: if the rounding of a value would move the
+    standardised value by more than 1e-5. For float32 this is a deviation below 1.2 percent of the mean. Divided by it,
+    the logits of a model would differ from engine to engine.
+    """
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    # A value near 0 may be the difference of values around 1, whose rounding remains.
+    is_constant = deviation <= np.finfo(dtype).eps * np.maximum(np.abs(mean) / _MOVED, 8.0)
+    deviation = np.where(is_constant, 1.0, deviation)
+    return Standardised(np.where(is_constant, 0.0, values - mean) / deviation, mean, deviation)
+
+
 def standardised(scores: Floats) -> Floats:
     """Return scores of mean 0 and deviation 1, `[n] float64`, in the same order.
 
     Models fitted to different folds of queries differ in scale and bias, and AUC compares pairs of different folds. So
     scores are standardised, by each fold's model, before those of all folds are joined. It needs no labels.
     """
-    deviation = float(scores.std())
-    is_alike = deviation <= 1e-12 * float(np.abs(scores).max())  # apart from rounding
-    return (scores - scores.mean()) / (1.0 if is_alike else deviation)
+    return standardise(scores, np.float64).values
 
 
 class Scored:

@@ -17,7 +17,7 @@ from typing import Union
 import numpy as np
 
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted, refuse_text
-from paddle_ranker.metrics.ranking import Floats, Integers
+from paddle_ranker.metrics.ranking import Floats, Integers, standardise
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
@@ -131,8 +131,8 @@ class Signal:
         """Return a field's signal of weight 0, with mean and deviation of its `numbers_of`."""
         found = values[np.isfinite(values)]
         scaled = np.log1p(found) if log else found
-        deviation = float(scaled.std())
-        return cls(0.0, True, log, float(scaled.mean()), deviation if deviation > 0 else 1.0)
+        _, mean, deviation = standardise(scaled, np.float64)
+        return cls(0.0, True, log, float(mean), float(deviation))
 
     def standardised(self, values: Floats) -> Floats:
         """Return (value - mean) / deviation, 0 for NaN, of any shape; a logarithm is of values of at least 0."""

@@ -19,7 +19,7 @@ from paddle_ranker.metrics import intervals as statistics
 from paddle_ranker.metrics import measures as metrics
 from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.metrics.measures import MEASURES, evaluate_ranking
-from paddle_ranker.metrics.ranking import Ranking, Scored, number_queries, rank
+from paddle_ranker.metrics.ranking import Ranking, Scored, number_queries, rank, standardise
 from paddle_ranker.training.options import RankerTrainingOptions
 
 pytestmark = pytest.mark.unit
@@ -376,3 +376,29 @@ def test_an_added_measure_is_compared_tested_and_chosen(tmp_path: Path, capsys: 
     assert (values["value"], values["difference"]["value"], values["wins"], values["losses"]) == (3.0, 2.0, 0, 8)
     assert values["p_value"] == 2 / 2**8
     assert "bad.tsv is behind good.tsv: first relevant +2.000" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "is_constant"),
+    [
+        (np.zeros(9), np.float32, True),
+        (np.full(9, 0.1), np.float64, True),  # whose mean is not 0.1
+        (0.9999 + 3e-5 * np.sin(np.arange(50.0)), np.float32, True),  # a cosine whose rounding is 4e-7
+        (0.9999 + 3e-5 * np.sin(np.arange(50.0)), np.float64, False),
+        (2e-7 * np.cos(np.arange(50.0)), np.float32, True),
+        (0.93 + 0.03 * np.sin(np.arange(50.0)), np.float32, False),
+        (3.2 + 0.3 * np.sin(np.arange(50.0)), np.float32, False),
+        ((np.arange(2000) == 7).astype(float), np.float32, False),  # rare
+        (2015.0 + np.arange(10), np.float64, False),
+        (np.arange(9) % 2 * 2.0, np.float32, False),  # whose deviation is 1, as a constant's is said to be
+    ],
+)
+def test_a_constant_is_what_its_type_does_not_resolve(values: np.ndarray, dtype: Any, is_constant: bool) -> None:
+    both = standardise(np.stack([values, np.arange(len(values), dtype=float)], axis=1), dtype)
+    mean, deviation = values.mean(), values.std()
+    assert both.mean[0] == pytest.approx(mean) and both.deviation[1] == np.arange(len(values)).std()
+    if is_constant:
+        assert both.deviation[0] == 1.0 and not both.values[:, 0].any()
+    else:
+        np.testing.assert_allclose(both.values[:, 0], (values - mean) / deviation, atol=1e-9)
+        assert both.deviation[0] == pytest.approx(deviation)

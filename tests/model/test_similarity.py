@@ -12,6 +12,7 @@ import pytest
 
 from cross_encoder.train_ce import TrainCeOptions, train
 from paddle_ranker import Ranker
+from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.export.static_graph import export_model
@@ -123,6 +124,25 @@ def test_every_engine_computes_it(run: Path, tmp_path: Path) -> None:
     for engine in ["inference"] if exported.onnx is None else ["inference", "onnx"]:
         found = Ranker.load(exported.folder, engine=engine).score(QUERIES, TITLES)
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize_before", [True, False])
+def test_a_ranker_from_a_starter_encoder_is_exported_alike(run: Path, tmp_path: Path, normalize_before: bool) -> None:
+    """A new encoder's first tokens have one cosine, 0.9999, for all pairs: rounding must not become a feature."""
+    corpus, folder = str(run / "pairs.tsv"), str(tmp_path / "starter")
+    make_starter(StarterOptions(corpus=corpus, output_dir=folder, normalize_before=normalize_before))
+    with commands_here():
+        train(options(run, tmp_path.name, model_name_or_path=folder))
+    ranker = load_ranker(run / tmp_path.name / "last")
+    head = load_single(run / tmp_path.name / "last").network.similarity_head
+    assert head is not None
+    of = dict(zip(feature_names(2), zip(head.deviation.numpy(), head.weight.numpy())))
+    assert of["first_token"][0] == 1.0 and abs(of["first_token"][1]) < 0.1 < of["cosine"][1]
+    exported, _ = export_model(ranker, tmp_path / "exported", onnx=not paddle.__version__.startswith("2"))
+    expected = Ranker.load(run / tmp_path.name / "last").score(QUERIES, TITLES, logits=True)
+    for engine in ["inference"] if exported.onnx is None else ["inference", "onnx"]:
+        found = Ranker.load(exported.folder, engine=engine).score(QUERIES, TITLES, logits=True)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 def test_added_to_a_trained_ranker_it_changes_no_score_at_first(run: Path, tmp_path: Path) -> None:

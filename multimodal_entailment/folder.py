@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from multimodal_entailment.info import EntailmentInfo, signature_of
+from multimodal_entailment.info import INFO_FILE, EntailmentInfo, signature_of
 from multimodal_entailment.model import EntailmentNetwork, TextEncoder
 from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.encoding.pair_encoder import never_match_ids
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.encoders import unfilled
 from paddle_ranker.model.families import make_pair_encoder, read_config, write_config
 from paddle_ranker.model.opened import TrainedModel
@@ -56,17 +56,23 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel
     arrays = load_arrays(path)
     text = vision = None
     encoder = post_encoder(folder, info, tokenizer)
+    if info.vision is not None:
+        from multimodal_entailment.vision import VISION_ENCODERS, make_vision_encoder
+
+        if info.vision not in VISION_ENCODERS:
+            names = ", ".join(VISION_ENCODERS)
+            raise CheckpointError(f"{folder / INFO_FILE}: vision is {quoted(info.vision)}, expected one of {names}")
+        vision = make_vision_encoder(info.vision, None)
     if encoder.texts is not None:
         config = read_config(folder)
         assert config is not None
-        config.require_fits(*count(arrays))
+        try:
+            config.require_fits(*count(arrays))
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         never_match = never_match_ids(encoder.texts) if info.shape.match_embeddings else None
         spelling = encoder.texts.spelling() if info.shape.match_embeddings else None
         text = TextEncoder(config, never_match, unfilled(config), spelling)
-    if info.vision is not None:
-        from multimodal_entailment.vision import make_vision_encoder
-
-        vision = make_vision_encoder(info.vision, None)
     network = EntailmentNetwork(text, vision, info.shape)
     try:
         set_parameters(network, arrays)

@@ -6,15 +6,18 @@ import dataclasses
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Annotated, Any, Optional
 
-from paddle_ranker.errors import CheckpointError, brief, listed
+from paddle_ranker.errors import CheckpointError, listed
+from paddle_ranker.model.config import Share
 from paddle_ranker.model.info import card_tables
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.model.recognised import recognise
 from paddle_ranker.storage.atomic import new_file
-from paddle_ranker.storage.untrusted import read_json
+from paddle_ranker.storage.declared import Between, Count, Length, OneOf, read_declared
+from paddle_ranker.storage.untrusted import read_versioned
 
+FUSIONS = ("concat", "dot_attention", "multihead")
 LABELS = ("Contradictory", "Implies", "NoEntailment")
 FORMAT_VERSION = 1
 INFO_FILE = "entailment.json"
@@ -26,12 +29,12 @@ _MOST_PIXELS = 4096  # maximum per side: an image of a batch has three bytes per
 class Shape:
     """The options of the network above its two encoders, as stored in the model's folder."""
 
-    fusion: str = "concat"
+    fusion: Annotated[str, OneOf(*FUSIONS)] = "concat"
     joint: bool = True
     compare_images: bool = True
     match_embeddings: bool = True
-    dropout: float = 0.1
-    modality_dropout: float = 0.0
+    dropout: Share = 0.1
+    modality_dropout: Share = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, JSON-ready."""
@@ -48,15 +51,15 @@ class EntailmentInfo:
     """
 
     shape: Shape
-    max_seq_length: Optional[int] = None
+    max_seq_length: Optional[Length] = None
     vision: Optional[str] = None
-    image_size: Optional[int] = None
+    image_size: Optional[Annotated[int, Between(1, _MOST_PIXELS)]] = None
     labels: tuple[str, ...] = LABELS
     training: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     export: Optional[ExportFacts] = None
-    format_version: int = FORMAT_VERSION
+    format_version: Count = FORMAT_VERSION
 
     @property
     def kind(self) -> str:
@@ -79,30 +82,18 @@ class EntailmentInfo:
                 there = recognise(folder)
                 hint = f"it is {there.what}; {there.use}"
             raise CheckpointError(f"{folder}: holds no model of pairs of posts ({INFO_FILE}): {hint}")
-        try:
-            values = read_json(path)
-            if values["format_version"] > FORMAT_VERSION:
-                raise CheckpointError(f"{path}: a newer version of the toolkit wrote this: update the toolkit")
-            if tuple(values["labels"]) != LABELS:
-                raise CheckpointError(f"{path}: has the labels {listed(values['labels'])}, not {', '.join(LABELS)}")
-            for name, kind in (("max_seq_length", int), ("image_size", int), ("vision", str), ("export", dict)):
-                value = values.get(name)
-                if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
-                    raise ValueError(f"{name} is {brief(str(value))}")
-            if values.get("export"):
-                values["export"].setdefault("files", {})  # older versions did not record them
-            values.update(shape=Shape(**values["shape"]), labels=LABELS)
-            info = cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path}: damaged ({type(error).__name__}: {error}); copy the folder again"
-            ) from error
-        if info.max_seq_length is None and info.vision is None:
-            raise CheckpointError(f"{path}: damaged (a model of neither texts nor images)")
-        size = info.image_size
-        if info.vision is not None and not (isinstance(size, int) and 1 <= size <= _MOST_PIXELS):
-            raise CheckpointError(f"{path}: damaged (image_size is {brief(str(size))}, expected 1 to {_MOST_PIXELS})")
-        return info
+        values = read_versioned(path, FORMAT_VERSION)
+        if isinstance(values.get("export"), dict) and "files" not in values["export"]:
+            values["export"].update(files={}, parity={})  # older versions did not record the files
+        return read_declared(cls, path, values)
+
+    def __post_init__(self) -> None:
+        if tuple(self.labels) != LABELS:
+            raise CheckpointError(f"labels are {listed(self.labels)}, expected {', '.join(LABELS)}")
+        if self.max_seq_length is None and self.vision is None:
+            raise CheckpointError("a model of neither texts nor images")
+        if (self.vision is None) != (self.image_size is None):
+            raise CheckpointError(f"image_size is {self.image_size}, and vision is {self.vision}")
 
     def write(self, folder: Path) -> None:
         """Write `entailment.json` and the card made from it into an existing folder."""

@@ -168,12 +168,14 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         for part in filter(None, self.nested_sizes.split(",")):
             factor, star, size = part.rpartition("*")
             try:
+                is_new = int(size) not in found
                 found[int(size)] = float(factor) if star else 1.0
-                is_sound = int(size) > 0 and 0 < found[int(size)] < math.inf
+                is_sound = is_new and int(size) > 0 and 0 < found[int(size)] < math.inf
             except ValueError:
                 is_sound = False
             if not is_sound:
-                raise UsageError(f"--nested_sizes {quoted(self.nested_sizes)}: expected lengths, as in 64,128")
+                problem = f"--nested_sizes {quoted(self.nested_sizes)}"
+                raise UsageError(f"{problem}: expected lengths, each once, as in 64,128")
         return dict(sorted(found.items()))
 
     @property

@@ -130,9 +130,9 @@ def tower_info(
         )
     if lexical_size and not given["normalize"]:
         raise UsageError(f"--lexical_size {lexical_size} is a share of vectors that are 1 long: give --normalize true")
-    info = replace(stated, **{name: value for name, value in given.items() if value is not None})
-    if max(info.nested_sizes, default=0) >= size:
+    if max(given["nested_sizes"] or stated.nested_sizes, default=0) >= size:
         raise UsageError(f"--nested_sizes: give lengths below that of the vectors, {size}")
+    info = replace(stated, **{name: value for name, value in given.items() if value is not None})
     return replace(info, training={}, results={}, versions={}, export=None)
 
 

@@ -105,7 +105,7 @@ def write_exported(folder: Path, **changes: Any) -> Path:
 def write_tower(folder: Path, seed: int = 1, **changes: Any) -> Path:
     """Write a tower with random parameters, whose queries and texts have prompts."""
     prompts = {"query_prompt": "深度", "text_prompt": "a "}
-    info = TowerInfo(32, 8, **{"pooling": "mean", "output_layer": True, **prompts, **changes})
+    info = TowerInfo(**{"max_seq_length": 32, "size": 8, "pooling": "mean", "output_layer": True, **prompts, **changes})
     model, _ = start_tower(read_checkpoint(write_encoder(folder.with_name("encoder"), seed)), info)
     folder.mkdir()
     save_tower(folder, model, info)

@@ -7,24 +7,25 @@ Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017); with
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional
+from typing import Annotated, Any, NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
+from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics.intervals import Interval, bootstrap_interval, ratio_of
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries
+from paddle_ranker.storage.declared import Between, OneOf, Positive, require_declared
 
 METHODS = ("platt", "temperature")
 BINS = 15  # as in Guo et al. 2017
 FEW_QUERIES = 100  # with fewer, a fit may well make other queries' probabilities worse
 HALVES = 200
 LEAST_LISTS, _TENTH, _PERCENTILES = 10, 10, 101
+_Lists = Annotated[tuple[float, ...], Between(LEAST_LISTS, 10_000)]
 _CHANCE = 0.005  # of a report although queries and documents are the same
 
 
@@ -51,15 +52,12 @@ class SearchScores:
     Raises `CheckpointError` for anything else, such as fewer than ten numbers.
     """
 
-    top: int
-    tenth: tuple[float, ...]
-    spread: tuple[float, ...]
+    top: Positive
+    tenth: _Lists
+    spread: _Lists
 
     def __post_init__(self) -> None:
-        for numbers in (self.tenth, self.spread, (self.top,) * LEAST_LISTS):
-            are_numbers = all(type(one) in (int, float) and math.isfinite(one) for one in numbers)
-            if not are_numbers or len(numbers) < LEAST_LISTS:
-                raise CheckpointError(f"calibration: searched has {brief(str(numbers))}, expected numbers of searches")
+        require_declared(self)
 
     @classmethod
     def of(cls, queries: Sequence[str], logits: Floats, top: int) -> SearchScores:
@@ -95,7 +93,6 @@ class SearchScores:
 class Calibration:
     """The scale and shift that calibrate a ranker's logits, and the data of their fit; stored in `ranker.json`.
 
-    method: one of `METHODS`
     scale, shift: calibrated logit = scale * logit + shift; scale > 0
     fitted_on: the file of the fit: name, digest, numbers of pairs, queries and relevant pairs, and how it was scored
     searched: scores of searches, of a calibration for searches of an index
@@ -104,7 +101,7 @@ class Calibration:
     Raises `CheckpointError` if scale or shift is not a finite number, or scale is not above 0.
     """
 
-    method: str
+    method: Annotated[str, OneOf(*METHODS)]
     scale: float
     shift: float
     fitted_on: dict[str, Any] = field(default_factory=dict)
@@ -112,28 +109,11 @@ class Calibration:
     searched: Optional[SearchScores] = None
 
     def __post_init__(self) -> None:
-        for name in ("scale", "shift"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise CheckpointError(f"calibration: {name} is {quoted(value)}, expected a finite number")
+        require_declared(self)
         if self.scale <= 0:
             raise CheckpointError(
                 f"calibration: scale is {self.scale}, which does not keep the order; it must be above 0"
             )
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Calibration:
-        """Make a calibration from its JSON object in `ranker.json`; raises `CheckpointError` if it is malformed."""
-        if not isinstance(values, Mapping) or not {"method", "scale", "shift"} <= set(values):
-            raise CheckpointError(f"calibration: {quoted(values)} has not method, scale and shift")
-        kept = {name: values[name] for name in ("fitted_on", "figures") if isinstance(values.get(name), dict)}
-        searched = values.get("searched")
-        if searched is not None:
-            try:
-                kept["searched"] = SearchScores(searched["top"], tuple(searched["tenth"]), tuple(searched["spread"]))
-            except (TypeError, KeyError) as error:
-                raise CheckpointError("calibration: searched has not top, tenth and spread") from error
-        return cls(str(values["method"]), values["scale"], values["shift"], **kept)
 
     def apply(self, logits: NDArray[Any]) -> Floats:
         """Calibrate a ranker's logits, of any shape; returns float64."""

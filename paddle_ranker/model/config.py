@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Optional
+from typing import Annotated, ClassVar, Optional
 
-from paddle_ranker.errors import CheckpointError, brief, quoted
+from paddle_ranker.errors import CheckpointError, quoted
+from paddle_ranker.storage.declared import MOST, Between, Count, OneOf, Positive, require_declared
 from paddle_ranker.storage.untrusted import UncheckedObject
 
-_MAY_BE_0 = frozenset(
-    {"type_vocab_size", "task_type_vocab_size", "task_id", "pad_token_id", "conv_kernel_size", "embedding_size"}
-)
-_MAY_BE_NEGATIVE = frozenset({"max_relative_positions", "position_buckets"})  # -1: not stated
+ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "tanh")
+Activation = Annotated[str, OneOf(*ACTIVATIONS)]
+Share = Annotated[float, Between(0, 1)]
+_Offset = Annotated[int, Between(-1, MOST)]  # -1: not stated
 _ROBERTAS = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions start after the padding index
 _LARGEST_EPSILON = 0.001
 _ALLOWANCE, _SMALL = 2, 1 << 20
@@ -31,36 +31,27 @@ class EncoderConfig:
     """
 
     has_tanh_pooler: ClassVar[bool] = True
-    vocab_size: int
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
+    vocab_size: Positive
+    hidden_size: Positive = 768
+    num_hidden_layers: Positive = 12
+    num_attention_heads: Positive = 12
+    intermediate_size: Positive = 3072
+    hidden_act: Activation = "gelu"
+    hidden_dropout_prob: Share = 0.1
+    attention_probs_dropout_prob: Share = 0.1
+    max_position_embeddings: Positive = 512
+    type_vocab_size: Count = 2
     use_task_id: bool = False
-    task_type_vocab_size: int = 3
-    task_id: int = 0
-    pad_token_id: int = 0
-    initializer_range: float = 0.02
+    task_type_vocab_size: Count = 3
+    task_id: Count = 0
+    pad_token_id: Count = 0
+    initializer_range: Annotated[float, Between(0, 1e6)] = 0.02
     layer_norm_eps: float = 1e-12
     normalize_before: bool = False
     model_type: str = "ernie"
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            least = -1 if field.name in _MAY_BE_NEGATIVE else 0 if field.name in _MAY_BE_0 else 1
-            if field.name == "vocab_size" or kind is int:
-                if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                    raise CheckpointError(
-                        f"{field.name} is {brief(str(value))}, expected a whole number from {least} up"
-                    )
-            elif kind is float and not (isinstance(value, (int, float)) and math.isfinite(value)):
-                raise CheckpointError(f"{field.name} is {brief(str(value))}, expected a number")
+        require_declared(self)
         if not 0 <= self.layer_norm_eps <= _LARGEST_EPSILON:
             raise CheckpointError(
                 f"layer_norm_eps is {self.layer_norm_eps}; Paddle computes norms with up to {_LARGEST_EPSILON} alone: "
@@ -153,7 +144,7 @@ class EncoderConfig:
 class ElectraConfig(EncoderConfig):
     """Configuration of ELECTRA, whose embeddings may be narrower than its layers; a projection then follows them."""
 
-    embedding_size: int = 128
+    embedding_size: Positive = 128
     has_tanh_pooler: ClassVar[bool] = False
 
     @property
@@ -168,15 +159,15 @@ class ElectraConfig(EncoderConfig):
 class MPNetConfig(EncoderConfig):
     """Configuration of MPNet: no token types, and attention biases by relative position, shared by all layers."""
 
-    type_vocab_size: int = 0
-    pad_token_id: int = 1
+    type_vocab_size: Count = 0
+    pad_token_id: Count = 1
 
 
 @dataclass(frozen=True)
 class DistilBertConfig(EncoderConfig):
     """Configuration of DistilBERT: no token types, and a pooler with relu, which only its classifiers have."""
 
-    type_vocab_size: int = 0
+    type_vocab_size: Count = 0
     has_tanh_pooler: ClassVar[bool] = False
 
 
@@ -188,19 +179,19 @@ class ModernBertConfig(EncoderConfig):
     a window of `local_attention` tokens.
     """
 
-    type_vocab_size: int = 0
-    hidden_act: str = "gelu"
-    max_position_embeddings: int = 8192
+    type_vocab_size: Count = 0
+    hidden_act: Activation = "gelu"
+    max_position_embeddings: Positive = 8192
     layer_norm_eps: float = 1e-5
-    global_attn_every_n_layers: int = 3
-    local_attention: int = 128
-    global_rope_theta: float = 160000.0
-    local_rope_theta: float = 10000.0
+    global_attn_every_n_layers: Positive = 3
+    local_attention: Positive = 128
+    global_rope_theta: Annotated[float, Between(1, 1e12)] = 160000.0
+    local_rope_theta: Annotated[float, Between(1, 1e12)] = 10000.0
     norm_bias: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
     classifier_bias: bool = False
-    classifier_activation: str = "gelu"
+    classifier_activation: Activation = "gelu"
     classifier_pooling: str = "cls"
     has_tanh_pooler: ClassVar[bool] = False
 
@@ -224,28 +215,28 @@ class DebertaConfig(EncoderConfig):
     conv_kernel_size: kernel size of the convolution beside the first layer; 0: no convolution
     """
 
-    type_vocab_size: int = 0
+    type_vocab_size: Count = 0
     layer_norm_eps: float = 1e-7
     relative_attention: bool = False
-    max_relative_positions: int = -1
-    position_buckets: int = -1
+    max_relative_positions: _Offset = -1
+    position_buckets: _Offset = -1
     norm_rel_ebd: str = "none"
     share_att_key: bool = False
     position_biased_input: bool = True
-    pos_att_type: tuple[str, ...] = ()
-    conv_kernel_size: int = 0
-    conv_act: str = "tanh"
-    conv_groups: int = 1
-    embedding_size: int = 0
-    pooler_hidden_act: str = "gelu"
+    pos_att_type: tuple[Annotated[str, OneOf("c2p", "p2c")], ...] = ()
+    conv_kernel_size: Count = 0
+    conv_act: Activation = "tanh"
+    conv_groups: Positive = 1
+    embedding_size: Count = 0
+    pooler_hidden_act: Activation = "gelu"
     has_tanh_pooler: ClassVar[bool] = False
 
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
         """Create a configuration as the base class does; `pos_att_type` may also be a string, "p2c|c2p"."""
-        stated = values.get("pos_att_type") or ()
-        kinds = stated.lower().split("|") if isinstance(stated, str) else list(map(str, stated))
-        return super().from_dict({**values, "pos_att_type": tuple(kind.strip() for kind in kinds)})
+        stated = values.get("pos_att_type")
+        kinds = tuple(kind.strip() for kind in stated.lower().split("|")) if isinstance(stated, str) else stated
+        return super().from_dict({**values, "pos_att_type": tuple(kinds) if isinstance(kinds, list) else kinds})
 
     @property
     def has_rel_norm(self) -> bool:
@@ -271,9 +262,11 @@ class DebertaConfig(EncoderConfig):
 
     @property
     def least_parameters(self) -> int:
-        """A lower bound on the encoder's number of parameters."""
+        """A lower bound on the encoder's number of parameters, and of numbers in its constant tables."""
         layer = 4 * self.hidden_size + 2 * self.intermediate_size
-        return self.hidden_size * (self.vocab_size + self.num_hidden_layers * layer)
+        tables = 2 * self.max_position_embeddings + 2 * self.span * self.hidden_size
+        rows = self.vocab_size + self.num_hidden_layers * layer
+        return self.hidden_size * rows + (tables if self.relative_attention else 0)
 
 
 def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, may_fall_short: bool = False) -> None:

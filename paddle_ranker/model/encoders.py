@@ -99,7 +99,10 @@ class Checkpoint:
 
         Raises `CheckpointError` if the tokenizer does not fit the model, or the model has too few positions.
         """
-        return pair_encoder_of(self.tokenizer(), self.config, max_seq_length, backend, query_prompt)
+        try:
+            return pair_encoder_of(self.tokenizer(), self.config, max_seq_length, backend, query_prompt)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.file}: {error}") from error
 
 
 def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None, wanted: str = TO_TRAIN) -> Checkpoint:
@@ -222,7 +225,8 @@ def ranker_of(
     """
     pooling, steps = (info.pooling, info.steps) if info is not None else ("", ())
     encoder, new_parts = _filled(config, named, not allow_new and not pooling, share=True)
-    network = RankerNetwork(config, None, encoder=encoder, pooling=pooling, steps=steps)
+    with paddle.LazyGuard():
+        network = RankerNetwork(config, None, encoder=encoder, pooling=pooling, steps=steps)
     return network, sorted([*new_parts, *load_heads(network, named, allow_new=allow_new)])
 
 

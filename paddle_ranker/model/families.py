@@ -363,14 +363,19 @@ def _check_modern(stated: Stated, values: Values) -> None:
         of_kind.require("rope_type", "default", remedy=PLAIN)
         values[ours] = of_kind.get("rope_theta", values[ours])
     if "layer_types" in stated:
-        kinds = list(stated.get("layer_types"))
+        kinds = stated.get("layer_types")
+        if not isinstance(kinds, list):
+            raise stated.error(f"layer_types is {quoted(kinds)}, expected a list")
         every = next((n for n in range(1, len(kinds)) if kinds[n] == "full_attention"), len(kinds))
         pattern = ["sliding_attention" if number % every else "full_attention" for number in range(len(kinds))]
         if kinds != pattern:
             raise stated.error(f"layer_types are {quoted(kinds)}: full attention in every n-th is done here")
         values["global_attn_every_n_layers"] = every
     if "sliding_window" in stated:  # tokens to either side; takes precedence
-        values["local_attention"] = 2 * int(stated.get("sliding_window"))
+        window = stated.get("sliding_window")
+        if type(window) is not int:
+            raise stated.error(f"sliding_window is {quoted(window)}, expected a whole number")
+        values["local_attention"] = 2 * window
     if values["classifier_pooling"] not in _POOLINGS:
         stated.require("classifier_pooling", *_POOLINGS, remedy=PLAIN)
 
@@ -461,9 +466,13 @@ def require_config(folder: Path) -> EncoderConfig:
 
 def _flatten(values: UncheckedObject) -> UncheckedObject:
     """Merge the nested `init_args` of PaddleNLP 2's `model_config.json`, and derive `model_type` from the class."""
-    architecture = str(values.get("init_class") or (values.get("architectures") or [""])[0])
+    named, parts = values.get("architectures"), values.get("init_args") or []
+    named = [] if named is None else named
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise CheckpointError(f"architectures is {quoted(named)}, expected the names of classes")
+    architecture = str(values.get("init_class") or (named or [""])[0])
     flat: UncheckedObject = {}
-    for part in values.get("init_args", []):
+    for part in parts:
         if isinstance(part, dict):
             flat.update(_flatten(part))
     flat.update({name: value for name, value in values.items() if name not in ("init_args", "init_class")})

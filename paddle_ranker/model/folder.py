@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
+import paddle
+
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
@@ -207,8 +209,13 @@ def _assembled(
     tower: folder of the tower of a new similarity; None: that in the checkpoint's folder
     """
     with_match, with_lexical = info.match_embeddings, info.lexical_features
+    if info.stored_width >= checkpoint.config.hidden_size:
+        raise CheckpointError(
+            f"{checkpoint.file.parent / INFO_FILE}: damaged (stored_width is {info.stored_width:,}, and a state has "
+            f"{checkpoint.config.hidden_size:,} numbers); copy it again"
+        )
+    pair_encoder = checkpoint.pair_encoder(info.max_seq_length, tokenizer, info.query_prompt)
     try:
-        pair_encoder = checkpoint.pair_encoder(info.max_seq_length, tokenizer, info.query_prompt)
         never_match = never_match_ids(pair_encoder)
         spelling = pair_encoder.spelling() if with_match or with_lexical else None
     except CheckpointError as error:
@@ -222,10 +229,12 @@ def _assembled(
     elif info.similarity:
         similarity = load_similarity(checkpoint.file.parent, pair_encoder)
     compares = (never_match, spelling) if with_match else (None, None)
-    network = RankerNetwork(
-        checkpoint.config, compares[0], lexical, encoder=encoder, spelling=compares[1], pooling=info.pooling,
-        steps=info.steps, similarity=similarity, stored_width=info.stored_width,
-    )  # fmt: skip
+    # Parameters take no memory until `load_heads` has compared their shapes with those in the file.
+    with paddle.LazyGuard():
+        network = RankerNetwork(
+            checkpoint.config, compares[0], lexical, encoder=encoder, spelling=compares[1], pooling=info.pooling,
+            steps=info.steps, similarity=similarity, stored_width=info.stored_width,
+        )  # fmt: skip
     try:
         encoder.split(info.stored_titles)
         new_parts = sorted([*new_parts, *load_heads(network, checkpoint.arrays, allow_new=allow_new)])

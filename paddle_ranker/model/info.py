@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Optional, TypedDict
+from typing import Annotated, NamedTuple, Optional, TypedDict
 
-from paddle_ranker.errors import CheckpointError, brief, quoted
+from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.metrics.calibration import FEW_QUERIES, Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.declared import Between, Count, Length, OneOf, WidthOrNone, read_declared
 from paddle_ranker.storage.untrusted import read_versioned
 
 # 4 with narrow states; 3 with a similarity or a split encoder; 2 with a prompt or pooling; otherwise 1. Older ones
@@ -22,6 +22,7 @@ from paddle_ranker.storage.untrusted import read_versioned
 FORMAT_VERSION = 4
 INFO_FILE = "ranker.json"
 BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.model.blend`
+_MOST_STEPS = Between(0, 100)
 
 
 class BlendFacts(TypedDict):
@@ -37,24 +38,24 @@ class RankerInfo:
     """Contents of `ranker.json`."""
 
     kind: str  # pairwise | cross_encoder | blend
-    max_seq_length: int
+    max_seq_length: Length
     match_embeddings: bool
     training: dict[str, object] = field(default_factory=dict)
     results: dict[str, object] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     calibration: Optional[Calibration] = None  # probability = sigmoid(logit) without one
-    format_version: int = FORMAT_VERSION
+    format_version: Count = FORMAT_VERSION
     lexical_features: bool = False
     similarity: bool = False
     blend: Optional[BlendFacts] = None
     export: Optional[ExportFacts] = None  # of a static model: `paddle_ranker.model.exported`
     query_prompt: str = ""  # precedes every query
-    pooling: str = ""  # first, mean or max; "": the encoder's own pooling
+    pooling: Annotated[str, OneOf("", "first", "mean", "max")] = ""  # "": the encoder's own pooling
     # Steps from the pooled vector to the logit: ("norm", width), ("normalize", 0), or the activation and the width of a
     # linear layer; the last is the head.
-    steps: tuple[tuple[str, int], ...] = ()
-    stored_titles: int = 0  # number of the encoder's lower layers that see each text alone; 0: it is not split
-    stored_width: int = 0  # numbers per state of these layers; 0: the encoder's width
+    steps: Annotated[tuple[tuple[str, WidthOrNone], ...], _MOST_STEPS] = ()
+    stored_titles: Count = 0  # number of the encoder's lower layers that see each text alone; 0: it is not split
+    stored_width: WidthOrNone = 0  # numbers per state of these layers; 0: the encoder's width
 
     @classmethod
     def read(cls, folder: Path) -> Optional[RankerInfo]:
@@ -65,22 +66,7 @@ class RankerInfo:
         path = folder / INFO_FILE
         if not path.is_file():
             return None
-        values = read_versioned(path, FORMAT_VERSION)
-        known = {f.name for f in dataclasses.fields(cls)}
-        try:
-            if values.get("calibration") is not None:
-                values["calibration"] = Calibration.from_dict(values["calibration"])
-            info = cls(**{name: value for name, value in values.items() if name in known})
-            info = dataclasses.replace(info, steps=tuple((str(name), int(width)) for name, width in info.steps))
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: incomplete ({error})") from error
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: damaged ({error})") from error
-        for name, kind in (("kind", str), ("max_seq_length", int), ("training", dict), ("results", dict),
-                           ("query_prompt", str), ("stored_titles", int), ("stored_width", int)):  # fmt: skip
-            if not isinstance(getattr(info, name), kind):
-                raise CheckpointError(f"{path}: damaged ({name} is {quoted(getattr(info, name))})")
-        return info
+        return read_declared(cls, path, read_versioned(path, FORMAT_VERSION))
 
     def to_json(self) -> str:
         """Return the text of `ranker.json` in the current format."""
@@ -120,17 +106,12 @@ class Blend(NamedTuple):
 
 def blend_of(folder: Path, info: RankerInfo) -> Blend:
     """Return a blend's members, weights and bias; raises `CheckpointError` if its `ranker.json` is damaged."""
-    try:
-        assert info.blend is not None
-        names, weights, bias = info.blend["members"], info.blend["weights"], info.blend["bias"]
-        found = Blend(tuple(names), tuple(map(float, weights)), float(bias))
-        # Names, not paths: a foreign folder must not reach outside itself.
-        sound = len(names) == len(weights) > 0 and all(Path(name).name == name for name in names)
-        if not (sound and all(map(math.isfinite, (*found.weights, found.bias)))):
-            raise ValueError("names and weights do not fit")
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / INFO_FILE}: damaged (blend is {brief(str(info.blend))})") from error
-    return found
+    names, weights = (info.blend["members"], info.blend["weights"]) if info.blend else ([], [])
+    # Names, not paths: a foreign folder must not reach outside itself.
+    if not len(names) == len(weights) > 0 or not all(Path(name).name == name for name in names):
+        raise CheckpointError(f"{folder / INFO_FILE}: damaged (blend is {brief(str(info.blend))})")
+    assert info.blend is not None
+    return Blend(tuple(names), tuple(map(float, weights)), float(info.blend["bias"]))
 
 
 def model_card(info: RankerInfo, config: EncoderConfig) -> str:

@@ -220,6 +220,16 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
         """Return the signature: tokens as inputs, and one vector."""
         return signature_of(info)
 
+    def configs(self, folder: Path, info: TowerInfo) -> tuple[EncoderConfig, ...]:
+        """Return the encoder's configuration; raises `CheckpointError` if vectors would have another size."""
+        config, width = require_config(folder), info.cut_from or info.size - info.lexical_size
+        if not info.output_layer and width != config.hidden_size:
+            raise CheckpointError(
+                f"{folder / TOWER_FILE}: damaged (size is {width:,} without dimensions of words, and the encoder is "
+                f"{config.hidden_size:,} wide); copy the folder again"
+            )
+        return (config,)
+
     def row_encoder(self, folder: Path, info: TowerInfo, options: LoadOptions) -> TextEncoder:
         """Return the encoder of texts; its `max_seq_length` is that of the options, or else of the tower."""
         length = options.max_seq_length or info.max_seq_length

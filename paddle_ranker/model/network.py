@@ -21,7 +21,7 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder, pool_states
 from paddle_ranker.model.match import LEVELS, levels_of_pair
-from paddle_ranker.model.parameters import set_parameters
+from paddle_ranker.model.parameters import initialize, set_parameters
 
 APART = ("position_tower.",)  # prefixes of parameters that only a training has; a ranker's folder lacks them
 SIMILARITY_TOWER = "similarity_head.tower."  # prefix of parameters that a ranker's folder has in a subfolder
@@ -257,11 +257,14 @@ def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_ne
 
 
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Load parameters as `load_parameters` does, except those of the encoder."""
+    """Load parameters as `load_parameters` does, except those of the encoder, into heads made in a `LazyGuard`."""
     heads = {name: array for name, array in named.items() if not name.startswith(ENCODER)}
     apart = (ENCODER, SIMILARITY_TOWER)  # loaded already
     missing = set_parameters(network, heads, may_lack=(*apart, *(_MAY_BE_NEW if allow_new else ())))
-    return parts_of(name for name in missing if not name.startswith(apart))
+    new, state = [name for name in missing if not name.startswith(apart)], network.state_dict()
+    for name in new:
+        initialize(state[name])
+    return parts_of(new)
 
 
 def parts_of(parameters: Iterable[str]) -> list[str]:

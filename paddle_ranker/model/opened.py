@@ -21,6 +21,7 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.families import require_config
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import Registry
+from paddle_ranker.storage.declared import Count, WidthOrNone
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -112,8 +113,8 @@ class Part(NamedTuple):
 class Check(TypedDict):
     """Tokenized pair and its probability at the export, to check later that a folder's files belong together."""
 
-    input_ids: list[int]
-    token_type_ids: list[int]
+    input_ids: list[Count]
+    token_type_ids: list[Count]
     probability: float
 
 
@@ -139,11 +140,11 @@ class ExportFacts(TypedDict, total=False):
     inputs: list[str]
     outputs: list[str]
     parity: dict[str, dict[str, float]]
-    files: dict[str, int]
+    files: dict[str, Count]
     checks: list[Check]
     int8: Optional[dict[str, object]]
     ranker: str
-    similarity: tuple[int, int]
+    similarity: tuple[WidthOrNone, WidthOrNone]
     aliases: dict[str, str]
 
 

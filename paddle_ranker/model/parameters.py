@@ -200,6 +200,12 @@ def set_parameters(
     return [prefix + name for name in missing]
 
 
+def initialize(parameter: Tensor) -> None:
+    """Give a parameter that was made in a `LazyGuard` its initial values; buffers and others have theirs."""
+    if not parameter._is_initialized():
+        parameter.initialize()
+
+
 def _set(parameter: Tensor, array: Array, share: bool) -> None:
     import paddle
 

@@ -12,13 +12,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional, Union
+from typing import Annotated, Optional, Union
 
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
-from paddle_ranker.errors import CheckpointError, quoted, refuse_text
+from paddle_ranker.errors import CheckpointError, listed, refuse_text
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.declared import Between, Count, Length, OneOf, Width, WidthOrNone, read_declared
 from paddle_ranker.storage.untrusted import read_versioned
 
 INFO_FILE = "tower.json"
@@ -36,7 +37,6 @@ class TowerInfo:
     """Contents of `tower.json`.
 
     size: dimensions of a vector
-    pooling: one of `POOLINGS`
     output_layer: whether a linear layer follows the pooling
     output_tanh: whether tanh follows that layer
     normalize: whether vectors have length 1, so that their product is their cosine
@@ -50,26 +50,26 @@ class TowerInfo:
     towers: 2 if queries have a separate tower, in the folder `QUERY_FOLDER`
     """
 
-    max_seq_length: int
-    size: int
-    pooling: str = "pooler"
+    max_seq_length: Length
+    size: Width
+    pooling: Annotated[str, OneOf(*POOLINGS)] = "pooler"
     output_layer: bool = False
     output_tanh: bool = False
     normalize: bool = True
-    similarity: str = "cosine"
+    similarity: Annotated[str, OneOf(*SIMILARITIES)] = "cosine"
     query_prompt: str = ""
     text_prompt: str = ""
-    lexical_size: int = 0
-    nested_sizes: tuple[int, ...] = ()
-    cut_from: int = 0
-    towers: int = 1
+    lexical_size: WidthOrNone = 0
+    nested_sizes: Annotated[tuple[Width, ...], Between(0, 100)] = ()
+    cut_from: WidthOrNone = 0
+    towers: Annotated[int, Between(1, 2)] = 1
     training: dict[str, object] = field(default_factory=dict)
     results: dict[str, object] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     export: Optional[ExportFacts] = None
     kind: str = KIND
     calibration: None = None
-    format_version: int = FORMAT_VERSION
+    format_version: Count = FORMAT_VERSION
 
     @classmethod
     def read(cls, folder: Path) -> Optional[TowerInfo]:
@@ -80,21 +80,21 @@ class TowerInfo:
         path = folder / INFO_FILE
         if not path.is_file():
             return None
-        values = read_versioned(path, FORMAT_VERSION)
-        try:
-            known = {f.name for f in dataclasses.fields(cls)}
-            info = cls(**{name: value for name, value in values.items() if name in known})
-            info = dataclasses.replace(info, nested_sizes=tuple(info.nested_sizes))
-            sound = info.pooling in POOLINGS and min(info.size, info.max_seq_length) > 0 and info.towers in (1, 2)
-            sound = sound and info.similarity in SIMILARITIES and 0 <= info.lexical_size < info.size
-            sound = sound and (info.normalize or not info.lexical_size)
-            sound = sound and (info.cut_from == 0 or (info.size < info.cut_from and not info.lexical_size))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
-        if not sound:
-            found = f"pooling {quoted(info.pooling)}, size {quoted(info.size)}, {quoted(info.towers)} towers"
-            raise CheckpointError(f"{path}: damaged ({found})")
-        return info
+        return read_declared(cls, path, read_versioned(path, FORMAT_VERSION))
+
+    def __post_init__(self) -> None:
+        cut, nested = self.cut_from, self.nested_sizes
+        for fault, is_so in (
+            (f"lexical_size is {self.lexical_size}, expected less than size", self.lexical_size >= self.size),
+            ("lexical_size needs normalize", self.lexical_size and not self.normalize),
+            (f"cut_from is {cut}, expected 0 or more than size", cut and (self.size >= cut or self.lexical_size)),
+            (
+                f"nested_sizes are {listed(nested)}, expected ascending sizes below {self.size}",
+                list(nested) != sorted({*nested}) or (nested and nested[-1] >= self.size),
+            ),
+        ):
+            if is_so:
+                raise CheckpointError(fault)
 
     def write(self, folder: Path) -> None:
         """Write `tower.json` into `folder`."""

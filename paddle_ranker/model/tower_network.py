@@ -24,7 +24,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import CheckpointError, UsageError, listed
 from paddle_ranker.lexical.vector import LexicalVector
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder, pool_states
@@ -38,6 +38,7 @@ from paddle_ranker.model.network import ENCODER
 from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.model.tower import INFO_FILE as TOWER_FILE
 from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER, TextEncoder, TowerInfo, signature_of
 from paddle_ranker.options import note
 
@@ -175,9 +176,7 @@ def load_tower(source: Path, options: LoadOptions) -> TowerModel:
     encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler", share=True)
     tokens = checkpoint.pair_encoder(info.max_seq_length, options.tokenizer)
     network = TowerNetwork(encoder, info, tokens)
-    missing = _load_own_parts(network, checkpoint)
-    if missing:
-        raise CheckpointError(f"{checkpoint.file}: has no parameters of {missing[0]}; copy the folder again")
+    _load_own_parts(network, checkpoint)  # `read_tower` has found all of them
     network.eval()
     encode = TextEncoder(tokens, info.query_prompt, info.text_prompt)
     return TowerModel(info, encode, signature_of(info), network)
@@ -231,9 +230,27 @@ def read_tower(source: Path, options: LoadOptions) -> tuple[Checkpoint, TowerInf
         info = _assumed(checkpoint, folder, options)
     elif options.pooling not in (None, info.pooling):
         raise UsageError(f"--pooling {options.pooling}: {folder} says {info.pooling}; leave the option out")
+    _require_sizes(checkpoint, info)
     length = options.max_seq_length or min(info.max_seq_length, checkpoint.config.longest_pair)
     normalize = info.normalize if options.normalize is None else options.normalize
     return checkpoint, dataclasses.replace(info, max_seq_length=length, normalize=normalize)
+
+
+def _require_sizes(checkpoint: Checkpoint, info: TowerInfo) -> None:
+    """Raise `CheckpointError` unless the parameters have the sizes of `info`; a network is created only then."""
+    width, arrays = info.cut_from or info.size - info.lexical_size, checkpoint.unnamed
+    outputs = [arrays[f"{name}.weight"] for name in OUTPUT_LAYERS if f"{name}.weight" in arrays]
+    signs = arrays.get(f"{LEXICAL}.first_signs") if f"{LEXICAL}.weight" in arrays else None
+    if (info.output_layer and not outputs) or (info.lexical_size and signs is None):
+        lacking = LEXICAL if outputs or not info.output_layer else OUTPUT_LAYERS[0]
+        raise CheckpointError(f"{checkpoint.file}: has no parameters of {lacking}; copy the folder again")
+    there = outputs[0].shape[-1:] if info.output_layer else (checkpoint.config.hidden_size,)
+    lexical = signs.shape[-1:] if info.lexical_size and signs is not None else (0,)
+    if (*there, *lexical) != (width, info.lexical_size):
+        raise CheckpointError(
+            f"{checkpoint.file}: vectors have {listed(there)} numbers, and {listed(lexical)} of words; {TOWER_FILE} "
+            f"says {width:,} and {info.lexical_size:,} (size, lexical_size); copy the folder again"
+        )
 
 
 def _assumed(checkpoint: Checkpoint, folder: Path, options: LoadOptions) -> TowerInfo:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Optional, Union
+from typing import Annotated, Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,11 @@ from paddle_ranker.encoding.columns import (
     offsets_of,
     ragged_positions,
 )
-from paddle_ranker.errors import CheckpointError, DataError, UsageError, brief, quoted, refuse_text
+from paddle_ranker.errors import CheckpointError, DataError, UsageError, quoted, refuse_text
 from paddle_ranker.model.opened import SIDES, STATES
 from paddle_ranker.storage.arrays import ArrayFile
 from paddle_ranker.storage.atomic import new_file, new_folder
+from paddle_ranker.storage.declared import Count, OneOf, Width, WidthOrNone, read_declared
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, read_versioned
 
@@ -63,15 +64,15 @@ class StatesInfo:
     """
 
     ranker: str
-    layers: int
-    width: int
-    vectors: int = 0
-    matches: int = 0
-    dtype: str = "float16"
-    titles: int = 0
-    tokens: int = 0
-    files: dict[str, tuple[int, str]] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    layers: Count
+    width: Width
+    vectors: WidthOrNone = 0
+    matches: WidthOrNone = 0
+    dtype: Annotated[str, OneOf(*TYPES)] = "float16"
+    titles: Count = 0
+    tokens: Count = 0
+    files: dict[str, tuple[Count, str]] = field(default_factory=dict)
+    format_version: Count = FORMAT_VERSION
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -313,16 +314,8 @@ class TitleStates:
                 f"{folder}: has no {INFO_FILE}; make it with: paddle-ranker store RANKER TITLES --output {folder}"
             )
         values = read_versioned(path, FORMAT_VERSION)
-        try:
-            files = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
-            known = {one.name for one in dataclasses.fields(StatesInfo)}
-            info = StatesInfo(**{name: value for name, value in {**values, "files": files}.items() if name in known})
-            counts = info.layers, info.width, info.vectors, info.matches, info.titles, info.tokens
-            if info.dtype not in TYPES or not all(type(one) is int and one >= 0 for one in counts):
-                raise ValueError(f"dtype {quoted(info.dtype)}, counts {brief(str(counts))}")
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{path}: damaged ({brief(str(error))}); store the titles again") from error
-        for name, (size, _) in files.items():
+        info = read_declared(StatesInfo, path, values, "store the titles again")
+        for name, (size, _) in info.files.items():
             file = inside(folder, name)
             if not file.is_file() or check_file(file, size) != size:
                 raise CheckpointError(f"{file}: is missing or cut short; copy the folder again, or store again")

@@ -112,7 +112,9 @@ def read_versioned(path: Path, newest: int) -> UncheckedObject:
     """
     try:
         values: UncheckedObject = read_json(path)
-        version = int(values["format_version"])
+        version = values["format_version"]
+        if type(version) is not int:
+            raise ValueError(f"format_version is {quoted(version)}, expected a whole number")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
     if version > newest:

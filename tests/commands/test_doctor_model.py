@@ -143,11 +143,11 @@ def test_a_name_is_found_as_every_command_finds_it(
 
 def test_info_says_all_that_a_folder_states(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each field of the info file that holds something stands in a line of its own, whichever kind it is of."""
-    write_tower(folders / "lexical", lexical_size=3, nested_sizes=(4, 2))
+    write_tower(folders / "lexical", lexical_size=3, nested_sizes=(2, 4))
     assert main(["info", str(folders / "lexical")]) == 0
     lines = capsys.readouterr().out.splitlines()
     for line in (
-        "size: 8", "lexical_size: 3", "nested_sizes: 4, 2", "pooling: mean", "output_layer: yes", "towers: 1",
+        "size: 8", "lexical_size: 3", "nested_sizes: 2, 4", "pooling: mean", "output_layer: yes", "towers: 1",
         "query_prompt: 深度", "text_prompt: a ", "normalize: yes", "similarity: cosine",
     ):  # fmt: skip
         assert line in lines

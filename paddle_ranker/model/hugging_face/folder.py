@@ -78,7 +78,7 @@ class ClassifierHead:
         problem, old = stated.get("problem_type", ""), stated.get("sbert_ce_default_activation_function", "")
         library = stated.inner("sentence_transformers", without_effect=("version",))
         activation = str(library.get("activation_fn", old)).rpartition(".")[2]
-        if not str((stated.get("architectures") or [""])[0]).endswith(CLASSIFIES):
+        if not architecture_of(stated).endswith(CLASSIFIES):
             return None
         try:
             if isinstance(labels, dict) and labels:
@@ -273,7 +273,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
     if not is_whole_head(arrays):  # an incomplete head is useless
         left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
-    architecture = str((stated.get("architectures") or [""])[0])
+    architecture = architecture_of(stated)
     if architecture and not architecture.endswith(CLASSIFIES):  # taggers also have a `classifier`
         left_over += [name for name in arrays if name.startswith("classifier.")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
@@ -290,6 +290,14 @@ def read_model(folder: Path) -> HuggingFaceModel:
     return HuggingFaceModel(config, arrays, left_over, file, head)
 
 
+def architecture_of(stated: Stated) -> str:
+    """Return the class that a `config.json` states first, "" without one."""
+    names = stated.get("architectures", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise stated.error(f"architectures is {quoted(names)}, expected the names of classes; copy it again")
+    return names[0] if names else ""
+
+
 def _is_of_other_classes(arrays: dict[str, Array]) -> bool:
     """Return whether the head has more classes than a ranker's."""
     shape = arrays["classifier.weight"].shape if "classifier.weight" in arrays else ()
@@ -301,13 +309,10 @@ def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -
 
     Copying the parameters reveals smaller differences.
     """
-    there = sum(array.size for array in arrays.values())
-    asked = config.least_parameters
-    if asked > 1000 * (there + 1000) or config.num_hidden_layers > 1000:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: describes more than {asked:,} parameters, the weights are {there:,}: it is "
-            "another model's"
-        )
+    try:
+        config.require_fits(sum(array.size for array in arrays.values()), len(arrays))
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def read_encoder_config(path: Path) -> EncoderConfig:
@@ -350,8 +355,10 @@ def _described(stated: Stated) -> tuple[EncoderConfig, Names]:
         found["pad_token_id"] = padding
     try:
         return config_from(found), architecture.names
-    except (TypeError, ValueError, ZeroDivisionError, CheckpointError) as error:
-        raise CheckpointError(f"{path}: not a usable encoder configuration ({error})") from error
+    except CheckpointError as error:
+        found_at = {f"{ours} is ": f"{theirs} is " for theirs, ours in architecture.ours.items()}
+        problem = next((str(error).replace(*names, 1) for names in found_at.items() if names[0] in str(error)), error)
+        raise CheckpointError(f"{path}: not a usable encoder configuration ({problem})") from error
 
 
 _ERNIE_GRAM = {"ernie_gram": "ernie"}  # a fine-tuned ERNIE-Gram computes what ERNIE computes

@@ -186,8 +186,8 @@ def read_reranker(folder: Path) -> Optional[Reranker]:
     if not (folder / MODULES_FILE).is_file() or model_type_of(folder) != RERANKER:
         return None
     settings = _settings(folder, RERANKER)
-    prompts, default = settings.get("prompts", {}), settings.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    prompts, default = _prompts_in(settings), settings.get("default_prompt_name")
+    if default is not None and default not in [*prompts]:
         raise settings.error(f"default_prompt_name is {quoted(default)}, which prompts lack: name one, or remove it")
     settings.require(
         "activation_fn", f"{_TORCH}activation.Sigmoid", f"{_TORCH}linear.Identity",
@@ -197,7 +197,7 @@ def read_reranker(folder: Path) -> Optional[Reranker]:
     modules = list_modules(folder)
     kinds = [kind for kind, _ in modules]
     encoder = _encoder(folder)
-    query = "" if default is None else str(prompts[default] or "")
+    query = "" if default is None else prompts[default]
     info = RankerInfo("cross_encoder", stated_length(encoder), match_embeddings=False, query_prompt=query)
     if kinds == ["Transformer"]:
         return Reranker(info, {}, has_head=False)
@@ -228,10 +228,11 @@ def read_reranker(folder: Path) -> Optional[Reranker]:
             steps.append((layer.activation, layer.outputs))
         elif kind == "LayerNorm":
             stated = Stated.read(path / "config.json")
-            steps.append(("norm", int(stated.get("dimension", 0))))
-            stated.say_unknown()
             found = read_weights(path)[1]
             weights = found["norm.weight"], found["norm.bias"]
+            stated.require("dimension", weights[0].size, remedy="copy the folder again")
+            steps.append(("norm", weights[0].size))
+            stated.say_unknown()
         else:
             _require_of_vectors(Stated.read(path / "config.json"))
             steps.append(("normalize", 0))
@@ -364,7 +365,7 @@ def _pooling(folder: Path) -> tuple[str, bool]:
     old = [mode for key, mode in _OLD_POOLING.items() if stated.get(key)]
     modes: Unchecked = stated.get("pooling_mode", old or "mean")
     modes = [modes] if isinstance(modes, str) else modes
-    if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in _POOLING:
+    if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in [*_POOLING]:
         raise stated.error(f"pools by {quoted(modes)}; one of {', '.join(_POOLING)} is done here")
     stated.require("include_prompt", True, False, remedy="set it to true or false")
     stated.say_unknown()
@@ -392,11 +393,18 @@ def _dense(folder: Path) -> Dense:
 
 def _prompts(settings: Stated) -> tuple[str, str]:
     """Return the prompts of `encode_query` and `encode_document`; log prompts that neither uses."""
-    prompts, default = settings.get("prompts", {}), settings.get("default_prompt_name")
+    prompts, default = _prompts_in(settings), settings.get("default_prompt_name")
     unused = [name for name, prompt in prompts.items() if prompt and name not in ("query", "document")]
     if unused or default not in (None, "query", "document"):
         note_once(
             f"note: {settings.path}: its prompts {listed(unused or [default])} precede neither queries nor texts, as "
             "in the library's encode_query and encode_document; convert --to tower takes --query_prompt, --text_prompt"
         )
-    return str(prompts.get("query") or ""), str(prompts.get("document") or "")
+    return prompts.get("query", ""), prompts.get("document", "")
+
+
+def _prompts_in(settings: Stated) -> dict[str, str]:
+    prompts = settings.get("prompts", {})
+    if not isinstance(prompts, dict) or not all(isinstance(text, (str, type(None))) for text in prompts.values()):
+        raise settings.error(f"prompts is {quoted(prompts)}, expected texts by their names; copy it again")
+    return {name: text or "" for name, text in prompts.items()}

@@ -1,0 +1,170 @@
+"""Read JSON objects of untrusted files into dataclasses; every field declares its type and its range.
+
+    @dataclass(frozen=True)
+    class Info:
+        size: Annotated[int, Between(1, 65536)]
+        pooling: Annotated[str, OneOf("first", "mean")] = "mean"
+        sizes: tuple[Positive, ...] = ()
+
+    info = read_declared(Info, Path("info.json"), values)
+
+Numbers without a range may be any number that fits 64 bits; they are finite.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from paddle_ranker.errors import CheckpointError, brief, listed
+from paddle_ranker.options import note_once
+from paddle_ranker.storage.untrusted import Unchecked
+
+
+class Between(NamedTuple):
+    """Range of a number, or of the length of a list; both ends included."""
+
+    least: float
+    most: float
+
+
+class OneOf(tuple[str, ...]):
+    """Choices of a text."""
+
+    def __new__(cls, *choices: str) -> OneOf:
+        return super().__new__(cls, choices)
+
+
+MOST = (1 << 63) - 1
+_ANY = Between(-MOST, MOST)
+LONGEST = 1 << 24  # tokens of a text, and every number that is compared with it
+WIDEST = 1 << 20  # numbers of a vector or a state
+Count = Annotated[int, Between(0, MOST)]
+Positive = Annotated[int, Between(1, MOST)]
+Length = Annotated[int, Between(1, LONGEST)]
+Width = Annotated[int, Between(1, WIDEST)]
+WidthOrNone = Annotated[int, Between(0, WIDEST)]  # 0: none
+
+DeclaredT = TypeVar("DeclaredT")
+
+
+class _Misfit(Exception):
+    """Value that does not fit its declaration: the value's place, the value, and what was expected."""
+
+    def __init__(self, place: str, value: object, expected: str):
+        super().__init__(f"{place} is {brief(str(value))}, expected {expected}")
+
+
+def read_declared(kind: type[DeclaredT], path: Path, values: Unchecked, remedy: str = "copy it again") -> DeclaredT:
+    """Return an instance of the dataclass `kind` from a JSON object.
+
+    Raises `CheckpointError`, naming the file and the key, if a value has another type or is out of its range, or if a
+    key is missing. Logs unknown keys.
+    """
+    reader = _Reader()
+    try:
+        found: DeclaredT = reader.fitted(kind, values, "")
+    except (_Misfit, CheckpointError) as error:  # also of the class's own checks
+        raise CheckpointError(f"{path}: damaged ({error}); {remedy}") from error
+    if reader.unknown:
+        note_once(f"note: {path}: unknown here and not used: {listed(reader.unknown)}")
+    return found
+
+
+def require_declared(instance: Any) -> None:
+    """Raise `CheckpointError`, naming the field, if a field of a dataclass instance does not fit its declaration."""
+    try:
+        for name, hint in _hints(type(instance)).items():
+            _Reader().fitted(hint, getattr(instance, name), name)
+    except _Misfit as error:
+        raise CheckpointError(str(error)) from error
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    names = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else list(hints)
+    return {name: hints[name] for name in names}
+
+
+class _Reader:
+    """Converter of JSON values to declared types; `unknown` collects keys that no declaration has."""
+
+    def __init__(self) -> None:
+        self.unknown: list[str] = []
+
+    def fitted(self, hint: Any, value: Unchecked, place: str, within: Union[Between, OneOf] = _ANY) -> Any:
+        """Return a value as its declaration has it: a list becomes a tuple, an object a dataclass; raises `_Misfit`."""
+        origin, arguments = get_origin(hint), get_args(hint)
+        if origin is Annotated:
+            return self.fitted(arguments[0], value, place, arguments[1])
+        if origin is Union:
+            return None if value is None else self.fitted(arguments[0], value, place, within)
+        if hint in (Any, object):
+            return value
+        if hint in (int, float):
+            return self._number(hint, value, place, within)
+        if hint in (bool, str, type(None)):
+            if type(value) is not hint:
+                raise _Misfit(place, value, {bool: "true or false", str: "a text"}.get(hint, "null"))
+            if isinstance(within, OneOf) and value not in within:
+                raise _Misfit(place, value, f"one of {', '.join(map(repr, within))}")
+            return value
+        if origin in (tuple, list):
+            return self._list(origin, arguments, value, place, within)
+        if origin is dict:
+            if not isinstance(value, dict):
+                raise _Misfit(place, value, "an object")
+            return {name: self.fitted(arguments[1], one, _inside(place, name)) for name, one in value.items()}
+        return self._object(hint, value, place)
+
+    def _number(self, hint: type, value: Unchecked, place: str, within: Any) -> Any:
+        least, most = within
+        is_one = type(value) is int or (hint is float and isinstance(value, float) and math.isfinite(value))
+        if is_one and least <= value <= most:
+            return value
+        what = "a whole number" if hint is int else "a number"
+        bounds = f" from {least:,}" if least > -MOST else ""
+        bounds += f" to {most:,}" if most < MOST else " up" if bounds else ""
+        raise _Misfit(place, value, what + bounds)
+
+    def _list(self, origin: type, arguments: tuple[Any, ...], value: Unchecked, place: str, within: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise _Misfit(place, value, "a list")
+        kinds = arguments
+        if origin is list or arguments[1:] == (...,):
+            kinds = arguments[:1] * len(value)
+        least, most = within
+        if len(kinds) != len(value) or not max(0, least) <= len(value) <= most:
+            wanted = f"{len(kinds)}" if len(kinds) != len(value) else f"{max(0, least)} to {most}"
+            raise _Misfit(place, value, f"a list of {wanted} values")
+        return origin(
+            self.fitted(kind, one, f"{place}[{number}]") for number, (kind, one) in enumerate(zip(kinds, value))
+        )
+
+    def _object(self, kind: Any, value: Unchecked, place: str) -> Any:
+        """Return a dataclass or a `TypedDict` of a JSON object."""
+        if isinstance(kind, type) and type(value) is kind and dataclasses.is_dataclass(kind):
+            return value
+        if not isinstance(value, dict):
+            raise _Misfit(place or "it", value, "an object")
+        hints = _hints(kind)
+        self.unknown += [_inside(place, name) for name in value if name not in hints]
+        if dataclasses.is_dataclass(kind):
+            empty = dataclasses.MISSING
+            fields = dataclasses.fields(kind)
+            needed = [one.name for one in fields if one.default is empty and one.default_factory is empty]
+        else:
+            needed = list(hints) if kind.__total__ else []
+        lacking = [_inside(place, name) for name in needed if name not in value]
+        if lacking:
+            raise _Misfit(listed(lacking), "missing", "a value")
+        known = {name: one for name, one in value.items() if name in hints}
+        return kind(**{name: self.fitted(hints[name], one, _inside(place, name)) for name, one in known.items()})
+
+
+def _inside(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name

@@ -21,7 +21,7 @@ from multimodal_entailment.serve_options import PostLimits
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.work import Caller
+from paddle_ranker.retrieval.work import idle, watch
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
@@ -182,12 +182,14 @@ class EntailmentSlot(Slot[ServedEntailment]):
         return probabilities
 
 
-def _encoded(model: Entailment, posts: Sequence[Post], caller: Caller) -> Posts:
+def _encoded(model: Entailment, posts: Sequence[Post]) -> Posts:
     places = [f"{post.place}image_{number}" for number in (1, 2) for post in posts]
     texts = [post.texts[0] or "" for post in posts], [post.texts[1] or "" for post in posts]
     images = [post.images[0] for post in posts], [post.images[1] for post in posts]
     try:
-        return model.encode_posts(GivenPosts(texts, images, places), before_each=caller.check)
+        before_each = watch()
+        with idle():  # other threads decode the images
+            return model.encode_posts(GivenPosts(texts, images, places), before_each=before_each)
     except ImageError as error:
         kind = TOO_LARGE if isinstance(error, ImageTooLargeError) else UNPROCESSABLE
         raise Fault(kind, error.message, field=error.place) from error

@@ -69,7 +69,7 @@ from paddle_ranker.retrieval.vector_search import (
     index_writers,
 )
 from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals
-from paddle_ranker.retrieval.work import checked, hold, spend
+from paddle_ranker.retrieval.work import checked, hold, locking, spend
 from paddle_ranker.scoring.stored import TextStates, TitleStates, joined
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
@@ -286,7 +286,7 @@ class Collection:
 
     def refresh(self) -> bool:
         """Take up what others have added and removed, also first states, not another index; return whether they did."""
-        with self._one_writer:
+        with locking(self._one_writer):
             stamp, info = self._stamp_now(), self.read_info()  # what is written later is a change
             own = self.info if self.info.states is not None else replace(self.info, states=info.states)
             is_new = info.generation > self.info.generation and info.same_kind(own)

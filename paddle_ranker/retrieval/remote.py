@@ -39,7 +39,7 @@ from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import Anew, Asking, ShardError
 from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals, Word, WordSearcher
-from paddle_ranker.retrieval.work import check, hold, metered
+from paddle_ranker.retrieval.work import check, hold, idle, in_turn, locking
 from paddle_ranker.storage.untrusted import Unchecked
 
 _KEPT_SECONDS = 30.0  # that a shard keeps what a search sees, after the search's last call
@@ -177,7 +177,7 @@ class ShardService:
                 seen = self._at(None)
             elif name in _READS:
                 seen = self._at(version)
-                result = metered(partial(_READS[name], seen, *given))
+                result = in_turn(partial(_READS[name], seen, *given))
             else:
                 raise UsageError(f"shards have no {brief(name)}; use the same version of paddle_ranker everywhere")
         except (UsageError, DataError) as error:
@@ -564,7 +564,7 @@ class RemoteCollection:
         """Call shards at once; return a function that waits for their answers, by shard."""
         if not self._is_snapshot or self._pinned is not None:
             return self._send(name, args)
-        with self._pinning:  # the first answers decide what a search sees
+        with locking(self._pinning):  # the first answers decide what a search sees
             found = self._send(name, {number: args[number] for number in args if number not in self._lost})()
         return lambda: found
 
@@ -627,7 +627,8 @@ class RemoteCollection:
         left, until = set(futures), time.monotonic() + seconds
         while left and (rest := until - time.monotonic()) > 0:
             check()
-            left = wait(left, min(rest, _LOOK_SECONDS)).not_done
+            with idle():
+                left = wait(left, min(rest, _LOOK_SECONDS)).not_done
 
     def _fail(self, failed: Mapping[int, Exception], is_needed: bool) -> None:
         """Note shards that failed, or raise what `_send` says."""

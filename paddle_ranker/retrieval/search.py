@@ -36,7 +36,7 @@ from paddle_ranker.retrieval.filters import Filter, period_of
 from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import VECTORS
-from paddle_ranker.retrieval.near_duplicates import CONTENT, SKETCHING, leaders, sketches_of
+from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
 from paddle_ranker.retrieval.searchable import Anew, Asking, Matching, Searchable
@@ -45,7 +45,7 @@ from paddle_ranker.retrieval.stored_scores import stored_scorer
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.words import Asked
-from paddle_ranker.retrieval.work import hold, metered, once, spend
+from paddle_ranker.retrieval.work import check, hold, in_turn, once
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
@@ -168,7 +168,7 @@ class Search:
     place; `cut`, how many were below `min_probability`; `shown`, places, and their `documents` by id; `similar`, by the
     place of the first document of a group of nearly the same texts, the ids of those that are not shown.
 
-    A stage says how much work it is (`work.spend`), and may be begun anew.
+    A stage lets other work go first between its steps (`work.check`).
     """
 
     def __init__(
@@ -417,7 +417,7 @@ class Search:
 
     def _leaders(self, order: Sequence[int]) -> list[int]:
         """Return, for each document, the place of the first one whose text is nearly the same; else its own."""
-        spend(SKETCHING * len(order))  # before anything is read, so that large work is not begun twice
+        check()
         rank, sketches, there = {self.candidates.ids[place]: rank for rank, place in enumerate(order)}, [], list[int]()
         documents = self.collection.each([*rank])
         while some := dict(islice(documents, _READ_AT_ONCE)):
@@ -652,7 +652,7 @@ class Searcher(Generic[C]):
             Search(now, query, self.searchers, settings, top_k=top_k, where=where, group_by=group_by)
             for query in queries
         ]
-        texts = metered(lambda: [one.model_text for one in searches])
+        texts = in_turn(lambda: [one.model_text for one in searches])
         vectors = {name: self._vectors(name, texts) for name in self.searchers if searches and self._is_vector(name)}
 
         def look() -> None:
@@ -673,14 +673,14 @@ class Searcher(Generic[C]):
             for one in searches:
                 one.finish()
 
-        metered(look)
+        in_turn(look)
         if self.ranker is not None:
             self._rank(self.ranker, searches)
-        metered(finish)
+        in_turn(finish)
         return searches
 
     def _rank(self, ranker: Ranker, searches: Sequence[Search]) -> None:
-        texts = metered(lambda: [one.to_rank(ranker.reader) for one in searches])
+        texts = in_turn(lambda: [one.to_rank(ranker.reader) for one in searches])
         if self._stored is not None:
             each = zip(searches, texts)
             found = [self._stored.logits(one.collection, one.model_text, own, one.whole) for one, own in each]

@@ -1,30 +1,39 @@
-"""Meter the work of searches, so that a large one never keeps small ones waiting.
+"""Share the processor among searches, so that large ones never keep small ones waiting.
 
-spend(postings)  # says how much work comes next, before it is begun
-for part in checked(parts):  # ends if nobody waits for the work any more
+for part in checked(parts):  # ends if nobody waits for the work any more, and lets other work go first
+    ...
 
-A stage of a search begins as small work. Once it has said more than `LARGE` steps, it is stopped and begins anew as
-large work, of which only a few run at a time: `metered` does so for Python, `StoppableWork` for a server.
+Each piece of work has a thread, and as many threads compute at a time as there are cores. `check`, which every loop
+over data calls, ends a turn after `TURN` seconds if other work waits. The next turn goes alternately to the work of the
+caller that has used least processor time, and to the work that has waited longest: a small search waits for a turn or
+two, and a large one always goes on. Time is measured, never estimated, and no work is begun twice.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Generic, Optional, TypeVar
+from typing import TYPE_CHECKING, Generic, Optional, TypeVar, Union
 
 from paddle_ranker.runtime import usable_cores
+
+if TYPE_CHECKING:
+    Lock = Union[threading.Lock, "threading._RLock"]
 
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
 Hold = Callable[[int], None]  # counts bytes of memory, or raises where there is no room for them
-LARGE = 500_000  # steps of a stage that is small: about 5 milliseconds
-LARGE_AT_ONCE = max(1, usable_cores() // 2)
-_TURNS = threading.BoundedSemaphore(LARGE_AT_ONCE)
+TURN = 0.005  # seconds after which a turn ends at the next `check`
+# Processor seconds of a caller. Between two of them the caller who came first goes first: callers with large work are
+# served one after the other, as each would else take as long as all of them together.
+_LEVELS = (0.005, 0.05, 0.5)
 
 
 class once(Generic[S, T]):  # reads as a decorator
@@ -49,12 +58,21 @@ class Abandoned(Exception):
     """The caller of some work has left."""
 
 
-class Moved(Exception):
-    """Some work is large; attribute: `size`, its steps."""
+class Usage:
+    """Processor time that a caller has used, over all stages of a search.
 
-    def __init__(self, size: int):
-        super().__init__(size)
-        self.size = size
+    Attributes: `seconds`; `number`, which orders callers as they came.
+    """
+
+    _numbers = itertools.count()
+
+    def __init__(self) -> None:
+        self.seconds, self.number = 0.0, next(self._numbers)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The order in which callers get their turns: the lowest first."""
+        return bisect(_LEVELS, self.seconds), self.number
 
 
 class Caller:
@@ -63,70 +81,145 @@ class Caller:
     Args:
         deadline: time on `time.monotonic()`'s clock until which the caller waits.
         hold: called with the bytes that the work holds until the caller has its answer.
+        usage: of earlier work for this caller.
     """
 
-    def __init__(self, deadline: float = math.inf, hold: Optional[Hold] = None):
-        self._deadline, self._hold, self._left = deadline, hold, False
-        self._most: float = LARGE
-        self._spent = self._held = self._counted = 0
+    def __init__(self, deadline: float = math.inf, hold: Optional[Hold] = None, usage: Optional[Usage] = None):
+        self.deadline, self.usage = deadline, usage or Usage()
+        self._hold, self._left = hold, False
+        self._turn: Optional[_Turn] = None
 
     @property
     def has_left(self) -> bool:
         """Whether the caller waits no more."""
-        return self._left or time.monotonic() >= self._deadline
+        return self._left or time.monotonic() >= self.deadline
 
     def leave(self) -> None:
         """Note that the caller waits no more."""
         self._left = True
+        if (turn := self._turn) is not None:
+            turn.ready.set()  # it may wait
 
-    def check(self) -> None:
-        """Raise `Abandoned` if the caller has left or the deadline has passed."""
-        if self.has_left:
-            raise Abandoned
+    def run(self, work: Callable[[], R], turns: Optional[Turns] = None) -> R:
+        """Return `work()`, called in turn with other work; within it `check` and `hold` are about this caller.
 
-    def run(self, work: Callable[[Caller], R], *, large: bool = False) -> R:
-        """Return `work(caller)`, within which `spend`, `hold` and `check` are about this caller.
+        turns: in place of those that all work of this process shares
 
-        large: any number of steps may be spent. Else raises `Moved` above `LARGE`.
+        Raises `Abandoned` at the first `check` after the caller has left.
         """
-        self.check()
-        self._spent, self._held, self._most = 0, 0, math.inf if large else LARGE
-        before = _CALLER.set(self)
+        self._turn = turn = _Turn(self, turns or TURNS)
+        before = _TURN.set(turn)
         try:
-            return work(self)
+            turn.take()
+            return work()
         finally:
-            _CALLER.reset(before)
-
-    def spend(self, steps: int) -> None:
-        """Note steps of work that comes next; see `spend`."""
-        self.check()
-        self._spent += steps
-        if self._spent > self._most:
-            raise Moved(self._spent)
+            turn.give()
+            _TURN.reset(before)
+            self._turn = None
 
     def hold(self, size: int) -> None:
         """Count bytes of memory; see `hold`."""
-        self._held += size
-        if self._hold is not None and self._held > self._counted:  # work that begins anew holds the same again
-            self._hold(self._held - self._counted)
-            self._counted = self._held
+        if self._hold is not None:
+            self._hold(size)
 
 
-_CALLER: ContextVar[Optional[Caller]] = ContextVar("caller", default=None)
+class _Turn:
+    """The right of a thread to compute for a caller, which it has or waits for."""
+
+    def __init__(self, caller: Caller, turns: Turns):
+        self.caller, self.ready, self.since = caller, threading.Event(), 0.0
+        self.is_held = False
+        self._turns, self._ends, self._used = turns, 0.0, 0.0
+
+    def take(self) -> None:
+        """Wait for a turn; raises `Abandoned` if the caller has left."""
+        if self.caller.has_left or not self._turns.take(self):
+            raise Abandoned
+        self._ends, self._used = time.monotonic() + TURN, time.thread_time()
+
+    def give(self) -> None:
+        """Let other work go on."""
+        if self.is_held:
+            self._turns.give(self, time.thread_time() - self._used)
+
+    def check(self) -> None:
+        """Raise `Abandoned` if the caller has left; wait for the next turn if this one is over and others wait."""
+        if self.caller.has_left:
+            raise Abandoned
+        if self._turns.is_awaited and time.monotonic() >= self._ends:
+            self.give()
+            self.take()
 
 
-def spend(steps: int) -> None:
-    """Note work that comes next, a step for about 10 nanoseconds; raises `Abandoned`, and `Moved` if it is too much."""
-    caller = _CALLER.get()
-    if caller is not None:
-        caller.spend(steps)
+class Turns:
+    """Turns of work: so many pieces of work compute at the same time.
+
+    Args:
+        most: the number of these.
+    """
+
+    def __init__(self, most: int):
+        self._free, self._lock = most, threading.Lock()
+        self._waiting: list[_Turn] = []
+        self._oldest_next = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether some work waits for its turn."""
+        return bool(self._waiting)
+
+    def take(self, turn: _Turn) -> bool:
+        """Wait for a turn, and return whether there is one: False if the caller leaves before."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                turn.is_held = True
+                return True
+            turn.ready.clear()
+            if turn.caller.has_left:  # before the event was cleared
+                return False
+            turn.since = time.monotonic()
+            self._waiting.append(turn)
+        seconds = turn.caller.deadline - turn.since
+        turn.ready.wait(None if seconds == math.inf else max(0.0, seconds))
+        with self._lock:
+            if not turn.is_held:
+                self._waiting.remove(turn)
+            return turn.is_held
+
+    def give(self, turn: _Turn, used: float) -> None:
+        """End a turn, in which its caller has used so many seconds; another one begins."""
+        with self._lock:
+            turn.is_held = False
+            turn.caller.usage.seconds += used
+            if not self._waiting:
+                self._free += 1
+                return
+            self._oldest_next = not self._oldest_next
+            by: Callable[[_Turn], object] = _age if self._oldest_next else _rank
+            following = min(self._waiting, key=by)  # type: ignore[arg-type, type-var]  # numbers or pairs of them
+            self._waiting.remove(following)
+            following.is_held = True
+            following.ready.set()
+
+
+def _age(turn: _Turn) -> float:
+    return turn.since
+
+
+def _rank(turn: _Turn) -> tuple[int, int]:
+    return turn.caller.usage.rank
+
+
+TURNS = Turns(usable_cores())
+_TURN: ContextVar[Optional[_Turn]] = ContextVar("turn", default=None)
 
 
 def check() -> None:
-    """Raise `Abandoned` if nobody waits for the work that calls this."""
-    caller = _CALLER.get()
-    if caller is not None:
-        caller.check()
+    """Raise `Abandoned` if nobody waits for the work that calls this; let other work go first if its turn is over."""
+    turn = _TURN.get()
+    if turn is not None:
+        turn.check()
 
 
 def checked(items: Iterable[T]) -> Iterator[T]:
@@ -138,19 +231,55 @@ def checked(items: Iterable[T]) -> Iterator[T]:
 
 def hold(size: int) -> None:
     """Note `size` more bytes that are held until the caller has its answer; one that has no room refuses them."""
-    caller = _CALLER.get()
-    if caller is not None:
-        caller.hold(size)
+    turn = _TURN.get()
+    if turn is not None:
+        turn.caller.hold(size)
 
 
-def metered(work: Callable[[], R]) -> R:
-    """Return `work()`; if it is large, begin it anew when its turn comes."""
-    if _CALLER.get() is not None:
-        return work()
-    caller = Caller()
+@contextmanager
+def idle() -> Iterator[None]:
+    """Let other work go on while the block waits, for another machine or for a lock."""
+    turn = _TURN.get()
+    if turn is None:
+        yield
+        return
+    turn.give()
+    yield
+    turn.take()
+
+
+@contextmanager
+def locking(lock: Lock) -> Iterator[None]:
+    """Hold a lock in the block, which may call `check`.
+
+    Whoever waits for the lock lets other work go on: else all turns could be waiting for the lock, and its holder for
+    a turn.
+    """
+    if not lock.acquire(blocking=False):
+        with idle():
+            lock.acquire()
     try:
-        return caller.run(lambda _: work())
-    except Moved:
-        pass
-    with _TURNS:
-        return caller.run(lambda _: work(), large=True)
+        yield
+    finally:
+        lock.release()
+
+
+def spend(steps: int) -> None:
+    """Do as `check` does."""
+    check()
+
+
+def watch() -> Callable[[], None]:
+    """Return a function that raises `Abandoned` once nobody waits for this work; other threads may call it."""
+    turn = _TURN.get()
+
+    def check_caller() -> None:
+        if turn is not None and turn.caller.has_left:
+            raise Abandoned
+
+    return check_caller
+
+
+def in_turn(work: Callable[[], R]) -> R:
+    """Return `work()`, called in turn with other work."""
+    return work() if _TURN.get() is not None else Caller().run(work)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +11,14 @@ import pytest
 
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval import adding
-from paddle_ranker.retrieval import work as metering
-from paddle_ranker.retrieval.collection import Collection, Matches
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
-from paddle_ranker.retrieval.words import WordSearcher
-from paddle_ranker.retrieval.work import Abandoned, Caller, Moved, check, hold, metered, spend
+from paddle_ranker.retrieval.work import Caller
 from paddle_ranker.serving.core.budget import Share
-from paddle_ranker.serving.core.stoppable import StoppableWork
 from tests.serving.test_search import Site
-from tests.serving_cases import SECONDS
 from tests.tiny import write_ranker
 
 pytestmark = pytest.mark.unit
@@ -67,94 +60,11 @@ def thread(*_: Any) -> str:
     return threading.current_thread().name.rpartition("_")[0]
 
 
-def test_large_work_leaves_small_work_alone_and_begins_anew_the_smallest_first() -> None:
-    work, gate, order = StoppableWork(1, name="lane", what="it was done"), threading.Event(), list[tuple[int, str]]()
-
-    def large(size: int) -> Callable[[Caller], None]:
-        def do(_: Caller) -> None:
-            spend(size)
-            order.append((size // metering.LARGE, thread()))
-            assert gate.wait(SECONDS)
-
-        return do
-
-    async def ask() -> None:
-        until = time.monotonic() + SECONDS
-        asked = [asyncio.ensure_future(work.run(1, until, large(n * metering.LARGE + 1))) for n in (5, 9, 3, 7)]
-        while not order:
-            await asyncio.sleep(0.01)
-        assert await work.run(1, until, lambda _: thread()) == "lane"  # small work goes on meanwhile
-        await asyncio.sleep(0.1)
-        gate.set()
-        await asyncio.gather(*asked)
-
-    asyncio.run(ask())
-    assert {name for _, name in order} == {"lane-large"} and [size for size, _ in order[1:]] == sorted(
-        size for size, _ in order[1:]
-    )
-
-
-def test_work_is_counted_and_ends_where_nobody_waits() -> None:
-    held: list[int] = []
-    caller = Caller(hold=held.append)
-
-    def do(_: Caller) -> str:
-        hold(100)
-        hold(50)
-        spend(metering.LARGE + 1)
-        return "done"
-
-    with pytest.raises(Moved):
-        caller.run(do)
-    assert caller.run(do, large=True) == "done" and sum(held) == 150  # not twice
-    assert metered(lambda: do(caller)) == "done"  # in Python, without a server
-    caller.leave()
-    with pytest.raises(Abandoned):
-        caller.run(do)
-    with pytest.raises(Abandoned):
-        Caller(time.monotonic() - 1).run(lambda _: None)
-    for note in (spend, hold):
-        note(10**12)  # nobody counts
-    check()
-    assert Caller().run(do, large=True) == "done"
-
-
-def test_a_search_of_many_frequent_words_runs_apart(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metering, "LARGE", 500)  # postings: 120 for each character and pair
-    monkeypatch.setattr(SharedWords, "highlights", lambda *_: [])
-    threads = seen(monkeypatch, WordSearcher, "_search_part", thread)
-    site.search("水稻", fields=[])
-    assert set(threads) == {"index"}
-    threads.clear()
-    site.search("水稻的研究", fields=[])
-    assert set(threads) == {"index-large"}
-
-
-class Turns(nullcontext[None]):
-    """Counts the large work that begins."""
-
-    def __init__(self, begun: list[str]):
-        self.begun = begun
-
-    def __enter__(self) -> None:
-        self.begun.append("begun")
-
-
-def test_a_search_in_python_takes_its_turn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns: list[str] = []
-    monkeypatch.setattr(metering, "_TURNS", Turns(turns))
-    searcher = Searcher.open(folder, SearchSettings())
-    wanted = [one.id for one in searcher.search("水稻的研究")]
-    assert not turns
-    monkeypatch.setattr(metering, "LARGE", 300)
-    assert [one.id for one in searcher.search("水稻的研究")] == wanted and len(turns) == 2  # looking, and reading
-
-
 def test_only_shown_documents_are_held(folder: Path, tmp_path: Path) -> None:
     """Those that a ranker reads are read a few at a time, and what it reads of them alone is kept."""
     searcher = Searcher.open(folder, SearchSettings(rank_top=30), ranker=write_ranker(tmp_path / "ranker"))
     held: list[int] = []
-    (found,) = Caller(hold=held.append).run(lambda _: searcher.run(["水稻研究"], top_k=1), large=True)
+    (found,) = Caller(hold=held.append).run(lambda: searcher.run(["水稻研究"], top_k=1))
     assert len(found.documents) == 1 and len(found.logits) == 30
     assert sum(held) < 3 * 3.1 * LONG + 30 * 1000  # one document and its answer, and 30 passages
 
@@ -195,14 +105,13 @@ def test_words_of_additions_are_worked_out_while_others_may_write(
     try:
         served = site.slots["index"].ready().collection  # type: ignore[attr-defined]
         locked = seen(monkeypatch, adding, "postings_of", lambda *_: served._lock is not None)
-        monkeypatch.setattr(metering, "LARGE", 10**6)
         threads = seen(monkeypatch, adding, "postings_of", thread)
         for size in (10, 30_000):
             given = [{"id": f"new{size}", "text": "水稻 " * size}]
             assert site.ask("POST", "/v1/documents", {"documents": given}).status_code == 200
         changed = [{"id": "new10", "kind": "b"}]
         assert site.ask("PATCH", "/v1/documents", {"documents": changed}).status_code == 200
-        assert locked == [False] * 3 and threads == ["index-preparing", "index-preparing-large", "index-preparing"]
+        assert locked == [False] * 3 and threads == ["index-preparing"] * 3
         assert site.search("水稻", top_k=1)["hits"][0]["id"] in ("new10", "new30000")
     finally:
         site.close()
@@ -225,10 +134,6 @@ def test_fields_are_described_once_a_version_and_arranged_once_for_filters(
         assert set(site.ask("GET", "/v1/index").json()["fields"]) == {"year", "kind"}
     assert len(described) == 1
     arranged = seen(monkeypatch, FieldValues, "__init__", thread)
-    monkeypatch.setattr(metering, "LARGE", 1000)  # steps: 120 values have more
     for _ in range(3):
         site.search("水稻", where={"kind": "k3"}, fields=[])
-    assert arranged[-1:] == ["index-large"] and len(arranged) <= 2
-    counted = seen(monkeypatch, Matches, "facets", thread)
-    site.search("水稻", facets=["year"], top_k=1)  # 120 numbers, in ranges
-    assert counted[-1] == "index-large"
+    assert arranged == ["index"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from paddle_ranker.retrieval.work import Caller
+from paddle_ranker.retrieval.work import check
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
 from paddle_ranker.serving.core.stoppable import StoppableWork
 from tests.serving_cases import SECONDS
@@ -24,9 +24,9 @@ class Steps:
     def __init__(self) -> None:
         self.begun, self.gate, self.started = 0, threading.Event(), threading.Event()
 
-    def __call__(self, caller: Caller) -> str:
+    def __call__(self) -> str:
         for _ in range(10):
-            caller.check()
+            check()
             self.begun += 1
             self.started.set()
             assert self.gate.wait(SECONDS)
@@ -42,7 +42,7 @@ def test_work_that_is_waited_for_is_done_and_its_errors_are_raised() -> None:
     steps.gate.set()
     assert asyncio.run(work.run(3, later(), steps)) == "done" and work.under_way == 0
 
-    def fails(caller: Caller) -> None:
+    def fails() -> None:
         raise ValueError("damaged")
 
     with pytest.raises(ValueError, match="damaged"):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Optional, TypeVar, cast
 
@@ -21,8 +22,7 @@ from paddle_ranker.retrieval.searchable import Asking, Searchable
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.stored_scores import made
 from paddle_ranker.retrieval.vector_search import check_breadth
-from paddle_ranker.retrieval.work import Hold
-from paddle_ranker.runtime import usable_cores
+from paddle_ranker.retrieval.work import Hold, Usage
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, UNAVAILABLE, Fault
@@ -98,7 +98,8 @@ class IndexSlot(Slot[ServedIndex]):
         super().__init__(config.limits, "index", options.index)
         self.options = options
         self._lends = config.precision == "fp32" and config.max_seq_length is None  # it makes states as its copy does
-        self.work = StoppableWork(max(2, usable_cores()), name="index", what="the index was searched")
+        most = options.queue_searches
+        self.work = StoppableWork(2 * most, name="index", what="the index was searched", most=2 * most)
         self._under_way = 0
         self._problem = ""  # that was logged last, of what others have changed
         self.log = None if options.search_log is None else SearchLog(options.search_log, most_mb=options.search_log_mb)
@@ -243,11 +244,16 @@ class IndexSlot(Slot[ServedIndex]):
         self._under_way -= 1
 
     async def run(  # type: ignore[explicit-any]  # any function
-        self, work: Callable[..., R], *arguments: object, deadline: float, hold: Optional[Hold] = None
+        self,
+        work: Callable[..., R],
+        *arguments: object,
+        deadline: float,
+        hold: Optional[Hold] = None,
+        usage: Optional[Usage] = None,
     ) -> R:
         """Return `work(*arguments)`, called in a thread; if cancelled before it begins, it is not called.
 
         See `StoppableWork.run`. Raises what `work` raises, and `Fault(TIMED_OUT)` at the deadline, a time on
         `time.monotonic()`'s clock.
         """
-        return await self.work.run(1, deadline, lambda _: work(*arguments), hold)
+        return await self.work.run(1, deadline, partial(work, *arguments), hold, usage)

@@ -20,8 +20,7 @@ from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.segments import Contents, alike
-from paddle_ranker.retrieval.work import Abandoned, Caller, Hold, check
-from paddle_ranker.runtime import usable_cores
+from paddle_ranker.retrieval.work import Abandoned, Caller, Hold, Turns, check, idle
 from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
@@ -55,7 +54,7 @@ class IndexWriter:
     def __init__(self, index: IndexSlot, tower: Optional[TowerSlot]):
         self._index, self._tower = index, tower
         late = "the index could be changed; nothing was"
-        self._preparing = StoppableWork(max(2, usable_cores()), name="index-preparing", what=late)
+        self._preparing = StoppableWork(_MOST_WAITING, name="index-preparing", what=late)
         self._thread, self._merging = WorkQueue(1, "index-writer"), WorkQueue(1, "index-merger")
         self._waiting, self._merge_waits = 0, False
 
@@ -117,7 +116,7 @@ class IndexWriter:
         try:
             collection = self._index.own
             with _faults():
-                prepared = await self._preparing.run(1, deadline, lambda _: prepare(collection), hold)
+                prepared = await self._preparing.run(1, deadline, partial(prepare, collection), hold)
         finally:
             self._waiting -= 1
         added = await self._write(add, deadline)
@@ -141,13 +140,13 @@ class IndexWriter:
     def _do(self, work: Callable[[Collection], R], deadline: float, caller: Caller) -> R:
         collection = self._index.own
 
-        def write(_: Caller) -> R:
+        def write() -> R:
             with collection.writing(deadline):
                 return work(collection)
 
         try:
-            with _faults():
-                return caller.run(write, large=True)
+            with _faults():  # alone, not in turn with searches, which may wait for its end
+                return caller.run(write, Turns(1))
         except Abandoned as error:
             raise Fault(TIMED_OUT, "the deadline passed before the index could be changed; nothing was") from error
 
@@ -160,7 +159,9 @@ class IndexWriter:
             asked = self._tower.vectors(texts[start : start + self._tower.limits.pairs], deadline=deadline)
             making = asyncio.run_coroutine_threadsafe(asked, loop)
             try:
-                while not wait([making], _LOOK_EVERY).done:
+                while not making.done():
+                    with idle():
+                        wait([making], _LOOK_EVERY)
                     check()
             except Abandoned:
                 making.cancel()  # takes the texts off the tower's queue

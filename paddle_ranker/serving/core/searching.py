@@ -29,7 +29,7 @@ from paddle_ranker.retrieval.search import Position, Search, SearchSettings, cho
 from paddle_ranker.retrieval.searchable import Anew, ShardError
 from paddle_ranker.retrieval.stored_scores import StoredCandidates, stored_candidates
 from paddle_ranker.retrieval.vectors import normalised
-from paddle_ranker.retrieval.work import Hold
+from paddle_ranker.retrieval.work import Hold, Usage
 from paddle_ranker.serving.core.familiarity import Familiarity
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
@@ -213,10 +213,10 @@ class SearchPipeline:
         stated: the caller's deadline, see `Slot.deadline`
         hold: counts the memory that is held until the answer is written
         """
-        began, deadline = time.monotonic(), self.index.deadline(stated)
+        began, deadline, usage = time.monotonic(), self.index.deadline(stated), Usage()
         self.index.begin()
         try:
-            read = await self._read(query.asked.text, deadline)
+            read = await self._read(query.asked.text, deadline, usage)
             query = replace(
                 query,
                 asked=replace(query.asked, text=read.text),
@@ -225,12 +225,12 @@ class SearchPipeline:
             index = await self.index.current(deadline)
             while True:
                 try:
-                    found = await self._candidates(index, query, deadline)
+                    found = await self._candidates(index, query, deadline, usage)
                     if query.rank_top and found.order and (query.after is None or query.after.is_ranked):
                         late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
-                        await self._rank(found, late, read, hold)
+                        await self._rank(found, late, read, hold, usage)
                     finished = await self.index.run(
-                        _finish, found, query, read, began, told, deadline=deadline, hold=hold
+                        _finish, found, query, read, began, told, deadline=deadline, hold=hold, usage=usage
                     )
                     self._note_scores(found, query)
                     return found, finished
@@ -242,30 +242,31 @@ class SearchPipeline:
         finally:
             self.index.end()
 
-    async def _read(self, text: str, deadline: float) -> _Read:
+    async def _read(self, text: str, deadline: float, usage: Usage) -> _Read:
         """Return as much of a query as is used: what the ranker reads of it beside the shortest title."""
         encoders = () if self.ranker is None else self.ranker.encoders
         least = min((encoder.max_seq_length // _LONG_QUERY for encoder in encoders), default=_LONGEST)
         if len(text) <= least:
             return _Read(text)
-        return await self.index.run(_Read.of, text, encoders, deadline=deadline)
+        return await self.index.run(_Read.of, text, encoders, deadline=deadline, usage=usage)
 
-    async def _candidates(self, index: ServedIndex, query: Query, deadline: float) -> SearchOutcome:
+    async def _candidates(self, index: ServedIndex, query: Query, deadline: float, usage: Usage) -> SearchOutcome:
         """Ask all searchers at once, and fuse what they find."""
         found = SearchOutcome(index, query, self._chosen(index, query.by), self._settings(index, query))
         asked: dict[str, Optional[Vectors]] = dict.fromkeys(found.searchers)
         if VECTORS not in asked:
-            await self.index.run(_fuse, found, asked, {}, deadline=deadline)
+            await self.index.run(_fuse, found, asked, {}, deadline=deadline, usage=usage)
             return found
         del asked[VECTORS]
         if WORDS in asked:  # a mistyped word has another vector
-            await self.index.run(lambda: found.words, deadline=deadline)
-        looking = asyncio.ensure_future(self.index.run(_look, found, asked, deadline=deadline))
+            await self.index.run(lambda: found.words, deadline=deadline, usage=usage)
+        looking = asyncio.ensure_future(self.index.run(_look, found, asked, deadline=deadline, usage=usage))
         try:
             began = time.monotonic()
             vectors = await self._vectors(found.model_text, deadline)
             found.took["encode"] = _since(began)
-            await self.index.run(_fuse, found, {VECTORS: vectors}, await looking, deadline=deadline)
+            hits = await looking
+            await self.index.run(_fuse, found, {VECTORS: vectors}, hits, deadline=deadline, usage=usage)
         finally:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
@@ -289,7 +290,9 @@ class SearchPipeline:
         found = await self.tower.vectors([text], is_query=True, deadline=deadline, field="query")
         return comparable(found.vectors, self.tower.info)
 
-    async def _rank(self, found: SearchOutcome, deadline: float, read: _Read, hold: Optional[Hold]) -> None:
+    async def _rank(
+        self, found: SearchOutcome, deadline: float, read: _Read, hold: Optional[Hold], usage: Usage
+    ) -> None:
         """Order the first documents by the ranker; leave them where that would be late, unless the server refuses.
 
         The next page of a ranked list is ranked, too, or refused.
@@ -297,8 +300,8 @@ class SearchPipeline:
         assert self.ranker is not None
         began = time.monotonic()
         try:
-            texts = await self.index.run(found.to_rank, self.ranker.reader, deadline=deadline, hold=hold)
-            logits = await self._logits(self.ranker, found, texts, deadline, read, hold)
+            texts = await self.index.run(found.to_rank, self.ranker.reader, deadline=deadline, hold=hold, usage=usage)
+            logits = await self._logits(self.ranker, found, texts, deadline, read, hold, usage)
         except Fault as fault:
             if fault.kind not in (TIMED_OUT, OVERLOADED) or not self.index.options.degrade or found.after is not None:
                 raise
@@ -316,6 +319,7 @@ class SearchPipeline:
         deadline: float,
         read: _Read,
         hold: Optional[Hold],
+        usage: Usage,
     ) -> Floats:
         """Return the logits of the texts of `to_rank`, `[n]` float64, by stored states where the ranker made them."""
         served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less
@@ -323,7 +327,7 @@ class SearchPipeline:
         if found.collection.info.states is not None and found.index.states_unused(served) is None:
             whole = {number: id for number, id in found.whole.items() if len(texts[number]) <= most}
             arguments = served.split, found.collection, found.model_text, whole
-            stored = await self.index.run(stored_candidates, *arguments, deadline=deadline, hold=hold)
+            stored = await self.index.run(stored_candidates, *arguments, deadline=deadline, hold=hold, usage=usage)
             stored = stored if served is ranker.ready() else None  # else the models were reloaded meanwhile
         left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored.rows)
         scoring = []

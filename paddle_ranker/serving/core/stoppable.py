@@ -12,61 +12,67 @@ import time
 from functools import partial
 from typing import Callable, Optional, TypeVar
 
-from paddle_ranker.retrieval.work import LARGE_AT_ONCE, Abandoned, Caller, Hold, Moved
+from paddle_ranker.retrieval.work import Abandoned, Caller, Hold, Usage
 from paddle_ranker.serving.core.apart import WorkQueue
-from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
+from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 
 R = TypeVar("R")
 
 
 class StoppableWork:
-    """Pools of threads for one kind of work: one for small work, and one for what says in `spend` that it is large.
+    """A pool of threads for one kind of work, which share the processor as `retrieval.work` says.
 
     Args:
-        threads: number of threads for small work.
+        threads: most pieces of work that have begun. A large one keeps its thread while small ones go first, so there
+            must be more threads than large pieces of work may come.
         name: name of the threads.
         what: end of the message "the deadline passed before ...": "the images were decoded".
+        most: pieces of work that are under way at most; more are refused. None: any number waits for the threads.
     """
 
-    def __init__(self, threads: int, *, name: str, what: str):
-        self._small, self._large = WorkQueue(threads, name), WorkQueue(LARGE_AT_ONCE, f"{name}-large")
-        self._what = what
+    def __init__(self, threads: int, *, name: str, what: str, most: Optional[int] = None):
+        self._threads, self._what, self._most = WorkQueue(threads, name), what, most
         self._lock = threading.Lock()
-        self._under_way = 0
+        self._under_way = self._pieces = 0
 
     @property
     def under_way(self) -> int:
         """Total size of all work that has not ended, including work whose caller has left."""
         return self._under_way
 
-    async def run(self, size: int, deadline: float, work: Callable[[Caller], R], hold: Optional[Hold] = None) -> R:
-        """Return `work(caller)`, called in a thread; `work` must call `check` between its steps.
+    async def run(
+        self,
+        size: int,
+        deadline: float,
+        work: Callable[[], R],
+        hold: Optional[Hold] = None,
+        usage: Optional[Usage] = None,
+    ) -> R:
+        """Return `work()`, called in a thread; `work` must call `work.check` between its steps.
 
         Args:
             hold: counts the memory that the work holds until the caller has its answer.
+            usage: of the caller's earlier work.
 
-        Raises what the work raises, and `Fault(TIMED_OUT)` at the deadline. If cancelled, the work ends at its next
-        check, or never begins. Large work is begun anew among other large work, the smallest first.
+        Raises what the work raises, `Fault(TIMED_OUT)` at the deadline, and `Fault(OVERLOADED)` if too much work is
+        under way. If cancelled, the work ends at its next check, or never begins.
         """
-        caller = Caller(deadline, hold)
+        caller = Caller(deadline, hold, usage)
+        with self._lock:
+            if self._most is not None and self._pieces >= self._most:
+                raise Fault(OVERLOADED, f"{self._most} searches are under way, no more are begun", retry_after=1.0)
+            self._under_way += size
+            self._pieces += 1
+        running = self._threads.submit(0, partial(caller.run, work))
+        running.add_done_callback(lambda _: self._ended(size))  # before the caller hears of it
         try:
-            try:
-                return await self._run(self._small, size, 0, partial(caller.run, work), deadline)
-            except Moved as moved:
-                again = partial(caller.run, work, large=True)
-                return await self._run(self._large, size, moved.size, again, deadline)
+            return await asyncio.wait_for(asyncio.wrap_future(running), max(0.0, deadline - time.monotonic()))
         except (asyncio.TimeoutError, Abandoned) as error:
             raise Fault(TIMED_OUT, f"the deadline passed before {self._what}") from error
         finally:
             caller.leave()
 
-    async def _run(self, queue: WorkQueue, size: int, steps: int, work: Callable[[], R], deadline: float) -> R:
-        with self._lock:
-            self._under_way += size
-        running = queue.submit(steps, work)
-        running.add_done_callback(lambda _: self._ended(size))  # before the caller hears of it
-        return await asyncio.wait_for(asyncio.wrap_future(running), max(0.0, deadline - time.monotonic()))
-
     def _ended(self, size: int) -> None:
         with self._lock:
             self._under_way -= size
+            self._pieces -= 1

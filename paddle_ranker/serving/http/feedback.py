@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Literal, Optional, Protocol
 
@@ -23,7 +24,7 @@ from paddle_ranker.errors import listed, quoted
 from paddle_ranker.lexical.highlights import SharedWords
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.work import Caller
+from paddle_ranker.retrieval.work import check
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import NOT_FOUND, READ_ONLY, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import json_bounds
@@ -302,24 +303,24 @@ class FeedbackRoutes:
         refuse_parameters(request, "offset")
         offset = _offset(request.query_params.get("offset", "0"))
         deadline = self._index.deadline(deadline_of(request))
-        content = await self._work.run(0, deadline, lambda caller: self._pairs(caller, offset), hold_of(request))
+        content = await self._work.run(0, deadline, partial(self._pairs, offset), hold_of(request))
         return answer(request, content, "application/json")
 
-    def _pairs(self, caller: Caller, offset: int) -> bytes:
+    def _pairs(self, offset: int) -> bytes:
         """Read what was added to the log, by all workers, and return the answer; called in one thread at a time."""
         with self._reading:
-            return self._pairs_of(caller, offset)
+            return self._pairs_of(offset)
 
-    def _pairs_of(self, caller: Caller, offset: int) -> bytes:
+    def _pairs_of(self, offset: int) -> bytes:
         assert self._log is not None
         self._reader = self._reader or LogReader(self._log.folder)
         for number, line in enumerate(self._reader):
             self._table.add(line)
             if number % _CHECKED_EVERY == 0:
-                caller.check()
+                check()
         looked_at = _PAGE
         while True:
-            caller.check()
+            check()
             found = self._table.unjudged(offset + looked_at)[offset:]
             documents = self._index.documents_of(list(dict.fromkeys(id for _, id, _ in found)))
             gone = [(query, id) for query, id, pair in found if not pair.is_of(documents.get(id))]

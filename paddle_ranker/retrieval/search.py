@@ -4,20 +4,24 @@ searcher = Searcher.open("index", ranker="checkpoint/best")
 for result in searcher.search("query", top_k=10):
     print(result.title, result.text, result.searchers["words"].rank, result.probability)
 
-The stages of a search are methods of `Search`. `Searcher` runs them for many queries at once; the server runs the same
-ones in its threads and queues, under a deadline.
+The stages of a search are methods of `Search`; `run_searches` has their order, for many searches at once. It asks
+`Models` for vectors and scores: those of `Searcher` compute them, those of a server put the texts into its queues.
 """
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, NamedTuple, Optional, Union
+from typing import Generic, NamedTuple, Optional, Protocol, Union
 
 import numpy as np
 from typing_extensions import TypeVar
@@ -41,11 +45,11 @@ from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, parse_query
 from paddle_ranker.retrieval.searchable import Anew, Asking, Matching, Searchable
 from paddle_ranker.retrieval.shards import Shards, open_index
-from paddle_ranker.retrieval.stored_scores import stored_scorer
+from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.words import Asked
-from paddle_ranker.retrieval.work import check, hold, in_turn, once
+from paddle_ranker.retrieval.work import TooLate, check, hold, idle, in_turn, once, until, wait_for
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
@@ -55,6 +59,7 @@ QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
 _READ_AT_ONCE = 32  # documents that are held while a ranker's texts are made
 _MOST_SHOWN = 1 << 13  # documents that a cursor names beside those of the list
+RANK = "rank"  # the name of a stage
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,8 @@ class Search:
     documents that `to_rank` read whole, by the number of the text; `fused`, the candidates' scores by place; `order`,
     places in `candidates`, best first; `fused_rank`, of a place, from 1; `logits`, `probabilities` and `passages` by
     place; `cut`, how many were below `min_probability`; `shown`, places, and their `documents` by id; `similar`, by the
-    place of the first document of a group of nearly the same texts, the ids of those that are not shown.
+    place of the first document of a group of nearly the same texts, the ids of those that are not shown; `took`,
+    milliseconds of each stage; `degraded`, stages that were left out, because they would be late.
 
     A stage lets other work go first between its steps (`work.check`).
     """
@@ -205,6 +211,8 @@ class Search:
         self._scored_as: list[int] = []  # of a document that is ranked: which of the texts is its own
         self.documents: dict[str, Document] = {}
         self.similar: dict[int, list[str]] = {}
+        self.took: dict[str, float] = {}
+        self.degraded: list[str] = []
         self.cut = 0
         self._unfinished: list[int] = []  # the order before `finish`, which may be called again
         self._begins = 0  # place in `order` of the first document that is shown
@@ -212,6 +220,11 @@ class Search:
     @property
     def is_ranked(self) -> bool:
         return bool(self.logits)
+
+    @property
+    def wants_ranking(self) -> bool:
+        """Whether the ranker orders the first documents: the next page of a list that was not ranked is not either."""
+        return bool(self.settings.rank_top and self.order and (self.after is None or self.after.is_ranked))
 
     @property
     def shards(self) -> Optional[Mapping[str, int]]:
@@ -629,79 +642,176 @@ class Searcher(Generic[C]):
         if not fused.fields:
             fused = replace(fused, fields=self.settings.fusion.fields)
         rank_top = self.settings.rank_top if self.ranker is not None else 0
-        settings, now = replace(self.settings, fusion=fused, rank_top=rank_top), self.collection.snapshot()
+        settings, where = replace(self.settings, fusion=fused, rank_top=rank_top), filter_of(where)
         fused.weights_of(self.searchers)
-        while True:
-            try:
-                return self._run(now, queries, settings, top_k, filter_of(where), group_by)
-            except Anew as error:
-                now = error.collection
 
-    def _run(
+        def searches(now: Searchable) -> list[Search]:
+            if group_by is not None and group_by not in (there := [*now.fields, CONTENT]):
+                problem = f"{quoted(group_by)} is no field of these documents, which have {listed(there)}"
+                raise UsageError(f"group_by: {problem}")
+            given = self.searchers, settings
+            return [Search(now, one, *given, top_k=top_k, where=where, group_by=group_by) for one in queries]
+
+        models = _Models(self.collection, self.ranker, self._stored, self._query_vectors)
+        return in_turn(lambda: run_searches(self.collection.snapshot(), searches, models))
+
+
+class Models(Protocol):
+    """The models that searches ask.
+
+    Attributes: `reader`, the encoder of the ranker's pairs, None if it reads any length; `rank_until`, the time on
+    `time.monotonic()`'s clock until which ranking may take.
+    """
+
+    rank_until: float
+
+    @property
+    def reader(self) -> Optional[PairEncoder]: ...
+
+    def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
+        """Begin to compute the vectors of queries for a vector field, `[n, size]`."""
+        ...
+
+    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+        """Score the texts of each search's `to_rank`, `[texts] float64` each; raises `TooLate`."""
+        ...
+
+    def ranked_late(self, search: Search, error: TooLate) -> None:
+        """Note that a search keeps its fused order, or raise an error instead."""
+        ...
+
+
+class _Models:
+    """The models of a `Searcher`, which compute when they are asked; other work goes on meanwhile."""
+
+    rank_until = math.inf
+
+    def __init__(
         self,
-        now: Searchable,
-        queries: Sequence[str],
-        settings: SearchSettings,
-        top_k: int,
-        where: Optional[Filter],
-        group_by: Optional[str],
-    ) -> list[Search]:
-        if group_by is not None and group_by not in (there := [*now.fields, CONTENT]):
-            raise UsageError(f"group_by: {quoted(group_by)} is no field of these documents, which have {listed(there)}")
-        searches = [
-            Search(now, query, self.searchers, settings, top_k=top_k, where=where, group_by=group_by)
-            for query in queries
-        ]
-        texts = in_turn(lambda: [one.model_text for one in searches])
-        vectors = {name: self._vectors(name, texts) for name in self.searchers if searches and self._is_vector(name)}
+        collection: Searchable,
+        ranker: Optional[Ranker],
+        stored: Optional[StoredScorer],
+        query_vectors: Optional[QueryVectors],
+    ):
+        self._collection, self._ranker, self._stored = collection, ranker, stored
+        self._query_vectors = query_vectors
 
-        def look() -> None:
-            begun: dict[str, list[Callable[[], list[Hits]]]] = {}
-            for name in self.searchers if searches else ():
-                asked: Union[Sequence[Asked], Vectors] = vectors.get(name, texts)
-                if name == WORDS:
-                    asked = [one.words for one in searches]
-                if all(one.restricted is None for one in searches):
-                    begun[name] = [searches[0].begin_lookup(name, asked)]
-                else:
-                    begun[name] = [one.begin_lookup(name, asked[n : n + 1]) for n, one in enumerate(searches)]
-            hits = {name: [hits for own in each for hits in own()] for name, each in begun.items()}
-            for number, one in enumerate(searches):
-                one.fuse({name: found[number] for name, found in hits.items()})
+    @property
+    def reader(self) -> Optional[PairEncoder]:
+        return None if self._ranker is None else self._ranker.reader
 
-        def finish() -> None:
-            for one in searches:
-                one.finish()
+    def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
+        found = Future[Vectors]()
+        with idle():
+            if field == VECTORS and self._query_vectors is not None:
+                found.set_result(self._query_vectors(texts))
+            else:
+                found.set_result(self._collection.tower(field).query_vectors(texts))
+        return found
 
-        in_turn(look)
-        if self.ranker is not None:
-            self._rank(self.ranker, searches)
-        in_turn(finish)
-        return searches
-
-    def _rank(self, ranker: Ranker, searches: Sequence[Search]) -> None:
-        texts = in_turn(lambda: [one.to_rank(ranker.reader) for one in searches])
+    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+        assert self._ranker is not None
         if self._stored is not None:
             each = zip(searches, texts)
-            found = [self._stored.logits(one.collection, one.model_text, own, one.whole) for one, own in each]
-            logits = np.concatenate([np.empty(0), *found])
-        else:
-            asked = [one.model_text for one, own in zip(searches, texts) for _ in own]
-            logits = ranker.score(asked, [text for own in texts for text in own], logits=True)
-        probabilities, start = sigmoid(logits), 0
-        for one, own in zip(searches, texts):
-            rows = slice(start, start + len(own))
-            one.rank(logits[rows], probabilities[rows])
-            start += len(own)
+            return [self._stored.logits(one.collection, one.model_text, own, one.whole) for one, own in each]
+        asked = [one.model_text for one, own in zip(searches, texts) for _ in own]
+        with idle():
+            logits = self._ranker.score(asked, [text for own in texts for text in own], logits=True)
+        return np.split(logits, np.cumsum([len(own) for own in texts])[:-1])
 
-    def _is_vector(self, searcher: str) -> bool:
-        return searcher in self.collection.info.vector_fields
+    def ranked_late(self, search: Search, error: TooLate) -> None:
+        raise error
 
-    def _vectors(self, searcher: str, queries: Sequence[str]) -> Vectors:
-        """Return the vectors of queries for a vector field, `[n, size]`."""
-        if searcher == VECTORS and self._query_vectors is not None:
-            return self._query_vectors(queries)
-        return self.collection.tower(searcher).query_vectors(queries)
+
+def run_searches(now: Searchable, begin: Callable[[Searchable], list[Search]], models: Models) -> list[Search]:
+    """Run the stages of searches in their order; return the finished searches.
+
+    now: a snapshot to search
+    begin: returns the searches of a snapshot, alike but for their queries; called again if shards have changed
+    """
+    while True:
+        try:
+            searches = begin(now)
+            if searches:
+                _run(searches, models)
+            return searches
+        except Anew as error:
+            now = error.collection
+
+
+def _run(searches: Sequence[Search], models: Models) -> None:
+    began, first = time.monotonic(), searches[0]
+    with _timed(searches, "read"):
+        texts = [one.model_text for one in searches]  # with corrections: a mistyped word has another vector
+    fields = first.collection.info.vector_fields
+    vectors = {name: models.begin_vectors(name, texts) for name in first.searchers if name in fields}
+    lookups = {name: _begin_lookups(searches, name, None) for name in first.searchers if name not in fields}
+    # Towers in a queue compute vectors meanwhile; shards elsewhere are all asked before one is waited for.
+    hits = {} if all(one.done() for one in vectors.values()) else _looked_up(searches, lookups)
+    for name, future in vectors.items():
+        with _timed(searches, "encode"):
+            asked = wait_for(future)
+        lookups[name] = _begin_lookups(searches, name, asked)
+    hits.update(_looked_up(searches, {name: own for name, own in lookups.items() if name not in hits}))
+    with _timed(searches, "fuse"):
+        for number, one in enumerate(searches):
+            one.fuse({name: own[number] for name, own in hits.items()})
+    _rank([one for one in searches if one.wants_ranking], models)
+    for one in searches:
+        one.finish()
+        one.took["total"] = _since(began)
+
+
+def _rank(searches: Sequence[Search], models: Models) -> None:
+    if not searches:
+        return
+    try:
+        with _timed(searches, RANK), until(models.rank_until):
+            texts = [one.to_rank(models.reader) for one in searches]
+            logits = models.logits(searches, texts)
+            for one, own in zip(searches, logits):
+                one.rank(own, sigmoid(own))
+    except TooLate as error:
+        for one in searches:
+            models.ranked_late(one, error)
+
+
+def _begin_lookups(
+    searches: Sequence[Search], searcher: str, vectors: Optional[Vectors]
+) -> list[Callable[[], list[Hits]]]:
+    """Ask a searcher for the documents of all searches, at once unless phrases or exclusions restrict one of them."""
+    asked: Union[Sequence[Asked], Vectors]
+    if vectors is not None:
+        asked = vectors
+    else:
+        asked = [one.words if searcher == WORDS else one.model_text for one in searches]
+    if all(one.restricted is None for one in searches):
+        return [searches[0].begin_lookup(searcher, asked)]
+    return [one.begin_lookup(searcher, asked[number : number + 1]) for number, one in enumerate(searches)]
+
+
+def _looked_up(
+    searches: Sequence[Search], lookups: Mapping[str, Sequence[Callable[[], list[Hits]]]]
+) -> dict[str, list[Hits]]:
+    """Return what each searcher finds for each search."""
+    found = dict[str, list[Hits]]()
+    for name, each in lookups.items():
+        with _timed(searches, name):
+            found[name] = [hits for own in each for hits in own()]
+    return found
+
+
+@contextmanager
+def _timed(searches: Sequence[Search], stage: str) -> Iterator[None]:
+    """Add the milliseconds of the block to a stage of searches."""
+    began = time.monotonic()
+    yield
+    for one in searches:
+        one.took[stage] = round(one.took.get(stage, 0.0) + _since(began), 3)
+
+
+def _since(began: float) -> float:
+    return round(1000 * (time.monotonic() - began), 3)
 
 
 def chosen(collection: Searchable, by: Sequence[str], there: Optional[tuple[str, ...]] = None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from paddle_ranker.options import note
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import RankerStates
 from paddle_ranker.retrieval.searchable import Searchable
-from paddle_ranker.retrieval.work import in_turn
+from paddle_ranker.retrieval.work import idle
 from paddle_ranker.scoring.loading import ScoringRanker
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.stored import StatesInfo, StoredPairs
@@ -70,12 +70,13 @@ class StoredScorer:
         """Return the logits of the texts of candidates, `[n]` float64; `now` and `whole` as of `stored_candidates`."""
         refuse_text(texts, "texts")
         found, is_left = np.empty(len(texts)), np.ones(len(texts), bool)
-        stored = in_turn(lambda: stored_candidates(self._split, now, query, whole))
-        if stored is not None:
-            found[stored.rows], is_left[stored.rows] = self._split.logits_of(stored.pairs), False
-        left = np.flatnonzero(is_left).tolist()
-        read = [texts[number] for number in left]
-        found[left] = self._ranker.score([query] * len(left), read, logits=True)
+        stored = stored_candidates(self._split, now, query, whole)
+        with idle():
+            if stored is not None:
+                found[stored.rows], is_left[stored.rows] = self._split.logits_of(stored.pairs), False
+            left = np.flatnonzero(is_left).tolist()
+            read = [texts[number] for number in left]
+            found[left] = self._ranker.score([query] * len(left), read, logits=True)
         return found
 
 

@@ -17,14 +17,12 @@ import threading
 import time
 from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Generic, Optional, TypeVar, Union
+from typing import Generic, Optional, Protocol, TypeVar
 
 from paddle_ranker.runtime import usable_cores
-
-if TYPE_CHECKING:
-    Lock = Union[threading.Lock, "threading._RLock"]
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -54,8 +52,20 @@ class once(Generic[S, T]):  # reads as a decorator
         return value
 
 
+class Lock(Protocol):
+    """A lock of `threading`."""
+
+    def acquire(self, blocking: bool = ...) -> bool: ...
+
+    def release(self) -> None: ...
+
+
 class Abandoned(Exception):
     """The caller of some work has left."""
+
+
+class TooLate(Exception):
+    """A part of some work would be ready too late; the caller waits for the rest."""
 
 
 class Usage:
@@ -87,18 +97,23 @@ class Caller:
     def __init__(self, deadline: float = math.inf, hold: Optional[Hold] = None, usage: Optional[Usage] = None):
         self.deadline, self.usage = deadline, usage or Usage()
         self._hold, self._left = hold, False
-        self._turn: Optional[_Turn] = None
+        self.wakes: set[threading.Event] = set()  # what waits for something else while the caller waits for it
 
     @property
     def has_left(self) -> bool:
         """Whether the caller waits no more."""
         return self._left or time.monotonic() >= self.deadline
 
+    @property
+    def seconds_left(self) -> Optional[float]:
+        """How long the caller will wait; None: for ever."""
+        return None if self.deadline == math.inf else max(0.0, self.deadline - time.monotonic())
+
     def leave(self) -> None:
         """Note that the caller waits no more."""
         self._left = True
-        if (turn := self._turn) is not None:
-            turn.ready.set()  # it may wait
+        for event in [*self.wakes]:
+            event.set()
 
     def run(self, work: Callable[[], R], turns: Optional[Turns] = None) -> R:
         """Return `work()`, called in turn with other work; within it `check` and `hold` are about this caller.
@@ -107,7 +122,8 @@ class Caller:
 
         Raises `Abandoned` at the first `check` after the caller has left.
         """
-        self._turn = turn = _Turn(self, turns or TURNS)
+        turn = _Turn(self, turns or TURNS)
+        self.wakes.add(turn.ready)
         before = _TURN.set(turn)
         try:
             turn.take()
@@ -115,7 +131,7 @@ class Caller:
         finally:
             turn.give()
             _TURN.reset(before)
-            self._turn = None
+            self.wakes.discard(turn.ready)
 
     def hold(self, size: int) -> None:
         """Count bytes of memory; see `hold`."""
@@ -180,8 +196,7 @@ class Turns:
                 return False
             turn.since = time.monotonic()
             self._waiting.append(turn)
-        seconds = turn.caller.deadline - turn.since
-        turn.ready.wait(None if seconds == math.inf else max(0.0, seconds))
+        turn.ready.wait(turn.caller.seconds_left)
         with self._lock:
             if not turn.is_held:
                 self._waiting.remove(turn)
@@ -197,7 +212,7 @@ class Turns:
                 return
             self._oldest_next = not self._oldest_next
             by: Callable[[_Turn], object] = _age if self._oldest_next else _rank
-            following = min(self._waiting, key=by)  # type: ignore[arg-type, type-var]  # numbers or pairs of them
+            following = min(self._waiting, key=by)  # type: ignore[arg-type]  # numbers or pairs of them
             self._waiting.remove(following)
             following.is_held = True
             following.ready.set()
@@ -244,8 +259,10 @@ def idle() -> Iterator[None]:
         yield
         return
     turn.give()
-    yield
-    turn.take()
+    try:
+        yield
+    finally:
+        turn.take()
 
 
 @contextmanager
@@ -255,13 +272,15 @@ def locking(lock: Lock) -> Iterator[None]:
     Whoever waits for the lock lets other work go on: else all turns could be waiting for the lock, and its holder for
     a turn.
     """
-    if not lock.acquire(blocking=False):
-        with idle():
-            lock.acquire()
+    is_held = lock.acquire(blocking=False)
     try:
+        if not is_held:
+            with idle():
+                is_held = lock.acquire()
         yield
     finally:
-        lock.release()
+        if is_held:
+            lock.release()
 
 
 def spend(steps: int) -> None:
@@ -278,6 +297,47 @@ def watch() -> Callable[[], None]:
             raise Abandoned
 
     return check_caller
+
+
+def wait_for(future: Future[R]) -> R:
+    """Return a future's result; other work goes on meanwhile. Cancels the future if nobody waits for it any more."""
+    turn = _TURN.get()
+    if turn is not None and not future.done():
+        caller, ended = turn.caller, threading.Event()
+        caller.wakes.add(ended)
+        future.add_done_callback(lambda _: ended.set())
+        try:
+            with idle():
+                if not caller.has_left:
+                    ended.wait(caller.seconds_left)
+        except Abandoned:
+            future.cancel()
+            raise
+        finally:
+            caller.wakes.discard(ended)
+    return future.result()
+
+
+@contextmanager
+def until(deadline: float) -> Iterator[None]:
+    """Let the caller wait no longer than `deadline` for the block; raises `TooLate` if the caller still waits then."""
+    turn = _TURN.get()
+    if turn is None:
+        yield
+        return
+    caller, before = turn.caller, turn.caller.deadline
+    caller.deadline = min(deadline, before)
+    try:
+        yield
+    except Abandoned as error:
+        caller.deadline = before
+        if caller.has_left:
+            raise
+        if not turn.is_held:
+            turn.take()
+        raise TooLate from error
+    finally:
+        caller.deadline = before
 
 
 def in_turn(work: Callable[[], R]) -> R:

@@ -105,7 +105,7 @@ def test_an_answer_says_what_answered(site: Site) -> None:
     answer = site.search("水稻病害研究", top_k=50, rank_top=5)
     assert answer["ranked"] is True and answer["model"] == "ranker" and answer["exact"] is True
     assert answer["index"] == {"name": "index", "version": 1, "documents": len(TEXTS)}
-    assert set(answer["took_ms"]) == {"words", "encode", "vectors", "fuse", "rank", "total"}
+    assert set(answer["took_ms"]) == {"read", "words", "encode", "vectors", "fuse", "rank", "total"}
     assert [hit["rank"] for hit in answer["hits"]] == list(range(1, len(answer["hits"]) + 1))
     assert [hit["rank"] for hit in answer["hits"] if hit["stages"].get("ranked")] == [1, 2, 3, 4, 5]
 
@@ -236,6 +236,14 @@ def test_what_cannot_be_searched_is_refused(site: Site, body: Any, status: int, 
     assert says in found.json()["error"]
 
 
+def rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [*map(rounded, value)]
+    return float(f"{value:.4f}") if isinstance(value, float) else value
+
+
 def test_an_answer_is_the_same_where_other_work_goes_first_at_each_check(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,7 +265,8 @@ def test_an_answer_is_the_same_where_other_work_goes_first_at_each_check(
     found = [one.json() for one in site.loop.run_until_complete(at_once())]
     for answer in (*wanted, *found):
         answer.update(took_ms=None, search_id=None)
-    assert found == wanted * 8
+    # In other batches logits differ in their last digits.
+    assert [rounded(one) for one in found] == [rounded(one) for one in wanted] * 8
 
 
 def test_what_a_server_does_not_do_is_said(site: Site, folders: dict[str, Path]) -> None:
@@ -707,9 +716,10 @@ def test_no_hit_is_looked_at_after_its_caller_has_left(site: Site, monkeypatch: 
     assert len(looked_at) == 1
 
 
-def test_no_more_searches_are_begun_than_may_be_under_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = site.slots["index"]
-    monkeypatch.setattr(index, "options", dataclasses.replace(site.config, queue_searches=1))
+def test_no_more_searches_are_begun_than_may_be_under_way(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(**folders, queue_searches=1)
 
     async def held(*arguments: Any, **named: Any) -> Any:
         begun.set()
@@ -731,7 +741,9 @@ def test_no_more_searches_are_begun_than_may_be_under_way(site: Site, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr(site.slots["ranker"], "score_pairs", held)
         assert site.loop.run_until_complete(run()) == 429
-    assert site.search("水稻")["hits"]  # the place of the one that left is free again
+    # The place of the one that left is free again.
+    until(lambda: site.ask("POST", "/v1/search", {"query": "水稻"}).status_code == 200)
+    site.close()
 
 
 def test_a_tower_whose_vectors_are_of_another_size_is_refused_before_it_answers(tmp_path: Path) -> None:
@@ -807,7 +819,7 @@ def test_milvus_is_connected_to_beside_the_event_loop_and_by_searches_of_vectors
     monkeypatch.setattr(Milvus, "search", staticmethod(fail))
     failed = site.ask("POST", "/v1/search", {"query": "研究"})
     assert (failed.status_code, failed.headers["retry-after"]) == (503, "1")
-    assert "vectors cannot be searched now" in failed.text and "127.0.0.1" not in failed.text
+    assert "the index cannot be searched now" in failed.text and "127.0.0.1" not in failed.text
     assert len(site.search("研究", by=["words"])["hits"]) == 5
     site.close()
 

@@ -202,7 +202,7 @@ def test_searches_by_states_share_batches_and_leave_a_full_queue(
         leaving.cancel()
         with suppress(asyncio.CancelledError):
             await leaving
-        assert batcher.queued_rows == 6
+        await until_in_loop(lambda: batcher.queued_rows == 6)
         searches.append(ask())
         await until_in_loop(lambda: batcher.queued_rows == 12 and batcher._encoded_rows >= 12)
         gate.set()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -19,7 +21,7 @@ from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, new_search_id
 from paddle_ranker.serving.http import suggest
 from tests.serving.test_search import Site
-from tests.serving_cases import SECONDS
+from tests.serving_cases import SECONDS, ask_app
 from tests.started import until
 
 pytestmark = pytest.mark.unit
@@ -157,11 +159,18 @@ def test_what_cannot_be_suggested_is_refused(site: Site, asked: str, status: int
 
 def test_too_many_are_refused_as_searches_are(tmp_path: Path) -> None:
     made = Site(index=write(tmp_path / "index"), queue_searches=1)
-    slot = made.slots["index"]
+    slot, gate = made.slots["index"], threading.Event()
     assert isinstance(slot, IndexSlot)
-    slot.begin()
-    assert get(made, q="k").status_code == 429
-    slot.end()
+
+    async def beside() -> int:
+        other = asyncio.ensure_future(slot.run(gate.wait, SECONDS, deadline=time.monotonic() + SECONDS))
+        await asyncio.sleep(0)
+        status = (await ask_app(made.app, "GET", "/v1/suggest?q=k")).status_code
+        gate.set()
+        await other
+        return int(status)
+
+    assert made.loop.run_until_complete(beside()) == 429
     assert get(made, q="k").status_code == 200
     made.close()
 

@@ -22,10 +22,10 @@ from paddle_ranker.retrieval.searchable import Asking, Searchable
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.stored_scores import made
 from paddle_ranker.retrieval.vector_search import check_breadth
-from paddle_ranker.retrieval.work import Hold, Usage
+from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.faults import OVERLOADED, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.faults import UNAVAILABLE, Fault
 from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.ranker_slot import ServedRanker
 from paddle_ranker.serving.core.search_log import SearchLog
@@ -98,9 +98,8 @@ class IndexSlot(Slot[ServedIndex]):
         super().__init__(config.limits, "index", options.index)
         self.options = options
         self._lends = config.precision == "fp32" and config.max_seq_length is None  # it makes states as its copy does
-        most = options.queue_searches
-        self.work = StoppableWork(2 * most, name="index", what="the index was searched", most=2 * most)
-        self._under_way = 0
+        what = "the index was searched"
+        self.work = StoppableWork(options.queue_searches, name="index", what=what, refuses=True)
         self._problem = ""  # that was logged last, of what others have changed
         self.log = None if options.search_log is None else SearchLog(options.search_log, most_mb=options.search_log_mb)
 
@@ -194,7 +193,7 @@ class IndexSlot(Slot[ServedIndex]):
 
     def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents with these ids, by id; ids of no document are left out. Call it in a thread."""
-        return self.latest().documents_of(ids)
+        return self.latest().collection.documents_of(ids)
 
     @property
     def own(self) -> Collection:
@@ -204,19 +203,18 @@ class IndexSlot(Slot[ServedIndex]):
             raise Fault(UNAVAILABLE, "the documents are in shards elsewhere, which this server only searches")
         return collection
 
-    def latest(self) -> Searchable:
-        """Return the index with all that was confirmed before this call. Call it in a thread."""
-        collection = self.ready().collection
-        if not collection.is_current:
-            self._refresh(collection)
-        return collection.snapshot()
+    def latest(self) -> ServedIndex:
+        """Return the index with all that was confirmed before this call, as a snapshot. Call it in a thread."""
+        served = self.ready()
+        if not served.collection.is_current:
+            self._refresh(served.collection)
+        return replace(served, collection=served.collection.snapshot())
 
     async def current(self, deadline: float) -> ServedIndex:
         """Return the index with all that was confirmed before this call, as a snapshot."""
-        served = self.ready()
-        if not served.collection.is_current:
-            await self.run(self._refresh, served.collection, deadline=deadline)
-        return replace(served, collection=served.collection.snapshot())
+        if self.ready().collection.is_current:
+            return self.latest()
+        return await self.run(self.latest, deadline=deadline)
 
     def _refresh(self, collection: Searchable) -> None:
         """Take up what others have changed; where that cannot be read, searches go on with what is open."""
@@ -232,28 +230,16 @@ class IndexSlot(Slot[ServedIndex]):
             _LOG.warning("the index goes on as it was: %s", problem)
         self._problem = problem
 
-    def begin(self) -> None:
-        """Count a search; `end` must follow. Raises `Fault(OVERLOADED)` where too many are under way."""
-        if self._under_way >= self.options.queue_searches:
-            most = self.options.queue_searches
-            raise Fault(OVERLOADED, f"{most} searches are under way, no more are begun", retry_after=1.0)
-        self._under_way += 1
-
-    def end(self) -> None:
-        """Count the end of a search."""
-        self._under_way -= 1
-
     async def run(  # type: ignore[explicit-any]  # any function
         self,
         work: Callable[..., R],
         *arguments: object,
         deadline: float,
         hold: Optional[Hold] = None,
-        usage: Optional[Usage] = None,
     ) -> R:
         """Return `work(*arguments)`, called in a thread; if cancelled before it begins, it is not called.
 
         See `StoppableWork.run`. Raises what `work` raises, and `Fault(TIMED_OUT)` at the deadline, a time on
         `time.monotonic()`'s clock.
         """
-        return await self.work.run(1, deadline, partial(work, *arguments), hold, usage)
+        return await self.work.run(1, deadline, partial(work, *arguments), hold)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import wait
 from contextlib import contextmanager
 from functools import partial
 from typing import Optional, TypeVar
@@ -20,7 +19,7 @@ from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.segments import Contents, alike
-from paddle_ranker.retrieval.work import Abandoned, Caller, Hold, Turns, check, idle
+from paddle_ranker.retrieval.work import Abandoned, Caller, Hold, Turns, wait_for
 from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
@@ -38,7 +37,6 @@ from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 R = TypeVar("R")
 _MOST_WAITING = 64  # requests that wait for their turn
-_LOOK_EVERY = 0.1  # seconds, whether the caller of a change has left
 _MERGE_SECONDS = 1.0  # that a merge waits for another process's end
 _LOG = logging.getLogger(__name__)
 
@@ -158,15 +156,7 @@ class IndexWriter:
         for start in range(0, len(texts), self._tower.limits.pairs):
             asked = self._tower.vectors(texts[start : start + self._tower.limits.pairs], deadline=deadline)
             making = asyncio.run_coroutine_threadsafe(asked, loop)
-            try:
-                while not making.done():
-                    with idle():
-                        wait([making], _LOOK_EVERY)
-                    check()
-            except Abandoned:
-                making.cancel()  # takes the texts off the tower's queue
-                raise
-            found.append(comparable(making.result().vectors, self._tower.info))
+            found.append(comparable(wait_for(making).vectors, self._tower.info))
         return np.concatenate(found)
 
     def _merge_if_many(self) -> None:

@@ -5,42 +5,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Callable, Optional, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.retrieval.collection import WORDS
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import Fusion
-from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.options import DEPTH, TOP_K
 from paddle_ranker.retrieval.reading import ParsedQuery
-from paddle_ranker.retrieval.search import Position, Search, SearchSettings, chosen
-from paddle_ranker.retrieval.searchable import Anew, ShardError
+from paddle_ranker.retrieval.search import RANK, Position, Search, SearchSettings, chosen, run_searches
+from paddle_ranker.retrieval.searchable import Searchable, ShardError
 from paddle_ranker.retrieval.stored_scores import StoredCandidates, stored_candidates
 from paddle_ranker.retrieval.vectors import normalised
-from paddle_ranker.retrieval.work import Hold, Usage
+from paddle_ranker.retrieval.work import Hold, TooLate, wait_for
 from paddle_ranker.serving.core.familiarity import Familiarity
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
+from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 _LONG_QUERY = 4  # shorter queries than a pair's tokens divided by this are never cut: a character is no more tokens
 _LONGEST = 1000  # code points of a query that are used at all
 _ANSWERING = 0.1  # of a caller's time is kept for the answer, at most so many seconds
-RANK = "rank"
 R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
 
@@ -76,33 +75,17 @@ class Query:
     is_cut: bool = False
 
 
-class SearchOutcome(Search):
-    """A finished search of the server.
+@dataclass(frozen=True)
+class FoundSearch:
+    """A finished search.
 
-    Attributes beside those of `Search`: `index`, as it was searched; `took`, milliseconds of each stage; `degraded`,
-    stages that were left out, because they would be late; `query_read`, of a query that is too long, how many code
-    points were used, else None.
+    index: what was searched
+    query_read: of a query that is too long, how many code points were used, else None
     """
 
-    def __init__(self, index: ServedIndex, query: Query, searchers: Sequence[str], settings: SearchSettings):
-        super().__init__(
-            index.collection,
-            query.asked,
-            searchers,
-            settings,
-            top_k=query.top_k,
-            offset=query.offset,
-            after=query.after,
-            where=query.where,
-            min_probability=query.min_probability,
-            sort=query.sort,
-            group_by=query.group_by,
-            group_size=query.group_size,
-        )
-        self.index = index
-        self.took: dict[str, float] = {}
-        self.degraded: list[str] = []
-        self.query_read: Optional[int] = None
+    search: Search
+    index: ServedIndex
+    query_read: Optional[int]
 
 
 class _Read:
@@ -193,84 +176,82 @@ class SearchPipeline:
             self._compared, self._familiarity = compared, Familiarity(expected, served.name, index.name)
         return self._familiarity
 
-    def _note_scores(self, found: SearchOutcome, query: Query) -> None:
-        """Note the scores of a search of all documents by all searchers; a thread compares enough of them."""
-        familiarity, page = self.familiarity(found.index), query.offset or query.after or query.prefix
+    def _note_scores(self, found: Search, index: ServedIndex, query: Query) -> None:
+        """Note the scores of a search of all documents by all searchers, and compare enough of them."""
+        familiarity, page = self.familiarity(index), query.offset or query.after or query.prefix
         if page or query.by or query.where or not found.logits or not familiarity.wants(query.rank_top):
             return
-        if familiarity.note(query.asked.text, np.array([*found.logits.values()])):
-            asyncio.get_running_loop().run_in_executor(None, familiarity.judge)
+        if familiarity.note(found.query.text, np.array([*found.logits.values()])):
+            familiarity.judge()
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
         """Return the names by which this server can search an index."""
         return tuple(name for name in index.collection.searchers if name != VECTORS or self.tower is not None)
 
-    async def search(
-        self, query: Query, stated: Optional[float], told: Callable[[SearchOutcome], R], hold: Optional[Hold] = None
-    ) -> tuple[SearchOutcome, R]:
-        """Search, and return the finished search with what `told` makes of it in a thread. Raises `Fault`.
+    async def run(
+        self, work: Callable[[asyncio.AbstractEventLoop, float], R], stated: Optional[float], hold: Optional[Hold]
+    ) -> R:
+        """Return `work(loop, deadline)`, called in a thread that searches; `loop` is this one.
 
         stated: the caller's deadline, see `Slot.deadline`
         hold: counts the memory that is held until the answer is written
         """
-        began, deadline, usage = time.monotonic(), self.index.deadline(stated), Usage()
-        self.index.begin()
+        deadline, loop = self.index.deadline(stated), asyncio.get_running_loop()
         try:
-            read = await self._read(query.asked.text, deadline, usage)
-            query = replace(
-                query,
-                asked=replace(query.asked, text=read.text),
-                rank_top=query.rank_top if self.ranker is not None else 0,
-            )
-            index = await self.index.current(deadline)
-            while True:
-                try:
-                    found = await self._candidates(index, query, deadline, usage)
-                    if query.rank_top and found.order and (query.after is None or query.after.is_ranked):
-                        late = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
-                        await self._rank(found, late, read, hold, usage)
-                    finished = await self.index.run(
-                        _finish, found, query, read, began, told, deadline=deadline, hold=hold, usage=usage
-                    )
-                    self._note_scores(found, query)
-                    return found, finished
-                except Anew as error:
-                    index = replace(index, collection=error.collection)
+            return await self.index.run(work, loop, deadline, deadline=deadline, hold=hold)
         except ShardError as error:
             _LOG.warning("%s", error)
             raise Fault(UNAVAILABLE, "a shard of the index fails; see the server's log", retry_after=1.0) from error
-        finally:
-            self.index.end()
 
-    async def _read(self, text: str, deadline: float, usage: Usage) -> _Read:
+    def search(
+        self, query: Query, loop: asyncio.AbstractEventLoop, deadline: float, now: Optional[Searchable] = None
+    ) -> FoundSearch:
+        """Search, within `run`. Raises `Fault`.
+
+        loop: of the models' queues
+        now: a snapshot to search (default: the latest)
+        """
+        began, read, index = time.monotonic(), self._read(query.asked.text), self.index.latest()
+        query = replace(query, rank_top=query.rank_top if self.ranker is not None else 0)
+        searchers, settings = self._chosen(index, query.by), self._settings(index, query)
+
+        def begin(now: Searchable) -> list[Search]:
+            search = Search(
+                now,
+                replace(query.asked, text=read.text),
+                searchers,
+                settings,
+                top_k=query.top_k,
+                offset=query.offset,
+                after=query.after,
+                where=query.where,
+                min_probability=query.min_probability,
+                sort=query.sort,
+                group_by=query.group_by,
+                group_size=query.group_size,
+            )
+            return [search]
+
+        models = _QueuedModels(self, index, read, loop, began, deadline)
+        try:
+            (found,) = run_searches(index.collection if now is None else now, begin, models)
+        except FilterError as error:
+            raise Fault(UNPROCESSABLE, str(error), field="where") from error
+        except (Fault, ShardError):
+            raise
+        except RankerError as error:  # of Milvus, which does not answer
+            _LOG.warning("%s cannot be searched: %s", index.name, error)
+            problem = "the index cannot be searched now; see the server's log"
+            raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
+        self._note_scores(found, index, query)
+        query_read = read.characters() if read.is_cut or query.is_cut else None
+        return FoundSearch(found, replace(index, collection=found.collection), query_read)
+
+    def _read(self, text: str) -> _Read:
         """Return as much of a query as is used: what the ranker reads of it beside the shortest title."""
         encoders = () if self.ranker is None else self.ranker.encoders
         least = min((encoder.max_seq_length // _LONG_QUERY for encoder in encoders), default=_LONGEST)
-        if len(text) <= least:
-            return _Read(text)
-        return await self.index.run(_Read.of, text, encoders, deadline=deadline, usage=usage)
-
-    async def _candidates(self, index: ServedIndex, query: Query, deadline: float, usage: Usage) -> SearchOutcome:
-        """Ask all searchers at once, and fuse what they find."""
-        found = SearchOutcome(index, query, self._chosen(index, query.by), self._settings(index, query))
-        asked: dict[str, Optional[Vectors]] = dict.fromkeys(found.searchers)
-        if VECTORS not in asked:
-            await self.index.run(_fuse, found, asked, {}, deadline=deadline, usage=usage)
-            return found
-        del asked[VECTORS]
-        if WORDS in asked:  # a mistyped word has another vector
-            await self.index.run(lambda: found.words, deadline=deadline, usage=usage)
-        looking = asyncio.ensure_future(self.index.run(_look, found, asked, deadline=deadline, usage=usage))
-        try:
-            began = time.monotonic()
-            vectors = await self._vectors(found.model_text, deadline)
-            found.took["encode"] = _since(began)
-            hits = await looking
-            await self.index.run(_fuse, found, {VECTORS: vectors}, hits, deadline=deadline, usage=usage)
-        finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
-        return found
+        return _Read(text) if len(text) <= least else _Read.of(text, encoders)
 
     def _settings(self, index: ServedIndex, query: Query) -> SearchSettings:
         options, own = self.index.options, index.fusion
@@ -285,107 +266,95 @@ class SearchPipeline:
         except UsageError as error:
             raise Fault(UNPROCESSABLE, str(error), field="by") from error
 
-    async def _vectors(self, text: str, deadline: float) -> Vectors:
-        assert self.tower is not None
-        found = await self.tower.vectors([text], is_query=True, deadline=deadline, field="query")
-        return comparable(found.vectors, self.tower.info)
 
-    async def _rank(
-        self, found: SearchOutcome, deadline: float, read: _Read, hold: Optional[Hold], usage: Usage
-    ) -> None:
-        """Order the first documents by the ranker; leave them where that would be late, unless the server refuses.
+class _QueuedModels:
+    """The models of a search on the server: the texts go through their queues, among those of all requests.
 
-        The next page of a ranked list is ranked, too, or refused.
-        """
-        assert self.ranker is not None
-        began = time.monotonic()
-        try:
-            texts = await self.index.run(found.to_rank, self.ranker.reader, deadline=deadline, hold=hold, usage=usage)
-            logits = await self._logits(self.ranker, found, texts, deadline, read, hold, usage)
-        except Fault as fault:
-            if fault.kind not in (TIMED_OUT, OVERLOADED) or not self.index.options.degrade or found.after is not None:
-                raise
-            fault.settled()
-            found.degraded.append(RANK)
-            return
-        found.rank(logits, sigmoid(logits))
-        found.took[RANK] = _since(began)
+    Args:
+        pipeline: has the models.
+        index: what is searched.
+        read: how much of the query is used.
+        loop: of the queues.
+        began, deadline: of the search.
+    """
 
-    async def _logits(
+    def __init__(
         self,
-        ranker: RankerSlot,
-        found: SearchOutcome,
-        texts: Sequence[str],
-        deadline: float,
+        pipeline: SearchPipeline,
+        index: ServedIndex,
         read: _Read,
-        hold: Optional[Hold],
-        usage: Usage,
-    ) -> Floats:
-        """Return the logits of the texts of `to_rank`, `[n]` float64, by stored states where the ranker made them."""
+        loop: asyncio.AbstractEventLoop,
+        began: float,
+        deadline: float,
+    ):
+        self._pipeline, self._index, self._read = pipeline, index, read
+        self._loop, self._deadline = loop, deadline
+        self.rank_until = deadline - min(_ANSWERING, _ANSWERING * (deadline - began))
+
+    @property
+    def reader(self) -> Optional[PairEncoder]:
+        return None if self._pipeline.ranker is None else self._pipeline.ranker.reader
+
+    def begin_vectors(self, field: str, texts: Sequence[str]) -> Future[Vectors]:
+        if field == VECTORS:
+            return asyncio.run_coroutine_threadsafe(self._vectors(texts), self._loop)
+        found = Future[Vectors]()
+        found.set_result(self._index.collection.tower(field).query_vectors(texts))
+        return found
+
+    async def _vectors(self, texts: Sequence[str]) -> Vectors:
+        tower = self._pipeline.tower
+        assert tower is not None
+        found = await tower.vectors(texts, is_query=True, deadline=self._deadline, field="query")
+        return comparable(found.vectors, tower.info)
+
+    def logits(self, searches: Sequence[Search], texts: Sequence[Sequence[str]]) -> list[Floats]:
+        try:
+            return [self._logits(one, own) for one, own in zip(searches, texts)]
+        except Fault as fault:
+            if fault.kind not in (TIMED_OUT, OVERLOADED):
+                raise
+            raise TooLate from fault.settled()
+
+    def ranked_late(self, search: Search, error: TooLate) -> None:
+        """Leave the fused order, unless the server refuses that; the next page of a ranked list must be ranked."""
+        if not self._pipeline.index.options.degrade or search.after is not None:
+            if isinstance(error.__cause__, Fault):
+                raise error.__cause__
+            raise Fault(TIMED_OUT, "the deadline passed before the index was searched") from error
+        search.degraded.append(RANK)
+
+    def _logits(self, search: Search, texts: Sequence[str]) -> Floats:
+        """Return the logits of texts, `[n]` float64, by stored states where the ranker made them."""
+        ranker = self._pipeline.ranker
+        assert ranker is not None
         served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less
         stored: Optional[StoredCandidates] = None
-        if found.collection.info.states is not None and found.index.states_unused(served) is None:
-            whole = {number: id for number, id in found.whole.items() if len(texts[number]) <= most}
-            arguments = served.split, found.collection, found.model_text, whole
-            stored = await self.index.run(stored_candidates, *arguments, deadline=deadline, hold=hold, usage=usage)
+        if search.collection.info.states is not None and self._index.states_unused(served) is None:
+            assert served.split is not None
+            whole = {number: id for number, id in search.whole.items() if len(texts[number]) <= most}
+            stored = stored_candidates(served.split, search.collection, search.model_text, whole)
             stored = stored if served is ranker.ready() else None  # else the models were reloaded meanwhile
         left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored.rows)
-        scoring = []
+        scoring: list[tuple[NDArray[np.int64], Coroutine[None, None, Scores]]] = []
         if stored is not None:
-            scoring.append((stored.rows, asyncio.ensure_future(ranker.score_stored(stored.pairs, deadline=deadline))))
+            scoring.append((stored.rows, ranker.score_stored(stored.pairs, deadline=self.rank_until)))
         if len(left):
             cut = [texts[number][:most] for number in left.tolist()]
-            asked = [found.model_text] * len(cut)
-            by_text = ranker.score_pairs(asked, cut, deadline=deadline, check_lengths=read.check)
-            scoring.append((left, asyncio.ensure_future(by_text)))
-        logits, tasks = np.empty(len(texts)), [task for _, task in scoring]
+            asked = [search.model_text] * len(cut)
+            by_text = ranker.score_pairs(asked, cut, deadline=self.rank_until, check_lengths=self._read.check)
+            scoring.append((left, by_text))
+        begun = [asyncio.run_coroutine_threadsafe(one, self._loop) for _, one in scoring]
+        logits = np.empty(len(texts))
         try:
-            for rows, task in scoring:
-                logits[rows] = (await task).logits
+            for (rows, _), future in zip(scoring, begun):
+                logits[rows] = wait_for(future).logits
         finally:  # if one is refused, the other one leaves the queue
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for future in begun:
+                future.cancel()
         return logits
 
 
 def comparable(vectors: Vectors, info: TowerInfo) -> Vectors:
     """Return a tower's vectors, `[n, size]`, as an index holds them: 1 long if they are compared by their cosine."""
     return normalised(vectors) if info.similarity == "cosine" and not info.normalize else vectors
-
-
-def _finish(found: SearchOutcome, query: Query, read: _Read, began: float, told: Callable[[SearchOutcome], R]) -> R:
-    found.finish()
-    found.query_read = read.characters() if read.is_cut or query.is_cut else None
-    found.took["total"] = _since(began)
-    return told(found)
-
-
-def _look(found: SearchOutcome, asked: Mapping[str, Optional[Vectors]]) -> dict[str, Hits]:
-    """Ask some searchers for documents; `asked` has the query's vector for those that need it."""
-    hits = {}
-    for name, own in asked.items():
-        began = time.monotonic()
-        try:
-            (hits[name],) = found.lookup(name, own)
-        except FilterError as error:
-            raise Fault(UNPROCESSABLE, str(error), field="where") from error
-        except (Anew, ShardError):
-            raise
-        except RankerError as error:  # of Milvus, which does not answer
-            _LOG.warning("%s cannot be searched: %s", name, error)
-            problem = f"{name} cannot be searched now; see the server's log"
-            raise Fault(UNAVAILABLE, problem, retry_after=1.0) from error
-        found.took[name] = _since(began)
-    return hits
-
-
-def _fuse(found: SearchOutcome, asked: Mapping[str, Optional[Vectors]], others: Mapping[str, Hits]) -> None:
-    hits = {**others, **_look(found, asked)}
-    began = time.monotonic()
-    found.fuse(hits)
-    found.took["fuse"] = _since(began)
-
-
-def _since(began: float) -> float:
-    return round(1000 * (time.monotonic() - began), 3)

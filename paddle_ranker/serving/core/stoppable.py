@@ -12,7 +12,7 @@ import time
 from functools import partial
 from typing import Callable, Optional, TypeVar
 
-from paddle_ranker.retrieval.work import Abandoned, Caller, Hold, Usage
+from paddle_ranker.retrieval.work import Abandoned, Caller, Hold
 from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 
@@ -23,15 +23,14 @@ class StoppableWork:
     """A pool of threads for one kind of work, which share the processor as `retrieval.work` says.
 
     Args:
-        threads: most pieces of work that have begun. A large one keeps its thread while small ones go first, so there
-            must be more threads than large pieces of work may come.
+        threads: number of threads. A large piece of work keeps its thread while small ones go first.
         name: name of the threads.
         what: end of the message "the deadline passed before ...": "the images were decoded".
-        most: pieces of work that are under way at most; more are refused. None: any number waits for the threads.
+        refuses: whether work is refused while all threads are busy; else it waits for one.
     """
 
-    def __init__(self, threads: int, *, name: str, what: str, most: Optional[int] = None):
-        self._threads, self._what, self._most = WorkQueue(threads, name), what, most
+    def __init__(self, threads: int, *, name: str, what: str, refuses: bool = False):
+        self._threads, self._what, self._most = WorkQueue(threads, name), what, threads if refuses else None
         self._lock = threading.Lock()
         self._under_way = self._pieces = 0
 
@@ -46,18 +45,16 @@ class StoppableWork:
         deadline: float,
         work: Callable[[], R],
         hold: Optional[Hold] = None,
-        usage: Optional[Usage] = None,
     ) -> R:
         """Return `work()`, called in a thread; `work` must call `work.check` between its steps.
 
         Args:
             hold: counts the memory that the work holds until the caller has its answer.
-            usage: of the caller's earlier work.
 
         Raises what the work raises, `Fault(TIMED_OUT)` at the deadline, and `Fault(OVERLOADED)` if too much work is
         under way. If cancelled, the work ends at its next check, or never begins.
         """
-        caller = Caller(deadline, hold, usage)
+        caller = Caller(deadline, hold)
         with self._lock:
             if self._most is not None and self._pieces >= self._most:
                 raise Fault(OVERLOADED, f"{self._most} searches are under way, no more are begun", retry_after=1.0)

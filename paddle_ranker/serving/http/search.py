@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -37,8 +38,8 @@ from paddle_ranker.retrieval.fusion import FUSIONS
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import parse_query
-from paddle_ranker.retrieval.search import Position
-from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.search import Position, Search
+from paddle_ranker.retrieval.searchable import Anew, Searchable
 from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
@@ -47,7 +48,7 @@ from paddle_ranker.serving.core.index_slot import ServedIndex
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.search_log import SearchLine, Shown, digest_of, new_search_id
-from paddle_ranker.serving.core.searching import Query, SearchOutcome, SearchPipeline
+from paddle_ranker.serving.core.searching import FoundSearch, Query, SearchPipeline
 from paddle_ranker.serving.core.validation import Body, refusal, validated
 from paddle_ranker.serving.http.contents import Content, contents_of
 from paddle_ranker.serving.http.exchange import (
@@ -183,28 +184,41 @@ class SearchRoutes:
 
     async def _search(self, request: Request, asked: SearchRequest) -> Response:
         state, index = request.scope["state"], self._pipeline.index
-        deadline = index.deadline(deadline_of(request))
         if self._keep_texts:
             state["texts"] = {"query": asked.query}
         if asked.fields or asked.facets or asked.sort or asked.group_by:
-            await index.current(deadline)  # others may have added documents with more fields
-        told = partial(self._answered, asked)
+            # Others may have added documents with more fields.
+            await index.current(index.deadline(deadline_of(request)))
         try:
-            found, (written, line) = await self._pipeline.search(self._query(asked), deadline, told, hold_of(request))
+            work = partial(self._answered, asked, self._query(asked))
+            found, written, line = await self._pipeline.run(work, deadline_of(request), hold_of(request))
         except Fault as fault:
             raise asked.as_named(fault.settled()) from None
         if index.log is not None and line is not None and asked.logged:
             index.log.search(line)
-        state["pairs"], state["stages"], state["is_empty"] = len(found.logits), found.took, not found.order
+        search = found.search
+        state["pairs"], state["stages"], state["is_empty"] = len(search.logits), search.took, not search.order
         return answer(request, written, "application/json")
 
-    def _answered(self, asked: SearchRequest, found: SearchOutcome) -> tuple[bytes, Optional[SearchLine]]:
-        """Return the answer, and the line for the log, if there is one."""
-        hits, dropped = hits_of(asked, found)
+    def _answered(
+        self, asked: SearchRequest, query: Query, loop: asyncio.AbstractEventLoop, deadline: float
+    ) -> tuple[FoundSearch, bytes, Optional[SearchLine]]:
+        """Search; return what was found, the answer, and the line for the log, if there is one."""
+        now: Optional[Searchable] = None
+        while True:
+            found = self._pipeline.search(query, loop, deadline, now)
+            try:
+                return found, *self._written(asked, found)
+            except Anew as error:  # shards have changed since
+                now = error.collection
+
+    def _written(self, asked: SearchRequest, found: FoundSearch) -> tuple[bytes, Optional[SearchLine]]:
+        hits, dropped = hits_of(asked, found.search)
         content = self._answer(asked, found, hits)
         if dropped:
             content["dropped"] = dropped
-        return to_json(content), None if self._pipeline.index.log is None else self._line(asked, found, content)
+        is_logged = self._pipeline.index.log is not None
+        return to_json(content), self._line(asked, found, content) if is_logged else None
 
     async def index(self, request: Request) -> Response:
         """Answer `GET /v1/index`."""
@@ -310,7 +324,7 @@ class SearchRoutes:
             problem = "is not of an answer to this search: repeat that request, or begin anew with an empty one"
             raise Fault(UNPROCESSABLE, problem, field="cursor") from error
 
-    def _cursor(self, asked: SearchRequest, found: SearchOutcome) -> Optional[str]:
+    def _cursor(self, asked: SearchRequest, found: Search) -> Optional[str]:
         position = found.position()
         if position is None:
             return None
@@ -323,45 +337,45 @@ class SearchRoutes:
         what = [self._pipeline.index.ready().name, json.dumps(given, sort_keys=True)]
         return hashlib.blake2b(to_json(what) + position, digest_size=_DIGEST_BYTES).digest()
 
-    def _line(self, asked: SearchRequest, found: SearchOutcome, content: dict[str, Any]) -> SearchLine:
-        given = {**asked.model_dump(exclude={"query", "logged"}, exclude_none=True), "offset": found.offset}
+    def _line(self, asked: SearchRequest, found: FoundSearch, content: dict[str, Any]) -> SearchLine:
+        given = {**asked.model_dump(exclude={"query", "logged"}, exclude_none=True), "offset": found.search.offset}
         # A long filter would fill the log, as a long query would.
         parameters = {name: value for name, value in given.items() if len(str(value)) <= _LOGGED_CHARACTERS}
-        shown = [_shown(hit, found.documents[hit["id"]].text) for hit in content["hits"]]
+        shown = [_shown(hit, found.search.documents[hit["id"]].text) for hit in content["hits"]]
         versions = self._pipeline.versions(found.index)
         return SearchLine(content["search_id"], content["query"], versions, shown, parameters)
 
-    def _answer(self, asked: SearchRequest, found: SearchOutcome, hits: list[dict[str, Any]]) -> dict[str, Any]:
-        ranker, query = self._pipeline.ranker, asked.query[: found.query_read]
+    def _answer(self, asked: SearchRequest, found: FoundSearch, hits: list[dict[str, Any]]) -> dict[str, Any]:
+        ranker, query, search = self._pipeline.ranker, asked.query[: found.query_read], found.search
         content: dict[str, Any] = {
             "query": query,
             "model": None if ranker is None else ranker.name,
             "index": found.index.stated,
             "hits": hits,
-            "cut": found.cut,
-            "exact": found.is_exact,
-            "ranked": found.is_ranked,
+            "cut": search.cut,
+            "exact": search.is_exact,
+            "ranked": search.is_ranked,
             **self._pipeline.ranker_facts(),
-            "took_ms": found.took,
+            "took_ms": search.took,
             "search_id": new_search_id(query),
         }
         if asked.cursor is not None:
-            content["cursor"] = self._cursor(asked, found)
+            content["cursor"] = self._cursor(asked, search)
         if asked.total:
-            content["total"] = found.total()
+            content["total"] = search.total()
         if asked.facets:
-            content["facets"] = _facets(found, asked.facets)
-        content.update(_read_as(asked, found))
-        if found.shards is not None:
-            content["shards"] = dict(found.shards)
+            content["facets"] = _facets(search, asked.facets)
+        content.update(_read_as(asked, search))
+        if search.shards is not None:
+            content["shards"] = dict(search.shards)
         if found.query_read is not None:
             content["query_read"] = found.query_read
-        if found.degraded:
-            content["degraded"] = found.degraded
+        if search.degraded:
+            content["degraded"] = search.degraded
         return content
 
 
-def _facets(found: SearchOutcome, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+def _facets(found: Search, names: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Return the most frequent values of each field, or ranges of values, with their counts."""
     try:
         counted = found.facets(names)
@@ -377,7 +391,7 @@ def _facets(found: SearchOutcome, names: list[str]) -> dict[str, list[dict[str, 
     }
 
 
-def _read_as(asked: SearchRequest, found: SearchOutcome) -> dict[str, Any]:
+def _read_as(asked: SearchRequest, found: Search) -> dict[str, Any]:
     """Return how the query was read, where that is not as it is written."""
     words, content = found.words, dict[str, Any]()
     if words.corrected:
@@ -399,7 +413,7 @@ def _shown(hit: dict[str, Any], text: str) -> Shown:
     return Shown(hit["id"], ranks, hit.get("probability"), digest_of(text))
 
 
-def hits_of(asked: SearchRequest, found: SearchOutcome) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the hits of an answer, and those that ranking dropped, if the request asks for signals; JSON-ready."""
     dropped = found.dropped() if asked.explain else {}
     shown = {place: rank for rank, place in enumerate(found.shown, start=found.offset + 1)}
@@ -409,7 +423,7 @@ def hits_of(asked: SearchRequest, found: SearchOutcome) -> tuple[list[dict[str, 
     return hits[: len(shown)], hits[len(shown) :]
 
 
-def _hits(asked: SearchRequest, found: SearchOutcome, ranks: dict[int, int]) -> list[dict[str, Any]]:
+def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[dict[str, Any]]:
     """Return documents as hits; `ranks`: by place."""
     analyser = found.collection.info.schema.analyser
     shared = SharedWords("\n".join([found.text, *(one.text for one in found.words.extras)]), analyser)
@@ -466,7 +480,7 @@ def _snippet(text: str, highlights: Sequence[SharedPart], shared: SharedWords, s
     return {"text": text[start:end], "start": start, "end": end, "highlights": marked}
 
 
-def _stages(found: SearchOutcome, place: int, rank: int) -> dict[str, Any]:
+def _stages(found: Search, place: int, rank: int) -> dict[str, Any]:
     candidates = found.candidates
     said = zip(candidates.searchers, candidates.ranks[place].tolist(), candidates.scores[place].tolist())
     stages: dict[str, Any] = {name: {"rank": own, "score": score} for name, own, score in said if own}
@@ -476,7 +490,7 @@ def _stages(found: SearchOutcome, place: int, rank: int) -> dict[str, Any]:
     return stages
 
 
-def _signals(found: SearchOutcome, place: int, parts: Floats, share: float) -> dict[str, Any]:
+def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str, Any]:
     """Return what each searcher added to the fused score, and what was added to the score that ranks."""
     said = zip(found.candidates.searchers, found.candidates.scores[place].tolist(), parts.tolist())
     signals: dict[str, Any] = {

@@ -140,7 +140,7 @@ class Suggester:
         problem = ""
         try:
             served = self._index.ready()
-            collection = self._index.latest()
+            collection = self._index.latest().collection
             version = served.loaded_at, collection.info.generation
             if version != self._version and isinstance(collection, Collection):
                 self._titles.follow(collection)
@@ -185,12 +185,8 @@ class SuggestRoutes:
         if self._keep_texts:
             request.scope["state"]["texts"] = {"query": asked.q}
         deadline = index.deadline(deadline_of(request))
-        index.begin()
-        try:
-            await self._suggester.follow()
-            content = await index.run(self._suggester.find, asked.q, asked.top_k, deadline=deadline)
-        finally:
-            index.end()
+        await self._suggester.follow()
+        content = await index.run(self._suggester.find, asked.q, asked.top_k, deadline=deadline)
         return answer(request, content, "application/json")
 
     def _asked(self, request: Request) -> SuggestRequest:

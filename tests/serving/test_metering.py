@@ -73,7 +73,7 @@ def test_the_documents_of_an_answer_count_in_the_budget_of_bytes(site: Site, mon
     held = seen(monkeypatch, Share, "hold_answer", lambda _, size: size)
     for ask in (
         lambda: site.search("水稻", top_k=3, where={"year": {"lt": 40}}),
-        lambda: site.ask("GET", "/v1/documents?limit=3").json(),
+        lambda: site.ask("GET", "/v1/documents?limit=100").json(),
         lambda: site.ask("GET", "/v1/documents/d000").json(),
     ):
         held.clear()

@@ -21,10 +21,62 @@ from typing import Any, Optional
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
-from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.storage.atomic import new_file
+
+# Queries of people who do not know the packages' names, with the names that answer them.
+STRANGERS = {
+    "git": "git",
+    "web server": "apache2 caddy lighttpd micro-httpd nginx nginx-core nginx-extras nginx-full nginx-light webfs",
+    "pdf viewer": (
+        "apvlv atril epdfview evince gv impressive katarakt mupdf okular qpdfview sioyek viewpdf.app xpdf zathura"
+    ),
+    "video player": (
+        "celluloid dragonplayer haruna kaffeine mplayer mplayer-gui mpv parole qmplay2 smplayer totem vlc xine-ui"
+    ),
+    "video editor": "avidemux blender flowblade kdenlive olive-editor openshot openshot-qt pitivi shotcut",
+    "image editor like photoshop": "darktable gimp gpaint kolourpaint krita mtpaint photoflow pinta",
+    "music player": (
+        "amarok audacious clementine cmus deadbeef elisa exaile gmusicbrowser gnome-music goodvibes juk "
+        "lollypop moc mpd pragha qmmp quodlibet rhythmbox sayonara sonata strawberry"
+    ),
+    "firefox": "firefox firefox-esr",
+    "password manager": (
+        "gnome-passwordsafe gokey keepass2 keepassx keepassxc kwalletmanager pass password-gorilla "
+        "passwordsafe pwman3 qtpass revelation secrets"
+    ),
+    "text editor for programmers": (
+        "codeblocks cream efte emacs featherpad fte fte-console fte-terminal geany gedit jed joe juffed kate "
+        "medit mousepad nano neovim notepadqq pluma scite tea vim"
+    ),
+    "spreadsheet": "calligrasheets gnumeric libreoffice-calc pyspread sc sc-im teapot",
+    "download youtube videos": "clipgrab gpodder youtube-dl youtubedl-gui yt-dlp ytcc ytfzf",
+    "compress files zip": "7zip advancecomp ark file-roller p7zip p7zip-full unzip xarchiver zip",
+    "database server": (
+        "default-mysql-server default-mysql-server-core firebird3.0-server mariadb-server mariadb-server-core "
+        "mysql-server postgresql postgresql-15 redis redis-server"
+    ),
+    "python ide": (
+        "eric idle idle-python3.11 idle-python3.9 idle3 ninja-ide python3-spyder pyzo spyder spyder3 thonny"
+    ),
+    "burn cd": "brasero burn cdrdao cdw growisofs k3b simpleburn wodim xfburn xorriso",
+    "chess game": (
+        "3dchess brutalchess chessx dreamchess eboard games-chess gnome-chess gnuchess knights pychess scid "
+        "stockfish xboard"
+    ),
+    "email client": (
+        "aerc alpine astroid balsa claws-mail evolution geary kmail mu4e mutt neomutt sylpheed thunderbird trojita"
+    ),
+    "screenshot tool": (
+        "deepin-screenshot flameshot gnome-screenshot grim grimshot kde-spectacle ksnip maim screengrab scrot "
+        "shutter xfce4-screenshooter"
+    ),
+    "remote desktop": (
+        "freerdp2-wayland freerdp2-x11 freerdp3-x11 gnome-connections gnome-remote-desktop krdc rdesktop "
+        "remmina tigervnc-viewer vinagre x2goclient xfreerdp xrdp"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +84,9 @@ class PackagesOptions(Options):
     """Options of `datasets/make_packages.py`."""
 
     output: str = option(help="file of JSON lines to write, or the one that was indexed")
-    index: Optional[str] = option(None, help="an index of --output: print how many names are first for themselves")
+    index: Optional[str] = option(
+        None, help="an index of --output: print how many names are first for themselves, and answers to 20 queries"
+    )
     check: int = option(100, help="names that are searched for with --index", minimum=1)
     groups: int = option(
         0, help="with --index: search for --check beginnings of summaries, print groups of nearly the same descriptions"
@@ -79,11 +133,32 @@ def run(options: PackagesOptions) -> None:
     if options.groups:
         print_groups(options, rows)
         return
+    with Searcher.open(options.index) as searcher:
+        print_names(options, rows, searcher)
+        print_strangers(searcher)
+
+
+def print_names(options: PackagesOptions, rows: list[dict[str, Any]], searcher: Searcher) -> None:
+    """Print how many names, of all and of those without a hyphen, are first in the search for themselves."""
     names = [row["name"] for row in rows]
-    asked = random.Random(options.seed).sample(names, min(options.check, len(names)))
-    found = Collection.open(options.index).search(WORDS, asked, 1)
-    first = sum(hits.ids == [name] for name, hits in zip(asked, found))
-    print(f"{options.index}: {first:,} of {len(asked):,} names are first in the search for themselves by words")
+    for what, some in (("names", names), ("names without a hyphen", [name for name in names if "-" not in name])):
+        asked = random.Random(options.seed).sample(some, min(options.check, len(some)))
+        found = searcher.search_many(asked, 1)
+        missed = [name for name, (*own,) in zip(asked, found) if [one.id for one in own] != [name]]
+        others = f"; not {', '.join(missed[:10])}" if missed else ""
+        by = " and ".join(searcher.searchers)
+        print(f"{len(asked) - len(missed):,} of {len(asked):,} {what} are first for themselves by {by}{others}")
+
+
+def print_strangers(searcher: Searcher) -> None:
+    """Print how many queries of people who do not know the names have an answer first, and in the first five."""
+    places = []
+    for query, wanted in STRANGERS.items():
+        ids = [one.id for one in searcher.search(query)]
+        places.append(next((place for place, id in enumerate(ids, start=1) if id in wanted.split()), 99))
+        print(f"  {query}: {places[-1] if places[-1] < 99 else 'none'} ({', '.join(ids[:5])})")
+    first, five = (sum(place <= most for place in places) for most in (1, 5))
+    print(f"{first} of {len(places)} queries of strangers have an answer first, {five} in the first five")
 
 
 def print_groups(options: PackagesOptions, rows: list[dict[str, Any]]) -> None:

@@ -242,8 +242,8 @@ def _learn(
 ) -> list[str]:
     """Learn the weights, add the runs by weights of other queries, write the file; return lines that say so."""
     from paddle_ranker.evaluation.retrieval import held_out_runs, search_judged
-    from paddle_ranker.retrieval.fusion import Fusion
-    from paddle_ranker.retrieval.learning import learn_recall_weight, learn_weights
+    from paddle_ranker.retrieval.fusion import TITLE, Fusion
+    from paddle_ranker.retrieval.learning import learn_recall_weight, learn_title, learn_weights
 
     assert options.learn_weights is not None
     names, fusion, lines = searcher.searchers, searcher.settings.fusion, list[str]()
@@ -252,6 +252,7 @@ def _learn(
     columns = {name: number for number, name in enumerate((*names, *of_numbers), start=2) if name in signals}
     given = searcher.collection.info.schema.weights_by(fusion.fields)
     counting: dict[str, Signal] = {}
+    title = fusion.title
     by_fields, others = given, [given] * len(judged.queries)  # the weights of fields; for a query, of other folds
     if _has_fields(searcher):
         by_fields, others = _learn_fields(options, searcher, judged, runs, lines)
@@ -266,11 +267,15 @@ def _learn(
     fused = {query: next(iter(of_fields[own].runs.values()))[query] for query, own in of_query.items() if of_fields}
     if len(names) > 1:
         learned = {own: learn_weights(found.lists, names, options.folds) for own, found in of_fields.items()}
-        held_out = {query: learned[own].held_out[query] for query, own in of_query.items()}
+        by_others = {query: learned[own].held_out[query] for query, own in of_query.items()}
+        title, held_out = learn_title(of_fields[by_fields].lists, by_others, options.folds)
         runs[LEARNED] = held_out_runs(held_out, fused, options.top_k)
         method, weights, is_equal = "weighted", dict(learned[by_fields].weights), learned[by_fields].is_equal
         shown = ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items())
         lines.append(f"learned weights: {shown}{' (equal: the queries do not tell better ones)' if is_equal else ''}")
+    else:
+        alone = {one.query: dict(zip(one.ids, one.inputs[:, 0].tolist())) for one in searched.lists}
+        title, _ = learn_title(searched.lists, alone, options.folds)
     if searched.ranked:
         # The weight is of the share by the fusion that is written beside it.
 
@@ -283,10 +288,12 @@ def _learn(
                 )
                 for own, one in of_fields.items()
             }
-            held_out = {query: found[own].held_out.get(query, {}) for query, own in of_query.items()}
-            return found[by_fields].weights, held_out_runs(held_out, fused, options.top_k)
+            by_others = {query: found[own].held_out.get(query, {}) for query, own in of_query.items()}
+            own_title, held_out = learn_title(of_fields[by_fields].ranked, by_others, options.folds)
+            return {**found[by_fields].weights, TITLE: own_title}, held_out_runs(held_out, fused, options.top_k)
 
         last, runs[LEARNED_RANKED] = learned_without("")
+        title = last[TITLE]
         recall_weight = last["recall"]
         counting = {name: replace(one, weight=last[name]) for name, one in signals.items() if last[name]}
         lines.append(f"learned recall weight: {recall_weight:.3f} beside the ranker's logit")
@@ -297,7 +304,9 @@ def _learn(
                 runs[f"{LEARNED_RANKED}, without {name}"] = learned_without(name)[1]
     is_built = by_fields == searcher.collection.info.schema.weights
     fields = {} if is_built else _named(searcher, by_fields)
-    Fusion(method, weights, recall_weight, fields, counting).write(options.learn_weights, facts)
+    if title != 1:
+        lines.append(f"learned weight of whole titles: {title:g}")
+    Fusion(method, weights, recall_weight, title, fields, counting).write(options.learn_weights, facts)
     return [*lines, f"{options.learn_weights}: for --fusion; measured above with weights of other queries"]
 
 

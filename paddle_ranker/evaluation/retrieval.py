@@ -30,6 +30,7 @@ from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, numbers_of
 from paddle_ranker.retrieval.learning import JudgedList, rank_loss
 from paddle_ranker.retrieval.search import Searcher
+from paddle_ranker.retrieval.searchable import Asking
 from paddle_ranker.retrieval.vectors import Tower, nearest
 from paddle_ranker.retrieval.words import WordSearcher
 from paddle_ranker.scoring.scorer import chunks
@@ -217,8 +218,12 @@ class Searched:
 def words_run(searcher: Searcher, judged: Judged, top_k: int, fields: Mapping[str, float]) -> Scores:
     """Return the run of words by some weights of the fields, up to `top_k` documents of a query, best first."""
     depth = max(searcher.settings.depth, judged.depth(top_k))
-    found = searcher.collection.search(WORDS, list(judged.queries.values()), depth, fields=fields)
-    run = {query: dict(zip(hits.ids, hits.scores.tolist())) for query, hits in zip(judged.queries, found)}
+    asking = Asking(WORDS, list(judged.queries.values()), depth, fields=fields, titles=True)
+    run: Scores = {}
+    for query, hits in zip(judged.queries, searcher.collection.begin_search(asking)()):
+        candidates = Candidates.of({WORDS: hits})
+        order, scores = Fusion(title=searcher.settings.fusion.title).best(candidates, depth)
+        run[query] = dict(zip((candidates.ids[place] for place in order), scores.tolist()))
     return judged.results(run, top_k)
 
 
@@ -283,7 +288,8 @@ def search_judged(
             inputs = np.array([[search.logits[place], *signals[place]] for place in scored])
             inputs = inputs.reshape(-1, 1 + signals.shape[1])
             labels = np.array([judged.label(query, one.ids[place]) for place in scored], np.float64)
-            found.ranked.append(JudgedList(query, [one.ids[place] for place in scored], inputs, labels))
+            ids = [one.ids[place] for place in scored]
+            found.ranked.append(JudgedList(query, ids, inputs, labels, one.titled[scored]))
     return replace(found, runs={name: judged.results(run, measured) for name, run in found.runs.items()})
 
 
@@ -294,7 +300,7 @@ def _judged_list(query: str, candidates: Candidates, judged: Judged, top_k: int)
     rows = np.array([row for row in rows.tolist() if judged.is_result(query, candidates.ids[row])], np.int64)
     ids = [candidates.ids[row] for row in rows]
     labels = np.array([judged.label(query, id) for id in ids], np.float64)
-    return JudgedList(query, ids, candidates.normalised[rows], labels)
+    return JudgedList(query, ids, candidates.normalised[rows], labels, candidates.titled[rows])
 
 
 def first_of(run: Scores, top_k: int) -> Scores:

@@ -339,6 +339,7 @@ class Collection:
         nprobe: Optional[int] = None,
         fields: Mapping[str, float] = _AS_BUILT,
         restricted: Optional[ParsedQuery] = None,
+        titles: bool = False,
     ) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first, equal scores in the documents' order.
 
@@ -347,6 +348,7 @@ class Collection:
         ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
         fields: other weights of some fields, for words
         restricted: only documents with its phrases and nothing that it excludes, as of `holding`
+        titles: find by words up to `top_k` documents more, those whose whole title is the query, and name them
         """
         refuse_text(queries, "queries")
         now = self._now
@@ -359,7 +361,11 @@ class Collection:
             words = now.words_by(fields, _totals_of(queries))
             assert words is not None
             with now.reading():
-                return now.hits([words.search(query, top_k, allowed) for query in queries])
+                found = [words.search(query, top_k, allowed) for query in queries]
+                if not titles:
+                    return now.hits(found)
+                pairs = zip(queries, found)
+                return [now.hits_with_titles(words, query, top_k, allowed, *own) for query, own in pairs]
         if by not in now.info.vector_fields:
             return now.search_other(by, [str(query) for query in queries], top_k, where, kept)
         info = now.info.vector_fields[by].info

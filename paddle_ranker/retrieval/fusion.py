@@ -17,7 +17,7 @@ from typing import Union
 import numpy as np
 
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted, refuse_text
-from paddle_ranker.metrics.ranking import Floats, Integers, standardise
+from paddle_ranker.metrics.ranking import Booleans, Floats, Integers, standardise
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
@@ -25,7 +25,9 @@ from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
 
 RRF_K = 60  # the constant of Cormack et al. (2009)
-FORMAT = 3  # 1 without weights of fields and signals, 2 without signals: older versions read these
+FORMAT = 4
+_ABOVE, _TINY = 1.01, 1e-6  # of the range of scores, so that what gains all of it has no equal
+TITLE = "exact_title"  # the signal of documents whose whole title is the query
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,14 @@ class Candidates:
     ids: those that the first searcher found, best first, then those that only the next one found, and so on
     scores: `[candidates, searchers] float64`, NaN where a searcher did not find the document
     ranks: `[candidates, searchers] int64`, from 1; 0 where a searcher did not find the document
+    titled: `[candidates] bool`, whose whole title is the query; known if words were searched
     """
 
     searchers: tuple[str, ...]
     ids: list[str]
     scores: Floats
     ranks: Integers
+    titled: Booleans
 
     @classmethod
     def of(cls, found: Mapping[str, Hits]) -> Candidates:
@@ -49,11 +53,13 @@ class Candidates:
         numbers: dict[str, int] = {}
         rows = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in found.values()]
         scores = np.full((len(numbers), len(found)), np.nan)
-        ranks = np.zeros((len(numbers), len(found)), np.int64)
+        ranks, titled = np.zeros((len(numbers), len(found)), np.int64), np.zeros(len(numbers), bool)
         for column, (places, hits) in enumerate(zip(rows, found.values())):
             scores[places, column] = hits.scores
             ranks[places, column] = np.arange(1, len(places) + 1)
-        return cls(tuple(found), list(numbers), scores, ranks)
+            if hits.titled is not None:
+                titled[places] |= hits.titled
+        return cls(tuple(found), list(numbers), scores, ranks, titled)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -157,6 +163,8 @@ class Fusion:
     weights: by searcher; 1 for one that is not named
     recall_weight: the last stage orders by `logit + recall_weight * share`, where the share is 1 for a document that
         all searchers have first; 0: by the logit alone
+    title: what the scores of the fusion, and those of the last stage, gain for a document whose whole title is the
+        query, as a share of the range of the candidates' scores: with 1 it is before all others
     fields: weights of searched fields, by name, in place of the schema's
     signals: what the last stage adds besides, by the name of a searcher or of a field with numbers
     """
@@ -164,12 +172,13 @@ class Fusion:
     method: str = "rrf"
     weights: Mapping[str, float] = field(default_factory=dict)
     recall_weight: float = 0.0
+    title: float = 1.0
     fields: Mapping[str, float] = field(default_factory=dict)
     signals: Mapping[str, Signal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         FUSIONS[self.method]
-        values = [*self.weights.values(), self.recall_weight]
+        values = [*self.weights.values(), self.recall_weight, self.title]
         values += [value for one in self.signals.values() for value in (one.weight, one.mean, one.deviation)]
         if not all(map(math.isfinite, values)):
             raise UsageError(f"weights {quoted(dict(self.weights))}: give finite numbers")
@@ -179,7 +188,21 @@ class Fusion:
             raise UsageError(f"weights of fields {quoted(dict(self.fields))}: give numbers above 0")
 
     def scores(self, candidates: Candidates) -> Floats:
-        """Return the candidates' scores, `[candidates] float64`; those of a single searcher stay as they are."""
+        """Return the candidates' scores, `[candidates] float64`: the fused ones, and what `of_titles` adds.
+
+        Scores of a single searcher stay as they are.
+        """
+        fused = self.fused(candidates)
+        return fused + self.of_titles(candidates.titled, fused)
+
+    def of_titles(self, titled: Booleans, scores: Floats) -> Floats:
+        """Return what is added to scores of documents whose whole title is the query, 0 for others, `[n]`."""
+        highest, lowest = scores.max(initial=0.0), scores.min(initial=0.0)
+        found: Floats = self.title * (_ABOVE * (highest - lowest) + _TINY) * titled
+        return found
+
+    def fused(self, candidates: Candidates) -> Floats:
+        """Return the candidates' scores by the searchers alone, `[candidates]`."""
         weights = self.weights_of(candidates.searchers)
         if len(weights) == 1:
             return candidates.scores[:, 0]
@@ -208,7 +231,7 @@ class Fusion:
             return candidates.normalised[:, 0]
         weights = self.weights_of(candidates.searchers)
         highest = FUSIONS[self.method].first * float(np.abs(weights).sum())
-        return self.scores(candidates) / highest
+        return self.fused(candidates) / highest
 
     def added(
         self, candidates: Candidates, places: Sequence[int], values: Callable[[str, Sequence[str]], Sequence[object]]
@@ -241,13 +264,8 @@ class Fusion:
 
     def write(self, path: Union[str, Path], learned: Mapping[str, object]) -> None:
         """Write the fusion as JSON; `learned` says how its weights were found."""
-        facts: dict[str, object] = {"format": 1, "method": self.method, "weights": dict(self.weights)}
-        if self.fields:
-            facts.update(format=2, fields=dict(self.fields))
-        if self.signals:
-            facts.update(format=FORMAT, signals={name: asdict(one) for name, one in self.signals.items()})
         with new_file(path) as stream:
-            json.dump({**facts, "recall_weight": self.recall_weight, "learned": learned}, stream, indent=2)
+            json.dump({"format": FORMAT, **asdict(self), "learned": learned}, stream, indent=2)
             stream.write("\n")
 
     @classmethod
@@ -255,16 +273,17 @@ class Fusion:
         """Read a file that `write` wrote; raises `DataError` for any other."""
         try:
             facts = read_json(Path(path))
-            if not isinstance(facts, dict) or facts.get("format") not in (1, 2, FORMAT):
+            if not isinstance(facts, dict) or facts.get("format") != FORMAT:
                 raise ValueError(f"no fusion of format {FORMAT}")
-            weights, fields = ({str(name): float(value) for name, value in facts.get(key, {}).items()}
+            weights, fields = ({str(name): float(value) for name, value in facts[key].items()}
                                for key in ("weights", "fields"))  # fmt: skip
             signals = {
                 str(name): Signal(float(one["weight"]), bool(one["is_field"]), bool(one["log"]), float(one["mean"]),
                                   float(one["deviation"]))
-                for name, one in facts.get("signals", {}).items()
+                for name, one in facts["signals"].items()
             }  # fmt: skip
-            return cls(str(facts["method"]), weights, float(facts["recall_weight"]), fields, signals)
+            recall_weight, title = float(facts["recall_weight"]), float(facts["title"])
+            return cls(str(facts["method"]), weights, recall_weight, title, fields, signals)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise DataError(
                 f"{path}: not a file of learned weights ({brief(str(error))}): make one with evaluate-recall "

@@ -28,7 +28,7 @@ from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, Vec
 from paddle_ranker.retrieval.reading import ParsedQuery, phrase_pattern, required_tokens
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
-from paddle_ranker.retrieval.words import Totals, WordPart, WordSearcher
+from paddle_ranker.retrieval.words import Asked, Totals, WordPart, WordSearcher, texts_of
 from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.storage.untrusted import inside, open_array
 
@@ -331,6 +331,34 @@ class Generation:
                     ids[place] = id
         own = iter(ids)
         return [Hits(list(islice(own, len(scores))), scores) for _, scores in found]
+
+    def hits_with_titles(
+        self,
+        words: WordSearcher,
+        query: Asked,
+        k: int,
+        allowed: Optional[Sequence[Booleans]],
+        numbers: Integers,
+        scores: Floats,
+    ) -> Hits:
+        """Return found documents, and the best `k` whose whole title is the query, as written or corrected."""
+        keys = [key for text in texts_of(query) if (key := self.info.schema.title_key(text))]
+        each = [np.empty(0, np.int64)]
+        for number, part in enumerate(self.parts):
+            rows, mask = part.segment.rows_of_titles(keys), part.live if allowed is None else allowed[number]
+            each.append(part.first + (rows if mask is None else rows[mask[rows]]))
+        titled = np.concatenate(each)
+        if not len(titled):
+            return self.hits([(numbers, scores)])[0]
+        spend(_SORTED * len(titled))
+        own = words.scores_of(query, titled)
+        best = np.lexsort((titled, -own))[:k]
+        titled, own = titled[best], own[best]
+        is_new = ~np.isin(titled, numbers)
+        numbers, scores = np.concatenate([numbers, titled[is_new]]), np.concatenate([scores, own[is_new]])
+        order = np.lexsort((numbers, -scores))
+        (hits,) = self.hits([(numbers[order], scores[order])])
+        return hits._replace(titled=np.isin(numbers[order], titled))
 
     def places(self, numbers: Integers) -> list[Place]:
         """Return where the documents of some numbers are."""

@@ -21,6 +21,7 @@ from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
 
 _FACTORS = np.array([1.0, 0.125, 0.25, 0.5, 2.0, 4.0, 8.0])  # of a field's weight, that are tried
+_TITLES = np.array([1.0, 0.5, 0.25, 0.125, 0.0])  # weights of whole titles that are tried
 _SWEEPS = 2  # over all fields, while their weights change
 _MOST_TRIED, _MOST_STEPS = 100, 20  # sets of weights; parts of 1 that a weight is a number of
 
@@ -33,12 +34,14 @@ class JudgedList:
     ids: the documents' ids
     inputs: what is weighed, `[candidates, inputs] float64`
     labels: `[candidates] float64`, 0 where nobody judged
+    titled: `[candidates] bool`, whose whole title is the query; None: none is
     """
 
     query: str
     ids: Sequence[str]
     inputs: Floats
     labels: Floats
+    titled: Optional[Booleans] = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,39 @@ def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: 
     scored = [(one, one.inputs @ without[fold]) for one, fold in zip(lists, fold_of)]
     held_out = {one.query: dict(zip(one.ids, scores.tolist())) for one, scores in scored}
     return Learned(dict(zip(searchers, _chosen(tried, losses).tolist())), held_out)
+
+
+def learn_title(
+    lists: Sequence[JudgedList], scores: Mapping[str, Mapping[str, float]], folds: int = 5
+) -> tuple[float, Mapping[str, Mapping[str, float]]]:
+    """Learn how much it counts that a document's whole title is the query, `Fusion.title`.
+
+    The weight stays 1 unless a smaller one is better beyond chance, as in `learn_weights`.
+
+    Args:
+        lists: whose `titled` are candidates with such a title.
+        scores: of each query's candidates, to which the weight is added.
+
+    Returns the weight, and for each query the scores with a weight of other queries.
+    """
+    if not any(one.titled is not None and one.titled.any() for one in lists) or len(lists) < 2:
+        return 1.0, scores
+    tried, losses = dict[str, dict[str, Floats]](), np.zeros((len(_TITLES), len(lists)))
+    for number, one in enumerate(lists):
+        rows = [row for row, id in enumerate(one.ids) if id in scores[one.query]]
+        own = np.array([scores[one.query][one.ids[row]] for row in rows])
+        titled = np.zeros(len(own)) if one.titled is None else one.titled[rows]
+        added = (own.max(initial=0.0) - own.min(initial=0.0)) * titled[:, None] * _TITLES
+        tried[one.query] = dict(zip((one.ids[row] for row in rows), own[:, None] + added))
+        losses[:, number] = _loss(one.labels[rows], own[:, None] + added)
+    fold_of, distance = folds_of(len(lists), folds), 1.0 - _TITLES
+    held_out = {}
+    for fold in range(int(fold_of.max()) + 1):
+        place = choose(losses[:, fold_of != fold], distance)
+        for number in np.flatnonzero(fold_of == fold).tolist():
+            query = lists[number].query
+            held_out[query] = {id: float(by_weight[place]) for id, by_weight in tried[query].items()}
+    return float(_TITLES[choose(losses, distance)]), held_out
 
 
 def learn_fields(

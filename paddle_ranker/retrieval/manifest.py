@@ -24,9 +24,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # the name of the searcher by words
 VECTORS = "vectors"  # the name of the vector field of whole documents
-# 1, of indexes without declared fields, 2, without options of their words and further vector fields, and 3 and 4,
-# without stored states, are still written: older versions read these.
-FORMAT = 5
+FORMAT = 6
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
@@ -185,28 +183,12 @@ def write_manifest(folder: Path, info: IndexInfo) -> None:
     """Write index.json in one step; it is on the disk when this returns."""
     with new_file(folder / MANIFEST) as stream:
         facts = {**dataclasses.asdict(info), "count": info.count}
-        if info.states is None:
-            facts["format"] = min(facts["format"], 4)
-            del facts["states"]
-        if info.states is None and not any(one.literal for one in info.schema.fields):
-            facts["format"] = min(facts["format"], 3)
-            for one in facts["schema"]["fields"]:
-                del one["literal"]
-        if not info.more_vectors and facts["format"] <= 3:
-            del facts["more_vectors"]
-            if info.schema == _ONE_TEXT:
-                facts["format"] = 1
-                del facts["schema"]
-            elif not any(one.analyser for one in info.schema.fields):
-                facts["format"] = 2
-                for one in facts["schema"]["fields"]:
-                    del one["analyser"]
         json.dump(facts, stream, ensure_ascii=False, indent=1)
     sync(folder)
 
 
 def read_manifest(folder: Path) -> IndexInfo:
-    """Read index.json; raises `CheckpointError` if it is missing, damaged or of a newer format."""
+    """Read index.json; raises `CheckpointError` if it is missing, damaged or of another format."""
     try:
         found = read_json(inside(folder, MANIFEST))
     except (FileNotFoundError, NotADirectoryError):
@@ -215,9 +197,9 @@ def read_manifest(folder: Path) -> IndexInfo:
         ) from None
     except ValueError as error:
         raise CheckpointError(f"{folder / MANIFEST}: damaged ({brief(str(error))}); copy the index again") from error
-    if isinstance(found, dict) and _is_count(found.get("format")) and found["format"] > FORMAT:
+    if isinstance(found, dict) and _is_count(found.get("format")) and found["format"] != FORMAT:
         raise CheckpointError(
-            f"{folder}: an index of format {found['format']}, newer than this version reads ({FORMAT})"
+            f"{folder}: an index of format {found['format']}, and this version reads format {FORMAT}: build it anew"
         )
     try:
         return _parsed(found)

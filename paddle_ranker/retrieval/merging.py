@@ -55,7 +55,7 @@ def merge_segments(
         count = sum(_kept(*source) for source in sources)
         _merge_blob(target, "documents.jsonl", "offsets", sources, count)
         _merge_blob(target, "ids.bin", "id_offsets", sources, count)
-        for name in ("id_hashes", "text_hashes"):
+        for name in ("id_hashes", "text_hashes", "title_hashes"):
             np.save(target / f"{name}.npy", _merged_hashes(name, sources))
         fields = _merge_fields(target, sources, count)
         for field in sources[0][0].vectors:

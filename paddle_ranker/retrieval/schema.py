@@ -16,7 +16,7 @@ from typing import NamedTuple, Optional, Protocol
 
 from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
-from paddle_ranker.lexical.analyser import Analyser, analyser
+from paddle_ranker.lexical.analyser import Analyser, analyser, pieces
 from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import Registry
@@ -37,6 +37,7 @@ _TITLES = (
     "名称",
     "书名",
 )  # names of fields, as people give them
+_LONGEST_TITLE = 256  # characters of a title that a query may be
 _LONG = 40  # mean characters from which texts with several words are searched
 _WORDS_APART = re.compile(r"\s|[\u3040-\u30ff\u3400-\u9fff]")
 _SLOT = re.compile(r"\{([^{}]*)\}")
@@ -285,6 +286,19 @@ class Schema:
     def identity(self, document: Document) -> str:
         """Return one text that differs between documents whose searched texts differ."""
         return document.text if len(self.words) == 1 else "\0".join(self.searched(document))
+
+    def title_key(self, text: str) -> str:
+        """Return the words of a title, or of a query, by which one is the other; "" for a long one.
+
+        Cases, widths, spaces and punctuation make no difference. Without a title field, texts are titles.
+        """
+        own = analyser(self.field(self.title or TEXT).analyser)
+        folded = own.fold(text) if len(text) <= _LONGEST_TITLE else ""
+        return " ".join(piece for _, piece, _ in pieces(folded)) or folded.strip()
+
+    def key_of(self, document: Document) -> str:
+        """Return the `title_key` of a document's title."""
+        return self.title_key(_text_of(document, self.title or TEXT))
 
     def passage(self, document: Document, text: Optional[str] = None) -> str:
         """Return the text that towers and rankers read of a document, or of a passage of it (default: all its text)."""

@@ -37,7 +37,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.filters import Filter, period_of
-from paddle_ranker.retrieval.fusion import Candidates, Fusion, by_score, parse_fusion
+from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.near_duplicates import CONTENT, leaders, sketches_of
@@ -281,7 +281,7 @@ class Search:
         if has_vectors and not isinstance(asked, np.ndarray):
             asked = self.collection.tower(searcher).query_vectors([str(one) for one in asked])
         fields = self.fusion.fields if searcher == WORDS else {}
-        asking = Asking(searcher, asked, depth, self.where, *breadth, fields, self.restricted)
+        asking = Asking(searcher, asked, depth, self.where, *breadth, fields, self.restricted, searcher == WORDS)
         return self.collection.begin_search(asking)
 
     def fuse(self, hits: Mapping[str, Hits]) -> None:
@@ -346,7 +346,12 @@ class Search:
         shares = self.fusion.shares(self.candidates)[top] if weight else np.zeros(len(top))
         added = self.fusion.added(self.candidates, top, self.collection.values)
         self.added = {name: dict(zip(top, values.tolist())) for name, values in added.items()}
-        order = by_score(logits + weight * shares + sum(added.values()), [self.candidates.ids[place] for place in top])
+        scores = logits + weight * shares + sum(added.values())
+        titled = self.candidates.titled[top]
+        if titled.any():
+            own = self.fusion.of_titles(titled, scores)
+            scores, self.added[TITLE] = scores + own, dict(zip(top, own.tolist()))
+        order = by_score(scores, [self.candidates.ids[place] for place in top])
         self.order[: len(top)] = [top[number] for number in order]
         self.logits = dict(zip(top, logits.tolist()))
         self.probabilities = dict(zip(top, probabilities.tolist()))

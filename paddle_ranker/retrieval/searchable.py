@@ -44,6 +44,7 @@ class Asking(NamedTuple):
     nprobe: Optional[int] = None
     fields: Mapping[str, float] = MappingProxyType({})
     restricted: Optional[ParsedQuery] = None
+    titles: bool = False
 
 
 class Matching(Protocol):

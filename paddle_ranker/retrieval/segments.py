@@ -5,6 +5,7 @@ A segment's folder holds
     documents.jsonl, offsets.npy    a document a line, and where each line begins, `[n + 1] int64`
     ids.bin, id_offsets.npy         the ids one after the other, and where each begins, `[n + 1] int64`
     id_hashes.npy, text_hashes.npy  `[2, n] uint64`, ascending: 64 bits of an id or a text, and the row
+    title_hashes.npy                the same of `Schema.key_of`
     fields.npy, fields.jsonl        `[fields, n] int32`, which of a field's values a document has (-1: none); the values
     vectors.npy, scales.npy         `[n, size]` float32, float16 or int8, and what int8 is multiplied by
     passages.npy                    `[passages, 3] int32`, if vectors are those of passages: row, start, end
@@ -149,8 +150,8 @@ class Segment:
     def _require_all(self) -> None:
         """Raise `ValueError` for an array that does not fit the others, or a file that is cut short."""
         count, arrays, sizes = self.count, self.arrays, {name: len(blob) for name, blob in self._blobs.items()}
-        shapes = {"offsets": (count + 1,), "id_offsets": (count + 1,), "id_hashes": (2, count),
-                  "text_hashes": (2, count), "fields": (len(self.fields), count)}  # fmt: skip
+        hashes = dict.fromkeys(("id_hashes", "text_hashes", "title_hashes"), (2, count))
+        shapes = {"offsets": (count + 1,), "id_offsets": (count + 1,), "fields": (len(self.fields), count), **hashes}
         ends = {"offsets": sizes["documents.jsonl"], "id_offsets": sizes["ids.bin"]}
         if f"{WORDS}terms" in arrays:
             found, searched = len(arrays[f"{WORDS}documents"]), len(self._schema.words)
@@ -314,6 +315,11 @@ class Segment:
                 found.add(place)
                 yield place, row
 
+    def rows_of_titles(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of the documents whose `Schema.key_of` is one of some keys."""
+        rows = [row for _, row in self._hashed("title_hashes", text_hashes(keys))]
+        return np.array(rows, np.int64)
+
     def _hashed(self, name: str, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         hashes, rows = self.arrays[name]
         starts, ends = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, "right")
@@ -473,6 +479,7 @@ def write_segment(
         arrays: dict[str, NDArray[np.generic]] = {
             "id_hashes": _sorted_hashes(text_hashes(document.id for document in documents)),
             "text_hashes": _sorted_hashes(text_hashes(map(schema.identity, documents))),
+            "title_hashes": _sorted_hashes(text_hashes(map(schema.key_of, documents))),
         }
         names, arrays["fields"], values = _field_values(documents)
         (target / "fields.jsonl").write_bytes(b"".join(_json(one) + b"\n" for one in values))

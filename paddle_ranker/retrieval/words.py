@@ -77,6 +77,12 @@ class CountedQuery:
 Asked = Union[str, WordQuery, CountedQuery]
 
 
+def texts_of(query: Asked) -> list[str]:
+    """Return a query as it was typed and, if it differs, with the corrections that are clear."""
+    query = query.query if isinstance(query, CountedQuery) else query
+    return [query] if isinstance(query, str) else [*dict.fromkeys((query.given, query.text))]
+
+
 class _Term(NamedTuple):
     """A token of a query.
 
@@ -201,6 +207,17 @@ class WordSearcher:
             self._search_part(number, terms, mask, scores, best)
         self._spare.append(scores)
         return best.found()
+
+    def scores_of(self, query: Asked, numbers: Integers) -> Floats:
+        """Return the scores, as of `search`, of documents by their numbers, `[n]`; 0 for one that shares no token."""
+        terms, scores = self._terms(query), np.zeros(len(numbers))
+        for number, part in enumerate(self._parts):
+            here = np.flatnonzero((numbers >= part.first) & (numbers < part.first + len(part.postings.lengths)))
+            sums = np.zeros(len(here))
+            for group in self._groups(number, terms) if len(here) else ():
+                group.add_to(sums, numbers[here] - part.first)
+            scores[here] = sums
+        return scores
 
     @cached_property
     def reader(self) -> Optional[Reader]:

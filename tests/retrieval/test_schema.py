@@ -103,7 +103,6 @@ def test_a_word_is_the_token_that_each_field_has_for_it_and_saturates_once(tmp_p
         assert (matching := collection.matching("bar")) and matching.count(None) == 2
         collection.merge(None)
         assert searched(collection, "Café") == pytest.approx(found, abs=1e-9)
-    assert json.loads((tmp_path / "index" / "index.json").read_text())["format"] == 3
     with Collection.open(tmp_path / "index") as collection:
         assert collection.info.schema == schema and searched(collection, "Café") == pytest.approx(found, abs=1e-9)
 
@@ -214,13 +213,6 @@ def test_a_schema_is_as_safe_to_open_as_the_rest_of_a_folder(tmp_path: Path) -> 
             Collection.open(tmp_path / "index")
 
 
-def test_an_index_of_one_text_is_written_as_older_versions_read_it(tmp_path: Path) -> None:
-    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
-        collection.add(DOCUMENTS)
-    found = json.loads((tmp_path / "index" / "index.json").read_text())
-    assert found["format"] == 1 and "schema" not in found
-
-
 def test_a_type_of_fields_plugs_in_from_outside(tmp_path: Path) -> None:
     CONTENTS.add("colour", FieldType(lambda value: str(value).startswith("#"), "a colour, #rrggbb"))
     try:
@@ -242,7 +234,7 @@ def test_a_server_searches_and_marks_by_analysers_and_learned_weights(tmp_path: 
     ]
     with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
         collection.add(documents)
-    Fusion(fields={"title": 0.1, "text": 8.0}).write(tmp_path / "weights.json", {})
+    Fusion(title=0.0, fields={"title": 0.1, "text": 8.0}).write(tmp_path / "weights.json", {})
     for options, wanted in (({}, ["title", "text"]), ({"fusion": str(tmp_path / "weights.json")}, ["text", "title"])):
         site = Site(index=tmp_path / "index", **options)
         try:

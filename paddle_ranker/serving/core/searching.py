@@ -256,7 +256,7 @@ class SearchPipeline:
     def _settings(self, index: ServedIndex, query: Query) -> SearchSettings:
         options, own = self.index.options, index.fusion
         if query.fusion not in (None, own.method):
-            own = Fusion(str(query.fusion), fields=own.fields)
+            own = Fusion(str(query.fusion), title=own.title, fields=own.fields)
         reading = query.literal, query.prefix, index.synonyms
         return SearchSettings((), own, query.depth, query.rank_top, options.ef, options.nprobe, *reading)
 

@@ -34,7 +34,7 @@ from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.retrieval.collection import WORDS
 from paddle_ranker.retrieval.facets import DATES, FEW_VALUES, Scale
 from paddle_ranker.retrieval.filters import Filter, FilterError
-from paddle_ranker.retrieval.fusion import FUSIONS
+from paddle_ranker.retrieval.fusion import FUSIONS, TITLE
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import parse_query
@@ -498,13 +498,18 @@ def _signals(found: Search, place: int, parts: Floats, share: float) -> dict[str
         for (name, score, added), rank in zip(said, found.candidates.ranks[place].tolist())
         if rank
     }
+    if found.candidates.titled[place]:
+        added = found.fused[place] - found.fusion.fused(found.candidates)[place]
+        signals[TITLE] = {"value": 1.0, "added": float(added), "to": FUSED}
     if place in found.logits:
         logit, weight = found.logits[place], found.fusion.recall_weight
         signals["ranker"] = {"value": logit, "added": logit, "to": RANKED}
         if weight:
             signals["recall"] = {"value": share, "added": weight * share, "to": RANKED}
-        for name, added in found.added.items():
-            signal, own = found.fusion.signals[name], added[place]
+        if found.candidates.titled[place] and TITLE in found.added:
+            signals[f"{TITLE}_{RANKED}"] = {"value": 1.0, "added": found.added[TITLE][place], "to": RANKED}
+        for name, signal in found.fusion.signals.items():
+            own = found.added[name][place]
             key = name if signal.is_field else f"{name}_{RANKED}"  # a searcher adds to the fused score, too
             signals[key] = {"value": own / signal.weight if signal.weight else 0.0, "added": own, "to": RANKED}
     return signals

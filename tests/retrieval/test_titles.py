@@ -1,0 +1,188 @@
+"""A document whose whole title is the query comes first, however documents are searched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Optional, cast
+
+import numpy as np
+import pytest
+
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.exact import Vectors
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.fusion import TITLE, Fusion
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.learning import JudgedList, learn_title
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
+from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
+from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.scoring.ranker import Ranker
+from tests.serving.test_search import Site
+
+pytestmark = pytest.mark.unit
+SCHEMA = Schema((Field("title", "text", 3.0, title=True), Field("kind", "keyword")))
+INFO = IndexInfo(WordsInfo("standard"), VectorsInfo("exact", 2), schema=SCHEMA)
+FAMILY = 40
+TITLES = ["Git", "git", "Web Server", "水稻病害", "C++", "GIT!"]
+
+
+def documents() -> list[Document]:
+    """Return a family of each title, whose texts repeat it in few words, and a long text of each title."""
+    found = [
+        Document(f"{place}-{n:02}", f"{title} {title} {title}", {"title": f"{title} {title} x{n}", "kind": "family"})
+        for place, title in enumerate(TITLES)
+        for n in range(FAMILY)
+    ]
+    long = "a long text that says other things " * 30
+    return [*found, *(Document(f"whole{n}", long, {"title": title, "kind": "whole"}) for n, title in enumerate(TITLES))]
+
+
+def vectors_of(texts: Sequence[str]) -> Vectors:
+    """Return vectors by which long texts are the farthest from any query."""
+    return np.array([[0.0, 1.0] if len(text) > 500 else [1.0, 0.0] for text in texts], np.float32).reshape(-1, 2)
+
+
+class FarRanker:
+    """A ranker to which a long text is the worst."""
+
+    reader = None
+
+    def score(self, queries: Sequence[str], titles: Sequence[str], *, logits: bool) -> Any:
+        return np.array([-5.0 if len(title) > 500 else 5.0 for title in titles])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Write two shards, the second of which has the whole titles, and a folder of both."""
+    root, every = tmp_path_factory.mktemp("titles"), documents()
+    shares = {"one": every[:100], "two": every[100:], "both": every}
+    for name, share in shares.items():
+        with Collection.create(root / name, INFO) as collection:
+            for start in range(0, len(share), 60):
+                collection.add(share[start : start + 60], vectors_of, merge=False)
+    return [root / name for name in shares]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Executor]:
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
+
+
+@pytest.fixture(params=["folder", "shards", "remote"])
+def collection(request: pytest.FixtureRequest, folders: list[Path], pool: Executor) -> Searchable:
+    def through(folder: Path) -> Callable[..., Any]:
+        service = ShardService(folder)
+        return lambda name, *args: pool.submit(service.call, name, *args)
+
+    if request.param == "folder":
+        return Collection.open(folders[2])
+    if request.param == "shards":
+        return Shards(folders[:2])
+    return RemoteCollection([through(folder) for folder in folders[:2]])
+
+
+@pytest.mark.parametrize("by", [("words",), ("words", "vectors")])
+@pytest.mark.parametrize("method", ["rrf", "weighted"])
+@pytest.mark.parametrize("ranker", [None, FarRanker()])
+def test_whole_titles_come_first(
+    collection: Searchable, by: tuple[str, ...], method: str, ranker: Optional[FarRanker]
+) -> None:
+    def searcher(title: float) -> Searcher[Any]:
+        # Fewer documents than the family has are found by each searcher.
+        settings = SearchSettings(by, Fusion(method, title=title), depth=10, rank_top=20)
+        return Searcher(collection, settings, vectors_of, cast(Optional[Ranker], ranker))
+
+    whole = {
+        "Git": {0, 1, 5},
+        "ｇＩＴ": {0, 1, 5},
+        "web  server.": {2},
+        "水稻病害": {3},
+        "《水稻病害》": {3},
+        "c++": {4},
+    }
+    for query, places in whole.items():
+        found = [one.id for one in searcher(1.0).search(query, 8)]
+        assert {*found[: len(places)]} == {f"whole{place}" for place in places}, query
+        assert not any(id.startswith("whole") for id in found[len(places) :])
+        assert not any(one.id.startswith("whole") for one in searcher(0.0).search(query, 8))
+    for query in ("git x3", "server web", "c", "水稻"):
+        assert not any(one.id.startswith("whole") for one in searcher(1.0).search(query, 8))
+    filtered = searcher(1.0).search("git", 8, Filter.parse(["kind=family"]))
+    assert len(filtered) == 8 and not any(one.id.startswith("whole") for one in filtered)
+
+
+def test_all_ways_agree(folders: list[Path], pool: Executor) -> None:
+    services = [ShardService(folder) for folder in folders[:2]]
+    calls = [lambda name, *args, own=own: pool.submit(own.call, name, *args) for own in services]
+    ways: list[Searchable] = [Collection.open(folders[2]), Shards(folders[:2]), RemoteCollection(calls)]
+
+    def said(collection: Searchable, query: str) -> tuple[Any, ...]:
+        search = Search(collection, query, ("words",), SearchSettings(depth=7), top_k=7)
+        search.fuse({"words": search.lookup("words")[0]})
+        search.finish()
+        candidates = search.candidates
+        return candidates.ids, candidates.scores.tolist(), candidates.titled.tolist(), search.results()
+
+    for query in (*TITLES, "x7 git"):
+        first, *others = [said(one, query) for one in ways]
+        assert all(one == first for one in others) and sum(first[2]) == {
+            "git": 3,
+            "GIT!": 3,
+            "Git": 3,
+            "x7 git": 0,
+        }.get(query, 1)
+
+
+def test_titles_follow_the_documents(tmp_path: Path) -> None:
+    schema = Schema()  # texts are titles
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
+        collection.add(Document(f"d{n}", f"vim vim vim {n}") for n in range(30))
+        searcher = Searcher(collection, SearchSettings())
+        for n in range(12):  # also after segments are merged
+            collection.add([Document("whole", "An editor, vim" if n % 3 == 1 else "Vim")])
+            assert (searcher.search("vim")[0].id == "whole") is (n % 3 != 1)
+        collection.merge(None)
+        assert searcher.search("vim")[0].id == "whole"
+        collection.remove(["whole"])
+        assert searcher.search("vim")[0].id != "whole"
+
+
+def test_a_title_is_explained(folders: list[Path]) -> None:
+    site = Site(index=folders[2])
+    try:
+        first, second = site.search("git", top_k=2, explain=True, by=["words"])["hits"]
+        signals, words = first["signals"], first["stages"]["words"]["score"]
+        assert signals[TITLE] == {
+            "value": 1.0,
+            "added": pytest.approx(first["stages"]["fused"]["score"] - words),
+            "to": "fused",
+        }
+        assert second["id"] in ("whole1", "whole5") and first["id"] == "whole0"
+        third = site.search("git", top_k=4, explain=True, by=["words"])["hits"][3]
+        assert TITLE not in third["signals"] and third["stages"]["words"]["rank"] == 1
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize(("is_right", "weight"), [(True, 1.0), (False, 0.5)])
+def test_the_weight_of_titles_is_learned(is_right: bool, weight: float) -> None:
+    lists = []
+    for query in range(40):
+        labels = np.zeros(20)
+        labels[0 if is_right else 1 + query % 3] = 1.0
+        titled = np.arange(20) == 0
+        scores = np.linspace(1.0, 0.0, 20)[(np.arange(20) - 1) % 20]  # the titled one is the last
+        lists.append(JudgedList(f"q{query}", [f"d{n}" for n in range(20)], scores[:, None], labels, titled))
+    given = {one.query: dict(zip(one.ids, one.inputs[:, 0].tolist())) for one in lists}
+    learned, held_out = learn_title(lists, given)
+    assert learned == weight
+    assert all(own["d0"] == given[query]["d0"] + weight for query, own in held_out.items())  # behind the others at 0.5
+    plain = [JudgedList(one.query, one.ids, one.inputs, one.labels) for one in lists]
+    assert learn_title(plain, given) == (1.0, given)

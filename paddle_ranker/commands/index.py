@@ -40,7 +40,7 @@ from paddle_ranker.options.command import reader_may_leave
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.retrieval import sharded
-from paddle_ranker.retrieval.adding import MOST_FIELDS, Added, Unfinished, VectorsOf
+from paddle_ranker.retrieval.adding import Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.contents import with_paths
 from paddle_ranker.retrieval.exact import TYPES, Vectors
@@ -58,7 +58,7 @@ from paddle_ranker.retrieval.manifest import (
 )
 from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.options import MilvusOptions
-from paddle_ranker.retrieval.schema import CONTENTS, TEXT, Field, Schema, infer, table
+from paddle_ranker.retrieval.schema import CONTENTS, MOST_FIELDS, TEXT, Field, Schema, infer, table
 from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, check_breadth, how_found

@@ -26,7 +26,7 @@ from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, SegmentInfo, VectorField, VectorsInfo, is_segment
 from paddle_ranker.retrieval.merging import Source, merge_segments, postings_of
-from paddle_ranker.retrieval.schema import TEXT, FieldTower, Schema
+from paddle_ranker.retrieval.schema import MOST_FIELDS, TEXT, FieldTower, Schema
 from paddle_ranker.retrieval.segments import (
     Contents,
     FieldVectors,
@@ -45,7 +45,6 @@ from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
 
 Spans = list[Span]  # of each passage of a text
 VectorsOf = Callable[[Sequence[str]], Vectors]
-MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
 _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, and for how long those after them
 _AT_EDGES = 4  # tokens, at most, that a passage has more than the same part of its text, as in byte-level BPE
 _VALUES_AT_ONCE, _FILES_AT_ONCE = 256, 64  # a further vector field makes the vectors of so many at once

@@ -16,7 +16,7 @@ from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.retrieval.exact import TYPES
-from paddle_ranker.retrieval.schema import CONTENTS, TEXT, Field, Schema
+from paddle_ranker.retrieval.schema import CONTENTS, MOST_FIELDS, TEXT, Field, Schema
 from paddle_ranker.scoring.stored import TYPES as STATES_TYPES
 from paddle_ranker.storage.atomic import new_file, sync
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, read_json
@@ -29,6 +29,9 @@ EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
 _MOST = 1 << 31  # what faiss counts with
+_MOST_SIZE, _MOST_NEIGHBOURS = 1 << 16, 512  # components of a vector; neighbours of an entry of a graph
+_MOST_SEGMENTS, _MOST_OTHERS = 1 << 16, 100
+_DELETED = re.compile(r"\.deleted-\d{1,20}\.npy", re.ASCII)
 _SEGMENT = re.compile(r"segment-\d{8,}-[0-9a-f]{8}", re.ASCII)
 _ONE_TEXT = Schema()
 T = TypeVar("T")
@@ -179,10 +182,16 @@ class IndexInfo:
         return dataclasses.replace(self, segments=tuple(segments), generation=self.generation + 1, next_id=next_id)
 
 
+def facts_of(info: IndexInfo) -> UncheckedObject:
+    """Return what index.json says as JSON has it; `info_of` takes it."""
+    facts: UncheckedObject = json.loads(json.dumps({**dataclasses.asdict(info), "count": info.count}))
+    return facts
+
+
 def write_manifest(folder: Path, info: IndexInfo) -> None:
     """Write index.json in one step; it is on the disk when this returns."""
     with new_file(folder / MANIFEST) as stream:
-        facts = {**dataclasses.asdict(info), "count": info.count}
+        facts = facts_of(info)
         json.dump(facts, stream, ensure_ascii=False, indent=1)
     sync(folder)
 
@@ -202,7 +211,7 @@ def read_manifest(folder: Path) -> IndexInfo:
             f"{folder}: an index of format {found['format']}, and this version reads format {FORMAT}: build it anew"
         )
     try:
-        return _parsed(found)
+        return info_of(found)
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: damaged ({brief(str(error))}); copy the index again") from error
 
@@ -212,8 +221,11 @@ def is_segment(name: object) -> bool:
     return isinstance(name, str) and _SEGMENT.fullmatch(name) is not None
 
 
-def _parsed(found: Unchecked) -> IndexInfo:
-    """Return what the manifest says; raises `ValueError` for a value that no index has."""
+def info_of(found: Unchecked) -> IndexInfo:
+    """Return what the manifest says.
+
+    Raises `KeyError`, `TypeError`, `ValueError` or `UsageError` for what no index has.
+    """
     values = _object(found, IndexInfo, {"count"})
     values["words"] = _optional(values["words"], WordsInfo)
     values["vectors"], values["tower"] = (
@@ -223,15 +235,17 @@ def _parsed(found: Unchecked) -> IndexInfo:
     values["states"] = _optional(values["states"], RankerStates)
     values["more_vectors"] = tuple(
         VectorField(one["name"], VectorsInfo(**_object(one["info"], VectorsInfo)), _optional(one["tower"], TowerCopy))
-        for one in (_object(each, VectorField) for each in _list(values, "more_vectors"))
+        for one in (_object(each, VectorField) for each in _list(values, "more_vectors", MOST_FIELDS))
     )
     schema = (
         _object(values["schema"], Schema) if isinstance(values["schema"], dict) else {**dataclasses.asdict(_ONE_TEXT)}
     )
-    fields = tuple(Field(**_object(one, Field)) for one in _list(schema, "fields"))
+    fields = tuple(Field(**_object(one, Field)) for one in _list(schema, "fields", MOST_FIELDS))
     values["schema"], values["format"] = Schema(**{**schema, "fields": fields}), FORMAT
-    values["segments"] = tuple(SegmentInfo(**_object(one, SegmentInfo)) for one in _list(values, "segments"))
-    values["others"] = tuple(_list(values, "others"))
+    values["segments"] = tuple(
+        SegmentInfo(**_object(one, SegmentInfo)) for one in _list(values, "segments", _MOST_SEGMENTS)
+    )
+    values["others"] = tuple(_list(values, "others", _MOST_OTHERS))
     count = values.pop("count")
     info = IndexInfo(**values)
     names = [one.name for one in info.segments]
@@ -239,13 +253,14 @@ def _parsed(found: Unchecked) -> IndexInfo:
     rules: list[tuple[object, bool]] = [
         (info.generation, _is_count(info.generation)),
         (info.next_id, _is_count(info.next_id)),
-        (info.others, all(isinstance(name, str) for name in info.others)),
+        (info.others, all(isinstance(name, str) for name in info.others) and len({*info.others}) == len(info.others)),
         (names, all(map(is_segment, names)) and len({*names}) == len(names)),
     ]
     for one in info.segments:
-        file = one.deleted is None or re.fullmatch(rf"{re.escape(str(one.name))}\.deleted-\d+\.npy", str(one.deleted))
+        name, file = str(one.name), one.deleted
+        is_own = isinstance(file, str) and file.startswith(name) and _DELETED.fullmatch(file, len(name)) is not None
         rules += [
-            (one.deleted, bool(file) and (one.deleted is None) == (one.removed == 0)),
+            (file, (file is None or is_own) and (file is None) == (one.removed == 0)),
             (one, _is_count(one.count) and _is_count(one.removed) and one.removed <= one.count),
         ]
     rules += [(info.schema, _is_count(info.schema.passage_tokens) and _is_count(info.schema.passage_overlap))]
@@ -261,7 +276,8 @@ def _parsed(found: Unchecked) -> IndexInfo:
     if info.words is not None:
         rules += [(info.words, all(isinstance(text, str) for text in (info.words.tokenizer, info.words.language)))]
         rules += [
-            (value, type(value) in (int, float) and 0 <= value <= _MOST_K1) for value in (info.words.k1, info.words.b)
+            (value, type(value) in (int, float) and 0 <= value <= most)
+            for value, most in ((info.words.k1, _MOST_K1), (info.words.b, 1.0))
         ]
     more = info.more_vectors
     rules += [(more, len({VECTORS, *(field.name for field in more)}) == 1 + len(more))]
@@ -280,7 +296,9 @@ def _parsed(found: Unchecked) -> IndexInfo:
             (vectors.method, vectors.method in METHODS),
             (vectors.structure, vectors.structure in STRUCTURES),
             (vectors.dtype, vectors.dtype in TYPES),
-            *((n, _is_count(n) and 0 < n < _MOST) for n in (vectors.size, vectors.hnsw_m, vectors.hnsw_ef)),
+            (vectors.size, _is_count(vectors.size) and 0 < vectors.size <= _MOST_SIZE),
+            (vectors.hnsw_m, _is_count(vectors.hnsw_m) and 0 < vectors.hnsw_m <= _MOST_NEIGHBOURS),
+            (vectors.hnsw_ef, _is_count(vectors.hnsw_ef) and 0 < vectors.hnsw_ef < _MOST),
             (vectors.uri, vectors.uri is None or is_address(vectors.uri) or _is_plain(vectors.uri)),
             (vectors.collection, vectors.collection is None or _is_plain(vectors.collection)),
             (vectors.method, vectors.method != MILVUS or None not in (vectors.uri, vectors.collection)),
@@ -321,9 +339,11 @@ def _optional(found: Unchecked, kind: type[T]) -> Optional[T]:
     return None if found is None else kind(**_object(found, kind))
 
 
-def _list(values: UncheckedObject, name: str) -> Sequence[Unchecked]:
+def _list(values: UncheckedObject, name: str, most: int) -> Sequence[Unchecked]:
     if not isinstance(values[name], (list, tuple)):
         raise ValueError(f"{name} is {values[name]!r}")
+    if len(values[name]) > most:
+        raise ValueError(f"{len(values[name]):,} {name}, at most {most:,} can be")
     found: Sequence[Unchecked] = values[name]
     return found
 

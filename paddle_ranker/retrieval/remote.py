@@ -20,21 +20,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from contextlib import suppress
+from dataclasses import dataclass, is_dataclass, replace
+from datetime import date
+from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple, Optional, Protocol, Union
+from typing import NamedTuple, Optional, Protocol, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text
+from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text, shortened
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import Collection, Matches, how_searched, restricting
 from paddle_ranker.retrieval.exact import Vectors
-from paddle_ranker.retrieval.facets import FieldScale, Wanted, facets_of
-from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.facets import DATES, NUMBERS, FieldScale, Wanted, facets_of
+from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.indexes import Document, Hits
-from paddle_ranker.retrieval.manifest import MILVUS, WORDS, IndexInfo
+from paddle_ranker.retrieval.manifest import MILVUS, WORDS, IndexInfo, facts_of, info_of
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import Anew, Asking, ShardError
@@ -54,6 +56,14 @@ _AT_ONCE = 256  # documents that are fetched at a time
 _HELD = 1 << 22  # code points of documents that a search keeps, as it shows those that it has ranked
 _MATCHES = 8  # queries whose matching documents a shard keeps for totals and facets
 _NO_FIELDS: Mapping[str, float] = {}
+_DEEPEST = 200  # lists and objects of a value of a field inside each other
+_JSON: Mapping[type, object] = {
+    **{kind: kind for kind in (str, int, float, bool, type(None))},
+    list: list[object],
+    dict: dict[str, object],
+}
+_MOST = 1 << 48  # what a shard counts
+_MOMENTS = tuple((one.toordinal() - date(1970, 1, 1).toordinal()) * 86_400_000_000 for one in (date.min, date.max))
 
 
 class Call(Protocol):
@@ -70,26 +80,43 @@ class Facts(NamedTuple):
     totals: Optional[Totals]
 
 
+class _SentFacts(NamedTuple):
+    """`Facts` as they are sent: `info` is what `manifest.facts_of` says."""
+
+    info: object
+    fields: list[str]
+    totals: Optional[Totals]
+
+
 class Answer(NamedTuple):
-    """Answer of a shard.
+    """Answer of a shard, which `_read` checks: what comes from a shard is data.
 
     version: generation that was asked
     facts: of this version, None if the caller knows them
     """
 
     version: int
-    facts: Optional[Facts]
+    facts: Optional[_SentFacts]
     result: Unchecked
 
 
 class Refused(NamedTuple):
-    """Error that a call raised because of what was asked, not because the shard failed."""
+    """Error of a call because of what was asked, not because the shard failed: a name in `_REFUSALS`, and its text."""
 
-    error: RankerError
+    kind: str
+    problem: str
 
 
 class _Gone(UsageError):
     """A shard no longer has the generation that a search sees."""
+
+
+_REFUSALS: Mapping[str, type[RankerError]] = {
+    "gone": _Gone,
+    "filter": FilterError,
+    "usage": UsageError,
+    "data": DataError,
+}
 
 
 class _Seen:
@@ -100,9 +127,9 @@ class _Seen:
         self.matching = lru_cache(maxsize=_MATCHES)(collection.matching)
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> _SentFacts:
         now = self.collection.generation
-        return Facts(now.info, now.fields, None if now.words is None else now.words.totals)
+        return _SentFacts(facts_of(now.info), now.fields, None if now.words is None else now.words.totals)
 
     @property
     def words(self) -> WordSearcher:
@@ -125,30 +152,190 @@ def _beginning(seen: _Seen, prefix: str, most: int) -> list[str]:
     return [one for own in seen.words.vocabularies for one in own.beginning(prefix, most)]
 
 
-_READS: dict[str, Callable[..., Unchecked]] = {  # type: ignore[explicit-any]  # any function
-    "facts": lambda seen: None,
-    "counts": lambda seen, words: seen.words.counts_of(words),
-    "near": _near,
-    "beginning": _beginning,
-    "kinds": lambda seen, fields: {name: seen.collection.generation.kinds_of(name) for name in fields},
-    "phrases": lambda seen, phrases: seen.collection.generation.found_phrases(phrases, required=True),
-    "search": lambda seen, *args: seen.collection.search(*args),
-    "matches": lambda seen, query, restricted, where: seen.matches(query, restricted).count(where),
-    "scales": lambda seen, query, restricted, wanted: seen.matches(query, restricted).scales(wanted),
-    "facet_values": lambda seen, query, restricted, wanted: seen.matches(query, restricted).values(wanted),
-    "explain_words": lambda seen, *args: seen.collection.explain_words(*args),
-    "documents_of": lambda seen, ids: seen.collection.documents_of(ids),
-    "values": lambda seen, field, ids: seen.collection.values(field, ids),
-    "missing": lambda seen, ids: seen.collection.missing(ids),
-    "count": lambda seen, where: seen.collection.count(where),
-    "scale": lambda seen, field: seen.collection.scale(field),
-    "field_values": lambda seen, most: seen.collection.field_values(most),
-    "query_vectors": lambda seen, field, queries: seen.collection.tower(field).query_vectors(queries),
+class Read(NamedTuple):
+    """A question to a shard.
+
+    answer: answers it, given what is searched and what was asked
+    kind: type of the answer, see `_require`
+    fits: whether an answer of the type fits what was asked; given the answer, the shard's facts and what was asked
+    """
+
+    answer: Callable[..., Unchecked]  # type: ignore[explicit-any]  # any function
+    kind: object
+    fits: Callable[..., bool] = lambda *_: True  # type: ignore[explicit-any]
+
+
+def _is_count(value: int) -> bool:
+    return 0 <= value < _MOST
+
+
+def _are_facts(sent: _SentFacts, info: IndexInfo) -> bool:
+    """Return whether facts of a shard fit its `index.json`."""
+    if (totals := sent.totals) is None or info.words is None:
+        return totals is None and info.words is None
+    numbers = [totals.documents, *totals.lengths]
+    return len(totals.lengths) == len(info.schema.words) and all(map(_is_count, numbers))
+
+
+def _are_hits(found: list[Hits], facts: Facts, by: str, queries: Sequence[Asked], top_k: int, *_: object) -> bool:
+    spans = [one.passages for one in found if one.passages is not None]
+    return len(found) == len(queries) and all(
+        len(one.ids) == len({*one.ids}) == len(one.scores) <= top_k
+        and not (np.diff(one.scores) > 0).any()
+        and (one.passages is None or len(one.passages) == len(one.ids))
+        for one in found
+    ) and all(0 <= span[0] < span[1] for own in spans for span in own if span is not None)  # fmt: skip
+
+
+def _is_scale(found: FieldScale) -> bool:
+    if found.scale is None:
+        return True
+    kind, positions, counts = found.scale
+    return (
+        kind in (NUMBERS, DATES)
+        and 0 < len(positions) == len(counts)
+        and bool((positions[1:] > positions[:-1]).all() and ((counts >= 0) & (counts < _MOST)).all())
+        and (
+            kind == NUMBERS
+            or (positions.dtype.kind == "i" and _MOMENTS[0] <= positions[0] <= positions[-1] < _MOMENTS[1])
+        )
+    )
+
+
+def _are_counted(found: Mapping[str, Counter[str]], facts: Facts, query: Asked, restricted: object,
+                 wanted: Wanted) -> bool:  # fmt: skip
+    return {*found} == {*wanted} and all(map(_is_count, (count for one in found.values() for count in one.values())))
+
+
+_READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
+    "facts": Read(lambda seen: None, None),
+    "counts": Read(
+        lambda seen, words: seen.words.counts_of(words),
+        list[int],
+        lambda found, facts, words: (
+            len(found) == len(words)
+            and 0 <= min(found, default=0) <= max(found, default=0) <= (facts.totals.documents if facts.totals else 0)
+        ),
+    ),
+    "near": Read(_near, list[tuple[str, int]], lambda found, *_: all(_is_count(count) for _, count in found)),
+    "beginning": Read(_beginning, list[str]),
+    "kinds": Read(
+        lambda seen, fields: {name: seen.collection.generation.kinds_of(name) for name in fields},
+        dict[str, frozenset[str]],
+        lambda found, facts, fields: {*found} == {*fields},
+    ),
+    "phrases": Read(
+        lambda seen, phrases: seen.collection.generation.found_phrases(phrases, required=True),
+        list[str],
+        lambda found, facts, phrases: found == [one for one in phrases if one in found],
+    ),
+    "search": Read(lambda seen, *args: seen.collection.search(*args), list[Hits], _are_hits),
+    "matches": Read(
+        lambda seen, query, restricted, where: seen.matches(query, restricted).count(where),
+        int,
+        lambda found, *_: _is_count(found),
+    ),
+    "scales": Read(
+        lambda seen, query, restricted, wanted: seen.matches(query, restricted).scales(wanted),
+        dict[str, FieldScale],
+        lambda found, facts, query, restricted, wanted: {*found} == {*wanted} and all(map(_is_scale, found.values())),
+    ),
+    "facet_values": Read(
+        lambda seen, query, restricted, wanted: seen.matches(query, restricted).values(wanted),
+        dict[str, Counter[str]],
+        _are_counted,
+    ),
+    "explain_words": Read(
+        lambda seen, *args: seen.collection.explain_words(*args),
+        dict[str, dict[str, float]],
+        lambda found, facts, query, ids, *_: {*found} <= {*ids},
+    ),
+    "documents_of": Read(
+        lambda seen, ids: seen.collection.documents_of(ids),
+        dict[str, Document],
+        lambda found, facts, ids: {*found} <= {*ids} and all(id == one.id for id, one in found.items()),
+    ),
+    "values": Read(
+        lambda seen, field, ids: seen.collection.values(field, ids),
+        list[object],
+        lambda found, facts, field, ids: len(found) == len(ids),
+    ),
+    "missing": Read(
+        lambda seen, ids: seen.collection.missing(ids), list[str], lambda found, facts, ids: {*found} <= {*ids}
+    ),
+    "count": Read(lambda seen, where: seen.collection.count(where), int, lambda found, *_: _is_count(found)),
+    "scale": Read(lambda seen, field: seen.collection.scale(field), FieldScale, lambda found, *_: _is_scale(found)),
+    "field_values": Read(lambda seen, most: seen.collection.field_values(most), dict[str, tuple[list[object], bool]]),
+    "query_vectors": Read(
+        lambda seen, field, queries: seen.collection.tower(field).query_vectors(queries),
+        Vectors,
+        lambda found, facts, field, queries: found.shape == (len(queries), facts.info.vector_fields[field].info.size),
+    ),
 }
-_WRITES: dict[str, Callable[[Collection, Unchecked], Unchecked]] = {
-    "add": lambda collection, documents: collection.add(documents),
-    "remove": lambda collection, ids: collection.remove(ids),
+_WRITES: dict[str, Read] = {  # type: ignore[explicit-any]
+    "add": Read(
+        lambda collection, documents: collection.add(documents), Added, lambda found, *_: all(map(_is_count, found))
+    ),
+    "remove": Read(
+        lambda collection, ids: collection.remove(ids), int, lambda found, facts, ids: 0 <= found <= len(ids)
+    ),
 }
+_MAY_REFUSE = {"search", "query_vectors", *_WRITES}  # what was asked; all shards do, for they were built alike
+
+
+def _require(found: Unchecked, kind: Unchecked, depth: int = 0) -> None:
+    """Raise `ValueError` unless a value is of a type, with all that is in it: finite numbers, texts without surrogates.
+
+    kind: as in an annotation; `object` is a value of JSON
+    """
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
+    if kind is object:
+        kind = _JSON.get(type(found))
+        if kind is None:
+            raise ValueError(f"a {brief(type(found).__name__)} is no value of a field")
+    origin: object = get_origin(kind)
+    inner = get_args(kind)
+    if origin is Union:
+        for one in inner[:-1]:
+            with suppress(ValueError):
+                return _require(found, one, depth)
+        return _require(found, inner[-1], depth)
+    if origin is np.ndarray:
+        dtype = np.dtype(get_args(inner[1])[0])
+        if type(found) is not np.ndarray or found.dtype != dtype or not np.isfinite(found).all():
+            raise ValueError(f"expected finite numbers of {dtype}")
+        return None
+    wanted = type(None) if kind is None else dict if origin is Mapping else origin or kind
+    if type(found) is not wanted:
+        raise ValueError(f"a {brief(type(found).__name__)}, expected {brief(str(kind))}")
+    if origin in (list, frozenset):
+        for one in found:
+            _require(one, inner[0], depth + 1)
+    elif origin in (dict, Counter, Mapping):
+        for name, value in found.items():
+            _require(name, inner[0], depth + 1)
+            _require(value, inner[1] if len(inner) > 1 else int, depth + 1)
+    elif origin is tuple:
+        each = [inner[0]] * len(found) if inner[1:] == (...,) else inner
+        if len(each) != len(found):
+            raise ValueError(f"{len(found)} values, expected {len(each)}")
+        for one, of in zip(found, each):
+            _require(one, of, depth + 1)
+    elif (hints := _hints(kind)) is not None:
+        for name, of in hints.items():
+            _require(getattr(found, name), of, depth + 1)
+    elif isinstance(found, str):
+        found.encode("utf-8")  # raises a `ValueError` for half of a surrogate pair
+    elif isinstance(found, (int, float)) and not abs(found) <= sys.float_info.max:  # NaN, too
+        raise ValueError("a number that is not finite")
+    return None
+
+
+@cache
+def _hints(kind: type) -> Optional[dict[str, object]]:
+    """Return the types of the fields of a named tuple or a data class; None for another class."""
+    return get_type_hints(kind) if is_dataclass(kind) or hasattr(kind, "_fields") else None
 
 
 class ShardService:
@@ -173,15 +360,16 @@ class ShardService:
         try:
             if name in _WRITES:
                 with self._collection.writing(time.monotonic() + _WRITE_SECONDS):
-                    result = _WRITES[name](self._collection, *given)
+                    result = _WRITES[name].answer(self._collection, *given)
                 seen = self._at(None)
             elif name in _READS:
                 seen = self._at(version)
-                result = in_turn(partial(_READS[name], seen, *given))
+                result = in_turn(partial(_READS[name].answer, seen, *given))
             else:
                 raise UsageError(f"shards have no {brief(name)}; use the same version of paddle_ranker everywhere")
         except (UsageError, DataError) as error:
-            return Refused(error)
+            kind = next(name for name, one in _REFUSALS.items() if isinstance(error, one))
+            return Refused(kind, str(error))
         version = seen.collection.info.generation
         return Answer(version, None if version == known else seen.facts, result)
 
@@ -540,6 +728,12 @@ class RemoteCollection:
             return []
         (name, *_), *_ = calls.values()
         found = self._each(name, {number: tuple(given) for number, (_, *given) in calls.items()})
+        lost = dict[int, BaseException]()
+        for number, result in found.items():
+            if isinstance(result, dict) and any(id in self._owners and id not in result for id in shares[number]):
+                lost[number] = DataError("it does not have the documents that it found")
+        if lost:
+            self._fail(lost, False)
         return [(result, shares[number]) for number, result in found.items()]
 
     @property
@@ -577,7 +771,7 @@ class RemoteCollection:
 
         apart: the calls are no part of a search; all must answer
         """
-        pinned, futures, failed = self._pinned, dict[int, Future[Unchecked]](), dict[int, Exception]()
+        pinned, futures, failed = self._pinned, dict[int, Future[Unchecked]](), dict[int, BaseException]()
         known = {number: (pinned or self._latest).get(number) for number in args}
         for number, given in args.items():
             version = None if (have := known[number]) is None else have[0]
@@ -587,30 +781,34 @@ class RemoteCollection:
                 failed[number] = error
 
         def receive() -> dict[int, Unchecked]:
-            answers, refused = dict[int, Answer](), list[RankerError]()
+            results, seen = dict[int, Unchecked](), dict[int, tuple[int, Facts]]()
+            refused = dict[int, RankerError]()
             self._wait([*futures.values()], self._timeout * (_OF_WRITES if name in _WRITES else 1))
             for number, future in futures.items():
                 if not future.done():
                     self._rest_until[number] = time.monotonic() + self._timeout
-                try:
-                    answer = future.result(timeout=0)
-                except Exception as error:
                     future.cancel()
+                    failed[number] = TimeoutError()
+                elif future.cancelled():
+                    failed[number] = RuntimeError("the call was cancelled")
+                elif (error := future.exception()) is not None:
                     failed[number] = error
-                    continue
-                if isinstance(answer, Refused):
-                    refused.append(answer.error)
                 else:
-                    answers[number] = answer
-            if any(isinstance(one, _Gone) for one in refused) and self._begun_anew < _MOST_ANEW:
+                    try:
+                        answer = _read(future.result(), name, args[number], known[number], pinned is not None)
+                        self._require_alike(answer)
+                    except ValueError as problem:
+                        failed[number] = DataError(f"its answer to {name} is malformed: {problem}")
+                        continue
+                    if isinstance(answer, RankerError):
+                        refused[number] = answer
+                    else:
+                        seen[number], results[number] = answer[0], answer[1]
+            if any(isinstance(one, _Gone) for one in refused.values()) and self._begun_anew < _MOST_ANEW:
                 raise Anew(self._anew(()))
-            if refused:
-                raise refused[0]
-            seen = dict[int, tuple[int, Facts]]()
-            for number, (version, facts, _) in answers.items():
-                have = known[number] if facts is None else (version, facts)
-                assert have is not None
-                seen[number] = have
+            if refused and (name in _WRITES or name not in _READS or (name in _MAY_REFUSE and not results)):
+                raise next(iter(refused.values()))
+            failed.update(refused)
             if pinned is None:
                 self._latest.update(seen)
                 self._facts_at[0] = time.monotonic()
@@ -618,9 +816,17 @@ class RemoteCollection:
                 self._fail(failed, apart)
             if self._is_snapshot and pinned is None and not apart:
                 self._pinned = seen
-            return {number: one.result for number, one in answers.items()}
+            return results
 
         return receive
+
+    def _require_alike(self, answer: Union[RankerError, tuple[tuple[int, Facts], Unchecked]]) -> None:
+        """Raise `ValueError` for an answer of an index that was built otherwise than the others."""
+        if not isinstance(answer, RankerError):
+            (_, facts), _ = answer
+            for _, one in [*self._latest.values()][:1]:
+                if facts is not one and not facts.info.same_kind(one.info):
+                    raise ValueError("its index was built otherwise than the others")
 
     def _wait(self, futures: Sequence[Future[Unchecked]], seconds: float) -> None:
         """Wait for calls; raises `Abandoned` once nobody waits for the search."""
@@ -630,17 +836,17 @@ class RemoteCollection:
             with idle():
                 left = wait(left, min(rest, _LOOK_SECONDS)).not_done
 
-    def _fail(self, failed: Mapping[int, Exception], is_needed: bool) -> None:
+    def _fail(self, failed: Mapping[int, BaseException], is_needed: bool) -> None:
         """Note shards that failed, or raise what `_send` says."""
         lost = {*failed, *(self._lost if self._is_snapshot else ())}
         if is_needed or not self._partial or len(lost) == len(self._calls):
             (number, error), total = min(failed.items(), key=lambda one: one[0]), len(self._calls)
-            said = (str(error).strip().splitlines() or ["no answer in time"])[-1]
+            said = (_text_of(error).strip().splitlines() or ["no answer in time"])[-1]
             others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise ShardError(
-                f"shard {number + 1} of {total}{others} failed: {type(error).__name__}: {brief(said)}; see its log and "
-                "start it again, or search with partial=True"
-            ) from error
+                f"shard {number + 1} of {total}{others} failed: {brief(type(error).__name__)}: {brief(said)}; see its "
+                "log and start it again, or search with partial=True"
+            )
         if self._pinned is not None:
             raise Anew(self._anew(failed))
         self._lost = lost
@@ -661,6 +867,53 @@ class RemoteCollection:
                 if number == start + total - 1:
                     raise
         return None
+
+
+def _read(
+    answer: Unchecked, name: str, args: Sequence[Unchecked], known: Optional[tuple[int, Facts]], is_pinned: bool
+) -> Union[RankerError, tuple[tuple[int, Facts], Unchecked]]:
+    """Return the version and the facts of a shard, and its result; or why it has refused what was asked.
+
+    known: what is known of the shard; is_pinned: it was asked for just that
+
+    Raises `ValueError` for what is no answer to a call.
+    """
+    if type(answer) is Refused:
+        _require(answer, Refused)
+        if answer.kind not in _REFUSALS:
+            raise ValueError(f"{brief(answer.kind)} is no reason to refuse")
+        return _REFUSALS[answer.kind](shortened(answer.problem))
+    if type(answer) is not Answer:
+        raise ValueError(f"a {brief(type(answer).__name__)}")
+    version, sent, result = answer
+    _require(version, int)
+    if sent is None:
+        if known is None or version != known[0]:
+            raise ValueError(f"nothing is known of version {version}")
+        facts = known[1]
+    else:
+        _require(sent, _SentFacts)
+        try:
+            facts = Facts(info_of(sent.info), sent.fields, sent.totals)
+        except (KeyError, TypeError, UsageError) as error:
+            raise ValueError(f"index.json: {brief(str(error))}") from None
+        if facts.info.generation != version or not _are_facts(sent, facts.info):
+            raise ValueError("facts of something else")
+    if is_pinned and (known is None or version != known[0]):
+        raise ValueError(f"version {version} was not asked for")
+    read = {**_READS, **_WRITES}[name]
+    _require(result, read.kind)
+    if not read.fits(result, facts, *args):
+        raise ValueError("it does not fit what was asked")
+    return (version, facts), result
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the text of an error that a shard has sent."""
+    try:
+        return str(error)
+    except BaseException:  # that it has chosen
+        return "an error without a text"
 
 
 class RemoteMatches:

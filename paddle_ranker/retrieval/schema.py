@@ -8,6 +8,7 @@ schema.passage(document, "如何使用")  # "手册 如何使用": the text that
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,6 +28,7 @@ from paddle_ranker.storage.untrusted import Unchecked
 
 TEXT = "text"  # name of the field that every document has, and of its type
 TITLE_WEIGHT, MOST_WEIGHT = 3.0, 1000.0
+MOST_FIELDS = 1000  # that all documents may have together: each takes 4 bytes of every document
 _TITLES = (
     "title",
     "name",
@@ -214,16 +216,16 @@ class Schema:
     passage_overlap: int = 0
 
     def __post_init__(self) -> None:
-        names = [one.name for one in self.fields]
-        for name in names:
-            if names.count(name) > 1:
+        names = Counter(one.name for one in self.fields)
+        for name, times in names.items():
+            if times > 1:
                 raise UsageError(f"--field {name}: is given twice; give it once")
         if sum(one.title for one in self.fields) > 1:
             raise UsageError(f"--field: {listed(one.name for one in self.fields if one.title)} are titles; name one")
         if any(one.name == TEXT and not one.is_searched for one in self.fields) or "id" in names:
             raise UsageError("--field: id and text are what every document has; text can only be a text field")
         for name in _SLOT.findall(self.template):
-            if name not in (TEXT, *names):
+            if name != TEXT and name not in names:
                 raise UsageError(f"--template {quoted(self.template)}: {quoted(name)} is no declared field")
         if self.template and f"{{{TEXT}}}" not in self.template:
             raise UsageError(f"--template {quoted(self.template)}: lacks {{text}}, where the passage stands")

@@ -42,7 +42,7 @@ from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.filters import OBJECT, TEXT, TRUTH, Filter, kinds_of
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
-from paddle_ranker.retrieval.schema import Schema
+from paddle_ranker.retrieval.schema import MOST_FIELDS, Schema
 from paddle_ranker.retrieval.work import spend
 from paddle_ranker.scoring.stored import TitleStates
 from paddle_ranker.storage.atomic import new_folder
@@ -124,7 +124,8 @@ class Segment:
             info = read_json(inside(inside(folder.parent, folder.name), INFO))
             self.count: int = info["count"]
             self.fields = list(info["fields"])
-            if type(self.count) is not int or not all(isinstance(name, str) for name in self.fields):
+            names = {name for name in self.fields if isinstance(name, str)}
+            if type(self.count) is not int or not len(names) == len(self.fields) <= MOST_FIELDS:
                 raise ValueError(f"{INFO} states {self.count!r} documents with {brief(repr(self.fields))}")
             self._sums: dict[str, int] = dict(info["crc32"])
             sizes = info.get("bytes", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,10 +17,11 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo, read_manifest
+from paddle_ranker.retrieval.schema import MOST_FIELDS, Field, Schema
 from tests.retrieval.test_conformance import SIZE, documents_of, vectors_of
 from tests.serving_cases import SECONDS
 
@@ -237,3 +239,41 @@ def test_a_mapped_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
     assert {"vectors.npy", "vectors.faiss", "documents.jsonl", "offsets.npy"} - {*done.stdout.split()} <= {
         "offsets.npy"
     }
+
+
+def many_fields(found: Any) -> None:
+    found["schema"] = {**dataclasses.asdict(Schema()), "fields": [
+        {**dataclasses.asdict(Field(f"f{n}", "stored"))} for n in range(20_000)]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        many_fields,
+        lambda found: found["others"].extend(f"a{n}" for n in range(20_000)),
+        lambda found: found["segments"].extend({**found["segments"][0], "name": f"segment-{n:08}-01234567"}
+                                               for n in range(100_000)),
+        lambda found: found["words"].update(b=1000),
+        lambda found: found["vectors"].update(hnsw_m=1 << 20),
+        lambda found: found["vectors"].update(size=1 << 30),
+    ],
+)  # fmt: skip
+def test_a_manifest_of_too_many_or_too_large_numbers_is_refused(folder: Path, change: Callable[[Any], object]) -> None:
+    in_manifest(change)(folder, folder)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_manifest(folder)
+
+
+def test_a_thousand_fields_and_thousands_of_segments_are_read(folder: Path) -> None:
+    def change(found: Any) -> None:
+        many_fields(found)
+        del found["schema"]["fields"][MOST_FIELDS:]
+        names = [f"segment-{n:08}-01234567" for n in range(5000)]
+        found["segments"] = [
+            {"name": name, "count": 2, "deleted": f"{name}.deleted-1.npy", "removed": 1} for name in names
+        ]
+        found["count"] = 5000
+
+    in_manifest(change)(folder, folder)
+    info = read_manifest(folder)
+    assert (len(info.schema.fields), len(info.segments)) == (MOST_FIELDS, 5000)

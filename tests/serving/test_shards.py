@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+import numpy as np
 import pytest
 
+from paddle_ranker.errors import UsageError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.remote import Call, RemoteCollection, ShardService
@@ -103,6 +105,65 @@ def test_a_server_answers_from_shards_elsewhere(sites: tuple[Site, Site, list[Tr
     for one in transports:
         one.is_down, one.fails_at = False, ""
     assert said(elsewhere, query="水稻病害")["shards"] == {"total": 3, "failed": 0}
+
+
+SENT: dict[str, Any] = {
+    "search": lambda answer: answer._replace(
+        result=[one._replace(scores=one.scores * np.nan) for one in answer.result]
+    ),
+    "counts": lambda answer: answer._replace(result=answer.result[:-1]),
+    "matches": lambda answer: answer._replace(result=-1),
+    "facet_values": lambda answer: answer._replace(result=None),
+    "values": lambda answer: answer._replace(result=[float("inf")] * len(answer.result)),
+    "explain_words": lambda answer: answer._replace(result={}),
+    "documents_of": lambda answer: answer._replace(result={}),
+    "facts": lambda answer: "facts",
+    "field_values": lambda answer: 3,
+}
+
+
+@pytest.mark.parametrize("error", [None, SystemExit("of its choice"), UsageError("of its choice")])
+@pytest.mark.parametrize("name", SENT)
+def test_what_a_shard_sends_is_never_an_error_of_the_server(
+    sites: tuple[Site, Site, list[Transport]], name: str, error: Optional[BaseException]
+) -> None:
+    _, elsewhere, transports = sites
+    call = transports[1].__class__.__call__
+
+    class Lying(Transport):
+        lies = 0
+
+        def __call__(self, called: str, *args: Any) -> Future[Any]:
+            future, lie = call(self, called, *args), Future[Any]()
+            if called != name:
+                return future
+            Lying.lies += 1
+            if error is not None:
+                lie.set_exception(error)
+            else:
+                lie.set_result(SENT[name](future.result()))
+            return lie
+
+    transports[1].__class__ = Lying
+    asked = {
+        "query": "水稻病害研究",
+        "explain": True,
+        "total": True,
+        "facets": ["lang"],
+        "rank_top": 5,
+        "sort": ["-year"],
+    }
+    found = said(elsewhere, **asked)
+    if name in ("search", "counts", "matches", "facet_values", "values", "explain_words", "documents_of"):
+        assert Lying.lies and found["shards"] == {"total": 3, "failed": 1} and found["hits"]
+    for path in ("/v1/index", "/v1/documents/d30", "/v1/documents/d7"):
+        answer = elsewhere.ask("GET", path)
+        assert answer.status_code in (200, 404, 503), (path, answer.text)
+    for transport in (transports[0], transports[2]):
+        transport.is_down = True
+    assert elsewhere.ask("POST", "/v1/search", asked).status_code in (200, 503)
+    for path in ("/v1/index", "/v1/documents/d30"):
+        assert elsewhere.ask("GET", path).status_code in (200, 404, 503), path
 
 
 def test_a_server_of_shards_elsewhere_only_searches_them(sites: tuple[Site, Site, list[Transport]]) -> None:

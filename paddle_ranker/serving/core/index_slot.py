@@ -18,7 +18,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.searchable import Asking, Searchable
+from paddle_ranker.retrieval.searchable import Asking, Searchable, ShardError
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.stored_scores import made
 from paddle_ranker.retrieval.vector_search import check_breadth
@@ -239,7 +239,11 @@ class IndexSlot(Slot[ServedIndex]):
     ) -> R:
         """Return `work(*arguments)`, called in a thread; if cancelled before it begins, it is not called.
 
-        See `StoppableWork.run`. Raises what `work` raises, and `Fault(TIMED_OUT)` at the deadline, a time on
-        `time.monotonic()`'s clock.
+        See `StoppableWork.run`. Raises what `work` raises, `Fault(UNAVAILABLE)` for a shard that fails, and
+        `Fault(TIMED_OUT)` at the deadline, a time on `time.monotonic()`'s clock.
         """
-        return await self.work.run(1, deadline, partial(work, *arguments), hold)
+        try:
+            return await self.work.run(1, deadline, partial(work, *arguments), hold)
+        except ShardError as error:
+            _LOG.warning("%s", error)
+            raise Fault(UNAVAILABLE, "a shard of the index fails; see the server's log", retry_after=1.0) from error

@@ -197,11 +197,7 @@ class SearchPipeline:
         hold: counts the memory that is held until the answer is written
         """
         deadline, loop = self.index.deadline(stated), asyncio.get_running_loop()
-        try:
-            return await self.index.run(work, loop, deadline, deadline=deadline, hold=hold)
-        except ShardError as error:
-            _LOG.warning("%s", error)
-            raise Fault(UNAVAILABLE, "a shard of the index fails; see the server's log", retry_after=1.0) from error
+        return await self.index.run(work, loop, deadline, deadline=deadline, hold=hold)
 
     def search(
         self, query: Query, loop: asyncio.AbstractEventLoop, deadline: float, now: Optional[Searchable] = None

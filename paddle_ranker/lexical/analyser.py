@@ -57,6 +57,8 @@ _SIGNS = "-._'/&@+#%*$,"  # which can be part of a word
 LONGEST = 64  # characters of a word that has a stem, or parts beside itself
 _DIGEST = 6  # a word of more parts, of less than three characters each in the mean, is none: it has no parts
 _SHORT = 3  # characters of a word that makes a pair with an ideograph beside it
+_LONGEST_NAME = 24  # characters of a word with digits or signs that can be completed
+PART = "\0"  # begins the terms of parts of words that are no tokens
 SINGLE, STOP = 0.8, 0.1  # how much ideographs and stop words count among others
 # How much more a name as it is written counts than its parts, if the query is that name alone: 维生素A, PM2.5. Else a
 # short text with most of the parts is before a long one with the name.
@@ -193,10 +195,12 @@ _FOLDED = _Folded()
 _IS_FOLDED = re.compile(
     "[\x00-\x7f\u3001-\u303f\u3041-\u3096\u30a1-\u30fe\u4e00-\u9fff\uac00-\ud7a3\u201c\u201d]*"
 ).fullmatch
-_BODY = r"w[wm]*(?:'w[wm]*)*|0{1,3}(?:,000)+(?![0,])(?:\.0+)*|0+(?:\.0+)*"
+# Thousands have at most 8 commas: a longer list of groups would be read again from each group.
+_BODY = r"w[wm]*(?:'w[wm]*)*|0{1,3}(?:,000){1,8}(?![0,])(?:\.0+)*|0+(?:\.0+)*"
 _ENDING = r"\+\+|[+#%*](?![w0+#%*])"  # C++ C# 50%
 _PART = f"(?:{_BODY})(?:{_ENDING})?"
 _PARTS, _GROUPS = re.compile(f"({_BODY})({_ENDING})?"), re.compile("[^.]+")
+_ATOMS = re.compile("w[wm]*|0+")  # which signs, or letters beside digits, end whatever stands around
 # .NET #tag COVID-19 node.js snake_case R&D
 _RUNS = re.compile(f"i[im]*|t[tm]*|(?:(?<![w0m.#@$])[.#@$](?=[w0]))?{_PART}(?:[-._/&@+]?{_PART})*")
 _UNITS = re.compile("[it]m*")
@@ -213,12 +217,16 @@ class Token(NamedTuple):
 
 
 class Word(NamedTuple):
-    """The tokens of a word, and what of it stands beside an ideograph before and after it."""
+    """The tokens of a word, and what of it stands beside an ideograph before and after it.
+
+    parts: terms for its letters and numbers that are no tokens; see `Analyser.phrase_terms`
+    """
 
     tokens: tuple[Token, ...]
     texts: tuple[str, ...]
     first: str
     last: str
+    parts: tuple[str, ...]
 
 
 class Run(NamedTuple):
@@ -277,6 +285,51 @@ def pieces(folded: str) -> Iterator[tuple[int, str, str]]:
         yield start, folded[start:end], shape[start:end]
 
 
+class Phrase:
+    """A folded phrase, found where its text stands with whole words at its ends, whatever spaces are between its words.
+
+    Scripts without spaces between words have ends of characters with their marks only. Attributes: `text`.
+    """
+
+    def __init__(self, folded: str):
+        text = " ".join(folded.split())
+        while text and _class_of(text[0]) == "m":  # of no character
+            text = text[1:].lstrip()
+        self.text, self._is_single = text, " " not in text
+        self._begins_word = bool(text) and _class_of(text[0]) in "w0"
+        self._ends_word = _base(text, len(text) - 1) in "w0"
+        self._ends_character = bool(text) and _class_of(text[-1]) in "w0mit"
+
+    def places(self, folded: str) -> Iterator[bool]:
+        """Yield, for each place of the characters in a folded text, whether the phrase stands there."""
+        text = folded if self._is_single else " ".join(folded.split())
+        place = text.find(self.text) if self.text else -1
+        while place >= 0:
+            after = _class_of(text[end]) if (end := place + len(self.text)) < len(text) else " "
+            yield not (
+                (self._begins_word and _base(text, place - 1) in "w0")
+                or (self._ends_character and after == "m")
+                or (self._ends_word and after in "w0")
+            )
+            place = text.find(self.text, place + 1)
+
+
+def _class_of(char: str) -> str:
+    return _shapes()[ord(char)]
+
+
+def _base(text: str, place: int) -> str:
+    """Return the class of the character that the marks in a place belong to, or of the one there."""
+    while place >= 0 and _class_of(text[place]) == "m":
+        place -= 1
+    return _class_of(text[place]) if place >= 0 else " "
+
+
+@lru_cache(maxsize=1)
+def _shapes() -> str:
+    return _classes().tobytes().decode("ascii")
+
+
 def word_starts(folded: str) -> Booleans:
     """Return which characters of a folded text begin a word, or a part of one, `[characters] bool`.
 
@@ -319,10 +372,11 @@ class Analyser:
         """
         return self.tokens(text)
 
-    def tokens(self, text: str, seen: Optional[set[str]] = None) -> list[str]:
+    def tokens(self, text: str, seen: Optional[set[str]] = None, parts: Optional[list[str]] = None) -> list[str]:
         """Return the tokens of a text.
 
-        seen: words of letters alone are added to it, as they stand in the folded text
+        seen: words and short names are added to it, as they stand in the folded text
+        parts: terms of parts of words that are no tokens are added to it; see `phrase_terms`
         """
         found, jieba = list[str](), self.jieba
         there = list(self.runs(self.fold(text)))
@@ -335,8 +389,11 @@ class Analyser:
                     found += units
                 found += self._joined(there[place], units) if jieba else map(add, units, units[1:])
             elif run not in stop_words or not _among_words(there, place):
-                found += word_of(run, shape, language).texts
-                if seen is not None and is_spelled(shape):
+                word = word_of(run, shape, language)
+                found += word.texts
+                if parts is not None:
+                    parts += word.parts
+                if seen is not None and (len(run) <= _LONGEST_NAME or is_spelled(shape)):
                     seen.add(run)
             if pair:
                 found.append(pair)
@@ -346,6 +403,27 @@ class Analyser:
             )
             found += (one[0].lower() for one in capitals)
         return found or [run.text for run in there]
+
+    def phrase_terms(self, folded: str) -> list[tuple[str, ...]]:
+        """Return terms of which each text that has a folded phrase has one of each, whatever stands beside the phrase.
+
+        What stands beside it can change the tokens of a word: `covid-19` has the token covid19, but post-covid-19 has
+        not. The letters and the numbers of a word are the same anywhere. Where they are no tokens, as in don't, 1,000
+        or a word of very many parts, the text has a term of its own for each.
+        """
+        found = dict[tuple[str, ...], None]()
+        for run in self.runs(folded):
+            if run.is_word:
+                for text in _atoms(run.text, run.shape):
+                    if text not in self.stop_words:
+                        found[stem(text, run.language), PART + text, PART] = None
+                continue
+            units = run.units()
+            if run.kind == "i" and (self.jieba or len(units) == 1):
+                found.update(((unit,), None) for unit in units)
+            else:
+                found.update(((joined,), None) for joined in map(add, units, units[1:]))
+        return list(found)
 
     @cached_property
     def table(self) -> dict[int, str]:
@@ -367,7 +445,7 @@ class Analyser:
         for start, text, shape in pieces(folded):
             kind, pair = shape[0], ""
             if kind not in "it":
-                _, _, first, last = word_of(text, shape, language)
+                _, _, first, last, _ = word_of(text, shape, language)
                 if before == "i" and folded[end:start] in ("", " ") and len(first) <= _SHORT:
                     pair = beside + first
                 kind = "w"
@@ -471,6 +549,27 @@ def _accents() -> dict[int, str]:
     return table
 
 
+def without_accents(folded: str) -> str:
+    """Return a folded text as those write it who leave accents out: é is e, ё is е, أ is ا."""
+    return folded if folded.isascii() else folded.translate(_unaccented())
+
+
+@lru_cache(maxsize=1)
+def _unaccented() -> dict[int, str]:
+    return {**_accents(), **{code: normalize("NFD", chr(code))[0] for code in range(0x622, 0x627)}}
+
+
+def is_name(codes: NDArray[np.uint32]) -> Booleans:
+    """Return which code points of folded words are digits or signs, `[n] bool`."""
+    found: Booleans = _name_codes().take(codes)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _name_codes() -> Booleans:
+    return np.isin(_classes(), [*b"0", *_SIGNS.encode()])
+
+
 @lru_cache(maxsize=1)
 def _simplified() -> dict[int, str]:
     """Return the simplified characters of traditional ones, each by itself: a query has no phrase to go by."""
@@ -514,11 +613,27 @@ def word_of(text: str, shape: str, language: str = ENGLISH) -> Word:
 def _word(text: str, shape: str, language: str) -> Word:
     parts = list(_PARTS.finditer(shape))
     tokens = tuple(_tokens_of(text, parts, language))
-    return Word(tokens, tuple(one.text for one in tokens), text[: parts[0].end()], text[parts[-1].start() :])
+    texts = tuple(one.text for one in tokens)
+    others: Iterable[str] = ()
+    if _is_digest(text, parts) and len(text) > LONGEST:
+        others = ("",)  # there may be thousands
+    else:
+        others = (atom for atom in dict.fromkeys(_atoms(text, shape)) if stem(atom, language) not in texts)
+    first, last = text[: parts[0].end()], text[parts[-1].start() :]
+    return Word(tokens, texts, first, last, tuple(PART + atom for atom in others))
+
+
+def _atoms(text: str, shape: str) -> Iterator[str]:
+    """Yield the letters and the numbers of a word, each as far as they stand together."""
+    return (text[slice(*match.span())] for match in _ATOMS.finditer(shape))
+
+
+def _is_digest(text: str, parts: Sequence[re.Match[str]]) -> bool:
+    return len(parts) > _DIGEST and len(text) < 3 * len(parts)
 
 
 def _tokens_of(text: str, parts: Sequence[re.Match[str]], language: str) -> Iterator[Token]:
-    if len(parts) > _DIGEST and len(text) < 3 * len(parts):
+    if _is_digest(text, parts):
         yield Token(text, 0, len(text))
         return
     for part in parts:

@@ -207,10 +207,12 @@ def _read(run: Run, known: Optional[set[str]], longest: bool) -> Iterator[Token]
     if not run.is_word or len(words) < 2:
         yield from words
         return
-    kept: list[Token] = []
+    kept, is_taken = list[Token](), bytearray(len(run.text))
     for word in sorted(words, key=lambda one: one.end - one.start, reverse=longest):
-        if all(word.end <= one.start or word.start >= one.end for one in kept):
+        part = slice(word.start - run.start, word.end - run.start)
+        if not any(is_taken[part]):
             kept.append(word)
+            is_taken[part] = b"\1" * (word.end - word.start)
     yield from sorted(kept, key=lambda one: one.start)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import blake2b
 from typing import NamedTuple, Optional
 
@@ -49,7 +49,7 @@ class Postings:
     pairs: `[pairs, 2 * fields] int32`: for each field, how often a token occurs there, and how many tokens the field
         has, 0 where the token does not occur
     lengths: `[documents] int32`, how many tokens each document has; of several fields `[documents, fields]`
-    spellings: `[bytes] uint8`, words as they are written, see `Vocabulary`; none in indexes of earlier versions
+    spellings: `[bytes] uint8`, words as they are written, see `Vocabulary`
     """
 
     terms: Hashes
@@ -78,22 +78,20 @@ class Postings:
         numbers: dict[str, int] = {}
         spellings, counted = set[str](), []
         for texts, tokenize, is_literal in zip(fields, tokenizers, literal or [False] * len(tokenizers)):
-            if isinstance(tokenize, Analyser) and not is_literal:
-                tokenize = partial(tokenize.tokens, seen=spellings)
-            counted.append(_tokens_of(texts, tokenize, numbers))
+            counted.append(_tokens_of(texts, tokenize, numbers, None if is_literal else spellings))
         hashes = text_hashes(numbers)
         order = np.argsort(hashes)
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
-        count = max(1, len(counted[0][1]))
+        count = max(1, len(counted[0][2]))
         each = []
-        for tokens, length in counted:
-            document = np.repeat(np.arange(len(length)), length)
+        for tokens, sizes, _ in counted:
+            document = np.repeat(np.arange(len(sizes)), sizes)
             each.append(np.unique(place[tokens] * count + document, return_counts=True))
         keys = each[0][0] if len(each) == 1 else np.unique(np.concatenate([own for own, _ in each]))
         documents = (keys % count).astype(np.int32)
         codes, pairs = np.zeros(len(keys), np.int64), np.zeros((1, 0), np.int32)
-        for (own, times), (_, length) in zip(each, counted):
+        for (own, times), (_, _, length) in zip(each, counted):
             occurs, all_times = np.searchsorted(keys, own), np.zeros(len(keys), np.int64)
             all_times[occurs] = times
             known, of_field = np.unique(all_times << 32 | length[documents] * (all_times > 0), return_inverse=True)
@@ -101,7 +99,7 @@ class Postings:
             pairs = np.hstack([pairs[both // len(known)], unpacked(known)[both % len(known)]])
         starts = np.zeros(len(order) + 1, np.int64)
         np.cumsum(np.bincount(keys // count, minlength=len(order)), out=starts[1:])
-        lengths = counted[0][1] if len(counted) == 1 else np.stack([length for _, length in counted], axis=1)
+        lengths = counted[0][2] if len(counted) == 1 else np.stack([length for _, _, length in counted], axis=1)
         words = lines_of(spellings)
         return cls(hashes[order], starts, documents, small(codes, len(pairs)), pairs, lengths, words)
 
@@ -119,14 +117,10 @@ class Postings:
         """The words as they are written, to look for those of mistyped ones."""
         return Vocabulary(self.spellings)
 
-    def counts(self, terms: Hashes, live: Optional[Booleans]) -> NDArray[np.int64]:
-        """Return how many documents, or live ones, hold each of the tokens with the given hashes, `[n]`."""
+    def counts(self, terms: Hashes) -> NDArray[np.int64]:
+        """Return how many documents hold each of the terms with the given hashes, `[n]`."""
         starts, ends = self._ranges(terms)
-        found: NDArray[np.int64] = ends - starts
-        if live is not None:
-            for place in np.flatnonzero(found).tolist():
-                found[place] = np.count_nonzero(live[self.documents[int(starts[place]) : int(ends[place])]])
-        return found
+        return ends - starts
 
     def of_terms(self, terms: Hashes) -> list[TermPostings]:
         """Return the postings of the tokens with the given hashes; empty for a token that no document holds."""
@@ -143,15 +137,21 @@ class Postings:
 
 
 def _tokens_of(
-    texts: Iterable[str], tokenize: Tokenizer, numbers: dict[str, int]
-) -> tuple[Integers, NDArray[np.int32]]:
-    """Return the numbers of all tokens, `[tokens]`, and of how many each text has, `[texts]`; new ones get a number."""
-    tokens, lengths = array("q"), array("i")
+    texts: Iterable[str], tokenize: Tokenizer, numbers: dict[str, int], seen: Optional[set[str]]
+) -> tuple[Integers, NDArray[np.int32], NDArray[np.int32]]:
+    """Return the numbers of all terms, `[terms]`, how many each text has, and how many of these are tokens, `[texts]`.
+
+    The others are for phrases, and no part of a text's length; see `Analyser.phrase_terms`. New terms get a number.
+    """
+    terms, sizes, lengths = array("q"), array("i"), array("i")
     for text in texts:
-        found = tokenize(text)
+        parts = list[str]()
+        found = tokenize.tokens(text, seen, parts) if isinstance(tokenize, Analyser) else tokenize(text)
         lengths.append(len(found))
-        tokens.extend([numbers.setdefault(token, len(numbers)) for token in found])
-    return np.array(tokens, np.int64), np.array(lengths, np.int32)
+        found = [*found, *parts] if parts else found
+        sizes.append(len(found))
+        terms.extend([numbers.setdefault(term, len(numbers)) for term in found])
+    return np.array(terms, np.int64), np.array(sizes, np.int32), np.array(lengths, np.int32)
 
 
 def small(codes: NDArray[np.int64], size: int) -> NDArray[np.unsignedinteger]:

@@ -1,8 +1,8 @@
 """Find the words of a collection that a mistyped word may stand for.
 
 vocabulary = Vocabulary(np.frombuffer("docker\nkubernetes\nvim".encode(), np.uint8))
-vocabulary.near("kuberentes")    # ["kubernetes"]
-vocabulary.beginning("kube")     # ["kubernetes"]
+vocabulary.near("kuberentes", 1)    # ["kubernetes"], with one error
+vocabulary.beginning("kube", 10)    # ["kubernetes"]
 homophones("平")                 # 凭 坪 屏 平 瓶 苹 评 ...
 """
 
@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import OSA
 
 from paddle_ranker.errors import DependencyError
+from paddle_ranker.lexical.analyser import is_name, without_accents
 from paddle_ranker.metrics.ranking import Booleans
 
 LEAST_LETTERS, TWO_ERRORS = 4, 8  # letters of a word that may have one error, and two
 _LONGEST = 64
 _BLOCK = 1 << 14  # words that are compared at a time, so that the arrays stay in the processor's cache
-_MANY, _LOOKED_AT = 1 << 16, 1000  # words of a large vocabulary; of those that begin so, the first ones
 _NEWLINE = 10
+_MARKED = 0x2000  # code points below it may be letters with accents
 _TONES = dict.fromkeys((0x300, 0x301, 0x304, 0x30C))  # combining marks; that of ü stays
 _ONCE = np.uint64(0xFFFFFFFF00000000)  # bits of letters that a word has; below them, of those it has an odd number of
 
@@ -44,11 +45,14 @@ class Vocabulary(Sequence[str]):
         self._lines = lines
         self._ends = np.append(np.flatnonzero(lines == _NEWLINE), len(lines)) if len(lines) else np.empty(0, np.int64)
         self._starts = np.concatenate([[0], self._ends[:-1] + 1])[: len(self._ends)].astype(np.int64)
-        codes = np.frombuffer(lines.tobytes().decode("utf-8", "replace").encode("utf-32-le"), "<u4")
-        ends = np.append(np.flatnonzero(codes == _NEWLINE), len(codes))[: len(self._ends)]
-        begins = np.concatenate([[0], ends[:-1] + 1])[: len(ends)].astype(np.int64)
-        self._lengths = (ends - begins).astype(np.int16)
-        self._signs = _signs(codes, begins)
+        text = lines.tobytes().decode("utf-8", "replace") + "\n"
+        codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
+        begins = _begins(codes, len(self._ends))
+        self._lengths = _lengths(codes, begins)
+        self._is_name = np.bitwise_or.reduceat(is_name(codes), begins) if len(begins) else np.empty(0, bool)
+        plain = _plain(codes)
+        begins = _begins(plain, len(self._ends))
+        self._plain_lengths, self._signs = _lengths(plain, begins), _signs(plain, begins)
 
     @classmethod
     def of(cls, words: Iterable[str]) -> Vocabulary:
@@ -61,55 +65,47 @@ class Vocabulary(Sequence[str]):
     def __getitem__(self, place: int) -> str:  # type: ignore[override]  # no slices
         return self._lines[self._starts[place] : self._ends[place]].tobytes().decode("utf-8", "replace")
 
-    def near(self, word: str, *, unfinished: bool = False) -> list[tuple[str, int]]:
-        """Return the words at the least distance from a word, and that distance: 1, or 2 of a word of 8 letters.
+    def near(self, word: str, errors: int, *, unfinished: bool = False) -> list[str]:
+        """Return the words of letters that differ from a word by so many errors.
 
-        The distance counts insertions, deletions, substitutions, and transpositions of neighbours (optimal string
-        alignment). A shorter word than 4 letters has none, the word itself is left out. In a large vocabulary, words
-        with another first letter are looked at only if there is none with the same.
+        These are insertions, deletions, substitutions, and transpositions of neighbours (optimal string alignment).
+        Accents are none: é is e. The word itself is left out.
 
         unfinished: the beginnings of longer words are compared with it
         """
-        most = 0 if len(word) < LEAST_LETTERS or len(word) > _LONGEST else 1 if len(word) < TWO_ERRORS else 2
-        everywhere = slice(0, len(self))
-        same = self._beginning(word[0]) if len(self) > _MANY and most else everywhere
-        for errors in range(1, most + 1):
-            if found := self._near(word, errors, same, unfinished):
-                return found
-        return [] if same == everywhere or unfinished or not most else self._near(word, 1, everywhere, False)
-
-    def _near(self, word: str, errors: int, where: slice, unfinished: bool) -> list[tuple[str, int]]:
-        """Return the words, in some places, that differ by so many errors, which is known to be the least."""
+        given, word = word, without_accents(word)
         sign = _signs(np.frombuffer(word.encode("utf-32-le"), "<u4"), np.zeros(1, np.int64))[0]
-        found = list[tuple[str, int]]()
-        for start in range(where.start, where.stop, _BLOCK):
-            part = slice(start, min(start + _BLOCK, where.stop))
-            longer, signs = self._lengths[part] - np.int16(len(word)), self._signs[part]
+        found = list[str]()
+        for start in range(0, len(self), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            longer, signs = self._plain_lengths[part] - np.int16(len(word)), self._signs[part]
+            is_word = ~self._is_name[part]
             if unfinished:
-                places = np.flatnonzero(longer >= -errors)
+                places = np.flatnonzero(is_word & (longer >= -errors))
                 is_alike = _few(~signs[places] & (sign & _ONCE), errors)
             else:
-                places = np.flatnonzero(np.abs(longer) <= errors)
+                places = np.flatnonzero(is_word & (np.abs(longer) <= errors))
                 others = signs[places] ^ sign
                 has_alike = _few(others & _ONCE, 2 * errors)
                 places = places[has_alike]
                 is_alike = _few(others[has_alike] & ~_ONCE, 2 * errors)
             for place in (start + places[is_alike]).tolist():
                 other = self[place]
+                plain = without_accents(other)
                 if unfinished:
                     ends = range(len(word) - errors, len(word) + errors + 1)
-                    distance = min(OSA.distance(word, other[:end], score_cutoff=errors) for end in ends)
+                    distance = min(OSA.distance(word, plain[:end], score_cutoff=errors) for end in ends)
                 else:
-                    distance = OSA.distance(word, other, score_cutoff=errors)
-                if distance == errors:
-                    found.append((other, errors))
+                    distance = OSA.distance(word, plain, score_cutoff=errors)
+                if distance == errors and other != given:
+                    found.append(other)
         return found
 
     def beginning(self, prefix: str, most: int) -> list[str]:
-        """Return words that begin with a prefix, the shortest first, at most `most`, of the first thousand."""
+        """Return the words that begin with a prefix, the shortest first, at most `most`."""
         found = self._beginning(prefix)
-        places = np.arange(found.start, min(found.stop, found.start + _LOOKED_AT))
-        return [self[place] for place in places[np.argsort(self._lengths[places], kind="stable")][:most].tolist()]
+        order = np.argsort(self._lengths[found], kind="stable")[:most]
+        return [self[place] for place in (found.start + order).tolist()]
 
     def _beginning(self, prefix: str) -> slice:
         """Return the places of the words that begin with a prefix: UTF-8 is in the order of code points."""
@@ -127,6 +123,31 @@ def united(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     if len(own) < 2:
         return own[0] if own else np.empty(0, np.uint8)
     return lines_of(word for part in own for word in part.tobytes().decode("utf-8", "replace").split("\n"))
+
+
+def most_errors(word: str) -> int:
+    """Return how many errors a mistyped word may have."""
+    return 0 if not LEAST_LETTERS <= len(word) <= _LONGEST else 1 if len(word) < TWO_ERRORS else 2
+
+
+def _begins(codes: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
+    """Return where the lines of a text begin, of which there are `count`."""
+    return np.concatenate([[0], np.flatnonzero(codes == _NEWLINE) + 1])[:count].astype(np.int64)
+
+
+def _lengths(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np.int16]:
+    return (np.diff(begins, append=len(codes)) - 1).astype(np.int16)
+
+
+def _plain(codes: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return the code points of a text without accents."""
+    found = np.where(codes < _MARKED, _plain_codes()[np.minimum(codes, _MARKED - 1)], codes)
+    return found[found > 0]
+
+
+@lru_cache(maxsize=1)
+def _plain_codes() -> NDArray[np.uint32]:
+    return np.array([ord(without_accents(chr(code)) or "\0") for code in range(_MARKED)], np.uint32)
 
 
 def _signs(codes: NDArray[np.uint32], begins: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -16,7 +16,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from paddle_ranker.errors import CheckpointError, brief
-from paddle_ranker.lexical.analyser import Analyser, fold
+from paddle_ranker.lexical.analyser import PART, Analyser, Phrase, fold
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import STANDARD
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
@@ -25,7 +25,7 @@ from paddle_ranker.retrieval.facets import FieldScale, Scale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
 from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, VectorsInfo, read_manifest
-from paddle_ranker.retrieval.reading import ParsedQuery, phrase_pattern, required_tokens
+from paddle_ranker.retrieval.reading import ParsedQuery
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.words import Asked, Totals, WordPart, WordSearcher, texts_of
@@ -169,25 +169,29 @@ class Generation:
     def _having(self, phrase: str, masks: Sequence[Booleans], exactly: bool) -> list[Booleans]:
         """Return, for each part, which of some documents have a phrase in a searched field.
 
-        exactly: a single word as it is written; else what has the same stem counts, too, and no document is read
+        exactly: a single word as it is written; else what has the same stem counts, too
         """
         schema, words = self.info.schema, self.info.words
         tokenizers = schema.tokenizers(words.tokenizer if words is not None else STANDARD)
-        may_have = [mask.copy() for mask in masks]
-        if self.words is not None:
-            tokens = required_tokens(phrase, tokenizers)
-            may_have = [mask & has for mask, has in zip(may_have, self.words.having_all(tokens))]
-            if len(tokens) == len(phrase.split()) == 1 and not exactly:
-                return may_have
         folds = [one.fold if isinstance(one, Analyser) else fold for one in tokenizers]
-        patterns = [phrase_pattern(one(phrase)) for one in folds]
-        for part, mask in zip(self.parts, may_have):
-            rows = np.flatnonzero(mask).tolist()
+        phrases = [Phrase(one(phrase)) for one in folds]
+        found, read = ([np.zeros(len(mask), bool) for mask in masks] for _ in range(2))
+        for tokenize, own in dict(zip(tokenizers, phrases)).items():
+            terms = tokenize.phrase_terms(own.text) if isinstance(tokenize, Analyser) else []
+            may_have = masks if self.words is None else self.words.may_have(terms)
+            read = [one | (may & mask) for one, may, mask in zip(read, may_have, masks)]
+            if self.words is not None and not exactly and len(terms) == 1 and _is_word(own.text, terms[0]):
+                have = self.words.may_have([terms[0][:2]])
+                found = [one | (has & mask) for one, has, mask in zip(found, have, masks)]
+        for part, may, is_found in zip(self.parts, read, found):
+            rows = np.flatnonzero(may & ~is_found).tolist()
             spend(_READING * len(rows) + _FOLDING * part.segment.document_bytes(rows))
             for row in checked(rows):
                 texts = schema.searched(part.segment.document(row))
-                mask[row] = any(one.search(fold(text)) for one, fold, text in zip(patterns, folds, texts) if text)
-        return may_have
+                is_found[row] = any(
+                    any(checked(one.places(fold(text)))) for one, fold, text in zip(phrases, folds, texts) if text
+                )
+        return found
 
     def search_other(
         self,
@@ -392,6 +396,11 @@ class Generation:
     def at(self, place: Place) -> Document:
         """Return the document in a place."""
         return self.parts[place.part].segment.document(place.row)
+
+
+def _is_word(phrase: str, term: Sequence[str]) -> bool:
+    """Return whether a term of `Analyser.phrase_terms` says all of a phrase."""
+    return term == (phrase,) or PART + phrase in term
 
 
 def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:

@@ -25,31 +25,28 @@ from typing import NamedTuple, Optional, Protocol
 from rapidfuzz.distance import OSA
 
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, brief, quoted
-from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, fold, is_spelled
-from paddle_ranker.lexical.spelling import LEAST_LETTERS, homophones
-from paddle_ranker.lexical.tokens import Tokenizer
-from paddle_ranker.retrieval.work import spend
+from paddle_ranker.lexical.analyser import STOP_WORDS, Analyser, Run, Token, fold, is_spelled, without_accents
+from paddle_ranker.lexical.spelling import homophones
 from paddle_ranker.storage.untrusted import read_file
 
 TYPING, SOUND, PREFIX = "typing", "sound", "prefix"
 _FACTOR, _OF_PREFIX, _OF_SYNONYM = 0.7, 0.5, 0.8  # weight of a word with one error, a completion, a synonym
-_MOST_PARTS = 16  # phrases and exclusions of a query: each may read many documents
+# Bounds of a query, whatever door it came in by: the code points of it that are read, and the phrases and exclusions
+# among them, each of which may read many documents.
+LONGEST_QUERY, _MOST_PARTS = 1000, 16
 _MOST_WORDS = 8  # mistyped words of a query that are looked up, and parts that have synonyms
 _MOST, _SHARE = 3, 0.05  # corrections of a word; documents of one, as a share of those of the most frequent
-_COMPLETIONS = 8
+_COMPLETIONS, _COMPLETED = 8, 256  # words that a beginning may stand for; the shortest, of which these are
 _BY_FAR = 3  # times as many documents as the next correction's: that of a clear one
 _APART = 3  # letters of each of two words that were typed as one
 _RARE, _TIMES = 5, 20  # documents of a word that may be mistyped; times as many of what may be meant
-_LOOKING = 5  # words of a vocabulary that are compared in a step, as `spend` counts them
 _LONGEST, _MOST_SYNONYMS = 8, 1 << 20  # units of a synonym; bytes of their file
 _MOST_TERMS, _LOOK_SECONDS = 32, 1.0  # synonyms of a word, and words of a line; between two looks at the file
-_SYNTAX = re.compile(
-    r'(?<![A-Za-z0-9])"([^"]*[^"\s][^"]*)"'
-    r'|(?:^|(?<=\s))-(?:"([^"]*[^"\s][^"]*)"|(?![A-Za-z](?!\S))([^\W\d_]\S*))'
-)
 _IS_HAN = re.compile("[\u4e00-\u9fff]+").fullmatch
-_IN_WORD = "[^\\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # letters and digits of scripts with spaces
 _SPELLED = re.compile(r"[^\W\d_]+")
+_SIGN = re.compile(r'(?<![A-Za-z0-9])"|(?<!\S)-')  # which may begin a phrase or an exclusion
+_EXCLUDED = re.compile(r"(?![A-Za-z](?!\S))[^\W\d_]\S*")
+_AFTER_SUBTITLE = re.compile(r'"|(?<!\S)-|((?<=[^\s-])[-\u2010-\u2015\u2212\uff0d](?![-\w]))')
 _LOG = logging.getLogger(__name__)
 
 
@@ -60,69 +57,75 @@ class ParsedQuery:
     text: its words, those in quotes included
     phrases: documents have each of them, word for word, unless no document has it
     excluded: documents have none of them
+    read: how many of the query's code points were read, if it is too long; None: all of them
     """
 
     text: str
     phrases: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    read: Optional[int] = None
 
 
 def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
     """Parse a query: `"a phrase"` must be in a document, a word after a minus sign must not.
 
     Other quotes, as in 学历“鄙视链”, are text. A minus sign within words, before a digit, another sign or a single
-    letter (`ls -l`) means nothing. Raises `UsageError` for a query that says only what must not be there, and for one
-    with too many of these.
+    letter (`ls -l`) means nothing, nor do two of them around a subtitle (`鬼滅の刃 -無限列車編-`). Only the first 1,000
+    code points are read. Raises `UsageError` for a query that says only what must not be there, for one with too many
+    phrases and exclusions, and for one of these that is not read to its end.
 
     literal: the text is taken as it is written
     """
+    given, text = text, text[:LONGEST_QUERY]
+    read = len(text) if len(text) < len(given) else None
     if literal or ('"' not in text and "-" not in text):
-        return ParsedQuery(text)
-    phrases, excluded = list[str](), list[str]()
-
-    def read(match: re.Match[str]) -> str:
-        phrase, name = match[1], match[2] or match[3]
-        (phrases if phrase else excluded).append((phrase or name).strip())
-        return f" {phrase} " if phrase else " "
-
-    words = _SYNTAX.sub(read, text)
-    if len(phrases) + len(excluded) > _MOST_PARTS:
-        raise UsageError(f"{brief(text)} has more than the {_MOST_PARTS} phrases and exclusions that are allowed")
+        return ParsedQuery(text, read=read)
+    words, phrases, excluded = _parts(text, given)
     if not phrases and not excluded:
-        return ParsedQuery(text)
+        return ParsedQuery(text, read=read)
     words = " ".join(words.split())
     if not words:
         raise UsageError(
             f"{quoted(text)} says only what must not be there: add what to search for, or search literally"
         )
-    return ParsedQuery(words, tuple(phrases), tuple(excluded))
+    return ParsedQuery(words, tuple(phrases), tuple(excluded), read)
 
 
-def phrase_pattern(phrase: str) -> re.Pattern[str]:
-    """Compile a folded phrase to a pattern of folded texts: whole words, with any spaces between them."""
-    found = r"\s+".join(map(re.escape, phrase.split()))
-    before = f"(?<!{_IN_WORD})" if re.match(_IN_WORD, phrase) else ""
-    return re.compile(before + found + (f"(?!{_IN_WORD})" if re.match(_IN_WORD, phrase[-1:]) else ""))
+def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:
+    """Return the words of a query, its phrases and what it excludes; `given` is the query before it was cut.
 
-
-def required_tokens(phrase: str, tokenizers: Sequence[Tokenizer]) -> list[list[str]]:
-    """Return tokens of which a document with a phrase has one of each: those of its words by each tokenizer.
-
-    Stop words are left out, which may not be indexed.
+    Each sign is looked at once, and what follows it up to the next one.
     """
-    found = list[list[str]]()
-    for word in phrase.split():
-        if any(word.lower() in (one.stop_words if isinstance(one, Analyser) else STOP_WORDS) for one in tokenizers):
+    words, phrases, excluded, start, place = list[str](), list[str](), list[str](), 0, 0
+    while sign := _SIGN.search(text, place):
+        place, parts = sign.end(), excluded if sign[0] == "-" else phrases
+        if parts is phrases or text.startswith('"', place):
+            begin = place + (parts is excluded)
+            end = text.find('"', begin)
+            is_cut = end < 0 <= given.find('"', len(text))
+            after = end + 1
+        else:
+            if (word := _EXCLUDED.match(text, place)) is None:
+                continue
+            if (subtitle := _AFTER_SUBTITLE.search(text, place)) is not None and subtitle[1]:
+                place = subtitle.end()
+                continue
+            begin, end = word.span()
+            is_cut = end == len(text) < len(given) and not given[end].isspace()
+            after = end
+        if is_cut:
+            raise UsageError(
+                f"{brief(given[begin:])} does not end within the {LONGEST_QUERY:,} characters of a query that are "
+                "read: shorten it, or search literally"
+            )
+        if end < 0 or not (part := text[begin:end].strip()):
             continue
-        each = [_largest(one(word)) for one in dict.fromkeys(tokenizers)]
-        if len({*map(len, each)}) == 1:
-            found += [list(dict.fromkeys(several)) for several in zip(*each)]
-    return found
-
-
-def _largest(tokens: Sequence[str]) -> list[str]:
-    """Return the tokens without those that are part of another one, such as each character of a pair."""
-    return [one for one in tokens if not any(one != other and one in other for other in tokens)]
+        words += [text[start : sign.start()], part if parts is phrases else ""]
+        parts.append(part)
+        start = place = after
+        if len(phrases) + len(excluded) > _MOST_PARTS:
+            raise UsageError(f"{brief(text)} has more than the {_MOST_PARTS} phrases and exclusions that are allowed")
+    return " ".join([*words, text[start:]]), phrases, excluded
 
 
 class Instead(NamedTuple):
@@ -259,26 +262,22 @@ def _folded_rules(rules: Sequence[tuple[str, list[str]]], analyser: Analyser) ->
     return found
 
 
-class Spellings(Protocol):
-    """Words as they are written; see `Vocabulary`."""
-
-    def __len__(self) -> int: ...
-
-    def near(self, word: str, *, unfinished: bool = False) -> list[tuple[str, int]]: ...
-
-    def beginning(self, prefix: str, most: int) -> list[str]: ...
-
-
 class KnownWords(Protocol):
-    """The words of a collection."""
+    """The words of a collection: those that live documents have, wherever these are."""
 
-    @property
-    def vocabularies(self) -> Sequence[Spellings]:
-        """The words as they are written, part by part; those of removed documents may be there."""
+    def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
+        """Return words that a mistyped word may stand for, the nearest ones among them, with their distance.
+
+        unfinished: the beginnings of longer words are compared with it
+        """
+        ...
+
+    def beginning(self, prefix: str, most: int) -> list[str]:
+        """Return words that begin with a prefix, at most `most`, the shortest first."""
         ...
 
     def tokens_of_word(self, word: str) -> list[str]:
-        """Return the tokens of a folded word of letters alone."""
+        """Return the tokens of a folded word, as it is written."""
         ...
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
@@ -307,16 +306,21 @@ class Reader:
         folded, runs = self._runs(query.text)
         quotes = [self._analyser.fold(phrase) for phrase in query.phrases]
         corrected, extras, text = list[Instead](), list[Extra](), query.text
-        last = runs[-1] if prefix and runs and runs[-1].start + len(runs[-1].text) == len(folded) else None
-        if last is not None and is_spelled(last.shape) and len(last.text) > 1:
-            if completed := self._completions(last.text):
-                corrected.append(Instead(last.text, completed, PREFIX))
-                extras += [Extra(one, _OF_PREFIX, last.text) for one in completed]
-            elif len(last.text) >= LEAST_LETTERS and not self._counts([last.text])[0]:
-                corrected += self._mistyped([last.text], unfinished=True)
-        words, pairs = self._counted([run for run in runs if not corrected or run is not last])
+        last = runs[-1] if prefix and runs and runs[-1].is_word else None
+        beginning = "" if last is None else folded[last.start :]
+        if last is not None and len(beginning) > 1 and len(beginning) <= len(last.text) + 1:
+            if completed := self._completions(beginning):
+                corrected.append(Instead(beginning, completed, PREFIX))
+                extras += [Extra(one, _OF_PREFIX, beginning) for one in completed]
+            elif self._may_be_mistyped(last) and beginning == last.text and not self._counts([beginning])[0]:
+                corrected += self._mistyped([beginning], unfinished=True)
+        runs_left = [run for run in runs if not corrected or run is not last]
+        words, pairs = self._counted(runs_left)
         unknown = [word for word, count in words.items() if not count and not any(word in quote for quote in quotes)]
-        corrected += self._mistyped(unknown[:_MOST_WORDS])
+        joined = self._joined(runs_left, folded, unknown)
+        corrected += joined
+        apart = {word for one in joined for word in one.given.split()}
+        corrected += self._mistyped([word for word in unknown if word not in apart][:_MOST_WORDS])
         unheard = [not count and not any(pair.text in quote for quote in quotes) for pair, count in pairs]
         corrected += self._misheard(folded, [pair for pair, _ in pairs], unheard)
         for one in corrected:
@@ -331,8 +335,11 @@ class Reader:
         """Return the query with frequent words in place of those that hardly any document has; None: as it is."""
         folded, runs = self._runs(query.text)
         words, pairs = self._counted(runs)
-        text, rare = query.text, [(word, count) for word, count in words.items() if 0 < count <= _RARE]
-        for word, count in rare[:_MOST_WORDS]:
+        text, rare = query.text, {word: count for word, count in words.items() if 0 < count <= _RARE}
+        for one in self._joined(runs, folded, [*rare], _TIMES * max(rare.values(), default=0)):
+            text = self._replaced(text, one.given, one.to[0])
+            rare = {word: count for word, count in rare.items() if word not in one.given.split()}
+        for word, count in list(rare.items())[:_MOST_WORDS]:
             for one in self._mistyped([word], _TIMES * count):
                 text = self._replaced(text, one.given, one.to[0])
         is_rare = [count <= _RARE for _, count in pairs]
@@ -353,7 +360,7 @@ class Reader:
         return dict(zip(spelled, self._counts(spelled))), list(zip(pairs, counts))
 
     def _may_be_mistyped(self, run: Run) -> bool:
-        return len(run.text) >= LEAST_LETTERS and bool(is_spelled(run.shape)) and run.text not in self._stop_words
+        return bool(is_spelled(run.shape)) and run.text not in self._stop_words
 
     def _counts(self, words: Sequence[str]) -> list[int]:
         """Return how many documents have each word: the most of any of its tokens."""
@@ -375,17 +382,34 @@ class Reader:
     def _mistyped(self, words: Sequence[str], least: int = 1, unfinished: bool = False) -> Iterator[Instead]:
         """Yield the corrections of words that have some, which at least `least` documents have."""
         for word in words:
-            near = list[tuple[str, int]]()
-            for vocabulary in self._words.vocabularies:
-                spend(len(vocabulary) // _LOOKING)
-                near += vocabulary.near(word, unfinished=unfinished)
+            near = self._words.near(word, unfinished)
             distance = min((own for _, own in near), default=0)
             others = list(dict.fromkeys(other for other, own in near if own == distance))
             found, is_clear = self._frequent(others, least)
-            if not found and least == 1 and (parts := self._apart(word)):
+            if not near and least == 1 and (parts := self._apart(word)):
                 found = (parts,)
             if found:
                 yield Instead(word, found, TYPING, is_clear)
+
+    def _joined(self, runs: Sequence[Run], folded: str, wrong: Sequence[str], least: int = 1) -> list[Instead]:
+        """Return pairs of words that as one are a word which documents have.
+
+        wrong: words of which a pair has one
+        least: documents that have the word
+        """
+        pairs = [
+            (number, one.text, other.text)
+            for number, (one, other) in enumerate(zip(runs, runs[1:]))
+            if (one.text in wrong or other.text in wrong)
+            and all(map(self._may_be_mistyped, (one, other)))
+            and folded[one.start + len(one.text) : other.start] == " "
+        ]
+        counts, found, done = self._counts([one + other for _, one, other in pairs]), list[Instead](), 0
+        for (number, one, other), count in zip(pairs, counts):
+            if count >= least and number >= done:
+                found.append(Instead(f"{one} {other}", (one + other,), TYPING))
+                done = number + 2
+        return found
 
     def _apart(self, word: str) -> str:
         """Return the two words that a word without a space consists of, "" if there are none."""
@@ -396,8 +420,7 @@ class Reader:
         return f"{word[:best]} {word[best:]}" if best and least[best] else ""
 
     def _completions(self, beginning: str) -> tuple[str, ...]:
-        words = [word for one in self._words.vocabularies for word in one.beginning(beginning, 4 * _COMPLETIONS)]
-        others = list(dict.fromkeys(word for word in words if word != beginning))
+        others = [word for word in self._words.beginning(beginning, _COMPLETED) if word != beginning]
         return tuple(word for count, word in self._by_count(others)[:_COMPLETIONS] if count)
 
     def _misheard(
@@ -467,8 +490,17 @@ class Reader:
         """Return a text with another word in place of a folded one, where it is written so that this can be found."""
         if _IS_HAN(given):
             return text.replace(given, to)
-        fold = self._analyser.fold
-        return _SPELLED.sub(lambda match: to if fold(match[0]) == given else match[0], text)
+        words, matches = given.split(), list(_SPELLED.finditer(text))
+        folded, parts, start, done = [self._analyser.fold(match[0]) for match in matches], list[str](), 0, 0
+        for number, match in enumerate(matches):
+            last = number + len(words) - 1
+            if number < done or folded[number : last + 1] != words:
+                continue
+            between = text[match.start() : matches[last].end()]
+            if len(between.split()) == len(words):
+                parts += [text[start : match.start()], to]
+                start, done = matches[last].end(), last + 1
+        return "".join([*parts, text[start:]])
 
 
 def _is_chinese(run: Run) -> bool:
@@ -485,4 +517,6 @@ def _most_first(one: tuple[int, str]) -> tuple[int, str]:
 
 
 def _errors(one: Instead, other: str) -> int:
-    return 1 if one.by == SOUND or " " in other else max(1, min(2, OSA.distance(one.given, other)))
+    if one.by == SOUND or " " in one.given + other:
+        return 1
+    return min(2, OSA.distance(without_accents(one.given), without_accents(other)))

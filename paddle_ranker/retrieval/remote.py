@@ -40,7 +40,7 @@ from paddle_ranker.retrieval.manifest import MILVUS, WORDS, IndexInfo, facts_of,
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import Anew, Asking, ShardError
-from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals, Word, WordSearcher
+from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals, Word, WordSearcher, shortest_first
 from paddle_ranker.retrieval.work import check, hold, idle, in_turn, locking
 from paddle_ranker.storage.untrusted import Unchecked
 
@@ -144,14 +144,6 @@ class _Seen:
         return found
 
 
-def _near(seen: _Seen, word: str, unfinished: bool) -> list[tuple[str, int]]:
-    return [one for own in seen.words.vocabularies for one in own.near(word, unfinished=unfinished)]
-
-
-def _beginning(seen: _Seen, prefix: str, most: int) -> list[str]:
-    return [one for own in seen.words.vocabularies for one in own.beginning(prefix, most)]
-
-
 class Read(NamedTuple):
     """A question to a shard.
 
@@ -217,8 +209,16 @@ _READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
             and 0 <= min(found, default=0) <= max(found, default=0) <= (facts.totals.documents if facts.totals else 0)
         ),
     ),
-    "near": Read(_near, list[tuple[str, int]], lambda found, *_: all(_is_count(count) for _, count in found)),
-    "beginning": Read(_beginning, list[str]),
+    "near": Read(
+        lambda seen, word, unfinished: seen.words.near(word, unfinished),
+        list[tuple[str, int]],
+        lambda found, *_: all(_is_count(distance) for _, distance in found),
+    ),
+    "beginning": Read(
+        lambda seen, prefix, most: seen.words.beginning(prefix, most),
+        list[str],
+        lambda found, facts, prefix, most: len(found) <= most and all(one.startswith(prefix) for one in found),
+    ),
     "kinds": Read(
         lambda seen, fields: {name: seen.collection.generation.kinds_of(name) for name in fields},
         dict[str, frozenset[str]],
@@ -953,8 +953,6 @@ class _RemoteTower:
 class _Wanted:
     """Notes the tokens whose counts a query needs, so that they are asked for in one round; see `KnownWords`."""
 
-    vocabularies = ()
-
     def __init__(self, words: WordSearcher):
         self.tokens_of_word, self.tokens = words.tokens_of_word, list[str]()
 
@@ -962,32 +960,29 @@ class _Wanted:
         self.tokens += tokens
         return [1] * len(tokens)
 
+    def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
+        return []
+
+    def beginning(self, prefix: str, most: int) -> list[str]:
+        return []
+
 
 class _KnownWords:
     """Words of all shards; see `KnownWords`."""
 
     def __init__(self, now: RemoteCollection, words: WordSearcher):
-        self._now, self.tokens_of_word, self.vocabularies = now, words.tokens_of_word, [_Vocabularies(now)]
+        self._now, self.tokens_of_word = now, words.tokens_of_word
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
         self._now._count((token,) for token in tokens)
         return [self._now._counts[token,] for token in tokens]
 
-
-class _Vocabularies:
-    """Words of all shards as they are written; see `Spellings`."""
-
-    def __init__(self, now: RemoteCollection):
-        self._now = now
-
-    def __len__(self) -> int:
-        return 0  # what looking them up costs is spent by the shards
-
-    def near(self, word: str, *, unfinished: bool = False) -> list[tuple[str, int]]:
+    def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
         return [one for own in self._now._ask("near", word, unfinished).values() for one in own]
 
     def beginning(self, prefix: str, most: int) -> list[str]:
-        return [one for own in self._now._ask("beginning", prefix, most).values() for one in own]
+        each = self._now._ask("beginning", prefix, most).values()
+        return sorted({word for own in each for word in own}, key=shortest_first)[:most]
 
 
 def _plain(word: Word) -> Word:

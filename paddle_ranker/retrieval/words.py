@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import refuse_text
-from paddle_ranker.lexical.analyser import ENGLISH, Analyser, word_of
+from paddle_ranker.lexical.analyser import Analyser
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
-from paddle_ranker.lexical.spelling import Vocabulary
+from paddle_ranker.lexical.spelling import Vocabulary, most_errors
 from paddle_ranker.lexical.tokens import Tokenizer, query_weights, rarity_of, tokenizer_named, weighed
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
@@ -25,6 +25,8 @@ from paddle_ranker.retrieval.work import checked, spend
 _FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
 _MORE = 8  # most documents that are completed first, times as many as are wanted
 _SLACK = 1e-9  # of a bound, for the rounding of sums
+_LOOKING, _COUNTING = 5, 500  # words of a vocabulary compared in a step, as `spend` counts them; steps to count a word
+_MOST_REQUIRED = 8  # terms of a phrase whose documents are looked up, before they are read
 Word = tuple[Optional[str], ...]  # the tokens that the tokenizers have for a word of a query, None for none
 
 
@@ -188,7 +190,8 @@ class WordSearcher:
 
     def _saturated(self, frequencies: Floats) -> Floats:
         """Return what a token of rarity 1 adds to a score by its weighted frequencies."""
-        found: Floats = frequencies * (self._k1 + 1.0) / (frequencies + self._k1)
+        found: Floats = np.zeros_like(frequencies)
+        np.divide(frequencies * (self._k1 + 1.0), frequencies + self._k1, out=found, where=frequencies > 0)
         return found
 
     def search(self, query: Asked, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
@@ -230,23 +233,63 @@ class WordSearcher:
         return Reader(words, analysers[0]) if analysers else None
 
     @property
-    def vocabularies(self) -> list[Vocabulary]:
+    def _vocabularies(self) -> list[Vocabulary]:
         """The words that documents have, part by part; those of removed documents may be there."""
         return [part.postings.vocabulary for part in self._parts if len(part.postings.spellings)]
 
+    def near(self, word: str, unfinished: bool = False) -> list[tuple[str, int]]:
+        """Return the live words at the least distance from a word; see `KnownWords`."""
+        for errors in range(most_errors(word) + 1):
+            found = set[str]()
+            for vocabulary in self._vocabularies:
+                spend(len(vocabulary) // _LOOKING)
+                found.update(vocabulary.near(word, errors, unfinished=unfinished))
+            if live := self._live_words(sorted(found)):
+                return [(own, errors) for own in live]
+        return []
+
+    def beginning(self, prefix: str, most: int) -> list[str]:
+        """Return the shortest live words that begin with a prefix; see `KnownWords`."""
+        wanted, vocabularies = most, self._vocabularies
+        while True:
+            each = [one.beginning(prefix, wanted) for one in vocabularies]
+            found = self._live_words(sorted({*chain.from_iterable(each)}, key=shortest_first))
+            # Of a vocabulary that has more words, those that are longer than its last one are not known yet.
+            if ends := [shortest_first(own[-1]) for own in each if len(own) == wanted]:
+                found = [word for word in found if shortest_first(word) <= min(ends)]
+            if len(found) >= most or not ends:
+                return found[:most]
+            wanted *= 4
+
+    def _live_words(self, words: Sequence[str]) -> list[str]:
+        """Return those words, in their order, that live documents have."""
+        spend(_COUNTING * len(words))
+        tokens = [self.tokens_of_word(word) for word in words]
+        each = [*chain.from_iterable(tokens)]
+        counts = dict(zip(each, self.counts(each)))
+        return [word for word, own in zip(words, tokens) if any(counts[token] for token in own)]
+
     def tokens_of_word(self, word: str) -> list[str]:
-        """Return the tokens that the analysers have for a folded word of letters alone."""
-        analysers = [one for one in self._tokenizers if isinstance(one, Analyser)]
-        folded = [(one.fold(word) if one.table else word, one.language or ENGLISH) for one in analysers]
-        each = (word_of(own, "w" * len(own), language).texts for own, language in folded)
-        return list(dict.fromkeys(chain.from_iterable(each)))
+        """Return the tokens that the analysers have for a folded word, as it is written."""
+        found = dict[str, None]()
+        for one in self._tokenizers:
+            if isinstance(one, Analyser):
+                runs = one.runs(one.fold(word) if one.table else word)
+                found.update((max(run.word.texts, key=len), None) for run in runs if run.is_word)
+        return list(found)
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
         """Return how many live documents have each token."""
         refuse_text(tokens, "tokens")
         hashes, counts = text_hashes(tokens), np.zeros(len(tokens), np.int64)
         for part in checked(self._parts):
-            counts += part.postings.counts(hashes, part.live)
+            sizes = part.postings.counts(hashes)
+            if part.live is not None:
+                places = np.flatnonzero(sizes)
+                spend(int(sizes.sum()))
+                for place, (documents, _) in zip(places.tolist(), part.postings.of_terms(hashes[places])):
+                    sizes[place] = np.count_nonzero(part.live[documents])
+            counts += sizes
         found: list[int] = counts.tolist()
         return found
 
@@ -260,11 +303,16 @@ class WordSearcher:
                 counts[word] += _live(part, self._joined(found, number)[0])
         return [counts[word] for word in words]
 
-    def having_all(self, tokens: Sequence[Sequence[str]]) -> list[Booleans]:
-        """Return, for each part, which documents have one of each of several tokens, `[documents] bool`."""
+    def may_have(self, terms: Sequence[Sequence[str]]) -> list[Booleans]:
+        """Return, for each part, which documents may have one of each of several terms, `[documents] bool`.
+
+        They have one of each of the rarest ones.
+        """
         masks = [np.ones(len(part.postings.lengths), bool) for part in self._parts]
-        for either in checked(tokens):
-            hashes = text_hashes(either)
+        each = [text_hashes(either) for either in terms]
+        sizes = [sum(int(part.postings.counts(own).sum()) for part in self._parts) for own in checked(each)]
+        rarest = sorted(range(len(each)), key=lambda place: sizes[place])[:_MOST_REQUIRED]
+        for hashes in (each[place] for place in rarest):
             for mask, part in zip(masks, self._parts):
                 has = np.zeros(len(mask), bool)
                 for documents, _ in part.postings.of_terms(hashes):
@@ -427,6 +475,11 @@ class WordSearcher:
         return groups
 
 
+def shortest_first(word: str) -> tuple[int, bytes]:
+    """Sort key of words, as vocabularies have them."""
+    return len(word), word.encode()
+
+
 def _totals_of(parts: Sequence[WordPart], fields: int) -> Totals:
     count, total = 0, np.zeros(fields, np.int64)
     for part in parts:
@@ -447,7 +500,8 @@ def _frequencies(postings: Postings, averages: Floats, b: float, weights: Sequen
     found = np.zeros(len(postings.pairs))
     for field, weight in enumerate(weights):  # a matrix product would add them in an order that depends on the part
         counts, lengths = postings.pairs[:, 2 * field : 2 * field + 2].astype(np.float64).T
-        found += weight * (counts / (1.0 - b + b * lengths / averages[field]))
+        norms = 1.0 - b + b * lengths / averages[field]
+        found += weight * np.divide(counts, norms, out=np.zeros_like(counts), where=counts > 0)
     return found
 
 

@@ -359,9 +359,6 @@ def build(options: BuildOptions) -> None:
         if options.words == STANDARD and old is not None and old.tokenizer in OLDER:
             collection.replace_words(replace(old, tokenizer=STANDARD))
             print(f"{options.index}: words: {STANDARD}, no more {old.tokenizer}")
-        elif old is not None and old.tokenizer == STANDARD and not collection.has_spellings:
-            collection.replace_words(old)
-            print(f"{options.index}: words: now with spellings, by which mistyped ones are found")
         _print_if_older(collection.info, options.index)
         if options.store_states is not None and collection.info.states is None:
             _store_states(collection, options)

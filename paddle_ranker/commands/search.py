@@ -214,6 +214,8 @@ def search(options: SearchOptions) -> None:
         for part in chunks(tqdm(queries.items(), desc="search", unit="query", disable=None), _QUERIES):
             found = searcher.run([text for _, text in part], top_k, where, group_by=options.group_by)
             for (id, query), one in zip(part, found):
+                if one.query.read is not None:
+                    note(f"{quoted(query)}: has {len(query):,} characters; the first {one.query.read:,} are read")
                 for read in one.words.corrected:
                     note(f"{quoted(query)}: no document has {quoted(read.given)}; searched {listed(read.to)}")
                 yield from _lines(options, id, query, one)

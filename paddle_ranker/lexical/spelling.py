@@ -49,10 +49,13 @@ class Vocabulary(Sequence[str]):
         codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
         begins = _begins(codes, len(self._ends))
         self._lengths = _lengths(codes, begins)
-        self._is_name = np.bitwise_or.reduceat(is_name(codes), begins) if len(begins) else np.empty(0, bool)
+        is_word = ~np.bitwise_or.reduceat(is_name(codes), begins) if len(begins) else np.empty(0, bool)
         plain = _plain(codes)
         begins = _begins(plain, len(self._ends))
-        self._plain_lengths, self._signs = _lengths(plain, begins), _signs(plain, begins)
+        lengths = np.where(is_word, _lengths(plain, begins), _LONGEST + 1)
+        self._by_length = np.argsort(lengths, kind="stable").astype(np.int32)
+        self._firsts = np.searchsorted(lengths[self._by_length], np.arange(_LONGEST + 2))  # words of each length
+        self._signs = _signs(plain, begins)[self._by_length]
 
     @classmethod
     def of(cls, words: Iterable[str]) -> Vocabulary:
@@ -73,23 +76,23 @@ class Vocabulary(Sequence[str]):
 
         unfinished: the beginnings of longer words are compared with it
         """
+        if len(word) > _LONGEST:
+            return []
         given, word = word, without_accents(word)
         sign = _signs(np.frombuffer(word.encode("utf-32-le"), "<u4"), np.zeros(1, np.int64))[0]
-        found = list[str]()
-        for start in range(0, len(self), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            longer, signs = self._plain_lengths[part] - np.int16(len(word)), self._signs[part]
-            is_word = ~self._is_name[part]
+        least, most = max(0, len(word) - errors), _LONGEST if unfinished else len(word) + errors
+        where, found = range(self._firsts[least], self._firsts[min(most, _LONGEST) + 1], _BLOCK), list[str]()
+        for start in where:
+            part = slice(start, min(start + _BLOCK, where.stop))
+            others = self._signs[part] ^ sign
             if unfinished:
-                places = np.flatnonzero(is_word & (longer >= -errors))
-                is_alike = _few(~signs[places] & (sign & _ONCE), errors)
+                places = np.flatnonzero(_few(others & sign & _ONCE, errors))
+            elif errors:
+                places = np.flatnonzero(_few(others & _ONCE, 2 * errors))
+                places = places[_few(others[places] & ~_ONCE, 2 * errors)]
             else:
-                places = np.flatnonzero(is_word & (np.abs(longer) <= errors))
-                others = signs[places] ^ sign
-                has_alike = _few(others & _ONCE, 2 * errors)
-                places = places[has_alike]
-                is_alike = _few(others[has_alike] & ~_ONCE, 2 * errors)
-            for place in (start + places[is_alike]).tolist():
+                places = np.flatnonzero(others == 0)
+            for place in self._by_length[part][places].tolist():
                 other = self[place]
                 plain = without_accents(other)
                 if unfinished:

@@ -61,7 +61,7 @@ from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
 from paddle_ranker.retrieval.searchable import Asking
-from paddle_ranker.retrieval.segments import SPELLINGS, Contents, Segment
+from paddle_ranker.retrieval.segments import Contents, Segment
 from paddle_ranker.retrieval.vector_search import (
     MILVUS,
     check_breadth,
@@ -447,11 +447,6 @@ class Collection:
     def files(self) -> ContentFiles:
         """The files that documents of any folder have in fields."""
         return ContentFiles(*self.folders)
-
-    @property
-    def has_spellings(self) -> bool:
-        """Whether mistyped words can be found: indexes of earlier versions have no words as they are written."""
-        return all(SPELLINGS in part.segment.arrays for part in self._now.parts)
 
     def read_words(self, query: ParsedQuery, prefix: bool = False, synonyms: Optional[Synonyms] = None) -> WordQuery:
         """Return a query with what its words may stand for among those of the documents; see `Reader.read`."""

@@ -399,8 +399,8 @@ class Generation:
 
 
 def _is_word(phrase: str, term: Sequence[str]) -> bool:
-    """Return whether a term of `Analyser.phrase_terms` says all of a phrase."""
-    return term == (phrase,) or PART + phrase in term
+    """Return whether a term of `Analyser.phrase_terms` says all of a phrase, one of letters."""
+    return term == (phrase,) or (PART + phrase in term and not phrase.isdecimal())
 
 
 def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:

@@ -24,7 +24,7 @@ from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, inside, 
 MANIFEST = "index.json"
 WORDS = "words"  # the name of the searcher by words
 VECTORS = "vectors"  # the name of the vector field of whole documents
-FORMAT = 6
+FORMAT = 7
 EXACT, FAISS, MILVUS = METHODS = ("exact", "faiss", "milvus")
 STRUCTURES = ("hnsw_sq8", "hnsw", "ivf_sq8", "ivf_pq", "sq8")  # of an index of faiss
 _MOST_K1 = 1000.0  # far beyond what BM25 makes sense with
@@ -237,9 +237,7 @@ def info_of(found: Unchecked) -> IndexInfo:
         VectorField(one["name"], VectorsInfo(**_object(one["info"], VectorsInfo)), _optional(one["tower"], TowerCopy))
         for one in (_object(each, VectorField) for each in _list(values, "more_vectors", MOST_FIELDS))
     )
-    schema = (
-        _object(values["schema"], Schema) if isinstance(values["schema"], dict) else {**dataclasses.asdict(_ONE_TEXT)}
-    )
+    schema = _object(values["schema"], Schema)
     fields = tuple(Field(**_object(one, Field)) for one in _list(schema, "fields", MOST_FIELDS))
     values["schema"], values["format"] = Schema(**{**schema, "fields": fields}), FORMAT
     values["segments"] = tuple(

@@ -402,7 +402,7 @@ class Reader:
             for number, (one, other) in enumerate(zip(runs, runs[1:]))
             if (one.text in wrong or other.text in wrong)
             and all(map(self._may_be_mistyped, (one, other)))
-            and folded[one.start + len(one.text) : other.start] == " "
+            and folded[one.start + len(one.text) : other.start].isspace()
         ]
         counts, found, done = self._counts([one + other for _, one, other in pairs]), list[Instead](), 0
         for (number, one, other), count in zip(pairs, counts):

@@ -55,7 +55,6 @@ WriteStates = Callable[[Path, Iterable[Document]], None]  # of documents, into a
 STATES = "states"
 _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORDS = "words_"
-SPELLINGS = f"{WORDS}spellings"
 _NO_INDEX: Mapping[str, WriteIndex] = {}
 _LOOKED_AT = 64  # rows, of which those that are live are found at a time
 _ARRANGING = 50  # steps, as `spend` counts them, for each byte of values that are arranged for filters

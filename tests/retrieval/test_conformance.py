@@ -239,8 +239,13 @@ def test_damage_other_folders_and_a_second_writer_are_told(tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match="is no index"):
         Collection.open(tmp_path)
     text = (folder / "index.json").read_text(encoding="utf-8")
-    for damage, says in ((text[:50], "damaged"), (text.replace('"format": 6', '"format": 99'), "format 99"),
-                         (text.replace("segment-", "../x-"), "damaged"), ("[]", "damaged")):  # fmt: skip
+    for damage, says in (
+        (text[:50], "damaged"),
+        (text.replace('"format": 7', '"format": 6'), "build it anew"),
+        (text.replace('"b": 0.75', '"b": 1.5'), "damaged"),
+        (text.replace("segment-", "../x-"), "damaged"),
+        ("[]", "damaged"),
+    ):
         (folder / "index.json").write_text(damage, encoding="utf-8")
         with pytest.raises(CheckpointError, match=says):
             Collection.open(folder)

@@ -1,19 +1,21 @@
 """Mistyped words, homophones, completions, synonyms, phrases and exclusions of queries."""
 
-import json
 import os
+import random
+import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, current_thread
 from time import sleep
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import pytest
 from pypinyin import lazy_pinyin
 
-from paddle_ranker.commands.index import main
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.analyser import analyser
 from paddle_ranker.lexical.spelling import Vocabulary, homophones, lines_of, united
@@ -21,9 +23,12 @@ from paddle_ranker.retrieval import reading
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
-from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, parse_query
-from paddle_ranker.retrieval.schema import Schema, infer
+from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, _parts, parse_query
+from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
+from paddle_ranker.retrieval.schema import TEXT, Field, Schema, infer
 from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
+from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.shards import Shards
 
 pytestmark = pytest.mark.unit
 
@@ -65,6 +70,14 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
         ('27" and 32" monitors', '27" and 32" monitors', (), ()),
         ('an "open quote', 'an "open quote', (), ()),
         ('""', '""', (), ()),
+        ('-"" "  " x "y z" -q1', '-"" " x y z"', ("x",), ("q1",)),
+        ("鬼滅の刃 -無限列車編-", "鬼滅の刃 -無限列車編-", (), ()),
+        ("Fate -The Movie Part One- review", "Fate -The Movie Part One- review", (), ()),
+        ("（劇場版 -無限列車編-） -感想", "（劇場版 -無限列車編-）", (), ("感想",)),
+        ("jaguar -car -The Movie-, new", "jaguar -The Movie-, new", (), ("car",)),
+        ('jaguar -car "pre- and post"', "jaguar pre- and post", ("pre- and post",), ("car",)),
+        ("a film ～無限列車編～ －無限列車編－", "a film ～無限列車編～ －無限列車編－", (), ()),
+        ("手机 -苹果-三星", "手机", (), ("苹果-三星",)),
     ],
 )
 def test_a_query_has_phrases_and_exclusions(
@@ -79,6 +92,46 @@ def test_a_query_of_exclusions_alone_is_refused() -> None:
         parse_query("-car")
     with pytest.raises(UsageError, match="more than the 16"):
         parse_query('"many" ' * 17)
+
+
+def test_a_query_is_bounded_wherever_it_comes_in(collection: Collection) -> None:
+    for literal in (False, True):
+        assert parse_query("x" * 1000, literal=literal) == ParsedQuery("x" * 1000)
+        assert parse_query("x" * 1001, literal=literal) == ParsedQuery("x" * 1000, read=1000)
+    for end in ('"', "x"):  # which is in, and is not
+        phrase, excluded = f'a "{"水" * 996}{end}', f'a -"{"水" * 995}{end}'
+        assert len(parse_query(phrase).phrases) == len(parse_query(excluded).excluded) == int(end == '"')
+        if end == "x":
+            for query in (f'{phrase}"', f'{excluded}"', f"a -{'水' * 998}"):
+                with pytest.raises(UsageError, match="does not end within the 1,000"):
+                    parse_query(query)
+                with pytest.raises(UsageError, match="does not end within the 1,000"):
+                    Searcher(collection, SearchSettings()).run([query])
+    assert parse_query(f"a -{'水' * 997} and more").excluded == ("水" * 997,)
+    assert parse_query(f'a "{"x" * 5000}').phrases == ()  # a quote that nothing closes
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ['"', '"x', ' "', ' -"', " -a", " -a-", "-", ' -"" ', '""', '"a" ', "a-b", " -", '-"a', "x", "水", "́", "1,000,"],
+)
+def test_each_sign_of_a_query_is_looked_at_once(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+
+    class Counted(str):
+        """Text whose searches for a quote are counted by the characters that they pass."""
+
+        def find(self, sub: str, start: Any = 0, end: Any = None) -> int:
+            found = super().find(sub, start, end)
+            looked.append((found if found >= 0 else len(self)) - start)
+            return found
+
+    monkeypatch.setattr("paddle_ranker.retrieval.reading._MOST_PARTS", 10**9)
+    for size in (2000, 4000):
+        looked.clear()
+        text = Counted(unit * size)
+        _parts(text, text)
+        assert sum(looked) <= 4 * len(text), unit
 
 
 @pytest.mark.parametrize(
@@ -176,7 +229,237 @@ def test_rare_words_are_asked_about(tmp_path: Path) -> None:
         assert (collection.better_spelled(read), read.corrected) == (better, ())
 
 
-def test_literal_fields_and_older_indexes_correct_nothing(tmp_path: Path) -> None:
+def test_an_accent_is_no_error(tmp_path: Path) -> None:
+    many = {f"case{n}": "a case in court" for n in range(30)}
+    texts = {
+        "coffee": "the café",
+        "cv": "my résumé",
+        "over": "über alles",
+        "hedgehog": "ёжик",
+        "plain": "naive",
+        **many,
+    }
+    collection = make(tmp_path / "index", texts)
+    for query, to, first in (
+        ("cafe", "café", "coffee"),
+        ("ＣＡＦＥ", "café", "coffee"),
+        ("resume", "résumé", "cv"),
+        ("uber", "über", "over"),
+        ("ежик", "ёжик", "hedgehog"),
+        ("naïve", "naive", "plain"),
+    ):
+        (found,) = Searcher(collection, SearchSettings()).run([query])
+        assert [(one.to, one.is_clear) for one in found.words.corrected] == [((to,), True)], query
+        (right,) = Searcher(collection, SearchSettings()).run([to])
+        assert [(one.id, one.score) for one in found.results()] == [(one.id, one.score) for one in right.results()]
+        assert found.results()[0].id == first
+    collection.add([Document(f"more{n}", "cafe") for n in range(2)])
+    assert collection.better_spelled(collection.read_words(parse_query("cafe"))) is None  # not case
+    (found,) = Searcher(collection, SearchSettings(prefix=True)).run(["my resum"])
+    assert found.results()[0].id == "cv"
+
+
+def test_two_words_may_be_one(tmp_path: Path) -> None:
+    texts = {"game": "basketball rules", "bull": "a bull", "ink": "print basket", "copter": "helicopter"}
+    texts |= {f"data{n}": "database" for n in range(100)} | {"apart": "the data base"}
+    collection = make(tmp_path / "index", texts)
+    for query, given, to, first in (
+        ("basket ball", "basket ball", "basketball", "ink"),  # one of the words is known
+        ("basket  ball rules", "basket ball", "basketball", "game"),
+        ("heli copter", "heli copter", "helicopter", "copter"),
+        ("heli copterr", "copterr", None, None),
+    ):
+        (found,) = Searcher(collection, SearchSettings()).run([query])
+        joined = [(one.given, one.to) for one in found.words.corrected if " " in one.given]
+        assert joined == ([] if to is None else [(given, (to,))]), query
+        if to is not None:
+            assert to in found.words.text and found.results()[0].id == first, query
+    assert collection.read_words(parse_query("basket, ball")).corrected[0].to != ("basketball",)
+    assert collection.read_words(parse_query('"basket ball"')).corrected == ()
+    assert collection.better_spelled(collection.read_words(parse_query("data base"))) == "database"
+
+
+def test_names_are_completed(tmp_path: Path) -> None:
+    texts = {"phone": "iPhone15Pro case", "net": "Wi-Fi 6", "year": "in 2024", "mail": "e-mail", "flu": "COVID-19"}
+    texts |= {"code": "C++ book", "node": "node.js", "dot": ".NET", "both": "R&D", "digest": "a1-b2-c3-d4-e5-f6-g7"}
+    collection = make(tmp_path / "index", texts)
+    for query, to, first in (
+        ("iphone15p", "iphone15pro", "phone"),
+        ("wi-f", "wi-fi", "net"),
+        ("wi-", "wi-fi", "net"),
+        ("20", "2024", "year"),
+        ("e-mai", "e-mail", "mail"),
+        ("covid-1", "covid-19", "flu"),
+        ("covid-", "covid-19", "flu"),
+        ("c+", "c++", "code"),
+        ("node.", "node.js", "node"),
+        ("r&", "r&d", "both"),
+        (".n", ".net", "dot"),
+    ):
+        (found,) = Searcher(collection, SearchSettings(prefix=True)).run([f"some {query}"])
+        assert [(one.given, one.to, one.by) for one in found.words.corrected if one.by == "prefix"] == [
+            (query, (to,), "prefix")
+        ]
+        assert found.results()[0].id == first, query
+    assert collection.read_words(parse_query("covid18")).corrected == ()  # names are completed, and not corrected
+
+
+def test_corrections_are_of_live_words_however_they_are_stored(tmp_path: Path) -> None:
+    """One folder, one of many segments, two shards and shards elsewhere find the same."""
+    removed = {"gone0": "kubernatiz", "gone1": "zebrq", "gone2": "zebrafish", "gone3": "smal"}
+    texts = {"a": "kubernetes", "b": "xubernites", "c": "zebras kube", "d": "kubernetes kubelet", "e": "small"}
+    texts |= {f"{n}": f"kub{chr(97 + n // 26)}{chr(97 + n % 26)}{'x' * (n % 5)}" for n in range(200)} | removed
+    one = make(tmp_path / "one", texts)
+    many, shards = make(tmp_path / "many", {}), [make(tmp_path / f"shard{n}", {}) for n in range(2)]
+    for n, (id, text) in enumerate(texts.items()):
+        many.add([Document(id, text)])
+        shards[n % 2].add([Document(id, text)])
+    for each in (one, many, *shards):
+        each.remove([*removed])
+        each.close()
+    services = [ShardService(tmp_path / f"shard{n}") for n in range(2)]
+
+    def call(service: ShardService) -> Callable[..., Future[object]]:
+        def answer(name: str, *args: object) -> Future[object]:
+            future = Future[object]()
+            future.set_result(service.call(name, *args))
+            return future
+
+        return answer
+
+    every: list[Searchable] = [Collection.open(tmp_path / "one"), Collection.open(tmp_path / "many")]
+    every += [Shards([tmp_path / "shard0", tmp_path / "shard1"]), RemoteCollection([call(own) for own in services])]
+    queries = ["kubernatis", "zebr", "smalx", "kubernatiz", "xubernetes", "zebrq", "kubrenetes", "kubaa"]
+    for query in queries:
+        read = [each.read_words(parse_query(query)) for each in every]
+        assert all(own == read[0] for own in read), read
+        assert {word for own in read[0].corrected for word in own.to}.isdisjoint(removed.values())
+    assert every[0].read_words(parse_query("kubernatis")).text == "kubernetes"
+    for beginning in ("ku", "kub", "kube", "zebr", "sm"):
+        read = [each.read_words(parse_query(beginning), prefix=True) for each in every]
+        assert all(own == read[0] for own in read) and read[0].corrected, beginning
+
+
+SIGNS = ["-", "/", ".", "&", "_", "@", "+", "++", "#", "%", "$", ",", "'", "(", ":", " ", "  ", "​", ""]
+PIECES = [
+    "a",
+    "b",
+    "covid",
+    "19",
+    "1",
+    "000",
+    "2,000",
+    "3.14",
+    "don't",
+    "l'eau",
+    "rock'n'roll",
+    "é",
+    "é",
+    "ẍ",
+    "R",
+    "D",
+]
+PIECES += [
+    "The",
+    "of",
+    "Å",
+    "ß",
+    "İ",
+    "手",
+    "机",
+    "无限",
+    "か",
+    "゙",
+    "กิ",
+    "น",
+    "ແມ",
+    "ວ",
+    "ឆ្ម",
+    "ា",
+    "의",
+    "학",
+    "की",
+    "́",
+]
+
+
+def test_phrases_are_found_where_their_text_stands(tmp_path: Path) -> None:
+    """Phrases and exclusions find what a reading of all texts finds, whatever stands beside them."""
+    draw = random.Random(7)
+
+    def text() -> str:
+        if draw.random() < 0.2:
+            return "".join(draw.choice("ab1--.") for _ in range(draw.randint(8, 90)))
+        return "".join(draw.choice(PIECES) + draw.choice(SIGNS) for _ in range(draw.randint(2, 12)))
+
+    texts = {f"{n}": text() for n in range(400)}
+    in_word = r"[^\W_฀-໿ក-៿぀-ヿ㐀-鿿가-힯]"
+    for options in ("", "accents", "jieba", "french"):
+        own = analyser(options)
+        schema = Schema((Field(TEXT, TEXT, analyser=options),)) if options else Schema()
+        collection = Collection.create(
+            tmp_path / (options or "none"), IndexInfo(WordsInfo("standard"), None, schema=schema)
+        )
+        collection.add([Document(id, one) for id, one in texts.items()])
+        folded = {id: own.fold(one) for id, one in texts.items()}
+        phrases = 0
+        while phrases < 300:
+            whole = draw.choice(list(texts.values()))
+            start = draw.randrange(len(whole))
+            phrase = whole[start : start + draw.randint(1, 12)]
+            parts = own.fold(phrase).split()
+            if not parts or unicodedata.combining(parts[0][0]) or unicodedata.category(parts[0][0]).startswith("M"):
+                continue
+            before = f"(?<!{in_word})" if re.match(in_word, parts[0]) else ""
+            base = "".join(char for char in parts[-1] if unicodedata.category(char)[0] != "M")[-1:]
+            after = f"(?!{in_word})" if re.match(in_word, base) else ""
+            pattern = re.compile(before + r"\s+".join(map(re.escape, parts)) + after)
+            wanted = set[str]()
+            for id, one in folded.items():
+                for match in pattern.finditer(one):  # a mark goes on with its character, as a letter does with a word
+                    marks = one[: match.start()].rstrip(
+                        "".join(c for c in set(one) if unicodedata.category(c)[0] == "M")
+                    )
+                    is_inside = before and marks != one[: match.start()] and re.match(in_word, marks[-1:])
+                    goes_on = unicodedata.category(one[match.end() : match.end() + 1] or " ")[0] == "M"
+                    if not is_inside and not (goes_on and unicodedata.category(parts[-1][-1])[0] in "LMN"):
+                        wanted.add(id)
+            generation = collection._generation
+            found = collection.holding(ParsedQuery("", (phrase,)))
+            kept = generation.kept(ParsedQuery("", (phrase,)))[0]
+            assert {id for id, has in zip(texts, kept) if has} == wanted, (options, phrase)
+            assert (found is not None) == bool(wanted)
+            left = generation.kept(ParsedQuery("", (), (phrase,)))[0]
+            excluded = {id for id, has in zip(texts, left) if not has}
+            assert excluded >= wanted and (excluded == wanted or own.fold(phrase).strip().isalpha()), (options, phrase)
+            phrases += 1
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [
+        ("COVID-19", "post-COVID-19 care"),
+        ("R&D", "R&D/marketing"),
+        ("2020-12", "on 2020-12-31"),
+        ("example.com", "see example.com/docs"),
+        ("1,000", "1,000,000 people"),
+        ("node.js", "the node.js-based server"),
+        ("don", "don't"),
+        ("รถไฟ", "สถานีรถไฟกลาง"),
+        ("ແມວ", "ເດັກແມວນ້ອຍ"),
+        ("ឆ្មា", "ឆ្មាតូច"),
+        ("手机", "苹果手机壳"),
+    ],
+)
+def test_a_name_inside_a_longer_one_is_found_and_excluded(tmp_path: Path, phrase: str, text: str) -> None:
+    collection = make(tmp_path / "index", {"has": f"{text} word", "other": "word alone"})
+    searcher = Searcher(collection, SearchSettings())
+    for query, ids in ((f'word "{phrase}"', {"has"}), (f'word -"{phrase}"', {"other"})):
+        (found,) = searcher.run([query])
+        assert {one.id for one in found.results()} == ids and not found.unfound, query
+
+
+def test_literal_fields_correct_nothing(tmp_path: Path) -> None:
     rows = [Document("a", "sakura blossom", {"name": "Quince"})]
     declared = Schema(infer(rows).fields)
     for name, literal, corrected in (("some", False, 1), ("none", True, 0)):
@@ -189,17 +472,6 @@ def test_literal_fields_and_older_indexes_correct_nothing(tmp_path: Path) -> Non
         assert len(collection.read_words(parse_query("blosom")).corrected) == 1
         collection.close()
         assert Collection.open(tmp_path / name).info.schema.fields == fields
-    make(tmp_path / "older").close()
-    (info,) = (tmp_path / "older").glob("segment-*/segment.json")
-    facts = json.loads(info.read_text())
-    del facts["crc32"]["words_spellings.npy"]  # as earlier versions wrote it
-    info.write_text(json.dumps(facts))
-    older = Collection.open(tmp_path / "older")
-    assert not older.read_words(parse_query("kuberentes")).corrected
-    assert Searcher(older, SearchSettings()).search("kubernetes")[0].id == "kube"
-    (tmp_path / "one.jsonl").write_text('{"id": "more", "text": "one more"}\n', "utf-8")
-    assert main(["build", "--corpus", str(tmp_path / "one.jsonl"), "--output", str(tmp_path / "older")]) == 0
-    assert older.refresh() and older.read_words(parse_query("kuberentes")).text == "kubernetes"
 
 
 def test_words_survive_merges_and_removals(tmp_path: Path) -> None:

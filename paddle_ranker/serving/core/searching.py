@@ -23,7 +23,7 @@ from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.manifest import VECTORS
 from paddle_ranker.retrieval.options import DEPTH, TOP_K
-from paddle_ranker.retrieval.reading import ParsedQuery
+from paddle_ranker.retrieval.reading import LONGEST_QUERY, ParsedQuery
 from paddle_ranker.retrieval.search import RANK, Position, Search, SearchSettings, chosen, run_searches
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
 from paddle_ranker.retrieval.stored_scores import StoredCandidates, stored_candidates
@@ -38,7 +38,6 @@ from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 _LONG_QUERY = 4  # shorter queries than a pair's tokens divided by this are never cut: a character is no more tokens
-_LONGEST = 1000  # code points of a query that are used at all
 _ANSWERING = 0.1  # of a caller's time is kept for the answer, at most so many seconds
 R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
@@ -106,7 +105,7 @@ class _Read:
         """Return what is used of a long query; tokenizes it."""
         # Of a pair's tokens, the special ones and one of the title are not the query's.
         rooms = [(one, one.max_seq_length - one.template.pair_tokens - 1) for one in encoders]
-        end = min([_LONGEST, *(one.characters_of(text, room) for one, room in rooms)])
+        end = min([len(text), *(one.characters_of(text, room) for one, room in rooms)])
         return cls(text[:end], encoders[0] if len(encoders) == 1 else None, end < len(text))
 
     @property
@@ -246,7 +245,7 @@ class SearchPipeline:
     def _read(self, text: str) -> _Read:
         """Return as much of a query as is used: what the ranker reads of it beside the shortest title."""
         encoders = () if self.ranker is None else self.ranker.encoders
-        least = min((encoder.max_seq_length // _LONG_QUERY for encoder in encoders), default=_LONGEST)
+        least = min((encoder.max_seq_length // _LONG_QUERY for encoder in encoders), default=LONGEST_QUERY)
         return _Read(text) if len(text) <= least else _Read.of(text, encoders)
 
     def _settings(self, index: ServedIndex, query: Query) -> SearchSettings:

@@ -306,7 +306,7 @@ class SearchRoutes:
             asked.group_size,
             asked.literal,
             asked.prefix,
-            is_cut=len(text) < len(asked.query),
+            is_cut=parsed.read is not None or len(text) < len(asked.query),
         )
 
     def _after(self, asked: SearchRequest) -> Optional[Position]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Optional
 
 import numpy as np
 
@@ -38,29 +39,57 @@ def estimated_ends(texts: Sequence[str]) -> list[Integers]:
     return [np.minimum(np.arange(size, len(text) + size, size), len(text)) for size, text in zip(sizes, texts)]
 
 
-def cut(text: str, ends: Integers, tokens: int, overlap: int = 0) -> list[Span]:
+def cut(
+    text: str, ends: Integers, tokens: int, overlap: int = 0, count: Optional[Callable[[str], int]] = None
+) -> list[Span]:
     """Return the start and end, in code points, of passages of at most `tokens` tokens that cover a text.
 
     A passage ends with a sentence if one ends in its last two thirds, else between words. Without overlap, the last two
-    passages are about equally long.
+    passages are about equally long. Only a passage of a single code point may have more tokens.
 
     Args:
         ends: the end of each token of the text, `[tokens]`.
         overlap: tokens, at most, of a passage that the next one repeats, in whole sentences or words.
+        count: returns the number of tokens of a part of the text, which may have others alone than inside the text;
+            None: those that end in it.
     """
-    if len(ends) <= tokens:
-        return [(0, len(text))]
-    spans, start, first, end = list[Span](), 0, 0, 0  # the passage's first code point and token; its end
+
+    def counted(start: int, end: int) -> int:
+        return after(end) - after(start) if count is None else count(text[start:end])
+
+    def after(place: int) -> int:
+        return int(np.searchsorted(ends, place, "right"))
+
+    spans, start, end = list[Span](), 0, 0  # where this passage begins, and the last one ended
     breaks = [[match.end() for match in pattern.finditer(text)] for pattern in (_SENTENCE_END, _SPACE)]
-    while (left := len(ends) - first) > tokens:
-        size = tokens if overlap or 2 * left > 3 * tokens else -(-3 * left // 5)
-        limit = int(ends[first + size - 1])
-        end = _last(breaks, max(int(ends[first + size // 3]), end), limit) or max(limit, start + 1)
-        spans.append((start, end))
-        first = int(np.searchsorted(ends, end, "right"))
-        earliest = int(ends[first - overlap - 1]) if first > overlap else 0
-        start = (overlap and _first(breaks, max(earliest, start + 1), end)) or end
-        first = int(np.searchsorted(ends, start, "right"))
+    # Most code points that are tried. If parts of a token have many tokens, this keeps the work linear.
+    width = len(text)
+    while (left := len(ends) - after(start)) > tokens or width < len(text) or counted(start, len(text)) > tokens:
+        first, stop, excess = after(start), min(start + width, len(text)) + 1, 1
+        size = min(tokens if overlap or 2 * left > 3 * tokens else -(-3 * left // 5), left)
+        width *= 2
+        while excess > 0 and stop > start + 1:
+            if size > 0:
+                limit = min(int(ends[first + size - 1]), stop - 1)
+                stop = _last(breaks, max(int(ends[first + size // 3]), end), limit) or limit
+            else:
+                stop = start + (stop - start) // 2
+                width = 2 * (stop - start)
+            excess = counted(start, stop) - tokens
+            size = after(stop) - first - excess
+        if stop <= end:  # beside what it repeats, the passage has no room
+            start = end
+            continue
+        spans.append((start, stop))
+        start, end = stop, stop
+        if end == len(text):
+            return spans
+        if overlap:
+            first, least = after(end), spans[-1][0] + 1
+            least = max(least, int(ends[first - overlap - 1]) if first > overlap else 0)
+            while (start := _first(breaks, least, end)) and counted(start, end) > overlap:
+                least = start + 1
+            start = start or end
     return [*spans, (start, len(text))]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -46,7 +45,6 @@ from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
 Spans = list[Span]  # of each passage of a text
 VectorsOf = Callable[[Sequence[str]], Vectors]
 _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, and for how long those after them
-_AT_EDGES = 4  # tokens, at most, that a passage has more than the same part of its text, as in byte-level BPE
 _VALUES_AT_ONCE, _FILES_AT_ONCE = 256, 64  # a further vector field makes the vectors of so many at once
 _KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
@@ -369,21 +367,31 @@ class Cutter:
     """
 
     def __init__(self, schema: Schema, encoder: Optional[TextEncoder] = None):
-        self._schema, self._ends = schema, estimated_ends if encoder is None else encoder.tokens.token_ends
-        self._room = sys.maxsize if encoder is None else encoder.room
+        self._schema, self._encoder = schema, encoder
 
     def spans(self, documents: Sequence[Document]) -> list[Spans]:
         """Return the start and end, in code points, of each passage of each document."""
-        tokens = self._schema.passage_tokens
+        tokens, overlap, encoder = self._schema.passage_tokens, self._schema.passage_overlap, self._encoder
         if not tokens:
             return [[(0, len(one.text))] for one in documents]
-        found = []
-        for one in documents:
-            ends, beside = self._ends([one.text, self._schema.passage(one, "")])
-            # What stands beside all passages, such as the title, leaves each of them a quarter of the room at least.
-            most = min(tokens, max(self._room - len(beside) - _AT_EDGES, self._room // 4, 1))
-            found.append(cut(one.text, ends, most, min(self._schema.passage_overlap, most // 2)))
-        return found
+        if encoder is None:
+            ends = estimated_ends([one.text for one in documents])
+            return [cut(one.text, own, tokens, overlap) for one, own in zip(documents, ends)]
+        return [self._cut(encoder, one, tokens, overlap) for one in documents]
+
+    def _cut(self, encoder: TextEncoder, document: Document, tokens: int, overlap: int) -> Spans:
+        count, prompt, schema = encoder.tokens.count_tokens, encoder.text_prompt, self._schema
+        beside = count(prompt + schema.passage(document, ""))
+        # What stands beside all passages, such as the title, leaves each of them a quarter of the room at least.
+        most = min(tokens, max(encoder.room + count(prompt) - beside, encoder.room // 4, 1))
+
+        def counted(part: str) -> int:
+            """Count a passage's tokens: alone, or beside prompt and title if it has more there."""
+            read = prompt + schema.passage(document, part)
+            return count(part) if read == part else max(count(part), count(read) - beside)
+
+        (ends,) = encoder.tokens.token_ends([document.text])
+        return cut(document.text, ends, most, min(overlap, most // 2), counted)
 
 
 def passages_of(spans: Sequence[Spans]) -> Optional[Passages]:

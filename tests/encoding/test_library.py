@@ -22,6 +22,8 @@ from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.retrieval.adding import Cutter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import Field, Schema
+from tests.tiny import write_tokenizer
+from tests.tokenizer_cases import NASTY_TEXTS
 
 pytestmark = pytest.mark.unit
 
@@ -127,6 +129,39 @@ def test_passages_with_their_title_are_read_whole(folder: Path) -> None:
         longest = max(map(len, encoder.encode_texts([f"fox {text}" for text in read])))
         assert tower.encode(read) is not None and encoder.truncated == 0
         assert 40 - encoder.template.text_tokens - 8 <= longest and len(spans) > 100
+
+
+def multilingual(draw: random.Random, pieces: int) -> str:
+    scripts = [*NASTY, *NASTY_TEXTS[:-4], *NASTY_TEXTS[-2:], *corpus(2, 20), "ſﬃ", "สวัสดี", "ﷺ", "I/O don't", "é" * 9]
+    between = ["", " ", "。", ". ", "\n", "  ", "，", "-", "#"]
+    return "".join(draw.choice(scripts) + draw.choice(between) for _ in range(pieces))
+
+
+@pytest.mark.parametrize(("prompt", "template"), [("", ""), ("fox ", "Ünï {title}: {text}！")])
+@pytest.mark.parametrize("is_builtin", [False, True])
+def test_no_passage_has_more_tokens_than_its_bound(
+    folder: Path, is_builtin: bool, prompt: str, template: str, tmp_path: Path
+) -> None:
+    """Counted as the tower encodes each passage alone; only one code point may have more, as it cannot be cut."""
+    if is_builtin:
+        write_tokenizer(tmp_path)
+    encoder, draw = PairEncoder.from_folder(tmp_path if is_builtin else folder, 130), random.Random(3)
+    tower = TextEncoder(encoder, "", prompt)
+    texts = [*NASTY, *NASTY_TEXTS, *(multilingual(draw, 12) for _ in range(40))]
+    for most, overlap in ((1, 0), (2, 1), (7, 0), (7, 3), (24, 12), (128, 0), (128, 16)):
+        schema = Schema((Field("title", "text", title=True),), template, passage_tokens=most, passage_overlap=overlap)
+        documents = [Document("d", text[: 60 * most], {"title": "深度 x"}) for text in texts]
+        for document, spans in zip(documents, Cutter(schema, tower).spans(documents)):
+            text = document.text
+            parts = [text[slice(*span)] for span in spans]
+            read = [schema.passage(document, part) for part in parts]
+            for part, count in zip(parts, map(encoder.count_tokens, parts)):
+                assert count <= most or len(part) == 1, (most, count, part)
+            assert tower.encode(read) is not None and encoder.truncated == 0
+            assert (spans[0][0], spans[-1][1]) == (0, len(text)) and (not text or all(one < two for one, two in spans))
+            for (before, end), (start, after) in zip(spans, spans[1:]):
+                assert before < start <= end < after
+                assert encoder.count_tokens(text[start:end]) <= overlap
 
 
 def test_special_tokens_in_a_text_are_no_special_tokens(folder: Path) -> None:

@@ -155,6 +155,19 @@ def test_passages_cover_the_text(text: str, tokens: int, share: int) -> None:
         assert before < start <= end and np.count_nonzero((ends > start) & (ends <= end)) <= overlap
 
 
+@pytest.mark.parametrize(("tokens", "least"), [(1, 2), (1, 1), (7, 8), (7, 3)])
+def test_a_text_is_counted_a_few_times_even_if_nothing_fits(tokens: int, least: int) -> None:
+    counted: list[str] = []
+
+    def count(part: str) -> int:
+        counted.append(part)
+        return least if len(part) < 3 else 2 + len(part)
+
+    spans = cut("长" * 3000, np.array([3000]), tokens, count=count)
+    assert (spans[0][0], spans[-1][1]) == (0, 3000) and all(one[1] == two[0] for one, two in zip(spans, spans[1:]))
+    assert sum(map(len, counted)) < 20 * 3000
+
+
 def test_sentences_are_whole_and_the_best_span_has_the_words() -> None:
     sentences = "一二三四五六七。" * 3
     ends = np.arange(1, len(sentences) + 1)

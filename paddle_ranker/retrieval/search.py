@@ -59,6 +59,7 @@ QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
 _READ_AT_ONCE = 32  # documents that are held while a ranker's texts are made
 _MOST_SHOWN = 1 << 13  # documents that a cursor names beside those of the list
+MOST_PACKED = 1 + 2 * 8 * _MOST_SHOWN  # bytes of a packed position
 RANK = "rank"  # the name of a stage
 
 

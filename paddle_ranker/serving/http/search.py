@@ -38,7 +38,7 @@ from paddle_ranker.retrieval.fusion import FUSIONS, TITLE
 from paddle_ranker.retrieval.near_duplicates import CONTENT
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import parse_query
-from paddle_ranker.retrieval.search import Position, Search
+from paddle_ranker.retrieval.search import MOST_PACKED, Position, Search
 from paddle_ranker.retrieval.searchable import Anew, Searchable
 from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.serving.core.apart import apart
@@ -66,6 +66,7 @@ from paddle_ranker.storage.untrusted import Unchecked
 TEXT = "text"  # the name of a document's text in `fields`
 _MOST_CONDITIONS = 1000  # of a filter, a value of a list for one
 _BOUNDS = JsonBounds(structures=4000, values=4000)  # of a request, which the event loop looks at
+_MOST_BYTES = 1 << 20  # of a request: its query is read to its first 1,000 code points, its filter has few values
 FUSED, RANKED = "fused", "ranked"
 _MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
 _MOST_TERMS = 32  # that a hit is explained by
@@ -75,6 +76,7 @@ _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # of a field, that are named; that are
 # Pages of one list may differ in these parameters.
 _SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
 _DIGEST_BYTES = 12
+_MOST_CURSOR = 4 * (_DIGEST_BYTES + MOST_PACKED) // 3 + 4
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 
@@ -89,7 +91,9 @@ class SearchRequest(Body):
     top_k: Optional[int] = Field(None, ge=1, description=f"documents of the answer (default: {TOP_K})")
     offset: int = Field(0, ge=0, description="leave out so many of the first documents: the next page")
     cursor: Optional[str] = Field(
-        None, description='"": answer with a cursor; repeat the request with it for the next page, until it is null'
+        None,
+        max_length=_MOST_CURSOR,
+        description='"": answer with a cursor; repeat the request with it for the next page, until it is null',
     )
     depth: Optional[int] = Field(
         None,
@@ -174,7 +178,7 @@ class SearchRoutes:
         """Answer `POST /v1/search`."""
         refuse_parameters(request)
         deadline, limits = deadline_of(request), self._pipeline.index.limits
-        body = await read_body(request, limits.request_bytes)
+        body = await read_body(request, min(limits.request_bytes, _MOST_BYTES))
         asked = await apart(len(body), validated, self._request, body, _BOUNDS, deadline=deadline)
         return await self._search(request, asked)
 
@@ -186,11 +190,8 @@ class SearchRoutes:
         state, index = request.scope["state"], self._pipeline.index
         if self._keep_texts:
             state["texts"] = {"query": asked.query}
-        if asked.fields or asked.facets or asked.sort or asked.group_by:
-            # Others may have added documents with more fields.
-            await index.current(index.deadline(deadline_of(request)))
         try:
-            work = partial(self._answered, asked, self._query(asked))
+            work = partial(self._answered, asked)
             found, written, line = await self._pipeline.run(work, deadline_of(request), hold_of(request))
         except Fault as fault:
             raise asked.as_named(fault.settled()) from None
@@ -201,9 +202,11 @@ class SearchRoutes:
         return answer(request, written, "application/json")
 
     def _answered(
-        self, asked: SearchRequest, query: Query, loop: asyncio.AbstractEventLoop, deadline: float
+        self, asked: SearchRequest, loop: asyncio.AbstractEventLoop, deadline: float
     ) -> tuple[FoundSearch, bytes, Optional[SearchLine]]:
         """Search; return what was found, the answer, and the line for the log, if there is one."""
+        self._pipeline.index.latest()  # others may have added documents with more fields
+        query = self._query(asked)
         now: Optional[Searchable] = None
         while True:
             found = self._pipeline.search(query, loop, deadline, now)

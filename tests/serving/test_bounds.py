@@ -1,0 +1,149 @@
+"""Whatever a caller sends in a field: the server's event loop does little, and answers with the request's own faults.
+
+Each field of each route's request is sent empty, short, typical, at a bound and far beyond, alone and in GET addresses.
+What the loop does is counted in calls of functions, which are the same on every machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import pytest
+
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.schema import Field, Schema
+from tests.serving.test_search import Site
+from tests.tiny import write_ranker
+
+pytestmark = pytest.mark.server
+TEXT = "水稻病害 rice disease "
+BASE: dict[str, dict[str, Any]] = {
+    "POST /v1/search": {"query": TEXT},
+    "POST /v1/rerank": {"query": TEXT, "documents": [TEXT]},
+    "POST /v1/documents": {"documents": [{"id": "new", "text": TEXT}]},
+    "PATCH /v1/documents": {"documents": [{"id": "d1", "text": TEXT}]},
+    "DELETE /v1/documents": {"ids": ["none"]},
+    "POST /v1/feedback": {"search_id": "1", "query": TEXT, "id": "d1", "position": 1, "event": "click"},
+}
+SIZES = (0, 1, 10, 100, 1000, 1001, 100_000, 100_001)
+HARD = ('"', "a-", '"a" ', "-b ", "中", "\u0300", "\\", "a'", "1.", "(", "\U0001f600", "\x00", "ﬁ", " ", "i\u0307")
+_MOST_CALLS = 10_000  # of functions, on the loop, for a request
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    base = tmp_path_factory.mktemp("bounds")
+    info = IndexInfo(WordsInfo("standard"), None, schema=Schema((Field("title", "text", title=True),)))
+    with Collection.create(base / "index", info) as collection:
+        collection.add(Document(f"d{n}", TEXT * 5, {"title": f"{TEXT} {n}", "year": n, "kind": "a"}) for n in range(50))
+    made = Site(index=base / "index", model=write_ranker(base / "model"), writable=True, search_log=base / "log")
+    yield made
+    made.close()
+
+
+class Answer(NamedTuple):
+    """An answer, and how many functions the loop's thread called for it."""
+
+    status: int
+    text: str
+    calls: int
+
+
+def ask(site: Site, method: str, address: str, body: bytes = b"", **headers: str) -> Answer:
+    """Ask the application itself: a client would be counted, too."""
+    path, _, query = address.partition("?")
+    given = [(b"host", b"127.0.0.1"), *((name.encode(), value.encode()) for name, value in headers.items())]
+    scope = {"type": "http", "http_version": "1.1", "method": method, "scheme": "http", "path": path, "root_path": ""}
+    scope.update(raw_path=path.encode(), query_string=query.encode(), headers=given, server=("127.0.0.1", 80))
+    sent, calls = list[Any](), 0
+
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop() if messages else await asyncio.Future()
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    def count(_: FrameType, event: str, __: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    async def run() -> None:
+        sys.setprofile(count)
+        try:
+            await site.app({**scope, "client": ("127.0.0.1", 1), "state": {}}, receive, send)
+        finally:
+            sys.setprofile(None)
+
+    site.loop.run_until_complete(run())
+    return Answer(sent[0]["status"], b"".join(one.get("body", b"") for one in sent[1:]).decode(), calls)
+
+
+def values() -> Iterator[Any]:
+    """Yield values of a field: short, typical, at and beyond bounds, of its types and of others."""
+    yield from (None, True, 0, -1, 1, 10**18, 1.5, "", [], {}, [None], [[]], {"a": None})
+    yield from ("a" * size for size in SIZES)
+    yield from (part * (1000 // len(part)) for part in HARD)
+    yield from (part * (100_000 // len(part)) for part in HARD)
+    yield from ([text] * size for text in ("year", "a") for size in SIZES[1:6])
+    yield from ({"year": [1] * size} for size in SIZES[1:6])
+    yield {f"f{n}": 1 for n in range(2000)}
+
+
+def bodies(base: dict[str, Any], schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in schema["properties"]:
+        for value in values():
+            yield name, {**base, name: value}
+        if isinstance(items := base.get(name), list) and isinstance(items[0], dict):
+            for field in (*items[0], "title", "kind"):
+                for value in values():
+                    yield field, {**base, name: [{**items[0], field: value}]}
+
+
+@pytest.mark.parametrize("route", BASE)
+def test_no_field_of_a_request_costs_the_loop_more_than_its_bytes(site: Site, route: str) -> None:
+    (method, path), described = route.split(" "), site.ask("GET", "/openapi.json").json()
+    content = described["paths"][path][method.lower()]["requestBody"]["content"]["application/json"]["schema"]
+    name = content["$ref"].rpartition("/")[2] if "$ref" in content else content["anyOf"][0]["$ref"].rpartition("/")[2]
+    asked = 0
+    for field, body in bodies(BASE[route], described["components"]["schemas"][name]):
+        given = json.dumps(body).encode()
+        shown = brief(body.get(field, body))
+        for data, more in ((given, {}), (gzip.compress(given), {"content-encoding": "gzip"})):
+            answer = ask(site, method, path, data, **more)
+            assert answer.status < 500 and answer.calls < _MOST_CALLS, (field, shown, answer)
+            asked += 1
+    assert asked > 100
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/suggest", "/v1/documents", "/v1/judge"])
+def test_no_parameter_of_an_address_does_either(site: Site, path: str) -> None:
+    parameters = site.ask("GET", "/openapi.json").json()["paths"][path]["get"].get("parameters", [])
+    for name in [one["name"] for one in parameters if one["in"] == "query"]:
+        for value in values():
+            if isinstance(value, (str, int)) and len(str(value)) <= 60_000:
+                given = urlencode({"q": TEXT, name: value} if path in ("/v1/search", "/v1/suggest") else {name: value})
+                answer = ask(site, "GET", f"{path}?{given}")
+                assert answer.status < 500 and answer.calls < _MOST_CALLS, (name, brief(value), answer)
+
+
+def brief(value: object) -> str:
+    return f"{str(value)[:40]}, {len(str(value)):,} characters"
+
+
+def test_the_loop_does_the_same_for_a_query_of_any_length(site: Site) -> None:
+    def calls(size: int) -> int:
+        body = json.dumps({"query": "a" * size}).encode()
+        return min(ask(site, "POST", "/v1/search", body).calls for _ in range(3))
+
+    assert abs(calls(9) - calls(9000)) < 300

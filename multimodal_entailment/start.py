@@ -16,6 +16,7 @@ from multimodal_entailment.info import EntailmentInfo, signature_of
 from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
 from multimodal_entailment.options import TrainEntailmentOptions
 from multimodal_entailment.posts import PostEncoder
+from paddle_ranker.data.overlap import warn_of_overlap
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.model.encoders import load_encoder
 from paddle_ranker.model.folder import has_match_embeddings
@@ -113,6 +114,11 @@ def open_data(options: TrainEntailmentOptions) -> EntailmentData:
         warn_of_same_data(options, "train_file", "validation_file")
         split = Split(train, read(options.validation_file), [])
         content["validation_file"] = content_digest(options.validation_file)
+    learned, held_out = (
+        [(pair.text_1, pair.image_1, pair.text_2, pair.image_2) for pair in part]
+        for part in (split.train, [*split.validation, *split.test])
+    )
+    warn_of_overlap("pairs of posts", learned, held_out)
     return EntailmentData(split, content)
 
 

@@ -30,7 +30,6 @@ def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation]
     from multimodal_entailment.info import LABELS
     from multimodal_entailment.measures import labels_of
     from multimodal_entailment.start import describe_data, make_posts, open_data, start_entailment
-    from paddle_ranker.scoring.files import report_truncated
     from paddle_ranker.training.task import Task
 
     data = open_data(options)
@@ -41,9 +40,6 @@ def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation]
     model, run = start.model, start.run
     train_posts, validation_posts = (make_posts(pairs, model, options) for pairs in (split.train, split.validation))
     run.report(describe_data(split))
-    if run.processes.is_first and model.row_encoder.texts is not None:
-        report_truncated(model.row_encoder.texts)
-
     held_out = HeldOut(validation_posts, labels_of(split.validation), options.batch_size)
     facts = {**data.facts(), "weights_of_classes": weights.tolist()}
 

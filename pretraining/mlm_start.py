@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from paddle_ranker.data.overlap import overlap_warning
 from paddle_ranker.encoding.batching import permuted
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
@@ -241,10 +242,7 @@ def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLangua
         *(f"read {report}" for report in facts["skipped"]),
     ]
     if facts["held_out_repeated"]:
-        lines.append(
-            f"warning: {facts['held_out_repeated']:,} of the held-out documents are trained on as well, word for word: "
-            "new text will have a higher loss; leave repeated documents out"
-        )
+        lines.append(overlap_warning("documents", facts["held_out_repeated"], facts["held_out_documents"]))
     if facts["unknown_share"] > _MOST_UNKNOWN:
         lines.append(f"warning: {facts['unknown_share']:.1%} of the tokens are unknown to the tokenizer: is it theirs?")
     if options.whole_word_mask and facts["words"] != "jieba":

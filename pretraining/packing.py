@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paddle_ranker.encoding.columns import offsets_of, ragged_positions
+from paddle_ranker.options import note_counts
 from paddle_ranker.storage.arrays import gather
 from pretraining.token_store import TokenStore
 
@@ -81,6 +82,7 @@ def pack(
     if packing == "truncate":
         chosen = gather(bounds, documents[:, None] + [0, 1])
         kept = np.minimum(chosen[:, 1] - chosen[:, 0], max_length - 2)
+        note_counts({f"documents were cut to {max_length} tokens": int((kept < chosen[:, 1] - chosen[:, 0]).sum())})
         return _sequences(store, chosen[:, 0], kept.astype(np.int32), np.ones(len(kept), np.int64), special_ids)
     held, room = 0, max_length - 1
     for number in range(0, len(documents), 1 << 16):

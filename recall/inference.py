@@ -94,8 +94,6 @@ def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = Docume
         file.finish()
     if rows.skipped:
         note(f"{options.input_file}: {rows.report()}")
-    if encoding.cut:
-        note(f"{encoding.cut:,} texts were cut to {encoding.length} tokens")
     return file.path
 
 

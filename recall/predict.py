@@ -50,8 +50,6 @@ def predict(options: PredictOptions) -> Iterator[float]:
         yield from ((left * right).sum(axis=1) / np.maximum(lengths, 1e-12)).tolist()
     if pairs.skipped:
         note(f"{options.text_pair_file}: {pairs.report()}")
-    if tower.cut:
-        note(f"{tower.cut:,} texts were cut to {tower.encoder.tokens.max_seq_length} tokens")
 
 
 def run(options: PredictOptions) -> None:

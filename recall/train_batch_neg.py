@@ -80,6 +80,8 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     if LEXICAL in start.part_factors:
         learn_words(start, pairs.titles)
     pairs = with_teacher(pairs, options, run)
+    if evaluation is not None:
+        evaluation.compare(pairs)
     test = f"; {options.similar_text_pair}: {evaluation.report}" if evaluation else "; no evaluation"
     known = pairs.negatives.known if pairs.negatives else 0
     left_out = f", without {known:,} negatives that other rows call answers of the query" if known else ""

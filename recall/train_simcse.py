@@ -57,6 +57,8 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
     texts = map(Text, corpus_texts(options.train_set_file, options))
     query_encoder = queries.row_encoder if queries else None
     pairs = encode_pairs(texts, model.row_encoder, options.train_set_file, query_encoder)
+    if evaluation is not None:
+        evaluation.compare(pairs)
     test = f"; {options.similar_text_pair}: {evaluation.report}" if evaluation else "; no evaluation"
     run.report(f"{options.train_set_file}: {len(pairs):,} different texts{test}")
 

@@ -12,6 +12,7 @@ from typing import Any, Optional
 import numpy as np
 from tqdm import tqdm
 
+from paddle_ranker.data.overlap import warn_of_overlap
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import UsageError
@@ -38,6 +39,7 @@ from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.run import Start, start_run
 from paddle_ranker.training.task import FitResult, OnEvaluation, Task
+from recall.data import TextPairs
 from recall.model import InBatchExamples, LearnedScale
 from recall.options import TowerTrainingOptions
 from recall.results import corpus_texts, write_results
@@ -194,8 +196,9 @@ class RecallEvaluation:
         assert options.similar_text_pair is not None
         corpus = corpus_texts(options.corpus_file, options) if options.corpus_file else []
         rows = list(open_pairs(options.similar_text_pair, options))
+        self._answers = [(row.query, row.title) for row in rows if is_answer(row)]
         titles = [row.title for row in rows]  # titles that do not answer are searched as well
-        self._set = RecallSet(((row.query, row.title) for row in rows if is_answer(row)), [*corpus, *titles])
+        self._set = RecallSet(self._answers, [*corpus, *titles])
         self._options, self._info = options, start.model.info
         model, queries = start.model, start.queries
         self._texts = model.row_encoder.encode(self._set.corpus)
@@ -208,6 +211,16 @@ class RecallEvaluation:
             for part in (model, queries or model)
         ]
         self._tower, self._query_tower = towers
+
+    def compare(self, pairs: TextPairs) -> None:
+        """Warn of pairs that are trained on, too; of single texts, of queries that are."""
+        queries, titles = pairs.texts
+        numbers = zip(pairs.query_of.tolist(), pairs.title_of.tolist())
+        learned = {(queries[query], titles[title]) for query, title in numbers}
+        if all(query == title for query, title in learned):
+            warn_of_overlap("queries", {query for query, _ in learned}, self._set.queries)
+        else:
+            warn_of_overlap("pairs", learned, self._answers)
 
     def measure(self, processes: ProcessGroup) -> dict[str, float]:
         """Return Recall@k and MRR@10, also of nested sizes (`recall@10/64`); the processes share the encoding."""

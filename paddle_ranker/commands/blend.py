@@ -112,7 +112,7 @@ def blend(options: BlendOptions) -> list[str]:
     dev = list(source)
     queries, labels = [pair.query for pair in dev], np.array([pair.label for pair in dev], dtype=np.float64)
     require_both_classes(options.dev_file, labels, "a blend")
-    members = _with_linear(options, models)
+    members = _with_linear(options, models, dev)
     first = logits_of(members.models[0], dev, options.batch_size)
     others = [logits_of(model, dev, options.batch_size) for model in members.models[1:]]
     linear = [lexical_logits(members.models[0], model, dev) for model in members.linear.values()]
@@ -160,8 +160,9 @@ def _member(source: str, options: BlendOptions) -> RankerModel:
     return _ranker(source, options)
 
 
-def _with_linear(options: BlendOptions, models: list[RankerModel]) -> Members:
+def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Sequence[LabeledPair]) -> Members:
     """Add the linear models, for which the first ranker gets lexical features; raises `DataError` as they do."""
+    from paddle_ranker.data.overlap import warn_of_overlap
     from paddle_ranker.training.blend import bm25, learn_linear, training_pairs, with_features
 
     train: list[LabeledPair] = []
@@ -175,6 +176,8 @@ def _with_linear(options: BlendOptions, models: list[RankerModel]) -> Members:
                     "training data: give another --train"
                 )
         train = training_pairs(options.train_file, options)
+        keys = ([(pair.query, pair.title) for pair in part] for part in (train, held_out))
+        warn_of_overlap("pairs", *keys)
     if _BM25 in options.other or options.train_file is not None:
         models = [with_features(models[0], train), *models[1:]]
     if _BM25 in options.other:

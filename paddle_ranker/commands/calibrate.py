@@ -134,7 +134,7 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     from paddle_ranker.evaluation.evaluate import EvaluationSet
     from paddle_ranker.metrics.calibration import FEW_QUERIES, SearchScores, errors_on_halves, fit_and_judge
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-    from paddle_ranker.scoring.files import report_truncated, scored_with
+    from paddle_ranker.scoring.files import scored_with
 
     assert options.dev_file is not None
     encoder = parts.row_encoder
@@ -158,7 +158,6 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     of = dev.report if searches is None else f"the best {_READ} of each query: {len(asked):,}"
     print(f"{options.dev_file}: {of} pairs of {queries:,} queries, {relevant:,} relevant")
     _require_enough(options.dev_file, queries, relevant, len(labels) - relevant)
-    report_truncated(encoder, windows)
     method = options.method or DEFAULT_METHOD
     try:
         judged = fit_and_judge(method, asked, labels, logits, options.folds)

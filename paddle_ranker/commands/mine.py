@@ -252,7 +252,7 @@ def _run(options: MineOptions) -> None:
         mining.open()
         with tqdm(desc="mine", unit="query", total=len(queries), disable=None) as progress:
             rows = write_records(options.output_file, mining.miner.mine(queries, progress))
-        counts, truncations = mining.miner.counts, mining.truncations()
+        counts, truncations = mining.miner.counts, []
     what = "triples" if options.format == "triples" else "pairs"
     print(f"wrote {rows:,} {what} to {options.output_file}: {counts['negatives']:,} negatives of "
           f"{counts['queries']:,} queries")  # fmt: skip

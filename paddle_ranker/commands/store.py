@@ -50,7 +50,6 @@ class StoreOptions(ScoringOptions):
 def store(options: StoreOptions) -> None:
     """Write the folder, and print its size by title."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring.files import report_truncated
     from paddle_ranker.scoring.scorer import chunks
     from paddle_ranker.scoring.stored import TitleStates, new_states
     from paddle_ranker.scoring.stored_ranker import SplitRanker
@@ -67,7 +66,6 @@ def store(options: StoreOptions) -> None:
             progress.update(len(part))
     if rows.skipped:
         note(f"{options.titles_file}: {rows.report()}")
-    report_truncated(ranker.encoder)
     info = TitleStates.open(folder).info
     print(
         f"{folder}: {info.titles:,} titles, {info.tokens:,} tokens, {options.dtype}, "

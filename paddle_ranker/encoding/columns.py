@@ -127,6 +127,14 @@ def _joined(parts: Sequence[_Ragged]) -> tuple[NDArray[np.int32], NDArray[np.int
     return ids, offsets_of(np.concatenate(lengths)), parts[0].pad_id if parts else 0
 
 
+def pair_keys(pairs: Columns) -> Iterator[int]:
+    """Yield a hash of each pair's tokens."""
+    assert isinstance(pairs, EncodedPairs)
+    bounds = pairs.offsets.tolist()
+    for row, (start, end) in enumerate(zip(bounds, bounds[1:])):
+        yield hash((int(pairs.second_starts[row]), pairs.ids[start:end].tobytes()))
+
+
 @dataclass(frozen=True)
 class EncodedTexts(_Ragged):
     """Texts `[CLS] text [SEP]`: `ids` [total] int32, `offsets` [n + 1] int64."""

@@ -28,6 +28,7 @@ from paddle_ranker.encoding.columns import (
 from paddle_ranker.encoding.tokenizers.base import ModelTokenizer, Spelling
 from paddle_ranker.encoding.tokenizers.folder import read_tokenizer
 from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted, refuse_text
+from paddle_ranker.options import note_at_end
 
 # Called with each row's token count before truncation, [n], special tokens included, and with the maximum length; may
 # raise an error to refuse the rows. The count of a row above that length may be too small.
@@ -50,6 +51,8 @@ class PairRowEncoder(Protocol):
     vocab_size: int
     backend: str
     truncated: int
+
+    def counts(self) -> dict[str, int]: ...
 
     @property
     def members(self) -> tuple[PairEncoder, ...]: ...
@@ -82,7 +85,7 @@ class PairEncoder:
     """Encoder of pairs by a model's tokenizer and its template, such as `[CLS] query [SEP] title [SEP]`.
 
     Special tokens in a text are plain text. A pair longer than `max_seq_length` loses tokens from the end of its longer
-    side, and no side becomes empty; `truncated` counts such pairs. Thread-safe.
+    side, and no side becomes empty; `truncated` counts such pairs, and a command notes them at its end. Thread-safe.
 
     Attributes: `query_prompt`, which precedes every query of a pair; `max_seq_length`, `vocab_size` (largest id + 1),
     `template`, `pad_id`, `cls_id`, `sep_id`, `unk_id`, `mask_id`, `backend` ("builtin" or "tokenizers"), `truncated`.
@@ -102,12 +105,13 @@ class PairEncoder:
         self.query_prompt = ""
         self.max_seq_length = max_seq_length
         self.vocab_size = files.vocab_size
-        self.truncated = 0
+        self.truncated, self._cut = 0, "pairs"
         self._files = files
         self._tokenizer = files.tokenizer()
         self.backend = files.backend
         self._truncated_lock = threading.Lock()
         self.pad_id = self._special_id("pad_token")
+        note_at_end(self)
 
     @classmethod
     def from_folder(
@@ -247,7 +251,7 @@ class PairEncoder:
         if check is not None:
             check(text_lengths + special, most)
         kept = np.minimum(text_lengths, most - special)
-        self._count_truncated(kept < text_lengths)
+        self._count_truncated(kept < text_lengths, "texts")
         offsets = offsets_of(kept + special)
         ids = np.empty(offsets[-1], dtype=np.int32)
         _put(ids, offsets[:-1], before)
@@ -331,11 +335,15 @@ class PairEncoder:
             raise CheckpointError(f"the vocabulary has no {what}: add it, or use another model")
         return found
 
-    def _count_truncated(self, is_truncated: NDArray[np.bool_]) -> None:
+    def counts(self) -> dict[str, int]:
+        """Return how many pairs or texts were cut, by the words for it."""
+        return {f"{self._cut} were cut to {self.max_seq_length} tokens": self.truncated}
+
+    def _count_truncated(self, is_truncated: NDArray[np.bool_], what: str = "pairs") -> None:
         count = int(np.count_nonzero(is_truncated))
         if count:
             with self._truncated_lock:
-                self.truncated += count
+                self.truncated, self._cut = self.truncated + count, what
 
 
 class BlendedPairEncoder:
@@ -346,6 +354,15 @@ class BlendedPairEncoder:
         self.max_seq_length = sum(member.max_seq_length for member in members)  # of all members together
         self.backend = ", ".join(member.backend for member in members)
         self.vocab_size = max(member.vocab_size for member in members)
+        note_at_end(self, instead_of=self.members)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many pairs were cut, by the words for it; members may differ in length."""
+        found: dict[str, int] = {}
+        for member in self.members:
+            for what, count in member.counts().items():
+                found[what] = max(count, found.get(what, 0))
+        return found
 
     @property
     def truncated(self) -> int:

@@ -46,4 +46,7 @@ def timing_batches(encoder: PairRowEncoder, shapes: Sequence[tuple[int, int]]) -
     for rows, length in shapes:
         words = random.integers(0, 20_000, (rows, min(length, encoder.max_seq_length) - 3)) + 0x4E00  # Han characters
         texts = ["".join(map(chr, row)) for row in words.tolist()]
-        yield encoder.encode([text[:5] for text in texts], [text[5:] for text in texts]).pad(np.arange(rows))
+        truncated = encoder.truncated
+        pairs = encoder.encode([text[:5] for text in texts], [text[5:] for text in texts])
+        encoder.truncated = truncated
+        yield pairs.pad(np.arange(rows))

@@ -20,6 +20,7 @@ from paddle_ranker.encoding import POOLINGS, TOP_K
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
 from paddle_ranker.encoding.tokenizers.base import BERT_SHAPE, PairTemplate
 from paddle_ranker.errors import UsageError
+from paddle_ranker.options import note_at_end
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,14 @@ class Windows:
         self.top_k = 1 if pooling == "max" else top_k or TOP_K
         self.windowed = self.cut = 0
         self._lock = threading.Lock()
+        note_at_end(self)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many pairs were windowed and how many queries were cut, by the words for it."""
+        return {
+            f"pairs were scored in windows of {self.max_seq_length} tokens that share {self.overlap}": self.windowed,
+            "queries were cut to leave room for titles": self.cut,
+        }
 
     def facts(self) -> dict[str, Any]:
         """Return the settings that affect scores, for logging and comparison."""

@@ -15,7 +15,7 @@ from paddle_ranker.evaluation.systems import read_measured_pairs
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.scoring.by_query import options_of_small
 from paddle_ranker.scoring.cascade import chosen, rerank
-from paddle_ranker.scoring.files import report_truncated, scorer_for
+from paddle_ranker.scoring.files import scorer_for
 from paddle_ranker.scoring.loading import open_ranker
 
 SHOWN = ("auc", "mrr@10", "ndcg@10")
@@ -67,7 +67,6 @@ def measure_cascade(
         parts = open_ranker(path, given.load_options())
         scorers.append(scorer_for(parts, given))
         logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
-        report_truncated(parts.row_encoder, scorers[-1].windows)
     rows_of: dict[str, list[int]] = {}
     for row, query in enumerate(query for query, is_one in zip(pairs.query_ids, pairs.candidates) if is_one):
         rows_of.setdefault(query, []).append(row)

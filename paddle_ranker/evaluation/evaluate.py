@@ -63,7 +63,7 @@ class EvaluationSet:
         require_both_classes(path, self.labels, "AUC")
         self._windows = windows
         titles = [record.title for record in records]
-        self._pairs = pair_encoder.encode(self.queries, titles, truncate=windows is None)
+        self.pairs = pair_encoder.encode(self.queries, titles, truncate=windows is None)
         self._pair_encoder = pair_encoder
         self._batch_size = batch_size
 
@@ -73,9 +73,9 @@ class EvaluationSet:
         """Return the logits of all rows, `[n]` float64; with `processes`, each computes a share and gets all logits."""
         scorer = Scorer(engine, self._pair_encoder, self._batch_size, calibration=calibration, windows=self._windows)
         if processes is None:
-            return scorer.logits(self._pairs)
+            return scorer.logits(self.pairs)
         # The batches are dealt out to the processes. Rows of other processes are 0, so the sum is each row's logit.
-        return processes.sum(scorer.logits(self._pairs, processes.rank, processes.size))
+        return processes.sum(scorer.logits(self.pairs, processes.rank, processes.size))
 
     def measure(self, engine: Engine, processes: Optional[ProcessGroup] = None) -> dict[str, float]:
         """Return the measures of `evaluate_ranking`: `auc`, and query measures if a query has several titles.

@@ -70,14 +70,13 @@ def score_with_model(
 
     Raises `CheckpointError` for a ranker of another kind, `DataError` if the pairs have no texts.
     """
-    from paddle_ranker.scoring.files import report_truncated, scorer_for
+    from paddle_ranker.scoring.files import scorer_for
     from paddle_ranker.scoring.loading import open_ranker
 
     queries, titles = pairs.texts(source)
     parts = open_ranker(source, options.load_options(expected_kind))
     scorer = scorer_for(parts, options)
     logits = scorer.logits(scorer.encode(queries, titles))
-    report_truncated(parts.row_encoder, scorer.windows)
     return parts, logits
 
 

@@ -31,6 +31,7 @@ from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.opened import RANKER_SIGNATURE, TrainedModel
 from paddle_ranker.model.similarity import SimilarityHead, load_similarity
 from paddle_ranker.model.tower_network import TowerModel
+from paddle_ranker.options import note_at_end
 
 COSINE = "cosine"  # the kind of a member that is a tower, whose folder is a subfolder of the member's
 
@@ -61,6 +62,7 @@ def member_of_tower(tower: TowerModel, source: Path) -> RankerModel:
     length = tower.info.max_seq_length - max(map(tokens.count_tokens, prompts))
     pairs = copy(tokens)
     pairs.max_seq_length = length
+    note_at_end(pairs)
     info = RankerInfo(COSINE, length, match_embeddings=False, similarity=True)
     return RankerModel(info, pairs, RANKER_SIGNATURE, CosineNetwork(SimilarityHead(tower, pairs)))
 

@@ -17,6 +17,7 @@ published tutorial's name declares the common name as its `name`; the field's ow
 from paddle_ranker.options.command import json_text as json_text
 from paddle_ranker.options.command import main_of as main_of
 from paddle_ranker.options.command import note as note
+from paddle_ranker.options.command import note_at_end as note_at_end
 from paddle_ranker.options.command import note_counts as note_counts
 from paddle_ranker.options.command import note_once as note_once
 from paddle_ranker.options.command import run_command as run_command

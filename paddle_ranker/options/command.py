@@ -9,9 +9,10 @@ import os
 import stat
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
-from typing import Any, Callable, Optional, TextIO, Union, cast
+from typing import Any, Callable, Optional, Protocol, TextIO, Union, cast
 
 from paddle_ranker.errors import (
     PADDLE_IS_MISSING,
@@ -61,7 +62,9 @@ def run_command(
             debug = options.debug
             require_inputs(options)
             options.look_up()
-            status = run(options) or 0
+            with _counting() as counted:
+                status = run(options) or 0
+            note_counts(sum((Counter(one.counts()) for one in counted), Counter()))
             sys.stdout.flush()  # an error in writing the last of the output is an error like any other
             return status
         except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
@@ -205,6 +208,36 @@ def note_counts(counts: Mapping[str, int]) -> None:
     for name, count in counts.items():
         if count:
             note(f"{count:,} {name}")
+
+
+class Counted(Protocol):
+    """Object that counts what a command should report, such as an encoder the texts that it cut."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the counts so far, by what they count: `{"pairs were cut to 64 tokens": 3}`."""
+        ...
+
+
+_COUNTED: list[list[Counted]] = []  # of the running commands; threads of a command may open models, too
+
+
+@contextmanager
+def _counting() -> Iterator[list[Counted]]:
+    _COUNTED.append([])
+    try:
+        yield _COUNTED[-1]
+    finally:
+        _COUNTED.pop()
+
+
+def note_at_end(one: Counted, instead_of: Sequence[Counted] = ()) -> None:
+    """Note the counts of an object when the command ends, if a command is running.
+
+    instead_of: objects whose counts `one` includes
+    """
+    if _COUNTED:
+        _COUNTED[-1][:] = [other for other in _COUNTED[-1] if all(other is not part for part in instead_of)]
+        _COUNTED[-1].append(one)
 
 
 @functools.cache

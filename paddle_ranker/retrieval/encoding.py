@@ -13,6 +13,7 @@ from typing import Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options import note_at_end
 from paddle_ranker.retrieval.vectors import Tower, Vectors, text_parts
 from paddle_ranker.runtime import PROCESS_VARIABLE, prepare, usable_cores
 from paddle_ranker.storage.untrusted import Unchecked
@@ -39,10 +40,15 @@ class EncodePlan:
 
 
 class Encoding:
-    """Vectors of texts; `cut` counts the texts that were longer than the tower takes."""
+    """Vectors of texts."""
 
     def __init__(self, plan: EncodePlan):
-        self.plan, self.cut, self.length = plan, 0, 0
+        self.plan, self._cut, self._length = plan, 0, 0
+        note_at_end(self)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many texts other processes have cut, by the words for it; the tower here counts its own."""
+        return {f"texts were cut to {self._length} tokens": self._cut}
 
     def run(self, texts: Iterable[str]) -> Iterator[Vectors]:
         """Yield the vectors of the texts, some thousand at a time; at least once, with none if there are no texts."""
@@ -52,7 +58,6 @@ class Encoding:
     def _here(self, texts: Iterable[str]) -> Iterator[Vectors]:
         tower = _opened(self.plan)
         yield from tower.stream(texts, self.plan.queries)
-        self.cut, self.length = tower.cut, tower.encoder.tokens.max_seq_length
 
     def _by_processes(self, texts: Iterable[str]) -> Iterator[Vectors]:
         parts = text_parts(texts)
@@ -67,7 +72,7 @@ class Encoding:
             while busy:
                 worker = busy.popleft()
                 vectors, cut = self._received(worker)
-                self.cut += cut
+                self._cut += cut
                 part = next(parts, None)
                 if part is not None:
                     worker.send(part)
@@ -81,7 +86,7 @@ class Encoding:
             raise RankerError(_ENDED) from error
         if isinstance(found, str):
             raise RankerError(found)
-        vectors, cut, self.length = found
+        vectors, cut, self._length = found
         return vectors, cut
 
 

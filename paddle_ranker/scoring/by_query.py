@@ -12,7 +12,7 @@ import numpy as np
 from paddle_ranker.data.records import Pair
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities
-from paddle_ranker.scoring.files import CutOff, report_truncated, score_pairs, scorer_for
+from paddle_ranker.scoring.files import CutOff, score_pairs, scorer_for
 from paddle_ranker.scoring.loading import open_ranker
 from paddle_ranker.scoring.options import RankingOptions, ScoringOptions
 from paddle_ranker.scoring.ranker import RankedTitle
@@ -95,7 +95,6 @@ def _cascade_by_query(
             ]
             yield query, [title for title in ranked if cut.keeps(title.probability)]
     cut.report()
-    report_truncated(parts.row_encoder, scorer.windows)
 
 
 def options_of_small(options: OptionsT, source: str) -> OptionsT:

@@ -15,7 +15,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.options import json_text, note, note_counts
+from paddle_ranker.options import json_text, note
 from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import CHUNK, Scorer, chunks
@@ -85,14 +85,13 @@ def above(minimum: Optional[float], scored: Iterable[tuple[Pair, float]]) -> Ite
 
 
 def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
-    """Yield each pair of the input file with its probability; note skipped rows and truncated pairs at the end."""
+    """Yield each pair of the input file with its probability; note skipped rows at the end."""
     scorer = scorer_for(parts, options)
 
     def encode(part: list[Pair]) -> Columns:
         return scorer.encode([pair.query for pair in part], [pair.title for pair in part])
 
     yield from score_file(options, encode, scorer.logits)
-    report_truncated(parts.row_encoder, scorer.windows)
 
 
 def score_file(
@@ -144,25 +143,9 @@ class CutOff:
             note(f"{left_out:,} of {seen:,} pairs are below --min_probability {minimum:g} and left out")
 
 
-def report_truncated(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> None:
-    """Note how many pairs were longer than the ranker's maximum length, and whether they were truncated or windowed."""
-    note_counts(truncations(pair_encoder, windows))
-
-
 def truncations(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> dict[str, int]:
-    """Return how many pairs were longer than the ranker's maximum length so far, by what was done with them.
-
-    The members of a blend may differ in length.
-    """
-    found: dict[str, int] = {}
-    for member in pair_encoder.members:
-        what = f"pairs were cut to {member.max_seq_length} tokens"
-        found[what] = max(member.truncated, found.get(what, 0))
-    if windows is not None:
-        length = pair_encoder.max_seq_length
-        found[f"pairs were scored in windows of {length} tokens that share {windows.overlap}"] = windows.windowed
-        found["queries were cut to leave room for titles"] = windows.cut
-    return found
+    """Return how many pairs were longer than the ranker's maximum length so far, by what was done with them."""
+    return {**pair_encoder.counts(), **({} if windows is None else windows.counts())}
 
 
 def shown_probability(probability: float) -> float:

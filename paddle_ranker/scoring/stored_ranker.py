@@ -27,7 +27,7 @@ from paddle_ranker.options import note
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine
 from paddle_ranker.scoring.engines.registry import AUTO
-from paddle_ranker.scoring.files import report_truncated, score_file
+from paddle_ranker.scoring.files import score_file
 from paddle_ranker.scoring.loading import ScoringRanker, model_path, open_ranker, require_ranker, runs_network
 from paddle_ranker.scoring.options import PredictOptions
 from paddle_ranker.scoring.ranker import RankedTitle, best_titles, require_cut
@@ -295,6 +295,5 @@ def score_stored_pairs(
         return ranker.logits_of(StoredPairs(queries, states, of, encoder.pad_id))
 
     yield from score_file(options, encode, logits, _PAIRS_AT_ONCE)
-    report_truncated(encoder)
     if absent:
         note(f"{absent:,} of {seen:,} titles are not in {quoted(store)}: their states were computed")

@@ -76,8 +76,9 @@ def read_declared(kind: type[DeclaredT], path: Path, values: Unchecked, remedy: 
 
 def require_declared(instance: Any) -> None:
     """Raise `CheckpointError`, naming the field, if a field of a dataclass instance does not fit its declaration."""
+    kind: Any = type(instance)
     try:
-        for name, hint in _hints(type(instance)).items():
+        for name, hint in _hints(kind).items():
             _Reader().fitted(hint, getattr(instance, name), name)
     except _Misfit as error:
         raise CheckpointError(str(error)) from error

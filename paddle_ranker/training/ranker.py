@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
+from paddle_ranker.data.overlap import warn_of_overlap
+from paddle_ranker.encoding.columns import pair_keys
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.lexical.head import learn_heads
@@ -18,7 +20,6 @@ from paddle_ranker.model.network import APART
 from paddle_ranker.model.pretrained import find_model, resolve_model
 from paddle_ranker.model.split import lower_states
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-from paddle_ranker.scoring.files import report_truncated
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.examples import RankingExamples
 from paddle_ranker.training.options import RankerTrainingOptions
@@ -111,7 +112,7 @@ def train_ranker(
     run, model = start.run, start.model
     if run.processes.is_first:
         warn_of_same_data(options, *files)
-        report_truncated(model.row_encoder)
+        warn_of_overlap("pairs", pair_keys(examples.pairs), pair_keys(evaluation.pairs))
     new_heads = [one for one in (model.network.lexical, model.network.similarity_head) if one and not one.has_learned]
     if new_heads:
         learn_heads(new_heads, examples.pairs, examples.pair_labels if "head" in model.new_parts else None)

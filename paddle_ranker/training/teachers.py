@@ -16,7 +16,6 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.options import note_counts
 from paddle_ranker.scoring.options import ScoringOptions
 
 
@@ -78,9 +77,7 @@ class Teachers:
         return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
     def report(self) -> None:
-        """Print for each ranker how many pairs were truncated, if any."""
-        for counts in self.truncations():
-            note_counts(counts)
+        """Do nothing: a command notes at its end what encoders have cut."""
 
     def truncations(self) -> list[dict[str, int]]:
         """Return for each ranker how many pairs were truncated so far, by what was done with them."""

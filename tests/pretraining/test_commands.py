@@ -136,7 +136,8 @@ def test_what_is_left_out_held_out_or_trained_on_as_well_is_counted(data: Path, 
     for run in ("a", "b"):  # the second run reuses the tokens of the first
         arguments = typed(tmp_path / run, *more, train_files="damaged.txt", eval_files="seen.txt")
         status, printed, errors = call(train_mlm.main, *arguments)
-        assert status == 0 and "warning: 3 of the held-out documents are trained on as well" in printed, errors
+        assert status == 0, errors
+        assert re.search("warning: 3 of the [0-9,]+ held-out documents are trained on as well", printed)
         assert re.search(r"^read 60 documents; skipped 1 lines \(damaged\.txt, line 61: byte 0xff", printed, re.M)
     arguments = typed(tmp_path / "c", "--max_steps", 1, "--eval_share", 0.2)
     place = arguments.index("--eval_files")
@@ -169,7 +170,7 @@ def encoders(data: Path) -> Path:
         ({"train_files": "gbk.txt"}, r"gbk\.txt, line 1: byte 0xc9 at position 1 is not UTF-8; .*GB18030"),
         ({"config": "nanno"}, r"did you mean nano\?"),
         ({"config": "odd.json"}, r"odd\.json: not a usable configuration \(unknown layers\)"),
-        ({"config": "act.json"}, r"the activation 'mish_new' is not done here"),
+        ({"config": "act.json"}, r"hidden_act is mish_new, expected one of"),
         ({"tokenizer": "nowhere"}, r"vocab\.txt is not there"),
         ({"init_from": "other", "config": None}, r"--tokenizer tokenizer is not the .* of other"),
         ({"init_from": "short", "config": None}, r"the vocabulary has ids up to 96 but the model has 90 word"),

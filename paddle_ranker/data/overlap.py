@@ -1,0 +1,31 @@
+"""Count held-out rows that a training learns from, too."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+from paddle_ranker.options import note
+
+
+def warn_of_overlap(what: str, learned: Iterable[Hashable], held_out: Iterable[Hashable]) -> int:
+    """Warn of held-out rows that are equal to rows to learn from; return their number.
+
+    Args:
+        what: name of the rows in the message, such as "pairs".
+        learned, held_out: a key for each row; rows with equal keys are the same.
+    """
+    keys = list(held_out)
+    wanted = set(keys)
+    found = {key for key in learned if key in wanted}
+    count = sum(key in found for key in keys)
+    if count:
+        note(overlap_warning(what, count, len(keys)))
+    return count
+
+
+def overlap_warning(what: str, count: int, total: int) -> str:
+    """Return the warning of `count` repeated rows of `total` held-out rows."""
+    return (
+        f"warning: {count:,} of the {total:,} held-out {what} are trained on as well, word for word: measures on new "
+        f"{what} will be worse; leave the repeated {what} out"
+    )

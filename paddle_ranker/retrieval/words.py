@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import refuse_text
-from paddle_ranker.lexical.analyser import Analyser
+from paddle_ranker.lexical.analyser import ENGLISH, Analyser, stem
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.spelling import Vocabulary, most_errors
@@ -241,7 +241,7 @@ class WordSearcher:
         """Return the live words at the least distance from a word; see `KnownWords`."""
         for errors in range(most_errors(word) + 1):
             found = set[str]()
-            for vocabulary in self._vocabularies:
+            for vocabulary in checked(self._vocabularies):
                 spend(len(vocabulary) // _LOOKING)
                 found.update(vocabulary.near(word, errors, unfinished=unfinished))
             if live := self._live_words(sorted(found)):
@@ -264,7 +264,7 @@ class WordSearcher:
     def _live_words(self, words: Sequence[str]) -> list[str]:
         """Return those words, in their order, that live documents have."""
         spend(_COUNTING * len(words))
-        tokens = [self.tokens_of_word(word) for word in words]
+        tokens = [self.tokens_of_word(word) for word in checked(words)]
         each = [*chain.from_iterable(tokens)]
         counts = dict(zip(each, self.counts(each)))
         return [word for word, own in zip(words, tokens) if any(counts[token] for token in own)]
@@ -274,8 +274,12 @@ class WordSearcher:
         found = dict[str, None]()
         for one in self._tokenizers:
             if isinstance(one, Analyser):
-                runs = one.runs(one.fold(word) if one.table else word)
-                found.update((max(run.word.texts, key=len), None) for run in runs if run.is_word)
+                own = one.fold(word) if one.table else word
+                if own.isalpha():
+                    found[stem(own, one.language or ENGLISH)] = None
+                else:
+                    runs = (run for run in one.runs(own) if run.is_word)
+                    found.update((max(run.word.texts, key=len), None) for run in runs)
         return list(found)
 
     def counts(self, tokens: Sequence[str]) -> list[int]:
@@ -287,7 +291,7 @@ class WordSearcher:
             if part.live is not None:
                 places = np.flatnonzero(sizes)
                 spend(int(sizes.sum()))
-                for place, (documents, _) in zip(places.tolist(), part.postings.of_terms(hashes[places])):
+                for place, (documents, _) in checked(zip(places.tolist(), part.postings.of_terms(hashes[places]))):
                     sizes[place] = np.count_nonzero(part.live[documents])
             counts += sizes
         found: list[int] = counts.tolist()
@@ -312,7 +316,7 @@ class WordSearcher:
         each = [text_hashes(either) for either in terms]
         sizes = [sum(int(part.postings.counts(own).sum()) for part in self._parts) for own in checked(each)]
         rarest = sorted(range(len(each)), key=lambda place: sizes[place])[:_MOST_REQUIRED]
-        for hashes in (each[place] for place in rarest):
+        for hashes in checked([each[place] for place in rarest]):
             for mask, part in zip(masks, self._parts):
                 has = np.zeros(len(mask), bool)
                 for documents, _ in part.postings.of_terms(hashes):

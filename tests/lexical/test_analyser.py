@@ -301,6 +301,7 @@ def test_ideographs_beside_others_and_stop_words_among_others_count_less() -> No
 
 
 @pytest.mark.parametrize("text", ["a" * 100_000, "a1" * 50_000, "x." * 50_000, "a'" * 50_000, "1,000" * 20_000,
+                                  f"1{',000' * 25_000}0", "abc-" * 25_000,
                                   "稻\u0301" * 50_000, "́" * 100_000, "เ" * 100_000, "C++" * 30_000])  # fmt: skip
 def test_no_text_takes_long(text: str) -> None:
     began, kept = time.process_time(), _word.cache_info().currsize

@@ -5,7 +5,7 @@ import random
 import re
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, current_thread
@@ -17,7 +17,7 @@ import pytest
 from pypinyin import lazy_pinyin
 
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.lexical.analyser import analyser
+from paddle_ranker.lexical.analyser import Phrase, analyser
 from paddle_ranker.lexical.spelling import Vocabulary, homophones, lines_of, united
 from paddle_ranker.retrieval import reading
 from paddle_ranker.retrieval.collection import Collection
@@ -29,6 +29,7 @@ from paddle_ranker.retrieval.schema import TEXT, Field, Schema, infer
 from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
 from paddle_ranker.retrieval.shards import Shards
+from paddle_ranker.retrieval.work import Abandoned, Caller
 
 pytestmark = pytest.mark.unit
 
@@ -457,6 +458,26 @@ def test_a_name_inside_a_longer_one_is_found_and_excluded(tmp_path: Path, phrase
     for query, ids in ((f'word "{phrase}"', {"has"}), (f'word -"{phrase}"', {"other"})):
         (found,) = searcher.run([query])
         assert {one.id for one in found.results()} == ids and not found.unfound, query
+
+
+@pytest.mark.parametrize("query", [ParsedQuery("", ("a a a",)), ParsedQuery("", (), ("a a a",))])
+def test_a_search_for_a_phrase_stops_within_a_document(
+    tmp_path: Path, query: ParsedQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection, caller, looked = make(tmp_path / "index", {f"{n}": "xa a a " * 100 for n in range(3)}), Caller(), []
+    places = Phrase.places
+
+    def until_left(own: Phrase, folded: str) -> Iterator[bool]:
+        for stands in places(own, folded):
+            looked.append(stands)
+            if len(looked) == 7:
+                caller.leave()
+            yield stands
+
+    monkeypatch.setattr(Phrase, "places", until_left)
+    with pytest.raises(Abandoned):
+        caller.run(lambda: collection._generation.kept(query))
+    assert looked == [False] * 7
 
 
 def test_literal_fields_correct_nothing(tmp_path: Path) -> None:

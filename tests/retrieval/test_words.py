@@ -95,3 +95,19 @@ def test_ties_stand_in_the_collections_order_also_at_the_cut_and_no_token_is_nev
     words = WordSearcher.of_texts(["甲乙丙", "甲乙丁", "甲乙戊", "甲乙己", "庚辛", "!!!"], "bigram")
     (titles, scores), (none, _) = words.search("甲乙", 2), words.search("!!!", 2)
     assert list(titles) == [0, 1] and scores[0] == scores[1] and not len(none)
+
+
+@pytest.mark.parametrize(("k1", "b"), [(1.2, 0.0), (1.2, 1.0), (0.0, 1.0), (0.0, 0.0)])
+def test_fields_without_a_word_add_nothing_at_the_ends_of_what_bm25_takes(k1: float, b: float) -> None:
+    texts, titles = ["a b", "a", "c", ""], ["", "a", "", "c"]
+    with np.errstate(all="raise"):
+        postings = Postings.of_fields([texts, titles], [str.split, str.split])
+        searcher = WordSearcher([WordPart(postings, None, 0)], str.split, k1, b, (1.0, 2.0))
+        numbers, scores = searcher.search("a", 9)
+    idf = math.log(1 + (4 - 2 + 0.5) / (2 + 0.5))
+    frequencies = [
+        1 / (1 - b + b * 2),
+        1 / (1 - b + b * 1) + 2 / (1 - b + b * 2),
+    ]  # lengths 2 and 1 of 1, 0 and 1 of 0.5
+    wanted = [idf * one * (k1 + 1) / (one + k1) for one in frequencies]
+    assert dict(zip(numbers.tolist(), scores.tolist())) == pytest.approx(dict(enumerate(wanted)))

@@ -209,6 +209,9 @@ def test_filters_and_fields(site: Site) -> None:
     ("body", "status", "field", "says"),
     [
         ({"query": ""}, 422, "query", "is empty"),
+        ({"query": f'a "{"水" * 8000}"'}, 422, "query", "does not end within the 1,000"),
+        ({"query": f'a -"{"水" * 8000}"'}, 422, "query", "does not end within the 1,000"),
+        ({"query": '"a" ' * 17}, 422, "query", "more than the 16"),
         ({"query": "a", "by": ["fields"]}, 422, "by", "words, vectors"),
         ({"query": "a", "fusion": "/etc/passwd"}, 422, "fusion", "rrf"),
         ({"query": "a", "fields": ["url"]}, 422, "fields", "text, lang, year"),

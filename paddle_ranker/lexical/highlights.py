@@ -8,8 +8,10 @@ shared.passage(text)               # (320, 520), of a long text
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple, Optional
 
 from paddle_ranker.encoding.unicode.table import MARK, OTHER, unicode_table
@@ -20,6 +22,9 @@ PASSAGE = 200  # code points of the passage of a long text
 _MOST_WORDS, _QUERY = 128, 1000  # words, code points of a query
 _MOST_HIGHLIGHTS, _LOOKED_AT = 100, 20_000  # of a text; code points of it
 _LETTER = "[^\\W_]"
+_IN_WORD = re.compile(
+    "[^\\W_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2}"
+).fullmatch
 _BETWEEN = " \t\n\r-._'/&@+"  # what may stand between the words of one n-gram
 
 
@@ -104,10 +109,13 @@ class SharedWords:
     Args:
         query: its first 128 words count, of its first 1,000 code points.
         analyser: of the texts.
+        phrases: texts that count where they stand as a whole.
     """
 
-    def __init__(self, query: str, analyser: Analyser = standard):
+    def __init__(self, query: str, analyser: Analyser = standard, phrases: Sequence[str] = ()):
         query, self._analyser = query[:_QUERY], analyser
+        patterns = [r"\s+".join(map(re.escape, words)) for one in phrases if (words := analyser.fold(one).split())]
+        self._phrases = re.compile("|".join(sorted(patterns, key=len, reverse=True))) if patterns else None
         found = list(analyser.runs(analyser.fold(query)))
         readings = [[word.text for run in found for word in _read(run, None, longest)][:_MOST_WORDS]
                     for longest in (True, False)]  # fmt: skip
@@ -120,7 +128,7 @@ class SharedWords:
 
     def highlights(self, text: str) -> list[Highlight]:
         """Return the shared parts of a text, in order; only the first 20,000 code points are searched."""
-        if not self._known:
+        if not self._known and self._phrases is None:
             return []
         given = FoldedText(text, self._analyser)
         words = list(self._words(given.text))
@@ -135,7 +143,26 @@ class SharedWords:
                 found.append(Highlight(word.start, word.end, level))
             else:
                 break
+        if self._phrases is not None:
+            found = self._with_phrases(given.text, found)
         return [Highlight(*given.span(one.start, one.end), one.level) for one in found]
+
+    def _with_phrases(self, text: str, found: Sequence[Highlight]) -> list[Highlight]:
+        """Add the phrases in a folded text to its highlights, in place of those that they overlap."""
+        assert self._phrases is not None
+        whole = list[Highlight]()
+        for match in islice(self._phrases.finditer(text), _MOST_HIGHLIGHTS):
+            start, end = match.span()
+            before, after = text[start - 1 : start] + text[start], text[end - 1 : end + 1]
+            if not any(len(both) == 2 and _IN_WORD(both) for both in (before, after)):
+                units = sum(1 if run.is_word else len(run.units()) for run in self._analyser.runs(match[0]))
+                whole.append(Highlight(start, end, min(LEVELS, units)))
+        ends, kept = [one.end for one in whole], list[Highlight]()
+        for one in found:
+            place = bisect_right(ends, one.start)
+            if place == len(whole) or whole[place].start >= one.end:
+                kept.append(one)
+        return sorted([*kept, *whole])[:_MOST_HIGHLIGHTS]
 
     def _words(self, text: str) -> Iterator[Token]:
         """Yield the words of a folded text that the query has, too."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.lexical.analyser import PART, Analyser, Phrase, fold
@@ -33,6 +34,7 @@ from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.storage.untrusted import inside, open_array
 
 _WEIGHTED = 2  # other weights of fields, or totals, that stay ready to be searched by
+_PHRASES = 256  # synonyms of several words, of which it is known which documents have them
 _KEPT = 8  # queries' phrases and exclusions, of which it is known which documents have them
 _SORTED = 10  # steps, as `spend` counts them, for each number that is sorted
 _READING, _FOLDING = 2000, 3  # steps for a document that is looked at for a phrase, and for each of its bytes
@@ -95,6 +97,7 @@ class Generation:
         self._building = threading.Lock()
         self._weighted: dict[tuple[object, ...], WordSearcher] = {}  # by weights and totals, its own as built first
         self.kept = lru_cache(maxsize=_KEPT)(self._kept)
+        self.find_phrase = lru_cache(maxsize=_PHRASES)(self._find_phrase)
         self.words = self.words_by({})
         self.vectors = {name: self._vector_parts(name, one.info) for name, one in info.vector_fields.items()}
 
@@ -114,7 +117,8 @@ class Generation:
             if part.segment.postings is None:
                 raise CheckpointError(f"{part.segment.folder}: has no words, as index.json says; copy the index again")
             parts.append(WordPart(part.segment.postings, part.live, part.first))
-        found = WordSearcher(parts, schema.tokenizers(words.tokenizer), words.k1, words.b, weights, totals)
+        tokenizers = schema.tokenizers(words.tokenizer)
+        found = WordSearcher(parts, tokenizers, words.k1, words.b, weights, totals, self.find_phrase)
         if len(self._weighted) > _WEIGHTED:
             self._weighted.pop(list(self._weighted)[1], None)
         return self._weighted.setdefault(key, found)
@@ -156,6 +160,11 @@ class Generation:
                 continue
             masks = having
         return found
+
+    def _find_phrase(self, phrase: str) -> list[NDArray[np.int32]]:
+        """Return, for each part, the rows of the live documents that have a phrase in a searched field."""
+        masks = self._having(phrase, [part.mask for part in self.parts], True)
+        return [np.flatnonzero(mask).astype(np.int32) for mask in masks]
 
     def _kept(self, query: ParsedQuery) -> list[Booleans]:
         """Return, for each part, which documents have all phrases of a query and nothing that it excludes."""

@@ -144,11 +144,15 @@ class Instead(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """Text whose words count as those of the query, times a factor; `given` is what they stand for."""
+    """Text whose words count as those of the query, times a factor; `given` is what they stand for.
+
+    is_whole: all of its words stand beside each other, and count as one
+    """
 
     text: str
     factor: float
     given: str
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -328,7 +332,7 @@ class Reader:
                 text = self._replaced(text, one.given, one.to[0]) if one.is_clear else text
                 extras += [Extra(other, _FACTOR ** _errors(one, other), one.given) for other in one.to]
         found = self._synonyms(runs, folded, synonyms.of(self._analyser)) if synonyms is not None else []
-        extras += [Extra(other, _OF_SYNONYM, one.given) for one in found for other in one.to]
+        extras += [Extra(other, _OF_SYNONYM, one.given, True) for one in found for other in one.to]
         return WordQuery(query.text, text, tuple(extras), tuple(corrected), tuple(found))
 
     def better(self, query: WordQuery) -> Optional[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -28,6 +28,8 @@ _SLACK = 1e-9  # of a bound, for the rounding of sums
 _LOOKING, _COUNTING = 5, 500  # words of a vocabulary compared in a step, as `spend` counts them; steps to count a word
 _MOST_REQUIRED = 8  # terms of a phrase whose documents are looked up, before they are read
 Word = tuple[Optional[str], ...]  # the tokens that the tokenizers have for a word of a query, None for none
+FindPhrase = Callable[[str], Sequence[NDArray[np.int32]]]  # for each part, the live documents that have it, ascending
+_PHRASE = "\1"  # begins the only token of a word that stands for a phrase
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,21 @@ Asked = Union[str, WordQuery, CountedQuery]
 
 def texts_of(query: Asked) -> list[str]:
     """Return a query as it was typed and, if it differs, with the corrections that are clear."""
-    query = query.query if isinstance(query, CountedQuery) else query
-    return [query] if isinstance(query, str) else [*dict.fromkeys((query.given, query.text))]
+    own = _word_query(query)
+    return [*dict.fromkeys((own.given, own.text))]
+
+
+def single_token(tokenize: Tokenizer, text: str) -> Optional[str]:
+    """Return the token that stands for all of a text, None if there is none: for several words, or 笔记本."""
+    if isinstance(tokenize, Analyser) and len(list(tokenize.runs(tokenize.fold(text)))) != 1:
+        return None
+    tokens = tokenize(text)
+    longest = max(tokens, key=len, default="")
+    return longest if tokens and all(one in longest for one in tokens) else None
+
+
+def _no_phrase(text: str) -> Sequence[NDArray[np.int32]]:
+    return ()
 
 
 class _Term(NamedTuple):
@@ -150,6 +165,7 @@ class WordSearcher:
         weights: of the fields, in their order in `Postings`.
         totals: of all documents, if there are others than those of `parts` (default: of these); queries are then given
             as `CountedQuery`.
+        find_phrase: finds the documents with a phrase, for synonyms of several words.
 
     Attributes: `totals`.
 
@@ -164,7 +180,9 @@ class WordSearcher:
         b: float = B,
         weights: Sequence[float] = (1.0,),
         totals: Optional[Totals] = None,
+        find_phrase: FindPhrase = _no_phrase,
     ):
+        self._find_phrase = find_phrase
         of_fields = [tokenize] * len(weights) if callable(tokenize) else list(tokenize)
         self._parts, self._tokenizers, self._k1 = parts, list(dict.fromkeys(of_fields)), k1
         self.totals = _totals_of(parts, len(weights)) if totals is None else totals
@@ -300,6 +318,8 @@ class WordSearcher:
     def counts_of(self, words: Sequence[Word]) -> list[int]:
         """Return how many live documents have each word of queries."""
         counts = dict(zip(words, self.counts([next(filter(None, word)) for word in words])))
+        for word in checked([one for one in counts if _phrase_of(one)]):
+            counts[word] = sum(map(len, self._find_phrase(_phrase_of(word))))
         for word in checked([one for one in counts if len({*one}) > 1]):
             counts[word] = 0
             for number, part in enumerate(self._parts):
@@ -357,13 +377,38 @@ class WordSearcher:
         query = query.query if isinstance(query, CountedQuery) else query
         counted, given = self._words_of(query if isinstance(query, str) else query.given), dict[Word, str]()
         for extra in () if isinstance(query, str) else query.extras:
-            for word, times in self._words_of(extra.text).items():
+            words = {self._whole(extra.text): 1.0} if extra.is_whole else self._words_of(extra.text)
+            for word, times in words.items():
                 if word not in counted or word in given:
                     counted[word] = max(counted.get(word, 0.0), extra.factor * times)
                     given.setdefault(word, extra.given)
         return counted, given
 
+    def _whole(self, text: str) -> Word:
+        """Return the word that stands for all of a text."""
+        each = [single_token(one, text) for one in self._tokenizers]
+        return (f"{_PHRASE}{' '.join(text.split())}",) if None in each else tuple(each)
+
+    def _phrase(self, phrase: str, number: int, documents: NDArray[np.int32]) -> tuple[TermPostings, Floats]:
+        """Return where a phrase occurs in a part, and what it adds there: the least of what its words add."""
+        least = np.full(len(documents), np.inf)
+        for word in self._words_of(phrase):
+            found = [None if own is None else self._parts[number].postings.of_terms(text_hashes([own]))[0]
+                     for own in word]  # fmt: skip
+            if len({*word}) == 1 and found[0] is not None:
+                (there, codes), table = found[0], self._tables[number]
+            else:
+                (there, codes), table = self._joined(found, number)
+            if len(there):
+                at = there.searchsorted(documents)
+                added = table.take(codes.take(at, mode="clip"))
+                np.minimum(least, added, out=least, where=there.take(at, mode="clip") == documents)
+        least[np.isinf(least)] = 1.0
+        return TermPostings(documents, np.arange(len(documents), dtype=np.uint32)), least
+
     def _terms(self, query: Asked) -> list[_Term]:
+        synonyms = {one.given for one in _word_query(query).synonyms}
+        rarities = dict[Word, float]()
         (counted, given), found = self.words_in(query), list[tuple[int, _Term]]()
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
@@ -373,7 +418,11 @@ class WordSearcher:
         hashed = hashes.tolist()
         for word, times in counted.items():
             token = next(token for token in word if token is not None)
-            if len({*word}) == 1:
+            if phrase := _phrase_of(word):
+                each = [self._phrase(phrase, n, own) for n, own in enumerate(self._find_phrase(phrase))]
+                postings, tables = [one for one, _ in each], [table for _, table in each]
+                highest = [float(table.max(initial=0.0)) for table in tables]
+            elif len({*word}) == 1:
                 postings, tables = [part[places[token]] for part in parts], self._tables
                 highest = [self._highest_in(n, hashed[places[token]], one) for n, one in enumerate(postings)]
             else:
@@ -386,9 +435,13 @@ class WordSearcher:
             else:
                 count = sum(map(_live, self._parts, postings))
             if count:
-                weight = times * rarity_of(count, self.totals.documents)
+                rarity = rarities[word] = rarity_of(count, self.totals.documents)
+                if given.get(word, "") in synonyms:  # it counts less than what was typed
+                    typed = [rarities[one] for one in self._words_of(given[word]) if one in rarities]
+                    rarity = min(rarity, sum(typed)) if typed else rarity
+                weight = times * rarity
                 most = [one * weight * (1.0 + _SLACK) for one in highest]
-                found.append((count, _Term(token, weight, postings, tables, most, given.get(word, ""))))
+                found.append((count, _Term(phrase or token, weight, postings, tables, most, given.get(word, ""))))
         return [term for _, term in sorted(found, key=lambda one: one[0])]
 
     def _words_of(self, query: str) -> dict[Word, float]:
@@ -482,6 +535,16 @@ class WordSearcher:
 def shortest_first(word: str) -> tuple[int, bytes]:
     """Sort key of words, as vocabularies have them."""
     return len(word), word.encode()
+
+
+def _phrase_of(word: Word) -> str:
+    """Return the phrase that a word stands for, "" for none."""
+    return word[0][1:] if word[0] is not None and word[0].startswith(_PHRASE) else ""
+
+
+def _word_query(query: Asked) -> WordQuery:
+    query = query.query if isinstance(query, CountedQuery) else query
+    return WordQuery(query, query) if isinstance(query, str) else query
 
 
 def _totals_of(parts: Sequence[WordPart], fields: int) -> Totals:

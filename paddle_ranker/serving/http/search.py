@@ -40,6 +40,7 @@ from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import parse_query
 from paddle_ranker.retrieval.search import MOST_PACKED, Position, Search
 from paddle_ranker.retrieval.searchable import Anew, Searchable
+from paddle_ranker.retrieval.words import single_token
 from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
@@ -429,7 +430,9 @@ def hits_of(asked: SearchRequest, found: Search) -> tuple[list[dict[str, Any]], 
 def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[dict[str, Any]]:
     """Return documents as hits; `ranks`: by place."""
     analyser = found.collection.info.schema.analyser
-    shared = SharedWords("\n".join([found.text, *(one.text for one in found.words.extras)]), analyser)
+    phrases = [one.text for one in found.words.extras if one.is_whole and single_token(analyser, one.text) is None]
+    words = [one.text for one in found.words.extras if one.text not in phrases]
+    shared = SharedWords("\n".join([found.text, *words]), analyser, phrases)
     ids = [found.candidates.ids[place] for place in ranks]
     explains = asked.explain and WORDS in found.candidates.searchers
     terms = found.collection.explain_words(found.words, ids, found.fusion.fields) if explains else {}

@@ -213,6 +213,7 @@ def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Si
     import numpy as np
 
     from paddle_ranker.retrieval.fusion import Signal, numbers_of
+    from paddle_ranker.retrieval.values import TYPES
 
     found = {}
     for given in options.signals:
@@ -220,7 +221,9 @@ def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Si
         if name in searcher.searchers and not log:
             found[name] = Signal(0.0)
             continue
-        values = [value for one in searcher.collection.documents() if (value := one.fields.get(name)) is not None]
+        type = TYPES[searcher.collection.type_of(name)]
+        each = (type.values(one.fields.get(name)) for one in searcher.collection.documents())
+        values = [own for own in each if own]
         numbers = numbers_of(values)
         if not values or np.isnan(numbers).any() or (log and numbers.min() < 0):
             has = "no document has it" if not values else "some values are below 0" if log else "it has other values"

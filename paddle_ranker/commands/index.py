@@ -60,6 +60,7 @@ from paddle_ranker.retrieval.milvus import load_pymilvus
 from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.schema import CONTENTS, MOST_FIELDS, TEXT, Field, Schema, infer, table
 from paddle_ranker.retrieval.shards import SHARDS, open_index
+from paddle_ranker.retrieval.values import OBJECT
 from paddle_ranker.retrieval.vector_indexes import INDEXES
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, check_breadth, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
@@ -446,7 +447,7 @@ def _contents(options: CorpusOptions) -> Path:
 def _schema(options: BuildOptions) -> tuple[Schema, int]:
     """Return the fields of the corpus, declared or by all its values, and how many rows it has; print the fields."""
     rows = RecordFile(options.documents_file, DocumentRow, options, joins_title=False)
-    examples: dict[str, object] = {}
+    examples, notes = dict[str, object](), list[str]()
 
     def seen() -> Iterator[DocumentRow]:
         for row in rows:
@@ -456,13 +457,15 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
             yield row
 
     schema = replace(
-        infer(seen(), options.declared),
+        infer(seen(), options.declared, notes.append),
         template=options.template,
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
     )
     if schema.fields:
         print("fields (--field declares them otherwise):", *table(schema, examples), sep="\n")
+    for text in notes:
+        note(text)
     return schema, rows.kept
 
 
@@ -694,11 +697,11 @@ def _check_filters(collection: Collection, vectors: Vectors, options: CheckOptio
     """Print the recall for removed documents' vectors, and under filters, of which the worst is named."""
     removed = np.array([one for _, one in collection.sample(options.sample, options.seed, removed=True)], np.float32)
     wheres = [
-        (f"{name}={value}", Filter.of({name: value}))
-        for name, (values, are_all) in collection.field_values(_CHECKED_BYTES).items()
-        if are_all and 1 < len(values) <= _CHECKED_VALUES
-        for value in values
-        if isinstance(value, (str, int, float))
+        (f"{name}={value.json()}", Filter.of({name: value.json()}))
+        for name, sample in collection.field_values(_CHECKED_BYTES).items()
+        if sample.are_all and 1 < len(sample.values) <= _CHECKED_VALUES
+        for value in sample.values
+        if value.kind != OBJECT
     ][:_CHECKED_FILTERS]
     asked: list[tuple[str, Vectors, Optional[Filter]]] = [(what, vectors, where) for what, where in wheres]
     measured = []

@@ -13,14 +13,12 @@ from __future__ import annotations
 import copy
 import heapq
 import itertools
-import json
 import os
 import secrets
 import shutil
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -40,7 +38,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added, Addition, Cutter, Unfinished, VectorsOf, checked_vectors
 from paddle_ranker.retrieval.contents import ContentFiles
 from paddle_ranker.retrieval.exact import Vectors
-from paddle_ranker.retrieval.facets import FieldScale, Wanted, facets_of
+from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Part, Place, open_generation
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits
@@ -62,6 +60,7 @@ from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import CONTENTS, TEXT, FieldTower
 from paddle_ranker.retrieval.searchable import Asking
 from paddle_ranker.retrieval.segments import Contents, Segment
+from paddle_ranker.retrieval.values import TYPES, Value
 from paddle_ranker.retrieval.vector_search import (
     MILVUS,
     check_breadth,
@@ -77,6 +76,7 @@ if TYPE_CHECKING:
     from paddle_ranker.scoring.stored_ranker import SplitRanker
 
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
+_NO_TYPES: Mapping[str, str] = MappingProxyType({})
 _DEFAULTS = LoadOptions()
 _READING = 1000  # steps, as `spend` counts them, for a document beside its bytes
 _STATES_A_STEP = 20  # numbers of stored states that are read in a step
@@ -196,16 +196,24 @@ class Collection:
         """Return how many documents meet a filter."""
         return sum(int(np.count_nonzero(mask)) for mask in self._now.allowed(where) or ())
 
-    def field_values(self, most: int) -> dict[str, tuple[list[object], bool]]:
-        """Return the values that documents have in each field, and whether these are all.
+    def type_of(self, field: str) -> str:
+        """Return the type of a field's values, a name in `values.TYPES`."""
+        return self._now.type_of(field)
+
+    def field_values(self, most: int, types: Mapping[str, str] = _NO_TYPES) -> dict[str, FieldSample]:
+        """Return the values that documents have in each field.
 
         A segment with more than `most` bytes of a field's values gives one of them, which may be a removed document's.
+
+        types: of fields in the shards of which this is one
         """
-        found = dict[str, tuple[list[object], bool]]()
+        now, found = self._now, dict[str, FieldSample]()
         for name in self.fields:
-            some = [part.segment.some_values(name, most, part.live) for part in self._now.parts]
-            distinct = {repr(value): value for values, _ in some for value in values}
-            found[name] = list(distinct.values()), all(are_all for _, are_all in some)
+            type = types.get(name) or now.type_of(name)
+            some = [part.segment.some_values(name, most, part.live) for part in now.parts]
+            found[name] = FieldSample.of(type, [value for values, _ in some for value in values])
+            if not all(are_all for _, are_all in some):
+                found[name] = found[name]._replace(are_all=False)
         return found
 
     @property
@@ -367,7 +375,7 @@ class Collection:
                 pairs = zip(queries, found)
                 return [now.hits_with_titles(words, query, top_k, allowed, *own) for query, own in pairs]
         if by not in now.info.vector_fields:
-            return now.search_other(by, [str(query) for query in queries], top_k, where, kept)
+            return now.search_other(by, [str(query) for query in queries], top_k, allowed)
         info = now.info.vector_fields[by].info
         breadth = check_breadth(info, ef, nprobe)
         vectors = checked_vectors(np.asarray(queries), None, info)
@@ -478,13 +486,16 @@ class Collection:
         words = self._now.words
         return {} if words is None else words.weights_of(query)
 
-    def values(self, field: str, ids: Sequence[str]) -> list[object]:
-        """Return a field's value of the documents with these ids, None where there is none."""
+    def values(self, field: str, ids: Sequence[str], type: str = "") -> list[tuple[Value, ...]]:
+        """Return a field's values of the documents with these ids: those of a list, or one; nothing for none.
+
+        type: of the field in the shards of which this is one
+        """
         refuse_text(ids, "ids")
         now = self._now
-        places = now.find(ids)
+        places, type = now.find(ids), type or now.type_of(field)
         return [
-            now.parts[place.part].segment.value(field, place.row) if (place := places.get(id)) is not None else None
+            now.parts[place.part].segment.value(field, type, place.row) if (place := places.get(id)) is not None else ()
             for id in ids
         ]
 
@@ -499,15 +510,19 @@ class Collection:
         masks, kept = now.words.matching(query), None if restricted is None else now.kept(restricted)
         return Matches(now, masks if kept is None else [mask & own for mask, own in zip(masks, kept)])
 
-    def scale(self, field: str) -> FieldScale:
-        """Return the numbers or dates that live documents have in a field.
+    def scale(self, field: str, type: str = "") -> FieldScale:
+        """Return the numbers or dates that live documents have in a field; `type` as of `values`.
 
         Values of more than a megabyte in a segment are not looked at.
         """
         now = self._now
         is_large = any(part.segment.bytes_of(field) > FACET_BYTES for part in now.parts)
         masks = [part.mask for part in now.parts]
-        return FieldScale(None, is_large=True) if is_large else now.scaled(field, masks, FACET_BYTES)
+        return (
+            FieldScale(None, is_large=True)
+            if is_large
+            else now.scaled(field, type or now.type_of(field), masks, FACET_BYTES)
+        )
 
     def after(self, id: Optional[str], count: int) -> list[Document]:
         """Return the documents after an id (None: the first ones) in an order that no change moves.
@@ -861,29 +876,33 @@ class Matches:
         """Return how many of the documents meet a filter."""
         return sum(int(np.count_nonzero(mask)) for mask in self._meeting(where))
 
-    def facets(self, wanted: Wanted) -> dict[str, dict[str, int]]:
+    def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]:
         """Count the values of fields among the documents that meet each field's filter; of lists each item.
 
         Returns counts by value as JSON, the most frequent first. Numbers, and dates, of which there are many values,
         are counted by ranges in their order, each a condition that `Filter.of` takes. Raises `UsageError` for a field
         with too many values.
         """
-        return facets_of(wanted, lambda: [self.scales(wanted)], lambda others: [self.values(others)])
+        typed = {name: Wanted(self._now.type_of(name), where) for name, where in wanted.items()}
+        return facets_of(typed, lambda: [self.scales(typed)], lambda others: [self.values(others)])
 
-    def scales(self, wanted: Wanted) -> dict[str, FieldScale]:
+    def scales(self, wanted: Facets) -> dict[str, FieldScale]:
         """Return the numbers or dates that the documents have in fields; see `facets`."""
-        return {name: self._now.scaled(name, self._meeting(where), FACET_BYTES) for name, where in wanted.items()}
+        return {
+            name: self._now.scaled(name, type, self._meeting(where), FACET_BYTES)
+            for name, (type, where) in wanted.items()
+        }
 
-    def values(self, wanted: Wanted) -> dict[str, Counter[str]]:
+    def values(self, wanted: Facets) -> dict[str, Counts]:
         """Count the values of fields; see `facets`."""
-        found = dict[str, Counter[str]]()
-        for name, where in wanted.items():
-            counts = found[name] = Counter[str]()
+        found = dict[str, Counts]()
+        for name, (type, where) in wanted.items():
+            counts = found[name] = Counts()
             for part, mask in zip(self._now.parts, self._meeting(where)):
                 spend(20 * part.segment.bytes_of(name))
                 for value, count in zip(part.segment.values_of(name), part.segment.value_counts(name, mask).tolist()):
-                    items = value if isinstance(value, list) else [value]
-                    counts.update(dict.fromkeys((json.dumps(one, ensure_ascii=False) for one in items), count))
+                    items = {one.key: one for one in TYPES[type].values(value)} if count else {}
+                    counts.update(dict.fromkeys(items.values(), count))
         return found
 
     def _meeting(self, where: Optional[Filter]) -> list[Booleans]:

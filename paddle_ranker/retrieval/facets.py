@@ -21,16 +21,26 @@ from numpy.typing import NDArray
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.metrics.ranking import Floats, Integers
 from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.values import DAY, TYPES, Value, moment_text
 
 NUMBERS, DATES = "number", "date"
 MOST_RANGES, FEW_VALUES = 10, 12  # of up to so many numbers or dates each is counted by itself
-_DAY = 86_400_000_000  # microseconds
 _EPOCH = date(1970, 1, 1).toordinal()
 _SKEWED = 0.6  # share of the values in one range of equal width above which widths grow with the numbers
 _DAYS, _MONTHS, _YEARS = (1, 2, 5, 10), (1, 3, 6), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 Bound = Union[int, float, str]
 Positions = Union[Floats, Integers]
-Wanted = Mapping[str, Optional[Filter]]
+
+
+class Wanted(NamedTuple):
+    """Field whose values are counted: its type, a name in `values.TYPES`, and a filter that documents must meet."""
+
+    type: str
+    where: Optional[Filter]
+
+
+Facets = Mapping[str, Wanted]  # by field
+Counts = Counter[Value]
 
 
 @dataclass(frozen=True)
@@ -67,9 +77,7 @@ class Scale(NamedTuple):
     def ends(self) -> tuple[Bound, Bound]:
         """The least and the greatest number, or the days of the dates."""
         low, high = self.positions[[0, -1]].tolist()
-        if self.kind == NUMBERS:
-            return _number(low), _number(high)
-        return _date(_EPOCH + low // _DAY).isoformat(), _date(_EPOCH + high // _DAY).isoformat()
+        return (_number(low), _number(high)) if self.kind == NUMBERS else (moment_text(low, 2), moment_text(high, 2))
 
 
 class FieldScale(NamedTuple):
@@ -106,28 +114,63 @@ class FieldScale(NamedTuple):
         return {json.dumps(one.condition): one.count for one in ranges_of(*self.scale)}
 
 
+class FieldSample(NamedTuple):
+    """Values that documents have in a field.
+
+    type: of the field, a name in `values.TYPES`
+    values: the different ones, of lists each item
+    has_lists: some documents have lists
+    are_all: there are no others
+    """
+
+    type: str
+    values: list[Value]
+    has_lists: bool = False
+    are_all: bool = True
+
+    @classmethod
+    def of(cls, type: str, values: Sequence[object]) -> FieldSample:
+        """Make one of some documents' values."""
+        items = {one.key: one for value in values for one in TYPES[type].values(value)}
+        return cls(type, [*items.values()], any(isinstance(value, list) for value in values))
+
+    @classmethod
+    def united(cls, several: Sequence[FieldSample]) -> FieldSample:
+        """Return the values of several places."""
+        items = {one.key: one for each in several for one in each.values}
+        has_lists, are_all = any(one.has_lists for one in several), all(one.are_all for one in several)
+        return cls(several[0].type, [*items.values()], has_lists, are_all)
+
+
 def facets_of(
-    wanted: Wanted,
+    wanted: Facets,
     scales: Callable[[], Sequence[Mapping[str, FieldScale]]],
-    values: Callable[[Wanted], Sequence[Mapping[str, Counter[str]]]],
+    values: Callable[[Facets], Sequence[Mapping[str, Counts]]],
 ) -> dict[str, dict[str, int]]:
     """Return counts of ranges or of values, by field, the most frequent values first; see `Matches.facets`.
 
-    wanted: fields, each with a filter that documents must meet to count for it
     scales, values: return the fields' numbers and dates, and the counts of their values, of each place
     """
     each, found = scales(), dict[str, dict[str, int]]()
     of_fields = {name: FieldScale.united([one[name] for one in each]) for name in wanted}
-    others = {name: where for name, where in wanted.items() if of_fields[name].ranges is None}
+    others = {name: one for name, one in wanted.items() if of_fields[name].ranges is None}
     for name in others:
         if of_fields[name].is_large:
             raise UsageError(f"{quoted(name)} has too many values to count")
     counted = values(others) if others else ()
     for name in wanted:
-        counts = sum((one[name] for one in counted if name in one), Counter[str]())  # leaves out what never occurs
-        ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-        found[name] = of_fields[name].ranges or dict(ordered)
+        counts = sum((one[name] for one in counted if name in one), Counts())  # leaves out what never occurs
+        found[name] = of_fields[name].ranges or _spelled(counts)
     return found
+
+
+def _spelled(counts: Counts) -> dict[str, int]:
+    """Return counts by value as JSON, the most frequent first; all dates as finely as the finest, in its order."""
+    unit, found = max((one.unit for one in counts), default=0), dict[str, int]()
+    for value in sorted(counts, key=lambda one: one.order):
+        text = json.dumps(value.json(unit), ensure_ascii=False)
+        found[text] = found.get(text, 0) + counts[value]
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
 def ranges_of(kind: str, positions: Positions, counts: Integers) -> list[Range]:
@@ -200,7 +243,7 @@ def _number(value: float) -> Bound:
 
 def _date_bounds(low: int, high: int) -> tuple[list[int], list[Bound]]:
     """Return dates around some, as microseconds and as texts: a round number of days, months or years apart."""
-    start, end = (_date(_EPOCH + at // _DAY) for at in (low, high))
+    start, end = (_date(_EPOCH + at // DAY) for at in (low, high))
     months = 12 * (end.year - start.year) + end.month - start.month + 1
     spans = (
         (end.toordinal() - start.toordinal() + 1, _DAYS, start.toordinal(), len("2020-01-01")),
@@ -216,7 +259,7 @@ def _date_bounds(low: int, high: int) -> tuple[list[int], list[Bound]]:
         dates = [_month(*divmod(unit, 12)) for unit in units]
     else:
         dates = [_month(unit, 0) for unit in units]
-    microseconds = [_DAY * (one.toordinal() - _EPOCH) for one in dates]
+    microseconds = [DAY * (one.toordinal() - _EPOCH) for one in dates]
     return microseconds, [one.isoformat()[:characters] for one in dates]
 
 

@@ -1,16 +1,18 @@
 """The values of a field, arranged so that a condition of a filter is a search among them and not a pass over all.
 
-values = FieldValues(b'["zh", "en", 2020]')
-values.meeting(Condition("lang", "=", ("zh",)))  # [True, False, False]
+values = FieldValues(b'["zh", "en", 2020]', "keyword")
+values.meeting(Condition("lang", "=", ("zh",), "keyword"))  # [True, False, False]
+values.ranks  # [2, 1, 0]
 """
 
 from __future__ import annotations
 
 import json
+import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
-from functools import partial
-from typing import Optional
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Optional, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,25 +20,29 @@ from numpy.typing import NDArray
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
-from paddle_ranker.retrieval.filters import LARGE, ORDER, Condition, double_of, kinds_of, period_of
+from paddle_ranker.retrieval.filters import ORDERED, Condition
+from paddle_ranker.retrieval.values import DATE, LARGE, MISSING, NUMBER, TEXT, TYPES, Interval, Value, text_order
 
 _BETWEEN = len(b", ")
+T = TypeVar("T")
+_COMPARE: dict[str, Callable[..., Booleans]] = {  # type: ignore[explicit-any]  # of numbers, and of arrays of them
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
+}  # fmt: skip
 
 
 class FieldValues:
-    """The different values of a field of a segment; what is kept of each takes 20 bytes, of a date 12 more.
+    """The different values of a field of a segment; what is kept of each takes 13 bytes, of a number or date 17.
 
     The values of a list are values of their own, and what one of them meets the list meets.
 
     Args:
         line: the values as a list in JSON, as `json.dumps` writes it; it is kept.
-
-    Attributes: `kinds`, those of the values, as `kinds_of` says; `value(code)`, a value by its number.
+        type: of the field, a name in `values.TYPES`.
 
     Raises `CheckpointError` for any other line.
     """
 
-    def __init__(self, line: NDArray[np.uint8]):
+    def __init__(self, line: NDArray[np.uint8], type: str):
         values, lengths = None, list[int]()
         try:
             values = json.loads(bytes(line))
@@ -45,105 +51,153 @@ class FieldValues:
             pass
         if not isinstance(values, list) or sum(lengths) + _BETWEEN * max(len(lengths) - 1, 0) + len(b"[]") != len(line):
             raise CheckpointError("the values of a field are not as they were written; build the index anew")
-        self._count, self._owners = len(values), None
-        starts = np.cumsum([1, *(length + _BETWEEN for length in lengths)], dtype=np.int64)
-        self.value: Callable[[int], object] = partial(_value, line, starts)
-        self._read = self.value
+        self._count, self._type, self._line, self._owners = len(values), TYPES[type], line, None
+        self._starts = np.cumsum([1, *(length + _BETWEEN for length in lengths)], dtype=np.int64)
         if any(isinstance(value, list) for value in values):
-            several = [(value or [None]) if isinstance(value, list) else [value] for value in values]
+            several = [self._type.values(value) for value in values]
             self._owners = np.repeat(np.arange(len(values)), [len(own) for own in several])
-            firsts = np.cumsum([0, *map(len, several)])
-            self._read = partial(_value_of_list, self._read, self._owners, firsts)
-            values = [one for own in several for one in own]
-        self.kinds: frozenset[str] = frozenset().union(*set(map(kinds_of, values)))
-        numbers = map(double_of, values)
-        self._numbers = np.array([np.nan if number is None else number for number in numbers], np.float64)
-        self._constants = {code: value for code, value in enumerate(values) if value is None or isinstance(value, bool)}
-        texts = {code: value for code, value in enumerate(values) if isinstance(value, str)}
-        self._codes = np.array(sorted(texts, key=texts.__getitem__), np.int32)
-        self._texts = _Texts(self._read, self._codes)
-        periods = ((code, period_of(text)) for code, text in texts.items())
-        dates = {code: period[0] for code, period in periods if period is not None}
-        self._dated, self._times = np.array([*dates], np.int32), np.array([*dates.values()], np.int64)
+            self._firsts = np.cumsum([0, *map(len, several)])
+            items: list[Optional[Value]] = [one for own in several for one in own]
+        else:
+            items = [next(iter(self._type.values(value)), None) for value in values]
+        self._kinds = np.array([MISSING if one is None else one.kind for one in items], np.uint8)
+        # Those of booleans, numbers and dates; a number of more than 53 bits is read to be compared with the same one.
+        self._positions: Positions = np.empty(0)
+        if ((self._kinds != MISSING) & (self._kinds < TEXT)).any():
+            kind = np.int64 if (self._kinds == DATE).any() else np.float64
+            self._positions = np.array([0 if one is None or one.kind >= TEXT else one.of for one in items], kind)
+        texts = {place: one.of for place, one in enumerate(items) if one is not None and one.kind == TEXT}
+        self._texts = np.array(sorted(texts, key=texts.__getitem__), np.int32)
 
     def __len__(self) -> int:
         return self._count
 
-    def scale(self, declared: str = "") -> Optional[tuple[str, Integers, Positions]]:
+    def values(self, code: int) -> tuple[Value, ...]:
+        """Return a value by its number: those of a list, or one; nothing for none."""
+        return self._type.values(self._read(code))
+
+    def scale(self) -> Optional[tuple[str, Integers, Positions]]:
         """Return `facets.NUMBERS` or `facets.DATES`, if all values are such, the values' codes, and their positions.
 
-        Values without a position are null, and dates are as of `period_of`. Returns None for lists, for numbers so
-        large that doubles do not tell them apart, and for texts of digits, unless a type is declared.
-
-        declared: the field's type in the schema
+        Values without a position are null. Returns None for lists, and for numbers so large that doubles do not tell
+        them apart.
         """
-        texts = len(self._codes)
-        others = len(self._numbers) - list(self._constants.values()).count(None)
-        if self._owners is not None or not others or declared not in ("", "stored", NUMBERS, DATES):
+        codes = np.flatnonzero(self._kinds != MISSING)
+        positions = self._positions[codes] if len(self._positions) else self._positions
+        kinds = {*self._kinds[codes].tolist()}
+        if self._owners is not None or kinds - {NUMBER, DATE} or len(kinds) != 1 or self._are_large.any():
             return None
-        codes = np.flatnonzero(np.abs(self._numbers) < LARGE)
-        if declared != DATES and len(codes) == others and (declared == NUMBERS or not texts):
-            return NUMBERS, codes, self._numbers[codes]
-        is_digits = texts and np.isfinite(self._numbers[self._codes]).all()
-        if declared != NUMBERS and len(self._dated) == others and (declared == DATES or not is_digits):
-            return DATES, self._dated.astype(np.int64), self._times
-        return None
+        return DATES if kinds == {DATE} else NUMBERS, codes, positions
+
+    @property
+    def _are_large(self) -> Booleans:
+        """Which values, those of lists one by one, are numbers that doubles may not tell from others."""
+        return (self._kinds == NUMBER) & (np.abs(self._positions) >= LARGE) if len(self._positions) else np.array(False)
+
+    @cached_property
+    def ranks(self) -> NDArray[np.int32]:
+        """The place of each value among all, as of `Value.order`, equal ones alike; -1 for none, `[values]`.
+
+        A list has the place of its first value.
+        """
+        firsts = [next(iter(self._type.values(value)), None) for value in json.loads(bytes(self._line))]
+        orders = [None if one is None else one.order for one in firsts]
+        there = sorted({one for one in orders if one is not None})
+        ranks: dict[Optional[tuple[object, ...]], int] = {one: rank for rank, one in enumerate(there)}
+        return np.array([ranks.get(one, -1) for one in orders], np.int32)
 
     def meeting(self, condition: Condition) -> Booleans:
-        """Return which values meet a condition, as `Condition.holds` says, `[values] bool`."""
-        found = self._meeting(condition)
-        large = [number for number in map(float, condition.numbers) if abs(number) >= LARGE]
-        for code in np.flatnonzero(np.isin(self._numbers, large)).tolist() if large else ():  # doubles do not tell
-            found[code] = condition.meets(self._read(code))
+        """Return which values meet a condition, `[values] bool`; the condition's type must be that of the values."""
+        if condition.operator in ORDERED:
+            found = self._ordered(condition.operator, condition.intervals)
+        else:
+            found = self._equal(condition.intervals)
         if self._owners is not None:
             found = np.bincount(self._owners[found], minlength=len(self)) > 0
+            if any(one.kind == MISSING for one in condition.intervals):
+                found |= np.diff(self._firsts) == 0
         return ~found if condition.operator == "!=" else found
 
-    def _meeting(self, condition: Condition) -> Booleans:
-        """Return which values, those of lists one by one, meet a condition; `!=` as if it were `=`."""
-        if condition.operator not in ORDER:
-            return self._equal(condition)
-        value, compared = condition.values[0], ORDER[condition.operator]
-        wanted, found = double_of(value), np.zeros(len(self._numbers), bool)
-        if wanted is not None:
-            found = np.asarray(compared(self._numbers, wanted))  # type: ignore[arg-type]
-        if condition.period is not None:
-            found[self._dated[compared(self._times, condition.moment)]] = True  # type: ignore[arg-type]
-        elif wanted is None:
-            among = bisect_right if condition.operator in ("<=", ">") else bisect_left
-            place = among(self._texts, str(value))
-            found[self._codes[:place] if condition.operator in ("<", "<=") else self._codes[place:]] = True
+    def _ordered(self, sign: str, intervals: Sequence[Interval]) -> Booleans:
+        """Return which values, those of lists one by one, are before or behind an interval."""
+        compare, found = _COMPARE[sign], np.zeros(len(self._kinds), bool)
+        for one in intervals:
+            bound = one.low if sign in ("<", ">=") else one.high
+            if one.kind == TEXT:
+                among = bisect_right if sign in ("<=", ">") else bisect_left
+                orders = _Sorted(lambda code: text_order(self._text_at(code)), self._folded)
+                place = among(orders, text_order(str(bound)))
+                found[self._folded[:place] if sign in ("<", "<=") else self._folded[place:]] = True
+            elif len(self._positions):
+                found |= compare(self._positions, self._position(bound)) & (self._kinds == one.kind)
+                for place in self._alike([one]):
+                    found[place] = compare(self._item(place).of, bound)
         return found
 
-    def _equal(self, condition: Condition) -> Booleans:
-        found: Booleans = np.isin(self._numbers, [*map(float, condition.numbers)])
-        found[self._codes] = False  # texts equal as they are written
-        for text in condition.texts:
-            found[self._codes[bisect_left(self._texts, text) : bisect_right(self._texts, text)]] = True
-        for code, value in self._constants.items():
-            found[code] = value in condition.constants
+    def _equal(self, intervals: Sequence[Interval]) -> Booleans:
+        """Return which values, those of lists one by one, are in one of some intervals."""
+        found = np.zeros(len(self._kinds), bool)
+        for kind in {one.kind for one in intervals}:
+            of_kind, own = self._kinds == kind, [one for one in intervals if one.kind == kind]
+            if kind == MISSING:
+                found |= of_kind
+            elif kind == TEXT:
+                for one in own:
+                    place = bisect_left(_Sorted(self._text_at, self._texts), str(one.low))
+                    # Equal values have several spellings: 1.5 and "1.5" are one keyword.
+                    while place < len(self._texts) and self._text_at(code := int(self._texts[place])) == one.low:
+                        found[code], place = True, place + 1
+            elif len(self._positions):
+                bounds = sorted((self._position(one.low), self._position(one.high)) for one in own)
+                lows = np.array([low for low, _ in bounds], self._positions.dtype)
+                highs = np.maximum.accumulate(np.array([high for _, high in bounds], self._positions.dtype))
+                places = np.searchsorted(lows, self._positions, "right") - 1
+                found |= (places >= 0) & (self._positions <= highs[places]) & of_kind
+                wanted = {one.low for one in own}
+                for place in self._alike(own):
+                    found[place] = self._item(place).of in wanted
         return found
 
+    def _position(self, bound: Union[bool, int, float, str]) -> Union[int, float]:
+        return int(bound) if self._positions.dtype == np.int64 else float(bound)
 
-class _Texts:
-    """The texts among the values, in the order of their characters; each is read when it is asked for."""
+    def _alike(self, intervals: Sequence[Interval]) -> list[int]:
+        """Return which values are the same double as a large number, and may be another number."""
+        large = [float(one.low) for one in intervals if one.kind == NUMBER and abs(float(one.low)) >= LARGE]
+        if not large:
+            return []
+        found: list[int] = np.flatnonzero(np.isin(self._positions, large) & (self._kinds == NUMBER)).tolist()
+        return found
 
-    def __init__(self, read: Callable[[int], object], codes: NDArray[np.int32]):
+    @cached_property
+    def _folded(self) -> NDArray[np.int32]:
+        """The texts in the order of `values.text_order`; it is needed where texts are compared by order alone."""
+        orders = {code: text_order(self._text_at(code)) for code in self._texts.tolist()}
+        return np.array(sorted(orders, key=orders.__getitem__), np.int32)
+
+    def _read(self, code: int) -> object:
+        found: object = json.loads(bytes(self._line[self._starts[code] : self._starts[code + 1] - _BETWEEN]))
+        return found
+
+    def _item(self, place: int) -> Value:
+        """Return a value, or that of a list, by its place among these."""
+        if self._owners is None:
+            return self.values(place)[0]
+        owner = int(self._owners[place])
+        return self.values(owner)[place - int(self._firsts[owner])]
+
+    def _text_at(self, place: int) -> str:
+        return str(self._item(place).of)
+
+
+class _Sorted(Sequence[T]):
+    """Texts in their order, each of which is read when it is asked for."""
+
+    def __init__(self, read: Callable[[int], T], codes: NDArray[np.int32]):
         self._read, self._codes = read, codes
 
     def __len__(self) -> int:
         return len(self._codes)
 
-    def __getitem__(self, place: int) -> str:
-        return str(self._read(int(self._codes[place])))
-
-
-def _value(line: NDArray[np.uint8], starts: NDArray[np.int64], code: int) -> object:
-    found: object = json.loads(bytes(line[starts[code] : starts[code + 1] - _BETWEEN]))
-    return found
-
-
-def _value_of_list(read: Callable[[int], object], owners: Integers, firsts: Integers, code: int) -> object:
-    owner = int(owners[code])
-    found = read(owner)
-    return (found or [None])[code - int(firsts[owner])] if isinstance(found, list) else found
+    def __getitem__(self, place: int) -> T:  # type: ignore[override]
+        return self._read(int(self._codes[place]))

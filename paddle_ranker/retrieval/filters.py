@@ -1,25 +1,20 @@
 """Filters on the fields of documents: `lang=zh`, `year>=2020`, `lang in zh,en`; several conditions hold together.
 
 allowed = Filter.parse(["lang=zh and year>=2020", '"publication date" < 2024-07', 'title="salt and pepper"'])
-allowed.matches({"lang": "zh", "year": 2021, "publication date": "2024-03-01", "title": "salt and pepper"})
+collection.count(allowed)
 """
 
 from __future__ import annotations
 
-import calendar
 import math
-import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
-from datetime import datetime, timedelta
-from decimal import Decimal
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Optional, Union
+from typing import Union
 
-from paddle_ranker.data.labels import number_of
 from paddle_ranker.errors import UsageError, listed, quoted
+from paddle_ranker.retrieval.values import MISSING, TYPES, Interval, Written
 
 _QUOTED = r'"[^"]*"|' + r"'[^']*'"
 _CONDITION = re.compile(rf"\s*({_QUOTED}|[^=!<>]*?[^=!<>\s])\s*(?:(==|!=|<=|>=|=|<|>)|(?<=\s)(in)\s)(.*)", re.S | re.I)
@@ -27,200 +22,89 @@ _TOKEN_STARTS = r"(?<![^\s=<>!,(\[])"  # a quote within a word is an apostrophe
 _JOINED = re.compile(rf"{_TOKEN_STARTS}(?:{_QUOTED})|(?:^|(?<=\s))(and|or)(?=\s|$)", re.I)
 _ITEMS = re.compile(rf"\s*({_QUOTED}|[^,]*?)\s*(?:,|$)")
 _NAMED = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "in": "in"}
-_EQUALITIES = ("=", "!=", "in")
-_DATE = re.compile(
-    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,6})\d*)?)?(?:Z|([+-]\d\d):?(\d\d))?)?)?)?",
-    re.ASCII,
-)
-_MICROSECOND, _DAY = timedelta(microseconds=1), 86_400_000_000
-Number = Union[float, Decimal]
-LARGE = 2.0**53  # from here on several whole numbers are one double
-ORDER: dict[str, Callable[[Number, Number], bool]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
-}  # fmt: skip
-# The kinds of a field's values, as errors name them; digits are a text that is a number.
-TRUTH, NUMBER, DIGITS, DATE, TEXT, OBJECT = "truth values", "numbers", "texts of digits", "dates", "texts", "objects"
+ORDERED = ("<", "<=", ">", ">=")
 
 
 class FilterError(UsageError):
     """A filter that cannot be meant: it is malformed, or compares with what the documents do not have."""
 
 
-class Written(str):
-    """A value without a type, of the command line: `7` stands for the number and for the text that is written so."""
-
-
 Value = Union[str, int, float, bool, None]
 
 
-def exact_number(value: object) -> Optional[Number]:
-    """Return a number by which no two of different values, such as ids of 19 digits, are equal; None for no number."""
-    number = double_of(value)
-    return number if number is None or abs(number) < LARGE else Decimal(str(value))
-
-
-def double_of(value: object) -> Optional[float]:
-    """Return a number as a double, infinity for a larger whole number; None for no number."""
-    number = number_of(value)
-    if number is None and isinstance(value, int) and not isinstance(value, bool):
-        return math.inf if value > 0 else -math.inf
-    return number
-
-
-def period_of(value: object) -> Optional[tuple[int, int]]:
-    """Return the first microsecond of an ISO 8601 date, month, year or time, and the first one after it; UTC if unsaid.
-
-    Returns None for anything else.
-    """
-    match = _DATE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return None
-    year, month, day, hour, minute, second, fraction, zone, zone_minutes = match.groups()
-    try:
-        at = datetime(
-            int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), int(second or 0),
-            int((fraction or "").ljust(6, "0")),
-        )  # fmt: skip
-    except ValueError:
-        return None
-    start = (at - datetime(1970, 1, 1)) // _MICROSECOND
-    start -= 60_000_000 * (60 * int(zone) + int(f"{zone[0]}{zone_minutes}")) if zone else 0
-    if hour is not None:
-        return start, start + (1 if fraction else 1_000_000 if second else 60_000_000)
-    if day is not None:
-        return start, start + _DAY
-    days = calendar.monthrange(at.year, at.month)[1] if month else 365 + calendar.isleap(at.year)
-    return start, start + days * _DAY
-
-
-def kinds_of(value: object) -> frozenset[str]:
-    """Return the kinds of a value, whose comparison with others makes sense; none for null."""
-    if isinstance(value, bool):
-        return frozenset([TRUTH])
-    if isinstance(value, (int, float)):
-        return frozenset([NUMBER])
-    if not isinstance(value, str):
-        return frozenset() if value is None else frozenset([OBJECT])
-    digits = [DIGITS] * (number_of(value) is not None)
-    return frozenset([*digits, *[DATE] * (period_of(value) is not None)] or [TEXT])
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
     """A field, an operator (=, !=, <, <=, >, >=, in) and what it compares with.
 
-    A text equals what is written like it, a number each number of its value. Order is that of time where both sides are
-    dates, of numbers where both are numbers, and of characters for a value that is neither. A list meets what one of
-    its values meets, and `!=` if none is equal. A document without a value has null.
+    The field's type says what its values and those of the condition are, see `values.ValueType`. A date equals a period
+    that it begins in. A list meets what one of its values meets, and `!=` if none is equal. A document without a value
+    has null.
+
+    type: of the field, a name in `values.TYPES`; "": not known yet
     """
 
     field: str
     operator: str
     values: tuple[Value, ...]
+    type: str = ""
 
-    def holds(self, value: object) -> bool:
-        """Return whether a document with this value of the field, None for none, meets the condition."""
-        several = (value or [None]) if isinstance(value, list) else [value]
-        return any(map(self.meets, several)) != (self.operator == "!=")
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Condition) and self._key == other._key
 
-    def meets(self, value: object) -> bool:
-        """Return whether one value that is no list meets the condition; `!=` as if it were `=`."""
-        if self.operator in _EQUALITIES:
-            return self._equals(value)
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            return False
-        given, wanted = exact_number(value), exact_number(self.values[0])
-        if given is not None and wanted is not None:
-            return ORDER[self.operator](given, wanted)
-        if not isinstance(value, str):
-            return False
-        if self.period is not None:
-            at = period_of(value)
-            return at is not None and ORDER[self.operator](at[0], self.moment)
-        if wanted is not None:
-            return False
-        order: int = (value > str(self.values[0])) - (value < str(self.values[0]))
-        return ORDER[self.operator](order, 0)
-
-    def _equals(self, value: object) -> bool:
-        """Return whether a value equals one of the condition's; their number does not matter to its time."""
-        if value is None or isinstance(value, bool):
-            return value in self.constants
-        if isinstance(value, str):
-            return value in self.texts
-        return isinstance(value, (int, float)) and exact_number(value) in self.numbers
+    def __hash__(self) -> int:
+        return hash(self._key)
 
     @cached_property
-    def texts(self) -> frozenset[str]:
-        """The values as they are written, without null."""
-        return frozenset(_written(value) for value in self.values if value is not None)
+    def _key(self) -> tuple[object, ...]:
+        """The condition, in which 1 differs from true, and a written 7 from a text."""
+        return self.field, self.operator, self.type, tuple((type(value), value) for value in self.values)
 
     @cached_property
-    def constants(self) -> frozenset[Optional[bool]]:
-        """Those of the values that are true, false or null."""
-        named = {"true": True, "false": False}
-        found: set[Optional[bool]] = {named[text.lower()] for text in self.texts if text.lower() in named}
-        return frozenset(found | {None for value in self.values if value is None or _is_written_null(value)})
-
-    @cached_property
-    def numbers(self) -> frozenset[Number]:
-        """Those of the values that are numbers."""
-        return frozenset(number for number in map(exact_number, self.values) if number is not None)
-
-    @cached_property
-    def period(self) -> Optional[tuple[int, int]]:
-        """The time that the first value stands for, as of `period_of`; None if it is no date."""
-        return period_of(str(self.values[0]))
+    def intervals(self) -> tuple[Interval, ...]:
+        """The values of the field that equal one of the condition's."""
+        found = (one for value in self.values for one in TYPES[self.type].intervals(value, self.operator))
+        return tuple(dict.fromkeys(found))
 
     @property
-    def moment(self) -> int:
-        """The microsecond with which a date is compared: all of a year, or day, is equal to it."""
-        assert self.period is not None
-        start, end = self.period
-        return start if self.operator in ("<", ">=") else end - 1
+    def meets_missing(self) -> bool:
+        """Whether a document without a value meets the condition."""
+        return any(one.kind == MISSING for one in self.intervals) != (self.operator == "!=")
 
-    def require_possible(self, there: Sequence[str], kinds: frozenset[str]) -> None:
-        """Raise `FilterError` if no document has the field, or none of its values can be compared so.
+    def typed(self, there: Sequence[str], type_of: Callable[[str], str]) -> Condition:
+        """Return the condition with its field's type.
 
-        there: names of fields; kinds: those of the field's values, none if unknown
+        there: names of fields
+        type_of: returns the type of one of them
+
+        Raises `FilterError` if no document has the field, or none of its values can be compared so.
         """
+        if self.type:
+            return self
         if self.field not in there:
             known = listed(there) if there else "none at all"
             raise FilterError(f"{quoted(self.field)} is no field of these documents, which have {known}")
-        for value in self.values if kinds else ():
-            if not self._is_possible(value, kinds):
-                found = f"{quoted(self.field)} holds {listed(sorted(kinds))}"
-                raise FilterError(f"{found}, which {self.operator} {quoted(value)} cannot compare; correct the filter")
-
-    def _is_possible(self, value: Value, kinds: frozenset[str]) -> bool:
-        own, texts = kinds_of(value), kinds & {TEXT, DATE, DIGITS}
-        if self.operator in _EQUALITIES:
-            is_number, is_truth = own & {NUMBER, DIGITS}, str(value).lower() in ("true", "false")
-            is_null = value is None or _is_written_null(value)
-            return bool(texts or is_null or (NUMBER in kinds and is_number) or (TRUTH in kinds and is_truth))
-        if TEXT in own:
-            return TEXT in kinds
-        dates = {DATE} if period_of(str(value)) is not None else set()
-        return bool(kinds & (dates | ({NUMBER, DIGITS} if number_of(value) is not None else set())))
-
-
-def _written(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _is_written_null(value: Value) -> bool:
-    return isinstance(value, Written) and value == "null"
+        found = replace(self, type=type_of(self.field))
+        for value in self.values:
+            if not TYPES[found.type].intervals(value, self.operator):
+                holds = f"{quoted(self.field)} holds {TYPES[found.type].what}"
+                raise FilterError(f"{holds}, which {self.operator} {quoted(value)} cannot compare; correct the filter")
+        return found
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Conditions on the fields of a document, all of which must hold.
-
-    is_checked: the collection has the fields, and values that can be compared so, if not in the part that is searched
-    """
+    """Conditions on the fields of a document, all of which must hold."""
 
     conditions: tuple[Condition, ...]
-    is_checked: bool = dataclass_field(default=False, compare=False)
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the types of all fields are known."""
+        return all(one.type for one in self.conditions)
+
+    def typed(self, there: Sequence[str], type_of: Callable[[str], str]) -> Filter:
+        """Return the filter with its fields' types; see `Condition.typed`."""
+        return Filter(tuple(one.typed(there, type_of) for one in self.conditions))
 
     @classmethod
     def parse(cls, conditions: Iterable[str]) -> Filter:
@@ -252,13 +136,9 @@ class Filter:
                 found.append(Condition(field, _NAMED[name], tuple(values)))
         return cls(tuple(found))
 
-    def matches(self, fields: Mapping[str, object]) -> bool:
-        """Return whether a document with these fields meets all conditions."""
-        return all(one.holds(fields.get(one.field)) for one in self.conditions)
-
 
 def _require_comparable(field: str, name: str, value: object) -> None:
-    is_constant, has_order = value is None or isinstance(value, bool), _NAMED[name] in ORDER
+    is_constant, has_order = value is None or isinstance(value, bool), _NAMED[name] in ORDERED
     is_finite = not isinstance(value, float) or math.isfinite(value)
     if (is_constant and has_order) or not (is_constant or isinstance(value, (str, int, float))) or not is_finite:
         several = "; in takes several" if isinstance(value, list) else ""

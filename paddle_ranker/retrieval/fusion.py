@@ -16,15 +16,17 @@ from typing import Union
 
 import numpy as np
 
-from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted, refuse_text
+from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers, standardise
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.schema import MOST_WEIGHT
+from paddle_ranker.retrieval.values import NUMBER, Value
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
 
 RRF_K = 60  # the constant of Cormack et al. (2009)
+ValuesOf = Callable[[str, Sequence[str]], Sequence[tuple[Value, ...]]]  # a field's, of documents by their ids
 FORMAT = 4
 _ABOVE, _TINY = 1.01, 1e-6  # of the range of scores, so that what gains all of it has no equal
 TITLE = "exact_title"  # the signal of documents whose whole title is the query
@@ -146,12 +148,10 @@ class Signal:
         return np.nan_to_num((scaled - self.mean) / self.deviation, nan=0.0)
 
 
-def numbers_of(values: Sequence[object]) -> Floats:
-    """Return a field's values as numbers, `[n] float64`, NaN for what is none."""
-    refuse_text(values, "values")
+def numbers_of(values: Sequence[tuple[Value, ...]]) -> Floats:
+    """Return documents' values of a field as numbers, `[n] float64`, NaN for what is not one number."""
     return np.array(
-        [float(one) if isinstance(one, (int, float)) and not isinstance(one, bool) else np.nan for one in values],
-        np.float64,
+        [float(own[0].of) if len(own) == 1 and own[0].kind == NUMBER else np.nan for own in values], np.float64
     )
 
 
@@ -233,9 +233,7 @@ class Fusion:
         highest = FUSIONS[self.method].first * float(np.abs(weights).sum())
         return self.fused(candidates) / highest
 
-    def added(
-        self, candidates: Candidates, places: Sequence[int], values: Callable[[str, Sequence[str]], Sequence[object]]
-    ) -> dict[str, Floats]:
+    def added(self, candidates: Candidates, places: Sequence[int], values: ValuesOf) -> dict[str, Floats]:
         """Return what each signal adds to the logits of the candidates at `places`, `[places]` each, by name.
 
         values: returns a field's values of documents by their ids

@@ -27,7 +27,9 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
 from paddle_ranker.retrieval.manifest import FAISS, IndexInfo, RankerStates, VectorsInfo, read_manifest
 from paddle_ranker.retrieval.reading import ParsedQuery
+from paddle_ranker.retrieval.schema import TEXT
 from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.values import CommonTypes
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.words import Asked, Totals, WordPart, WordSearcher, texts_of
 from paddle_ranker.retrieval.work import checked, spend
@@ -138,8 +140,20 @@ class Generation:
 
     @cached_property
     def fields(self) -> list[str]:
-        """The names of the documents' fields."""
-        return sorted({name for part in self.parts for name in part.segment.fields})
+        """The names of the fields that documents have or may have, as declared."""
+        declared = {one.name for one in self.info.schema.fields} - {TEXT}
+        return sorted(declared.union(*(part.segment.fields for part in self.parts)))
+
+    def type_of(self, field: str) -> str:
+        """Return the type of a field's values: as declared, or that which all of them fit; see `CommonTypes`."""
+        return self.info.schema.type_of(field) or self.common_types(field).type
+
+    def common_types(self, field: str) -> CommonTypes:
+        """Return the types that all values of a field fit."""
+        found = CommonTypes()
+        for part in self.parts:
+            found.unite(part.segment.common_types(field))
+        return found
 
     def documents(self) -> Iterator[Document]:
         """Yield all documents in their order."""
@@ -207,21 +221,22 @@ class Generation:
         name: str,
         queries: Sequence[str],
         top_k: int,
-        where: Optional[Filter],
-        restricted: Optional[Sequence[Booleans]] = None,
+        allowed: Optional[Sequence[Booleans]],
     ) -> list[Hits]:
-        """Search by an index of `INDEXES`, which is built of all documents when it is first asked."""
+        """Search by an index of `INDEXES`, which is built of all documents when it is first asked.
+
+        allowed: for each part, which documents may be found
+        """
         with self._building:
             if name not in self._others:
                 tokenizer = self.info.words.tokenizer if self.info.words else IndexOptions().words
                 self._others[name] = INDEXES[name].build(self.documents(), IndexOptions(tokenizer))
         index, found = self._others[name], []
-        is_all = where is None and restricted is None
-        for hits in index.search(queries, top_k if is_all else max(1, len(index))):
-            kept = [n for n, id in enumerate(hits.ids) if where is None or where.matches(index.document(id).fields)]
-            if restricted is not None:
+        for hits in index.search(queries, top_k if allowed is None else max(1, len(index))):
+            kept = [*range(len(hits.ids))]
+            if allowed is not None:
                 places = self.find(hits.ids)
-                kept = [n for n in kept if restricted[places[hits.ids[n]].part][places[hits.ids[n]].row]]
+                kept = [n for n in kept if allowed[places[hits.ids[n]].part][places[hits.ids[n]].row]]
             found.append(Hits([hits.ids[n] for n in kept[:top_k]], hits.scores[kept[:top_k]]))
         return found
 
@@ -245,20 +260,15 @@ class Generation:
         """
         if where is None:
             return None
-        for one in () if where.is_checked else checked(where.conditions):
-            one.require_possible(self.fields, self.kinds_of(one.field))
+        typed = where.typed(self.fields, self.type_of)
         return [
             meet if part.live is None else meet & part.live
             for part in self.parts
-            for meet in [part.segment.matching(where)]
+            for meet in [part.segment.matching(typed)]
         ]
 
-    def kinds_of(self, field: str) -> frozenset[str]:
-        """Return the kinds of a field's values."""
-        return frozenset[str]().union(*(part.segment.kinds_of(field) for part in self.parts))
-
-    def scaled(self, field: str, masks: Sequence[Booleans], most: int) -> FieldScale:
-        """Return the numbers or dates that some documents have in a field.
+    def scaled(self, field: str, type: str, masks: Sequence[Booleans], most: int) -> FieldScale:
+        """Return the numbers or dates that some documents have in a field of a type.
 
         masks: for each part, which documents count
         most: bytes of a field's values in a segment, above which they are many
@@ -266,7 +276,7 @@ class Generation:
         found = list[FieldScale]()
         for part, mask in zip(self.parts, masks):
             counts = part.segment.value_counts(field, mask)
-            if counts.any() and (scale := part.segment.scale(field)) is not None:
+            if counts.any() and (scale := part.segment.scale(field, type)) is not None:
                 kind, codes, positions = scale
                 spend(_SORTED * len(codes))
                 there = codes[codes < len(counts)]

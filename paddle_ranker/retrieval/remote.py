@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass, replace
-from datetime import date
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, Optional, Protocol, Union, get_args, get_origin, get_type_hints
@@ -33,13 +32,23 @@ from paddle_ranker.errors import DataError, RankerError, UsageError, brief, list
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import Collection, Matches, how_searched, restricting
 from paddle_ranker.retrieval.exact import Vectors
-from paddle_ranker.retrieval.facets import DATES, NUMBERS, FieldScale, Wanted, facets_of
+from paddle_ranker.retrieval.facets import (
+    DATES,
+    NUMBERS,
+    Counts,
+    Facets,
+    FieldSample,
+    FieldScale,
+    Wanted,
+    facets_of,
+)
 from paddle_ranker.retrieval.filters import Filter, FilterError
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import MILVUS, WORDS, IndexInfo, facts_of, info_of
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import Anew, Asking, ShardError
+from paddle_ranker.retrieval.values import MOMENTS, CommonTypes, Value, is_value
 from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals, Word, WordSearcher, shortest_first
 from paddle_ranker.retrieval.work import check, hold, idle, in_turn, locking
 from paddle_ranker.storage.untrusted import Unchecked
@@ -63,7 +72,6 @@ _JSON: Mapping[type, object] = {
     dict: dict[str, object],
 }
 _MOST = 1 << 48  # what a shard counts
-_MOMENTS = tuple((one.toordinal() - date(1970, 1, 1).toordinal()) * 86_400_000_000 for one in (date.min, date.max))
 
 
 class Call(Protocol):
@@ -197,14 +205,15 @@ def _is_scale(found: FieldScale) -> bool:
         and bool((positions[1:] > positions[:-1]).all() and ((counts >= 0) & (counts < _MOST)).all())
         and (
             kind == NUMBERS
-            or (positions.dtype.kind == "i" and _MOMENTS[0] <= positions[0] <= positions[-1] < _MOMENTS[1])
+            or (positions.dtype.kind == "i" and MOMENTS[0] <= positions[0] <= positions[-1] < MOMENTS[1])
         )
     )
 
 
-def _are_counted(found: Mapping[str, Counter[str]], facts: Facts, query: Asked, restricted: object,
-                 wanted: Wanted) -> bool:  # fmt: skip
-    return {*found} == {*wanted} and all(map(_is_count, (count for one in found.values() for count in one.values())))
+def _are_counted(found: Mapping[str, Counts], facts: Facts, query: Asked, restricted: object,
+                 wanted: Facets) -> bool:  # fmt: skip
+    counts = [one for own in found.values() for one in own.items()]
+    return {*found} == {*wanted} and all(is_value(value) and _is_count(count) for value, count in counts)
 
 
 _READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
@@ -227,9 +236,9 @@ _READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
         list[str],
         lambda found, facts, prefix, most: len(found) <= most and all(one.startswith(prefix) for one in found),
     ),
-    "kinds": Read(
-        lambda seen, fields: {name: seen.collection.generation.kinds_of(name) for name in fields},
-        dict[str, frozenset[str]],
+    "common_types": Read(
+        lambda seen, fields: {name: seen.collection.generation.common_types(name) for name in fields},
+        dict[str, CommonTypes],
         lambda found, facts, fields: {*found} == {*fields},
     ),
     "phrases": Read(
@@ -250,7 +259,7 @@ _READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
     ),
     "facet_values": Read(
         lambda seen, query, restricted, wanted: seen.matches(query, restricted).values(wanted),
-        dict[str, Counter[str]],
+        dict[str, Counts],
         _are_counted,
     ),
     "explain_words": Read(
@@ -264,16 +273,26 @@ _READS: dict[str, Read] = {  # type: ignore[explicit-any]  # of a type of arrays
         lambda found, facts, ids: {*found} <= {*ids} and all(id == one.id for id, one in found.items()),
     ),
     "values": Read(
-        lambda seen, field, ids: seen.collection.values(field, ids),
-        list[object],
-        lambda found, facts, field, ids: len(found) == len(ids),
+        lambda seen, field, type, ids: seen.collection.values(field, ids, type),
+        list[tuple[Value, ...]],
+        lambda found, facts, field, type, ids: (
+            len(found) == len(ids) and all(is_value(one) for own in found for one in own)
+        ),
     ),
     "missing": Read(
         lambda seen, ids: seen.collection.missing(ids), list[str], lambda found, facts, ids: {*found} <= {*ids}
     ),
     "count": Read(lambda seen, where: seen.collection.count(where), int, lambda found, *_: _is_count(found)),
-    "scale": Read(lambda seen, field: seen.collection.scale(field), FieldScale, lambda found, *_: _is_scale(found)),
-    "field_values": Read(lambda seen, most: seen.collection.field_values(most), dict[str, tuple[list[object], bool]]),
+    "scale": Read(
+        lambda seen, field, type: seen.collection.scale(field, type), FieldScale, lambda found, *_: _is_scale(found)
+    ),
+    "field_values": Read(
+        lambda seen, most, types: seen.collection.field_values(most, types),
+        dict[str, FieldSample],
+        lambda found, facts, most, types: all(
+            one.type == types.get(name) and all(map(is_value, one.values)) for name, one in found.items()
+        ),
+    ),
     "query_vectors": Read(
         lambda seen, field, queries: seen.collection.tower(field).query_vectors(queries),
         Vectors,
@@ -414,13 +433,13 @@ def _require_shard(info: IndexInfo, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Merged:
-    """Facts of all shards together; `kinds` of fields' values are added when they are asked for."""
+    """Facts of all shards together; `types` of fields that are not declared are added when they are asked for."""
 
     info: IndexInfo
     fields: list[str]
     totals: Optional[Totals]
     words: Optional[WordSearcher]
-    kinds: dict[str, frozenset[str]]
+    types: dict[str, str]
 
     @classmethod
     def of(cls, several: Mapping[int, Facts]) -> _Merged:
@@ -614,23 +633,26 @@ class RemoteCollection:
         now = self._now
         return sum(now._ask("count", now._checked(where)).values())
 
+    def type_of(self, field: str) -> str:
+        return self._types([field])[field]
+
     def scale(self, field: str) -> FieldScale:
-        return FieldScale.united([*self._ask("scale", field).values()])
+        now = self._now
+        return FieldScale.united([*now._ask("scale", field, now.type_of(field)).values()])
 
-    def field_values(self, most: int) -> dict[str, tuple[list[object], bool]]:
-        each, found = self._ask("field_values", most).values(), dict[str, tuple[list[object], bool]]()
-        for name in sorted({name for own in each for name in own}):
-            some = [own[name] for own in each if name in own]
-            distinct = {repr(value): value for values, _ in some for value in values}
-            found[name] = list(distinct.values()), all(are_all for _, are_all in some)
-        return found
+    def field_values(self, most: int) -> dict[str, FieldSample]:
+        now = self._now
+        each = [*now._ask("field_values", most, now._types(now.fields)).values()]
+        names = sorted({name for own in each for name in own})
+        return {name: FieldSample.united([own[name] for own in each if name in own]) for name in names}
 
-    def values(self, field: str, ids: Sequence[str]) -> list[object]:
+    def values(self, field: str, ids: Sequence[str]) -> list[tuple[Value, ...]]:
         refuse_text(ids, "ids")
-        found = dict[str, object]()
-        for each, own in self._now._ask_owners(ids, lambda own: ("values", field, own)):
-            found.update((id, value) for id, value in zip(own, each) if value is not None)
-        return [found.get(id) for id in ids]
+        now, found = self._now, dict[str, tuple[Value, ...]]()
+        type = now.type_of(field) if ids else ""
+        for each, own in now._ask_owners(ids, lambda own: ("values", field, type, own)):
+            found.update((id, values) for id, values in zip(own, each) if values)
+        return [found.get(id, ()) for id in ids]
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         asked = list(dict.fromkeys(ids))
@@ -689,17 +711,24 @@ class RemoteCollection:
         return self._send(name, dict.fromkeys(range(len(self._calls)), args), apart=True)()
 
     def _checked(self, where: Optional[Filter]) -> Optional[Filter]:
-        """Return a filter that no shard checks by its own documents; raises `FilterError` as a folder would."""
-        if where is None or where.is_checked:
+        """Return a filter with the types of its fields in all shards; raises `FilterError` as a folder would."""
+        if where is None or where.is_typed:
             return where
-        fields = list(dict.fromkeys(one.field for one in where.conditions))
-        if self._pinned is None or any(name not in self._all.kinds for name in fields):
-            each = self._ask("kinds", fields)
-            kinds = {name: frozenset[str]().union(*(own[name] for own in each.values())) for name in fields}
-            self._all.kinds.update(kinds)
-        for one in where.conditions:
-            one.require_possible(self._all.fields, self._all.kinds[one.field])
-        return replace(where, is_checked=True)
+        there = self.fields
+        types = self._types([one.field for one in where.conditions if one.field in there])
+        return where.typed(there, types.__getitem__)
+
+    def _types(self, fields: Sequence[str]) -> dict[str, str]:
+        """Return the types of fields, of which shards are asked if they are not declared."""
+        found = {name: self.info.schema.type_of(name) for name in fields}
+        others = [name for name, type in found.items() if not type]
+        if others and (self._pinned is None or any(name not in self._all.types for name in others)):
+            each, united = [*self._ask("common_types", others).values()], {name: CommonTypes() for name in others}
+            for own in each:
+                for name, types in own.items():
+                    united[name].unite(types)
+            self._all.types.update({name: one.type for name, one in united.items()})
+        return {name: type or self._all.types[name] for name, type in found.items()}
 
     def _counted(self, queries: Sequence[Asked]) -> list[Asked]:
         """Return queries with the totals and document frequencies of all shards."""
@@ -933,15 +962,16 @@ class RemoteMatches:
     def count(self, where: Optional[Filter]) -> int:
         return sum(self._now._ask("matches", *self._of, self._now._checked(where)).values())
 
-    def facets(self, wanted: Wanted) -> dict[str, dict[str, int]]:
+    def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]:
         def scales() -> list[Mapping[str, FieldScale]]:
-            return [*self._now._ask("scales", *self._of, checked).values()]
+            return [*self._now._ask("scales", *self._of, typed).values()]
 
-        def values(others: Wanted) -> list[Mapping[str, Counter[str]]]:
+        def values(others: Facets) -> list[Mapping[str, Counts]]:
             return [*self._now._ask("facet_values", *self._of, dict(others)).values()]
 
-        checked = {name: self._now._checked(where) for name, where in wanted.items()}
-        return facets_of(checked, scales, values)
+        types = self._now._types([*wanted])
+        typed = {name: Wanted(types[name], self._now._checked(where)) for name, where in wanted.items()}
+        return facets_of(typed, scales, values)
 
 
 class _RemoteTower:

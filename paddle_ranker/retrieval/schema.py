@@ -22,8 +22,8 @@ from paddle_ranker.lexical.tokens import STANDARD, Tokenizer, tokenizer_named
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.exact import Vectors
-from paddle_ranker.retrieval.filters import period_of
 from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.values import STORED, TYPES, CommonTypes
 from paddle_ranker.storage.untrusted import Unchecked
 
 TEXT = "text"  # name of the field that every document has, and of its type
@@ -40,6 +40,7 @@ _TITLES = (
     "书名",
 )  # names of fields, as people give them
 _LONGEST_TITLE = 256  # characters of a title that a query may be
+_SHOWN = 8  # spellings of no value that are named
 _LONG = 40  # mean characters from which texts with several words are searched
 _WORDS_APART = re.compile(r"\s|[\u3040-\u30ff\u3400-\u9fff]")
 _SLOT = re.compile(r"\{([^{}]*)\}")
@@ -77,6 +78,7 @@ class FieldType(NamedTuple):
 
     fits: returns whether a value may be one of a document's; of a list each item is asked
     what: its values, for messages and help texts
+    values: name in `values.TYPES`, by which filters, facets, groups and orders compare
     is_searched: whether its values are texts, which are searched by words
     media_types: of values that are files: media types by the suffix of their names
     suffix_of: of values that are files: checks a file's bytes and returns its suffix; raises `ValueError`
@@ -85,6 +87,7 @@ class FieldType(NamedTuple):
 
     fits: Callable[[object], bool]
     what: str
+    values: str = "keyword"
     is_searched: bool = False
     media_types: Mapping[str, str] = {}
     suffix_of: Callable[[bytes], str] = _no_file
@@ -117,11 +120,14 @@ CONTENTS.add(
         open_tower=_open_text_tower,
     ),
 )
-CONTENTS.add("keyword", FieldType(lambda value: isinstance(value, (str, int)), "a name or number, filtered as written"))
-CONTENTS.add("number", FieldType(lambda value: number_of(value) is not None, "a number"))
-CONTENTS.add("date", FieldType(lambda value: period_of(value) is not None, "an ISO 8601 date or time"))
-CONTENTS.add("boolean", FieldType(lambda value: str(value).lower() in ("true", "false"), "true or false"))
-CONTENTS.add("stored", FieldType(lambda value: True, "anything"))
+for _name, _what in (
+    ("keyword", "a text, a number or a truth value"),
+    ("number", "a number"),
+    ("date", "an ISO 8601 date or time of the years 1 to 9999"),
+    ("boolean", "true or false"),
+    (STORED, "anything"),
+):
+    CONTENTS.add(_name, FieldType(TYPES[_name].fits, _what, _name))
 
 
 @dataclass(frozen=True)
@@ -185,8 +191,8 @@ class Field:
     def problem(self, value: object) -> str:
         """Return why a value does not fit, "" if it fits; no value always does."""
         several = value if isinstance(value, list) and (self.list or self.type == "stored") else [value]
-        for one in several if value is not None else ():
-            if not CONTENTS[self.type].fits(one):
+        for one in several:
+            if one is not None and not CONTENTS[self.type].fits(one):
                 return f"{self.name} is {quoted(one)}, expected {CONTENTS[self.type].what}"
         return ""
 
@@ -264,6 +270,11 @@ class Schema:
     def analyser(self) -> Analyser:
         """The analyser of `text`, whose words are highlighted."""
         return analyser(next(one.analyser for one in self.words if one.name == TEXT))
+
+    def type_of(self, name: str) -> str:
+        """Return the declared type of a field's values, a name in `values.TYPES`; "" if the values decide."""
+        kind = next((one.type for one in self.fields if one.name == name), STORED)
+        return "" if kind == STORED else CONTENTS[kind].values
 
     def field(self, name: str) -> Field:
         """Return a declared field, or `text`; raises `UsageError` for another."""
@@ -344,43 +355,50 @@ class _Row(Protocol):
 
 
 class _Values:
-    """What the values of a field have in common."""
+    """The values of a field, and what they have in common."""
 
     def __init__(self) -> None:
-        self.types = ["boolean", "number", "date"]
-        self.count = self.characters = self.apart = 0
-        self.lists = self.texts = True
-        self.some_lists = False
+        self.types = CommonTypes()
+        self.characters = self.apart = 0
+        self.are_texts, self.some_lists = True, False
+        self.no_values: dict[str, None] = {}  # such as N/A
 
     def add(self, value: object) -> None:
-        several = value if isinstance(value, list) else [value]
         self.some_lists |= isinstance(value, list)
-        for one in several:
-            self.types = [name for name in self.types if CONTENTS[name].fits(one)]
-            self.texts &= isinstance(one, str)
-            self.count += 1
+        for one in value if isinstance(value, list) else [value]:
+            before = self.types.missing
+            self.types.add(one)
+            self.are_texts &= isinstance(one, str)
             if isinstance(one, str):
                 self.characters += len(one)
                 self.apart += _WORDS_APART.search(one) is not None
+                if self.types.missing > before and len(self.no_values) < _SHOWN:
+                    self.no_values[one] = None
 
     def field(self, name: str, is_title: bool) -> Field:
         """Return the field that the values make."""
-        if not self.count:
-            return Field(name, "stored")
-        if self.types:
-            return Field(name, self.types[0], list=self.some_lists)
-        if self.texts and not self.some_lists:
+        found, count = self.types.type, self.types.valued + self.types.missing
+        if not count:
+            return Field(name, STORED)
+        if found in ("boolean", "number", "date"):
+            return Field(name, found, list=self.some_lists)
+        if self.are_texts and not self.some_lists:
             if is_title:
                 return Field(name, TEXT, TITLE_WEIGHT, title=True)
-            if self.characters >= _LONG * self.count and 2 * self.apart > self.count:
+            if self.characters >= _LONG * count and 2 * self.apart > count:
                 return Field(name, TEXT)
-        return Field(name, "keyword" if self.texts else "stored", list=self.some_lists and self.texts)
+        return Field(name, "keyword" if self.are_texts else STORED, list=self.some_lists and self.are_texts)
 
 
-def infer(rows: Iterable[_Row], declared: Sequence[Field] = ()) -> Schema:
+def infer(
+    rows: Iterable[_Row], declared: Sequence[Field] = (), note: Callable[[str], None] = lambda text: None
+) -> Schema:
     """Return the schema of some documents: declared fields as they are, the others by all their values.
 
     A field called `title` or `name` is the title, unless another one is declared so; a field of long texts is searched.
+    `N/A`, `NaN` and their like are no values where the others are numbers, dates or truth values.
+
+    note: is told how many values of a field stand for none
     """
     values: dict[str, _Values] = {}
     for row in rows:
@@ -394,6 +412,10 @@ def infer(rows: Iterable[_Row], declared: Sequence[Field] = ()) -> Schema:
     for name in sorted(values.keys() - names):
         found.append(values[name].field(name, not has_title and titles[:1] == [name]))
         has_title |= found[-1].title
+    for field in found:
+        own = values.get(field.name)
+        if own is not None and own.types.missing and field.type in ("boolean", "number", "date"):
+            note(f"{field.name}: {own.types.missing:,} values stand for none ({', '.join(own.no_values)})")
     return Schema(tuple(sorted(found, key=lambda one: (not one.title, not one.is_searched, one.name))))
 
 

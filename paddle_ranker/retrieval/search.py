@@ -26,7 +26,6 @@ from typing import Generic, NamedTuple, Optional, Protocol, Union
 import numpy as np
 from typing_extensions import TypeVar
 
-from paddle_ranker.data.labels import number_of
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError, listed, quoted, refuse_text
 from paddle_ranker.lexical.passages import Span, best_span, characters_for
@@ -36,7 +35,7 @@ from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import WORDS, Collection
-from paddle_ranker.retrieval.filters import Filter, period_of
+from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.fusion import TITLE, Candidates, Fusion, by_score, parse_fusion
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import VECTORS
@@ -46,6 +45,7 @@ from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery, pa
 from paddle_ranker.retrieval.searchable import Anew, Asking, Matching, Searchable
 from paddle_ranker.retrieval.shards import Shards, open_index
 from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
+from paddle_ranker.retrieval.values import Value
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.words import Asked
@@ -53,7 +53,7 @@ from paddle_ranker.retrieval.work import TooLate, check, hold, idle, in_turn, on
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
-Where = Union[None, str, Iterable[str], Filter]
+Where = Union[None, str, Iterable[str], Mapping[str, object], Filter]
 C = TypeVar("C", bound=Searchable, default=Collection)
 QueryVectors = Callable[[Sequence[str]], Vectors]
 _DEFAULTS = LoadOptions()
@@ -412,26 +412,29 @@ class Search:
     def _hashes(self, places: Sequence[int]) -> Hashes:
         return text_hashes([self.candidates.ids[place] for place in places])
 
-    def _values(self, field: str, places: Sequence[int]) -> list[object]:
+    def _values(self, field: str, places: Sequence[int]) -> list[tuple[Value, ...]]:
         return self.collection.values(field, [self.candidates.ids[place] for place in places])
 
     def _grouped(self, order: Sequence[int], field: str) -> list[int]:
-        """Return the first documents of each group, and note the others of groups of nearly the same texts."""
-        self.similar = {}
-        keys: list[Union[int, str]]
-        if field == CONTENT and CONTENT not in self.collection.fields:
-            keys = [*self._leaders(order)]
+        """Return the first documents of each group, and note the others of groups of nearly the same texts.
+
+        A document without a value is a group of its own.
+        """
+        self.similar, are_texts = {}, field == CONTENT and CONTENT not in self.collection.fields
+        keys: Sequence[object]
+        if are_texts:
+            leaders = self._leaders(order)
+            keys = leaders
         else:
-            keys = [
-                f"{place}" if value is None else repr(value) for place, value in zip(order, self._values(field, order))
-            ]
+            each = (tuple(value.key for value in values) for values in self._values(field, order))
+            keys = [key or place for place, key in zip(order, each)]  # no number is equal to a tuple
         seen, kept = Counter[object](), list[int]()
-        for place, key in zip(order, keys):
+        for number, (place, key) in enumerate(zip(order, keys)):
             seen[key] += 1
             if seen[key] <= self.group_size:
                 kept.append(place)
-            elif isinstance(key, int):
-                self.similar.setdefault(key, []).append(self.candidates.ids[place])
+            elif are_texts:
+                self.similar.setdefault(leaders[number], []).append(self.candidates.ids[place])
         return kept
 
     def _leaders(self, order: Sequence[int]) -> list[int]:
@@ -452,11 +455,10 @@ class Search:
         return [order[found.get(rank, rank)] for rank in range(len(order))]
 
     def _sorted(self, order: Sequence[int], field: str, descending: bool) -> list[int]:
-        """Sort by a field: numbers, dates, texts, and documents without a value last; equal ones stay in order."""
-        keys = {place: _sort_key(value) for place, value in zip(order, self._values(field, order))}
-        there = [place for place in order if keys[place] is not None]
-        there.sort(key=lambda place: keys[place] or (), reverse=descending)
-        return [*there, *(place for place in order if keys[place] is None)]
+        """Sort by a field, by the first value of a list; documents without a value last, equal ones stay in order."""
+        keys = {place: values[0].order for place, values in zip(order, self._values(field, order)) if values}
+        there = sorted((place for place in order if place in keys), key=keys.__getitem__, reverse=descending)
+        return [*there, *(place for place in order if place not in keys)]
 
     @once
     def _word_weights(self) -> dict[str, float]:
@@ -613,7 +615,8 @@ class Searcher(Generic[C]):
         """Return up to `top_k` documents, best first.
 
         Args:
-            where: a `Filter` on the documents' fields, or conditions: "year>=2020 and lang=zh", or a list of them.
+            where: a `Filter` on the documents' fields, or conditions: "year>=2020 and lang=zh", a list of them, or
+                {"year": {"gte": 2020}, "lang": "zh"}.
             fusion: in place of that of the settings: "rrf", "weighted", or a file of learned weights.
             group_by: a field, of whose values only the best candidate each is returned; or "content": the best one of
                 each group of nearly the same texts, which names the others in `Result.similar`.
@@ -833,17 +836,6 @@ def chosen(collection: Searchable, by: Sequence[str], there: Optional[tuple[str,
     return tuple(name for name in there if name in by) if by else tuple(there)
 
 
-def _sort_key(value: object) -> Optional[tuple[int, Union[float, int, str]]]:
-    """Return what orders a value among others; None for none."""
-    value = value[0] if isinstance(value, list) and value else value
-    number, period = number_of(value), period_of(value)
-    if number is not None or isinstance(value, bool):
-        return 0, float(number if number is not None else value is True)
-    if period is not None:
-        return 1, period[0]
-    return None if value is None or value == [] else (2, str(value))
-
-
 def fitting(fusion: Fusion, searchers: Sequence[str]) -> Fusion:
     """Return a fusion without the weights and signals of other searchers; without weights if they would all be 0."""
     refuse_text(searchers, "searchers")
@@ -857,4 +849,6 @@ def filter_of(where: Where) -> Optional[Filter]:
     """Return what documents must meet; raises `UsageError` for a condition that is none."""
     if where is None or isinstance(where, Filter):
         return where
+    if isinstance(where, Mapping):
+        return Filter.of(where)
     return Filter.parse([where] if isinstance(where, str) else where)

@@ -9,12 +9,13 @@ from typing import NamedTuple, Optional, Protocol, Union
 from paddle_ranker.errors import RankerError
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.exact import Vectors
-from paddle_ranker.retrieval.facets import FieldScale, Wanted
+from paddle_ranker.retrieval.facets import FieldSample, FieldScale
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
+from paddle_ranker.retrieval.values import Value
 from paddle_ranker.retrieval.words import Asked
 
 
@@ -52,7 +53,7 @@ class Matching(Protocol):
 
     def count(self, where: Optional[Filter]) -> int: ...
 
-    def facets(self, wanted: Wanted) -> dict[str, dict[str, int]]: ...
+    def facets(self, wanted: Mapping[str, Optional[Filter]]) -> dict[str, dict[str, int]]: ...
 
 
 class Searchable(Protocol):
@@ -116,11 +117,13 @@ class Searchable(Protocol):
 
     def count(self, where: Filter) -> int: ...
 
+    def type_of(self, field: str) -> str: ...
+
     def scale(self, field: str) -> FieldScale: ...
 
-    def field_values(self, most: int) -> dict[str, tuple[list[object], bool]]: ...
+    def field_values(self, most: int) -> dict[str, FieldSample]: ...
 
-    def values(self, field: str, ids: Sequence[str]) -> list[object]: ...
+    def values(self, field: str, ids: Sequence[str]) -> list[tuple[Value, ...]]: ...
 
     def missing(self, ids: Iterable[str]) -> list[str]: ...
 

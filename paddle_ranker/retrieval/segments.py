@@ -36,13 +36,14 @@ from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
-from paddle_ranker.retrieval.facets import Positions
+from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
 from paddle_ranker.retrieval.field_values import FieldValues
-from paddle_ranker.retrieval.filters import OBJECT, TEXT, TRUTH, Filter, kinds_of
+from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
 from paddle_ranker.retrieval.schema import MOST_FIELDS, Schema
+from paddle_ranker.retrieval.values import CommonTypes, Value, common_types
 from paddle_ranker.retrieval.work import spend
 from paddle_ranker.scoring.stored import TitleStates
 from paddle_ranker.storage.atomic import new_folder
@@ -58,7 +59,7 @@ WORDS = "words_"
 _NO_INDEX: Mapping[str, WriteIndex] = {}
 _LOOKED_AT = 64  # rows, of which those that are live are found at a time
 _ARRANGING = 50  # steps, as `spend` counts them, for each byte of values that are arranged for filters
-_FIRST, _SCALED = 64, 1 << 23  # bytes of a field's values: that tell what the first is; that are arranged for facets
+_SCALED = 1 << 23  # bytes of a field's values that are arranged for facets
 _ONE_TEXT = Schema()
 
 
@@ -112,7 +113,9 @@ class Segment:
         vectors: vectors by field.
         postings: inverted index, None without words.
         states: of the documents, None without any.
-        matching(where): which documents meet a filter, `[n] bool`.
+        matching(where): which documents meet a filter with types, `[n] bool`.
+        typed_values(field, type): the values of a field.
+        common_types(field): the types that all of its values fit.
     """
 
     def __init__(self, folder: Path, schema: Schema = _ONE_TEXT):
@@ -145,7 +148,8 @@ class Segment:
             for array in self.states.arrays:
                 self._held(array)
         self.matching = lru_cache(maxsize=16)(self._matching)
-        self._values = lru_cache(maxsize=64)(self._arranged_values)
+        self.typed_values = lru_cache(maxsize=64)(self._arranged_values)
+        self.common_types = lru_cache(maxsize=None)(self._common_types)
 
     def _require_all(self) -> None:
         """Raise `ValueError` for an array that does not fit the others, or a file that is cut short."""
@@ -415,46 +419,43 @@ class Segment:
         """Return how long the values of a field are, as JSON."""
         return len(self._line_of(field))
 
-    def value(self, field: str, row: int) -> object:
-        """Return a document's value of a field, None if it has none."""
+    def value(self, field: str, type: str, row: int) -> tuple[Value, ...]:
+        """Return a document's values of a field of a type, nothing if it has none."""
         code = int(self.codes_of(field)[row])
-        return None if code < 0 else self._values(field).value(code)
+        return () if code < 0 else self.typed_values(field, type).values(code)
 
-    def kinds_of(self, field: str) -> frozenset[str]:
-        """Return the kinds of a field's values, as `filters.kinds_of` says."""
-        return self._values(field).kinds
+    def _common_types(self, field: str) -> CommonTypes:
+        spend(_ARRANGING * self.bytes_of(field))
+        return common_types(self.values_of(field))
 
     def value_counts(self, field: str, mask: Booleans) -> Integers:
         """Return how many of some documents have each value of a field, up to the last that one has."""
         spend(len(mask))
         return np.bincount(self.codes_of(field)[mask] + 1, minlength=1)[1:]
 
-    def scale(self, field: str) -> Optional[tuple[str, Integers, Positions]]:
-        """Return the numbers or dates that all values of a field are, as `FieldValues.scale` says; None for others.
+    def scale(self, field: str, type: str) -> Optional[tuple[str, Integers, Positions]]:
+        """Return the numbers or dates of a field of such a type, as `FieldValues.scale` says; None for others.
 
         Values of more than 8 MB are not looked at.
         """
-        declared = next((one.type for one in self._schema.fields if one.name == field), "")
-        first = self.some_values(field, _FIRST, None)[0][:1]
-        is_possible = [kind for one in first for kind in kinds_of(one) if kind not in (TEXT, TRUTH, OBJECT)]
-        if self.bytes_of(field) > _SCALED or not (is_possible or first == [None]):
+        if type not in (NUMBERS, DATES) or self.bytes_of(field) > _SCALED:
             return None
-        return self._values(field).scale(declared)
+        return self.typed_values(field, type).scale()
 
-    def _arranged_values(self, field: str) -> FieldValues:
+    def _arranged_values(self, field: str, type: str) -> FieldValues:
         line = self._line_of(field)
         spend(_ARRANGING * len(line))
         with self.reading():
-            return FieldValues(line)
+            return FieldValues(line, type)
 
     def _matching(self, where: Filter) -> Booleans:
-        """Return which documents meet a filter, `[n] bool`; the last ones asked for are kept."""
+        """Return which documents meet a filter with types, `[n] bool`; the last ones asked for are kept."""
         spend(self.count * len(where.conditions))
         meet = np.ones(self.count, bool)
         for condition in where.conditions:
-            holds = self._values(condition.field).meeting(condition)
+            holds = self.typed_values(condition.field, condition.type).meeting(condition)
             # The code of a document without the field, -1, is the last place.
-            meet &= np.append(holds, condition.holds(None))[self.codes_of(condition.field)]
+            meet &= np.append(holds, condition.meets_missing)[self.codes_of(condition.field)]
         return meet
 
 

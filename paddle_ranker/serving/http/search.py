@@ -41,6 +41,7 @@ from paddle_ranker.retrieval.reading import parse_query
 from paddle_ranker.retrieval.search import MOST_PACKED, Position, Search
 from paddle_ranker.retrieval.searchable import Anew, Searchable
 from paddle_ranker.retrieval.words import single_token
+from paddle_ranker.retrieval.values import STORED
 from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
@@ -78,7 +79,7 @@ _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # of a field, that are named; that are
 _SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
 _DIGEST_BYTES = 12
 _MOST_CURSOR = 4 * (_DIGEST_BYTES + MOST_PACKED) // 3 + 4
-_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
+_NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n in ("boolean", "number", "date")}}
 
 
 _OLDER = {"depth": "recall", "by": "use", "where": "filter"}  # names that older clients give
@@ -581,24 +582,21 @@ def _fields(collection: Searchable) -> dict[str, Any]:
     found, facets = dict[str, dict[str, Any]](), list[str]()
     schema = collection.info.schema
     files, texts = {one.name for one in schema.files}, {one.name for one in schema.words}
-    for name, (values, are_all) in collection.field_values(_VALUE_BYTES).items():
-        if name in files or (are_all and not values):
+    for name, sample in collection.field_values(_VALUE_BYTES).items():
+        if name in files or (sample.are_all and not sample.values):
             continue  # it is a file's name; or no document has it any more
-        several = [one if isinstance(one, list) else [one] for one in values]
-        items = {repr(item): item for one in several for item in one if item is not None}
-        types = {_TYPES.get(type(one), "other") for one in items.values()}
-        kind = types.pop() if len(types) == 1 else "number" if types == {"integer", "number"} else "mixed"
-        found[name] = {"type": kind}
-        if any(isinstance(one, list) for one in values):
+        found[name] = {"type": _NAMES[sample.type]}
+        if sample.has_lists:
             found[name]["list"] = True
-        if kind == "string" and are_all and 1 < len(items) <= _MOST_VALUES:
-            found[name]["values"] = sorted(items.values())
+        if sample.type == "keyword" and sample.are_all and 1 < len(sample.values) <= _MOST_VALUES:
+            found[name]["values"] = [one.of for one in sorted(sample.values, key=lambda one: one.order)]
         scale = None if name in texts else collection.scale(name).scale
         if scale is not None:
             found[name]["min"], found[name]["max"] = scale.ends
-            if scale.kind == DATES or kind == "string":
-                found[name]["type"] = scale.kind
-        if name not in texts and _is_facet(len(items) if are_all else None, scale, len(collection)):
+        if sample.type == "number" and all(isinstance(one.json(), int) for one in sample.values):
+            is_whole = scale is None or bool((scale.positions % 1 == 0).all())
+            found[name]["type"] = "integer" if is_whole else "number"
+        if name not in texts and _is_facet(len(sample.values) if sample.are_all else None, scale, len(collection)):
             facets.append(name)
     return {"fields": found, "facets": facets}
 

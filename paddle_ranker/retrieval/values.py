@@ -1,0 +1,396 @@
+"""Typed values of documents' fields, by which filters, facets, groups, orders and ranges compare.
+
+number, date = TYPES["number"], TYPES["date"]
+number.values("2020.0") == number.values(2020)
+date.intervals("2024-03", "=")  # the moments of March; `date.values("2024-03-02T10:00+05:30")` is one of them
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple, Optional, Union
+
+from paddle_ranker.data.labels import number_of
+from paddle_ranker.lexical.analyser import analyser
+
+# Kinds of values, in the order in which a field that holds several is sorted.
+MISSING, BOOLEAN, NUMBER, DATE, TEXT, OBJECT = range(6)
+# Units of dates: two dates are equal if they begin at the same moment; the unit says how a date is written.
+_YEAR, _MONTH, _DAY, _SECOND, _MICROSECOND = range(5)
+LARGE = 2.0**53  # from here on several whole numbers are one double
+DAY = 86_400_000_000  # microseconds
+_EPOCH = datetime(1970, 1, 1)
+# The first microsecond of the year 1, and that after the year 9999.
+MOMENTS = (datetime.min - _EPOCH) // timedelta(microseconds=1), 253_402_300_800_000_000
+_DATE = re.compile(
+    r"(?P<year>\d{4})"
+    r"(?:-(?P<month>\d\d)(?:-(?P<day>\d\d))?|(?P<basic>\d{4})|-?W(?P<week>\d\d)(?:-?(?P<weekday>[1-7]))?"
+    r"|-(?P<ordinal>\d{3}))?"
+    r"(?:[Tt ](?P<hour>\d\d)(?::?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?)?"
+    r"(?: ?(?:[Zz]|UTC|(?P<zone>[+\-\u2212]\d\d)(?::?(?P<zone_minute>\d\d))?))?)?",
+    re.ASCII,
+)
+_LONGEST_DATE, _MOST_DIGITS = 64, 309  # characters; digits of the largest doubles
+_WHOLE = re.compile(r"[+-]?\d+")
+_PLAIN = re.compile(r"\s*-?(?:0|[1-9]\d*|(?=\.))(?:\.\d*)?(?:[eE][+-]?\d+)?\s*", re.ASCII)
+# As pandas reads and writes them; a text is one of these only in a field of another type.
+_NO_VALUE = frozenset(
+    ["", "nan", "-nan", "n/a", "#n/a", "#n/a n/a", "na", "#na", "null", "none", "<na>", "nat"]
+    + [f"{sign}1.#{name}" for sign in ("", "-") for name in ("ind", "qnan")]
+)
+_EQUALITIES = ("=", "!=", "in")
+Number = Union[int, float]
+
+
+class Written(str):
+    """A value without a type, of the command line: `7` stands for the number and for the text that is written so."""
+
+
+class Value(NamedTuple):
+    """A value of a field; values are equal if their `key` is, and ordered by `order`.
+
+    of: a truth value, a number, a date's first microsecond since 1970, a text, or an object as JSON
+    """
+
+    kind: int
+    of: Union[bool, int, float, str]
+    unit: int = 0
+
+    @property
+    def key(self) -> tuple[int, Union[bool, int, float, str]]:
+        """The value without how it is written."""
+        return self.kind, self.of
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Return the place of the value among others: texts without case and accents, equal ones by code point."""
+        return (self.kind, *text_order(self.of)) if isinstance(self.of, str) else (self.kind, self.of)
+
+    def json(self, unit: int = 0) -> object:
+        """Return the value as JSON has it, in one spelling; a date at least as finely as `unit`."""
+        if self.kind == DATE:
+            return moment_text(int(self.of), max(unit, self.unit))
+        if self.kind == OBJECT:
+            found: object = json.loads(str(self.of))
+            return found
+        is_whole = self.kind == NUMBER and isinstance(self.of, float) and self.of.is_integer() and abs(self.of) < LARGE
+        return int(self.of) if is_whole else self.of
+
+
+def is_value(given: Value) -> bool:
+    """Return whether what another process says to be a value is one."""
+    types: dict[int, tuple[type, ...]] = {BOOLEAN: (bool,), NUMBER: (int, float), DATE: (int,)}
+    if type(given.of) not in types.get(given.kind, (str,)) or given.kind not in range(BOOLEAN, OBJECT + 1):
+        return False
+    if given.kind == OBJECT:
+        try:
+            json.loads(str(given.of))
+        except (ValueError, RecursionError):
+            return False
+    return given.unit == 0 if given.kind != DATE else MOMENTS[0] <= given.of < MOMENTS[1] and given.unit in range(5)  # type: ignore[operator]
+
+
+class Interval(NamedTuple):
+    """Values from `low` to `high`, both included; of the kind `MISSING`: no value."""
+
+    kind: int
+    low: Union[bool, int, float, str]
+    high: Union[bool, int, float, str]
+
+
+class ValueType(NamedTuple):
+    """A type of values.
+
+    what: its values, for messages
+    read: returns a document's value, None for none, such as `N/A` in a field of numbers; raises `ValueError` for a
+        value that no field of this type holds
+    is_ordered: whether `<` and `>` compare its values
+    """
+
+    what: str
+    read: Callable[[object], Optional[Value]]
+    is_ordered: bool = True
+
+    def fits(self, value: object) -> bool:
+        """Return whether a field of this type may hold a value that is no list."""
+        try:
+            self.read(value)
+        except ValueError:
+            return False
+        return True
+
+    def values(self, value: object) -> tuple[Value, ...]:
+        """Return the values of a document's field: those of a list, or one; nothing for none."""
+        found = []
+        for one in value if isinstance(value, list) else (value,):
+            try:
+                typed = self.read(one)
+            except ValueError:
+                typed = _object(one)
+            if typed is not None:
+                found.append(typed)
+        return tuple(found)
+
+    def intervals(self, value: object, operator: str) -> list[Interval]:
+        """Return what a filter's value stands for, nothing if it compares with no value of this type."""
+        is_equality, found = operator in _EQUALITIES, list[Interval]()
+        if not (is_equality or self.is_ordered):
+            return []
+        if is_equality and (value is None or (isinstance(value, Written) and value == "null")):
+            found.append(Interval(MISSING, "", ""))
+        if self is TYPES[STORED] and isinstance(value, Written):
+            candidates = [TYPES[name] for name in ("boolean", "number")] if is_equality else [TYPES["number"]]
+            fitting = [one for one in candidates if one.fits(value) and one.read(value) is not None]
+            for one in fitting:
+                found += one.intervals(value, operator)
+            if fitting and not is_equality:
+                return found
+        if self is TYPES["keyword"] and not is_equality and not isinstance(value, str):
+            return []  # Texts have no place among numbers.
+        try:
+            typed = self.read(value)
+        except ValueError:
+            return found
+        if typed is None:
+            return found or ([Interval(MISSING, "", "")] if is_equality else [])
+        high = typed.of
+        if typed.kind == DATE:
+            period = period_of(value)
+            assert period is not None
+            high = period[1] - 1
+        return [*found, Interval(typed.kind, typed.of, high)] if typed.kind != OBJECT else found
+
+
+def text_order(text: str) -> tuple[str, str]:
+    """Return what orders a text among others: without case and accents, equal ones by code point."""
+    return _folding()(text), text
+
+
+@lru_cache(maxsize=1)
+def _folding() -> Callable[[str], str]:
+    return analyser("accents").fold
+
+
+def number_text(number: Number) -> str:
+    """Return a number as the shortest JSON."""
+    return json.dumps(Value(NUMBER, number).json())
+
+
+def period_of(value: object) -> Optional[tuple[int, int, int]]:
+    """Return the first microsecond of an ISO 8601 date, month, year or time, the first one after it, and its unit.
+
+    Weeks, ordinal dates and the basic format are read, too; a time without a zone is in UTC. A leap second is the last
+    microsecond of its day. Returns None for anything else, and for dates outside of the years 1 to 9999.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
+        value = str(int(value))
+    return _period(str(value).strip()) if isinstance(value, str) and len(value) <= _LONGEST_DATE else None
+
+
+@lru_cache(maxsize=1 << 10)
+def _period(text: str) -> Optional[tuple[int, int, int]]:
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return None
+    part = match.groupdict()
+    year, month, day, hour = int(part["year"]), part["month"], part["day"], part["hour"]
+    if part["basic"] is not None:
+        month, day = part["basic"][:2], part["basic"][2:]
+    try:
+        if part["week"] is not None:
+            first, days = date.fromisocalendar(year, int(part["week"]), int(part["weekday"] or 1)), 1
+            days = 1 if part["weekday"] else 7
+        elif part["ordinal"] is not None:
+            days = 1
+            first = date(year, 1, 1) + timedelta(int(part["ordinal"]) - 1)
+            if first.year != year:
+                return None
+        else:
+            first = date(year, int(month or 1), int(day or 1))
+            days = 1 if day else calendar.monthrange(year, first.month)[1] if month else 365 + calendar.isleap(year)
+    except (ValueError, OverflowError):
+        return None
+    start = (datetime(first.year, first.month, first.day) - _EPOCH) // timedelta(microseconds=1)
+    if hour is None:
+        return start, start + days * DAY, _YEAR if days > 31 else _MONTH if month and not day else _DAY
+    hours, minutes, seconds = int(hour), int(part["minute"] or 0), int(part["second"] or 0)
+    fraction, zone, zone_minute = part["fraction"], part["zone"] or "+00", int(part["zone_minute"] or 0)
+    is_end = (hours, minutes, seconds, int(fraction or 0)) == (24, 0, 0, 0)
+    offset = (-1 if zone[0] != "+" else 1) * (60 * int(zone[1:]) + zone_minute)
+    if (
+        days != 1
+        or not (hours < 24 or is_end)
+        or minutes > 59
+        or seconds > 60
+        or int(zone[1:]) > 23
+        or zone_minute > 59
+    ):
+        return None
+    start += 60_000_000 * (60 * hours + minutes - offset)
+    if seconds == 60:
+        if (start + 60_000_000) % DAY:  # leap seconds are inserted before midnight, UTC
+            return None
+        start += 60_000_000 - 1
+        length, unit = 1, _MICROSECOND
+    else:
+        start += 1_000_000 * seconds + int((fraction or "0")[:6].ljust(6, "0"))
+        exact = 1 if fraction else 1_000_000 if part["second"] else 60_000_000 if part["minute"] else 3_600_000_000
+        length, unit = exact, _MICROSECOND if start % 1_000_000 else _SECOND if start % DAY else _DAY
+    return (start, start + length, unit) if MOMENTS[0] <= start < MOMENTS[1] else None
+
+
+def moment_text(moment: int, unit: int) -> str:
+    """Return a moment as an ISO 8601 date, UTC, as finely as a unit says."""
+    at = _EPOCH + timedelta(microseconds=moment)
+    if unit >= _SECOND:
+        return f"{at.isoformat(timespec='seconds' if unit == _SECOND else 'microseconds')}Z"
+    return at.date().isoformat()[: (4, 7, 10)[unit]]
+
+
+def _is_missing(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and len(value) < 32 and value.strip().lower() in _NO_VALUE)
+
+
+def _number(value: object) -> Optional[Value]:
+    if isinstance(value, float) and math.isfinite(value):
+        return Value(NUMBER, value)
+    if _is_missing(value):
+        return None
+    if isinstance(value, str) and len(value) <= _MOST_DIGITS and _WHOLE.fullmatch(value.strip()):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and number_of(value) is not None:
+        return Value(NUMBER, value)
+    number = number_of(value)
+    if number is None:
+        raise ValueError("no number")
+    return Value(NUMBER, number)
+
+
+def _date(value: object) -> Optional[Value]:
+    if _is_missing(value):
+        return None
+    period = period_of(value)
+    if period is None:
+        raise ValueError("no date")
+    return Value(DATE, period[0], period[2])
+
+
+def _boolean(value: object) -> Optional[Value]:
+    if isinstance(value, bool):
+        return Value(BOOLEAN, value)
+    if _is_missing(value):
+        return None
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return Value(BOOLEAN, value.strip().lower() == "true")
+    raise ValueError("no truth value")
+
+
+def _text(value: str) -> Optional[Value]:
+    return Value(TEXT, str(value)) if value and not value.isspace() else None
+
+
+def _keyword(value: object) -> Optional[Value]:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, bool):
+        return Value(TEXT, json.dumps(value))
+    if value is None:
+        return None
+    number = _number(value)
+    if number is None or isinstance(number.of, (bool, str)):
+        return None
+    return Value(TEXT, number_text(number.of))
+
+
+def _object(value: object) -> Optional[Value]:
+    return None if value is None else Value(OBJECT, json.dumps(value, sort_keys=True, ensure_ascii=False))
+
+
+def _stored(value: object) -> Optional[Value]:
+    """Return a value of the type that it has in JSON."""
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, bool):
+        return Value(BOOLEAN, value)
+    try:
+        return _number(value)
+    except ValueError:
+        return _object(value)
+
+
+STORED = "stored"
+TYPES = {
+    "boolean": ValueType("truth values", _boolean, is_ordered=False),
+    "number": ValueType("numbers", _number),
+    "date": ValueType("dates", _date),
+    "keyword": ValueType("texts", _keyword),
+    "object": ValueType("objects", _object, is_ordered=False),
+    STORED: ValueType("values of several types", _stored),
+}
+
+
+@dataclass
+class CommonTypes:
+    """The types that all of some values fit, from which a field without a declared type gets its own.
+
+    names: of these types
+    valued: how many values there are beside those that stand for none, such as N/A
+    missing: how many stand for none in a field of numbers, dates or truth values
+    """
+
+    names: tuple[str, ...] = ("boolean", "number", "date", "keyword", "object")
+    valued: int = 0
+    missing: int = 0
+
+    def add(self, value: object) -> None:
+        """Count a value, which is no list."""
+        if _is_missing(value):
+            self.missing += 1
+            fits = ("boolean", "number", "date", "keyword") if isinstance(value, str) and value else self.names
+        else:
+            self.valued += 1
+            fits = _fitting(value)
+        if fits is not self.names:
+            self.names = tuple(name for name in self.names if name in fits)
+
+    def unite(self, other: CommonTypes) -> None:
+        """Add the values of another place."""
+        self.names = tuple(name for name in self.names if name in other.names)
+        self.valued, self.missing = self.valued + other.valued, self.missing + other.missing
+
+    @property
+    def type(self) -> str:
+        """The name of the first type that fits; texts that all stand for no value are texts."""
+        if not self.valued and self.missing and "keyword" in self.names:
+            return "keyword"
+        return next(iter(self.names), STORED)
+
+
+def _fitting(value: object) -> tuple[str, ...]:
+    """Return the types that a value fits; a text with a zero before its digits, such as a postal code, is no number."""
+    if isinstance(value, (dict, list)):
+        return ("object",)
+    if isinstance(value, str) and len(value) > _MOST_DIGITS:
+        return ("keyword",)
+    names = [name for name in ("boolean", "number", "date") if TYPES[name].fits(value)]
+    if isinstance(value, str):
+        names = [*(name for name in names if name != "number" or _PLAIN.fullmatch(value)), "keyword"]
+    return tuple(names)
+
+
+def common_types(values: Iterable[object]) -> CommonTypes:
+    """Return the types that some values, and the items of lists among them, have in common."""
+    found = CommonTypes()
+    for value in values:
+        for one in value if isinstance(value, list) else (value,):
+            found.add(one)
+    return found

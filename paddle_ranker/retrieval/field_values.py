@@ -64,8 +64,9 @@ class FieldValues:
         # Those of booleans, numbers and dates; a number of more than 53 bits is read to be compared with the same one.
         self._positions: Positions = np.empty(0)
         if ((self._kinds != MISSING) & (self._kinds < TEXT)).any():
-            kind = np.int64 if (self._kinds == DATE).any() else np.float64
-            self._positions = np.array([0 if one is None or one.kind >= TEXT else one.of for one in items], kind)
+            numbers = [0 if one is None or one.kind >= TEXT else one.of for one in items]
+            are_dates = bool((self._kinds == DATE).any())
+            self._positions = np.array(numbers, np.int64) if are_dates else np.array(numbers, np.float64)
         texts = {place: one.of for place, one in enumerate(items) if one is not None and one.kind == TEXT}
         self._texts = np.array(sorted(texts, key=texts.__getitem__), np.int32)
 

@@ -370,8 +370,8 @@ class CommonTypes:
     @property
     def type(self) -> str:
         """The name of the first type that fits; texts that all stand for no value are texts."""
-        if not self.valued and self.missing and "keyword" in self.names:
-            return "keyword"
+        if not self.valued:
+            return "keyword" if self.missing else STORED
         return next(iter(self.names), STORED)
 
 

@@ -111,7 +111,7 @@ def test_columns_become_fields(capsys: pytest.CaptureFixture[str]) -> None:
         ("lang in zh,en", ["a", "b"]),
         ("year!=1", ["a", "b"]),
     ):
-        (allowed,) = collection.generation.allowed(Filter.parse([where])) or ()
+        (allowed,) = collection.generation.allowed(Filter.parse([where])) or []
         assert [one.id for one, is_allowed in zip(collection.documents(), allowed) if is_allowed] == ids
 
 

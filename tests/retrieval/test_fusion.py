@@ -12,6 +12,7 @@ import pytest
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.retrieval.fusion import Candidates, Fusion, Signal, parse_fusion
 from paddle_ranker.retrieval.indexes import Hits
+from paddle_ranker.retrieval.values import NUMBER, Value
 
 pytestmark = pytest.mark.unit
 
@@ -97,7 +98,8 @@ def test_weights_are_written_and_read(tmp_path: Path) -> None:
     more = Fusion(signals={"words": Signal(0.5), "clicks": Signal(-0.2, True, True, 2.0, 1.5)})
     more.write(path, {})
     assert Fusion.read(path) == more
-    added = more.added(Candidates.of({"words": hits(a=9.0, b=5.0)}), [1, 0], lambda name, ids: [None, math.e**5 - 1])
+    values: list[tuple[Value, ...]] = [(), (Value(NUMBER, math.e**5 - 1),)]
+    added = more.added(Candidates.of({"words": hits(a=9.0, b=5.0)}), [1, 0], lambda name, ids: values)
     assert {name: values.tolist() for name, values in added.items()} == {"words": [0.0, 0.5], "clicks": [0.0, -0.4]}
     assert parse_fusion("weighted", "words=1, vectors=2") == Fusion("weighted", {"words": 1.0, "vectors": 2.0})
     with pytest.raises(UsageError, match="has weights of its own"):

@@ -219,7 +219,7 @@ def test_documents_without_a_value_are_groups_of_their_own(tmp_path: Path, pool:
         site = Site(index=folder)
         for place in (Collection.open(folder), Shards([folder]), elsewhere(pool, [folder]), site):
             assert sorted(searched(place, group_by="level")[0]) == [f"d{n}" for n in wanted], kind
-        pages, answer = list[str](), {"cursor": ""}
+        pages, answer = list[str](), dict[str, Any](cursor="")
         while answer["cursor"] is not None:
             answer = site.search("rice", group_by="level", top_k=2, cursor=answer["cursor"])
             pages += [hit["id"] for hit in answer["hits"]]
@@ -235,9 +235,8 @@ class Drawn(NamedTuple):
 
 
 def numbers(draw: random.Random) -> Drawn:
-    value = draw.choice(
-        [draw.randint(-5, 20), 2**53 + draw.randint(0, 3), draw.randint(0, 8) / 4, -(2**60) - draw.randint(0, 2)]
-    )
+    large = 2**53 + draw.randint(0, 3), -(2**60) - draw.randint(0, 2)
+    value: Union[int, float] = draw.choice([draw.randint(-5, 20), draw.randint(0, 8) / 4, *large])
     if isinstance(value, float):
         return Drawn(value, [value, f"{value:.3f}", f"{value:e}"])
     return Drawn(value, [value, str(value), f" {value}", *([f"{value}.0", float(value)] if abs(value) < 2**53 else [])])
@@ -335,8 +334,8 @@ def test_all_callers_agree_with_values_that_were_drawn(
             ends = [id for id in searched(place, sort=[name])[0] if id not in firsts]
             assert searched(place, sort=[name])[0][len(firsts) :] == ends
         alone = [own[0] for own in truth.values() if len(own) == 1]
-        none = sum(len(own) != 1 for own in truth.values())
-        assert len(searched(place, group_by="g")[0]) == len({*alone}) + none
+        others = sum(len(own) != 1 for own in truth.values())
+        assert len(searched(place, group_by="g")[0]) == len({*alone}) + others
     site.close()
 
 

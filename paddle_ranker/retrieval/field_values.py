@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Optional, TypeVar, Union
 
@@ -21,7 +21,18 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.facets import DATES, NUMBERS, Positions
 from paddle_ranker.retrieval.filters import ORDERED, Condition
-from paddle_ranker.retrieval.values import DATE, LARGE, MISSING, NUMBER, TEXT, TYPES, Interval, Value, text_order
+from paddle_ranker.retrieval.values import (
+    BOOLEAN,
+    DATE,
+    LARGE,
+    MISSING,
+    NUMBER,
+    TEXT,
+    TYPES,
+    Interval,
+    Value,
+    text_order,
+)
 
 _BETWEEN = len(b", ")
 T = TypeVar("T")
@@ -53,21 +64,25 @@ class FieldValues:
             raise CheckpointError("the values of a field are not as they were written; build the index anew")
         self._count, self._type, self._line, self._owners = len(values), TYPES[type], line, None
         self._starts = np.cumsum([1, *(length + _BETWEEN for length in lengths)], dtype=np.int64)
+        each: Iterable[Optional[Value]] = (next(iter(self._type.values(value)), None) for value in values)
         if any(isinstance(value, list) for value in values):
             several = [self._type.values(value) for value in values]
             self._owners = np.repeat(np.arange(len(values)), [len(own) for own in several])
             self._firsts = np.cumsum([0, *map(len, several)])
-            items: list[Optional[Value]] = [one for own in several for one in own]
-        else:
-            items = [next(iter(self._type.values(value)), None) for value in values]
-        self._kinds = np.array([MISSING if one is None else one.kind for one in items], np.uint8)
+            each = (one for own in several for one in own)
+        kinds, numbers, texts = bytearray(), list[Union[int, float]](), dict[int, str]()
+        for place, one in enumerate(each):
+            kinds.append(MISSING if one is None else one.kind)
+            numbers.append(0 if one is None or isinstance(one.of, str) else one.of)
+            if one is not None and one.kind == TEXT:
+                texts[place] = str(one.of)
+        self._kinds = np.frombuffer(bytes(kinds), np.uint8)
         # Those of booleans, numbers and dates; a number of more than 53 bits is read to be compared with the same one.
         self._positions: Positions = np.empty(0)
-        if ((self._kinds != MISSING) & (self._kinds < TEXT)).any():
-            numbers = [0 if one is None or one.kind >= TEXT else one.of for one in items]
-            are_dates = bool((self._kinds == DATE).any())
-            self._positions = np.array(numbers, np.int64) if are_dates else np.array(numbers, np.float64)
-        texts = {place: one.of for place, one in enumerate(items) if one is not None and one.kind == TEXT}
+        if DATE in kinds:
+            self._positions = np.array(numbers, np.int64)
+        elif NUMBER in kinds or BOOLEAN in kinds:
+            self._positions = np.array(numbers, np.float64)
         self._texts = np.array(sorted(texts, key=texts.__getitem__), np.int32)
 
     def __len__(self) -> int:
@@ -150,10 +165,10 @@ class FieldValues:
                         found[code], place = True, place + 1
             elif len(self._positions):
                 bounds = sorted((self._position(one.low), self._position(one.high)) for one in own)
-                lows = np.array([low for low, _ in bounds], self._positions.dtype)
-                highs = np.maximum.accumulate(np.array([high for _, high in bounds], self._positions.dtype))
-                places = np.searchsorted(lows, self._positions, "right") - 1
-                found |= (places >= 0) & (self._positions <= highs[places]) & of_kind
+                lows, highs = np.array(bounds, self._positions.dtype).T
+                places = np.searchsorted(lows, self._positions, "right") - 1 if len(own) > 1 else np.array(0)
+                highs = np.maximum.accumulate(highs)[places]
+                found |= (self._positions >= lows[0]) & (self._positions <= highs) & of_kind
                 wanted = {one.low for one in own}
                 for place in self._alike(own):
                     found[place] = self._item(place).of in wanted

@@ -623,7 +623,7 @@ def test_fields_are_described_by_the_values_that_documents_have_now(
         assert words.ask("POST", "/v1/documents", {"documents": given(*documents)}).status_code == 200
     fields = words.ask("GET", "/v1/index").json()["fields"]
     assert fields["url"] == fields["body"] == {"type": "string"}  # of values that are not all there, none is offered
-    assert fields["lang"] == {"type": "string", "values": ["en", "fr", "zh"]} and fields["list"] == {"type": "mixed"}
+    assert fields["lang"] == {"type": "string", "values": ["en", "fr", "zh"]} and fields["list"] == {"type": "number"}
     (hit,) = words.search("茶叶", where={"lang": "fr"}, fields=["only"])["hits"]
     assert hit["fields"] == {"only": "here"}
     assert words.ask("DELETE", "/v1/documents", {"ids": ["3-2"]}).json()["removed"] == 1

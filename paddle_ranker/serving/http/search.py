@@ -593,9 +593,10 @@ def _fields(collection: Searchable) -> dict[str, Any]:
         scale = None if name in texts else collection.scale(name).scale
         if scale is not None:
             found[name]["min"], found[name]["max"] = scale.ends
-        if sample.type == "number" and all(isinstance(one.json(), int) for one in sample.values):
-            is_whole = scale is None or bool((scale.positions % 1 == 0).all())
-            found[name]["type"] = "integer" if is_whole else "number"
+        if sample.type == "number":
+            are_whole = sample.are_all and all(isinstance(one.json(), int) for one in sample.values)
+            are_whole = are_whole if scale is None else bool((scale.positions % 1 == 0).all())
+            found[name]["type"] = "integer" if are_whole else "number"
         if name not in texts and _is_facet(len(sample.values) if sample.are_all else None, scale, len(collection)):
             facets.append(name)
     return {"fields": found, "facets": facets}

@@ -40,8 +40,8 @@ from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, TOP_K
 from paddle_ranker.retrieval.reading import parse_query
 from paddle_ranker.retrieval.search import MOST_PACKED, Position, Search
 from paddle_ranker.retrieval.searchable import Anew, Searchable
-from paddle_ranker.retrieval.words import single_token
 from paddle_ranker.retrieval.values import STORED
+from paddle_ranker.retrieval.words import single_token
 from paddle_ranker.retrieval.work import checked, spend
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault

@@ -100,6 +100,7 @@ class Generation:
         self._weighted: dict[tuple[object, ...], WordSearcher] = {}  # by weights and totals, its own as built first
         self.kept = lru_cache(maxsize=_KEPT)(self._kept)
         self.find_phrase = lru_cache(maxsize=_PHRASES)(self._find_phrase)
+        self._with = lru_cache(maxsize=_KEPT)(self._having_all)
         self.words = self.words_by({})
         self.vectors = {name: self._vector_parts(name, one.info) for name, one in info.vector_fields.items()}
 
@@ -165,14 +166,13 @@ class Generation:
 
         required: a phrase that none of them has counts among the ones before
         """
-        masks, found = [part.mask for part in self.parts], list[str]()
+        passed, found = list[str](), list[str]()
         for phrase in phrases:
-            having = self._having(phrase, masks, True)
-            if any(mask.any() for mask in having):
+            has_any = any(mask.any() for mask in self._with((*passed, phrase)))
+            if has_any:
                 found.append(phrase)
-            elif not required:
-                continue
-            masks = having
+            if has_any or required:
+                passed.append(phrase)
         return found
 
     def _find_phrase(self, phrase: str) -> list[NDArray[np.int32]]:
@@ -180,11 +180,15 @@ class Generation:
         masks = self._having(phrase, [part.mask for part in self.parts], True)
         return [np.flatnonzero(mask).astype(np.int32) for mask in masks]
 
+    def _having_all(self, phrases: tuple[str, ...]) -> list[Booleans]:
+        """Return, for each part, which documents have all phrases; documents are read for the last one alone."""
+        if not phrases:
+            return [part.mask for part in self.parts]
+        return self._having(phrases[-1], self._with(phrases[:-1]), True)
+
     def _kept(self, query: ParsedQuery) -> list[Booleans]:
         """Return, for each part, which documents have all phrases of a query and nothing that it excludes."""
-        masks = [part.mask for part in self.parts]
-        for phrase in query.phrases:
-            masks = self._having(phrase, masks, True)
+        masks = self._with(query.phrases)
         for name in query.excluded:
             masks = [mask & ~has for mask, has in zip(masks, self._having(name, masks, False))]
         return masks

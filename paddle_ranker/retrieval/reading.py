@@ -88,7 +88,7 @@ def parse_query(text: str, *, literal: bool = False) -> ParsedQuery:
         raise UsageError(
             f"{quoted(text)} says only what must not be there: add what to search for, or search literally"
         )
-    return ParsedQuery(words, tuple(phrases), tuple(excluded), read)
+    return ParsedQuery(words, tuple(dict.fromkeys(phrases)), tuple(dict.fromkeys(excluded)), read)
 
 
 def _parts(text: str, given: str) -> tuple[str, list[str], list[str]]:

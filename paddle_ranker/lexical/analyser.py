@@ -58,11 +58,13 @@ LONGEST = 64  # characters of a word that has a stem, or parts beside itself
 _DIGEST = 6  # a word of more parts, of less than three characters each in the mean, is none: it has no parts
 _SHORT = 3  # characters of a word that makes a pair with an ideograph beside it
 _LONGEST_NAME = 24  # characters of a word with digits or signs that can be completed
+WRITTEN = "\0="  # begins the term of a word as it is written, with its signs
 PART = "\0"  # begins the terms of parts of words that are no tokens
 SINGLE, STOP = 0.8, 0.1  # how much ideographs and stop words count among others
 # How much more a name as it is written counts than its parts, if the query is that name alone: 维生素A, PM2.5. Else a
 # short text with most of the parts is before a long one with the name.
 NAME, _NAME_UNITS = 5.0, 4
+_AS_WRITTEN = 10.0  # how much its signs count, if the query is that word alone: twice what its repeated parts can add
 ENGLISH = "english"
 # Lucene's stop words (EnglishAnalyzer.ENGLISH_STOP_WORDS_SET).
 STOP_WORDS = frozenset(
@@ -219,7 +221,8 @@ class Token(NamedTuple):
 class Word(NamedTuple):
     """The tokens of a word, and what of it stands beside an ideograph before and after it.
 
-    parts: terms for its letters and numbers that are no tokens; see `Analyser.phrase_terms`
+    parts: terms for its letters and numbers that are no tokens, see `Analyser.phrase_terms`; and `written`
+    written: a term for the word with its signs, as I/O, e-mail and don't have it; "" if a token is that
     """
 
     tokens: tuple[Token, ...]
@@ -227,6 +230,7 @@ class Word(NamedTuple):
     first: str
     last: str
     parts: tuple[str, ...]
+    written: str
 
 
 class Run(NamedTuple):
@@ -445,7 +449,7 @@ class Analyser:
         for start, text, shape in pieces(folded):
             kind, pair = shape[0], ""
             if kind not in "it":
-                _, _, first, last, _ = word_of(text, shape, language)
+                _, _, first, last, *_ = word_of(text, shape, language)
                 if before == "i" and folded[end:start] in ("", " ") and len(first) <= _SHORT:
                     pair = beside + first
                 kind = "w"
@@ -492,6 +496,8 @@ class Analyser:
                 for token in run.word.texts:
                     is_stop = is_small and (run.text if self.language else token) in self.stop_words
                     yield token, STOP if is_stop else NAME if token == written else 1.0
+                if run.word.written:
+                    yield run.word.written, _AS_WRITTEN if len(there) == 1 else 1.0
                 continue
             units = run.units()
             if run.kind == "i" or len(units) == 1:
@@ -620,7 +626,10 @@ def _word(text: str, shape: str, language: str) -> Word:
     else:
         others = (atom for atom in dict.fromkeys(_atoms(text, shape)) if stem(atom, language) not in texts)
     first, last = text[: parts[0].end()], text[parts[-1].start() :]
-    return Word(tokens, texts, first, last, tuple(PART + atom for atom in others))
+    has_signs = not set(shape) <= set("wm0") and text not in texts
+    written = WRITTEN + text if has_signs and len(text) <= LONGEST and not _is_digest(text, parts) else ""
+    terms = (*(PART + atom for atom in others), *filter(None, [written]))
+    return Word(tokens, texts, first, last, terms, written)
 
 
 def _atoms(text: str, shape: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import refuse_text
-from paddle_ranker.lexical.analyser import ENGLISH, Analyser, stem
+from paddle_ranker.lexical.analyser import ENGLISH, WRITTEN, Analyser, stem
 from paddle_ranker.lexical.bm25 import K1, B
 from paddle_ranker.lexical.postings import Postings, TermPostings, text_hashes
 from paddle_ranker.lexical.spelling import Vocabulary, most_errors
@@ -441,7 +441,14 @@ class WordSearcher:
                     rarity = min(rarity, sum(typed)) if typed else rarity
                 weight = times * rarity
                 most = [one * weight * (1.0 + _SLACK) for one in highest]
-                found.append((count, _Term(phrase or token, weight, postings, tables, most, given.get(word, ""))))
+                found.append(
+                    (
+                        count,
+                        _Term(
+                            phrase or token.removeprefix(WRITTEN), weight, postings, tables, most, given.get(word, "")
+                        ),
+                    )
+                )
         return [term for _, term in sorted(found, key=lambda one: one[0])]
 
     def _words_of(self, query: str) -> dict[Word, float]:

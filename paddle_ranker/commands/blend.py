@@ -192,6 +192,7 @@ def _calibration(
 ) -> Calibration:
     """Return the blend's calibration, with the data of its fit."""
     from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder
+    from paddle_ranker.metrics.calibration import figures_of
     from paddle_ranker.metrics.ranking import RELEVANT
     from paddle_ranker.scoring.files import scored_with
 
@@ -206,8 +207,7 @@ def _calibration(
         "relevant": int((labels >= RELEVANT).sum()),
         "scored": scored_with(encoder, None),
     }
-    figures = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
-    return dataclasses.replace(judged.calibration, fitted_on=fitted_on, figures={**figures, "folds": options.folds})
+    return dataclasses.replace(judged.calibration, fitted_on=fitted_on, figures=figures_of(judged, options.folds))
 
 
 def _write(

@@ -132,7 +132,7 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
 
     from paddle_ranker.encoding.windows import make_windows
     from paddle_ranker.evaluation.evaluate import EvaluationSet
-    from paddle_ranker.metrics.calibration import FEW_QUERIES, SearchScores, errors_on_halves, fit_and_judge
+    from paddle_ranker.metrics.calibration import FEW_QUERIES, SearchScores, errors_on_halves, figures_of, fit_and_judge
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
     from paddle_ranker.scoring.files import scored_with
 
@@ -168,7 +168,6 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
         _advise(options, queries, errors_on_halves(method, asked, labels, logits))
     elif judged.change.high >= 0:
         print("warning: an improvement is not established: more labelled queries would tell", file=sys.stderr)
-    figures = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
     fitted_on = {
         "file": base_names(options.dev_file),
         "digest": content_digest(options.dev_file),
@@ -178,7 +177,7 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
         **({} if searches is None else {"index": Path(str(options.index)).resolve().name}),
         "scored": scored_with(encoder, windows),
     }
-    found = dataclasses.replace(judged.calibration, fitted_on=fitted_on, figures={**figures, "folds": options.folds})
+    found = dataclasses.replace(judged.calibration, fitted_on=fitted_on, figures=figures_of(judged, options.folds))
     if searches is None:
         return found
     return dataclasses.replace(found, searched=SearchScores.of(dev.queries, found.apply(scored), searches.top))
@@ -262,6 +261,7 @@ def _print_judged(judged: Judged, method: str, folds: int) -> None:
         error, brier, entropy = row["calibration_error"], row["brier"], row["cross_entropy"]
         print(f"{names[name]:{width}}  {error:17.4f}   {brier:11.4f}   {entropy:13.4f}")
     print("(expected calibration error: 15 bins of equal width over the probability of relevance)")
+    print(f"calibration error out of fold: {judged.error:.4f} (95% over queries; that of other queries may be as high)")
     print(f"cross-entropy out of fold, less that as trained: {judged.change:+.4f} (95% over queries)")
     if judged.better:
         print(f"--method {judged.better} does better on these pairs, and the difference is established")

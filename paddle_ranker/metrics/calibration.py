@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.metrics.intervals import Interval, bootstrap_interval, ratio_of
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries
+from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_interval, ratio_of
+from paddle_ranker.metrics.ranking import RELEVANT, Floats, Integers, add_by_query, number_queries
 from paddle_ranker.storage.declared import Between, OneOf, Positive, require_declared
 
 METHODS = ("platt", "temperature")
@@ -96,7 +96,7 @@ class Calibration:
     scale, shift: calibrated logit = scale * logit + shift; scale > 0
     fitted_on: the file of the fit: name, digest, numbers of pairs, queries and relevant pairs, and how it was scored
     searched: scores of searches, of a calibration for searches of an index
-    figures: `calibration_measures` before calibration, on the pairs of the fit, and out of fold
+    figures: `calibration_measures` before calibration, on the pairs of the fit, and out of fold; see `figures_of`
 
     Raises `CheckpointError` if scale or shift is not a finite number, or scale is not above 0.
     """
@@ -232,12 +232,15 @@ class Judged:
     measures: dict from the kind of logits to their `calibration_measures`: `as_trained` (not calibrated), `fitted` (by
         the fit to these very pairs), `out_of_fold`, and, if it can be fitted, the other method's name (out of fold too)
     change: the mean cross-entropy out of fold minus that of the logits as trained, with its interval over queries
+    error: the calibration error out of fold, with its interval over queries. The value itself is optimistic: the folds
+        share one set of queries, so its share of relevant pairs is met, and that of other queries is not
     better: the other method's name if its cross-entropy out of fold is established to be lower, else None
     """
 
     calibration: Calibration
     measures: dict[str, dict[str, float]]
     change: Interval
+    error: Interval
     better: Optional[str]
 
 
@@ -265,7 +268,15 @@ def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: F
 
     better = other if other in rows and change("out_of_fold", other).high < 0 else None
     measures = {name: calibration_measures(labels, row) for name, row in rows.items()}
-    return Judged(fitted, measures, change("as_trained", "out_of_fold"), better)
+    relevant, probabilities = np.asarray(labels) >= RELEVANT, sigmoid(rows["out_of_fold"])
+    error = bootstrap_interval(calibration_error_of(numbers, relevant, probabilities), count)
+    return Judged(fitted, measures, change("as_trained", "out_of_fold"), error, better)
+
+
+def figures_of(judged: Judged, folds: int) -> dict[str, object]:
+    """Return `Calibration.figures` of a fit."""
+    kept = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
+    return {**kept, "error_interval": [judged.error.low, judged.error.high], "folds": folds}
 
 
 def errors_on_halves(method: str, queries: Sequence[str], labels: Floats, logits: Floats) -> NDArray[np.float64]:
@@ -317,6 +328,23 @@ def expected_calibration_error(relevant: NDArray[np.bool_], probabilities: Float
     pairs. This is equation 3 of Guo et al. 2017, applied to the probability of relevance instead of the confidence in
     the likelier class. On few pairs it is above 0 even for true probabilities.
     """
-    number = np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(number, weights=probabilities - relevant, minlength=bins)
+    gaps = np.bincount(_bin_of(probabilities, bins), weights=probabilities - relevant, minlength=bins)
     return float(np.abs(gaps).sum() / len(probabilities))
+
+
+def calibration_error_of(
+    numbers: Integers, relevant: NDArray[np.bool_], probabilities: Floats, bins: int = BINS
+) -> Statistic:
+    """Make the statistic `expected_calibration_error`, in which a pair counts as often as its query was drawn.
+
+    numbers: each pair's query number, from 0, `[n]`
+    """
+    count = int(numbers.max()) + 1
+    cells = numbers * bins + _bin_of(probabilities, bins)
+    gaps = np.bincount(cells, weights=probabilities - relevant, minlength=count * bins).reshape(count, bins)
+    pairs = np.bincount(numbers, minlength=count)
+    return lambda drawn: np.abs(drawn @ gaps).sum(axis=1) / (drawn @ pairs)
+
+
+def _bin_of(probabilities: Floats, bins: int) -> Integers:
+    return np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)

@@ -164,6 +164,9 @@ def _probability(calibration: Optional[Calibration]) -> str:
             f". Expected calibration error {before['calibration_error']:.4f} as trained, "
             f"{after['calibration_error']:.4f} on queries that the fit has not seen"
         )
+        if "error_interval" in figures:
+            low, high = figures["error_interval"]
+            text += f" (95% over queries: {low:.4f} to {high:.4f})"
     if data.get("queries", FEW_QUERIES) < FEW_QUERIES:
         text += f". So few queries do not tell whether that helps on others: calibrate on {FEW_QUERIES} or more"
     return text + "."

@@ -124,6 +124,7 @@ def test_in_place_and_away_again(tmp_path: Path, call: Call) -> None:
     temperature = ["--method", "temperature", "--folds", 3]
     status, printed, _ = call(main, "calibrate", link, *temperature, dev, *CPU)  # options between the two are fine
     assert status == 0 and "temperature, out of fold (3 folds of queries)" in printed
+    assert re.search(r"calibration error out of fold: 0\.\d{4} \[0\.\d{4}, 0\.\d{4}\] \(95% over queries", printed)
     info = RankerInfo.read(own)
     assert info and info.calibration and info.calibration.shift == 0 and info.calibration.method == "temperature"
     changed = {path.name for path in own.iterdir() if before.get(path.name) != path.read_bytes()}

@@ -18,10 +18,12 @@ from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics.calibration import (
     HALVES,
     Calibration,
+    calibration_error_of,
     calibration_measures,
     errors_on_halves,
     expected_calibration_error,
     fit,
+    fit_and_judge,
     fit_out_of_fold,
 )
 from paddle_ranker.model.folder import Fresh, start_ranker
@@ -192,3 +194,34 @@ def test_training_starts_without_a_calibration(tmp_path: Path) -> None:
     parts = start_ranker(stored(tmp_path / "r"), Fresh("pairwise"))
     assert parts.dropped_calibration and parts.info.calibration is None
     assert not start_ranker(write_ranker(tmp_path / "other"), Fresh("pairwise")).dropped_calibration
+
+
+def test_an_error_over_draws_is_that_of_the_drawn_pairs() -> None:
+    queries, labels, logits = draws(80)
+    numbers, relevant, probabilities = np.arange(80) // 8, labels >= 1, expit(logits)
+    drawn = np.random.default_rng(0).multinomial(10, np.full(10, 0.1), size=5)
+    rows = [np.repeat(np.arange(80), counts[numbers]) for counts in drawn]
+    wanted = [expected_calibration_error(relevant[one], probabilities[one]) for one in rows]
+    found = calibration_error_of(numbers, relevant, probabilities)(drawn.astype(float))
+    assert found == pytest.approx(wanted) and len(queries) == 80
+
+
+def test_the_interval_out_of_fold_has_the_error_of_other_queries() -> None:
+    """The value alone is below most of them: queries differ in how many relevant titles they have."""
+    above_value = above_interval = 0
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+
+        def drawn(random: np.random.Generator = random) -> tuple[list[str], np.ndarray, np.ndarray]:
+            logits = 3 * random.normal(size=(60, 20)) - 1
+            often = expit(0.4 * logits + random.normal(-1.5, 1.0, (60, 1)))
+            labels = (random.random(often.shape) < often).astype(float)
+            return [str(number // 20) for number in range(1200)], labels.ravel(), logits.ravel()
+
+        judged = fit_and_judge("platt", *drawn(), 5)
+        _, labels, logits = drawn()
+        other = calibration_measures(labels, judged.calibration.apply(logits))["calibration_error"]
+        assert judged.error.estimate == pytest.approx(judged.measures["out_of_fold"]["calibration_error"])
+        above_value += other > judged.error.estimate
+        above_interval += other > judged.error.high
+    assert above_value >= 20 and above_interval <= 3

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Optional, TypeVar
 
+T = TypeVar("T")
 _QUOTED = 80  # characters of an input that a message quotes
 _LISTED = 200  # characters of the names that a message lists
 _LONGEST = 800  # characters of a whole message
@@ -85,16 +86,36 @@ class DataError(RankerError):
     """A file's content does not fit the use of the file; the message names file and line."""
 
 
-def refuse_text(given: object, name: str) -> None:
+def refuse_text(given: object, name: str, *kinds: type) -> None:
     """Raise `UsageError`, naming the argument, for a text or a mapping where several texts or ids are meant.
 
     Python would take the letters of the one, and the keys of the other, for these.
+
+    kinds: types that the items of a list or tuple must have (default: text)
     """
+    if isinstance(given, (list, tuple)):
+        require_items(given, name, *kinds)
     if isinstance(given, (str, bytes, bytearray, Mapping)):
         what = "the text " if isinstance(given, str) else ""
         kind = "" if what else f" ({type(given).__name__})"
         instead = f", as in [{quoted(given)}]" if what else ""
         raise UsageError(f"{name} is {what}{quoted(given)}{kind}: expected several{instead}")
+
+
+def require_items(given: Iterable[T], name: str, *kinds: type) -> list[T]:
+    """Return the items of `given`; raises `UsageError`, naming the item, for one of another type (default: text)."""
+    return list(checked_items(given, name, *kinds))
+
+
+def checked_items(given: Iterable[T], name: str, *kinds: type) -> Iterator[T]:
+    """Yield the items that `require_items` returns."""
+    kinds = kinds or (str,)
+    for place, one in enumerate(given):
+        if not isinstance(one, kinds):
+            wanted = "text" if str in kinds else f"a {kinds[0].__name__}, such as {kinds[0].__name__}(...)"
+            shown = "None" if one is None else f"{quoted(one)} ({type(one).__name__})"
+            raise UsageError(f"{name}[{place}] is {shown}: expected {wanted}")
+        yield one
 
 
 class InputError(DataError):

@@ -6,12 +6,17 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.metrics.measures import evaluate_ranking, ranking_intervals
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
 
 pytestmark = pytest.mark.unit
 MODULES = (
@@ -33,7 +38,8 @@ def doors() -> Iterator[tuple[str, Callable[..., Any], str]]:
         module = importlib.import_module(name)
         owners: list[Any] = [module, *(one for _, one in inspect.getmembers(module, inspect.isclass))]
         for owner in owners:
-            if owner is not module and (owner.__module__ != name or (inspect.isabstract(owner) and not vars(owner))):
+            is_abstract = inspect.isabstract(owner) and not vars(owner)
+            if owner is not module and (owner.__module__ != name or is_abstract or owner.__name__.startswith("_")):
                 continue
             for method, function in vars(owner).items():
                 raw = function.__func__ if isinstance(function, classmethod) else function
@@ -58,9 +64,7 @@ def test_the_doors_are_found() -> None:
             "Collection.documents_of.ids", "Ranker.score.titles", "Ranker.rank.titles"} <= set(DOORS)  # fmt: skip
 
 
-@pytest.mark.parametrize("given", ["12", "深度", b"ab", {"a": "text"}])
-@pytest.mark.parametrize("door", sorted(DOORS))
-def test_every_door_that_takes_several_refuses_one(door: str, given: object) -> None:
+def arguments_of(door: str, given: object) -> dict[str, Any]:
     function, parameter = DOORS[door]
     signature, arguments = inspect.signature(function), {}
     for name, one in signature.parameters.items():
@@ -72,10 +76,24 @@ def test_every_door_that_takes_several_refuses_one(door: str, given: object) -> 
             arguments[name] = given
         elif one.default is inspect.Parameter.empty:
             arguments[name] = ["a"] if SEVERAL.match(str(one.annotation)) else "a"
+    return arguments
+
+
+@pytest.mark.parametrize("given", ["12", "深度", b"ab", {"a": "text"}])
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_every_door_that_takes_several_refuses_one(door: str, given: object) -> None:
+    function, parameter = DOORS[door]
     with pytest.raises(UsageError, match=rf"^(the titles of )?{parameter}(\[0\])? is ") as refused:
-        found = function(**arguments)
-        list(found)  # of what yields, the first step
+        list(function(**arguments_of(door, given)))  # of what yields, the first step
     assert "expected" in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [[1], [{"id": "a", "text": "b"}], [None], (2.5,)])
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_every_door_that_takes_several_names_an_item_of_another_type(door: str, given: object) -> None:
+    function, parameter = DOORS[door]
+    with pytest.raises(UsageError, match=rf"{parameter}(\[0\])+ is .*: expected "):
+        list(function(**arguments_of(door, given)))  # of what yields, the first step
 
 
 def bare(owner: type[Any]) -> Any:
@@ -87,3 +105,26 @@ def bare(owner: type[Any]) -> Any:
 def test_measures_refuse_a_text_for_the_queries(measure: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match=r"^queries is the text 'ab': expected several"):
         measure("ab", [1, 0], [0.5, 0.1])
+
+
+def test_documents_are_checked_one_by_one(tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("standard"), None)) as collection:
+        wrong: list[tuple[Any, str]] = [
+            ({"id": "b", "text": "rice"}, r"documents\[1\] is .*\(dict\): expected a Document"),
+            (Document("b", 7), "its text is no text"),  # type: ignore[arg-type]
+            (Document(7, "rice"), "its id is no text"),  # type: ignore[arg-type]
+            (Document("b", "rice", [("n", 1)]), "its fields are"),  # type: ignore[arg-type]
+            (Document("b", "rice", {7: 1}), "its fields are"),  # type: ignore[dict-item]
+            (Document("b", "rice", {"n": float("inf")}), "cannot be stored"),
+        ]
+        for other, says in wrong:
+            for given in ([Document("a", "rice"), other], iter([Document("a", "rice"), other])):
+                with pytest.raises(RankerError, match=says):
+                    collection.add(given)
+        assert not len(collection)
+        document = Document("a", "rice", {"n": float("nan"), "list": [1.0, float("nan")]})
+        collection.add([document])
+        assert collection.document("a").fields == {"n": None, "list": [1.0, None]}
+        assert collection.add([document]).unchanged == 1
+        with Searcher(collection, SearchSettings()) as searcher:
+            assert [one.id for one in searcher.search("rice", where={"n": None, "list": {"gte": 1}})] == ["a"]

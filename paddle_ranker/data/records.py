@@ -406,8 +406,9 @@ class RecordFile(Generic[T]):
             for name, value in ((keys[place], values[place]) for place in header.others):
                 others.update(value if name in inner and isinstance(value, dict) else {name: value})
             others = {name: value for name, value in others.items() if value is not None or name not in inner}
+            others = without_nan(others)
             if not all(map(_is_finite, others.values())):
-                raise _BadRowError("a field holds NaN or an infinite number, which JSON cannot hold")
+                raise _BadRowError("a field holds an infinite number, which JSON cannot hold")
         return (self._of_columns(named, others),)
 
     def _find(self, keys: tuple[str, ...], cells: Mapping[str, Any]) -> Header:
@@ -594,6 +595,17 @@ def _side(named: Mapping[str, Any], column: str, scores: str) -> list[dict[str, 
     if len(given) != len(texts):
         raise _BadRowError(f"{len(given)} numbers of {scores} for {len(texts)} of {column}")
     return [{"title": text, "teacher_score": score} for text, score in zip(texts, given)]
+
+
+def without_nan(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values of a document with null in place of NaN, by which data frames mark a missing value."""
+    return {name: _nan_to_null(value) for name, value in fields.items()}
+
+
+def _nan_to_null(value: Any) -> Any:
+    if isinstance(value, list):
+        return [*map(_nan_to_null, value)] if any(isinstance(one, (float, list)) for one in value) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _is_finite(value: Any) -> bool:

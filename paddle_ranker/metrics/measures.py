@@ -246,7 +246,7 @@ def evaluate_ranking(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> 
     `auc` and `pairs` (their number) are always there. If some query has two titles or more, so are the measures per
     query, `queries` and `queries_with_positive`. Raises `DataError` as `roc_auc` and `rank` do.
     """
-    refuse_text(queries, "queries")
+    refuse_text(queries, "queries", object)
     scored = Scored(queries, labels, scores)
     count_relevant(scored.labels)
     ranking = scored.ranking
@@ -272,7 +272,7 @@ def ranking_intervals(
     seed: int = 1000,
 ) -> dict[str, Interval]:
     """Return a dict of each measure's interval; with `baseline_scores`, of the interval of the paired difference."""
-    refuse_text(queries, "queries")
+    refuse_text(queries, "queries", object)
     refuse_text(measures, "measures")
     scored = Scored(queries, labels, scores)
     statistics = {name: MEASURES[name].statistic(scored) for name in measures}

@@ -34,7 +34,7 @@ from paddle_ranker.retrieval.segments import (
     WriteIndex,
     WriteStates,
     alike,
-    check_document,
+    storable,
     write_segment,
 )
 from paddle_ranker.retrieval.vector_search import index_writers
@@ -177,14 +177,12 @@ class Addition:
 
     def prepare(self, documents: Sequence[Document]) -> list[Contents]:
         """Return words and vectors of those documents that would be written, by folder."""
-        for document in documents:
-            check_document(document.id, document.text)
-        kept = [self._files.keep(document, self._info.schema) for document in documents]
+        kept = [self._files.keep(storable(document), self._info.schema) for document in documents]
         return [self._contents(own) for own in self._by_folder(self._changed(kept)).values()]
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents."""
-        chunks = chunks_of(self._files.keep(row, self._info.schema) for row in rows)
+        chunks = chunks_of(self._files.keep(storable(row), self._info.schema) for row in rows)
         first, second = next(chunks, []), next(chunks, [])
         are_many = bool(second)  # then a folder's are merged into one, and that one alone gets an index of vectors
         for chunk in chain([first, second] if are_many else [first], chunks):
@@ -474,11 +472,10 @@ class Unfinished:
 
 
 def chunks_of(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:
-    """Yield documents that can be stored, as many at a time as a new segment gets."""
+    """Yield documents, as many at a time as a new segment gets."""
     chunk: list[Union[Document, DocumentRow]] = []
     characters = 0
     for document in documents:
-        check_document(document.id, document.text)
         chunk.append(document)
         characters += len(document.text)
         if len(chunk) == AT_ONCE or characters >= CHARACTERS_AT_ONCE:

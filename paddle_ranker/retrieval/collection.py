@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Optional, Union
 import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import RankerError, UsageError, brief, listed, quoted, refuse_text
+from paddle_ranker.errors import RankerError, UsageError, brief, checked_items, listed, quoted, refuse_text
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.model.kinds import text_encoder
@@ -67,7 +67,7 @@ from paddle_ranker.retrieval.vector_search import (
     how_found,
     index_writers,
 )
-from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals
+from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Totals
 from paddle_ranker.retrieval.work import checked, hold, locking, spend
 from paddle_ranker.scoring.stored import TextStates, TitleStates, joined
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
@@ -358,7 +358,7 @@ class Collection:
         restricted: only documents with its phrases and nothing that it excludes, as of `holding`
         titles: find by words up to `top_k` documents more, those whose whole title is the query, and name them
         """
-        refuse_text(queries, "queries")
+        refuse_text(queries, "queries", *ASKED)
         now = self._now
         if by not in self.searchers:
             raise UsageError(f"{self.folder}: cannot be searched by {quoted(by)}, only by {listed(self.searchers)}")
@@ -652,12 +652,12 @@ class Collection:
         merge: merge small segments before it returns; else call `merge` soon, which may be in another thread
         prepared: what `prepare` returned for these documents
         """
-        refuse_text(documents, "documents")
+        refuse_text(documents, "documents", Document)
         return self._add(documents, vectors_of, merge, prepared=prepared)
 
     def prepare(self, documents: Sequence[Document], vectors_of: Optional[VectorsOf] = None) -> list[Contents]:
         """Work out words and vectors of documents, for `add`; others may write meanwhile."""
-        refuse_text(documents, "documents")
+        refuse_text(documents, "documents", Document)
         return self._addition(vectors_of).prepare(documents)
 
     def _addition(
@@ -679,7 +679,7 @@ class Collection:
         A row without an id is the document that has its text already, also in this file, with its fields unless the row
         has some; if there is none, it gets the next free number as its id.
         """
-        refuse_text(rows, "rows")
+        refuse_text(rows, "rows", DocumentRow)
         return self._add(rows, vectors_of, True, sync)
 
     def _add(
@@ -693,7 +693,7 @@ class Collection:
         with self._one_thread_writing():
             unfinished = Unfinished(self.folders, self.info.schema)
             addition = self._addition(vectors_of, unfinished, prepared)
-            added = addition.run(rows)
+            added = addition.run(checked_items(rows, "documents", Document, DocumentRow))
             removed = [*addition.replaced, *(addition.absent if sync else ())]
             if addition.segments or removed:
                 self._replace(removed, addition.segments, addition.next_id)

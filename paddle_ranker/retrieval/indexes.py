@@ -107,7 +107,7 @@ class Documents:
     """
 
     def __init__(self, documents: Iterable[Document]):
-        refuse_text(documents, "documents")
+        refuse_text(documents, "documents", Document)
         self.by_id: dict[str, Document] = {}
         for document in documents:
             if document.id in self.by_id:

@@ -49,7 +49,7 @@ from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms, WordQuery
 from paddle_ranker.retrieval.schema import FieldTower
 from paddle_ranker.retrieval.searchable import Anew, Asking, ShardError
 from paddle_ranker.retrieval.values import MOMENTS, CommonTypes, Value, is_value
-from paddle_ranker.retrieval.words import Asked, CountedQuery, Totals, Word, WordSearcher, shortest_first
+from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Totals, Word, WordSearcher, shortest_first
 from paddle_ranker.retrieval.work import check, hold, idle, in_turn, locking
 from paddle_ranker.storage.untrusted import Unchecked
 
@@ -565,7 +565,7 @@ class RemoteCollection:
 
     def begin_search(self, asked: Asking) -> Callable[[], list[Hits]]:
         """Begin to search each shard; return a function that merges: equal scores in the order of the shards."""
-        refuse_text(asked.queries, "queries")
+        refuse_text(asked.queries, "queries", *ASKED)
         now, queries = self._now, asked.queries
         if asked.by == WORDS:
             queries = now._counted([one for one in queries if not isinstance(one, np.ndarray)])
@@ -683,7 +683,7 @@ class RemoteCollection:
 
         Every shard must answer. If one fails, `ShardError` names it, and what others have added stays: add again.
         """
-        refuse_text(documents, "documents")
+        refuse_text(documents, "documents", Document)
         added = Added(0, 0, 0)
         with self._writing:
             documents = iter(documents)

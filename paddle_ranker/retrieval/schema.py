@@ -415,7 +415,9 @@ def infer(
     for field in found:
         own = values.get(field.name)
         if own is not None and own.types.missing and field.type in ("boolean", "number", "date"):
-            note(f"{field.name}: {own.types.missing:,} values stand for none ({', '.join(own.no_values)})")
+            count, stand = own.types.valued + own.types.missing, "stands" if own.types.missing == 1 else "stand"
+            spellings = ", ".join(own.no_values)
+            note(f"{field.name}: {own.types.missing:,} of {count:,} values {stand} for none ({spellings})")
     return Schema(tuple(sorted(found, key=lambda one: (not one.title, not one.is_searched, one.name))))
 
 

@@ -48,7 +48,7 @@ from paddle_ranker.retrieval.stored_scores import StoredScorer, stored_scorer
 from paddle_ranker.retrieval.values import Value
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
-from paddle_ranker.retrieval.words import Asked
+from paddle_ranker.retrieval.words import ASKED, Asked
 from paddle_ranker.retrieval.work import TooLate, check, hold, idle, in_turn, once, until, wait_for
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
@@ -275,7 +275,7 @@ class Search:
         """
         if asked is None:
             asked = [self.words if searcher == WORDS else self.model_text]
-        refuse_text(asked, "asked")
+        refuse_text(asked, "asked", *ASKED)
         settings, has_vectors = self.settings, searcher in self.collection.info.vector_fields
         depth = max(settings.depth, self.top_k, settings.rank_top)
         breadth = (settings.ef, settings.nprobe) if has_vectors else (None, None)
@@ -322,7 +322,7 @@ class Search:
 
         encoder: of the ranker's pairs; None: it reads any length
         """
-        refuse_text(documents, "documents")
+        refuse_text(documents, "documents", Document)
         schema, spans = self.collection.info.schema, [self._found.get(one.id, (0, len(one.text))) for one in documents]
         room = sys.maxsize if encoder is None else encoder.room_beside(self.model_text)
         long = [number for number, (start, end) in enumerate(spans) if end - start > room]
@@ -596,7 +596,7 @@ class Searcher(Generic[C]):
 
     def add(self, documents: Iterable[Document]) -> Added:
         """Add documents, or replace those of the same id; see `Collection.add`."""
-        refuse_text(documents, "documents")
+        refuse_text(documents, "documents", Document)
         return self.collection.add(documents)
 
     def remove(self, ids: Iterable[str]) -> int:

@@ -24,14 +24,16 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.data.records import DocumentRow, without_nan
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.metrics.ranking import Booleans, Integers
@@ -50,6 +52,7 @@ from paddle_ranker.storage.atomic import new_folder
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
 
 INFO = "segment.json"
+Row = TypeVar("Row", bound=Union[Document, DocumentRow])
 Passages = NDArray[np.int32]  # `[passages, 3]`: row of the document, ascending; start and end, both 0: all its text
 WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
 WriteStates = Callable[[Path, Iterable[Document]], None]  # of documents, into an empty folder
@@ -519,8 +522,15 @@ def checksum(path: Path) -> int:
     return found
 
 
-def check_document(id: Optional[str], text: str) -> None:
-    """Raise `DataError` for a document whose text, or whose id if it has one, cannot be stored."""
+def storable(document: Row) -> Row:
+    """Return a document with null in place of NaN.
+
+    Raises `DataError` for one whose text, or whose id if it has one, cannot be stored, or whose fields are no mapping.
+    """
+    id, text, fields = document.id, document.text, document.fields
+    if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
+        raise DataError(f"document {quoted(text if id is None else id)}: its fields are {quoted(fields)}, expected a "
+                        "mapping of names to values")  # fmt: skip
     for name, value in (("id", id), ("text", text)):
         if value is None and name == "id":
             continue
@@ -533,6 +543,8 @@ def check_document(id: Optional[str], text: str) -> None:
             except UnicodeEncodeError:
                 problem = f"its {name} holds half of a surrogate pair"
         raise DataError(f"document {quoted(text if id is None else id)}: {problem}; correct it")
+    values = without_nan(fields)
+    return document if all(values[name] is fields[name] for name in fields) else replace(document, fields=values)
 
 
 def alike(one: Document, other: Document) -> bool:

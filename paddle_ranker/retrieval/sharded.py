@@ -31,6 +31,7 @@ from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.generation import Generation
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.merging import Source, merge_segments
+from paddle_ranker.retrieval.segments import storable
 from paddle_ranker.retrieval.shards import shard_name, write_shards
 from paddle_ranker.retrieval.vector_search import index_writers
 from paddle_ranker.storage.atomic import make_folder, new_file, new_folder, remove_unfinished
@@ -212,7 +213,7 @@ def cut(
             opened.enter_context(open(target / _part_name(n), "w", encoding="utf-8", errors="surrogatepass"))
             for n in range(shards)
         ]
-        for chunk in chunks_of(rows):
+        for chunk in chunks_of(map(storable, rows)):
             own = naming.documents(chunk)
             named.ids.add(text_hashes(one.id for one in own))
             named.texts.add(text_hashes(info.schema.identity(one) for one in own))

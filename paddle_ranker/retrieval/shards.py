@@ -101,7 +101,7 @@ class Shards(Collection):
     """
 
     def __init__(self, folders: Sequence[Union[str, Path]], folder: Optional[Path] = None, lock: Optional[Lock] = None):
-        refuse_text(folders, "folders")
+        refuse_text(folders, "folders", str, Path)
         paths = [one for given in folders for one in ([Path(given)] if folder is not None else shard_folders(given))]
         if not paths:
             raise UsageError("shards: name at least one index folder")

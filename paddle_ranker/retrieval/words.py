@@ -79,6 +79,7 @@ class CountedQuery:
 
 
 Asked = Union[str, WordQuery, CountedQuery]
+ASKED = (str, WordQuery, CountedQuery)
 
 
 def texts_of(query: Asked) -> list[str]:

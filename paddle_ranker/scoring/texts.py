@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 
-from paddle_ranker.errors import UsageError, quoted, refuse_text
+from paddle_ranker.errors import UsageError, quoted, refuse_text, require_items
 
 
 def require_text(given: object, name: str) -> str:
@@ -35,11 +35,7 @@ def list_texts(given: object, name: str) -> list[str]:
     refuse_text(given, name)
     if not isinstance(given, Iterable):
         raise UsageError(f"{name} is {_shown(given)}: expected an iterable of texts")
-    texts = list(given)
-    for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UsageError(f"{name}[{place}] is {_shown(text)}: expected text")
-    return texts
+    return require_items(given, name)
 
 
 def list_searches(given: object, name: str) -> list[tuple[str, list[str]]]:

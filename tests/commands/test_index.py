@@ -115,6 +115,29 @@ def test_columns_become_fields(capsys: pytest.CaptureFixture[str]) -> None:
         assert [one.id for one, is_allowed in zip(collection.documents(), allowed) if is_allowed] == ids
 
 
+def test_a_table_as_pandas_writes_it_is_of_numbers_dates_and_truth_values(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("table.csv").write_text(
+        "id,text,year,price,posted,active,zip\na,rice,2020.0,0.50,2024-03-02 00:00:00,True,01234\n"
+        "b,rice,NaN,5,2024-03-02,False,20095\nc,rice,2020,N/A,2024-03-05 10:00:00+05:30,TRUE,10115\n"
+    )
+    Path("table.jsonl").write_text('{"id": "d", "text": "rice", "year": NaN, "price": "5.0"}\n')
+    assert main(["build", "--corpus", "table.csv", "--separator", ",", "--output", "index"]) == 0
+    printed = capsys.readouterr()
+    for field in ("year:number", "price:number", "posted:date", "active:boolean", "zip:keyword"):
+        assert field in printed.out
+    for missing in ("year: 1 of 3 values stands for none (NaN)", "price: 1 of 3 values stands for none (N/A)"):
+        assert missing in printed.out + printed.err
+    assert main(["add", "index", "--corpus", "table.jsonl"]) == 0
+    collection = Collection.open("index")
+    for where, ids in (
+        ("year=2020", ["a", "c"]), ("year=null", ["b", "d"]), ("price=0.5", ["a"]), ("price=5", ["b", "d"]),
+        ("posted=2024-03-02", ["a", "b"]), ("posted=2024-03", ["a", "b", "c"]), ("posted!=2024-03", ["d"]),
+        ("posted=2024-03-05T04:30Z", ["c"]), ("active=true", ["a", "c"]), ("zip=01234", ["a"]), ("zip=1234", []),
+    ):  # fmt: skip
+        (hits,) = collection.search("words", ["rice"], 9, Filter.parse([where]))
+        assert sorted(hits.ids) == ids, where
+
+
 @pytest.mark.parametrize(
     ("table", "documents"),
     [
@@ -178,7 +201,7 @@ def test_a_text_alone_leaves_the_fields_of_the_document_that_has_it(capsys: pyte
         ('{"id": "b"}', "line 2: no text"),
         ('{"id": "b", "text": "x"', "line 2: not JSON"),
         ('{"id": "a", "text": "x"}', "document 'a': there are two of this id"),
-        ('{"id": "b", "text": "x", "price": NaN}', "line 2: a field holds NaN or an infinite number"),
+        ('{"id": "b", "text": "x", "price": Infinity}', "line 2: a field holds an infinite number"),
     ],
 )
 def test_a_bad_row_is_named_and_nothing_is_added(row: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:

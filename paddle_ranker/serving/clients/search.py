@@ -45,7 +45,7 @@ class SearchClient(Client):
 
     def add(self, documents: Iterable[Document], mode: str = "replace") -> dict[str, Any]:
         """Add documents; one with the id of a stored document replaces it, or is refused with mode "add"."""
-        refuse_text(documents, "documents")
+        refuse_text(documents, "documents", Document)
         given = [{"id": one.id, "text": one.text, "fields": dict(one.fields)} for one in documents]
         return self._ask("POST", "/v1/documents", {"documents": given, "mode": mode})
 

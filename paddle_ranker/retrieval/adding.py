@@ -448,7 +448,7 @@ class Unfinished:
         """Keep a segment until `forget`, though no manifest names it."""
         self.segments.append(segment)
         index = segment.folder.parent
-        with new_file(index / "unfinished.json") as stream:
+        with new_file(inside(index, "unfinished.json")) as stream:
             json.dump([one.name for one in self.segments if one.folder.parent == index], stream)
 
     def fill(self, vectors: Vectors, spans: Sequence[Spans], texts: Sequence[str], missing: Sequence[int]) -> list[int]:

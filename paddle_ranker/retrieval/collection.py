@@ -71,6 +71,7 @@ from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Totals
 from paddle_ranker.retrieval.work import checked, hold, locking, spend
 from paddle_ranker.scoring.stored import TextStates, TitleStates, joined
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
+from paddle_ranker.storage.untrusted import inside, own_folder
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.stored_ranker import SplitRanker
@@ -216,10 +217,14 @@ class Collection:
                 found[name] = found[name]._replace(are_all=False)
         return found
 
+    def model_folder(self, name: str) -> Path:
+        """Return the folder of the copy of a model; raises `CheckpointError` if it names anything outside itself."""
+        return own_folder(self.folders[0], name)
+
     @property
     def tower_folder(self) -> Optional[Path]:
         tower = self.info.tower
-        return None if tower is None else self.folders[0] / tower.folder
+        return None if tower is None else self.model_folder(tower.folder)
 
     def __len__(self) -> int:
         return self.info.count
@@ -403,7 +408,7 @@ class Collection:
                 kind = TEXT if field == VECTORS else self.info.schema.field(field).type
                 open_tower = CONTENTS[kind].open_tower
                 assert open_tower is not None  # as the manifest was checked
-                self._towers[field] = open_tower(self.folders[0] / copied.folder, options, batch_size)
+                self._towers[field] = open_tower(self.model_folder(copied.folder), options, batch_size)
             return self._towers[field]
 
     def states_ranker(self, options: LoadOptions = _DEFAULTS, batch_size: int = 256) -> SplitRanker:
@@ -413,7 +418,7 @@ class Collection:
         assert self.info.states is not None
         with self._opening:
             if not self._split_rankers:
-                folder = self.folders[0] / self.info.states.folder
+                folder = self.model_folder(self.info.states.folder)
                 self._split_rankers.append(SplitRanker.open(folder, options, batch_size))
             return self._split_rankers[0]
 
@@ -754,7 +759,7 @@ class Collection:
         from paddle_ranker.retrieval.states import write_states
         from paddle_ranker.scoring.stored_ranker import SplitRanker
 
-        ranker = SplitRanker.open(self.folders[0] / states.folder, options, batch_size)
+        ranker = SplitRanker.open(self.model_folder(states.folder), options, batch_size)
         self._split_rankers = [ranker]
         with self._one_thread_writing():
             now, segments = self._now, []
@@ -844,7 +849,7 @@ class Collection:
             return SegmentInfo(segment.name, len(live))
         before = next((one.deleted or "" for one in self.info.segments if one.name == segment.name), "")
         number = 1 + max(self.info.generation, int(before.partition(".deleted-")[2].partition(".")[0] or 0))
-        file = segment.with_name(f"{segment.name}.deleted-{number}.npy")
+        file = inside(segment.parent, f"{segment.name}.deleted-{number}.npy")
         with new_file(file, "wb") as stream:
             np.save(stream, removed)
         return SegmentInfo(segment.name, len(live), file.name, len(removed))

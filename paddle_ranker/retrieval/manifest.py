@@ -190,7 +190,7 @@ def facts_of(info: IndexInfo) -> UncheckedObject:
 
 def write_manifest(folder: Path, info: IndexInfo) -> None:
     """Write index.json in one step; it is on the disk when this returns."""
-    with new_file(folder / MANIFEST) as stream:
+    with new_file(inside(folder, MANIFEST)) as stream:
         facts = facts_of(info)
         json.dump(facts, stream, ensure_ascii=False, indent=1)
     sync(folder)

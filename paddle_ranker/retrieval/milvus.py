@@ -226,7 +226,7 @@ class MilvusSearch:
         self._pending.unlink()
 
     def _write_pending(self, keys: Integers) -> None:
-        with new_file(self._pending, "wb") as stream:
+        with new_file(inside(self._pending.parent, _PENDING), "wb") as stream:
             np.save(stream, keys)
 
     def search(

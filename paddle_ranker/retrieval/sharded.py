@@ -7,10 +7,12 @@ are whole stay, the vectors of the others are kept as far as they were made.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,7 +37,7 @@ from paddle_ranker.retrieval.segments import storable
 from paddle_ranker.retrieval.shards import shard_name, write_shards
 from paddle_ranker.retrieval.vector_search import index_writers
 from paddle_ranker.storage.atomic import make_folder, new_file, new_folder, remove_unfinished
-from paddle_ranker.storage.untrusted import UncheckedObject, read_json
+from paddle_ranker.storage.untrusted import UncheckedObject, inside, open_file, own_folder, read_json
 
 UNFINISHED = "unfinished"
 _CUT = "cut.json"
@@ -109,7 +111,7 @@ class ShardWork:
                 progress(len(texts))
                 return found
 
-            part = self.folder / UNFINISHED / _part_name(number)
+            part = inside(inside(self.folder, UNFINISHED), _part_name(number))
             rows = _rows_of(part, progress if vectors_of is None else lambda _: None)
             rows = with_paths(rows, collection.info.schema, self.contents)
             collection.add_rows(rows, encoded if vectors_of is not None else None)
@@ -117,7 +119,8 @@ class ShardWork:
 
     def build_counted(self, number: int) -> None:
         """Make a shard, and write the count of what is done beside its part, for `count_done`."""
-        count, told, path = 0, 0.0, self.folder / UNFINISHED / f"{shard_name(number)}.count"
+        count, told = 0, 0.0
+        path = inside(inside(self.folder, UNFINISHED), f"{shard_name(number)}.count")
 
         def progress(more: int) -> None:
             nonlocal count, told
@@ -173,7 +176,7 @@ def cut_before(folder: Path, identity: Mapping[str, object]) -> Cut | None:
     """
     there = sorted(folder.glob("shard-*"))
     if is_begun(folder):
-        found: UncheckedObject = read_json(folder / UNFINISHED / _CUT)
+        found: UncheckedObject = read_json(inside(inside(folder, UNFINISHED), _CUT))
         if found.pop("identity") == json.loads(json.dumps(identity)):
             return Cut(**found)
         for path in there:
@@ -231,14 +234,14 @@ def cut(
 
 def begin_shards(folder: Path, count: int) -> IndexInfo:
     """Make the folders of shards that are missing, empty and with their towers; return what they say."""
-    empty = folder / UNFINISHED
+    empty = inside(folder, UNFINISHED)
     info = read_manifest(empty)
     for number in range(count):
         shard = _shard_of(folder, number)
         if not (shard / MANIFEST).exists():
             with new_folder(shard) as target:
                 for name in info.models:
-                    shutil.copytree(empty / name, target / name, copy_function=_link)
+                    shutil.copytree(own_folder(empty, name), target / name, copy_function=_link)
                 write_manifest(target, info)
     return info
 
@@ -272,10 +275,12 @@ def recut(collection: Collection, output: Path, shards: int) -> None:
             shard = target / shard_name(number)
             shard.mkdir()
             for name in now.info.models:
-                shutil.copytree(collection.folders[0] / name, shard / name, copy_function=_link)
+                shutil.copytree(collection.model_folder(name), shard / name, copy_function=_link)
             for folder in collection.folders:
                 if (folder / "contents").is_dir():
-                    shutil.copytree(folder / "contents", shard / "contents", copy_function=_link, dirs_exist_ok=True)
+                    shutil.copytree(
+                        own_folder(folder, "contents"), shard / "contents", copy_function=_link, dirs_exist_ok=True
+                    )
             segments = []
             if sources:
                 segments = [SegmentInfo(f"segment-{1:08d}-{secrets.token_hex(4)}", last - first)]
@@ -293,7 +298,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _shard_of(folder: Path, number: int) -> Path:
-    return folder / shard_name(number)
+    return inside(folder, shard_name(number))
 
 
 def _part_name(number: int) -> str:
@@ -301,7 +306,7 @@ def _part_name(number: int) -> str:
 
 
 def _rows_of(part: Path, progress: Callable[[int], object]) -> Iterator[DocumentRow]:
-    with open(part, encoding="utf-8", errors="surrogatepass") as lines:
+    with io.TextIOWrapper(open_file(part, sys.maxsize), "utf-8", "surrogatepass") as lines:
         for line in lines:
             id, text, fields = json.loads(line)
             progress(1)

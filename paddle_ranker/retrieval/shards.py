@@ -84,7 +84,7 @@ def shard_name(number: int) -> str:
 
 def write_shards(folder: Path, names: Sequence[str]) -> None:
     """Write `shards.json`, which makes a folder of shards."""
-    with new_file(folder / SHARDS) as stream:
+    with new_file(inside(folder, SHARDS)) as stream:
         json.dump({"format": FORMAT, "shards": list(names)}, stream, indent=1)
     sync(folder)
 
@@ -145,7 +145,7 @@ class Shards(Collection):
             if new != old:
                 changed[folder] = new.next(own, info.next_id)
         if len(changed) > 1:
-            with new_folder(self._root / _PENDING, replace=True) as pending:
+            with new_folder(inside(self._root, _PENDING), replace=True) as pending:
                 for folder, new in changed.items():
                     (pending / folder.name).mkdir()
                     write_manifest(pending / folder.name, new)
@@ -159,7 +159,7 @@ class Shards(Collection):
         if (self._root / _PENDING).is_dir():
             for folder, info in zip(folders := shard_folders(self._root), _manifests(folders, self._root)):
                 write_manifest(folder, info)
-            shutil.rmtree(self._root / _PENDING)
+            shutil.rmtree(inside(self._root, _PENDING))
 
 
 def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[IndexInfo]:
@@ -168,7 +168,7 @@ def _manifests(folders: Sequence[Path], root: Optional[Path] = None) -> list[Ind
     root: the folder of shards, where several may be about to change
     """
     while True:
-        pending = [root / _PENDING / folder.name if root is not None else folder for folder in folders]
+        pending = [folder if root is None else inside(root, _PENDING) / folder.name for folder in folders]
         nexts = [_pending_info(one) for one in pending]
         infos = [read_manifest(folder) for folder in folders]
         if root is None or infos == [read_manifest(folder) for folder in folders]:

@@ -56,12 +56,30 @@ def open_file(path: Path, most: int) -> IO[bytes]:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of a file or folder in a folder; raises `CheckpointError` for a path or a link to the outside."""
+    """Return the path of a file or folder in a folder, to read or to write.
+
+    Raises `CheckpointError` for a path or a link to the outside.
+    """
     if os.path.basename(name) != name or name in ("", ".", "..") or "\0" in name:
         raise CheckpointError(f"{folder}: names {quoted(name)}, expected the name of a file in it; copy it again")
     path = folder / name
     if Path(os.path.realpath(folder)) not in Path(os.path.realpath(path)).parents:
         raise CheckpointError(f"{path}: is a link out of its folder; put the file itself there")
+    return path
+
+
+def own_folder(folder: Path, name: str) -> Path:
+    """Return the path of a folder in a folder that holds files and folders alone, as copies of models do.
+
+    Raises `CheckpointError` for a link, pipe or device at any depth: what reads the folder would follow it.
+    """
+    path = inside(folder, name)
+    for parent, folders, files in os.walk(path):
+        for entry in (*folders, *files):
+            kind = os.lstat(os.path.join(parent, entry)).st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                problem = "is a link, pipe or device; put the file itself there"
+                raise CheckpointError(f"{os.path.join(parent, entry)}: {problem}")
     return path
 
 

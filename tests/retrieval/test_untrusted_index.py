@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Optional
@@ -20,10 +21,14 @@ import pytest
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, TowerCopy, VectorsInfo, WordsInfo, read_manifest
 from paddle_ranker.retrieval.schema import MOST_FIELDS, Field, Schema
+from paddle_ranker.retrieval.sharded import recut
+from paddle_ranker.retrieval.shards import open_index
 from tests.retrieval.test_conformance import SIZE, documents_of, vectors_of
 from tests.serving_cases import SECONDS
+from tests.tiny import write_index, write_tower
 
 pytestmark = pytest.mark.unit
 Attack = Callable[[Path, Path], object]
@@ -277,3 +282,92 @@ def test_a_thousand_fields_and_thousands_of_segments_are_read(folder: Path) -> N
     in_manifest(change)(folder, folder)
     info = read_manifest(folder)
     assert (len(info.schema.fields), len(info.segments)) == (MOST_FIELDS, 5000)
+
+
+def unchanged(outside: Path) -> dict[Path, tuple[int, int, int]]:
+    found = {path: path.lstat() for path in sorted(outside.rglob("*"))}
+    return {path: (one.st_ino, one.st_mtime_ns, one.st_size) for path, one in found.items()}
+
+
+@pytest.fixture(scope="module")
+def modelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write an index with the copy of a tower, in two shards."""
+    base = tmp_path_factory.mktemp("modelled")
+    tower = write_tower(base / "tower")
+    index = write_index(base / "index", tower, documents_of(range(6)))
+    with Collection.open(index) as collection:
+        recut(collection, base / "shards", 2)
+    return base
+
+
+def use_models(folder: Path) -> None:
+    with open_index(folder, write=True) as collection:
+        assert collection.tower("vectors").query_vectors(["水稻"]).shape[0] == 1
+        collection.add([Document("new", "水稻")])
+        collection.remove(["d1"])
+
+
+@pytest.mark.parametrize("kind", ["file", "file inside", "folder", "whole folder", "dangling", "pipe", "device"])
+@pytest.mark.parametrize("name", ["index", "shards"])
+def test_the_copy_of_a_model_names_nothing_outside(modelled: Path, tmp_path: Path, name: str, kind: str) -> None:
+    root = Path(shutil.copytree(modelled / name, tmp_path / name))
+    index, outside = (root if name == "index" else root / "shard-0000"), tmp_path / "outside"
+    (tower,) = (path for path in index.iterdir() if path.name.startswith("tower"))
+    shutil.copytree(tower, outside / "tower")
+    use_models(Path(shutil.copytree(root, tmp_path / "whole")))
+    for path in [path for path in sorted(tower.rglob("*")) if path.is_file()] if kind != "whole folder" else [tower]:
+        kept = path.rename(tmp_path / "kept")
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.symlink_to(outside, target_is_directory=True)
+        elif kind == "whole folder":
+            path.symlink_to(outside / "tower", target_is_directory=True)
+        else:
+            target = {"file": outside / "tower" / path.name, "device": Path("/dev/zero"), "dangling": outside / "none"}
+            path.symlink_to(target.get(kind, tower / ("a" + path.name)))
+        before = unchanged(outside)
+        with pytest.raises(CheckpointError, match="link"):
+            use_models(root)
+        assert unchanged(outside) == before, path
+        path.unlink()
+        kept.rename(path)
+    use_models(root)
+
+
+@pytest.mark.parametrize("name", ["index.json", "unfinished.json", "writer.lock", "contents", "deleted"])
+def test_nothing_is_written_through_a_link(whole: Path, tmp_path: Path, name: str) -> None:
+    folder, outside = Path(shutil.copytree(whole, tmp_path / "index")), tmp_path / "outside"
+    outside.mkdir()
+    (folder / "unfinished.json").unlink()
+    collection = Collection.open(folder, write=True)
+    if name == "deleted":  # the names that the next removal may take
+        segment, generation = first_segment(folder), collection.info.generation
+        paths = [segment.with_name(f"{segment.name}.deleted-{n}.npy") for n in range(generation + 1, generation + 9)]
+    else:
+        paths = [folder / name]
+    for path in paths:
+        target = outside / path.name
+        path.rename(target) if path.exists() else target.write_bytes(b"outside")
+        path.symlink_to(target)
+    before = unchanged(outside)
+    for change in (
+        lambda: collection.remove(["d1"]),
+        lambda: collection.add(documents_of(range(50, 54)), vectors_of),
+        lambda: collection.merge(None),
+    ):
+        with suppress(RankerError):
+            change()
+        assert unchanged(outside) == before
+    collection.close()
+
+
+def test_a_changed_set_of_shards_is_not_written_through_a_link(modelled: Path, tmp_path: Path) -> None:
+    root, outside = Path(shutil.copytree(modelled / "shards", tmp_path / "shards")), tmp_path / "outside"
+    outside.mkdir()
+    with open_index(root, write=True) as shards:
+        (root / "pending").symlink_to(outside, target_is_directory=True)
+        before = unchanged(outside)
+        with pytest.raises(CheckpointError, match="link"):
+            shards.remove([f"d{n}" for n in range(6)])
+        assert unchanged(outside) == before

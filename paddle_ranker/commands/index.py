@@ -62,7 +62,14 @@ from paddle_ranker.retrieval.schema import CONTENTS, MOST_FIELDS, TEXT, Field, S
 from paddle_ranker.retrieval.shards import SHARDS, open_index
 from paddle_ranker.retrieval.values import OBJECT
 from paddle_ranker.retrieval.vector_indexes import INDEXES
-from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, check_breadth, how_found
+from paddle_ranker.retrieval.vector_search import (
+    EXACT,
+    FAISS,
+    MILVUS,
+    check_breadth,
+    how_found,
+    searched_exactly,
+)
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import BatchOptions, engine_help
 from paddle_ranker.scoring.stored import TYPES as STATES_TYPES
@@ -598,6 +605,9 @@ def _add(
         what = "removed, as it has them no more" if sync else "in the index and not in it; --sync removes them"
         print(f"{options.corpus}: {added.absent:,} documents {what}")
     print(f"{collection.folder}: {len(collection):,} documents, searched by {listed(collection.searchers)}")
+    for name, one in collection.info.vector_fields.items():
+        if told := searched_exactly(one.info, [len(part.segment.vectors[name]) for part in collection.parts]):
+            note(f"{collection.folder}: {name}: {told}")
 
 
 def _counts(added: Added) -> str:

@@ -1,7 +1,7 @@
 """faiss: what finds candidates among the vectors of a segment, in a file beside them; each is then scored exactly.
 
 hnsw, hnsw_sq8     a graph (Malkov and Yashunin 2016) over the vectors, or over 8 bits a component
-ivf_sq8, ivf_pq    lists of vectors around centres, in 8 bits a component, or in a byte for every 8 components
+ivf_sq8, ivf_pq    lists of vectors around centres, in 8 bits a component, or in a byte for every 4 components
 sq8                all vectors in 8 bits a component
 """
 
@@ -21,17 +21,19 @@ from numpy.typing import NDArray
 from paddle_ranker.errors import CheckpointError, DependencyError, UsageError, brief
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import NOT_FOUND
-from paddle_ranker.retrieval.exact import StoredVectors, Vectors
+from paddle_ranker.retrieval.exact import StoredVectors, Vectors, nearest
 from paddle_ranker.retrieval.manifest import STRUCTURES as STRUCTURES
 from paddle_ranker.retrieval.manifest import VectorsInfo
 
 FILE = "vectors.faiss"
 LEAST = 1024  # vectors of a smaller segment are searched exactly
 _LEAST_PQ = 39 * 256  # vectors that 256 centres can be learned from
+_LEARNED_PQ = 64  # most vectors for each of them
 _AT_ONCE = 1 << 15  # vectors that are added at a time
 _LEARNED_FROM = 1 << 16  # most vectors that centres and ranges are learned from
 # How many candidates are scored exactly for each that is wanted, by how coarse the stored codes are.
-_CANDIDATES = {"hnsw": 1, "hnsw_sq8": 2, "ivf_sq8": 2, "ivf_pq": 10, "sq8": 2}
+_CANDIDATES = {"hnsw": 1, "hnsw_sq8": 2, "ivf_sq8": 2, "ivf_pq": 30, "sq8": 2}
+_LEAST_PROBED, _MEASURED_BY, _MEASURED_RECALL = 8, 256, 0.95  # lists; vectors by which these are chosen, and for what
 _FAISS = {"hnsw": "HNSWFlat", "hnsw_sq8": "HNSWSQ", "ivf_sq8": "IVFScalar", "ivf_pq": "IVFPQ", "sq8": "ScalarQ"}
 _GRAPH_COSTS = 200  # an entry of a graph that is looked at takes as long as so many codes
 _WIDER = 4  # times what was looked at is looked at next
@@ -56,7 +58,7 @@ def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: O
 
     begin: the file of the index of the first of these vectors, whose graph is extended
     """
-    if len(stored) < (_LEAST_PQ if info.structure == "ivf_pq" else LEAST):
+    if len(stored) < least_of(info):
         return
     faiss = load_faiss()
     if begin is not None and begin.exists() and info.structure.startswith("hnsw"):
@@ -69,12 +71,41 @@ def write_index(info: VectorsInfo, target: Path, stored: StoredVectors, begin: O
             index.train(stored.rows(np.arange(0, len(stored), step)))
     for start in range(int(index.ntotal), len(stored), _AT_ONCE):
         index.add(np.ascontiguousarray(stored.block(start, min(start + _AT_ONCE, len(stored)))))
+    if info.structure.startswith("ivf"):
+        index.nprobe = _measured_nprobe(faiss, index, stored, _CANDIDATES[info.structure])
     faiss.write_index(index, str(target))
+
+
+def least_of(info: VectorsInfo) -> int:
+    """Return how many vectors a segment needs to get an index of theirs; those of a smaller one are compared all."""
+    return _LEAST_PQ if info.structure == "ivf_pq" else LEAST
+
+
+def _measured_nprobe(faiss: ModuleType, index, stored: StoredVectors, factor: int) -> int:  # type: ignore[no-untyped-def]
+    """Return the fewest lists, doubled each time, by which some vectors, and sums of two, find what is nearest to them.
+
+    The file has this number, and searches look at so many.
+    """
+    rows = np.linspace(0, len(stored) - 1, min(_MEASURED_BY, len(stored))).astype(np.int64)
+    own = stored.rows(rows)
+    queries = np.ascontiguousarray(np.concatenate([own, own + np.roll(own, len(own) // 2, axis=0)]))
+    wanted = nearest(stored, queries, _LOOKED_AT + 1)[0]
+    others = np.concatenate([wanted[: len(own)] != rows[:, None], wanted[len(own) :] >= 0])
+    others[len(own) :, _LOOKED_AT:] = False
+    probed = min(index.nlist, _LEAST_PROBED)
+    while probed < index.nlist:
+        given = faiss.SearchParametersIVF(nprobe=probed)
+        found: Integers = index.search(queries, factor * _LOOKED_AT, params=given)[1]
+        is_found = (wanted[:, :, None] == found[:, None, :]).any(axis=2) | ~others
+        if min(one.mean() for one in np.split(is_found, 2)) >= _MEASURED_RECALL:
+            break
+        probed = min(index.nlist, 2 * probed)
+    return int(probed)
 
 
 def _empty(faiss: ModuleType, info: VectorsInfo, count: int):  # type: ignore[no-untyped-def]
     lists = max(1, min(int(4 * count**0.5), count // 39))
-    pieces = max(size for size in range(1, max(1, info.size // 8) + 1) if info.size % size == 0)
+    pieces = max(size for size in range(1, max(1, info.size // 4) + 1) if info.size % size == 0)
     spec = {
         "hnsw": f"HNSW{info.hnsw_m}",
         "hnsw_sq8": f"HNSW{info.hnsw_m}_SQ8",
@@ -85,6 +116,8 @@ def _empty(faiss: ModuleType, info: VectorsInfo, count: int):  # type: ignore[no
     index = faiss.index_factory(info.size, spec, faiss.METRIC_INNER_PRODUCT)
     if info.structure.startswith("hnsw"):
         index.hnsw.efConstruction = info.hnsw_ef
+    if info.structure == "ivf_pq":
+        index.pq.cp.max_points_per_centroid = _LEARNED_PQ
     return index
 
 
@@ -129,11 +162,36 @@ class FaissSegment:
         wanted = min(k * _CANDIDATES[self._info.structure], allowed)
         if self._info.structure.startswith("hnsw"):
             return self._by_graph(queries, min(k, allowed), wanted, mask, allowed, breadth)
-        parameters, given = self._faiss.SearchParameters, self._selected(mask)
         if self._info.structure.startswith("ivf"):
-            probed = (breadth or default_nprobe(self._index.nlist)) * count // allowed
-            parameters, given = self._faiss.SearchParametersIVF, {**given, "nprobe": min(probed, self._index.nlist)}
-        found: Integers = self._index.search(queries, wanted, params=parameters(**given))[1]
+            return self._by_lists(queries, min(k, allowed), wanted, mask, allowed, breadth)
+        parameters = self._faiss.SearchParameters(**self._selected(mask))
+        found: Integers = self._index.search(queries, wanted, params=parameters)[1]
+        return found
+
+    def _by_lists(
+        self, queries: Vectors, k: int, wanted: int, mask: Optional[Booleans], allowed: int, breadth: Optional[int]
+    ) -> Integers:
+        """Return `wanted` candidates of each query from the lists whose centres are nearest to it.
+
+        A query may be unlike what the lists were measured by, and a mask may leave what is far from it: more lists are
+        looked at until the best by their codes stay the same.
+        """
+        count, lists = int(self._index.ntotal), int(self._index.nlist)
+        probed, selected = min(lists, (breadth or int(self._index.nprobe)) * count // allowed), self._selected(mask)
+
+        def look(some: Vectors, probed: int) -> Integers:
+            parameters = self._faiss.SearchParametersIVF(nprobe=probed, **selected)
+            rows: Integers = self._index.search(some, wanted, params=parameters)[1]
+            return rows
+
+        found = look(queries, probed)
+        left = np.arange(len(queries))
+        while len(left) and probed < lists:
+            probed = min(lists, _WIDER * probed)
+            wider = look(queries[left], probed)
+            is_done = (wider[:, :k] == found[left][:, :k]).all(axis=1) & (wider[:, k - 1] != NOT_FOUND)
+            found[left] = wider
+            left = left[~is_done]
         return found
 
     def _by_graph(
@@ -216,11 +274,6 @@ def described(info: VectorsInfo, breadth: Optional[int]) -> str:
     if info.structure.startswith("hnsw"):
         return f"{info.structure}, ef {breadth or info.hnsw_ef}"
     return info.structure + (f", nprobe {breadth}" if breadth else "")
-
-
-def default_nprobe(lists: int) -> int:
-    """Return how many lists are looked at without `--nprobe`: a sixteenth, and at least 8."""
-    return min(lists, max(8, lists // 16))
 
 
 def breadth_of(info: VectorsInfo, ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:

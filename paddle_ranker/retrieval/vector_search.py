@@ -34,6 +34,16 @@ def index_writers(info: IndexInfo) -> dict[str, WriteIndex]:
     return {name: partial(faiss_index.write_index, one.info) for name, one in fields if one.info.method == FAISS}
 
 
+def searched_exactly(info: VectorsInfo, counts: Sequence[int]) -> str:
+    """Return, for people, how many vectors of an index of faiss are compared all, since their segments are small.
+
+    counts: vectors of each segment; "" if all are in an index
+    """
+    least = faiss_index.least_of(info) if info.method == FAISS else 0
+    few = sum(count for count in counts if count < least)
+    return f"{few:,} vectors are searched exactly: {info.structure} is made of {least:,} or more" if few else ""
+
+
 def check_breadth(info: Optional[VectorsInfo], ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
     """Return how widely an index looks; raises `UsageError` for a number that its kind does not take.
 

@@ -72,6 +72,29 @@ def labels_of(path: Path) -> dict[tuple[str, str], float]:
     return {(row.query, row.title[-1]): row.label for row in rows}
 
 
+@pytest.mark.parametrize(
+    "shown, is_same",
+    [
+        ("caf\u00e9 水稻 研究", True),
+        ("cafe\u0301 水稻 研究", True),
+        ("  caf\u00e9\r\n水稻\u3000\u00a0研究\n", True),
+        ("\ufeffcaf\u00e9 水\u200b稻 研\u00ad究", True),
+        ("cafe 水稻 研究", False),
+        ("Caf\u00e9 水稻 研究", False),
+        ("caf\u00e9 水稻研究", False),
+    ],
+)
+def test_clicks_are_about_the_text_as_it_is_shown(tmp_path: Path, call: Call, shown: str, is_same: bool) -> None:
+    line = SearchLine(
+        "s1", "水稻", {}, [Shown("a", {}, None, digest_of(shown)), Shown("b", {}, None, digest_of("b"))], {}
+    )
+    log = write_log(tmp_path / "log", [line, said("s1", "a", "click")])
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("mixed"), None)) as collection:
+        collection.add([Document("a", "caf\u00e9 水稻 研究"), Document("b", "b")])
+    _, printed, _ = run(call, log, tmp_path / "index", tmp_path / "out", "--dev_share", 0)
+    assert ("pairs whose text has changed since it was shown" not in printed) == is_same
+
+
 def test_clicks_and_judgments_become_labels(tmp_path: Path, index: Path, call: Call) -> None:
     lines = [
         search("s1", "深度学习", "abc"),

@@ -24,6 +24,7 @@ import re
 import secrets
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -46,6 +47,7 @@ _SEARCHES_SHARE = 7 / 8  # of all room in memory and on the disk; the rest is ke
 _CHECKED_ID = re.compile("[0-9a-f]{16}q([0-9a-f]{16})")
 _FRAME, _PER_SHOWN = 500, 100  # characters of a line beside its query, ids and parameters, about
 _MEASURED_EVERY = 1 << 20  # bytes of one's own, after which the folder is measured again: others write, too
+_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))  # soft hyphen, spaces without width, byte order mark
 LOG_MB = 1024  # MiB of all files together, unless another number is given
 
 
@@ -54,8 +56,12 @@ def _now() -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return a text's digest, by which the log notices that a document's text has changed."""
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    """Return the digest of a text as it is shown, by which the log notices that a document's text has changed.
+
+    Spaces and breaks beside each other are one space, and characters are composed (NFC).
+    """
+    shown = " ".join(unicodedata.normalize("NFC", text.translate(_UNSEEN)).split())
+    return blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def new_search_id(query: str) -> str:

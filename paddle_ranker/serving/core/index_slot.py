@@ -18,7 +18,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, IndexInfo
 from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
-from paddle_ranker.retrieval.searchable import Asking, Searchable, ShardError
+from paddle_ranker.retrieval.searchable import Anew, Asking, Searchable, ShardError
 from paddle_ranker.retrieval.shards import open_index
 from paddle_ranker.retrieval.stored_scores import made
 from paddle_ranker.retrieval.vector_search import check_breadth
@@ -244,6 +244,6 @@ class IndexSlot(Slot[ServedIndex]):
         """
         try:
             return await self.work.run(1, deadline, partial(work, *arguments), hold)
-        except ShardError as error:
+        except (Anew, ShardError) as error:
             _LOG.warning("%s", error)
             raise Fault(UNAVAILABLE, "a shard of the index fails; see the server's log", retry_after=1.0) from error

@@ -257,7 +257,11 @@ class SearchRoutes:
         return self._fields[1]
 
     def _facts(self, collection: Searchable) -> dict[str, Any]:
-        return {**_fields(collection), "suggest": is_suggesting(collection, self._pipeline.index.options)}
+        while True:
+            try:
+                return {**_fields(collection), "suggest": is_suggesting(collection, self._pipeline.index.options)}
+            except Anew as error:  # a shard fails: the others go on
+                collection = error.collection
 
     def _query(self, asked: SearchRequest) -> Query:
         limits, options = self._pipeline.index.limits, self._pipeline.index.options

@@ -39,6 +39,8 @@ LOST_CAPITALS = (
     "convert MODEL NEW --to tower --lowercase makes them small"
 )
 
+_LEAST_ROOM = 8  # a prompt leaves at least this part of what is read to the text itself
+
 
 class PairRowEncoder(Protocol):
     """Encoder of pairs as columns: a `PairEncoder` with a tokenizer, or a blend's encoder with several.
@@ -293,6 +295,22 @@ class PairEncoder:
         flat, lengths = self._tokenizer.encode(texts)
         offsets = offsets_of(lengths).tolist()
         return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
+
+    def require_room(self, prompt: str, name: str, most: int) -> None:
+        """Raise `CheckpointError` if a prompt leaves too few of the `most` tokens that are read of a text."""
+        taken = self.count_tokens(prompt) if prompt else 0
+        least = max(1, most // _LEAST_ROOM)
+        if taken and most - taken < least:
+            raise CheckpointError(
+                f"{name} {quoted(prompt)} has {taken} tokens, and {most} are read with it: every text would be cut to "
+                f"fewer than {least}; give a shorter prompt, or a higher --max_seq_length"
+            )
+
+    def with_query_prompt(self, prompt: str) -> PairEncoder:
+        """Set the text before every query; raises `CheckpointError` if it leaves no room beside a long title."""
+        self.require_room(prompt, "query_prompt", (self.max_seq_length - self.template.pair_tokens) // 2)
+        self.query_prompt = prompt
+        return self
 
     def characters_of(self, text: str, tokens: int) -> int:
         """Return the number of leading characters of a text that give at most `tokens` tokens."""

@@ -513,8 +513,7 @@ def pair_encoder_of(
         )
     encoder = family_of(config.model_type).pair_encoder(files, max_seq_length, tokenizer)
     require_tokenizer_fits(encoder.vocab_size, encoder.pad_id, config, files.may_fall_short)
-    encoder.query_prompt = query_prompt
-    return encoder
+    return encoder.with_query_prompt(query_prompt)
 
 
 def brought_tokenizer(folder: Path, family: EncoderFamily) -> ModelTokenizer:

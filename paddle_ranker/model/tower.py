@@ -117,6 +117,11 @@ class TextEncoder:
     query_prompt: str = ""
     text_prompt: str = ""
 
+    def __post_init__(self) -> None:
+        most = self.tokens.max_seq_length - self.tokens.template.text_tokens
+        for name in ("query_prompt", "text_prompt"):
+            self.tokens.require_room(getattr(self, name), name, most)
+
     def encode(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
         """Encode texts of the collection; `check` may refuse them by their lengths with prompts."""
         refuse_text(texts, "texts")

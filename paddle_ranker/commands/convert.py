@@ -265,7 +265,8 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     written = {name: state[name] for name in state if name.rpartition(".")[0] not in new_parts}
     architecture = write_model(temporary, {**written, **masked_lm}, config)
-    write_tokenizer(read_tokenizer(source), temporary, length, with_types=config.type_vocab_size > 1)
+    with_types = config.type_vocab_size > 1
+    write_tokenizer(read_tokenizer(source), temporary, length, with_types=with_types, fills_masks=bool(masked_lm))
     changed = has_match and bool(named["match_embeddings.weight"].any())
     if has_head and info:  # Keep the ranker's kind and results, so that it can be converted back.
         training = {**info.training, "folded into the head": str(calibration)} if calibration else info.training

@@ -74,6 +74,13 @@ _OTHERS = (
 _LISTED = frozenset([*_OTHERS, *DOCUMENT_ID, *HEADING, *(name for names in OWN.values() for name in names)])
 _NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # possible name of a column that is not listed
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+")  # an identifier of a program, unlike text
+_ABBREVIATED = re.compile(r"[a-z]{1,4}[ _-]?\d?")
+_ENDINGS = [name for name in (*QUERY, *TITLE, *NEGATIVE, *LABEL) if not name.isascii() or len(name) > 2]
+_NAMED = re.compile(
+    f"^[^ _]{{1,3}}({'|'.join(one for one in _ENDINGS if not one.isascii())})$"
+    f"|^([^ _-]+[ _-]){{1,2}}({'|'.join(one for one in _ENDINGS if one.isascii())})$"
+)
+_LONGEST_NAME, _SHORTEST_TEXT = 24, 8  # characters; other scripts than Latin have longer words
 _SHOWN = 4  # maximum names of a column in a message, the first excluded
 
 
@@ -181,6 +188,27 @@ def read_header(
             f"{listed(odd)} names none{data}{', and else --header true' if has_option else ''}"
         )
     return header
+
+
+def is_doubtful(cells: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
+    """Return whether a first row that is no header may be one all the same.
+
+    All its cells are words that no text would be (q, s1, src), or end in a column's name (用户问题, user question).
+    Each of `others`, the next rows, has a text, and is not like that.
+    """
+    are_texts = all(any(map(_is_text, row)) and not _may_name(row) for row in others)
+    return len(cells) > 1 and bool(others) and are_texts and _may_name(cells)
+
+
+def _is_text(cell: str) -> bool:
+    return len(cell.strip()) >= (_SHORTEST_TEXT if cell.isascii() else _SHORTEST_TEXT // 2)
+
+
+def _may_name(cells: Sequence[str]) -> bool:
+    words = list(map(_plain, cells))
+    return len({*words}) == len(words) and all(
+        _ABBREVIATED.fullmatch(word) or (len(word) <= _LONGEST_NAME and _NAMED.search(word)) for word in words
+    )
 
 
 def names_columns(cells: Sequence[str]) -> bool:

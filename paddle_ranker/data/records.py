@@ -32,6 +32,7 @@ from paddle_ranker.data.header import (
     TITLE,
     Header,
     Role,
+    is_doubtful,
     names_columns,
     read_header,
 )
@@ -268,7 +269,9 @@ class RecordFile(Generic[T]):
         header = self._header(first[1])
         self.has_header = header is not None or isinstance(first[1], dict)
         if header is None:
-            rows = chain([first], rows)
+            following = list(islice(rows, FIRST_ROWS))
+            self._refuse_doubtful_header(first[1], [row for _, row in following if isinstance(row, list)])
+            rows = chain([first, *following], rows)
         layout = None if header is None else self._of_header(header)
         if header is None and self.kind is Line and self._separator == TAB:
             rows = ((number, ["\t".join(row)] if isinstance(row, list) else row) for number, row in rows)
@@ -328,6 +331,15 @@ class RecordFile(Generic[T]):
         found = read_header(row, role, self.path, self._given_header, hint, has_option=self._has_option)
         self.is_named = found is not None
         return found
+
+    def _refuse_doubtful_header(self, row: Row, others: Sequence[Sequence[str]]) -> None:
+        """Raise `DataError` if a first row may name the columns by other names, or be data."""
+        if isinstance(row, list) and self._given_header is None and is_doubtful(row, others):
+            data = "type --header false" if self._has_option else "put a line of the columns' names above it"
+            raise DataError(
+                f"{self.path}, line 1: {listed(row)} may name the columns, or be data: if they name columns, call "
+                f"these {', '.join(self.kind.layouts[0])}; if it is data, {data}"
+            )
 
     def _of_header(self, header: Header) -> _Layout:
         self._meet(header)

@@ -10,7 +10,10 @@ from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.storage.declared import MOST, Between, Count, OneOf, Positive, require_declared
 from paddle_ranker.storage.untrusted import UncheckedObject
 
-ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "tanh")
+ACTIVATIONS = (
+    "gelu", "gelu_new", "relu", "silu", "tanh", "relu6", "swish", "mish", "elu", "selu", "celu", "sigmoid", "hardswish",
+    "hardsigmoid", "leaky_relu", "softplus", "softsign",
+)  # fmt: skip
 Activation = Annotated[str, OneOf(*ACTIVATIONS)]
 Share = Annotated[float, Between(0, 1)]
 _Offset = Annotated[int, Between(-1, MOST)]  # -1: not stated

@@ -348,8 +348,8 @@ def test_what_transformers_cannot_hold(tmp_path: Path, changes: dict[str, Any], 
         ({"embedding_size": 8}, "embedding_size"),
         ({"num_attention_heads": 3}, "not a multiple"),
         ({"num_attention_heads": 0}, "not a usable"),
-        ({"vocab_size": 10**12}, "describes more than"),  # before memory is taken for it
-        ({"num_hidden_layers": 10**9}, "describes more than"),
+        ({"vocab_size": 10**12}, "describes an encoder of"),  # before memory is taken for it
+        ({"num_hidden_layers": 10**9}, "describes an encoder of"),
         ({"hidden_size": "wide"}, "not a usable"),
         ({"vocab_size": 99}, r"word_embeddings\.weight is \[\d+, 16\], the configuration says \[99, 16\]"),
         ({"intermediate_size": 64}, r"linear1\.weight is \[16, 32\], the configuration says \[16, 64\]"),

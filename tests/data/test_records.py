@@ -366,3 +366,33 @@ def test_data_that_is_named_twice_is_noticed(tmp_path: Path, capsys: pytest.Capt
         assert f"warning: --test {again} is --train {one} ({how})" in capsys.readouterr().err
     warn_of_same_data(BaselineOptions(train_file=str(one), test_file=str(other)), "train_file", "test_file", "qrels")
     assert capsys.readouterr().err == ""
+
+
+TEXT_ROWS = "how do rice diseases spread\trice blast and its spread\n水稻病害的诊断\t水稻病害诊断方法综述\n"
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["q\td", "s1\ts2", "a\tb", "src\ttgt", "用户问题\t标准问题", "Q\tD", "user question\tbest answer", "sent1\tref"],
+)
+def test_a_first_row_that_may_be_a_header_is_asked_about(tmp_path: Path, header: str) -> None:
+    path = file(tmp_path, f"{header}\n{TEXT_ROWS}")
+    with pytest.raises(DataError, match=r"line 1: .* may name the columns, or be data: .* call these query, title"):
+        list(RecordFile(path, Pair))
+    with pytest.raises(DataError, match="if it is data, type --header false"):
+        list(RecordFile(path, Pair, RowOptions()))
+    assert len(list(RecordFile(path, Pair, RowOptions(header=False)))) == 3
+    path.write_text(f"{header.upper()}\t1\n{TEXT_ROWS.replace(chr(10), chr(9) + '0' + chr(10))}", encoding="utf-8")
+    assert len(list(RecordFile(path, LabeledPair, RowOptions()))) == 3  # a label is no name
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "a\tb\nc\td\n" + TEXT_ROWS,  # other rows are words, too
+        "nike\tshoes\n" + TEXT_ROWS, "sun\tthe sun is a star\n" + TEXT_ROWS, "水稻\t病害\n" + TEXT_ROWS,
+        "如何才能解决这个问题\t解决问题\n" + TEXT_ROWS, "iphone 15\tcase\n" + TEXT_ROWS, "a\ta\n" + TEXT_ROWS, "q\td\n",
+    ],
+)  # fmt: skip
+def test_rows_of_short_words_are_data(tmp_path: Path, rows: str) -> None:
+    assert len(list(RecordFile(file(tmp_path, rows), Pair))) == rows.count("\n")

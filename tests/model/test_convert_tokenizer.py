@@ -223,6 +223,7 @@ def test_the_written_tokenizer_gives_our_ids(tmp_path: Path, do_lower_case: bool
         assert encoded.ids == ids[0].tolist() and encoded.type_ids == types[0].tolist(), text
     settings = json.loads((back / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert (settings["model_max_length"], settings["split_special_tokens"]) == (64, True)
+    assert not {"do_lower_case", "strip_accents", "tokenize_chinese_chars"} & settings.keys()  # of BertTokenizer
 
 
 def test_the_written_tokenizer_splits_rare_characters_as_ours(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from paddle_ranker.commands import convert
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from pretraining.filler import MaskFiller
 from pretraining.model import load_masked_lm
 from tests.numpy_bert import NumpyBert
 from tests.pretraining.test_mlm_model import IDS, PLACES, make, write
@@ -27,6 +29,10 @@ def test_there_and_back(model_type: str, tmp_path: Path, capsys: pytest.CaptureF
     assert f"for transformers' {name}, " in capsys.readouterr().out
     config = json.loads((tmp_path / "hf" / "config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == [name]
+    settings = json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert "split_special_tokens" not in settings and settings["mask_token"] == "[MASK]"
+    theirs = Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json"))
+    assert theirs.token_to_id("[MASK]") in theirs.encode("a [MASK] b").ids
     expected = network(IDS, PLACES).numpy()
     in_numpy = NumpyBert(read_weights(tmp_path / "hf")[1], config)
     np.testing.assert_allclose(in_numpy.masked_logits(IDS, PLACES), expected, atol=2e-4)
@@ -48,3 +54,14 @@ def test_a_head_that_is_not_whole_is_left_out(tmp_path: Path, capsys: pytest.Cap
     printed = capsys.readouterr().out
     assert "left out" in printed and "cls.predictions." in printed and "masked language model" not in printed
     assert not [name for name in load_arrays(tmp_path / "back" / PARAMETERS_FILE) if name.startswith("cls.")]
+
+
+@pytest.mark.parametrize("model_type", ["ernie", "bert"])
+def test_transformers_fills_masks_as_we_do(model_type: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs transformers: requirements/peers.in")
+    pytest.importorskip("torch", reason="needs torch: requirements/peers.in")
+    ours = write(tmp_path / "ours", make(model_type=model_type))
+    assert convert.main([str(ours), str(tmp_path / "hf"), "--to", "hf"]) == 0
+    found = transformers.pipeline("fill-mask", model=str(tmp_path / "hf"))("a [MASK] b", top_k=5)
+    (expected,) = MaskFiller(ours).fill(["a [MASK] b"], 5)[0].masks
+    np.testing.assert_allclose([one["score"] for one in found], [one.probability for one in expected], atol=1e-4)

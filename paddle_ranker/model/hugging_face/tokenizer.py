@@ -68,18 +68,31 @@ def write_word_pieces(
     return files
 
 
-def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int, *, with_types: bool = True) -> None:
+# Settings of PreTrainedTokenizerFast, and those of transformers that it inherits; what `tokenizer.json` holds is not
+# among them.
+_KEYS = """
+added_tokens_decoder additional_special_tokens bos_token eos_token unk_token sep_token pad_token cls_token mask_token
+model_max_length padding_side truncation_side clean_up_tokenization_spaces
+"""
+_KNOWN_KEYS = frozenset(_KEYS.split())
+
+
+def write_tokenizer(
+    files: ModelTokenizer, target: Path, max_length: int, *, with_types: bool = True, fills_masks: bool = False
+) -> None:
     """Write a tokenizer for transformers: `tokenizer.json` and the files beside it.
 
     Args:
         max_length: maximum tokens of a pair or text, also for sentence-transformers.
         with_types: whether the encoder has a token type for the second text of a pair.
+        fills_masks: whether the model is a masked language model, whose texts hold [MASK]. In texts of other models
+            special tokens are plain text.
     """
     inputs = ["input_ids", *(["token_type_ids"] if with_types else []), "attention_mask"]
     if not isinstance(files, TokenizerFiles):  # already in that format
         files.write(target)
-        stated = {**read_settings(target / CONFIG_FILE), "model_max_length": max_length, **_as_it_is(inputs)}
-        (target / CONFIG_FILE).write_text(json.dumps(stated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        stated = {key: value for key, value in read_settings(target / CONFIG_FILE).items() if key in _KNOWN_KEYS}
+        _write_settings(target, {**stated, "model_max_length": max_length}, inputs, fills_masks)
         return
     # transformers would add a special token that the vocabulary lacks, with an id that has no embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
@@ -88,20 +101,17 @@ def write_tokenizer(files: ModelTokenizer, target: Path, max_length: int, *, wit
     library_tokenizer(files).save(str(target / TOKENIZER_FILE))
     settings = {
         **special,
-        "do_lower_case": files.rules.do_lower_case,
-        "strip_accents": files.rules.strip_accents,
-        "tokenize_chinese_chars": files.rules.tokenize_chinese_chars,
         "model_max_length": max_length,
-        **_as_it_is(inputs),
         "truncation_side": "left" if files.template().keeps_end else "right",
     }
-    (target / CONFIG_FILE).write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    _write_settings(target, settings, inputs, fills_masks)
 
 
-def _as_it_is(inputs: list[str]) -> UncheckedObject:
-    """Return settings with which transformers uses `tokenizer.json` unchanged; other classes replace parts of it."""
-    # With `split_special_tokens`, "[SEP]" in a text is plain text.
-    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs, "split_special_tokens": True}
+def _write_settings(target: Path, settings: UncheckedObject, inputs: list[str], fills_masks: bool) -> None:
+    """Write settings with which transformers uses `tokenizer.json` unchanged; other classes replace parts of it."""
+    as_it_is = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
+    stated = {**settings, **as_it_is, **({} if fills_masks else {"split_special_tokens": True})}
+    (target / CONFIG_FILE).write_text(json.dumps(stated, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def library_tokenizer(files: TokenizerFiles) -> Unchecked:

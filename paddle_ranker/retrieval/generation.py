@@ -147,7 +147,7 @@ class Generation:
 
     def type_of(self, field: str) -> str:
         """Return the type of a field's values: as declared, or that which all of them fit; see `CommonTypes`."""
-        return self.info.schema.type_of(field) or self.common_types(field).type
+        return self.info.schema.type_of(field) or self.common_types(field).undeclared_type
 
     def common_types(self, field: str) -> CommonTypes:
         """Return the types that all values of a field fit."""

@@ -637,12 +637,10 @@ class RemoteCollection:
         return self._types([field])[field]
 
     def scale(self, field: str) -> FieldScale:
-        now = self._now
-        return FieldScale.united([*now._ask("scale", field, now.type_of(field)).values()])
+        return FieldScale.united([*self._ask("scale", field, self.type_of(field)).values()])
 
     def field_values(self, most: int) -> dict[str, FieldSample]:
-        now = self._now
-        each = [*now._ask("field_values", most, now._types(now.fields)).values()]
+        each = [*self._ask("field_values", most, self._types(self.fields)).values()]
         names = sorted({name for own in each for name in own})
         return {name: FieldSample.united([own[name] for own in each if name in own]) for name in names}
 
@@ -727,7 +725,7 @@ class RemoteCollection:
             for own in each:
                 for name, types in own.items():
                     united[name].unite(types)
-            self._all.types.update({name: one.type for name, one in united.items()})
+            self._all.types.update({name: one.undeclared_type for name, one in united.items()})
         return {name: type or self._all.types[name] for name, type in found.items()}
 
     def _counted(self, queries: Sequence[Asked]) -> list[Asked]:

@@ -345,11 +345,13 @@ class CommonTypes:
     names: of these types
     valued: how many values there are beside those that stand for none, such as N/A
     missing: how many stand for none in a field of numbers, dates or truth values
+    json: their types in JSON
     """
 
     names: tuple[str, ...] = ("boolean", "number", "date", "keyword", "object")
     valued: int = 0
     missing: int = 0
+    json: frozenset[str] = frozenset()
 
     def add(self, value: object) -> None:
         """Count a value, which is no list."""
@@ -359,6 +361,7 @@ class CommonTypes:
         else:
             self.valued += 1
             fits = _fitting(value)
+            self.json |= {_json_type(value)}
         if fits is not self.names:
             self.names = tuple(name for name in self.names if name in fits)
 
@@ -366,6 +369,7 @@ class CommonTypes:
         """Add the values of another place."""
         self.names = tuple(name for name in self.names if name in other.names)
         self.valued, self.missing = self.valued + other.valued, self.missing + other.missing
+        self.json |= other.json
 
     @property
     def type(self) -> str:
@@ -373,6 +377,16 @@ class CommonTypes:
         if not self.valued:
             return "keyword" if self.missing else STORED
         return next(iter(self.names), STORED)
+
+    @property
+    def undeclared_type(self) -> str:
+        """The type of a field that is not declared: each value is what it is in JSON if these are of several types."""
+        return self.type if len(self.json) <= 1 else STORED
+
+
+def _json_type(value: object) -> str:
+    names: dict[type, str] = {str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "object")
 
 
 def _fitting(value: object) -> tuple[str, ...]:

@@ -230,7 +230,7 @@ def test_the_option_decides(tmp_path: Path) -> None:
         ("query\t水稻\n", Pair, "need title .* too; if it is data, put a line of the columns' names above it"),
         ("sep=;\nquery;title\n", Pair, "'sep=;' is for spreadsheets alone"),
         ('[\n  {"query": "q"}\n]', LabeledPair, "JSON that goes on in further lines"),
-        ('{"text": "x", "year": NaN}', DocumentRow, "line 1: a field holds NaN"),
+        ('{"text": "x", "year": -Infinity}', DocumentRow, "line 1: a field holds an infinite number"),
         ("a\tb\tb\n", Triple, "the title and the neg_title are the same text"),
     ],
 )

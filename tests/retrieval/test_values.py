@@ -287,8 +287,9 @@ def test_all_callers_agree_with_values_that_were_drawn(
     documents = []
     for number in range(60):
         own = [DRAWN[kind](draw) for _ in range(draw.choice([0, 1, 1, 1, 1, 2]))]
-        if kind in ("keyword", "boolean") and not declared:  # else they would be of several types
-            own = [one._replace(spellings=[one.at]) for one in own]
+        if not declared:  # else they would be of several types
+            is_exact = kind in ("keyword", "boolean")
+            own = [one._replace(spellings=[one.at] if is_exact else [*map(str, one.spellings)]) for one in own]
         values = [draw.choice(one.spellings) for one in own]
         none = draw.choice([None, *(["N/A", "nan", ""] if declared and kind != "keyword" else [])])
         given = values if len(values) > 1 else values[0] if values else none
@@ -337,6 +338,32 @@ def test_all_callers_agree_with_values_that_were_drawn(
         others = sum(len(own) != 1 for own in truth.values())
         assert len(searched(place, group_by="g")[0]) == len({*alone}) + others
     site.close()
+
+
+def test_a_field_that_is_not_declared_has_the_type_of_all_its_values(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    """Also where another shard has the other values."""
+    columns: dict[str, tuple[list[Any], dict[Any, list[int]]]] = {
+        "text_numbers": (["5", "5.0", "10", "N/A"], {5: [0, 1], "5": [0, 1]}),
+        "codes": (["007", "7", "10", None], {"7": [1], "007": [0]}),
+        "mixed": ([5, "5", 10, "x"], {5: [0], "5": [1], "x": [3]}),
+        "truths": ([True, "true", False, None], {True: [0], "true": [1], False: [2]}),
+        "text_truths": (["True", "false", "TRUE", "nan"], {True: [0, 2], "true": [0, 2]}),
+        "dates": (["2024-03-02", "2024-03-02T05:30:00+05:30", "2024-04", None], {"2024-03-02": [0, 1], "2024-04": [2]}),
+        "no_dates": (["2024-03-02", "2024-03-02 00:00:00", "soon", None], {"2024-03-02": [0], "soon": [2]}),
+        "objects": ([{"a": 1}, {"a": 1.0}, {"b": 2}, None], {None: [3]}),
+    }
+    documents = [
+        Document(f"d{n}", "rice", {name: values[n] for name, (values, _) in columns.items()}) for n in range(4)
+    ]
+    halves = [index(tmp_path / f"half{n}", documents[n::2]) for n in range(2)]
+    whole = index(tmp_path / "whole", documents, parts=4)
+    for place in (Collection.open(whole), Shards(halves), elsewhere(pool, halves)):
+        for name, (_, asked) in columns.items():
+            for value, wanted in asked.items():
+                assert sorted(searched(place, {name: value})[0]) == [f"d{n}" for n in wanted], (name, value)
+        with pytest.raises(FilterError, match="'objects' holds objects"):
+            searched(place, {"objects": "a"})
+        assert searched(place, facets=["text_numbers"])[1]["text_numbers"] == [(5, 2), (10, 1)]
 
 
 def test_years_beside_dates_in_a_field_of_dates_are_in_order_of_time(tmp_path: Path) -> None:

@@ -119,6 +119,8 @@ SENT: dict[str, Any] = {
     "documents_of": lambda answer: answer._replace(result={}),
     "facts": lambda answer: "facts",
     "field_values": lambda answer: 3,
+    "common_types": lambda answer: answer._replace(result={}),
+    "scale": lambda answer: answer._replace(result=None),
 }
 
 

@@ -19,7 +19,7 @@ from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.passages import Span, cut, estimated_ends
 from paddle_ranker.lexical.postings import Hashes, text_hashes
 from paddle_ranker.model.tower import TextEncoder
-from paddle_ranker.retrieval.contents import ContentFiles
+from paddle_ranker.retrieval.contents import StagedFiles
 from paddle_ranker.retrieval.exact import StoredVectors, Vectors, refuse_unstorable
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
@@ -132,7 +132,7 @@ class Addition:
     new_segment: returns the folder of a new segment in one of these
     vectors_of: returns the vectors of texts, `[n, size]`
     cutter: divides texts into passages
-    files: the files of the index folder
+    files: keeps the files of documents
     tower: returns the tower of a vector field beside `vectors`
     unfinished: what an addition before this one has written and not finished; vectors are taken from there. None:
         nothing is written, only `prepare` is called
@@ -149,7 +149,7 @@ class Addition:
         now: Generation,
         vectors_of: VectorsOf,
         cutter: Cutter,
-        files: ContentFiles,
+        files: StagedFiles,
         tower: Callable[[str], FieldTower],
         unfinished: Optional[Unfinished] = None,
         prepared: Sequence[Contents] = (),

@@ -36,7 +36,7 @@ from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.model.kinds import text_encoder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.retrieval.adding import Added, Addition, Cutter, Unfinished, VectorsOf, checked_vectors
-from paddle_ranker.retrieval.contents import ContentFiles
+from paddle_ranker.retrieval.contents import ContentFiles, StagedFiles
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.facets import Counts, Facets, FieldSample, FieldScale, Wanted, facets_of
 from paddle_ranker.retrieval.filters import Filter
@@ -81,6 +81,7 @@ _NO_TYPES: Mapping[str, str] = MappingProxyType({})
 _DEFAULTS = LoadOptions()
 _READING = 1000  # steps, as `spend` counts them, for a document beside its bytes
 _STATES_A_STEP = 20  # numbers of stored states that are read in a step
+_LOOKED_UP = 100  # most files that are looked up one by one
 _HELD = 3  # times the bytes of documents, while they are read and answered with
 FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
@@ -636,6 +637,16 @@ class Collection:
                     names.update(map(str, value if isinstance(value, list) else [value]))
         return names
 
+    def has_file(self, name: str) -> bool:
+        """Return whether a document has a file of this name."""
+        fields = [field.name for field in self.info.schema.files if field.name in self.fields]
+        return any(self.count(Filter.of({field: name})) for field in fields)
+
+    def _forget_files(self, names: set[str]) -> None:
+        """Delete those of these files that no document has."""
+        live = self._file_names() if len(names) > _LOOKED_UP else {*filter(self.has_file, names)}
+        self.files.forget(name for name in names if name not in live)
+
     def documents(self) -> Iterator[Document]:
         """Return an iterator over all documents, in their order."""
         return self._now.documents()
@@ -647,6 +658,7 @@ class Collection:
         *,
         merge: bool = True,
         prepared: Sequence[Contents] = (),
+        files: Optional[StagedFiles] = None,
     ) -> Added:
         """Add documents, or replace those of the same id; durable when it returns, and nothing is added if it raises.
 
@@ -656,24 +668,28 @@ class Collection:
         vectors_of: returns the vectors of texts, `[n, size]`, where the index has vectors (default: its own tower)
         merge: merge small segments before it returns; else call `merge` soon, which may be in another thread
         prepared: what `prepare` returned for these documents
+        files: has their files, from `prepare` on; whoever opened it closes it
         """
         refuse_text(documents, "documents", Document)
-        return self._add(documents, vectors_of, merge, prepared=prepared)
+        return self._add(documents, vectors_of, merge, prepared=prepared, files=files)
 
-    def prepare(self, documents: Sequence[Document], vectors_of: Optional[VectorsOf] = None) -> list[Contents]:
+    def prepare(
+        self, documents: Sequence[Document], files: StagedFiles, vectors_of: Optional[VectorsOf] = None
+    ) -> list[Contents]:
         """Work out words and vectors of documents, for `add`; others may write meanwhile."""
         refuse_text(documents, "documents", Document)
-        return self._addition(vectors_of).prepare(documents)
+        return self._addition(vectors_of, files).prepare(documents)
 
     def _addition(
         self,
         vectors_of: Optional[VectorsOf],
+        files: StagedFiles,
         unfinished: Optional[Unfinished] = None,
         prepared: Sequence[Contents] = (),
     ) -> Addition:
         vectors_of = vectors_of or (lambda texts: self.tower(VECTORS).vectors(texts))
         write_states = None if self.info.states is None else self._write_states
-        given = vectors_of, self._cutter, self.files, self.tower, unfinished, prepared, write_states
+        given = vectors_of, self._cutter, files, self.tower, unfinished, prepared, write_states
         return Addition(self.folders, self._new_segment, self._now, *given)
 
     def add_rows(
@@ -694,11 +710,15 @@ class Collection:
         merge: bool,
         sync: bool = False,
         prepared: Sequence[Contents] = (),
+        files: Optional[StagedFiles] = None,
     ) -> Added:
-        with self._one_thread_writing():
+        with self._one_thread_writing(), ExitStack() as ends:
+            staged = ends.enter_context(self.files.staged()) if files is None else files
             unfinished = Unfinished(self.folders, self.info.schema)
-            addition = self._addition(vectors_of, unfinished, prepared)
+            addition = self._addition(vectors_of, staged, unfinished, prepared)
             added = addition.run(checked_items(rows, "documents", Document, DocumentRow))
+            ends.callback(self._forget_files, staged.names)  # of those that are published, if documents lack them
+            staged.publish()
             removed = [*addition.replaced, *(addition.absent if sync else ())]
             if addition.segments or removed:
                 self._replace(removed, addition.segments, addition.next_id)
@@ -805,6 +825,9 @@ class Collection:
     def _replace(self, removed: Sequence[Place], added: Sequence[SegmentInfo] = (), next_id: int = 0) -> None:
         """Make a new generation without some documents and with some new segments; Milvus holds the same then."""
         now, segments = self._now, list(self.info.segments)
+        files = set[str]()
+        for place in removed if now.info.schema.files else ():
+            files |= now.info.schema.file_names(now.at(place))
         for number in sorted({place.part for place in removed}):
             live = now.parts[number].mask.copy()
             live[[place.row for place in removed if place.part == number]] = False
@@ -814,6 +837,7 @@ class Collection:
             opened = [Segment(self.folder / one.name, self.info.schema) for one in added]
             change_milvus = partial(self._milvus().change, opened, now.keys_of(removed))
         self._commit([*segments, *added], next_id, change_milvus)
+        self._forget_files(files)
 
     def _commit(
         self,
@@ -864,6 +888,7 @@ class Collection:
         for path in found:
             if path.name not in named:
                 _delete(path)
+        self._forget_files(self.files.forget_staged())
 
 
 class Matches:

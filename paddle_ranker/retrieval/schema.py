@@ -249,6 +249,11 @@ class Schema:
         """The fields whose values are files."""
         return tuple(one for one in self.fields if CONTENTS[one.type].media_types)
 
+    def file_names(self, document: Document) -> set[str]:
+        """Return the names of a document's files."""
+        values = [document.fields.get(field.name) for field in self.files]
+        return {str(one) for value in values if value for one in (value if isinstance(value, list) else [value])}
+
     @cached_property
     def weights(self) -> tuple[float, ...]:
         return tuple(one.weight for one in self.words)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -36,7 +35,7 @@ from paddle_ranker.retrieval.merging import Source, merge_segments
 from paddle_ranker.retrieval.segments import storable
 from paddle_ranker.retrieval.shards import shard_name, write_shards
 from paddle_ranker.retrieval.vector_search import index_writers
-from paddle_ranker.storage.atomic import make_folder, new_file, new_folder, remove_unfinished
+from paddle_ranker.storage.atomic import link_or_copy, make_folder, new_file, new_folder, remove_unfinished
 from paddle_ranker.storage.untrusted import UncheckedObject, inside, open_file, own_folder, read_json
 
 UNFINISHED = "unfinished"
@@ -241,7 +240,7 @@ def begin_shards(folder: Path, count: int) -> IndexInfo:
         if not (shard / MANIFEST).exists():
             with new_folder(shard) as target:
                 for name in info.models:
-                    shutil.copytree(own_folder(empty, name), target / name, copy_function=_link)
+                    shutil.copytree(own_folder(empty, name), target / name, copy_function=link_or_copy)
                 write_manifest(target, info)
     return info
 
@@ -275,11 +274,11 @@ def recut(collection: Collection, output: Path, shards: int) -> None:
             shard = target / shard_name(number)
             shard.mkdir()
             for name in now.info.models:
-                shutil.copytree(collection.model_folder(name), shard / name, copy_function=_link)
+                shutil.copytree(collection.model_folder(name), shard / name, copy_function=link_or_copy)
             for folder in collection.folders:
                 if (folder / "contents").is_dir():
                     shutil.copytree(
-                        own_folder(folder, "contents"), shard / "contents", copy_function=_link, dirs_exist_ok=True
+                        own_folder(folder, "contents"), shard / "contents", copy_function=link_or_copy, dirs_exist_ok=True
                     )
             segments = []
             if sources:
@@ -287,14 +286,6 @@ def recut(collection: Collection, output: Path, shards: int) -> None:
                 merge_segments(shard / segments[0].name, sources, index_writers(now.info))
             write_manifest(shard, replace(now.info, segments=tuple(segments), generation=len(segments)))
         write_shards(target, [shard_name(number) for number in range(shards)])
-
-
-def _link(source: str, target: str) -> None:
-    """Give a file another name, or copy it where the disk has no such names."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _shard_of(folder: Path, number: int) -> Path:

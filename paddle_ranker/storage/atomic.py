@@ -167,6 +167,14 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
             raise
 
 
+def link_or_copy(source: Union[str, Path], target: Union[str, Path]) -> None:
+    """Give a file another name, or copy it where the disk has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def check_writable(path: Union[str, Path]) -> None:
     """Raise `DataError` if `path` cannot be written to; commands call this before long work."""
     if is_stream(path):

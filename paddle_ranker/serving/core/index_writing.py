@@ -15,6 +15,7 @@ import numpy as np
 from paddle_ranker.errors import DataError, RankerError, listed
 from paddle_ranker.retrieval.adding import Added
 from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.contents import StagedFiles
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
@@ -61,14 +62,16 @@ class IndexWriter:
     ) -> Added:
         """Add documents; those of an id that is there are replaced, or refused unless `replace`. Raises `Fault`."""
 
+        files = self._index.own.files.staged()
+
         def made(collection: Collection) -> Sequence[Document]:
             nonlocal documents  # with their files' names: the next call decodes no file again
-            documents = [collection.files.keep(one, collection.info.schema) for one in documents]
+            documents = [files.keep(one, collection.info.schema) for one in documents]
             if not replace:
                 _refuse_changes(collection, documents)
             return documents
 
-        return await self._add(made, deadline, hold)
+        return await self._add(made, files, deadline, hold)
 
     async def change(
         self,
@@ -92,32 +95,40 @@ class IndexWriter:
                 documents.append(Document(id, there[id].text if text is None else text, kept))
             return documents
 
-        return await self._add(made, deadline, hold)
+        return await self._add(made, self._index.own.files.staged(), deadline, hold)
 
     async def remove(self, ids: Sequence[str], deadline: float) -> int:
         """Remove the documents of these ids, and return how many there were. Raises `Fault`."""
         return await self._write(lambda collection: collection.remove(ids), deadline)
 
     async def _add(
-        self, made: Callable[[Collection], Sequence[Document]], deadline: float, hold: Optional[Hold]
+        self,
+        made: Callable[[Collection], Sequence[Document]],
+        files: StagedFiles,
+        deadline: float,
+        hold: Optional[Hold],
     ) -> Added:
         """Add documents. What takes long, their words and vectors, is worked out first, while others may write."""
-        vectors_of = partial(self._vectors, asyncio.get_running_loop(), deadline)
+        loop = asyncio.get_running_loop()
+        vectors_of = partial(self._vectors, loop, deadline)
 
         def prepare(collection: Collection) -> list[Contents]:
-            return collection.prepare(made(collection), vectors_of)
+            return collection.prepare(made(collection), files, vectors_of)
 
         def add(collection: Collection) -> Added:
-            return collection.add(made(collection), vectors_of, merge=False, prepared=prepared)
+            return collection.add(made(collection), vectors_of, merge=False, prepared=prepared, files=files)
 
         self._begin()
         try:
-            collection = self._index.own
-            with _faults():
-                prepared = await self._preparing.run(1, deadline, partial(prepare, collection), hold)
+            try:
+                collection = self._index.own
+                with _faults():
+                    prepared = await self._preparing.run(1, deadline, partial(prepare, collection), hold)
+            finally:
+                self._waiting -= 1
+            added = await self._write(add, deadline)
         finally:
-            self._waiting -= 1
-        added = await self._write(add, deadline)
+            await asyncio.shield(loop.run_in_executor(None, files.close))
         self._merge_if_many()
         return added
 

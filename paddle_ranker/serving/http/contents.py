@@ -9,12 +9,13 @@ from typing import Optional
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from paddle_ranker.errors import quoted
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
-from paddle_ranker.retrieval.schema import CONTENTS, Schema, is_file_name
+from paddle_ranker.retrieval.schema import CONTENTS, Schema
 from paddle_ranker.serving.core.faults import NO_DOCUMENT, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.http.exchange import deadline_of, refuse_parameters
@@ -56,10 +57,11 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
         refuse_parameters(request)
         deadline, name = index.deadline(deadline_of(request)), request.path_params["name"]
         request.scope["state"]["protocol"] = "contents"
+        await index.current(deadline)
         found = await index.run(_file_of, index.own, name, deadline=deadline)
         if found is None:
-            raise Fault(NO_DOCUMENT, f"there is no content {quoted(name)}", field="name")
-        return FileResponse(found[0], media_type=found[1], headers=_HEADERS)
+            raise _no_content(name)
+        return _File(found[0], media_type=found[1], headers=_HEADERS)
 
     return [
         DescribedRoute(
@@ -74,13 +76,28 @@ def routes(index: IndexSlot) -> list[BaseRoute]:
     ]
 
 
+class _File(FileResponse):
+    """A file, or one range of it, in small parts."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Several ranges, which need more work and bytes than the file, may be ignored (RFC 9110, 14.2).
+        ranges = [value for name, value in scope["headers"] if name == b"range"]
+        if b"," in b",".join(ranges):
+            scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        try:
+            await super().__call__(scope, receive, send)
+        except (FileNotFoundError, RuntimeError):  # its document was removed meanwhile
+            raise _no_content(Path(self.path).name) from None
+
+
+def _no_content(name: str) -> Fault:
+    return Fault(NO_DOCUMENT, f"there is no content {quoted(name)}", field="name")
+
+
 def _file_of(collection: Collection, name: str) -> Optional[tuple[Path, str]]:
-    """Return the path and the media type of a file, or None if there is none of this name."""
+    """Return the path and the media type of a file, or None if no document has one of this name."""
     types = {
         suffix: kind for one in collection.info.schema.files for suffix, kind in CONTENTS[one.type].media_types.items()
     }
-    kind = types.get(name.partition(".")[2])
-    if kind is None or not is_file_name(name):
-        return None
-    path = collection.files.path(name)
-    return (path, kind) if path.is_file() else None
+    kind, path = types.get(name.partition(".")[2]), collection.files.find(name)
+    return None if kind is None or path is None or not collection.has_file(name) else (path, kind)

@@ -50,6 +50,7 @@ class _Exchange:
         self._watching: Optional[asyncio.Task[None]] = None
         self.began = time.perf_counter()
         self.status, self.is_answered, self.is_left = 0, False, False
+        self._start: Optional[Message] = None
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -60,25 +61,26 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [*message.get("headers", ()), (_ID_HEADER, self.state["request_id"].encode("latin-1"))]
-            size, is_cached = 0, False
-            for name, value in headers:
-                if name == b"content-length":
-                    size = int(value)
-                elif name == _CACHING[0]:
-                    is_cached = True
-            if not is_cached:
+            if not any(name == _CACHING[0] for name, _ in headers):
                 headers.append(_CACHING)
             message["headers"] = headers
-            if size > MUCH_BYTES and SHARE in self.state:
-                self.state[SHARE].hold(size)  # in place of the request, which is forgotten
-            self.status = message["status"]
-        elif not message.get("more_body"):
+            self._start = message  # sent with the first bytes, before which the application may still fail
+            return
+        body, is_last = message.get("body", b""), not message.get("more_body")
+        if self._start is not None:
+            if len(body) > MUCH_BYTES and SHARE in self.state:
+                # In place of the request, which is forgotten; of a stream it is the part that is being sent.
+                self.state[SHARE].hold(len(body))
+            start, self._start = self._start, None
+            self.status = start["status"]
+            await self._send(start)
+        if is_last:
             # In slices, so that the server waits for a slow client.
-            body = memoryview(message.get("body", b""))
-            while len(body) > _SLICE:
-                await self._send({"type": "http.response.body", "body": bytes(body[:_SLICE]), "more_body": True})
-                body = body[_SLICE:]
-            message = {"type": "http.response.body", "body": bytes(body)}
+            rest = memoryview(body)
+            while len(rest) > _SLICE:
+                await self._send({"type": "http.response.body", "body": bytes(rest[:_SLICE]), "more_body": True})
+                rest = rest[_SLICE:]
+            message = {"type": "http.response.body", "body": bytes(rest)}
             self.is_answered = True  # its caller may leave
         await self._send(message)
 

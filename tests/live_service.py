@@ -23,7 +23,8 @@ from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
 from paddle_ranker.serving.paddle.grpc_services import start_grpc
 from paddle_ranker.serving.paddle.http import routes
-from paddle_ranker.serving.process.protocols import Acceptor, GrpcConnection, Handlers, HttpServer, ProtocolHandler
+from paddle_ranker.serving.process.http_server import HttpServer
+from paddle_ranker.serving.process.protocols import Acceptor, GrpcConnection, Handlers, ProtocolHandler
 from paddle_ranker.storage.temporary import TemporaryFolder
 from tests.fake_service import FakeService
 

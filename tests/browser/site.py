@@ -18,7 +18,8 @@ from paddle_ranker.serving.core.faults import NOT_FOUND, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http import page
 from paddle_ranker.serving.http.middleware import Middleware
-from paddle_ranker.serving.process.protocols import Acceptor, HttpServer
+from paddle_ranker.serving.process.http_server import HttpServer
+from paddle_ranker.serving.process.protocols import Acceptor
 from tests.browser.made_up import INDEX, TEXTS, answer, highlights_of, suggestions_of
 from tests.live_service import SECONDS, LoopThread
 

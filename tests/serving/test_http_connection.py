@@ -9,7 +9,6 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -20,7 +19,7 @@ from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.process import protocols
-from paddle_ranker.serving.process.protocols import HttpServer
+from paddle_ranker.serving.process.http_server import HttpServer
 from tests.live_service import SECONDS, LiveService
 from tests.started import until, until_in_loop
 
@@ -140,7 +139,7 @@ def test_a_large_answer_counts_in_the_budget_until_it_is_taken() -> None:
 
     async def run() -> None:
         server = await HttpServer(Middleware(app, Metrics(), budget=budget), Connections(100, budget)).start()
-        make = partial(server.connection, b"")
+        make = server.connection
         listening = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
         clients = []
         for _ in range(2):

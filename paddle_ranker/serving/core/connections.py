@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Collection
-from typing import Optional, Protocol
+from typing import Callable, Optional, Protocol
 
 from paddle_ranker.serving.core.budget import ByteBudget
+
+PATIENCE_SECONDS = 30.0  # that a peer has to send a request, or to take a part of an answer
+_BYTES_A_SECOND = 64 * 1024  # of a request that came: for each of these it has a second more
+_LINGER_SECONDS = 1.0
 
 
 class Connection(Protocol):
@@ -62,3 +67,49 @@ class Connections:
         for connection in list(self._open):
             connection.abort()
         return left
+
+
+class Patience:
+    """A limit of the time that a peer takes for a request or for a part of an answer; costs nothing while it is idle.
+
+    Args:
+        give_up: is called when the time is over.
+    """
+
+    def __init__(self, give_up: Callable[[], None]):
+        self._give_up = give_up
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._size = 0
+
+    def wait(self, size: int = 0) -> None:
+        """Begin to wait, or go on; `size` bytes came."""
+        self._size += size
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._began = loop.time()
+            self._timer = loop.call_later(PATIENCE_SECONDS, self._look)
+
+    def stop(self) -> None:
+        """Wait no more: what was waited for is there."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._size = None, 0
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = self._began + PATIENCE_SECONDS + self._size / _BYTES_A_SECOND
+        if loop.time() < end:
+            self._timer = loop.call_at(end, self._look)
+        else:
+            self._timer, self._size = None, 0
+            self._give_up()
+
+
+def close_gently(transport: asyncio.Transport) -> None:
+    """Close a connection whose peer may still be sending, a moment after the last bytes for it.
+
+    Closed with bytes unread, the system would reset the connection, and the last answer could be lost.
+    """
+    with contextlib.suppress(OSError):  # the peer was quicker
+        transport.write_eof()
+    asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)

@@ -11,7 +11,7 @@ from typing import Optional, Union, cast
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
-from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.core.connections import Connections, Patience, close_gently
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.scores import Counting, ModelService
@@ -20,7 +20,6 @@ from paddle_ranker.serving.paddle.general_model import bounds, infer
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
 
 _SERVICES = (GENERAL_SERVICE, GENERAL_SERVICE.rpartition(".")[2])
-_LINGER_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -75,6 +74,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._writable = asyncio.Event()  # the client keeps up with its replies
         self._writable.set()
+        self._reading_patience, self._writing_patience = Patience(self._on_slow_frame), Patience(self.abort)
         self._connections.add(self)
         self._reading_turn = asyncio.Lock()  # who sends many requests at once waits behind his own
 
@@ -83,12 +83,14 @@ class BaiduStdProtocol(asyncio.Protocol):
             skipped = min(self._skip, len(data))
             self._skip -= skipped
             self._buffer += data[skipped:]
-            self._read_frames()
+            self._read_frames(len(data))
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._ending = True
         self._buffer.clear()
         self._buffered.end()
+        self._reading_patience.stop()
+        self._writing_patience.stop()
         self._writable.set()
         for task in self._tasks:  # nobody waits for them any more
             task.cancel()
@@ -96,10 +98,12 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writable.clear()
+        self._writing_patience.wait()
         self._read_or_pause()
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self._writing_patience.stop()
         self._read_frames()
 
     def abort(self) -> None:
@@ -113,16 +117,24 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._ending = True
         self._buffer.clear()
         self._buffered.end()
+        self._reading_patience.stop()
         self._read_or_pause()
         self._close_if_done()
 
-    def _read_frames(self) -> None:
-        """Start work on every complete frame, as long as more requests may be in flight."""
+    def _read_frames(self, size: int = 0) -> None:
+        """Start work on every complete frame, as long as more requests may be in flight; `size` bytes came."""
         while self._buffer and not self._ending and self._may_read() and self._read_frame():
             pass
         if not self._ending and not self._buffered.set(len(self._buffer)):
             self._refuse_the_frame()
+        if not self._ending and self._may_read() and (self._buffer or self._skip):
+            self._reading_patience.wait(size)
+        else:
+            self._reading_patience.stop()
         self._read_or_pause()
+
+    def _on_slow_frame(self) -> None:
+        self._end_with(Fault(INVALID, "the frame did not come in time", field="body"), 0)
 
     def _may_read(self) -> bool:
         return len(self._tasks) < self._most_in_flight and self._writable.is_set()
@@ -187,6 +199,7 @@ class BaiduStdProtocol(asyncio.Protocol):
     def _end_the_frame(self, size: int) -> None:
         del self._buffer[:size]
         self._head = self._meta = None
+        self._reading_patience.stop()
 
     def _work_on(self, meta: Message, body: Union[bytes, Fault]) -> None:
         task = self._loop.create_task(self._answer(meta, body))
@@ -273,11 +286,8 @@ class BaiduStdProtocol(asyncio.Protocol):
         if not self._ending or self._tasks or self._transport.is_closing():
             return
         if self._lingers:
-            # Closed with bytes unread, the kernel would reset the connection, and the answer could be lost.
             self._lingers = False
-            with contextlib.suppress(OSError):  # the client was quicker
-                self._transport.write_eof()
-            self._loop.call_later(_LINGER_SECONDS, self._transport.close)
+            close_gently(self._transport)
         else:
             self._transport.close()
 

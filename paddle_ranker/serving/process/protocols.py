@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.core.connections import Connections, Patience
 from paddle_ranker.storage.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048  # connections that wait to be accepted
 _SILENT_SECONDS = 10.0  # after which a connection is closed that has not said which protocol it speaks
-_LOOKED_AT = 4096  # bytes of a connection's beginning
 _FULL_SECONDS = 0.02  # until the next look whether there is room
 _FAILED_SECONDS = 1.0  # after the system had no descriptor, or no memory
-_BEGUN_SECONDS = 0.02  # until the next look at first bytes that may still become one of several protocols
-_KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, which must be the ones to close them
 _LOG = logging.getLogger(__name__)
 
 
@@ -77,8 +74,8 @@ class ProtocolHandler:
     def __init__(self, make: Callable[[], Any]):
         self._make = make
 
-    def connection(self, begin: bytes) -> Any:
-        """Return the `asyncio.Protocol` of a connection; `begin` holds the bytes that have come so far."""
+    def connection(self) -> Any:
+        """Return the `asyncio.Protocol` of a connection."""
         return self._make()
 
     async def stop(self, seconds: float) -> None:
@@ -103,7 +100,7 @@ class PortProtocol:
 
 
 class Acceptor:
-    """Acceptor of connections: looks at their first bytes without taking them, and hands each socket to its protocol.
+    """Acceptor of connections: hands each to its protocol when its first bytes say which one that is.
 
     While as many connections are open as may be, further ones wait in the system's queue.
 
@@ -118,7 +115,7 @@ class Acceptor:
         self._listener, self._connections, self._at_a_time = listener, connections, at_a_time
         self._handlers = handlers
         self._loop: Any = asyncio.get_running_loop()  # typeshed has `connect_accepted_socket` elsewhere
-        self._handed: set[asyncio.Task[Any]] = set()
+        self._beginning: set[asyncio.Task[Any]] = set()
         self._pause: Optional[asyncio.TimerHandle] = None
         self._start()
 
@@ -139,7 +136,7 @@ class Acceptor:
 
     def _accept(self) -> None:
         for _ in range(self._at_a_time):
-            if len(self._connections) + len(self._handed) >= self._connections.most:
+            if len(self._connections) + len(self._beginning) >= self._connections.most:
                 self._stop_for(_FULL_SECONDS)
                 return
             try:
@@ -151,34 +148,40 @@ class Acceptor:
                 self._stop_for(_FAILED_SECONDS)
                 return
             accepted.setblocking(False)
-            self._connections.add(_Unknown(accepted, self._handlers, self._connections, self._hand_on))
-
-    def _hand_on(self, accepted: socket.socket, make: Callable[[], Any]) -> None:
-        task = self._loop.create_task(self._loop.connect_accepted_socket(make, accepted))
-        self._handed.add(task)
-        task.add_done_callback(self._begun)
+            make = partial(_Unknown, self._handlers, self._connections)
+            task = self._loop.create_task(self._loop.connect_accepted_socket(make, accepted))
+            self._beginning.add(task)
+            task.add_done_callback(self._begun)
 
     def _begun(self, task: asyncio.Task[Any]) -> None:
-        self._handed.discard(task)
+        self._beginning.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _LOG.error("a connection could not begin", exc_info=task.exception())
 
 
-class _Unknown:
+class _Unknown(asyncio.Protocol):
     """A connection whose protocol is not known yet."""
 
-    def __init__(
-        self,
-        accepted: socket.socket,
-        handlers: Handlers,
-        connections: Connections,
-        hand_on: Callable[[socket.socket, Callable[[], Any]], None],
-    ):
-        self._accepted, self._handlers, self._connections, self._hand_on = accepted, handlers, connections, hand_on
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(_SILENT_SECONDS, self.abort)
-        self._next_look: Optional[asyncio.TimerHandle] = None
-        self._loop.add_reader(accepted, self._look)
+    def __init__(self, handlers: Handlers, connections: Connections):
+        self._handlers, self._connections, self._begin = handlers, connections, b""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._timer = asyncio.get_running_loop().call_later(_SILENT_SECONDS, self.abort)
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        begin = self._begin = self._begin + data
+        if not any(len(begin) < len(begins) and begins.startswith(begin) for begins, _ in self._handlers):
+            self.connection_lost(None)
+            protocol = next(one for begins, one in self._handlers if begin.startswith(begins)).connection()
+            self._transport.set_protocol(protocol)
+            protocol.connection_made(self._transport)
+            protocol.data_received(begin)
+
+    def connection_lost(self, exc: Optional[Exception]) -> None:
+        self._timer.cancel()
+        self._connections.discard(self)
 
     def shutdown(self) -> None:
         """See `Connection`."""
@@ -186,32 +189,7 @@ class _Unknown:
 
     def abort(self) -> None:
         """See `Connection`."""
-        self._forget()
-        self._accepted.close()
-
-    def _look(self) -> None:
-        try:
-            begin = self._accepted.recv(_LOOKED_AT, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            begin = b""
-        if not begin:
-            self.abort()
-        elif any(len(begin) < len(begins) and begins.startswith(begin) for begins, _ in self._handlers):
-            self._loop.remove_reader(self._accepted)  # the bytes stay readable: it would be called at once
-            self._next_look = self._loop.call_later(_BEGUN_SECONDS, self._look)
-        else:
-            self._forget()
-            handler = next(one for begins, one in self._handlers if begin.startswith(begins))
-            self._hand_on(self._accepted, partial(handler.connection, begin))
-
-    def _forget(self) -> None:
-        self._timer.cancel()
-        if self._next_look is not None:
-            self._next_look.cancel()
-        self._loop.remove_reader(self._accepted)
-        self._connections.discard(self)
+        self._transport.abort()
 
 
 async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
@@ -227,57 +205,9 @@ async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
     return ProtocolHandler(make)
 
 
-class HttpServer(ProtocolHandler):
-    """HTTP/1.1 by uvicorn, which gets accepted sockets.
-
-    The parser is httptools, or h11 for a connection whose first request offers an upgrade: httptools takes the body of
-    such a request for another protocol's, and Java's HttpClient offers h2c by default.
-    """
-
-    def __init__(self, app: ASGIApp, connections: Connections, drain_seconds: float = 30.0):
-        import uvicorn
-
-        make = partial(
-            uvicorn.Config,
-            app,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=max(1, round(drain_seconds)),
-        )
-        configs = [make(http="httptools"), make(http="h11")]
-        for config in configs:
-            config.load()
-        self._server = uvicorn.Server(configs[0])
-        state = self._server.server_state
-        connections.http = state.connections
-        protocols: list[tuple[Any, uvicorn.Config]] = [(config.http_protocol_class, config) for config in configs]
-        usual, upgrading = (partial(one, config=config, server_state=state, app_state={}) for one, config in protocols)
-        super().__init__(usual)
-        self._make_upgrading = upgrading
-
-    def connection(self, begin: bytes) -> Any:
-        return self._make_upgrading() if b"\nupgrade:" in begin.lower() else self._make()
-
-    async def start(self) -> HttpServer:
-        """Start the server's clock, which it has beside its connections; it handles signals until others do."""
-        self._serving = asyncio.ensure_future(self._server.serve(sockets=[]))
-        while not self._server.started and not self._serving.done():
-            await asyncio.sleep(0)
-        return self
-
-    async def stop(self, seconds: float) -> None:
-        """Close idle connections; finish requests in flight."""
-        self._server.should_exit = True
-        await self._serving
-
-
 async def _start_http(context: ServerContext) -> ProtocolHandler:
+    from paddle_ranker.serving.process.http_server import HttpServer
+
     return await HttpServer(context.app, context.connections, context.config.drain_seconds).start()
 
 
@@ -311,6 +241,7 @@ class GrpcConnection(_Pipe):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._patience = Patience(self.abort)
         self._early = b""  # Python 3.9 reads a little even if reading is paused here
         self._connections.add(self)
         self._connecting = asyncio.ensure_future(self._connect())
@@ -335,7 +266,16 @@ class GrpcConnection(_Pipe):
             self._early += data
             self.transport.pause_reading()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._patience.wait()
+
+    def resume_writing(self) -> None:
+        self._patience.stop()
+        super().resume_writing()
+
     def connection_lost(self, exc: Optional[Exception]) -> None:
+        self._patience.stop()
         self._connections.discard(self)
         super().connection_lost(exc)
 

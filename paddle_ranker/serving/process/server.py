@@ -121,11 +121,12 @@ def allow_open_files(wanted: int) -> None:
 
 
 _SILENCE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # seconds, seconds between tries, tries
+_UNTAKEN_MS = 60_000  # after which the system closes a connection whose peer takes nothing of what was sent
 
 
 def _keep_alive(listener: socket.socket) -> None:
     """Enable TCP keep-alive, which asks silent peers whether they are still there; accepted sockets inherit it."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _SILENCE.items():
+    for name, value in {**_SILENCE, "TCP_USER_TIMEOUT": _UNTAKEN_MS}.items():
         if hasattr(socket, name):
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

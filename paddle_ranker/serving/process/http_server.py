@@ -1,0 +1,226 @@
+"""HTTP/1.1 by uvicorn and httptools, with bounds on what a connection may send before a request is complete."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from typing import Any
+
+import httptools
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from paddle_ranker.serving.core.connections import Connections, Patience, close_gently
+from paddle_ranker.serving.process.protocols import ProtocolHandler
+
+HEAD_BYTES = 64 * 1024  # of a head, of trailers, and of what stands between two parts of a chunked body
+HEADER_FIELDS = 100  # of a head or of trailers: each takes some 200 bytes beside its own
+_HEAD_SLICE, _BODY_SLICE = 4 * 1024, 64 * 1024  # bytes that the parser gets at a time
+_TOO_MUCH = f"a head, or what stands around a body, has at most {HEAD_BYTES // 1024} KiB and {HEADER_FIELDS} fields"
+_KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, which must be the ones to close them
+
+
+class HttpConnection(HttpToolsProtocol):
+    """A connection whose unfinished heads, trailers and pipelined requests are counted and limited.
+
+    httptools has no limits. It therefore gets a few bytes at a time, and none while requests wait for their turn.
+
+    Args:
+        connections: has the budget of bytes.
+        uvicorn: arguments of uvicorn's own connection.
+    """
+
+    def __init__(self, connections: Connections, **uvicorn: Any):
+        super().__init__(**uvicorn)
+        self.headers = []  # until a request begins
+        self._share = connections.budget.share()
+        self._reading, self._writing = Patience(self._on_slow_request), Patience(self._abort)
+        self._held = b""  # bytes that came behind pipelined requests
+        self._unfinished = 0  # bytes since the last head, part of a body or end of a request
+        self._large_heads = 0  # bytes of the large heads of requests without an answer
+        self._is_open = self._is_in_body = False  # whether a request has begun, and whether its head is complete
+        self._is_over = False  # whatever else comes is ignored
+
+    def connection_lost(self, exc: Any) -> None:
+        self._is_over, self._held = True, b""
+        self._reading.stop()
+        self._writing.stop()
+        self._share.end()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_over:
+            self._read(self._held + data if self._held else data)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            if self.transport.get_write_buffer_size():
+                self._writing.wait()  # asyncio would wait for ever until the rest is taken
+            return
+        if not self.pipeline:
+            self._large_heads = 0
+        if not self._is_over and (self._held or self._share.held):
+            self._read(self._held)
+
+    def on_message_begin(self) -> None:
+        self._is_open = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        if len(self.headers) > HEADER_FIELDS:
+            self._refuse(431, _TOO_MUCH)
+            raise ValueError(self.headers)  # ends the parser's work
+        if self.parser.should_upgrade():
+            return  # see `_decline`
+        if self._unfinished > _HEAD_SLICE:
+            self._large_heads += self._unfinished
+        self._unfinished, self._is_in_body = 0, True
+        super().on_headers_complete()
+        self.headers = []  # for trailers, which the application does not get
+
+    def on_body(self, body: bytes) -> None:
+        self._unfinished = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            self._unfinished, self._is_open, self._is_in_body = 0, False, False
+            self._reading.stop()
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writing.wait()
+
+    def resume_writing(self) -> None:
+        self._writing.stop()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self._abort()  # its last answer was not taken
+        super().timeout_keep_alive_handler()
+
+    def _read(self, data: bytes) -> None:
+        """Give bytes to the parser until requests wait for their turn; hold the rest, and count what is held."""
+        if data and self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        start = 0
+        while start < len(data) and not self.pipeline and not self._is_over:
+            part = data[start : start + (_BODY_SLICE if self._is_in_body else _HEAD_SLICE)]
+            start += len(part)
+            self._unfinished += len(part)
+            self._parse(part)
+            if self._unfinished > HEAD_BYTES or len(self.headers) > HEADER_FIELDS:
+                self._refuse(431, _TOO_MUCH)
+        if self._is_over:
+            return
+        self._held = data[start:]
+        if self._held:
+            self.flow.pause_reading()
+        if self._is_open or self._unfinished:
+            is_wanted = not (self._is_in_body and self.cycle.response_complete)
+            self._reading.wait(len(data) if is_wanted else 0)
+        size = len(self._held) + self._large_heads + self._unfinished
+        if size != self._share.held and not self._share.set(size):
+            self._refuse(503, "the server holds as many bytes of requests as it may; try again")
+
+    def _parse(self, part: bytes) -> None:
+        try:
+            self.parser.feed_data(part)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(part[offer.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(400, "this is not a valid HTTP request")
+
+    def _decline(self, rest: bytes) -> None:
+        """Read a request that offers another protocol as if it did not (RFC 9110, 7.8); Java's client offers h2c.
+
+        httptools takes the body behind such a head for the other protocol's. Another parser gets the head without it.
+        """
+        kept = [(name, value) for name, value in self.headers if name != b"upgrade"]
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if len(kept) == len(self.headers):
+            self._refuse(400, f"{method.decode()} is not answered here")
+            return
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version), *(b"%s: %s" % field for field in kept), b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self._parse(b"\r\n".join(lines))
+        if not self._is_over:
+            self._parse(rest)
+
+    def _on_slow_request(self) -> None:
+        if self.flow.read_paused:  # the server is the slow one
+            self._reading.wait()
+        else:
+            self._refuse(408, "the request did not come in time")
+
+    def _refuse(self, status: int, problem: str) -> None:
+        """Answer that a request cannot be read, behind the answers to those before it, and end the connection."""
+        if self._is_over:
+            return
+        self._is_over, self._held = True, b""
+        self._reading.stop()
+        self._share.set(0)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not self._is_in_body:
+            cycle.keep_alive = False  # closes behind the answer, which is that of the last request
+            return
+        if self._is_in_body:
+            is_answered = cycle.response_started or bool(self.pipeline)
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if is_answered:
+                self.transport.close()
+                return
+        content = problem.encode()
+        head = [
+            f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}",
+            "content-type: text/plain; charset=utf-8",
+            f"content-length: {len(content)}",
+            "connection: close",
+        ]
+        self.transport.write("\r\n".join([*head, "\r\n"]).encode() + content)
+        close_gently(self.transport)
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
+
+class HttpServer(ProtocolHandler):
+    """HTTP/1.1 by uvicorn, which gets accepted sockets."""
+
+    def __init__(self, app: ASGIApp, connections: Connections, drain_seconds: float = 30.0):
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(drain_seconds)),
+        )
+        config.load()
+        self._server = uvicorn.Server(config)
+        state = self._server.server_state
+        connections.http = state.connections
+        super().__init__(lambda: HttpConnection(connections, config=config, server_state=state, app_state={}))
+
+    async def start(self) -> HttpServer:
+        """Start the server's clock, which it has beside its connections; it handles signals until others do."""
+        self._serving = asyncio.ensure_future(self._server.serve(sockets=[]))
+        while not self._server.started and not self._serving.done():
+            await asyncio.sleep(0)
+        return self
+
+    async def stop(self, seconds: float) -> None:
+        """Close idle connections; finish requests in flight."""
+        self._server.should_exit = True
+        await self._serving

@@ -199,9 +199,12 @@ def _is_launched() -> bool:
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
 
 
-def take_back_signals() -> None:
-    """Restore Python's handler of SIGTERM, which importing Paddle replaces with a C++ handler."""
-    handler = signal.getsignal(signal.SIGTERM)
+def take_back_signals(handler: Any = None) -> None:
+    """Restore Python's handler of SIGTERM, which importing Paddle or joining a Ray cluster replaces.
+
+    handler: the earlier one; default: the one that Python has now, where one in C++ has replaced it
+    """
+    handler = signal.getsignal(signal.SIGTERM) if handler is None else handler
     # Only the main thread may set a handler, so only its handler can have been replaced.
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)

@@ -21,6 +21,10 @@ from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.storage.atomic import check_writable, new_file
 
 _RAY = "ray"
+_OPEN_PORTS = (
+    "note: --host is that of requests alone; Ray itself listens on ports of all interfaces, which ask for its token: "
+    "keep other machines out by a firewall"
+)
 IMPORT_PATH = "paddle_ranker.scale.serve:application"
 
 
@@ -68,6 +72,7 @@ def deploy(options: Any) -> None:
         if options.ray != LOCAL:
             print("serve status shows it, serve shutdown ends it")
             return
+        note(_OPEN_PORTS)
         try:
             while True:
                 time.sleep(1.0)

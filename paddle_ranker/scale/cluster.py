@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from paddle_ranker.errors import DependencyError, RankerError, brief, quoted
+from paddle_ranker.interrupts import take_back_signals
 from paddle_ranker.libraries import switch_off_telemetry
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import AUTO_DEVICE, require_ray_device
@@ -41,6 +43,7 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that there is a token
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         if address == LOCAL:
             ray.init(LOCAL, num_cpus=cores or usable_cores(), include_dashboard=False, **quiet)
@@ -49,6 +52,7 @@ def connected(address: str, cores: int = 0) -> Iterator[None]:
             if host and port.isdecimal():  # Ray itself tries for many minutes
                 socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
             ray.init(address, **quiet)
+        take_back_signals(handler)  # Ray's own ends the process at once, with a trace
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise RankerError(
             f"--ray {quoted(address)}: cannot be joined ({brief(str(error))}); see that it runs (ray status), that "

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import importlib
 import io
 import json
+import os
 import shutil
+import signal
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,12 @@ import pytest
 from paddle_ranker.commands.index import main as index
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.contents import StagedFiles
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.schema import CONTENTS
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.process.worker import make_app
 from tests.serving.test_search import Site
 
 pytestmark = [pytest.mark.parity, pytest.mark.server]
@@ -161,5 +167,162 @@ def test_a_server_answers_with_sounds_and_takes_them(folder: Path) -> None:
             refused = site.ask("POST", "/v1/documents", {"documents": [{**posted, "sound": wrong}]})
             assert refused.status_code == 422 and "expected a sound" in refused.text, refused.text
         assert site.ask("GET", "/v1/index").json()["searchers"] == ["words", "sound"]
+    finally:
+        site.close()
+
+
+def held(folder: Path) -> set[str]:
+    """Return the names of all files of documents below an index folder, staged ones too."""
+    return {path.name for one in folder.glob("contents*") for path in one.iterdir()}
+
+
+def test_a_file_is_there_as_long_as_a_document_has_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, names = held(folder), [name_of(tone(1000.0 + n)) for n in range(4)]
+    urls = ["data:audio/wav;base64," + base64.b64encode(tone(1000.0 + n)).decode() for n in range(4)]
+    site = Site(index=folder, writable=True)
+
+    def post(*sounds: Any, mode: str = "replace", **more: Any) -> int:
+        documents = [{"id": f"p{n}", "text": "a text", "sound": sound, **more} for n, sound in enumerate(sounds)]
+        return site.ask("POST", "/v1/documents", {"documents": documents, "mode": mode}).status_code
+
+    def status(name: str) -> int:
+        return site.ask("GET", f"/v1/contents/{name}").status_code
+
+    try:
+        refused = (
+            post(urls[0], "deep.wav"),
+            post(urls[0], urls[1], **{f"field{n}": n for n in range(1001)}),
+            site.ask(
+                "POST", "/v1/documents", {"documents": [{"id": "a", "text": "b", "sound": urls[0]}] * 2}
+            ).status_code,
+            site.ask("PATCH", "/v1/documents", {"documents": [{"id": "none", "sound": urls[0]}]}).status_code,
+            site.ask("PATCH", "/v1/documents", {"documents": [{"id": "deep", "sound": [urls[0], "x"]}]}).status_code,
+        )
+        assert refused == (422, 422, 422, 404, 422)
+        with monkeypatch.context() as patch:
+
+            def fail(*_: Any) -> None:
+                raise OSError(28, "No space left on device")
+
+            patch.setattr(Collection, "_write_info", fail)
+            assert post(urls[0]) == 503
+        assert held(folder) == before
+        assert post(urls[0], urls[1]) == 200 and held(folder) == {*before, *names[:2]}
+        assert post(urls[2], mode="add") == 409 and held(folder) == {*before, *names[:2]}
+        # A file that several have stays until the last of them goes.
+        assert post(urls[1], names[1]) == 200 and held(folder) == {*before, names[1]}
+        assert (status(names[0]), status(names[1])) == (404, 200)
+        assert post(names[0]) == 422
+        assert site.ask("PATCH", "/v1/documents", {"documents": [{"id": "p0", "sound": None}]}).status_code == 200
+        assert status(names[1]) == 200
+        assert site.ask("DELETE", "/v1/documents", {"ids": ["p1"]}).status_code == 200
+        assert status(names[1]) == 404 and held(folder) == before
+        # What another program puts there, no document has.
+        (folder / "contents" / names[3]).write_bytes(tone(1003.0))
+        assert status(names[3]) == 404
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize("point", ["publish", "_replace", "_commit", "_write_info"])
+def test_a_killed_addition_leaves_no_file(folder: Path, point: str) -> None:
+    before, wave = held(folder), tone(1234.0)
+    process = os.fork()
+    if not process:
+        try:
+            owner: Any = StagedFiles if point == "publish" else Collection
+            setattr(owner, point, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+            with Collection.open(folder, write=True) as collection:
+                collection.add([Document("killed", "a text", {"sound": wave})])
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL
+    assert held(folder) > before
+    reading = Collection.open(folder)
+    assert len(reading) == 5
+    with Collection.open(folder, write=True) as collection:
+        assert held(folder) == before
+        other = collection.files.staged()  # of another addition, which goes on
+        kept = other.keep(Document("a", "b", {"sound": wave}), collection.info.schema)
+    with Collection.open(folder, write=True) as collection:
+        assert name_of(wave) in held(folder)
+        assert collection.add([kept], files=other).new == 1
+        other.close()
+        assert held(folder) == {*before, name_of(wave)} and collection.files.read(name_of(wave)) == wave
+
+
+def test_what_is_no_plain_file_is_not_there(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(tone(100.0))
+    path = folder / "contents" / name_of(tone(100.0))
+    makers: dict[str, Callable[[], object]] = {
+        "a link out": lambda: path.symlink_to(tmp_path / "secret"),
+        "a link to another": lambda: path.symlink_to(name_of(tone(600.0))),
+        "a link to itself": lambda: path.symlink_to(path.name),
+        "a link to a device": lambda: path.symlink_to("/dev/zero"),
+        "a pipe": lambda: os.mkfifo(path),
+        "a folder": path.mkdir,
+        "nothing": lambda: None,
+    }
+    site = Site(index=folder, writable=True)
+    try:
+        for what, make in makers.items():
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            make()
+            assert site.ask("GET", f"/v1/contents/{path.name}").status_code == 404, what
+        (folder / "contents").rename(tmp_path / "moved")
+        (folder / "contents").symlink_to(tmp_path / "moved")
+        assert site.ask("GET", f"/v1/contents/{name_of(tone(600.0))}").status_code == 404
+    finally:
+        site.close()
+
+
+def test_a_large_file_is_streamed_in_ranges_outside_the_budget(folder: Path) -> None:
+    name, budget = name_of(tone(600.0)), ByteBudget(1 << 20)
+    path = folder / "contents" / name
+    size = path.write_bytes(tone(600.0) + bytes(3 << 20))
+    whole, most = path.read_bytes(), 0
+    site = Site(index=folder)
+    site.app = make_app(site.slots, site.config, site.metrics, budget=budget)
+
+    async def asked(**headers: str) -> tuple[int, dict[bytes, bytes], bytes]:
+        nonlocal most
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            nonlocal most
+            most = max(most, budget.held)
+            sent.append(message)
+
+        async def receive() -> Any:
+            await asyncio.sleep(60)
+
+        given = [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()]
+        scope = {"type": "http", "method": "GET", "path": f"/v1/contents/{name}", "headers": given, "query_string": b""}
+        await site.app({**scope, "http_version": "1.1", "asgi": {"spec_version": "2.3"}}, receive, send)
+        body = b"".join(one.get("body", b"") for one in sent[1:])
+        return sent[0]["status"], dict(sent[0]["headers"]), body
+
+    def ask(**headers: str) -> tuple[int, dict[bytes, bytes], bytes]:
+        return site.loop.run_until_complete(asked(**headers))
+
+    try:
+        status, headers, body = ask()
+        assert (status, body == whole) == (200, True) and headers[b"accept-ranges"] == b"bytes"
+        for stated, begin, end in (
+            ("0-0", 0, 1),
+            ("5-9", 5, 10),
+            (f"{size - 3}-", size - 3, size),
+            ("-4", size - 4, size),
+        ):
+            status, headers, body = ask(range=f"bytes={stated}")
+            assert (status, body) == (206, whole[begin:end])
+            assert headers[b"content-range"] == f"bytes {begin}-{end - 1}/{size}".encode()
+        assert ask(range="bytes=0-99", if_range='"another"')[0] == 200
+        assert ask(range=f"bytes={size}-")[0] == 416
+        status, _, body = ask(range="bytes=" + ",".join(f"{n}-{n}" for n in range(0, 2000, 2)))
+        assert (status, len(body)) == (200, size)  # instead of a thousand parts
+        assert most <= 64 * 1024
+        path.unlink()
+        assert ask()[0] == 404 and budget.held == 0
     finally:
         site.close()

@@ -8,18 +8,21 @@ import json
 import re
 import socket
 import struct
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from paddle_ranker.serving.core import connections
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.process import protocols
-from paddle_ranker.serving.process.http_server import HttpServer
+from paddle_ranker.serving.process.http_server import HEAD_BYTES, HttpServer
 from tests.live_service import SECONDS, LiveService
 from tests.started import until, until_in_loop
 
@@ -170,3 +173,173 @@ def test_texts_count_in_the_budget_as_wide_as_they_are(live: LiveService) -> Non
         live.release()
         assert statuses(connection.recv(65536)) == [200]
         until(lambda: live.budget.held == 0)
+
+
+HEAD = b"POST " + PATH + b" HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+MUCH = 3 * HEAD_BYTES
+ENDLESS = {
+    "a request line": (b"GET /", b"a", 431),
+    "a name": (HEAD, b"a", 431),
+    "a value": (HEAD + b"a: ", b"a", 431),
+    "many fields": (HEAD, b"a:b\r\n", 431),
+    "fields without a value": (HEAD, b"a:\r\n", 431),
+    "empty lines": (b"", b"\r\n", 431),
+    "trailers": (CHUNKED + b"1\r\n{\r\n0\r\n", b"a:b\r\n", 431),
+    "a trailer": (CHUNKED + b"1\r\n{\r\n0\r\na:", b"b", 431),
+    "an extension": (CHUNKED + b"1;", b"a", 431),
+    "a size of zeros": (CHUNKED, b"0", 431),
+    "a large size": (CHUNKED, b"f", 400),
+    "no request": (b"", b"\x00", 400),
+    "a request line with a fragment": (b"GET /#", b"#", 431),
+}
+
+
+@pytest.mark.parametrize("port", ["http", "shared"])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_what_has_no_end_is_refused_and_nothing_of_it_stays(live: LiveService, name: str, port: str) -> None:
+    begin, part, status = ENDLESS[name]
+    with connect(live, begin, port=port) as connection:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(MUCH // 4096):
+                connection.sendall(part * (4096 // len(part)))
+        assert statuses(read_all(connection)) == [status]
+    with connect(live, LAST, port=port) as connection:
+        assert statuses(read_all(connection)) == [200]
+    until(lambda: live.budget.held == 0)
+
+
+UNCLEAR = {
+    "two framings": request(chunked(BODY), b"Content-Length: 5", b"Transfer-Encoding: chunked", length=False),
+    "two framings, the other way": request(
+        chunked(BODY), b"Transfer-Encoding: chunked", b"Content-Length: 5", length=False
+    ),
+    "two framings and an upgrade": request(
+        chunked(BODY), *UPGRADES["h2c"], b"Content-Length: 5", b"Transfer-Encoding: chunked", length=False
+    ),
+    "two lengths": request(BODY, b"Content-Length: 5"),
+    "a length with a sign": request(BODY, b"Content-Length: +5", length=False),
+    "a length that is no number": request(BODY, b"Content-Length: 0x5", length=False),
+    "a length beyond 64 bits": request(BODY, b"Content-Length: 99999999999999999999", length=False),
+    "chunked is not the last": request(chunked(BODY), b"Transfer-Encoding: chunked, gzip", length=False),
+    "another coding": request(chunked(BODY), b"Transfer-Encoding: xchunked", length=False),
+    "a space before the colon": request(BODY, b"Content-Length : 5", length=False),
+    "a folded line": request(BODY, b"X: a\r\n b"),
+    "a null in a value": request(BODY, b"X: a\0b"),
+    "a line feed alone": request(BODY).replace(b"\r\n", b"\n"),
+    "a carriage return alone": request(BODY, b"X: a\rY: b"),
+    "another version": request(BODY).replace(b"HTTP/1.1", b"HTTP/3.7"),
+    "a tunnel": b"CONNECT example.com:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no path": b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n",
+    "two hosts": request(BODY, b"Host: y", b"Connection: close"),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_a_request_that_two_servers_could_read_differently_is_refused(live: LiveService, name: str) -> None:
+    for port in ("http", "shared"):
+        with connect(live, UNCLEAR[name], port=port) as connection:
+            assert statuses(read_all(connection)) == [400], port
+    assert not live.service.calls
+
+
+@pytest.mark.parametrize("far", [0, 3 * 4096, 50_000])
+@pytest.mark.parametrize("name", UPGRADES)
+def test_an_upgrade_is_not_taken_and_no_body_is_lost(live: LiveService, name: str, far: int) -> None:
+    before = [b"X-Before: " + b"a" * far] if far else []
+    several = [
+        request(LARGE, *before, *UPGRADES[name]),
+        request(chunked(LARGE), *before, *UPGRADES[name], b"Transfer-Encoding: chunked", length=False),
+        request(BODY, *before, *UPGRADES[name]),
+    ]
+    for port in ("http", "shared"):
+        with connect(live, *several, LAST, port=port) as connection:
+            assert statuses(read_all(connection)) == [200] * 4
+        with connect(live, *(bytes((byte,)) for byte in several[2][-400:-100] if not far), port=port):
+            pass
+
+
+def test_requests_behind_each_other_wait_outside_of_the_parser(live: LiveService) -> None:
+    live.hold()
+    many = 2000
+    with connect(live, REQUEST * many) as connection:
+        until(lambda: live.service.waiting == 1 and live.budget.held > 0)
+        (found,) = live._http._server.server_state.connections
+        assert len(found.pipeline) * len(REQUEST) < 2 * 4096
+        live.release()
+        answers = b""
+        while len(statuses(answers)) < many:
+            part = connection.recv(1 << 20)
+            assert part
+            answers += part
+        assert set(statuses(answers)) == {200}
+    until(lambda: live.budget.held == 0)
+
+
+def test_an_answer_is_not_taken_for_that_of_a_damaged_request_behind_it(live: LiveService) -> None:
+    live.hold()
+    with connect(live, REQUEST, b"\0\0\0") as connection:
+        until(lambda: live.service.waiting == 1)
+        time.sleep(0.05)
+        live.release()
+        assert statuses(read_all(connection)) == [200]
+
+
+SLOW = {
+    "a head": (b"POST /", 408),
+    "many small parts of a head": (HEAD + b"X: a", 408),
+    "a body": (request(BODY)[:-5], 408),
+    "a chunk": (CHUNKED + b"1000\r\n{", 408),
+    "trailers": (CHUNKED + b"1\r\n{\r\n0\r\na: b\r\n", 408),
+    "a body behind its answer": (request(BODY).replace(b"POST", b"TRACE")[:-5], 405),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_request_comes_in_time_or_is_refused(live: LiveService, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "PATIENCE_SECONDS", 0.2)
+    sent, status = SLOW[name]
+    with connect(live, sent) as connection:
+        found = read_all(connection)
+        assert statuses(found) == [status], found
+    until(lambda: len(live._connections) == 0 and live.budget.held == 0)
+
+
+def test_a_frame_comes_in_time_or_is_refused(live: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "PATIENCE_SECONDS", 0.2)
+    for port in ("baidu_std", "shared"):
+        with connect(live, b"PRPC\0\0\1\0\0\0\0\x10", port=port) as connection:
+            assert b"did not come in time" in read_all(connection)
+    until(lambda: len(live._connections) == 0 and live.budget.held == 0)
+
+
+def test_who_does_not_take_answers_is_cut_off(live: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "PATIENCE_SECONDS", 0.2)
+    with connect(live) as connection:
+        connection.setblocking(False)
+        sent, more = 0, b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+        with contextlib.suppress(ConnectionError):
+            for _ in range(3000):
+                with contextlib.suppress(BlockingIOError):
+                    sent += connection.send(more)
+                time.sleep(0.001)
+        until(lambda: len(live._connections) == 0)
+
+
+def test_a_first_byte_costs_nothing_until_the_next_one(live: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[bytes] = []
+    plain = protocols._Unknown.data_received
+
+    def counted(self: Any, data: bytes) -> None:
+        received.append(data)
+        plain(self, data)
+
+    monkeypatch.setattr(protocols._Unknown, "data_received", counted)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(live, b"P", port="shared")) for _ in range(50)]
+        until(lambda: len(received) == 50)
+        time.sleep(0.2)
+        assert len(received) == 50
+        for client in clients:
+            client.sendall(LAST[1:])
+        assert [statuses(read_all(client)) for client in clients] == [[200]] * 50

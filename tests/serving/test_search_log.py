@@ -197,3 +197,33 @@ def test_what_was_confirmed_is_there_after_kill_9(tmp_path: Path) -> None:
     assert len(clicks) >= sum(confirmed)
     searches = {line.search_id for line in lines if isinstance(line, SearchLine)}
     assert searches >= set(map(str, clicks))  # a search is written before what is said about it
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"shown":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b"null",
+        b"5",
+        b'"shown"',
+        b'["shown"]',
+        b'{"shown": 5}',
+        b'{"shown": [5]}',
+        b'{"event": []}',
+        b"1" * 10_000,
+        b"\xff",
+        b"",
+        b'{"time": 5, "search_id": "s", "query": "q", "id": "a", "event": "click"}',
+        b'{"time": "t", "search_id": [], "query": {}, "id": 5, "event": "click"}',
+        b'{"time": "t", "search_id": "s", "query": "q", "versions": 5, "shown": [], "parameters": 5}',
+        b'{"time": "t", "search_id": "s", "query": "q", "versions": {}, "shown": [{"id": 5, "ranks": {}}], '
+        b'"parameters": {}}',
+    ],
+)
+def test_a_line_of_another_form_is_skipped_and_counted(tmp_path: Path, line: bytes) -> None:
+    good = b'{"time":"t","search_id":"s","query":"q","id":"a","event":"click"}\n'
+    (tmp_path / "a.jsonl").write_bytes(good + line + b"\n" + good)
+    reader = LogReader(tmp_path)
+    assert [found.search_id for found in reader] == ["s", "s"] and reader.damaged == 1

@@ -77,32 +77,38 @@ class Patience:
     """
 
     def __init__(self, give_up: Callable[[], None]):
-        self._give_up = give_up
+        self._give_up, self._loop = give_up, asyncio.get_running_loop()
         self._timer: Optional[asyncio.TimerHandle] = None
-        self._size = 0
+        self._is_waiting, self._size = False, 0
 
     def wait(self, size: int = 0) -> None:
         """Begin to wait, or go on; `size` bytes came."""
+        if not self._is_waiting:
+            self._is_waiting, self._size, self._began = True, 0, self._loop.time()
+            if self._timer is None:
+                self._timer = self._loop.call_later(PATIENCE_SECONDS, self._look)
         self._size += size
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._began = loop.time()
-            self._timer = loop.call_later(PATIENCE_SECONDS, self._look)
 
     def stop(self) -> None:
-        """Wait no more: what was waited for is there."""
+        """Wait no more: what was waited for is there. The timer stays, since it would cost more than the next look."""
+        self._is_waiting = False
+
+    def end(self) -> None:
+        """Stop for good."""
+        self._is_waiting = False
         if self._timer is not None:
             self._timer.cancel()
-            self._timer, self._size = None, 0
+            self._timer = None
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        end = self._began + PATIENCE_SECONDS + self._size / _BYTES_A_SECOND
-        if loop.time() < end:
-            self._timer = loop.call_at(end, self._look)
-        else:
-            self._timer, self._size = None, 0
-            self._give_up()
+        self._timer = None
+        if self._is_waiting:
+            end = self._began + PATIENCE_SECONDS + self._size / _BYTES_A_SECOND
+            if self._loop.time() < end:
+                self._timer = self._loop.call_at(end, self._look)
+            else:
+                self._is_waiting = False
+                self._give_up()
 
 
 def close_gently(transport: asyncio.Transport) -> None:

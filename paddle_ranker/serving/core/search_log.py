@@ -31,7 +31,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional, TypeVar, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.serving.core.logs import utc
@@ -144,6 +144,7 @@ class FeedbackLine:
 
 
 LogLine = Union[SearchLine, FeedbackLine]
+L = TypeVar("L", Shown, SearchLine, FeedbackLine)
 
 
 def _without_none(item: object) -> dict[str, object]:
@@ -161,15 +162,37 @@ def _as_json(line: LogLine) -> bytes:
 
 def parse_line(data: bytes) -> LogLine:
     """Parse a line of a log; raises `ValueError`, `KeyError` or `TypeError` if it is none."""
-    found: Unchecked = json.loads(data)
+    try:
+        found: Unchecked = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
     if "shown" in found:
         found["shown"] = [
-            Shown(one["id"], one["ranks"], one.get("probability"), one.get("digest")) for one in found["shown"]
+            _checked(Shown(one["id"], one["ranks"], one.get("probability"), one.get("digest")))
+            for one in found["shown"]
         ]
-        return SearchLine(**found)
-    line = FeedbackLine(**found)
+        return _checked(SearchLine(**found))
+    line = _checked(FeedbackLine(**found))
     if line.event not in EVENTS:
         raise ValueError(line.event)
+    return line
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("search_id", "query", "id", "event", "time"), (str,)),
+    **dict.fromkeys(("versions", "parameters", "ranks"), (dict,)),
+    **dict.fromkeys(("position", "label", "dwell_ms"), (int, type(None))),
+    "shown": (list,),
+    "probability": (int, float, type(None)),
+    "digest": (str, type(None)),
+}
+
+
+def _checked(line: L) -> L:
+    """Return a line or a shown document; raises `TypeError` for a value of another type."""
+    for name, value in vars(line).items():
+        if not isinstance(value, _TYPES[name]):
+            raise TypeError(name)
     return line
 
 

@@ -10,7 +10,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
 from starlette.exceptions import HTTPException
@@ -32,6 +32,7 @@ from paddle_ranker.serving.http.openapi import MODELS_PATH
 from paddle_ranker.serving.http.page import PAGE_PATHS, is_page
 
 _ID_HEADER, _CACHING = b"x-request-id", (b"cache-control", b"no-store")
+_SINGLE = (b"host", b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"origin", b"sec-fetch-site")
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", MODELS_PATH, "/admin/reload"}
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
@@ -61,7 +62,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [*message.get("headers", ()), (_ID_HEADER, self.state["request_id"].encode("latin-1"))]
-            if not any(name == _CACHING[0] for name, _ in headers):
+            if _CACHING[0] not in [name for name, _ in headers]:
                 headers.append(_CACHING)
             message["headers"] = headers
             self._start = message  # sent with the first bytes, before which the application may still fail
@@ -75,12 +76,12 @@ class _Exchange:
             self.status = start["status"]
             await self._send(start)
         if is_last:
-            # In slices, so that the server waits for a slow client.
-            rest = memoryview(body)
-            while len(rest) > _SLICE:
-                await self._send({"type": "http.response.body", "body": bytes(rest[:_SLICE]), "more_body": True})
-                rest = rest[_SLICE:]
-            message = {"type": "http.response.body", "body": bytes(rest)}
+            if len(body) > _SLICE:  # so that the server waits for a slow client
+                rest = memoryview(body)
+                while len(rest) > _SLICE:
+                    await self._send({"type": "http.response.body", "body": bytes(rest[:_SLICE]), "more_body": True})
+                    rest = rest[_SLICE:]
+                message = {"type": "http.response.body", "body": bytes(rest)}
             self.is_answered = True  # its caller may leave
         await self._send(message)
 
@@ -156,6 +157,8 @@ class Middleware:
         if self._next_look is None:
             self._next_look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         try:
+            if len(shown) < len(scope["headers"]):
+                _refuse_repeated([name for name, _ in scope["headers"]])
             self._require_own_host(shown.get(b"host", b"").decode("latin-1"))
             if scope["path"] not in OPEN_PATHS and not is_page(scope):
                 require_key(self._config.api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
@@ -233,6 +236,13 @@ class Middleware:
         if first.rpartition(".")[2] == "GeneralModelService":
             return "brpc_http"
         return "pipeline_http" if rest else "other"
+
+
+def _refuse_repeated(names: Sequence[bytes]) -> None:
+    """Raise `Fault` for a header field that stands twice, of which a proxy could take the other one."""
+    for name in _SINGLE:
+        if names.count(name) > 1:
+            raise Fault(INVALID, "stands more than once", field=name.decode().title())
 
 
 def _fault_of(error: HTTPException, scope: Scope) -> tuple[Fault, dict[str, str]]:

@@ -89,8 +89,8 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._ending = True
         self._buffer.clear()
         self._buffered.end()
-        self._reading_patience.stop()
-        self._writing_patience.stop()
+        self._reading_patience.end()
+        self._writing_patience.end()
         self._writable.set()
         for task in self._tasks:  # nobody waits for them any more
             task.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http
-from typing import Any
+from typing import Any, Union
 
 import httptools
 import uvicorn
@@ -16,7 +16,7 @@ from paddle_ranker.serving.process.protocols import ProtocolHandler
 
 HEAD_BYTES = 64 * 1024  # of a head, of trailers, and of what stands between two parts of a chunked body
 HEADER_FIELDS = 100  # of a head or of trailers: each takes some 200 bytes beside its own
-_HEAD_SLICE, _BODY_SLICE = 4 * 1024, 64 * 1024  # bytes that the parser gets at a time
+_HEAD_SLICE, _BODY_SLICE = 8 * 1024, 64 * 1024  # bytes that the parser gets at a time
 _TOO_MUCH = f"a head, or what stands around a body, has at most {HEAD_BYTES // 1024} KiB and {HEADER_FIELDS} fields"
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, which must be the ones to close them
 
@@ -44,8 +44,8 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Any) -> None:
         self._is_over, self._held = True, b""
-        self._reading.stop()
-        self._writing.stop()
+        self._reading.end()
+        self._writing.end()
         self._share.end()
         super().connection_lost(exc)
 
@@ -76,8 +76,8 @@ class HttpConnection(HttpToolsProtocol):
             return  # see `_decline`
         if self._unfinished > _HEAD_SLICE:
             self._large_heads += self._unfinished
-        self._unfinished, self._is_in_body = 0, True
         super().on_headers_complete()
+        self._unfinished, self._is_in_body = 0, True
         self.headers = []  # for trailers, which the application does not get
 
     def on_body(self, body: bytes) -> None:
@@ -108,9 +108,9 @@ class HttpConnection(HttpToolsProtocol):
         if data and self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
-        start = 0
+        start, view = 0, memoryview(data)
         while start < len(data) and not self.pipeline and not self._is_over:
-            part = data[start : start + (_BODY_SLICE if self._is_in_body else _HEAD_SLICE)]
+            part = view[start : start + (_BODY_SLICE if self._is_in_body else _HEAD_SLICE)]
             start += len(part)
             self._unfinished += len(part)
             self._parse(part)
@@ -128,7 +128,7 @@ class HttpConnection(HttpToolsProtocol):
         if size != self._share.held and not self._share.set(size):
             self._refuse(503, "the server holds as many bytes of requests as it may; try again")
 
-    def _parse(self, part: bytes) -> None:
+    def _parse(self, part: Union[bytes, memoryview]) -> None:
         try:
             self.parser.feed_data(part)
         except httptools.HttpParserUpgrade as offer:
@@ -136,7 +136,7 @@ class HttpConnection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(400, "this is not a valid HTTP request")
 
-    def _decline(self, rest: bytes) -> None:
+    def _decline(self, rest: Union[bytes, memoryview]) -> None:
         """Read a request that offers another protocol as if it did not (RFC 9110, 7.8); Java's client offers h2c.
 
         httptools takes the body behind such a head for the other protocol's. Another parser gets the head without it.

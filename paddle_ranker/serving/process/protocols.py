@@ -275,7 +275,7 @@ class GrpcConnection(_Pipe):
         super().resume_writing()
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
-        self._patience.stop()
+        self._patience.end()
         self._connections.discard(self)
         super().connection_lost(exc)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http
-from typing import Any, Union
+from typing import Any
 
 import httptools
 import uvicorn
@@ -17,6 +17,7 @@ from paddle_ranker.serving.process.protocols import ProtocolHandler
 HEAD_BYTES = 64 * 1024  # of a head, of trailers, and of what stands between two parts of a chunked body
 HEADER_FIELDS = 100  # of a head or of trailers: each takes some 200 bytes beside its own
 _HEAD_SLICE, _BODY_SLICE = 8 * 1024, 64 * 1024  # bytes that the parser gets at a time
+_INVALID = "this is not a valid HTTP request"
 _TOO_MUCH = f"a head, or what stands around a body, has at most {HEAD_BYTES // 1024} KiB and {HEADER_FIELDS} fields"
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies keep idle connections, which must be the ones to close them
 
@@ -108,35 +109,36 @@ class HttpConnection(HttpToolsProtocol):
         if data and self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
-        start, view = 0, memoryview(data)
-        while start < len(data) and not self.pipeline and not self._is_over:
-            part = view[start : start + (_BODY_SLICE if self._is_in_body else _HEAD_SLICE)]
+        size, start = len(data), 0
+        while start < size and not self.pipeline and not self._is_over:
+            part = data[start : start + (_BODY_SLICE if self._is_in_body else _HEAD_SLICE)]
             start += len(part)
             self._unfinished += len(part)
-            self._parse(part)
-            if self._unfinished > HEAD_BYTES or len(self.headers) > HEADER_FIELDS:
+            try:
+                self.parser.feed_data(part)
+            except httptools.HttpParserUpgrade as offer:
+                self._decline(part[offer.args[0] :])
+            except httptools.HttpParserError:
+                self._refuse(400, _INVALID)
+            if self._unfinished and (self._unfinished > HEAD_BYTES or len(self.headers) > HEADER_FIELDS):
                 self._refuse(431, _TOO_MUCH)
-        if self._is_over:
-            return
-        self._held = data[start:]
+        if not self._is_over:
+            self._held = data[start:]
+            if self._held or self._is_open or self._unfinished or self._share.held:
+                self._count(size)
+
+    def _count(self, size: int) -> None:
+        """Count what is held and not finished, of which `size` bytes came now."""
         if self._held:
             self.flow.pause_reading()
         if self._is_open or self._unfinished:
             is_wanted = not (self._is_in_body and self.cycle.response_complete)
-            self._reading.wait(len(data) if is_wanted else 0)
-        size = len(self._held) + self._large_heads + self._unfinished
-        if size != self._share.held and not self._share.set(size):
+            self._reading.wait(size if is_wanted else 0)
+        held = len(self._held) + self._large_heads + self._unfinished
+        if held != self._share.held and not self._share.set(held):
             self._refuse(503, "the server holds as many bytes of requests as it may; try again")
 
-    def _parse(self, part: Union[bytes, memoryview]) -> None:
-        try:
-            self.parser.feed_data(part)
-        except httptools.HttpParserUpgrade as offer:
-            self._decline(part[offer.args[0] :])
-        except httptools.HttpParserError:
-            self._refuse(400, "this is not a valid HTTP request")
-
-    def _decline(self, rest: Union[bytes, memoryview]) -> None:
+    def _decline(self, rest: bytes) -> None:
         """Read a request that offers another protocol as if it did not (RFC 9110, 7.8); Java's client offers h2c.
 
         httptools takes the body behind such a head for the other protocol's. Another parser gets the head without it.
@@ -148,9 +150,11 @@ class HttpConnection(HttpToolsProtocol):
             return
         lines = [b"%s %s HTTP/%s" % (method, self.url, version), *(b"%s: %s" % field for field in kept), b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
-        self._parse(b"\r\n".join(lines))
-        if not self._is_over:
-            self._parse(rest)
+        try:
+            self.parser.feed_data(b"\r\n".join(lines))
+            self.parser.feed_data(rest)
+        except httptools.HttpParserError:
+            self._refuse(400, _INVALID)
 
     def _on_slow_request(self) -> None:
         if self.flow.read_paused:  # the server is the slow one

@@ -181,8 +181,8 @@ def test_a_file_is_there_as_long_as_a_document_has_it(folder: Path, monkeypatch:
     urls = ["data:audio/wav;base64," + base64.b64encode(tone(1000.0 + n)).decode() for n in range(4)]
     site = Site(index=folder, writable=True)
 
-    def post(*sounds: Any, mode: str = "replace", **more: Any) -> int:
-        documents = [{"id": f"p{n}", "text": "a text", "sound": sound, **more} for n, sound in enumerate(sounds)]
+    def post(*sounds: Any, mode: str = "replace", more: Any = ()) -> int:
+        documents = [{"id": f"p{n}", "text": "a text", "sound": sound, **dict(more)} for n, sound in enumerate(sounds)]
         return site.ask("POST", "/v1/documents", {"documents": documents, "mode": mode}).status_code
 
     def status(name: str) -> int:
@@ -191,7 +191,7 @@ def test_a_file_is_there_as_long_as_a_document_has_it(folder: Path, monkeypatch:
     try:
         refused = (
             post(urls[0], "deep.wav"),
-            post(urls[0], urls[1], **{f"field{n}": n for n in range(1001)}),
+            post(urls[0], urls[1], more={f"field{n}": n for n in range(1001)}),
             site.ask(
                 "POST", "/v1/documents", {"documents": [{"id": "a", "text": "b", "sound": urls[0]}] * 2}
             ).status_code,

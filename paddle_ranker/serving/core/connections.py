@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Collection
-from typing import Callable, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol
 
 from paddle_ranker.serving.core.budget import ByteBudget
 
@@ -67,6 +67,25 @@ class Connections:
         for connection in list(self._open):
             connection.abort()
         return left
+
+
+class ProtocolHandler:
+    """A protocol in one worker.
+
+    Args:
+        make: returns the `asyncio.Protocol` of a connection, which gets its bytes from the first one on. If it is also
+            a `Connection`, it adds itself to `Connections`, and discards itself.
+    """
+
+    def __init__(self, make: Callable[[], Any]):
+        self._make = make
+
+    def connection(self) -> Any:
+        """Return the `asyncio.Protocol` of a connection."""
+        return self._make()
+
+    async def stop(self, seconds: float) -> None:
+        """Stop the handler's servers and tasks; requests in flight have `seconds` to finish."""
 
 
 class Patience:

@@ -11,8 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from paddle_ranker.serving.core.connections import Connections, Patience, close_gently
-from paddle_ranker.serving.process.protocols import ProtocolHandler
+from paddle_ranker.serving.core.connections import Connections, Patience, ProtocolHandler, close_gently
 
 HEAD_BYTES = 64 * 1024  # of a head, of trailers, and of what stands between two parts of a chunked body
 HEADER_FIELDS = 100  # of a head or of trailers: each takes some 200 bytes beside its own

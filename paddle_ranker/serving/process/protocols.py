@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections, Patience
+from paddle_ranker.serving.core.connections import ProtocolHandler as ProtocolHandler
 from paddle_ranker.storage.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
@@ -61,25 +62,6 @@ class ServerContext:
 
         log_texts = self.config.log_texts
         return partial(CountedRequest, protocol=protocol, metrics=self.metrics, log=self.log, log_texts=log_texts)
-
-
-class ProtocolHandler:
-    """A protocol in one worker.
-
-    Args:
-        make: returns the `asyncio.Protocol` of a connection, which gets its bytes from the first one on. If it is also
-            a `paddle_ranker.serving.core.connections.Connection`, it adds itself to `Connections`, and discards itself.
-    """
-
-    def __init__(self, make: Callable[[], Any]):
-        self._make = make
-
-    def connection(self) -> Any:
-        """Return the `asyncio.Protocol` of a connection."""
-        return self._make()
-
-    async def stop(self, seconds: float) -> None:
-        """Stop the handler's servers and tasks; requests in flight have `seconds` to finish."""
 
 
 Handlers = Sequence[tuple[bytes, ProtocolHandler]]

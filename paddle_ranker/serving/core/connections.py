@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Collection
-from typing import Any, Callable, Optional, Protocol
+from typing import Callable, Optional, Protocol
 
 from paddle_ranker.serving.core.budget import ByteBudget
 
@@ -77,10 +77,10 @@ class ProtocolHandler:
             a `Connection`, it adds itself to `Connections`, and discards itself.
     """
 
-    def __init__(self, make: Callable[[], Any]):
+    def __init__(self, make: Callable[[], asyncio.BaseProtocol]):
         self._make = make
 
-    def connection(self) -> Any:
+    def connection(self) -> asyncio.BaseProtocol:
         """Return the `asyncio.Protocol` of a connection."""
         return self._make()
 

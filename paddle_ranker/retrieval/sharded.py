@@ -278,7 +278,10 @@ def recut(collection: Collection, output: Path, shards: int) -> None:
             for folder in collection.folders:
                 if (folder / "contents").is_dir():
                     shutil.copytree(
-                        own_folder(folder, "contents"), shard / "contents", copy_function=link_or_copy, dirs_exist_ok=True
+                        own_folder(folder, "contents"),
+                        shard / "contents",
+                        copy_function=link_or_copy,
+                        dirs_exist_ok=True,
                     )
             segments = []
             if sources:

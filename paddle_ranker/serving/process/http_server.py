@@ -71,7 +71,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.headers) > HEADER_FIELDS:
             self._refuse(431, _TOO_MUCH)
-            raise ValueError(self.headers)  # ends the parser's work
+            raise ValueError(_TOO_MUCH)  # ends the parser's work
         if self.parser.should_upgrade():
             return  # see `_decline`
         if self._unfinished > _HEAD_SLICE:
@@ -168,6 +168,7 @@ class HttpConnection(HttpToolsProtocol):
         self._is_over, self._held = True, b""
         self._reading.stop()
         self._share.set(0)
+        self.headers.clear()  # the connection stays for a moment
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete and not self._is_in_body:
             cycle.keep_alive = False  # closes behind the answer, which is that of the last request

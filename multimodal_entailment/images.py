@@ -30,7 +30,7 @@ _BYTES_A_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 8, "TIFF": 12, "WEBP": 16}
 _WHITE = (255, 255, 255)
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, with its length and its checksum
 _ORIENTATION = 0x0112  # a tag of EXIF
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # tags of TIFF
+_PHOTOMETRIC, _TILE_WIDTH, _TILE_HEIGHT = 262, 322, 323  # tags of TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -128,12 +128,16 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
     data = source if isinstance(source, bytes) else read_image(source, limits)
     if len(data) > limits.max_bytes:
         raise _too_many_bytes(name, len(data), limits)
+    held = _checked(name, data, size, limits)
+    with limits.decoded.hold(held):
+        return _decoded(name, data, size, limits)
+
+
+@contextmanager
+def _parsing(name: str, limits: ImageLimits) -> Iterator[None]:
+    """Report what Pillow raises in the block as damage; only its parsers run in such a block."""
     try:
-        held = _checked(name, data, size, limits)
-        with limits.decoded.hold(held):
-            return _decoded(name, data, size)
-    except ImageError:
-        raise
+        yield
     except Image.UnidentifiedImageError:
         known = ", ".join(kind for kind in _FORMATS if kind != "MPO")
         raise ImageError(f"{name}: not an image of a known kind ({known}); convert it") from None
@@ -144,6 +148,11 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
     except Exception as error:  # Pillow's parsers raise exceptions of any type for damaged files.
         summary = " ".join(str(error).split())[:120] or type(error).__name__
         raise ImageError(f"{name}: damaged or cut short ({summary}); get it again") from error
+
+
+def _opened(name: str, data: bytes, limits: ImageLimits) -> Image.Image:
+    with _parsing(name, limits):
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
 
 
 def read_image(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) -> bytes:
@@ -171,7 +180,7 @@ def _too_many_bytes(name: str, size: int, limits: ImageLimits) -> ImageError:
 
 def _checked(name: str, data: bytes, size: int, limits: ImageLimits) -> int:
     """Return the bytes of memory that decoding an image takes, by its header; raises as `load_image` does."""
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with _opened(name, data, limits) as image:
         (width, height), most = image.size, limits.decoded.most
         if width * height > limits.max_pixels:
             raise ImageTooLargeError(
@@ -183,7 +192,8 @@ def _checked(name: str, data: bytes, size: int, limits: ImageLimits) -> int:
                 f"{name}: {width:,} x {height:,} pixels of {image.format} take {held:,} bytes to decode, more than the "
                 f"{most:,} of all images at a time; make it smaller"
             )
-        image.verify()  # Only PNG has checksums, which decoding would not verify.
+        with _parsing(name, limits):
+            image.verify()  # Only PNG has checksums, which decoding would not verify.
         if image.format == "PNG" and _PNG_END not in data:
             raise ImageError(f"{name}: damaged or cut short (it has no end); get it again")
     return held
@@ -204,23 +214,26 @@ def _held_bytes(image: Image.Image, size: int) -> int:
 def _draft(image: Image.Image, size: int) -> None:
     """Make JPEG decode straight to a half, a quarter or an eighth, but to no less than twice the wanted size."""
     longest = max(image.size)
-    image.draft(None, (2 * size * image.width // longest, 2 * size * image.height // longest))
+    image.draft(None, (max(1, 2 * size * image.width // longest), max(1, 2 * size * image.height // longest)))
 
 
-def _decoded(name: str, data: bytes, size: int) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+def _decoded(name: str, data: bytes, size: int, limits: ImageLimits) -> np.ndarray:
+    with _opened(name, data, limits) as image:
         _draft(image, size)
-        image.load()
+        with _parsing(name, limits):
+            image.load()
         return _squared(_upright(_scaled(image, name, size), _orientation(image)), size)
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
+def _rgb(image: Image.Image, name: str, min_is_white: bool) -> Image.Image:
     if image.mode[0] in "IF":
         pixels = np.asarray(image)
         # Nothing states which 32-bit number is white.
-        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65_535:
+        is_16_bits = image.mode.startswith("I;16") or not min_is_white
+        if image.mode == "F" or not is_16_bits or pixels.min() < 0 or pixels.max() > 65_535:
             raise ImageError(f"{name}: pixels of 32 bits, whose white is unknown; convert it to 8 or 16 bits")
         grey = (pixels >> 8).astype(np.uint8)
+        grey = 255 - grey if min_is_white else grey
         if "transparency" in image.info:  # the transparent shade
             grey[pixels == image.info["transparency"]] = 255
         return Image.fromarray(grey).convert("RGB")
@@ -248,10 +261,11 @@ def _scaled(image: Image.Image, name: str, size: int) -> Image.Image:
     (width, height), longest = image.size, max(image.size)
     small = max(1, round(width * size / longest)), max(1, round(height * size / longest))
     by_x, by_y = max(1, int(width / small[0] / 2.0)), max(1, int(height / small[1] / 2.0))
+    min_is_white = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow inverts up to 8 bits itself
     reduced = Image.new("RGB", (-(-width // by_x), -(-height // by_y)))
     rows = by_y * max(1, _BAND_BYTES // (4 * width * by_y))
     for top in range(0, height, rows):
-        band = _rgb(image.crop((0, top, width, min(top + rows, height))), name)
+        band = _rgb(image.crop((0, top, width, min(top + rows, height))), name, min_is_white)
         reduced.paste(band.reduce((by_x, by_y)), (0, top // by_y))
     return reduced.resize(small, Image.Resampling.BICUBIC, box=(0, 0, width / by_x, height / by_y))
 

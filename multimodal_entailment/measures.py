@@ -30,21 +30,24 @@ SHOWN = {"accuracy": "accuracy", "macro_f1": "macro-F1", "auc": "ROC AUC (mean o
 
 
 def quick_measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return `loss` (mean -log p, nats), `accuracy` and `macro_f1` of `[n]` labels and `[n, classes]` probabilities."""
+    """Return `loss` (mean -log p, nats), `accuracy` and `macro_f1` of `[n]` labels and `[n, classes]` probabilities.
+
+    As in scikit-learn, `macro_f1` is the mean of the classes that occur, in labels or in predictions.
+    """
     predicted = probabilities.argmax(axis=1)
     kept = np.clip(probabilities, 1e-12, None)
     return {
         "loss": float(log_loss(labels, kept / kept.sum(axis=1, keepdims=True), labels=_CLASSES)),
         "accuracy": float(accuracy_score(labels, predicted)),
-        "macro_f1": float(f1_score(labels, predicted, labels=_CLASSES, average="macro", zero_division=0)),
+        "macro_f1": float(f1_score(labels, predicted, average="macro")),
     }
 
 
 def all_measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Return a dict of loss, accuracy, macro-F1, and each class's precision, recall, F1 and one-vs-rest ROC AUC.
 
-    `auc` is the mean of the classes' AUCs (macro). Recall and AUC are NaN for a class without examples; precision is 0
-    for a class that is never predicted.
+    `auc` is the mean of the classes' AUCs (macro). Recall and AUC are NaN for a class without examples, and so is the
+    F1 of one that is not predicted either; precision is 0 for a class that is never predicted.
     """
     predicted = probabilities.argmax(axis=1)
     measures = quick_measures(labels, probabilities)
@@ -56,7 +59,8 @@ def all_measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, flo
     for number, name in enumerate(LABELS):
         measures[f"{name} precision"] = float(precision[number])
         measures[f"{name} recall"] = float(recall[number]) if support[number] else float("nan")
-        measures[f"{name} f1"] = float(f1[number])
+        occurs = support[number] or (predicted == number).any()
+        measures[f"{name} f1"] = float(f1[number]) if occurs else float("nan")
         measures[f"{name} auc"] = aucs[number]
     return measures
 
@@ -118,7 +122,7 @@ def class_statistics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str,
 
     statistics: dict[str, Statistic] = {
         "accuracy": of_counts(lambda counts: np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2))),
-        "macro_f1": of_counts(lambda counts: np.mean([_f1(counts, number) for number in _CLASSES], axis=0)),
+        "macro_f1": of_counts(lambda counts: np.nanmean([_f1(counts, number) for number in _CLASSES], axis=0)),
         "auc": lambda drawn: np.mean([auc(drawn) for auc in aucs], axis=0),
     }
     for number, name in enumerate(LABELS):
@@ -142,7 +146,7 @@ def _share(counts: Floats, number: int, axis: int, undefined: float) -> Floats:
 
 def _f1(counts: Floats, number: int) -> Floats:
     both = counts.sum(axis=1)[:, number] + counts.sum(axis=2)[:, number]
-    return np.asarray(2.0 * counts[:, number, number] / np.maximum(both, 1.0))
+    return np.where(both > 0, 2.0 * counts[:, number, number] / np.maximum(both, 1.0), np.nan)
 
 
 def _or_none(value: float) -> Optional[float]:

@@ -26,6 +26,7 @@ DELTA = 1e-3  # as in Hoffmann et al.: differences beyond a thousandth count lin
 FEWEST_LEVELS, FEWEST_RUNS = 3, 6
 _SMALLEST_FLOOR, _LARGEST_EXPONENT, _LARGEST_SCALE = 1e-4, 4.0, 30.0
 _EDGE = 1e-2
+_LARGEST_ERROR = 2.0
 _MOST_DRAWS = 20  # attempts per draw that can be fitted
 
 
@@ -33,8 +34,9 @@ _MOST_DRAWS = 20  # attempts per draw that can be fitted
 class LossLaw:
     """The law L(N, D) = floor + a / N^alpha + b / D^beta.
 
-    `undetermined` names the constants (E, alpha, beta) that the fit left at a bound of its search: values beyond the
-    bound fit as well, or better.
+    `undetermined` names the constants (E, alpha, beta) that the fit left at a bound of its search, where values beyond
+    the bound fit as well, or better; and E if other floors fit nearly as well: its standard error is a factor above
+    `_LARGEST_ERROR`.
     """
 
     floor: float
@@ -224,6 +226,15 @@ def _require_spread(n: Floats, d: Floats) -> None:
         )
 
 
+def _standard_error(slopes: Floats, residuals: Floats) -> Floats:
+    """Return the standard errors of fitted values, `[values]`, from the residuals, `[runs]`, and their slopes."""
+    runs, values = slopes.shape
+    _, sizes, directions = np.linalg.svd(slopes, full_matrices=False)
+    spread = np.square(residuals).sum() / (runs - values)
+    errors: Floats = np.sqrt(spread * np.square(directions / np.maximum(sizes, 1e-12)[:, None]).sum(axis=0))
+    return errors
+
+
 def _fit(n: Floats, d: Floats, loss: Floats, delta: float, near: Optional[LossLaw]) -> LossLaw:
     """Return the best fit over the starting points: a grid, or only the law `near`."""
     from scipy.optimize import least_squares
@@ -271,6 +282,7 @@ def _fit(n: Floats, d: Floats, loss: Floats, delta: float, near: Optional[LossLa
     best = min(refined, key=lambda fit: fit.cost).x
     e, a, alpha, b, beta = best
     edge = np.minimum(best - low, high - best) < _EDGE
+    edge[0] |= _standard_error(slopes(best), residuals(best))[0] > np.log(_LARGEST_ERROR)
     return LossLaw(
         floor=float(np.exp(e)),
         a=float(np.exp(a + alpha * n_middle)),

@@ -100,8 +100,8 @@ def print_laws(report: dict[str, Any]) -> None:
         print(f"  {name.replace('_', ' ')}: {constant['estimate']:.4g} [{constant['low']:.4g}, {constant['high']:.4g}]")
     if report["undetermined"]:
         print(
-            f"warning: these runs do not determine {', '.join(report['undetermined'])}: the best fit is at the edge of "
-            "what is searched; a larger budget, more --sizes or --seeds tell more"
+            f"warning: these runs do not determine {', '.join(report['undetermined'])}: far other values fit nearly as "
+            "well; a larger budget, more --sizes or --seeds tell more"
         )
     law = report["compute_law"]
     if law is None:

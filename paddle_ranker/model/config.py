@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Optional
 
@@ -283,8 +284,9 @@ def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig, 
             f"the vocabulary has ids up to {vocab_size - 1} but the model has {config.vocab_size} "
             f"word embeddings: {file} is another model's"
         )
-    lacking = config.vocab_size - vocab_size
-    if not may_fall_short and lacking > max(_LEAST_PADDING, min(_MOST_PADDING, config.vocab_size // 100)):
+    lacking, rows = config.vocab_size - vocab_size, config.vocab_size
+    rounded = math.gcd(rows, _MOST_PADDING + 1) - 1 if 2 * vocab_size > rows else 0  # up to the next multiple
+    if not may_fall_short and lacking > max(_LEAST_PADDING, min(_MOST_PADDING, rows // 100), rounded):
         raise CheckpointError(
             f"the vocabulary has {vocab_size:,} tokens, but the model has {config.vocab_size:,} word embeddings: "
             "vocab.txt was cut short, or is another model's; copy it again"

@@ -30,11 +30,13 @@ class FolderKind:
     is_in: returns whether an existing folder is of this kind
     what: the name of such a folder in messages, after "is": "a trained ranker"
     use: advice on the folder, or the commands that take it; FOLDER stands for its path
+    refused: returns why nothing takes a folder of this kind, "" if something does
     """
 
     is_in: Callable[[Path], bool]
     what: str
     use: str
+    refused: Callable[[Path], str] = lambda folder: ""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def recognise(folder: Path) -> Recognised:
     of_models = {name: FolderKind(kind.is_in, kind.what, kind.use) for name, kind in KINDS.items() if kind.what}
     for name, kind in reversed([*_FOLDERS.items(), *of_models.items()]):
         if kind.is_in(folder):
-            return Recognised(name, kind.what, kind.use.replace("FOLDER", str(folder)))
+            return Recognised(name, kind.what, kind.refused(folder) or kind.use.replace("FOLDER", str(folder)))
     inside = _inner_model(folder)
     if inside is not None:
         return Recognised("", "a folder of several models", f"did you mean {inside}?")
@@ -118,6 +120,19 @@ def _is_transformers(folder: Path) -> bool:
     return find_encoder(folder) is not None
 
 
+def _unsupported(folder: Path) -> str:
+    """Return why a transformers model is not read here, such as one whose weights are quantised."""
+    from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config
+
+    encoder = find_encoder(folder)
+    assert encoder is not None
+    try:
+        read_encoder_config(encoder / "config.json")
+    except CheckpointError as error:
+        return f"which is not read here: {error}"
+    return ""
+
+
 def _has_graph_alone(folder: Path) -> bool:
     return any((folder / name / "model.onnx").is_file() for name in ("", "onnx")) and not is_exported(folder)
 
@@ -145,6 +160,7 @@ _FOLDERS = {
         "a model folder of Hugging Face's transformers",
         "training takes it as --model FOLDER, and where it has a head of one or two classes, prediction, "
         "evaluation, export and serve do; for all else, bring it here: paddle-ranker convert FOLDER TARGET",
+        _unsupported,
     ),
     "adapter": FolderKind(
         _has("adapter_config.json"),

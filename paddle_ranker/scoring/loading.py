@@ -95,7 +95,9 @@ def open_model(
     if runs_network(folder, options):
         return _load_trained(path, options, kind)
     if options.positive_label is not None:
-        raise UsageError(f"--positive_label: {folder} was exported with one logit: leave it out, or export it again")
+        raise UsageError(
+            f"positive_label (--positive_label): {folder} was exported with one logit: leave it out, or export it again"
+        )
     opened = ExportedFolder.open(folder)
     require_kind(folder, opened.info.kind, options.expected_kind)
     encoder = opened.row_encoder(options)

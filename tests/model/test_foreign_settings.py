@@ -158,7 +158,7 @@ def test_names_of_classes_say_which_means_relevant(labels: tuple[str, str], plac
     if place is not None:
         assert head.place(None) == place
         return
-    with pytest.raises(CheckpointError, match="add --positive_label NAME"):
+    with pytest.raises(CheckpointError, match=r"as positive_label \(--positive_label NAME"):
         head.place(None)
 
 
@@ -173,7 +173,7 @@ def test_the_probability_is_of_the_class_that_means_relevant(
     options, line = LoadOptions(), ["convert", str(folder), str(ours)]
     if place is None:
         for load in (load_single, lambda path: start_ranker(path, Fresh("pairwise"))):
-            with pytest.raises(CheckpointError, match="add --positive_label NAME"):
+            with pytest.raises(CheckpointError, match=r"as positive_label \(--positive_label NAME"):
                 load(folder)
         load_encoder(folder)  # which needs no head
         place, options = 0, LoadOptions(positive_label="0")

@@ -179,3 +179,15 @@ def test_a_vocabulary_that_is_much_shorter_than_the_embeddings_is_refused(tmp_pa
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY[:-8]) + "\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"vocab\.txt was cut short, or is another model's"):
         start_ranker(folder, Fresh("pairwise"), LoadOptions(max_seq_length=32))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows", "fits"), [(97, 128, True), (97, 104, True), (97, 105, False), (60, 128, False)]
+)
+def test_embeddings_that_are_rounded_up_fit(tokens: int, rows: int, fits: bool) -> None:
+    config = dataclasses.replace(CONFIG, vocab_size=rows)
+    if fits:
+        require_tokenizer_fits(tokens, config.pad_token_id, config)
+        return
+    with pytest.raises(CheckpointError, match="cut short"):
+        require_tokenizer_fits(tokens, config.pad_token_id, config)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,18 @@ from cross_encoder import predict
 from ernie_matching import evaluate, export_model, predict_pairwise, train_pairwise
 from multimodal_entailment import export_model as export_entailment
 from multimodal_entailment import predict as predict_entailment
-from paddle_ranker.commands import blend, calibrate, compare, convert, distill, export_serving, quantize, rank, serve
+from paddle_ranker.commands import (
+    blend,
+    calibrate,
+    compare,
+    convert,
+    distill,
+    export_serving,
+    info,
+    quantize,
+    rank,
+    serve,
+)
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.recognised import recognise
 from paddle_ranker.retrieval.collection import Collection
@@ -22,7 +35,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.scoring.loading import open_ranker
 from pretraining import fill_mask, train_mlm
 from tests.conftest import Call
-from tests.tiny import write_encoder, write_ranker, write_tokenizer
+from tests.tiny import change_json, write_encoder, write_ranker, write_tokenizer
 
 pytestmark = pytest.mark.parity
 
@@ -49,7 +62,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "kept" / source).rename(root / name)
     (root / "kept" / "export").rename(root / "export")
     (root / "transformers").mkdir()
-    (root / "transformers" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (root / "transformers" / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 97}))
     (root / "transformers" / "model.safetensors").write_bytes(b"")
     (root / "pairs.tsv").write_text("深度\t学习\n", encoding="utf-8")
     (root / "dev.tsv").write_text("深度\t学习\t1\n深度\t水稻\t0\n农业\t水稻\t1\n农业\t学习\t0\n", encoding="utf-8")
@@ -137,3 +150,15 @@ def test_commands_name_the_kind(
     status, _, said = call(command, *line.replace("FOLDER", str(folders / name)).split())
     assert status == 1 and "unexpected" not in said and said.count("error:") == 1
     assert expected.replace("FOLDER", str(folders / name)) in said and "head.weight" not in said
+
+
+@pytest.mark.parametrize(
+    "changes", [{"quantization_config": {"bits": 4}}, {"is_decoder": True}, {"model_type": "llama"}], ids=str
+)
+def test_a_model_that_is_not_read_is_not_said_to_be_trained(
+    folders: Path, tmp_path: Path, call: Call, changes: dict[str, Any]
+) -> None:
+    folder = Path(shutil.copytree(folders / "transformers", tmp_path / "model"))
+    change_json(folder / "config.json", **changes)
+    _, printed, said = call(info.main, folder)
+    assert "training takes it" not in printed + said and f"{next(iter(changes))} is" in printed

@@ -39,6 +39,14 @@ def test_as_scikit_learn_has_them() -> None:
     figures = all_measures(labels, probabilities)
     assert figures["accuracy"] == accuracy_score(labels, predicted)
     assert figures["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    two = labels > 0  # nothing of the first class, in labels or in predictions
+    few = np.where(np.arange(3) == 0, 0.0, probabilities[two])
+    few = few / few.sum(axis=1, keepdims=True)
+    measured = evaluate_predictions(labels[two], few, resamples=50)
+    assert measured.intervals["macro_f1"].estimate == pytest.approx(
+        f1_score(labels[two], few.argmax(axis=1), average="macro")
+    )
+    assert np.isnan(measured.intervals[f"{LABELS[0]} f1"].estimate)
     assert figures["auc"] == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"))
     for number, name in enumerate(LABELS):
         chosen = {"labels": [number], "average": "macro"}

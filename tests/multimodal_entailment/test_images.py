@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multimodal_entailment import images
 from multimodal_entailment.images import DecodedBytes, ImageError, ImageLimits, ImageTooLargeError, load_image
 from paddle_ranker.errors import UsageError
 from tests.started import SECONDS, until
@@ -243,3 +244,30 @@ def test_a_tile_larger_than_its_image_counts() -> None:
     data = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(tags)) + entries + b"\0" * 4
     with pytest.raises(ImageTooLargeError, match="201,326,592 bytes"):  # 12 bytes per pixel of the tile
         load_image(data, 8, ImageLimits(decoded=DecodedBytes(100_000_000)))
+
+
+@pytest.mark.parametrize("size", [(3000, 10), (10, 3000), (3000, 1), (1, 1)])
+def test_a_long_and_narrow_jpeg_is_decoded(size: tuple[int, int]) -> None:
+    found = load_image(encoded(Image.new("RGB", size, (200, 30, 40)), "JPEG"), 64)
+    middle = (31, 32) if size[0] > size[1] else (32, 31)
+    assert found.shape == (64, 64, 3) and close(found[middle], (200, 30, 40))
+
+
+def test_a_16_bit_tiff_whose_minimum_is_white_is_inverted() -> None:
+    shades = np.full((40, 40), 0x2000, np.uint16)
+    stream = io.BytesIO()
+    Image.fromarray(shades).save(stream, "TIFF", tiffinfo={262: 0})
+    assert load_image(stream.getvalue(), 32)[16, 16].tolist() == [255 - 0x20] * 3
+    stream = io.BytesIO()
+    Image.fromarray(shades).save(stream, "TIFF")
+    assert load_image(stream.getvalue(), 32)[16, 16].tolist() == [0x20] * 3
+
+
+@pytest.mark.parametrize("name", ["_held_bytes", "_scaled", "_rgb", "_squared"])
+def test_a_fault_of_our_own_is_no_damage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(images, name, fails)
+    with pytest.raises(ZeroDivisionError):
+        load_image(encoded(Image.new("RGB", (40, 30)), "PNG"), 32)

@@ -103,6 +103,20 @@ def test_a_constant_that_the_runs_do_not_determine_is_named() -> None:
 
 
 @unit
+@pytest.mark.parametrize(
+    ("floor", "exponent", "noise", "determined"),
+    [(1.8, 0.34, 0.003, True), (0.3, 0.34, 0.003, True), (0.0, 0.34, 0.003, False), (1.8, 0.05, 0.01, False)],
+)
+def test_a_floor_that_the_runs_do_not_determine_is_named(
+    floor: float, exponent: float, noise: float, determined: bool
+) -> None:
+    n, d = (grid.ravel() for grid in np.meshgrid([1e6, 3e6, 1e7, 3e7], [1e7, 1e8, 1e9, 1e10]))
+    losses = LossLaw(floor, 400.0, exponent, 400.0, 0.28 if exponent > 0.1 else exponent).loss(n, d)
+    found = fit_loss_law(n, d, losses * np.exp(noise * np.random.default_rng(0).standard_normal(len(n))))
+    assert ("E" in found.undetermined) is not determined, found
+
+
+@unit
 def test_the_envelope_by_hand() -> None:
     compute = [1, 2, 2, 4, 8, 8, 16]
     losses = [5, 4, 6, 4, 3, 3, 3.5]

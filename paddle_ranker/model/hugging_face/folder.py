@@ -57,6 +57,9 @@ def _means_yes(label: str) -> Optional[bool]:
     return False if _NOT.sub("", name) in _YES and _NOT.match(name) else None
 
 
+_POSITIVE_LABEL = "positive_label (--positive_label)"  # in Python, and of commands
+
+
 @dataclass(frozen=True)
 class ClassifierHead:
     """Description of a classifier's head in a transformers `config.json`.
@@ -105,7 +108,7 @@ class ClassifierHead:
         if positive_label is not None:
             named = [place for place, label in enumerate(labels) if positive_label in (label, str(place))]
             if not named:
-                raise UsageError(f"--positive_label {quoted(positive_label)}: the classes are {listed(labels)}")
+                raise UsageError(f"{_POSITIVE_LABEL} is {quoted(positive_label)}: the classes are {listed(labels)}")
             return named[0]
         if self._is_unnamed:
             return 1
@@ -113,7 +116,8 @@ class ClassifierHead:
         if sorted(means_yes, key=str) != [False, True]:
             raise CheckpointError(
                 f"{self.file}: its classes are {' and '.join(map(quoted, labels))}; nothing says which of them means "
-                "that a title is relevant: add --positive_label NAME (paddle-ranker convert keeps it)"
+                "that a title is relevant: give its name as positive_label "
+                "(--positive_label NAME; paddle-ranker convert keeps it)"
             )
         return means_yes.index(True)
 
@@ -140,7 +144,9 @@ class ClassifierHead:
             )
         if weight.shape[1] == 1:
             if positive_label is not None:
-                raise UsageError(f"--positive_label belongs to heads of two classes, {self.file} has one: leave it out")
+                raise UsageError(
+                    f"{_POSITIVE_LABEL} belongs to heads of two classes, {self.file} has one: leave it out"
+                )
             return weight, bias
         if self.problem not in ("", "single_label_classification", "multi_label_classification"):
             raise CheckpointError(f"{self.file}: problem_type is {quoted(self.problem)} of two classes; not done here")
@@ -175,7 +181,7 @@ def for_label(
     if head is not None and weight is not None and bias is not None:
         return {**named, **dict(zip(("head.weight", "head.bias"), head.logit(weight, bias, positive_label)))}
     if positive_label is not None:
-        raise UsageError(f"--positive_label belongs to transformers' classifiers, {file} is none: leave it out")
+        raise UsageError(f"{_POSITIVE_LABEL} belongs to transformers' classifiers, {file} is none: leave it out")
     return dict(named)
 
 

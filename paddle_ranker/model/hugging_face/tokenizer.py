@@ -195,7 +195,12 @@ def rules_of_json(described: UncheckedObject, path: Path) -> TextRules:
     if ours is not None:
         return ours
     stated = {name: value for name, value in normalizer.items() if name in _RULES}
-    if normalizer.get("type") != "BertNormalizer" or normalizer.get("clean_text") is False:
+    if normalizer.get("type") == "BertNormalizer" and normalizer.get("clean_text") is False:
+        raise CheckpointError(
+            f"{path}: its BertNormalizer has clean_text false, which keeps control characters and is not done here, "
+            f"unless {CONFIG_FILE} states the tokenizer_class PreTrainedTokenizerFast"
+        )
+    if normalizer.get("type") != "BertNormalizer":
         raise CheckpointError(
             f"{path}: its normalizer is {normalizer.get('type')}; only BERT's (BertNormalizer) is done here, unless "
             f"{CONFIG_FILE} states the tokenizer_class PreTrainedTokenizerFast"

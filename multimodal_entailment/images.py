@@ -233,7 +233,7 @@ def _rgb(image: Image.Image, name: str, min_is_white: bool) -> Image.Image:
         if image.mode == "F" or not is_16_bits or pixels.min() < 0 or pixels.max() > 65_535:
             raise ImageError(f"{name}: pixels of 32 bits, whose white is unknown; convert it to 8 or 16 bits")
         grey = (pixels >> 8).astype(np.uint8)
-        grey = 255 - grey if min_is_white else grey
+        grey = ~grey if min_is_white else grey
         if "transparency" in image.info:  # the transparent shade
             grey[pixels == image.info["transparency"]] = 255
         return Image.fromarray(grey).convert("RGB")

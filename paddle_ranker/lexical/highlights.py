@@ -20,7 +20,7 @@ from paddle_ranker.lexical.analyser import ENGLISH, Analyser, Run, Token, fold, 
 LEVELS = 3  # as of the rankers' match embeddings: a shared word, pair of words, or three words in a row
 PASSAGE = 200  # code points of the passage of a long text
 _MOST_WORDS, _QUERY = 128, 1000  # words, code points of a query
-_MOST_HIGHLIGHTS, _LOOKED_AT = 100, 20_000  # of a text; code points of it
+_MOST_HIGHLIGHTS, _MOST_PLACES, _LOOKED_AT = 100, 20, 20_000  # of a text; of a token in it; code points of it
 _LETTER = "[^\\W_]"
 _IN_WORD = re.compile(
     "[^\\W_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2}"
@@ -85,16 +85,21 @@ class FoldedText:
 
     @cached_property
     def tokens(self) -> dict[str, list[tuple[int, int]]]:
-        """Where each token of the analyser begins and ends in `text`."""
+        """Where each token of the analyser that is not of ideographs alone begins and ends in `text`."""
         found: dict[str, list[tuple[int, int]]] = {}
         before: Optional[Token] = None
         for run in self._analyser.runs(self.text):
-            words = run.words()
-            pairs = [] if run.is_word else self._analyser.groups(run)
+            if run.kind == "i" and "m" not in run.shape:
+                end = run.start + len(run.text)
+                words = [Token(run.text[0], run.start, run.start + 1), Token(run.text[-1], end - 1, end)]
+                tokens = list[Token]()
+            else:
+                words = run.words()
+                tokens = [*words, *([] if run.is_word else self._analyser.groups(run))]
             if run.pair and before is not None:
-                pairs.append(Token(run.pair, before.start, words[0].end))
-            for word in (*words, *pairs):
-                found.setdefault(word.text, []).append((word.start, word.end))
+                tokens.append(Token(run.pair, before.start, words[0].end))
+            for token in tokens:
+                found.setdefault(token.text, []).append((token.start, token.end))
             before = words[-1]
         return found
 
@@ -214,11 +219,22 @@ class SharedWords:
 
 def places_of(term: str, text: FoldedText) -> list[tuple[int, int]]:
     """Return where a token of a tokenizer's begins and ends in a text, at most 20 times; a stem is found in words."""
-    found = text.tokens.get(term)
-    if found is None:  # an older tokenizer's
+    if all(shape == "i" * len(piece) for _, piece, shape in pieces(term)):
+        found = [*islice(_occurrences(text.text, term), _MOST_PLACES)]
+    elif (tokens := text.tokens.get(term)) is not None:
+        found = tokens
+    else:  # another tokenizer's
         beginning = f"(?<!{_LETTER})" if term.isascii() else ""
-        found = [match.span() for match, _ in zip(re.finditer(beginning + re.escape(term), text.text), range(20))]
-    return [text.span(*one) for one in found[:20]]
+        matches = re.finditer(beginning + re.escape(term), text.text)
+        found = [match.span() for match in islice(matches, _MOST_PLACES)]
+    return [text.span(*one) for one in found[:_MOST_PLACES]]
+
+
+def _occurrences(text: str, part: str) -> Iterator[tuple[int, int]]:
+    start = text.find(part)
+    while start >= 0:
+        yield start, start + len(part)
+        start = text.find(part, start + 1)
 
 
 def level_of(term: str) -> int:

@@ -49,7 +49,7 @@ from paddle_ranker.retrieval.values import Value
 from paddle_ranker.retrieval.vector_search import EXACT, check_breadth
 from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.retrieval.words import ASKED, Asked
-from paddle_ranker.retrieval.work import TooLate, check, hold, idle, in_turn, once, until, wait_for
+from paddle_ranker.retrieval.work import TooLate, check, checked, hold, idle, in_turn, once, until, wait_for
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
@@ -329,7 +329,7 @@ class Search:
         if encoder is not None and long:
             beside = encoder.token_ends([schema.passage(documents[number], "") for number in long])
             rooms, starts, parts = [max(room - len(ends), room // 4) for ends in beside], [], []
-            for number, tokens in zip(long, rooms):
+            for number, tokens in checked(zip(long, rooms)):
                 text = documents[number].text[slice(*spans[number])]
                 size = characters_for(text, tokens)
                 start, _ = best_span(text, self._word_weights, size, schema.analyser.table)

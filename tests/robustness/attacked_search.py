@@ -2,8 +2,8 @@
 
 A server searches an index of synthetic documents, short and long. For each attack many connections send expensive
 requests for some seconds, from another process on the same machine, while good searches are asked one after the other
-and their answers compared with those of a quiet server. The exit status is 1 where one was lost or wrong, or where their
-99th percentile is above --most_seconds.
+and their answers compared with those of a quiet server. The exit status is 1 where one was lost or wrong, or where
+their 99th percentile is above --most_seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -32,7 +32,10 @@ from paddle_ranker.retrieval.schema import Field, Schema
 from tests.started import started_server
 from tests.tiny import write_ranker
 
-CHARACTERS = "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"
+CHARACTERS = (
+    "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分"
+    "对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"
+)
 ENGLISH = "the of to and in a is that for it as was with be by on not he his but at are this have from or had an they"
 _TIMEOUT = 60.0
 

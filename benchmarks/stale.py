@@ -20,6 +20,9 @@ RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 
 def main() -> int:
     for commit, command in sorted(set(list_figures(RESULTS.read_text(encoding="utf-8")))):
+        if not is_known(commit):
+            print(f"{commit}  {command}: git has no such commit; measure again")
+            continue
         changed = changes_since(commit, imported_files(program_of(command)))
         if changed:
             most = ", ".join(sorted(changed, key=lambda name: -changed[name])[:3])
@@ -62,6 +65,13 @@ def imported_files(program: Path) -> set[Path]:
                 names = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
             left += [(ROOT / name.replace(".", "/")).with_suffix(".py") for name in names]
     return found
+
+
+def is_known(commit: str) -> bool:
+    """Return True if the repository has the commit."""
+    return not subprocess.run(
+        ["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=ROOT, capture_output=True
+    ).returncode
 
 
 def changes_since(commit: str, files: set[Path]) -> dict[str, int]:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks.stale import ROOT, imported_files, list_figures, program_of
+from benchmarks.stale import ROOT, imported_files, is_known, list_figures, program_of
 
 pytestmark = pytest.mark.unit
 RESULTS = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
@@ -32,3 +32,9 @@ def test_a_program_depends_on_what_it_imports() -> None:
     files = {path.relative_to(ROOT).as_posix() for path in imported_files(ROOT / "benchmarks" / "indexes.py")}
     assert {"benchmarks/indexes.py", "paddle_ranker/retrieval/segments.py"} <= files
     assert "recall/train_simcse.py" not in files
+
+
+def test_a_commit_that_git_lacks_is_told_apart() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs the repository's git history")
+    assert is_known("HEAD") and not is_known("0" * 40)

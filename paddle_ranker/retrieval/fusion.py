@@ -182,6 +182,8 @@ class Fusion:
         values += [value for one in self.signals.values() for value in (one.weight, one.mean, one.deviation)]
         if not all(map(math.isfinite, values)):
             raise UsageError(f"weights {quoted(dict(self.weights))}: give finite numbers")
+        if any(abs(weight) > MOST_WEIGHT for weight in self.weights.values()):  # sums must stay finite
+            raise UsageError(f"weights {quoted(dict(self.weights))}: give numbers up to {MOST_WEIGHT:g}")
         if not all(one.deviation > 0 for one in self.signals.values()):
             raise UsageError(f"signals {listed([*self.signals])}: deviations must be above 0")
         if not all(0 < weight <= MOST_WEIGHT for weight in self.fields.values()):

@@ -257,7 +257,8 @@ def _loss(labels: Floats, scores: Floats) -> Floats:
 def _simplex(count: int) -> Floats:
     """Return weights that add up to 1, `[tried, count]`: equal ones first, then all of some steps."""
     steps = max(n for n in range(1, _MOST_STEPS + 1) if n == 1 or comb(n + count - 1, count - 1) <= _MOST_TRIED)
-    bars = np.array(list(combinations(range(steps + count - 1), count - 1)), np.int64).reshape(-1, count - 1)
+    places = list(combinations(range(steps + count - 1), count - 1))
+    bars = np.array(places, np.int64).reshape(len(places), count - 1)
     parts = np.diff(bars, axis=1, prepend=-1, append=steps + count - 1) - 1
     return np.concatenate([np.full((1, count), 1.0 / count), parts / steps])
 

@@ -119,6 +119,7 @@ def test_any_other_file_is_refused(tmp_path: Path, content: str) -> None:
         ("rff", "", "--fusion rff: choose from rrf, weighted"),
         ("rrf", "words:1", "expected searchers and numbers"),
         ("rrf", "words=nan", "finite numbers"),
+        ("rrf", "words=1e308,vectors=1", "up to 1000"),
     ],
 )
 def test_wrong_weights_are_named(name: str, weights: str, said: str) -> None:

@@ -36,6 +36,12 @@ def test_few_queries_keep_equal_weights() -> None:
     assert learned.weights == {"words": pytest.approx(0.5), "vectors": pytest.approx(0.5)}
 
 
+def test_a_single_searcher_has_all_the_weight() -> None:
+    lists = [JudgedList(str(n), ["a", "b"], np.array([[1.0], [0.0]]), np.array([1.0, 0.0])) for n in range(3)]
+    learned = learn_weights(lists, ("words",), 2)
+    assert learned.weights == {"words": 1.0} and learned.held_out["0"] == {"a": 1.0, "b": 0.0}
+
+
 def test_what_is_learned_is_what_makes_the_logarithms_of_ranks_least() -> None:
     lists = lists_of(30, (1.0, 2.0), noise=0.5)
     least, best = np.inf, 0.0

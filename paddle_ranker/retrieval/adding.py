@@ -38,7 +38,7 @@ from paddle_ranker.retrieval.segments import (
     write_segment,
 )
 from paddle_ranker.retrieval.vector_search import index_writers
-from paddle_ranker.retrieval.work import spend
+from paddle_ranker.retrieval.work import checked
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import Unchecked, inside, read_json
 
@@ -48,7 +48,6 @@ _FIRST_PIECE, _PIECE_SECONDS = 256, 10.0  # texts whose vectors are made first, 
 _VALUES_AT_ONCE, _FILES_AT_ONCE = 256, 64  # a further vector field makes the vectors of so many at once
 _KEPT_SECONDS = 20.0  # vectors that took longer are kept for the next run, should this one be killed
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
-_READING, _ENCODING = 50, 10_000  # steps, as `spend` counts them, for a character's words; for a passage's vector
 
 
 class Added(NamedTuple):
@@ -252,12 +251,9 @@ class Addition:
     def _contents(self, chunk: Sequence[Document]) -> Contents:
         self._check_fields(chunk)
         words, info = self._info.words, self._info.vectors
-        spend(_READING * sum(len(document.text) for document in chunk))
-        for document in chunk:
+        for document in checked(chunk):
             self._info.schema.check(document)
         spans = self._cutter.spans(chunk)
-        if info is not None:
-            spend(_ENCODING * sum(map(len, spans)))
         vectors = {one.name: self._field_vectors(one, chunk) for one in self._info.more_vectors}
         if info is not None:
             stored = StoredVectors.of(self._vectors(chunk, spans), info.dtype)
@@ -297,10 +293,9 @@ class Addition:
                 )
             ):
                 missing += [(row, number) for number in range(len(values[row]))]
-        spend(_ENCODING * len(missing))
         are_files = any(one.name == field.name for one in self._info.schema.files)
         at_once = _FILES_AT_ONCE if are_files else _VALUES_AT_ONCE
-        for start in range(0, len(missing), at_once):
+        for start in checked(range(0, len(missing), at_once)):
             some = missing[start : start + at_once]
             given = [self._files.read(values[row][n]) if are_files else values[row][n] for row, n in some]
             made = self._tower(field.name).vectors(given)

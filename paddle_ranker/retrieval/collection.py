@@ -68,7 +68,7 @@ from paddle_ranker.retrieval.vector_search import (
     index_writers,
 )
 from paddle_ranker.retrieval.words import ASKED, Asked, CountedQuery, Totals
-from paddle_ranker.retrieval.work import checked, hold, locking, spend
+from paddle_ranker.retrieval.work import check, checked, hold, locking
 from paddle_ranker.scoring.stored import TextStates, TitleStates, joined
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 from paddle_ranker.storage.untrusted import inside, own_folder
@@ -79,8 +79,6 @@ if TYPE_CHECKING:
 _AS_BUILT: Mapping[str, float] = MappingProxyType({})
 _NO_TYPES: Mapping[str, str] = MappingProxyType({})
 _DEFAULTS = LoadOptions()
-_READING = 1000  # steps, as `spend` counts them, for a document beside its bytes
-_STATES_A_STEP = 20  # numbers of stored states that are read in a step
 _LOOKED_UP = 100  # most files that are looked up one by one
 _HELD = 3  # times the bytes of documents, while they are read and answered with
 FACET_BYTES = 1 << 20  # of a field's values in a segment, that are counted
@@ -452,7 +450,7 @@ class Collection:
         if not found:
             return [], None
         numbers = tokens * (rows[0][0].info.width + rows[0][0].info.matches)
-        spend(numbers // _STATES_A_STEP)
+        check()
         hold(numbers * np.dtype(np.float32).itemsize)
         with now.reading():
             return found, reduce(joined, (states.take(own) for states, own in rows))
@@ -541,7 +539,6 @@ class Collection:
         numbered = ([(*one, number) for one in own] for number, own in enumerate(each))
         places = [Place(number, row) for _, _, row, number in itertools.islice(heapq.merge(*numbered), count)]
         size = sum(now.parts[place.part].segment.document_bytes([place.row]) for place in places)
-        spend(_READING * len(places) + size)
         hold(_HELD * size)
         return [now.at(place) for place in checked(places)]
 
@@ -585,7 +582,6 @@ class Collection:
         for place in places.values():
             rows.setdefault(place.part, []).append(place.row)
         size = sum(now.parts[part].segment.document_bytes(own) for part, own in rows.items())
-        spend(_READING * len(places) + size)
         hold(_HELD * size if keep else 0)
         for id, place in checked(places.items()):
             yield id, now.at(place)
@@ -929,8 +925,8 @@ class Matches:
         for name, (type, where) in wanted.items():
             counts = found[name] = Counts()
             for part, mask in zip(self._now.parts, self._meeting(where)):
-                spend(20 * part.segment.bytes_of(name))
-                for value, count in zip(part.segment.values_of(name), part.segment.value_counts(name, mask).tolist()):
+                counted = part.segment.value_counts(name, mask).tolist()
+                for value, count in checked(zip(part.segment.values_of(name), counted)):
                     items = {one.key: one for one in TYPES[type].values(value)} if count else {}
                     counts.update(dict.fromkeys(items.values(), count))
         return found

@@ -14,14 +14,13 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.best import NOT_FOUND, BestRows
-from paddle_ranker.retrieval.work import checked, spend
+from paddle_ranker.retrieval.work import check, checked
 
 Vectors = NDArray[np.float32]
 TYPES = ("float32", "float16", "int8")
 _CELLS = 1 << 18  # products, and numbers of vectors that are not float32, held at once: what the caches hold
 _QUERIES = 512  # searched for at once
 _FEW = 1024  # products that are worked out at once: of what was added last, segments of a few documents
-_PRODUCTS = 32  # of components, that are worked out in a step, as `spend` counts them
 _SPARE = 16  # found beyond what is asked for: copies of a text whose products differ in their last bits
 
 
@@ -136,7 +135,7 @@ def nearest(
     stored = vectors if isinstance(vectors, StoredVectors) else StoredVectors(vectors)
     most = len(stored) if mask is None else int(np.count_nonzero(mask))
     k = min(k, most)
-    spend(len(queries) * most * queries.shape[1] // _PRODUCTS)
+    check()
     numbers, products = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     for start in range(0, len(queries) if k else 0, _QUERIES):
         part = np.ascontiguousarray(queries[start : start + _QUERIES], np.float32)

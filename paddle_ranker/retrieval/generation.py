@@ -32,14 +32,12 @@ from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.values import CommonTypes
 from paddle_ranker.retrieval.vector_search import IndexedPart, search_vectors
 from paddle_ranker.retrieval.words import Asked, Totals, WordPart, WordSearcher, texts_of
-from paddle_ranker.retrieval.work import checked, spend
+from paddle_ranker.retrieval.work import check, checked
 from paddle_ranker.storage.untrusted import inside, open_array
 
 _WEIGHTED = 2  # other weights of fields, or totals, that stay ready to be searched by
 _PHRASES = 256  # synonyms of several words, of which it is known which documents have them
 _KEPT = 8  # queries' phrases and exclusions, of which it is known which documents have them
-_SORTED = 10  # steps, as `spend` counts them, for each number that is sorted
-_READING, _FOLDING = 2000, 3  # steps for a document that is looked at for a phrase, and for each of its bytes
 _PASSAGES = 4  # times as many are looked for as documents are wanted, at first
 
 
@@ -212,7 +210,6 @@ class Generation:
                 found = [one | (has & mask) for one, has, mask in zip(found, have, masks)]
         for part, may, is_found in zip(self.parts, read, found):
             rows = np.flatnonzero(may & ~is_found).tolist()
-            spend(_READING * len(rows) + _FOLDING * part.segment.document_bytes(rows))
             for row in checked(rows):
                 texts = schema.searched(part.segment.document(row))
                 is_found[row] = any(
@@ -282,7 +279,7 @@ class Generation:
             counts = part.segment.value_counts(field, mask)
             if counts.any() and (scale := part.segment.scale(field, type)) is not None:
                 kind, codes, positions = scale
-                spend(_SORTED * len(codes))
+                check()
                 there = codes[codes < len(counts)]
                 found.append(FieldScale(Scale(kind, positions[codes < len(counts)], counts[there])))
             else:
@@ -377,7 +374,7 @@ class Generation:
         titled = np.concatenate(each)
         if not len(titled):
             return self.hits([(numbers, scores)])[0]
-        spend(_SORTED * len(titled))
+        check()
         own = words.scores_of(query, titled)
         best = np.lexsort((titled, -own))[:k]
         titled, own = titled[best], own[best]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.metrics.ranking import Booleans
-from paddle_ranker.retrieval.work import spend
+from paddle_ranker.retrieval.work import check
 
 CONTENT = "content"  # the name in `group_by`, of an index without a field of that name
 RESEMBLANCE = 0.8  # from which on two texts are nearly the same
@@ -20,7 +20,6 @@ CHARACTERS = 2000  # Texts are compared by their beginnings of this length.
 _SHINGLE, _BINS, _LANES = 5, 256, 8
 _EMPTY = np.uint16(0xFFFF)
 _WORDS = re.compile(r"\w+")
-SKETCHING, _COMPARING = 4000, 10  # steps, as `spend` counts them, for a text, and for two
 _MULTIPLIER, _MIXER = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD)  # of splitmix64 and MurmurHash3
 
 Sketches = NDArray[np.uint16]
@@ -57,7 +56,7 @@ def leaders(sketches: Sketches) -> list[int]:
     """
     kept, numbers, found = np.empty_like(sketches), list[int](), list[int]()
     for number, sketch in enumerate(sketches):
-        spend(_COMPARING * len(numbers))
+        check()
         others = kept[: len(numbers)]
         alike = _counts(others == sketch)  # with bins that are empty in both
         near = np.flatnonzero(alike >= RESEMBLANCE * _BINS)

@@ -46,7 +46,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import VECTORS, VectorsInfo
 from paddle_ranker.retrieval.schema import MOST_FIELDS, Schema
 from paddle_ranker.retrieval.values import CommonTypes, Value, common_types
-from paddle_ranker.retrieval.work import spend
+from paddle_ranker.retrieval.work import check
 from paddle_ranker.scoring.stored import TitleStates
 from paddle_ranker.storage.atomic import new_folder
 from paddle_ranker.storage.untrusted import check_file, inside, open_array, open_file, read_json
@@ -61,7 +61,6 @@ _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORDS = "words_"
 _NO_INDEX: Mapping[str, WriteIndex] = {}
 _LOOKED_AT = 64  # rows, of which those that are live are found at a time
-_ARRANGING = 50  # steps, as `spend` counts them, for each byte of values that are arranged for filters
 _SCALED = 1 << 23  # bytes of a field's values that are arranged for facets
 _ONE_TEXT = Schema()
 
@@ -290,7 +289,7 @@ class Segment:
         while start < len(hashes) and len(found) < count:
             last = min(start + max(count, _LOOKED_AT), len(hashes)) - 1
             end = int(np.searchsorted(hashes, hashes[last], "right"))  # equal hashes are ordered together
-            spend(end - start)
+            check()
             own = rows[start:end].astype(np.int64)
             kept = np.arange(len(own)) if live is None else np.flatnonzero(live[own])
             own = own[kept]
@@ -394,7 +393,7 @@ class Segment:
         Of more than `most` bytes of values, one is returned: it tells their kind. live: `[n] bool`; None: all are.
         """
         line = self._line_of(field)
-        spend(min(len(line), most))
+        check()
         if len(line) <= most:
             values = self.values_of(field)
             if live is None or not values:
@@ -428,12 +427,12 @@ class Segment:
         return () if code < 0 else self.typed_values(field, type).values(code)
 
     def _common_types(self, field: str) -> CommonTypes:
-        spend(_ARRANGING * self.bytes_of(field))
+        check()
         return common_types(self.values_of(field))
 
     def value_counts(self, field: str, mask: Booleans) -> Integers:
         """Return how many of some documents have each value of a field, up to the last that one has."""
-        spend(len(mask))
+        check()
         return np.bincount(self.codes_of(field)[mask] + 1, minlength=1)[1:]
 
     def scale(self, field: str, type: str) -> Optional[tuple[str, Integers, Positions]]:
@@ -447,13 +446,13 @@ class Segment:
 
     def _arranged_values(self, field: str, type: str) -> FieldValues:
         line = self._line_of(field)
-        spend(_ARRANGING * len(line))
+        check()
         with self.reading():
             return FieldValues(line, type)
 
     def _matching(self, where: Filter) -> Booleans:
         """Return which documents meet a filter with types, `[n] bool`; the last ones asked for are kept."""
-        spend(self.count * len(where.conditions))
+        check()
         meet = np.ones(self.count, bool)
         for condition in where.conditions:
             holds = self.typed_values(condition.field, condition.type).meeting(condition)

@@ -20,12 +20,11 @@ from paddle_ranker.lexical.tokens import Tokenizer, query_weights, rarity_of, to
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
 from paddle_ranker.retrieval.reading import KnownWords, Reader, WordQuery
-from paddle_ranker.retrieval.work import checked, spend
+from paddle_ranker.retrieval.work import checked
 
 _FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
 _MORE = 8  # most documents that are completed first, times as many as are wanted
 _SLACK = 1e-9  # of a bound, for the rounding of sums
-_LOOKING, _COUNTING = 5, 500  # words of a vocabulary compared in a step, as `spend` counts them; steps to count a word
 _MOST_REQUIRED = 8  # terms of a phrase whose documents are looked up, before they are read
 Word = tuple[Optional[str], ...]  # the tokens that the tokenizers have for a word of a query, None for none
 FindPhrase = Callable[[str], Sequence[NDArray[np.int32]]]  # for each part, the live documents that have it, ascending
@@ -261,7 +260,6 @@ class WordSearcher:
         for errors in range(most_errors(word) + 1):
             found = set[str]()
             for vocabulary in checked(self._vocabularies):
-                spend(len(vocabulary) // _LOOKING)
                 found.update(vocabulary.near(word, errors, unfinished=unfinished))
             if live := self._live_words(sorted(found)):
                 return [(own, errors) for own in live]
@@ -282,7 +280,6 @@ class WordSearcher:
 
     def _live_words(self, words: Sequence[str]) -> list[str]:
         """Return those words, in their order, that live documents have."""
-        spend(_COUNTING * len(words))
         tokens = [self.tokens_of_word(word) for word in checked(words)]
         each = [*chain.from_iterable(tokens)]
         counts = dict(zip(each, self.counts(each)))
@@ -309,7 +306,6 @@ class WordSearcher:
             sizes = part.postings.counts(hashes)
             if part.live is not None:
                 places = np.flatnonzero(sizes)
-                spend(int(sizes.sum()))
                 for place, (documents, _) in checked(zip(places.tolist(), part.postings.of_terms(hashes[places]))):
                     sizes[place] = np.count_nonzero(part.live[documents])
             counts += sizes
@@ -340,8 +336,7 @@ class WordSearcher:
         for hashes in checked([each[place] for place in rarest]):
             for mask, part in zip(masks, self._parts):
                 has = np.zeros(len(mask), bool)
-                for documents, _ in part.postings.of_terms(hashes):
-                    spend(len(documents))
+                for documents, _ in checked(part.postings.of_terms(hashes)):
                     has[documents] = True
                 mask &= has
         return masks
@@ -414,10 +409,9 @@ class WordSearcher:
         tokens = list(dict.fromkeys(token for word in counted for token in word if token is not None))
         hashes = text_hashes(tokens)
         parts = [part.postings.of_terms(hashes) for part in self._parts]
-        spend(sum(len(term.documents) for terms in parts for term in terms))
         places = {token: place for place, token in enumerate(tokens)}
         hashed = hashes.tolist()
-        for word, times in counted.items():
+        for word, times in checked(counted.items()):
             token = next(token for token in word if token is not None)
             if phrase := _phrase_of(word):
                 each = [self._phrase(phrase, n, own) for n, own in enumerate(self._find_phrase(phrase))]

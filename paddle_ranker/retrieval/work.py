@@ -283,11 +283,6 @@ def locking(lock: Lock) -> Iterator[None]:
             lock.release()
 
 
-def spend(steps: int) -> None:
-    """Do as `check` does."""
-    check()
-
-
 def watch() -> Callable[[], None]:
     """Return a function that raises `Abandoned` once nobody waits for this work; other threads may call it."""
     turn = _TURN.get()

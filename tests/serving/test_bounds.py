@@ -62,8 +62,10 @@ def ask(site: Site, method: str, address: str, body: bytes = b"", **headers: str
     """Ask the application itself: a client would be counted, too."""
     path, _, query = address.partition("?")
     given = [(b"host", b"127.0.0.1"), *((name.encode(), value.encode()) for name, value in headers.items())]
-    scope = {"type": "http", "http_version": "1.1", "method": method, "scheme": "http", "path": path, "root_path": ""}
-    scope.update(raw_path=path.encode(), query_string=query.encode(), headers=given, server=("127.0.0.1", 80))
+    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "method": method, "scheme": "http", "path": path}
+    scope.update(
+        root_path="", raw_path=path.encode(), query_string=query.encode(), headers=given, server=("127.0.0.1", 80)
+    )
     sent, calls = list[Any](), 0
 
     messages = [{"type": "http.request", "body": body, "more_body": False}]
@@ -81,7 +83,7 @@ def ask(site: Site, method: str, address: str, body: bytes = b"", **headers: str
     async def run() -> None:
         sys.setprofile(count)
         try:
-            await site.app({**scope, "client": ("127.0.0.1", 1), "state": {}}, receive, send)
+            await site.app(scope, receive, send)
         finally:
             sys.setprofile(None)
 

@@ -42,7 +42,7 @@ from paddle_ranker.retrieval.search import MOST_PACKED, Position, Search
 from paddle_ranker.retrieval.searchable import Anew, Searchable
 from paddle_ranker.retrieval.values import STORED
 from paddle_ranker.retrieval.words import single_token
-from paddle_ranker.retrieval.work import checked, spend
+from paddle_ranker.retrieval.work import checked
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_options import LIMITS
@@ -73,7 +73,7 @@ FUSED, RANKED = "fused", "ranked"
 _MOST_NAMES, _MOST_FACET_VALUES = 16, 100  # of facets, of sort; of a facet
 _MOST_TERMS = 32  # that a hit is explained by
 _LOGGED_CHARACTERS = 1000  # of a parameter; a longer one is left out of the log
-_LOOKED_AT, _LOOKING = 400_000, 80  # code points of an answer's texts that are searched for words; steps for each
+_LOOKED_AT = 400_000  # code points of an answer's texts that are searched for words
 _MOST_VALUES, _VALUE_BYTES = 24, 1 << 14  # of a field, that are named; that are read to find out whether they are few
 # Pages of one list may differ in these parameters.
 _SHOWING = {"cursor", "fields", "snippet", "total", "facets", "explain", "logged"}
@@ -448,7 +448,6 @@ def _hits(asked: SearchRequest, found: Search, ranks: dict[int, int]) -> list[di
     has_text = TEXT in names if names is not None else asked.snippet is None
     is_looked_at = asked.explain or has_text or asked.snippet is not None
     most = _LOOKED_AT // max(1, len(ids)) if is_looked_at else 0  # code points of each text
-    spend(_LOOKING * sum(min(most, len(found.documents[id].text)) for id in ids))
     for (place, rank), id in zip(ranks.items(), checked(ids)):
         document = found.documents[id]
         looked_at = document.text[:most]

@@ -21,6 +21,7 @@ from paddle_ranker.options.command import note_at_end as note_at_end
 from paddle_ranker.options.command import note_counts as note_counts
 from paddle_ranker.options.command import note_once as note_once
 from paddle_ranker.options.command import run_command as run_command
+from paddle_ranker.options.command import uncounted as uncounted
 from paddle_ranker.options.declare import AUTO_DEVICE as AUTO_DEVICE
 from paddle_ranker.options.declare import DEVICE_HELP as DEVICE_HELP
 from paddle_ranker.options.declare import TAB as TAB

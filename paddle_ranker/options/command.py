@@ -12,6 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextvars import ContextVar
 from typing import Any, Callable, Optional, Protocol, TextIO, Union, cast
 
 from paddle_ranker.errors import (
@@ -221,6 +222,19 @@ class Counted(Protocol):
 _COUNTED: list[list[Counted]] = []  # of the running commands; threads of a command may open models, too
 
 
+_UNCOUNTED: ContextVar[bool] = ContextVar("uncounted", default=False)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Hold no objects of the block until the command ends: a server opens models again and again."""
+    before = _UNCOUNTED.set(True)
+    try:
+        yield
+    finally:
+        _UNCOUNTED.reset(before)
+
+
 @contextmanager
 def _counting() -> Iterator[list[Counted]]:
     _COUNTED.append([])
@@ -235,7 +249,7 @@ def note_at_end(one: Counted, instead_of: Sequence[Counted] = ()) -> None:
 
     instead_of: objects whose counts `one` includes
     """
-    if _COUNTED:
+    if _COUNTED and not _UNCOUNTED.get():
         _COUNTED[-1][:] = [other for other in _COUNTED[-1] if all(other is not part for part in instead_of)]
         _COUNTED[-1].append(one)
 

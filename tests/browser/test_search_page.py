@@ -251,7 +251,7 @@ def test_tab_goes_on_after_a_filter_and_a_list_of_values_is_one(open_page: OpenP
     page.click("#settings summary")
     assert page.text_content("#chips li").startswith("kind ∈ 新闻,问答")
     page.fill("[name='year.gte']", "2020")
-    with page.expect_request("**/v1/search"):
+    with page.expect_response("**/v1/search"):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.name") == "year.lte"
     assert site.asked[-1]["where"]["year"] == {"gte": 2020}

@@ -189,7 +189,7 @@ def bad_documents(draw: random.Random) -> Iterator[tuple[list[Any], VectorsOf]]:
         good = Document(f"g{number}", f"text {number}")
         bad: list[Any] = [
             Document("bad", ""), Document("", "x"), Document("bad", "a\ud800b"), Document("bad\udfff", "x"),
-            Document("bad", "x", {"price": float("nan")}), Document("bad", "x", {"tags": {1, 2}}),
+            Document("bad", "x", {"price": float("inf")}), Document("bad", "x", {"tags": {1, 2}}),
             Document("bad", cast(str, 7)), Document("bad", "x", {"\ud800": 1}), good,
         ]  # fmt: skip
         which = draw.randrange(len(bad) + 3)

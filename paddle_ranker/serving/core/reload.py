@@ -12,6 +12,7 @@ from functools import partial
 from typing import Callable, Optional, TypeVar
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.options import uncounted
 from paddle_ranker.runtime import memory_given_back
 from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.faults import Fault, FaultKind
@@ -153,7 +154,8 @@ class Reloader:
         loaded: list[Served] = []
         try:
             for one in self._slots:
-                loaded.append(one.slot.load(one.observer))
+                with uncounted():
+                    loaded.append(one.slot.load(one.observer))
             for one, model in zip(self._slots, loaded):
                 one.slot.check_beside(model, [other for other in loaded if other is not model])
         except BaseException:

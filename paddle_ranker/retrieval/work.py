@@ -68,36 +68,27 @@ class TooLate(Exception):
     """A part of some work would be ready too late; the caller waits for the rest."""
 
 
-class Usage:
-    """Processor time that a caller has used, over all stages of a search.
-
-    Attributes: `seconds`; `number`, which orders callers as they came.
-    """
-
-    _numbers = itertools.count()
-
-    def __init__(self) -> None:
-        self.seconds, self.number = 0.0, next(self._numbers)
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """The order in which callers get their turns: the lowest first."""
-        return bisect(_LEVELS, self.seconds), self.number
-
-
 class Caller:
     """The caller who waits for some work; safe to use from any thread.
 
     Args:
         deadline: time on `time.monotonic()`'s clock until which the caller waits.
         hold: called with the bytes that the work holds until the caller has its answer.
-        usage: of earlier work for this caller.
+
+    Attribute: `used`, processor seconds of its work.
     """
 
-    def __init__(self, deadline: float = math.inf, hold: Optional[Hold] = None, usage: Optional[Usage] = None):
-        self.deadline, self.usage = deadline, usage or Usage()
+    _numbers = itertools.count()
+
+    def __init__(self, deadline: float = math.inf, hold: Optional[Hold] = None):
+        self.deadline, self.used, self._number = deadline, 0.0, next(self._numbers)
         self._hold, self._left = hold, False
         self.wakes: set[threading.Event] = set()  # what waits for something else while the caller waits for it
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The order in which callers get their turns: the lowest first."""
+        return bisect(_LEVELS, self.used), self._number
 
     @property
     def has_left(self) -> bool:
@@ -206,7 +197,7 @@ class Turns:
         """End a turn, in which its caller has used so many seconds; another one begins."""
         with self._lock:
             turn.is_held = False
-            turn.caller.usage.seconds += used
+            turn.caller.used += used
             if not self._waiting:
                 self._free += 1
                 return
@@ -223,7 +214,7 @@ def _age(turn: _Turn) -> float:
 
 
 def _rank(turn: _Turn) -> tuple[int, int]:
-    return turn.caller.usage.rank
+    return turn.caller.rank
 
 
 TURNS = Turns(usable_cores())

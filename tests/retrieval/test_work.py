@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from paddle_ranker.retrieval import work
-from paddle_ranker.retrieval.work import Abandoned, Caller, Turns, Usage, check, hold, idle, in_turn, locking, watch
+from paddle_ranker.retrieval.work import Abandoned, Caller, Turns, check, hold, idle, in_turn, locking, watch
 from tests.serving_cases import SECONDS
 from tests.started import until
 
@@ -159,8 +159,8 @@ def test_who_waits_for_a_lock_or_another_machine_keeps_no_turn(monkeypatch: pyte
 
 
 def test_what_work_takes_is_counted_for_its_caller() -> None:
-    held, usage = list[int](), Usage()
-    caller = Caller(hold=held.append, usage=usage)
+    held = list[int]()
+    caller = Caller(hold=held.append)
 
     def do() -> str:
         hold(100)
@@ -170,9 +170,9 @@ def test_what_work_takes_is_counted_for_its_caller() -> None:
             check()
         return "done"
 
-    before = usage.rank
-    assert caller.run(do) == "done" and held == [100, 50] and usage.seconds >= 0.006
-    assert usage.rank > before and Usage().rank < usage.rank
+    before = caller.rank
+    assert caller.run(do) == "done" and held == [100, 50] and caller.used >= 0.006
+    assert caller.rank > before and Caller().rank < caller.rank
     others = list[Callable[[], None]]()
     caller.run(lambda: others.append(watch()))
     others[0]()

@@ -159,7 +159,7 @@ def test_a_tower_s_search_is_built_measured_and_shown(tmp_path: Path) -> None:
     place = copy_checkout(tmp_path / "a place")
     demo = [sys.executable, "datasets/make_demo.py", "--output_dir", "datasets", "--size", "100", "--queries", "20"]
     subprocess.run(demo, cwd=place, check=True, capture_output=True)
-    model, _ = start_tower(read_checkpoint(write_encoder(tmp_path / "encoder")), TowerInfo(16, 8, pooling="mean"))
+    model, _ = start_tower(read_checkpoint(write_encoder(tmp_path / "encoder")), TowerInfo(16, 16, pooling="mean"))
     save_tower(place / "checkpoint/tower/best", model, model.info)
     done = script(place, "evaluate_recall.sh")
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ This module imports paddle_serving_server, which only the complete stack has. Th
 from __future__ import annotations
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -30,6 +31,11 @@ from paddle_ranker.serving.paddle.messages import messages
 from paddle_ranker.serving.paddle.pipeline import PipelineNames, error_number, read_pairs, read_texts
 from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS
 from paddle_ranker.serving.vendor.pipeline_config import TENSORRT, PipelineConfig
+
+# Importing the package configures logging anew, which disables every logger that was there.
+for _logger in [*logging.root.manager.loggerDict.values()]:
+    if isinstance(_logger, logging.Logger):
+        _logger.disabled = False
 
 _DIE_WITH_THE_PARENT = 1  # PR_SET_PDEATHSIG
 _REQUEST = "request"

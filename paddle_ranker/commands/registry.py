@@ -105,7 +105,6 @@ for _group, _commands in {
         "quantize": "compute an exported ranker's matrix products in 8-bit integers, if that costs little quality",
         "serve": "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
         "deploy": "serve models by replicas on a Ray cluster, or write the configuration for Kubernetes",
-        "plan": "plan the machines of a search service: shards, cores, memory, hours",
         "search-serve": "serve searches of an index: words and vectors, a ranker, a page",
         "export-serving": "write an exported ranker as the two folders of Paddle Serving",
     },

@@ -18,7 +18,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 RECIPES = runpy.run_path(str(Path("paddle_ranker", "recipes", "__init__.py")))["RECIPES"]
-CHECKOUT_ONLY = ("benchmarks",)
+CHECKOUT_ONLY = ("benchmarks", "demo_world")
 IMPORT = re.compile(rf"\bfrom ({'|'.join(RECIPES)})((?:\.\w+)*) import\b")
 
 
@@ -58,7 +58,7 @@ class BuildWheel(build_py):
 
 
 class EditableWithRecipes(editable_wheel):
-    """Make the checkout's recipes and benchmarks importable under their own names."""
+    """Make the checkout's recipes, benchmarks and demo data importable under their own names."""
 
     def run(self) -> None:
         """Build the editable wheel of all of the checkout's packages."""

@@ -78,7 +78,7 @@ Queries = dict[str, list[LabeledPair]]
 
 def read_queries(options: ClicksOptions) -> tuple[Queries, Queries]:
     """Return the pairs of the queries to log, and of those to measure, by query; titles of a query are distinct."""
-    from paddle_ranker.data.demo.files import write_demo
+    from demo_world.files import write_demo
 
     wanted = options.queries + options.test_queries
     with tempfile.TemporaryDirectory() as folder:

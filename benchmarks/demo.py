@@ -124,7 +124,7 @@ def run(options: DemoOptions) -> None:
     """Print the table of all systems, and the goals reached or missed."""
     names = chosen("systems", options.systems, SYSTEMS.split(","))
     seeds = options.begin()
-    from paddle_ranker.data.demo.files import write_demo
+    from demo_world.files import write_demo
 
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)

@@ -23,7 +23,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from paddle_ranker.data.demo.scenes import triples
+from demo_world.scenes import triples
 from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import bigrams
 from paddle_ranker.options import Options, option, run_command

@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.harness.report import format_table
 from benchmarks.harness.servers import serve_command, started
 from benchmarks.serving_client import HTTP, OK, Dialect, Request, closed_loop, http
-from paddle_ranker.data.demo.scenes import triples
+from demo_world.scenes import triples
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options import Options, main_of, option
 

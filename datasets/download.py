@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from paddle_ranker.data.demo.files import has_only_demo_files
+from demo_world.files import has_only_demo_files
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import Options, main_of, option
 from paddle_ranker.storage.atomic import new_file

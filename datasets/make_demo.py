@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_ranker.data.demo.files import FOLDERS, HEADERS, foreign_files, is_current, write_demo
+from demo_world.files import FOLDERS, HEADERS, foreign_files, is_current, write_demo
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import Options, main_of, option
 

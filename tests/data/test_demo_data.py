@@ -19,11 +19,9 @@ from typing import Callable
 import pytest
 
 from benchmarks.script_commands import arguments_after, script_commands
-from paddle_ranker.commands.starter import StarterOptions
-from paddle_ranker.data.demo import files, scenes
-from paddle_ranker.data.demo.dice import Dice
-from paddle_ranker.data.demo.files import HEADERS, MANIFEST, write_demo
-from paddle_ranker.data.demo.scenes import (
+from demo_world import files, scenes
+from demo_world.files import HEADERS, MANIFEST, write_demo
+from demo_world.scenes import (
     FIELDS,
     HELD_OUT_SCENES,
     SPLITS,
@@ -39,6 +37,8 @@ from paddle_ranker.data.demo.scenes import (
     part,
     triples,
 )
+from paddle_ranker.commands.starter import StarterOptions
+from paddle_ranker.data.dice import Dice
 from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.options import parse_options
 from tests.conftest import REPOSITORY, Call, largest_file, load_script

@@ -32,7 +32,7 @@ from multimodal_entailment.demo_posts import (
 )
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.make_demo_posts import main
-from paddle_ranker.data.demo.dice import Dice
+from paddle_ranker.data.dice import Dice
 from tests.conftest import Call
 
 pytestmark = pytest.mark.unit

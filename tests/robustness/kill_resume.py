@@ -115,8 +115,8 @@ def kill_and_resume(options: KillResumeOptions, folder: Path) -> list[str]:
 
 def prepare(options: KillResumeOptions, folder: Path) -> list[str]:
     """Make data and an encoder in `folder`; return the training command's options without `--save_dir`."""
+    from demo_world.files import write_demo
     from paddle_ranker.commands.starter import StarterOptions, make_starter
-    from paddle_ranker.data.demo.files import write_demo
 
     _, training_option, training_file = COMMANDS[options.ranker]
     examples = max(100, (options.steps or 12 * (options.kills + 1)) * BATCH_SIZE // EPOCHS)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.data.demo.files import write_demo
+from demo_world.files import write_demo
 from tests.conftest import REPOSITORY, load_script
 from tests.started import free_ports
 

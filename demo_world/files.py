@@ -15,8 +15,8 @@ from typing import IO, Any, Optional
 
 from tqdm import tqdm
 
-from paddle_ranker.data.demo.dice import Dice
-from paddle_ranker.data.demo.scenes import Group, groups, triples
+from demo_world.scenes import Group, groups, triples
+from paddle_ranker.data.dice import Dice
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.storage.atomic import locked
 from paddle_ranker.storage.streams import naming_the_file

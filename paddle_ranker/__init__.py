@@ -8,16 +8,15 @@ Ranker.load(result.best_checkpoint).rank("query", titles, top_k=10)
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any, Optional
+
+from paddle_ranker.version import __version__
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.ranker import RankedTitle as RankedTitle
     from paddle_ranker.scoring.ranker import Ranker as Ranker
     from paddle_ranker.training.task import FitResult, OnEvaluation
 
-__version__ = "0.1.0"
 __all__ = ["RankedTitle", "Ranker", "__version__", "train"]
 
 
@@ -50,9 +49,10 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
     """
     from paddle_ranker.commands.registry import COMMANDS
     from paddle_ranker.errors import UsageError, did_you_mean, quoted
-    from paddle_ranker.libraries import ensure_home
+    from paddle_ranker.libraries import ensure_home, switch_off_telemetry
     from paddle_ranker.options import options_from
 
+    switch_off_telemetry()
     ensure_home()
     COMMANDS.load_plugins()
     trainings = {name.replace("train-", "", 1): one for name, one in COMMANDS.items() if one.options is not None}
@@ -68,24 +68,3 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
         options_from(getattr(module, str(trainings[name].options)), **options), on_evaluation=on_evaluation
     )
     return result
-
-
-def _is_command() -> bool:
-    """Return whether this process runs a command of the toolkit: `paddle-ranker`, `-m`, or a script of a checkout."""
-    started = sys.argv[0] if sys.argv else ""
-    if started == "-m" or os.path.basename(started) == "paddle-ranker":  # -m: of a module that is only looked for yet
-        return True
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    folders = os.path.relpath(os.path.abspath(started), root).split(os.sep)
-    is_script = started.endswith(".py") and len(folders) in (2, 3) and folders[0] != os.pardir
-    return is_script and os.path.isfile(os.path.join(root, "pyproject.toml"))
-
-
-if _is_command():  # before all that it imports: there Ctrl-C would end in a traceback, and with another status
-    from paddle_ranker.interrupts import report_early_interrupts
-
-    report_early_interrupts()
-
-from paddle_ranker.libraries import switch_off_telemetry  # noqa: E402  # an import, too
-
-switch_off_telemetry()  # here, for whoever imports any part of this package, and then whatever library

@@ -6,11 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-from paddle_ranker import __version__
-from paddle_ranker.commands.registry import COMMANDS, OTHER_NAMES, list_commands
-from paddle_ranker.errors import DependencyError, did_you_mean, quoted
-from paddle_ranker.interrupts import STATUS, interrupt_line
-from paddle_ranker.options.command import reader_may_leave
+from paddle_ranker.interrupts import SCRIPT, STATUS, Interrupts, interrupt_line
+from paddle_ranker.version import __version__
 
 USAGE = """\
 usage: paddle-ranker COMMAND [options]
@@ -22,15 +19,22 @@ VERSION = f"paddle-ranker {__version__}"
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command that `argv` (default: the process's own arguments) names; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _run(arguments)
-    except KeyboardInterrupt:
-        name = sys.argv[0] if sys.argv[0].startswith("paddle-ranker ") else "paddle-ranker"
-        print(interrupt_line(name), file=sys.stderr)
-        return STATUS
+    with Interrupts().taken() as interrupts:
+        try:
+            return _run(arguments)
+        except KeyboardInterrupt as interrupt:
+            if not interrupts.reported:
+                name = sys.argv[0] if sys.argv[0].startswith(f"{SCRIPT} ") else SCRIPT
+                print(interrupt_line(name, str(interrupt)), file=sys.stderr)
+            return STATUS
 
 
 def _run(arguments: list[str]) -> int:
+    # Imported here, so that Ctrl-C during these imports is reported in a line.
+    from paddle_ranker.commands.registry import COMMANDS, OTHER_NAMES, list_commands
+    from paddle_ranker.errors import DependencyError, did_you_mean, quoted
+    from paddle_ranker.options.command import reader_may_leave
+
     try:
         if arguments[:1] == ["help"]:
             arguments = [*arguments[1:2], "--help"]

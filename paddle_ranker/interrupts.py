@@ -37,15 +37,14 @@ class Interrupts:
     that import goes on, since some modules catch all exceptions. A second Ctrl-C ends the process at once.
 
     Args:
-        prog: the command's name in the report; None: no command has begun, and an import ends with `SystemExit`, since
-            nothing would catch a `KeyboardInterrupt`.
+        prog: the command's name in the report
 
     Attributes:
         received: whether a signal has raised an exception.
         reported: whether a signal has been reported.
     """
 
-    def __init__(self, prog: Optional[str] = None) -> None:
+    def __init__(self, prog: str = SCRIPT) -> None:
         self.received = self.reported = False
         self._prog = prog
         self._import: Optional[FrameType] = None  # the import during which the signal came
@@ -73,12 +72,10 @@ class Interrupts:
         elif importing is not None:
             self.reported, self._import = True, importing
             with suppress(OSError):  # `print` would raise if the signal came in the middle of another `print`
-                os.write(2, f"{interrupt_line(self._prog or _process_name(), where)}\n".encode())
+                os.write(2, f"{interrupt_line(self._prog, where)}\n".encode())
             threading.Thread(target=self._send_until_left, args=(signum,), daemon=True).start()
             return
         self.received = True
-        if self.reported and self._prog is None:
-            sys.exit(STATUS)
         if signum == signal.SIGTERM and not self.reported:
             signal.signal(signum, signal.SIG_IGN)  # a launcher's second SIGTERM would stop a clean-up
         raise KeyboardInterrupt(where)
@@ -100,18 +97,6 @@ class Interrupts:
 def interrupt_line(prog: str, where: str = "") -> str:
     """Return the line that a command prints when it is interrupted."""
     return f"{prog}: interrupted{f' ({where})' if where else ''}"
-
-
-def report_early_interrupts() -> None:
-    """Report Ctrl-C in a line from now on, and exit with 130; for a process that imports a command's modules."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, Interrupts())
-
-
-def _process_name() -> str:
-    name = os.path.basename(sys.argv[0])
-    return SCRIPT if name in ("-m", "__main__.py") else name
 
 
 class StopRequest:

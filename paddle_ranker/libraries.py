@@ -24,11 +24,11 @@ _CACHES = (("PADDLE_RANKER_CACHE", ".cache/paddle_ranker", ""), ("PPNLP_HOME", "
 
 
 def switch_off_telemetry() -> None:
-    """Switch off the telemetry of libraries, and the ids kept for it; importing `paddle_ranker` calls this.
+    """Switch off the telemetry of libraries, and the ids kept for it.
 
-    Call it before the libraries are imported. A variable that is set already keeps its value. OpenVINO has no switch:
-    it reports through the package `openvino_telemetry` and is silent if that cannot be imported. This holds for
-    the process alone: a child that imports OpenVINO has to import `paddle_ranker` first.
+    Commands, trainings and everything that opens a model call this before they import the libraries. A variable that
+    is set already keeps its value. OpenVINO has no switch: it reports through the package `openvino_telemetry` and is
+    silent if that cannot be imported. This holds for the process alone, not for its children.
     """
     for name, value in _TELEMETRY.items():
         os.environ.setdefault(name, value)

@@ -25,6 +25,7 @@ from typing import Optional
 
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.interrupts import take_back_signals
+from paddle_ranker.libraries import switch_off_telemetry
 from paddle_ranker.options import AUTO_DEVICE, note
 
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
@@ -141,6 +142,7 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     Raises:
         UsageError: a negative number, or as `choose_math_path`.
     """
+    switch_off_telemetry()
     path = choose_math_path()
     # Paddle's C++ side logs each step of start-up; errors still show.
     os.environ.setdefault("GLOG_minloglevel", "2")

@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
 PAGE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
-OUTSIDE = {*RECIPES, "benchmarks", "deploy", "datasets"}
+OUTSIDE = {*RECIPES, "benchmarks", "deploy", "datasets", "demo_world"}
 
 
 def first_cells(title: str) -> list[str]:
@@ -77,6 +77,10 @@ def test_the_map_shows_every_room_and_imports_between_rooms_point_downwards(
         if room and inside.get(target) and order.index(inside[target]) < order.index(room)
     ]
     assert upwards == []
+
+
+def test_no_module_imports_the_package_itself() -> None:
+    assert [module for module, targets in GRAPH.items() if "paddle_ranker" in targets] == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

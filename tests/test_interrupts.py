@@ -249,7 +249,6 @@ def test_an_interrupt_in_the_first_seconds(command: str, at: str, inside: str, d
 @pytest.mark.parametrize(
     ("command", "at", "name"),
     [
-        ("ernie_matching/train_pairwise.py --help", "numpy", "train_pairwise.py"),
         ("-m paddle_ranker train-pairwise --help", "numpy", "paddle-ranker"),
         ("-m paddle_ranker rank --help", "paddle_ranker.registry", "paddle-ranker"),
     ],

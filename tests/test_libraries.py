@@ -38,17 +38,49 @@ print(json.dumps({**os.environ}))
 """
 
 
+WITHOUT_EFFECT = """
+import os, signal, sys
+
+def state():
+    return dict(os.environ), [signal.getsignal(number) for number in signal.valid_signals()], list(sys.path)
+
+class Arguments:
+    def __getattribute__(self, name):
+        raise AssertionError("the arguments were read")
+
+before, loaded, given = state(), {*sys.modules}, sys.argv
+sys.argv = Arguments()
+import paddle_ranker
+sys.argv = given
+assert state() == before
+print(*sorted(name for name in {*sys.modules} - loaded if not name.startswith("_")))
+"""
+
+
 @pytest.mark.unit
-def test_importing_any_part_of_the_package_switches_telemetry_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_importing_the_package_does_no_work() -> None:
+    modules = run_python(WITHOUT_EFFECT).split()
+    assert {name.partition(".")[0] for name in modules} <= {"paddle_ranker", *sys.stdlib_module_names}
+    assert [name for name in modules if name.startswith("paddle")] == ["paddle_ranker", "paddle_ranker.version"]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "from paddle_ranker.__main__ import main; main(['info', '/nonexistent'])",
+        "from paddle_ranker import Ranker",
+        "from paddle_ranker.model.hub import HubName; HubName.parse('a/b').cached()",
+    ],
+)
+def test_telemetry_is_off_before_libraries_are_imported(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DO_NOT_TRACK", "0")  # a user's setting stays
-    code = (
-        "import os, sys, paddle_ranker.errors; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['DO_NOT_TRACK'])"
-    )
-    assert run_python(f"{code}; print(sys.modules['openvino_telemetry'])") == "1 0\nNone\n"
-    assert run_python("import paddle_ranker.errors; from huggingface_hub import constants as found\n"
-                      "print(found.HF_HUB_DISABLE_TELEMETRY)") == "True\n"  # fmt: skip
+    shown = "import os, sys; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['DO_NOT_TRACK'])"
+    hub = "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+    code = f"{entry}\n{shown}; print(sys.modules['openvino_telemetry'])\n{hub}"
+    assert run_python(code).splitlines()[-3:] == ["1 0", "None", "True"]
 
 
 @pytest.mark.slow

@@ -139,8 +139,9 @@ def probe_package(package: Package) -> tuple[Finding, str]:
     """Import a package in a separate process; return the finding and the last line that the code printed."""
     version = _version(package.name)
     essential, status, said = package in ESSENTIAL, "broken", ""
-    # This package comes first: it turns off telemetry that others would send when they are imported.
-    line = [sys.executable, "-W", "ignore", "-c", f"import paddle_ranker\n{package.code}"]
+    # Some packages send telemetry when they are imported.
+    silent = "from paddle_ranker.libraries import switch_off_telemetry\nswitch_off_telemetry()"
+    line = [sys.executable, "-W", "ignore", "-c", f"{silent}\n{package.code}"]
     try:
         done = subprocess.run(line, capture_output=True, timeout=IMPORT_SECONDS, env=own_environment())
         printed = (done.stderr if done.returncode else done.stdout).decode(errors="replace").strip()

@@ -30,7 +30,7 @@ from paddle_ranker.encoding.tokenizers.folder import (
     VOCABULARY_FILE,
 )
 from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, brief
-from paddle_ranker.libraries import ensure_home
+from paddle_ranker.libraries import ensure_home, switch_off_telemetry
 from paddle_ranker.model.families import known_to_transformers
 from paddle_ranker.model.hugging_face.folder import find_encoder, read_encoder_config
 from paddle_ranker.model.hugging_face.library_tokenizer import MODULES_FILE, SENTENCEPIECE_FILES
@@ -308,6 +308,7 @@ def _require_reachable(name: HubName, endpoint: str) -> None:
 
 
 def _cache() -> Path:
+    switch_off_telemetry()
     ensure_home()  # huggingface_hub reads HOME when it is imported
     try:
         from huggingface_hub import constants

@@ -25,7 +25,7 @@ from paddle_ranker.errors import (
     shortened,
 )
 from paddle_ranker.interrupts import STATUS, Interrupted, Interrupts, interrupt_line, is_first_process, resume_line
-from paddle_ranker.libraries import ensure_home
+from paddle_ranker.libraries import ensure_home, switch_off_telemetry
 from paddle_ranker.options.declare import require_inputs
 from paddle_ranker.options.parser import OptionsT, parse_options
 from paddle_ranker.registry import load_named_plugins
@@ -53,6 +53,7 @@ def run_command(
     arguments = list(sys.argv[1:] if argv is None else argv)
     _escape_unprintable()
     prog = prog or os.path.basename(sys.argv[0])
+    switch_off_telemetry()
     ensure_home()
     with Interrupts(prog).taken() as interrupts, reader_may_leave(out=not ends_with_reader):
         debug = "--debug" in arguments

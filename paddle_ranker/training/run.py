@@ -18,7 +18,7 @@ from typing import Generic, Optional, TypedDict, TypeVar, Union
 
 import paddle
 
-from paddle_ranker import __version__, runtime
+from paddle_ranker import runtime
 from paddle_ranker.distributed import ProcessGroup, launched
 from paddle_ranker.encoding.pair_encoder import LOST_CAPITALS, PairEncoder
 from paddle_ranker.errors import UsageError
@@ -27,6 +27,7 @@ from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import SavedState, find_state
 from paddle_ranker.training.task import FitResult, Task
 from paddle_ranker.training.trainer import fit
+from paddle_ranker.version import __version__
 
 
 class Description(TypedDict):

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paddle_ranker import __version__
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.evaluation.comparison import Comparison, System
 from paddle_ranker.evaluation.report.per_query import best_titles, query_differences, query_text
@@ -17,6 +16,7 @@ from paddle_ranker.evaluation.report.text import TIES_IN_WORDS, p_text, verdict
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.version import __version__
 
 _TEMPLATES = Path(__file__).resolve().parent
 EXAMPLES = 3  # of wins, and of losses, for each system

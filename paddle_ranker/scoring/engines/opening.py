@@ -12,6 +12,7 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import Array, Arrays
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.libraries import switch_off_telemetry
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
@@ -30,6 +31,7 @@ def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
 
     Raises `UsageError` for a device or precision that the engine does not offer, and every error of `EngineKind.open`.
     """
+    switch_off_telemetry()
     name = options.engine or DEFAULT
     if options.tensorrt and name != "inference":
         raise UsageError(f"--tensorrt belongs to --engine inference, not {name}")

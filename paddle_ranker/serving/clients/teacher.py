@@ -29,7 +29,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.wait import wait_random_exponential
 from tqdm import tqdm
 
-from paddle_ranker import __version__
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
@@ -40,6 +39,7 @@ from paddle_ranker.serving.core.json_text import json_bounds
 from paddle_ranker.serving.core.validation import validated
 from paddle_ranker.serving.http.rerank_formats import COSTS, RERANK_PROTOCOLS, protocol_of
 from paddle_ranker.storage.atomic import cache_folder, make_folder
+from paddle_ranker.version import __version__
 
 Pair = tuple[str, str]
 _LEAST = 2.0**-24  # nearest to 0 and 1 that a probability is taken for: a logit of 16.6

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker import __version__
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
 from paddle_ranker.errors import CheckpointError, RankerError
@@ -29,6 +28,7 @@ from paddle_ranker.serving.core.jobs import Check, Job
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, tolerance_of, warm_up
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
+from paddle_ranker.version import __version__
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.stored_ranker import SplitRanker

@@ -12,7 +12,6 @@ from typing import Optional, cast
 
 import numpy as np
 
-from paddle_ranker import __version__
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.errors import CheckpointError
@@ -29,6 +28,7 @@ from paddle_ranker.serving.core.scores import TextVectors
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.serving.core.tower_options import TOWER, TowerOptions
+from paddle_ranker.version import __version__
 
 _TEXTS = ("a", "search engine", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
 _IS_QUERY = ("", "q")  # the second field of a text in the queue: whether it is a query

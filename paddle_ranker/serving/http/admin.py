@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from paddle_ranker import __version__
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.faults import NOT_FOUND, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
@@ -24,6 +23,7 @@ from paddle_ranker.serving.core.slots import ServedModel, Slots
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.serving.http.openapi import MODELS_PATH, STYLE_DIGEST, docs_page, openapi
 from paddle_ranker.serving.http.page import HEADERS
+from paddle_ranker.version import __version__
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _SERVER = "\0"  # in the page, in place of the server's address

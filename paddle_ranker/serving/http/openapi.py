@@ -16,7 +16,6 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import NotRequired, TypedDict
 
-from paddle_ranker import __version__
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
     INTERNAL,
@@ -32,6 +31,7 @@ from paddle_ranker.serving.core.faults import (
     UNPROCESSABLE,
     FaultKind,
 )
+from paddle_ranker.version import __version__
 
 _WHEN = {
     INVALID: "The body is not JSON, or a header is wrong",

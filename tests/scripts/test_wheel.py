@@ -17,7 +17,8 @@ from paddle_ranker.recipes import RECIPES
 from tests.conftest import REPOSITORY, load_script
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-FOLDERS = ("paddle_ranker", *RECIPES, "benchmarks", "deploy", "datasets", "demo_world", "tests")  # the others must not be packaged
+# All but the package and the recipes must not be packaged.
+FOLDERS = ("paddle_ranker", *RECIPES, "benchmarks", "deploy", "datasets", "demo_world", "tests")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 

@@ -29,13 +29,14 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_corpus
+from paddle_ranker.data.documents import DocumentFile
 from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, listed, quoted
 from paddle_ranker.lexical.analyser import FOLDS
 from paddle_ranker.lexical.tokens import LANGUAGES, OLDER, STANDARD, TOKENIZERS, detect_language
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
 from paddle_ranker.model.pretrained import find_model, resolve_model
-from paddle_ranker.options import DeviceOptions, Options, RayOptions, RowOptions, note, option, run_command
+from paddle_ranker.options import DeviceOptions, DocumentOptions, Options, RayOptions, note, option, run_command
 from paddle_ranker.options.command import reader_may_leave
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.options.parser import build_parser
@@ -90,7 +91,7 @@ _PATIENCE = 10.0  # seconds that another process may still write to an index
 
 
 @dataclass(frozen=True)
-class CorpusOptions(BatchOptions, RowOptions, DeviceOptions):
+class CorpusOptions(BatchOptions, DocumentOptions, DeviceOptions):
     """Options of the actions that read documents and make vectors of them."""
 
     corpus: str = option(
@@ -422,7 +423,7 @@ def _build_shards(options: BuildOptions, count: int) -> None:
         else:
             with sharded.new_cut(folder) as target:
                 info, total = _new_info(options, target)
-                rows = RecordFile(options.documents_file, DocumentRow, options, joins_title=not info.schema.fields)
+                rows = DocumentFile(options.documents_file, options, joins_title=not info.schema.fields)
                 with tqdm(desc="cut", unit="document", total=total, disable=None) as progress:
                     counted = _counted(rows, progress)
                     cut = sharded.cut(target, info, counted, total, count, identity, rows.report)
@@ -453,7 +454,7 @@ def _contents(options: CorpusOptions) -> Path:
 
 def _schema(options: BuildOptions) -> tuple[Schema, int]:
     """Return the fields of the corpus, declared or by all its values, and how many rows it has; print the fields."""
-    rows = RecordFile(options.documents_file, DocumentRow, options, joins_title=False)
+    rows = DocumentFile(options.documents_file, options)
     examples, notes = dict[str, object](), list[str]()
 
     def seen() -> Iterator[DocumentRow]:
@@ -464,7 +465,7 @@ def _schema(options: BuildOptions) -> tuple[Schema, int]:
             yield row
 
     schema = replace(
-        infer(seen(), options.declared, notes.append),
+        infer(seen(), options.declared, notes.append, rows.title),
         template=options.template,
         passage_tokens=options.passage_tokens,
         passage_overlap=options.passage_overlap,
@@ -568,7 +569,7 @@ def _words(options: BuildOptions) -> Optional[WordsInfo]:
         return None if options.words == _NO_WORDS else WordsInfo(options.words)
     language, why = options.language, ""
     if language == AUTO:
-        rows = RecordFile(options.documents_file, DocumentRow, options, joins_title=False)
+        rows = DocumentFile(options.documents_file, options)
         language, share = detect_language(row.text for row in islice(rows, _LOOKED_AT))
         why = f", {share:.0%} of the first {min(rows.kept, _LOOKED_AT):,} texts are English"
     print(f"language: {language}{why}; words: {STANDARD}")
@@ -591,7 +592,7 @@ def _add(
 ) -> None:
     """Add a corpus, and report what was there beside it unless `sync` is None: with it, that is removed."""
     joins = not collection.info.schema.fields  # an older index, or one of texts alone
-    rows = RecordFile(options.documents_file, DocumentRow, options, joins_title=joins)
+    rows = DocumentFile(options.documents_file, options, joins_title=joins)
     with ExitStack() as bars:
         progress = bars.enter_context(tqdm(desc="index", unit="document", disable=None))
         encode = vectors_of
@@ -611,7 +612,7 @@ def _add(
 
 
 def _counts(added: Added) -> str:
-    repeated = f", {added.repeated:,} repeat a text" if added.repeated else ""
+    repeated = f", {added.repeated:,} repeat a document" if added.repeated else ""
     return f"{added.new:,} new, {added.replaced:,} replaced, {added.unchanged:,} as they were{repeated}"
 
 

@@ -17,11 +17,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from itertools import islice
 from typing import IO, Any, Optional, Union, cast
 
-from paddle_ranker.errors import DataError, DependencyError, quoted
-from paddle_ranker.options import TAB
+from paddle_ranker.errors import DataError, DependencyError, listed, quoted
+from paddle_ranker.options import TAB, note
 from paddle_ranker.options.files import require_file
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import check_writable, new_file
@@ -31,6 +32,10 @@ _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b") | {127}
 _MOST_CONTROL = 0.05  # maximum share of control bytes in a text; random bytes have a tenth
 _ENOUGH = 64  # minimum bytes for judging the share
 _LONGEST = 1 << 25  # maximum characters of a quoted cell; a longer cell lacks its closing quote
+_ZIP = b"PK\x03\x04"  # also the start of a spreadsheet
+ENCODINGS = {"cp1252": "Windows-1252", "gb18030": "GBK", "cp932": "Shift JIS", "big5": "Big5", "cp949": "EUC-KR",
+             "cp1251": "Windows-1251", "cp1250": "Windows-1250"}  # fmt: skip
+_ODD_LINES = 1000  # lines with other characters than ASCII by which an encoding is found
 _NAMED = {".parquet": "Parquet", ".gz": "gzip"}
 
 
@@ -107,11 +112,19 @@ def _decode(raw: bytes) -> Union[str, BadRow]:
         )
 
 
-def separated_rows(path: str, stream: IO[bytes], separator: str) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
-    """Yield (number of the first line, cells) for each row of text with quoting; rows may span several lines."""
+def separated_rows(
+    path: str, stream: IO[bytes], separator: str, quote: str = '"'
+) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
+    """Yield (number of the first line, cells) for each row of text; a quoted cell may span several lines.
+
+    quote: the character around cells; "" if there is none
+    """
     csv.field_size_limit(_LONGEST)  # for the whole process; the default is 131,072
     lines = _CsvLines(lines_of(path, stream))
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    if quote:
+        reader = csv.reader(lines, delimiter=separator, strict=True, quotechar=quote)
+    else:
+        reader = csv.reader(lines, delimiter=separator, strict=True, quotechar=None, quoting=csv.QUOTE_NONE)
     while True:
         lines.begin = None
         try:
@@ -162,8 +175,10 @@ def other_columns(line: str, separator: str) -> Iterator[tuple[str, list[str]]]:
 
 
 JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
-_BEGINNINGS = ("[", "{", "[{")  # first lines of indented JSON
-_ONE_OBJECT = "expected one object a line: jq -c '.[]?' FILE makes that of an array, jq -c . FILE of objects"
+_ONE_OBJECT = "expected an object"
+_BETWEEN = " \t\r\n,"
+_BLOCK = 1 << 16  # characters
+_SEVERAL_LINES = (b"[", b"{", b"[{")  # first lines of JSON that is not an object a line
 
 
 # Cells by position or by column name
@@ -221,6 +236,33 @@ def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
             yield from found.read(path, stream)
 
 
+def is_table_or_lines(path: str) -> bool:
+    """Return whether a file is text that no other format explains."""
+    with _open(path) as stream:
+        return _recognise(path, stream, any_encoding=True) is FORMATS[_TABS]
+
+
+def found_encoding(path: str) -> str:
+    """Return the encoding of a text file: UTF-8 unless most lines beyond ASCII are in another one."""
+    import charset_normalizer
+
+    odd, wrong, others = list[bytes](), 0, 0
+    with _open(path) as stream:
+        for line in stream:
+            if not line.isascii() and (len(odd) < _ODD_LINES or not wrong):
+                others += 1
+                wrong += not _is_utf8(line)
+                odd = [*odd[-_ODD_LINES:], line]
+    if 2 * wrong <= others:
+        return "utf-8"
+    text = b"".join(line for line in odd if not _is_utf8(line))
+    best = charset_normalizer.from_bytes(text, cp_isolation=[*ENCODINGS]).best()
+    name = best.encoding if best is not None else "cp1252"
+    # What both encodings of Western and of Central Europe read alike is Western.
+    alike = name == "cp1250" and text.decode("cp1250", "replace") == text.decode("cp1252", "replace")
+    return "cp1252" if alike else name
+
+
 def line_count(path: str) -> Optional[int]:
     """Return about how many rows a file has, without interpreting them; None for a packed file.
 
@@ -250,32 +292,61 @@ def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
             yield number, "" if line == EMPTY_LINE else line
 
 
-def _recognise(path: str, stream: io.BufferedReader) -> FileFormat:
-    """Return the format of an open file; raises `DataError` for UTF-16, zip and other binary data."""
+def _recognise(path: str, stream: io.BufferedReader, *, any_encoding: bool = False) -> FileFormat:
+    """Return the format of an open file; raises `DataError` for archives and other binary data.
+
+    any_encoding: whether text may be in another encoding than UTF-8
+    """
     start = _peek(stream)
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: UTF-16 text, expected UTF-8; convert it with iconv -f UTF-16 -t UTF-8")
-    if start.startswith(b"PK\x03\x04"):
-        raise DataError(f"{path}: a zip archive or a spreadsheet; unpack it, or save it as tab-separated text")
     found = _format_of(path, start)
+    if found is FORMATS[_TABS] and start.startswith(_ZIP):
+        raise DataError(f"{path}: a zip archive, expected a file of rows; unpack it")
     if found is FORMATS[_TABS]:
         is_gzip = isinstance(stream.raw, gzip.GzipFile)  # `start` is the unpacked content
-        refuse_binary(path, path.lower().removesuffix(".gz") if is_gzip else path.lower(), start)
+        if not (any_encoding and b"\0" not in start):
+            refuse_binary(path, path.lower().removesuffix(".gz") if is_gzip else path.lower(), start)
     return found
+
+
+class _Transcoded(io.RawIOBase):
+    """UTF-8 bytes of text in another encoding; what cannot be decoded becomes U+FFFD."""
+
+    def __init__(self, stream: IO[bytes], encoding: str) -> None:
+        self._text, self._left = io.TextIOWrapper(stream, encoding, "replace", newline=""), b""
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; returns the number of bytes, 0 at the end."""
+        self._left = self._left or self._text.read(1 << 14).encode("utf-8")
+        part, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+@contextmanager
+def open_text(path: str, encoding: str) -> Iterator[io.BufferedReader]:
+    """Open a file for reading UTF-8 bytes, from text in any encoding."""
+    with _open(path) as stream:
+        yield stream if encoding == "utf-8" else io.BufferedReader(_Transcoded(stream, encoding), 1 << 16)
 
 
 @contextmanager
 def _open(path: str) -> Iterator[io.BufferedReader]:
-    """Open a file for reading bytes, and unpack gzip."""
+    """Open a file for reading bytes; unpack gzip, and turn UTF-16 into UTF-8."""
     if os.path.isdir(path):
         raise DataError(f"{path}: a folder, expected a file; name one of the files in it")
     require_file(path)
     with open(path, "rb") as raw:
+        stream = raw
         if _peek(raw).startswith(b"\x1f\x8b"):
             # GzipFile reads no more than `peek` needs, so gzip from a pipe works, too.
-            yield io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), 1 << 16)
-        else:
-            yield raw
+            stream = io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), 1 << 16)
+        if _peek(stream).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            stream = io.BufferedReader(_Transcoded(stream, "utf-16"), 1 << 16)
+        yield stream
 
 
 def _peek(stream: io.BufferedReader) -> bytes:
@@ -291,8 +362,39 @@ def _tab_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]
 
 
 def _json_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
+    """Yield the objects of JSON lines; of an array, or of objects that go over several lines, by their number."""
+    start = _peek(stream).removeprefix(BOM).lstrip()
+    if start.startswith(b"[") or start.split(b"\n")[0].strip() in _SEVERAL_LINES:
+        yield from _json_values(path, stream)
+        return
     for number, line in lines_of(path, stream):
         yield number, _json_cells(line)
+
+
+def _json_values(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Row]]:
+    decoder, text, number, size = json.JSONDecoder(), "", 0, _BLOCK
+    characters = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+    try:
+        while block := characters.read(size):
+            text = (text + block).lstrip(_BETWEEN if number else "[" + _BETWEEN)
+            size = _BLOCK
+            while text and text[0] != "]":
+                try:
+                    value, end = decoder.raw_decode(text)
+                except ValueError:
+                    size = max(_BLOCK, len(text))  # so that a long object is not tried again and again
+                    break
+                text, number = text[end:].lstrip(_BETWEEN), number + 1
+                yield (
+                    number,
+                    value if isinstance(value, dict) else BadRow(f"a JSON {type(value).__name__}, {_ONE_OBJECT}"),
+                )
+            if len(text) > _LONGEST:
+                break
+    except (UnicodeDecodeError, RecursionError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}, after object {number}: damaged or cut short ({error}); make it again") from error
+    if text.strip(_BETWEEN + "]"):
+        raise DataError(f"{path}: object {number + 1} is not JSON, or is cut short; make or download the file again")
 
 
 def _is_json(name: str, start: bytes) -> bool:
@@ -308,8 +410,6 @@ def _json_cells(line: Union[str, BadRow]) -> Union[dict[str, Any], BadRow]:
     try:
         cells = json.loads(line)
     except (ValueError, RecursionError) as error:
-        if line.strip() in _BEGINNINGS:
-            return BadRow(f"JSON that goes on in further lines, {_ONE_OBJECT}")
         return BadRow(f"not JSON ({error}); expected one object a line")
     if not isinstance(cells, dict):
         return BadRow(f"a JSON {type(cells).__name__}, {_ONE_OBJECT}")
@@ -335,6 +435,39 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
     except (pyarrow.ArrowException, EOFError, OSError, zlib.error) as error:
         summary = " ".join(str(error).split())[:120]
         raise DataError(f"{path}: damaged Parquet data ({summary}); make or download the file again") from error
+
+
+def _sheet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a spreadsheet's first sheet as text."""
+    try:
+        import python_calamine
+    except ImportError as error:
+        raise DependencyError(
+            f"{path}: reading spreadsheets needs python-calamine; install it with pip install paddle-ranker[excel]"
+        ) from error
+    try:
+        book = python_calamine.load_workbook(io.BytesIO(stream.read()))
+        rows = book.get_sheet_by_index(0).to_python(skip_empty_area=False)
+    except (python_calamine.CalamineError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: a damaged spreadsheet ({error}); save it again") from error
+    if others := book.sheet_names[1:]:
+        note(f"{path}: its first sheet is read, {quoted(book.sheet_names[0])}; not read: {listed(others)}")
+    for number, row in enumerate(rows, start=1):
+        cells = list(map(_sheet_cell, row))
+        if any(cells):
+            yield number, cells
+
+
+def _sheet_cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime) and value.time() == time(0):
+        value = value.date()
+    return value.isoformat() if isinstance(value, (date, time)) else _cell(value)
+
+
+def _no_sheet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
+    raise DataError("a spreadsheet is only read; write .tsv, .jsonl or .parquet")
 
 
 def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
@@ -399,6 +532,16 @@ def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[t
         writer.close()
 
 
+FORMATS.add(
+    "spreadsheet",
+    FileFormat(
+        lambda name, start: start.startswith(_ZIP) and name.endswith((".xlsx", ".xlsm", ".xlsb", ".ods")),
+        _sheet_rows,
+        _no_sheet,
+        (".xlsx", ".xlsm", ".xlsb", ".ods"),
+        is_text=False,
+    ),
+)
 FORMATS.add(
     "parquet",
     FileFormat(

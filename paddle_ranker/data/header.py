@@ -101,8 +101,8 @@ class Role:
 
     def find(self, cells: Sequence[str]) -> Header:
         """Map names to the role's columns; some or all columns may be missing."""
-        names = tuple(map(_plain, cells))
-        keys = list(map(_key, names))
+        names = tuple(map(plain_name, cells))
+        keys = list(map(key_of, names))
         places: dict[str, int] = {}
         for column, known in self.columns.items():
             place = next((keys.index(name) for name in known if name in keys), None)
@@ -205,7 +205,7 @@ def _is_text(cell: str) -> bool:
 
 
 def _may_name(cells: Sequence[str]) -> bool:
-    words = list(map(_plain, cells))
+    words = list(map(plain_name, cells))
     return len({*words}) == len(words) and all(
         _ABBREVIATED.fullmatch(word) or (len(word) <= _LONGEST_NAME and _NAMED.search(word)) for word in words
     )
@@ -213,21 +213,23 @@ def _may_name(cells: Sequence[str]) -> bool:
 
 def names_columns(cells: Sequence[str]) -> bool:
     """Return whether a cell is a known name of a column."""
-    return any(_key(_plain(cell)) in _LISTED for cell in cells)
+    return any(key_of(plain_name(cell)) in _LISTED for cell in cells)
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    names = set(map(_plain, cells))
-    known = {name for name in names if _key(name) in _LISTED}
-    if any(_key(name) in OWN or _key(name) in _SYNONYMS for name in names) or len(known) > 1:
+    names = set(map(plain_name, cells))
+    known = {name for name in names if key_of(name) in _LISTED}
+    if any(key_of(name) in OWN or key_of(name) in _SYNONYMS for name in names) or len(known) > 1:
         return True
     return (len(cells) > 1 or bool(known)) and all(map(_IDENTIFIER.fullmatch, names - known))
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """Return a name by which equal columns are found: with underscores for spaces and hyphens."""
     return re.sub("[ -]", "_", name)
 
 
-def _plain(cell: str) -> str:
+def plain_name(cell: str) -> str:
+    """Return a column's name in lower case, without quotes and spaces around it."""
     cell = cell.strip().lower()
     return cell[1:-1].strip() if len(cell) > 1 and cell[0] == cell[-1] in "\"'" else cell

@@ -419,7 +419,7 @@ class RecordFile(Generic[T]):
                 others.update(value if name in inner and isinstance(value, dict) else {name: value})
             others = {name: value for name, value in others.items() if value is not None or name not in inner}
             others = without_nan(others)
-            if not all(map(_is_finite, others.values())):
+            if not all(map(is_finite, others.values())):
                 raise _BadRowError("a field holds an infinite number, which JSON cannot hold")
         return (self._of_columns(named, others),)
 
@@ -441,7 +441,7 @@ class RecordFile(Generic[T]):
         if isinstance(named.get("id"), int):
             named["id"] = str(named["id"])
         for column, value in named.items():
-            if isinstance(value, str) and not _storable(value):  # JSON can escape what UTF-8 text cannot hold
+            if isinstance(value, str) and not is_storable(value):  # JSON can escape what UTF-8 text cannot hold
                 raise _BadRowError(f"the {column} holds a NUL or half of a surrogate pair, expected text")
         return self._checked({column: value for column, value in named.items() if value is not None}, others)
 
@@ -620,10 +620,10 @@ def _nan_to_null(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     """Return whether all numbers in a value are finite."""
     if isinstance(value, (list, dict)):
-        return all(map(_is_finite, value.values() if isinstance(value, dict) else value))
+        return all(map(is_finite, value.values() if isinstance(value, dict) else value))
     return not isinstance(value, float) or math.isfinite(value)
 
 
@@ -631,7 +631,8 @@ def _is_quoted(cell: Any) -> bool:
     return isinstance(cell, str) and len(cell) > 1 and cell[0] == cell[-1] == '"'
 
 
-def _storable(text: str) -> bool:
+def is_storable(text: str) -> bool:
+    """Return whether a text has neither NULs nor halves of surrogate pairs, which JSON can escape."""
     try:
         return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:

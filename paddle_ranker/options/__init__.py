@@ -26,6 +26,7 @@ from paddle_ranker.options.declare import AUTO_DEVICE as AUTO_DEVICE
 from paddle_ranker.options.declare import DEVICE_HELP as DEVICE_HELP
 from paddle_ranker.options.declare import TAB as TAB
 from paddle_ranker.options.declare import DeviceOptions as DeviceOptions
+from paddle_ranker.options.declare import DocumentOptions as DocumentOptions
 from paddle_ranker.options.declare import LabelOptions as LabelOptions
 from paddle_ranker.options.declare import Options as Options
 from paddle_ranker.options.declare import RayOptions as RayOptions

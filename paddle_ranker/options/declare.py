@@ -249,6 +249,19 @@ class RowOptions(Options):
             raise UsageError(f"--separator {quoted(self.separator)}: give tab, or one character, as in --separator ,")
 
 
+@dataclass(frozen=True)
+class DocumentOptions(RowOptions):
+    """Options of every command that reads documents with fields."""
+
+    id_column: Optional[str] = option(
+        None, help="column of the ids; none: documents get numbers (default: by names and values, which is printed)"
+    )
+    title_column: Optional[str] = option(None, help="column of the titles; none: there is none (default: as for ids)")
+    text_column: Optional[str] = option(
+        None, help="column of the texts; none: a document's title is its text (default: as for ids)"
+    )
+
+
 def require_ray_device(device: str) -> None:
     """Raise `UsageError` for a device that a process of a Ray cluster cannot be given."""
     if device not in ("cpu", "gpu", AUTO_DEVICE):

@@ -56,7 +56,7 @@ class Added(NamedTuple):
     new: int
     replaced: int
     unchanged: int
-    repeated: int = 0  # rows without an id whose text came before
+    repeated: int = 0  # rows without an id that are equal to one before
     absent: int = 0  # documents that were there before, and were not given
 
 
@@ -79,7 +79,7 @@ class Naming:
         self.next_id, self.repeated = now.info.next_id, 0
 
     def documents(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
-        """Return rows as documents, without those that have no id and repeat the text of an earlier row.
+        """Return rows as documents, without those that have no id and are equal to an earlier row.
 
         Raises `DataError` for an id that was given before.
         """
@@ -97,10 +97,8 @@ class Naming:
                 continue
             given.add(text)
             same = known.get(text) if row.id is None else None
-            if same is not None:  # a text alone says nothing of its fields
-                documents.append(Document(same.id, row.text, row.fields or same.fields))
-            else:
-                documents.append(Document(row.id or next(numbers), row.text, row.fields))
+            id = same.id if same is not None else row.id or next(numbers)
+            documents.append(Document(id, row.text, row.fields))
         times = Counter(document.id for document in documents)
         again = [id for id, count in times.items() if count > 1]
         asked = [*times]
@@ -309,15 +307,18 @@ class Addition:
         return FieldVectors(len(chunk), StoredVectors.of(found, field.info.dtype), passages)
 
     def _vectors(self, chunk: Sequence[Document], spans: Sequence[Spans]) -> Vectors:
-        """Return the vectors of documents' passages; those of texts that are in the collection are taken from there."""
+        """Return the vectors of documents' passages; an equal document, or the one replaced, lends its own."""
         assert self._info.vectors is not None
         schema = self._info.schema
         texts = [schema.identity(document) for document in chunk]
         firsts = np.cumsum([0, *map(len, spans)])
         found = np.empty((int(firsts[-1]), self._info.vectors.size), np.float32)
         there, missing = self._now.find_texts(texts), []
-        for number, text in enumerate(texts):
-            place = there.get(text)
+        same_id = self._now.find([document.id for document in chunk])
+        for number, (text, document) in enumerate(zip(texts, chunk)):
+            place = there.get(text, same_id.get(document.id))
+            if place is not None and schema.passage(self._now.at(place)) != schema.passage(document):
+                place = None  # other fields may change; what the tower reads may not
             own = found[firsts[number] : firsts[number + 1]]
             if place is None or not _copied(own, spans[number], self._now.parts[place.part].segment, place.row):
                 missing.append(number)

@@ -7,6 +7,7 @@ schema.passage(document, "如何使用")  # "手册 如何使用": the text that
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -302,8 +303,9 @@ class Schema:
         return [_text_of(document, one.name) for one in self.words]
 
     def identity(self, document: Document) -> str:
-        """Return one text that differs between documents whose searched texts differ."""
-        return document.text if len(self.words) == 1 else "\0".join(self.searched(document))
+        """Return one text that differs between documents whose texts or fields differ."""
+        fields = json.dumps(dict(document.fields), sort_keys=True, default=str)
+        return f"{document.text}\0{fields}" if document.fields else document.text
 
     def title_key(self, text: str) -> str:
         """Return the words of a title, or of a query, by which one is the other; "" for a long one.
@@ -396,7 +398,10 @@ class _Values:
 
 
 def infer(
-    rows: Iterable[_Row], declared: Sequence[Field] = (), note: Callable[[str], None] = lambda text: None
+    rows: Iterable[_Row],
+    declared: Sequence[Field] = (),
+    note: Callable[[str], None] = lambda text: None,
+    title: Optional[str] = None,
 ) -> Schema:
     """Return the schema of some documents: declared fields as they are, the others by all their values.
 
@@ -404,6 +409,7 @@ def infer(
     `N/A`, `NaN` and their like are no values where the others are numbers, dates or truth values.
 
     note: is told how many values of a field stand for none
+    title: the field that is the title unless one is declared; None: by the names
     """
     values: dict[str, _Values] = {}
     for row in rows:
@@ -412,7 +418,7 @@ def infer(
                 values.setdefault(name, _Values()).add(value)
     names = {one.name for one in declared}
     has_title = any(one.title for one in declared)
-    titles = [name for known in _TITLES for name in values if name.lower() == known and name not in names]
+    titles = [name for known in (title, *_TITLES) for name in values if name.lower() == known and name not in names]
     found = list(declared)
     for name in sorted(values.keys() - names):
         found.append(values[name].field(name, not has_title and titles[:1] == [name]))

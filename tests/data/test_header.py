@@ -229,7 +229,7 @@ def test_the_option_decides(tmp_path: Path) -> None:
         ("a\tb\tc\t\n", Triple, "4 columns, expected 3 or 5: the line ends in a tab"),
         ("query\t水稻\n", Pair, "need title .* too; if it is data, put a line of the columns' names above it"),
         ("sep=;\nquery;title\n", Pair, "'sep=;' is for spreadsheets alone"),
-        ('[\n  {"query": "q"}\n]', LabeledPair, "JSON that goes on in further lines"),
+        ('[\n  {"query": "q"}\n]', LabeledPair, "line 1: no title, label"),
         ('{"text": "x", "year": -Infinity}', DocumentRow, "line 1: a field holds an infinite number"),
         ("a\tb\tb\n", Triple, "the title and the neg_title are the same text"),
     ],

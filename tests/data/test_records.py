@@ -61,6 +61,7 @@ def file(folder: Path, content: Any, name: str = "rows.tsv") -> Path:
         ("文本\nx\n", Text, [Text("x")]),
         ('{"ID": 7, "Title": "x", "Lang": "zh"}\n', DocumentRow, [DocumentRow("x", "7", {"Lang": "zh"})]),
         ("\ufeffa\tb\n", Pair, [Pair("a", "b")]),
+        ("a\tb\n".encode("utf-16"), Pair, [Pair("a", "b")]),
         ("a\tb\t0.5\n", Pair, [Pair("a", "b", 0.5)]),
         ("query\ttitle\tsource\tlabel\na\tb\tweb\t1\n", Pair, [Pair("a", "b")]),
         ("query\ttitle\trecall_score\na\tb\t-3\n", Pair, [Pair("a", "b", -3.0)]),
@@ -162,7 +163,6 @@ def test_any_text_survives(tmp_path_factory: Any, rows: list[tuple[str, str, str
         ("a\tb\n\nc\td\n", Pair, "line 2: an empty line"),
         (b"a\tb\nc\t\xb0\xa1\n", Pair, "line 2: byte 0xb0 at position 3 is not UTF-8; if the file is in GBK"),
         (b"a\tb\0\n", Pair, "line 1: a NUL byte"),
-        ("a\tb\n".encode("utf-16"), Pair, "UTF-16 text, expected UTF-8"),
         (b"PK\x03\x04more", Pair, "a zip archive"),
         (b"PAR1 and no more", Pair, "damaged Parquet data"),
         (gzip.compress(b"a\tb\n" * 9999, mtime=0)[:-20], Pair, "damaged or cut short"),
@@ -179,10 +179,25 @@ def test_bad_files_are_errors_that_say_what_and_where(
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        '[\n {"query": "a",\n  "title": "b"}, {"query": "c", "title": "d"}]\n',
+        '{\n  "query": "a", "title": "b"\n}\n{\n"query": "c", "title": "d"}',
+        '[{"query": "a", "title": "b"}, {"query": "c", "title": "d"}]',
+    ],
+)
+def test_json_may_go_over_several_lines(tmp_path: Path, content: str) -> None:
+    path = file(tmp_path, content, "rows.json")
+    assert read_records(path, Pair) == [Pair("a", "b"), Pair("c", "d")]
+    with pytest.raises(DataError, match=r"object [23] is not JSON"):
+        read_records(file(tmp_path, content.rstrip("]} \n") + ', {"query', "rows.json"), Pair)
+
+
+@pytest.mark.parametrize(
     "line, message",
     [
-        ("{", "line 2: JSON that goes on in further lines"),
-        ("[1]", "line 2: a JSON list, expected one object a line"),
+        ("{", "line 2: not JSON"),
+        ("[1]", "line 2: a JSON list, expected an object"),
         ("[" * 100_000, "line 2: not JSON"),
         ('{"query": "a"}', "line 2: no title, only query"),
         ('{"query": "a", "title": null}', "line 2: the title is null"),

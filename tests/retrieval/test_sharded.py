@@ -63,7 +63,7 @@ def test_shards_are_written_to_as_one_folder_is(folders: tuple[Path, Path]) -> N
             rows = [
                 DocumentRow("无号文本"),
                 DocumentRow("无号文本"),
-                DocumentRow(DOCUMENTS[9].text, None, {"title": DOCUMENTS[9].fields["title"]}),
+                DocumentRow(DOCUMENTS[9].text, None, DOCUMENTS[9].fields),
                 DocumentRow("另一文本", "2"),
                 DocumentRow("第三"),
             ]

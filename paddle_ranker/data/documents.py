@@ -1,0 +1,462 @@
+"""Read documents from the files that people have: tables of any separator and encoding, spreadsheets, JSON, lines.
+
+    for document in DocumentFile("products.csv", rules):
+        ...    # DocumentRow("Leise und günstig", "00017", {"name": "Maus", "price": 12.9})
+
+clevercsv finds separator and quotes, charset-normalizer the encoding of what is not UTF-8. The columns that are to be
+id, title and text are chosen by their names, else by all their values; other columns are fields.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import Any, NamedTuple, Optional, Union
+
+from paddle_ranker.data.formats import (
+    EMPTY_LINE,
+    ENCODINGS,
+    BadRow,
+    Row,
+    found_encoding,
+    is_table_or_lines,
+    lines_of,
+    open_text,
+    read_rows,
+    separated_rows,
+)
+from paddle_ranker.data.header import DESCRIPTION, HEADING, ID, TEXT, key_of, names_columns, plain_name
+from paddle_ranker.data.labels import number_of
+from paddle_ranker.data.records import DocumentRow, is_finite, is_storable, without_nan
+from paddle_ranker.data.skips import Skips
+from paddle_ranker.data.spellings import Spelling, Spellings
+from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
+from paddle_ranker.options import TAB, DocumentOptions, note
+from paddle_ranker.options.files import paths_of
+
+_SAMPLE_ROWS, _SAMPLE_BYTES = 1000, 1 << 15
+_SAME_WIDTH = 0.9  # share of a table's rows that have equally many cells, at least
+_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_SEPARATOR_LINE = re.compile("sep=(.)\r?\n", re.IGNORECASE)  # the first line of some spreadsheets' files
+_TITLES = ("title", "name", "subject", "headline", *(one for one in HEADING if not one.isascii()), "名称", "书名")
+_TEXTS = (*TEXT, *DESCRIPTION)
+_QUOTED = re.compile(r'^"', re.MULTILINE)  # a line that begins with a quoted cell
+_ID_NAME = re.compile(
+    r"((.*_)?(unnamed.*|id|no|nr|num|nummer|number|sku|key|code|uid|guid|uuid|isbn|ean|gtin|asin|slug)|.*(编号|号码|id))?"
+)
+_ID = re.compile(r"[^\s,;]{1,64}")
+_LONGEST_TITLE, _LONGEST_NAME = 120, 60  # characters of a title on average, of a column's name
+_MOST_DIFFERENT = 1 << 22  # values of a column that are compared with each other
+_SAMPLED = 1 << 16  # different values by which a column's share of them is known
+_NO_VALUE = "\\N"  # as Postgres and MySQL write it
+_ESCAPE = re.compile(r"\\([ntr\\])")
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+_INNER = ("fields", "metadata")  # objects whose members are fields
+NO_COLUMN = "none"
+ROLES = ("id", "title", "text")
+
+
+class DocumentFile:
+    """Documents of one or several files; every `for` loop streams them again.
+
+    Raises `DataError`, which names file, line and contents, for a file that is missing, damaged or without documents,
+    and for a bad row, which `skip_bad_rows` counts instead; `kept` and `report()` describe the last loop.
+    """
+
+    def __init__(
+        self, path: Union[str, os.PathLike[str]], rules: DocumentOptions, *, joins_title: bool = False
+    ) -> None:
+        """Open no file yet.
+
+        joins_title: whether a title also stands before its text, for an index of texts alone
+        """
+        self.path, self._rules, self._joins_title = path, rules, joins_title
+        self.kept = 0
+        self.line: Union[int, str] = 0  # of the last document; with several files `7 of b`
+        self._skips = Skips(rules.skip_bad_rows)
+
+    @property
+    def skipped(self) -> int:
+        """Number of skipped rows."""
+        return self._skips.count
+
+    @property
+    def title(self) -> Optional[str]:
+        """The column that is chosen as the title; None: the names of all columns decide."""
+        return self._table(paths_of(self.path)[0]).title
+
+    def report(self) -> str:
+        """Return a summary: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
+        return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
+
+    def __iter__(self) -> Iterator[DocumentRow]:
+        paths = paths_of(self.path)
+        self.kept, self._skips = 0, Skips(self._rules.skip_bad_rows, name_files=len(paths) > 1)
+        for path in paths:
+            before = self.kept
+            for number, row in self._table(path).rows():
+                document = _document(row, self._joins_title) if isinstance(row, dict) else row
+                if not isinstance(document, DocumentRow):
+                    self._skips.add(path, number, document.reason)
+                    continue
+                self.kept += 1
+                self.line = number if len(paths) == 1 else f"{number} of {path}"
+                yield document
+            if self.kept == before:
+                raise DataError(
+                    f"{path}: no documents{'; ' * bool(self.skipped)}{self._skips.report()}; expected texts"
+                )
+
+    def _table(self, path: str) -> _Table:
+        stat, rules = os.stat(path) if os.path.exists(path) else None, self._rules
+        chosen = tuple((role, name) for role in ROLES if (name := getattr(rules, f"{role}_column")) is not None)
+        return _open_table(path, stat and (stat.st_size, stat.st_mtime_ns), chosen, rules.separator, rules.header)
+
+
+def _document(row: Mapping[str, Any], joins_title: bool) -> Union[DocumentRow, BadRow]:
+    """Return the document of a row whose columns have the names of their roles, or why it is none."""
+    fields = dict[str, Any]()
+    for name, value in row.items():
+        if name in _INNER and isinstance(value, dict):
+            fields.update(value)
+        elif name not in ("id", "text"):
+            fields[name] = value
+    title = next((fields[name] for name in _TITLES if isinstance(fields.get(name), str) and fields[name].strip()), "")
+    text: Any = row.get("text")
+    id: Any = row.get("id")
+    if text is None or text == "":
+        text = title
+    elif joins_title and title not in ("", text):
+        text = f"{title} {text}"
+    id = str(id) if isinstance(id, int) and not isinstance(id, bool) else id
+    for name, value in (("text", text), ("id", id)):
+        if value is None and name == "id":
+            continue
+        if value is None or (value == "" and name not in row):
+            return BadRow(f"no text, only {listed(row) or 'nothing'}")
+        if not isinstance(value, str):
+            return BadRow(f"{name} is a {type(value).__name__}, expected text")
+        if not value.strip():
+            return BadRow(f"the {name} is empty")
+        if not is_storable(value):
+            return BadRow(f"the {name} holds a NUL or half of a surrogate pair, expected text")
+    fields = without_nan(fields)
+    if not all(map(is_finite, fields.values())):
+        return BadRow("a field holds an infinite number, which JSON cannot hold")
+    return DocumentRow(text, id, fields)
+
+
+class _Dialect(NamedTuple):
+    """How a text file holds a table.
+
+    names: of the columns
+    has_header: whether the first row holds them
+    is_dump: whether backslashes stand before N, n and t, as in a dump of a database
+    """
+
+    encoding: str
+    separator: str
+    quote: str
+    names: tuple[str, ...]
+    has_header: bool
+    is_dump: bool
+
+
+@lru_cache(maxsize=8)
+def _open_table(
+    path: str,
+    version: object,
+    chosen: tuple[tuple[str, str], ...],
+    separator: str,
+    header: Optional[bool],
+) -> _Table:
+    """Return the table of a file; it is looked at once, as long as its `version` stays."""
+    return _Table(path, dict(chosen), separator, header)
+
+
+class _Table:
+    """The rows of a file as mappings, in which the columns of id and text have these names.
+
+    chosen: names of columns by `id`, `title` and `text`, as the user names them; `none`: no column
+    separator: of text files; tab: it is found
+    header: whether the first row of a text file names the columns; None: that is found
+    """
+
+    def __init__(self, path: str, chosen: Mapping[str, str], separator: str, header: Optional[bool]) -> None:
+        """Read the whole file, and print what was found and chosen; raises `DataError` and `UsageError`."""
+        self.path = path
+        self._encoding = found_encoding(path) if is_table_or_lines(path) else None
+        self._dialect = None if self._encoding is None else self._found(self._encoding, separator, header)
+        columns = dict[str, _Column]()
+        for _, row in self._named_rows():
+            for name, value in row.items() if isinstance(row, dict) else ():
+                columns.setdefault(name, _Column()).add(value)
+        self._roles = _roles(columns, chosen, path)
+        self._spellings = dict[str, Spelling]()
+        if self._dialect is not None:
+            comma = any(one.spellings.has_decimal_comma for one in columns.values())
+            for name in columns.keys() - {*self._roles.values()}:
+                spelling = columns[name].spellings.chosen(comma)
+                if spelling is not None:
+                    self._spellings[name] = spelling
+        self._print(columns)
+
+    @property
+    def title(self) -> Optional[str]:
+        """The column of titles, if it was chosen."""
+        return self._roles.get("title")
+
+    def rows(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
+        """Yield (number, row): a mapping, or why it is none; the number is that of its line in text files."""
+        id, title, text = map(self._roles.get, ROLES)
+        names = {id: "id", title if text is None else text: "text"}
+        is_table = self._dialect is not None
+        for number, row in self._named_rows():
+            if isinstance(row, BadRow):
+                yield number, row
+                continue
+            named = dict[str, Any]()
+            for name, value in row.items():
+                spelling = self._spellings.get(name)
+                if spelling is not None and isinstance(value, str) and value.strip():
+                    value = spelling.read(value)
+                if value is not None and (value != "" or not is_table):
+                    named[names.get(name, f"{name}_" if name in ("id", "text") else name)] = value
+            if title is not None and not named.get("text"):
+                named["text"] = named.get(title)
+            if is_table and not named.get("text"):  # a row without a text is a document, too
+                named["text"] = " ".join(filter(None, row.values()))
+            yield number, named
+
+    def _named_rows(self) -> Iterator[tuple[int, Union[dict[str, Any], BadRow]]]:
+        if self._encoding is not None and self._dialect is None:
+            with open_text(self.path, self._encoding) as stream:
+                for number, line in lines_of(self.path, stream):
+                    if line != EMPTY_LINE:
+                        yield number, line if isinstance(line, BadRow) else {"text": line}
+            return
+        names, has_header = None, True
+        if self._dialect is not None:
+            names, has_header = self._dialect.names, self._dialect.has_header
+        for place, (number, row) in enumerate(self._cells()):
+            if isinstance(row, BadRow):
+                yield number, row
+            elif isinstance(row, dict):
+                yield from ((number, one) for one in _unwrapped(row))
+            elif place == 0 and has_header:
+                names = names or _column_names(row)
+            elif names is not None:
+                if len(row) < len(names) or any(row[len(names) :]):
+                    yield number, BadRow(f"{len(row)} columns, expected {len(names)}")
+                else:
+                    yield number, dict(zip(names, row))
+
+    def _cells(self) -> Iterator[tuple[int, Row]]:
+        if self._dialect is None:
+            yield from read_rows(self.path)
+            return
+        with open_text(self.path, self._dialect.encoding) as stream:
+            if self._has_separator_line:
+                stream.readline()
+            for number, row in separated_rows(self.path, stream, self._dialect.separator, self._dialect.quote):
+                if not isinstance(row, BadRow):
+                    yield number, [*map(_undumped, row)] if self._dialect.is_dump else row
+                elif row != EMPTY_LINE:
+                    yield number, row
+
+    def _found(self, encoding: str, separator: str, header: Optional[bool]) -> Optional[_Dialect]:
+        """Return how a text file holds a table; None: it holds lines of text."""
+        with open_text(self.path, encoding) as stream:
+            sample = stream.read(_SAMPLE_BYTES).decode("utf-8", "ignore").removeprefix("\ufeff")
+        said, quote = _SEPARATOR_LINE.match(sample), '"'
+        self._has_separator_line = said is not None
+        if separator == TAB:
+            dialect = (said[1], quote) if said is not None else _sniffed(sample)
+            if dialect is None:
+                return None
+            separator, quote = dialect
+        rows = self._sample(encoding, separator, quote)
+        widths = Counter(map(len, rows))
+        width, count = widths.most_common(1)[0] if widths else (1, 0)
+        is_named = bool(rows) and names_columns(rows[0])
+        if count < _SAME_WIDTH * len(rows) or (width == 1 and not (is_named or _QUOTED.search(sample))):
+            return None
+        if header is None:
+            votes = _header_votes(rows[0], [row for row in rows[1:] if len(row) == width])
+            if not is_named and votes == 0 and len(rows) > 1:
+                raise DataError(
+                    f"{self.path}, line 1: {brief(listed(rows[0]))} may name the columns, or be a document: type "
+                    "--header true or --header false"
+                )
+            header = is_named or votes > 0
+        if not (header or width > 2 or separator == "\t" or self.path.lower().endswith(_TABLES)):
+            return None  # two halves of a sentence
+        is_dump = not quote and any(cell == _NO_VALUE for row in rows for cell in row)
+        names = _column_names(rows[0]) if header else tuple(f"column_{place + 1}" for place in range(width))
+        return _Dialect(encoding, separator, quote, names, header, is_dump)
+
+    def _sample(self, encoding: str, separator: str, quote: str) -> list[list[str]]:
+        with open_text(self.path, encoding) as stream:
+            if self._has_separator_line:
+                stream.readline()
+            rows = islice(separated_rows(self.path, stream, separator, quote), _SAMPLE_ROWS)
+            return [row for _, row in rows if not isinstance(row, BadRow)]
+
+    def _print(self, columns: Mapping[str, _Column]) -> None:
+        """Print what was found, as the options that say the same."""
+        found = list[str]()
+        if self._encoding not in (None, "utf-8"):
+            found.append(f"text in {ENCODINGS.get(str(self._encoding), self._encoding)}")
+        if self._dialect is not None:
+            found.append(
+                f"a table, columns separated by {_SEPARATORS.get(self._dialect.separator, self._dialect.separator)}"
+            )
+        if self._dialect is not None or self._roles != {role: role for role in self._roles}:
+            found.append(" ".join(f"--{role}_column {shlex.quote(self._roles.get(role, NO_COLUMN))}" for role in ROLES))
+        if found:
+            note(f"{self.path}: {'; '.join(found)}")
+        for name, spelling in self._spellings.items():
+            example = columns[name].example
+            value = json.dumps(spelling.read(example), ensure_ascii=False)
+            note(f"{self.path}: {name}: {spelling.name}, {quoted(example)} is {value}")
+        for name, one in columns.items():
+            if one.spellings.is_doubtful and name not in self._spellings and self._dialect is not None:
+                note(f"{self.path}: {name} stays text, for no value tells whether days or months come first")
+
+
+def _sniffed(sample: str) -> Optional[tuple[str, str]]:
+    """Return separator and quote of a table's text, or None."""
+    import clevercsv
+
+    is_quoted = _QUOTED.search(sample) is not None
+    try:
+        dialect = clevercsv.Sniffer().sniff(sample, delimiters="".join(_SEPARATORS))
+    except clevercsv.Error:
+        return None
+    if dialect is None or dialect.delimiter not in _SEPARATORS:
+        return (",", '"') if is_quoted else None  # one column, of quoted texts
+    return dialect.delimiter, '"' if is_quoted else dialect.quotechar or ""
+
+
+def _header_votes(first: Sequence[str], others: Sequence[Sequence[str]]) -> int:
+    """Return how many columns have a first cell unlike the others; negative: more are alike."""
+    names = [*map(plain_name, first)]
+    if len({*filter(None, names)}) < len([*filter(None, names)]) or names.count("") > 1:
+        return -1
+    if any(number_of(cell) is not None or len(cell) > _LONGEST_NAME for cell in names):
+        return -1
+    votes = 0
+    for name, cells in zip(first, zip(*others)):
+        values = [cell for cell in cells if cell.strip()]
+        texts = sum(not any(character.isdigit() for character in cell) for cell in values)
+        length = sum(map(len, values)) / max(1, len(values))
+        is_alike = name in values
+        votes += -1 if is_alike else bool(values) and (texts < len(values) / 10 or length > 2.5 * max(4, len(name)))
+    return votes
+
+
+def _column_names(cells: Sequence[str]) -> tuple[str, ...]:
+    """Return names for columns: in lower case, `_` for what options cannot hold, each another one."""
+    names = list[str]()
+    for place, cell in enumerate(cells):
+        name = re.sub(r"[^\w.-]+", "_", plain_name(cell)).strip("_") or f"column_{place + 1}"
+        names.append(name if name not in names else f"{name}_{place + 1}")
+    return tuple(names)
+
+
+def _undumped(cell: str) -> str:
+    return "" if cell == _NO_VALUE else _ESCAPE.sub(lambda match: _ESCAPED[match[1]], cell)
+
+
+def _unwrapped(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the documents in what Elasticsearch writes (hits, `_source`, actions before documents), else the row."""
+    hits = row.get("hits")
+    if isinstance(hits, dict) and isinstance(hits.get("hits"), list):
+        for hit in hits["hits"]:
+            yield from _unwrapped(hit) if isinstance(hit, dict) else ()
+    elif isinstance(row.get("_source"), dict):
+        yield {**({"_id": row["_id"]} if "_id" in row else {}), **row["_source"]}
+    elif not (len(row) == 1 and isinstance(action := next(iter(row.values())), dict) and "_index" in action):
+        yield row
+
+
+class _Column:
+    """The values of a column."""
+
+    def __init__(self) -> None:
+        self.spellings = Spellings()
+        self.example = ""
+        self.count = self.characters = self.words = self.codes = 0
+        self.are_strings, self.are_different = True, True
+        self._values = set[int]()  # hashes, of all as long as all differ
+
+    def add(self, value: object) -> None:
+        """Count a value."""
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return
+        self.count += 1
+        self.are_strings &= isinstance(value, str)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        self.example = self.example or text
+        self.spellings.add(text)
+        self.characters += len(text)
+        self.codes += _ID.fullmatch(text) is not None and not isinstance(value, (float, bool))
+        self.words += (" " in text or not text.isascii()) and any(map(str.isalpha, text))
+        if len(self._values) < (_MOST_DIFFERENT if self.are_different else _SAMPLED):
+            self._values.add(hash(text))
+            self.are_different &= len(self._values) == self.count
+
+    @property
+    def mean(self) -> float:
+        """Characters of a value on average."""
+        return self.characters / max(1, self.count)
+
+    @property
+    def are_texts(self) -> bool:
+        """Whether most values have several words and differ, and they are neither dates nor lists."""
+        differ = 2 * len(self._values) > min(self.count, _SAMPLED)
+        return self.are_strings and differ and 2 * self.words > self.count and self.spellings.chosen() is None
+
+
+def _roles(columns: Mapping[str, _Column], chosen: Mapping[str, str], path: str) -> dict[str, str]:
+    """Return the columns that are id, title and text: as they are chosen, else by their names, else by their values."""
+    roles = dict[str, str]()
+    for role, name in chosen.items():
+        named = next((one for one in columns if one in (name, *_column_names([name]))), None)
+        if named is None and name != NO_COLUMN:
+            raise UsageError(f"--{role}_column {quoted(name)}: {path} has {listed(columns)}")
+        if named is not None:
+            roles[role] = named
+    total = max((one.count for one in columns.values()), default=0)
+    free = {name: one for name, one in columns.items() if name not in roles.values() and one.count}
+    for role, known in (("id", ID), ("text", _TEXTS), ("title", _TITLES)):
+        named = next((name for one in known for name in free if key_of(plain_name(name)) == one), None)
+        if role not in chosen and named is not None:
+            roles[role] = named
+            del free[named]
+    if "id" not in chosen and "id" not in roles:
+        for place, (name, one) in enumerate(columns.items()):
+            is_id = _ID_NAME.fullmatch(key_of(plain_name(name))) or (place == 0 and name.startswith("column_"))
+            if name in free and is_id and one.are_different and one.count == total == one.codes:
+                roles["id"] = name
+                del free[name]
+                break
+    texts = {name: one for name, one in free.items() if one.are_texts}
+    if "title" not in chosen and "title" not in roles and len(texts) > ("text" not in roles):
+        short = [name for name, one in texts.items() if one.mean <= _LONGEST_TITLE]
+        if short:
+            roles["title"] = short[0]
+            del texts[short[0]]
+    if "text" not in chosen and "text" not in roles:
+        longest = max(texts, key=lambda name: texts[name].mean, default=None)
+        title = columns.get(roles.get("title", ""))
+        if longest is not None and (title is None or texts[longest].mean > title.mean):
+            roles["text"] = longest
+    return roles

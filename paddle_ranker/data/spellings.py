@@ -1,0 +1,157 @@
+"""Read the cells of a table as people write them: numbers, dates, truth values and lists, one spelling a column.
+
+    spelling = Spellings()
+    for cell in ("1.299,00 €", "89,90 €"):
+        spelling.add(cell)
+    spelling.chosen().read("89,90 €")    # 89.9
+
+A column has a spelling only if all its values have it. Numbers as JSON writes them and ISO 8601 dates need none, and
+codes with a zero before their digits stay texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import NamedTuple, Optional, Union
+
+Cell = Union[bool, int, float, str, list[str]]
+Read = Callable[[str], Cell]  # raises ValueError for a cell of another spelling
+
+_UNITS = (
+    "(?:[€$£¥₩₹₽฿元円%]|EUR|USD|GBP|CHF|CNY|RMB|JPY|CAD|AUD|PLN|SEK|NOK|DKK|kr|zł|Kč|kg|g|km|m|cm|mm|ml|l|GB|MB|KB|TB)?"
+)
+_NUMBER = re.compile(rf"(?P<before>{_UNITS}) ?(?P<sign>[-+]?)(?P<digits>\d[\d.,' ]*?) ?(?P<after>{_UNITS})")
+_PLAIN = re.compile(r"[-+]?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ].*)?)?")
+_TYPOGRAPHY = str.maketrans("\u00a0\u202f\u2009\u2212’", "   -'")
+_MARKS = {".": ",", ",": "."}  # the mark of thousands by that of decimals
+_TRUTHS = (
+    ("yes", "no"), ("y", "n"), ("ja", "nein"), ("ja", "nee"), ("wahr", "falsch"), ("oui", "non"), ("vrai", "faux"),
+    ("sí", "no"), ("si", "no"), ("sim", "não"), ("да", "нет"), ("是", "否"), ("はい", "いいえ"), ("tak", "nie"),
+)  # fmt: skip
+_AMBIGUOUS = ("%d/%m/%Y", "%m/%d/%Y"), ("%d-%m-%Y", "%m-%d-%Y")  # the first of each has the day first
+_DATES = (
+    "%d.%m.%Y", "%d.%m.%y", *_AMBIGUOUS[0], *_AMBIGUOUS[1], "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%d %b %Y",
+    "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y",
+)  # fmt: skip
+_TIMES = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_SEPARATORS = (", ", "; ", ";", "|", "、")
+_LONGEST_ITEM, _LONGEST = 40, 100  # characters of an item of a list, and of any other value
+_MANY_ITEMS = 1.2  # items of a value on average, from which values are lists
+_MOST_ITEMS = 1 << 16  # distinct items of a list that are counted
+
+
+class Spelling(NamedTuple):
+    """A way to write values.
+
+    name: in words, for people
+    read: returns the value that JSON has for a cell
+    """
+
+    name: str
+    read: Read
+
+
+class Spellings:
+    """The spellings that all values of a column have so far."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._needs_none, self._has_point = True, False
+        self._left = dict(_SPELLINGS)
+        self._units: set[tuple[str, str]] = set()
+        self._items = {separator: Counter[str]() for separator in _SEPARATORS}
+
+    def add(self, cell: str) -> None:
+        """Take a value of the column into account."""
+        self.count += 1
+        cell = cell.strip()
+        self._needs_none &= bool(_PLAIN.fullmatch(cell) or _ISO.fullmatch(cell))
+        self._has_point |= "." in cell
+        if len(cell) > _LONGEST:
+            self._left.clear()
+        for name, read in [*self._left.items()]:
+            try:
+                read(cell)
+            except ValueError:
+                del self._left[name]
+        if self._left and (match := _NUMBER.fullmatch(cell.translate(_TYPOGRAPHY))):
+            self._units.add((match["before"], match["after"]))
+        for separator, items in [*self._items.items()]:
+            split = cell.split(separator, _MOST_ITEMS)
+            items.update(split)
+            if len(items) > _MOST_ITEMS or max(map(len, split)) > _LONGEST_ITEM:
+                del self._items[separator]
+
+    @property
+    def has_decimal_comma(self) -> bool:
+        """Whether the values are numbers that only decimal commas explain."""
+        return self.count > 0 and "numbers as 1.234,5" in self._left and "numbers as 1,234.5" not in self._left
+
+    def chosen(self, decimal_comma: bool = False) -> Optional[Spelling]:
+        """Return the spelling to read the column by; None: the values stay as they are.
+
+        decimal_comma: whether another column of the table has decimal commas, and so days before months
+        """
+        if not self.count or (self._needs_none and not (decimal_comma and self._has_point)):
+            return None
+        left = [name for name in self._left if not name.startswith("numbers") or len(self._units) <= 1]
+        if decimal_comma:
+            left.sort(key=lambda name: name.startswith("numbers") and "1,234.5" in name)
+        elif self.is_doubtful:
+            return None
+        for name in left:
+            return Spelling(name, self._left[name])
+        for separator, items in self._items.items():
+            total = sum(items.values())
+            if total >= _MANY_ITEMS * self.count and 2 * len(items) <= total:
+                return Spelling(f"lists by {separator.strip()!r}", partial(_read_list, separator))
+        return None
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the values are dates, and none of them tells whether days or months come first."""
+        return any(f"dates as {one}{time}" in self._left and f"dates as {other}{time}" in self._left
+                   for one, other in _AMBIGUOUS for time in _TIMES)  # fmt: skip
+
+
+def _read_number(decimal: str, cell: str) -> Union[int, float]:
+    match = _NUMBER.fullmatch(cell.strip().translate(_TYPOGRAPHY))
+    if match is None:
+        raise ValueError("no number")
+    whole, mark, rest = match["digits"].strip().partition(decimal)
+    first, *groups = re.split(rf"[{re.escape(_MARKS[decimal])}' ]", whole)
+    is_code = len(whole) > 1 and whole[0] == "0"
+    marks = {*whole} - {*"0123456789"}
+    if is_code or len(marks) > 1 or not first.isdigit() or (groups and len(first) > 3):
+        raise ValueError("a code")
+    if any(len(group) != 3 or not group.isdigit() for group in groups) or (mark and not rest.isdigit()):
+        raise ValueError("no groups of thousands")
+    number = f"{match['sign']}{first}{''.join(groups)}"
+    return float(f"{number}.{rest}") if mark else int(number)
+
+
+def _read_truth(words: tuple[str, str], cell: str) -> bool:
+    return words.index(cell.strip().lower()) == 0
+
+
+def _read_date(style: str, cell: str) -> str:
+    moment = datetime.strptime(cell.strip(), style)
+    return moment.isoformat() if "%H" in style or "%I" in style else moment.date().isoformat()
+
+
+def _read_list(separator: str, cell: str) -> list[str]:
+    return [item for item in map(str.strip, cell.split(separator)) if item]
+
+
+# By precedence. A decimal point comes before a decimal comma, by which `1,234` would be another number.
+_SPELLINGS: dict[str, Read] = {
+    "numbers as 1,234.5": partial(_read_number, "."),
+    "numbers as 1.234,5": partial(_read_number, ","),
+    **{f"truth values as {'/'.join(words)}": partial(_read_truth, words) for words in _TRUTHS},
+    **{f"dates as {date}{time}": partial(_read_date, date + time) for date in _DATES for time in _TIMES},
+}

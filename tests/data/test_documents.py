@@ -1,0 +1,285 @@
+"""Documents from tables as programs write them: every row is there, with its id, title, text and fields."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Optional
+from xml.sax.saxutils import escape
+from zipfile import ZipFile
+
+import pytest
+
+from paddle_ranker.data.documents import DocumentFile
+from paddle_ranker.data.records import DocumentRow
+from paddle_ranker.data.spellings import Spellings
+from paddle_ranker.errors import DataError, RankerError, UsageError
+from paddle_ranker.options import DocumentOptions
+
+pytestmark = pytest.mark.unit
+
+ROWS = 60
+THINGS = ("Quiet mouse", "Café au lait", "Bürostuhl", "USB hub, 7 ports", 'Desk "Nordic" 120 cm')
+
+
+def name(number: int) -> str:
+    return f"{THINGS[number % len(THINGS)]} {number}"
+
+
+def text(number: int) -> str:
+    between = "\n" if number % 7 == 0 else " "
+    return f"A good thing for the office, quiet and cheap.{between}It is product {number}; ask for it."
+
+
+def written(rows: Iterable[Iterable[object]], encoding: str = "utf-8", **style: Any) -> bytes:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, **style).writerows(rows)
+    return buffer.getvalue().encode(encoding)
+
+
+def german(number: float) -> str:
+    return f"{number:,.2f}".translate(str.maketrans(",.", ".,")) + " €"
+
+
+NUMBERS = range(ROWS)
+# By writer: the file's name and bytes, and the fifth document
+WRITERS: dict[str, tuple[str, bytes, DocumentRow]] = {
+    "Excel, German": (
+        "a.csv",
+        written(
+            [["Name", "Preis", "Datum", "Lagernd"],
+             *([name(n), german(n * 300.5), f"{n % 28 + 1:02}.04.2024", "nein" if n % 2 else "ja"] for n in NUMBERS)],
+            "cp1252", delimiter=";",
+        ),
+        DocumentRow(name(4), None, {"preis": 1202.0, "datum": "2024-04-05", "lagernd": True}),
+    ),
+    "Excel, UTF-8 with a mark": (
+        "a.csv",
+        written([["sku", "product name", "price"], *([f"{n:05}", name(n), n * 1.5] for n in NUMBERS)], "utf-8-sig"),
+        DocumentRow(name(4), "00004", {"price": "6.0"}),
+    ),
+    "Excel, Unicode text": (
+        "a.txt",
+        written([["Artikel", "Beschreibung"], *([name(n), text(n)] for n in NUMBERS)], "utf-16", delimiter="\t"),
+        DocumentRow(text(4), None, {"artikel": name(4)}),
+    ),
+    "Excel, Chinese": (
+        "a.csv",
+        written(
+            [["商品名称", "商品描述", "价格"],
+             *([f"无线鼠标{n}号", f"安静的无线鼠标，适合办公{n}", n] for n in NUMBERS)],
+            "gbk",
+        ),
+        DocumentRow("安静的无线鼠标，适合办公4", None, {"商品名称": "无线鼠标4号", "价格": "4"}),
+    ),
+    "Excel, with its separator": (
+        "a.csv",
+        b"sep=;\r\n" + written([["id", "text"], *([n, text(n)] for n in NUMBERS)], delimiter=";"),
+        DocumentRow(text(4), "4", {}),
+    ),
+    "pandas": (
+        "a.csv",
+        written([["", "name", "year"], *([n, name(n), "2020.0"] for n in NUMBERS)], lineterminator="\n"),
+        DocumentRow(name(4), "4", {"year": "2020.0"}),
+    ),
+    "pandas, records": (
+        "a.json",
+        json.dumps([{"name": name(n), "text": text(n), "year": 2020.0} for n in NUMBERS]).encode(),
+        DocumentRow(text(4), None, {"name": name(4), "year": 2020.0}),
+    ),
+    "Elasticsearch, a dump": (
+        "a.json",
+        "".join(
+            json.dumps({"_index": "p", "_id": f"x{n}", "_source": {"name": name(n), "body": text(n)}}) + "\n"
+            for n in NUMBERS
+        ).encode(),
+        DocumentRow(text(4), "x4", {"name": name(4)}),
+    ),
+    "Elasticsearch, a bulk": (
+        "a.ndjson",
+        "".join(
+            json.dumps({"index": {"_index": "p", "_id": f"x{n}"}}) + "\n" + json.dumps({"body": text(n)}) + "\n"
+            for n in NUMBERS
+        ).encode(),
+        DocumentRow(text(4), None, {}),
+    ),
+    "Elasticsearch, an answer": (
+        "a.json",
+        json.dumps({"hits": {"hits": [{"_id": f"x{n}", "_source": {"body": text(n)}} for n in NUMBERS]}}).encode(),
+        DocumentRow(text(4), "x4", {}),
+    ),
+    "Kaggle": (
+        "a.csv.gz",
+        gzip.compress(
+            written([["PassengerId", "Survived", "Name"], *([n, n % 2, f"Braund, Mr. {name(n)}"] for n in NUMBERS)])
+        ),
+        DocumentRow(f"Braund, Mr. {name(4)}", "4", {"survived": "0"}),
+    ),
+    "Google Sheets": (
+        "a.csv",
+        written([["Frage", "Antwort"], *([f"{name(n)}?", text(n)] for n in NUMBERS)]),
+        DocumentRow(text(4), None, {"frage": f"{name(4)}?"}),
+    ),
+    "WordPress": (
+        "a.csv",
+        written(
+            [["ID", "Name", "Description", "Tags", "Regular price"],
+             *([n, name(n), text(n), "sale, eco" if n % 2 else "eco", n] for n in NUMBERS)],
+            quoting=csv.QUOTE_ALL,
+        ),
+        DocumentRow(text(4), "4", {"name": name(4), "tags": ["eco"], "regular_price": "4"}),
+    ),
+    "Postgres, a dump": (
+        "a.txt",
+        "".join(
+            "\t".join([str(n), name(n), text(n).replace("\n", "\\n"), "\\N" if n % 2 else "5"]) + "\n" for n in NUMBERS
+        ).encode(),
+        DocumentRow(text(4), "4", {"column_2": name(4), "column_4": "5"}),
+    ),
+    "a program, with bars": (
+        "a.csv",
+        written([["title", "body"], *([name(n), text(n)] for n in NUMBERS)], delimiter="|"),
+        DocumentRow(text(4), None, {"title": name(4)}),
+    ),
+    "one column": ("a.csv", written([["text"], *([text(n)] for n in NUMBERS)]), DocumentRow(text(4), None, {})),
+    "an editor, lines": (
+        "a.txt",
+        "".join(f"{name(n)}, as {'many, ' * (n % 3)}people say.\n\n" for n in NUMBERS).encode(),
+        DocumentRow(f"{name(4)}, as many, people say.", None, {}),
+    ),
+}  # fmt: skip
+
+
+def documents(path: Path, **options: Optional[str]) -> list[DocumentRow]:
+    return list(DocumentFile(path, DocumentOptions(**options)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_row_of_a_table_is_a_document(writer: str, tmp_path: Path) -> None:
+    file, content, fifth = WRITERS[writer]
+    (tmp_path / file).write_bytes(content)
+    found = documents(tmp_path / file)
+    assert len(found) == ROWS and found[4] == fifth
+
+
+def write_sheets(path: Path, rows: list[list[object]], others: list[str]) -> None:
+    """Write a spreadsheet of one sheet with rows, and empty ones, as Excel does but for styles."""
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    documents = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006"
+    names = ["first", *others]
+
+    def cell(value: object) -> str:
+        return f"<c><v>{value}</v></c>" if isinstance(value, float) else f'<c t="str"><v>{escape(str(value))}</v></c>'
+
+    contents = {
+        "[Content_Types].xml": f'<Types xmlns="{package}/content-types"><Default Extension="xml" '
+        'ContentType="application/xml"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r" '
+        f'Type="{documents}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{documents}"><sheets>'
+        + "".join(f'<sheet name="{name}" sheetId="{n}" r:id="r{n}"/>' for n, name in enumerate(names, start=1))
+        + "</sheets></workbook>",
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships">'
+        + "".join(
+            f'<Relationship Id="r{n}" Type="{documents}/worksheet" Target="worksheets/sheet{n}.xml"/>'
+            for n in range(1, len(names) + 1)
+        )
+        + "</Relationships>",
+        **{f"xl/worksheets/sheet{n}.xml": f'<worksheet xmlns="{main}"><sheetData/></worksheet>' for n in (2, 3)},
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>'
+        + "".join(f"<row>{''.join(map(cell, row))}</row>" for row in rows)
+        + "</sheetData></worksheet>",
+    }
+    with ZipFile(path, "w") as archive:
+        for file, content in contents.items():
+            archive.writestr(file, content)
+
+
+def test_a_spreadsheet_is_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[list[object]] = [["sku", "name", "price"], *([f"a-{n}", name(n), n + 0.5] for n in NUMBERS)]
+    write_sheets(tmp_path / "a.xlsx", rows, ["more"])
+    found = documents(tmp_path / "a.xlsx")
+    assert len(found) == ROWS and found[4] == DocumentRow(name(4), "a-4", {"price": "4.5"})
+    assert "not read: more" in capsys.readouterr().err
+    content = (tmp_path / "a.xlsx").read_bytes()
+    (tmp_path / "a.xlsx").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="a damaged spreadsheet"):
+        documents(tmp_path / "a.xlsx")
+
+
+def test_columns_are_chosen_by_option_and_the_choice_is_printed_as_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(written([["Nr", "Product Name", "Blurb"], *([n, name(n), text(n)] for n in NUMBERS)]))
+    chosen = "--id_column nr --title_column product_name --text_column blurb"
+    found = documents(path)
+    assert chosen in capsys.readouterr().err
+    assert found == documents(path, id_column="Nr", title_column="Product Name", text_column="Blurb")
+    assert found[4] == DocumentRow(text(4), "4", {"product_name": name(4)})
+    other = documents(path, id_column="none", title_column="none", text_column="product_name")
+    assert other[4] == DocumentRow(name(4), None, {"nr": "4", "blurb": text(4)})
+    with pytest.raises(UsageError, match=r"--text_column 'blub': .* has nr, product_name, blurb"):
+        documents(path, text_column="blub")
+
+
+def test_a_row_without_text_is_a_document_and_one_of_another_width_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows: list[list[object]] = [["id", "name", "text"], *([n, name(n), text(n)] for n in NUMBERS)]
+    path.write_bytes(written([*rows, [ROWS, "only a name", ""], [ROWS + 1, "", ""]]))
+    assert [one.text for one in documents(path)[-2:]] == ["only a name", str(ROWS + 1)]
+    path.write_bytes(written([*rows, [ROWS, "x"]]))
+    with pytest.raises(DataError, match=r"line \d+: 2 columns, expected 3"):
+        documents(path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1.299,00 €", "89,90 €"], [1299.0, 89.9]),
+        (["$1,299.00", "$5"], [1299.0, 5]),
+        (["1 234,5", "7"], [1234.5, 7]),
+        (["12 %", "3 %"], [12, 3]),
+        (["5 kg", "3 g"], None),
+        (["00001", "00002"], None),
+        (["1.2.3", "4.5.6"], None),
+        (["12", "unknown"], None),
+        (["30.04.2024", "01.02.2024"], ["2024-04-30", "2024-02-01"]),
+        (["03/14/2024", "01/02/2024"], ["2024-03-14", "2024-01-02"]),
+        (["03/04/2024 10:22", "13/04/2024 00:00"], ["2024-04-03T10:22:00", "2024-04-13T00:00:00"]),
+        (["03/04/2024"], None),
+        (["2024年3月1日"], ["2024-03-01"]),
+        (["ja", "Nein"], [True, False]),
+        (["是", "否"], [True, False]),
+        (["yes", "no", "maybe"], None),
+        (["sale, eco", "eco", "sale"], [["sale", "eco"], ["eco"], ["sale"]]),
+        (["Braund, Mr. A", "Smith, Mr. B"], None),
+    ],
+)
+def test_a_column_has_one_spelling_or_stays_as_it_is(cells: list[str], values: Optional[list[object]]) -> None:
+    spellings = Spellings()
+    for cell in cells:
+        spellings.add(cell)
+    chosen = spellings.chosen()
+    assert (None if chosen is None else [chosen.read(cell) for cell in cells]) == values
+
+
+def test_what_other_columns_say_decides_doubts() -> None:
+    for cells, values in ((["03/04/2024"], ["2024-04-03"]), (["1.299"], [1299])):
+        spellings = Spellings()
+        for cell in cells:
+            spellings.add(cell)
+        chosen = spellings.chosen(decimal_comma=True)
+        assert chosen is not None and [chosen.read(cell) for cell in cells] == values
+
+
+def test_a_doubtful_header_is_asked_about(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(written([["apple", "pear"], ["grape", "plum"], ["peach", "lemon"], ["melon", "fig"]]))
+    with pytest.raises(RankerError, match="--header true or --header false"):
+        documents(path)

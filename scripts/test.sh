@@ -78,15 +78,11 @@ test_stack() {
         check "$stack: pytest" tests "$stack" 'your choice' "$@"
         return
     fi
-    # A single run for all, since each start imports Paddle. tests/conftest.py puts them in this order.
+    # A single run for all, since each start imports Paddle and reads every test. tests/conftest.py puts them in order.
+    local name='unit, parity, server and browser' marks='(unit or parity or server or browser) and not slow and not real_data'
+    if [ "$ALL" = yes ]; then name=all marks='unit or parity or server or browser or slow or real_data'; fi
     # shellcheck disable=SC2046
-    check "$stack: unit, parity, server and browser tests" tests "$stack" 'unit, parity, server and browser' \
-        $(side_by_side) -m '(unit or parity or server or browser) and not slow and not real_data' "$@"
-    if [ "$ALL" = yes ]; then
-        # shellcheck disable=SC2046
-        check "$stack: slow and real data tests" tests "$stack" 'slow and real data' $(side_by_side) \
-            -m 'slow or real_data' "$@"
-    fi
+    check "$stack: $name tests" tests "$stack" "$name" $(side_by_side) -m "$marks" "$@"
 }
 
 ALL=no LINT_ONLY=no OWN_CHOICE=no

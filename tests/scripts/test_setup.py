@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import ONCE
 from tests.started import SECONDS, is_running, until
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, ONCE]
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -370,9 +371,9 @@ LINT = ["ruff check", "ruff format", "mypy"]
     [
         ("", "", 0, [*LINT, "modern: unit"]),
         ("gpu", "", 0, [*LINT, "gpu: unit"]),
-        ("", "--all -x", 0, [*LINT, "modern: unit", "modern: slow", "complete: unit", "complete: slow"]),
-        ("gpu", "--all", 0, [*LINT, "gpu: unit", "gpu: slow"]),
-        ("complete-gpu", "--all", 0, ["complete-gpu: unit", "complete-gpu: slow"]),
+        ("", "--all -x", 0, [*LINT, "modern: all", "complete: all"]),
+        ("gpu", "--all", 0, [*LINT, "gpu: all"]),
+        ("complete-gpu", "--all", 0, ["complete-gpu: all"]),
         ("complete", "--lint", 1, []),
         ("nvidia", "", 1, []),
     ],
@@ -384,7 +385,7 @@ def test_the_tests_run_on_the_stack_that_is_named(
     own = {} if stack == "nvidia" else {"PADDLE_RANKER_PYTHON": shutil.which("true") or ""}
     line = ["bash", str(checkout.root / "scripts/test.sh"), *arguments.split()]
     done = checkout.run(*line, PADDLE_RANKER_STACK=stack, **own)
-    found = re.findall("^test: (.*?)(?: tests|, parity.*| and real.*)?: passed in", done.stdout, re.M)
+    found = re.findall("^test: (.*?)(?: tests|, parity.*)?: passed in", done.stdout, re.M)
     assert (done.returncode, found) == (status, checks), done.stdout + done.stderr
 
 

@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.data.records import LabeledPair, write_records
+from tests.checkout import ONCE
 
 WORDS = "深度学习神经网络语言文化差异农业水稻病害诊断老年人护理经济增长教育法律"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure on one stack: that the code runs on both is for the other tests to show."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(ONCE)
 
 
 def graded_pairs(queries: int, seed: int) -> list[LabeledPair]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import ONCE
 from tests.scripts.test_scripts import checkout as checkout
 from tests.scripts.test_scripts import script
 from tests.tiny import write_encoder
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]  # trains for half a minute or so
+pytestmark = [pytest.mark.server, pytest.mark.slow, ONCE]  # trains for half a minute or so
 
 
 def test_from_nothing_to_filled_masks(checkout: Path) -> None:

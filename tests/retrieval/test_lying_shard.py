@@ -18,6 +18,7 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.remote import Answer, Call, Refused, RemoteCollection, ShardService
 from paddle_ranker.retrieval.searchable import Anew, ShardError
 from paddle_ranker.retrieval.shards import Shards
+from tests.checkout import ONCE
 from tests.retrieval.test_remote import QUERY, folders, pool, said, searched, searcher_of, through, vectors_of
 from tests.retrieval.test_remote import SETTINGS as SETTINGS
 
@@ -105,6 +106,7 @@ CALLS = ["facts", "counts", "phrases", "search", "matches", "scales", "facet_val
          "values", "near", "common_types"]  # fmt: skip
 
 
+@ONCE
 @pytest.mark.parametrize("name", CALLS)
 def test_no_change_of_an_answer_is_more_than_a_failed_shard(folders: list[Path], pool: Executor, name: str) -> None:
     calls: list[Call] = [through(pool, ShardService(folder)) for folder in folders]

@@ -285,10 +285,6 @@ def _state_step(save_dir: Path) -> int:
     return state.progress.step if state else 0
 
 
-def _linked_step(pointer: Path) -> int:
-    return int(pointer.resolve().name.split("_")[1]) if pointer.is_symlink() else 0
-
-
 main = main_of(run, KillResumeOptions, (__doc__ or "").split("\n")[0])
 
 

@@ -223,6 +223,7 @@ def change_until_killed(folder: str, start: int, confirmed: Connection) -> None:
             collection.merge(None)
 
 
+@ONCE
 @pytest.mark.slow
 def test_an_index_is_whole_wherever_its_builder_is_killed(tmp_path: Path) -> None:
     folder, draw = tmp_path / "index", random.Random(3)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE
+from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 from tests.live_service import SECONDS, LiveService
 from tests.serving.test_grpc import request_bytes
@@ -20,6 +21,7 @@ from tests.serving.test_http_connection import BODY, PATH, UPGRADES, chunked, re
 from tests.started import until
 
 pytestmark = [
+    ONCE,
     pytest.mark.server,
     pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx (Debian's package nginx-light)"),
 ]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import ONCE
 from tests.robustness.reloads import ReloadedServer, serve, write_ranker
 
 
+@ONCE
 @pytest.mark.server
 def test_reloads_end_whoever_listens_and_leave_no_memory_behind(tmp_path: Path) -> None:
     model = write_ranker(tmp_path / "ranker")

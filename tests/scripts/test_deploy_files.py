@@ -19,6 +19,7 @@ import yaml  # type: ignore[import-untyped]
 from paddle_ranker.options import parse_options
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import serve_options
+from tests.checkout import ONCE
 from tests.conftest import REPOSITORY, Call, load_script
 
 DEPLOY = REPOSITORY / "deploy"
@@ -26,7 +27,7 @@ DOCKERFILE, COMPOSE = DEPLOY / "docker" / "Dockerfile", DEPLOY / "docker" / "com
 UNIT, DROP_IN = DEPLOY / "systemd" / "paddle-ranker.service", DEPLOY / "systemd" / "search.conf"
 COMMAND = ["-m", "paddle_ranker", "serve"]
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, ONCE]
 
 
 def instructions(name: str) -> list[str]:

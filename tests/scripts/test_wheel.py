@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.recipes import RECIPES
+from tests.checkout import ONCE
 from tests.conftest import REPOSITORY, load_script
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow, ONCE]
 # All but the package and the recipes must not be packaged.
 FOLDERS = ("paddle_ranker", *RECIPES, "benchmarks", "deploy", "datasets", "demo_world", "tests")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")

@@ -243,12 +243,6 @@ def test_a_killed_process_ends_all_and_two_go_on(
     assert differences(together[0], save_dir) == []
 
 
-@server
-@pytest.mark.slow
-def test_killing_the_first_process_ends_all(data: Path, tmp_path: Path) -> None:
-    kill_one(data, tmp_path, tmp_path / "checkpoint", rank=0)
-
-
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[tuple[Node, Node]]:
     """Two machines, as far as network, names and mounts go: 10.0.0.1 is `node0`, 10.0.0.2 is `node1`."""
@@ -270,6 +264,15 @@ def launched_on(
         )
         for rank, node in enumerate(nodes)
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def slow_disk(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Launched]:
+    """Start a training that waits 35 s for its disk, beside other tests; return its save folder and processes."""
+    folder = tmp_path_factory.mktemp("slow_disk")
+    save_dir = folder / "checkpoint"
+    arguments = training(save_dir, "--max_steps", 4, "--save_step", 2, "--eval_step", 100)
+    return save_dir, Launched(data, folder / "log", ALTERED, "slow_disk", *arguments)
 
 
 def lines_of_page(nodes: tuple[Node, Node], folder: Path) -> list[list[str]]:
@@ -334,9 +337,10 @@ def test_two_nodes_are_one_with_two_processes(
 
 @server
 @pytest.mark.slow
+@pytest.mark.usefixtures(*(["slow_disk"] if IS_MODERN else []))  # which waits meanwhile
 @pytest.mark.parametrize(
     ("lost", "how"),
-    [(1, "killed"), (0, "killed"), *([(1, "cut")] if IS_MODERN else [])],
+    [(1, "killed"), *([(0, "killed"), (1, "cut")] if IS_MODERN else [])],
 )
 def test_a_lost_node_ends_all_and_two_go_on(
     nodes: tuple[Node, Node], data: Path, tmp_path: Path, together: tuple[Path, Launched], lost: int, how: str
@@ -417,6 +421,7 @@ def test_a_process_that_fails_ends_all_with_its_error_shown(data: Path, tmp_path
     ends_with(launched, f"altered_training.py: error: {message}")
 
 
+@ONCE
 @server
 @pytest.mark.slow
 def test_more_processes_than_examples(data: Path, tmp_path: Path) -> None:
@@ -429,11 +434,10 @@ def test_more_processes_than_examples(data: Path, tmp_path: Path) -> None:
 @ONCE
 @server
 @pytest.mark.slow
-def test_the_others_wait_for_a_slow_disk(data: Path, tmp_path: Path) -> None:
-    arguments = training(tmp_path / "checkpoint", "--max_steps", 4, "--save_step", 2, "--eval_step", 100)
-    launched = Launched(data, tmp_path / "log", ALTERED, "slow_disk", *arguments)
+def test_the_others_wait_for_a_slow_disk(slow_disk: tuple[Path, Launched]) -> None:
+    save_dir, launched = slow_disk
     assert launched.wait(SECONDS) == 0, launched.output + launched.log(1)
-    assert sorted(path.name for path in (tmp_path / "checkpoint").glob("model_*")) == ["model_2", "model_4"]
+    assert sorted(path.name for path in save_dir.glob("model_*")) == ["model_2", "model_4"]
 
 
 def ends_with(launched: Launched, message: str) -> None:

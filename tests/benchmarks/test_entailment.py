@@ -72,9 +72,9 @@ def test_the_baselines_of_the_tweets(real_data: Path, tmp_path: Path) -> None:
 @pytest.mark.server
 @pytest.mark.slow
 def test_the_script_without_arguments(checkout: Path) -> None:
-    """Run the script with 400 pairs of posts; it makes 8,000 for minutes of training."""
+    """Run the script with 100 pairs of posts; it makes 8,000 for minutes of training."""
     python, typed = checkout / "python", checkout / "typed.txt"
-    python.write_text(f'#!/bin/bash\necho "$@" >> "{typed}"\nexec "{sys.executable}" "${{@/#8000/400}}"\n')
+    python.write_text(f'#!/bin/bash\necho "$@" >> "{typed}"\nexec "{sys.executable}" "${{@/#8000/100}}"\n')
     python.chmod(0o755)
     few = ("--max_steps", "20", "--eval_step", "10", "--logging_steps", "10")
     done = script(checkout, "train_entailment.sh", *few, python=str(python))
@@ -84,7 +84,7 @@ def test_the_script_without_arguments(checkout: Path) -> None:
     best = checkout / "checkpoint" / "entailment" / "best"
     assert (best / "entailment.json").is_file() and (checkout / "datasets" / "entailment" / "truth.json").is_file()
     shown = done.stdout.split("were in no training pair")[1]
-    assert "accuracy: 0." in shown and "200 pairs of posts" in shown and str(best) in shown
+    assert "accuracy: 0." in shown and "50 pairs of posts" in shown and str(best) in shown
     texts = ("--max_steps", "2", "--modalities", "text", "--save_dir", str(checkout / "texts"))
     alone = script(checkout, "train_entailment.sh", *texts, python=str(python))
     # The option is refused for texts alone.

@@ -235,14 +235,14 @@ def test_the_load_test_measures_a_small_model(tmp_path: Path, capsys: pytest.Cap
     rows = [f"query{number % 7}\t标题 title {number * number}\t{number % 2}" for number in range(60)]
     (tmp_path / "pairs.tsv").write_text("\n".join(["query\ttitle\tlabel", *rows]) + "\n", encoding="utf-8")
     data = ["--file", str(tmp_path / "pairs.tsv"), "--vocab", str(tmp_path / "vocab.txt")]
-    sizes = ["--shapes=tiny", "--queries=4", "--titles=3", "--clients=4", "--seconds=0.2", "--rounds=2", "--threads=1"]
-    systems = ["--systems=ours_rerank,ours_baidu_std,ours_json,ours_grpc", "--load=0.5"]
+    sizes = ["--shapes=tiny", "--queries=4", "--titles=3", "--clients=4", "--seconds=0.2", "--rounds=1", "--threads=1"]
+    systems = ["--systems=ours_rerank,ours_grpc", "--load=0.5"]
     status = serving.main([*data, *sizes, *systems])
     shown, said = capsys.readouterr()
     assert status == 0, said
     for loop in ("4 x 3", "4 x 1", "1 x 1", "1 x 3"):
         rows = [line.split("|") for line in shown.splitlines() if line.startswith(f"| {loop} ")]
-        assert len(rows) == 4 and all(row[-2].strip() == "0" for row in rows)  # no errors
+        assert len(rows) == 2 and all(row[-2].strip() == "0" for row in rows)  # no errors
     assert "ours: gRPC, tensors" in shown and "reached: tiny, 1 thread: errors of ours" in shown
 
 

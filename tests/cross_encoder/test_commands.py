@@ -6,7 +6,6 @@ import ast
 import importlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,21 +115,6 @@ def test_prediction_prints_the_best_titles_of_each_query(trained: tuple[Path, st
     np.testing.assert_allclose([line["pred_prob"] for line in lines], scores, atol=1e-5)
 
 
-def test_a_bare_parameter_file_takes_the_named_models_configuration(
-    trained: tuple[Path, str], data: Path, tmp_path: Path, call: Call
-) -> None:
-    checkpoint, _ = trained
-    shutil.copytree((checkpoint / "best").resolve(), tmp_path / "bare")
-    for name in ("config.json", "ranker.json"):
-        (tmp_path / "bare" / name).unlink()
-    files = ["--test_set", data / "test.csv", "--device", "cpu", "--max_seq_length", 64]
-    _, expected, _ = call("predict", "--params_path", checkpoint / "best", *files)
-    bare = ["--params_path", tmp_path / "bare" / "model_state.pdparams", *files]
-    status, _, errors = call("predict", *bare)
-    assert status == 1 and "say which model it is with --model_name_or_path" in errors
-    assert call("predict", *bare, "--model_name_or_path", data / "encoder") == (0, expected, "")
-
-
 def parameters(checkpoint: Path) -> np.ndarray:
     network = Ranker.load(checkpoint / "last").scorer.engine.network  # type: ignore[attr-defined]
     return np.concatenate([p.numpy().ravel() for p in network.parameters()])
@@ -174,13 +158,3 @@ def test_two_processes_train_on_whole_queries_what_one_would(data: Path, tmp_pat
     scores = [Ranker.load(tmp_path / name / "last").score(queries, titles) for name in ("alone", "together")]
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-5)
     assert np.ptp(scores[0]) > 0.1
-
-
-def test_a_ranker_of_another_kind_is_refused(data: Path, tmp_path: Path, call: Call) -> None:
-    pairwise = write_ranker(tmp_path / "pairwise")
-    for command, arguments in (
-        ("predict", ["--params_path", pairwise, "--test_set", data / "test.csv"]),
-        ("evaluate", ["--init_from_ckpt", pairwise, "--test_file", data / "dev.csv"]),
-    ):
-        status, printed, errors = call(command, *arguments, "--device", "cpu")
-        assert status == 1 and "is a pairwise ranker, not a cross_encoder one" in errors and not printed

@@ -118,16 +118,6 @@ def test_parts_of_a_batch_add_up_to_it(data: EncodedExamples, text: str) -> None
     assert float(figures["accuracy"]) == pytest.approx(mean)
 
 
-def test_rank_net_adds_to_the_loss(data: EncodedExamples) -> None:
-    network, indices = make_network(), np.array([0, 2, 5])
-    plain, ranked = (
-        float(LabeledExamples(data, RankingLoss(text)).loss(network, indices)[0]) for text in ("bce", "ranknet_bce")
-    )
-    best, worst, middle = logits_of(network, data, indices).tolist()
-    expected = (softplus(worst - best) + softplus(middle - best) + softplus(worst - middle)) / 3
-    assert ranked - plain == pytest.approx(expected, abs=1e-5)
-
-
 def test_a_teachers_scores_reach_the_loss_by_row(pair_encoder: PairEncoder) -> None:
     taught = [dataclasses.replace(row, teacher_score=float(i)) for i, row in enumerate(ROWS)]
     loss, indices = RankingLoss("teacher_mse"), np.array([4, 1])
@@ -226,11 +216,6 @@ def test_the_titles_of_a_query_share_a_batch_where_the_loss_compares_them() -> N
     assert options("--group_by_query").groups and not options("--group_by_query", "false").groups
     with pytest.raises(UsageError, match=r"--loss bce\+listnet compares the titles .* it needs --group_by_query true"):
         options("--loss", "bce+listnet", "--group_by_query", "false")
-
-
-def test_a_loss_without_a_margin_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--margin 0\.3: --loss bce has no margin"):
-        options("--margin", "0.3")
 
 
 def test_a_position_tower_takes_up_what_positions_add_and_stays_out_of_the_ranker(tmp_path: Path) -> None:

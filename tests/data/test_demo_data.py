@@ -6,15 +6,12 @@ import hashlib
 import json
 import math
 import os
-import re
 import subprocess
 import sys
-import tracemalloc
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from itertools import chain, islice, permutations
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
@@ -23,22 +20,12 @@ from demo_world import files, scenes
 from demo_world.files import HEADERS, MANIFEST, write_demo
 from demo_world.scenes import (
     FIELDS,
-    HELD_OUT_SCENES,
     SPLITS,
-    TRAIN_SCENES,
-    Author,
     Group,
-    Scene,
-    Title,
-    background,
-    contrast,
-    contrast_new,
     groups,
-    part,
     triples,
 )
 from paddle_ranker.commands.starter import StarterOptions
-from paddle_ranker.data.dice import Dice
 from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.options import parse_options
 from tests.conftest import REPOSITORY, Call, largest_file, load_script
@@ -158,79 +145,6 @@ def test_no_title_of_dev_or_test_is_in_train(train: list[tuple[str, str, str]], 
     assert learned.isdisjoint(title for group in held_out for title in group.titles)
 
 
-def test_groups(dev: list[Group]) -> None:
-    for group in dev:
-        assert len(set(group.titles)) == len(group.titles) == 10
-        assert 1 <= sum(grade > 0 for grade in group.grades) <= 4
-        assert set(group.grades) <= {0, 1, 2}
-    positions = [i for group in dev for i, grade in enumerate(group.grades) if grade]
-    assert 4.2 < sum(positions) / len(positions) < 4.8  # in random order: 4.5
-    assert sum(grade == 1 for group in dev for grade in group.grades) > 100
-    assert sum(TRAIN_SCENES.values()) == sum(HELD_OUT_SCENES.values()) == 50
-    kinds = {group.kind for group in dev}
-    assert kinds == {make.__name__ for make in HELD_OUT_SCENES}
-    assert {"contrast_new", "synonym_new"} == {kind for kind in kinds if kind.endswith("_new")}
-
-
-def test_direction_decides(dev: list[Group]) -> None:
-    seen = 0
-    for group in dev:
-        asked = re.fullmatch(r"(.+?)对于?(.+)的(.+)", group.query)
-        if group.kind != "direction" or not asked:
-            continue
-        cause, effect, verb = asked.groups()
-        for title, grade in zip(group.titles, group.grades):
-            if re.search(f"{cause}对于?{effect}的{verb}", title):
-                assert grade > 0
-                seen += 1
-            elif re.search(f"{effect}对于?{cause}的{verb}", title):
-                assert grade == 0
-                seen += 1
-    assert seen > 50
-
-
-@pytest.mark.parametrize("kind", ["direction", "contrast", "synonym", "synonym_far", "source"])
-def test_a_title_that_names_no_subject_of_the_query_is_easy_and_not_relevant(dev: list[Group], kind: str) -> None:
-    """In kinds of one topic, or of two that are both asked for, titles hold all heads of the query or none."""
-    heads = [head for field in FIELDS for head in field.heads["dev"]]
-    for group in dev:
-        named = [head for head in heads if head in group.query]
-        if group.kind == kind and named:
-            held = [sum(head in title for head in named) for title in group.titles]
-            assert kind == "source" or set(held) <= {0, len(named)}
-            assert all(grade == 0 or count == len(named) for grade, count in zip(group.grades, held))
-
-
-class _Bare(Author):
-    """Asks and writes in bare subjects and keywords."""
-
-    def ask(self, subject: str) -> str:
-        return subject
-
-    def write(self, field: object, body: str, keywords: Sequence[str], *more: object, **options: object) -> Title:
-        return Title("|".join(keywords), 2)
-
-
-@pytest.mark.parametrize("make", [part, background, contrast, contrast_new])
-def test_a_title_is_relevant_where_a_keyword_is_what_the_query_names(make: Callable[[Author], Scene]) -> None:
-    author = _Bare(Dice(5, "bare"), "dev")
-    for _ in range(50):
-        sides = make(author).sides
-        assert len(sides) > 1
-        for asking in sides:
-            for writing in sides:
-                assert (asking.query() in writing.title().text.split("|")) == (asking is writing)
-
-
-def test_every_title_is_relevant_as_often_as_not_in_training(train: list[tuple[str, str, str]]) -> None:
-    """Without the query nothing tells a title from a negative: each kind of wording is on both sides alike."""
-    for wording in ("：", "——", "教材", "视角下", "综述", "受", "大学", "非", "与"):
-        positive, negative = (sum(wording in row[column] for row in train) for column in (1, 2))
-        assert abs(positive - negative) < 4 * (positive + negative) ** 0.5, wording
-    lengths = [sum(len(row[column]) for row in train) / len(train) for column in (1, 2)]
-    assert abs(lengths[0] - lengths[1]) < 0.5
-
-
 def test_a_title_alone_tells_nothing(train: list[tuple[str, str, str]], dev: list[Group]) -> None:
     """Score dev titles by the log odds of their character n-grams in training (naive Bayes), without the query."""
 
@@ -241,26 +155,6 @@ def test_a_title_alone_tells_nothing(train: list[tuple[str, str, str]], dev: lis
     odds = {ngram: math.log((good[ngram] + 1) / (bad[ngram] + 1)) for ngram in good | bad}
     scores = [sum(odds.get(ngram, 0.0) for ngram in ngrams(title)) for group in dev for title in group.titles]
     assert 0.45 < roc_auc([grade > 0 for group in dev for grade in group.grades], scores) < 0.55
-
-
-def test_memory_does_not_grow_with_the_rows() -> None:
-    def peak(count: int) -> int:
-        tracemalloc.start()
-        deque(islice(triples(7), count), maxlen=0)
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return most
-
-    # 6,000 triples more, kept, would take 1.7 MB more.
-    assert peak(7_000) < peak(1_000) + 300_000
-
-
-def test_dice_are_fair() -> None:
-    dice = Dice(1, "fair")
-    orders = Counter("".join(dice.shuffled("abc")) for _ in range(6000))
-    assert len(orders) == 6 and all(850 < count < 1150 for count in orders.values())
-    pairs = Counter("".join(dice.some("abc", 2)) for _ in range(6000))
-    assert len(pairs) == 6 and all(850 < count < 1150 for count in pairs.values())
 
 
 def test_if_missing_leaves_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

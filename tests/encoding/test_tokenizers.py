@@ -17,7 +17,7 @@ from tokenizers import normalizers, pre_tokenizers
 
 from paddle_ranker.encoding import TOKENIZER_NAMES
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.tokenizers.builtin import Tokenizer, WordPiece, _WordCache
+from paddle_ranker.encoding.tokenizers.builtin import Tokenizer, WordPiece
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.encoding.unicode.table import kind_of_category, unicode_table
@@ -115,17 +115,6 @@ def test_words_of_bert_are_those_of_the_library(lower: bool, strip: Optional[boo
 
 
 @pytest.mark.unit
-def test_the_table_equals_the_rules_on_random_text() -> None:
-    generator = random.Random(7)
-    interesting = "aΣİ中豈，＋ \t\u0301\u0323\u302e\u302f\u1b44\U0001d165\U0001d16d\U00016ff0\u034f가\u11a8≠\u200b"
-    splitter = WordSplitter()
-    for _ in range(3_000):
-        text = "".join(generator.choices(interesting, k=generator.randint(0, 12)))
-        by_rules = [word for token in splitter._clean(text).split() for word in splitter._fold(token).split()]
-        assert splitter.split(text) == by_rules, ascii(text)  # each rule applied to the whole text
-
-
-@pytest.mark.unit
 def test_wordpiece_by_hand() -> None:
     tokens = ["[UNK]", "un", "##aff", "##able", "##a", "una", "a", "##ff"]
     wordpiece = WordPiece({token: i for i, token in enumerate(tokens)}, unk_id=0)
@@ -170,18 +159,6 @@ def longest_first(token_to_id: dict[str, int], word: str) -> list[int]:
         found.append(token_to_id[prefix + word[: lengths[0]]])
         word = word[lengths[0] :]
     return found
-
-
-@pytest.mark.unit
-def test_word_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_WordCache, "_MOST_WORDS", 3)
-    cache = _WordCache(WordPiece({"a": 1}, unk_id=0))
-    for length in range(1, 10):
-        assert len(cache["b" * length]) == 4
-        assert len(cache) <= 3
-    size = len(cache)
-    assert cache["c" * 101] == cache["b"]
-    assert len(cache) <= size + 1 and "c" * 101 not in cache
 
 
 @pytest.mark.unit

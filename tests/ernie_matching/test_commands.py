@@ -7,8 +7,6 @@ import importlib
 import json
 import os
 import re
-import shlex
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,9 @@ from sklearn.metrics import roc_auc_score
 
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
-from paddle_ranker.commands.convert import ConvertOptions, convert
-from tests.conftest import Call, largest_file
-from tests.started import held_at, run_script
-from tests.tiny import draw_words, write_encoder, write_ranker
+from tests.conftest import Call
+from tests.started import run_script
+from tests.tiny import draw_words, write_encoder
 
 pytestmark = pytest.mark.server  # real processes take seconds each
 CPU = ("--device", "cpu")
@@ -63,18 +60,6 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     done = run_script("ernie_matching/train_pairwise.py", *training(data), cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "checkpoint", done.stdout
-
-
-def test_training_starts_from_a_folder_of_transformers_as_from_ours(data: Path, tmp_path: Path, call: Call) -> None:
-    theirs = tmp_path / "theirs"
-    convert(ConvertOptions(source=str(data / "encoder"), target=str(theirs), to="hf"))
-    found = []
-    for name, encoder in (("from_ours", data / "encoder"), ("from_theirs", theirs)):
-        more = ["--model_name_or_path", encoder, "--max_steps", 2, "--save_dir", tmp_path / name]
-        status, _, errors = call("train_pairwise", *training(data, *more))
-        assert status == 0, errors
-        found.append(Ranker.load(tmp_path / name / "last").score(["深度学习"] * 2, ["深度学习的研究", "NA"]))
-    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
 
 
 def test_training_prints_the_published_lines_and_leaves_the_published_files(trained: tuple[Path, str]) -> None:
@@ -128,15 +113,6 @@ def test_prediction_prints_a_line_a_pair_and_the_fast_one_the_same(
     assert call("predict_pairwise_fast", *arguments)[:2] == (0, together)
 
 
-def test_training_goes_on_from_a_checkpoint(trained: tuple[Path, str], data: Path, tmp_path: Path, call: Call) -> None:
-    checkpoint, printed = trained
-    again = ["--init_from_ckpt", checkpoint / "last" / "model_state.pdparams", "--learning_rate", 1e-12, "--epochs", 1]
-    status, told, errors = call("train_pairwise", *training(data, *again, "--save_dir", tmp_path / "checkpoint"))
-    assert status == 0, errors
-    # With a learning rate near 0 the scores stay the same.
-    assert re.findall(r"eval_dev auc:\S+", told)[-1] == re.findall(r"eval_dev auc:\S+", printed)[-1]
-
-
 def test_a_typing_error_shows_without_waiting_for_paddle(data: Path, tmp_path: Path) -> None:
     (tmp_path / "paddle.py").write_text("raise AssertionError('it was imported')", encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -157,38 +133,6 @@ def test_bad_rows_are_counted_and_the_device_that_is_there_is_named_once(data: P
     assert re.findall(r"^device: \w+ \(", done.stderr, re.M) == ["device: cpu ("]
     told = json.loads((tmp_path / "checkpoint" / "last" / "ranker.json").read_text(encoding="utf-8"))
     assert told["training"]["device"] == "cpu"
-
-
-def test_an_interrupted_training_keeps_its_checkpoints(data: Path, tmp_path: Path) -> None:
-    arguments = training(data, "--epochs", 10_000, "--save_step", 5)
-    process = held_at("ernie_matching.train_pairwise", 15, tmp_path / "go", [*map(str, arguments)], tmp_path)
-    process.send_signal(signal.SIGINT)  # SIGTERM: tests/training/test_resume_commands.py
-    (tmp_path / "go").touch()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    found = re.search(r"interrupted \(at step (\d+) of 50000; the last good checkpoint is .*model_(\d+)\)", errors)
-    assert found and found[1] == found[2] and (tmp_path / "checkpoint" / f"state_{found[1]}").is_dir()
-    assert "Traceback" not in errors
-    to_go_on = shlex.split(errors.splitlines()[-1])
-    assert to_go_on[:3] == ["to", "go", "on:"] and to_go_on[-1] == "--resume"
-    assert Ranker.load(tmp_path / "checkpoint" / "last").score(["深"], ["深"]).shape == (1,)
-
-
-def test_an_export_that_runs_out_of_space_says_so(trained: tuple[Path, str], tmp_path: Path, call: Call) -> None:
-    with largest_file(8192):
-        arguments = ["--params_path", trained[0] / "last", "--output_path", tmp_path / "export"]
-        status, _, errors = call("export_model", *arguments)
-    assert status == 1 and f"{tmp_path}/export: larger than files may be here (ulimit -f)" in errors
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_hostile_file_scores_nothing_and_is_not_run(data: Path, tmp_path: Path, call: Call) -> None:
-    hostile = write_ranker(tmp_path / "ranker") / "model_state.pdparams"
-    hostile.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "executed").encode() + b"'\ntR.")
-    pairs = ["--input_file", data / "pairs.csv", *CPU]
-    status, printed, errors = call("predict_pairwise", "--params_path", hostile.parent, *pairs)
-    assert status == 1 and "refused" in errors and not printed
-    assert not (tmp_path / "executed").exists()
 
 
 def test_the_rank_command_orders_each_querys_titles(

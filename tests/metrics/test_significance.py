@@ -79,10 +79,3 @@ def test_holm_step_by_step() -> None:
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([0.03]) == [0.03]
     assert holm([]) == []
-
-
-def test_a_test_between_equal_systems_is_rarely_significant() -> None:
-    generator = np.random.default_rng(7)
-    found = [randomisation_test(generator.normal(size=30), permutations=500, seed=trial) for trial in range(400)]
-    share = np.mean(np.array(found) < 0.05)
-    assert 0.02 < share < 0.09  # 0.05 within four standard deviations

@@ -8,13 +8,12 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from multimodal_entailment import demo_posts
 from multimodal_entailment.data import read_posts
-from multimodal_entailment.demo_pictures import COLOURS, THINGS, draw_picture
+from multimodal_entailment.demo_pictures import COLOURS
 from multimodal_entailment.demo_posts import (
     CLAIMS,
     FACTS,
@@ -32,10 +31,10 @@ from multimodal_entailment.demo_posts import (
 )
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.make_demo_posts import main
-from paddle_ranker.data.dice import Dice
+from tests.checkout import ONCE
 from tests.conftest import Call
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, ONCE]
 
 
 def words(text: str) -> list[str]:
@@ -115,42 +114,6 @@ def test_more_inputs_never_tell_less() -> None:
     assert all(best[a] <= best[b] for a in best for b in best if set(a) <= set(b))
     texts, pictures = best["text_1", "text_2"], best["image_1", "image_2"]
     assert best[()] + Fraction(1, 10) < pictures < texts < 1 - Fraction(1, 10)
-
-
-def test_each_input_alone_is_drawn_without_regard_to_the_rest() -> None:
-    """The state in a text, the first picture's colour and the scene are uninformative: labels have equal shares."""
-    pairs = list(islice(demo_pairs("train", 2), 6000))
-    labels = np.array([pair.relations.label for pair in pairs])
-    shares = np.bincount(labels) / len(labels)
-    states = [state for both in STATES for state in both]
-    for value in (
-        lambda pair: next(states.index(word) for word in words(pair.texts[0]) if word in states),
-        lambda pair: next(states.index(word) for word in words(pair.texts[1]) if word in states),
-        lambda pair: list(COLOURS).index(pair.pictures[0][3]),
-        lambda pair: list(COLOURS).index(pair.pictures[1][3]),
-        lambda pair: list(THINGS).index(pair.pictures[0][1]),
-    ):
-        values = np.array([value(pair) for pair in pairs])
-        for one in np.unique(values):
-            chosen = labels[values == one]
-            error = np.sqrt(0.25 / len(chosen))
-            assert np.abs(np.bincount(chosen, minlength=3) / len(chosen) - shares).max() < 4 * error
-
-
-@pytest.mark.parametrize("things", THINGS)
-def test_a_picture_shows_its_number_of_things(things: str) -> None:
-    from scipy import ndimage
-
-    for number in (0, 1, 4, 8):
-        image = draw_picture(Dice(number, things), "beach", things, number, "purple")
-        pixels = np.asarray(image).astype(int)
-        purple = (pixels[..., 2] > pixels[..., 1] + 60) & (pixels[..., 0] > pixels[..., 1] + 40)
-        spots, count = ndimage.label(purple, np.ones((3, 3)))
-        sizes = ndimage.sum_labels(purple, spots, range(1, count + 1))
-        # A pole or a string cuts a spot in at most two parts.
-        assert (number if number == 0 else 1) <= (sizes > 20).sum() + (number == 0) <= max(1, 2 * number)
-        if things in ("boxes", "kites", "tents", "balloons", "flags"):
-            assert (sizes > 20).sum() == number
 
 
 def test_command(tmp_path: Path, call: Call) -> None:

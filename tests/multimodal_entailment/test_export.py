@@ -18,7 +18,7 @@ from multimodal_entailment.data import read_posts
 from multimodal_entailment.entailment_scorer import Entailment
 from multimodal_entailment.folder import load_entailment, save_entailment
 from multimodal_entailment.images import ImageError
-from multimodal_entailment.info import FORMAT_VERSION, INFO_FILE, EntailmentInfo, signature_of
+from multimodal_entailment.info import INFO_FILE, signature_of
 from multimodal_entailment.model import Shape
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.export.static_graph import export_model
@@ -161,14 +161,6 @@ def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
     (folder / INFO_FILE).write_text(json.dumps({**values, "shape": {**values["shape"], "fusion": "multihead"}}))
     with pytest.raises(CheckpointError, match="missing, left over or of another shape"):
         load_entailment(folder)
-
-
-def test_an_older_folder_that_is_written_again_has_todays_format(tmp_path: Path) -> None:
-    folder = saved(tmp_path)
-    values = json.loads((folder / INFO_FILE).read_text())
-    (folder / INFO_FILE).write_text(json.dumps({**values, "format_version": 0}))
-    EntailmentInfo.read(folder).write(folder)
-    assert json.loads((folder / INFO_FILE).read_text()) == {**values, "format_version": FORMAT_VERSION}
 
 
 def test_an_export_replaces_an_export_and_nothing_else(made: Callable[[str], Case], tmp_path: Path) -> None:

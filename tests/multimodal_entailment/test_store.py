@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from multimodal_entailment import image_store
-from multimodal_entailment.data import PostPair, images_of
 from multimodal_entailment.image_store import ImageStore
 from multimodal_entailment.images import ImageError, ImageLimits, load_image
 from paddle_ranker.errors import CheckpointError
@@ -118,14 +117,6 @@ def test_a_killed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyP
     assert [path for path in folder.glob("cache/*") if path.is_dir()] == []
     ImageStore([str(folder / "0.png")], SIZE, cache_dir=folder / "cache")
     assert [path for path in folder.glob("cache/*") if path.is_dir()] != []
-
-
-def test_images_of_pairs_come_first_ones_first() -> None:
-    pairs = [PostPair("", "a", "1.png", "", "b", None, 0, 2), PostPair("", "c", None, "", "d", "2.png", 1, 4)]
-    assert images_of(pairs) == (
-        ["1.png", None, None, "2.png"],
-        ["line 2, image_1", "line 4, image_1", "line 2, image_2", "line 4, image_2"],
-    )
 
 
 @pytest.fixture

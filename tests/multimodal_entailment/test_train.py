@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from multimodal_entailment import train as train_module
 from multimodal_entailment.data import read_posts
 from multimodal_entailment.folder import load_entailment
 from multimodal_entailment.options import TrainEntailmentOptions
@@ -177,12 +175,3 @@ def test_a_broken_image_may_be_a_missing_one(data: Path, tmp_path: Path, capsys:
     (data / "gap.csv").write_text((data / "posts.csv").read_text().replace("b.png", "gone.png"), encoding="utf-8")
     train(options(data, tmp_path / "run", train_file=str(data / "gap.csv"), skip_bad_rows=True, max_steps=2))
     assert "images left out" in capsys.readouterr().out
-
-
-def test_the_command_says_a_typing_error(capsys: pytest.CaptureFixture[str]) -> None:
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        assert train_module.main(["--train_file", "x.csv", "--fusion", "concatenate"]) == 2
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    assert "--fusion concatenate" in capsys.readouterr().err

@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -140,16 +138,6 @@ def test_best_is_the_last_one_until_one_is_evaluated(tmp_path: Path) -> None:
     assert (tmp_path / "best" / "file").read_text() == "3"
 
 
-def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
-    keeper = start(tmp_path)
-    save(keeper, 1, "mine", best=1)
-    with pytest.raises(RankerError, match="another training writes there"):
-        CheckpointKeeper(tmp_path)
-    assert (tmp_path / "best" / "file").read_text() == "mine"
-    keeper.close()
-    assert start(tmp_path).set_aside is not None
-
-
 def test_a_failing_save_leaves_the_old_and_no_rubbish(tmp_path: Path) -> None:
     keeper = start(tmp_path)
     save(keeper, 1, "good", best=1)
@@ -177,45 +165,6 @@ def test_files_folders_and_links_are_replaced_at_once_or_never(tmp_path: Path) -
         pass
     with pytest.raises(RankerError, match=f"{tmp_path}/a/checkpoint: cannot write there"):
         make_folder(tmp_path / "a" / "checkpoint")
-
-
-SAVER = """
-import sys
-from pathlib import Path
-from paddle_ranker.training.checkpoints import CheckpointKeeper
-keeper = CheckpointKeeper(sys.argv[1])
-keeper.start()
-def write(folder):
-    for i in range(4):
-        (folder / f"part{i}").write_text("x" * 100_000)
-print("ready", flush=True)
-for step in range(1, 100_000):
-    scheduled = keeper.scheduled_with(step) if step % 3 == 0 else keeper.scheduled
-    keeper.save(step, write, write, scheduled=scheduled, best_step=step // 2 * 2 or None)
-"""
-
-
-def test_kill_at_any_moment_leaves_complete_checkpoints(tmp_path: Path) -> None:
-    seen_unfinished = False
-    for number, delay in enumerate([0.05, 0.11, 0.17, 0.23, 0.31, 0.4] * 5):
-        if number > 5 and seen_unfinished:
-            break
-        process = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE)
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        while not (tmp_path / "last").is_symlink():
-            time.sleep(0.001)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        seen_unfinished |= any(name.startswith(".unfinished-") for name in names(tmp_path))
-        checkpoints = [path for path in tmp_path.iterdir() if not path.name.startswith((".", "previous"))]
-        assert any(path.name == "last" for path in checkpoints)
-        for checkpoint in checkpoints:
-            assert [part.stat().st_size for part in sorted(checkpoint.iterdir())] == [100_000] * 4
-    remove_unfinished(tmp_path)
-    assert not any(name.startswith(".unfinished-") for name in names(tmp_path))
-    assert seen_unfinished  # at least one kill hit a save
 
 
 def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:

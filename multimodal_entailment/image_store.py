@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 
 import numpy as np
 import PIL
-from tqdm import tqdm
 
 from multimodal_entailment.images import ImageError, ImageLimits, load_image, read_image
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.progress import Progress
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder, remove_unfinished
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class ImageStore:
 
         undecoded: dict[str, str] = {}
         shape = [3, self.size, self.size] if encoder is None else [encoder.regions(self.size), encoder.width]
-        bar = tqdm(total=len(rows), desc="images", unit=" images", mininterval=2, disable=not rows)
+        bar: Progress[None] = Progress(total=len(rows), desc="images", unit=" images", disable=not rows)
         with bar, (folder / _ARRAY).open("wb") as stream:
             for chunk in _chunks(zip(order, rows, self._parallel(decode, rows)), _ENCODED):
                 pixels = np.zeros((len(chunk), 3, self.size, self.size), np.uint8)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-from tqdm import tqdm
 
 from paddle_ranker.encoding.columns import ragged_positions
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter, is_chinese
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError
+from paddle_ranker.progress import Progress
 from paddle_ranker.storage.arrays import gather, map_file
 from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished
 from paddle_ranker.storage.digest import content_digest
@@ -91,7 +91,7 @@ def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStar
         (folder / _IDS).open("wb") as ids_file,
         (folder / _STARTS).open("wb") as starts_file,
         (folder / _OFFSETS).open("wb") as offsets_file,
-        tqdm(desc="tokenise", unit=" texts", mininterval=2) as bar,
+        Progress(desc="tokenise", unit=" texts") as bar,
     ):
         for chunk in _chunks(iter(corpus)):
             texts = [text for _, text in chunk]

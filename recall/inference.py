@@ -14,13 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
-from tqdm import tqdm
-
 from paddle_ranker import runtime
 from paddle_ranker.data.records import DocumentRow, Line, RecordFile
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import RayOptions, main_of, option
+from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.options import TowerOptions
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def encode(options: EncodeOptions, kind: type[Union[DocumentRow, Line]] = Docume
             note(f"{file.path}: going on after {file.rows:,} vectors")
         encoding = Encoding(plan)
         rest: Iterator[str] = islice((row.text for row in rows), file.rows, None)
-        with tqdm(desc="encode", unit="text", disable=None, initial=file.rows) as progress:
+        with Progress(desc="encode", unit="text", initial=file.rows) as progress:
             for vectors in encoding.run(rest):
                 file.append(vectors)
                 progress.update(len(vectors))

@@ -15,11 +15,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
-from tqdm import tqdm
 
 from paddle_ranker.data.records import Line, RecordFile
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, json_text, main_of, note, option
+from paddle_ranker.progress import Progress
 
 if TYPE_CHECKING:
     from paddle_ranker.retrieval.exact import Vectors
@@ -81,7 +81,7 @@ def _insert(rows: MilvusRows, options: MilvusOptions) -> None:
     from paddle_ranker.retrieval.vector_files import open_vectors
 
     stored, texts, count = open_vectors(options.embedding_path), _texts(options.data_path), 0
-    with tqdm(desc="insert", unit="row", total=len(stored), disable=None) as progress:
+    with Progress(desc="insert", unit="row", total=len(stored)) as progress:
         while batch := list(islice(texts, options.batch_size)):
             if count + len(batch) > len(stored):
                 raise DataError(f"{options.data_path}: more rows than the {len(stored):,} of {options.embedding_path}")

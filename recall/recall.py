@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
-from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.options import main_of, option, redeclare
+from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.options import BatchOptions, TowerOptions
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def recall(options: RecallOptions) -> Path:
     wanted = tower.query_vectors(queries)
     if options.output_emb_size not in (None, wanted.shape[1]):
         raise UsageError(f"--output_emb_size {options.output_emb_size}: the tower's have {wanted.shape[1]} numbers")
-    vectors = np.concatenate(list(tower.stream(tqdm(corpus, desc="encode", unit="text", disable=None))))
+    vectors = np.concatenate(list(tower.stream(Progress(corpus, desc="encode", unit="text"))))
     write_results(str(path), _rows(queries, corpus, _search(vectors, wanted, options)))
     return path
 

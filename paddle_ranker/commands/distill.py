@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from tqdm import tqdm
-
 from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Triple, open_as_one_of, write_records
 from paddle_ranker.errors import UsageError, brief
 from paddle_ranker.options import LabelOptions, given_of, main_of, note, option
 from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.options.files import paths_of
+from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.serving.clients.teacher_options import TeacherOptions
 from paddle_ranker.storage.atomic import check_writable
@@ -135,7 +134,7 @@ def _score(scoring: Scoring, sources: Sequence[RecordFile[Record]], options: Dis
 
     has_positions = _have_positions(sources)
     # A teacher over HTTP shows its own progress, pair by pair.
-    with tqdm(desc="score", unit="row", disable=None if options.teacher_url is None else True) as progress:
+    with Progress(desc="score", unit="row", disable=options.teacher_url is not None) as progress:
 
         def rows() -> Iterator[Record]:
             for source in sources:

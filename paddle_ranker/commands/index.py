@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
-from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_corpus
@@ -40,6 +39,7 @@ from paddle_ranker.options import DeviceOptions, DocumentOptions, Options, RayOp
 from paddle_ranker.options.command import reader_may_leave
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.options.parser import build_parser
+from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval import sharded
 from paddle_ranker.retrieval.adding import Added, Unfinished, VectorsOf
 from paddle_ranker.retrieval.collection import WORDS, Collection
@@ -359,8 +359,10 @@ def build(options: BuildOptions) -> None:
     if collection is None and options.shards is not None:
         _build_shards(options, options.shards)
         return
+    total = None
     if collection is None:
-        collection = Collection.create(options.index, _new_info(options, Path(options.index))[0])
+        info, total = _new_info(options, Path(options.index))
+        collection = Collection.create(options.index, info)
     if options.ray is not None:
         note(f"--ray: is about a new index; {options.index} is there, and is added to here")
     with collection:
@@ -371,7 +373,8 @@ def build(options: BuildOptions) -> None:
         _print_if_older(collection.info, options.index)
         if options.store_states is not None and collection.info.states is None:
             _store_states(collection, options)
-        _add(collection, options, open_towers(collection, options.load_options(), options.batch_size), options.sync)
+        vectors_of = open_towers(collection, options.load_options(), options.batch_size)
+        _add(collection, options, vectors_of, options.sync, total)
 
 
 def _store_states(collection: Collection, options: BuildOptions) -> None:
@@ -424,14 +427,14 @@ def _build_shards(options: BuildOptions, count: int) -> None:
             with sharded.new_cut(folder) as target:
                 info, total = _new_info(options, target)
                 rows = DocumentFile(options.documents_file, options, joins_title=not info.schema.fields)
-                with tqdm(desc="cut", unit="document", total=total, disable=None) as progress:
+                with Progress(desc="cut", unit="document", total=total) as progress:
                     counted = _counted(rows, progress)
                     cut = sharded.cut(target, info, counted, total, count, identity, rows.report)
         info = sharded.begin_shards(folder, count)
         load = options.load_options() if info.models else ON_CPU
         work = sharded.ShardWork(folder, _contents(options), load, options.batch_size)
         most = None if info.schema.passage_tokens and info.vectors is not None else cut.documents
-        with tqdm(desc="index", unit="document", total=most, disable=None) as progress:
+        with Progress(desc="index", unit="document", total=most) as progress:
             if options.ray is not None:
                 from paddle_ranker.scale.indexing import build_shards
 
@@ -588,16 +591,23 @@ def add(options: AddOptions) -> None:
 
 
 def _add(
-    collection: Collection, options: CorpusOptions, vectors_of: Optional[VectorsOf], sync: Optional[bool] = None
+    collection: Collection,
+    options: CorpusOptions,
+    vectors_of: Optional[VectorsOf],
+    sync: Optional[bool] = None,
+    total: Optional[int] = None,
 ) -> None:
-    """Add a corpus, and report what was there beside it unless `sync` is None: with it, that is removed."""
+    """Add a corpus of `total` documents, and report what was there beside it unless `sync` is None: with it, that is
+    removed."""
     joins = not collection.info.schema.fields  # an older index, or one of texts alone
     rows = DocumentFile(options.documents_file, options, joins_title=joins)
     with ExitStack() as bars:
-        progress = bars.enter_context(tqdm(desc="index", unit="document", disable=None))
+        progress = bars.enter_context(Progress(desc="index", unit="document", total=total))
         encode = vectors_of
         if vectors_of is not None:
-            encode = partial(_encoded, vectors_of, bars.enter_context(tqdm(desc="vectors", unit="text", disable=None)))
+            texts = None if collection.info.schema.passage_tokens else total
+            made = bars.enter_context(Progress(desc="vectors", unit="text", total=texts))
+            encode = partial(_encoded, vectors_of, made)
         counted = with_paths(_counted(rows, progress), collection.info.schema, _contents(options))
         added = collection.add_rows(counted, encode, sync=bool(sync))
     collection.merge(None)

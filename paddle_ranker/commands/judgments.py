@@ -16,10 +16,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Union
 
-from tqdm import tqdm
-
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, main_of, note, option
+from paddle_ranker.progress import Progress
 from paddle_ranker.training.clicks import (
     DEBIAS,
     Session,
@@ -115,7 +114,7 @@ class JoinedLog:
         said: list[FeedbackLine] = []
         seen: dict[Shown, Shown] = {}  # each is shown many times
         reader = LogReader(folder)
-        for line in tqdm(reader, desc="read", unit="line", disable=None):
+        for line in Progress(reader, desc="read", unit="line"):
             if isinstance(line, SearchLine):
                 names = [one.id if one.digest is None else (one.id, one.digest) for one in line.shown]
                 shown = tuple(seen.setdefault(name, name) for name in names)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
-from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_judgements
@@ -30,6 +29,7 @@ from paddle_ranker.model.load_options import ON_CPU
 from paddle_ranker.options import LabelOptions, RayOptions, given_of, main_of, note, note_counts, option
 from paddle_ranker.options.declare import shown_name
 from paddle_ranker.options.files import join_files, paths_of
+from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.indexes import Document, Hits, Index, IndexOptions, TowerIndex
 from paddle_ranker.retrieval.options import MilvusOptions
 from paddle_ranker.retrieval.vector_indexes import INDEXES
@@ -250,7 +250,7 @@ def _run(options: MineOptions) -> None:
         rows, counts, truncations = _mine_by_actors(options, len(queries))
     else:
         mining.open()
-        with tqdm(desc="mine", unit="query", total=len(queries), disable=None) as progress:
+        with Progress(desc="mine", unit="query", total=len(queries)) as progress:
             rows = write_records(options.output_file, mining.miner.mine(queries, progress))
         counts, truncations = mining.miner.counts, []
     what = "triples" if options.format == "triples" else "pairs"
@@ -430,7 +430,7 @@ def _indexed(options: MineOptions, source: RecordFile[Record]) -> Index:
         from paddle_ranker.retrieval.vectors import open_to_compare
 
         tower = open_to_compare(options.tower, options.load_options(), options.batch_size)
-    shown = tqdm(titles, desc="index", unit="title", disable=None)
+    shown: Progress[str] = Progress(titles, desc="index", unit="title")
     documents = (Document(str(number), title) for number, title in enumerate(shown))
     assert options.method is not None
     return INDEXES[options.method].build(documents, IndexOptions(options.words or WORDS, options.seed, tower))

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from tqdm import tqdm
-
 from paddle_ranker.errors import DataError, UsageError, brief, quoted
 from paddle_ranker.options import Options, json_text, main_of, option
+from paddle_ranker.progress import Progress
 
 if TYPE_CHECKING:
     from paddle_ranker.serving.core.search_log import SearchLine
@@ -116,7 +115,7 @@ class CountedLog:
         typed: dict[str, SearchLine] = {}
         clicks: dict[tuple[str, str], None] = {}
         reader = LogReader(folder)
-        for line in tqdm(reader, desc="read", unit="line", disable=None):
+        for line in Progress(reader, desc="read", unit="line"):
             if isinstance(line, SearchLine):
                 if line.search_id not in searches:  # a file may be there twice
                     is_typed = line.parameters.get("prefix") is True

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from tqdm import tqdm
-
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import JSON_EXTENSIONS
 from paddle_ranker.errors import UsageError, brief, listed, quoted
 from paddle_ranker.options import given_of, json_text, main_of, note, option
 from paddle_ranker.options.declare import shown_name
+from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
 from paddle_ranker.retrieval.options import DEPTH, RANK_TOP, SYNONYMS, MilvusOptions
 from paddle_ranker.scoring.options import OF_RANKER, ScoringOptions
@@ -211,7 +210,7 @@ def search(options: SearchOptions) -> None:
     top_k = options.top_k or (_SHOWN if options.form == "text" else _LISTED)
 
     def lines() -> Iterator[str]:
-        for part in chunks(tqdm(queries.items(), desc="search", unit="query", disable=None), _QUERIES):
+        for part in chunks(Progress(queries.items(), desc="search", unit="query"), _QUERIES):
             found = searcher.run([text for _, text in part], top_k, where, group_by=options.group_by)
             for (id, query), one in zip(part, found):
                 if one.query.read is not None:

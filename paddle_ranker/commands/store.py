@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from tqdm import tqdm
-
 from paddle_ranker import runtime
 from paddle_ranker.data.records import RecordFile, TitleRow
 from paddle_ranker.encoding.options import WINDOWS
@@ -21,6 +19,7 @@ from paddle_ranker.errors import DataError, RankerError, UsageError, quoted
 from paddle_ranker.model.pretrained import find_model
 from paddle_ranker.options import given_of, main_of, note, option
 from paddle_ranker.options.declare import shown_name
+from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.options import ScoringOptions
 
 _AT_ONCE = 512  # titles whose states are in memory
@@ -60,7 +59,7 @@ def store(options: StoreOptions) -> None:
     ranker = SplitRanker.open(options.ranker, options.load_options(), options.batch_size)
     rows = RecordFile(options.titles_file, TitleRow, options)
     made_by, ids = dataclasses.replace(ranker.states_info, dtype=options.dtype), _Ids(options.titles_file)
-    with new_states(folder, made_by) as writer, tqdm(desc="store", unit="title", disable=None) as progress:
+    with new_states(folder, made_by) as writer, Progress(desc="store", unit="title") as progress:
         for part in chunks(rows, _AT_ONCE):
             writer.append(ranker.title_states([row.title for row in part]), ids.of(part))
             progress.update(len(part))

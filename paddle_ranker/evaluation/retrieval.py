@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Optional
 
 import numpy as np
-from tqdm import tqdm
 
 from paddle_ranker.data.trec import Labels, Scores, in_order, read_qrels, read_texts
 from paddle_ranker.errors import DataError, brief, quoted
@@ -26,6 +25,7 @@ from paddle_ranker.lexical.tokens import STANDARD, detect_language, letters
 from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 from paddle_ranker.options import RowOptions
+from paddle_ranker.progress import Progress
 from paddle_ranker.retrieval.collection import WORDS, Collection
 from paddle_ranker.retrieval.fusion import FUSIONS, Candidates, Fusion, Signal, numbers_of
 from paddle_ranker.retrieval.learning import JudgedList, rank_loss
@@ -189,7 +189,7 @@ def vector_run(tower: Tower, passages: Sequence[tuple[str, str]], queries: Mappi
     """
     ids = [id for id, _ in passages]
     most = min(len(ids), top_k * max(Counter(ids).values(), default=1))  # with them, `top_k` documents are found
-    vectors = np.concatenate(list(tower.stream(tqdm([text for _, text in passages], desc="encode", disable=None))))
+    vectors = np.concatenate(list(tower.stream(Progress([text for _, text in passages], desc="encode"))))
     found, products = nearest(vectors, tower.query_vectors(list(queries.values())), most)
     run: Scores = {}
     for query, numbers, scores in zip(queries, found.tolist(), products.tolist()):
@@ -261,7 +261,7 @@ def search_judged(
     found = Searched({name: {} for name in dict.fromkeys((first, *names, *others))}, [], [])
     if searcher.ranker is not None:
         found.runs[f"{first}{RANKED}"] = {}
-    for part in chunks(tqdm(judged.queries.items(), desc="search", unit="query", disable=None), _QUERIES):
+    for part in chunks(Progress(judged.queries.items(), desc="search", unit="query"), _QUERIES):
         searches = searcher.run([text for _, text in part], top_k, fusion=fusion)
         for (query, _), one in zip(part, [search.candidates for search in searches]):
             order, scores = fusion.best(one, top_k)

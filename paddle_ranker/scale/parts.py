@@ -23,11 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from tqdm import tqdm
-
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, listed
 from paddle_ranker.model.load_options import ON_CPU, LoadOptions
+from paddle_ranker.progress import Progress
 from paddle_ranker.registry import VARIABLE, load_named_plugins
 from paddle_ranker.runtime import usable_cores
 from paddle_ranker.scale.cluster import connected, gpus_for, hide_other_gpus, require_ray
@@ -301,7 +300,7 @@ def run(
     count = 0
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its C++ side warns of what Ray Data does itself
     cores = max(usable_cores(), (actors or 1) * threads)  # a local cluster that has too few would wait for ever
-    with connected(address, cores), tqdm(desc=label, unit=work.unit, total=source.count(), disable=None) as progress:
+    with connected(address, cores), Progress(desc=label, unit=work.unit, total=source.count()) as progress:
         progress.update(sum(one.rows for one in finished.values()))
         for row in _dataset(source, work, parts, frozenset(finished), actors, threads, load).iter_rows():
             facts = json.loads(row["facts"])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Optional, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.encoding.columns import Columns
@@ -16,6 +15,7 @@ from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.options import json_text, note
+from paddle_ranker.progress import Progress
 from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import CHUNK, Scorer, chunks
@@ -109,7 +109,7 @@ def score_file(
             yield part, encode(part)
 
     # The engine releases Python's lock while it computes.
-    with prefetch(encoded()) as waiting, tqdm(desc="score", unit="pair", disable=None) as progress:
+    with prefetch(encoded()) as waiting, Progress(desc="score", unit="pair") as progress:
         for part, pairs in waiting:
             probabilities = sigmoid(logits(pairs))
             progress.update(len(part))

@@ -14,10 +14,10 @@ from typing import Optional
 
 import requests
 from requests.adapters import HTTPAdapter
-from tqdm import tqdm
 from urllib3.util.retry import Retry
 
 from paddle_ranker.errors import DataError, RankerError, quoted
+from paddle_ranker.progress import Progress
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.streams import naming_the_file
 
@@ -100,7 +100,7 @@ def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int
         with (
             naming_the_file(part),
             part.open("ab" if resumed else "wb") as stream,
-            tqdm(
+            Progress(
                 total=total, initial=held if resumed else 0, unit="B", unit_scale=True, desc=part.stem, leave=False
             ) as bar,
         ):

@@ -27,11 +27,11 @@ import numpy as np
 from pydantic import TypeAdapter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
-from tqdm import tqdm
 
 from paddle_ranker.errors import DataError, RankerError, UsageError, brief, listed, refuse_text
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.progress import Progress
 from paddle_ranker.serving.clients.errors import OverloadedError, RefusedError, ServerError
 from paddle_ranker.serving.clients.teacher_options import AUTO, TeacherOptions
 from paddle_ranker.serving.core.faults import Fault
@@ -87,7 +87,7 @@ class HttpTeacher:
         asked = json.dumps(self._protocol.says, sort_keys=True)
         teacher = (self._url, self._name, options.teacher_model or "", asked)
         self._kept = KeptAnswers(_kept_path(options, teacher), teacher)
-        self._bar = tqdm(desc="ask", unit="pair", disable=None)
+        self._bar: Progress[None] = Progress(desc="ask", unit="pair")
         by = "by the URL; --teacher_protocol names another" if options.teacher_protocol == AUTO else "as told"
         report(f"asking {self._where} as clients of {self._protocol.what} do ({self._name}, {by})")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -98,7 +98,7 @@ class Generation:
         self._weighted: dict[tuple[object, ...], WordSearcher] = {}  # by weights and totals, its own as built first
         self.kept = lru_cache(maxsize=_KEPT)(self._kept)
         self.find_phrase = lru_cache(maxsize=_PHRASES)(self._find_phrase)
-        self._with = lru_cache(maxsize=_KEPT)(self._having_all)
+        self._having_all = lru_cache(maxsize=_KEPT)(self._find_phrases)
         self.words = self.words_by({})
         self.vectors = {name: self._vector_parts(name, one.info) for name, one in info.vector_fields.items()}
 
@@ -164,58 +164,35 @@ class Generation:
 
         required: a phrase that none of them has counts among the ones before
         """
-        passed, found = list[str](), list[str]()
-        for phrase in phrases:
-            has_any = any(mask.any() for mask in self._with((*passed, phrase)))
-            if has_any:
-                found.append(phrase)
-            if has_any or required:
-                passed.append(phrase)
-        return found
+        found = list(self._having_all(tuple(phrases))[0])
+        if not required:
+            return found
+        return [*takewhile(lambda phrase: phrase in found, phrases)]
 
     def _find_phrase(self, phrase: str) -> list[NDArray[np.int32]]:
         """Return, for each part, the rows of the live documents that have a phrase in a searched field."""
-        masks = self._having(phrase, [part.mask for part in self.parts], True)
+        masks = _Phrases(self, [phrase], exactly=True).having(0, [part.mask for part in self.parts])
         return [np.flatnonzero(mask).astype(np.int32) for mask in masks]
 
-    def _having_all(self, phrases: tuple[str, ...]) -> list[Booleans]:
-        """Return, for each part, which documents have all phrases; documents are read for the last one alone."""
-        if not phrases:
-            return [part.mask for part in self.parts]
-        return self._having(phrases[-1], self._with(phrases[:-1]), True)
+    def _find_phrases(self, phrases: tuple[str, ...]) -> tuple[list[str], list[Booleans]]:
+        """Return the phrases that documents with the ones before have, and the documents with all of these."""
+        found, masks, reader = list[str](), [part.mask for part in self.parts], _Phrases(self, phrases, exactly=True)
+        for number, phrase in enumerate(phrases):
+            have = reader.having(number, masks)
+            if any(mask.any() for mask in have):
+                found.append(phrase)
+                masks = have
+        return found, masks
 
     def _kept(self, query: ParsedQuery) -> list[Booleans]:
         """Return, for each part, which documents have all phrases of a query and nothing that it excludes."""
-        masks = self._with(query.phrases)
-        for name in query.excluded:
-            masks = [mask & ~has for mask, has in zip(masks, self._having(name, masks, False))]
+        found, masks = self._having_all(query.phrases)
+        if len(found) < len(query.phrases):
+            return [np.zeros(len(mask), bool) for mask in masks]
+        reader = _Phrases(self, query.excluded, exactly=False)
+        for number in range(len(query.excluded)):
+            masks = [mask & ~has for mask, has in zip(masks, reader.having(number, masks))]
         return masks
-
-    def _having(self, phrase: str, masks: Sequence[Booleans], exactly: bool) -> list[Booleans]:
-        """Return, for each part, which of some documents have a phrase in a searched field.
-
-        exactly: a single word as it is written; else what has the same stem counts, too
-        """
-        schema, words = self.info.schema, self.info.words
-        tokenizers = schema.tokenizers(words.tokenizer if words is not None else STANDARD)
-        folds = [one.fold if isinstance(one, Analyser) else fold for one in tokenizers]
-        phrases = [Phrase(one(phrase)) for one in folds]
-        found, read = ([np.zeros(len(mask), bool) for mask in masks] for _ in range(2))
-        for tokenize, own in dict(zip(tokenizers, phrases)).items():
-            terms = tokenize.phrase_terms(own.text) if isinstance(tokenize, Analyser) else []
-            may_have = masks if self.words is None else self.words.may_have(terms)
-            read = [one | (may & mask) for one, may, mask in zip(read, may_have, masks)]
-            if self.words is not None and not exactly and len(terms) == 1 and _is_word(own.text, terms[0]):
-                have = self.words.may_have([terms[0][:2]])
-                found = [one | (has & mask) for one, has, mask in zip(found, have, masks)]
-        for part, may, is_found in zip(self.parts, read, found):
-            rows = np.flatnonzero(may & ~is_found).tolist()
-            for row in checked(rows):
-                texts = schema.searched(part.segment.document(row))
-                is_found[row] = any(
-                    any(checked(one.places(fold(text)))) for one, fold, text in zip(phrases, folds, texts) if text
-                )
-        return found
 
     def search_other(
         self,
@@ -418,9 +395,57 @@ class Generation:
         return self.parts[place.part].segment.document(place.row)
 
 
-def _is_word(phrase: str, term: Sequence[str]) -> bool:
-    """Return whether a term of `Analyser.phrase_terms` says all of a phrase, one of letters."""
-    return term == (phrase,) or (PART + phrase in term and not phrase.isdecimal())
+class _Phrases:
+    """Phrases of a query, and which documents have them in a searched field.
+
+    The index alone decides on phrases that are a token, such as one or two ideographs. For others it names documents
+    that may have the phrase; those are read, in their order, each once for all phrases that follow.
+
+    Args:
+        exactly: a single word must be as it is written; else what has the same stem counts, too.
+    """
+
+    def __init__(self, generation: Generation, phrases: Sequence[str], *, exactly: bool):
+        schema, words = generation.info.schema, generation.info.words
+        tokenizers = schema.tokenizers(words.tokenizer if words is not None else STANDARD)
+        self._parts, self._schema = generation.parts, schema
+        self._folds = [one.fold if isinstance(one, Analyser) else fold for one in tokenizers]
+        self._phrases = [[Phrase(folded(phrase)) for folded in self._folds] for phrase in phrases]
+        self._have, self._may_have = list[list[Booleans]](), list[list[Booleans]]()  # for each phrase and part
+        for alike in self._phrases:
+            have, may_have = ([np.zeros(len(part.segment), bool) for part in self._parts] for _ in range(2))
+            by_tokenizer = dict(zip(tokenizers, alike))
+            for tokenize, own in by_tokenizer.items():
+                terms = tokenize.phrase_terms(own.text) if isinstance(tokenize, Analyser) else []
+                if generation.words is None:
+                    masks = [np.ones(len(part.segment), bool) for part in self._parts]
+                else:
+                    masks = generation.words.may_have(terms)
+                may_have = [one | mask for one, mask in zip(may_have, masks)]
+                if generation.words is None or len(terms) != 1:
+                    continue
+                if terms[0] == (own.text,) and (len(by_tokenizer) == 1 or not exactly):
+                    have = [one | mask for one, mask in zip(have, masks)]
+                elif not exactly and PART + own.text in terms[0] and not own.text.isdecimal():
+                    masks = generation.words.may_have([terms[0][:2]])
+                    have = [one | mask for one, mask in zip(have, masks)]
+            self._have.append(have)
+            self._may_have.append([may & ~has for may, has in zip(may_have, have)])
+
+    def having(self, number: int, among: Sequence[Booleans]) -> list[Booleans]:
+        """Return, for each part, which of the documents `among` have the phrase of this number."""
+        following = range(number, len(self._phrases))
+        for place, (part, mask) in enumerate(zip(self._parts, among)):
+            for row in checked(np.flatnonzero(mask & self._may_have[number][place]).tolist()):
+                texts = self._schema.searched(part.segment.document(row))
+                folded = [fold(text) for fold, text in zip(self._folds, texts)]
+                for other in checked(following):
+                    may_have = self._may_have[other][place]
+                    if may_have[row]:
+                        places = (one.places(text) for one, text in zip(self._phrases[other], folded) if text)
+                        self._have[other][place][row] = any(any(checked(stands)) for stands in places)
+                        may_have[row] = False
+        return [has & mask for has, mask in zip(self._have[number], among)]
 
 
 def _require_states(wanted: Optional[RankerStates], segment: Segment) -> None:

@@ -28,6 +28,7 @@ from paddle_ranker.retrieval.remote import RemoteCollection, ShardService
 from paddle_ranker.retrieval.schema import TEXT, Field, Schema, infer
 from paddle_ranker.retrieval.search import Search, Searcher, SearchSettings
 from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.shards import Shards
 from paddle_ranker.retrieval.work import Abandoned, Caller
 
@@ -458,6 +459,44 @@ def test_a_name_inside_a_longer_one_is_found_and_excluded(tmp_path: Path, phrase
     for query, ids in ((f'word "{phrase}"', {"has"}), (f'word -"{phrase}"', {"other"})):
         (found,) = searcher.run([query])
         assert {one.id for one in found.results()} == ids and not found.unfound, query
+
+
+@pytest.mark.parametrize(
+    ("phrases", "excluded", "found", "ids", "read"),
+    [
+        (("水",), (), 1, "0134", 0),  # tokens decide
+        (("水稻",), (), 1, "013", 0),
+        (("水", "稻种"), ("的",), 2, "01", 0),
+        (("水稻种",), (), 1, "01", 3),  # three have both pairs of characters
+        (("水稻种", "种x水", "水稻"), (), 2, "01", 3),
+        (("b a", "a b"), (), 2, "5", 2),  # no document is read again for a second phrase
+        (("a b", "b c", "b a"), (), 2, "5", 2),
+        ((), ("a b", "b a", "水"), 0, "2", 2),
+    ],
+)
+def test_phrases_read_a_document_once_if_tokens_do_not_decide(
+    tmp_path: Path,
+    phrases: tuple[str, ...],
+    excluded: tuple[str, ...],
+    found: int,
+    ids: str,
+    read: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = ["水稻种", "水稻种 种", "稻", "水稻的 稻种", "水", "b a b x", "a b"]
+    collection, rows = make(tmp_path / "index", {f"{n}": text for n, text in enumerate(texts)}), list[int]()
+    document = Segment.document
+
+    def reading(segment: Segment, row: int) -> Document:
+        rows.append(row)
+        return document(segment, row)
+
+    monkeypatch.setattr(Segment, "document", reading)
+    generation = collection._generation
+    names = generation.found_phrases(phrases)
+    (has,) = generation.kept(ParsedQuery("", tuple(names), excluded))
+    assert "".join(f"{row}" for row in np.flatnonzero(has)) == ids and len(names) == found
+    assert len({*rows}) == read and len(rows) <= read * (1 + (found < len(phrases)))
 
 
 @pytest.mark.parametrize("query", [ParsedQuery("", ("a a a",)), ParsedQuery("", (), ("a a a",))])

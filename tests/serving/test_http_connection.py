@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import re
 import socket
@@ -222,6 +223,10 @@ UNCLEAR = {
     "a length that is no number": request(BODY, b"Content-Length: 0x5", length=False),
     "a length beyond 64 bits": request(BODY, b"Content-Length: 99999999999999999999", length=False),
     "chunked is not the last": request(chunked(BODY), b"Transfer-Encoding: chunked, gzip", length=False),
+    "a coding before chunked": request(chunked(BODY), b"Transfer-Encoding: gzip, chunked", length=False),
+    "chunks of HTTP/1.0": request(
+        chunked(BODY), b"Transfer-Encoding: chunked", b"Connection: keep-alive", length=False
+    ).replace(b"HTTP/1.1", b"HTTP/1.0"),
     "another coding": request(chunked(BODY), b"Transfer-Encoding: xchunked", length=False),
     "a space before the colon": request(BODY, b"Content-Length : 5", length=False),
     "a folded line": request(BODY, b"X: a\r\n b"),
@@ -232,6 +237,12 @@ UNCLEAR = {
     "a tunnel": b"CONNECT example.com:80 HTTP/1.1\r\nHost: x\r\n\r\n",
     "no path": b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n",
     "two hosts": request(BODY, b"Host: y", b"Connection: close"),
+    "packed twice": request(
+        gzip.compress(gzip.compress(BODY)), b"Content-Encoding: gzip, gzip", b"Connection: close"
+    ),
+    "packed twice in two lines": request(
+        BODY, b"Content-Encoding: gzip", b"Content-Encoding: gzip", b"Connection: close"
+    ),
 }
 
 

@@ -74,6 +74,11 @@ class HttpConnection(HttpToolsProtocol):
             raise ValueError(_TOO_MUCH)  # ends the parser's work
         if self.parser.should_upgrade():
             return  # see `_decline`
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (codings != [b"chunked"] or self.parser.get_http_version() == "1.0"):
+            # A proxy that speaks HTTP/1.0 would find another end of the body (RFC 9112, 6.1).
+            self._refuse(400, _INVALID)
+            raise ValueError(_INVALID)
         if self._unfinished > _HEAD_SLICE:
             self._large_heads += self._unfinished
         super().on_headers_complete()

@@ -175,7 +175,8 @@ class Addition:
     def prepare(self, documents: Sequence[Document]) -> list[Contents]:
         """Return words and vectors of those documents that would be written, by folder."""
         kept = [self._files.keep(storable(document), self._info.schema) for document in documents]
-        return [self._contents(own) for own in self._by_folder(self._changed(kept)).values()]
+        changed = self._changed(self._naming.documents(kept))  # refuses repeated ids before any work on texts
+        return [self._contents(own) for own in self._by_folder(changed).values()]
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents."""

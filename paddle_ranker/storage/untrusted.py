@@ -1,6 +1,10 @@
 """Read files in untrusted folders: only regular files of limited size.
 
 Reading a pipe could block forever, a device such as /dev/zero never ends, and a sparse file can have any size.
+
+Links: a folder that the user names, such as a model, a run or an index, is the user's, and links in it are followed, as
+in Hugging Face's cache (`snapshots/*/config.json` is a link to `../../blobs/*`) and in runs (`best`). Files that an
+index names are inside its folder, see `inside`; folders of models that it copied hold no links, see `own_folder`.
 """
 
 from __future__ import annotations

@@ -66,11 +66,15 @@ def test_what_is_no_regular_file_is_not_read(folder: Path, name: str, what: str)
     assert name in refusal(load_ranker, folder)
 
 
-def test_a_link_to_a_regular_file_is_read(folder: Path) -> None:
-    for name in FILES:
-        (folder / name).rename(folder / f"{name}.kept")
-        (folder / name).symlink_to(f"{name}.kept")
-    assert load_ranker(folder).network is not None
+def test_a_folder_in_hugging_face_s_cache_is_read(folder: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models--own--ranker"
+    snapshot = repository / "snapshots" / "0123abc"
+    (repository / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(repository / "blobs" / f"{number}")
+        (snapshot / path.name).symlink_to(Path("..", "..", "blobs", f"{number}"))
+    assert load_ranker(snapshot).network is not None
 
 
 @pytest.mark.parametrize(

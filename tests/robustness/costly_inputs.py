@@ -17,12 +17,35 @@ UNPACKED = 15 * 1024 * 1024  # bytes, below --request_bytes
 JSON, PROTO = "application/json", "application/proto"
 
 
+PATH = b"/GeneralModelService/inference"
+HEAD = b"POST " + PATH + b" HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+# What has no end: how it begins, what goes on, and the status with which it is refused.
+ENDLESS = {
+    "a request line": (b"GET /", b"a", 431),
+    "a name": (HEAD, b"a", 431),
+    "a value": (HEAD + b"a: ", b"a", 431),
+    "many fields": (HEAD, b"a:b\r\n", 431),
+    "fields without a value": (HEAD, b"a:\r\n", 431),
+    "empty lines": (b"", b"\r\n", 431),
+    "trailers": (CHUNKED + b"1\r\n{\r\n0\r\n", b"a:b\r\n", 431),
+    "a trailer": (CHUNKED + b"1\r\n{\r\n0\r\na:", b"b", 431),
+    "an extension": (CHUNKED + b"1;", b"a", 431),
+    "a size of zeros": (CHUNKED, b"0", 431),
+    "a large size": (CHUNKED, b"f", 400),
+    "no request": (b"", b"\x00", 400),
+    "a request line with a fragment": (b"GET /#", b"#", 431),
+}
+
+
 class Attack(NamedTuple):
-    """What is sent on one connection, and how many bytes it is once unpacked."""
+    """What is sent on some connections, how many bytes of each it is once unpacked, and whether answers are taken."""
 
     name: str
     data: bytes
     unpacked: int
+    connections: int = 1
+    is_taken: bool = True
 
 
 def filled(begin: str, part: str, end: str, size: int = UNPACKED) -> bytes:
@@ -110,8 +133,19 @@ def packed_post(path: str, body: bytes, content_type: str = JSON) -> bytes:
 
 
 def attacks(size: int = UNPACKED) -> Iterator[Attack]:
-    """Yield all that is sent whole."""
+    """Yield all that is sent."""
     for name, (path, content_type, body) in http_bodies(size).items():
         yield Attack(name, packed_post(path, body, content_type), len(body))
     tensors = b"\x0a\x00" * (size // 2)
     yield Attack("empty tensors, baidu_std", frame(tensors, compress_type=2), len(tensors))
+    packed = gzip.compress(documents_of("", size), 6)
+    for _ in range(3):
+        packed = gzip.compress(packed, 6)
+    yield Attack("packed four times", http("/v1/rerank", packed, JSON, "Content-Encoding: gzip"), size)
+    for name, (begin, part, _) in ENDLESS.items():
+        yield Attack(f"without an end: {name}", begin + part * (size // 4 // len(part)), size // 4)
+    yield Attack("halves of frames", frame(bytes(size))[: -size // 2], size // 2, 200, is_taken=False)
+    whole = http("/v1/rerank", documents_of("a", size // 8))
+    yield Attack("halves of requests", whole[: len(whole) // 2], len(whole), 200, is_taken=False)
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+    yield Attack("answers that are not taken", asked, len(asked), 200, is_taken=False)

@@ -8,6 +8,7 @@ one.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import sys
@@ -24,10 +25,11 @@ import requests
 
 from benchmarks.harness.servers import processor_seconds
 from paddle_ranker.options import Options, main_of, option
-from tests.robustness.costly_inputs import attacks
+from tests.robustness.costly_inputs import Attack, attacks
 from tests.robustness.fuzz_server import serve_tiny
 
 _MEGABYTE = 1024 * 1024
+_STAY_SECONDS = 3.0  # for which connections stay whose answers are not taken
 _SECONDS = 120.0  # for what takes moments, on a machine that has much else to do
 GOOD = {"query": "深度", "documents": ["深度学习", "ab"]}
 
@@ -106,14 +108,28 @@ class Server:
         return Cost(name, sent, unpacked, used, self.megabytes() - before, max(waits), *(failures or [answer]))
 
 
-def send(port: int, data: bytes) -> str:
+def send(port: int, attack: Attack) -> str:
     """Send a request; return the beginning of what comes back."""
     with socket.create_connection(("127.0.0.1", port), timeout=_SECONDS) as connection:
-        connection.sendall(data)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before its end
+            connection.sendall(attack.data)
         answer = connection.recv(65536)
     status, _, rest = answer.partition(b"\r\n")
     body = rest.rpartition(b"\r\n\r\n")[2] if status.startswith(b"HTTP/") else answer[12:]
     return f"{status[9:12].decode() if status.startswith(b'HTTP/') else ''} {_readable(body)}".strip()
+
+
+def leave(port: int, attack: Attack) -> str:
+    """Send something on many connections, take no answers, and leave after some seconds."""
+    with contextlib.ExitStack() as ends:
+        for _ in range(attack.connections):
+            connection = ends.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_SECONDS))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+                connection.send(attack.data)
+        time.sleep(_STAY_SECONDS)
+    return "not taken"
 
 
 def _readable(data: bytes) -> str:
@@ -128,8 +144,9 @@ def measure(options: CostOptions) -> int:
         server = Server(started.process.pid, port)
         server.ask()
         for attack in attacks(int(options.unpacked_mb * _MEGABYTE)):
-            run = partial(send, port, attack.data)
-            costs.append(server.measure(attack.name, len(attack.data), attack.unpacked, run))
+            run = partial(send if attack.is_taken else leave, port, attack)
+            sent = attack.connections * len(attack.data)
+            costs.append(server.measure(attack.name, sent, attack.connections * attack.unpacked, run))
         ended = started.process.poll() is not None
     print(_table(costs))
     failures = [cost.name for cost in costs if _is_too_much(cost, options)]

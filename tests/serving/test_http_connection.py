@@ -25,10 +25,10 @@ from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.process import protocols
 from paddle_ranker.serving.process.http_server import HEAD_BYTES, HttpServer
 from tests.live_service import SECONDS, LiveService
+from tests.robustness.costly_inputs import CHUNKED, ENDLESS, HEAD, PATH
 from tests.started import until, until_in_loop
 
 pytestmark = pytest.mark.server
-PATH = b"/GeneralModelService/inference"
 BODY = b'{"tensor":[{"name":"query","elem_type":20,"data":["a"]},{"name":"title","elem_type":20,"data":["b"]}]}'
 LARGE = BODY + b" " * 200_000
 UPGRADES = {
@@ -176,24 +176,7 @@ def test_texts_count_in_the_budget_as_wide_as_they_are(live: LiveService) -> Non
         until(lambda: live.budget.held == 0)
 
 
-HEAD = b"POST " + PATH + b" HTTP/1.1\r\nHost: x\r\n"
-CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 MUCH = 3 * HEAD_BYTES
-ENDLESS = {
-    "a request line": (b"GET /", b"a", 431),
-    "a name": (HEAD, b"a", 431),
-    "a value": (HEAD + b"a: ", b"a", 431),
-    "many fields": (HEAD, b"a:b\r\n", 431),
-    "fields without a value": (HEAD, b"a:\r\n", 431),
-    "empty lines": (b"", b"\r\n", 431),
-    "trailers": (CHUNKED + b"1\r\n{\r\n0\r\n", b"a:b\r\n", 431),
-    "a trailer": (CHUNKED + b"1\r\n{\r\n0\r\na:", b"b", 431),
-    "an extension": (CHUNKED + b"1;", b"a", 431),
-    "a size of zeros": (CHUNKED, b"0", 431),
-    "a large size": (CHUNKED, b"f", 400),
-    "no request": (b"", b"\x00", 400),
-    "a request line with a fragment": (b"GET /#", b"#", 431),
-}
 
 
 @pytest.mark.parametrize("port", ["http", "shared"])
@@ -237,9 +220,7 @@ UNCLEAR = {
     "a tunnel": b"CONNECT example.com:80 HTTP/1.1\r\nHost: x\r\n\r\n",
     "no path": b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n",
     "two hosts": request(BODY, b"Host: y", b"Connection: close"),
-    "packed twice": request(
-        gzip.compress(gzip.compress(BODY)), b"Content-Encoding: gzip, gzip", b"Connection: close"
-    ),
+    "packed twice": request(gzip.compress(gzip.compress(BODY)), b"Content-Encoding: gzip, gzip", b"Connection: close"),
     "packed twice in two lines": request(
         BODY, b"Content-Encoding: gzip", b"Content-Encoding: gzip", b"Connection: close"
     ),

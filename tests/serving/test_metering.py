@@ -109,6 +109,8 @@ def test_words_of_additions_are_worked_out_while_others_may_write(
         for size in (10, 30_000):
             given = [{"id": f"new{size}", "text": "水稻 " * size}]
             assert site.ask("POST", "/v1/documents", {"documents": given}).status_code == 200
+        repeated = [{"id": "twice", "text": "水稻"}] * 2
+        assert site.ask("POST", "/v1/documents", {"documents": repeated}).status_code == 422
         changed = [{"id": "new10", "kind": "b"}]
         assert site.ask("PATCH", "/v1/documents", {"documents": changed}).status_code == 200
         assert locked == [False] * 3 and threads == ["index-preparing"] * 3

@@ -8,14 +8,18 @@ their 99th percentile is above --most_seconds.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import multiprocessing
+import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+import wave
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -29,6 +33,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
+from tests.extensions.own_content import RATE
 from tests.started import started_server
 from tests.tiny import write_ranker
 
@@ -38,6 +43,8 @@ CHARACTERS = (
 )
 ENGLISH = "the of to and in a is that for it as was with be by on not he his but at are this have from or had an they"
 _TIMEOUT = 60.0
+SLOW_READERS = "slow readers of a file"
+_FILE_BYTES = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ def attacks(documents: int) -> dict[str, dict[str, Any]]:
         "an exclusion of 8,000 characters": {"query": f"的 -{CHARACTERS * 120}"},
         "a phrase of 12,000 words": {"query": f'"{words * 60}"'},
         "phrases of frequent characters": {"query": " ".join(f'"{one}"' for one in CHARACTERS[:16])},
+        "phrases of frequent words": {"query": " ".join(f'"{one}"' for one in ENGLISH.split()[:16])},
+        "phrases of three characters": {"query": " ".join(f'"{CHARACTERS[n : n + 3]}"' for n in range(16))},
         "1,000 frequent characters": {"query": frequent[:1000], "top_k": 100},
         "1,000 frequent characters, explained": {"query": frequent[:1000], "top_k": 100, "explain": True},
         "1,000 mistyped words": {"query": " ".join(f"xqz{n:05}kwj" for n in range(90)).translate(LETTERS)},
@@ -81,13 +90,31 @@ def attacks(documents: int) -> dict[str, dict[str, Any]]:
     }
 
 
+def slow_readers(port: int, path: str, connections: int, seconds: float) -> None:
+    """Ask for a file on many connections, and take little of it; runs in another process."""
+    with contextlib.ExitStack() as ends:
+        readers = []
+        for _ in range(connections):
+            reader = ends.enter_context(socket.socket())
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(("127.0.0.1", port))
+            reader.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            readers.append(reader)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for reader in readers:
+                assert reader.recv(1024)
+            time.sleep(0.1)
+
+
 LETTERS = str.maketrans("0123456789", "abcdefghij")
 
 
-def write_index(folder: Path, count: int) -> None:
-    """Write an index whose documents are short, but for every fiftieth."""
+def write_index(folder: Path, count: int) -> str:
+    """Write an index whose documents are short, but for every fiftieth; return the address of a document's file."""
     draw, words = np.random.default_rng(0), ENGLISH.split()
-    schema = Schema((Field("title", "text", 2.0, title=True), Field("year", "number"), Field("price", "number")))
+    names = Field("title", "text", 2.0, title=True), Field("year", "number"), Field("price", "number")
+    schema = Schema((*names, Field("sound", "sound")))
     with Collection.create(folder, IndexInfo(WordsInfo("standard"), None, schema=schema)) as collection:
         for start in range(0, count, 5000):
             made = []
@@ -102,6 +129,12 @@ def write_index(folder: Path, count: int) -> None:
                 }
                 made.append(Document(f"d{n}", text, fields))
             collection.add(made)
+        sound = io.BytesIO()
+        with wave.open(sound, "wb") as stream:
+            stream.setparams((1, 2, RATE, 0, "NONE", ""))
+            stream.writeframes(bytes(_FILE_BYTES))
+        collection.add([Document("sound", "a sound", {"sound": sound.getvalue()})])
+        return f"/v1/contents/{collection.documents_of(['sound'])['sound'].fields['sound']}"
 
 
 KINDS = ("short", "long")
@@ -181,22 +214,29 @@ def run(options: AttackOptions) -> int:
     rows, failures, wanted = list[list[str]](), list[str](), dict[str, Any]()
     with tempfile.TemporaryDirectory() as base:
         index = Path(base) / "index"
-        write_index(index, options.documents)
+        path = write_index(index, options.documents)
+        plugins = {"PADDLE_RANKER_PLUGINS": "tests.extensions.own_content"}
         more = ["--index", str(index), "--log_requests", "false"]
-        with started_server(write_ranker(Path(base) / "ranker"), Path(base) / "run", *more) as (_, ports):
+        with started_server(write_ranker(Path(base) / "ranker"), Path(base) / "run", *more, **plugins) as (_, ports):
             port, named = ports[0], attacks(options.documents)
+            crowds: dict[str, tuple[Callable[..., None], object, int]] = {
+                **{name: (attack, body, options.connections) for name, body in named.items()},
+                SLOW_READERS: (slow_readers, path, 30),
+            }
             searches = [*itertools.islice(good(options.documents), 100)]
             measure(port, wanted, iter(searches), 60.0)  # what a quiet server answers
-            for name in ("nothing", *(one for one in named if options.only in one)):
+            for name in ("nothing", *(one for one in crowds if options.only in one)):
                 process = None
                 if name != "nothing":
-                    given = port, named[name], options.connections, options.seconds + 1.0
-                    process = multiprocessing.get_context("spawn").Process(target=attack, args=given)
+                    send, what, connections = crowds[name]
+                    given = port, what, connections, options.seconds + 1.0
+                    process = multiprocessing.get_context("spawn").Process(target=send, args=given)
                     process.start()
                     time.sleep(1.0)
                 found = measure(port, wanted, itertools.cycle(searches), options.seconds)
                 if process is not None:
                     process.join()
+                    assert process.exitcode == 0
                     time.sleep(1.0)
                 shown = [f"{1000 * found[one]:,.0f}" for one in ("p50", "p99", "longest")]
                 rows.append([name, f"{found['asked']:.0f}", *shown, f"{found['wrong']:.0f}", f"{found['lost']:.0f}"])

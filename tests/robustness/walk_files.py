@@ -63,6 +63,8 @@ def write_texts(folder: Path) -> None:
         (2, "相机", "镜头", "乙", 80),
     ]
     _write(folder / "products.tsv", products)
+    lines = "".join(";".join(map(str, row)) + "\r\n" for row in products)
+    (folder / "products.csv").write_bytes(lines.encode("gbk"))
 
     (folder / "texts").mkdir()
     sentences = [f"The {colour} {thing} was cloudy yesterday." for colour in ("red", "dark", "warm", "pale")

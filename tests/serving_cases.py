@@ -98,8 +98,10 @@ def opened_slots(**options: Any) -> tuple[Any, Slots]:
     SLOTS.load_plugins()
     config: Any = with_tower_of_index(serve_options()(**options))
     slots = Slots({name: kind.make(config) for name, kind in served_by(config).items()})
-    for slot in slots.values():
-        slot.switch(slot.load())
+    loaded = {name: slot.load() for name, slot in slots.items()}
+    for name, slot in slots.items():
+        slot.check_beside(loaded[name], [model for other, model in loaded.items() if other != name])
+        slot.switch(loaded[name])
     return config, slots
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from paddle_ranker.lexical.highlights import SharedWords
@@ -16,9 +18,11 @@ from paddle_ranker.retrieval.field_values import FieldValues
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.search import Searcher, SearchSettings
-from paddle_ranker.retrieval.work import Caller
+from paddle_ranker.retrieval.work import Caller, Turns
 from paddle_ranker.serving.core.budget import Share
+from paddle_ranker.serving.core.searching import _QueuedModels
 from tests.serving.test_search import Site
+from tests.serving_cases import SECONDS
 from tests.tiny import write_ranker
 
 pytestmark = pytest.mark.unit
@@ -139,3 +143,21 @@ def test_fields_are_described_once_a_version_and_arranged_once_for_filters(
     for _ in range(3):
         site.search("水稻", where={"kind": "k3"}, fields=[])
     assert arranged == ["index"]
+
+
+def test_searches_go_on_while_the_tower_of_a_field_computes() -> None:
+    turns, order = Turns(1), list[str]()
+
+    class Tower:
+        def query_vectors(self, texts: list[str]) -> Any:
+            other = threading.Thread(target=lambda: Caller().run(lambda: order.append("other"), turns))
+            other.start()
+            other.join(SECONDS)
+            order.append("tower")
+            return np.zeros((1, 2), np.float32)
+
+    index: Any = SimpleNamespace(collection=SimpleNamespace(tower=lambda field: Tower()))
+    nothing: Any = None
+    models = _QueuedModels(nothing, index, nothing, nothing, 0.0, 1.0)
+    assert Caller().run(lambda: models.begin_vectors("title", ["a"]).result(), turns).shape == (1, 2)
+    assert order == ["other", "tower"]

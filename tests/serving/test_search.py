@@ -41,7 +41,7 @@ from paddle_ranker.retrieval.search import Searcher
 from paddle_ranker.retrieval.towers import copy_tower
 from paddle_ranker.retrieval.vector_search import search_vectors
 from paddle_ranker.retrieval.vectors import Tower
-from paddle_ranker.serving.core import familiarity
+from paddle_ranker.serving.core import searching
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, Fault, FaultKind
 from paddle_ranker.serving.core.index_slot import IndexSlot
 from paddle_ranker.serving.core.logs import JsonLog
@@ -140,7 +140,7 @@ def test_a_ranker_that_does_not_know_the_likes_of_an_index_is_noted_once(
     folders: dict[str, Path], tmp_path: Path, shift: Optional[float], monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(familiarity, "SEARCHES", len(TEXTS))
+    monkeypatch.setattr(searching, "SEARCHES", len(TEXTS))
     with Searcher.open(folders["index"], ranker=folders["model"]) as searcher:
         logits = [np.sort([*one.logits.values()]) for one in searcher.run(TEXTS)]
     tenth, spread = [one[-10] for one in logits], [one.std() for one in logits]

@@ -125,7 +125,7 @@ def test_a_reload_takes_up_another_ranker_and_new_states(
 ) -> None:  # fmt: skip
     model = tmp_path / "model"
     shutil.copytree(models / "split", model)
-    site, reason = opened(model, None), "the index had none when the ranker was loaded; reload the models"
+    site, reason = opened(model, None), "the index had none when the models were loaded; reload the models"
     read, loader, by_text = Read(site, monkeypatch), reloader(site), logits(site.search(QUERY))
 
     def told() -> list[str]:
@@ -176,16 +176,15 @@ def test_searches_by_states_share_batches_and_leave_a_full_queue(
 ) -> None:
     site = opened(models / "split", models / "split", pairs=12, queue_pairs=12)
     served = site.slots.of("ranker", RankerSlot).ready()
-    batcher, split = served.batcher, served.split
-    assert split is not None
-    batches, gate, compute = list[int](), threading.Event(), split.compute
+    batcher, (compute,) = served.batcher, served.scorer.others.values()
+    batches, gate = list[int](), threading.Event()
 
     def held(pairs: Any, rows: Any) -> Any:
         batches.append(len(rows))
         assert gate.wait(SECONDS)
         return compute(pairs, rows)
 
-    monkeypatch.setattr(split, "compute", held)
+    monkeypatch.setattr(served.scorer, "others", dict.fromkeys(served.scorer.others, held))
     with Collection.open(site.config.index, write=True) as collection:
         collection.remove([LONG])
 

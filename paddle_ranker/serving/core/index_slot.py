@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Optional, TypeVar, cast
@@ -20,7 +20,6 @@ from paddle_ranker.retrieval.reading import ParsedQuery, Synonyms
 from paddle_ranker.retrieval.schema import Schema
 from paddle_ranker.retrieval.searchable import Anew, Asking, Searchable, ShardError
 from paddle_ranker.retrieval.shards import open_index
-from paddle_ranker.retrieval.stored_scores import made
 from paddle_ranker.retrieval.vector_search import check_breadth
 from paddle_ranker.retrieval.work import Hold
 from paddle_ranker.serving.core.batcher import BatchObserver
@@ -31,6 +30,7 @@ from paddle_ranker.serving.core.ranker_slot import ServedRanker
 from paddle_ranker.serving.core.search_log import SearchLog
 from paddle_ranker.serving.core.slots import Served, Slot
 from paddle_ranker.serving.core.stoppable import StoppableWork
+from paddle_ranker.serving.core.stored_scoring import StoredScoring
 from paddle_ranker.serving.core.tower_slot import ServedTower
 
 R = TypeVar("R")
@@ -44,6 +44,7 @@ class ServedIndex:
     """An open index.
 
     fusion: makes one list of several searchers' unless a request says how
+    states: stored states, and the parts of the server's ranker that score by them
     """
 
     name: str
@@ -52,22 +53,12 @@ class ServedIndex:
     fusion: Fusion
     loaded_at: float  # seconds since 1970
     synonyms: Optional[Synonyms] = None
+    states: StoredScoring = field(default_factory=StoredScoring)
 
     @property
     def stated(self) -> dict[str, object]:
         """What answers say of it: name, version and documents."""
         return {"name": self.name, "version": self.collection.info.generation, "documents": len(self.collection)}
-
-    def states_unused(self, ranker: ServedRanker) -> Optional[str]:
-        """Return why a ranker does not use the index's stored states; None if it does, or if there are none."""
-        states = self.collection.info.states
-        if states is None:
-            return None
-        if not isinstance(self.collection, Collection):
-            return "they are on other machines"
-        if ranker.split is None:
-            return ranker.why_whole
-        return None if made(states, ranker.split.states_info) else "another ranker made them; reload the models"
 
     @property
     def queued_rows(self) -> int:
@@ -97,7 +88,7 @@ class IndexSlot(Slot[ServedIndex]):
     def __init__(self, config: ServeConfig, options: IndexSlotOptions):
         super().__init__(config.limits, "index", options.index)
         self.options = options
-        self._lends = config.precision == "fp32" and config.max_seq_length is None  # it makes states as its copy does
+        self._config = config
         what = "the index was searched"
         self.work = StoppableWork(options.queue_searches, name="index", what=what, refuses=True)
         self._problem = ""  # that was logged last, of what others have changed
@@ -140,14 +131,12 @@ class IndexSlot(Slot[ServedIndex]):
     def check_beside(self, model: Served, others: Sequence[Served]) -> None:
         """Check that a tower makes vectors as wide as those of the index.
 
-        A ranker that made its states is lent to it, for new documents; it is logged if another ranker did.
+        A ranker that made its stored states is prepared to score by them.
         """
         index = cast(ServedIndex, model)
-        for other in others:
-            if isinstance(other, ServedRanker) and (reason := index.states_unused(other)) is not None:
-                _LOG.warning("the index's stored states are not used, texts are read instead: %s", reason)
-            elif isinstance(other, ServedRanker) and other.split is not None and self._lends:
-                cast(Collection, index.collection).lend_states_ranker(other.split)
+        for ranker in others:
+            if isinstance(ranker, ServedRanker):
+                index.states.open(index.collection, ranker, self._config)
         vectors = index.collection.info.vectors
         for tower in others:
             if vectors is not None and isinstance(tower, ServedTower) and tower.model.info.size != vectors.size:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Optional, TypeVar
@@ -21,7 +22,6 @@ from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.merging import MOST_SEGMENTS
 from paddle_ranker.retrieval.segments import Contents, alike
 from paddle_ranker.retrieval.work import Abandoned, Caller, Hold, Turns, wait_for
-from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import (
     ALREADY_THERE,
     NO_DOCUMENT,
@@ -54,7 +54,8 @@ class IndexWriter:
         self._index, self._tower = index, tower
         late = "the index could be changed; nothing was"
         self._preparing = StoppableWork(_MOST_WAITING, name="index-preparing", what=late)
-        self._thread, self._merging = WorkQueue(1, "index-writer"), WorkQueue(1, "index-merger")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="index-writer")
+        self._merging = ThreadPoolExecutor(1, thread_name_prefix="index-merger")
         self._waiting, self._merge_waits = 0, False
 
     async def add(
@@ -141,7 +142,7 @@ class IndexWriter:
         self._begin()
         caller = Caller(deadline)
         try:
-            return await asyncio.wrap_future(self._thread.submit(0, partial(self._do, work, deadline, caller)))
+            return await asyncio.wrap_future(self._thread.submit(self._do, work, deadline, caller))
         finally:
             caller.leave()
             self._waiting -= 1
@@ -173,7 +174,7 @@ class IndexWriter:
     def _merge_if_many(self) -> None:
         if len(self._index.info.segments) > MOST_SEGMENTS and not self._merge_waits:
             self._merge_waits = True
-            self._merging.submit(0, self._merge)
+            self._merging.submit(self._merge)
 
     def _merge(self) -> None:
         self._merge_waits = False

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Callable, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
 from paddle_ranker.encoding.pair_encoder import PairEncoder, shortest
-from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.opened import LOGIT, ExportFacts
 from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
 from paddle_ranker.scoring.scorer import Scorer
-from paddle_ranker.scoring.stored import StoredPairs
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
-from paddle_ranker.serving.core.index_options import IndexSlotOptions
 from paddle_ranker.serving.core.jobs import Check, Job
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, tolerance_of, warm_up
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.version import __version__
 
-if TYPE_CHECKING:
-    from paddle_ranker.scoring.stored_ranker import SplitRanker
-
-_QUERIES = ("a", "search engine", "深度学习", "文化差异研究")
-_TITLES = ("b", "how search engines rank documents", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
+QUERIES = ("a", "search engine", "深度学习", "文化差异研究")
+TITLES = ("b", "how search engines rank documents", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
 
 
 @dataclass(frozen=True)
@@ -42,27 +37,24 @@ class ServedRanker(ServedModel):
     """A loaded ranker.
 
     tokens: checks requests that consist of token arrays
-    split: its parts, which read the stored states of the server's index; None: the ranker did not make them
-    why_whole: why there are no parts, for an index with states
     """
 
     model: ScoringRanker
-    scorer: Scorer
+    scorer: RankerRunner
     tokens: TokenInputs
-    split: Optional[SplitRanker] = None
-    why_whole: str = ""
 
 
-class _Runner(Scorer):
-    """Scorer of whole pairs and, by a ranker's parts, of pairs with stored states, which share a queue."""
+class RankerRunner(Scorer):
+    """Scorer of pairs and of other rows, which share a queue.
 
-    split: Optional[SplitRanker] = None
+    Attribute: `others`, a dict from the class of other rows' columns to the function that computes a batch of them.
+    """
+
+    others: Mapping[type[Columns], Callable[[Columns, NDArray[np.int64]], Arrays]] = {}
 
     def compute(self, columns: Columns, rows: NDArray[np.int64]) -> Arrays:
         """See `BatchRunner.compute`."""
-        if self.split is not None and isinstance(columns, StoredPairs):
-            return self.split.compute(columns, rows)
-        return super().compute(columns, rows)
+        return self.others.get(type(columns), super().compute)(columns, rows)
 
 
 class RankerSlot(Slot[ServedRanker]):
@@ -85,9 +77,8 @@ class RankerSlot(Slot[ServedRanker]):
         config = self._config
         assert config.model is not None
         model = open_ranker(config.model, config.load_options())
-        scorer = _Runner(model.engine, model.row_encoder, config.batch_size, calibration=model.info.calibration)
+        scorer = RankerRunner(model.engine, model.row_encoder, config.batch_size, calibration=model.info.calibration)
         check(scorer, model, config.model)
-        why_whole = self._open_parts(scorer, model)
         batcher = Batcher(
             scorer,
             scorer.encode,
@@ -98,28 +89,7 @@ class RankerSlot(Slot[ServedRanker]):
         )
         name, tokens = config.name_of(RANKER, config.model), TokenInputs(model.engine.limits, model.row_encoder.given)
         folder = config.model.resolve()
-        return ServedRanker(name, folder, batcher, time.time(), model, scorer, tokens, scorer.split, why_whole)
-
-    def _open_parts(self, scorer: _Runner, model: ScoringRanker) -> str:
-        """Open and warm up the ranker's parts if it made the states of the server's index; else return why not."""
-        from paddle_ranker.retrieval.manifest import read_manifest
-        from paddle_ranker.retrieval.shards import shard_folders
-        from paddle_ranker.retrieval.stored_scores import split_for
-
-        config = self._config
-        index = config.index if isinstance(config, IndexSlotOptions) else None
-        states = None if index is None else read_manifest(shard_folders(index)[0]).states
-        if states is None:
-            return "the index had none when the ranker was loaded; reload the models"
-        try:
-            scorer.split = split = split_for(states, model, config.batch_size)
-        except RankerError as error:
-            return str(error)
-        truncated, title = split.encoder.truncated, split.title_states(_TITLES[:1])
-        longest, short = (split.encoder.encode_queries([text]) for text in (_TITLES[-1] * 12, _QUERIES[0]))
-        warm_up(scorer, split.pairs(longest, title), split.pairs(short, title))
-        split.encoder.truncated = truncated  # no query of a user's was cut
-        return ""
+        return ServedRanker(name, folder, batcher, time.time(), model, scorer, tokens)
 
     def ready(self) -> ServedRanker:
         """Return the ranker. Raises `Fault` if this server has none or has not loaded it yet."""
@@ -187,11 +157,8 @@ class RankerSlot(Slot[ServedRanker]):
         end = self.deadline(deadline)
         return _scores(served, await computed(served.batcher, len(titles), end, texts=texts, check=check_lengths))
 
-    async def score_stored(self, pairs: StoredPairs, *, deadline: Optional[float] = None) -> Scores:
-        """Score pairs whose titles' states are stored, and whose queries are encoded, by the ranker's parts.
-
-        Raises `Fault` as `score_pairs` does.
-        """
+    async def score_encoded(self, pairs: Columns, *, deadline: Optional[float] = None) -> Scores:
+        """Score encoded pairs. Raises `Fault` as `score_pairs` does."""
         served = self.ready()
         self.limits.check_pairs(len(pairs), "title")
         return _scores(served, await computed(served.batcher, len(pairs), self.deadline(deadline), columns=pairs))
@@ -203,8 +170,7 @@ class RankerSlot(Slot[ServedRanker]):
         served = self.ready()
         check_matrices(input_ids, token_type_ids)
         self.limits.check_pairs(len(input_ids), "input_ids")
-        pairs = served.tokens.rows(input_ids, token_type_ids)
-        return _scores(served, await computed(served.batcher, len(pairs), self.deadline(deadline), columns=pairs))
+        return await self.score_encoded(served.tokens.rows(input_ids, token_type_ids), deadline=deadline)
 
 
 def _scores(served: ServedRanker, job: Job) -> Scores:
@@ -223,9 +189,9 @@ def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
     # Another device rounds as differently as the exported graph did: 4 times the logit's difference, at a slope of 1/4.
     rounding = max((float(found.get(LOGIT, 0.0)) for found in export.get("parity", {}).values()), default=0.0)
     tolerance = max(tolerance_of(model.engine.precision), rounding)
-    check_rows(scorer, scorer.encode(_QUERIES, _TITLES), probabilities, folder, "pair's probability", tolerance)
-    longest = scorer.encode([_TITLES[-1] * 12], [_TITLES[-1] * 12])
-    warm_up(scorer, longest, scorer.encode(_QUERIES[:1], _TITLES[:1]))
+    check_rows(scorer, scorer.encode(QUERIES, TITLES), probabilities, folder, "pair's probability", tolerance)
+    longest = scorer.encode([TITLES[-1] * 12], [TITLES[-1] * 12])
+    warm_up(scorer, longest, scorer.encode(QUERIES[:1], TITLES[:1]))
     scorer.row_encoder.truncated = truncated  # no pair of a user's was cut
     checks = export.get("checks", []) if model.engine.precision == "fp32" else []
     for number, noted in enumerate(checks):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.metrics.calibration import ListScores, SearchScores
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.retrieval.exact import Vectors
@@ -26,10 +28,8 @@ from paddle_ranker.retrieval.options import DEPTH, TOP_K
 from paddle_ranker.retrieval.reading import LONGEST_QUERY, ParsedQuery
 from paddle_ranker.retrieval.search import RANK, Position, Search, SearchSettings, chosen, run_searches
 from paddle_ranker.retrieval.searchable import Searchable, ShardError
-from paddle_ranker.retrieval.stored_scores import StoredCandidates, stored_candidates
 from paddle_ranker.retrieval.vectors import normalised
-from paddle_ranker.retrieval.work import Hold, TooLate, wait_for
-from paddle_ranker.serving.core.familiarity import Familiarity
+from paddle_ranker.retrieval.work import Hold, TooLate, idle, wait_for
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.index_slot import IndexSlot, ServedIndex
 from paddle_ranker.serving.core.jobs import Check
@@ -39,6 +39,8 @@ from paddle_ranker.serving.core.tower_slot import TowerSlot
 
 _LONG_QUERY = 4  # shorter queries than a pair's tokens divided by this are never cut: a character is no more tokens
 _ANSWERING = 0.1  # of a caller's time is kept for the answer, at most so many seconds
+SEARCHES = 100  # Compare once so many different queries were searched for.
+_MEASURES = {"tenth": "tenth best logit of a list", "spread": "standard deviation of a list's logits"}
 R = TypeVar("R")
 _LOG = logging.getLogger(__name__)
 
@@ -132,6 +134,53 @@ class _Read:
         return self._encoder.characters_of(self.text, self._kept)
 
 
+class DriftCheck:
+    """Comparison of the first searches' scores with those that a ranker was calibrated with; thread-safe.
+
+    It notices a ranker that is served over an index that it was not calibrated for.
+
+    Holds two numbers for each search until there are enough, then nothing.
+
+    Args:
+        expected: scores of the calibration; None: nothing is compared.
+        ranker, index: their names, for the log.
+
+    Attribute: `unfamiliar`, as of `SearchScores.unlike` once the scores have turned out to differ, else None.
+    """
+
+    def __init__(self, expected: Optional[SearchScores], ranker: str, index: str):
+        self._expected, self._names = expected, (ranker, index)
+        self._lists: dict[int, ListScores] = {}  # by the query's hash: a query that is repeated tells nothing new
+        self._lock = threading.Lock()
+        self.unfamiliar: Optional[dict[str, object]] = None
+
+    def wants(self, rank_top: int) -> bool:
+        """Return whether a search that ranks at most so many documents is comparable, and needed."""
+        return self._expected is not None and rank_top == self._expected.top
+
+    def note(self, query: str, logits: Floats) -> bool:
+        """Note a search by its calibrated logits, `[n]`; return True if `judge` should be called now."""
+        with self._lock:
+            if self._expected is not None and len(self._lists) < SEARCHES:
+                self._lists.setdefault(hash(query), ListScores.of(logits))
+                return len(self._lists) == SEARCHES
+        return False
+
+    def judge(self) -> None:
+        """Compare the scores, and log it if they differ."""
+        with self._lock:
+            expected, self._expected = self._expected, None
+            lists, self._lists = [*self._lists.values()], {}
+        self.unfamiliar = None if expected is None else expected.unlike(lists)
+        if self.unfamiliar is not None:
+            _LOG.warning(
+                "%s may be wrong for %s: in the first %d searches its scores are unlike those that it was calibrated "
+                "with (%s: median %s, not %s); calibrate it with --index for this index, or train it on such documents",
+                *self._names, len(lists), _MEASURES[str(self.unfamiliar["measure"])],
+                self.unfamiliar["seen"], self.unfamiliar["expected"],
+            )  # fmt: skip
+
+
 class SearchPipeline:
     """Searches with the slots of a server.
 
@@ -143,7 +192,7 @@ class SearchPipeline:
 
     def __init__(self, index: IndexSlot, tower: Optional[TowerSlot], ranker: Optional[RankerSlot]):
         self.index, self.tower, self.ranker = index, tower, ranker
-        self._familiarity = Familiarity(None, "", "")
+        self._drift_check = DriftCheck(None, "", "")
         self._compared: tuple[object, ...] = ()  # the ranker and the index that it is about
 
     def versions(self, index: ServedIndex) -> dict[str, object]:
@@ -162,26 +211,26 @@ class SearchPipeline:
         """Return whether the ranker uses the index's stored states; JSON-ready, nothing without states or ranker."""
         if self.ranker is None or index.collection.info.states is None:
             return {}
-        reason = index.states_unused(self.ranker.ready())
+        reason = index.states.problem(index.collection)
         return {"states": {"used": reason is None, **({} if reason is None else {"reason": reason})}}
 
-    def familiarity(self, index: ServedIndex) -> Familiarity:
-        """Return whether the ranker knows the likes of an index, anew once either is reloaded."""
+    def drift_check(self, index: ServedIndex) -> DriftCheck:
+        """Return the check of the ranker over an index; a new one after either is reloaded."""
         served = None if self.ranker is None else self.ranker.ready()
         compared = (served and served.loaded_at, index.folder, index.loaded_at)  # holds no model that is unloaded
         if served is not None and compared != self._compared:
             calibration = served.model.info.calibration
             expected = None if calibration is None else calibration.searched
-            self._compared, self._familiarity = compared, Familiarity(expected, served.name, index.name)
-        return self._familiarity
+            self._compared, self._drift_check = compared, DriftCheck(expected, served.name, index.name)
+        return self._drift_check
 
     def _note_scores(self, found: Search, index: ServedIndex, query: Query) -> None:
         """Note the scores of a search of all documents by all searchers, and compare enough of them."""
-        familiarity, page = self.familiarity(index), query.offset or query.after or query.prefix
-        if page or query.by or query.where or not found.logits or not familiarity.wants(query.rank_top):
+        drift_check, page = self.drift_check(index), query.offset or query.after or query.prefix
+        if page or query.by or query.where or not found.logits or not drift_check.wants(query.rank_top):
             return
-        if familiarity.note(found.query.text, np.array([*found.logits.values()])):
-            familiarity.judge()
+        if drift_check.note(found.query.text, np.array([*found.logits.values()])):
+            drift_check.judge()
 
     def searchers(self, index: ServedIndex) -> tuple[str, ...]:
         """Return the names by which this server can search an index."""
@@ -294,7 +343,8 @@ class _QueuedModels:
         if field == VECTORS:
             return asyncio.run_coroutine_threadsafe(self._vectors(texts), self._loop)
         found = Future[Vectors]()
-        found.set_result(self._index.collection.tower(field).query_vectors(texts))
+        with idle():  # other searches go on while a model computes, or another machine
+            found.set_result(self._index.collection.tower(field).query_vectors(texts))
         return found
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
@@ -324,16 +374,14 @@ class _QueuedModels:
         ranker = self._pipeline.ranker
         assert ranker is not None
         served, most = ranker.ready(), ranker.limits.characters  # a ranker reads far less
-        stored: Optional[StoredCandidates] = None
-        if search.collection.info.states is not None and self._index.states_unused(served) is None:
-            assert served.split is not None
-            whole = {number: id for number, id in search.whole.items() if len(texts[number]) <= most}
-            stored = stored_candidates(served.split, search.collection, search.model_text, whole)
-            stored = stored if served is ranker.ready() else None  # else the models were reloaded meanwhile
+        whole = {number: id for number, id in search.whole.items() if len(texts[number]) <= most}
+        stored = self._index.states.candidates(search.collection, search.model_text, whole)
+        if served is not ranker.ready() or self._index.states is not self._pipeline.index.ready().states:
+            stored = None  # the models were reloaded meanwhile
         left = np.arange(len(texts)) if stored is None else np.setdiff1d(np.arange(len(texts)), stored.rows)
         scoring: list[tuple[NDArray[np.int64], Coroutine[None, None, Scores]]] = []
         if stored is not None:
-            scoring.append((stored.rows, ranker.score_stored(stored.pairs, deadline=self.rank_until)))
+            scoring.append((stored.rows, ranker.score_encoded(stored.pairs, deadline=self.rank_until)))
         if len(left):
             cut = [texts[number][:most] for number in left.tolist()]
             asked = [search.model_text] * len(cut)

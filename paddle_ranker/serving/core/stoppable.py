@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Optional, TypeVar
 
 from paddle_ranker.retrieval.work import Abandoned, Caller, Hold
-from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 
 R = TypeVar("R")
@@ -30,7 +29,8 @@ class StoppableWork:
     """
 
     def __init__(self, threads: int, *, name: str, what: str, refuses: bool = False):
-        self._threads, self._what, self._most = WorkQueue(threads, name), what, threads if refuses else None
+        self._threads, self._what = ThreadPoolExecutor(threads, thread_name_prefix=name), what
+        self._most = threads if refuses else None
         self._lock = threading.Lock()
         self._under_way = self._pieces = 0
 
@@ -60,7 +60,7 @@ class StoppableWork:
                 raise Fault(OVERLOADED, f"{self._most} searches are under way, no more are begun", retry_after=1.0)
             self._under_way += size
             self._pieces += 1
-        running = self._threads.submit(0, partial(caller.run, work))
+        running = self._threads.submit(caller.run, work)
         running.add_done_callback(lambda _: self._ended(size))  # before the caller hears of it
         try:
             return await asyncio.wait_for(asyncio.wrap_future(running), max(0.0, deadline - time.monotonic()))

@@ -231,7 +231,7 @@ class SearchRoutes:
         index, ranker = self._pipeline.index, self._pipeline.ranker
         deadline = index.deadline(deadline_of(request))
         served = await index.current(deadline)
-        tower, unfamiliar = self._pipeline.tower, self._pipeline.familiarity(served).unfamiliar
+        tower, unfamiliar = self._pipeline.tower, self._pipeline.drift_check(served).unfamiliar
         content = {
             **served.stated,
             "searchers": self._pipeline.searchers(served),

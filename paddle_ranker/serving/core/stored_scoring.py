@@ -1,0 +1,70 @@
+"""Scores of a search's candidates by the stored states of a server's index and by the parts of its ranker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.searchable import Searchable
+from paddle_ranker.retrieval.stored_scores import StoredCandidates, made, split_for, stored_candidates
+from paddle_ranker.scoring.stored import StoredPairs
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.ranker_slot import QUERIES, TITLES, ServedRanker
+from paddle_ranker.serving.core.self_check import warm_up
+
+if TYPE_CHECKING:
+    from paddle_ranker.scoring.stored_ranker import SplitRanker
+
+_LOG = logging.getLogger(__name__)
+
+
+class StoredScoring:
+    """Stored states of an index, and the parts of the ranker that made them; without states it does nothing."""
+
+    def __init__(self) -> None:
+        self._split: Optional[SplitRanker] = None
+        self._problem = "the index had none when the models were loaded; reload the models"
+
+    def open(self, collection: Searchable, ranker: ServedRanker, config: ServeConfig) -> None:
+        """Open and warm up the parts of a loaded ranker if it made the states of an index; else log why it did not.
+
+        The parts get the ranker's queue, and make the states of new documents if they compute as the index's own copy
+        of the ranker does.
+        """
+        states, scorer = collection.info.states, ranker.scorer
+        if states is None:
+            return
+        try:
+            if not isinstance(collection, Collection):
+                raise RankerError("they are on other machines")
+            split = split_for(states, ranker.model, config.batch_size)
+        except RankerError as error:
+            self._problem = str(error)
+            _LOG.warning("the index's stored states are not used, texts are read instead: %s", self._problem)
+            return
+        scorer.others = {StoredPairs: split.compute}  # type: ignore[dict-item]  # it gets its own columns alone
+        truncated, title = split.encoder.truncated, split.title_states(TITLES[:1])
+        longest, short = (split.encoder.encode_queries([text]) for text in (TITLES[-1] * 12, QUERIES[0]))
+        warm_up(scorer, split.pairs(longest, title), split.pairs(short, title))
+        split.encoder.truncated = truncated  # no query of a user's was cut
+        if config.precision == "fp32" and config.max_seq_length is None:
+            collection.lend_states_ranker(split)
+        self._split = split
+
+    def problem(self, collection: Searchable) -> Optional[str]:
+        """Return why the stored states of an index are not used; None if they are, or if there are none."""
+        states = collection.info.states
+        if states is None:
+            return None
+        if self._split is None:
+            return self._problem
+        return None if made(states, self._split.states_info) else "another ranker made them; reload the models"
+
+    def candidates(self, now: Searchable, query: str, whole: Mapping[int, str]) -> Optional[StoredCandidates]:
+        """Read the stored states of a search's candidates, see `stored_candidates`; None if none are used."""
+        if self._split is None or now.info.states is None or self.problem(now) is not None:
+            return None
+        return stored_candidates(self._split, now, query, whole)

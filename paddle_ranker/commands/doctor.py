@@ -1,9 +1,10 @@
 """Report the installed packages, the machine, the active fast paths, and how to install what is missing.
 
     paddle-ranker doctor
+    paddle-ranker doctor --imports    # also import every optional package, which takes half a minute
     paddle-ranker doctor --model BAAI/bge-reranker-base    # kind of a model, and the commands and engines for it
 
-Each package is imported in a separate process, so that a broken package, or a package that dies of an illegal
+Packages are imported in separate processes, so that a broken package, or a package that dies of an illegal
 instruction, becomes a line in the report and does not end it. This module needs no package to be installed.
 """
 
@@ -132,12 +133,18 @@ class DoctorOptions(Options):
     model: Optional[str] = option(
         None, help="report on a model instead: open it by its folder or name, and list the commands and engines for it"
     )
+    imports: bool = option(False, help="also import the optional packages, which shows broken ones")
     json: bool = option(False, help="print the report as JSON")
 
 
-def probe_package(package: Package) -> tuple[Finding, str]:
-    """Import a package in a separate process; return the finding and the last line that the code printed."""
+def probe_package(package: Package, imports: bool = True) -> tuple[Finding, str]:
+    """Import a package in a separate process; return the finding and the last line that the code printed.
+
+    imports: whether an optional package is imported; otherwise it is ok if it is installed
+    """
     version = _version(package.name)
+    if version and not (imports or package in ESSENTIAL):
+        return Finding("optional packages", package.name, "ok", version), ""
     essential, status, said = package in ESSENTIAL, "broken", ""
     # Some packages send telemetry when they are imported.
     silent = "from paddle_ranker.libraries import switch_off_telemetry\nswitch_off_telemetry()"
@@ -275,10 +282,10 @@ def _math_library(cpuinfo: str) -> Finding:
     return Finding("fast paths", "math library", "on" if path.value else "off", f"{label}: {path.reason}")
 
 
-def examine() -> list[Finding]:
-    """Return all findings of the report, in order."""
+def examine(imports: bool = True) -> list[Finding]:
+    """Return all findings of the report, in order; `imports`: see `probe_package`."""
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
-        probed = list(pool.map(probe_package, [*ESSENTIAL, *OPTIONAL]))
+        probed = list(pool.map(lambda package: probe_package(package, imports), [*ESSENTIAL, *OPTIONAL]))
     facts = json.loads(probed[0][1] or "{}")  # Paddle's
     gpus, problem = find_gpus()
     about_gpus = _gpus(gpus, problem, facts.get("cuda"))
@@ -342,7 +349,7 @@ def doctor(options: DoctorOptions) -> int:
     """Print the report; return 1 if an essential package is missing or broken or the model does not open, else 0."""
     if options.model is not None:
         return report_model(options.model, options.json)
-    findings = examine()
+    findings = examine(options.imports)
     bad = [finding.name for finding in findings if finding.essential and finding.status in ("missing", "broken")]
     if options.json:
         stack = next(finding.detail.split()[0] for finding in findings if finding.name == "stack")

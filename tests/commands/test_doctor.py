@@ -38,7 +38,7 @@ def run_doctor(python: str, *arguments: str, **environment: str) -> subprocess.C
 
 @pytest.mark.slow
 def test_report_of_this_environment_asks_nobody_and_needs_no_home(lookups: Lookups) -> None:
-    done = run_doctor(sys.executable, "--json")
+    done = run_doctor(sys.executable, "--imports", "--json")
     lookups.require_none()
     report = json.loads(done.stdout)
     assert (done.returncode, report["ok"]) == (0, True), done.stdout

@@ -40,7 +40,6 @@ NOT_RUN = {
     "newest/bin/": "needs a package index: the newest versions of all packages",
     "benchmarks.": "measures for minutes or hours; tests/benchmarks runs short ones",
     "tests.robustness.": "attacks for minutes; short ones are tests",
-    "paddle_ranker doctor": "imports every package there is; tests/commands/test_doctor.py does, too",
     "paddle-ranker judgments": "needs the log of many searches: tests/commands/test_judgments.py makes one",
     "paddle-ranker report-searches": "needs a log, too: tests/commands/test_report_searches.py makes one",
     "held_out.tsv --index": "needs judged queries of an index: tests/commands/test_calibrate.py makes both",

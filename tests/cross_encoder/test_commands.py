@@ -15,6 +15,7 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from paddle_ranker import Ranker
+from tests.checkout import ONCE
 from tests.conftest import REPOSITORY, Call
 from tests.started import run_script
 from tests.tiny import HAN, draw_words, write_encoder, write_ranker
@@ -145,6 +146,7 @@ def test_every_option_of_its_own_changes_what_is_trained(data: Path, tmp_path: P
     assert info["training"]["group_by_query"] is True
 
 
+@ONCE
 def test_two_processes_train_on_whole_queries_what_one_would(data: Path, tmp_path: Path, call: Call) -> None:
     options = ["--loss", "ranknet_bce", "--batch_size", 6, "--save_dir"]
     alone = training(data, *options, tmp_path / "alone", "--gradient_accumulation_steps", 2)

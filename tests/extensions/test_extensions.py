@@ -32,6 +32,7 @@ from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.training.losses.registry import LOSSES
+from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 from tests.started import SECONDS, free_ports, get, held_training, post, started, started_server
 from tests.tiny import CONFIG, PAIRS, change_json, draw_words, write_encoder, write_ranker
@@ -332,6 +333,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(
         np.testing.assert_array_equal(array, arrays_of(tmp_path / "run" / "last")[name], err_msg=name)
 
 
+@ONCE
 @pytest.mark.server
 def test_two_processes_train_as_one_that_adds_up_two_batches(data: Path, tmp_path: Path) -> None:
     line = train_line(data, tmp_path / "two", "--epochs", "4")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -240,26 +243,36 @@ def test_a_training_step_reaches_every_parameter_also_with_checkpointing(tmp_pat
 HAS_ONNX = not paddle.__version__.startswith("2.")
 
 
-def exported(folder: Path, case: str) -> tuple[Path, Path]:
-    """Return the folders of a ranker with match embeddings, one with lexical features, too, and of its export."""
-    fresh = Fresh("cross_encoder", lexical_features=case == "xlm-roberta")
-    model = start_ranker(write_folder(folder / "hf", case), fresh, LoadOptions(max_seq_length=24))
-    draw = np.random.RandomState(1)
-    model.network.match_embeddings.weight.set_value(draw.standard_normal((4, 16)).astype("float32"))
-    if model.network.lexical is not None:
-        model.network.lexical.learn(model.row_encoder.encode(QUERIES, TITLES))
-        model.network.lexical.weight.set_value(draw.standard_normal(18).astype("float32") * 0.1)
-    (folder / "ours").mkdir()
-    save_ranker(folder / "ours", model.network, model.row_encoder, model.info)
-    assert not (folder / "ours" / "vocab.txt").exists()
-    export_model(load_ranker(folder / "ours"), folder / "exported", onnx=HAS_ONNX)  # which compares them
-    return folder / "ours", folder / "exported"
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """Return a function that returns the folders of a case's ranker and of its export; each is exported once.
+
+    The ranker has match embeddings, one has lexical features, too.
+    """
+
+    @cache
+    def export(case: str) -> tuple[Path, Path]:
+        folder = tmp_path_factory.mktemp("case")
+        fresh = Fresh("cross_encoder", lexical_features=case == "xlm-roberta")
+        model = start_ranker(write_folder(folder / "hf", case), fresh, LoadOptions(max_seq_length=24))
+        draw = np.random.RandomState(1)
+        model.network.match_embeddings.weight.set_value(draw.standard_normal((4, 16)).astype("float32"))
+        if model.network.lexical is not None:
+            model.network.lexical.learn(model.row_encoder.encode(QUERIES, TITLES))
+            model.network.lexical.weight.set_value(draw.standard_normal(18).astype("float32") * 0.1)
+        (folder / "ours").mkdir()
+        save_ranker(folder / "ours", model.network, model.row_encoder, model.info)
+        assert not (folder / "ours" / "vocab.txt").exists()
+        export_model(load_ranker(folder / "ours"), folder / "exported", onnx=HAS_ONNX)  # which compares them
+        return folder / "ours", folder / "exported"
+
+    return export
 
 
 @pytest.mark.parametrize("case", [*EXPORTED, "electra", "deberta-v2"])
-def test_an_export_scores_as_the_network_in_every_engine(tmp_path: Path, case: str) -> None:
+def test_an_export_scores_as_the_network_in_every_engine(exported: Callable[[str], Any], case: str) -> None:
     """The lexical features' graph is as large as all the rest."""
-    ours, static = exported(tmp_path, case)
+    ours, static = exported(case)
     wanted = Ranker.load(ours).score(QUERIES, TITLES)
     for engine in ("inference", "onnx") if HAS_ONNX else ("inference",):
         found = Ranker.load(static, engine=engine).score(QUERIES, TITLES)
@@ -300,12 +313,11 @@ def test_a_graph_of_all_states_and_their_pooling(tmp_path: Path, case: str) -> N
 
 @pytest.mark.skipif(not has_bf16(), reason="needs a processor that multiplies bfloat16")
 @pytest.mark.parametrize("case", ["deberta-v2", "electra", "modernbert"])
-def test_an_export_runs_in_bf16(tmp_path: Path, case: str) -> None:
+def test_an_export_runs_in_bf16(exported: Callable[[str], Any], case: str) -> None:
     """Of a convolution, Paddle Inference made a product of matrices that do not fit."""
-    folder = write_folder(tmp_path / "hf", case)
-    export_model(load_ranker(folder), tmp_path / "exported")
-    wanted = Ranker.load(folder).score(QUERIES, TITLES)
-    found = Ranker.load(tmp_path / "exported", engine="inference", precision="bf16").score(QUERIES, TITLES)
+    ours, static = exported(case)
+    wanted = Ranker.load(ours).score(QUERIES, TITLES)
+    found = Ranker.load(static, engine="inference", precision="bf16").score(QUERIES, TITLES)
     assert 1e-6 < np.abs(found - wanted).max() < 0.02
 
 
@@ -330,10 +342,11 @@ def test_openvino_rounds_no_positions_in_bf16(tmp_path: Path, case: str) -> None
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_ONNX, reason="needs an ONNX file, which the modern stack makes")
 @pytest.mark.parametrize("case", EXPORTED)
-def test_an_export_is_quantized_for_both_engines(tmp_path: Path, case: str) -> None:
+def test_an_export_is_quantized_for_both_engines(tmp_path: Path, exported: Callable[[str], Any], case: str) -> None:
     """OpenVINO once took the table of spaces for quantized weights."""
     pytest.importorskip("openvino", reason="needs OpenVINO")
-    ours, static = exported(tmp_path, case)
+    ours, static = exported(case)
+    static = Path(shutil.copytree(static, tmp_path / "exported"))
     wanted = Ranker.load(ours).score(QUERIES, TITLES)
     labels = (wanted > np.median(wanted)).astype(int)  # its own opinion: in fp32 it is never wrong
     labelled = "".join(f"{query}\t{title}\t{label}\n" for query, title, label in zip(QUERIES, TITLES, labels))

@@ -20,6 +20,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.scoring.loading import open_ranker
 from paddle_ranker.storage.stated import Stated
+from tests.checkout import ONCE
 from tests.model.family_cases import ABSENT, CONFIGS_FILE, changed_case, changed_config, short_inputs
 from tests.model.test_families import logits_of, write_folder, write_said
 from tests.tiny import change_json, write_encoder
@@ -32,6 +33,7 @@ MORE_CAREFUL = {"position_embedding_type", "embedding_size", "is_encoder_decoder
 MORE_CAREFUL |= {"adapters", "attn_logit_softcapping", "talking_head", "problem_type", "head_dim", "architectures"}
 
 
+@ONCE
 @pytest.mark.parametrize("case", ANSWERS)
 def test_every_key_of_transformers_moves_the_same_logits_or_is_refused(
     tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch

@@ -26,6 +26,7 @@ from paddle_ranker.scoring.stored import TitleStates, new_states
 from paddle_ranker.scoring.stored_ranker import SplitRanker
 from paddle_ranker.storage.declared import Between, OneOf, read_declared
 from tests import entailment_cases
+from tests.checkout import ONCE
 from tests.export_cases import Exports, write_case, write_two_members
 from tests.model import family_cases, reranker_cases
 from tests.scoring.test_stored import split_ranker
@@ -139,6 +140,7 @@ def fault_of(folder: Path, path: tuple[Any, ...], before: Any, value: Any, file:
     return None if before is None or is_foreign or kind_of(before) == kind_of(value) else f"{shown}opens"
 
 
+@ONCE
 @pytest.mark.parametrize("name", [*WRITERS, "export", "blend's export"])
 def test_no_setting_opens_with_another_type_or_takes_memory(name: str, tmp_path: Path, exports: Exports) -> None:
     case = {"export": "everything", "blend's export": "blend"}.get(name)

@@ -41,6 +41,7 @@ from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.process.worker import make_app
+from tests.checkout import ONCE
 from tests.conftest import REPOSITORY
 from tests.entailment_cases import make_parts, write_data, write_model
 from tests.export_cases import write_case
@@ -400,6 +401,7 @@ def ends_images_that_nobody_waits_for(pid: int, port: int) -> None:
     assert processor_seconds(pid) - before < 16 * cost, (before, processor_seconds(pid), cost)
 
 
+@ONCE
 @pytest.mark.server
 def test_one_server_ranks_and_judges_and_takes_new_models(
     folder: Path, images: dict[str, bytes], tmp_path: Path

@@ -31,8 +31,11 @@ pytestmark = pytest.mark.parity
 CASES: dict[str, dict[str, Any]] = {
     "both": {},
     "dot attention": {"shape": Shape(fusion="dot_attention")},
-    "multihead": {"shape": Shape(fusion="multihead", compare_images=False)},
-    "sums": {"shape": Shape(joint=False, match_embeddings=False, modality_dropout=0.3)},
+    "multihead, sums": {
+        "shape": Shape(
+            fusion="multihead", compare_images=False, joint=False, match_embeddings=False, modality_dropout=0.3
+        )
+    },
     "texts": {"images": False},
     "images": {"texts": False},
 }

@@ -24,6 +24,7 @@ from recall.options import TowerTrainingOptions
 from recall.train_batch_neg import TrainBatchNegOptions
 from recall.train_simcse import TrainSimcseOptions
 from recall.training import start_tower_training
+from tests.checkout import ONCE
 from tests.conftest import REPOSITORY, commands_here
 from tests.fake_teacher import Server, tei
 from tests.tiny import CONFIG, HAN, write_encoder, write_ranker
@@ -119,6 +120,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
     assert np.abs(opened.query_vectors([HAN[0]]) - opened.vectors([HAN[0]])).max() > 1e-3
 
 
+@ONCE
 @server
 def test_two_processes_are_one_with_their_batches_together(data: Path, tmp_path: Path) -> None:
     teacher = {"loss": "in_batch+0.1*margin_mse", "teacher": write_ranker(tmp_path / "ranker")}  # each scores a share

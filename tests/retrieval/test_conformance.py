@@ -27,6 +27,7 @@ from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.milvus import MilvusRows
+from tests.checkout import ONCE
 from tests.retrieval.oracle import meets
 from tests.started import free_ports
 
@@ -298,6 +299,7 @@ def until_killed(folder: Path, stop_at: int) -> bytes:
     return told
 
 
+@ONCE
 def test_a_kill_at_any_step_loses_nothing_that_was_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paddle_ranker.retrieval.merging.MOST_SEGMENTS", 2)
     steps = int.from_bytes(until_killed(tmp_path / "whole", 0)[-4:], "little")

@@ -19,6 +19,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.search import Position, Search, SearchSettings
 from paddle_ranker.retrieval.sharded import recut
 from paddle_ranker.retrieval.shards import open_index
+from tests.checkout import ONCE
 
 pytestmark = pytest.mark.unit
 COUNT, SIZE, LIMIT = 60, 4, 7
@@ -106,6 +107,7 @@ def test_equal_hashes_are_listed_by_id(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(shown) == sorted(changing.ids())
 
 
+@ONCE
 @pytest.mark.parametrize("way", WAYS)
 def test_the_pages_of_a_search_show_each_document_that_stays_once(tmp_path: Path, way: str) -> None:
     how = dict(WAYS[way])

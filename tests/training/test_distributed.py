@@ -204,6 +204,7 @@ def test_two_processes_are_one_that_adds_up_two_batches(
     assert [record["step"] for record in figures(folder)] == [record["step"] for record in figures(alone[0])]
 
 
+@ONCE
 @server
 def test_gradient_descent_in_two_processes_gives_the_parameters_of_one(data: Path, tmp_path: Path) -> None:
     # 20 steps without dropout. Only large gradients are clipped, by the norm of all of them together.
@@ -414,6 +415,7 @@ def kill_one(data: Path, folder: Path, save_dir: Path, rank: int) -> None:
     assert re.search(BROKEN + r"|^train_pairwise\.py: .*the last good checkpoint is ", launched.log(1 - rank), re.M)
 
 
+@ONCE
 @server
 def test_a_process_that_fails_ends_all_with_its_error_shown(data: Path, tmp_path: Path) -> None:
     launched = Launched(data, tmp_path / "log", ALTERED, "raising", *training(tmp_path / "checkpoint"))

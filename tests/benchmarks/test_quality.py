@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -216,12 +215,3 @@ def test_demo_command(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert list(table_rows(printed)) == demo.SYSTEMS.split(",") and "200 pairs of 20 dev queries" in printed
     assert "goal >= 0.9\n" in printed and "goal >= 0.15\n" in printed
-
-
-@unit
-def test_import_starts_nothing() -> None:
-    import subprocess
-
-    code = "import sys, benchmarks.demo, benchmarks.qbqtc; print([m for m in ('paddle', 'jieba') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"

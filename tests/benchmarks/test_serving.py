@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import serving
-from benchmarks.serving import SYSTEMS, Loop, Measured, Run, goals, shown_tables
+from benchmarks.serving import SYSTEMS, Measured, Run, goals, shown_tables
 from benchmarks.serving_client import (
     BAIDU_STD,
     CLOSED,
@@ -215,15 +215,6 @@ def test_the_goals_are_shares_of_the_engine() -> None:
     assert "in batches of 32 900 (900-900)" in shown and "| 47.5" in shown
     run.systems.pop(0)
     assert len(list(goals(run))) == 1 and shown_tables(run)
-
-
-@unit
-def test_loops_are_not_measured_twice() -> None:
-    assert a_run().loops == [Loop(64, 10), Loop(64, 1), Loop(1, 1), Loop(1, 10)]
-    assert serving.parse_shares("none") == [] and serving.parse_shares("0.5,1") == [0.5, 1.0]
-    for wrong in ("x", "0.5,0", ""):
-        with pytest.raises(UsageError, match="--load"):
-            serving.parse_shares(wrong)
 
 
 @slow

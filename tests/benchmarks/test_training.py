@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +12,6 @@ import pytest
 from benchmarks import training
 from benchmarks.harness.report import Speeds, print_speeds
 from benchmarks.inputs import ROOT
-from benchmarks.peers.answers import Pace
 from benchmarks.peers.work import (
     BenchmarkExamples,
     BenchmarkTriples,
@@ -52,18 +49,6 @@ def test_every_system_trains_the_batches_of_the_trainer() -> None:
     for epoch in (1, 2):
         for (expected,) in training_batches(BenchmarkExamples(lengths), plan, epoch):
             np.testing.assert_array_equal(next(batches), expected)
-
-
-def test_the_pace_counts_the_triples_of_each_round() -> None:
-    answers = io.StringIO()
-    pace = Pace(io.StringIO("2\n1\n"), answers, "triples")
-    with pytest.raises(SystemExit):
-        for triples in (5, 6, 7, 8, 9):
-            pace.tick(triples)
-    ready, first, second = (json.loads(line) for line in answers.getvalue().splitlines())
-    assert ready == {"ready": True}
-    assert (first["triples"], second["triples"]) == (11, 7)
-    assert first["seconds"] > 0
 
 
 def test_a_worker_loads_its_work_without_paddle() -> None:

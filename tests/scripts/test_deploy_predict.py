@@ -5,10 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import os
-import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -21,8 +19,7 @@ from paddle_ranker.data.trec import read_run
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.scoring.scorer import chunks
-from tests.conftest import REPOSITORY, Call, largest_file, load_script
-from tests.started import until
+from tests.conftest import REPOSITORY, Call, load_script
 from tests.tiny import PAIRS, draw_words, write_ranker
 
 pytestmark = pytest.mark.server
@@ -156,28 +153,6 @@ def test_a_bad_row_far_into_the_file_leaves_no_output(predict: Predict, tmp_path
     status, _, errors = predict("pairwise", rows, "--output_file", target)
     assert status == 1 and "rows.tsv, line 41" in errors
     assert target.read_text() == "older" and sorted(os.listdir(tmp_path)) == ["out.txt", "rows.tsv"]
-
-
-def test_a_full_disk_is_said_and_leaves_no_half_file(predict: Predict, tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "rows.tsv", PAIRS * 20)
-    with largest_file(1000):
-        status, _, errors = predict("pairwise", rows, "--output_file", tmp_path / "out.txt")
-    assert status == 1 and "larger than files may be here" in errors and os.listdir(tmp_path) == ["rows.tsv"]
-
-
-def test_an_interrupted_command_leaves_no_output(exported: dict[str, Path], tmp_path: Path) -> None:
-    target = tmp_path / "out.txt"
-    command = [*COMMAND, "--model_dir", str(exported["pairwise"]), "--output_file", str(target), "--input_file", "-"]
-    # A shell's background jobs, perhaps these tests, ignore SIGINT, and so do their children.
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed)
-    assert process.stdin is not None
-    process.stdin.write("深度\t学习\n".encode() * 20_000)  # two chunks and the start of a third, which never ends
-    process.stdin.flush()
-    until(lambda: any(path.stat().st_size for path in tmp_path.iterdir()))
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130 and os.listdir(tmp_path) == []
-    process.stdin.close()
 
 
 @pytest.mark.parametrize(

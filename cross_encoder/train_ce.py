@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Optional
+from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainCeOptions(RankerTrainingOptions):
-    _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {**RankerTrainingOptions._OF_OLDER_RUNS, "position_tower": False}
-
     train_set: str = option(
         help="training pairs: query, title, label (relevant from 1 on)",
         name="train",

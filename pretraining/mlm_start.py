@@ -214,8 +214,7 @@ def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
         "held_out_repeated": _repeated(eval_store, held, store, order),
         "unknown_share": store.facts["unknown"] / store.facts["tokens"],
         "words": store.facts["words"],
-        # Older stores of tokens lack the count of skipped lines.
-        "skipped": list(dict.fromkeys(s.facts["files"] for s in (store, eval_store) if s.facts.get("skipped"))),
+        "skipped": list(dict.fromkeys(s.facts["files"] for s in (store, eval_store) if s.facts["skipped"])),
     }
     return MlmData(train, held_out, content, facts)
 

@@ -24,7 +24,7 @@ from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinishe
 from paddle_ranker.storage.digest import content_digest
 from pretraining.corpus import Corpus
 
-_FORMAT = 1
+_FORMAT = 2
 _LINES = 2048  # number of lines to tokenize at once
 _AT_ONCE = 1024  # number of documents to read at once
 _IDS, _STARTS, _OFFSETS, _FACTS = "ids.bin", "starts.bin", "offsets.bin", "facts.json"

@@ -45,7 +45,7 @@ from recall.options import TowerTrainingOptions
 from recall.results import corpus_texts, write_results
 
 _MAX_SEQ_LENGTH = 128
-TRAINING_POOLING = "training_pooling"  # key in the training's record in `tower.json`; older files have SimCSE's option
+TRAINING_POOLING = "training_pooling"  # key in the training's record in `tower.json`
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) 
 
 def _pooling_in_training(pooling: str, before: Mapping[str, object]) -> Optional[str]:
     """Return the pooling to use in training only, "pooler" or None; `before` records the earlier training."""
-    if pooling == "first" and not before.get(TRAINING_POOLING, "infer_with_fc_pooler" in before):
+    if pooling == "first" and not before.get(TRAINING_POOLING):
         return None  # the first token's state made its vectors from the start
     return "pooler" if pooling in ("pooler", "first") else None
 

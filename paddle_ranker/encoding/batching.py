@@ -20,7 +20,6 @@ import numpy as np
 from paddle_ranker.encoding.columns import offsets_of, ragged_positions
 
 WINDOW = 50  # batches per window: little padding remains, and an epoch of 6,000 triples still has 4 windows
-PACKING = 2  # version of packing groups, see `_fill`; a resumed training keeps its version
 _OPEN = 8  # micro-batches tried for a group: more do not help, and pad short groups to the length of long pairs
 _LONG = 512  # tokens of a row up to which the cost of scoring is linear, see `rows_within`
 ROUNDS = 8  # of `permuted`; gives each of the six orders of three examples equally often
@@ -36,14 +35,12 @@ class BatchPlan:
     parts: micro-batches in a batch: processes x accumulation steps
     max_tokens: maximum padded tokens in a micro-batch (a single example may have more); 0: no limit
     seed: seed of the order, together with the epoch
-    packing: version of packing groups, 2 or the older 1
     """
 
     batch_size: int
     parts: int = 1
     max_tokens: int = 0
     seed: int = 0
-    packing: int = PACKING
 
     def most_examples(self, longest: int, rows_each: int) -> int:
         """Return the maximum examples in a micro-batch whose longest pair has `longest` tokens, at least 1."""
@@ -200,7 +197,7 @@ def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPl
     longest = np.maximum.reduceat(examples.lengths(members), offsets[:-1])
     order = np.argsort(-longest, kind="stable")
     room = [plan.most_examples(int(length), examples.rows_each) for length in longest[order]]
-    held = _fill(sizes[order].tolist(), room, _OPEN if plan.packing > 1 else 1)
+    held = _fill(sizes[order].tolist(), room)
     parts = [
         np.concatenate([members[offsets[group] : offsets[group + 1]] for group in order[places]]) for places in held
     ]
@@ -208,18 +205,17 @@ def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPl
     return [parts[start : start + plan.parts] for start in range(0, len(parts), plan.parts)]
 
 
-def _fill(sizes: Sequence[int], room: Sequence[int], tried: int) -> list[list[int]]:
+def _fill(sizes: Sequence[int], room: Sequence[int]) -> list[list[int]]:
     """Return the groups of each micro-batch, by best fit: a group goes into the micro-batch that it fills most.
 
     Args:
         sizes: number of examples in each group, the group with the longest pair first.
         room: maximum examples in a micro-batch that begins with this group.
-        tried: number of latest micro-batches to try; 1, as in version 1, fills them one after another.
     """
     held: list[list[int]] = []
     left: list[int] = []
     for group, size in enumerate(sizes):
-        recent = range(max(0, len(held) - tried), len(held))
+        recent = range(max(0, len(held) - _OPEN), len(held))
         fitting = [(left[place] - size, place) for place in recent if left[place] >= size]
         if fitting:
             place = min(fitting)[1]

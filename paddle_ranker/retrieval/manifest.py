@@ -208,7 +208,8 @@ def read_manifest(folder: Path) -> IndexInfo:
         raise CheckpointError(f"{folder / MANIFEST}: damaged ({brief(str(error))}); copy the index again") from error
     if isinstance(found, dict) and _is_count(found.get("format")) and found["format"] != FORMAT:
         raise CheckpointError(
-            f"{folder}: an index of format {found['format']}, and this version reads format {FORMAT}: build it anew"
+            f"{folder}: an index of format {found['format']}, and this version reads format {FORMAT}: build it anew, "
+            "paddle-ranker index build --corpus FILE --output FOLDER"
         )
     try:
         return info_of(found)
@@ -326,11 +327,12 @@ def _object(found: Unchecked, kind: type, more: Collection[str] = ()) -> Uncheck
     fields = dataclasses.fields(kind)
     if not isinstance(found, dict):
         raise ValueError(f"{found!r} is no object")
-    unknown = {*found} - {one.name for one in fields} - {*more}
-    if unknown:
+    expected = {*(one.name for one in fields), *more}
+    if unknown := {*found} - expected:
         raise ValueError(f"{unknown.pop()!r} is unknown")
-    defaults = {one.name: one.default for one in fields if one.default is not dataclasses.MISSING}
-    return {**defaults, **{name: found[name] for name in found}}
+    if missing := expected - {*found}:
+        raise ValueError(f"{missing.pop()!r} is missing")
+    return dict(found)
 
 
 def _optional(found: Unchecked, kind: type[T]) -> Optional[T]:

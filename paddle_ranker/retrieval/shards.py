@@ -58,14 +58,15 @@ def open_index(
 def shard_folders(folder: Union[str, Path]) -> list[Path]:
     """Return the index folders in a folder of shards, in their documents' order; of another folder, that itself.
 
-    Raises `CheckpointError` for a damaged or newer `shards.json`.
+    Raises `CheckpointError` for a `shards.json` that is damaged or of another format.
     """
     folder = Path(folder)
     try:
         found = read_json(inside(folder, SHARDS))
-        if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
+        if found["format"] != FORMAT:
             raise CheckpointError(
-                f"{folder}: shards of format {found['format']}, newer than this version reads ({FORMAT})"
+                f"{folder}: shards of format {brief(str(found['format']))}, and this version reads format {FORMAT}: "
+                "build it anew with index build --shards"
             )
         names = found["shards"]
         if not names or len({*names}) < len(names) or not all(map(_NAME.fullmatch, names)):

@@ -10,7 +10,7 @@ from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.measures import MEASURES, training_measures
 from paddle_ranker.model.load_options import HeadOptions
 from paddle_ranker.model.pretrained import find_model
-from paddle_ranker.options import TAB, DeviceOptions, LabelOptions, option
+from paddle_ranker.options import DeviceOptions, LabelOptions, option
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
 from paddle_ranker.training.losses.registry import loss_help, margin_help
 
@@ -115,12 +115,6 @@ class RankerTrainingOptions(TokenizerOptions, HeadOptions, LabelOptions, Trainin
 
     LISTWISE: ClassVar[bool] = True
 
-    # Options newer than some runs that may be resumed; they are not compared while they have these values.
-    _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {
-        "separator": TAB, "fractional_labels": False, "positive_label": None, "similarity": None,
-        "stored_titles": 0, "stored_width": 0,
-    }  # fmt: skip
-
     loss: str = option("bce", help=loss_help)
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
     model_name_or_path: str = option(
@@ -175,11 +169,6 @@ class RankerTrainingOptions(TokenizerOptions, HeadOptions, LabelOptions, Trainin
         """Find the model to start from, unless the run is resumed."""
         if not self.resume:
             find_model(self.init_from_ckpt or self.model_name_or_path)
-
-    def identity(self) -> dict[str, object]:
-        """Return the options that a run must be resumed with."""
-        of_older = self._OF_OLDER_RUNS.items()
-        return {name: value for name, value in super().identity().items() if (name, value) not in of_older}
 
     @property
     def expression(self) -> LossExpression:

@@ -93,8 +93,8 @@ class Precision:
 
     def restore(self, state: dict[str, float]) -> None:
         """Restore the result of `state`; the loss scale of another half-precision type begins anew."""
-        self.skipped = int(state.get("skipped", 0))  # older states lack it
-        was_float16 = bool(state.get("float16", self.dtype == "float16"))
+        self.skipped = int(state["skipped"])
+        was_float16 = bool(state["float16"])
         if self.use_amp and was_float16 != (self.dtype == "float16"):
             note(f"the run continues in {self.dtype}, the type that this device has, and with the first loss scale")
             return

@@ -29,7 +29,7 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, RankerError, brief
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, set_parameters
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.npz"
 APART_FILE = "parameters.npz"
@@ -62,12 +62,6 @@ class SavedState:
     progress: Progress
     identity: dict[str, object]  # JSON-ready
     part_factors: dict[str, float]
-
-    @property
-    def packing(self) -> int:
-        """Return the version of the rule that packs groups into batches; 1 for runs older than its record."""
-        packing = self.identity.get("packing", 1)
-        return packing if isinstance(packing, int) else 1
 
     def restore(
         self,
@@ -158,7 +152,7 @@ def write_state(
 def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
     """Return the latest state in a folder from which a run can be resumed; None if there is none.
 
-    Raises `CheckpointError` if the state is damaged, or a newer version of the toolkit wrote it.
+    Raises `CheckpointError` if the state is damaged or has another format.
     """
     save_dir = Path(save_dir)
     steps = [
@@ -171,8 +165,11 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
     path = folder / STATE_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format_version"] > FORMAT_VERSION:
-            raise CheckpointError(f"{path}: a newer version of the toolkit wrote this: update the toolkit")
+        if content["format_version"] != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: a state of format {brief(str(content['format_version']))}, and this version resumes format "
+                f"{FORMAT_VERSION}; start anew without --resume"
+            )
         progress = Progress(**content["progress"])
         return SavedState(folder, model, progress, content["identity"], content["part_factors"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -18,7 +18,7 @@ from paddle import Tensor, nn
 from tqdm import tqdm
 
 from paddle_ranker.distributed import ProcessGroup, buckets
-from paddle_ranker.encoding.batching import PACKING, BatchPlan, count_batches, mean_fill, training_batches
+from paddle_ranker.encoding.batching import BatchPlan, count_batches, mean_fill, training_batches
 from paddle_ranker.errors import RankerError, is_interrupt
 from paddle_ranker.interrupts import Interrupted, StopRequest
 from paddle_ranker.metrics.ranking import Integers
@@ -121,9 +121,7 @@ class _Trainer:
         self._signal_in_any_process = False
         self._observer_stops = False
         parts = processes.size * options.parts
-        grouped = task.examples.groups is not None
-        packing = resumed.packing if resumed else PACKING
-        self.plan = BatchPlan(options.part_size, parts, options.max_tokens, options.seed, packing)
+        self.plan = BatchPlan(options.part_size, parts, options.max_tokens, options.seed)
         self.total_steps = self._count_steps()
         self.part_factors = dict(resumed.part_factors if resumed else task.part_factors)
         self.optimizer, self.schedule = make_optimizer(
@@ -140,8 +138,6 @@ class _Trainer:
             task.network, use_amp=options.use_amp, dtype=options.amp_dtype, scale_loss=options.scale_loss
         )
         self.identity = {**task.identity, "total_steps": self.total_steps, "processes": processes.size}
-        if grouped and packing > 1:
-            self.identity["packing"] = packing
         self.done = Progress()
         processes.wait()  # until all are here, after minutes of encoding perhaps
         processes.require_equal({"the step to resume": resumed.progress.step if resumed else 0})
@@ -159,7 +155,7 @@ class _Trainer:
         self.folder = RunFolder(options, resumed) if processes.is_first else None
         if self.folder and self.precision.report:
             self.folder.log.report(self.precision.report)
-        if self.folder and grouped:
+        if self.folder and task.examples.groups is not None:
             self.folder.log.report(self._describe_batches())
         self.clock = Clock(self.done.step, self.done.seconds)
         hidden = None if self.folder else True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Optional
@@ -74,7 +73,6 @@ PLANS = [
     BatchPlan(7, parts=3, seed=5),
     BatchPlan(32, max_tokens=500),
     BatchPlan(16, parts=3, max_tokens=400, seed=2),
-    BatchPlan(32, packing=1),
 ]
 
 
@@ -209,27 +207,12 @@ def test_groups_pack_by_hand() -> None:
     assert found == [[[0, 1, 2], [3, 4, 5]], [[6, 7], []]]
 
 
-@pytest.mark.parametrize(
-    ("packing", "expected"),
-    [(1, [[0, 1, 2], [3, 4, 5], [6, 7]]), (2, [[0, 1, 2, 5], [3, 4, 6, 7]])],
-)
-def test_a_group_goes_where_it_leaves_the_least_room(packing: int, expected: list[list[int]]) -> None:
+def test_a_group_goes_where_it_leaves_the_least_room() -> None:
     # Of four examples: v (3) and w (2) begin one each, x (1) fits both and fills v up; y (2) then fits w.
     examples = Lengths(np.array([9, 1, 1, 7, 1, 5, 4, 1]), groups=Groups.of(list("vvvwwxyy")))
-    found = all_batches(examples, BatchPlan(batch_size=4, packing=packing))
-    assert sorted(part.tolist() for batch in found for part in batch) == expected
-    counted = mean_fill(examples, BatchPlan(batch_size=4, packing=packing))
-    assert counted == (8 / len(expected), 4 / len(expected))
-
-
-def test_the_first_packing_stays_as_it_was(grouped: Lengths) -> None:
-    # Of the version that knew no other: interrupted trainings go on in this order.
-    digest = hashlib.sha256()
-    for plan in (BatchPlan(32, seed=3, packing=1), BatchPlan(16, parts=3, max_tokens=400, seed=2, packing=1)):
-        for epoch in (1, 2):
-            for batch in all_batches(grouped, plan, epoch):
-                digest.update(repr([part.tolist() for part in batch]).encode())
-    assert digest.hexdigest()[:16] == "689ace7cd82ef47c"
+    found = all_batches(examples, BatchPlan(batch_size=4))
+    assert sorted(part.tolist() for batch in found for part in batch) == [[0, 1, 2, 5], [3, 4, 6, 7]]
+    assert mean_fill(examples, BatchPlan(batch_size=4)) == (4, 2)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 100, 65_536, 1_000_003])

@@ -19,7 +19,6 @@ from paddle_ranker.data.trec import read_run
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.retriever import Retriever
 from paddle_ranker.retrieval.schema import Field, Schema
 from paddle_ranker.retrieval.search import Result, Searcher
 from paddle_ranker.retrieval.states import copy_ranker
@@ -105,7 +104,6 @@ def close(value: Optional[float]) -> Any:
 
 
 def test_python_has_one_search(index: Path, wanted: dict[str, list[Result]], ranker: Optional[Path]) -> None:
-    assert Retriever is Searcher
     with Searcher.open(index, ranker=ranker) as searcher:
         assert [one.id for one in searcher.search(QUERIES["q1"])] == [one.id for one in wanted["q1"][:10]]
 

@@ -11,15 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Annotated, Any, Optional
 
-from pydantic import (
-    AliasChoices,
-    Field,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -82,8 +74,8 @@ _MOST_CURSOR = 4 * (_DIGEST_BYTES + MOST_PACKED) // 3 + 4
 _NAMES = {"keyword": "string", "object": "other", STORED: "mixed", **{n: n for n in ("boolean", "number", "date")}}
 
 
-_OLDER = {"depth": "recall", "by": "use", "where": "filter"}  # names that older clients give
-_RENAMED = {new: AliasChoices(new, old) for new, old in _OLDER.items()}
+# A request may say either name.
+_OTHER_NAMES = {"depth": "recall", "by": "use", "where": "filter"}
 
 
 class SearchRequest(Body):
@@ -101,7 +93,7 @@ class SearchRequest(Body):
         None,
         ge=1,
         description=f"documents that each searcher finds (default: {DEPTH})",
-        validation_alias=_RENAMED["depth"],
+        validation_alias=AliasChoices("depth", _OTHER_NAMES["depth"]),
     )
     rank_top: Optional[int] = Field(
         None,
@@ -111,13 +103,13 @@ class SearchRequest(Body):
     by: Optional[list[str]] = Field(
         None,
         description="search by these alone: words, vectors, names of vector fields (default: by all)",
-        validation_alias=_RENAMED["by"],
+        validation_alias=AliasChoices("by", _OTHER_NAMES["by"]),
     )
     fusion: Optional[str] = Field(None, description="how lists become one: rrf, weighted (default: the server's)")
     where: Optional[dict[str, Any]] = Field(
         None,
         description='documents whose fields meet it: {"lang": "zh", "year": {"gte": 2020}}',
-        validation_alias=_RENAMED["where"],
+        validation_alias=AliasChoices("where", _OTHER_NAMES["where"]),
     )
     fields: Optional[list[str]] = Field(
         None, description="of each document, these alone (default: text and all fields)"
@@ -143,24 +135,13 @@ class SearchRequest(Body):
     explain: bool = Field(False, description="answer with each hit's signals")
     min_probability: float = Field(0.0, ge=0.0, le=1.0, description="leave out ranked documents below")
 
-    _older: frozenset[str] = PrivateAttr(frozenset())  # fields that the request names by their older names
-
-    @model_validator(mode="wrap")
+    @model_validator(mode="before")
     @classmethod
-    def _named(cls, given: Unchecked, handler: ModelWrapValidatorHandler[SearchRequest]) -> SearchRequest:
-        older = {new: old for new, old in _OLDER.items() if isinstance(given, dict) and old in given}
-        for new, old in older.items():
-            if new in given:
-                raise Fault(UNPROCESSABLE, f"is the older name of {new}, which is there: leave one out", field=old)
-        made = handler(given)
-        made._older = frozenset(older)
-        return made
-
-    def as_named(self, fault: Fault) -> Fault:
-        """Return a fault that names its field as the request does."""
-        if fault.field not in self._older:
-            return fault
-        return Fault(fault.kind, fault.problem, field=_OLDER[str(fault.field)], retry_after=fault.retry_after)
+    def _with_one_name_each(cls, given: Unchecked) -> Unchecked:
+        for name, other in _OTHER_NAMES.items():
+            if isinstance(given, dict) and {name, other} <= given.keys():
+                raise Fault(UNPROCESSABLE, f"is another name of {name}, which is there: leave one out", field=other)
+        return given
 
 
 class SearchRoutes:
@@ -196,7 +177,7 @@ class SearchRoutes:
             work = partial(self._answered, asked)
             found, written, line = await self._pipeline.run(work, deadline_of(request), hold_of(request))
         except Fault as fault:
-            raise asked.as_named(fault.settled()) from None
+            raise fault.settled() from None
         if index.log is not None and line is not None and asked.logged:
             index.log.search(line)
         search = found.search

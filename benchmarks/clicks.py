@@ -145,13 +145,14 @@ class LoggedClicks:
     def _write_log(
         self, logged: Queries, ids: Mapping[str, str], options: ClicksOptions, model: str, draw: np.random.Generator
     ) -> None:
-        from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown
+        from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, SearchLog, Shown, digest_of
 
         pairs = [pair for part in logged.values() for pair in part]
         bm25 = BM25("bigram")
         bm25.fit([pair.query for pair in pairs], [pair.title for pair in pairs], [pair.label for pair in pairs])
         highest = max(pair.label for pair in pairs)
         log = SearchLog(self._log)
+        digests = {id: digest_of(title) for title, id in ids.items()}
         for query, part in logged.items():
             scores = bm25.score([query] * len(part), [pair.title for pair in part])
             scores = scores / (scores.std() or 1.0)
@@ -160,7 +161,7 @@ class LoggedClicks:
                 order = np.argsort(-(scores + draw.normal(0.0, 1.0, len(part))))
                 shown = [ids[part[place].title] for place in order]
                 id = f"{len(query)}-{ids[part[0].title]}-{number:06}"
-                log.search(SearchLine(id, query, {}, [Shown(one, {}) for one in shown], {}))
+                log.search(SearchLine(id, query, {}, [Shown(one, {}, None, digests[one]) for one in shown], {}))
                 clicked = CLICKS[model](_LEAST + _MORE * gain[order], _MORE * gain[order], options, draw)
                 for place in np.flatnonzero(clicked).tolist():
                     done = log.feedback(FeedbackLine(id, query, shown[place], "click", place + 1))

@@ -31,7 +31,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     # Imported here, so that Ctrl-C during these imports is reported in a line.
-    from paddle_ranker.commands.registry import COMMANDS, OTHER_NAMES, list_commands
+    from paddle_ranker.commands.registry import COMMANDS, list_commands
     from paddle_ranker.errors import DependencyError, did_you_mean, quoted
     from paddle_ranker.options.command import reader_may_leave
 
@@ -42,7 +42,7 @@ def _run(arguments: list[str]) -> int:
             with reader_may_leave():
                 print(VERSION if arguments[:1] == ["--version"] else f"{USAGE}\n\n{list_commands()}", flush=True)
             return 0
-        name = OTHER_NAMES.get(arguments[0], arguments[0])
+        name = arguments[0]
         is_known = name in COMMANDS
     except DependencyError as error:
         print(f"paddle-ranker: error: {error}", file=sys.stderr)

@@ -98,8 +98,8 @@ class JoinedLog:
         digests: returns the digests of the documents' current texts, by id.
 
     Attributes: `searches`, by id; `clicked`, documents by the id of the search; `clicks`, their number; `judged`, the
-    last label of each pair, None if it was withdrawn, and `judged_positions`; `undated`, the number of searches of
-    older servers, whose texts have no digests; `counts` of skipped lines, searches and pairs.
+    last label of each pair, None if it was withdrawn, and `judged_positions`; `counts` of skipped lines,
+    searches and pairs.
     """
 
     def __init__(self, folder: Path, digests: Callable[[Sequence[str]], Mapping[str, str]]):
@@ -109,23 +109,21 @@ class JoinedLog:
         self.clicked: dict[str, set[Shown]] = {}
         self.judged: dict[Pair, Optional[int]] = {}
         self.judged_positions: dict[Pair, int] = {}
-        self.clicks = self.undated = 0
+        self.clicks = 0
         self.counts: Counter[str] = Counter()
         said: list[FeedbackLine] = []
-        seen: dict[Shown, Shown] = {}  # each is shown many times
+        seen: dict[tuple[str, str], tuple[str, str]] = {}  # each is shown many times
         reader = LogReader(folder)
         for line in Progress(reader, desc="read", unit="line"):
             if isinstance(line, SearchLine):
-                names = [one.id if one.digest is None else (one.id, one.digest) for one in line.shown]
+                names = [(one.id, one.digest) for one in line.shown]
                 shown = tuple(seen.setdefault(name, name) for name in names)
                 self.searches[line.search_id] = _Search(sys.intern(line.query), shown, line.first_position)
-                self.undated += any(isinstance(name, str) for name in names)
             else:
                 said.append(line)
         self.counts["damaged lines"] = reader.damaged
-        dated = [name for name in seen if not isinstance(name, str)]
-        now = digests(list({id for id, _ in dated}))
-        same: dict[Shown, Shown] = {(id, digest): id for id, digest in dated if now.get(id, digest) == digest}
+        now = digests(list({id for id, _ in seen}))
+        same: dict[Shown, Shown] = {(id, digest): id for id, digest in seen if now.get(id, digest) == digest}
         for id, search in self.searches.items():
             self.searches[id] = search._replace(shown=tuple(same.get(name, name) for name in search.shown))
         said.sort(key=lambda line: line.time)
@@ -232,8 +230,6 @@ def judgments(options: JudgmentsOptions) -> None:
     log.counts["held-out pairs whose id has a space, in the qrels"] = unheld
     judged = sum(label is not None for label in log.judged.values())
     print(f"{options.log}: {len(log.searches):,} searches, {log.clicks:,} clicks, {judged:,} judged pairs")
-    if log.undated:
-        note(f"{log.undated:,} searches are an older server's, without digests: they count for the current texts")
     left_out = [f"{name}: {count:,}" for name, count in log.counts.items() if count]
     print(f"left out: {'; '.join(left_out) or 'nothing'}")
     if not usable:

@@ -54,7 +54,6 @@ COMMANDS: Registry[Command] = Registry("command", recipes="commands")
 # Modules whose `main(argv)` runs a command for one kind of model, keyed by both names: "evaluate pairwise". A command
 # without such a module treats all kinds alike, or refuses the kinds that it cannot take.
 OF_KIND: Registry[str] = Registry("command of a kind of model", recipes="commands")
-OTHER_NAMES = {"export-to-serving": "export-serving"}
 _MODEL_OPTIONS = ("--model", "--init_from_ckpt", "--params_path", "--model_dir")
 
 _TAKES = {

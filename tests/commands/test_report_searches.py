@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 
 
 def search(id: str, query: str, ids: str, day: int = 22, **parameters: Any) -> SearchLine:
-    shown = [Shown(one, {"fused": rank}) for rank, one in enumerate(ids, 1)]
+    shown = [Shown(one, {"fused": rank}, None, "1f") for rank, one in enumerate(ids, 1)]
     return SearchLine(id, query, {}, shown, parameters, time=f"2026-11-{day}T23:59:59.000Z")
 
 

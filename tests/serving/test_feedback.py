@@ -79,7 +79,10 @@ def log(tmp_path: Path) -> Any:
 
 def search(ids: str, query: str = "苹果", search_id: str = "search-1", **parameters: Any) -> SearchLine:
     """A search whose ranker turned recall's order around."""
-    shown = [Shown(id, {"fused": len(ids) - place, "ranked": place + 1}) for place, id in enumerate(ids)]
+    shown = [
+        Shown(id, {"fused": len(ids) - place, "ranked": place + 1}, None, digest_of(f"文 {id}"))
+        for place, id in enumerate(ids)
+    ]
     return SearchLine(search_id, query, {}, shown, parameters)
 
 

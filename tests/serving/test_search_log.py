@@ -27,7 +27,10 @@ from tests.conftest import REPOSITORY, largest_file
 
 pytestmark = pytest.mark.unit
 
-SHOWN = [Shown("doc-1", {"words": 3, "ranked": 1}, 0.957), Shown("doc-2", {"vectors": 1, "ranked": 2})]
+SHOWN = [
+    Shown("doc-1", {"words": 3, "ranked": 1}, 0.957, "1f"),
+    Shown("doc-2", {"vectors": 1, "ranked": 2}, None, "2f"),
+]
 
 
 def search(number: int = 1, query: str = "苹果手机\n价格") -> SearchLine:
@@ -47,7 +50,8 @@ def test_lines_are_read_as_they_were_logged(tmp_path: Path) -> None:
     (path,) = (tmp_path / "log").iterdir()
     first, second = map(json.loads, path.read_text("utf-8").splitlines())
     assert set(first) == {"time", "search_id", "query", "versions", "shown", "parameters"}
-    assert first["shown"][0] == {"id": "doc-1", "ranks": {"words": 3, "ranked": 1}, "probability": 0.957}
+    ranks = {"words": 3, "ranked": 1}
+    assert first["shown"][0] == {"id": "doc-1", "ranks": ranks, "probability": 0.957, "digest": "1f"}
     assert set(second) == {"time", "search_id", "query", "id", "event", "position", "dwell_ms"}
     assert searched.first_position == 11
 
@@ -138,13 +142,14 @@ def test_searches_leave_room_for_feedback(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_odd_folders_are_read_and_what_is_none_is_refused(tmp_path: Path) -> None:
-    old = b'{"time":"t","search_id":"s1","query":"q","versions":{},"shown":[{"id":"a","ranks":{}}],"parameters":{}}'
-    (tmp_path / "old.jsonl").write_bytes(old + b"\n")  # of an older server
+    shown = b'[{"id":"a","ranks":{},"digest":"1f"}]'
+    moved = b'{"time":"t","search_id":"s1","query":"q","versions":{},"shown":%b,"parameters":{}}\n' % shown
+    (tmp_path / "moved.jsonl").write_bytes(moved)
     (tmp_path / "00000000T000000Z-0.jsonl").symlink_to(tmp_path / "moved")  # listed, and gone when it is opened
     reader = LogReader(tmp_path)
-    assert list(reader) == [SearchLine("s1", "q", {}, [Shown("a", {})], {}, "t")] and reader.damaged == 0
+    assert list(reader) == [SearchLine("s1", "q", {}, [Shown("a", {}, None, "1f")], {}, "t")] and reader.damaged == 0
     with pytest.raises(RankerError, match="choose another folder"):
-        SearchLog(tmp_path / "old.jsonl")
+        SearchLog(tmp_path / "moved.jsonl")
     with pytest.raises(RankerError, match="no such folder"):
         LogReader(tmp_path / "none")
 
@@ -168,7 +173,7 @@ from paddle_ranker.serving.core.search_log import FeedbackLine, SearchLine, Sear
 
 log = SearchLog(Path(sys.argv[1]))
 for number in range(1_000_000):
-    log.search(SearchLine(f"{number}", "query", {}, [Shown("a", {"words": 1})] * 50, {}))
+    log.search(SearchLine(f"{number}", "query", {}, [Shown("a", {"words": 1}, None, "1f")] * 50, {}))
     log.feedback(FeedbackLine(f"{number}", "query", "a", "click", 1)).result()
     print(number, flush=True)
 """
@@ -218,8 +223,8 @@ def test_what_was_confirmed_is_there_after_kill_9(tmp_path: Path) -> None:
         b'{"time": 5, "search_id": "s", "query": "q", "id": "a", "event": "click"}',
         b'{"time": "t", "search_id": [], "query": {}, "id": 5, "event": "click"}',
         b'{"time": "t", "search_id": "s", "query": "q", "versions": 5, "shown": [], "parameters": 5}',
-        b'{"time": "t", "search_id": "s", "query": "q", "versions": {}, "shown": [{"id": 5, "ranks": {}}], '
-        b'"parameters": {}}',
+        b'{"time": "t", "search_id": "s", "query": "q", "versions": {}, "shown": [{"id": 5, "ranks": {}, '
+        b'"digest": "1f"}], "parameters": {}}',
     ],
 )
 def test_a_line_of_another_form_is_skipped_and_counted(tmp_path: Path, line: bytes) -> None:

@@ -70,7 +70,7 @@ def new_search_id(query: str) -> str:
 
 
 def is_of_query(search_id: str, query: str) -> bool:
-    """Return False if the id is another query's; ids of older servers fit every query."""
+    """Return False if the id is that of a search for another query."""
     found = _CHECKED_ID.fullmatch(search_id)
     return found is None or found[1] == digest_of(query)
 
@@ -83,13 +83,13 @@ class LogError(RankerError):
 class Shown:
     """A document of an answer: its rank, from 1, in each stage that had it ("words", "vectors", "fused", "ranked").
 
-    digest: of its text, see `digest_of`; None in lines of older servers
+    digest: of its text, see `digest_of`
     """
 
     id: str
     ranks: Mapping[str, int]
-    probability: Optional[float] = None
-    digest: Optional[str] = None
+    probability: Optional[float]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,7 @@ def parse_line(data: bytes) -> LogLine:
         raise ValueError("nested too deep") from error
     if "shown" in found:
         found["shown"] = [
-            _checked(Shown(one["id"], one["ranks"], one.get("probability"), one.get("digest")))
-            for one in found["shown"]
+            _checked(Shown(one["id"], one["ranks"], one.get("probability"), one["digest"])) for one in found["shown"]
         ]
         return _checked(SearchLine(**found))
     line = _checked(FeedbackLine(**found))
@@ -179,12 +178,11 @@ def parse_line(data: bytes) -> LogLine:
 
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("search_id", "query", "id", "event", "time"), (str,)),
+    **dict.fromkeys(("search_id", "query", "id", "digest", "event", "time"), (str,)),
     **dict.fromkeys(("versions", "parameters", "ranks"), (dict,)),
     **dict.fromkeys(("position", "label", "dwell_ms"), (int, type(None))),
     "shown": (list,),
     "probability": (int, float, type(None)),
-    "digest": (str, type(None)),
 }
 
 

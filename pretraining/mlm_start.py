@@ -41,7 +41,7 @@ def save_mlm(folder: Path, model: MaskedLm, description: Description) -> None:
     """Write a checkpoint into an existing folder; `--model_name_or_path` accepts it as an encoder.
 
     Args:
-        description: the record of the training, from `Run.describe`.
+        description: the record of the training, from `TrainingRun.describe`.
     """
     save_arrays(model.network.state_dict(), folder / PARAMETERS_FILE)
     model.tokenizer.write(folder)

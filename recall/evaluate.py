@@ -44,7 +44,7 @@ def run(options: EvaluateRecallOptions) -> None:
     from paddle_ranker.data.trec import in_order
     from paddle_ranker.evaluation.recall import is_answer, notes_on, open_pairs
     from paddle_ranker.evaluation.report.text import comparison_json
-    from paddle_ranker.evaluation.retrieval import Judged, compare_runs, comparison_lines, lexical_runs
+    from paddle_ranker.evaluation.retrieval import JudgedQueries, compare_runs, comparison_lines, lexical_runs
     from recall.results import corpus_texts, one_line, read_results
 
     pairs = open_pairs(options.similar_text_pair, options)
@@ -71,7 +71,7 @@ def run(options: EvaluateRecallOptions) -> None:
     if options.corpus_file is not None:
         texts = map(one_line, corpus_texts(options.corpus_file, options))
         runs.update(lexical_runs({text: text for text in texts}, queries, options.recall_num))
-    judged = Judged(options.similar_text_pair, queries, answers, notes)
+    judged = JudgedQueries(options.similar_text_pair, queries, answers, notes)
     comparison = compare_runs(judged, runs, options.recall_num, resamples=options.resamples, seed=options.seed)
     for line in comparison.pairs.notes:
         note(line)

@@ -9,13 +9,13 @@ import numpy as np
 
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.scoring.options import ScoringOptions
-from paddle_ranker.training.run import Run
+from paddle_ranker.training.run import TrainingRun
 from paddle_ranker.training.teachers import Teacher, Teachers
 from recall.data import TextPairs
 from recall.options import TaughtTowerOptions
 
 
-def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: Run) -> TextPairs:
+def with_teacher(pairs: TextPairs, options: TaughtTowerOptions, run: TrainingRun) -> TextPairs:
     """Return the pairs, with the teacher's logits added wherever they are missing.
 
     With several training processes, each computes a share of the scores; those of a URL are requested by the first one,

@@ -27,7 +27,7 @@ from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
     from paddle_ranker.data.records import LabeledPair
-    from paddle_ranker.metrics.calibration import Calibration, Judged
+    from paddle_ranker.metrics.calibration import Calibration, JudgedCalibration
     from paddle_ranker.metrics.logistic import LinearModel
     from paddle_ranker.metrics.ranking import Floats
     from paddle_ranker.model.folder import RankerModel
@@ -188,7 +188,11 @@ def _with_linear(options: BlendOptions, models: list[RankerModel], held_out: Seq
 
 
 def _calibration(
-    options: BlendOptions, judged: Judged, queries: Sequence[str], labels: Floats, models: Sequence[RankerModel]
+    options: BlendOptions,
+    judged: JudgedCalibration,
+    queries: Sequence[str],
+    labels: Floats,
+    models: Sequence[RankerModel],
 ) -> Calibration:
     """Return the blend's calibration, with the data of its fit."""
     from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder

@@ -31,7 +31,7 @@ from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.mining import QUERIES_AT_ONCE, group_judgments, text_key
 
 if TYPE_CHECKING:
-    from paddle_ranker.metrics.calibration import Calibration, Judged
+    from paddle_ranker.metrics.calibration import Calibration, JudgedCalibration
     from paddle_ranker.metrics.ranking import Booleans, Floats
     from paddle_ranker.model.kinds import TrainedRanker
 
@@ -248,7 +248,7 @@ def _require_enough(path: str, queries: int, relevant: int, others: int) -> None
         )
 
 
-def _print_judged(judged: Judged, method: str, folds: int) -> None:
+def _print_judged(judged: JudgedCalibration, method: str, folds: int) -> None:
     shown = {
         "as_trained": "as trained",
         "fitted": f"{method}, on the pairs it was fitted to",

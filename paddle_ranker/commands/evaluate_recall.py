@@ -22,7 +22,7 @@ from paddle_ranker.options import given_of, json_text, main_of, note, option
 if TYPE_CHECKING:
     from paddle_ranker.data.trec import Scores
     from paddle_ranker.evaluation.comparison import Comparison
-    from paddle_ranker.evaluation.retrieval import Judged, Searched
+    from paddle_ranker.evaluation.retrieval import JudgedQueries, Searched
     from paddle_ranker.metrics.ranking import Floats
     from paddle_ranker.retrieval.fusion import Signal
     from paddle_ranker.retrieval.search import Searcher
@@ -146,7 +146,7 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     return comparison
 
 
-def _judged(options: EvaluateRecallOptions, searcher: Searcher) -> Judged:
+def _judged(options: EvaluateRecallOptions, searcher: Searcher) -> JudgedQueries:
     from paddle_ranker.data.beir import beir_judgements
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
 
@@ -173,7 +173,7 @@ def _judged(options: EvaluateRecallOptions, searcher: Searcher) -> Judged:
 def _add_others(
     options: EvaluateRecallOptions,
     searcher: Searcher,
-    judged: Judged,
+    judged: JudgedQueries,
     runs: dict[str, Scores],
     peers: Mapping[str, Scores],
 ) -> None:
@@ -238,7 +238,7 @@ def _signals(options: EvaluateRecallOptions, searcher: Searcher) -> dict[str, Si
 def _learn(
     options: EvaluateRecallOptions,
     searcher: Searcher,
-    judged: Judged,
+    judged: JudgedQueries,
     searched: Searched,
     runs: dict[str, Scores],
     signals: dict[str, Signal],
@@ -314,7 +314,7 @@ def _learn(
 
 
 def _learn_fields(
-    options: EvaluateRecallOptions, searcher: Searcher, judged: Judged, runs: dict[str, Scores], lines: list[str]
+    options: EvaluateRecallOptions, searcher: Searcher, judged: JudgedQueries, runs: dict[str, Scores], lines: list[str]
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Learn weights as `learn_fields` does; add to `runs` the run of words by those of other folds, and to `lines`."""
     from paddle_ranker.evaluation.retrieval import rank_losses, words_run

@@ -58,7 +58,7 @@ class ReportSearchesOptions(Options):
 
 
 @dataclass
-class Counted:
+class SearchCounts:
     """Searches that are counted together.
 
     clicked: searches with a click
@@ -90,7 +90,7 @@ class _Search(NamedTuple):
     is_page: whether it is a further page of a search
     """
 
-    counters: tuple[Counted, ...]
+    counters: tuple[SearchCounts, ...]
     first: int
     ids: tuple[str, ...]
     is_page: bool
@@ -108,7 +108,7 @@ class CountedLog:
     def __init__(self, folder: Path, since: Optional[str] = None, until: Optional[str] = None):
         from paddle_ranker.serving.core.search_log import LogReader, SearchLine
 
-        self.all, self.queries, self.days = Counted(), dict[str, Counted](), dict[str, Counted]()
+        self.all, self.queries, self.days = SearchCounts(), dict[str, SearchCounts](), dict[str, SearchCounts]()
         self.left_out: Counter[str] = Counter()
         self._since, self._until = since or "", until or "9999-12-31"
         searches: dict[str, Optional[_Search]] = {}  # None: is left out
@@ -152,8 +152,8 @@ class CountedLog:
             self.left_out[_OTHER_DAYS] += 1
             return None
         shown = " ".join(line.query.split())
-        of_query = self.queries.setdefault(fold(shown), Counted())
-        counters = self.all, of_query, self.days.setdefault(day, Counted())
+        of_query = self.queries.setdefault(fold(shown), SearchCounts())
+        counters = self.all, of_query, self.days.setdefault(day, SearchCounts())
         is_page = line.first_position > 1
         if is_page:
             self.left_out[_PAGES] += 1
@@ -168,7 +168,7 @@ def report_of(log: CountedLog, top: int) -> dict[str, Any]:
     """Return the report as a dict for JSON: all searches, the days, and the first `top` queries of each of `LISTS`."""
     queries = [one for one in log.queries.values() if one.searches]
 
-    def first(count_of: Callable[[Counted], int]) -> list[dict[str, Any]]:
+    def first(count_of: Callable[[SearchCounts], int]) -> list[dict[str, Any]]:
         kept = sorted((-count_of(one), one.spellings.most_common(1)[0][0], one) for one in queries if count_of(one))
         return [{"query": shown, **one.stated()} for _, shown, one in kept[:top]]
 

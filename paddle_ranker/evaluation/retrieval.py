@@ -45,7 +45,7 @@ _COLORS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedQueries:
     """Queries of which it is known which documents answer them.
 
     source: the file of the judgements, for messages
@@ -96,7 +96,7 @@ class Judged:
 
 def read_judged(
     qrels: str, queries: str, rules: Optional[RowOptions] = None, collection: Optional[Collection] = None
-) -> Judged:
+) -> JudgedQueries:
     """Read qrels and their queries' texts; raises `DataError` for malformed files and a query without a text.
 
     A query that is a document of the `collection`, by its id and its text, is left out of its own results as BEIR does
@@ -117,7 +117,7 @@ def read_judged(
             f"{queries}: {len(itself):,} of {len(texts):,} queries are documents of the same id: each is left out of "
             f"its own results{others}"
         )
-    return Judged(qrels, texts, judged.qrels, notes, frozenset(itself))
+    return JudgedQueries(qrels, texts, judged.qrels, notes, frozenset(itself))
 
 
 def _reads_as(document: str, query: str) -> bool:
@@ -125,7 +125,7 @@ def _reads_as(document: str, query: str) -> bool:
     return letters(document).endswith(letters(query)) if letters(query) else document.endswith(query)
 
 
-def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[RowOptions] = None) -> Judged:
+def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[RowOptions] = None) -> JudgedQueries:
     """Read pairs (query, title): a query is answered by the document, (id, text) each, whose text is the title.
 
     Documents of the same text are one answer, the first of them.
@@ -156,7 +156,7 @@ def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[
     names = {f"q{number:0{width}}": query for number, query in enumerate(answers, start=1)}
     if copies:
         notes.append(f"{path}: {len(copies):,} documents repeat the text of an answer: they count as that answer")
-    return Judged(path, names, {name: answers[query] for name, query in names.items()}, notes, copies=copies)
+    return JudgedQueries(path, names, {name: answers[query] for name, query in names.items()}, notes, copies=copies)
 
 
 def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k: int) -> dict[str, Scores]:
@@ -215,7 +215,7 @@ class Searched:
     ranked: list[JudgedList]
 
 
-def words_run(searcher: Searcher, judged: Judged, top_k: int, fields: Mapping[str, float]) -> Scores:
+def words_run(searcher: Searcher, judged: JudgedQueries, top_k: int, fields: Mapping[str, float]) -> Scores:
     """Return the run of words by some weights of the fields, up to `top_k` documents of a query, best first."""
     depth = max(searcher.settings.depth, judged.depth(top_k))
     asking = Asking(WORDS, list(judged.queries.values()), depth, fields=fields, titles=True)
@@ -227,7 +227,7 @@ def words_run(searcher: Searcher, judged: Judged, top_k: int, fields: Mapping[st
     return judged.results(run, top_k)
 
 
-def rank_losses(run: Scores, judged: Judged, top_k: int) -> Floats:
+def rank_losses(run: Scores, judged: JudgedQueries, top_k: int) -> Floats:
     """Return `rank_loss` of each query's relevant documents in a run, `[queries]`; those not found are `top_k` + 1."""
     losses = []
     for query in judged.queries:
@@ -239,7 +239,7 @@ def rank_losses(run: Scores, judged: Judged, top_k: int) -> Floats:
 
 def search_judged(
     searcher: Searcher,
-    judged: Judged,
+    judged: JudgedQueries,
     top_k: int,
     fusion: Optional[Fusion] = None,
     fields: Optional[Mapping[str, Signal]] = None,
@@ -293,7 +293,7 @@ def search_judged(
     return replace(found, runs={name: judged.results(run, measured) for name, run in found.runs.items()})
 
 
-def _judged_list(query: str, candidates: Candidates, judged: Judged, top_k: int) -> JudgedList:
+def _judged_list(query: str, candidates: Candidates, judged: JudgedQueries, top_k: int) -> JudgedList:
     """Return the candidates that some searcher has among its first `top_k`."""
     ranks = candidates.ranks
     rows = np.flatnonzero(((ranks > 0) & (ranks <= top_k)).any(axis=1))
@@ -325,7 +325,7 @@ def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores, to
 
 
 def compare_runs(
-    judged: Judged, runs: Mapping[str, Scores], top_k: int, *, resamples: int = 2000, seed: int = 1000
+    judged: JudgedQueries, runs: Mapping[str, Scores], top_k: int, *, resamples: int = 2000, seed: int = 1000
 ) -> Comparison:
     """Measure runs, by system name, over all judged queries, and compare each with the first.
 

@@ -225,7 +225,7 @@ def fit_out_of_fold(method: str, queries: Sequence[str], labels: Floats, logits:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCalibration:
     """A fitted calibration and its effect on the pairs of the fit.
 
     calibration: the calibration fitted to all pairs
@@ -244,7 +244,7 @@ class Judged:
     better: Optional[str]
 
 
-def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> Judged:
+def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> JudgedCalibration:
     """Fit a calibration to labelled logits (`[n]` each), and measure it on the same pairs and out of fold.
 
     Raises `DataError` as `fit` and `fit_out_of_fold` do.
@@ -270,10 +270,10 @@ def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: F
     measures = {name: calibration_measures(labels, row) for name, row in rows.items()}
     relevant, probabilities = np.asarray(labels) >= RELEVANT, sigmoid(rows["out_of_fold"])
     error = bootstrap_interval(calibration_error_of(numbers, relevant, probabilities), count)
-    return Judged(fitted, measures, change("as_trained", "out_of_fold"), error, better)
+    return JudgedCalibration(fitted, measures, change("as_trained", "out_of_fold"), error, better)
 
 
-def figures_of(judged: Judged, folds: int) -> dict[str, object]:
+def figures_of(judged: JudgedCalibration, folds: int) -> dict[str, object]:
     """Return `Calibration.figures` of a fit."""
     kept = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
     return {**kept, "error_interval": [judged.error.low, judged.error.high], "folds": folds}

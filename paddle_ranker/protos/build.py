@@ -17,7 +17,7 @@ from paddle_ranker.storage.atomic import new_file
 
 
 @dataclass(frozen=True)
-class BuildOptions(Options):
+class DescriptorOptions(Options):
     output_file: str = option(str(DESCRIPTORS), help="where to write the descriptors")
 
 
@@ -35,7 +35,7 @@ def compile_descriptors() -> bytes:
         return target.read_bytes()
 
 
-def build(options: BuildOptions) -> None:
+def build(options: DescriptorOptions) -> None:
     """Write the descriptors."""
     compiled = compile_descriptors()
     with new_file(options.output_file, "wb") as stream:
@@ -43,7 +43,7 @@ def build(options: BuildOptions) -> None:
     print(f"{options.output_file}: {len(compiled):,} bytes of {', '.join(SOURCES)}")
 
 
-main = main_of(build, BuildOptions, __doc__)
+main = main_of(build, DescriptorOptions, __doc__)
 
 
 if __name__ == "__main__":

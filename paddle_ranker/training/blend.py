@@ -13,7 +13,7 @@ from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.lexical.graph import GRAPH_FEATURES
-from paddle_ranker.metrics.calibration import Judged, fit_and_judge
+from paddle_ranker.metrics.calibration import JudgedCalibration, fit_and_judge
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.logistic import (
     EQUAL,
@@ -115,7 +115,7 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
     )
 
 
-def calibrated(average: Average, labels: Floats, queries: Sequence[str], folds: int) -> Judged:
+def calibrated(average: Average, labels: Floats, queries: Sequence[str], folds: int) -> JudgedCalibration:
     """Return the calibration of the blend's logits, fitted to logits by weights of other queries.
 
     Raises `DataError` if none can be fitted.

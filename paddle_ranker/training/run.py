@@ -39,7 +39,7 @@ class Description(TypedDict):
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A training that has begun; `resumed` is the state of the interrupted training that it continues, if any."""
 
     options: TrainingOptions
@@ -97,12 +97,12 @@ class Start(Generic[ModelT]):
     part_factors: as `Task` takes them
     """
 
-    run: Run
+    run: TrainingRun
     model: ModelT
     part_factors: dict[str, float]
 
 
-def start_run(options: TrainingOptions) -> Run:
+def start_run(options: TrainingOptions) -> TrainingRun:
     """Select the device, join the other processes, seed everything, and with `options.resume` find the run to resume.
 
     Raises `RankerError` if `save_dir` cannot be written to, or another training writes into it, and `UsageError` for
@@ -118,7 +118,7 @@ def start_run(options: TrainingOptions) -> Run:
     runtime.set_seed(options.seed)
     if processes.is_first:
         require_free(options.save_dir)  # a training whose result cannot be saved must not begin
-    run = Run(options, processes, find_state(options.save_dir) if options.resume else None, device)
+    run = TrainingRun(options, processes, find_state(options.save_dir) if options.resume else None, device)
     if options.resume and not run.resumed:
         run.report(f"{options.save_dir} holds no run to resume: begin one")
     return run

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from paddle_ranker.encoding.columns import EncodedTexts
     from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.model.encoder import Encoder
-    from paddle_ranker.training.run import Run, Start
+    from paddle_ranker.training.run import Start, TrainingRun
     from paddle_ranker.training.task import FitResult
 
 
@@ -101,7 +101,7 @@ class TrainVectorsOptions(TrainingOptions):
     max_seq_length: int = option(24, help="longest text in tokens", minimum=3)
 
 
-def start_vectors(run: Run, options: TrainVectorsOptions) -> Start[VectorModel]:
+def start_vectors(run: TrainingRun, options: TrainVectorsOptions) -> Start[VectorModel]:
     """Load the encoder, or the interrupted run, to start from."""
     from paddle_ranker.model.encoders import load_encoder
     from paddle_ranker.model.load_options import LoadOptions

@@ -23,7 +23,7 @@ print(json.dumps([u.unidata_version, [i for i in range(sys.maxunicode + 1) if u.
 
 
 @dataclass(frozen=True)
-class BuildOptions(Options):
+class TableOptions(Options):
     oldest: str = option(help="command of the oldest Python that the package supports")
     output_file: str = option(str(FILE), help="file to write the table to")
 
@@ -58,7 +58,7 @@ def make_table(oldest: str, assigned: set[int]) -> dict[str, Any]:
     return {"unicode": unicodedata.unidata_version, "oldest": oldest, "kinds": " ".join(runs), "young": young}
 
 
-def build(options: BuildOptions) -> None:
+def build(options: TableOptions) -> None:
     """Write the table."""
     try:
         done = subprocess.run([options.oldest, "-c", _ASSIGNED], capture_output=True, text=True, check=True)
@@ -71,7 +71,7 @@ def build(options: BuildOptions) -> None:
     print(f"{options.output_file}: Unicode {table['unicode']}, {len(table['young'])} characters beyond {version}'s")
 
 
-main = main_of(build, BuildOptions, __doc__)
+main = main_of(build, TableOptions, __doc__)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Optional, Union
 
 from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
 from paddle_ranker.metrics.ranking import RELEVANT, Numbers
-from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES, Comparison, Loss
+from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES, Loss, QueryRequirement
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -47,7 +47,7 @@ class LossExpression:
         return tuple(term.name for term in self.terms)
 
     @property
-    def comparisons(self) -> dict[Comparison, list[str]]:
+    def comparisons(self) -> dict[QueryRequirement, list[str]]:
         """Return a dict from each comparison of a query's titles to the names of the losses that need it."""
         needed = dict.fromkeys(loss.compares for loss in LOSSES.values() if loss.compares)
         names = {need: [term.name for term in self.terms if term.loss.compares == need] for need in needed}

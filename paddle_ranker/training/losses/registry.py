@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class QueryRequirement:
     """Requirement on a query by a loss that compares its titles; queries that do not meet it teach nothing.
 
     lacking: phrase for messages that describes a query that does not meet the requirement.
@@ -32,12 +32,12 @@ class Comparison:
     lacks: Callable[[Numbers, Numbers, Integers], Booleans]
 
 
-LABELS = Comparison("one label only", lambda lowest, highest, titles: lowest == highest)
-RELEVANCE = Comparison(
+LABELS = QueryRequirement("one label only", lambda lowest, highest, titles: lowest == highest)
+RELEVANCE = QueryRequirement(
     "no relevant title (label >= 1) or no other",
     lambda lowest, highest, titles: (lowest >= RELEVANT) | (highest < RELEVANT),
 )
-TITLES = Comparison("one title only", lambda lowest, highest, titles: titles == 1)
+TITLES = QueryRequirement("one title only", lambda lowest, highest, titles: titles == 1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Loss:  # type: ignore[explicit-any]  # the function's parameters name its 
     function: Callable[..., Tensor]  # type: ignore[explicit-any]
     formula: str
     suits: str
-    compares: Optional[Comparison] = None
+    compares: Optional[QueryRequirement] = None
     listwise: bool = False
     margin: Optional[float] = None
     on_probabilities: bool = False

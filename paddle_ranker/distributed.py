@@ -143,7 +143,7 @@ class ProcessGroup:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Do in the block what needs the other processes: if one of them is gone, raise `RankerError`.
+        """Run collective operations in the block; raise `RankerError` if another process has ended.
 
         On a GPU a sum is only queued, so whatever waits for it first belongs in such a block.
         """

@@ -28,7 +28,7 @@ def brief(text: str, most: int = _QUOTED) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Return names of the user's for a message, with commas between them; of many the first ones and their number."""
+    """Return names joined with commas for a message; of many, the first names and the total number."""
     shown: list[str] = []
     room, left = _LISTED, 0
     for name in map(brief, map(str, names)):

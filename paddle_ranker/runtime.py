@@ -222,7 +222,7 @@ def own_environment() -> dict[str, str]:
 
 
 def finds_gpu() -> bool:
-    """Return whether Paddle finds a GPU; a process of its own asks, since CUDA does not survive a fork of this one."""
+    """Return whether Paddle finds a GPU, tested in a child process: CUDA does not survive a later fork."""
     code = "from paddle_ranker.runtime import available_devices; raise SystemExit('gpu' not in available_devices())"
     line = [sys.executable, "-W", "ignore", "-c", code]
     return cuda_devices() > 0 and subprocess.run(line, env=own_environment(), capture_output=True).returncode == 0

@@ -1,1 +1,1 @@
-"""One file a command of `paddle-ranker`, under its name."""
+"""Commands of `paddle-ranker`, each in the file of its name."""

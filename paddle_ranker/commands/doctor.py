@@ -118,7 +118,7 @@ class Gpu(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One line of the report. `status`: ok, on, off, missing, broken."""
+    """Line of the report; `status` is ok, on, off, missing or broken."""
 
     group: str
     name: str
@@ -206,7 +206,7 @@ def _version(name: str) -> str:
 
 
 def find_gpus() -> tuple[list[Gpu], str]:
-    """Return the GPUs that `nvidia-smi` names, and its error if there is one; neither where it is not installed."""
+    """Return the GPUs that `nvidia-smi` lists and its error message; both are empty if it is not installed."""
     said = ""
     for fields in ("name,driver_version,compute_cap", "name,driver_version"):  # old drivers do not know the last one
         line = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]

@@ -42,7 +42,7 @@ class System:
 
 @dataclass(frozen=True)
 class Measured:
-    """One measure of one system.
+    """Value of a measure for a system, with its interval and its difference to the reference.
 
     Attributes:
         interval: the value, with bounds.
@@ -163,7 +163,7 @@ def compare_systems(
 
 
 class _Values:
-    """One system's scores, and for each measure its statistic and, if it has them, its values per query."""
+    """Statistic of each measure for a system, and the values per query of measures that have them."""
 
     def __init__(self, pairs: MeasuredPairs, scores: Floats, names: Sequence[str], ties: str) -> None:
         ids = pairs.document_ids if ties == "trec_eval" else None

@@ -348,7 +348,7 @@ def compare_runs(
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
-    """Return what is printed of a comparison: of one system its measures, of several a table."""
+    """Return the lines to print: the measures of a single system, or a table of several systems."""
     if not comparison.others:
         measured = comparison.measured[comparison.reference]
         return [f"{name}: {measured[name].interval:.4f}" for name in comparison.measures]

@@ -258,7 +258,7 @@ def _in_int8(folder: ExportedFolder, options: QuantizeOptions) -> list[Engine]:
 
 
 class _Upper(NamedTuple):
-    """Upper layers of a split ranker in integers; `path` is not there if `products`, those in integers, are 0."""
+    """Upper layers of a split ranker, with `products` matrix products in int8; `path` is missing if there are none."""
 
     path: Path
     products: int
@@ -396,7 +396,7 @@ def with_onnx(folder: ExportedFolder) -> ExportedFolder:
 
 @contextmanager
 def _beside(folder: ExportedFolder) -> Iterator[ExportedFolder]:
-    """Yield a temporary folder inside `folder` that opens as the same model, but holds only its own new files."""
+    """Yield a temporary subfolder of `folder` that opens as the same model; it holds only files that are new."""
     remove_unfinished(folder.folder)
     with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{os.getpid()}-", dir=folder.folder) as temporary:
         if isinstance(folder.info, RankerInfo) and folder.info.blend:

@@ -101,7 +101,7 @@ def _use_gpu(kinds: Sequence[EngineKind], precision: str) -> bool:
 
 
 def hide_other_gpus() -> None:
-    """Hide GPUs from a process of the cluster that has not asked for one; call it before Paddle is imported.
+    """Hide GPUs from an actor that requested none; call it before Paddle is imported.
 
     Ray leaves all of them visible, and each such process would take the first.
     """

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class RowSource(Source):
-    """The rows of files in parts of so many as one machine holds at once: their results are equal to the last digit.
+    """Rows of files, in parts of the sizes that the commands compute at once on one machine.
 
     Args:
         path, kind, rules: as of `RecordFile`.
@@ -102,7 +102,7 @@ class _ScoreParts(Work):
 
 
 def predict(options: PrintingOptions, expected_kind: Optional[str], names: tuple[str, str]) -> list[Done]:
-    """Write the lines that `predict` prints into the parts of a folder; together they are the same bytes."""
+    """Write the lines that `predict` prints into the parts of a folder."""
     from paddle_ranker.scoring.files import CutOff
 
     assert options.ray is not None and options.output_file is not None
@@ -178,7 +178,7 @@ def identity_of(options: RayOptions, contents: Mapping[str, Union[str, Path, Non
 
 
 def total(done: Sequence[Done]) -> Counter[str]:
-    """Return the sums of the parts' counts, in the order in which one process would have met them."""
+    """Return the sums of the parts' counts, in the order of the parts."""
     counts = Counter[str]()
     for one in done:
         counts.update(one.counts)
@@ -207,7 +207,7 @@ class _EncodeParts(Work):
 
 
 def encode(plan: EncodePlan, source: RowSource, parts: Parts, options: RayOptions) -> Iterator[Vectors]:
-    """Yield the vectors of texts part by part, in order, when actors have made all of them; note what was cut."""
+    """Encode all texts with actors, then yield the vectors part by part, in order; note how many texts were cut."""
     assert options.ray is not None
     threads = plan.options.threads or 1
     work = _EncodeParts(replace(plan, options=replace(plan.options, threads=threads)))

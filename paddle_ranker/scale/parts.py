@@ -67,7 +67,7 @@ class Parts:
         self.folder, self.identity = make_folder(folder.absolute()), dict(json.loads(json.dumps(identity)))
 
     def begin(self) -> dict[int, Done]:
-        """Return the parts that are there whole, by number; raises `RankerError` for those of another work."""
+        """Return the finished parts by number; raises `RankerError` if the folder holds parts of other work."""
         remove_unfinished(self.folder)
         for name in (MANIFEST, _BEGUN):
             if (self.folder / name).exists():
@@ -118,7 +118,7 @@ class Parts:
         return done
 
     def finish(self, count: int) -> list[Done]:
-        """Write the manifest of so many parts, and delete what it replaces; return the parts in order."""
+        """Write the manifest of `count` parts and delete their separate facts; return the parts in order."""
         parts = sorted(self._there(), key=lambda one: one.number)
         if [one.number for one in parts] != [*range(count)] or not all(map(self._is_whole, parts)):
             raise CheckpointError(f"{self.folder}: a part is missing; run the command again")
@@ -156,16 +156,16 @@ class Source(ABC):
         """Yield the rows of each part, JSON-ready."""
 
     def report(self) -> str:
-        """Return what there is to say when all parts are read."""
+        """Return a note about skipped rows for the end of the run, "" if there is none."""
         return ""
 
     def count(self) -> Optional[int]:
-        """Return about how many rows there are, if that is known without reading them."""
+        """Return an estimate of the number of rows, or None if they would have to be read."""
         return None
 
 
 class Work(ABC):
-    """What actors compute; it is sent to them, and `open` is called there.
+    """Computation that is pickled to each actor, which then calls `open`.
 
     extension: of a part's file
     unit: what its rows are called
@@ -179,7 +179,7 @@ class Work(ABC):
 
     @abstractmethod
     def compute(self, rows: Sequence[Any]) -> tuple[bytes, int, Mapping[str, int]]:
-        """Return what a part's file holds, how many rows that is, and counts to report."""
+        """Return the content of a part's file, its number of rows, and counts to report."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def _told(work: Any, *arguments: object) -> dict[str, Any]:
 
 
 def _read(source: Source, finished: frozenset[int], place: _Place) -> Iterator[Any]:
-    """Yield a table of one row for each part that is not there, and at last for what the reader has to say."""
+    """Yield a table of one row for each unfinished part, and one at the end with the reader's notes."""
     import pyarrow
 
     def table(number: int, rows: str) -> Any:

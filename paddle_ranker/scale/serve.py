@@ -42,7 +42,7 @@ _OF_SERVER = ("workers", "more_ports", "http_port")  # options of the work that 
 
 @dataclass(frozen=True)
 class ReplicaOptions(Options):
-    """What a deployment is told beside the options of the server."""
+    """Options of a deployment in addition to those of the server."""
 
     replicas: str = option("1", help="replicas of the models: a number, or MIN:MAX, by how many requests there are")
     shards: tuple[str, ...] = option(
@@ -73,14 +73,14 @@ def bounds_of(text: str, name: str) -> tuple[int, int]:
 
 
 def deploy_options(*more: type[Options]) -> type[Any]:
-    """Return the class of the options of a deployment: those of `serve`, and those of replicas."""
+    """Return the options class of a deployment: the options of `serve` and `ReplicaOptions`."""
     load_named_plugins()
     SLOTS.load_plugins()
     return dataclasses.make_dataclass("DeployOptions", [], bases=(*more, ReplicaOptions, serve_options()), frozen=True)
 
 
 def arguments_of(options: Any) -> dict[str, object]:
-    """Return the options of a deployment that were given, JSON-ready, as `application` takes them; paths are absolute.
+    """Return the options that differ from their defaults, JSON-ready for `application`, with absolute paths.
 
     Raises `UsageError` for options that a deployment cannot honour.
     """
@@ -149,7 +149,7 @@ def threads_of(options: Any) -> int:
 
 
 def cores_of(options: Any) -> int:
-    """Return how many cores the fewest replicas ask Ray for, those of shards one each."""
+    """Return how many cores the minimum of replicas asks Ray for; a replica of a shard asks for one."""
     shards = sum(len(shard_folders(given)) for given in options.shards)
     least, each = bounds_of(options.replicas, "replicas")[0], bounds_of(options.shard_replicas, "shard_replicas")[0]
     return least * threads_of(options) + each * shards

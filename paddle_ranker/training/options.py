@@ -92,7 +92,7 @@ class TrainingOptions(DeviceOptions):
 
     @property
     def parts(self) -> int:
-        """Return the number of parts of a batch that each device computes one after another; they make one step."""
+        """Return the number of micro-batches that each device accumulates for a step."""
         return self.gradient_accumulation_steps
 
     @property

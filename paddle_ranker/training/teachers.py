@@ -80,7 +80,7 @@ class Teachers:
         """Do nothing: a command notes at its end what encoders have cut."""
 
     def truncations(self) -> list[dict[str, int]]:
-        """Return for each ranker how many pairs were truncated so far, by what was done with them."""
+        """Return the numbers of truncated pairs so far, one dict per ranker, by kind of truncation."""
         from paddle_ranker.scoring.files import truncations
 
         return [truncations(scorer.row_encoder, scorer.windows) for scorer in self._rankers]

@@ -116,7 +116,7 @@ def _loss_on(
     parts: Sequence[Integers],
     precision: Precision,
 ) -> tuple[Tensor, Means]:
-    """Compute a batch's loss of the outputs in `leaf`, and add its gradients to them and to the loss's own parameters.
+    """Compute a batch's loss from the outputs in `leaf`; add gradients to `leaf` and to the loss's parameters.
 
     Returns the loss and a dict of further means.
     """

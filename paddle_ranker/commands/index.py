@@ -179,8 +179,8 @@ class BuildOptions(CorpusOptions, RayOptions):
         help=lambda: (
             "declare a field, NAME:TYPE with a type of "
             + ", ".join(f"{name} ({kind.what})" for name, kind in CONTENTS.items())
-            + "; of text also :weight=NUMBER, :title, :literal (its words correct no query) and :analyser=NAME+NAME ("
-            + f"{', '.join(FOLDS)}, a language), of others :list; several with commas, or --field again "
+            + "; also :list (but for a title); of text :weight=NUMBER, :title, :literal (its words correct no query) "
+            + f"and :analyser=NAME+NAME ({', '.join(FOLDS)}, a language); several with commas, or --field again "
             "(default: by the values)"
         ),
         joins=",",

@@ -437,12 +437,13 @@ class _Phrases:
         following = range(number, len(self._phrases))
         for place, (part, mask) in enumerate(zip(self._parts, among)):
             for row in checked(np.flatnonzero(mask & self._may_have[number][place]).tolist()):
-                texts = self._schema.searched(part.segment.document(row))
-                folded = [fold(text) for fold, text in zip(self._folds, texts)]
+                fields = self._schema.searched(part.segment.document(row))
+                folded = [[fold(text) for text in texts] for fold, texts in zip(self._folds, fields)]
                 for other in checked(following):
                     may_have = self._may_have[other][place]
                     if may_have[row]:
-                        places = (one.places(text) for one, text in zip(self._phrases[other], folded) if text)
+                        each = zip(self._phrases[other], folded)
+                        places = (one.places(text) for one, texts in each for text in texts)
                         self._have[other][place][row] = any(any(checked(stands)) for stands in places)
                         may_have[row] = False
         return [has & mask for has, mask in zip(self._have[number], among)]

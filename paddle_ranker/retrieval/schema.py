@@ -1,7 +1,7 @@
 """Schema of a collection: the fields of its documents, their types, and how they are searched, embedded and ranked.
 
 schema = Schema((Field("title", "text", weight=3.0, title=True), TEXT_FIELD))
-schema.searched(document)  # ["手册", "如何使用"]: the texts that BM25F counts, in the order of `schema.words`
+schema.searched(document)  # [["手册"], ["如何使用"]]: the texts that BM25F counts, in the order of `schema.words`
 schema.passage(document, "如何使用")  # "手册 如何使用": the text that towers and rankers read
 """
 
@@ -47,6 +47,7 @@ _WORDS_APART = re.compile(r"\s|[\u3040-\u30ff\u3400-\u9fff]")
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 _OPTIONS = ("weight=NUMBER", "title", "analyser=NAME+NAME", "literal", "list")
+_BETWEEN_ITEMS = ", "  # where a list of texts is read as one text
 
 
 class FieldTower(Protocol):
@@ -168,7 +169,7 @@ class Field:
                 found = replace(found, title=True)
             elif option == "literal" and found.is_searched:
                 found = replace(found, literal=True)
-            elif option == "list" and not found.is_searched:
+            elif option == "list":
                 found = replace(found, list=True)
             elif key == "analyser" and value and found.is_searched:
                 analyser(value)  # raises with the choices
@@ -176,7 +177,7 @@ class Field:
             else:
                 raise UsageError(
                     f"--field {quoted(text)}: {quoted(option)} is no option of a {kind} field; expected "
-                    f"{listed(_OPTIONS[:4] if found.is_searched else _OPTIONS[4:])}"
+                    f"{listed(_OPTIONS if found.is_searched else _OPTIONS[4:])}"
                 )
         return found
 
@@ -231,6 +232,9 @@ class Schema:
             raise UsageError(f"--field: {listed(one.name for one in self.fields if one.title)} are titles; name one")
         if any(one.name == TEXT and not one.is_searched for one in self.fields) or "id" in names:
             raise UsageError("--field: id and text are what every document has; text can only be a text field")
+        for one in self.fields:
+            if one.list and (one.title or one.name == TEXT):
+                raise UsageError(f"--field {one}: a title, and text, is one text; leave out list")
         for name in _SLOT.findall(self.template):
             if name != TEXT and name not in names:
                 raise UsageError(f"--template {quoted(self.template)}: {quoted(name)} is no declared field")
@@ -298,9 +302,12 @@ class Schema:
     def _template(self) -> str:
         return self.template or (f"{{{self.title}}} {{{TEXT}}}" if self.title not in (None, TEXT) else "")
 
-    def searched(self, document: Document) -> list[str]:
-        """Return the texts of the fields that are searched, in the order of `words`; "" where a document has none."""
-        return [_text_of(document, one.name) for one in self.words]
+    def searched(self, document: Document) -> list[list[str]]:
+        """Return the texts of each field that is searched, in the order of `words`.
+
+        A field has the items of a list, or one text, or none. A phrase stands within one of these texts.
+        """
+        return [_texts_of(document, one.name) for one in self.words]
 
     def identity(self, document: Document) -> str:
         """Return one text that differs between documents whose texts or fields differ."""
@@ -348,9 +355,14 @@ class Schema:
                 raise DataError(f"document {quoted(document.id)}: {problem}; correct it")
 
 
-def _text_of(document: Document, name: str) -> str:
+def _texts_of(document: Document, name: str) -> list[str]:
     value = document.text if name == TEXT else document.fields.get(name)
-    return value if isinstance(value, str) else "" if value is None else str(value)
+    several = value if isinstance(value, list) else [value]
+    return [one if isinstance(one, str) else str(one) for one in several if one is not None and one != ""]
+
+
+def _text_of(document: Document, name: str) -> str:
+    return _BETWEEN_ITEMS.join(_texts_of(document, name))
 
 
 class _Row(Protocol):

@@ -35,7 +35,7 @@ DOCUMENTS = [
 def bm25f(query: str, documents: list[Document], schema: Schema, k1: float = 1.2, b: float = 0.75) -> dict[str, float]:
     """Return the scores of Robertson, Zaragoza and Taylor (2004) with Lucene's rarity."""
     tokenize = tokenizer_named("bigram")
-    texts = [[tokenize(text) for text in schema.searched(document)] for document in documents]
+    texts = [[tokenize(" ".join(own)) for own in schema.searched(document)] for document in documents]
     lengths = np.array([[len(tokens) for tokens in row] for row in texts], float)
     scores = np.zeros(len(documents))
     for token in set(tokenize(query)):
@@ -152,7 +152,8 @@ def test_fields_are_inferred_by_all_their_values() -> None:
         ("title:words", "type of text, keyword"),
         ("year:number:weight=2", "no option of a number field"),
         ("title:text:weight=-1", "no option of a text field"),
-        ("title:text:list", "no option of a text field"),
+        ("title:text:title:list", "is one text; leave out list"),
+        ("text:text:list", "is one text; leave out list"),
         ("title:text:analyser=klingon", "joined by +"),
         ("year:number:analyser=accents", "no option of a number field"),
         ("id:text", "id and text are what every document has"),

@@ -1,0 +1,141 @@
+"""Searched fields whose values are lists of texts: through files, Python, HTTP and shards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddle_ranker.commands.index import main
+from paddle_ranker.errors import DataError
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.remote import Call, RemoteCollection, ShardService
+from paddle_ranker.retrieval.schema import Field, Schema
+from paddle_ranker.retrieval.search import Searcher, SearchSettings
+from paddle_ranker.retrieval.shards import Shards
+from tests.serving.test_search import Site
+
+pytestmark = pytest.mark.unit
+FIELDS = "title:text:weight=3:title", "authors:text:list:weight=2"
+SCHEMA = Schema(tuple(map(Field.parse, FIELDS)), "{title} by {authors}: {text}")
+INFO = IndexInfo(WordsInfo("standard"), None, schema=SCHEMA)
+DOCUMENTS = [
+    Document("two", "On words", {"title": "One", "authors": ["Ada Grace", "Hopper Lovelace"]}),
+    Document("one", "On words", {"title": "Two", "authors": ["Ada Lovelace", None, ""]}),
+    Document("text", "On words", {"title": "Three", "authors": "Grace Hopper"}),
+    Document("none", "On words", {"title": "Four", "authors": []}),
+    Document("han", "On words", {"title": "Five", "authors": ["王小", "明月"]}),
+]
+FOUND: dict[str, set[str]] = {
+    "lovelace": {"two", "one"},
+    '"ada lovelace"': {"one"},
+    '"grace hopper"': {"text"},  # and not from one item to the next
+    "words -lovelace": {"text", "none", "han"},
+    'words -"grace hopper"': {"two", "one", "none", "han"},
+    '"王小"': {"han"},
+    '"小明"': set(),
+    "hopperr": {"two", "text"},  # is corrected
+}
+
+
+def finds(searcher: Searcher[Any]) -> dict[str, set[str]]:
+    return {query: {one.id for one in searcher.search(query, 10)} for query in FOUND}
+
+
+def answers(wanted: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return what is found: a phrase that no document has is no condition, its words are searched."""
+    return {query: ids or {"han"} for query, ids in wanted.items()}
+
+
+def built(folder: Path) -> Path:
+    with Collection.create(folder, INFO) as collection:
+        for document in DOCUMENTS:
+            collection.add([document], merge=False)
+    return folder
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(index=built(tmp_path / "served"), writable=True)
+    yield made
+    made.close()
+
+
+def test_items_are_searched_in_every_collection(tmp_path: Path) -> None:
+    rows = [{"id": one.id, "text": one.text, **one.fields} for one in DOCUMENTS]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = ",".join(FIELDS)
+    assert main(["build", "--corpus", str(corpus), "--output", str(tmp_path / "file"), "--field", fields]) == 0
+    parts = [tmp_path / "part-0", tmp_path / "part-1"]
+    for folder, own in zip(parts, (DOCUMENTS[:2], DOCUMENTS[2:])):
+        with Collection.create(folder, INFO) as collection:
+            collection.add(own)
+    with ThreadPoolExecutor(4) as pool:
+        calls: list[Call] = [partial(pool.submit, ShardService(one).call) for one in parts]
+        collections = [
+            Collection.open(built(tmp_path / "python")), Collection.open(tmp_path / "file"), Shards(parts),
+            RemoteCollection(calls),
+        ]  # fmt: skip
+        for place, collection in enumerate(collections):
+            assert finds(Searcher(collection, SearchSettings())) == answers(FOUND), place
+        scores = [
+            [(one.id, one.score) for one in Searcher(collection, SearchSettings()).search("ada lovelace", 9)]
+            for collection in collections
+        ]
+        assert scores[0] == scores[1] == scores[2] == scores[3]
+    with Collection.open(tmp_path / "python", write=True) as collection:
+        collection.merge(None)
+        collection.replace_words(WordsInfo("standard"))
+        assert finds(Searcher(collection, SearchSettings())) == answers(FOUND)
+        assert collection.count(Filter.of({"authors": "Ada Grace"})) == 1
+
+
+def test_a_cell_of_a_table_is_one_text(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_text('id,text,authors\na,On words,Ada Lovelace\nb,On words,"[""Ada"", ""Grace""]"\n')
+    options = ["--corpus", str(corpus), "--output", str(tmp_path / "i"), "--separator", ",", "--field", FIELDS[1]]
+    assert main(["build", *options]) == 0
+    with Searcher.open(tmp_path / "i") as searcher:
+        assert [(one.id, one.fields["authors"]) for one in searcher.search('"ada lovelace"')] == [("a", "Ada Lovelace")]
+
+
+def test_what_is_not_a_text_is_refused_by_document_and_field(tmp_path: Path, site: Site) -> None:
+    with Collection.create(tmp_path / "index", INFO) as collection:
+        with pytest.raises(DataError, match="'bad': authors is 7, expected text"):
+            collection.add([Document("bad", "t", {"authors": ["Ada", 7]})])
+        with pytest.raises(DataError, match="'bad': title is"):
+            collection.add([Document("bad", "t", {"title": ["One", "Two"]})])
+    refused = site.ask("POST", "/v1/documents", {"documents": [{"id": "x", "text": "t", "fields": {"authors": [{}]}}]})
+    assert refused.status_code == 422 and "authors" in refused.text
+
+
+def test_a_server_adds_changes_and_shows_lists(site: Site) -> None:
+    def found(query: str, **asked: Any) -> dict[str, Any]:
+        return {hit["id"]: hit for hit in site.search(query, **asked)["hits"]}
+
+    assert {query: {*found(query)} for query in FOUND} == answers(FOUND)
+    hit = found('"ada lovelace"', explain=True)["one"]
+    assert hit["fields"]["authors"] == ["Ada Lovelace", None, ""] and hit["title"] == "Two"
+    assert {one["term"] for one in hit["signals"]["words"]["terms"]} == {"ada", "lovelac"}
+    added = {"id": "new", "text": "t", "fields": {"title": "New", "authors": ["Barbara Liskov", "Jean Sammet"]}}
+    assert site.ask("POST", "/v1/documents", {"documents": [added]}).json()["added"] == 1
+    assert {*found('"jean sammet"')} == {"new"} and found('"liskov jean"').keys() == {"new"}
+    assert site.search('"liskov jean"')["unfound"] == ["liskov jean"]
+    change = {"id": "new", "fields": {"authors": ["Liskov Jean"]}}
+    assert site.ask("PATCH", "/v1/documents", {"documents": [change]}).status_code == 200
+    assert "unfound" not in site.search('"liskov jean"') and site.search('"jean sammet"')["unfound"]
+    assert site.search("words", facets=["authors"])["facets"]["authors"][0] == {"value": "Ada Grace", "count": 1}
+    assert site.ask("GET", "/v1/suggest?q=tw").json()["suggestions"][0]["text"] == "Two"
+
+
+def test_towers_and_rankers_read_a_list_as_one_text() -> None:
+    assert SCHEMA.passage(DOCUMENTS[0]) == "One by Ada Grace, Hopper Lovelace: On words"
